@@ -1,4 +1,4 @@
-"""Measure, calibrate and train classifiers in PyTorch: FedLAS, other losses, metrics and calibrators.
+"""Calibration for PyTorch classifiers: the FedLAS loss and other losses, metrics and post-hoc calibrators.
 
 Every public name is imported at its first use, so that ``import fedlas`` costs nothing until then.
 """
@@ -83,14 +83,14 @@ _HOMES = {
     "read_predictions": "predictions",
     "report": "present.report",
 }
-"""The module of each public name that is no module itself."""
+"""The module that defines each public function and class."""
 _ELSEWHERE = {
     "Card": "fedlas.deploy.Card",
     "Monitor": "fedlas.deploy.Monitor",
     "export": "fedlas.deploy.export, or CalibratedModel.export",
     "load": "fedlas.Predictions.load, or fedlas.CalibratedModel.load",
 }
-"""Names that people look for here."""
+"""Where to find names that users look for at the top level."""
 _MODULES = (
     "binary", "calibrators", "checks", "deploy", "diagnose", "errors", "features", "integrations", "losses", "metrics",
     "plots", "stats", "zoo",

@@ -1,10 +1,10 @@
-"""``python -m fedlas``, for a launcher of several processes: ``accelerate launch -m fedlas runs train``."""
+"""Entry point of ``python -m fedlas`` and of launchers, such as ``accelerate launch -m fedlas runs train``."""
 
 import sys
 
 
 def run() -> int:
-    """Run the command line; Ctrl-C while it still imports ends it like Ctrl-C later."""
+    """Run the command line and return its exit code; Ctrl-C gives 130, also while modules are imported."""
     try:
         from fedlas.cli import main
 

@@ -1,4 +1,4 @@
-"""The errors and the warning that users of fedlas can catch by name."""
+"""Public errors and warnings of fedlas."""
 
 from fedlas._core.check import CalibrationWarning, InputError, NonFiniteError
 from fedlas._core.extras import MissingExtraError

@@ -207,7 +207,7 @@ def test_a_fit_that_changes_nothing_warns(entry):
     one_class = Predictions(
         torch.randn(50, 1), torch.zeros(50, dtype=torch.long), features=torch.rand(50, 3)
     )
-    with pytest.warns(CalibrationWarning, match="stay as they are"):
+    with pytest.warns(CalibrationWarning, match="changes no validation probability"):
         calibrator = entry.value().fit(one_class)
     assert bool((calibrator.transform(one_class).confidence == 1).all())
 
@@ -255,7 +255,7 @@ def test_as_a_module_it_is_the_same(entry):
     """Float32 within 1e-5, in every layout and precision, and with gradients."""
     test, calibrator = predictions(seed=1), copy.deepcopy(fitted(entry.name))
     if entry.name == "multicalibration":
-        with pytest.raises(ValueError, match="a function of logits"):
+        with pytest.raises(ValueError, match="depends on logits"):
             calibrator.module()
         return
     layer, wanted = calibrator.module(), calibrator.transform(test)

@@ -56,7 +56,7 @@ def test_a_file_of_a_few_bytes_cannot_name_a_hundred_million_classes(tmp_path):
         ("auto.json", many, Calibrator.load),
     ):
         (tmp_path / name).write_text(json.dumps(content))
-        with pytest.raises(InputError, match=r"1,000,000|too many features"):
+        with pytest.raises(InputError, match=r"1,000,000"):
             read(tmp_path / name)
 
 

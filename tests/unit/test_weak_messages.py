@@ -54,7 +54,7 @@ def test_labels_yes_and_no_are_truth_values():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
 @pytest.mark.parametrize("call", [fedlas.predict, fedlas.calibrate])
 def test_a_device_that_is_not_there(call):
-    with pytest.raises(InputError, match=r"device must be there; got 'cuda'.*Pass 'cpu'"):
+    with pytest.raises(InputError, match=r"device must be available; got 'cuda'.*Pass 'cpu'"):
         call(nn.Linear(4, 3), LOADER, device="cuda")
 
 

@@ -1,8 +1,8 @@
-"""Post-hoc calibrators: fitted on validation predictions and applied to others.
+"""Post-hoc calibrators: fit them on held-out predictions, apply them to new ones.
 
-In: :class:`~fedlas.Predictions` of held-out samples, then those to calibrate. Out: the same samples with calibrated
-logits, and the fitted calibrator as a JSON file. ``_fit`` holds the optimizers and regressions behind the methods.
-Every name here is imported at its first use.
+Input: :class:`~fedlas.Predictions` of held-out samples to fit on, then the predictions to calibrate. Output: the same
+samples with calibrated logits, and the fitted calibrator as a JSON file. ``_fit`` holds the optimizers and regressions
+behind the methods. Every name here is imported at its first use.
 """
 
 from typing import TYPE_CHECKING

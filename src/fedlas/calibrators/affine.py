@@ -1,4 +1,4 @@
-"""Affine maps in front of the softmax: their base, and vector scaling."""
+"""Affine maps in front of the softmax: their base class, and vector scaling."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from fedlas.resample.folds import Folds
 
 __all__ = ["VectorScaling"]
 
-NO_GAIN = "held-out samples do not show that it beats temperature scaling, so this is temperature scaling."
+NO_GAIN = "held-out samples show no gain over temperature scaling, so temperature scaling is used instead."
 
-# Most numbers of inputs for which the regressions without a fold are kept, each with two arrays of that size.
+# Most input elements for which the regressions of the folds are cached; each holds two arrays of that size.
 _KEPT = 2**20
-# Held-out scores need fewer digits than the parameters that are kept.
+# Held-out losses need less precision than the final parameters.
 _SEARCH_TOLERANCE = 1e-5
-# A weaker penalty must lower the held-out NLL by this many nats a sample.
+# A weaker penalty must lower the held-out NLL by this many nats per sample.
 _GAIN = 1e-5
 
 
@@ -50,11 +50,11 @@ class HeldOutLoss:
         target: ``(N,)``.
         folds: Which samples are left out in turn.
         weights: Weight of each sample ``(N,)``.
-        problem: The regression on some inputs, labels and weights, with some penalties.
+        problem: Makes the regression for given inputs, labels, weights and penalties.
         clusters: Cluster of each sample ``(N,)``; None if they are independent.
 
     State:
-        Caches losses, and the last fit of each fold as the start of the next; of few samples also the regressions.
+        Caches losses, and the last fit of each fold as the start of the next one; for small inputs the regressions too.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class HeldOutLoss:
         self._losses: dict[Penalties, Tensor] = {}
 
     def losses(self, penalties: Penalties) -> Tensor:
-        """Return ``-log p_y`` of each sample ``(N,)`` from the fit without its fold; 0 if it is never left out."""
+        """Return the out-of-fold ``-log p_y`` of each sample ``(N,)``; 0 for samples that no fold holds out."""
         if penalties not in self._losses:
             losses = zeros(len(self._target))
             for fold in range(self._folds.count):
@@ -92,7 +92,7 @@ class HeldOutLoss:
         return self._losses[penalties]
 
     def _penalized(self, fold: int, penalties: Penalties) -> SoftmaxRegression:
-        """Return the regression without a fold."""
+        """Return the regression on the training samples of a fold, with the given penalties."""
         if fold < len(self._kept):
             self._kept[fold].penalize(penalties)
             return self._kept[fold]
@@ -105,7 +105,7 @@ class HeldOutLoss:
         return problem
 
     def first_best(self, values: Sequence[Penalties]) -> Penalties:
-        """Return the value before the first one without a lower loss; weaker ones, slow to fit, are not tried."""
+        """Return the last candidate that lowers the held-out loss; the search stops at the first one that does not."""
         best = values[0]
         lowest = float(self._weights @ self.losses(values[0]))
         for value in values[1:]:
@@ -117,7 +117,7 @@ class HeldOutLoss:
         return best
 
     def beats(self, scaled: AffineMap, penalties: Penalties) -> bool:
-        """Return whether the loss is below temperature scaling's, of the map ``scaled``, by over a standard error.
+        """Return whether the held-out loss is below that of temperature scaling by over one standard error.
 
         The parameters of a flexible map follow a few samples of a rare class, and so does the held-out loss.
         """
@@ -137,25 +137,25 @@ def nll(inputs: Tensor, target: Tensor, affine: AffineMap) -> Tensor:
     return torch.cat(parts)
 
 
-# Factors that are more times larger than that of temperature scaling are extreme.
+# A factor above this multiple of the factor of temperature scaling is extreme.
 _EXTREME = 10.0
 
 
 SEPARATED = (
-    "every validation label can be predicted, so the likelihood has no maximum and only a weak penalty bounds the "
-    "parameters. Check that the validation set is large enough and not training data."
+    "every validation label is predicted correctly, so the likelihood has no maximum and only a weak penalty bounds "
+    "the parameters. Check that the validation set is large enough and not training data."
 )
 
 
 @dataclass(frozen=True)
 class Start:
-    """Temperature scaling of the inputs, where the regression starts and what it must beat.
+    """Temperature scaling of the inputs: start of the regression, and the baseline that it must beat.
 
     Attributes:
         scale: The inputs times this number are the predictions after temperature scaling.
-        width: The unit of what the regression may change of it: the scale or, if that makes predictions nearly uniform,
-            one over the spread of the inputs.
-        doubt: What temperature scaling warns about.
+        width: Unit of the changes that the regression makes to the scale: the scale itself or, if that makes
+            predictions nearly uniform, one over the spread of the inputs.
+        doubt: Warning of temperature scaling, or None.
     """
 
     scale: float
@@ -163,18 +163,18 @@ class Start:
     doubt: str | None = None
 
     def as_map(self, like: Tensor) -> AffineMap:
-        """Return the temperature scaling as an affine map of the inputs ``(N, C)``, with a diagonal for the weight."""
+        """Return temperature scaling as an affine map of inputs ``(N, C)``, with a diagonal weight."""
         factors = torch.full((like.shape[1],), self.scale, dtype=torch.float64, device="cpu")
         return AffineMap(factors, torch.zeros_like(factors))
 
 
 class AffineFit(NamedTuple):
-    """A regression.
+    """Result of an affine regression.
 
     Attributes:
-        affine: The map of the inputs; None if temperature scaling shall stand instead.
-        doubt: Why that is, or what else to warn about.
-        more: What else the map of the calibrator holds.
+        affine: The fitted map; None: use temperature scaling instead.
+        doubt: Warning of the fit, or None.
+        more: Further constructor arguments of the calibrator's map.
     """
 
     affine: AffineMap | None
@@ -183,7 +183,7 @@ class AffineFit(NamedTuple):
 
 
 class AffineCalibrator(Calibrator):
-    """An affine map in front of the softmax; temperature scaling, unless held-out samples show that the map is better.
+    """Base of the affine calibrators; falls back to temperature scaling if held-out samples show no gain.
 
     A subclass writes ``_regression``, and ``_inputs`` if the map takes anything but logits.
     """
@@ -212,15 +212,15 @@ class AffineCalibrator(Calibrator):
         return bias
 
     def _inputs(self, logits: Tensor) -> Tensor:
-        """Return the input of the map, from logits ``(n, C)``."""
+        """Return the inputs of the affine map for logits ``(n, C)``."""
         return logits
 
     @abstractmethod
     def _regression(self, inputs: Tensor, val: Predictions, start: Start) -> AffineFit:
-        """Return the regression of the labels of ``val`` on ``inputs``."""
+        """Fit the regression of the labels of ``val`` on ``inputs``."""
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> AffineMap:
-        """Return the map of ``val``."""
+        """Fit the affine map to ``val``."""
         inputs = self._inputs(val.logits.cpu())
         scaled = temperature_start(val)
         fit = self._regression(inputs, val, scaled)
@@ -239,7 +239,7 @@ class AffineCalibrator(Calibrator):
         )
 
     def _separated(self, val: Predictions, affine: AffineMap) -> str | None:
-        """Return a doubt if every label is predicted before or after the fit: the likelihood then rises without end."""
+        """Return a warning if all labels are predicted, so that the likelihood is unbounded; else None."""
         wrong_after = any(
             bool((affine(self._inputs(rows)).argmax(dim=1) != val.target[part].cpu()).any())
             for part, rows in double_rows(val.logits)
@@ -248,14 +248,14 @@ class AffineCalibrator(Calibrator):
 
 
 class _Near(NamedTuple):
-    """The temperature of all samples, near which those of parts lie."""
+    """Temperature fitted to all samples, where the search for the temperatures of subsets starts."""
 
     temperature: float
     is_held: bool
 
 
 def starts_of_parts(val: Predictions, parts: Tensor) -> list[Start]:
-    """Return the temperature scaling of each part of the samples, whose weights are ``(F, N)``."""
+    """Return the temperature scaling of each weighted subset of the samples; weights are ``(F, N)``."""
     best = nll_temperature(val)
     near = _Near(best.value, best.doubt is not None)
     temperatures = temperatures_of_parts(val, parts, near).tolist()
@@ -263,35 +263,35 @@ def starts_of_parts(val: Predictions, parts: Tensor) -> list[Start]:
 
 
 def part_of(val: Predictions, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return logits, labels and weights of the samples with a weight above 0, ``weights (N,)``."""
+    """Return logits, labels and weights of the samples whose weight ``(N,)`` is above 0."""
     inside = weights > 0
     return val.logits.cpu()[inside], val.target.cpu()[inside], weights[inside]
 
 
 PART_TOLERANCE = 1e-3
-"""Held-out scores of parts, of a search from the map of all samples, need few digits."""
+"""Tolerance of fits to subsets, which start from the map of all samples and are only used for held-out losses."""
 
 
 def temperature_start(val: Predictions) -> Start:
-    """Return the temperature scaling of ``val`` as the start of a regression."""
+    """Return temperature scaling of ``val`` as the start of a regression."""
     best = nll_temperature(val)
     scale = 1 / best.value
     return Start(scale, max(scale, 1 / best.spread), best.doubt)
 
 
 def far_off(count: Tensor, relative: Tensor) -> str | None:
-    """Return a doubt if factors of a class are negative or extreme.
+    """Return a warning if the factor of a class is negative or extreme, or None.
 
-    ``relative`` is the weight divided by that of temperature scaling, ``(C, C)`` or its diagonal ``(C,)``. A class
-    without a sample (``count`` has those of each class) says nothing about its factor, and has a warning of its own.
+    ``relative`` is the weight divided by the factor of temperature scaling, ``(C, C)`` or its diagonal ``(C,)``.
+    ``count`` is the number of samples of each class; classes without a sample are skipped, they have their own warning.
     """
     factors = relative if relative.ndim == 1 else relative.diagonal()
     off = (((factors <= 0) | (factors > _EXTREME)) & (count > 0)).nonzero().squeeze(1).tolist()
     return when(
         off and len(count) > 1,
-        f"the factor of a class's own logit is not between 0 and {_EXTREME:g} times that of temperature scaling for "
-        f"{some(off)}: below 0, a higher logit means a lower probability. Check that logits and labels belong "
-        "together, and use a larger validation set, or temperature scaling.",
+        f"the factor of the own logit is below 0 or above {_EXTREME:g} times the factor of temperature scaling for "
+        f"{some(off)}; with a factor below 0, a higher logit means a lower probability. Check that logits and labels "
+        "match, and use a larger validation set or temperature scaling.",
     )
 
 
@@ -302,7 +302,7 @@ def far_off(count: Tensor, relative: Tensor) -> str | None:
     url="https://arxiv.org/abs/1706.04599",
 )
 class VectorScaling(AffineCalibrator):
-    """Multiplies the logits of each class by a factor of its own and adds an offset: ``diag(w) z + b``.
+    """Vector scaling: multiplies the logits of each class by its own factor and adds an offset, ``diag(w) z + b``.
 
     ``w (C,)`` and ``b (C,)`` minimize the negative log-likelihood on validation predictions, a convex problem, by
     Newton's method in float64.
@@ -350,7 +350,7 @@ class VectorScaling(AffineCalibrator):
         )
 
     def fit_parts(self, val: Predictions, parts: Tensor, start: Any) -> list[nn.Module]:
-        """Return maps of parts of the samples, with a given freedom by searches from the map of all."""
+        """Return one map per weighted subset; with a given freedom, the fits start from the map of all samples."""
         if self.freedom is None:
             return super().fit_parts(val, parts, start)
         maps: list[nn.Module] = []
@@ -377,7 +377,7 @@ class VectorScaling(AffineCalibrator):
             return AffineFit(problem(inputs, target, weights, Penalties()).solve())
         folds = folds_of(val, self.num_folds, inputs, weights)
         if not folds.count:
-            equal = "all samples are copies of one, so nothing can be held out, and this is temperature scaling."
+            equal = "all samples are identical, so none can be held out; temperature scaling is used instead."
             return AffineFit(None, equal)
         score = HeldOutLoss(
             inputs, target, folds=folds, weights=weights, clusters=val.clusters, problem=problem

@@ -1,4 +1,4 @@
-"""Auto: a mixture of calibrators, whose weights held-out samples choose."""
+"""The ``auto`` calibrator: a mixture of calibrators, weighted by their likelihood on held-out samples."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ __all__ = ["AutoCalibration", "CalibratedMixture"]
     url="https://doi.org/10.2202/1544-6115.1309",
 )
 class AutoCalibration(Calibrator):
-    """A mixture of calibrators, weighted by how well each predicts held-out labels; nothing has to be chosen.
+    """Mixture of calibrators whose weights maximize the likelihood of held-out labels; nothing has to be tuned.
 
-    A last map brings the confidence of the mixture to its accuracy, and classes without a sample keep a small share.
+    A last map matches the confidence of the mixture to its accuracy, and classes without a sample keep a small share.
 
     Members are the predictions as they are, temperature scaling, structured vector and matrix scaling, isotonic and
     spline calibration. From 20 classes on vector scaling with a given prior, an offset for each class and two
@@ -150,7 +150,7 @@ class AutoCalibration(Calibrator):
 
     @property
     def weights(self) -> dict[str, float]:
-        """Weight of each member, by name; they sum to 1. That of ``"features"`` is the sum of all regressions on them.
+        """Weight of each member by name; ``"features"`` is the total of all regressions on features. They sum to 1.
 
         Raises:
             InputError: Before ``fit``.
@@ -160,7 +160,7 @@ class AutoCalibration(Calibrator):
 
     @property
     def dropped(self) -> tuple[str, ...]:
-        """Members that were left out because of their cost, or because their fit failed.
+        """Names of the members left out because they are too expensive or their fit failed.
 
         Raises:
             InputError: Before ``fit``.
@@ -170,7 +170,7 @@ class AutoCalibration(Calibrator):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Sentences on the rows that the fit used, where it did not use all of them for everything.
+        """Notes on the rows that the fit used, where some members were fitted on a random sample.
 
         Raises:
             InputError: Before ``fit``.
@@ -187,11 +187,13 @@ class AutoCalibration(Calibrator):
         """
         if self.keep_class and isinstance(val, TopLabel):
             fix = "Leave keep_class out: the predicted class of a TopLabel never changes."
-            raise InputError("keep_class needs classes", "a TopLabel", fix)
+            raise InputError(
+                "keep_class requires Predictions of several classes", "a TopLabel", fix
+            )
         return super().fit(val, target)
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> CalibratedMixture:
-        """Return the mixture of ``val``; with features, if it has some and they carry weight."""
+        """Fit the mixture to ``val``; with regressions on features, if there are features and they gain enough."""
         return self._fit_mixture(val)
 
     def _fit_with_left_out(self, val: Predictions | TopLabel) -> list[LeftOut]:
@@ -220,7 +222,7 @@ class AutoCalibration(Calibrator):
         return {"members": mixture.kinds, **texts, "numbers": numbers_of(mixture)}
 
     def _read_state(self, state: Any) -> nn.Module:
-        must(isinstance(state["members"], dict), "members must be names by name")
+        must(isinstance(state["members"], dict), "members must map names to registry names")
         kinds = {name: kind and CALIBRATORS[kind].name for name, kind in state["members"].items()}
         types = [kind and CALIBRATORS[kind].value.map_type for kind in kinds.values()]
         places = [f"members.{number}" for number in range(len(types))]
@@ -239,14 +241,14 @@ class AutoCalibration(Calibrator):
 
 
 def _named(members: Sequence[str | Calibrator]) -> Members:
-    """Return own members by name, with the name that each is registered under."""
+    """Return calibrators by name, each with its registry name; raise InputError for other members."""
     named: Members = {}
     for member in members:
         calibrator = CALIBRATORS[member].value() if isinstance(member, str) else member
         is_map = isinstance(calibrator, Calibrator) and calibrator.map_type is not None
         if not is_map or calibrator.needs:
             fix = 'Pass names such as "temperature", or calibrators with fit_map.'
-            expected = "members must be names or calibrators with a map of logits"
+            expected = "members must be registered names, or calibrators that need logits alone"
             raise InputError(expected, describe(member), fix)
         calibrator._plain_arguments()
         kind = registry_name(calibrator)

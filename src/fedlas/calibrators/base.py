@@ -1,4 +1,4 @@
-"""The contract of a post-hoc calibrator, and the registry of calibrators."""
+"""Base class and registry of the post-hoc calibrators."""
 
 from __future__ import annotations
 
@@ -52,16 +52,16 @@ __all__ = ["CALIBRATORS", "CalibrationWarning", "Calibrator"]
 FORMAT = "fedlas.calibrator/1"
 CALIBRATOR = json_kind("a file of a calibrator", FORMAT).of_any_name
 _MOST_CLASSES = 1_000_000
-"""Most classes or features of a map in a file: reading it applies it to two rows of as many."""
+"""Most classes or features of a map that is read from a file: reading applies the map to two rows of this width."""
 _RARE = ("num_features", "top_label", "least_log", "array_of")
-"""What a file holds only if it differs from the usual."""
+"""Fields that a file holds only if they differ from their defaults."""
 
 
 class CalibratorRegistry(Registry["type[Calibrator]"]):
-    """Calibrators by name; a title is made of the name where none is passed."""
+    """Registry of calibrator classes; the default title of an entry is its capitalized name."""
 
     def add(self, name: str, value: type[Calibrator], **metadata: Any) -> None:
-        """Register a class; see :meth:`Registry.register`."""
+        """Register a calibrator class under a name; see :meth:`Registry.register`."""
         title = name.replace("-", " ").capitalize()
         super().add(name, value, **{"title": title, "leaves": 0.5, **metadata})
 
@@ -73,13 +73,13 @@ CALIBRATORS = CalibratorRegistry(
 """Calibrator classes, constructible without arguments.
 
 Metadata: ``title`` (column head in tables), ``paper``, ``year``, ``url``; ``packages``, the optional ones that a fit
-needs; ``part``, the file of a run's predictions folder that it is fitted on (``"val"`` by default); ``leaves``, the
-largest share of a common over-confidence that is left after it (0.5 by default), which a contract test holds it to.
+needs; ``part``, the file of a run's predictions folder to fit on (``"val"`` by default); ``leaves``, the largest share
+of a common over-confidence that may remain after calibration (0.5 by default; a contract test checks it).
 """
 
 
 class Calibrator(ABC):
-    """A map of logits that is fitted on held-out predictions.
+    """Base class of post-hoc calibrators: maps of logits that are fitted on held-out predictions.
 
     A subclass writes :meth:`fit_map`, names the class of the map, ``map_type``, and registers itself in
     :data:`CALIBRATORS`. Arguments of its constructor are attributes of the same name.
@@ -90,20 +90,21 @@ class Calibrator(ABC):
             that no fit gives.
         keeps_argmax: Class attribute: whether ``transform`` leaves the accuracy unchanged. (Logits that differ in the
             last bit may become equal in floating point, and of equal logits the first is predicted.)
-        needs: Class attribute: what predictions must hold in addition to logits and target, out of ``{"features"}``.
+        needs: Class attribute: required fields of predictions besides logits and target, a subset of ``{"features"}``.
             The map then takes rows and features.
-        wants: Class attribute: what a fit uses too if predictions hold it, unless the map's ``uses_features`` is False.
-        takes_weights: Class attribute: whether a fit heeds weights of any size. Others repeat each sample as often as
-            its weight says, which must be a whole number then.
-        per_class: Class attribute: whether it has parameters for each class, so that a class without samples deserves a
-            warning.
-        enough: Class attribute: samples, and samples for each class, below which a fit warns.
+        wants: Class attribute: optional fields of predictions that a fit uses if they are there, unless the map's
+            ``uses_features`` is False.
+        takes_weights: Class attribute: whether a fit supports fractional weights. Otherwise each sample is repeated
+            as often as its weight, which must be a whole number.
+        per_class: Class attribute: whether there are parameters for each class, so that a class without samples gives
+            a warning.
+        enough: Class attribute: a fit warns below this many samples, and below this many samples per class.
         num_classes: ``C`` of the predictions it was fitted on; None before. A :class:`~fedlas.TopLabel` has two: wrong
             and right.
-        num_features: ``D`` of their features if the fit used them, else None; :meth:`transform` then needs as many.
+        num_features: ``D`` of the features if the fit used them, else None; :meth:`transform` then needs as many.
         top_label: Whether it was fitted on a :class:`~fedlas.TopLabel`.
-        least_log: Least log-probability that it takes, see :meth:`fit`; None: any.
-        array_of: What the array of its fit held, ``"logits"`` or ``"probs"``; None if it was fitted on predictions.
+        least_log: Floor that log-probabilities are raised to before the map, see :meth:`fit`; None: no floor.
+        array_of: Kind of the array that was fitted on, ``"logits"`` or ``"probs"``; None if predictions were.
 
     State:
         Changed by ``fit`` only, and only if the fit succeeds. Not a ``torch.nn.Module``: no gradient flows through it.
@@ -131,29 +132,29 @@ class Calibrator(ABC):
 
     @abstractmethod
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> nn.Module:
-        """Return the map fitted on labeled predictions; the calibrator itself stays as it was.
+        """Return a map fitted to labeled predictions; the calibrator itself does not change.
 
         Args:
             val: With labels, and with weights that :meth:`fit` would take.
-            start: The map of more samples, of which ``val`` are a part; a fit may start there and end at fewer digits.
+            start: A map fitted to a superset of ``val``: a warm start, after which a looser tolerance is enough.
 
         Returns:
-            A module of float64 logits ``(n, C)`` that returns calibrated ones. Texts in its attribute ``doubts`` become
+            A module that maps float64 logits ``(n, C)`` to calibrated logits. Texts in its attribute ``doubts`` become
             warnings of :meth:`fit`.
         """
 
     def _features_for(self, row_map: nn.Module, val: Predictions) -> Tensor | None:
-        """Return the features ``(N, D)`` that the map takes in addition to logits; None if it takes none."""
+        """Return the features ``(N, D)`` that the map needs in addition to logits, or None if it needs none."""
         used = self.needs or (self.wants and val.features is not None)
         return features_of(val) if used and getattr(row_map, "uses_features", True) else None
 
     def fit_parts(self, val: Predictions, parts: Tensor, start: nn.Module) -> list[nn.Module]:
-        """Return the map of each part of the samples; ``auto`` weighs members by what these make of the others.
+        """Return one map per weighted subset of the samples; ``auto`` computes out-of-fold predictions with them.
 
         Args:
             val: All samples, without features.
-            parts: Weights of the samples in each part ``(F, N)``; 0: not in it.
-            start: The map of all.
+            parts: Weights of the samples in each subset ``(F, N)``; 0: not in the subset.
+            start: The map fitted to all samples.
         """
         maps = []
         for weights in parts:
@@ -165,13 +166,13 @@ class Calibrator(ABC):
         return maps
 
     def fit_labels(self, val: MultiLabel) -> list[Self]:
-        """Return a copy fitted to each of several independent labels, of two classes: absent and present."""
+        """Return one fitted copy per label; each label is a two-class problem, absent or present."""
         check_labels(val, "val")
         return [copy.deepcopy(self).fit(val.label(place)) for place in range(val.num_labels)]
 
     @property
     def map(self) -> Any:
-        """The fitted module, from float64 logits ``(n, C)`` to calibrated ones; its attributes are what was fitted.
+        """The fitted module, from float64 logits ``(n, C)`` to calibrated logits; its buffers are the parameters.
 
         Raises:
             InputError: Before ``fit``.
@@ -179,7 +180,7 @@ class Calibrator(ABC):
         return fitted(self._map)
 
     def fit(self, val: Predictions | TopLabel | Tensor, target: Tensor | None = None) -> Self:
-        """Fit the parameters on held-out samples, which must be neither training nor test data; return ``self``.
+        """Fit to held-out samples, which must be neither training nor test data, and return ``self``.
 
         Args:
             val: Predictions with labels; a :class:`~fedlas.TopLabel`, whose confidence is calibrated as the probability
@@ -196,19 +197,20 @@ class Calibrator(ABC):
             Where predictions are probabilities of which some are exactly 0, all are raised to ``1 / (C (N + 1))^2`` at
             least, here and in :meth:`transform`: one label of probability 0 would decide the fit.
 
-            Warns (:class:`CalibrationWarning`) if the fit succeeded but deserves a look, if a label has probability 0,
+            Warns (:class:`CalibrationWarning`) if the result of the fit is doubtful, if a label has probability 0,
             and if samples are so few that the NLL may become worse. On simulated sets of 20, 50 and 200 samples every
             fit that made it worse by 0.05 nats warned (``benchmarks/calibrators.py simulated``).
         """
         return self._fit_by(self.fit_map, val, target)
 
     def _fit_with_left_out(self, val: Predictions | TopLabel) -> list[LeftOut]:
-        """Fit as :meth:`fit`; return the predictions of rows that it left out, none if it left out none."""
+        """Fit like :meth:`fit` and return the out-of-fold predictions of the fit; empty if it has no folds."""
         self.fit(val)
         return []
 
     @on_one_thread
     def _fit_by(self, fit_map: FitMap, val: object, target: Tensor | None = None) -> Self:
+        """Fit with the given ``fit_map`` function, store the map, emit the warnings of the fit and return ``self``."""
         val = plain_predictions(val)
         top_label = isinstance(val, TopLabel)
         array_of = None if target is None else array_kind(val)
@@ -246,7 +248,7 @@ class Calibrator(ABC):
     def transform(
         self, test: Predictions | TopLabel | Tensor | NDArray[Any]
     ) -> Predictions | TopLabel | Tensor | NDArray[Any]:
-        """Return the same samples with calibrated logits, of the same dtype and on the same device; or confidences.
+        """Return the samples with calibrated logits, or with calibrated confidences if the input is a ``TopLabel``.
 
         After a fit on an array, an array or tensor becomes one of its shape: of probabilities, or of logits, as there.
 
@@ -262,11 +264,12 @@ class Calibrator(ABC):
             return replace(test, confidence=logits.softmax(dim=1)[:, 1].to(test.confidence.dtype))
         test = check_predictions(test)
         if self.top_label:
-            fix = "Pass TopLabel(test.confidence, test.correct), or fit it on Predictions."
-            raise InputError("it must be a TopLabel like that it was fitted on", "Predictions", fix)
+            fix = "Pass TopLabel(test.confidence, test.correct), or fit the calibrator on Predictions."
+            raise InputError("test must be a TopLabel, as in the fit", "Predictions", fix)
         return test.with_logits(self._apply(self._checked(test)))
 
     def _transform_array(self, test: Tensor | NDArray[Any]) -> Tensor | NDArray[Any]:
+        """Return calibrated probabilities or logits for an array, in its shape; as the array of the fit."""
         scores = torch.as_tensor(test)
         of_probs = self.array_of == "probs"
         calibrated = self.transform((Predictions.from_probs if of_probs else Predictions)(scores))
@@ -275,7 +278,7 @@ class Calibrator(ABC):
         return result if isinstance(test, Tensor) else result.cpu().numpy()
 
     def _checked(self, test: Predictions) -> Predictions:
-        """Return predictions of as many classes and features as the fit saw."""
+        """Return the predictions; raise InputError if classes or features are not as many as in the fit."""
         num_classes = fitted(self.num_classes)
         wide = {"logits": (test.num_classes, num_classes)}
         if self.num_features is not None:
@@ -283,9 +286,9 @@ class Calibrator(ABC):
         for name, (columns, expected) in wide.items():
             if columns != expected:
                 raise InputError(
-                    f"{name} must be (N, {expected}) like those it was fitted on",
+                    f"{name} must have shape (N, {expected}) as in the fit",
                     f"({test.num_samples}, {columns})",
-                    "Fit it on predictions of the same model.",
+                    "Fit the calibrator on predictions of the same model.",
                 )
         return test
 
@@ -294,27 +297,27 @@ class Calibrator(ABC):
         enough = max(self.enough[0], self.enough[1] * val.num_classes)
         return when(
             val.num_classes > 1 and samples < enough,
-            f"{samples:.4g} samples are few: below about {enough:,} the NLL of new samples can become worse. Use more; "
-            "auto does the least harm.",
+            f"{samples:.4g} samples are few: with fewer than about {enough:,} the NLL of new samples can get worse. "
+            "Use more samples, or auto, which does the least harm.",
         )
 
     def _doubts(self, val: Predictions) -> list[str | None]:
-        """Return what to warn about after the fit on ``val``."""
+        """Return the warnings after a fit to ``val``; None entries are no warnings."""
         row_map = self.map
         doubts = [*getattr(row_map, "doubts", ()), absent_classes(val) if self.per_class else None]
         return [*doubts, unchanged(val, row_map, self._side(val))]
 
     def _side(self, predictions: Predictions) -> Tensor | None:
-        """Return what the map takes in addition to logits ``(N, ...)``."""
+        """Return the second input of the map ``(N, ...)``, such as features, or None if the map takes logits alone."""
         return None if self.num_features is None else predictions.features
 
     def _apply(self, test: Predictions) -> Tensor:
-        """Return calibrated logits ``(N, C)``."""
+        """Return calibrated logits ``(N, C)`` of checked predictions."""
         test = floored(test, self.least_log)
         return map_rows(test.logits, self.map, self._side(test))
 
     def module(self) -> CalibrationLayer:
-        """Return the fitted map as a layer that follows a model: calibrated logits of logits (and features).
+        """Return the fitted map as a layer that maps logits (and features) to calibrated logits.
 
         It equals :meth:`transform` within 1e-5 in float32, and does not change when the calibrator is fitted again.
 
@@ -339,7 +342,7 @@ class Calibrator(ABC):
         return write_json(check_place("path", path, CALIBRATOR), self.plain())
 
     def plain(self) -> dict[str, Any]:
-        """Return the plain values for JSON that :meth:`save` writes and :meth:`from_plain` reads.
+        """Return the calibrator as a dict that JSON can hold; :meth:`from_plain` reads it.
 
         Raises:
             InputError: Before ``fit``, or if it holds what JSON cannot.
@@ -355,7 +358,7 @@ class Calibrator(ABC):
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read a calibrator written by :meth:`save`; plain JSON, so a file from a stranger cannot run code.
+        """Read a calibrator file written by :meth:`save`. It is JSON: loading an untrusted file runs no code.
 
         ``Calibrator.load`` reads any registered calibrator, a subclass only its own kind.
 
@@ -366,7 +369,7 @@ class Calibrator(ABC):
 
     @classmethod
     def from_plain(cls, content: object, *, source: object = "plain values") -> Self:
-        """Return the calibrator that :meth:`plain` describes.
+        """Return the calibrator stored in a dict of :meth:`plain`.
 
         Args:
             content: What it returned.
@@ -382,9 +385,10 @@ class Calibrator(ABC):
             or not all(isinstance(content.get(name), kind) for name, kind in fields.items())
             or not 1 <= content["num_classes"] <= _MOST_CLASSES
         ):
-            expected = f"the file must have format {FORMAT!r} with {', '.join(fields)} (1 to {_MOST_CLASSES:,})"
-            fix = "Write it with Calibrator.save of this version."
-            raise InputError(expected, f"{source} without", fix)
+            names = f"{', '.join(fields)} (1 to {_MOST_CLASSES:,})"
+            expected = f"a calibrator file must have format {FORMAT!r} and the fields {names}"
+            fix = "Save the calibrator again with Calibrator.save."
+            raise InputError(expected, f"{source} with other content", fix)
         kind = CALIBRATORS[content["calibrator"]].value
         if not issubclass(kind, cls):
             raise InputError(
@@ -397,7 +401,8 @@ class Calibrator(ABC):
             calibrator.num_classes = content["num_classes"]
             if "features" in kind.needs or ("features" in kind.wants and "num_features" in content):
                 calibrator.num_features = check_count("num_features", content["num_features"])
-                must(calibrator.num_features <= _MOST_CLASSES, "there are too many features")
+                few = calibrator.num_features <= _MOST_CLASSES
+                must(few, f"num_features must be at most {_MOST_CLASSES:,}")
             calibrator.top_label = content.get("top_label", False) is True
             if (array_of := content.get("array_of")) is not None:
                 calibrator.array_of = check_choice("array_of", array_of, get_args(ArrayOf))
@@ -410,16 +415,17 @@ class Calibrator(ABC):
         return calibrator
 
     def _arguments(self) -> dict[str, Any]:
-        """Return the constructor's arguments by name."""
+        """Return the constructor arguments by name."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     def _plain_arguments(self) -> dict[str, Any]:
+        """Return the constructor arguments for a file; raise InputError if one is a function."""
         arguments = self._arguments()
         for name, value in arguments.items():
             if callable(value):
                 fix = "Keep the calibrator in memory, or fit it again with the same function."
                 raise InputError(
-                    f"{name} must have a name", "a function, which a file cannot hold", fix
+                    f"{name} must be a name, since files hold no functions", "a function", fix
                 )
         return arguments
 
@@ -427,7 +433,7 @@ class Calibrator(ABC):
         return numbers_of(self.map)
 
     def _read_state(self, state: object) -> nn.Module:
-        """Return the map of a file; ``KeyError``, ``TypeError`` or ``ValueError`` if it has none."""
+        """Return the map stored in the state of a file; raise KeyError, TypeError or ValueError if it is malformed."""
         return load_map(self.map_type, state, self.num_classes or 1, self.num_features)
 
     @property
@@ -436,7 +442,7 @@ class Calibrator(ABC):
 
 
 def registry_name(calibrator: Calibrator) -> str:
-    """Return the name that its class is registered under.
+    """Return the name that the class of the calibrator is registered under.
 
     Raises:
         InputError: If it is not.
@@ -445,7 +451,7 @@ def registry_name(calibrator: Calibrator) -> str:
         if entry.value is type(calibrator):
             return entry.name
     raise InputError(
-        "the class must be registered, so that load can find it",
-        f"names {', '.join(CALIBRATORS)}",
+        f"{type(calibrator).__name__} must be registered in CALIBRATORS, so that load can find it",
+        f"only {', '.join(CALIBRATORS)}",
         'Decorate it with @CALIBRATORS.register("name").',
     )

@@ -1,4 +1,4 @@
-"""Bias-corrected temperature scaling: one factor, and an offset for each class."""
+"""Bias-corrected temperature scaling (BCTS): one factor for all logits, and an offset per class."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["BiasCorrectedTemperature"]
     url="https://arxiv.org/abs/1901.06852",
 )
 class BiasCorrectedTemperature(AffineCalibrator):
-    """Divides all logits by one number and adds an offset for each class (BCTS): ``z / T + b``.
+    """Bias-corrected temperature scaling (BCTS): divides all logits by T and adds an offset per class, ``z / T + b``.
 
     ``T`` and ``b (C,)`` minimize the negative log-likelihood on validation predictions, a convex problem, by Newton's
     method in float64. With it the mean probability of each class is its share of the labels: what predictions of rare
@@ -57,7 +57,7 @@ class BiasCorrectedTemperature(AffineCalibrator):
         self.prior = None if prior is None else check_number("prior", prior, low=0, low_open=True)
 
     def fit_parts(self, val: Predictions, parts: Tensor, start: Any) -> list[nn.Module]:
-        """Return maps of parts of the samples by searches from the map of all."""
+        """Return one map per weighted subset of the samples; the fits start from the map of all samples."""
         return [
             bias_corrected_temperature(
                 *part_of(val, weights),

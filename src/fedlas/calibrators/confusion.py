@@ -1,4 +1,4 @@
-"""Confusion calibration: what the labels are where the model says a class, learned by expectation maximization."""
+"""Confusion calibration: a confusion matrix from predicted classes to labels, fitted by expectation maximization."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ Base = Literal["bias-corrected", "temperature", "none"]
 _STEPS = 30
 """Steps of expectation maximization; twice as many changed no probability of held-out samples by a percent."""
 _CANDIDATES = 64
-"""Most classes of a sample that its label may have been taken for, the most probable ones."""
+"""Most candidate classes per sample: the most probable ones."""
 _UNSEEN = 0.01
-"""Samples that every class counts in addition, in the shares of the labels."""
+"""Pseudo-count that is added to each class in the label shares."""
 _LEAST = 1e-5
-"""A smaller entry of a row goes into what the row spreads over all labels."""
+"""Smaller entries are merged into the part of the row that is spread over all labels."""
 _DENSE = 2048
-"""Most classes for which the whole matrix is in memory, 32 MiB."""
+"""Most classes for which the matrix is stored densely, 32 MiB."""
 
 
 class ConfusionMap(nn.Module):
@@ -38,7 +38,7 @@ class ConfusionMap(nn.Module):
     Attributes:
         base: An affine map of logits.
         share: Shares of the labels ``(C,)``.
-        spread: What each row of ``T`` gives to all labels by their shares ``(C,)``.
+        spread: Weight in each row of ``T`` that is spread over all labels by their shares ``(C,)``.
         source: Rows of the entries of ``S``, ``(M,)`` int64.
         label: Their columns ``(M,)`` int64.
         value: Their values ``(M,)``.
@@ -70,13 +70,13 @@ class ConfusionMap(nn.Module):
             self.register_buffer("_matrix", self.matrix(), persistent=False)
 
     def matrix(self) -> Tensor:
-        """Return ``T (C, C)``: row k has the probabilities of the labels where the model says class k."""
+        """Return ``T (C, C)``: row k is the distribution of labels given that the model predicts class k."""
         entries = self.source * self._classes + self.label
         flat = self.value.new_zeros(self._classes**2).index_add(0, entries, self.value)
         return self.spread.unsqueeze(1) * self.share + flat.view(self._classes, -1)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Return calibrated logits of logits ``(n, C)``."""
+        """Return calibrated logits for logits ``(n, C)``."""
         probs = self.base(rows).softmax(dim=1)
         if self._classes <= _DENSE:
             return torch.log(probs @ self._matrix)
@@ -85,11 +85,11 @@ class ConfusionMap(nn.Module):
         return torch.log(common.index_add(1, self.label, parts))
 
     def check(self, classes: int) -> None:
-        """Refuse what is no matrix of probabilities."""
+        """Raise ValueError unless the buffers form a matrix whose rows are probability distributions."""
         for name in ("share", "spread"):
             numbers = getattr(self, name)
             fits = numbers.shape == (classes,) and bool((numbers > 0).all())
-            must(fits, f"{name} must be {classes} numbers above 0")
+            must(fits, f"{name} must hold {classes} numbers above 0")
         total = self.spread + zeros(classes).index_add(0, self.source, self.value)
         must(bool((self.value >= 0).all()), "value must be at least 0")
         must(bool(((total - 1).abs() < 1e-6).all()), "rows of the matrix must sum to 1")
@@ -103,7 +103,7 @@ class ConfusionMap(nn.Module):
     url="https://doi.org/10.2307/2346806",
 )
 class ConfusionCalibration(Calibrator):
-    """Learns what the labels are where the model says a class: ``p'(y) = sum_k p(k) T[k, y]``.
+    """Corrects probabilities by a confusion matrix of labels given the predicted class: ``p'(y) = sum_k p(k) T[k, y]``.
 
     ``T`` has a row of probabilities for each class of the model. Expectation maximization on validation samples raises
     the posterior of ``T`` under a Dirichlet prior: each row counts ``strength`` samples in which class k was right, and
@@ -111,8 +111,8 @@ class ConfusionCalibration(Calibrator):
     that calls one class what the labels call another, or cuts classes finer than the labels do.
 
     Args:
-        strength: Samples that say in advance that a class means itself, above 0.
-        base: What calibrates the probabilities before. ``"bias-corrected"``: temperature scaling with an offset for
+        strength: Prior strength: pseudo-samples in which each class is predicted correctly, above 0.
+        base: Calibrator that is applied first. ``"bias-corrected"``: temperature scaling with an offset for
             each class. ``"temperature"``, or ``"none"``.
 
     Attributes:
@@ -150,7 +150,7 @@ class ConfusionCalibration(Calibrator):
 
     @property
     def confusion(self) -> Tensor:
-        """``T (C, C)``, float64; row k has the probabilities of the labels where the model says class k.
+        """``T (C, C)``, float64; row k is the distribution of labels given that the model predicts class k.
 
         Raises:
             InputError: Before ``fit``.
@@ -159,7 +159,7 @@ class ConfusionCalibration(Calibrator):
         return matrix
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> ConfusionMap:
-        """Return the map of ``val``."""
+        """Fit the confusion matrix to ``val``."""
         base, doubt = _fitted_base(val, self.base)
         classes = val.num_classes
         target = val.target.cpu()
@@ -181,7 +181,7 @@ class ConfusionCalibration(Calibrator):
 
         others = (1 - probs.sum(dim=1)).clamp(min=0) * share[target]
 
-        # Counts of pairs of class and label; what no sample has counts by the prior alone.
+        # EM counts of class-label pairs; pairs that no sample has are determined by the prior alone.
         count = zeros(len(pair))
         for _ in range(_STEPS):
             total = zeros(classes).index_add(0, row, count) + self.strength + 1
@@ -194,7 +194,7 @@ class ConfusionCalibration(Calibrator):
 def _as_map(
     base: AffineMap, share: Tensor, strength: float, counts: tuple[Tensor, Tensor, Tensor]
 ) -> ConfusionMap:
-    """Return the map of the counts of pairs of class and label, ``(row, label, count)``, and of the prior."""
+    """Return the map for EM counts ``(row, label, count)`` of class-label pairs, and the prior."""
     row, label, count = counts
     classes = len(share)
     total = zeros(classes).index_add(0, row, count) + strength + 1
@@ -208,7 +208,7 @@ def _as_map(
 
 
 def _fitted_base(val: Predictions, base: Base) -> tuple[AffineMap, str | None]:
-    """Return the map in front, and what its fit warns of."""
+    """Fit the base calibrator; return its map, and a warning or None."""
     one = zeros(val.num_classes) + 1
     if base == "none" or val.num_classes == 1:
         return AffineMap(one, 0 * one), None

@@ -1,4 +1,4 @@
-"""Feature clipping: features beyond a threshold are cut to it before the head sees them."""
+"""Feature clipping: large features are clipped before the classifier head."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from fedlas.predictions import Predictions
 
 __all__ = ["FeatureClipping"]
 
-# The search tries this many quantiles of the features and as many even steps, then between the neighbors of the best.
+# Size of the search grid: this many quantiles of the features, and as many even steps.
 _GRID = 32
 # Error of the threshold as a share of the largest feature. The NLL is flat at its minimum: a smaller error would follow
 # rounding.
 _TOLERANCE = 1e-7
-_CHECK = "Check that features and labels belong together, and that the validation set is not training data."
+_CHECK = "Check that features and labels match, and that the validation set is not training data."
 _LESS_SURE = (
-    "clipping makes the model less sure at the price of right predictions. Use temperature scaling, or clip at a "
-    "larger threshold inside the model."
+    "clipping lowers the confidence at the cost of correct predictions. Use temperature scaling, or a larger "
+    "threshold inside the model."
 )
 
 
@@ -46,13 +46,13 @@ _NO_SPREAD = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class LinearHead:
-    """``z = W h + b`` up to one number a row, which cancels in the softmax: columns of ``W`` and ``b`` sum to 0.
+    """Linear head ``z = W h + b``, centered over classes: a constant per row cancels in the softmax.
 
     Attributes:
         weight: ``W (C, D)``, float64.
         bias: ``b (C,)``, float64.
-        scale: Root mean square distance of the logits from their mean, plus rounding: the unit of misfits.
-        undetermined: Number of directions in which the features do not vary, so that the weight there is unknown.
+        scale: Root mean square distance of the logits from their mean, plus rounding: the unit of the misfit.
+        undetermined: Count of feature directions without variation, in which the weight is unknown.
     """
 
     weight: Tensor
@@ -61,7 +61,7 @@ class LinearHead:
     undetermined: int = 0
 
     def check(self, features: Tensor, logits: Tensor, fix: str) -> None:
-        """Refuse logits that the head does not make from the features.
+        """Raise InputError if the logits are not the output of the head for the features.
 
         Raises:
             InputError: If a row is off by more than 0.05 of the spread of the logits.
@@ -75,14 +75,14 @@ class LinearHead:
             )
         if not misfit <= _MISFIT:
             raise InputError(
-                "logits must be a linear function of features, the same in validation and test",
-                f"a row that is off by {misfit:.2g} times the spread of the logits",
+                "logits must be the output of one linear head on the features, in validation and test",
+                f"a row that differs by {misfit:.2g} times the spread of the logits",
                 fix,
             )
 
 
 class Clipped(Numbers):
-    """Logits after the features are clipped, divided by the temperature.
+    """Map of feature clipping: logits recomputed from clipped features, divided by the temperature.
 
     Attributes:
         weight: Weight of the head ``(C, D)``.
@@ -101,15 +101,15 @@ class Clipped(Numbers):
     }
 
     def forward(self, rows: Tensor, features: Tensor) -> Tensor:
-        """Return calibrated logits of logits ``(n, C)`` and features ``(n, D)``."""
+        """Return calibrated logits for logits ``(n, C)`` and features ``(n, D)``."""
         removed = features - features.clamp(-self.threshold, self.threshold)
         return (rows - removed @ self.weight.T) / self.temperature
 
     def check(self, classes: int) -> None:
-        """Refuse numbers below 0 too."""
+        """Raise ValueError for wrong shapes, or a negative scale, threshold or temperature."""
         super().check(classes)
         fits = self.scale >= 0 and self.threshold >= 0 and self.temperature > 0
-        must(fits, "scale and threshold must be at least 0, the temperature above")
+        must(fits, "scale and threshold must be at least 0, and temperature above 0")
 
 
 @CALIBRATORS.register(
@@ -179,7 +179,7 @@ class FeatureClipping(Calibrator):
 
     @property
     def threshold(self) -> float:
-        """``c``: the largest absolute value that a feature keeps.
+        """The fitted threshold ``c``: features are clipped to ``[-c, c]``.
 
         Raises:
             InputError: Before ``fit``.
@@ -188,7 +188,7 @@ class FeatureClipping(Calibrator):
 
     @property
     def temperature(self) -> float:
-        """The divisor of the new logits; 1 without ``temperature=True``.
+        """The fitted temperature; 1 unless ``temperature=True``.
 
         Raises:
             InputError: Before ``fit``.
@@ -196,14 +196,14 @@ class FeatureClipping(Calibrator):
         return float(self.map.temperature)
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Clipped:
-        """Return the map of ``val``."""
+        """Fit the threshold (and temperature) to ``val``."""
         features = cast(Tensor, val.features)
         if self.head is None:
             head = recover_head(features, val.logits)
-            fix = "A head that is not linear cannot be recovered: clip inside the model, or use another calibrator."
+            fix = "A nonlinear head cannot be recovered: clip inside the model, or use another calibrator."
         else:
             head = given_head(self.head, features, val.logits)
-            fix = "Pass the layer whose input the features are and whose output the logits."
+            fix = "Pass the layer whose input is the features and whose output is the logits."
         head.check(features, val.logits, fix)
 
         # The threshold on a grid, then between the neighbors of its best point.
@@ -233,9 +233,9 @@ class FeatureClipping(Calibrator):
             row_map,
             when(
                 head.undetermined,
-                f"{head.undetermined} of {features.shape[1]} directions of the features do not vary among "
-                f"{val.num_samples} validation samples, and the head's weights there are unknown. Pass head, or use a "
-                "larger validation set.",
+                f"{head.undetermined} of {features.shape[1]} feature directions do not vary among {val.num_samples} "
+                "validation samples, so the head's weights are unknown there. Pass head, or use a larger validation "
+                "set.",
             ),
             _at_bound(threshold, grid),
             best.doubt,
@@ -248,7 +248,7 @@ class FeatureClipping(Calibrator):
         head.check(
             cast(Tensor, test.features),
             test.logits,
-            "Transform predictions of the model it was fitted on. If these are, validation samples were too few to "
+            "Pass predictions of the model that was fitted on. If they are, there were too few validation samples to "
             "recover the head: pass it, FeatureClipping(head=fedlas.find_head(model)).",
         )
         return test
@@ -275,7 +275,7 @@ def clipped_logits(weight: Tensor, features: Tensor, logits: Tensor, threshold: 
 
 
 def clipping_grid(features: Tensor) -> list[float]:
-    """Return thresholds to try, ascending: 0, quantiles of the nonzero features, and even steps to the largest."""
+    """Return candidate thresholds, ascending: 0, quantiles of the nonzero magnitudes, and even steps to the largest."""
     size = features.detach().cpu().double().abs().flatten()
     size = size[size > 0].sort().values
     if not len(size):
@@ -287,7 +287,7 @@ def clipping_grid(features: Tensor) -> list[float]:
 
 
 def lowest(function: Callable[[float], float], grid: list[float]) -> float:
-    """Return where ``function`` is lowest: on the ascending grid, then by golden section next to the best value."""
+    """Return the minimizer of ``function``: best point of the ascending grid, refined by golden section search."""
     tried = {point: function(point) for point in grid}
     best = grid.index(min(tried, key=tried.__getitem__))
     ends = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
@@ -299,8 +299,9 @@ def lowest(function: Callable[[float], float], grid: list[float]) -> float:
 
 
 def _at_bound(threshold: float, grid: list[float]) -> str | None:
+    """Return a warning if the threshold is 0 or as large as the largest feature, or None."""
     if threshold <= _TOLERANCE * grid[-1]:
-        return at_bound("threshold 0, where features say nothing", check=_CHECK)
+        return at_bound("threshold 0, where features have no effect", check=_CHECK)
     if threshold >= (1 - _TOLERANCE) * grid[-1]:
         return at_bound(f"the largest feature {threshold:g}, where nothing is clipped", check="")
     return None
@@ -308,7 +309,7 @@ def _at_bound(threshold: float, grid: list[float]) -> str | None:
 
 @torch.no_grad()
 def recover_head(features: Tensor, logits: Tensor) -> LinearHead:
-    """Return the head by least squares; exact if the features determine it, else the best fit of least norm.
+    """Recover the head by least squares, with the minimum-norm solution if the features do not determine it.
 
     Args:
         features: ``(N, D)``.
@@ -346,7 +347,7 @@ def recover_head(features: Tensor, logits: Tensor) -> LinearHead:
 def given_head(
     head: nn.Module | tuple[Tensor, Tensor | None], features: Tensor, logits: Tensor
 ) -> LinearHead:
-    """Return the head that a user passed.
+    """Return the head given as a linear layer or a (weight, bias) pair.
 
     Raises:
         InputError: If it is neither a linear layer nor a pair of weight and bias, does not fit the shapes of
@@ -361,9 +362,9 @@ def given_head(
         or not (bias is None or (isinstance(bias, Tensor) and bias.shape == shape[:1]))
     ):
         raise InputError(
-            f"head must be a linear layer with weight {shape}, or its (weight, bias)",
+            f"head must be a linear layer with a weight of shape {shape}, or a (weight, bias) tuple",
             describe(head if weight is None else weight),
-            "Pass the layer that makes the logits, e.g. head=fedlas.find_head(model).",
+            "Pass the layer that outputs the logits, e.g. head=fedlas.find_head(model).",
         )
     weight = weight.detach().cpu().double()
     bias = zeros(shape[0]) if bias is None else bias.detach().cpu().double()
@@ -373,15 +374,18 @@ def given_head(
 
 
 def _parameters(head: object) -> tuple[Tensor | None, Tensor | None]:
+    """Return weight and bias of a linear layer, or ``(None, None)``."""
     return (head.weight, head.bias) if isinstance(head, nn.Linear) else (None, None)
 
 
 def _centered(logits: Tensor) -> Tensor:
+    """Return float64 rows of logits with their row means subtracted."""
     rows = logits.detach().cpu().double()
     return rows - rows.mean(dim=1, keepdim=True)
 
 
 def _mean(logits: Tensor) -> Tensor:
+    """Return the mean of the centered rows ``(C,)``."""
     total = sum(
         (_centered(rows).sum(dim=0) for _, rows in double_rows(logits)),
         torch.zeros((), device="cpu"),
@@ -390,6 +394,7 @@ def _mean(logits: Tensor) -> Tensor:
 
 
 def _scale(logits: Tensor) -> float:
+    """Return the root mean square distance of the centered rows from their mean, plus a rounding allowance."""
     mean = _mean(logits)
     total = sum(float((_centered(rows) - mean).square().sum()) for _, rows in double_rows(logits))
     return float((total / len(logits)) ** 0.5) + _ROUNDING / _MISFIT * float(logits.abs().max())

@@ -1,4 +1,4 @@
-"""Fits a mixture of calibrators: members on all samples, their weights on samples that are held out in turn."""
+"""Fitting a mixture of calibrators: members on all samples, mixture weights on out-of-fold predictions."""
 
 from __future__ import annotations
 
@@ -53,29 +53,28 @@ from fedlas.resample.folds import canonical_order, evenly
 
 RAW = "as predicted"
 _FEW = 30.0
-"""With fewer samples predictions as they are and temperature scaling count two in addition: both may be far too sure,
-the first as the model was, the second by chance."""
+"""With fewer samples, unchanged predictions and temperature scaling get two pseudo-samples each: without them the
+mixture can be far over-confident by chance."""
 _PRIOR_OF_FEW = (2.0, 2.0)
 _PRIOR = (0.0, 2.0)
 _SHARED = 1.0
-"""From so many on temperature scaling counts two, and one more sample goes to whichever of both predicts better."""
+"""Pseudo-samples that unchanged predictions and temperature scaling share by their held-out likelihood."""
 _PRIOR_OF_MANY = (2.0, 8.0)
-"""Samples that these count in addition with many classes, where more members have parameters."""
+"""Pseudo-samples of both with many classes, where more members have parameters."""
 _FLEXIBLE = 2**19
-"""Most logits (N x C) of the rows that members with a curve or a row of numbers for each class are fitted on: about a
-second each."""
+"""Most logits (N x C) that a member with a curve or a matrix row per class is fitted on: about a second per member."""
 _FEWEST_ROWS = 10
-"""Rows a class that these members must have."""
+"""Fewest rows per class for these members."""
 _MOST_HELD_OUT = 2**22
-"""Folds are held out until they have this many logits together; no more are predicted."""
+"""Most held-out logits over all folds."""
 _MATRIX_CLASSES = 32
 _NORMAL_95 = 1.645
-"""Standard errors of a one-sided bound of 95 % confidence."""
+"""Standard errors of a one-sided 95 % bound."""
 _PART_FOR_ABSENT = 100
-"""Absent classes get one sample each, but no more than one of so many together."""
+"""Absent classes get one pseudo-sample each, together at most one per this many samples."""
 
 Members = dict[str, tuple[str, Calibrator]]
-"""Registry name and calibrator of members, by name."""
+"""Registry name and calibrator of each member, by the member's name."""
 
 
 def fitted_mixture(
@@ -86,19 +85,19 @@ def fitted_mixture(
     keep_class: bool,
     left_out: list[LeftOut] | None = None,
 ) -> CalibratedMixture:
-    """Return the mixture of ``val``; with side information if it has features and they carry weight.
+    """Fit a mixture of calibrators to ``val``; with regressions on features, if there are some and they gain.
 
     Args:
         val: With labels.
-        own: Members in place of the usual ones.
-        num_folds: Folds.
+        own: Members in place of the default ones.
+        num_folds: Number of folds.
         keep_class: See :class:`CalibratedMixture`.
-        left_out: Takes what the mixture predicts for each fold that was held out.
+        left_out: A list that out-of-fold predictions of the mixture are added to, one entry per fold.
     """
     split, val = _split(val, num_folds)
     members, dropped = _usual(val) if own is None else (own, ())
 
-    # Every member on all samples, dear ones on as many as they may have.
+    # Fit each member to all samples, expensive members to a subsample.
     maps: dict[str, nn.Module] = {RAW: nn.Identity()}
     fitted: dict[str, Calibrator | None] = {RAW: None}
     failed = []
@@ -109,9 +108,9 @@ def fitted_mixture(
             fitted[name] = member
         except (InputError, RuntimeError) as error:
             failed.append(f"{name} ({str(error).splitlines()[0]})")
-    doubt = when(failed, f"without {', '.join(failed)}, whose fit failed.")
+    doubt = when(failed, f"members left out because their fit failed: {', '.join(failed)}.")
 
-    # Weights and the last map from samples left out; those of little weight go.
+    # Fit weights and the last map to out-of-fold predictions.
     weights = zeros(len(fitted))
     weights[0] = 1.0
     share = Share(weights, identity(val.num_classes))
@@ -160,7 +159,7 @@ def fitted_mixture(
 
 
 def _prior(val: Predictions, names: Iterable[str]) -> Prior:
-    """Return how many samples members count in addition, where weights sum to the samples' worth."""
+    """Return the pseudo-counts of the members; sample weights must sum to the effective sample count."""
     members = [*names]
     base = members.index("temperature") if "temperature" in members else None
     if base is None:
@@ -182,12 +181,12 @@ def _prior(val: Predictions, names: Iterable[str]) -> Prior:
 def _absent(
     split: CrossFit, log_probs: Tensor | None, share: Share
 ) -> tuple[AbsentShare | None, tuple[str, ...]]:
-    """Return the share of classes without a sample, and a note of it; None if every class has one.
+    """Return the map for classes without a sample and a note about it; None and no note if every class has one.
 
     Args:
         split: The samples.
-        log_probs: What members predict for those held out ``(K, n, C)``; None: none are.
-        share: The weights of members.
+        log_probs: Out-of-fold log-probabilities of the members ``(K, n, C)``; None: nothing is held out.
+        share: The mixture weights of the members.
     """
     val = split.val
     weights = weights_of(val)
@@ -195,11 +194,11 @@ def _absent(
     if bool(present.all()):
         return None, ()
     temperature = nll_temperature(val).value
-    # The rule of three: what never came in N samples has a share of at most 3/N, with 95 % confidence. Where classes
-    # came once, others of that kind did not come at all: together their share is about singles/N, with the variance
-    # (singles + 2 doubles)/N^2 (Good and Turing), and at most a bound of 95 % confidence too. Where many are absent,
-    # one sample for each, up to a hundredth of all: held lower, they cost too much when they come; held higher, too
-    # much when they never do.
+    # Rule of three: a class that never occurred in N samples has a share of at most 3/N, with 95 % confidence. If
+    # some classes occurred once (singles), the unseen classes have a share of about singles/N in total, with variance
+    # (singles + 2 doubles)/N^2 (Good and Turing); the bound is one-sided with 95 % confidence. If many classes are
+    # absent: one sample for each, up to a hundredth of all samples. A lower bound costs too much when such a class
+    # does occur, a higher one when it never does.
     came = torch.bincount(val.target.cpu()[split.distinct])
     singles, doubles = int((came == 1).sum()), int((came == 2).sum())
     unseen = math.ceil(singles + _NORMAL_95 * math.sqrt(singles + 2 * doubles))
@@ -214,8 +213,8 @@ def _absent(
     )
     classes = some((~present).nonzero().squeeze(1).tolist(), val.classes)
     note = (
-        f"{classes} without a validation sample: auto leaves {100 * mean:.2g} % of the probability there, at most "
-        f"{most}/N. Where such a class does occur, use samples of it."
+        f"{classes} without a validation sample: auto assigns {100 * mean:.2g} % of the probability, at most {most}/N. "
+        "If such a class does occur, add samples of it."
     )
     return absent, (note,)
 
@@ -224,7 +223,7 @@ _DEAR = frozenset({"isotonic", "spline", "pooled spline", "matrix"})
 
 
 def _notes(split: CrossFit, dear: list[str], side: SideInformation | None) -> tuple[str, ...]:
-    """Return what was fitted on a sample of the rows, as sentences."""
+    """Return a note on each component that was fitted on a random sample of the rows."""
     rows = {" and ".join(dear): int(split.thinned.sum()) if dear else 0}
     if side is not None and split.val.features is not None:
         rows[FEATURES] = plan_of(split, split.val.features).rows
@@ -237,7 +236,7 @@ def _notes(split: CrossFit, dear: list[str], side: SideInformation | None) -> tu
 
 
 def _usual(val: Predictions) -> tuple[Members, tuple[str, ...]]:
-    """Return members by name, and the names of those that cost too much."""
+    """Return the default members by name, and the names of those dropped because they are too expensive."""
     members: Members = {
         "temperature": ("temperature", TemperatureScaling()),
         "vector": ("structured", StructuredScaling("vector")),
@@ -246,7 +245,7 @@ def _usual(val: Predictions) -> tuple[Members, tuple[str, ...]]:
         "spline": ("spline", SplineCalibration()),
     }
     if val.num_classes >= MANY_CLASSES:
-        # The mixture weighs them, so no penalty is searched for.
+        # The mixture weights decide, so no penalty is searched for.
         members |= {
             "vector": ("vector", VectorScaling(freedom=1.0)),
             "offsets": ("bcts", BiasCorrectedTemperature(prior=1.0)),
@@ -264,22 +263,23 @@ def _usual(val: Predictions) -> tuple[Members, tuple[str, ...]]:
 
 
 def _check(member: Calibrator, val: Predictions) -> None:
+    """Raise InputError if the member does not support weights and the weights are unequal."""
     weights = weights_of(val)
     if not member.takes_weights and bool((weights != weights[0]).any()):
-        fix = "Choose members that take weights."
-        raise InputError("members must take weights", "weights of several sizes", fix)
+        fix = "Choose members that support sample weights."
+        raise InputError("members must support sample weights", "unequal weights", fix)
 
 
 def _split(val: Predictions, num_folds: int) -> tuple[CrossFit, Predictions]:
-    """Return what is held out, and the samples with weights that sum to the number of samples that they are worth."""
+    """Return the folds for cross-fitting, and the samples with weights that sum to the effective sample count."""
     number = copies_of(val)
     if several(val.clusters):
-        # Clusters that hold the copies of one sample each say no more than the copies do.
+        # Clusters that only group duplicates of a sample add nothing to the sample ids.
         joined = joined_groups(number, val.clusters.cpu().numpy())
         val = val if joined.max() < number.max() else val._replaced(clusters=None)
     folds = folds_of(val, num_folds, weights=val.weights, features=val.features)
 
-    # Weights and copies say how often a sample counts, not how much is known; and samples of a cluster are alike.
+    # Scale the weights to the effective sample count: duplicates, weights and clusters add counts, not information.
     weights = weights_of(val)
     samples = worth(number, weights)
     if several(val.clusters):
@@ -288,7 +288,7 @@ def _split(val: Predictions, num_folds: int) -> tuple[CrossFit, Predictions]:
     if val.weights is not None or bool((weights != 1).any()):
         val = val._replaced(weights=None if bool((weights == 1).all()) else weights)
 
-    # Every fold is held out unless logits are many: of one alone the weights depend on which rows are in it.
+    # Hold out all folds unless there are too many logits: with one fold, the weights depend on the rows in it.
     order = canonical_order(val.logits, val.target, val.features)
     sizes = torch.bincount(folds.number[folds.judged]).cumsum(0) * val.num_classes
     count = min(folds.count, int((sizes < _MOST_HELD_OUT).sum()) + 1)
@@ -303,14 +303,14 @@ def _split(val: Predictions, num_folds: int) -> tuple[CrossFit, Predictions]:
 
 
 def _design_effect(val: Predictions, clusters: Tensor, sample: Tensor) -> float:
-    """Return by how much more sums of residuals over clusters vary than those of independent samples, at least 1.
+    """Return the design effect of the clusters on sums of residuals (Kish), at least 1.
 
-    Kish's design effect, of what the labels leave of the probabilities after temperature scaling.
+    Residuals are labels minus probabilities after temperature scaling.
 
     Args:
         val: With labels.
         clusters: ``(N,)``.
-        sample: Id of the sample that each row is a copy of ``(N,)``; copies vary together, and count as one.
+        sample: Sample id of each row ``(N,)``; duplicate rows share an id and count as one sample.
     """
     temperature = nll_temperature(val).value
     residuals = torch.zeros(val.num_samples, val.num_classes, dtype=torch.float64)
@@ -324,6 +324,6 @@ def _design_effect(val: Predictions, clusters: Tensor, sample: Tensor) -> float:
 
 
 def _sum_of_squared_sums(rows: Tensor, group: Tensor) -> float:
-    """Return the sum over groups ``(N,)`` of the squared norm of each group's sum of ``rows (N, C)``."""
+    """Return the sum over groups of the squared norm of the group sum of ``rows (N, C)``."""
     sums = rows.new_zeros(int(group.max()) + 1, rows.shape[1]).index_add_(0, group, rows)
     return float(sums.square().sum())

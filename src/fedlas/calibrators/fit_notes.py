@@ -1,4 +1,4 @@
-"""A fit together with what it warns of and notes."""
+"""Fitting a calibrator and collecting its warnings and notes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def fit_with_notes(
     *,
     unlabeled: Predictions | TopLabel | None = None,
 ) -> tuple[C, tuple[str, ...]]:
-    """Fit the calibrator on ``val``; return it with the texts of its warnings and notes.
+    """Fit the calibrator to ``val`` and return it with its warnings and notes.
 
-    One that can adapt to the samples it is used on does so, if they are passed: their labels are not used.
+    If ``unlabeled`` is given and the calibrator has ``adapt``, it adapts to those samples; their labels are not used.
     """
     notes: tuple[str, ...] = ()
     with collected_warnings() as texts:
@@ -30,6 +30,6 @@ def fit_with_notes(
         if isinstance(unlabeled, Predictions) and hasattr(calibrator, "adapt"):
             calibrator.adapt(unlabeled)
             notes = (
-                "LabelShift: the classes' shares are estimated from the samples measured, without their labels.",
+                "LabelShift: class shares are estimated from the evaluated samples, without their labels.",
             )
     return calibrator, (*notes, *texts, *getattr(calibrator, "notes", ()))

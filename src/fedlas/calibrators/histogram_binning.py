@@ -1,4 +1,4 @@
-"""Histogram binning, one class against the rest."""
+"""Histogram binning of the probability of each class against the rest."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from fedlas.predictions.probabilities import softmax
 __all__ = ["ClassBins", "HistogramBinning"]
 
 _TIES = (
-    "classes share bins, of which most hold samples that are surely of another class. Use isotonic regression or "
+    "with many classes the highest bin of a class also holds samples of other classes. Use isotonic regression or "
     "temperature scaling."
 )
 Scheme = Literal["equal-mass", "equal-width"]
 
 
 class ClassBins(Numbers):
-    """The bins of every class; float64.
+    """Bins of the probability of each class, and the share of the class in each bin; float64.
 
     Attributes:
         edges: Inner edges ``(C, B - 1)``, ascending: bin ``b`` is ``(edges[b - 1], edges[b]]``.
@@ -47,21 +47,21 @@ class ClassBins(Numbers):
 
     def __init__(self, **numbers: Tensor) -> None:
         super().__init__(**numbers)
-        must(self.edges.ndim == 2, "edges must be those of the classes")
+        must(self.edges.ndim == 2, "edges must have shape (C, B - 1)")
         self.register_buffer("_padded", padded_edges(self.edges.T), persistent=False)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Return calibrated logits of logits ``(n, C)``."""
+        """Return calibrated logits for logits ``(n, C)``."""
         index = edges_below(self._padded, softmax(rows))
         return floored_log(self.share.T.gather(0, index), self.floor)
 
     def check(self, classes: int) -> None:
-        """Refuse edges that fall, and numbers that are no probabilities, too."""
+        """Raise ValueError for wrong shapes, edges that do not ascend, or shares outside 0 to 1."""
         super().check(classes)
-        must(self.edges.shape[1] == self.share.shape[1] - 1, "a bin must have a share")
+        must(self.edges.shape[1] == self.share.shape[1] - 1, "each bin must have a share")
         must((self.edges.diff(dim=1) >= 0).all(), "edges must ascend")
         within = bool(((self.share >= 0) & (self.share <= 1)).all())
-        must(within and 0 < self.floor <= 1, "shares and floor must be probabilities")
+        must(within and 0 < self.floor <= 1, "shares must be in [0, 1], and floor in (0, 1]")
 
 
 @CALIBRATORS.register(
@@ -71,7 +71,7 @@ class ClassBins(Numbers):
     url="https://dl.acm.org/doi/10.5555/645530.655658",
 )
 class HistogramBinning(Calibrator):
-    """Replaces the probability of each class by the share of that class in its bin; rows are then divided by their sum.
+    """Histogram binning: the probability of a class becomes the class share in its bin; rows are then normalized.
 
     For each class ``k`` the validation samples are cut into bins by ``p_k``, and the calibrated ``p_k`` is the share of
     the bin's samples that belong to ``k``.
@@ -119,7 +119,7 @@ class HistogramBinning(Calibrator):
         self.scheme = check_choice("scheme", scheme, get_args(Scheme))
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> ClassBins:
-        """Return the bins of ``val``."""
+        """Fit the bins to ``val``."""
         target = val.target.cpu()
         columns = class_columns(val.logits)
         equal_width = (
@@ -139,13 +139,13 @@ class HistogramBinning(Calibrator):
         share = torch.where(count > 0, hits / count.double(), (bounds[:, 1:] + bounds[:, :-1]) / 2)
         least = doubles(smallest_probability(val.num_samples, val.num_classes))
         bins = ClassBins(edges=cuts, share=share, floor=least)
-        doubt = f"{val.num_samples} samples cannot fill {self.num_bins} bins. Choose fewer, or temperature scaling."
+        doubt = f"{val.num_samples} samples cannot fill {self.num_bins} bins. Use fewer bins, or temperature scaling."
         calibrated = floored_log(share.gather(1, index).T, least)
         few = when(val.num_samples < self.num_bins, doubt)
         return with_doubts(bins, few, less_accurate(val, calibrated, _TIES))
 
     def _cuts(self, columns: Tensor) -> Tensor:
-        """Return inner edges of bins of equal mass ``(C, B - 1)``, midway between samples, of columns ``(C, N)``."""
+        """Return inner edges ``(C, B - 1)`` of equal-mass bins for columns ``(C, N)``, midway between samples."""
         # torch takes several times as long
         ordered = torch.from_numpy(np.sort(columns.numpy(), axis=1))
         below = ones(len(ordered), self.num_bins - 1)

@@ -1,4 +1,4 @@
-"""Isotonic regression, one class against the rest."""
+"""Isotonic regression of each class against the rest."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ __all__ = ["Curves", "IsotonicCalibration"]
 
 
 class Curves(Numbers):
-    """A rising piecewise linear map of the probability of each class.
+    """Nondecreasing piecewise linear maps of the class probabilities.
 
     Attributes:
-        size: Points of each class ``(C,)``.
-        at: Probabilities where the maps bend, class by class, ascending in each ``(sum of size,)``.
-        value: Values of the maps there.
+        size: Number of points of each class ``(C,)``.
+        at: Probabilities of the points, class by class, ascending within a class ``(sum of size,)``.
+        value: Values of the maps at these points.
         floor: Least probability that is returned ``()``.
     """
 
@@ -42,7 +42,10 @@ class Curves(Numbers):
     def __init__(self, **numbers: Tensor) -> None:
         super().__init__(**numbers)
         fits = (self.size > 0).all() and self.size.sum() == len(self.at) == len(self.value)
-        must(fits, "each class must have points")
+        must(
+            fits,
+            "each class must have at least one point, and size must sum to the number of points",
+        )
         # Columns of one length: a point below all probabilities first, and the last one over and over.
         at = padded_columns(self.at, self.size, torch.inf)
         heights = padded_columns(self.value, self.size)
@@ -55,7 +58,7 @@ class Curves(Numbers):
             self.register_buffer(name, column, persistent=False)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Return calibrated logits of logits ``(n, C)``."""
+        """Return calibrated logits for logits ``(n, C)``."""
         probs = softmax(rows)
         index = edges_below(self._bends, probs)
         at, value, slope = (
@@ -64,15 +67,15 @@ class Curves(Numbers):
         return floored_log(value + slope * (probs - at), self.floor)
 
     def check(self, classes: int) -> None:
-        """Refuse curves that do not rise between 0 and 1 too."""
+        """Raise ValueError for wrong shapes, or curves that fall or leave the range 0 to 1."""
         super().check(classes)
         first = self.size.cumsum(0)[:-1]
         inside = torch.ones(len(self.at) - 1, dtype=torch.bool, device="cpu")
         inside[first - 1] = False
         rises = all(bool((each.diff()[inside] >= 0).all()) for each in (self.at, self.value))
         within = bool(((self.value >= 0) & (self.value <= 1)).all())
-        must(rises and within, "each curve must rise, from 0 at the least to 1 at the most")
-        must(0 < self.floor <= 1, "the floor must be a probability")
+        must(rises and within, "each curve must be nondecreasing, with values in [0, 1]")
+        must(0 < self.floor <= 1, "floor must be in (0, 1]")
 
 
 @CALIBRATORS.register(
@@ -82,7 +85,7 @@ class Curves(Numbers):
     url="https://dl.acm.org/doi/10.1145/775047.775151",
 )
 class IsotonicCalibration(Calibrator):
-    """The rising map of each class's probability with the least mean squared error; rows are then divided by their sum.
+    """Isotonic regression of each class against the rest; rows are then divided by their sum.
 
     For each class ``k`` it minimizes ``sum_i (f_k(p_ik) - 1[y_i = k])^2`` over all maps that do not fall.
     Between the samples ``f_k`` is linear, outside them constant.
@@ -110,7 +113,7 @@ class IsotonicCalibration(Calibrator):
     enough = (100, 250)
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Curves:
-        """Return the curves of ``val``."""
+        """Fit the isotonic curves to ``val``."""
         target = val.target.cpu().numpy()
         weights = weights_of(val).numpy()
         points = [
@@ -124,8 +127,8 @@ class IsotonicCalibration(Calibrator):
             if label in present and np.ptp(value) == 0
         ]
         doubt = (
-            f"the map of {some(flat)} is constant: a higher probability does not mean that the class is more frequent. "
-            "Check that logits and labels belong together."
+            f"the fitted map of {some(flat)} is constant: the class is not more frequent where its probability is "
+            "higher. Check that logits and labels match."
         )
         floor = smallest_probability(float(weights.sum()), val.num_classes)
         curves = Curves(
@@ -140,7 +143,7 @@ class IsotonicCalibration(Calibrator):
 def rising_curve(
     at: NDArray[np.float64], event: NDArray[np.bool_], weights: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the rising step curve with the lowest squared error, as the points at both ends of each step.
+    """Return the isotonic regression of an event on scores, as the points at both ends of each step.
 
     Args:
         at: ``(N,)``.

@@ -1,4 +1,4 @@
-"""Calibration where the classes have other shares than in the validation data."""
+"""Calibration under label shift: class frequencies that differ from those of the validation data."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from fedlas.predictions import Predictions
 __all__ = ["LabelShift"]
 
 _LEAST = 1e-12
-"""Least share of a class, which the logarithm can hold."""
+"""Smallest class share, so that its logarithm is finite."""
 
 Base = Literal["bias-corrected", "temperature", "none"]
 
 
 class Shifted(AffineMap):
-    """An affine map, and then the logarithm of how much more frequent each class is.
+    """An affine map of logits, plus the log ratio of target to source class frequencies.
 
     Attributes:
         source: Shares of the classes where it was fitted ``(C,)``.
@@ -54,15 +54,15 @@ class Shifted(AffineMap):
         self.register_buffer("target", target)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Return calibrated logits of logits ``(n, C)``."""
+        """Return calibrated logits for logits ``(n, C)``."""
         return super().forward(rows) + (self.target.log() - self.source.log())
 
     def check(self, classes: int) -> None:
-        """Refuse other shapes, and shares that are not above 0."""
+        """Raise ValueError for wrong shapes, or class frequencies that are not above 0."""
         super().check(classes)
         for share in (self.source, self.target):
             fits = share.shape == (classes,) and bool((share > 0).all())
-            must(fits, "source and target must be shares above 0")
+            must(fits, "source and target must hold a share above 0 for each class")
 
 
 @CALIBRATORS.register(
@@ -72,7 +72,7 @@ class Shifted(AffineMap):
     url="https://doi.org/10.1162/089976602753284446",
 )
 class LabelShift(Calibrator):
-    """Multiplies probabilities by how much more frequent each class is where the model is used, ``q_k / s_k``.
+    """Label shift correction: multiplies class probabilities by target over source frequency, ``q_k / s_k``.
 
     The shares ``s`` belong to the validation predictions of the fit. The shares ``q`` are known (``prior``), or
     :meth:`adapt` estimates them from unlabeled predictions. Before that, ``q = s``. The probabilities must be
@@ -129,7 +129,7 @@ class LabelShift(Calibrator):
 
     @property
     def source_prior(self) -> Tensor:
-        """``s (C,)``, float64.
+        """Class frequencies of the validation data, ``s (C,)``, float64.
 
         Raises:
             InputError: Before ``fit``.
@@ -139,7 +139,7 @@ class LabelShift(Calibrator):
 
     @property
     def target_prior(self) -> Tensor:
-        """``q (C,)``, float64.
+        """Class frequencies where the model is used, ``q (C,)``, float64.
 
         Raises:
             InputError: Before ``fit``.
@@ -148,7 +148,7 @@ class LabelShift(Calibrator):
         return target
 
     def adapt(self, unlabeled: Predictions | Tensor) -> Self:
-        """Estimate the classes' shares where the model is used, by EM; return ``self``.
+        """Estimate the target class frequencies from unlabeled samples by EM, and return ``self``.
 
         Args:
             unlabeled: Logits ``(N, C)`` of samples from there, or predictions, whose labels are not used; weights count
@@ -161,12 +161,14 @@ class LabelShift(Calibrator):
         source = self.source_prior
         if self.prior is not None:
             raise InputError(
-                "the prior must be unknown", f"prior={self.prior}", "Make it without a prior."
+                "prior must be None, since adapt estimates it",
+                f"prior={self.prior}",
+                "Use LabelShift() without a prior.",
             )
         logits = unlabeled.logits if isinstance(unlabeled, Predictions) else check_logits(unlabeled)
         if logits.ndim != 2 or logits.shape[1] != len(source) or not len(logits):
             raise InputError(
-                f"logits must be (N, {len(source)}) like those it was fitted on, with at least one sample",
+                f"logits must have shape (N, {len(source)}) as in the fit, with at least one row",
                 tuple(logits.shape),
                 "Pass logits of the same model.",
             )
@@ -177,34 +179,34 @@ class LabelShift(Calibrator):
         shares = shares.clamp(min=_LEAST)
         self._map = Shifted(before.weight, before.bias, source, shares / shares.sum())
         if not converged:
-            text = "EM stopped before the shares were certain. Check that these logits distinguish the classes."
+            text = "EM did not converge, so the class shares are uncertain. Check that the logits separate the classes."
             warn_user(f"LabelShift: {text}", CalibrationWarning)
         return self
 
     def _doubts(self, val: Predictions) -> list[str | None]:
-        # Nothing is to change before adapt, so that is no doubt.
+        # Before adapt the map changes nothing by design: no warning about that.
         if self.base == "none" and self.prior is None:
             return [absent_classes(val)]
         return super()._doubts(val)
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Shifted:
-        """Return the map of ``val``."""
+        """Fit the base calibrator and the source class frequencies to ``val``."""
         if self.prior is not None and len(self.prior) != val.num_classes:
             raise InputError(
-                f"prior must have a share for each of the {val.num_classes} classes of the logits",
+                f"prior must have one share for each of the {val.num_classes} classes",
                 f"{len(self.prior)} shares",
-                "Pass them in the order of the classes.",
+                "Pass the shares in the order of the classes.",
             )
         before, doubts = self._calibrated(val)
         weights = weights_of(val)
         source = weights @ _probs(val.logits, before) / weights.sum()
-        # A class that no sample makes likely still has a share that can be divided by.
+        # A class that is never likely keeps a share that can be divided by.
         source = source.clamp(min=torch.finfo(torch.float64).tiny)
         target = source if self.prior is None else doubles(self.prior)
         return with_doubts(Shifted(before.weight, before.bias, source, target), *doubts)
 
     def _calibrated(self, val: Predictions) -> tuple[AffineMap, list[str | None]]:
-        """Return the base, fitted, and what to warn about."""
+        """Fit the base calibrator; return its map and the warnings."""
         zero = zeros(val.num_classes)
         if self.base == "none":
             return AffineMap(zero + 1, zero), []
@@ -215,7 +217,7 @@ class LabelShift(Calibrator):
         affine = bias_corrected_temperature(
             val.logits, val.target, val.weights, scale=start.scale, width=start.width
         )
-        reversed_ = "the fitted factor is not above 0: a higher logit means a lower probability. Check the labels."
+        reversed_ = "the fitted factor is not above 0, so a higher logit means a lower probability. Check the labels."
         return affine, [
             unconverged(affine.converged),
             when(float(affine.weight[0]) <= 0, reversed_),
@@ -228,13 +230,13 @@ def _probs(logits: Tensor, before: AffineMap) -> Tensor:
 
 
 def _checked_prior(prior: object) -> list[float]:
-    """Return the prior as numbers that sum to 1."""
+    """Return the prior scaled to sum to 1; raise InputError if it is not a distribution."""
     shares = as_numbers(prior)
     good = shares.ndim == 1 and len(shares) > 0 and bool((np.isfinite(shares) & (shares > 0)).all())
     if not good or abs(float(shares.sum()) - 1) > 1e-3:
         raise InputError(
-            "prior must be the classes' shares, each above 0, summing to 1 within 0.001",
+            "prior must be the class shares, each above 0, with a sum of 1 within 0.001",
             describe(prior),
-            "Pass one for each class in their order, such as [0.98, 0.02]; a tiny share for one that cannot occur.",
+            "Pass one share per class, such as [0.98, 0.02], and a tiny share for a class that cannot occur.",
         )
     return [float(share) for share in shares / math.fsum(shares)]

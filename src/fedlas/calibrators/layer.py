@@ -1,4 +1,4 @@
-"""A fitted calibrator as a layer of a model: exports, compiles, moves and scripts with it."""
+"""A fitted calibrator as a module behind a model, which exports, compiles and moves with the model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["CalibrationLayer"]
 
 
 class CalibrationLayer(nn.Module):
-    """Calibrated logits of logits; :meth:`~fedlas.calibrators.Calibrator.module` makes it.
+    """Module that maps logits to calibrated logits; made by :meth:`~fedlas.calibrators.Calibrator.module`.
 
     Args:
         row_map: The fitted map of rows ``(n, C)``, or of rows and features ``(n, D)``.
@@ -81,7 +81,7 @@ class CalibrationLayer(nn.Module):
         return calibrated.to(logits.dtype).reshape(rows.shape).movedim(-1, 1)
 
     def extra_repr(self) -> str:
-        """Return classes and features."""
+        """Return the number of classes and features for ``repr``."""
         features = "" if self.num_features is None else f", num_features={self.num_features}"
         return f"num_classes={self.num_classes}{features}"
 
@@ -95,14 +95,14 @@ class CalibrationLayer(nn.Module):
 
 
 def _rows(name: str, value: Any, columns: int) -> Tensor:
-    """Return the tensor with its columns last."""
+    """Return the tensor with its class or feature dimension last; raise InputError for another size."""
     # A tracer has symbols for sizes, and warns when they are compared.
     tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]  # torch does not export it
     floating = is_dense(value) and value.is_floating_point()
     if not floating or value.ndim < 2 or not (tracing or value.shape[1] == columns):
         raise InputError(
-            f"{name} must be (N, {columns}) or (N, {columns}, d1, ...) like those it was fitted on",
+            f"{name} must have shape (N, {columns}) or (N, {columns}, d1, ...) as in the fit",
             describe(value),
-            "Put the classes second, logits.movedim(-1, 1), and fit it on predictions of the same model.",
+            "Put the classes second, logits.movedim(-1, 1), and fit the calibrator on predictions of the same model.",
         )
     return value.movedim(1, -1)

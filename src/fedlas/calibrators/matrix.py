@@ -1,4 +1,4 @@
-"""Matrix scaling and Dirichlet calibration: any affine map of logits or log-probabilities, with ODIR."""
+"""Matrix scaling and Dirichlet calibration: full affine maps of logits or log-probabilities, with ODIR penalties."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from fedlas.predictions.probabilities import log_softmax
 __all__ = ["DirichletCalibration", "MatrixScaling"]
 
 OFF_DIAGONAL_FREEDOM = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-"""Standard deviations that cross-validation allows the weights off the diagonal, in units of a weight on it."""
+"""Standard deviations of off-diagonal weights in the grid of cross-validation, in units of a diagonal weight."""
 
 INTERCEPT_FREEDOM = (0.03, 0.3, 3.0, 30.0)
-"""Standard deviations that it allows the intercepts, in nats."""
+"""Standard deviations of the intercepts in the grid of cross-validation, in nats."""
 
 _LARGEST = 1e200
-"""Largest penalty that is kept: units of the logits can make it larger than a file holds."""
+"""Largest penalty that is stored: with logits in small units it could exceed the range of a file."""
 
 
 class PenalizedMap(AffineMap):
-    """``x -> W x + b``, with the penalties of the fit.
+    """``x -> W x + b``, with the penalties that were used in the fit.
 
     Attributes:
         penalties: The numbers of :class:`Penalties` ``(3,)``.
@@ -51,23 +51,26 @@ class PenalizedMap(AffineMap):
         self.register_buffer("penalties", penalties)
 
     def check(self, classes: int) -> None:
-        """Refuse other shapes, and impossible penalties."""
+        """Raise ValueError for wrong shapes, or penalties that are not three numbers of at least 0."""
         super().check(classes)
         must(self.weight.ndim == 2, "weight must be a matrix")
         fits = self.penalties.shape == (3,) and bool((self.penalties >= 0).all())
-        must(fits and self.penalties[2] > 0, "penalties must be three numbers of at least 0")
+        must(
+            fits and self.penalties[2] > 0,
+            "penalties must be three numbers of at least 0, the last above 0",
+        )
 
 
 class PenalizedLogMap(PenalizedMap):
-    """``x -> W log softmax(x) + b``, with the penalties of the fit."""
+    """``x -> W log softmax(x) + b``, with the penalties that were used in the fit."""
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return the map of each row of ``inputs (n, C)``."""
+        """Return calibrated logits for ``inputs (n, C)``."""
         return super().forward(log_softmax(inputs))
 
 
 class RegularizedMatrix(AffineCalibrator):
-    """``W x + b`` with a full matrix, fitted with ODIR; a subclass defines ``x``.
+    """Base of matrix scaling and Dirichlet calibration: ``W x + b`` with a full matrix, fitted with ODIR penalties.
 
     Args:
         off_diagonal: The paper's lambda, at least 0; None: chosen by cross-validation.
@@ -88,7 +91,7 @@ class RegularizedMatrix(AffineCalibrator):
 
     @property
     def penalties(self) -> Penalties:
-        """The penalties of the fit, given or chosen.
+        """The penalties of the fit, as given or as chosen by cross-validation.
 
         Raises:
             InputError: Before ``fit``.
@@ -112,7 +115,7 @@ class RegularizedMatrix(AffineCalibrator):
         start: Start,
         problem: Callable[..., SoftmaxRegression],
     ) -> tuple[Penalties, str | None]:
-        """Return the penalties given, or those of the grid with the lowest held-out NLL, and what to warn about."""
+        """Return the given penalties, or those of the grid with the lowest held-out NLL; and a warning or None."""
         weights = weights_of(val)
         classes = inputs.shape[1]
         samples = float(weights.sum())
@@ -129,8 +132,8 @@ class RegularizedMatrix(AffineCalibrator):
         filled = int(folds.number.max()) + 1
         if filled < self.num_folds and not folds.in_time:
             few = (
-                f"{filled} distinct samples, or clusters of them, do not fill {self.num_folds} folds: the strongest "
-                "penalties stand."
+                f"{filled} distinct samples or clusters cannot fill {self.num_folds} folds, so the strongest penalties "
+                "are used."
             )
             return replace(strongest, freedom=FREEDOMS[0]), few
 
@@ -152,13 +155,13 @@ class RegularizedMatrix(AffineCalibrator):
         weakest = [name for name, chosen, grid in searched if len(grid) > 1 and chosen == grid[-1]]
         return best, when(
             weakest,
-            f"cross-validation chose the weakest penalty of its grid for {' and '.join(weakest)}. Give a weaker one, "
-            "or check that the logits are those of the classes.",
+            f"cross-validation chose the weakest penalty of its grid for {' and '.join(weakest)}. Pass a weaker one, "
+            "or check that logits and classes match.",
         )
 
 
 def penalty_grids(samples: float, classes: int, scale: float) -> tuple[list[float], list[float]]:
-    """Return penalties to choose from, the strongest first: lambda off the diagonal, and mu of the intercepts.
+    """Return grids of penalties, strongest first: off-diagonal (lambda) and intercept (mu).
 
     As a Gaussian prior of the ``N`` samples, ``lambda / (C (C - 1)) W_ij^2`` allows a weight the standard deviation
     ``sqrt(C (C - 1) / (2 N lambda))``. The grid is even in these, relative to ``scale``, so that it fits any number of
@@ -182,7 +185,7 @@ def penalty_grids(samples: float, classes: int, scale: float) -> tuple[list[floa
     url="https://arxiv.org/abs/1910.12656",
 )
 class MatrixScaling(RegularizedMatrix):
-    """Any affine map of the logits, ``W z + b``, with off-diagonal and intercept regularization (ODIR).
+    """Matrix scaling: a full affine map of the logits, ``W z + b``, with off-diagonal and intercept penalties (ODIR).
 
     ``W (C, C)`` and ``b (C,)`` minimize on validation predictions ``NLL + off_diagonal / (C (C - 1)) sum_{i != j}
     W_ij^2 + intercept / C sum_j b_j^2``, a convex problem, by Newton's method in float64.
@@ -255,7 +258,7 @@ class MatrixScaling(RegularizedMatrix):
     url="https://arxiv.org/abs/1910.12656",
 )
 class DirichletCalibration(RegularizedMatrix):
-    """An affine map of the log-probabilities, ``W log softmax(z) + b``, with off-diagonal and intercept regularization.
+    """Dirichlet calibration: an affine map of log-probabilities, ``W log softmax(z) + b``, with ODIR penalties.
 
     If the probabilities of each class are Dirichlet distributed, this is the calibrated map; for two classes it is beta
     calibration. ``W`` and ``b`` minimize the objective of :class:`MatrixScaling`, here of ``x = log softmax(z)``.

@@ -1,4 +1,4 @@
-"""A mixture of calibrators as one module, with side information or without."""
+"""A fitted mixture of calibrators as one module, with or without regressions on features."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from fedlas.resample.folds import Folds
 
 FEATURES = "features"
 _LIFT = 1e-4
-"""How far, in nats, the predicted class is lifted above the others; float32 and half precision still show it."""
+"""Margin in nats by which the predicted class is lifted above the others; large enough for half precision."""
 
 
 class Share(nn.Module):
-    """Weights of the parts of a mixture, and the maps behind it.
+    """Mixture weights of log-probabilities, followed by a recalibration map.
 
     Attributes:
         weights: ``w (K,)``, float64, summing to 1.
-        last: The map of the mixture's log-probabilities.
-        top: A map of the top label's log-odds behind it, or None.
+        last: Map of the mixture's log-probabilities.
+        top: Map of the top label's log-odds, applied last, or None.
     """
 
     weights: Tensor
@@ -46,38 +46,38 @@ class Share(nn.Module):
         self.register_buffer("weights", weights)
 
     def forward(self, log_probs: Tensor) -> Tensor:
-        """Return log-probabilities of the mixture ``(n, C)``, from those of its parts ``(n, K, C)``."""
+        """Return log-probabilities ``(n, C)`` of the mixture, from those of its components ``(n, K, C)``."""
         mixture = (log_probs + self.weights.log().unsqueeze(1)).logsumexp(dim=1)
         calibrated: Tensor = self.last(mixture)
         result: Tensor = log_softmax(calibrated)
         return result if self.top is None else self.top(result)
 
     def only(self, chosen: Tensor) -> Share:
-        """Return the weights of the chosen ones of the first parts, a mask, and those of the parts behind it."""
+        """Return the mixture restricted to the selected members (a mask) and all components after the members."""
         rest = len(self.weights) - len(chosen)
         return Share(self.weights[pad(chosen, (0, rest), value=True)], self.last, self.top)
 
     def check(self, _: int) -> None:
-        """Refuse weights that are none."""
+        """Raise ValueError unless the weights are at least 0 and sum to 1."""
         weights = self.weights
         fits = weights.ndim == 1 and len(weights) > 0 and bool((weights >= 0).all())
         fits = fits and abs(float(weights.sum()) - 1) <= 1e-6
-        must(fits, "weights of members must be at least 0 and sum to 1")
+        must(fits, "weights must be at least 0 and sum to 1")
 
 
 class CalibratedMixture(nn.Module):
-    """``log sum_k w_k softmax(m_k(z))``, then a factor and an offset for each class.
+    """Weighted mixture of fitted calibrators, ``log sum_k w_k softmax(m_k(z))``, with a final factor and offsets.
 
     With side information there are two such mixtures: one with regressions on features, and one of logits alone, which
     takes its place where features are unlike those of the validation samples.
 
     Attributes:
-        kinds: Registry name of the calibrator of each member, by the member's name; None: predictions as they are.
-        members: Their maps ``m_k`` of logits ``(n, C)``.
+        kinds: Registry name of the calibrator of each member, by the member's name; None: unchanged predictions.
+        members: Fitted maps ``m_k`` of logits ``(n, C)``.
         share: Weights of the members, and the last map.
         side: Regressions on features, or None.
         side_share: Weights of members and regressions, and the last map; None without features.
-        absent: What classes without a validation sample get, or None if there are none.
+        absent: Probability of classes without a validation sample, or None if every class has one.
         keep_class: Whether the class with the largest logit gets the largest probability.
         dropped: Names of members that were left out.
         notes: Sentences on rows that the fit left out.
@@ -113,21 +113,24 @@ class CalibratedMixture(nn.Module):
 
     @property
     def uses_features(self) -> bool:
-        """Whether it takes features."""
+        """Whether the mixture has regressions on features."""
         return self.side is not None
 
     def check(self, _: int) -> None:
-        """Refuse other numbers of weights than of members."""
+        """Raise ValueError unless each member and each regression has a weight."""
         count = len(self.members)
         must(len(self.share.weights) == count, "each member must have a weight")
-        must((self.side is None) == (self.side_share is None), "regressions must have weights")
+        must(
+            (self.side is None) == (self.side_share is None),
+            "side and side_share must both be given",
+        )
         if self.side is not None and self.side_share is not None:
             fits = len(self.side_share.weights) == count + sum(self.side.counts)
             must(fits, "each member and regression must have a weight")
 
     @property
     def weights(self) -> dict[str, float]:
-        """Weight of each member, by name, and that of all regressions on features."""
+        """Weight of each member by name, and the total weight of all regressions as ``"features"``."""
         share = self.share if self.side_share is None else self.side_share
         weights = share.weights.tolist()
         count = len(self.members)
@@ -135,7 +138,7 @@ class CalibratedMixture(nn.Module):
         return {**dict(zip(self.kinds, weights[:count], strict=True)), **features}
 
     def forward(self, rows: Tensor, features: Tensor | None = None) -> Tensor:
-        """Return calibrated logits of logits ``(n, C)``, and of features ``(n, D)`` where there is side information."""
+        """Return calibrated logits for logits ``(n, C)``, and for features ``(n, D)`` if the mixture uses them."""
         # (n, K, C) in memory member by member: a sum over members is then one over whole arrays.
         parts = [log_softmax(member(rows)) for member in self.members]
         log_probs = torch.stack(parts).transpose(0, 1)
@@ -151,22 +154,22 @@ class CalibratedMixture(nn.Module):
             highest = result.amax(dim=1, keepdim=True)
             lifted = result.scatter(1, top, highest + _LIFT)
             result = torch.where(result.argmax(dim=1, keepdim=True) == top, result, lifted)
-            # The top is 0, near which half precision tells the lift.
+            # The top becomes 0, where half precision resolves the margin.
             result = result - result.amax(dim=1, keepdim=True)
         return result
 
 
 @dataclass(frozen=True, eq=False)
 class CrossFit:
-    """Samples, some of which are held out in turn.
+    """Samples with their folds, for out-of-fold predictions of the members.
 
     Attributes:
         val: With labels.
-        folds: Which samples are left out in turn.
-        held_out: Rows ``(n,)`` that are predicted from the others of each fold, for the folds that are left out.
-        thinned: Mask of the rows that dear members are fitted on ``(N,)``.
-        order: All rows, by class and at random within it ``(N,)``.
-        distinct: One row of each sample, of which others are copies ``(M,)``.
+        folds: Fold of each sample.
+        held_out: Held-out rows ``(n,)`` of each fold that is used.
+        thinned: Mask of the rows that expensive members are fitted on ``(N,)``.
+        order: All rows, by class and in random order within a class ``(N,)``.
+        distinct: The first row of each distinct sample ``(M,)``.
     """
 
     val: Predictions
@@ -178,11 +181,11 @@ class CrossFit:
 
     @cached_property
     def rows(self) -> Tensor:
-        """All rows that are held out, fold by fold."""
+        """Indices of all held-out rows, fold by fold."""
         return torch.cat(self.held_out)
 
     def whole(self, dear: bool) -> Predictions:
-        """Return all samples without features; for dear members a part of them."""
+        """Return the samples that a member is fitted on, without features: a subsample if it is expensive, else all."""
         return self._thin if dear and not bool(self.thinned.all()) else self._plain
 
     @cached_property
@@ -199,12 +202,12 @@ class CrossFit:
         maps: Mapping[str, nn.Module],
         dear: frozenset[str],
     ) -> Tensor:
-        """Return log-probabilities ``(K, n, C)`` of each member for the rows that are held out.
+        """Return the out-of-fold log-probabilities ``(K, n, C)`` of each member.
 
         Args:
-            members: By name; None: predictions as they are.
-            maps: Their maps of all samples.
-            dear: Names of the members that are fitted on a part of the rows.
+            members: Calibrators by name; None: unchanged predictions.
+            maps: Maps fitted to all samples, by name.
+            dear: Names of the members that are fitted on a subsample.
         """
         inside = torch.stack([self.folds.train(fold) for fold in range(len(self.held_out))])
         parts = inside * weights_of(self.val)
@@ -226,5 +229,5 @@ class CrossFit:
 
 
 def label_log_probs(log_probs: Tensor, target: Tensor) -> Tensor:
-    """Return what each member gives the label ``(n, K)``, from ``(K, n, C)``."""
+    """Return the log-probability of the label under each member, ``(n, K)``, from ``(K, n, C)``."""
     return log_probs.gather(2, target.expand(len(log_probs), -1).unsqueeze(2)).squeeze(2).T

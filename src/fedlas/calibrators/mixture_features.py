@@ -1,4 +1,4 @@
-"""Regressions on features as members of a mixture, and what it predicts for the folds that it holds out."""
+"""Regressions on features as members of a mixture, and out-of-fold predictions of the mixture."""
 
 from __future__ import annotations
 
@@ -37,26 +37,26 @@ from fedlas.predictions import Predictions
 from fedlas.resample.folds import evenly
 
 _LEAST_OF_FEATURES = 0.01
-"""With a smaller weight of all regressions on features, these are left out."""
+"""Smallest total weight of the regressions; below it they are left out."""
 _TOO_GOOD = 0.5
-"""Share of the held-out NLL that features may leave without a warning."""
+"""A ratio of held-out NLL with and without features below this gives a warning."""
 _FOLDS_OF_VALUES = 5
-"""Folds of whole values of a category, each left out in turn."""
+"""Number of folds of the values of a category."""
 _MOST_CATEGORIES = 2
-"""Most categories that are left out so, those of most values: each takes as long as the folds of samples."""
+"""Most categories whose values are held out, largest first; each costs as much as the sample folds."""
 _MOST_LOGITS = 2**18
-"""Most logits of the rows that are predicted without their value."""
+"""Most logits of the rows that are predicted with their value held out."""
 
 
 def plan_of(split: CrossFit, features: Tensor) -> Plan:
-    """Return how many rows and directions regressions on features can afford."""
+    """Return the plan of the regressions on features: size and row count that the fit can afford."""
     val = split.val
     parts = len(split.held_out) + 1
     return affordable(val.num_samples, val.num_classes, features.shape[1], parts)
 
 
 def _categories(val: Predictions) -> list[int]:
-    """Return the features whose values are left out in turn, which have a value for each fold."""
+    """Return the indices of the categorical features with at least one value per fold, at most two."""
     levels = () if val.covariates is None else val.covariates.levels
     columns = [column for column, count in enumerate(levels) if count >= _FOLDS_OF_VALUES]
     return sorted(columns, key=lambda column: -levels[column])[:_MOST_CATEGORIES]
@@ -64,13 +64,13 @@ def _categories(val: Predictions) -> list[int]:
 
 @dataclass(frozen=True, eq=False)
 class WithoutValue:
-    """What regressions predict for rows of whose value of a category they have seen no row.
+    """Predictions of regressions for rows whose value of one category was held out of their fit.
 
     Attributes:
-        column: Number of the feature that is the category.
-        places: Of the rows among those that are held out ``(m,)``.
+        column: Index of the categorical feature.
+        places: Indices into the held-out rows ``(m,)``.
         values: Value of each row ``(m,)``.
-        log_probs: Of the regressions ``(K, m, C)``.
+        log_probs: Log-probabilities of the regressions ``(K, m, C)``.
     """
 
     column: int
@@ -81,15 +81,15 @@ class WithoutValue:
 
 @dataclass(frozen=True, eq=False)
 class Regressions:
-    """Regressions on features, and their predictions for the rows that are held out.
+    """Regressions on features, with out-of-fold predictions.
 
     Attributes:
-        side: They, of all samples.
-        log_probs: Log-probabilities of members and regressions ``(K, n, C)``.
-        gates: How far the features are like those of the other folds ``(n, 1)``.
-        prior: Samples that members count in addition.
-        without: Fits them without values of categories, and returns what they predict then, for some categories.
-        note: What was guessed of the features, as a sentence; empty if they were described.
+        side: The regressions, fitted to all samples.
+        log_probs: Out-of-fold log-probabilities of members and regressions ``(K, n, C)``.
+        gates: Gate values: similarity of the features to those of the other folds ``(n, 1)``.
+        prior: Pseudo-counts of the members.
+        without: Returns predictions for held-out rows with unseen values, for some categories.
+        note: Note on columns guessed to be group indicators; empty if the columns are described.
     """
 
     side: SideInformation
@@ -103,7 +103,7 @@ class Regressions:
 def fitted_regressions(
     split: CrossFit, features: Tensor, log_probs: Tensor, prior: Prior
 ) -> Regressions | None:
-    """Return the regressions on features; None if they vary too little for one."""
+    """Fit the regressions on features; None if no feature varies."""
     val = split.val
     plan = plan_of(split, features)
     rows = evenly(split.order, plan.rows).sort().values
@@ -142,14 +142,14 @@ def fitted_regressions(
 def _without_values(
     split: CrossFit, features: Tensor, samples: Samples, rows: Tensor, plan: Plan
 ) -> list[WithoutValue]:
-    """Return what regressions that saw no row of its value predict for each row that is held out, by category.
+    """Return predictions for held-out rows by regressions that were fitted without the value of the row.
 
     Args:
-        split: The samples.
+        split: The samples and folds.
         features: ``(N, D)``.
-        samples: What the regressions were fitted on.
-        rows: Rows of these among all ``(n,)``.
-        plan: What was fitted.
+        samples: Samples that the regressions were fitted to.
+        rows: Row indices of these samples ``(n,)``.
+        plan: The plan of the regressions.
     """
     val = split.val
     numbers = {column: _folds_of_values(val, features, column) for column in _categories(val)}
@@ -173,7 +173,7 @@ def _without_values(
 
 
 def _folds_of_values(val: Predictions, features: Tensor, column: int) -> Tensor:
-    """Return the fold of each row ``(N,)``: rows of one value are in one; -1 for rows of no value."""
+    """Return the fold of each row ``(N,)``; rows with the same value share a fold, rows without a value get -1."""
     levels = val.covariates.levels[column] if val.covariates is not None else 0
     value = features.cpu()[:, column].long()
     is_known = (value >= 0) & (value < levels)
@@ -189,14 +189,14 @@ def _folds_of_values(val: Predictions, features: Tensor, column: int) -> Tensor:
 def _left_out_by_value(
     split: CrossFit, features: Tensor, column: int, number: Tensor, parts: list[SideInformation]
 ) -> WithoutValue:
-    """Return what the regressions of the other folds of values predict for rows that are held out.
+    """Return predictions for the held-out rows of one category, by regressions fitted to the other values.
 
     Args:
-        split: The samples.
+        split: The samples and folds.
         features: ``(N, D)``.
-        column: The category.
+        column: Index of the categorical feature.
         number: Fold of each row ``(N,)``.
-        parts: The regressions without each fold.
+        parts: The regressions fitted without each fold.
     """
     rows = split.rows
     places = evenly(torch.arange(len(rows), device="cpu"), _MOST_LOGITS // split.val.num_classes)
@@ -213,7 +213,7 @@ def _left_out_by_value(
 
 
 def _temperatures(val: Predictions, rows: Tensor, parts: Tensor) -> Tensor:
-    """Return the temperature of all samples, then those of each part of ``rows (n,)``, ``(F,)``."""
+    """Return the temperature of all samples, followed by the temperatures of the subsets of ``rows (n,)``; ``(F,)``."""
     best = nll_temperature(val)
     whole = Divided.at(best.value, best.doubt)
     inside = val if len(rows) == val.num_samples else val._replaced(features=None).rows(rows)
@@ -224,7 +224,7 @@ def _temperatures(val: Predictions, rows: Tensor, parts: Tensor) -> Tensor:
 def with_features(
     split: CrossFit, regressions: Regressions | None, log_probs: Tensor, alone: Share
 ) -> tuple[SideInformation | None, Share | None, str | None]:
-    """Return the regressions on features, the weights of members and regressions, and what to warn about."""
+    """Return the regressions kept in the mixture, the weights of all components, and a warning; None where unused."""
     if regressions is None:
         return None, None, None
     share, trust = _share_with_features(split, regressions, log_probs, alone)
@@ -247,11 +247,11 @@ def with_features(
 def _share_with_features(
     split: CrossFit, regressions: Regressions, log_probs: Tensor, alone: Share
 ) -> tuple[Share, float]:
-    """Return the weights of members and regressions, and how far to trust them: 0 where they carry no weight."""
+    """Return the weights of members and regressions, and the trust in the regressions; 0: leave them out."""
     share = fitted_share(regressions.log_probs, regressions.prior, split)
     if float(share.weights[len(log_probs) :].sum()) < _LEAST_OF_FEATURES:
         return share, 0.0
-    # What features gain on samples held out.
+    # The gain of the features on held-out samples.
     gain = of_labels(share, regressions.log_probs, split) - of_labels(alone, log_probs, split)
     return share, trust_in(gain, split)
 
@@ -264,11 +264,10 @@ def _unseen(
     share: Share,
     alone: Share,
 ) -> Unseen:
-    """Return how far to trust regressions where a category has a value that they have not seen.
+    """Return the trust in the regressions for rows with unseen values, per category.
 
-    That is in full, as for other rows, less the weight of the mixture of logits alone beside them for values that were
-    left out, as far as what both gain over the regressions exceeds its standard error over values. Categories of few
-    values are trusted as others are.
+    Trust is 1, as for other rows, minus the weight that the mixture of logits alone gets next to the regressions on
+    held-out values, shrunk by the standard error of that gain over values. Categories with few values keep trust 1.
     """
     trust = ones(len(columns))
     target = split.val.target.cpu()[split.rows]
@@ -293,13 +292,13 @@ def predicted_left_out(
     prior: Prior,
     regressions: Regressions | None,
 ) -> list[LeftOut]:
-    """Return what a mixture predicts for each fold, by members and weights that were fitted on the other folds."""
+    """Return out-of-fold predictions of the mixture; its weights are fitted to the other folds as well."""
     if len(split.held_out) < 2:
         return []
     places = torch.arange(len(split.rows), device="cpu").split([*map(len, split.held_out)])
     results = []
     for fold, here in enumerate(places):
-        # In order of time, weights are those of earlier folds.
+        # With folds in order of time, the weights are fitted to earlier folds only.
         earlier = [*range(fold)]
         others = earlier if split.folds.in_time else [*earlier, *range(fold + 1, len(places))]
         if not others:
@@ -320,21 +319,23 @@ def predicted_left_out(
 
 
 def _guess(count: int) -> str:
-    """Return the sentence that says how many columns of bare features are taken for groups."""
+    """Return a note on the number of feature columns that are treated as group indicators, or an empty string."""
     if not count:
         return ""
     return (
-        f"{count} columns of features hold zeros and ones, of which neighbors have at most one in a row: they are "
-        "taken for groups. Covariates of a table, or a data frame, say what a column holds."
+        f"{count} adjacent feature columns of zeros and ones, with at most one 1 per row, are treated as indicators of "
+        "groups. Pass covariates of a table or a data frame to set the type of each column."
     )
 
 
-LABEL_IN_FEATURES = "Check that the features do not hold the label, or what is known only after it."
-"""Advice where features lower the loss too much to be true."""
+LABEL_IN_FEATURES = (
+    "Check that the features contain neither the label nor anything known only after it."
+)
+"""Advice for a suspiciously large gain of the features."""
 
 
 def _too_good(before: float, after: float) -> str | None:
-    """Return a doubt if features lower the held-out NLL by more than half."""
+    """Return a warning if features lower the held-out NLL by more than half, or None."""
     return when(
         after < _TOO_GOOD * before,
         f"features lower the held-out NLL from {before:.3g} to {after:.3g}, by more than half. {LABEL_IN_FEATURES}",

@@ -1,4 +1,4 @@
-"""Fits the weights of a mixture, and the maps behind it, on what its members predict for samples held out."""
+"""Fitting mixture weights, and the final maps of a mixture, to out-of-fold predictions of its members."""
 
 from __future__ import annotations
 
@@ -23,36 +23,37 @@ from fedlas.predictions.probabilities import log_softmax
 from fedlas.resample.clusters import mean_and_error, several
 
 MANY_CLASSES = 20
-"""With at least so many classes other members join, and a map of the top label follows."""
+"""From this many classes on, further members join and a top-label map follows."""
 _STEPS = 500
-"""Most steps from equal weights. They often end before the maximum, where few other samples gain no more."""
+"""Most steps from equal weights; with few samples, reaching the maximum gains nothing on new samples."""
 MANY = 2000
-"""With more samples held out the weights are those at the maximum."""
+"""With more held-out samples, the search runs to the maximum."""
 _SMALLEST = 1e-3
-"""Members of a smaller weight are left out."""
+"""Smallest weight of a member; below it the member is left out."""
 _NEVER = 1e-9
-"""Least probability of a held-out label, so that one member cannot lose everything on one sample."""
+"""Floor of label probabilities, so that a single sample cannot exclude a member."""
 _SHARPENED = (100.0, 400.0)
-"""Held-out samples at which the last map begins to count, and those at which it counts in full; between them in
-proportion. With fewer it does more harm than good."""
+"""Held-out sample counts at which the last map starts to count and at which it counts in full, linear in between. With
+fewer samples it does more harm than good."""
 _FEWEST_FOR_TOP = 100
-"""Held-out samples from which on the map of the top label is tried; folds judge it."""
+"""Fewest held-out samples for the top-label map, which cross-validation then accepts or rejects."""
 _FOLDS_OF_TOP = 5
-"""Folds in which the map of the top label is judged, where one fold alone is held out."""
+"""Folds of the cross-validation of the top-label map, if a single fold is held out."""
 _BESIDE_FEATURES = 1.0
-"""Most samples that a member counts in addition where there are regressions on features."""
+"""Most extra pseudo-samples per member if there are regressions on features."""
 _FEW = 100
-"""With fewer held-out samples, or with clusters, features count as far as their gain exceeds its standard error."""
+"""With fewer held-out samples, or with clusters, the gain of features is shrunk by its standard error."""
 
 
 @dataclass(frozen=True)
 class Prior:
-    """Samples that members count in addition to those that are held out, as members that hardly over-fit.
+    """Pseudo-counts of mixture members: they favor members that hardly over-fit.
 
     Attributes:
-        counts: Of each of the first members; the others count none.
-        shared: Samples that the first member, predictions as they are, and ``base`` share by their held-out likelihood.
-        base: Number of temperature scaling among the members; None: it is none of them.
+        counts: Pseudo-count of each of the first members; 0 for the others.
+        shared: Pseudo-samples that the first member (unchanged predictions) and ``base`` share by their held-out
+            likelihood.
+        base: Index of temperature scaling among the members; None: it is not a member.
     """
 
     counts: tuple[float, ...]
@@ -60,23 +61,23 @@ class Prior:
     base: int | None = None
 
     def beside_features(self) -> Prior:
-        """Return what they count where there are regressions on features: up to one sample more each."""
+        """Return the prior for mixtures with regressions on features: up to one more pseudo-sample per member."""
         more = tuple(each + min(each, _BESIDE_FEATURES) for each in self.counts)
         return replace(self, counts=more, shared=self.shared + min(self.shared, _BESIDE_FEATURES))
 
     def members(self, log_probs: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-        """Return what each member counts ``(K,)``.
+        """Return the pseudo-count of each member ``(K,)``.
 
         Args:
-            log_probs: Of the members, for the held-out samples ``(K, n, C)``.
-            labels: Log-probabilities of their labels ``(n, K)``.
+            log_probs: Log-probabilities of the members for held-out samples ``(K, n, C)``.
+            labels: Log-probability of the label under each member ``(n, K)``.
             weights: ``(n,)``.
         """
         counts = zeros(len(log_probs))
         counts[: len(self.counts)] = doubles(self.counts)
         if self.base is None:
             return counts
-        # Predictions that expect hardly a mistake have not been put to the test.
+        # Unchanged predictions that expect almost no mistake get no extra count: the samples cannot test them.
         mistakes = weights @ (1 - log_probs[0].exp().amax(dim=1))
         both = torch.stack([weights @ labels[:, 0], weights @ labels[:, self.base]])
         trust = both.softmax(dim=0)[0] if mistakes >= LEAST_MISTAKES else zeros(())
@@ -86,7 +87,7 @@ class Prior:
 
 
 def fitted_share(log_probs: Tensor, prior: Prior, split: CrossFit) -> Share:
-    """Return weights and last map, from the members' log-probabilities ``(K, n, C)`` and what each counts more."""
+    """Fit mixture weights and the final map to log-probabilities ``(K, n, C)``, with pseudo-counts of the members."""
     target = split.val.target.cpu()[split.rows]
     weights = weights_of(split.val)[split.rows]
     labels = label_log_probs(log_probs, target)
@@ -97,7 +98,7 @@ def fitted_share(log_probs: Tensor, prior: Prior, split: CrossFit) -> Share:
     start = torch.full_like(counts, 1 / len(counts)) if few else None
     shares, _ = mixture_weights(parts, weights, counts, start=start, most_steps=_STEPS)
 
-    # The map of the mixture, where samples are enough. Behind that of the top label offsets for many classes harm.
+    # The final map, if there are enough samples. With many classes a top-label map: offsets per class would over-fit.
     mixture = (log_probs + shares.log().view(-1, 1, 1)).logsumexp(dim=0)
     last = identity(log_probs.shape[2])
     top = None
@@ -118,8 +119,8 @@ def fitted_share(log_probs: Tensor, prior: Prior, split: CrossFit) -> Share:
 
 
 def _top_map(log_probs: Tensor, split: CrossFit) -> TopLabelMap | None:
-    """Return the map of the top label of held-out log-probabilities ``(n, C)``; None if folds show no gain."""
-    if split.folds.in_time:  # its folds would judge earlier samples by later ones
+    """Fit the top-label map to held-out log-probabilities ``(n, C)``; None if cross-validation shows no gain."""
+    if split.folds.in_time:  # cross-validation would evaluate earlier samples by later ones
         return None
     folds = split.folds.number[split.rows]
     clusters = None if split.val.clusters is None else split.val.clusters.cpu()[split.rows]
@@ -135,10 +136,9 @@ def _top_map(log_probs: Tensor, split: CrossFit) -> TopLabelMap | None:
 
 
 def _drawn_back(share: Share, log_probs: Tensor, base: int, split: CrossFit) -> Share:
-    """Return a mixture between these weights and the member ``base``, the nearer the less sure its gain is.
+    """Return the mixture shrunk toward member ``base``, the more the larger the standard error of its gain.
 
-    Few clusters say little, and many samples in each hide it: the gain counts as far as it exceeds its standard error
-    over clusters.
+    The standard error is over clusters: few clusters are little evidence, however many samples they hold.
     """
     target = split.val.target.cpu()[split.rows].unsqueeze(1)
     before = log_probs[base].gather(1, target).squeeze(1)
@@ -154,7 +154,7 @@ def _drawn_back(share: Share, log_probs: Tensor, base: int, split: CrossFit) -> 
 
 
 def _toward_identity(row_map: AffineMap, trust: float) -> AffineMap:
-    """Return the map whose numbers lie between those of the identity (``trust`` 0) and of ``row_map`` (1)."""
+    """Return the interpolation between the identity map (``trust`` 0) and ``row_map`` (``trust`` 1)."""
     same = identity(len(row_map.bias))
     return AffineMap(
         trust * row_map.weight + (1 - trust) * same.weight,
@@ -163,7 +163,7 @@ def _toward_identity(row_map: AffineMap, trust: float) -> AffineMap:
 
 
 def share_of_logits(log_probs: Tensor, prior: Prior, split: CrossFit) -> Share:
-    """Return the weights of members of logits."""
+    """Fit the weights of the members that use logits alone."""
     share = fitted_share(log_probs, prior, split)
     if several(split.val.clusters) and prior.base is not None:
         share = _drawn_back(share, log_probs, prior.base, split)
@@ -171,14 +171,14 @@ def share_of_logits(log_probs: Tensor, prior: Prior, split: CrossFit) -> Share:
 
 
 def of_labels(share: Share, log_probs: Tensor, split: CrossFit) -> Tensor:
-    """Return what a mixture gives the labels held out ``(n,)``, from log-probabilities of its parts ``(K, n, C)``."""
+    """Return the mixture's log-probability of each held-out label ``(n,)``, from components ``(K, n, C)``."""
     target = split.val.target.cpu()[split.rows].unsqueeze(1)
     result: Tensor = share(log_probs.transpose(0, 1)).gather(1, target).squeeze(1)
     return result
 
 
 def trust_in(gain: Tensor, split: CrossFit) -> float:
-    """Return 1, or less where few samples or clusters are held out and the gain is not many standard errors."""
+    """Return the trust in a gain: 1, or less if few samples or clusters are held out and the gain is uncertain."""
     clusters = split.val.clusters
     weights = weights_of(split.val)[split.rows]
     if not several(clusters) and float(weights.sum()) >= _FEW:
@@ -187,12 +187,12 @@ def trust_in(gain: Tensor, split: CrossFit) -> float:
 
 
 def beyond_error(gain: Tensor, weights: Tensor, clusters: Tensor | None) -> float:
-    """Return how far the mean of a gain ``(n,)`` exceeds its standard error over clusters, 0 to 1."""
+    """Return the shrinkage factor in [0, 1] of a gain ``(n,)``, by its standard error over clusters."""
     mean, error = mean_and_error(gain, weights, clusters)
     return max(0.0, 1 - (error / mean) ** 2) if mean > 0 else 0.0
 
 
 def identity(classes: int) -> AffineMap:
-    """Return the map that changes nothing."""
+    """Return the identity as an affine map."""
     one = ones(classes)
     return AffineMap(one, 0 * one)

@@ -1,4 +1,4 @@
-"""Multicalibration: the confidence of the predicted class is right on average in each group, not only overall."""
+"""Multicalibration: confidence of the predicted class that matches the accuracy in each group, not only overall."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ _MOST_UPDATES = 500
 
 
 class Corrections(Numbers):
-    """A temperature, and corrections of the confidence in order; its numbers are those of a file.
+    """Fitted map of multicalibration: a temperature, then corrections of the confidence in order.
 
     Attributes:
         temperature: The divisor of the logits ``()``.
-        num_groups: Number of the groups ``()``.
-        num_levels: Levels of the confidence ``()``.
+        num_groups: Number of groups ``()``.
+        num_levels: Number of confidence levels ``()``.
         cells: Group and level of each correction ``(U, 2)``.
         shifts: Shifts of the log-odds ``(U,)``.
     """
@@ -55,7 +55,7 @@ class Corrections(Numbers):
 
     @property
     def updates(self) -> list[Update]:
-        """The corrections, in order."""
+        """The corrections, in the order in which they are applied."""
         pairs = zip(self.cells.tolist(), self.shifts.tolist(), strict=True)
         return [Update(group, level, shift) for (group, level), shift in pairs]
 
@@ -65,7 +65,7 @@ class Corrections(Numbers):
         super().__init__(**numbers)
 
     def forward(self, rows: Tensor, groups: Tensor | None = None) -> Tensor:
-        """Return calibrated logits of logits ``(n, C)`` and membership ``(n, G)``; None: of the predicted classes."""
+        """Return calibrated logits for logits ``(n, C)`` and group membership ``(n, G)``; None: predicted classes."""
         groups = predicted_groups(rows, int(self.num_groups)) if groups is None else groups
         cells = Cells(int(self.num_levels))
         members = groups.nonzero()
@@ -82,17 +82,20 @@ class Corrections(Numbers):
         return result
 
     def check(self, classes: int) -> None:
-        """Refuse numbers that no fit gives too."""
+        """Raise ValueError for wrong shapes, or a temperature, group or level out of range."""
         super().check(classes)
         must(self.temperature > 0, "temperature must be above 0")
         most = torch.stack([self.num_groups, self.num_levels])
         fits = most.dtype == self.cells.dtype == torch.int64 and bool((most > 0).all())
         within = bool(((self.cells >= 0) & (self.cells < most)).all())
-        must(fits and self.cells.shape[1] == 2 and within, "each cell must be one of them")
+        must(
+            fits and self.cells.shape[1] == 2 and within,
+            "cells must be indices of groups and levels",
+        )
 
 
 def predicted_groups(rows: Tensor, num_groups: int) -> Tensor:
-    """Return the membership ``(n, num_groups)`` of logits ``(n, C)``: all of them, and each predicted class."""
+    """Return group membership ``(n, num_groups)`` for logits ``(n, C)``: all rows, then each predicted class."""
     everyone = torch.ones(len(rows), 1, dtype=torch.bool, device=rows.device)
     if num_groups == 1:
         return everyone
@@ -106,7 +109,7 @@ def predicted_groups(rows: Tensor, num_groups: int) -> Tensor:
     url="https://arxiv.org/abs/1711.08513",
 )
 class Multicalibration(Calibrator):
-    """Corrects the confidence of the predicted class until it is right on average in each cell of groups and levels.
+    """Corrects the confidence of the predicted class until it matches the accuracy in each group and confidence level.
 
     A cell is a group of samples whose confidences lie in one of ``num_levels`` levels. As long as the mean confidence
     of a cell of at least ``min_size`` samples differs from its accuracy by more than ``alpha``, the confidences of the
@@ -185,7 +188,7 @@ class Multicalibration(Calibrator):
 
     @property
     def updates(self) -> list[Update]:
-        """The corrections, in order.
+        """The corrections, in the order in which they are applied.
 
         Raises:
             InputError: Before ``fit``.
@@ -195,7 +198,7 @@ class Multicalibration(Calibrator):
 
     @property
     def temperature(self) -> float:
-        """The divisor of the logits before the corrections; 1 with ``start="none"``.
+        """The temperature that divides the logits before the corrections; 1 with ``start="none"``.
 
         Raises:
             InputError: Before ``fit``.
@@ -203,7 +206,7 @@ class Multicalibration(Calibrator):
         return float(self.map.temperature)
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Corrections:
-        """Return the corrections of ``val``."""
+        """Fit the temperature and the corrections to ``val``."""
         groups = self._membership(val)
         # In one order, because rounding of sums, and so the worst cell, may depend on it.
         order = canonical_order(val.logits, val.target)
@@ -228,7 +231,7 @@ class Multicalibration(Calibrator):
         updates = list(cells.path(log_odds, correct, groups.nonzero(), most))
 
         too_many = (
-            f"{_MOST_UPDATES} corrections do not suffice: cells are still off. "
+            f"cells still have errors above alpha after {_MOST_UPDATES} corrections. "
             "Choose a larger alpha or min_size."
         )
         numbers = {"num_groups": groups.shape[1], "num_levels": self.num_levels}
@@ -248,16 +251,17 @@ class Multicalibration(Calibrator):
         )
 
     def _no_update(self, groups: Tensor, updates: list[Update]) -> str | None:
+        """Return a warning if no correction was made, with the reason; else None."""
         if updates:
             return None
         largest = int(groups.sum(dim=0).max())
         if largest < self.min_size:
-            return f"no group has {self.min_size} samples (the largest {largest}), so there is no cell to correct."
-        rest = ", so this is temperature scaling" if self.start == "temperature" else ""
-        return f"no cell is off by more than alpha, or than held-out samples confirm{rest}. Nothing need be done."
+            return f"no group has {self.min_size} samples (the largest has {largest}), so no cell can be corrected."
+        rest = "; the result is temperature scaling" if self.start == "temperature" else ""
+        return f"no cell has an error above alpha that held-out samples confirm{rest}. No action is needed."
 
     def _membership(self, predictions: Predictions) -> Tensor:
-        """Return the groups of each sample, ``(N, G)`` bool on the CPU; they are assigned without the labels."""
+        """Return group membership ``(N, G)``, bool on the CPU; groups may not depend on labels."""
         if not callable(self.groups):
             most = 1 if self.groups == "all" else 1 + predictions.num_classes
             return predicted_groups(predictions.scores, most).cpu()
@@ -270,9 +274,9 @@ class Multicalibration(Calibrator):
             or groups.shape[1] == 0
         ):
             raise InputError(
-                f"groups must be a bool tensor ({predictions.num_samples}, G)",
+                f"groups must return a bool tensor of shape ({predictions.num_samples}, G)",
                 describe(groups),
-                "Return a row for each sample and a column for each group.",
+                "Return one row per sample and one column per group.",
             )
         return groups.cpu()
 
@@ -282,23 +286,23 @@ class Multicalibration(Calibrator):
         groups = self._membership(predictions)
         if groups.shape[1] != int(self.map.num_groups):
             raise InputError(
-                f"groups must be as many as in the fit, {int(self.map.num_groups)}",
+                f"groups must return as many groups as in the fit, {int(self.map.num_groups)}",
                 groups.shape[1],
                 "Return the same groups for all predictions, including empty ones.",
             )
         return groups
 
     def module(self) -> CalibrationLayer:
-        """Refuse to make a layer: how many corrections apply depends on the sample.
+        """Raise InputError: multicalibration cannot be a layer, since the corrections depend on the sample.
 
         Raises:
             InputError: Always.
         """
         fitted(self._map)
         raise InputError(
-            "the calibrator must be a function of logits, or of logits and features, that a module can hold",
-            f"a {type(self).__name__}, which is none",
-            "Calibrate its predictions with transform, or choose another, such as temperature or vector.",
+            "module() requires a calibrator whose map depends on logits and features alone",
+            f"{type(self).__name__}, which also depends on groups",
+            "Calibrate predictions with transform, or choose another calibrator, such as temperature or vector.",
         )
 
     def _cells(self) -> Cells:

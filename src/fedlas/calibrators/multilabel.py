@@ -1,4 +1,4 @@
-"""Calibration of independent labels, each with a sigmoid of its own: curves fitted together, or a calibrator each."""
+"""Calibration of multi-label predictions, one sigmoid per label: pooled curves, or a calibrator per label."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from fedlas.predictions.probabilities import logits_of_log_odds
 __all__ = ["MultiLabelCalibration"]
 
 MULTI_LABEL = "fedlas.multilabel/1"
-"""Format of the file."""
+"""Format name in the file."""
 _ENOUGH_FOR_FEATURES = 1000
-"""Samples from which on features tell more of a label than other labels do (``results/labels``)."""
+"""From this many samples on, features help a label more than pooling with other labels (``results/labels``)."""
 
 
 class LabelLayers(nn.Module):
-    """Calibrated logits of logits ``(N, L)`` and features ``(N, D)``, one layer a label."""
+    """Module that calibrates logits ``(N, L)`` with one calibration layer per label."""
 
     def __init__(self, layers: list[nn.Module]) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
 
     def forward(self, logits: Tensor, features: Tensor | None = None) -> Tensor:
-        """Return calibrated logits ``(N, L)``, whose sigmoids are the probabilities.
+        """Return calibrated logits ``(N, L)``; their sigmoids are the probabilities.
 
         Args:
             logits: ``(N, L)``.
@@ -49,8 +49,10 @@ class LabelLayers(nn.Module):
         """
         columns = logits.unbind(dim=1)
         if len(columns) != len(self.layers):
-            expected = f"logits must be (N, {len(self.layers)}), a column a label"
-            raise InputError(expected, describe(logits), "Pass the logits of the same model.")
+            expected = f"logits must have shape (N, {len(self.layers)}), one column per label"
+            raise InputError(
+                expected, describe(logits), "Pass logits of the model that was calibrated."
+            )
         pairs = [
             layer(logits_of_log_odds(column), None if layer.num_features is None else features)
             for layer, column in zip(self.layers, columns, strict=True)
@@ -59,7 +61,7 @@ class LabelLayers(nn.Module):
 
 
 class MultiLabelCalibration:
-    """Calibrates each of ``L`` independent labels as the second of two classes with logits ``(0, z)``.
+    """Calibrates each of ``L`` independent labels as a two-class problem with logits ``(0, z)``.
 
     Args:
         method: Registered name, or an unfitted calibrator, of which each label gets a copy. None, the default, fits the
@@ -93,7 +95,7 @@ class MultiLabelCalibration:
         if getattr(calibrator, "keep_class", False):
             fix = "Leave keep_class out."
             raise InputError(
-                "no label has a class to keep: it is there or not", "keep_class=True", fix
+                "calibrators of labels must have keep_class=False", "keep_class=True", fix
             )
         self.calibrator = calibrator
         self.shared = shared
@@ -102,7 +104,7 @@ class MultiLabelCalibration:
 
     @classmethod
     def of_method(cls, method: object) -> Self:
-        """Return what calibrates several labels by the name of a method, or by a calibrator for each label.
+        """Return a calibration of several labels for a method name or a calibrator.
 
         ``"auto"`` is the default: the curves of all labels together, and ``auto`` for each with features of at least
         1,000 samples. Of a ``MultiLabelCalibration`` a copy is returned.
@@ -121,7 +123,7 @@ class MultiLabelCalibration:
 
     @property
     def num_classes(self) -> int | None:
-        """``L``, the number of labels; None before ``fit``."""
+        """Number of labels ``L``; None before ``fit``."""
         return None if self._fitted is None else len(self._fitted)
 
     @property
@@ -138,13 +140,13 @@ class MultiLabelCalibration:
 
     @property
     def wants(self) -> frozenset[str]:
-        """What a fit uses if it is there, as the calibrator of each label."""
+        """Optional fields that a fit uses if they are there: ``{"features"}`` or empty."""
         by_default = {"features"} if self._uses_features else set()
         return self.calibrator.wants | self.calibrator.needs | by_default
 
     @property
     def num_features(self) -> int | None:
-        """``D`` of the features if a label's calibrator used them, else None."""
+        """Number of features ``D`` if a label's calibrator uses features, else None."""
         widths = [each.num_features for each in self.calibrators if each.num_features is not None]
         return widths[0] if widths else None
 
@@ -160,15 +162,15 @@ class MultiLabelCalibration:
         clusters: Tensor | None = None,
         time: Tensor | None = None,
     ) -> Self:
-        """Fit on held-out logits ``(N, L)`` and labels 0 or 1 ``(N, L)``; -100 is an unknown label.
+        """Fit to held-out logits ``(N, L)`` and labels 0 or 1 ``(N, L)``; a label of -100 is unknown.
 
         Args:
             logits: ``(N, L)``; or a :class:`~fedlas.MultiLabel`, which holds all else.
             target: ``(N, L)``.
-            features: Side information ``(N, D)`` of calibrators that use it.
+            features: Features ``(N, D)``, for calibrators that use them.
             weights: Weight of each sample ``(N,)``; None: all count alike.
             clusters: Cluster of each sample ``(N,)``; samples of one are not independent. None: each is one of its own.
-            time: Time of each sample ``(N,)``: where the calibrator holds samples out, none is judged by later ones.
+            time: Time of each sample ``(N,)``: held-out samples are then never earlier than the samples fitted to.
 
         Raises:
             InputError: For other shapes or labels, or as the calibrator's ``fit``.
@@ -177,7 +179,9 @@ class MultiLabelCalibration:
         if isinstance(logits, MultiLabel):
             if any(value is not None for value in (target, *values)):
                 fix = "Pass the MultiLabel alone."
-                raise InputError("a MultiLabel holds all that a fit uses", "further arguments", fix)
+                raise InputError(
+                    "a MultiLabel must be the only argument of fit", "further arguments", fix
+                )
             val = check_known(logits)
         else:
             val = check_known(MultiLabel(logits, target, None, *values))
@@ -216,8 +220,8 @@ class MultiLabelCalibration:
         logits = check_logits(logits)
         labels = len(self.calibrators)
         if logits.ndim != 2 or logits.shape[1] != labels:
-            expected = f"logits must be (N, {labels})"
-            fix = "Pass the logits of the same model."
+            expected = f"logits must have shape (N, {labels}), one column per label"
+            fix = "Pass logits of the model that was calibrated."
             raise InputError(expected, describe(logits), fix)
         check_dense("logits", logits)
         calibrated: Tensor
@@ -230,7 +234,7 @@ class MultiLabelCalibration:
 
     @property
     def method(self) -> str:
-        """Registry name of the calibrator of each label.
+        """Registry name of the calibrator that each label uses.
 
         Raises:
             InputError: Before ``fit``.
@@ -239,7 +243,7 @@ class MultiLabelCalibration:
 
     @property
     def curves(self) -> LabelCurves | None:
-        """The curves of all labels in one map, from logits ``(N, L)``; None for other calibrators.
+        """The pooled curves of all labels as one map of logits ``(N, L)``; None for other calibrators.
 
         Raises:
             InputError: Before ``fit``.
@@ -250,7 +254,7 @@ class MultiLabelCalibration:
         return LabelCurves(numbers=torch.stack([each.numbers[1] for each in maps]))
 
     def module(self) -> nn.Module:
-        """Return the fitted maps as a layer that follows a model, of logits ``(N, L)`` and perhaps features ``(N, D)``.
+        """Return the fitted maps as a layer that maps logits ``(N, L)`` (and features) to calibrated logits.
 
         Raises:
             InputError: Before ``fit``, or if a map is no function of logits alone.
@@ -272,7 +276,7 @@ class MultiLabelCalibration:
         return write_json(check_place("path", path, kind), content)
 
     def plain(self) -> dict[str, Any]:
-        """Return the plain values for JSON that :meth:`save` writes and :meth:`from_plain` reads.
+        """Return the calibration as a dict that JSON can hold; :meth:`from_plain` reads it.
 
         Raises:
             InputError: Before ``fit``.
@@ -282,7 +286,7 @@ class MultiLabelCalibration:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read what :meth:`save` wrote.
+        """Read a calibration file written by :meth:`save`.
 
         Raises:
             InputError: If it is no such file.
@@ -291,19 +295,21 @@ class MultiLabelCalibration:
 
     @classmethod
     def from_plain(cls, content: Any, *, source: object = "plain values") -> Self:
-        """Return the calibration that :meth:`plain` describes; ``source`` is named in errors.
+        """Return the calibration stored in a dict of :meth:`plain`; ``source`` is named in errors.
 
         Raises:
             InputError: If it is something else.
         """
         try:
             if content["format"] != MULTI_LABEL:
-                raise ValueError("another format")
+                raise ValueError(f"format is not {MULTI_LABEL!r}")
             each = [Calibrator.from_plain(plain, source=source) for plain in content["labels"]]
             calibration = cls(each[0], shared=content.get("shared", False))
         except (KeyError, TypeError, ValueError, IndexError) as error:
-            expected = "the file must be JSON that MultiLabelCalibration.save wrote"
-            raise InputError(expected, f"{source} ({error})", "Save it again.") from error
+            expected = "the file must be JSON written by MultiLabelCalibration.save"
+            raise InputError(
+                expected, f"{source} ({error})", "Save the calibration again."
+            ) from error
         calibration._fitted = each
         return calibration
 

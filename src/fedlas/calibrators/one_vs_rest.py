@@ -1,4 +1,4 @@
-"""Platt scaling and beta calibration: a logistic regression for each class against the rest."""
+"""Platt scaling and beta calibration: one logistic regression per class against the rest."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["BetaCalibration", "PlattScaling"]
 
 
 class Sigmoids(Numbers):
-    """``log sigmoid(sum_f a_kf x_ikf + c_k)`` for each class ``k``; a subclass has the features ``x``.
+    """One-vs-rest sigmoids, ``log sigmoid(sum_f a_kf x_ikf + c_k)`` for class ``k``; a subclass defines features ``x``.
 
     Attributes:
         numbers: ``a`` and ``c`` as ``(C, F + 1)``, float64.
@@ -37,58 +37,61 @@ class Sigmoids(Numbers):
 
     @staticmethod
     def features(rows: Tensor) -> Tensor:
-        """Return the features of each class ``(n, C, F)`` of float64 logits ``(n, C)``."""
+        """Return the features of each class ``(n, C, F)`` for float64 logits ``(n, C)``."""
         raise NotImplementedError  # each family has its own
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Return calibrated logits of logits ``(n, C)``; their softmax divides the sigmoids by their sum."""
+        """Return calibrated logits for logits ``(n, C)``; their softmax divides the sigmoids by their sum."""
         factors = self.numbers[:, :-1]
         offset = self.numbers[:, -1]
         return logsigmoid((self.features(rows) * factors).sum(dim=2) + offset)
 
     def check(self, classes: int) -> None:
-        """Refuse another number of parameters too."""
+        """Raise ValueError for wrong shapes."""
         super().check(classes)
-        must(self.numbers.shape[1] == len(self.terms), f"numbers must be {self.terms}")
+        must(
+            self.numbers.shape[1] == len(self.terms),
+            f"numbers must have the columns {', '.join(self.terms)}",
+        )
 
 
 class PlattMap(Sigmoids):
-    """Sigmoids of the log-odds."""
+    """One-vs-rest sigmoids of the log-odds."""
 
     terms = ("slope", "offset")
 
     @staticmethod
     def features(rows: Tensor) -> Tensor:
-        """Return log-odds ``(n, C, 1)``."""
+        """Return the log-odds of each class ``(n, C, 1)``."""
         return log_odds(rows).unsqueeze(2)
 
 
 class BetaMap(Sigmoids):
-    """Sigmoids of ``ln p`` and ``-ln(1 - p)``."""
+    """One-vs-rest sigmoids of ``ln p`` and ``-ln(1 - p)``."""
 
     terms = ("a", "b", "c")
 
     @staticmethod
     def features(rows: Tensor) -> Tensor:
-        """Return both logarithms ``(n, C, 2)``."""
+        """Return ``ln p`` and ``-ln(1 - p)`` of each class ``(n, C, 2)``."""
         log_p, rest = class_and_rest(rows)
         return torch.stack([log_p, -rest], dim=2)
 
     def check(self, classes: int) -> None:
-        """Refuse falling maps too."""
+        """Raise ValueError for wrong shapes, or a or b below 0."""
         super().check(classes)
         must((self.numbers[:, :2] >= 0).all(), "a and b must be at least 0")
 
 
 class OneVsRestCalibrator(Calibrator):
-    """One logistic regression for each class; a subclass fits it."""
+    """Base of calibrators that fit one logistic regression per class."""
 
     map_type: ClassVar[type[Sigmoids]]
     enough = (100, 50)
 
     @property
     def parameters(self) -> dict[str, Tensor]:
-        """Parameters by name, ``(C,)`` float64 each.
+        """Fitted parameters by name, each ``(C,)`` float64.
 
         Raises:
             InputError: Before ``fit``.
@@ -103,7 +106,7 @@ class OneVsRestCalibrator(Calibrator):
     url="https://research.microsoft.com/~jplatt/abstracts/SVprob.html",
 )
 class PlattScaling(OneVsRestCalibrator):
-    """A sigmoid for each class against the rest, ``sigmoid(a_k s_k + c_k)``; rows are then divided by their sum.
+    """Platt scaling: a sigmoid per class against the rest, ``sigmoid(a_k s_k + c_k)``; rows are then normalized.
 
     ``s_k = log p_k - log(1 - p_k)`` is the class's logit against the rest, ``p`` the softmax of the logits. ``a_k`` and
     ``c_k`` minimize the logistic loss on validation predictions, whose labels are not 1 and 0 but, with ``N+`` samples
@@ -135,7 +138,7 @@ class PlattScaling(OneVsRestCalibrator):
     map_type = PlattMap
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Sigmoids:
-        """Return the sigmoids of ``val``."""
+        """Fit the sigmoids to ``val``."""
         weights = weights_of(val)
         count = torch.bincount(val.target.cpu(), weights, minlength=val.num_classes)
         labels = ((count + 1) / (count + 2), 1 / (weights.sum() - count + 2))
@@ -148,8 +151,8 @@ class PlattScaling(OneVsRestCalibrator):
             unconverged(converged),
             when(
                 falling,
-                f"the fitted slope is not above 0 for {some(falling)}: a higher score means a lower probability there, "
-                "or means nothing. Check that logits and labels belong together.",
+                f"the fitted slope is not above 0 for {some(falling)}: a higher score does not mean a higher "
+                "probability. Check that logits and labels match.",
             ),
         )
 
@@ -162,7 +165,7 @@ class PlattScaling(OneVsRestCalibrator):
     url="https://proceedings.mlr.press/v54/kull17a.html",
 )
 class BetaCalibration(OneVsRestCalibrator):
-    """A beta map for each class against the rest, ``sigmoid(a ln p - b ln(1 - p) + c)``; rows then sum to 1.
+    """Beta calibration per class against the rest, ``sigmoid(a ln p - b ln(1 - p) + c)``; rows are then normalized.
 
     ``a_k >= 0``, ``b_k >= 0`` and ``c_k`` minimize the logistic loss of class ``k`` on validation predictions; ``p_k``
     is its softmax probability. ``a = b = 1, c = 0`` changes nothing; ``a = b`` is Platt's sigmoid.
@@ -197,7 +200,7 @@ class BetaCalibration(OneVsRestCalibrator):
     map_type = BetaMap
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Sigmoids:
-        """Return the sigmoids of ``val``."""
+        """Fit the beta maps to ``val``."""
         scale = 1 / nll_temperature(val).value
         parameters, converged = fit_one_vs_rest(
             val.logits,
@@ -217,12 +220,12 @@ class BetaCalibration(OneVsRestCalibrator):
             unconverged(converged),
             when(
                 apart,
-                f"the probability of {some(apart)} separates all of its samples from the rest, so the likelihood has "
-                "no maximum and only a weak penalty bounds the parameters. Use a larger validation set.",
+                f"the probability of {some(apart)} perfectly separates its samples from the rest, so the likelihood "
+                "has no maximum and only a weak penalty bounds the parameters. Use a larger validation set.",
             ),
             when(
                 bounded,
-                f"a or b is at its bound 0 for {some(bounded)}: the map of such a class is not a sigmoid but one half "
-                "of it. Few samples, or few of them where the probability is near 0 or 1, do that.",
+                f"a or b is at its bound 0 for {some(bounded)}: the map is then flat near probability 0 or 1. The "
+                "usual cause is few samples there. Use a larger validation set.",
             ),
         )

@@ -1,4 +1,4 @@
-"""Partial pooling: calibration curves of many labels, or classes, that are drawn from one estimated distribution."""
+"""Partial pooling: calibration curves of many labels or classes, drawn from a common estimated distribution."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from fedlas.resample.effective import effective_samples
 __all__ = ["LabelCurves", "PartialPooling"]
 
 _FAR = 1e4
-"""Log-odds that none exceeds."""
+"""Bound beyond all log-odds."""
 _NOUN = ("label", "labels")
 _ENOUGH = 50
-"""Samples from which on the evidence begins (``results/labels``)."""
+"""Fewest samples for which the method was evaluated (``results/labels``)."""
 
 
 class LabelCurves(Numbers):
-    """Log-odds ``a log p - b log(1 - p) + c`` of each label, ``p`` the sigmoid of its logit; level where it would fall.
+    """Calibration curves of labels: log-odds ``a log p - b log(1 - p) + c`` for ``p = sigmoid(z)``, never falling.
 
     Attributes:
         numbers: ``a``, ``b`` and ``c`` of each label ``(L, 3)``, float64.
@@ -39,14 +39,14 @@ class LabelCurves(Numbers):
     shapes: ClassVar = {"numbers": "CP"}
 
     def forward(self, logits: Tensor) -> Tensor:
-        """Return calibrated logits of logits ``(N, L)``, whose sigmoids are the probabilities."""
+        """Return calibrated logits for logits ``(N, L)``; their sigmoids are the probabilities."""
         low, high = self.reach()
         a, b, c = self.numbers.unbind(dim=1)
         scores = logits.maximum(low).minimum(high)
         return b * stable_softplus(scores) - a * stable_softplus(-scores) + c
 
     def reach(self) -> tuple[Tensor, Tensor]:
-        """Return the logits between which each curve rises, two tensors ``(L,)``: beyond them it is level."""
+        """Return the lowest and highest logit ``(L,)`` between which each curve rises; it is constant outside."""
         a, b, _ = self.numbers.unbind(dim=1)
         # The slope a (1 - p) + b p is 0 where p / (1 - p) = -a / b.
         turn = (-a / torch.where(b == 0, 1.0, b)).clamp(min=1e-300).log()
@@ -54,17 +54,17 @@ class LabelCurves(Numbers):
         return low, torch.where((a > 0) & (b < 0), turn, _FAR)
 
     def check(self, classes: int) -> None:
-        """Refuse another number of parameters, and curves that fall, too."""
+        """Raise ValueError for wrong shapes, or curves that fall everywhere."""
         super().check(classes)
-        must(self.numbers.shape[1] == 3, "numbers must be a, b and c")
+        must(self.numbers.shape[1] == 3, "numbers must have the columns a, b and c")
         must((self.numbers[:, :2].amax(dim=1) >= 0).all(), "a or b must be at least 0")
 
 
 class PooledMap(LabelCurves):
-    """``log sigmoid`` of the curve of each class's log-odds against the rest."""
+    """Calibration curves of the log-odds of each class against the rest, as ``log sigmoid``."""
 
     def forward(self, logits: Tensor) -> Tensor:
-        """Return calibrated logits of logits ``(n, C)``; their softmax divides the sigmoids by their sum."""
+        """Return calibrated logits for logits ``(n, C)``; their softmax divides the sigmoids by their sum."""
         return -stable_softplus(-super().forward(log_odds(logits)))
 
 
@@ -75,7 +75,7 @@ class PooledMap(LabelCurves):
     url="https://doi.org/10.2307/2531147",
 )
 class PartialPooling(Calibrator):
-    """A calibration curve for each label or class, drawn from a common distribution that is estimated too.
+    """Calibration curves of labels or classes by partial pooling: drawn from a common, estimated distribution.
 
     The log-odds of a label become ``a log p - b log(1 - p) + c``, where ``p`` is its probability (beta calibration's
     curve). The ``a``, ``b`` and ``c`` of the labels come from one normal distribution, whose mean depends linearly on
@@ -117,12 +117,12 @@ class PartialPooling(Calibrator):
     map_type = PooledMap
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> PooledMap:
-        """Return the curves of the classes of ``val``, each against the rest."""
+        """Fit the curve of each class of ``val`` against the rest."""
         odds = torch.cat([log_odds(rows) for _, rows in double_rows(val.logits)]).T.contiguous()
         classes = torch.arange(val.num_classes, device="cpu").unsqueeze(1)
         target = val.target.cpu() == classes
         if val.num_classes == 2:
-            # The curve of one class says all of the other.
+            # With two classes, one curve determines the other.
             odds, target = odds[1:], target[1:]
         rows = LabelRows(odds, target, weights_of(val).unsqueeze(0))
         curves = fit_pooled_curves(rows, val.clusters)
@@ -132,7 +132,7 @@ class PartialPooling(Calibrator):
         return with_doubts(PooledMap(numbers=numbers), unconverged(curves.converged))
 
     def fit_labels(self, val: MultiLabel) -> list[Self]:
-        """Return a fitted copy for each label, of two classes: absent and present."""
+        """Return one fitted copy per label; each label is a two-class problem, absent or present."""
         check_labels(val, "val")
         weights = scaled_weights(ones(val.num_samples) if val.weights is None else val.weights)
         used = weights > 0
@@ -158,6 +158,7 @@ class PartialPooling(Calibrator):
     def _doubts_of_labels(
         self, val: MultiLabel, rows: LabelRows, curves: PooledCurves
     ) -> list[str | None]:
+        """Return the warnings after a fit to labels; None entries are no warnings."""
         counted = rows.weights > 0
         without = {
             "positive": ~(rows.target & counted).any(dim=1),
@@ -169,20 +170,20 @@ class PartialPooling(Calibrator):
             *(
                 when(
                     labels,
-                    f"{some(labels, val.names, _NOUN)} without a {word} sample: the probability comes from the curves "
-                    "of all labels.",
+                    f"{some(labels, val.names, _NOUN)} without a {word} sample: the curve is estimated from the other "
+                    "labels.",
                 )
                 for word, labels in places.items()
             ),
             when(
                 samples < _ENOUGH,
-                f"{samples:.4g} samples are few: below about {_ENOUGH} the NLL of new samples can become worse.",
+                f"{samples:.4g} samples are few: with fewer than about {_ENOUGH} the NLL of new samples can get worse.",
             ),
             unconverged(curves.converged),
         ]
 
 
 def mirrored(numbers: Tensor) -> Tensor:
-    """Return ``a``, ``b`` and ``c`` of the other of two classes, ``(..., 3)``."""
+    """Return ``a``, ``b`` and ``c`` of the complementary class in a two-class problem, ``(..., 3)``."""
     a, b, c = numbers.unbind(dim=-1)
     return torch.stack([b, a, -c], dim=-1)

@@ -1,4 +1,4 @@
-"""A spline for each class against the rest, drawn from a common distribution that is estimated too."""
+"""Spline calibration per class against the rest, with curves drawn from a common, estimated distribution."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ __all__ = ["PooledSplineCalibration", "PooledSplines"]
 
 _ROUNDS = 8
 _ROUNDS_OF_PARTS = 3
-"""Rounds of expectation and maximization, from the identity and from the fit of all samples."""
+"""EM rounds, starting from the identity and from the fit of all samples."""
 
 
 class PooledSplines(Numbers):
-    """``log sigmoid`` of a smooth curve of each class's probability, and the distribution that the curves come from.
+    """Smooth one-vs-rest curves of class probabilities as ``log sigmoid``, with the distribution they are drawn from.
 
     Attributes:
         knots: Log-odds at which all curves bend ``(K,)``, float64.
         width: Log-odds over which they bend ``()``, float64.
         numbers: ``a``, ``b``, ``c`` and a factor for each bend ``(C, 3 + K)``, float64: see
             :class:`PooledSplineCalibration`.
-        mean: Of the distribution ``(3 + K,)``.
-        covariance: Of the distribution ``(3 + K, 3 + K)``.
+        mean: Mean of the distribution ``(3 + K,)``.
+        covariance: Covariance of the distribution ``(3 + K, 3 + K)``.
     """
 
     shapes: ClassVar = {"knots": "K", "width": "", "numbers": "CP", "mean": "P", "covariance": "PP"}
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Return calibrated logits of logits ``(n, C)``; their softmax divides the sigmoids by their sum."""
+        """Return calibrated logits for logits ``(n, C)``; their softmax divides the sigmoids by their sum."""
         log_p, rest = class_and_rest(rows)
         odds = log_p - rest
         a, b, c, *bends = self.numbers.unbind(dim=1)
@@ -54,9 +54,12 @@ class PooledSplines(Numbers):
         return logsigmoid(total)
 
     def check(self, classes: int) -> None:
-        """Refuse another number of parameters, and no width, too."""
+        """Raise ValueError for wrong shapes, or a width that is not above 0."""
         super().check(classes)
-        must(self.numbers.shape[1] == len(self.knots) + 3, "numbers must be three more than knots")
+        must(
+            self.numbers.shape[1] == len(self.knots) + 3,
+            "numbers must have three columns more than there are knots",
+        )
         must(self.width > 0, "width must be above 0")
 
 
@@ -67,7 +70,7 @@ class PooledSplines(Numbers):
     url="https://doi.org/10.1111/j.2517-6161.1972.tb00885.x",
 )
 class PooledSplineCalibration(Calibrator):
-    """A smooth curve for each class against the rest, all drawn from one distribution that is estimated too.
+    """Smooth curve per class against the rest, partially pooled: drawn from a common, estimated distribution.
 
     The log-odds of class ``k`` become ``a_k ln p_k - b_k ln(1 - p_k) + c_k + sum_j d_kj w softplus((s_k - t_j) / w)``,
     where ``s_k`` are the log-odds of ``p_k`` and the three knots ``t_j`` are quantiles of those of the labels; rows are
@@ -100,7 +103,7 @@ class PooledSplineCalibration(Calibrator):
     map_type = PooledSplines
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> PooledSplines:
-        """Return the curves of ``val``."""
+        """Fit the curves to ``val``."""
         log_p, rest, labels = _columns(val)
         weights = weights_of(val)
         is_label = labels > 0
@@ -113,7 +116,7 @@ class PooledSplineCalibration(Calibrator):
         return _map(fit, knots, width)
 
     def fit_parts(self, val: Predictions, parts: Tensor, start: Any) -> list[nn.Module]:
-        """Return curves of parts of the samples, with the knots of all, from which they start."""
+        """Return one map per weighted subset, with the knots and the start of the map of all samples."""
         log_p, rest, labels = _columns(val)
         basis = curve_basis(log_p, rest, start.knots, start.width)
         first = PooledFit(start.numbers, start.mean, start.covariance)
@@ -135,7 +138,7 @@ class PooledSplineCalibration(Calibrator):
 
 
 def _columns(val: Predictions) -> tuple[Tensor, Tensor, Tensor]:
-    """Return ``log p``, ``log(1 - p)`` and whether it is the label, of each class over all samples ``(C, N)``."""
+    """Return ``log p``, ``log(1 - p)`` and the one-hot labels of all samples, each ``(C, N)``."""
     parts = [class_and_rest(rows) for _, rows in double_rows(val.logits)]
     log_p, rest = (torch.cat(each).T.contiguous() for each in zip(*parts, strict=True))
     classes = torch.arange(val.num_classes, device="cpu").unsqueeze(1)

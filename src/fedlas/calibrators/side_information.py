@@ -1,4 +1,4 @@
-"""Side information in a mixture of calibrators: regressions of labels on features that start from calibrated logits."""
+"""Fitting regressions of labels on features, with calibrated log-probabilities as offsets."""
 
 from __future__ import annotations
 
@@ -33,32 +33,32 @@ from fedlas.resample.folds import canonical_order, evenly
 _SHRINKAGE = 0.05
 """Share of the mean variance that whitening adds to each direction."""
 _UNITS = 10.0
-"""Where deviations of columns differ by more than this, their units differ, and each is standardized. A column whose
-values all lie as far below the median deviation is standardized in any case; one of rare large values is not."""
+"""Largest ratio of column deviations for a common unit; beyond it each column is standardized. A column whose values
+are all this much below the median deviation is standardized in any case; one with rare large values is not."""
 _NO_SPREAD = 1e-9
-"""Directions of a smaller share of the variance are left out."""
+"""Smallest share of the variance; directions below it are left out."""
 _COVARIANCE_ROWS = 8192
 _INSIDE = 0.95
 """Share of the validation samples that the gate lets pass."""
 _TRUST = 0.95
-"""Weight of the mixture with features there."""
+"""Gate value for samples inside that range."""
 _SAMPLES_A_DIRECTION = 10.0
-"""Samples for each direction that the gate measures distances in."""
+"""Samples per direction in which the gate measures distances."""
 _COEFFICIENT_RIDGE = 10.0
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """What the regressions are fitted on.
+    """Samples that the regressions on features are fitted to.
 
     Attributes:
         logits: ``(N, C)`` float64.
         features: ``(N, D)`` float64.
         target: ``(N,)``.
-        parts: Weights of the samples in each part ``(F, N)``; the first one has all samples.
-        distinct: One row of each sample, of which others are copies ``(M,)``.
-        levels: How many values each column of the features has ``(D,)``, 0 for numbers; None: it is not known, and
-            columns of zeros and ones are taken for groups, see :func:`group_columns`.
+        parts: Weights of the samples in each subset ``(F, N)``; the first subset has all samples.
+        distinct: The first row of each distinct sample ``(M,)``.
+        levels: Number of values of each categorical column ``(D,)``, 0 for numeric columns; None: unknown, and group
+            indicators are guessed, see :func:`group_columns`.
     """
 
     logits: Tensor
@@ -69,11 +69,11 @@ class Samples:
     levels: Tensor | None = None
 
     def guessed(self) -> int:
-        """Return how many columns of features of unknown kind are taken for indicators of groups."""
+        """Return the number of columns that are guessed to be group indicators, if column types are unknown."""
         return 0 if self.levels is not None else int(group_columns(self.features).sum())
 
     def codes(self) -> Codes | None:
-        """Return the categories, without coefficients yet; None if there are none."""
+        """Return the encoder of categorical columns, with zero coefficients; None if there are no categories."""
         if self.levels is None or not bool(self.levels.any()):
             return None
         return Codes(levels=self.levels, coefficients=zeros(int(self.levels.sum())))
@@ -82,15 +82,15 @@ class Samples:
 def fit_side_information(
     samples: Samples, temperatures: Tensor, plan: Plan
 ) -> list[SideInformation] | None:
-    """Return the regressions on all samples, then those on each part; None if no feature varies.
+    """Return the regressions fitted to all samples, then to each subset; None if no feature varies.
 
     Args:
-        samples: The samples and their parts.
-        temperatures: What the regressions of each part start from ``(F,)``.
-        plan: What is fitted.
+        samples: The samples and their subsets.
+        temperatures: Temperature of each subset, the start of its regressions ``(F,)``.
+        plan: Size of the regressions.
 
     Note:
-        Directions, which take no labels, are those of all samples.
+        Directions do not depend on labels, so all subsets share the directions of all samples.
     """
     weights = samples.parts[0]
     linear = linear_basis(samples.features, weights, plan.rank, samples.levels)
@@ -148,12 +148,12 @@ def fit_side_information(
 def _bases(
     wide: Inputs, split: int, kernel: KernelBasis | None, weights: Tensor, plan: Plan
 ) -> Iterator[tuple[str, Inputs, list[Tensor]]]:
-    """Yield names, inputs ``(N, R)`` and the ridges of each of their directions ``(R,)``."""
+    """Yield each basis: name, inputs ``(N, R)``, and the ridges of the input columns ``(R,)``."""
     one = ones(wide.width)
     numbers = wide.numbers[:, :split]
     spread = weights @ numbers.square() / weights.sum()
     penalty = spread + _SHRINKAGE * spread.mean()
-    # The ridge of groups is one, so that small ones shrink more.
+    # The ridge of group indicators is one, so that small groups shrink more.
     white = torch.cat([penalty * (spread / penalty).sum() / NORM, one[split:]])
     plain = [ridge * one for ridge in plan.ridges if plan.plain]
     yield "linear", wide, [*plain, *(ridge * white for ridge in plan.ridges)]
@@ -164,7 +164,7 @@ def _bases(
 
 
 def group_columns(features: Tensor) -> Tensor:
-    """Return which columns ``(D,)`` are indicators of groups: neighbors, of which a row has at most one.
+    """Return a mask ``(D,)`` of group indicators: adjacent 0/1 columns with at most one 1 per row.
 
     Example:
         >>> group_columns(torch.tensor([[0.5, 1, 0, 1], [2.0, 0, 1, 1], [0.1, 0, 0, 0]])).tolist()
@@ -188,12 +188,12 @@ def group_columns(features: Tensor) -> Tensor:
 def linear_basis(
     features: Tensor, weights: Tensor, rank: int, levels: Tensor | None = None
 ) -> LinearBasis:
-    """Return uncorrelated directions of the features, of mean squared norm 30, and indicators of groups of that norm.
+    """Return principal directions of the features, and group indicators, scaled to a mean squared norm of 30.
 
-    Columns of codes, whose ``levels (D,)`` are above 0, have no direction. Without levels groups are guessed.
+    Categorical columns, whose ``levels (D,)`` are above 0, have no direction. Without levels, groups are guessed.
 
-    A row of no group that the fit saw has zeros there, and so the map that all groups share. The ridge pulls each group
-    to it: the more, the fewer samples it has.
+    A row of an unknown group has zeros in the indicators and so gets the map that all groups share. The ridge shrinks
+    each group to that map, small groups more.
     """
     total = weights.sum()
     groups = group_columns(features) if levels is None else levels < 0
@@ -234,7 +234,7 @@ def linear_basis(
 
 
 def _principal(rows: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """Return the largest variances and the directions ``(D, R)`` of centered, weighted rows."""
+    """Return the largest variances, and their directions ``(D, R)``, of centered, weighted rows."""
     small = len(rows) < rows.shape[1]
     values, vectors = torch.linalg.eigh(rows @ rows.T if small else rows.T @ rows)
     chosen = values > _NO_SPREAD * values.sum().clamp(min=1e-300)
@@ -244,7 +244,7 @@ def _principal(rows: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
 
 def kernel_basis(samples: Samples, directions: Tensor) -> KernelBasis:
-    """Return Nystroem features of a Gaussian kernel with the median distance as bandwidth, of mean squared norm 30."""
+    """Return Nystroem features of a Gaussian kernel; the bandwidth is the median distance of landmarks."""
     distinct = samples.distinct
     weights = samples.parts[0]
     order = canonical_order(
@@ -269,10 +269,10 @@ def kernel_basis(samples: Samples, directions: Tensor) -> KernelBasis:
 def fitted_offsets(
     samples: Samples, directions: Tensor, groups: Inputs, temperatures: Tensor
 ) -> tuple[list[Offsets], Tensor, Tensor]:
-    """Return the offsets fitted on each part, coefficients of categories ``(F, S)`` and factors ``(F, 2, N)``.
+    """Return the offsets fitted to each subset, category coefficients ``(F, S)`` and factors ``(F, 2, N)``.
 
-    The factors are those of the log-probabilities at the first temperature, ``(F,)``: at another one they are these,
-    times the ratio, but for a number of each row that changes no probability.
+    Factors multiply the log-probabilities at the first of the temperatures ``(F,)``; at another temperature these are
+    the same up to their ratio and a constant per row, which changes no probability.
     """
     log_probs = (samples.logits / temperatures[0]).log_softmax(dim=1)
     starts = [_start(samples, directions, groups.numbers, each) for each in temperatures]
@@ -313,7 +313,7 @@ def fitted_offsets(
 
 
 def _start(samples: Samples, directions: Tensor, groups: Tensor, temperature: Tensor) -> Offsets:
-    """Return the offsets at a temperature, without coefficients yet."""
+    """Return the offsets at a temperature, with zero coefficients."""
     signs = sample_signs((samples.logits / temperature).log_softmax(dim=1), directions, groups)
     share = samples.parts[0] / samples.parts[0].sum()
     mean = share @ signs
@@ -327,7 +327,7 @@ def _start(samples: Samples, directions: Tensor, groups: Tensor, temperature: Te
 
 
 def fitted_gate(directions: Tensor, split: int, weights: Tensor) -> Gate:
-    """Return the gate that lets nearly all validation samples pass, and rows of any group."""
+    """Return a gate that is open for 95 % of the validation samples, by squared Mahalanobis distance."""
     spread = weights @ directions.square() / weights.sum()
     measured = torch.arange(len(spread), device="cpu") < _measured(split, weights)
     typical = spread[:split].mean() if split else spread.mean()
@@ -337,11 +337,11 @@ def fitted_gate(directions: Tensor, split: int, weights: Tensor) -> Gate:
 
 
 def fitted_ranges(samples: Samples, linear: LinearBasis, directions: Tensor) -> Ranges:
-    """Return ranges of columns and directions that nearly all samples lie in.
+    """Return the ranges of columns and directions that 95 % of the validation samples lie in.
 
-    Each range reaches as far as the farthest sample. All are then scaled together, so that nearly all samples that a
-    part leaves out lie in the ranges of that part: the farthest samples alone would be too narrow for new ones of many
-    columns, and far too wide for few.
+    Each range extends to the farthest sample. All ranges are then scaled by one factor, so that 95 % of the held-out
+    samples lie in the ranges of the other samples: unscaled ranges would be too narrow with many columns and far too
+    wide with few.
     """
     thin = slice(None, None, max(1, len(directions) // _COVARIANCE_ROWS))
     weights = samples.parts[:, thin]
@@ -353,7 +353,7 @@ def fitted_ranges(samples: Samples, linear: LinearBasis, directions: Tensor) -> 
     if not values.shape[1]:
         return Ranges(columns=0 * linear.mean, directions=0 * linear.center)
 
-    # A column that hardly varies has little weight: as far as others vary is not far.
+    # Columns that hardly vary have little weight: their range is at least a share of the typical spread.
     spread = weights[0] @ directions[thin, : linear.split].square() / weights[0].sum()
     narrow = (_SHRINKAGE * spread.mean()).sqrt().expand(numbers.shape[1])
     least = torch.cat([linear.scale[varies], narrow]).clamp(min=1e-150)
@@ -374,12 +374,12 @@ def fitted_ranges(samples: Samples, linear: LinearBasis, directions: Tensor) -> 
 
 
 def _measured(split: int, weights: Tensor) -> float:
-    """Return how many directions have enough samples to measure distances in."""
+    """Return the number of directions with enough samples to measure distances in."""
     return min(split, max(1.0, float(weights.sum()) / _SAMPLES_A_DIRECTION))
 
 
 def _edge(distance: Tensor, weights: Tensor) -> Tensor:
-    """Return the distance ``()`` that the gate lets pass: that of nearly all of the weight."""
+    """Return the weighted 95 % quantile ``()`` of the distances."""
     ordered, order = distance.sort()
     share = weights[order].cumsum(0) / weights.sum()
     return ordered[(share < _INSIDE).sum()]

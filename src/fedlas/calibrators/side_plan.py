@@ -1,24 +1,24 @@
-"""Which regressions on side information a fit of some size can afford."""
+"""Plans for regressions on features: the largest one that a fit can afford."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 RIDGES = (0.3, 3.0, 30.0, 300.0)
-"""Ridges of the members, for features of the same mean squared norm."""
+"""Ridge penalties of the regressions, for features of the same mean squared norm."""
 LANDMARKS = 150
-"""Samples that a kernel is made of."""
+"""Number of landmark samples of the kernel."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Which regressions are fitted, and on how many rows.
+    """Size of the regressions on features, and of the sample they are fitted to.
 
     Attributes:
         ridges: See :data:`RIDGES`.
-        white: Whether ridges are those of whitened features too.
-        kernel: Whether there is a kernel.
-        offsets: Numbers of the offsets, see :class:`Offsets`.
+        plain: Whether there are ridges for unwhitened features, in addition to whitened ones.
+        kernel: Whether there are regressions on kernel features.
+        offsets: Indices of the offsets, see :class:`Offsets`.
         rank: Most directions of the features.
         rows: Most rows.
     """
@@ -31,7 +31,7 @@ class Plan:
     rows: int = 2**62
 
     def cost(self, rows: int, classes: int, columns: int, parts: int) -> float:
-        """Return about how many numbers a pass over the samples touches."""
+        """Return the approximate number of operations per pass over the samples."""
         rank = min(self.rank, columns)
         problems = parts * len(self.ridges) * len(self.offsets)
         linear = problems * (1 + self.plain) * (rank + _SOFTMAX)
@@ -43,7 +43,7 @@ class Plan:
 
 
 _SOFTMAX = 100
-"""Multiplications that take as long as one number of a softmax."""
+"""Cost of one softmax element, in multiplications."""
 _AFFORDABLE = 2e9
 _AFFORDABLE_A_LOGIT = 150.0
 _PLANS = (
@@ -58,7 +58,7 @@ _PLANS = (
 
 
 def affordable(rows: int, classes: int, columns: int, parts: int) -> Plan:
-    """Return the richest plan that takes a few seconds, or half a minute where the logits take a gigabyte."""
+    """Return the largest plan that takes seconds, or half a minute if the logits take a gigabyte."""
     most = max(_AFFORDABLE, _AFFORDABLE_A_LOGIT * rows * classes)
     for plan in _PLANS:
         if plan.cost(rows, classes, columns, parts) <= most:

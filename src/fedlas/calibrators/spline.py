@@ -1,4 +1,4 @@
-"""Spline calibration, one class against the rest."""
+"""Spline calibration per class against the rest."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["BrokenLines", "SplineCalibration"]
 
 _FREE = 1e-3
 _HELD = 1.0
-"""Ridge of slope and offset, and of the bends, in observations."""
+"""Ridges of slope and offset, and of the changes of slope at the knots, in observations."""
 
 
 class BrokenLines(Numbers):
-    """``log sigmoid`` of a continuous, piecewise linear function of each class's log-odds.
+    """Continuous piecewise linear functions of the log-odds of each class, as ``log sigmoid``.
 
     Attributes:
         knots: Where the function of each class bends ``(C, K)``, float64.
@@ -34,12 +34,12 @@ class BrokenLines(Numbers):
     shapes: ClassVar = {"knots": "CK", "numbers": "CN"}
 
     def features(self, rows: Tensor) -> Tensor:
-        """Return log-odds, and by how much they exceed each knot, ``(n, C, K + 1)``."""
+        """Return log-odds and hinge features ``max(0, s - knot)``, ``(n, C, K + 1)``."""
         odds = log_odds(rows).unsqueeze(2)
         return torch.cat([odds, (odds - self.knots).clamp(min=0)], dim=2)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Return calibrated logits of logits ``(n, C)``; their softmax divides the sigmoids by their sum."""
+        """Return calibrated logits for logits ``(n, C)``; their softmax divides the sigmoids by their sum."""
         odds = log_odds(rows)
         slope, *bends, offset = self.numbers.unbind(dim=1)
         total = odds * slope + offset
@@ -49,10 +49,11 @@ class BrokenLines(Numbers):
         return logsigmoid(total)
 
     def check(self, classes: int) -> None:
-        """Refuse another number of parameters too."""
+        """Raise ValueError for wrong shapes."""
         super().check(classes)
         must(
-            self.numbers.shape[1] == self.knots.shape[1] + 2, "numbers must be two more than knots"
+            self.numbers.shape[1] == self.knots.shape[1] + 2,
+            "numbers must have two columns more than knots",
         )
 
 
@@ -63,10 +64,10 @@ class BrokenLines(Numbers):
     url="https://arxiv.org/abs/1809.07751",
 )
 class SplineCalibration(Calibrator):
-    """A smooth curve in place of Platt's sigmoid: logistic regression on a spline of the log-odds of each class.
+    """Spline calibration: logistic regression on a linear spline of the log-odds of each class against the rest.
 
-    The log-odds of class ``k`` against the rest become a continuous, piecewise linear function of what they were; rows
-    are then divided by their sum. The bends lie at quantiles of the validation samples.
+    The calibrated log-odds of class ``k`` are a continuous, piecewise linear function of the given ones; rows are then
+    divided by their sum. The knots lie at quantiles of the validation samples.
 
     Args:
         num_knots: Bends of each curve, at least 1.
@@ -99,14 +100,14 @@ class SplineCalibration(Calibrator):
         self.num_knots = check_count("num_knots", num_knots)
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> BrokenLines:
-        """Return the curves of ``val``."""
+        """Fit the curves to ``val``."""
         weights = weights_of(val)
         knots = self._knots(val, weights)
         numbers, converged = self._numbers(val, weights, knots)
         return with_doubts(BrokenLines(knots=knots, numbers=numbers), unconverged(converged))
 
     def fit_parts(self, val: Predictions, parts: Tensor, start: Any) -> list[nn.Module]:
-        """Return curves of parts of the samples at once, with the knots of all."""
+        """Return one map per weighted subset, with the knots of the map of all samples."""
         return [
             BrokenLines(knots=start.knots, numbers=each)
             for block in blocks(parts, val.logits)

@@ -1,4 +1,4 @@
-"""Structured matrix and vector scaling: an affine map whose penalties are fixed in advance."""
+"""Structured matrix and vector scaling: affine maps with penalties that need no tuning."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ __all__ = ["StructuredMap", "StructuredScaling"]
 Form = Literal["matrix", "vector"]
 
 _MATRIX_SAMPLES = 50
-"""Validation samples a class from which the matrix is chosen. On the 20 published vision cells of CalArena (2605.30188)
-its NLL is below that of the vector in 17 of the 19 with 50 or more, and above it in the one with 14."""
+"""Fewest validation samples per class for the matrix. On the 20 published vision cells of CalArena (2605.30188) its NLL
+is below that of the vector in 17 of the 19 cells with 50 or more, and above it in the one with 14."""
 _MATRIX_CLASSES = 200
-"""Most classes of the matrix, whose ``C^2`` numbers take minutes beyond; no cell published had more."""
+"""Most classes for the matrix: with more, fitting ``C^2`` parameters takes minutes."""
 
-# Log-probabilities below that of the smallest normal float32 are raised to it, as in the published package.
+# Floor of log-probabilities: the log of the smallest normal float32, as in the published package.
 LEAST_LOG = math.log(torch.finfo(torch.float32).tiny)
 
 
 class StructuredMap(AffineMap):
-    """Temperature scaling, a little uniform probability, and an affine map of the logarithm.
+    """Temperature scaling, smoothing with uniform probability, and an affine map of the log-probabilities.
 
     Attributes:
         temperature: Above 0 ``()``.
         num_samples: ``N`` of the validation set ``()``; the uniform part has the weight ``1 / (N + 1)``.
-        is_held: Whether few mistakes or a bound hold the temperature, and so that of a part of the samples.
+        is_held: Whether few mistakes or a bound limit the temperature; subsets then keep the temperature too.
     """
 
     temperature: Tensor
@@ -58,17 +58,17 @@ class StructuredMap(AffineMap):
         self.is_held = is_held
 
     def inputs(self, log_probs: Tensor) -> Tensor:
-        """Return what the affine map takes, for log-probabilities ``(n, C)`` of at least ``LEAST_LOG``."""
+        """Return the inputs of the affine map for log-probabilities ``(n, C)``, floored at ``LEAST_LOG``."""
         tempered = log_softmax(log_probs / self.temperature)
         uniform = 1 / (self.num_samples + 1)
         return torch.log((1 - uniform) * tempered.exp() + uniform / log_probs.shape[1])
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Return calibrated logits of logits ``(n, C)``."""
+        """Return calibrated logits for logits ``(n, C)``."""
         return super().forward(self.inputs(log_softmax(rows).clamp(min=LEAST_LOG)))
 
     def check(self, classes: int) -> None:
-        """Refuse other shapes, and numbers that are no temperature and no samples."""
+        """Raise ValueError for wrong shapes, or a temperature or sample count that is not above 0."""
         super().check(classes)
         for name in ("temperature", "num_samples"):
             number = getattr(self, name)
@@ -82,7 +82,7 @@ class StructuredMap(AffineMap):
     url="https://arxiv.org/abs/2511.03685",
 )
 class StructuredScaling(Calibrator):
-    """An affine map of temperature-scaled log-probabilities with structured penalties.
+    """Structured matrix or vector scaling: a penalized affine map of temperature-scaled log-probabilities.
 
     ``softmax(W x + b)`` with ``x = log((1 - u) softmax(z / T) + u / C)``, ``u = 1 / (N + 1)``. ``T`` comes first, from
     temperature scaling; then ``W`` and ``b`` minimize ``NLL + C/N sum_k (W_kk - 1)^2 + C (C - 1)/N sum_{j != k} W_jk^2
@@ -118,7 +118,7 @@ class StructuredScaling(Calibrator):
         self.form = None if form is None else check_choice("form", form, get_args(Form))
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> StructuredMap:
-        """Return the map of ``val``."""
+        """Fit temperature and affine map to ``val``."""
         best = nll_temperature(val)
         weights = weights_of(val).unsqueeze(0)
         form = self.form or chosen_form(float(weights.sum()), val.num_classes)
@@ -130,11 +130,11 @@ class StructuredScaling(Calibrator):
             new,
             best.doubt,
             unconverged(new.converged),
-            when(worse, f"the validation NLL is not below what it was. {advice}"),
+            when(worse, f"the validation NLL is not lower than before the fit. {advice}"),
         )
 
     def fit_parts(self, val: Predictions, parts: Tensor, start: Any) -> list[nn.Module]:
-        """Return maps of parts of the samples at once, by searches from the map of all."""
+        """Return one map per weighted subset; all are fitted at once, from the map of all samples."""
         form: Form = "matrix" if start.weight.ndim == 2 else "vector"
         return [
             each
@@ -152,7 +152,7 @@ class StructuredScaling(Calibrator):
         form: Form,
         near: AffineMap | None = None,
     ) -> list[StructuredMap]:
-        """Return the map of each part of ``val``, whose weights are ``(F, N)``."""
+        """Return one map per weighted subset of ``val``; weights are ``(F, N)``."""
         classes = val.num_classes
         totals = parts.sum(dim=1)
         identity = ones(classes)
@@ -183,7 +183,7 @@ class StructuredScaling(Calibrator):
 
 
 def chosen_form(samples: float, classes: int) -> Form:
-    """Return the form for so many validation samples and classes.
+    """Return "matrix" or "vector", by the numbers of validation samples and classes.
 
     Example:
         >>> chosen_form(5000, 10), chosen_form(2897, 200), chosen_form(50_000, 1000)

@@ -1,4 +1,4 @@
-"""Temperature scaling: one divisor of all logits, from clean inputs or from drifting ones, alone or in an ensemble."""
+"""Temperature scaling: one divisor of all logits; also fitted under input drift, or in an ensemble."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ Objective = Literal["nll", "ece"]
 
 
 class Divided(nn.Module):
-    """``z / temperature``.
+    """Map of temperature scaling: ``z / temperature``.
 
     Attributes:
         temperature: The divisor ``()``.
-        is_held: Whether few mistakes or a bound hold it, and so that of a part of the samples.
+        is_held: Whether few mistakes or a bound limit the temperature; subsets then keep the temperature too.
     """
 
     temperature: Tensor
@@ -55,21 +55,21 @@ class Divided(nn.Module):
 
     @classmethod
     def at(cls, temperature: float, doubt: str | None = None) -> Divided:
-        """Return the map of a temperature, with what to warn about."""
+        """Return the map for a temperature, with the warning of its fit or None."""
         return with_doubts(cls(doubles(temperature), doubt is not None), doubt)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Return calibrated logits of logits ``(n, C)``."""
+        """Return calibrated logits for logits ``(n, C)``."""
         return rows / self.temperature
 
     def check(self, _: int) -> None:
-        """Refuse a temperature that no search returns: smaller numbers have no inverse."""
+        """Raise ValueError unless the temperature is a scalar above 0 whose inverse is finite."""
         fits = self.temperature.ndim == 0 and float(self.temperature) >= sys.float_info.min
-        must(fits, "temperature must be a number above 0")
+        must(fits, "temperature must be a scalar above 0")
 
 
 class SingleTemperature(Calibrator):
-    """Base of the calibrators whose one parameter divides all logits."""
+    """Base of calibrators that divide all logits by one fitted temperature."""
 
     map_type = Divided
     keeps_argmax = True
@@ -81,13 +81,13 @@ class SingleTemperature(Calibrator):
         )
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Divided:
-        """Return the map of ``val``."""
+        """Fit the temperature to ``val``."""
         best = nll_temperature(val)
         return Divided.at(best.value, best.doubt)
 
     @property
     def temperature(self) -> float:
-        """The fitted temperature: above 1 if the model was over-confident.
+        """The fitted temperature; above 1 if the model was over-confident.
 
         Raises:
             InputError: Before ``fit``.
@@ -102,7 +102,7 @@ class SingleTemperature(Calibrator):
     url="https://arxiv.org/abs/1706.04599",
 )
 class TemperatureScaling(SingleTemperature):
-    """Divides all logits by one positive number, fitted on validation predictions; keeps the predicted class.
+    """Temperature scaling: divides all logits by one positive number; the predicted class does not change.
 
     Args:
         objective: ``"nll"``: the exact minimum of the negative log-likelihood, a convex problem in ``1 / temperature``,
@@ -148,7 +148,7 @@ class TemperatureScaling(SingleTemperature):
         self.num_bins = check_count("num_bins", num_bins)
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Divided:
-        """Return the map of ``val``."""
+        """Fit the temperature to ``val``."""
         if self.objective == "ece":
             temperature = ece_temperature(val, num_bins=self.num_bins)
             at_end = temperature in (ECE_GRID[0], ECE_GRID[-1])
@@ -157,14 +157,14 @@ class TemperatureScaling(SingleTemperature):
         return super().fit_map(val)
 
     def fit_parts(self, val: Predictions, parts: Tensor, start: nn.Module) -> list[nn.Module]:
-        """Return maps of parts of the samples, by two steps from the map of all."""
+        """Return one map per weighted subset, by two Newton steps from the map of all samples."""
         if self.objective == "ece":
             return super().fit_parts(val, parts, start)
         return [Divided(each) for each in temperatures_of_parts(val, parts, start)]
 
 
 def ece_temperature(val: Predictions, num_bins: int = 15) -> float:
-    """Return the temperature of :data:`ECE_GRID` with the lowest ECE, the first among equals."""
+    """Return the temperature of :data:`ECE_GRID` with the lowest ECE; the first one if several tie."""
     sums = {temperature: BinSums(num_bins) for temperature in ECE_GRID}
     # Chunks outside, so that the logits come from memory once and not once for each temperature.
     for chunk in chunks(val):
@@ -182,7 +182,7 @@ def ece_temperature(val: Predictions, num_bins: int = 15) -> float:
     part="val-drift",
 )
 class DriftTemperature(SingleTemperature):
-    """Divides all logits by one number that suits clean inputs and drifted ones together; keeps the predicted class.
+    """Temperature scaling fitted to clean and drifted inputs together; the predicted class does not change.
 
     The number minimizes the negative log-likelihood, as that of :class:`TemperatureScaling` does, on predictions for
     validation inputs under growing noise, from none to an amount that reduces the accuracy to chance. Networks stay
@@ -214,14 +214,14 @@ class DriftTemperature(SingleTemperature):
 
 
 MAX_UNIFORM = 0.99
-"""Largest weight of the uniform part; with a weight of 1 every class would be as likely as any other."""
+"""Largest weight of the uniform part; with a weight of 1 all classes would be equally likely."""
 
 _SMALLEST = 1e-6
-"""Parts of a smaller weight are left out."""
+"""Smallest mixture weight; smaller ones become 0."""
 
 
 class Mixture(Numbers):
-    """``w1 softmax(z / temperature) + w2 softmax(z) + w3 / C``.
+    """Mixture of scaled, raw and uniform predictions, ``w1 softmax(z / temperature) + w2 softmax(z) + w3 / C``.
 
     Attributes:
         temperature: Above 0 ``()``.
@@ -231,7 +231,7 @@ class Mixture(Numbers):
     shapes: ClassVar = {"temperature": "", "weights": "3"}
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Return its log-probabilities for logits ``(n, C)``."""
+        """Return log-probabilities of the mixture for logits ``(n, C)``."""
         parts = (
             (rows / self.temperature).log_softmax(dim=1),
             rows.log_softmax(dim=1),
@@ -241,7 +241,7 @@ class Mixture(Numbers):
         return (torch.stack(parts) + self.weights.log().view(3, 1, 1)).logsumexp(dim=0)
 
     def check(self, classes: int) -> None:
-        """Refuse numbers that are no temperature and no weights too."""
+        """Raise ValueError for a temperature that is not above 0, or weights that are not on the simplex."""
         super().check(classes)
         must(self.temperature > 0, "temperature must be above 0")
         positive = len(self.weights) == 3 and bool((self.weights >= 0).all())
@@ -259,7 +259,7 @@ class Mixture(Numbers):
     url="https://arxiv.org/abs/2003.07329",
 )
 class EnsembleTemperatureScaling(Calibrator):
-    """Mixes scaled, raw and uniform predictions, ``w1 softmax(z / T) + w2 softmax(z) + w3 / C``; keeps the arg-max.
+    """Mixes scaled, raw and uniform predictions, ``w1 softmax(z / T) + w2 softmax(z) + w3 / C``; keeps the argmax.
 
     ``T`` is that of temperature scaling; the weights ``w`` on the simplex then minimize the negative log-likelihood on
     validation predictions. Every part keeps the order of the classes, and so does their mixture.
@@ -287,7 +287,7 @@ class EnsembleTemperatureScaling(Calibrator):
     per_class = False
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Mixture:
-        """Return the mixture of ``val``."""
+        """Fit the temperature and the mixture weights to ``val``."""
         best = nll_temperature(val)
         target = val.target.cpu()
 

@@ -1,4 +1,4 @@
-"""Venn-ABERS calibration: two probabilities for each event, one of which is calibrated."""
+"""Venn-ABERS calibration: two probabilities per event, one of which is calibrated."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ Curve = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 
 
 class VennCurves(Numbers):
-    """Return ``p0`` and ``p1`` of each class as step functions of its probability; float64.
+    """Step functions ``p0`` and ``p1`` of the probability of each class; float64.
 
     Attributes:
-        size: Places of each class where they change ``(C,)``.
-        at: The places, class by class, ascending in each ``(sum of size,)``.
-        low: ``p0`` between them, one more for each class than places.
-        high: ``p1`` between them.
+        size: Number of places of each class where ``p0`` or ``p1`` change ``(C,)``.
+        at: The places, class by class, ascending within a class ``(sum of size,)``.
+        low: ``p0`` between the places, one value more per class than places.
+        high: ``p1`` between the places.
     """
 
     shapes: ClassVar = {"size": "C", "at": "P", "low": "L", "high": "L"}
@@ -49,7 +49,10 @@ class VennCurves(Numbers):
         steps = self.size + 1
         counts = int(self.size.sum()), int(steps.sum()), int(steps.sum())
         fits = counts == (len(self.at), len(self.low), len(self.high))
-        must(fits and bool((self.size > 0).all()), "each class must have places")
+        must(
+            fits and bool((self.size > 0).all()),
+            "each class must have a place, and size must match at, low and high",
+        )
         edges = padded_columns(self.at, self.size, torch.inf)
         # A number that equals an edge has the upper p0 and the lower p1.
         below = padded_edges(torch.nextafter(edges, torch.zeros_like(edges)))
@@ -62,7 +65,7 @@ class VennCurves(Numbers):
             self.register_buffer(name, column, persistent=False)
 
     def bounds(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``p0`` and ``p1`` for logits ``(n, C)``."""
+        """Return ``p0`` and ``p1`` of each class for logits ``(n, C)``."""
         probs = softmax(rows)
         last = len(self._lows) - 1
         below, at_most = (
@@ -71,17 +74,17 @@ class VennCurves(Numbers):
         return self._lows.gather(0, at_most), self._highs.gather(0, below)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Return calibrated logits of logits ``(n, C)``."""
+        """Return calibrated logits for logits ``(n, C)``."""
         low, high = self.bounds(rows)
         return floored_log(high / (1 - low + high), _LEAST)
 
     def check(self, classes: int) -> None:
-        """Refuse places that do not ascend, and numbers that are no probabilities, too."""
+        """Raise ValueError for wrong shapes, places that do not ascend, or values outside ``0 <= p0 <= p1 <= 1``."""
         super().check(classes)
         ascend = all(bool((each.diff() > 0).all()) for each in self.at.split(self.size.tolist()))
         low, high = self.low, self.high
         within = bool(((low >= 0) & (low <= high) & (high <= 1)).all())
-        must(ascend and within, "each curve must have ascending places, and 0 <= low <= high <= 1")
+        must(ascend and within, "each curve must have ascending places and 0 <= low <= high <= 1")
 
 
 @CALIBRATORS.register(
@@ -92,7 +95,7 @@ class VennCurves(Numbers):
     url="https://arxiv.org/abs/1511.00213",
 )
 class VennAbers(Calibrator):
-    """Isotonic regression twice, with the new sample as "no" and as "yes"; :meth:`interval` tells how sure it is.
+    """Venn-ABERS calibration: isotonic regression with the new sample labeled 0 and labeled 1; gives an interval.
 
     For each class against the rest, ``p0`` and ``p1`` are the values of the isotonic regression of the validation
     samples and the new one, labeled 0 and 1. One of the two is calibrated, whatever the model. ``p1 / (1 - p0 + p1)``
@@ -116,7 +119,7 @@ class VennAbers(Calibrator):
     enough = (100, 100)
 
     def fit_event(self, val: Predictions | TopLabel) -> Self:
-        """Fit on one event: the second of two classes, or of more "the top label is right"; :meth:`interval` has it.
+        """Fit to one event: the second of two classes, or with more classes "the top label is right".
 
         Raises:
             InputError: As :meth:`fit`.
@@ -126,7 +129,7 @@ class VennAbers(Calibrator):
         return self.fit(val)
 
     def interval(self, test: Predictions | TopLabel) -> Tensor:
-        """Return ``p0`` and ``p1`` of the second class, or of "the top label is right", ``(N, 2)`` float64.
+        """Return ``p0`` and ``p1`` of the event, ``(N, 2)`` float64; see :meth:`fit_event` for the event.
 
         Raises:
             InputError: Before ``fit``; for more than two classes or a top label, unless it was fitted on a top label.
@@ -136,13 +139,15 @@ class VennAbers(Calibrator):
             test = TopLabel(test.confidence, torch.zeros(test.num_samples, dtype=torch.bool))
         predictions = as_predictions(test) if self.top_label else check_predictions(test)
         if predictions.num_classes != 2 or self.num_classes != 2:
-            fix = "Fit it with fit_event, which takes the top label."
-            raise InputError("predictions must have two classes", predictions.num_classes, fix)
+            fix = "Fit with fit_event, which uses the top label."
+            raise InputError(
+                "interval() requires predictions with two classes", predictions.num_classes, fix
+            )
         low, high = curves.bounds(floored(predictions, self.least_log).logits.cpu().double())
         return torch.stack([low[:, 1], high[:, 1]], dim=1)
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> VennCurves:
-        """Return the curves of ``val``."""
+        """Fit the step functions to ``val``."""
         target = val.target.cpu().numpy()
         weights = weights_of(val).numpy()
         columns = class_columns(val.logits).numpy()
@@ -159,7 +164,7 @@ class VennAbers(Calibrator):
 def venn_curve(
     probs: NDArray[np.float64], event: NDArray[np.bool_], weights: NDArray[np.float64]
 ) -> Curve:
-    """Return the places where ``p0`` and ``p1`` of one class change, and their values there."""
+    """Return the places where ``p0`` and ``p1`` of one class change, and the values between them."""
     at, group = np.unique(probs, return_inverse=True)
     size, hits = (
         np.bincount(group, part).astype(np.float64) for part in (weights, weights * event)
@@ -171,9 +176,9 @@ def venn_curve(
 
 
 def _raised(size: NDArray[np.float64], hits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the isotonic regression's value at one more event of weight 1 before group ``i``, for each ``(K,)``."""
-    # The corners of the greatest convex minorant of the cumulative sums are kept on a stack while the additional event
-    # moves to the right past one group after the other, so that all take as long as one regression.
+    """Return the isotonic value of an added event of weight 1 before group ``i``, for each group ``(K,)``."""
+    # A stack holds the corners of the greatest convex minorant of the cumulative sums, while the added event moves
+    # right past one group after the other: all values together take as long as one regression.
     points = [
         (-1.0, -1.0),
         (0.0, 0.0),
@@ -204,7 +209,7 @@ def _raised(size: NDArray[np.float64], hits: NDArray[np.float64]) -> NDArray[np.
 def _below(
     start: tuple[float, float], middle: tuple[float, float], end: tuple[float, float]
 ) -> bool:
-    """Return whether ``middle`` lies below the line from ``start`` to ``end``."""
+    """Return whether ``middle`` lies strictly below the line from ``start`` to ``end``."""
     return (middle[1] - start[1]) * (end[0] - start[0]) < (end[1] - start[1]) * (
         middle[0] - start[0]
     )

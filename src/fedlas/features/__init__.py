@@ -1,7 +1,7 @@
-"""Features: the input of a model's classifier head, or of its global pool.
+"""Features of a model: the input of its classifier head or of its global pool.
 
-In: a model, and a name if the search should not decide. Out: the module (:func:`find_head`, :func:`find_pool`; by a
-batch, ``run.py``), and its input during a forward pass (:class:`FeatureTap`, ``read.py``).
+Input: a model, and optionally the name of a module. Output: the module (:func:`find_head`, :func:`find_pool`), and its
+input during a forward pass (:class:`FeatureTap`).
 """
 
 from fedlas.features.head import FeatureTap, find_head, find_pool

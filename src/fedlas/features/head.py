@@ -1,4 +1,4 @@
-"""The classifier head of a model, from features to logits, and a tap that reads its input while the model runs."""
+"""Finding the classifier head and the global pool of a model, and capturing the input of a module."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from fedlas._core.threads import OfThread
 _ATTRIBUTES = ("fc", "classifier", "head", "heads", "score", "classification_head", "last_linear")
 # Names of the global pool in torchvision, timm and this library, in the order of the search.
 _POOLS = ("avgpool", "global_pool", "head.global_pool", "pool", "classifier.0", "head.pool")
-# Names of a second one, whose logits are averaged with or added to those of the first.
+# Names of a second head, whose logits are averaged with or added to the logits of the first.
 _SECOND = ("head_dist", "dist_head", "aux_head")
 
 
 class HeadNotFoundError(InputError):
-    """No layer, or several, may be the head; running the model can still show it."""
+    """No layer, or more than one, can be the head; running the model on a batch may still find it."""
 
 
 def check_model(model: object) -> None:
-    """Refuse anything but a module.
+    """Raise InputError unless ``model`` is a module.
 
     Raises:
-        InputError: If ``model`` is something else.
+        InputError: If ``model`` is not an ``nn.Module``.
     """
     if not isinstance(model, nn.Module):
         raise InputError(
@@ -38,26 +38,30 @@ def check_model(model: object) -> None:
 
 
 def part_of(what: str, model: nn.Module, part: str | nn.Module) -> nn.Module:
-    """Return the part of ``model`` with this dotted name, or the part itself.
+    """Return the submodule of ``model`` with this dotted name, or the given module if it is a submodule.
 
     Args:
-        what: What the part is, such as ``"head"``.
+        what: Name of the argument for errors, such as ``"head"``.
         model: The model.
-        part: Dotted name of the part, or the part.
+        part: Dotted name of the submodule, or the submodule.
 
     Raises:
-        InputError: If the model has no such part.
+        InputError: If the model has no such submodule.
     """
     if isinstance(part, nn.Module):
         if all(part is not module for module in model.modules()):
             raise InputError(
-                f"{what} must be a module of the model", part, "Pass a submodule, or its name."
+                f"{what} must be a module of the model",
+                part,
+                "Pass a submodule or its dotted name.",
             )
         return part
     names = {name: module for name, module in model.named_modules() if name}
     if not isinstance(part, str) or part not in names:
         raise InputError(
-            f"{what} must name a module of the model", repr(part), suggestion(str(part), names)
+            f"{what} must name a module of the model",
+            repr(part),
+            suggestion(str(part), names),
         )
     return names[part]
 
@@ -104,7 +108,7 @@ def find_head(
             # a classifier of several layers ends in the one that makes the logits
             return fitting[-1]
 
-    # Of modules in sequence the last one makes the logits; elsewhere, a single linear layer that fits.
+    # In a Sequential the last layer with weights outputs the logits; else search for a single linear layer that fits.
     last = (
         [part for part in model if _has_weights(part)][-1:]
         if isinstance(model, nn.Sequential)
@@ -126,12 +130,12 @@ def find_head(
     raise HeadNotFoundError(
         f"the model must have one recognizable classifier head{outputs}",
         f"{type(model).__name__} with {_listed(linear) or 'no linear layer'}",
-        "Name it, e.g. fedlas.Objective(model, criterion, head='classifier.3').",
+        "Pass its name, e.g. fedlas.Objective(model, criterion, head='classifier.3').",
     )
 
 
 def _refuse_other_number(model: nn.Module, num_classes: int) -> None:
-    """Refuse a model that has a head, but one for another number of classes."""
+    """Raise InputError if the model has a head, but with another number of outputs."""
     names = {id(layer): name for name, layer in model.named_modules()}
     layers = [
         layer for place in _usual_heads(model) for layer in place.modules() if _outputs(layer)
@@ -140,21 +144,22 @@ def _refuse_other_number(model: nn.Module, num_classes: int) -> None:
     if layers and id(layers[0]) in names:
         outputs = _outputs(layers[0])
         raise InputError(
-            f"the model must have a classifier head with {num_classes} outputs, one for each class of the criterion",
+            f"the model must have a classifier head with {num_classes} outputs, one per class of the criterion",
             f"{type(model).__name__} with {_listed([(names[id(layers[0])], layers[0])])}, which has {outputs} outputs",
             "Wrap the criterion for a model with one output: fedlas.losses.OneLogit(FedLAS(num_classes=2))."
             if outputs == 1
             else f"Build the criterion with num_classes={outputs}, or the model with {num_classes} outputs; "
-            "if this is not the head, name it: head='classifier.3'.",
+            "if another layer is the head, pass its name: head='classifier.3'.",
         )
 
 
 def _listed(layers: list[tuple[str, nn.Module]]) -> str:
+    """Return the last five layers as text, with their names."""
     return ", ".join(f"{name or '(the model itself)'} ({layer})" for name, layer in layers[-5:])
 
 
 def _refuse_several(model: nn.Module) -> None:
-    """Refuse a model whose logits come from several heads, since no one input is *the* features."""
+    """Raise InputError if the logits come from several heads, so that features are ambiguous."""
     get_classifier = getattr(model, "get_classifier", None)
     heads = get_classifier() if callable(get_classifier) else None
     heads = (
@@ -177,17 +182,19 @@ def _refuse_several(model: nn.Module) -> None:
         named = ", ".join(names[id(head)] for head in heads if id(head) in names)
         raise InputError(
             "the logits must come from one head",
-            f"{type(model).__name__} with {named} next to each other",
-            "Take a model without the second head, or name the one whose input to use, e.g. "
+            f"{type(model).__name__} with several heads, {named}",
+            "Use a model with one head, or pass the name of the head whose input to use, e.g. "
             f"fedlas.Objective(model, criterion, head={named.split(', ')[0]!r}).",
         )
 
 
 def _has_weights(module: object) -> bool:
+    """Return whether an object is a module with parameters."""
     return isinstance(module, nn.Module) and next(module.parameters(), None) is not None
 
 
 def _usual_heads(model: nn.Module) -> Iterator[nn.Module]:
+    """Yield the modules that usually are the head: timm's ``get_classifier()``, then common attribute names."""
     get_classifier = getattr(model, "get_classifier", None)
     if callable(get_classifier):
         head = get_classifier()
@@ -200,6 +207,7 @@ def _usual_heads(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def _fits(layer: nn.Module, num_classes: int | None, *, conv: bool = True) -> bool:
+    """Return whether a layer has outputs, as many as ``num_classes`` if given."""
     outputs = _outputs(layer, conv=conv and num_classes is not None)
     return outputs is not None and num_classes in (None, outputs)
 
@@ -245,14 +253,14 @@ def find_pool(model: nn.Module, pool: str | nn.Module | None = None) -> nn.Modul
         if matches is not None and (name != "classifier.0" or "Pool" in type(matches).__name__):
             return matches
     raise InputError(
-        "the model must pool its last map in a module of its own, such as 'avgpool'",
-        type(model).__name__,
-        "Name the module whose input is the map, e.g. fedlas.Objective(model, criterion, features='norm').",
+        "the model must pool its last feature map in a separate module, such as 'avgpool'",
+        f"no such module in {type(model).__name__}",
+        "Pass the module whose input is the feature map, e.g. fedlas.Objective(model, criterion, features='norm').",
     )
 
 
 class _Capture:
-    """The tensor captured during a forward pass."""
+    """Captured tensor and number of calls of a module during a forward pass."""
 
     listening = False
     captured: Tensor | None = None
@@ -260,7 +268,7 @@ class _Capture:
 
 
 class _CaptureByThread(OfThread, _Capture):
-    """The same, separately for each thread."""
+    """Capture with separate values for each thread."""
 
 
 class FeatureTap:
@@ -312,7 +320,7 @@ class FeatureTap:
         return self._traced if torch.compiler.is_compiling() else self._by_thread
 
     def start(self) -> None:
-        """Listen to the next forward pass."""
+        """Start capturing, for the next forward pass."""
         self.cancel()
         self._capture.listening = True
 
@@ -330,15 +338,15 @@ class FeatureTap:
             raise InputError(
                 f"{'the pool' if self._flatten else 'the head'} must run exactly once in a forward pass",
                 f"{calls} runs",
-                "Name the module whose input is the map, e.g. Objective(model, criterion, features='avgpool')."
+                "Pass the module whose input is the feature map, e.g. Objective(model, criterion, features='avgpool')."
                 if self._flatten
-                else "Name the module that produces the logits, e.g. Objective(model, criterion, head='fc').",
+                else "Pass the module that outputs the logits, e.g. Objective(model, criterion, head='fc').",
             )
         if not isinstance(captured, Tensor):
             raise InputError(
                 "the head's first argument must be a tensor",
                 describe(captured),
-                "Name another head module.",
+                "Pass another module as the head.",
             )
         if self._conv and captured.ndim > 2 and captured.shape[2:].numel() == 1:
             # a head of one 1 x 1 convolution is a linear layer on a pooled map
@@ -347,9 +355,9 @@ class FeatureTap:
             return captured
         if captured.ndim < 3:
             raise InputError(
-                "the input of the pool must be a map (N, D, ...)",
+                "the input of the pool must be a feature map (N, D, ...)",
                 describe(captured),
-                "Name a module that sees the map, e.g. Objective(model, criterion, features='avgpool').",
+                "Pass a module whose input is the feature map, e.g. Objective(model, criterion, features='avgpool').",
             )
         return captured.flatten(1)
 

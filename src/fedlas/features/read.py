@@ -1,4 +1,4 @@
-"""Finds the classifier head by running a model, and reads the features of the same pass."""
+"""Readers that run a model and return features with its output, and the search for the head by running a model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Named = Mapping[str, Any]
 
 
 class NoFeatures:
-    """Runs the model alone."""
+    """Reader that runs the model and returns no features."""
 
     heads: tuple[nn.Module, ...] = ()
 
@@ -28,11 +28,11 @@ class NoFeatures:
         return model(*inputs, **options), None
 
     def remove(self) -> None:
-        """Remove hooks, of which there are none."""
+        """Do nothing: there are no hooks."""
 
 
 class HeadInput:
-    """Reads the input of the classifier head; of an ensemble, the inputs of all heads side by side.
+    """Reader of the classifier head's input; for an ensemble, the inputs of all heads are concatenated.
 
     Args:
         heads: Modules of the model that is run.
@@ -68,7 +68,7 @@ class HeadInput:
 
 
 class ComputedFeatures:
-    """Computes features by a function of the model's own arguments.
+    """Reader that computes features by a function of the model's arguments.
 
     Args:
         function: Called with the arguments of ``forward``; returns ``(N, D)``, or ``(N, D, d1, ...)`` of dense outputs.
@@ -80,10 +80,10 @@ class ComputedFeatures:
         self.function = function
 
     def __call__(self, model: nn.Module, inputs: Positional, options: Named) -> Output:
-        """Return the model's output and the features.
+        """Return the model's output and the computed features.
 
         Raises:
-            InputError: If the function returns something else than a tensor of floats ``(N, D, ...)``.
+            InputError: If the function does not return a float tensor ``(N, D, ...)``.
         """
         features = self.function(*inputs, **options)
         if (
@@ -92,21 +92,21 @@ class ComputedFeatures:
             or not features.is_floating_point()
         ):
             raise InputError(
-                "the function must return features (N, D)",
+                "the features function must return a tensor (N, D)",
                 describe(features),
-                "Return a float tensor with one row a sample.",
+                "Return a float tensor with one row per sample.",
             )
         return model(*inputs, **options), features
 
     def remove(self) -> None:
-        """Remove hooks, of which there are none."""
+        """Do nothing: there are no hooks."""
 
 
 Reader = NoFeatures | HeadInput | ComputedFeatures
 
 
 def head_of_run(model: nn.Module, logits: Callable[[], Tensor]) -> nn.Module | None:
-    """Return the module whose output is the logits and that has weights of its own; None if there is none.
+    """Run the model and return the module with weights whose output is the logits, or None.
 
     Args:
         model: The model, in the mode in which it should run.
@@ -121,8 +121,8 @@ def head_of_run(model: nn.Module, logits: Callable[[], Tensor]) -> nn.Module | N
         >>> head_of_run(model, lambda: model(torch.zeros(2, 4))) is model[2]
         True
     """
-    # The first run tells the size of the logits. The second holds outputs of this size, which are few: the memory of
-    # one that was freed could become that of the logits.
+    # The first run gives the size of the logits. The second run keeps all outputs of this size, which are few: if one
+    # were freed, the logits could get its address.
     outputs: list[tuple[nn.Module, Tensor]] = []
     runs: Counter[int] = Counter()
     with torch.no_grad():
@@ -147,7 +147,7 @@ def head_of_run(model: nn.Module, logits: Callable[[], Tensor]) -> nn.Module | N
 
 
 def _is_layer(module: nn.Module) -> bool:
-    """Return whether a module has weights and is no container of modules that have some."""
+    """Return whether a module has weights of its own, and no submodules with weights."""
     weight = getattr(module, "weight", None)
     has_own = isinstance(weight, Tensor) or next(module.parameters(recurse=False), None) is not None
     inner = (part for name, part in module.named_children() if name != "parametrizations")

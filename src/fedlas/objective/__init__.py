@@ -1,6 +1,6 @@
-"""Model and criterion as one module, and the predictions of a model.
+"""Training objective (model and criterion as one module), and prediction with a model.
 
-In: a model, a criterion, batches. Out: a loss to train on, or ``Predictions``.
+Input: a model, a criterion, batches. Output: a loss to train on, or ``Predictions``.
 """
 
 from fedlas.objective.objective import Objective, param_groups

@@ -1,4 +1,4 @@
-"""How a model is called on the batches of any loader: inputs, labels, arguments, and where its logits are."""
+"""Calling a model on batches of any loader: splitting batches, binding arguments, extracting logits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fedlas.predictions.arguments import several_labels
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """``model.eval()`` inside; each submodule's mode is restored, also after an error."""
+    """Context manager: set the model to ``eval()``; the mode of each submodule is restored on exit."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()
@@ -29,7 +29,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the module inside ``DistributedDataParallel``, ``DataParallel`` and ``torch.compile``, or itself.
+    """Return the module inside ``DistributedDataParallel``, ``DataParallel`` or ``torch.compile``, or the model itself.
 
     Example:
         >>> unwrapped(nn.DataParallel(nn.Linear(4, 3)))
@@ -47,13 +47,13 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 @dataclass(frozen=True)
 class Arguments:
-    """What a model's ``forward`` takes.
+    """Signature of a model's ``forward``.
 
     Attributes:
-        required: Names without a default, that can be given by position.
-        others: Names that need not be given, or must be given by name.
-        most: Number of arguments by position; None for any number.
-        any_name: Whether it takes any keyword.
+        required: Names of positional arguments without a default.
+        others: Names of arguments with a default or that are keyword-only.
+        most: Most positional arguments; None: no limit.
+        any_name: Whether any keyword is accepted.
     """
 
     required: tuple[str, ...]
@@ -63,7 +63,7 @@ class Arguments:
 
     @classmethod
     def of(cls, model: nn.Module) -> Arguments:
-        """Return the arguments of a model; for a wrapped one, those of the module inside."""
+        """Return the signature of a model's ``forward``; of the inner module if the model is wrapped."""
         inner = unwrapped(model)
         inner = getattr(inner, "called_as", inner)  # an ensemble is called as its first member
         try:
@@ -95,23 +95,23 @@ class Arguments:
         )
 
     def call(self, model: nn.Module, inputs: object, keywords: Mapping[str, Any]) -> Any:
-        """Return the model's output for the inputs of a batch; arguments and errors as :meth:`bind`."""
+        """Call the model on the inputs of a batch and return its output; see :meth:`bind`."""
         positional, named = self.bind(model, inputs, keywords)
         return model(*positional, **named)
 
     def bind(
         self, model: nn.Module, inputs: Any, keywords: Mapping[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return the arguments of ``forward``, by position and by name, for the inputs of a batch.
+        """Return positional and keyword arguments of ``forward`` for the inputs of a batch.
 
         Args:
             model: The model, wrapped or not.
             inputs: One input; a plain tuple or list of several, in the order of ``forward``; or a mapping from names to
-                inputs. A model of one argument gets the whole tuple, and of a mapping with one entry the value.
+                inputs. A model with one argument gets the whole tuple, or the value of a mapping with one entry.
             keywords: Further keywords.
 
         Raises:
-            InputError: If ``forward`` takes other inputs.
+            InputError: If the inputs do not match ``forward``.
         """
         others = dict(keywords)
         missing = [name for name in self.required if name not in keywords]
@@ -132,16 +132,17 @@ class Arguments:
         return (inputs,), others
 
     def _unfit(self, model: nn.Module, got: str) -> InputError:
+        """Return the error for inputs that do not match ``forward``."""
         names = ", ".join((*self.required, *(f"{name}=" for name in sorted(self.others))))
         return InputError(
-            f"a batch must hold the inputs that {type(unwrapped(model)).__name__}.forward takes, ({names})",
+            f"a batch must match the arguments of {type(unwrapped(model)).__name__}.forward ({names})",
             got,
             "Pass several inputs as one tuple, ((a, b), target), or by name, {'a': a, 'b': b, 'label': target}.",
         )
 
 
 def logits_of(output: object) -> Tensor:
-    """Return the logits in a model's output: itself, its ``.logits``, or its entry ``"logits"`` or ``"out"``.
+    """Return the logits of a model output: a tensor, ``.logits``, or the entry ``"logits"`` or ``"out"``.
 
     From a pair of tensors of one shape, such as an exported model's logits and probabilities, the first.
 
@@ -168,7 +169,7 @@ def logits_of(output: object) -> Tensor:
 
 
 def class_logits(output: object) -> Tensor:
-    """Return logits ``(N, C, ...)`` of a model's output; a single output is the logit of the second of two classes.
+    """Return class logits ``(N, C, ...)`` of a model output; a single logit becomes two classes.
 
     A model with one output, ``(N,)`` or ``(N, 1, ...)`` as for ``nn.BCEWithLogitsLoss``, gets a first class with logit
     0, so that the softmax over both is the sigmoid of the output.
@@ -191,20 +192,20 @@ def class_logits(output: object) -> Tensor:
 
 
 LABELS = ("labels", "label", "target")
-"""Keys under which a mapping may hold the labels."""
+"""Keys of the labels in a batch that is a mapping."""
 
 
 Key = int | str
-"""Position or name of a part of a batch."""
+"""Position or key of a field in a batch."""
 
 
 def read_batch(batch: object) -> tuple[Any, Any]:
-    """Return inputs and labels of a batch; labels are None if it holds none.
+    """Return inputs and labels of a batch; labels are None if the batch has none.
 
     Args:
-        batch: A tensor, the inputs alone. Or a mapping: the entry ``labels``, ``label`` or ``target`` holds the labels,
-            the others are the inputs. Or a tuple or list: of one, the inputs alone; else the first holds the inputs,
-            the second the labels, and whatever follows is ignored.
+        batch: A tensor: the inputs alone. A mapping: the entry ``labels``, ``label`` or ``target`` holds the labels,
+            the other entries are inputs. A tuple or list: inputs, then labels if there is a second element; further
+            elements are ignored.
 
     Raises:
         InputError: If the batch is something else.
@@ -223,15 +224,15 @@ def read_batch(batch: object) -> tuple[Any, Any]:
 def split_batch(
     batch: object, label: Key | None, others: Mapping[str, Key]
 ) -> tuple[Any, Any, dict[str, Any]]:
-    """Return inputs, labels and other parts of a batch, by name.
+    """Return inputs, labels and further fields of a batch.
 
     Args:
         batch: As for :func:`read_batch`.
-        label: Key or position of the labels, where the rule does not find them. All other entries are then inputs.
-        others: Keys or positions of further parts, by name; they are no inputs.
+        label: Key or position of the labels; None: as in :func:`read_batch`. If given, all other entries are inputs.
+        others: Keys or positions of further fields, by name; these are not inputs.
 
     Raises:
-        InputError: If the batch does not hold them, or is no batch.
+        InputError: If the batch is not a batch or lacks one of the fields.
     """
     if isinstance(batch, Mapping):
         return _of_mapping(batch, label, others)
@@ -241,9 +242,9 @@ def split_batch(
         return batch, None, {}
     places = [*([] if label is None else [label]), *others.values()]
     raise InputError(
-        f"a batch must hold {', '.join(map(repr, places))}"
+        f"a batch must hold the elements {', '.join(map(repr, places))}"
         if places
-        else "a batch must be inputs, (inputs, target) or a mapping",
+        else "a batch must be a tensor of inputs, (inputs, target) or a mapping",
         describe(batch),
         "Write a collate_fn that returns one of these.",
     )
@@ -252,6 +253,7 @@ def split_batch(
 def _of_mapping(
     batch: Mapping[str, Any], label: Key | None, others: Mapping[str, Key]
 ) -> tuple[Any, Any, dict[str, Any]]:
+    """Return inputs, labels and further fields of a batch that is a mapping."""
     keys: list[Any] = [key for key in LABELS if key in batch] if label is None else [label]
     missing = [key for key in (*keys, *others.values()) if key not in batch]
     if len(keys) > 1 or missing:
@@ -259,10 +261,10 @@ def _of_mapping(
             (
                 f"a batch must hold {missing[0]!r}"
                 if missing
-                else "a batch must hold labels under one key"
+                else "a batch must have its labels under one key only"
             ),
             f"a mapping with {', '.join(map(repr, batch))}",
-            "Name the key of the labels, e.g. label='labels'.",
+            "Pass the key of the labels, e.g. label='labels'.",
         )
     inputs = {
         key: value for key, value in batch.items() if key not in keys and key not in others.values()
@@ -277,6 +279,7 @@ def _of_mapping(
 def _of_sequence(
     batch: Any, label: Key | None, others: Mapping[str, Key]
 ) -> tuple[Any, Any, dict[str, Any]]:
+    """Return inputs, labels and further fields of a batch that is a tuple or list."""
     keys = others if label is None else {"label": label, **others}
     for name, key in keys.items():
         if not isinstance(key, int) or not -len(batch) <= key < len(batch):
@@ -284,7 +287,7 @@ def _of_sequence(
             raise InputError(
                 f"{name} must be the position of the {what} in a batch",
                 repr(key),
-                f"Name a position from 0 to {len(batch) - 1}.",
+                f"Pass a position from 0 to {len(batch) - 1}.",
             )
     places = {name: int(key) % len(batch) for name, key in keys.items()}
     parts = {name: batch[place] for name, place in places.items() if name != "label"}
@@ -295,7 +298,7 @@ def _of_sequence(
 
 
 def moved(value: Any, device: str | torch.device) -> Any:
-    """Return the same value with all its tensors on ``device``, also those in mappings, tuples and lists."""
+    """Return the value with all tensors moved to ``device``, also inside mappings, tuples and lists."""
     if callable(getattr(value, "to", None)):  # a tensor, a BatchEncoding or a PackedSequence
         return value.to(device)
     if isinstance(value, Mapping):
@@ -306,7 +309,7 @@ def moved(value: Any, device: str | torch.device) -> Any:
 
 
 def tensors_in(value: object) -> Iterator[Tensor]:
-    """Yield all tensors in a value, inside of mappings, tuples and lists too."""
+    """Yield all tensors in a value, also inside mappings, tuples and lists."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping | tuple | list):
@@ -315,7 +318,7 @@ def tensors_in(value: object) -> Iterator[Tensor]:
 
 
 def checked_labels(labels: object, logits: Tensor) -> Tensor:
-    """Return labels ``(N,)`` or ``(N, d1, ...)`` on the CPU.
+    """Return class labels as int64 ``(N,)`` or ``(N, d1, ...)`` on the CPU.
 
     With two classes, 0.0 and 1.0 as ``nn.BCEWithLogitsLoss`` takes them become integers.
 
@@ -335,26 +338,26 @@ def checked_labels(labels: object, logits: Tensor) -> Tensor:
         return labels.cpu().long()
     got = labels[0] if isinstance(labels, list) else labels
     raise InputError(
-        f"the labels of a batch of {shape[0]} must be integers {shape}",
+        f"the labels of a batch must be integers of shape {shape}",
         describe(got),
         _label_fix(got, logits),
     )
 
 
 def _label_fix(labels: object, logits: Tensor) -> str:
-    """Return what to do about labels that do not fit the logits."""
+    """Return advice for labels that do not match the logits."""
     if isinstance(labels, Tensor) and labels.shape == logits.shape:
         return several_labels(labels)
     if isinstance(labels, Tensor) and logits.ndim > 2 and labels.shape == logits.shape[:-1]:
         return "Wrap the model in a module that puts the classes second: logits.movedim(-1, 1)."
     return (
-        "The second element of a batch, or the entry 'labels', holds them: pass several inputs as ((a, b), target), "
-        "inputs without labels as (inputs,), or say where labels are, e.g. label=2."
+        "Labels are the second element of a batch, or its entry 'labels'. Pass several inputs as ((a, b), target), "
+        "inputs without labels as (inputs,), or the position of the labels, e.g. label=2."
     )
 
 
 def as_labels(labels: object) -> Tensor | None:
-    """Return labels as a tensor, None if they are none."""
+    """Return the labels as a tensor, or None if that is not possible."""
     try:
         return None if labels is None else torch.as_tensor(labels)
     except (TypeError, ValueError, RuntimeError):
@@ -362,7 +365,7 @@ def as_labels(labels: object) -> Tensor | None:
 
 
 def as_integers(labels: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Return float labels 0.0 and 1.0, with an axis of one class perhaps, as integers of ``shape``; others as given."""
+    """Return float labels 0.0 and 1.0 as integers of ``shape``; other labels are returned unchanged."""
     fits = labels.is_floating_point() and labels.numel() == math.prod(shape)
     return (
         labels.reshape(shape).long()

@@ -1,4 +1,4 @@
-"""Finds the head of a model in its first batch, and reads the head's input from then on."""
+"""Finding the head of a model on its first batch, then reading the head's input."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from fedlas.features import find_head
 from fedlas.features.read import HeadInput, NoFeatures, Output, Reader, head_of_run
 from fedlas.objective.call import class_logits, logits_of
 
-_NO_HEAD = "no module's output is the logits"
+_NO_HEAD = "no module outputs the logits"
 
 
 class HeadSearch:
-    """Runs a model as a reader of its head's input, once the first batch has shown which module is the head.
+    """Reader of the head's input that finds the head of the model on the first batch.
 
     Args:
-        head: Dotted name of the head, or the module; None: it is found.
-        required: Whether a model without a head is refused; otherwise it runs without features.
+        head: Dotted name of the head, or the module; None: search for it.
+        required: Whether a model without a head raises InputError; otherwise the model runs without features.
 
     Attributes:
-        note: Why there are no features; empty if there are.
+        note: Reason why there are no features; empty if there are features.
     """
 
     def __init__(self, head: str | nn.Module | None = None, *, required: bool) -> None:
@@ -35,7 +35,7 @@ class HeadSearch:
 
     @property
     def heads(self) -> tuple[nn.Module, ...]:
-        """The heads, once they are found."""
+        """The heads, or an empty tuple before the first batch."""
         return () if self._reader is None else self._reader.heads
 
     def __call__(
@@ -52,13 +52,14 @@ class HeadSearch:
             self._reader.remove()
 
     def _find(self, model: nn.Module, inputs: Sequence[Any], options: Mapping[str, Any]) -> Reader:
+        """Return the reader for the heads of the model, or a reader without features if there is no head."""
         if self._head is not None:
             return HeadInput([find_head(model, self._head)])
         members = getattr(model, "members", None)
         networks = list(members) if members is not None else [model]
         heads = [self._head_of(network, inputs, options) for network in networks]
         if self._required:
-            # find_head says which modules a user may name.
+            # find_head raises an error that lists the candidates.
             return HeadInput(
                 [head or find_head(network) for head, network in zip(heads, networks, strict=True)]
             )
@@ -76,12 +77,14 @@ class HeadSearch:
     def _head_of(
         self, network: nn.Module, inputs: Sequence[Any], options: Mapping[str, Any]
     ) -> nn.Module | None:
+        """Return the head of one network, or None."""
+
         def logits() -> Tensor:
             return logits_of(network(*inputs, **options))
 
         head = head_of_run(network, logits)
         if head is None:
-            # A head whose logits are then scaled or averaged has its usual name.
+            # If the output of the head is then scaled or averaged, search for it by its usual name.
             with suppress(InputError):
                 head = find_head(network)
         return head
@@ -90,7 +93,7 @@ class HeadSearch:
 def _misfit(
     reader: Reader, model: nn.Module, inputs: Sequence[Any], options: Mapping[str, Any]
 ) -> str:
-    """Return why the head's input is no row of features for each row of logits; empty if it is."""
+    """Return why the head's input cannot serve as features of the logits, or an empty string."""
     try:
         output, features = reader(model, inputs, options)
         logits = class_logits(output)
@@ -103,5 +106,5 @@ def _misfit(
         or features.shape[2:] != logits.shape[2:]
         or len(features) != len(logits)
     ):
-        return f"the head's input {tuple(features.shape)} is no row for each of the logits {tuple(logits.shape)}"
+        return f"the head's input {tuple(features.shape)} does not match the logits {tuple(logits.shape)} row by row"
     return ""

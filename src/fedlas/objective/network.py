@@ -1,4 +1,4 @@
-"""The model in whatever a user passes: a module, wrapped or not, a list of them, or an ONNX file."""
+"""Conversion of user models (wrapped modules, lists of models, ONNX files) to one module."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ __all__ = ["Ensemble", "OnnxModel"]
 
 
 def network_of(model: object) -> nn.Module:
-    """Return the classifier as a module, without an :class:`Objective` and wrappers.
+    """Return the classifier as a module, without ``Objective`` and wrappers.
 
     Args:
         model: A module; a list or tuple of such, an ensemble; the path of an ONNX file, or a session of onnxruntime.
 
     Raises:
-        InputError: If it is something else.
+        InputError: If the model is something else.
     """
     if isinstance(model, nn.Module):
         inner = unwrapped(model)
@@ -40,16 +40,16 @@ def network_of(model: object) -> nn.Module:
         return OnnxModel(model)
     fix = "Build it first, or pass the path of an .onnx file or a list of models."
     if hasattr(model, "predict_proba") or hasattr(model, "decision_function"):
-        fix = "It is a scikit-learn classifier: fedlas.integrations.sklearn.CalibratedClassifier(model).fit(X, y)."
+        fix = "For scikit-learn classifiers use fedlas.integrations.sklearn.CalibratedClassifier(model).fit(X, y)."
     elif hasattr(model, "predict") or hasattr(model, "apply"):
-        fix = "Of Keras or JAX pass what it returns: fedlas.Predictions.from_probs(model.predict(inputs), target)."
+        fix = "For Keras or JAX models use fedlas.Predictions.from_probs(model.predict(inputs), target)."
     if isinstance(model, type):
         fix = f"Pass an instance, {model.__name__}(...), not the class."
     raise InputError("the model must be an nn.Module", describe(model), fix)
 
 
 class Ensemble(nn.Module):
-    """Models of the same classes as one module, whose logits are the logarithm of the mean of their probabilities.
+    """Ensemble of classifiers as one module; the logits are the log of the mean probabilities of the members.
 
     ``fedlas.predict`` and ``fedlas.calibrate`` make one of a list of models.
 
@@ -79,18 +79,18 @@ class Ensemble(nn.Module):
         if len({id(member) for member in members}) < len(members):
             raise InputError(
                 "members must be different models",
-                "one of them twice",
-                "Pass each model once; a pruned list weighs them alike.",
+                "the same model twice",
+                "Pass each model once; all members have equal weight.",
             )
         self.members = nn.ModuleList(members)
 
     @property
     def called_as(self) -> nn.Module:
-        """The member whose arguments the ensemble takes."""
+        """The member that defines the arguments of the ensemble."""
         return self.members[0]
 
     def forward(self, *inputs: Any, **options: Any) -> Tensor:
-        """Return ``log mean_k softmax(z_k)``, of the shape and dtype of a member's logits."""
+        """Return ``log mean_k softmax(z_k)``, in the shape and dtype of the members' logits."""
         parts = [class_logits(member(*inputs, **options)) for member in self.members]
         try:
             log_probs = torch.stack([part.log_softmax(dim=1) for part in parts])
@@ -98,13 +98,13 @@ class Ensemble(nn.Module):
             raise InputError(
                 "members must return logits of one shape",
                 ", ".join(str(tuple(part.shape)) for part in parts),
-                "Check their classes.",
+                "Pass models with the same classes.",
             ) from error
         return log_probs.logsumexp(dim=0) - math.log(len(parts))
 
 
 _PROBABILITIES = ("probs", "probabilities", "output_probability")
-"""Names of outputs that hold probabilities: those of ``fedlas export``, of skl2onnx, and of zipmaps."""
+"""Names of outputs with probabilities, in files of ``fedlas export``, skl2onnx and zipmaps."""
 _DTYPES = {
     "tensor(float)": np.float32,
     "tensor(double)": np.float64,
@@ -117,7 +117,7 @@ _DTYPES = {
 
 
 class OnnxModel(nn.Module):
-    """An ONNX model as a module that returns logits; ``fedlas.predict("model.onnx", loader)`` makes one.
+    """ONNX model as a module that returns logits; ``fedlas.predict("model.onnx", loader)`` creates one.
 
     Args:
         model: The file, or an ``onnxruntime.InferenceSession``.
@@ -140,7 +140,7 @@ class OnnxModel(nn.Module):
         self._output = _output(self._session, output)
 
     def forward(self, *inputs: Any, **named: Any) -> Tensor:
-        """Return logits ``(N, C, ...)`` of inputs in the order of the file, or by name.
+        """Return logits ``(N, C, ...)`` for inputs in the order of the file, or by name.
 
         Raises:
             InputError: For other inputs.
@@ -149,7 +149,7 @@ class OnnxModel(nn.Module):
         values = dict(zip(names, inputs, strict=False)) | named
         if len(inputs) + len(named) != len(names) or set(values) != set(names):
             raise InputError(
-                f"inputs must be those of the file, {', '.join(names)}",
+                f"inputs must match the inputs of the ONNX file, {', '.join(names)}",
                 ", ".join(named) or f"{len(inputs)} inputs",
                 "Pass several inputs as one tuple, ((a, b), target), or by these names.",
             )
@@ -158,9 +158,9 @@ class OnnxModel(nn.Module):
             result = self._session.run([self._output], arrays)[0]
         except Exception as error:  # whatever an operator refuses
             raise InputError(
-                "onnxruntime must run the batch",
+                "onnxruntime must be able to run the batch",
                 in_a_line(error, 300),
-                "Pass batches as the model was exported with.",
+                "Pass inputs of the shapes and types that the model was exported with.",
             ) from error
         if not isinstance(result, np.ndarray):
             raise InputError(
@@ -173,10 +173,10 @@ class OnnxModel(nn.Module):
 
 
 def _session(path: Any) -> Any:
-    """Return a session of a file on the processor."""
+    """Return an onnxruntime session on the CPU for a file."""
     if not isinstance(path, str | Path) or not Path(path).is_file():
         raise InputError(
-            "the file must exist",
+            "the ONNX file must exist",
             describe(path),
             "Pass the path of an .onnx file, or an onnxruntime.InferenceSession.",
         )
@@ -184,7 +184,7 @@ def _session(path: Any) -> Any:
     options = runtime.SessionOptions()
     options.log_severity_level = 3
     try:
-        # Without a second attempt, of which onnxruntime tells standard output.
+        # No fallback, since onnxruntime prints about it to standard output.
         session = runtime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
         )
@@ -192,7 +192,7 @@ def _session(path: Any) -> Any:
             each.name  # noqa: B018 (one that is no text raises)
     except Exception as error:  # of any kind of damage
         raise InputError(
-            "onnxruntime must load the file",
+            "onnxruntime must be able to load the file",
             f"{path} ({in_a_line(error)})",
             "Pass a file that torch.onnx.export or fedlas.deploy.export wrote.",
         ) from error
@@ -200,12 +200,14 @@ def _session(path: Any) -> Any:
 
 
 def _output(session: Any, name: str | None) -> str:
-    """Return the name of the output to read."""
+    """Return the name of the output that holds logits or probabilities."""
     outputs = session.get_outputs()
     names = [each.name for each in outputs]
     if name is not None:
         if name not in names:
-            raise InputError("output must be one of the file", repr(name), suggestion(name, names))
+            raise InputError(
+                "output must be an output of the ONNX file", repr(name), suggestion(name, names)
+            )
         return name
     for usual in ("logits", *_PROBABILITIES):
         if usual in names:
@@ -214,12 +216,13 @@ def _output(session: Any, name: str | None) -> str:
     if len(scores) == 1:
         return str(scores[0])
     raise InputError(
-        "one output must be the logits",
+        "the file must have an output named logits or probs, or one output of two or more axes",
         ", ".join(names),
-        "Name the one with the logits: fedlas.objective.OnnxModel(path, output=...).",
+        "Pass the name of the output with the logits: fedlas.objective.OnnxModel(path, output=...).",
     )
 
 
 def _array(value: object, kind: str) -> Any:
+    """Return an input as an array of the dtype that the file requires."""
     array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
     return array.astype(_DTYPES[kind], copy=False) if kind in _DTYPES else array

@@ -1,4 +1,4 @@
-"""Model and loss as one module."""
+"""Training objective: model, criterion and penalty as one module."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _OFFERED = frozenset({"features", "index", "mixed", "mixed_share", "head_weight"
 
 
 class Objective(nn.Module):
-    """Calls a model and a criterion, and passes the criterion its needs.
+    """Model and criterion as one module, which passes the criterion the inputs that it needs.
 
     Pass this one module to the optimizer, DDP and ``torch.compile``, and call ``.to()``, ``.train()`` and
     ``state_dict`` on it. DDP around the model alone would give every rank a separate gate and running statistics.
@@ -96,9 +96,9 @@ class Objective(nn.Module):
         self.needs: frozenset[str] = frozenset(getattr(criterion, "needs", ()))
         if not self.needs <= _OFFERED:
             raise InputError(
-                f"the criterion's needs must be out of {sorted(_OFFERED)}",
+                f"the criterion's needs must be a subset of {sorted(_OFFERED)}",
                 sorted(self.needs),
-                "Call model and criterion yourself, and pass the criterion its needs.",
+                "Call model and criterion yourself, and pass the other inputs to the criterion.",
             )
         if not isinstance(features, str | nn.Module):
             raise InputError(
@@ -108,8 +108,8 @@ class Objective(nn.Module):
             )
         if features != "head" and self.needs & {"features", "head_weight"} != {"features"}:
             raise InputError(
-                "features can be chosen for a criterion that needs features and no head_weight",
-                f"features={features!r} for needs {sorted(self.needs)}",
+                "features must be 'head' unless the criterion needs features and no head_weight",
+                f"features={features!r} for a criterion that needs {sorted(self.needs)}",
                 "Leave features out.",
             )
 
@@ -129,10 +129,10 @@ class Objective(nn.Module):
             except HeadNotFoundError:
                 if next(model.parameters(), None) is None:
                     raise
-                self._head_is_open = True  # the first batch shows it
+                self._head_is_open = True  # the head is found on the first batch
 
     def _use(self, head: nn.Module) -> None:
-        """Read what the criterion needs from this head, or from the map that was named."""
+        """Read the criterion's inputs from this head, or from the feature map that was named."""
         features = self._features[0]
         if "features" in self.needs:
             of_head = isinstance(features, str) and features == "head"
@@ -151,7 +151,7 @@ class Objective(nn.Module):
         self._head_is_open = False
 
     def _use_head_of(self, inputs: object, model_kwargs: dict[str, Any]) -> None:
-        """Find the head by a run of the model on a batch, which changes no weight, buffer or mode."""
+        """Find the head by running the model on a batch; no weight, buffer or mode changes."""
         if torch.compiler.is_compiling():
             self._find_head()  # no tracer follows the search, so the error asks for the name
         with evaluating(self.model):
@@ -207,20 +207,20 @@ class Objective(nn.Module):
         return loss, logits
 
     def _look_for_softmax(self, logits: Tensor) -> None:
-        """Warn once, in the first training batch, of a model that ends in a softmax, behind which little is learned."""
+        """Warn once, in the first training batch, if the model returns probabilities instead of logits."""
         self._logits_seen = True
         if logits.ndim > 1 and are_probabilities(logits.detach().movedim(1, -1).flatten(0, -2)):
             warn_user(
-                "Objective: the model must return logits; got rows in [0, 1] that sum to 1. Remove the softmax at its "
-                "end: a loss applies its own, and behind two of them the gradient is small and confidence stays low."
+                "Objective: the model must return logits; got probabilities (rows in [0, 1] that sum to 1). Remove the "
+                "final softmax of the model: the loss applies its own, and two in a row shrink the gradients."
             )
 
     @check_kinds
     def head_in(self, model: nn.Module) -> nn.Module | None:
-        """Return the module of a model's copy whose input the criterion reads: head or pool; None if neither.
+        """Return the module, in a copy of the model, whose input the criterion reads (head or pool), or None.
 
         Raises:
-            InputError: If the first batch must show which module it is, and there was none.
+            InputError: If the module is only known after a batch, and no batch was run yet.
         """
         if self._head_is_open:
             self._find_head()
@@ -244,14 +244,14 @@ class Objective(nn.Module):
         )
 
     def _name_of(self, part: nn.Module) -> str:
-        """Return the dotted name of a module inside the model; empty if the model has no such part."""
+        """Return the dotted name of a submodule of the model; empty if the model does not contain it."""
         return next((name for name, module in self.model.named_modules() if module is part), "")
 
     def _call(self, inputs: object, model_kwargs: dict[str, Any]) -> Any:
         return self._arguments.call(self.model, inputs, model_kwargs)
 
     def _logits(self, inputs: object, model_kwargs: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
-        """Return logits, and the head's input if the criterion needs it."""
+        """Return logits, and the head's input if the criterion needs features, else None."""
         if self._head_is_open:
             self._use_head_of(inputs, model_kwargs)
         tap = self._tap
@@ -269,14 +269,14 @@ class Objective(nn.Module):
             named = self._name_of(self._read[0])
             raise InputError(
                 "the head's input must be (N, D), since the logits are (N, C)",
-                f"{tuple(features.shape)}: {named!r} runs on a map that is pooled after it",
-                f"Pass features={named!r} to hand over all positions of a sample in one row.",
+                f"{tuple(features.shape)}: the input of {named!r} is a feature map that is pooled later",
+                f"Pass features={named!r} to flatten all positions of a sample into one row.",
             )
         return logits, features
 
 
 def objective_in(module: nn.Module) -> Objective:
-    """Return the objective, also from ``DistributedDataParallel``, ``DataParallel`` or ``torch.compile``.
+    """Return the ``Objective``, unwrapped from ``DistributedDataParallel``, ``DataParallel`` or ``torch.compile``.
 
     Raises:
         InputError: If there is none.
@@ -285,19 +285,20 @@ def objective_in(module: nn.Module) -> Objective:
     if isinstance(inner, Objective):
         return inner
     raise InputError(
-        "it takes an Objective, or one wrapped for several processes or by torch.compile",
+        "objective must be an Objective, possibly wrapped by DDP, DataParallel or torch.compile",
         type(inner).__name__,
         "Wrap the model first: Objective(model, criterion).",
     )
 
 
 def _check_linear(head: nn.Module) -> None:
+    """Raise InputError unless the head has a weight matrix."""
     weight = getattr(head, "weight", None)
     if not isinstance(weight, Tensor) or weight.ndim != 2:
         raise InputError(
-            "the head must be a linear layer, since the criterion needs its weight (C, D)",
+            "the head must be a linear layer, because the criterion needs its weight (C, D)",
             head,
-            "Name the linear layer that makes the logits, e.g. head='classifier.3'.",
+            "Pass the linear layer that outputs the logits, e.g. head='classifier.3'.",
         )
 
 
@@ -309,7 +310,7 @@ def param_groups(
     lr: float | None = None,
     decay_criterion: bool = False,
 ) -> list[dict[str, Any]]:
-    """Return parameter groups for an optimizer: the model's, and the criterion's (e.g. a gate) without weight decay.
+    """Return parameter groups for an optimizer: the model's, and the criterion's without weight decay.
 
     Args:
         objective: An :class:`Objective`, or one wrapped by ``DistributedDataParallel``, ``DataParallel`` or
@@ -349,7 +350,7 @@ def groups_of(
     lr: float | None,
     decay_criterion: bool = False,
 ) -> list[dict[str, Any]]:
-    """Return :func:`param_groups` of a model and a criterion that are not in one objective."""
+    """Return the parameter groups of a separate model and criterion; see :func:`param_groups`."""
     check_number("weight_decay", weight_decay, low=0)
     if lr is not None:
         check_number("lr", lr, low=0)

@@ -1,4 +1,4 @@
-"""Runs a model over a data set and collects its predictions, on clean inputs or under growing noise."""
+"""Prediction with a model over a data set, on clean inputs or under increasing noise."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fedlas.predictions import MultiLabel, Predictions
 
 
 class Options(TypedDict, total=False):
-    """Keywords of :func:`predict`."""
+    """Keyword arguments of :func:`predict`."""
 
     device: str | torch.device | None
     features: bool | Callable[..., Tensor]
@@ -68,7 +68,7 @@ def predict(
     max_rows: int | None = None,
     multi_label: bool | None = None,
 ) -> Predictions | MultiLabel:
-    """Return predictions of ``model`` on every batch of ``loader``.
+    """Run a model on every batch of a loader and return its predictions.
 
     Args:
         model: Classifier to logits ``(N, C)`` or, of each position, ``(N, C, d1, ...)``; to one logit of the second of
@@ -147,24 +147,25 @@ def predict(
         reader.remove()
     if max_rows is None and predictions.num_samples < total:
         warn_user(
-            f"predict: a random sample of {predictions.num_samples:,} of {total:,} positions is kept, since all of "
-            "them take more than a gibibyte. Pass max_rows to choose their number."
+            f"predict: kept a random sample of {predictions.num_samples:,} of {total:,} positions, since all of them "
+            "need more than 1 GiB. Pass max_rows to choose the sample size."
         )
     return predictions.with_logits(predictions.logits.float())
 
 
 def _function(features: object) -> Callable[..., Any]:
+    """Return ``features`` if it is a function; else raise InputError."""
     if callable(features):
         return features
     raise InputError(
         "features must be True, False or a function",
         describe(features),
-        "Pass True for the head's input, or a function of the model's inputs.",
+        "Pass True for the input of the head, or a function of the model's inputs.",
     )
 
 
 MOST_NOISE = 32.0
-"""Largest standard deviation of the noise, in units of that of the inputs; after clipping little of them is left."""
+"""Largest noise, in standard deviations of the inputs; after clipping, almost no signal is left."""
 
 # An accuracy is close enough if it differs by at most this share of the distance between two levels, or by half a
 # sample; at the last level, if it exceeds chance by at most its standard error.
@@ -184,9 +185,10 @@ def drifted_predictions(
     head: str | nn.Module | None = None,
     on_level: Callable[[int, float, float], None] | None = None,
 ) -> Predictions:
-    """Predict the union of ``levels`` copies of the data, each with more Gaussian noise than the one before.
+    """Return predictions for ``levels`` copies of the data with increasing Gaussian noise.
 
-    The first copy is clean. The noise of the others is chosen so that their accuracies fall in equal steps to chance.
+    The first copy is clean. The noise of the other copies is chosen so that the accuracies fall in equal steps to
+    chance.
 
     Args:
         model: Classifier or :class:`~fedlas.Objective`, as for :func:`~fedlas.predict`.
@@ -258,13 +260,13 @@ def drifted_predictions(
     at_chance = floor + math.sqrt(floor * (1 - floor) / clean.num_samples)
     if step * clean.num_samples < 1 or accuracies[0.0] <= at_chance:
         raise InputError(
-            f"noise must lower the accuracy, by more than its standard error and a sample at each of {levels} levels",
-            f"{accuracies[0.0]:.1%} without noise and {floor:.1%} with much",
+            f"noise must lower the accuracy by a sample at each of {levels} levels, and by more than a standard error",
+            f"accuracy {accuracies[0.0]:.1%} without noise and {floor:.1%} at the highest noise",
             "Use a model that is better than chance, more validation samples or fewer levels.",
         )
 
     # The noise of each level, then the predictions with it.
-    # Accuracies move by whole samples, so no goal can be met more closely than by half of one.
+    # Accuracies change by whole samples, so a goal can only be met up to half a sample.
     close = max(_CLOSE * step, 0.5 / clean.num_samples)
     parts = []
     for level in range(levels):
@@ -289,7 +291,7 @@ def drifted_predictions(
 def _noise_for(
     goal: float, accuracy: Callable[[float], float], accuracies: dict[float, float], *, close: float
 ) -> float:
-    """Return a noise with an accuracy near ``goal``, by bisection; ``accuracy`` adds every trial to ``accuracies``."""
+    """Return a noise level with an accuracy near ``goal``, by bisection; trials are stored in ``accuracies``."""
     # The bracket contains the first fall of the accuracy below the goal, so the curve need not be exactly monotone.
     ordered = sorted(accuracies)
     high = next((noise for noise in ordered if accuracies[noise] < goal), ordered[-1])
@@ -298,7 +300,7 @@ def _noise_for(
         near = [noise for noise in sorted(accuracies) if abs(accuracies[noise] - goal) <= close]
         if near:
             return near[0]
-        # Noise matters by its ratio, so the bracket is halved on a logarithmic scale, which 0 has no place on.
+        # Halve the bracket on a log scale; 0 needs a special case.
         middle = math.sqrt(low * high) if low > 0 else high / 8
         if accuracy(middle) >= goal:
             low = middle
@@ -308,7 +310,7 @@ def _noise_for(
 
 
 def _least_noise(at_chance: float, accuracy: Callable[[float], float]) -> float:
-    """Return the least of 32, 16, 8, ... down to which the accuracy is ``at_chance`` or below."""
+    """Return the smallest of 32, 16, 8, ... at which the accuracy is still at chance."""
     noise = MOST_NOISE
     while accuracy(noise / 2) <= at_chance:
         noise /= 2
@@ -316,7 +318,7 @@ def _least_noise(at_chance: float, accuracy: Callable[[float], float]) -> float:
 
 
 class _Channels:
-    """Standard deviation and range of each channel of a loader's inputs, in a shape that broadcasts with a batch."""
+    """Standard deviation and range of each input channel, in a shape that broadcasts with a batch."""
 
     def __init__(self, loader: Iterable[Any]) -> None:
         count = 0
@@ -325,7 +327,7 @@ class _Channels:
             inputs, _ = read_batch(batch)
             if not isinstance(inputs, Tensor) or not inputs.is_floating_point() or inputs.ndim < 2:
                 raise InputError(
-                    "inputs must be floating tensors (n, channels, ...), to which noise can be added",
+                    "inputs must be float tensors (n, channels, ...), to add noise to",
                     describe(inputs),
                     "Pass batches of normalized images.",
                 )
@@ -337,7 +339,11 @@ class _Channels:
             )
             shape = (1, -1, *(1 for _ in inputs.shape[2:]))
         if not parts:
-            raise InputError("the loader must yield at least one batch", "none", "Check the data.")
+            raise InputError(
+                "the loader must yield at least one batch",
+                "none",
+                "Pass a loader that is not empty.",
+            )
         total, square, low, high = (torch.stack(list(part)) for part in zip(*parts, strict=True))
         mean = total.sum(dim=0) / count
         deviation = (square.sum(dim=0) / count - mean.square()).clamp(min=0).sqrt()
@@ -349,7 +355,7 @@ class _Channels:
 def _noisy(
     loader: Iterable[Any], noise: float, seed: int, channels: _Channels
 ) -> Iterator[tuple[Tensor, Any]]:
-    """Yield the batches of a loader with Gaussian noise on their inputs; a seed always gives the same noise."""
+    """Yield the batches with Gaussian noise on the inputs; the noise depends on the seed alone."""
     for number, batch in enumerate(loader):
         inputs, target = read_batch(batch)
         if noise:

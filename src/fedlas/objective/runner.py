@@ -1,4 +1,4 @@
-"""Runs a model over the batches of a loader, and gives logits, labels and what else a batch holds row by row.
+"""Running a model over a loader: yields rows with logits, labels, features, weights, clusters and time.
 
 A row is a sample, or a position of a sample of dense outputs.
 """
@@ -30,21 +30,21 @@ from fedlas.predictions import MultiLabel, Predictions
 from fedlas.predictions.multi_label import UNKNOWN, are_several_labels
 
 Rows = dict[str, Tensor]
-"""Some rows: ``logits (M, C)``, and what there is of ``target``, ``features (M, D)``, ``weights``, ``clusters`` and
+"""Fields of some rows: ``logits (M, C)``, and optionally ``target``, ``features (M, D)``, ``weights``, ``clusters`` and
 ``time``."""
 MOST_LOGITS = 2**28
-"""Logits and features that are kept, 1 GiB of float32; of more, a random sample of the rows."""
+"""Most logits and features that are kept, 1 GiB of float32; with more, a random sample of the rows is kept."""
 _VOID = 255
 _WIDE = (torch.float32, torch.float64, torch.int64)
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Return where the model's parameters are."""
+    """Return the device of the model's parameters; the CPU if it has none."""
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
 class Runner:
-    """A model's rows on every batch of a loader, anew each time it is iterated.
+    """Iterable of the rows of all batches of a loader: logits, labels and further fields.
 
     Args:
         model: The classifier, without wrappers.
@@ -54,14 +54,14 @@ class Runner:
         ignore_index: Label of rows that do not count; None: all count.
         label: Key or position of the labels, where they are elsewhere.
         others: Keys or positions of ``weights``, ``clusters`` and ``time`` in a batch.
-        labeled: Whether every batch must hold labels.
+        labeled: Whether every batch must have labels.
         observe: Called with logits and features of each batch, on the model's device.
-        keep_features: Whether rows have the features that are read.
-        multi_label: Whether labels are independent: logits ``(N, L)`` and target 0 or 1 ``(N, L)``; None: as the first
-            batch shows.
+        keep_features: Whether the rows include features.
+        multi_label: Whether labels are independent: logits ``(N, L)`` and target 0 or 1 ``(N, L)``; None: decided by
+            the first batch.
 
     Attributes:
-        dense: Whether the last batch had more than one position a sample.
+        dense: Whether the last batch had more than one position per sample.
 
     State:
         While it is iterated, the model is in ``eval()``, and no gradient is kept.
@@ -97,15 +97,15 @@ class Runner:
             self._device = device_of(model) if device is None else torch.device(device)
         except (RuntimeError, TypeError, ValueError) as error:
             raise InputError(
-                "device must be one that torch has", describe(device), "Pass 'cpu' or 'cuda'."
+                "device must be a device of torch", describe(device), "Pass 'cpu' or 'cuda'."
             ) from error
         try:
             torch.empty(0, device=self._device)
         except (AssertionError, NotImplementedError, RuntimeError) as error:
             raise InputError(
-                "device must be there",
+                "device must be available",
                 f"{str(self._device)!r} ({str(error).splitlines()[0]})",
-                "Pass 'cpu', or install PyTorch for it.",
+                "Pass 'cpu', or install a PyTorch build for this device.",
             ) from error
         self._model = model
         self._loader = loader
@@ -123,7 +123,7 @@ class Runner:
         self._names: dict[str, int] = {}
 
     def is_multi_label(self) -> bool:
-        """Return whether labels are independent; the first batch is run to know it, and not run again."""
+        """Return whether the labels are independent; runs the first batch if that is unknown."""
         if self._multi_label is None:
             self._rest = iter(self._loader)
             with evaluating(self._model), torch.no_grad():
@@ -133,7 +133,7 @@ class Runner:
         return bool(self._multi_label)
 
     def __iter__(self) -> Iterator[Rows]:
-        """Yield the rows of each batch that has some, on the CPU."""
+        """Yield the rows of each nonempty batch, on the CPU."""
         batches = 0
         labeled = 0
         count = 0
@@ -151,11 +151,11 @@ class Runner:
             raise InputError(
                 f"the loader must yield at least {what}",
                 "none",
-                "Check the data set; a generator is empty when it is iterated again, so pass a list or a DataLoader.",
+                "Check the data set. A generator can be iterated only once: pass a list or a DataLoader.",
             )
         if labeled not in (0, batches):
             raise InputError(
-                "all batches must hold labels, or none",
+                "all batches must have labels, or none of them",
                 f"labels in {labeled} of {batches} batches",
                 "Add the missing labels, or drop all of them.",
             )
@@ -172,7 +172,7 @@ class Runner:
             yield rows, size
 
     def _run(self, batch: object, before: int) -> tuple[Rows, int]:
-        """Return the rows of a batch, before which there were so many samples, and its number of samples."""
+        """Return the rows of a batch and its number of samples; ``before``: samples in earlier batches."""
         inputs, labels, others = split_batch(batch, self._label, self._others)
         if self._labeled and as_labels(labels) is None:
             raise self._unlabeled(labels)
@@ -188,7 +188,7 @@ class Runner:
             raise InputError(
                 "the model must return logits (N, C)",
                 describe(logits),
-                "Return one row of logits a sample.",
+                "Return one row of logits per sample.",
             )
         self.dense = logits.ndim > 2
         parts = {"logits": logits}
@@ -221,13 +221,13 @@ class Runner:
         return rows, len(logits)
 
     def _several(self, labels: object, logits: Tensor) -> Tensor:
-        """Return labels ``(N, L)``, 0 or 1, where what does not count is unknown."""
+        """Return multi-label targets ``(N, L)``, 0 or 1; ignored labels become unknown."""
         target = as_labels(labels)
         if target is None or target.shape != logits.shape:
             raise InputError(
-                f"the labels of a batch must be 0 or 1 for each of {logits.shape[1]}, {tuple(logits.shape)}",
+                f"multi-label targets must be 0 or 1 with the shape of the logits, {tuple(logits.shape)}",
                 describe(labels),
-                "Pass a column a label.",
+                "Pass one column per label.",
             )
         return (
             target.cpu()
@@ -236,33 +236,33 @@ class Runner:
         )
 
     def _fitting(self, features: Tensor, logits: Tensor) -> Tensor:
-        """Return features ``(N, D)`` of logits ``(N, C)``; dense ones must have the positions of the logits."""
+        """Return features as ``(N, D)``, or with the positions of dense logits; raise InputError for others."""
         if logits.ndim == 2:
-            return features.flatten(1)  # a map, if the criterion reads one
+            return features.flatten(1)  # flattens a feature map
         if (features.shape[0], *features.shape[2:]) == (logits.shape[0], *logits.shape[2:]):
             return features
         raise InputError(
-            f"features must have the positions of the logits {tuple(logits.shape)}",
+            f"features must have the same positions as the logits {tuple(logits.shape)}",
             describe(features),
-            "Pass features=False, or a function that returns features of each position.",
+            "Pass features=False, or a function that returns features for each position.",
         )
 
     def _of_samples(self, name: str, value: object, logits: Tensor) -> Tensor:
-        """Return weights or clusters, one a sample or a position, as one for each row."""
+        """Return a field given per sample or per position, repeated to one value per row."""
         shape = (logits.shape[0], *logits.shape[2:])
         tensor = value if isinstance(value, Tensor) else self._numbers(name, value)
         if tensor.shape == shape[:1] and len(shape) > 1:
             tensor = tensor.reshape(-1, *[1] * (len(shape) - 1)).expand(shape)
         if tuple(tensor.shape) != shape:
             raise InputError(
-                f"{name} of a batch must be {shape[:1]}",
+                f"{name} of a batch must have shape {shape[:1]}",
                 describe(value),
-                "Pass one for each sample.",
+                "Pass one value per sample.",
             )
         return tensor.reshape(-1).cpu()
 
     def _numbers(self, name: str, value: Any) -> Tensor:
-        """Return a list as a tensor; names are numbered in the order of their appearance."""
+        """Return a field as a tensor; cluster names are replaced by integer codes in order of appearance."""
         try:
             if name == "clusters" and all(isinstance(entry, str) for entry in value):
                 numbers = [self._names.setdefault(entry, len(self._names)) for entry in value]
@@ -272,27 +272,28 @@ class Runner:
             raise InputError(
                 f"{name} of a batch must be a tensor or a list",
                 describe(value),
-                "Pass one for each sample.",
+                "Pass one value per sample.",
             ) from error
 
     def _unlabeled(self, target: object) -> InputError:
+        """Return the error for a batch without labels."""
         return InputError(
             f"each batch must be (inputs, target), or a mapping with one of {', '.join(LABELS)}",
-            "one without labels" if target is None else f"labels {describe(target)}",
+            "a batch without labels" if target is None else f"labels {describe(target)}",
             "Wrap the loader in a generator that yields such batches.",
         )
 
 
 def has_several_labels(target: Tensor | None, logits: Any, ignored: int | None = None) -> bool:
-    """Return whether targets are several labels a sample: rows of 0 and 1 that do not all sum to 1.
+    """Return whether a target has several labels per sample: rows of 0 and 1 that do not all sum to 1.
 
     Args:
         target: Labels of a batch; None if there are none.
-        logits: What the model returned for it.
-        ignored: Label that does not count.
+        logits: Output of the model for the batch.
+        ignored: Label that is ignored; None: no label is.
 
     Raises:
-        InputError: If each row has one 1: it may be one of several labels, or the class.
+        InputError: If each row has exactly one 1, which may be one of several labels or a one-hot class.
     """
     is_matrix = isinstance(logits, Tensor) and logits.ndim == 2 and logits.shape[1] > 1
     if target is None or not is_matrix or target.shape != logits.shape:
@@ -305,33 +306,34 @@ def has_several_labels(target: Tensor | None, logits: Any, ignored: int | None =
     if not bool(((values == 0) | (values == 1)).all()):
         return False
     raise InputError(
-        "labels must say whether a row of 0 and 1 with one 1 is a class or several labels",
-        f"such rows alone, {describe(target)}",
+        "rows of 0 and 1 must not all sum to 1: they can be one-hot classes or several labels",
+        f"only such rows, {describe(target)}",
         (
             "Pass ",
             Argument("multi_label", True),
-            " for several labels; of one class pass its number, target.argmax(1).",
+            " for several labels; for one class pass its index, target.argmax(1).",
         ),
     )
 
 
 def _check_void(target: Tensor, num_classes: int) -> None:
-    """Refuse labels of which only 255 is no class, as data sets of segmentation mark positions without one."""
+    """Raise InputError if 255 is the only label out of range: segmentation data mark void positions by it."""
     outside = target[(target < 0) | (target >= num_classes)]
     if len(outside) and bool((outside == _VOID).all()):
         raise InputError(
-            f"labels must be in [0, {num_classes}), or ignore_index",
-            f"{len(outside):,} of {len(target):,} labels that are {_VOID}",
+            f"labels must be in [0, {num_classes}) or equal to ignore_index",
+            f"{_VOID} for {len(outside):,} of {len(target):,} labels",
             f"Pass ignore_index={_VOID} to leave these positions out.",
         )
 
 
 def _on_cpu(part: Tensor) -> Tensor:
+    """Return the tensor on the CPU; half precision becomes float32."""
     return part.cpu() if part.dtype in _WIDE else part.float().cpu()
 
 
 def collected_labels(runner: Runner) -> MultiLabel:
-    """Return all predictions of independent labels."""
+    """Return the multi-label predictions of all rows."""
     parts = list(runner)
     columns: dict[str, Any] = {name: torch.cat([rows[name] for rows in parts]) for name in parts[0]}
     return MultiLabel(**columns)
@@ -340,15 +342,15 @@ def collected_labels(runner: Runner) -> MultiLabel:
 def collected(
     runner: Runner, *, most: int | None, max_rows: int | None = None, dense_only: bool = False
 ) -> tuple[Predictions, int]:
-    """Return all predictions, or a random sample of the rows in their order, and the number of all rows.
+    """Return predictions of all rows, or of a random sample in order, and the number of all rows.
 
     Args:
         runner: The model on its loader.
-        most: Most logits and features to keep; the sample has at least half of them.
-        max_rows: Most rows to keep; the sample has as many.
+        most: Most logits and features to keep; the sample has at least half as many.
+        max_rows: Number of rows of the sample, if there are more.
         dense_only: Whether all rows are kept where outputs are not dense.
     """
-    # Each row has a number in [0, 1); rows above a share are left out, and the share is halved when there are too many.
+    # Each row draws a number in [0, 1). Rows at or above a share are dropped; too many rows halve the share.
     parts: list[tuple[Tensor, Rows]] = []
     total = 0
     share = 1.0

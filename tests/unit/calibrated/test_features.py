@@ -135,9 +135,9 @@ class Pooled(nn.Module):
 @pytest.mark.parametrize(
     ("model", "why"),
     [
-        (nn.Identity(), "no module's output is the logits"),
+        (nn.Identity(), "no module outputs the logits"),
         (nn.Sequential(nn.Linear(6, 6), Reused()), "the head does not run exactly once"),
-        (Pooled(), r"the head's input \(200, 6, 1\) is no row for each of the logits \(200, 3\)"),
+        (Pooled(), r"the head's input \(200, 6, 1\) does not match the logits \(200, 3\) row by row"),
     ],
 )
 def test_without_a_head_logits_alone_are_used_and_one_line_says_so(model, why):
@@ -195,7 +195,7 @@ def test_features_can_be_others_or_none():
         (
             NormTemperature(),
             lambda inputs: inputs.argmax(1),
-            r"must return features \(N, D\); got \(200,\)",
+            r"must return a tensor \(N, D\); got \(200,\)",
         ),
         (NormTemperature(), lambda inputs: inputs[:3], "features must be"),
     ],
@@ -273,7 +273,7 @@ def test_a_list_is_an_ensemble_with_the_features_of_all(tmp_path):
         calibrated.save(tmp_path / "e.safetensors"), [three_layers(7) for _ in range(3)]
     )
     assert torch.equal(loaded(X), calibrated(X))
-    with pytest.raises(InputError, match="different models; got one of them twice"):
+    with pytest.raises(InputError, match="different models; got the same model twice"):
         calibrate([models[0], models[0]], batches())
     with pytest.raises(InputError, match=r"logits of one shape; got \(200, 3\), \(200, 4\)"):
         calibrate([models[0], nn.Linear(6, 4)], batches())

@@ -264,7 +264,7 @@ def test_refused(tmp_path):
         CalibratedModel(nn.Identity(), event)
     with pytest.raises(InputError, match=r"CalibratedModel: .*fitted first"):
         CalibratedModel(network(), TemperatureScaling())
-    with pytest.raises(InputError, match=r"logits must be \(N, 4\).*got \(2, 6\)"):
+    with pytest.raises(InputError, match=r"logits must have shape \(N, 4\).*got \(2, 6\)"):
         CalibratedModel(nn.Identity(), fitted)(torch.zeros(2, 6))
     with pytest.raises(InputError, match="must return logits"):
         CalibratedModel(nn.LSTM(3, 3), fitted)(torch.zeros(2, 3))

@@ -133,7 +133,7 @@ LOGITS, TARGET = torch.zeros(2, L), [[1, 0, 1], [0, 0, 0]]
         ),
         (
             lambda: fedlas.predict(net(), [torch.zeros(2, 4)], multi_label=True),
-            "got one without labels",
+            "got a batch without labels",
         ),
         (lambda: MultiLabel(LOGITS, TARGET, weights=[1.0, -1.0]), "weights"),
     ],

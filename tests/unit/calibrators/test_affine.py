@@ -34,7 +34,7 @@ def imbalanced(counts, seed, factors=(1.0, 1.0)):
 
 
 @pytest.mark.parametrize("factor", [1e-6, 1.0, 1e6])
-def test_it_starts_from_temperature_scaling_whatever_the_size_of_the_logits(generated, factor):
+def test_start_is_temperature_scaling_at_any_logit_scale(generated, factor):
     val = generated()
     start = temperature_start(Predictions(val.logits * factor, val.target))
     assert (
@@ -45,7 +45,7 @@ def test_it_starts_from_temperature_scaling_whatever_the_size_of_the_logits(gene
     assert start.doubt is None
 
 
-def test_where_temperature_scaling_is_nearly_uniform_the_spread_stands_for_it():
+def test_width_is_the_spread_if_nearly_uniform():
     target = torch.arange(4).repeat(5)
     logits = -100.0 * torch.nn.functional.one_hot(target, 4)
     spread = float((logits - logits.mean(1, keepdim=True)).square().mean().sqrt())
@@ -54,7 +54,7 @@ def test_where_temperature_scaling_is_nearly_uniform_the_spread_stands_for_it():
     assert start.scale == pytest.approx(0.01 / spread)
 
 
-def test_without_a_mistake_temperature_scaling_is_held_and_so_is_the_start():
+def test_start_is_held_without_mistakes():
     target = torch.arange(4).repeat(5)
     start = temperature_start(Predictions(100.0 * torch.nn.functional.one_hot(target, 4), target))
     assert start.scale == start.width == 1.0
@@ -85,9 +85,9 @@ def test_a_rare_class_does_not_spoil_it(kind, counts, factors):
 
 
 @each
-def test_where_held_out_samples_do_not_favor_it_it_is_temperature_scaling(kind, generated):
+def test_no_held_out_gain_gives_temperature_scaling(kind, generated):
     val = generated(200)
-    with pytest.warns(CalibrationWarning, match=rf"{kind.__name__}: .*do not show"):
+    with pytest.warns(CalibrationWarning, match=rf"{kind.__name__}: .*show no gain"):
         fitted = kind().fit(val)
     torch.testing.assert_close(
         fitted.transform(val).probs, TemperatureScaling().fit(val).transform(val).probs
@@ -109,7 +109,7 @@ def test_samples_that_are_all_equal(kind):
 def test_a_negative_factor_is_reported(kind, generated):
     """The logit of the last class says the opposite."""
     val = generated(distort=lambda z: z * torch.tensor([1.0, 1, 1, -1]))
-    with pytest.warns(CalibrationWarning, match=r"own logit .* for class 3: below 0"):
+    with pytest.warns(CalibrationWarning, match=r"own logit .* for class 3; with a factor below 0"):
         kind().fit(val)
 
 

@@ -18,7 +18,7 @@ from fedlas.metrics import nll as negative_log_likelihood
 LEAK = torch.tensor([[1.0, 0.6, 0], [0, 1, 0.6], [0, 0, 1]]).double()
 
 
-def test_it_beats_what_it_mixes_where_one_number_is_not_enough(generated):
+def test_mixture_beats_its_members_on_complex_miscalibration(generated):
     val, test = (
         generated(2000, classes=3, distort=lambda z: 2 * z @ LEAK, seed=seed) for seed in (0, 1)
     )
@@ -52,12 +52,12 @@ def test_one_line_names_members_and_weights(generated):
     assert repr(AutoCalibration()) == "AutoCalibration(keep_class=False, num_folds=5)"
 
 
-def test_a_member_that_fails_is_left_out_and_named(generated, monkeypatch):
+def test_failed_member_is_dropped_and_named(generated, monkeypatch):
     def fails(*_, **__):
         raise RuntimeError("no minimum")
 
     monkeypatch.setattr(SplineCalibration, "fit_map", fails)
-    with pytest.warns(CalibrationWarning, match=r"without spline \(no minimum\)"):
+    with pytest.warns(CalibrationWarning, match=r"their fit failed: spline \(no minimum\)"):
         mixture = AutoCalibration().fit(generated(300))
     assert "spline" not in mixture.weights
 

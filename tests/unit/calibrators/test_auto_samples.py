@@ -53,7 +53,7 @@ def test_every_sample_is_held_out_once(generated, monkeypatch):
     assert len(split.rows) == len(split.rows.unique()) == 3000
 
 
-def test_beyond_the_limit_dear_members_have_a_sample_of_the_rows(generated, monkeypatch):
+def test_expensive_members_are_fitted_on_a_row_sample(generated, monkeypatch):
     def bent(logits):
         return torch.where(logits > 0, 0.2 * logits, 3 * logits)
 

@@ -112,7 +112,7 @@ def test_a_class_without_a_sample(generated):
 def test_separated_classes(margin):
     target = torch.arange(3).repeat(10)
     val = Predictions(torch.nn.functional.one_hot(target, 3) * margin, target)
-    with pytest.warns(CalibrationWarning, match=r"3 classes \(0, 1, 2\) separates"):
+    with pytest.warns(CalibrationWarning, match=r"3 classes \(0, 1, 2\) perfectly separates"):
         calibrated = BetaCalibration().fit(val).transform(val)
     assert float(calibrated.confidence.min()) > 0.98
 

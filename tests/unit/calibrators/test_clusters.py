@@ -47,7 +47,7 @@ def nll_of_new_patients(seed, *, effect=0.0, features=True, clusters=True):
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_features_that_carry_nothing_do_no_harm_on_new_patients(seed):
+def test_uninformative_features_do_no_harm_on_new_patients(seed):
     alone = nll_of_new_patients(seed, features=False)
     assert nll_of_new_patients(seed) <= 1.005 * alone
     assert nll_of_new_patients(seed, clusters=False) > 1.02 * alone
@@ -90,7 +90,7 @@ def test_weights_are_copies_with_clusters_too(count, visits, features):
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_copies_in_a_cluster_of_their_own_are_one_sample(seed):
+def test_duplicates_in_their_own_cluster_are_one_sample(seed):
     """Their design effect was five, of residuals that were five times the same."""
     logits, target, _, _ = patients(200, seed, visits=1)
     bent = np.where(logits > 0, 0.3 * logits, 3 * logits)

@@ -55,7 +55,7 @@ def errors(cells, log_odds, correct, groups):
 
 @pytest.mark.parametrize("alpha", [0.01, 0.05])
 @pytest.mark.parametrize("min_size", [20, 100])
-def test_in_the_end_no_large_cell_is_off_by_more_than_alpha(alpha, min_size):
+def test_large_cells_end_within_alpha(alpha, min_size):
     cells = Cells(10, alpha, min_size)
     log_odds, correct, groups = draw(
         flaw=lambda z, member: z - 0.8 * member[:, 1].double(), groups=4
@@ -99,7 +99,7 @@ def test_a_step_moves_one_cell_to_its_share():
     assert CELLS.worst(log_odds, correct, members[:4]) is None  # four are too few
 
 
-def test_groups_that_overlap_are_corrected_one_after_the_other():
+def test_overlapping_groups_are_corrected_in_turn():
     log_odds, correct, groups = draw(
         samples=20_000, flaw=lambda z, m: z + m[:, 1].double() - 1.0 * m[:, 2].double(), groups=3
     )
@@ -114,7 +114,7 @@ def test_groups_that_overlap_are_corrected_one_after_the_other():
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
-def test_a_cell_that_is_always_or_never_right_stops_half_a_sample_short(value):
+def test_extreme_cells_stop_half_a_sample_short(value):
     log_odds = torch.full((20,), 0.3, dtype=torch.float64)
     members = torch.ones(20, 1).nonzero()
     path = list(
@@ -149,7 +149,7 @@ def test_at_most_so_many(most):
     assert path == list(CELLS.path(log_odds, correct, groups.nonzero(), 500))[:most]
 
 
-def test_held_out_samples_confirm_a_flaw_and_deny_chance():
+def test_held_out_samples_confirm_flaws_but_not_noise():
     folds = Folds(torch.arange(2000) % 5)
     cells = Cells(10, 0.02, 60)
     for seed in range(3):
@@ -187,7 +187,7 @@ def test_log_odds_are_those_of_the_confidence(temperature):
     )
 
 
-def test_log_odds_where_the_confidence_rounds_to_one_and_where_it_is_the_only_class():
+def test_log_odds_of_confidence_one_and_single_class():
     assert predicted_log_odds(torch.tensor([[900.0, 0.0, -900.0]]), 1.0).item() == pytest.approx(
         900
     )
@@ -200,9 +200,7 @@ def test_log_odds_where_the_confidence_rounds_to_one_and_where_it_is_the_only_cl
     st.sampled_from([0.1, 1.0, 10.0, 300.0]),
     st.floats(-4, 4),
 )
-def test_the_confidence_becomes_what_is_asked_and_the_prediction_stays(
-    seed, classes, scale, change
-):
+def test_confidence_is_set_and_prediction_stays(seed, classes, scale, change):
     logits = rows(20, classes, scale, seed)
     before = predicted_log_odds(logits, 1.0)
     after = before + change

@@ -38,7 +38,7 @@ def many():
     return AutoCalibration().fit(val), val, test
 
 
-def test_rows_of_the_matrix_say_what_labels_call_a_class():
+def test_matrix_rows_are_label_distributions():
     fit = ConfusionCalibration(base="none").fit(drawn(3000, 25, 0, CALLED))
     matrix = fit.confusion
     assert matrix.sum(1) == pytest.approx(torch.ones(25).double())
@@ -82,7 +82,7 @@ def test_auto_repairs_what_no_map_of_logits_repairs(many):
     assert ece(after) < 0.06
 
 
-def test_many_classes_saved_loaded_and_as_a_layer_are_the_same(many, tmp_path):
+def test_many_classes_survive_saving_and_layer(many, tmp_path):
     auto, _, test = many
     loaded = Calibrator.load(auto.save(tmp_path / "auto.json"))
     expected = auto.transform(test).logits
@@ -106,7 +106,7 @@ def test_many_classes_export_to_onnx(many, tmp_path):
     assert torch.allclose(torch.from_numpy(logits).softmax(1), expected, atol=1e-5)
 
 
-def test_absent_classes_keep_one_sample_each_and_a_note_says_so(many):
+def test_absent_classes_keep_one_sample_with_a_note(many):
     auto, val, _ = many
     after = auto.transform(val).probs
     share = float(after[:, 20:].sum(1).mean())
@@ -116,7 +116,7 @@ def test_absent_classes_keep_one_sample_each_and_a_note_says_so(many):
     assert "at most 5/N" in note
 
 
-def test_many_absent_classes_get_at_most_a_hundredth_together():
+def test_many_absent_classes_get_at_most_one_percent():
     """A model of 30 classes, used where twelve never come: one sample each would be 3 %."""
     val = drawn(400, 30, 0, [*range(18), *range(12)])
     auto = AutoCalibration().fit(val)
@@ -125,7 +125,7 @@ def test_many_absent_classes_get_at_most_a_hundredth_together():
     assert any("at most 4/N" in note for note in auto.notes)
 
 
-def test_copies_of_a_table_leave_absent_classes_no_more():
+def test_table_copies_do_not_change_absent_share():
     """The hundredth was of the rows: four copies left 4 %, and weights something else than repeated rows."""
     val = drawn(400, 30, 0, [*range(18), *range(12)])
     copies = val.rows(torch.arange(400).repeat(4))
@@ -138,7 +138,7 @@ def test_copies_of_a_table_leave_absent_classes_no_more():
     assert torch.allclose(one, other, atol=1e-6)
 
 
-def test_where_a_model_says_zero_an_absent_class_keeps_half_of_what_members_give_it():
+def test_absent_class_with_zero_probability_keeps_half():
     """Temperature scaling of a forest's zeros alone told its rows from no others: up to 14 % of the NLL."""
     step = AbsentShare(
         absent=torch.tensor([0.0, 0.0, 1.0]),
@@ -152,7 +152,7 @@ def test_where_a_model_says_zero_an_absent_class_keeps_half_of_what_members_give
 
 
 @pytest.mark.parametrize("classes", [2, 4, 25])
-def test_an_absent_class_that_comes_costs_little_more_than_the_rule_of_three(classes):
+def test_absent_class_costs_about_the_rule_of_three(classes):
     """Where it is as frequent as the model says, the loss is bounded by that of its odds."""
     val, test = (drawn(900, classes, seed) for seed in (2, 3))
     inside = val.target > 0

@@ -12,7 +12,7 @@ def test_joining():
 
 def test_unchanged_counts_probabilities_and_not_logits():
     val = Predictions(torch.randn(50, 3), torch.zeros(50, dtype=torch.long))
-    assert "predictions stay as they are" in unchanged(val, lambda rows: rows + 5)
+    assert "changes no validation probability" in unchanged(val, lambda rows: rows + 5)
     assert unchanged(val, lambda rows: rows * 1.00001) is not None
     assert unchanged(val, lambda rows: rows * 1.01) is None
     one_row = val.logits.double()[17]
@@ -39,4 +39,4 @@ def test_absent_classes_are_named():
 
 def test_convergence():
     assert unconverged(True) is None
-    assert "before the gradient vanished" in unconverged(False)
+    assert "did not converge" in unconverged(False)

@@ -7,7 +7,7 @@ from fedlas.errors import InputError
 from fedlas.metrics import ece
 
 
-def test_fitted_on_drift_it_is_right_on_average_over_it(generated):
+def test_fit_on_drift_is_calibrated_on_average(generated):
     clean = generated(distort=lambda logits: 1.5 * logits)
     lost = Predictions(clean.logits, clean.target.flip(0))  # as sure as ever, and wrong
     union = Predictions(
@@ -29,7 +29,7 @@ def test_no_mistake_and_nothing_to_do(generated):
     with pytest.warns(CalibrationWarning, match=r"DriftTemperature: 0 of 2000 .* held at "):
         DriftTemperature().fit(Predictions(val.logits, val.predicted))
     once = DriftTemperature().fit(val).transform(val)
-    with pytest.warns(CalibrationWarning, match="stay as they are"):
+    with pytest.warns(CalibrationWarning, match="changes no validation probability"):
         DriftTemperature().fit(once)
 
 

@@ -59,14 +59,14 @@ def test_with_a_temperature_both_are_found(known):
     assert clipping.temperature == pytest.approx(known, rel=0.1)
 
 
-def test_with_a_temperature_it_is_as_likely_as_either_alone():
+def test_nll_with_temperature_is_below_either_alone():
     val, _ = draw(samples=500, scale=1.7)
     both = negative_log_likelihood(FeatureClipping(temperature=True).fit(val).transform(val))
     assert both <= negative_log_likelihood(FeatureClipping().fit(val).transform(val))
     assert both <= negative_log_likelihood(TemperatureScaling().fit(val).transform(val))
 
 
-def test_it_is_what_the_head_makes_of_clipped_features():
+def test_logits_equal_head_of_clipped_features():
     val, (weight, bias) = draw()
     clipping = FeatureClipping().fit(val)
     expected = val.features.clamp(-clipping.threshold, clipping.threshold) @ weight.T + bias
@@ -106,7 +106,7 @@ def test_no_threshold_on_a_fine_grid_is_better():
     )
 
 
-def test_a_sample_without_large_features_keeps_its_logits_to_the_last_bit():
+def test_sample_without_large_features_keeps_exact_logits():
     val, _ = draw(dtype=torch.float32)
     clipping = FeatureClipping().fit(val)
     after = clipping.transform(val)
@@ -117,10 +117,10 @@ def test_a_sample_without_large_features_keeps_its_logits_to_the_last_bit():
     assert (after.logits[~small] != val.logits[~small]).any(1).all()
 
 
-def test_the_head_can_be_given_where_samples_are_too_few():
+def test_given_head_works_with_too_few_samples():
     val, (weight, bias) = draw(samples=3000)
     few = Predictions(val.logits[:10], val.target[:10], features=val.features[:10])
-    with pytest.warns(CalibrationWarning, match=r"\d of 12 directions .*do not vary"):
+    with pytest.warns(CalibrationWarning, match=r"\d of 12 feature directions do not vary"):
         recovered = FeatureClipping().fit(few)
     with pytest.raises(InputError, match=r"FeatureClipping\.transform: .*linear .*FeatureClipping"):
         recovered.transform(val)
@@ -140,20 +140,20 @@ def test_given_and_recovered_agree():
     )
 
 
-def test_what_is_not_made_by_the_head_is_refused_and_changes_nothing():
+def test_logits_of_another_head_raise_without_effect():
     val, (weight, bias) = draw()
     other = Predictions(val.logits.square(), val.target, features=val.features)
     clipping = FeatureClipping().fit(val)
     before = clipping.threshold
     for calibrator in (clipping, FeatureClipping((weight + 1 * torch.eye(6, 12), bias))):
-        with pytest.raises(InputError, match=r"FeatureClipping\.fit: .*linear function"):
+        with pytest.raises(InputError, match=r"FeatureClipping\.fit: .*one linear head"):
             calibrator.fit(other)
-    with pytest.raises(InputError, match=r"FeatureClipping\.transform: .*linear function"):
+    with pytest.raises(InputError, match=r"FeatureClipping\.transform: .*one linear head"):
         clipping.transform(other)
     assert clipping.threshold == before
 
 
-def test_nothing_to_clip_ends_at_the_bound_and_says_so():
+def test_nothing_to_clip_warns_of_the_bound():
     features = torch.rand(500, 6, generator=torch.Generator().manual_seed(0)) * 4
     val = Predictions(features.clone(), features.argmax(1), features=features)
     with pytest.warns(CalibrationWarning, match=r"bound of the search.*nothing is clipped"):
@@ -161,7 +161,7 @@ def test_nothing_to_clip_ends_at_the_bound_and_says_so():
     assert torch.equal(clipping.transform(val).logits, val.logits)
 
 
-def test_labels_that_have_nothing_to_do_with_features_end_at_the_other_bound():
+def test_unrelated_labels_warn_of_threshold_zero():
     val, (weight, _) = draw()
     random = torch.Generator().manual_seed(5)
     target = torch.randint(0, 6, (3000,), generator=random)
@@ -171,7 +171,7 @@ def test_labels_that_have_nothing_to_do_with_features_end_at_the_other_bound():
     assert clipping.threshold == pytest.approx(0, abs=1e-6)
 
 
-def test_a_fall_of_the_accuracy_is_reported_with_figures():
+def test_accuracy_drop_warns_with_figures():
     """Of a model that is far too sure, wherever its features are, only a small threshold lowers the NLL."""
     val, (weight, bias) = draw(samples=500)
     random = torch.Generator().manual_seed(5)
@@ -281,7 +281,7 @@ def test_the_head_that_made_the_logits_is_recovered(offset):
     assert head.undetermined == 0
 
 
-def test_what_the_softmax_does_not_see_does_not_matter():
+def test_constants_per_row_do_not_matter():
     features, weight, bias = draw_head()
     logits = features @ weight.T + bias
     raw, normalized = recover_head(features, logits), recover_head(features, logits.log_softmax(1))
@@ -320,7 +320,7 @@ def test_features_that_vary_together_leave_the_head_undetermined():
     fewer = recover_head(features[:4], logits[:4])
     assert fewer.undetermined == 8 - 3 - int((features[:4].std(0) == 0).sum())
     fewer.check(features[:4], logits[:4], "y")
-    with pytest.raises(InputError, match=r"linear function.*off by"):
+    with pytest.raises(InputError, match=r"one linear head.*differs by"):
         fewer.check(features, logits, "y")
 
 
@@ -329,14 +329,14 @@ def test_one_strange_row_is_found_among_many():
     logits = features @ weight.T + bias
     head = recover_head(features, logits)
     logits[4321, 2] += 0.1 * float((logits - logits.mean(0)).norm(dim=1).square().mean().sqrt())
-    with pytest.raises(InputError, match="linear function"):
+    with pytest.raises(InputError, match="one linear head"):
         head.check(features, logits, "y")
 
 
-def test_a_head_that_is_not_linear_does_not_fit():
+def test_nonlinear_head_raises():
     features, weight, bias = draw_head()
     logits = (features @ weight.T + bias).tanh() * 5
-    with pytest.raises(InputError, match=r"off by .* Do this\.$"):
+    with pytest.raises(InputError, match=r"differs by .* Do this\.$"):
         recover_head(features, logits).check(features, logits, "Do this.")
 
 
@@ -359,7 +359,7 @@ def test_a_layer_or_its_parameters():
         passed.check(features, logits, "y")
     without = features @ weight.T
     given_head((weight, None), features, without).check(features, without, "y")
-    with pytest.raises(InputError, match="linear function"):
+    with pytest.raises(InputError, match="one linear head"):
         given_head((weight, None), features, logits).check(features, logits, "y")
 
 

@@ -67,7 +67,7 @@ def test_equal_probabilities_stay_together():
     torch.testing.assert_close(binned.probs[:, 1], shares)
 
 
-def test_a_sample_falls_into_the_same_bin_in_any_company(generated):
+def test_bin_of_a_sample_is_independent_of_others(generated):
     """Cuts lie between samples, so the last digit of a softmax decides nothing."""
     val = generated(500, dtype=torch.float32)
     binning = HistogramBinning().fit(val)

@@ -110,7 +110,7 @@ def test_few_steps():
 
 
 @pytest.mark.parametrize("at", [-1.0, 0.3, 2.0])
-def test_the_minimum_is_found_and_no_point_is_tried_twice(at):
+def test_golden_section_evaluates_each_point_once(at):
     tried = []
 
     def function(point):
@@ -126,7 +126,7 @@ def test_a_narrow_bracket_needs_no_evaluation():
 
 
 @given(st.integers(0, 10_000), st.integers(1, 60), st.integers(2, 4))
-def test_no_weights_are_better_than_those_that_em_ends_at(seed, samples, parts):
+def test_em_weights_are_optimal(seed, samples, parts):
     random = torch.Generator().manual_seed(seed)
     probs = (
         torch.rand(samples, parts, generator=random, dtype=torch.float64) ** (1 + seed % 8) + 1e-12

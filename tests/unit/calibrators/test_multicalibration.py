@@ -87,9 +87,9 @@ def test_without_early_stop_no_validation_cell_is_off():
                 assert abs(error) <= 0.03 + 0.5 / 40 + 1e-9
 
 
-def test_a_calibrated_model_is_left_alone_after_temperature_scaling():
+def test_calibrated_model_gets_no_correction():
     val = draw(factors=[2.0] * 4)
-    with pytest.warns(CalibrationWarning, match="no cell is off"):
+    with pytest.warns(CalibrationWarning, match="no cell has an error"):
         calibrator = Multicalibration().fit(val)
     assert calibrator.updates == []
     assert torch.equal(
@@ -106,7 +106,7 @@ def test_all_is_calibration_and_needs_no_start():
     assert abs(gaps(calibrator.transform(test), torch.zeros(6000))[0]) < 0.02
 
 
-def test_samples_that_no_correction_reaches_keep_their_logits_to_the_last_bit():
+def test_uncorrected_samples_keep_exact_logits():
     val = draw(dtype=torch.float32)
     calibrator = Multicalibration(start="none").fit(val)
     after = calibrator.transform(val)
@@ -166,14 +166,14 @@ def test_copies_of_samples_are_no_new_evidence():
     """Without shared folds, 25 to 64 corrections stand here, and the test NLL rises by 0.2."""
     val, test = (draw(samples=300, seed=10, factors=[2.0] * 4), draw(seed=1, factors=[2.0] * 4))
     copied = Predictions(val.logits.repeat(5, 1), val.target.repeat(5))
-    with pytest.warns(CalibrationWarning, match="this is temperature scaling"):
+    with pytest.warns(CalibrationWarning, match="the result is temperature scaling"):
         calibrator = Multicalibration(min_size=20).fit(copied)
     assert calibrator.updates == []
     assert nll(calibrator.transform(test)) < nll(test)
 
 
 def test_samples_that_are_all_equal():
-    with pytest.warns(CalibrationWarning, match="this is temperature scaling"):
+    with pytest.warns(CalibrationWarning, match="the result is temperature scaling"):
         assert (
             Multicalibration().fit(Predictions([[1.0, 0.0]] * 100, [0] * 70 + [1] * 30)).updates
             == []
@@ -182,7 +182,7 @@ def test_samples_that_are_all_equal():
 
 def test_corrections_without_end_are_cut_and_reported(monkeypatch):
     monkeypatch.setattr(multicalibration, "_MOST_UPDATES", 3)
-    with pytest.warns(CalibrationWarning, match="3 corrections do not suffice"):
+    with pytest.warns(CalibrationWarning, match="above alpha after 3 corrections"):
         assert len(Multicalibration(num_folds=None, start="none").fit(draw()).updates) == 3
 
 

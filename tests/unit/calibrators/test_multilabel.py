@@ -77,7 +77,7 @@ def test_a_temperature_of_each_label():
 
 
 @pytest.mark.filterwarnings("ignore::fedlas.calibrators.CalibrationWarning")
-def test_nonsense(tmp_path):
+def test_invalid_arguments_raise(tmp_path):
     logits, target = labels(50)
     for wrong in (target[:, :2], target + 0.5, target.long().argmax(1), None, "x"):
         with pytest.raises(InputError, match="target"):

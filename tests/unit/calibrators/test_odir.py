@@ -90,7 +90,7 @@ def test_the_chosen_penalties_predict_held_out_labels_best(generated):
 
 
 @both
-def test_where_classes_leak_into_each_other_it_is_let_loose(kind, generated):
+def test_leaking_classes_get_weak_penalties(kind, generated):
     shift = torch.tensor([1.0, -1, 0, 0])
     leaking, clean = (
         generated(3000, distort=lambda z: 2 * z @ LEAK),
@@ -158,7 +158,7 @@ def test_one_given_penalty_is_kept(generated):
     assert MatrixScaling(intercept=3.0).fit(val).penalties.intercept == 3.0
 
 
-def test_the_weakest_penalty_of_the_grid_is_a_bound(generated, monkeypatch):
+def test_weakest_grid_penalty_warns_of_a_bound(generated, monkeypatch):
     monkeypatch.setattr(odir, "OFF_DIAGONAL_FREEDOM", (0.01, 0.03))
     val = generated(distort=lambda z: 2 * z @ LEAK)
     with pytest.warns(CalibrationWarning, match=r"weakest penalty .*off_diagonal"):
@@ -171,11 +171,11 @@ def test_the_weakest_penalty_of_the_grid_is_a_bound(generated, monkeypatch):
 
 def test_too_few_samples_for_the_folds():
     val = Predictions([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0]], [0, 1, 1])
-    with pytest.warns(CalibrationWarning, match=r"3 distinct samples, .* 5 folds"):
+    with pytest.warns(CalibrationWarning, match=r"3 distinct samples .* 5 folds"):
         matrix = MatrixScaling().fit(val)
     off_diagonal, intercept = penalty_grids(3, 2, temperature_start(val).width)
     assert matrix.penalties == Penalties(off_diagonal[0], intercept[0], FREEDOMS[0])
-    with pytest.warns(CalibrationWarning, match="so this is temperature scaling"):
+    with pytest.warns(CalibrationWarning, match="so temperature scaling is used"):
         assert MatrixScaling(num_folds=3).fit(val).num_classes == 2
 
 

@@ -210,7 +210,7 @@ def test_the_scale_of_the_features_does_not_matter(factor, offset):
     torch.testing.assert_close(moved[:, 0] * factor, plain[:, 0], rtol=1e-6, atol=1e-9)
 
 
-def test_separated_classes_absent_ones_and_constant_features_have_finite_parameters():
+def test_degenerate_classes_have_finite_parameters():
     logits = torch.tensor([[9.0, 0, 0], [0, 9, 0], [9, 0, 0], [0, 9, 0]]).double()
     parameters, converged = fit_one_vs_rest(logits, torch.tensor([0, 1, 0, 1]), one_feature)
     assert converged

@@ -28,7 +28,7 @@ def nll(calibration, logits, target):
     return float(torch.nn.functional.binary_cross_entropy_with_logits(after, target.double()))
 
 
-def test_nll_is_below_a_calibrator_a_label_and_one_for_all():
+def test_pooling_beats_separate_and_shared_calibrators():
     fit, test = labels(100, 60, center=-4.0), labels(4000, 60, seed=1, center=-4.0)
     pooled = nll(MultiLabelCalibration("partial-pooling").fit(*fit), *test)
     for method, shared in (("platt", False), ("platt", True), ("beta", False), ("beta", True)):
@@ -49,7 +49,7 @@ def test_labels_alike_get_nearly_one_curve():
     assert float(numbers(logits, target)[:, 0].std()) < 0.05
 
 
-def test_a_label_without_positives_has_a_probability_above_0():
+def test_label_without_positives_has_positive_probability():
     logits, target = labels()
     target[:, 4] = 0
     with pytest.warns(CalibrationWarning, match="label 4 without a positive sample"):
@@ -58,7 +58,7 @@ def test_a_label_without_positives_has_a_probability_above_0():
     assert 1e-4 < float(mean[4]) < float(logits[:, 4].sigmoid().mean())
 
 
-def test_a_label_of_which_nothing_is_known_gets_the_mean_curve():
+def test_unknown_label_gets_the_mean_curve():
     logits, target = labels()
     target[:, 4] = -100
     every = numbers(logits, target)
@@ -106,7 +106,7 @@ def test_no_curve_falls():
     assert bool((numbers(logits, target)[:3, :2] >= 0).all())
 
 
-def test_the_order_of_labels_and_of_samples_changes_nothing():
+def test_order_of_labels_and_samples_is_irrelevant():
     logits, target = labels()
     order, turned = torch.randperm(150), torch.randperm(30)
     expected = numbers(logits, target)[turned]

@@ -74,7 +74,7 @@ def test_a_slope_that_is_not_above_0(generated):
     assert float(platt.parameters["slope"][3]) < 0
 
 
-def test_a_class_without_a_sample_has_platt_s_label(generated):
+def test_absent_class_has_the_platt_target(generated):
     val = generated(500)
     wider = Predictions(torch.cat([val.logits, torch.randn(500, 1)], dim=1), val.target)
     with pytest.warns(CalibrationWarning, match="class 4 of 5 without a validation sample"):

@@ -49,7 +49,7 @@ def test_distribution_of_the_curves_is_found():
     assert float((deviation / true.std(dim=0) - 1).abs().max()) < 0.15
 
 
-def test_pooled_curves_are_nearer_the_truth_than_curves_alone_or_one_for_all():
+def test_pooled_curves_beat_separate_and_common_curves():
     basis, labels, true = drawn(100, 40, 1)
     pooled = platt(basis, labels, most_rounds=100)
     alone = torch.stack([platt(basis[i : i + 1], labels[i : i + 1]).curves[0] for i in range(100)])
@@ -60,7 +60,7 @@ def test_pooled_curves_are_nearer_the_truth_than_curves_alone_or_one_for_all():
     assert errors[0] < 0.8 * min(errors[1:]), errors
 
 
-def test_weights_are_copies_and_weight_zero_is_no_sample():
+def test_weights_equal_copies_and_zero_removes():
     basis, labels, _ = drawn(20, 60, 2)
     times = torch.randint(0, 3, (60,), generator=torch.Generator().manual_seed(0))
     copies = torch.arange(60).repeat_interleave(times)
@@ -69,7 +69,7 @@ def test_weights_are_copies_and_weight_zero_is_no_sample():
     assert torch.allclose(weighted.curves, repeated.curves, atol=1e-8)
 
 
-def test_unknown_labels_of_one_curve_leave_the_others_their_own():
+def test_unknown_labels_affect_only_their_curve():
     basis, labels, _ = drawn(5, 50, 3)
     weights = torch.ones_like(labels)
     weights[0] = 0.0
@@ -79,7 +79,7 @@ def test_unknown_labels_of_one_curve_leave_the_others_their_own():
     assert torch.allclose(one.curves[0], one.mean, atol=0.2)
 
 
-def test_a_fit_that_starts_from_another_ends_at_the_same_curves():
+def test_warm_start_reaches_the_same_curves():
     basis, labels, _ = drawn(60, 100, 4)
     inside = (torch.arange(100) % 5 != 0).double().unsqueeze(0)
     whole = platt(basis, labels, most_rounds=300)
@@ -112,7 +112,7 @@ def many_classes(samples, seed, classes=40):
     return Predictions(2 * scale * logits, target)
 
 
-def test_a_pooled_spline_is_below_a_spline_for_each_class_with_few_samples():
+def test_pooled_spline_beats_spline_with_few_samples():
     val, test = many_classes(400, 0), many_classes(4000, 1)
     pooled, alone, raw = (
         nll(each)
@@ -126,7 +126,7 @@ def test_a_pooled_spline_is_below_a_spline_for_each_class_with_few_samples():
     assert pooled < raw - 0.1
 
 
-def test_parts_of_a_pooled_spline_are_the_fits_to_these_rows():
+def test_subset_fits_equal_fits_to_the_rows():
     val = many_classes(400, 2)
     member = PooledSplineCalibration()
     whole = member.fit_map(val)
@@ -138,7 +138,7 @@ def test_parts_of_a_pooled_spline_are_the_fits_to_these_rows():
     assert float((ours - theirs).abs().mean()) < 2e-3
 
 
-def test_a_pooled_spline_joins_auto_from_20_classes_on():
+def test_pooled_spline_joins_auto_from_20_classes():
     few, many = (AutoCalibration().fit(many_classes(600, 3, classes)) for classes in (19, 20))
     assert "pooled spline" not in {*few.map.kinds, *few.dropped}
     assert fit_mixture._usual(many_classes(600, 3, 20))[0].keys() >= {"pooled spline", "spline"}

@@ -49,7 +49,7 @@ def nll(calibrator, test):
 
 
 @pytest.mark.parametrize("unit", [1e-1, 1e-3])
-def test_the_unit_of_one_informative_column_among_others_hides_nothing(unit):
+def test_unit_of_an_informative_column_is_irrelevant(unit):
     def parts(samples, seed):
         plain = drawn(samples, columns=1, seed=seed, strength=1.0)
         noise = torch.randn(samples, 20, generator=torch.Generator().manual_seed(seed + 10))
@@ -93,7 +93,7 @@ def test_without_features_it_is_auto_on_logits():
     assert torch.equal(ours.transform(bare).logits, theirs.transform(bare).logits)
 
 
-def test_far_from_the_samples_auto_on_logits_is_left(fitted):
+def test_far_samples_get_auto_on_logits(fitted):
     test = drawn(200, seed=1)
     far = Predictions(test.logits, test.target, features=test.features + 1e4)
     alone = AutoCalibration(features=False).fit(drawn())
@@ -118,7 +118,7 @@ def sensors(samples, columns, *, seed, pair=False):
 @pytest.mark.parametrize(
     ("columns", "pair", "shift", "most"), [(100, False, 8, 0.02), (20, True, 2, 0.05)]
 )
-def test_a_drift_of_one_of_many_columns_is_not_diluted(columns, pair, shift, most):
+def test_drift_of_one_column_is_not_diluted(columns, pair, shift, most):
     """The squared distance over all directions let both pass: +46 and +38 % in the NLL."""
     val, test = (sensors(n, columns, seed=n, pair=pair) for n in (500, 2000))
     calibrator, alone = AutoCalibration().fit(val), AutoCalibration(features=False).fit(val)
@@ -166,7 +166,7 @@ def test_units_of_the_features_do_not_matter(change, fitted):
     torch.testing.assert_close(after, fitted.transform(val).probs, rtol=0, atol=2e-3)
 
 
-def test_a_column_of_other_units_does_not_hide_the_others():
+def test_large_unit_does_not_hide_other_columns():
     val, test = drawn(), drawn(2000, seed=1)
     scale = torch.tensor([1e6, 1, 1, 1, 1e-4, 1]).double()
     scaled = [
@@ -204,7 +204,7 @@ def test_after_a_fit_with_features_they_are_needed(fitted):
     test = drawn(10, seed=1)
     with pytest.raises(InputError, match="hold features"):
         fitted.transform(Predictions(test.logits))
-    with pytest.raises(InputError, match=r"features must be \(N, 6\)"):
+    with pytest.raises(InputError, match=r"features must have shape \(N, 6\)"):
         fitted.transform(Predictions(test.logits, features=test.features[:, :5]))
 
 
@@ -323,7 +323,7 @@ def test_several_labels_share_the_features():
     after = calibration.transform(logits[300:], features[300:])
     loss = torch.nn.functional.binary_cross_entropy_with_logits
     assert float(loss(after, target[300:])) < float(loss(logits[300:], target[300:])) - 0.1
-    with pytest.raises(InputError, match="features must be"):
+    with pytest.raises(InputError, match="features must have"):
         calibration.transform(logits[300:])
 
 
@@ -366,7 +366,7 @@ def grouped(samples, *, seed, effects, group=None):
 EFFECTS = torch.randn(8, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
 
 
-def test_groups_have_maps_of_their_own_and_new_ones_the_common_map():
+def test_new_groups_get_the_common_map():
     effects = torch.cat([EFFECTS, torch.zeros(1, 3).double()])
     val = grouped(800, seed=0, effects=EFFECTS)
     calibrator = AutoCalibration().fit(val)
@@ -416,7 +416,7 @@ def test_a_sample_of_the_rows_is_noted(monkeypatch, tmp_path):
     assert notes[-1] == "features of auto: fitted on a random sample of 200 of 400 rows."
 
 
-def test_codes_of_a_category_are_what_columns_of_zeros_and_ones_are():
+def test_category_codes_equal_one_hot_columns():
     """The fit of codes is that of one-hot columns, without the memory that these take."""
     draw = np.random.default_rng(0)
     code, score = draw.integers(0, 4, 800), draw.normal(size=800)
@@ -450,7 +450,7 @@ def test_codes_of_a_category_are_what_columns_of_zeros_and_ones_are():
     assert float((layer(narrow.logits, none).softmax(1) - others[1]).abs().max()) < 1e-6
 
 
-def test_labels_of_a_fold_play_no_part_in_what_is_predicted_for_it():
+def test_out_of_fold_predictions_ignore_own_labels():
     """All parts started from the temperature of all samples, those that are held out included."""
     val = drawn(200, classes=2, columns=5, strength=0.2)
     split, _ = fit_mixture._split(val, 5)
@@ -490,7 +490,7 @@ def _nll(calibrator: Calibrator, predictions: Predictions) -> float:
     return negative_log_likelihood(calibrator.transform(predictions))
 
 
-def test_new_groups_are_near_the_mixture_of_logits_where_only_the_group_counts():
+def test_new_groups_fall_back_to_logit_mixture():
     """Regressions take the slope within groups, which is too steep for a group whose offset nobody knows."""
     known, new = _groups(spread=1.5, number_counts=0.0)
     alone = AutoCalibration().fit(Predictions(known.logits, known.target))

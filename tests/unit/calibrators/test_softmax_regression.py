@@ -125,7 +125,7 @@ def test_the_minimum_against_scipy(case):
 
 
 @each_case
-def test_map_and_point_are_two_views_of_one_thing(case):
+def test_to_map_and_to_point_are_inverse(case):
     problem, _ = problem_and_objective(case, offset=5.0)
     assert torch.allclose(
         problem.to_point(problem.to_map(problem.start, converged=True)), problem.start
@@ -165,7 +165,7 @@ def test_other_penalties_at_the_last_solution(case):
     torch.testing.assert_close(again.bias, fresh.bias, rtol=0, atol=1e-4)
 
 
-def test_an_offset_of_the_inputs_moves_into_the_bias():
+def test_input_offset_moves_into_the_bias():
     inputs, target = sample()
     for diagonal in (True, False):
         plain = SoftmaxRegression(inputs, target, diagonal=diagonal, scale=0.5).solve()
@@ -196,7 +196,7 @@ def test_the_hold_counts_as_one_observation():
 
 
 @pytest.mark.parametrize("diagonal", [True, False])
-def test_without_freedom_it_is_the_input_times_the_scale(diagonal):
+def test_no_freedom_gives_scaled_inputs(diagonal):
     inputs, target = sample(offset=3.0)
     strong = {} if diagonal else {"off_diagonal": 1e6}
     fit = regression(inputs, target, diagonal=diagonal, scale=0.5, freedom=1e-4, **strong).solve()
@@ -217,7 +217,7 @@ def test_the_negative_log_likelihood():
 
 
 @pytest.mark.parametrize("folds", [1, 2])
-def test_preconditioner_of_a_large_diagonal_problem_inverts_the_block_of_each_class(folds):
+def test_diagonal_preconditioner_inverts_class_blocks(folds):
     inputs, target = sample(400, 70, offset=5.0)
     weights = torch.rand(folds, 400, generator=torch.Generator().manual_seed(1)).double()
     several = inputs.expand(folds, -1, -1) if folds > 1 else inputs
@@ -236,7 +236,7 @@ def test_preconditioner_of_a_large_diagonal_problem_inverts_the_block_of_each_cl
         torch.testing.assert_close(block @ inverse, torch.eye(2).double().expand_as(block))
 
 
-def test_search_of_many_classes_takes_few_products_with_the_hessian(monkeypatch):
+def test_many_classes_take_few_hessian_products(monkeypatch):
     # Divided by the diagonal of the Hessian alone it took 53.
     inputs, target = sample(1000, 80, offset=3.0)
     problem = SoftmaxRegression(

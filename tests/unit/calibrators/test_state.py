@@ -74,7 +74,7 @@ def test_a_state_that_is_none(state):
         load_map(Line, state, 2)
     with pytest.raises((ValueError, TypeError)):
         load_map(Pair, state, 2)
-    with pytest.raises(ValueError, match="that of a map"):
+    with pytest.raises(ValueError, match="state must map names"):
         load_map(None, {}, 2)
 
 

@@ -31,17 +31,17 @@ def test_the_ece_objective_is_near_it(known):
     )
 
 
-def test_a_second_fit_finds_nothing_left_and_says_so():
+def test_second_fit_warns_of_no_change():
     p = generated(2.5, dtype=torch.float64)
     once = TemperatureScaling().fit(p).transform(p)
     again = TemperatureScaling()
-    with pytest.warns(CalibrationWarning, match="no validation probability changes"):
+    with pytest.warns(CalibrationWarning, match="changes no validation probability"):
         again.fit(once)
     assert again.temperature == pytest.approx(1, abs=1e-8)
 
 
 @pytest.mark.parametrize("margin", [1.0, 50.0, 1e28])
-def test_without_a_mistake_the_temperature_stays_and_a_warning_says_why(margin):
+def test_no_mistakes_keep_temperature_with_warning(margin):
     target = torch.arange(5).repeat(4)
     p = Predictions(torch.nn.functional.one_hot(target, 5).float() * 10 * margin, target)
     with pytest.warns(CalibrationWarning, match=r"0 of 20 .*mistakes.*held at 1,"):
@@ -49,7 +49,7 @@ def test_without_a_mistake_the_temperature_stays_and_a_warning_says_why(margin):
     assert scaling.temperature == 1.0
 
 
-def test_worse_than_chance_ends_at_the_upper_bound_with_a_warning():
+def test_worse_than_chance_warns_of_upper_bound():
     target = torch.arange(5).repeat(4)
     p = Predictions(-3 * torch.nn.functional.one_hot(target, 5).float(), target)
     spread = 3 * 0.4  # root mean square distance of a logit from its row's mean
@@ -62,7 +62,7 @@ def test_worse_than_chance_ends_at_the_upper_bound_with_a_warning():
     "logits", [torch.zeros(6, 3), torch.full((6, 3), 1e4), torch.randn(6, 1), torch.zeros(1, 1)]
 )
 def test_nothing_to_scale_gives_one_and_a_warning(logits):
-    with pytest.warns(CalibrationWarning, match="stay as they are"):
+    with pytest.warns(CalibrationWarning, match="changes no validation probability"):
         scaling = TemperatureScaling().fit(
             Predictions(logits, torch.zeros(len(logits), dtype=torch.long))
         )
@@ -89,7 +89,7 @@ def test_transform_keeps_accuracy_dtype_and_the_other_arrays():
     torch.testing.assert_close(q.logits * scaling.temperature, p.logits)
 
 
-def test_a_warning_made_an_error_leaves_a_fitted_calibrator():
+def test_warning_as_error_leaves_calibrator_fitted():
     p = Predictions(torch.zeros(2, 2), [0, 1])
     scaling = TemperatureScaling()
     with warnings.catch_warnings():

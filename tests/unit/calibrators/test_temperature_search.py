@@ -44,7 +44,7 @@ def spread(p):
     st.integers(2, 6),
     st.sampled_from([1e-40, 0.05, 4.0, 1e28]),
 )
-def test_it_is_the_minimum_unless_it_says_why_not(seed, samples, classes, scale):
+def test_search_finds_the_minimum_or_warns(seed, samples, classes, scale):
     rng = np.random.default_rng(seed)
     p = Predictions(rng.normal(size=(samples, classes)) * scale, rng.integers(0, classes, samples))
 
@@ -101,7 +101,7 @@ def test_few_passes_over_the_data(monkeypatch):
         assert len(calls) <= 15
 
 
-def test_a_large_offset_of_the_logits_does_not_matter():
+def test_large_logit_offset_does_not_matter():
     p = generated(2.0)
     moved = Predictions(p.logits + 1e6, p.target)
     assert nll_temperature(moved).value == pytest.approx(nll_temperature(p).value, rel=1e-7)
@@ -120,7 +120,7 @@ def test_the_largest_numbers(dtype):
 
 @pytest.mark.parametrize("factor", [0.2, 1.0, 3.0])
 @pytest.mark.parametrize("samples", [20, 100])
-def test_a_nearly_perfect_validation_set_does_not_spoil_the_model(factor, samples):
+def test_nearly_perfect_validation_set_is_harmless(factor, samples):
     """Without the hold, the worst of these has a test NLL of 5 to 15 nats."""
     test = accurate(5000, 1000, factor)
     raw = negative_log_likelihood(test)
@@ -152,7 +152,7 @@ def test_held_it_expects_two_mistakes(wrong):
     assert expected_mistakes(p, best.value) == pytest.approx(2, rel=1e-6)
 
 
-def test_a_mistake_by_a_hair_does_not_send_the_temperature_to_zero():
+def test_near_tie_does_not_collapse_the_temperature():
     p = accurate(50, 3)
     logits = p.logits.clone()
     logits[0] = torch.tensor([1.0, 1.0 + 1e-9] + [0.0] * 8)
@@ -177,7 +177,7 @@ def test_tied_rows_are_no_expected_mistakes():
     )
 
 
-def test_temperatures_of_parts_are_searched_once_for_the_same_parts_and_start(monkeypatch):
+def test_subset_temperatures_are_cached(monkeypatch):
     val = generated(2.0)
     start = TemperatureScaling().fit_map(val)
     parts = torch.rand(3, 500, generator=torch.Generator().manual_seed(0)).double()

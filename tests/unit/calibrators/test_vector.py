@@ -71,10 +71,12 @@ def test_the_size_of_the_logits_does_not_matter(generated, factor):
     )
 
 
-def test_a_second_fit_finds_nothing_left_and_says_so(generated):
+def test_second_fit_warns_of_no_change(generated):
     val = generated()
     once = VectorScaling(num_folds=None).fit(val).transform(val)
-    with pytest.warns(CalibrationWarning, match="VectorScaling: no validation probability changes"):
+    with pytest.warns(
+        CalibrationWarning, match="VectorScaling: the fit changes no validation probability"
+    ):
         VectorScaling(num_folds=None).fit(once)
 
 
@@ -93,14 +95,14 @@ def test_labels_that_can_all_be_predicted(before):
     logits = torch.nn.functional.one_hot(target, 3).double() * 4
     if not before:
         logits[:, 0] += 10  # always the first class, until the bias is right
-    with pytest.warns(CalibrationWarning, match="label can be predicted"):
+    with pytest.warns(CalibrationWarning, match="label is predicted"):
         vector = VectorScaling(num_folds=None).fit(Predictions(logits, target))
     calibrated = vector.transform(Predictions(logits, target))
     assert bool(calibrated.correct.all())
     assert 0.99 < float(calibrated.confidence.min()) < 1 - 1e-6
 
 
-def test_cross_validation_lets_it_loose_where_there_is_something_to_gain(generated):
+def test_cross_validation_chooses_freedom_with_a_gain(generated):
     val, test = generated(2000, distort=distort), generated(2000, distort=distort, seed=1)
     # warnings are errors
     vector, free = VectorScaling().fit(val), VectorScaling(num_folds=None).fit(val)

@@ -28,7 +28,7 @@ def test_both_bounds_against_the_definition(seed):
         assert high == pytest.approx(slow(confidence, correct, at, True), abs=1e-9)
 
 
-def test_an_interval_for_two_classes_and_for_the_top_label(generated, tmp_path):
+def test_interval_for_two_classes_and_top_label(generated, tmp_path):
     val = generated(400, classes=2)
     calibrator = VennAbers().fit(val)
     low, high = calibrator.interval(val).T
@@ -39,11 +39,11 @@ def test_an_interval_for_two_classes_and_for_the_top_label(generated, tmp_path):
     assert torch.equal(loaded.interval(val), calibrator.interval(val))
     top = TopLabel(val.confidence, val.correct)
     assert VennAbers().fit(top).interval(top).shape == (400, 2)
-    with pytest.raises(ValueError, match="predictions must have two classes"):
+    with pytest.raises(ValueError, match="predictions with two classes"):
         VennAbers().fit(generated(100)).interval(generated(100))
 
 
-def test_an_event_of_many_classes_is_that_the_top_label_is_right(generated):
+def test_event_of_many_classes_is_top_label(generated):
     val, test = generated(500), generated(100, seed=1)
     fitted = VennAbers().fit_event(val)
     interval = fitted.interval(test.without_target())
@@ -53,7 +53,7 @@ def test_an_event_of_many_classes_is_that_the_top_label_is_right(generated):
         VennAbers().fit(val).interval(test)
 
 
-def test_of_two_classes_an_interval_is_that_of_what_it_was_fitted_on(generated):
+def test_two_class_interval_follows_the_fitted_event(generated):
     val = generated(400, classes=2)
     top = TopLabel(val.confidence, val.correct)
     right = VennAbers().fit(top)

@@ -79,7 +79,7 @@ def test_an_attribute_with_other_outputs_is_passed_over():
     assert find_head(model, num_classes=C) is model.last
 
 
-def test_an_attribute_that_is_no_module_is_passed_over():
+def test_attribute_that_is_no_module_is_skipped():
     model = Named(body=nn.Linear(8, C))
     model.head = "linear"
     assert find_head(model) is model.body

@@ -126,7 +126,7 @@ def test_the_sample_is_part_of_the_whole():
 )
 def test_several_heads_are_refused(name):
     model, _ = of_timm(name)
-    with pytest.raises(InputError, match=r"one head; got \w+ .*next to each other"):
+    with pytest.raises(InputError, match=r"one head; got \w+ .*with several heads"):
         find_head(model, num_classes=C)
 
 
@@ -136,7 +136,7 @@ def test_several_heads_can_be_told_apart_by_name():
 
 
 @pytest.mark.parametrize("name", ["squeezenet1_1"])
-def test_a_map_pooled_after_the_head_is_refused_and_can_be_read_whole(name):
+def test_map_pooled_after_head_needs_flattening(name):
     model = zoo.get_model(name, num_classes=C)
     images, target = torch.randn(2, 3, 48, 48), torch.tensor([0, 1])
     with pytest.raises(InputError, match=r"'classifier\.1' .*map .*features='classifier\.1'"):

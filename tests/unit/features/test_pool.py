@@ -83,7 +83,7 @@ def test_a_row_is_no_map():
     tap = FeatureTap(layer, flatten=True)
     tap.start()
     layer(torch.zeros(3, 4))
-    with pytest.raises(InputError, match=r"must be a map \(N, D, \.\.\.\); got \(3, 4\)"):
+    with pytest.raises(InputError, match=r"must be a feature map \(N, D, \.\.\.\); got \(3, 4\)"):
         tap.stop()
     with pytest.raises(InputError, match=r"pool .*exactly once.*features='avgpool'"):
         tap.stop()
@@ -105,7 +105,7 @@ def test_the_criterion_is_given_the_map(norm_p):
     assert logits.shape == (5, C)
 
 
-def test_only_norms_other_than_the_first_can_tell_map_and_mean_apart():
+def test_map_and_mean_differ_beyond_l1_norm():
     target = torch.randint(C, (16,), generator=torch.Generator().manual_seed(2))
 
     def scores(features, norm_p):
@@ -121,7 +121,7 @@ def test_only_norms_other_than_the_first_can_tell_map_and_mean_apart():
         assert (scores("map", norm_p) - scores("head", norm_p)).abs().max() > 0.1
 
 
-def test_a_module_can_be_named_and_moves_with_a_copy():
+def test_named_module_follows_a_model_copy():
     objective = Objective(small(), FedLAS(num_classes=C), features="stages.1")
     objective(images(), torch.tensor([0, 1, 2, 3, 0]))
     other = small(1)
@@ -132,12 +132,12 @@ def test_a_module_can_be_named_and_moves_with_a_copy():
 
 @pytest.mark.parametrize("criterion", [LabelSmoothing(), AdaFace()], ids=["ls", "adaface"])
 def test_refused_where_there_is_no_choice(criterion):
-    with pytest.raises(InputError, match="criterion that needs features"):
+    with pytest.raises(InputError, match="unless the criterion needs features"):
         Objective(small(), criterion, features="map")
 
 
 @pytest.mark.parametrize("features", [None, 3, ["map"]])
-def test_nonsense(features):
+def test_invalid_features_raise(features):
     with pytest.raises(InputError, match="features must name a module"):
         Objective(small(), FedLAS(num_classes=C), features=features)
 

@@ -19,7 +19,7 @@ def model():
     return nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
 
 
-def test_reads_the_input_of_the_module_with_its_graph(model):
+def test_tap_reads_module_input_with_graph(model):
     tap = FeatureTap(model[2])
     tap.start()
     logits = model(torch.randn(5, 4))
@@ -40,7 +40,7 @@ def test_listens_only_when_asked(model):
 
 
 @pytest.mark.parametrize("runs", [0, 2])
-def test_anything_but_one_run_is_an_error_and_the_next_pass_works(model, runs):
+def test_tap_requires_exactly_one_run(model, runs):
     tap = FeatureTap(model[2])
     tap.start()
     for _ in range(runs):

@@ -111,7 +111,7 @@ def test_any_criterion_will_do():
         assert not objective.model[2]._forward_pre_hooks
 
 
-def test_the_index_is_handed_on_only_where_it_is_needed():
+def test_index_is_passed_only_if_needed():
     class Needs(nn.Module):
         needs = frozenset({"index"})
 
@@ -131,7 +131,7 @@ def test_an_unknown_need_is_refused():
     class Needs(nn.Module):
         needs = frozenset({"attention"})
 
-    with pytest.raises(InputError, match=r"needs .*out of.*attention"):
+    with pytest.raises(InputError, match=r"needs .*subset of.*attention"):
         fedlas.Objective(mlp(), Needs())
 
 
@@ -222,7 +222,7 @@ def test_a_head_that_does_not_run_once(runs):
     objective(*data())
 
 
-def test_a_model_that_fails_is_not_listened_to_afterwards():
+def test_failed_forward_cancels_the_tap():
     class Fails(Repeated):
         def forward(self, inputs):
             logits = super().forward(inputs)
@@ -443,7 +443,7 @@ def one_process():
 
 
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this PyTorch has no gloo")
-def test_what_is_wrapped_for_processes_is_an_objective_too(one_process):
+def test_wrapped_objective_is_unwrapped(one_process):
     objective = fedlas.Objective(mlp(), FedLAS(num_classes=C))
     images, target = data()
     expected = fedlas.predict(objective, [(images, target)]).logits
@@ -550,10 +550,12 @@ class Probable(nn.Sequential):
 
 
 @pytest.mark.parametrize("shape", [(), (5,)])
-def test_a_softmax_at_the_end_of_the_model_is_warned_of_once(shape):
+def test_final_softmax_warns_once(shape):
     objective = fedlas.Objective(Probable(bool(shape)), nn.CrossEntropyLoss())
     inputs, target = torch.randn(12, 6, *shape), torch.randint(3, (12, *shape))
-    with pytest.warns(CalibrationWarning, match="model must return logits.*Remove the softmax"):
+    with pytest.warns(
+        CalibrationWarning, match="model must return logits.*Remove the final softmax"
+    ):
         objective(inputs, target)
     objective(inputs, target)
 

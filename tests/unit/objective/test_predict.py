@@ -181,7 +181,7 @@ def test_several_inputs(batch, label):
     assert torch.equal(found.target, Y)
 
 
-def test_a_model_of_one_argument_gets_the_batch_as_it_is():
+def test_model_with_one_argument_gets_whole_batch():
     both = {"left": X, "right": X + 1}
     torch.testing.assert_close(predict(Either(), [{**both, "label": Y}]).logits, 2 * X[:, :3] + 1)
     torch.testing.assert_close(predict(Either(), [((X, X + 1), Y)]).logits, X[:, :3])
@@ -210,35 +210,39 @@ def test_hugging_face_batches():
         (
             (X, X + 1, Y),
             {},
-            r"labels of a batch of 10 must be integers \(10,\); got \(10, 4\) torch.float32.*label=2",
+            r"labels of a batch must be integers of shape \(10,\); got \(10, 4\) torch.float32.*label=2",
         ),
         (
             (X, X + 1),
             {},
-            r"must be integers \(10,\); got \(10, 4\).*inputs without labels as \(inputs,\)",
+            r"must be integers of shape \(10,\); got \(10, 4\).*inputs without labels as \(inputs,\)",
         ),
         (
             (X, nn.functional.one_hot(Y)),
             {},
-            r"a class or several labels; got such rows alone, \(10, 3\)",
+            r"classes or several labels; got only such rows, \(10, 3\)",
         ),
-        ((X, Y[:9]), {}, r"must be integers \(10,\); got \(9,\)"),
-        ((X, Y.float()), {}, r"must be integers \(10,\); got \(10,\) torch.float32"),
-        ((X, ["cat"] * 10), {}, r"must be integers \(10,\); got list \['cat'"),
+        ((X, Y[:9]), {}, r"must be integers of shape \(10,\); got \(9,\)"),
+        ((X, Y.float()), {}, r"must be integers of shape \(10,\); got \(10,\) torch.float32"),
+        ((X, ["cat"] * 10), {}, r"must be integers of shape \(10,\); got list \['cat'"),
         (
             {"x": X, "label": Y, "target": Y},
             {},
-            "labels under one key; got a mapping with 'x', 'label', 'target'",
+            "labels under one key only; got a mapping with 'x', 'label', 'target'",
         ),
         ({"x": X}, {"label": "y"}, "must hold 'y'; got a mapping with 'x'"),
         (
             (X, Y),
             {"label": 2},
-            "position of the labels in a batch; got 2. Name a position from 0 to 1",
+            "position of the labels in a batch; got 2. Pass a position from 0 to 1",
         ),
         ((X, Y), {"label": "y"}, "position of the labels in a batch; got 'y'"),
-        (X, {"label": 1}, "must hold 1; got"),
-        ("text", {}, r"a batch must be inputs, \(inputs, target\) or a mapping; got str 'text'"),
+        (X, {"label": 1}, "must hold the elements 1; got"),
+        (
+            "text",
+            {},
+            r"a batch must be a tensor of inputs, \(inputs, target\) or a mapping; got str 'text'",
+        ),
         ((), {}, "or a mapping; got tuple"),
     ],
 )
@@ -273,7 +277,7 @@ def dense(seed=0, count=5):
     return [(images[:2], target[:2]), (images[2:], target[2:])]
 
 
-def test_dense_outputs_are_a_row_a_position_and_a_cluster_an_image():
+def test_dense_outputs_give_rows_per_position():
     model, batches = nn.Conv2d(2, 3, 1), dense()
     p = predict(model, batches, ignore_index=255)
     images, target = (torch.cat(parts) for parts in zip(*batches, strict=True))
@@ -287,7 +291,7 @@ def test_dense_outputs_are_a_row_a_position_and_a_cluster_an_image():
     assert not unlabeled.has_target
     with pytest.raises(InputError, match="puts the classes second"):
         predict(nn.Linear(2, 3), [(torch.zeros(4, 5, 2), torch.zeros(4, 5).long())])
-    with pytest.raises(InputError, match=r"must be integers \(2, 4, 3\); got \(2, 4\)"):
+    with pytest.raises(InputError, match=r"must be integers of shape \(2, 4, 3\); got \(2, 4\)"):
         predict(model, [(images[:2], target[:2, :, 0])])
 
 
@@ -340,8 +344,8 @@ def test_weights_and_clusters_of_a_batch(clusters):
             {"clusters": "who"},
             "must hold 'who'; got a mapping with 'x', 'label'",
         ),
-        (X, {"weights": 1}, "must hold 1; got"),
-        ((X, Y, [1, 2]), {"clusters": 2}, r"clusters of a batch must be \(10,\)"),
+        (X, {"weights": 1}, "must hold the elements 1; got"),
+        ((X, Y, [1, 2]), {"clusters": 2}, r"clusters of a batch must have shape \(10,\)"),
         ((X, Y, [object()] * 10), {"weights": 2}, "weights of a batch must be a tensor or a list"),
         ((X, nn.functional.one_hot(Y)), {}, r"target.argmax\(1\)"),
     ],

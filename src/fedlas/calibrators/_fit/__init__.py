@@ -1,4 +1,4 @@
-"""What fits the calibrators: Newton's method, regressions, folds, line search, and the warnings after a fit.
+"""Optimizers and regressions behind the calibrators: Newton's method, folds, line search, and warnings of fits.
 
-In: logits and labels as tensors. Out: parameters as float64 tensors on the CPU. Private to the calibrators.
+Input: logits and labels as tensors. Output: parameters as float64 tensors on the CPU. Private to the calibrators.
 """

@@ -1,4 +1,4 @@
-"""The loop of multicalibration: confidences are corrected until they are right on average in every cell.
+"""Boosting loop of multicalibration: corrects confidences until each cell is calibrated on average.
 
 Confidences are represented by log-odds, ``log(p / (1 - p))``, float64: a shift cannot leave (0, 1).
 """
@@ -19,22 +19,22 @@ from fedlas.resample.clusters import mean_and_error
 from fedlas.resample.folds import Folds
 
 _HALVINGS = 60
-# Larger shifts of log-odds give a confidence of 0 or 1 in float64.
+# Larger shifts give a confidence of exactly 0 or 1 in float64.
 _MOST_SHIFT = 60.0
 _TOLERANCE = 1e-12
 _MOST_STEPS = 100
-# Logits are not flattened further, or rounding would change their order.
+# Smallest scale of logits: below it, rounding would change their order.
 _LEAST_SCALE = 1e-6
 
 
 @dataclass(frozen=True)
 class Update:
-    """One correction: a shift of the log-odds of a group's samples whose confidence lies in one level.
+    """One correction: a shift of the log-odds of samples in one group with confidences in one level.
 
     Attributes:
-        group: Number of the group.
-        level: Number ``l`` of the level: confidences in ``[l, l + 1) / num_levels``, the last one with 1.
-        shift: The addition to the log-odds.
+        group: Index of the group.
+        level: Index ``l`` of the level: confidences in ``[l, l + 1) / num_levels``; the last level includes 1.
+        shift: Number added to the log-odds.
     """
 
     group: int
@@ -44,12 +44,12 @@ class Update:
 
 @dataclass(frozen=True)
 class Cells:
-    """The cells: a group of samples and a level of confidence each; and which of them are corrected.
+    """Cells of multicalibration, a group and a confidence level each, with the limits for corrections.
 
     Attributes:
         num_levels: Levels of equal width on [0, 1].
-        alpha: Largest error of a cell's mean that is not corrected.
-        min_size: Least number of samples of a cell that is corrected.
+        alpha: Largest tolerated difference between mean confidence and accuracy in a cell.
+        min_size: Fewest samples of a cell that is corrected.
     """
 
     num_levels: int
@@ -62,7 +62,7 @@ class Cells:
         Args:
             log_odds: ``(N,)``.
             correct: ``(N,)`` float64, 0 or 1.
-            members: ``(E, 2)``: sample and group of each membership.
+            members: Sample index and group index of each membership ``(E, 2)``.
 
         Note:
             Significance is the squared error over its variance by chance. A share of 0 or 1 is moved by half a sample,
@@ -88,7 +88,7 @@ class Cells:
         return Update(update.group, update.level, _shift_to(log_odds[inside], float(share[best])))
 
     def apply(self, log_odds: Tensor, members: Tensor, update: Update) -> Tensor:
-        """Return log-odds after ``update``."""
+        """Return the log-odds after a correction."""
         changed = log_odds.clone()
         changed[self._inside(log_odds, members, update)] += update.shift
         return changed
@@ -96,7 +96,7 @@ class Cells:
     def path(
         self, log_odds: Tensor, correct: Tensor, members: Tensor, most: int
     ) -> Iterator[Update]:
-        """Yield corrections, each of the worst cell after the previous ones, until no cell needs one; at most ``most``.
+        """Yield at most ``most`` corrections, each of the worst cell after the previous ones, until none is needed.
 
         Each is the maximum likelihood shift of its cell, so the likelihood of ``correct`` rises with every one.
         """
@@ -108,10 +108,12 @@ class Cells:
             yield update
 
     def _inside(self, log_odds: Tensor, members: Tensor, update: Update) -> Tensor:
+        """Return the indices of the samples in the cell of a correction."""
         inside = members[members[:, 1] == update.group, 0]
         return inside[self._level(log_odds[inside].sigmoid()) == update.level]
 
     def _level(self, confidence: Tensor) -> Tensor:
+        """Return the level index of each confidence."""
         return (confidence * self.num_levels).long().clamp(0, self.num_levels - 1)
 
 
@@ -124,20 +126,20 @@ def held_out_length(
     most: int,
     clusters: Tensor | None = None,
 ) -> int:
-    """Return how many corrections lower the log-loss of held-out samples; 0 if the gain may be chance.
+    """Return the number of corrections that minimizes the held-out log-loss; 0 if the gain is not significant.
 
     Args:
         cells: The cells and their limits.
         log_odds: ``(N,)``.
         correct: ``(N,)`` float64, 0 or 1.
         groups: ``(N, G)`` bool.
-        folds: Which samples are left out in turn.
-        most: Largest number of corrections.
+        folds: Fold of each sample.
+        most: Most corrections.
         clusters: Cluster of each sample ``(N,)``; None if they are independent.
 
     Returns:
-        The number with the lowest held-out log-loss, the least among equals; 0 unless the gain over none exceeds its
-        standard error.
+        The count with the lowest held-out log-loss, the smallest if several tie; 0 unless the gain over no correction
+        exceeds its standard error.
     """
     # The log-loss of each held-out fold after each correction learned on the other folds.
     paths = []
@@ -154,7 +156,7 @@ def held_out_length(
     total = doubles([loss + [loss[-1]] * (longest - len(loss)) for loss in losses]).sum(dim=0)
     best = int(total.argmin())
 
-    # Whether the gain of that number exceeds its standard error over the samples, or clusters.
+    # Accept the gain only if it exceeds its standard error over samples or clusters.
     gain = torch.zeros_like(log_odds)
     for fold, path in enumerate(paths):
         test = folds.test(fold)
@@ -169,7 +171,7 @@ def held_out_length(
 def _replay(
     cells: Cells, log_odds: Tensor, members: Tensor, path: list[Update]
 ) -> Iterator[Tensor]:
-    """Return log-odds before the first correction and after each."""
+    """Yield the log-odds before the first correction and after each one."""
     yield log_odds
     for update in path:
         log_odds = cells.apply(log_odds, members, update)
@@ -177,13 +179,13 @@ def _replay(
 
 
 def _log_loss(log_odds: Tensor, correct: Tensor) -> Tensor:
-    # It is -log of the confidence in what happened, and keeps its digits where the sigmoid rounds to 1.
+    # Equal to -log of the probability of the outcome, but precise where the sigmoid rounds to 1.
     return softplus(torch.where(correct > 0, -log_odds, log_odds))
 
 
 def _shift_to(log_odds: Tensor, share: float) -> float:
-    """Return the shift that makes the mean confidence ``share``, in (0, 1); by bisection."""
-    # At these ends all confidences are within 1e-26 of 0 or of 1, so the wanted share lies between them.
+    """Return the shift of the log-odds that makes the mean confidence equal ``share`` in (0, 1), by bisection."""
+    # At these ends all confidences are within 1e-26 of 0 or 1, so the root lies between them.
     low = -_MOST_SHIFT - float(log_odds.max())
     high = _MOST_SHIFT - float(log_odds.min())
     for _ in range(_HALVINGS):
@@ -196,7 +198,7 @@ def _shift_to(log_odds: Tensor, share: float) -> float:
 
 
 def predicted_log_odds(logits: Tensor, temperature: float) -> Tensor:
-    """Return log-odds ``(N,)`` of the predicted class after division by the temperature; infinite for one class."""
+    """Return the log-odds ``(N,)`` of the predicted class after temperature scaling; infinite with one class."""
     result = zeros(len(logits))
     for part, rows in double_rows(logits):
         top = rows.argmax(dim=1, keepdim=True)
@@ -206,7 +208,7 @@ def predicted_log_odds(logits: Tensor, temperature: float) -> Tensor:
 
 
 def with_log_odds(rows: Tensor, before: Tensor, after: Tensor) -> Tensor:
-    """Return logits whose predicted class has the log-odds ``after``: it is raised, or all logits are flattened."""
+    """Return logits whose predicted class has log-odds ``after``: it is raised, or all logits are scaled down."""
     rises = (after > before).unsqueeze(1)
     top = rows.argmax(dim=1, keepdim=True)
     raised = rows.scatter_add(1, top, (after - before).unsqueeze(1))
@@ -214,7 +216,7 @@ def with_log_odds(rows: Tensor, before: Tensor, after: Tensor) -> Tensor:
 
 
 def _flattening(rows: Tensor, top: Tensor, goal: Tensor) -> Tensor:
-    """Return ``s`` in ``(0, 1]`` with log-odds ``goal`` of ``s * rows``; near 0 where they would be below uniform."""
+    """Return the factor in (0, 1] of the logits at which the predicted class has log-odds ``goal``."""
     # Newton's method from 0. The log-odds are a concave, rising function of s, so steps never pass the root.
     behind = rows - rows.gather(1, top)
     goal = goal.clamp(min=-math.log(rows.shape[1] - 1))

@@ -1,4 +1,4 @@
-"""The warnings after a fit, each worded once; a doubt is a text, or None if there is nothing to warn about."""
+"""Texts of the warnings after a fit; functions return None if there is nothing to warn about."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from fedlas.predictions.probabilities import softmax
 
 M = TypeVar("M", bound=nn.Module)
 
-# Probabilities that change by less than this look the same in every report.
+# Smaller changes of probabilities are invisible in reports.
 _UNCHANGED = 1e-4
 _FEW = 256
 _MOST_COLUMNS = 64
-"""Embeddings have more columns, and do not repeat."""
+"""More columns are taken for an embedding, whose values do not repeat, and not checked."""
 _FEWEST_VALUES = 10
 _ROWS_A_COMBINATION = 3
 _ALIKE = 1.2
-"""Combinations for each value of the column that has more values."""
+"""Most combinations per value of the column with more values."""
 CHECK = "Check that these are logits, and that the validation set is large enough and not training data."
 
 
 def when(condition: object, text: str) -> str | None:
-    """Return ``text`` as a doubt if the condition is true."""
+    """Return the warning text if the condition is true, else None."""
     return text if condition else None
 
 
 def with_doubts(row_map: M, *doubts: str | None) -> M:
-    """Return the map, which then carries these doubts to the fit that warns of them."""
+    """Attach the warning texts to a fitted map and return the map; ``fit`` emits them."""
     texts = tuple(doubt for doubt in doubts if doubt is not None)
-    row_map.doubts = texts  # type: ignore[assignment]  # torch declares that modules hold tensors and modules alone
+    row_map.doubts = texts  # type: ignore[assignment]  # torch declares module attributes as tensors or modules
     return row_map
 
 
 def joined(*doubts: str | None) -> str | None:
-    """Return all doubts as one text, None if there are none.
+    """Return the warning texts joined into one, or None if all are None.
 
     Example:
         >>> joined("one thing. Do this.", None, "another thing.")
@@ -53,23 +53,23 @@ def joined(*doubts: str | None) -> str | None:
 
 
 def clustered(val: Predictions, features: Tensor | None) -> str | None:
-    """Return a doubt if all samples are of one cluster, or seem to be of clusters that nobody named."""
+    """Return a warning if all samples are in one cluster, or repeated columns suggest unnamed clusters; else None."""
     clusters = val.clusters
     if clusters is None:
         names = () if val.covariates is None else val.covariates.names
         return None if features is None else repeated_columns(features, names)
     return when(
         len(clusters) > 1 and bool((clusters == clusters[0]).all()),
-        "all samples are of one cluster, so held-out samples show nothing of another. Use samples of more images, "
-        "patients or users.",
+        "all samples are in one cluster, so held-out samples cannot show how the fit does on another cluster. Use "
+        "samples of more images, patients or users.",
     )
 
 
 def repeated_columns(features: Tensor, names: Sequence[str] = ()) -> str | None:
-    """Return a doubt if several columns of numbers repeat together, as those of a patient do at each visit.
+    """Return a warning if columns repeat together, as the columns of one patient over several visits; else None.
 
-    That is where columns of at least 10 values each have hardly more combinations than values, and each combination
-    stands for three rows or more. ``names`` are those of the columns, where they have some.
+    Two columns repeat together if both have at least 10 values but hardly more combinations than values, and each
+    combination has three rows or more on average. ``names`` are the column names, if known.
     """
     if features.shape[1] > _MOST_COLUMNS:
         return None
@@ -85,19 +85,19 @@ def repeated_columns(features: Tensor, names: Sequence[str] = ()) -> str | None:
             )
             return (
                 f"{pair} repeat together: {together:,} combinations in {len(features):,} rows. "
-                "If rows of one combination are of one patient or user, name it by clusters=: otherwise rows of the "
-                "same one judge the fit, which new ones may find worse than none."
+                "If the rows of a combination belong to one patient or user, pass that id as clusters=; otherwise the "
+                "fit is validated on patients or users that it has seen, and can be harmful for new ones."
             )
     return None
 
 
 def at_bound(*ends: str, objective: str = "NLL", check: str = CHECK) -> str | None:
-    """Return a doubt if a search ended at a bound.
+    """Return a warning if a search ended at a bound, or None.
 
     Args:
-        *ends: The bounds that were reached, such as ``"temperature 100"``.
-        objective: Name of what was minimized.
-        check: What to do about it.
+        *ends: Bounds that were reached, such as ``"temperature 100"``.
+        objective: Name of the objective that was minimized.
+        check: Advice at the end of the warning.
     """
     return when(
         ends,
@@ -108,12 +108,12 @@ def at_bound(*ends: str, objective: str = "NLL", check: str = CHECK) -> str | No
 def unchanged(
     val: Predictions, calibrated: Callable[..., Tensor] | Tensor, features: Tensor | None = None
 ) -> str | None:
-    """Return a doubt if no probability of ``val`` changes by 1e-4 or more.
+    """Return a warning if no probability of ``val`` changes by 1e-4 or more, or None.
 
     Args:
         val: The predictions that the calibrator was fitted on.
         calibrated: Their calibrated logits ``(N, C)``, or the function of rows ``(n, C)`` that computes them.
-        features: ``(N, D)`` that the function takes too, or None.
+        features: Second input of the function ``(N, D)``, or None.
     """
     for logits in (val.logits[:_FEW], val.logits):  # the first rows decide in nearly all cases
         for part, rows in double_rows(logits):
@@ -125,16 +125,16 @@ def unchanged(
                 )
             if bool(((softmax(after) - softmax(rows)).abs() >= _UNCHANGED).any()):
                 return None
-    return "no validation probability changes by 1e-4 or more, so predictions stay as they are. Nothing need be done."
+    return "the fit changes no validation probability by 1e-4 or more. No action is needed."
 
 
 def less_accurate(val: Predictions, calibrated: Tensor, advice: str) -> str | None:
-    """Return a doubt if the accuracy on ``val`` falls by more than a standard error of the fall.
+    """Return a warning if the accuracy on ``val`` falls by more than one standard error, or None.
 
     Args:
         val: The predictions that the calibrator was fitted on.
         calibrated: Their calibrated logits ``(N, C)``, float64 on the CPU.
-        advice: Why that is, and what to do about it.
+        advice: Reason and remedy, at the end of the warning.
     """
     before = val.correct.cpu()
     target = val.target.cpu()
@@ -151,21 +151,21 @@ def less_accurate(val: Predictions, calibrated: Tensor, advice: str) -> str | No
 
 
 def unconverged(converged: bool) -> str | None:
-    """Return a doubt if a search ended before the gradient vanished."""
+    """Return a warning if a fit did not converge, or None."""
     return when(
         not converged,
-        "the fit stopped before the gradient vanished. Check the logits for extreme values.",
+        "the fit did not converge. Check the logits for extreme values.",
     )
 
 
 def absent_classes(val: Predictions) -> str | None:
-    """Return a doubt if a class has no validation sample, for calibrators with parameters for each class."""
+    """Return a warning if a class has no validation sample, or None."""
     count = torch.bincount(val.target.cpu(), weights_of(val), minlength=val.num_classes)
     absent = (count == 0).nonzero().squeeze(1).tolist()
     return when(
         absent,
-        f"{some(absent, val.classes)} of {len(count)} without a validation sample: nothing is known of "
-        f"{'its probability' if len(absent) == 1 else 'their probabilities'}. Use a larger validation set, or "
+        f"{some(absent, val.classes)} of {len(count)} without a validation sample: the calibrated "
+        f"{'probability is' if len(absent) == 1 else 'probabilities are'} unreliable. Use a larger validation set, or "
         "temperature scaling.",
     )
 
@@ -175,12 +175,12 @@ def some(
     names: Sequence[str] | None = None,
     noun: tuple[str, str] = ("class", "classes"),
 ) -> str:
-    """Return the classes as text, by their names if they have some; of many, their count and the first five.
+    """Return class indices or names as text: "class 3", or the count and the first five classes.
 
     Args:
-        classes: Their indices.
-        names: Of all classes.
-        noun: What one of them, and several, are called.
+        classes: Indices of the classes to list.
+        names: Names of all classes, or None.
+        noun: Singular and plural of the noun.
 
     Example:
         >>> some([3]), some(list(range(12))), some([0, 2], ["cat", "dog", "owl"])

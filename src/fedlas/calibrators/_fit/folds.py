@@ -1,4 +1,4 @@
-"""Folds of predictions: what is said of the samples, their clusters and their time, is used here for every fit."""
+"""Folds for cross-validation of fits, by class, cluster and time of the samples."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from fedlas.resample.folds import Folds, folds_in_time, sample_numbers, stratifi
 
 @dataclass(frozen=True, eq=False)
 class LeftOut:
-    """Predictions of samples that a fit left out.
+    """Out-of-fold predictions of one fold.
 
     Attributes:
-        rows: Their rows ``(n,)``.
-        log_probs: ``(n, C)``, float64.
+        rows: Indices of the held-out rows ``(n,)``.
+        log_probs: Log-probabilities of these rows ``(n, C)``, float64.
     """
 
     rows: Tensor
@@ -36,16 +36,16 @@ def folds_of(
     weights: Tensor | None = None,
     features: Tensor | None = None,
 ) -> Folds:
-    """Return at most ``count`` folds, by class and of whole clusters; in order of time where that is known.
+    """Return at most ``count`` folds, stratified by class, of whole clusters; in order of time if times are known.
 
-    Rows of a single time have no order, as samples of a single cluster say nothing about others: they are dealt.
+    Rows that all have the same time are dealt as if times were unknown.
 
     Args:
         val: With labels.
         count: Number of folds, at least 1.
-        inputs: What a fit takes in place of the logits ``(N, C)``.
+        inputs: Inputs of the fit in place of the logits ``(N, C)``.
         weights: ``(N,)``; a weight of 2 counts as a repeated sample.
-        features: ``(N, D)``, by which samples of equal logits differ.
+        features: ``(N, D)``; rows with equal logits but different features are different samples.
     """
     rows = val.logits if inputs is None else inputs
     if val.time is None or not in_order(val):
@@ -58,12 +58,12 @@ def folds_of(
 
 
 def in_order(val: Predictions) -> bool:
-    """Return whether the samples have an order in time, and so later ones are left out of fits on earlier ones."""
+    """Return whether the samples have at least two distinct times, so that folds follow time."""
     return val.time is not None and len(val.time.unique()) > 1
 
 
 def copies_of(val: Predictions) -> NDArray[np.int64]:
-    """Return the number of the sample that each row is a copy of ``(N,)``."""
+    """Return a sample id per row, ``(N,)``; duplicate rows share an id."""
     return sample_numbers(val.logits, val.target, temperature_of, val.features)
 
 
@@ -73,10 +73,10 @@ def temperature_of(logits: Tensor, target: Tensor) -> float:
 
 
 def worth(number: NDArray[np.int64], weights: Tensor) -> float:
-    """Return how many samples of one weight the rows are worth.
+    """Return the effective number of samples, given sample ids and weights of the rows.
 
     Args:
-        number: The sample of each row, of :func:`copies_of`.
+        number: Sample id of each row, as returned by :func:`copies_of`.
         weights: ``(N,)``.
     """
     return effective_samples(np.bincount(number, weights.numpy()))

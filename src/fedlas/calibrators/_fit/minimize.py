@@ -1,4 +1,4 @@
-"""Minimizers: Newton's method, limited-memory BFGS, golden section, and expectation maximization of weights.
+"""Minimizers: Newton's method, limited-memory BFGS, golden section search, and EM for mixture weights.
 
 Newton's steps solve ``H d = -g`` by conjugate gradients, which needs products with the Hessian ``H`` and never the
 matrix itself, and are halved until the value falls enough.
@@ -31,31 +31,31 @@ _SHRINK = (5**0.5 - 1) / 2
 
 
 class ConvexProblem(Protocol):
-    """A convex function of a vector, or several, with the curvature where it was last evaluated.
+    """Convex function of a vector (or a batch of such functions), with its Hessian at the last evaluated point.
 
     Points have the shape ``(..., P)``, values ``(...)``.
     """
 
     def evaluate(self, point: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the value and gradient at ``point``, where :meth:`curvature` and :meth:`precondition` then apply."""
+        """Return the value and gradient at ``point``; later Hessian products refer to this point."""
 
     def curvature(self, direction: Tensor) -> Tensor:
         """Return the Hessian times ``direction``."""
 
     def precondition(self, vector: Tensor) -> Tensor:
-        """Return a rough inverse of the Hessian times ``vector``; it must be symmetric and positive definite."""
+        """Return an approximate inverse Hessian, symmetric and positive definite, times ``vector``."""
 
 
 @dataclass(frozen=True, eq=False)
 class Minimum:
-    """Where the search ended.
+    """Result of a minimization.
 
     Attributes:
-        point: The vectors ``(..., P)``.
-        value: The functions there ``(...)``.
-        gradient_norm: Norm of the gradient in the metric of the preconditioner, ``sqrt(g . M g)``. Half its square is
-            about the distance of the value from the minimum, in any units of the parameters.
-        converged: Whether that norm is within the tolerance ``(...)``.
+        point: Last points ``(..., P)``.
+        value: Values at these points ``(...)``.
+        gradient_norm: Norm of the gradient in the metric of the preconditioner, ``sqrt(g . M g)``. Half of the squared
+            norm is about the distance of the value from the minimum, in any units of the parameters.
+        converged: Whether the norm is within the tolerance ``(...)``.
     """
 
     point: Tensor
@@ -66,7 +66,7 @@ class Minimum:
 
 @torch.no_grad()
 def minimize(problem: ConvexProblem, start: Tensor, *, tolerance: float = 1e-8) -> Minimum:
-    """Return the minimum of a convex problem, or of several at once: each takes the steps that it would take alone.
+    """Minimize a convex problem, or a batch of problems, by Newton's method with conjugate gradients.
 
     Args:
         problem: Twice differentiable, with a positive definite Hessian.
@@ -114,7 +114,7 @@ def minimize(problem: ConvexProblem, start: Tensor, *, tolerance: float = 1e-8) 
 def _direction(
     problem: ConvexProblem, gradient: Tensor, rough: Tensor, norm: Tensor, going: Tensor
 ) -> Tensor:
-    """Return a descent direction: an approximate solution of ``H d = -gradient``, more accurate near the minimum."""
+    """Return an approximate Newton direction, solving ``H d = -gradient`` by conjugate gradients."""
     # Preconditioned conjugate gradients.
     direction = torch.zeros_like(gradient)
     residual = -gradient
@@ -140,7 +140,7 @@ def _direction(
 def golden_section(
     function: Callable[[float], float], low: float, high: float, tolerance: float
 ) -> float:
-    """Return where ``function`` is lowest in ``[low, high]``, if it falls and then rises there.
+    """Return the minimizer of a unimodal ``function`` in ``[low, high]``, by golden section search.
 
     Args:
         function: Evaluated once at each point.
@@ -171,15 +171,15 @@ _MEMORY = 8
 _FEW_HALVINGS = 20
 
 Evaluate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Values ``(b,)`` and gradients ``(b, P)`` of the problems with these numbers ``(b,)`` at these points ``(b, P)``."""
+"""Function of problem indices ``(b,)`` and points ``(b, P)`` that returns values ``(b,)`` and gradients ``(b, P)``."""
 
 
 @torch.no_grad()
 def minimize_all(evaluate: Evaluate, start: Tensor, curvature: Tensor, tolerance: float) -> Tensor:
-    """Return the minimum of each problem ``(B, P)``, of those that are solved already no further pass is taken.
+    """Minimize a batch of problems by limited-memory BFGS; return the points ``(B, P)``.
 
     Args:
-        evaluate: Called with the problems that are not solved yet.
+        evaluate: Function to minimize; called with the indices of unsolved problems only.
         start: ``(B, P)`` float64.
         curvature: A rough diagonal of each Hessian ``(B, P)``, above 0: the metric of the search.
         tolerance: A problem is solved where half the squared gradient in that metric, about its distance from the
@@ -192,7 +192,7 @@ def minimize_all(evaluate: Evaluate, start: Tensor, curvature: Tensor, tolerance
     stuck = torch.zeros_like(active, dtype=torch.bool)
     past: list[tuple[Tensor, Tensor, Tensor]] = []
     for _ in range(_MOST_ROUNDS):
-        # Problems that are solved, or where rounding prevents progress, leave.
+        # Remove problems that are solved, or where rounding prevents progress.
         going = ~stuck & (0.5 * (slope.square() / curvature[active]).sum(dim=1) > tolerance)
         if not bool(going.all()):
             result[active] = point
@@ -236,11 +236,11 @@ def minimize_all(evaluate: Evaluate, start: Tensor, curvature: Tensor, tolerance
 def _two_loops(
     slope: Tensor, curvature: Tensor, past: list[tuple[Tensor, Tensor, Tensor]]
 ) -> Tensor:
-    """Return minus the inverse Hessian times the gradient, by the two loops of Nocedal 1980."""
+    """Return the limited-memory BFGS direction, by the two-loop recursion of Nocedal (1980)."""
     direction = -slope
     factors = []
     for step, change, product in reversed(past):
-        # A step without curvature says nothing.
+        # Skip steps without positive curvature.
         factor = torch.where(product > 0, (step * direction).sum(dim=1) / product, 0.0)
         direction = direction - factor.unsqueeze(1) * change
         factors.append(factor)
@@ -275,12 +275,12 @@ def mixture_weights(
     A step multiplies ``w_k`` by ``d_k = (sum_i counts_i parts_ik / sum_j w_j parts_ij + prior_k / w_k) / n``, where
     ``n`` is the sum of counts and prior. The objective is concave, so its distance from the maximum is at most
     ``n (max_k d_k - 1)``, and the search stops when this bound is 0.01 nats: that is a seventh of a standard error.
-    With few parts and no start Newton's method goes ahead; where a weight goes to 0, these steps alone are thousands.
+    With few parts and no start, Newton's method comes first: EM alone takes thousands of steps if a weight goes to 0.
 
     Args:
-        parts: What each part gives the sample ``(N, K)`` float64, at least 0, and above 0 in one part.
+        parts: Probability of the label under each part ``(N, K)``, float64, at least 0, and above 0 in one part.
         counts: Weight of each sample ``(N,)``.
-        prior: Samples that count for one part alone ``(K,)``; None: 0.
+        prior: Pseudo-count of each part ``(K,)``; None: 0.
         start: First weights ``(K,)``, above 0; None: equal ones.
         most_steps: Steps after which the search stops anyway.
 
@@ -302,8 +302,8 @@ def mixture_weights(
 
 
 def _newton(parts: Tensor, counts: Tensor, prior: Tensor, weights: Tensor, total: float) -> Tensor:
-    """Return weights near the maximum of the objective less ``n sum_k w_k``, which needs no constraint on their sum."""
-    # Worth a quarter of the gap; it keeps them above 0.
+    """Return weights near the maximum, by Newton's method on a penalized objective without the sum constraint."""
+    # A log barrier keeps the weights above 0; it costs a quarter of the tolerated gap.
     barrier = prior + _GAP / 4 / len(prior)
 
     def loss(weights: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""One class against all others: inputs and outputs of binary maps, steps that export, and logistic regression."""
+"""One-vs-rest calibration: log-odds of classes, step functions that can be exported, and logistic regression."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ HOLD = 0.01
 _KEPT = 2**23
 """Most features that are kept between passes: 64 MiB."""
 
-# In place of log 0 if there is a single class, and so no rest.
+# Stands for log 0 if there is a single class, and thus no rest.
 _NOTHING = -1e30
 
 
 def class_and_rest(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ``log p_k`` and ``log(1 - p_k)`` for ``p = softmax(z)``, neither of them ever minus infinity.
+    """Return ``log p_k`` and ``log(1 - p_k)`` for ``p = softmax(z)``, both finite.
 
     The rest of the predicted class is summed from the others, because ``1 - p_k`` cancels where ``p_k`` is near 1.
 
@@ -49,13 +49,13 @@ def class_and_rest(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def log_odds(logits: Tensor) -> Tensor:
-    """Return ``log p_k - log(1 - p_k)``, float64 ``(n, C)``: the logit of each class against the rest."""
+    """Return the log-odds of each class against the rest, ``log p_k - log(1 - p_k)``, float64 ``(n, C)``."""
     log_p, rest = class_and_rest(logits)
     return log_p - rest
 
 
 def class_columns(logits: Tensor) -> Tensor:
-    """Return probabilities of each class over all samples, float64 ``(C, N)`` on the CPU, from ``logits (N, C)``."""
+    """Return the probabilities of each class as rows, float64 ``(C, N)`` on the CPU, from ``logits (N, C)``."""
     columns = zeros(logits.shape[1], logits.shape[0])
     for part, rows in double_rows(logits):
         columns[:, part] = softmax(rows).T
@@ -63,7 +63,7 @@ def class_columns(logits: Tensor) -> Tensor:
 
 
 def separated_classes(val: Predictions) -> list[int]:
-    """Return classes whose every sample has a higher probability of the class than any sample of the others."""
+    """Return the classes whose samples all have a higher probability of the class than any other sample."""
     lowest = torch.full((val.num_classes,), torch.inf, dtype=torch.float64, device="cpu")
     highest = -lowest
     target = val.target.cpu()
@@ -79,25 +79,25 @@ def separated_classes(val: Predictions) -> list[int]:
 
 
 def floored_log(probs: Tensor, floor: Tensor | float) -> Tensor:
-    """Return finite logits ``log max(probs, floor)`` of one-vs-rest probabilities; their softmax is the shares."""
+    """Return ``log max(probs, floor)``, finite logits whose softmax is the normalized probabilities."""
     return probs.clamp(min=floor).log()
 
 
 def padded_columns(numbers: Tensor, size: Tensor, rest: float | None = None) -> Tensor:
-    """Return the numbers of each class as a column, filled up with ``rest`` or the last number."""
+    """Return the numbers of each class as a column, padded with ``rest`` or the last number of the class."""
     place = torch.arange(int(size.max()), device=size.device).unsqueeze(1)
     columns = numbers[size.cumsum(0) - size + torch.minimum(place, size - 1)]
     return columns if rest is None else columns.where(place < size, rest)
 
 
 def padded_edges(edges: Tensor) -> Tensor:
-    """Pad ascending edges ``(B, C)`` with infinity to ``(2^k - 1, C)``, for :func:`edges_below`."""
+    """Return ascending edges ``(B, C)`` padded with infinity to ``(2^k - 1, C)``, for :func:`edges_below`."""
     count = 2 ** len(edges).bit_length() - 1
     return torch.cat([edges, edges.new_full((count - len(edges), edges.shape[1]), torch.inf)])
 
 
 def edges_below(edges: Tensor, values: Tensor) -> Tensor:
-    """Return how many edges of its column lie below each value, int64 ``(n, C)``: a binary search.
+    """Return the number of edges of the column below each value, int64 ``(n, C)``, by binary search.
 
     In operations that every exporter knows; ``searchsorted`` is not among those of ONNX.
 
@@ -119,23 +119,23 @@ def edges_below(edges: Tensor, values: Tensor) -> Tensor:
 
 
 class OneVsRestLogistic:
-    """Mean over samples and sum over classes of the logistic loss of ``sum_f a_kf x_ikf + c_k``: a convex problem.
+    """Ridge-penalized logistic regressions, one per class, as a convex problem: ``sum_f a_kf x_ikf + c_k``.
 
-    The features are standardized first, and the parameters of these (float64) have a ridge penalty of ``0.005/N`` times
-    their square: the weight of one observation that expects them to be about ten or less. Without it there is no
-    minimum where a class can be separated from the rest or has no sample.
+    The objective is the logistic loss, averaged over samples and summed over classes. Features are standardized, and
+    the squared parameters have a penalty of ``0.005/N``: a prior with the weight of one observation and a standard
+    deviation of ten. Without a penalty there is no minimum if a class is separable from the rest or has no sample.
 
     Args:
         logits: ``(N, C)``.
         target: ``(N,)``.
         weights: ``(N,)``; None: 1 each; or of several problems ``(..., N)``.
-        features: From float64 logits ``(n, C)`` to ``(n, C, F)``.
-        classes: Numbers of the classes to fit ``(K,)``.
-        positive: Label of the samples of each class ``(K,)``: 1, or a little less.
-        negative: Label of the others ``(K,)``: 0, or a little more.
-        free: Which factors are fitted ``(F,)`` bool; the others are 0.
+        features: Maps float64 logits ``(n, C)`` to features ``(n, C, F)``.
+        classes: Indices of the classes to fit ``(K,)``.
+        positive: Target of samples of the class ``(K,)``: 1, or a little less.
+        negative: Target of other samples ``(K,)``: 0, or a little more.
+        free: Mask of the factors that are fitted ``(F,)``; the others are 0.
         hold: Ridge of each parameter ``(F + 1,)``, divided by ``N``; None: :data:`HOLD`.
-        anchor: Values of the parameters of unscaled features ``(F + 1,)`` that the ridge pulls to; None: 0.
+        anchor: Parameters of unscaled features ``(F + 1,)`` that the ridge shrinks to; None: 0.
     """
 
     def __init__(
@@ -178,28 +178,28 @@ class OneVsRestLogistic:
         self._kept = None if rows is None else list(self._columns(double_rows(rows)))
 
     def to_parameters(self, point: Tensor) -> Tensor:
-        """Return factors and offset of the unscaled features, ``(..., K, F + 1)``, from those of the standardized."""
+        """Return factors and offsets of unscaled features ``(..., K, F + 1)``, from standardized parameters."""
         standard = point.unflatten(-1, self._shape)
         factors = standard[..., :-1] * self._free / self._deviation
         offset = standard[..., -1:] - (factors * self._mean).sum(dim=-1, keepdim=True)
         return torch.cat([factors, offset], dim=-1)
 
     def to_standard(self, parameters: Tensor) -> Tensor:
-        """Return the point of factors and offset of the unscaled features ``(K, F + 1)``."""
+        """Return the point (parameters of standardized features) for parameters of unscaled features ``(K, F + 1)``."""
         factors = parameters[..., :-1]
         offset = parameters[..., -1:] + (factors * self._mean).sum(dim=-1, keepdim=True)
         return torch.cat([factors * self._deviation, offset], dim=-1).flatten(-2)
 
     def objectives(self, point: Tensor) -> Tensor:
-        """Return the contribution of each class to the value at ``point``, ``(K,)``."""
+        """Return the objective of each class at ``point``, ``(K,)``."""
         self.evaluate(point)
-        # A factor fixed at 0 is that far from its anchor, though its place in the point holds the anchor.
+        # A factor fixed at 0 pays the ridge for its distance to the anchor; its entry in the point holds the anchor.
         fixed = self.start.view(self._shape)[:, :-1] * (1 - self._free)
         away = 0.5 * (self._hold[:-1] * fixed.square()).sum(dim=1) / self._samples.flatten()
         return self._values + away
 
     def evaluate(self, point: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the value and gradient."""
+        """Return the value and gradient at ``point``; also compute the Hessian."""
         parameters = point.unflatten(-1, self._shape)
         values = zeros(parameters.shape[:-1])
         slope = torch.zeros_like(parameters)
@@ -225,12 +225,12 @@ class OneVsRestLogistic:
         return (self._hessian @ direction.unflatten(-1, (*self._shape, 1))).flatten(-3)
 
     def precondition(self, vector: Tensor) -> Tensor:
-        """Return the inverse Hessian times ``vector``; the Hessian has a small block for each class."""
+        """Return the inverse Hessian times ``vector``; exact, since the Hessian has one small block per class."""
         blocks = vector.unflatten(-1, (*self._shape, 1))
         return torch.cholesky_solve(blocks, self._factor).flatten(-3)
 
     def _feature_rows(self) -> Iterator[tuple[slice, Tensor]]:
-        """Yield features of some rows at a time ``(n, K F)``, and which rows."""
+        """Yield chunks of rows and their features ``(n, K F)``."""
         for part, rows in double_rows(self._logits):
             yield part, self._features(rows)
 
@@ -262,19 +262,19 @@ def fit_one_vs_rest(
     anchor: Tensor | None = None,
     start: Tensor | None = None,
 ) -> tuple[Tensor, bool]:
-    """Return factors and offset of each class, and whether the fit converged.
+    """Fit a logistic regression per class; return factors and offsets, and whether the fit converged.
 
     Args:
         logits: ``(N, C)``.
         target: ``(N,)``.
         features: From float64 logits ``(n, C)`` to ``(n, C, F)``.
         weights: ``(N,)``; None: 1 each; or ``(M, N)`` of several fits.
-        labels: Label of the samples of each class, and of the others, both ``(C,)``; None: 1 and 0.
+        labels: Targets of samples of the class and of other samples, both ``(C,)``; None: 1 and 0.
         nonnegative: Whether factors below 0 are excluded. The minimum under that constraint is the lowest of the minima
             with some factors fixed at 0 that satisfy it, since the problem is convex; for two features there are three.
         hold: See :class:`OneVsRestLogistic`.
         anchor: See :class:`OneVsRestLogistic`.
-        start: Parameters ``(C, F + 1)`` of a fit to more samples, to start from; the fit then ends at fewer digits.
+        start: Parameters ``(C, F + 1)`` of a fit to more samples, as a warm start; the tolerance is then looser.
 
     Returns:
         Float64 ``(C, F + 1)``, or of each fit, and a bool.
@@ -302,7 +302,7 @@ def fit_one_vs_rest(
         values = problem.objectives(minimum.point) if nonnegative else minimum.point
         return problem.to_parameters(minimum.point), values, bool(minimum.converged.all())
 
-    # The first fit has no constraint: classes that satisfy it anyway need no other.
+    # The first fit is unconstrained; only classes that violate the constraint are fitted again.
     parameters, _, converged = fit(classes, (True,) * count)
     if not nonnegative:
         return parameters, converged

@@ -1,4 +1,4 @@
-"""Checks of calibrators that users write: of the map that a fit returns, and of constructors that call their base."""
+"""Checks of user-defined calibrators: the map that a fit returns, and the constructor."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from fedlas._core.check import InputError, describe
 from fedlas.predictions import Predictions
 
 FitMap = Callable[[Predictions], nn.Module]
-"""Returns the map of labeled predictions, as ``fit_map`` of a calibrator."""
+"""Type of ``fit_map``: fits a map to labeled predictions."""
 _PROBES = 2
-"""Rows on which a map is tried."""
+"""Number of rows that a map is tested on."""
 
 
 class _Fits(Protocol):
-    """A calibrator, whose module imports this one."""
+    """Protocol of a calibrator, whose module imports this one."""
 
     def _features_for(self, row_map: nn.Module, val: Predictions) -> Tensor | None: ...
 
 
 class ConstructorSkippedError(InputError, AttributeError):
-    """Says that the constructor of a user's class lacks the call of its base, or an argument."""
+    """A user-defined constructor did not call the base constructor or did not store an argument."""
 
     def __init__(self, owner: str, got: str) -> None:
         super().__init__(
-            f"the constructor of {owner} must call that of its base and keep its arguments as attributes",
+            f"the constructor of {owner} must call super().__init__() and store its arguments as attributes",
             got,
-            "Begin it with super().__init__(), and write self.NAME = NAME for each argument.",
+            "Start it with super().__init__(), and add self.NAME = NAME for each argument.",
         )
 
 
 def missing_attribute(calibrator: object, name: str) -> NoReturn:
-    """Say what is wrong where an argument of a constructor, of the class or a base, is no attribute.
+    """Raise AttributeError; for a constructor argument that was not stored, say so.
 
     Raises:
         AttributeError: Always.
@@ -45,12 +45,12 @@ def missing_attribute(calibrator: object, name: str) -> NoReturn:
     for kind in type(calibrator).__mro__:
         init = vars(kind).get("__init__")
         if init is not None and name in inspect.signature(init).parameters:
-            raise ConstructorSkippedError(owner, f"one without {name!r}")
+            raise ConstructorSkippedError(owner, f"no attribute {name!r}")
     raise AttributeError(f"{owner!r} object has no attribute {name!r}", name=name, obj=calibrator)
 
 
 def checked_map(calibrator: _Fits, val: Predictions, fit_map: FitMap) -> nn.Module:
-    """Return the map that ``fit_map`` of a calibrator fits, if it is a module that returns a column a class.
+    """Call ``fit_map`` of a calibrator and return the map; raise InputError if it is not a valid map.
 
     Raises:
         InputError: If the class of the map did not call the constructor of ``nn.Module``, or the map is something else
@@ -70,7 +70,7 @@ def checked_map(calibrator: _Fits, val: Predictions, fit_map: FitMap) -> nn.Modu
 
 
 def _check_map(row_map: object, logits: Tensor, features: Tensor | None, owner: str) -> None:
-    """Refuse what is no module from logits ``(n, C)``, and features if there are some, to as many."""
+    """Raise InputError unless the map is a module that returns logits of the same shape."""
     if not isinstance(row_map, nn.Module):
         raise InputError(
             f"fit_map of {owner} must return a module",
@@ -83,7 +83,7 @@ def _check_map(row_map: object, logits: Tensor, features: Tensor | None, owner: 
         after = row_map(rows, *others)
     if not isinstance(after, Tensor) or after.shape != rows.shape:
         raise InputError(
-            f"the map of {owner} must return a column a class, {tuple(rows.shape)} for logits {tuple(rows.shape)}",
+            f"the map of {owner} must return one column per class, {tuple(rows.shape)} for logits {tuple(rows.shape)}",
             describe(after),
             "Return calibrated logits of all classes.",
         )

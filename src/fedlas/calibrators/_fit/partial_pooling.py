@@ -1,4 +1,4 @@
-"""Calibration curves of many labels whose coefficients come from one distribution that is estimated too."""
+"""Empirical Bayes fit of calibration curves of many labels with a common distribution."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ _STEPS = 30
 _DECREMENT = 1e-9
 """Newton's decrement, as a share of the objective, at which a curve has converged."""
 _SLOPE_RIDGE = 1.0
-"""Ridge of the one slope of all labels toward 1."""
+"""Ridge of the common slope toward 1."""
 _COMMON_RIDGE = (1.0, 1.0, 0.01)
-"""Ridge of the one curve of all labels toward that slope."""
+"""Ridge of the common curve toward the common slope."""
 _COVARIATE_RIDGE = 1.0
 """Ridge of the coefficients of the labels' covariates, in labels."""
 _SPREAD = 0.5
 """Standard deviation of a coefficient to start from, where an unchanged slope is 1."""
 _PRIOR_SPREAD = 0.14
-"""That of one more label, so that two labels have a covariance."""
+"""Spread of one pseudo-label, so that two labels have a covariance."""
 _MEAN_SPREAD = (0.5, 0.5, 2.0)
 """Standard deviations of the mean of the distribution around one temperature for all labels."""
 _JITTER = 1e-6
 _MOST_FALLING = 0.01
-"""Share of a label's rows where its curve may be level in place of falling; with more, it is fitted with a, b >= 0."""
+"""Largest share of rows where a curve is made constant instead of falling; above it, a, b >= 0 is enforced."""
 _KEPT = 2**20
 """Most label rows on which the distribution is estimated; of more labels a systematic sample of at least 100."""
 _FEWEST_IN_SAMPLE = 100
 _BLOCK = 2**15
-"""Label rows of a block, whose arrays fit the cache."""
+"""Label rows per block; the arrays fit the cache."""
 
 Rows = tuple[Tensor, Tensor, Tensor]
 """Features ``(l, F, n)``, labels ``(l, n)`` and weights ``(l, n)`` of some labels, float64."""
@@ -45,20 +45,20 @@ Derivatives = tuple[Tensor, Tensor, Tensor]
 
 
 def curve_features(scores: Tensor) -> Tensor:
-    """Return the features of the curves of scores ``(..., n)``: ``log p``, ``-log(1 - p)`` and 1, ``(..., 3, n)``."""
+    """Return curve features ``log p``, ``-log(1 - p)`` and 1, ``(..., 3, n)``, for log-odds ``(..., n)``."""
     return torch.stack([logsigmoid(scores), -logsigmoid(-scores), torch.ones_like(scores)], dim=-2)
 
 
 @dataclass(frozen=True)
 class PooledCurves:
-    """Curves of labels with a common distribution.
+    """Fitted curves of labels, and their common normal distribution.
 
     Attributes:
         numbers: ``a``, ``b`` and ``c`` of each label ``(L, 3)``.
-        mean: Mean of the distribution for labels of an average mean score, and its change with that score ``(2, 3)``.
-        covariance: Of the distribution ``(3, 3)``.
-        design_effect: Samples for each independent one; 1 without clusters.
-        converged: Whether all curves did.
+        mean: Mean of the distribution at the average mean score, and its slope in the mean score ``(2, 3)``.
+        covariance: Covariance of the distribution ``(3, 3)``.
+        design_effect: Samples per independent sample; 1 without clusters.
+        converged: Whether the fits of all curves converged.
     """
 
     numbers: Tensor
@@ -69,7 +69,7 @@ class PooledCurves:
 
 
 class LabelRows:
-    """Scores, labels and weights of rows, some labels at a time.
+    """Log-odds, targets and weights of labels, in blocks that fit the cache.
 
     Args:
         scores: Log-odds ``(L, n)``.
@@ -84,40 +84,40 @@ class LabelRows:
         self.num_labels, self.num_rows = scores.shape
 
     def of(self, labels: Tensor) -> Rows:
-        """Return features, labels and weights of the labels of these indices ``(l,)``."""
+        """Return features, targets and weights of the labels with the given indices ``(l,)``."""
         scores = self.scores[labels].double()
         return curve_features(scores), self.target[labels].double(), self.weights_of(labels)
 
     def weights_of(self, labels: Tensor) -> Tensor:
-        """Return the weights of the labels of these indices, ``(l, n)``."""
+        """Return the weights ``(l, n)`` of the labels with the given indices."""
         each = self.weights if len(self.weights) == 1 else self.weights[labels]
         return each.expand(len(labels), -1)
 
     def weighted(self, factor: float) -> LabelRows:
-        """Return the same rows with weights times a factor."""
+        """Return the same rows with all weights multiplied by ``factor``."""
         return LabelRows(self.scores, self.target, self.weights * factor)
 
     def blocks(self) -> tuple[Tensor, ...]:
-        """Return indices of all labels, in blocks whose arrays fit the cache."""
+        """Return the indices of all labels, in blocks whose arrays fit the cache."""
         return torch.arange(self.num_labels, device="cpu").split(max(1, _BLOCK // self.num_rows))
 
 
 def fit_pooled_curves(rows: LabelRows, clusters: Tensor | None = None) -> PooledCurves:
-    """Return curves ``a log p - b log(1 - p) + c`` by empirical Bayes: each label's mode under a fitted distribution.
+    """Fit curves ``a log p - b log(1 - p) + c`` by empirical Bayes: the posterior mode of each label.
 
     Coefficients ``theta_l ~ N(M' v_l, S)``, where ``v_l`` is 1 and the standardized mean score of the label. ``M`` and
     ``S`` are estimated by expectation and maximization, with the normal approximation of each label's posterior.
 
     Args:
         rows: Scores, labels and weights.
-        clusters: Cluster of each row ``(n,)``; rows of one are not independent. None: all rows are.
+        clusters: Cluster of each row ``(n,)``; None: rows are independent.
     """
     covariates = _label_covariates(rows)
     labels = _sampled_labels(covariates[:, 1], rows.num_rows)
     data = rows.of(labels)
     identity = torch.eye(3, dtype=torch.float64, device="cpu")
 
-    # One slope for all labels, so that the unit of the scores does not matter, and then one curve.
+    # Fit one slope for all labels, so that the unit of the scores does not matter; then one curve for all labels.
     unit = _common_slope(rows, labels)
     anchor = doubles([[unit, unit, 0.0]])
     scale = doubles([unit, unit, 1.0])
@@ -129,7 +129,7 @@ def fit_pooled_curves(rows: LabelRows, clusters: Tensor | None = None) -> Pooled
         rows = rows.weighted(1 / effect)
         data = rows.of(labels)
 
-    # Expectation and maximization; a round starts from the curves of the one before.
+    # EM rounds, each from the curves of the previous round.
     sampled = covariates[labels]
     mean = torch.cat([common, zeros(1, 3)])
     one_more = (_PRIOR_SPREAD * scale).square().diag()
@@ -163,9 +163,9 @@ def fit_pooled_curves(rows: LabelRows, clusters: Tensor | None = None) -> Pooled
 def _pool_mean(
     covariates: Tensor, numbers: Tensor, precision: Tensor, anchor: Tensor, scale: Tensor
 ) -> Tensor:
-    """Return the mean of the distribution and its change with the mean score ``(2, 3)``, with weak priors on both."""
+    """Return the mean of the distribution and its slope in the mean score, ``(2, 3)``, with weak priors."""
     inner = covariates.T @ covariates + doubles([0.0, _COVARIATE_RIDGE]).diag()
-    # Few labels tell little of their mean, which is then that of one temperature.
+    # With few labels, the prior shrinks the mean to one common temperature.
     pull = (scale * doubles(_MEAN_SPREAD)).square().reciprocal().diag()
     first = doubles([1.0, 0.0])
     system = torch.kron(inner, precision.contiguous()) + torch.kron(first.diag(), pull)
@@ -174,7 +174,7 @@ def _pool_mean(
 
 
 def _label_covariates(rows: LabelRows) -> Tensor:
-    """Return 1 and the standardized mean score of each label ``(L, 2)``; that of a label without rows is the mean."""
+    """Return covariates of the labels ``(L, 2)``: 1, and the standardized mean score (0 for labels without rows)."""
     total = rows.weights.sum(dim=1)
     sums = [
         (rows.scores[block].double() * rows.weights_of(block)).sum(dim=1) for block in rows.blocks()
@@ -187,7 +187,7 @@ def _label_covariates(rows: LabelRows) -> Tensor:
 
 
 def _sampled_labels(covariate: Tensor, num_rows: int) -> Tensor:
-    """Return indices of the labels that the distribution is estimated on, evenly over the order of a covariate."""
+    """Return the indices of the labels that the distribution is estimated on, a systematic sample if there are many."""
     count = len(covariate)
     most = max(_FEWEST_IN_SAMPLE, _KEPT // num_rows)
     if count <= most:
@@ -197,13 +197,13 @@ def _sampled_labels(covariate: Tensor, num_rows: int) -> Tensor:
 
 
 def _as_one_label(data: Rows) -> Rows:
-    """Return the rows of all labels as those of one."""
+    """Return the rows of all labels merged into one label."""
     features, target, weights = data
     return features.movedim(0, 1).flatten(1)[None], target.flatten()[None], weights.flatten()[None]
 
 
 def _common_slope(rows: LabelRows, labels: Tensor) -> float:
-    """Return the factor of all scores with the highest likelihood, at least 1e-3: the inverse of a temperature."""
+    """Return the slope of all scores with the highest likelihood, at least 1e-3: an inverse temperature."""
     _, target, weights = rows.of(labels)
     scores = rows.scores[labels].double().flatten()
     one = ones(1, 1)
@@ -213,13 +213,13 @@ def _common_slope(rows: LabelRows, labels: Tensor) -> float:
 
 
 def _modes(data: Rows, start: Tensor, mean: Tensor, covariance: Tensor) -> tuple[Tensor, bool]:
-    """Return the posterior mode of each label, none of whose curves falls, and whether all converged."""
+    """Return the posterior mode of each label, constrained to rising curves, and whether all fits converged."""
     precision = _inverse(covariance).expand(len(mean), -1, -1)
     numbers, *_, converged = maximize_posteriors(data, start, mean, precision)
     wrong = (_falling_share(data, numbers) > _MOST_FALLING).nonzero().squeeze(1)
     if not len(wrong):
         return numbers, converged
-    # The problem is convex: the lowest of the modes with a, b or both at 0 where neither is negative.
+    # The problem is convex: the constrained mode is the best one with a, b or both fixed at 0 and none negative.
     features, target, weights = (each[wrong] for each in data)
     some = (features, target, weights)
     prior = (mean[wrong], precision[wrong])
@@ -236,7 +236,7 @@ def _modes(data: Rows, start: Tensor, mean: Tensor, covariance: Tensor) -> tuple
 
 
 def _falling_share(data: Rows, numbers: Tensor) -> Tensor:
-    """Return the share of each label's rows where its curve falls ``(l,)``."""
+    """Return the weighted share of each label's rows where its curve falls, ``(l,)``."""
     features, _, weights = data
     probs = features[:, 0].exp()
     a, b, _ = numbers.unsqueeze(2).unbind(dim=1)
@@ -254,16 +254,16 @@ def maximize_posteriors(
     free: Tensor | None = None,
     point: Derivatives | None = None,
 ) -> tuple[Tensor, Tensor, Derivatives, bool]:
-    """Return points ``(l, F)``, Hessians, the likelihood there, and whether all converged: damped Newton steps at once.
+    """Return posterior modes ``(l, F)``, Hessians, likelihood derivatives and convergence, by damped Newton steps.
 
     Args:
         data: Features, labels and weights.
         start: ``(l, F)``.
-        mean: Of the prior ``(l, F)``.
-        precision: Of the prior ``(l, F, F)``.
+        mean: Prior mean ``(l, F)``.
+        precision: Prior precision ``(l, F, F)``.
         steps: Most steps.
-        free: 1 for coefficients that move, 0 for others ``(F,)``; None: all do.
-        point: The likelihood at the start, if it was computed before.
+        free: 1 for free coefficients, 0 for fixed ones ``(F,)``; None: all are free.
+        point: Derivatives of the likelihood at the start, if known.
     """
     fixed = zeros(start.shape[1]) if free is None else 1 - free
     numbers = start
@@ -272,7 +272,7 @@ def maximize_posteriors(
     size = ones(len(start))
     converged = False
     for _ in range(steps):
-        # A fixed coefficient has no slope, and a Hessian of its own.
+        # Fixed coefficients have gradient 0 and an identity block in the Hessian.
         inner = hessian * (1 - fixed[:, None]) * (1 - fixed) + fixed.diag()
         step = torch.linalg.solve(inner, (slope * (1 - fixed)).unsqueeze(-1)).squeeze(-1)
         decrement = (step * slope).sum(dim=1)
@@ -281,7 +281,7 @@ def maximize_posteriors(
             break
         tried = numbers - size.unsqueeze(1) * step
         after = _likelihood(data, tried)
-        # A label whose objective rises stays, and takes half the step next.
+        # A label whose objective rises keeps its point and halves its step size.
         lower = _posterior(after, tried, mean, precision)[0] <= value + 1e-12 * value.abs()
         size = torch.where(lower, 1.0, size / 2)
         numbers = torch.where(lower[:, None], tried, numbers)
@@ -295,7 +295,7 @@ def maximize_posteriors(
 
 
 def _likelihood(data: Rows, numbers: Tensor) -> Derivatives:
-    """Return value ``(l,)``, gradient and Hessian of the negative log-likelihood of each label."""
+    """Return value, gradient and Hessian of the negative log-likelihood of each label."""
     features, target, weights = data
     scores = (numbers.unsqueeze(1) @ features).squeeze(1)
     # softplus does not overflow for large scores, and keeps the digits of small losses.
@@ -315,7 +315,7 @@ def _posterior(point: Derivatives, numbers: Tensor, mean: Tensor, precision: Ten
 
 
 def _design_effect(data: Rows, common: Tensor, clusters: Tensor) -> float:
-    """Return samples for each independent one: variance of the scores of clusters over that of independent rows."""
+    """Return the design effect: variance of the score over clusters relative to independent rows, at least 1."""
     features, target, weights = data
     probs = (common @ features).squeeze(1).sigmoid()
     scores = features * (probs - target).unsqueeze(1)

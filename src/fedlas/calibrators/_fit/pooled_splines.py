@@ -1,4 +1,4 @@
-"""Logistic curves of many labels at once, each drawn from a normal distribution that is estimated too."""
+"""Empirical Bayes fit of logistic spline curves of many labels with a common normal distribution."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fedlas.calibrators._fit.state import doubles
 IDENTITY = (1.0, 1.0, 0.0, 0.0, 0.0, 0.0)
 """Coefficients of :func:`curve_basis` that change nothing."""
 _RIDGE = 0.01
-"""Ridge of the first common curve toward the identity."""
+"""Ridge of the common starting curve toward the identity."""
 _FIRST_VARIANCE = 0.25
 _LEAST_VARIANCE = 1e-6
 _QUANTILES = (0.15, 0.5, 0.85)
@@ -26,13 +26,13 @@ _CONVERGED = 1e-4
 
 @dataclass(frozen=True, eq=False)
 class PooledFit:
-    """Coefficients of each label's curve and the normal distribution that they are drawn from.
+    """Fitted curves of labels, and the normal distribution that they are drawn from.
 
     Attributes:
         curves: ``(..., L, P)``.
         mean: ``(..., P)``.
         covariance: ``(..., P, P)``.
-        converged: Whether the covariance stood still before the rounds ended.
+        converged: Whether the covariance converged.
     """
 
     curves: Tensor
@@ -50,17 +50,17 @@ def fit_pooled_splines(
     start: PooledFit | None = None,
     most_rounds: int = 12,
 ) -> PooledFit:
-    """Return the curves with the highest posterior, by expectation maximization over their distribution.
+    """Fit the curves by empirical Bayes: posterior modes, and their distribution by expectation maximization.
 
-    A round finds the maximum of likelihood and prior of each label by Newton's method, all labels at once, and then
-    sets the mean to that of the curves, the covariance to theirs and the mean posterior covariance.
+    Each round finds the posterior modes of all labels by Newton's method. It then sets the mean to the mean of the
+    curves, and the covariance to the covariance of the curves plus the mean posterior covariance.
 
     Args:
         basis: Terms of each label's curve ``(L, P, N)``; ``(1, P, N)`` if all labels share them.
         labels: 0 or 1, ``(L, N)``.
-        weights: Of each sample and label ``(L, N)`` or ``(1, N)``; 0 where a label is unknown.
-        identity: Coefficients that change nothing ``(P,)``, where the common curve starts.
-        start: The fit of more samples, to start from; None: one curve that all labels share.
+        weights: Weight of each sample and label ``(L, N)`` or ``(1, N)``; 0 where a label is unknown.
+        identity: Coefficients of the identity ``(P,)``, where the common curve starts.
+        start: A fit to more samples as a warm start; None: start from a common curve of all labels.
         most_rounds: Most rounds.
 
     Source:
@@ -92,12 +92,12 @@ def fit_pooled_splines(
 
 
 def stable_softplus(values: Tensor) -> Tensor:
-    """Return ``log(1 + e^x)``; that of torch has no float64 in ONNX Runtime."""
+    """Return ``log(1 + e^x)``, in operations that ONNX Runtime supports in float64."""
     return values.clamp(min=0) + torch.log1p(torch.exp(-values.abs()))
 
 
 def _common_curve(basis: Tensor, labels: Tensor, weights: Tensor, identity: Tensor) -> Tensor:
-    """Return the coefficients of the one curve of all labels ``(P,)``."""
+    """Return the coefficients ``(P,)`` of one curve fitted to all labels."""
     size = len(identity)
     flat = basis.expand(len(labels), -1, -1).movedim(1, 0).reshape(1, size, -1)
     count = weights.expand_as(labels)
@@ -108,11 +108,11 @@ def _common_curve(basis: Tensor, labels: Tensor, weights: Tensor, identity: Tens
 
 
 def curve_basis(log_p: Tensor, rest: Tensor, knots: Tensor, width: Tensor) -> Tensor:
-    """Return the terms of a curve: both logarithms, 1, and a bend at each knot, in a new second last dimension.
+    """Return curve terms ``log p``, ``-log(1 - p)``, 1 and a bend per knot, stacked in the second last dimension.
 
     Args:
         log_p: Logarithms of probabilities ``(..., N)``.
-        rest: Logarithms of 1 minus these ``(..., N)``.
+        rest: Logarithms of one minus the probabilities ``(..., N)``.
         knots: Log-odds at which the curve bends ``(3,)``.
         width: Log-odds over which it bends ``()``.
     """

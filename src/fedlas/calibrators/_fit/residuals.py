@@ -1,4 +1,4 @@
-"""Regressions of labels on features that start from calibrated log-probabilities, many at a time."""
+"""Multinomial regressions of labels on features, with log-probabilities as offsets, solved in batches."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from fedlas.calibrators._fit.state import zeros
 _CHUNK = 2**21
 """Scores of a chunk of rows: 16 MiB."""
 _NEAR = 1e-2
-"""Nats by which the penalized likelihood of all samples may miss its maximum."""
+"""Tolerance of the penalized log-likelihood of all samples, in nats."""
 _FLOOR = 1e-3
-"""Least spread ``p (1 - p)`` of a class in the metric of the search."""
+"""Floor of the mean ``p (1 - p)`` of a class in the metric of the search."""
 
 
 Regressions = tuple[Tensor, Tensor, Tensor]
@@ -26,14 +26,14 @@ Regressions = tuple[Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """Columns of numbers, and columns of zeros and ones of which only the places of the ones are held.
+    """Design matrix of numeric columns, and of one-hot columns stored as category codes.
 
     Attributes:
         numbers: ``(N, R)``.
-        codes: Place of the value of each category ``(N, G)``, from 0 to ``size``, which stands for none; None: no
+        codes: One-hot column index of each category's value ``(N, G)``; ``size`` stands for an unknown value. None: no
             categories.
-        size: Number ``S`` of the columns of zeros and ones.
-        unit: Number in place of the ones.
+        size: Number ``S`` of one-hot columns.
+        unit: Value that stands in place of 1 in one-hot columns.
     """
 
     numbers: Tensor
@@ -43,16 +43,16 @@ class Inputs:
 
     @property
     def width(self) -> int:
-        """``R + S``."""
+        """Number of columns, ``R + S``."""
         return self.numbers.shape[1] + self.size
 
     def rows(self, which: slice) -> Inputs:
-        """Return some rows."""
+        """Return a slice of the rows."""
         codes = None if self.codes is None else self.codes[which]
         return Inputs(self.numbers[which], codes, self.size, self.unit)
 
     def times(self, weight: Tensor) -> Tensor:
-        """Return the product with a matrix ``(R + S, M)``, ``(N, M)``."""
+        """Return the product of the design matrix with ``weight (R + S, M)``, ``(N, M)``."""
         if self.codes is None:
             return self.numbers @ weight
         rank = self.numbers.shape[1]
@@ -63,19 +63,19 @@ class Inputs:
         return result
 
     def sums(self, values: Tensor) -> Tensor:
-        """Return the product of the transpose with ``values (N, M)``, ``(R + S, M)``."""
+        """Return the product of the transposed design matrix with ``values (N, M)``, ``(R + S, M)``."""
         dense = self.numbers.T @ values
         return dense if self.codes is None else torch.cat([dense, self.unit * self._totals(values)])
 
     def square_sums(self, weights: Tensor) -> Tensor:
-        """Return the weighted sum of the squares of each column ``(F, R + S)``, of weights ``(F, N)``."""
+        """Return the weighted sum of squares of each column ``(F, R + S)``, for weights ``(F, N)``."""
         dense = weights @ self.numbers.square()
         if self.codes is None:
             return dense
         return torch.cat([dense, self.unit**2 * self._totals(weights.T).T], dim=1)
 
     def _totals(self, values: Tensor) -> Tensor:
-        """Return the sum of ``values (N, M)`` over the rows of each value of a category ``(S, M)``."""
+        """Return the sum of ``values (N, M)`` per category code, ``(S, M)``."""
         codes = () if self.codes is None else self.codes.unbind(1)
         totals = values.new_zeros(self.size + 1, values.shape[1])
         for code in codes:
@@ -84,7 +84,7 @@ class Inputs:
 
 
 def residual_log_probs(fits: Regressions, inputs: Inputs, offsets: Tensor) -> Tensor:
-    """Return log-probabilities ``(n, B, C)`` of inputs ``x (n, R)`` and offsets ``o (n, B, C)``."""
+    """Return log-probabilities ``(n, B, C)`` of regressions on inputs ``(n, R)`` with offsets ``(n, B, C)``."""
     factor, weight, bias = fits
     product = inputs.times(weight.transpose(0, 1).flatten(1))
     scores = product.unflatten(1, bias.shape) + bias
@@ -93,7 +93,7 @@ def residual_log_probs(fits: Regressions, inputs: Inputs, offsets: Tensor) -> Te
 
 @dataclass(frozen=True, eq=False)
 class ResidualProblem:
-    """The penalized likelihood of regressions that share their inputs: a problem for each ridge, offset and part.
+    """Penalized likelihood of regressions with common inputs, one per combination of subset, offset and ridge.
 
     Each minimizes ``sum_i w_i -log p_i[y_i] + 1/2 sum_rk ridge_r U_rk^2 + bias_ridge/2 |c|^2 + a^2/2``, from 0.
 
@@ -101,9 +101,9 @@ class ResidualProblem:
         inputs: ``x (N, R)``: centered and uncorrelated columns, float64, and categories.
         spread: Variance of each column ``(R,)``.
         log_probs: ``(N, C)``.
-        factors: ``(F, K, N)``; offset k of part f is ``o = factors[f, k] log_probs``.
+        factors: ``(F, K, N)``; offset k of subset f is ``o = factors[f, k] log_probs``.
         target: ``(N,)``.
-        weights: ``w (F, N)``: of the samples of each part.
+        weights: Sample weights of each subset, ``w (F, N)``.
         ridges: ``(L, R)``.
         bias_ridge: Above 0.
     """
@@ -118,7 +118,7 @@ class ResidualProblem:
     bias_ridge: float
 
     def solve(self) -> Regressions:
-        """Return the regressions at their minima; problem ``(f K + k) L + l`` is part f, offset k and ridge l."""
+        """Return the fitted regressions; index ``(f K + k) L + l`` is subset f, offset k and ridge l."""
         which = self.problems()
         part, offset, ridge = which
         classes = self.log_probs.shape[1]
@@ -131,23 +131,25 @@ class ResidualProblem:
         return self._split(point)
 
     def problems(self) -> Tensor:
-        """Return numbers of part, offset and ridge of each problem ``(3, B)``."""
+        """Return the indices of subset, offset and ridge of each problem ``(3, B)``."""
         count = len(self.weights), self.factors.shape[1], len(self.ridges)
         ranges = [torch.arange(each, device="cpu") for each in count]
         return torch.stack([grid.flatten() for grid in torch.meshgrid(*ranges, indexing="ij")])
 
     def chunks(self, problems: int) -> Iterator[slice]:
-        """Yield slices of the rows of which the scores of all problems fit the cache."""
+        """Yield slices of rows such that the scores of all problems fit the cache."""
         rows = max(1, _CHUNK // max(1, problems * self.log_probs.shape[1]))
         for first in range(0, len(self.target), rows):
             yield slice(first, first + rows)
 
     def _split(self, point: Tensor) -> Regressions:
+        """Return factors, weights and offsets of a point vector."""
         classes = self.log_probs.shape[1]
         weight = point[:, 1 + classes :].view(len(point), -1, classes)
         return point[:, 0], weight, point[:, 1 : 1 + classes]
 
     def _evaluate(self, which: Tensor, point: Tensor) -> tuple[Tensor, Tensor]:
+        """Return values and gradients of the selected problems."""
         part, offset, ridge = which
         fits = self._split(point)
         factor, weight, bias = fits
@@ -179,12 +181,12 @@ class ResidualProblem:
         return value, torch.cat([slope_a.unsqueeze(1), slope_c, slope_u.flatten(1)], dim=1)
 
     def _offsets(self, rows: slice, part: Tensor, offset: Tensor) -> Tensor:
-        """Return the offsets of problems ``(n, b, C)``."""
+        """Return the offsets of the problems for a slice of rows, ``(n, b, C)``."""
         return self.log_probs[rows].unsqueeze(1) * self.factors[part, offset, rows].T.unsqueeze(2)
 
     def _curvature(self, part: Tensor, offset: Tensor, ridge: Tensor) -> Tensor:
-        """Return a rough diagonal of the Hessian at 0, as if inputs and probabilities were independent."""
-        # The parts hardly differ in this: the first one, of all samples, stands for them.
+        """Return an approximate Hessian diagonal at 0, as if inputs and probabilities were independent."""
+        # Subsets hardly differ here, so the first subset (all samples) is used for all of them.
         first = torch.arange(self.factors.shape[1], device="cpu")
         spread_c = zeros(len(first), self.log_probs.shape[1])
         spread_a = zeros(len(first))

@@ -1,4 +1,4 @@
-"""Samples as a fit takes them: float64 rows, some at a time; weights that count, and no probability of exactly 0."""
+"""Preparing samples for a fit: float64 rows in chunks, normalized weights, and a floor for probabilities of 0."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from fedlas.predictions.sample_values import SAMPLE_VALUES
 
 # Elements of a chunk: 2 MiB of float64, so that a few work arrays of that size fit the cache.
 _CHUNK_ELEMENTS = 2**18
-# Most numbers that are kept between passes.
+# Most elements that are cached between passes.
 _KEPT = 2**23
 
 
 def double_rows(logits: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Yield the rows of ``logits (..., N, C)`` in order, as ``(which rows, float64 on the CPU)``.
+    """Yield chunks of ``logits (..., N, C)`` in order, as (row slice, float64 rows on the CPU).
 
     Always on the CPU: not every accelerator has float64, and sums there may differ between runs. Rows that are float64
     on the CPU already are not copied: do not write to them.
@@ -38,7 +38,7 @@ def double_rows(logits: Tensor) -> Iterator[tuple[slice, Tensor]]:
 
 
 class _Columns:
-    """Some rows as columns at a time, computed at each iteration."""
+    """Iterable of transposed chunks of logits, computed anew at each iteration."""
 
     def __init__(self, logits: Tensor, change: Callable[[Tensor], Tensor]) -> None:
         self._logits = logits
@@ -52,37 +52,37 @@ class _Columns:
 def columns_of(
     logits: Tensor, change: Callable[[Tensor], Tensor]
 ) -> Iterable[tuple[slice, Tensor]]:
-    """Return some rows of ``logits (..., N, C)`` at a time as float64 columns ``(..., C, n)``, and which rows.
+    """Return chunks of ``logits (..., N, C)`` transposed to float64 columns ``(..., C, n)``, with their row slices.
 
-    The softmax of few classes takes a tenth of the time over the first dimension. Can be read again and again; at most
-    64 MiB are kept for that, and more are computed again.
+    A softmax of few classes takes a tenth of the time over the first dimension. The result can be iterated repeatedly:
+    up to 64 MiB are cached, larger results are computed again.
 
     Args:
         logits: ``(..., N, C)``.
-        change: From a fresh array ``(..., C, n)`` to one of that shape; it may write to it.
+        change: Maps an array ``(..., C, n)`` to one of the same shape; may work in place.
     """
     columns = _Columns(logits, change)
     return list(columns) if logits.numel() <= _KEPT else columns
 
 
 def blocks(parts: Tensor, logits: Tensor) -> tuple[Tensor, ...]:
-    """Return weights of parts of the samples ``(F, N)`` in blocks whose logits fit the cache together."""
+    """Return subset weights ``(F, N)`` in blocks of subsets whose logits fit the cache together."""
     return parts.split(max(1, _CHUNK_ELEMENTS // logits.numel()))
 
 
 def weights_of(val: Predictions) -> Tensor:
-    """Return the weight of each sample ``(N,)``, float64 on the CPU; ones if there are none."""
+    """Return the sample weights ``(N,)``, float64 on the CPU; ones if the predictions have none."""
     return ones(val.num_samples) if val.weights is None else val.weights
 
 
 def map_rows(
     logits: Tensor, function: Callable[..., Tensor], features: Tensor | None = None
 ) -> Tensor:
-    """Return ``function`` of the rows of ``logits``, computed in float64; the result has their dtype and device.
+    """Apply ``function`` to the rows of ``logits`` in float64; the result has their dtype and device.
 
     Args:
         logits: ``(N, C)``.
-        function: From float64 rows ``(n, C)``, and features ``(n, D)`` if there are some, to ``(n, C)``, row by row.
+        function: Maps float64 rows ``(n, C)``, and features ``(n, D)`` if given, to ``(n, C)``, row by row.
         features: ``(N, D)``, or None.
     """
     result = torch.empty_like(logits)
@@ -93,7 +93,7 @@ def map_rows(
 
 
 def total_nll(val: Predictions, function: Callable[[Tensor], Tensor]) -> float:
-    """Sum of ``-log softmax(function(z))[y]`` over the samples, by their weights."""
+    """Return the weighted sum of ``-log softmax(function(z))[y]`` over the samples."""
     total = 0.0
     weights = weights_of(val)
     for part, rows in double_rows(val.logits):
@@ -106,12 +106,12 @@ def total_nll(val: Predictions, function: Callable[[Tensor], Tensor]) -> float:
 def row_moments(
     rows: Tensor, weights: Tensor, function: Callable[[Tensor], Tensor] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation of the columns of some rows; the deviation is 1 where it would be 0.
+    """Return weighted mean and standard deviation of each column; a deviation of 0 becomes 1.
 
     Args:
         rows: ``(..., N, C)``.
         weights: ``(..., N)``.
-        function: From float64 rows ``(..., n, C)`` to ``(..., n, M)``; None: the rows.
+        function: Maps float64 rows ``(..., n, C)`` to ``(..., n, M)``; None: the identity.
 
     Returns:
         Two float64 tensors ``(..., M)``.
@@ -132,10 +132,10 @@ def row_moments(
 
 
 def smallest_probability(samples: float, classes: int) -> float:
-    """Return the floor of a probability estimated as a share of ``samples``: ``1 / (C (N + 1))``.
+    """Return the floor of a probability that is estimated as a share of samples, ``1 / (C (N + 1))``.
 
-    A share that is not 0 is at least ``1 / N``, so the floor replaces zeros only. It is the share that one further
-    sample, spread over all classes, would add.
+    Any nonzero share is at least ``1 / N``, so the floor only replaces zeros. It is the share that one further sample,
+    spread over all classes, would add.
     """
     return 1 / (classes * (samples + 1))
 
@@ -143,13 +143,13 @@ def smallest_probability(samples: float, classes: int) -> float:
 ArrayOf = Literal["logits", "probs"]
 
 _ROUNDING = 1e-5
-"""Rows whose probabilities sum to 1 within this may be logarithms of probabilities."""
+"""Tolerance of the sum of probabilities, for logits that are log-probabilities."""
 _ZERO = 2e-7
-"""A probability below this that occurs more than once, and is the lowest, stands for 0."""
+"""A lowest probability below this stands for 0 if it occurs more than once."""
 
 
 def as_predictions(val: object, target: Tensor | None = None) -> Predictions:
-    """Convert the argument of ``fit`` or ``transform`` to predictions; a top label has the classes wrong and right."""
+    """Return the argument of ``fit`` or ``transform`` as predictions; a ``TopLabel`` has classes wrong and right."""
     if isinstance(val, TopLabel):
         both = torch.stack([1 - val.confidence, val.confidence], dim=1)
         logits = both.clamp(min=least_log(both.dtype).exp()).log()
@@ -166,7 +166,7 @@ def as_predictions(val: object, target: Tensor | None = None) -> Predictions:
 
 
 def array_kind(val: object) -> ArrayOf | None:
-    """Return whether an array holds probabilities (rows in [0, 1] that sum to 1, or numbers in [0, 1]) or logits."""
+    """Return "probs" if an array holds probabilities, else "logits"; None if it is not an array."""
     if not isinstance(val, Tensor | np.ndarray):
         return None
     scores = torch.as_tensor(val)
@@ -179,7 +179,7 @@ def array_kind(val: object) -> ArrayOf | None:
 
 
 def features_of(predictions: Predictions) -> Tensor:
-    """Return the features.
+    """Return the features of the predictions.
 
     Raises:
         InputError: If there are none.
@@ -187,21 +187,21 @@ def features_of(predictions: Predictions) -> Tensor:
     if predictions.features is None or predictions.features.numel() == 0:
         raise InputError(
             "predictions must hold features",
-            "predictions without",
-            "Run with train.save_features=true, or make them with fedlas.predict(..., features=True).",
+            "predictions without features",
+            "Train with train.save_features=true, or use fedlas.predict(..., features=True).",
         )
     return predictions.features
 
 
 def least_log(dtype: torch.dtype) -> Tensor:
-    """Return the logarithm that stands for a probability of 0 in predictions made of probabilities."""
+    """Return the log-probability that stands for a probability of 0 in predictions made from probabilities."""
     return torch.tensor(FLOOR, dtype=dtype, device="cpu").log()
 
 
 def prepared(
     val: Predictions, *, repeat: bool, floor: bool
 ) -> tuple[Predictions, float | None, str | None]:
-    """Return the samples of a fit, the least log-probability of them if there are zeros, and what to warn about.
+    """Return the samples prepared for a fit, the floor of log-probabilities or None, and a warning or None.
 
     Args:
         val: With labels.
@@ -209,7 +209,7 @@ def prepared(
         floor: Raise probabilities of exactly 0.
 
     Raises:
-        InputError: If weights that are not whole numbers are to be turned into repeated samples.
+        InputError: If ``repeat`` and weights are not whole numbers.
     """
     val = counted(val, repeat=repeat)
     least = _floor(val) if floor else None
@@ -217,27 +217,27 @@ def prepared(
         return val, None, None
     zeros = (val.logits.gather(1, val.target.unsqueeze(1)) == val.logits.min()).sum()
     text = (
-        f"{int(zeros)} of {val.num_samples:,} labels have a probability of exactly 0, and would decide the fit. All "
-        f"probabilities are raised to {math.exp(least):.2g} at least."
+        f"{int(zeros)} of {val.num_samples:,} labels have a probability of exactly 0, which would dominate the fit. "
+        f"All probabilities are raised to at least {math.exp(least):.2g}."
     )
     return floored(val, least), least, text if zeros else None
 
 
 def floored(predictions: Predictions, least: float | None) -> Predictions:
-    """Return the same samples with log-probabilities of at least ``least``, None: as they are."""
+    """Return the samples with log-probabilities raised to at least ``least``; None: unchanged."""
     if least is None:
         return predictions
     return predictions.with_logits(predictions.logits.log_softmax(dim=1).clamp(min=least))
 
 
 def _floor(val: Predictions) -> float | None:
-    """Return the log-probability that stands for 0, by the number of samples, if some probabilities are exactly 0."""
+    """Return the floor of log-probabilities if some probabilities are exactly 0, or None."""
     if bool((val.logits > 0).any()) or val.num_classes < 2:
         return None
-    # Logarithms of probabilities whose zeros were replaced by one small number have that number many times.
+    # If zeros were replaced by a small number, that number occurs many times.
     lowest = val.logits.min()
     total = val.num_samples if val.weights is None else float(val.weights.sum())
-    # Its square, since higher floors were worse on confidences of networks that round to 1: they hide an order.
+    # The square: higher floors hide the order of confidences that round to 1, and gave worse fits.
     least = 2 * math.log(smallest_probability(total, val.num_classes))
     ties = int((val.logits == lowest).sum())
     alike = bool((val.logits.logsumexp(dim=1).abs() < _ROUNDING).all())
@@ -247,25 +247,27 @@ def _floor(val: Predictions) -> float | None:
 
 
 def scaled_weights(weights: Tensor) -> Tensor:
-    """Return weights ``(N,)`` that count samples: whole numbers as they are, others with a mean of 1 where above 0."""
+    """Return sample weights ``(N,)`` scaled to a mean of 1 over positive weights; whole numbers stay unchanged."""
     if bool((weights == weights.round()).all()):
         return weights
     return weights / weights[weights > 0].mean()
 
 
 def counted(val: Predictions, *, repeat: bool = False) -> Predictions:
-    """Return the samples with weights that count them, or none where all are 1 or rows are repeated instead.
+    """Return the samples with normalized weights, or with repeated rows; rows of weight 0 are removed.
 
     Raises:
-        InputError: If weights that are not whole numbers are to be turned into repeated samples.
+        InputError: If ``repeat`` and weights are not whole numbers.
     """
     if val.weights is None:
         return val
     weights = val.weights
     whole = bool((val.weights == val.weights.round()).all())
     if repeat and not whole:
-        fix = "Pass whole numbers, which count samples, or choose temperature, vector, structured or auto."
-        raise InputError("weights must be whole numbers for this calibrator", "others", fix)
+        fix = "Pass whole numbers, or choose temperature, vector, structured or auto."
+        raise InputError(
+            "weights must be whole numbers for this calibrator", "fractional weights", fix
+        )
     used = weights > 0
     counts = scaled_weights(weights)[used]
     rows = used.nonzero().squeeze(1)

@@ -1,4 +1,4 @@
-"""Side information in a fitted mixture: bases of features, offsets, residual regressions, the gate, and their fit."""
+"""Modules of a fitted mixture with features: feature bases, offsets, residual regressions and the gate."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _LEAST_LOG = -20.0
 NORM = 30.0
 """Mean squared norm of the features in every basis, so that one path of ridges suits all."""
 FLAG = NORM**0.5
-"""Number in place of the one of an indicator of a group."""
+"""Value of a group indicator in place of 1."""
 
 
 class LinearBasis(Numbers):
-    """Standardized, clipped features in uncorrelated directions, the widest first; then indicators of groups.
+    """Standardized, clipped features projected on principal directions, followed by group indicators.
 
     Attributes:
         mean: ``(D,)``.
         scale: Unit of each column ``(D,)``.
         rotation: ``(D, R)``.
         center: Mean after the rotation ``(R,)``.
-        groups: How many of the directions are indicators of groups, 0 in a row of none ``()``.
+        groups: Number of directions that are group indicators ``()``.
     """
 
     shapes: ClassVar = {"mean": "D", "scale": "D", "rotation": "DR", "center": "R", "groups": ""}
@@ -40,22 +40,25 @@ class LinearBasis(Numbers):
         self.split = len(self.center) - int(self.groups)
 
     def check(self, classes: int) -> None:
-        """Refuse more groups than directions too."""
+        """Raise ValueError for wrong shapes, or more groups than directions."""
         super().check(classes)
-        must(0 <= self.split <= len(self.center), "groups must be directions")
+        must(
+            0 <= self.split <= len(self.center),
+            "groups must be between 0 and the number of directions",
+        )
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return directions ``(n, R)`` of features ``(n, D)``."""
+        """Return the directions ``(n, R)`` of features ``(n, D)``."""
         standard = ((features - self.mean) / self.scale).clamp(-_CLIP, _CLIP)
         return standard @ self.rotation - self.center
 
 
 class Codes(Numbers):
-    """Columns of features that hold the number of a category's value; any other number is none of them.
+    """Encoder of categorical feature columns; values outside the known codes count as unknown.
 
     Attributes:
-        levels: How many values each column has ``(D,)`` int64; 0: it holds numbers.
-        coefficients: What each value adds to the logarithm of the adaptive temperature's factor ``(S,)``.
+        levels: Number of values of each categorical column ``(D,)`` int64; 0 for numeric columns.
+        coefficients: Contribution of each value to the log factor of the sample-dependent temperature ``(S,)``.
     """
 
     shapes: ClassVar = {"levels": "D", "coefficients": "S"}
@@ -73,25 +76,28 @@ class Codes(Numbers):
             self.register_buffer(name, value, persistent=False)
 
     def check(self, classes: int) -> None:
-        """Refuse levels that do not fit the coefficients too."""
+        """Raise ValueError for wrong shapes, or coefficients that do not match the levels."""
         super().check(classes)
         fits = bool((self.levels >= 0).all()) and int(self.levels.sum()) == len(self.coefficients)
-        must(self.levels.dtype == torch.int64 and fits, "each value of a category has a number")
+        must(
+            self.levels.dtype == torch.int64 and fits,
+            "levels must sum to the number of coefficients",
+        )
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return the place of each value among those of all categories ``(n, G)``; the last place is none."""
+        """Return the one-hot index of each category's value ``(n, G)``; the last index stands for unknown values."""
         values = features.index_select(1, self.columns)
         is_known = (values >= 0) & (values < self.sizes)
         places = values.clamp(min=0).long() + self.starts
         return torch.where(is_known, places, len(self.coefficients))
 
     def factor(self, places: Tensor) -> Tensor:
-        """Return the sum of the coefficients of each row ``(n,)``."""
+        """Return the sum of the coefficients of each row, a log factor of the temperature ``(n,)``."""
         return pad(self.coefficients, (0, 1))[places].sum(dim=1)
 
 
 class KernelBasis(Numbers):
-    """Nystroem features of a Gaussian kernel, in uncorrelated directions.
+    """Nystroem features of a Gaussian kernel, projected on principal directions.
 
     Attributes:
         linear: The features that distances are measured in.
@@ -104,26 +110,26 @@ class KernelBasis(Numbers):
     shapes: ClassVar = {"landmarks": "LR", "width": "", "rotation": "LQ", "center": "Q"}
 
     def forward(self, directions: Tensor) -> Tensor:
-        """Return kernel features ``(n, Q)`` of directions ``(n, R)``, whatever the group."""
+        """Return kernel features ``(n, Q)`` of directions ``(n, R)``."""
         return gaussian(directions, self.landmarks, self.width) @ self.rotation - self.center
 
 
 def gaussian(directions: Tensor, landmarks: Tensor, width: Tensor) -> Tensor:
-    """Return Gaussian kernels of each direction and landmark."""
+    """Return the Gaussian kernel between each direction and each landmark."""
     return (-squared_distances(directions, landmarks) / width).exp()
 
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:
-    """Return the squared distance of each row of ``x`` to each of ``y``."""
+    """Return the squared Euclidean distance between each row of ``x`` and each row of ``y``."""
     square = x.square().sum(dim=1, keepdim=True) + y.square().sum(dim=1) - 2 * x @ y.T
     return square.clamp(min=0)
 
 
 class Offsets(Numbers):
-    """Log-probabilities at one temperature, and at a temperature that depends on the sample.
+    """Log-probabilities at a fixed temperature, and a factor for a sample-dependent temperature.
 
-    The second is ``z / T e^(b s)``, where ``s`` are the largest log-probabilities, their entropy and the logarithm of
-    the features' norm, standardized and clipped, and the indicators of groups.
+    With the factor, logits become ``z / T e^(b s)``; the statistics ``s`` are the largest log-probabilities, the
+    entropy and the log feature norm, standardized and clipped, and the group indicators.
 
     Attributes:
         temperature: ``T ()``.
@@ -135,24 +141,24 @@ class Offsets(Numbers):
     shapes: ClassVar = {"temperature": "", "mean": "S", "deviation": "S", "coefficients": "S"}
 
     def scaled(self, rows: Tensor) -> Tensor:
-        """Return log-probabilities at the one temperature ``(n, C)``."""
+        """Return log-probabilities at the fixed temperature ``(n, C)``."""
         return (rows / self.temperature).log_softmax(dim=1)
 
     def standard(self, log_probs: Tensor, directions: Tensor, groups: Tensor) -> Tensor:
-        """Return ``s (n, S)`` of log-probabilities at the one temperature, directions and indicators."""
+        """Return standardized sample statistics ``(n, S)`` of log-probabilities, directions and group indicators."""
         signs = sample_signs(log_probs, directions, groups)
         return ((signs - self.mean) / self.deviation).clamp(-4.0, 4.0)
 
     def forward(
         self, rows: Tensor, directions: Tensor, groups: Tensor, more: Tensor | float = 0.0
     ) -> tuple[Tensor, Tensor]:
-        """Return log-probabilities at the one temperature ``(n, C)``, and the factors 1 and ``e^(b s)`` ``(n, 2)``.
+        """Return log-probabilities at the fixed temperature ``(n, C)``, and the factors 1 and ``e^(b s)`` ``(n, 2)``.
 
         Args:
             rows: Logits ``(n, C)``.
             directions: Features along the directions ``(n, R)``.
             groups: Indicators of groups ``(n, G)``.
-            more: What categories add to ``b s`` ``(n,)``.
+            more: Contribution of categories to ``b s`` ``(n,)``.
         """
         log_probs = self.scaled(rows)
         signs = self.standard(log_probs, directions, groups)
@@ -161,7 +167,7 @@ class Offsets(Numbers):
 
 
 def sample_signs(log_probs: Tensor, directions: Tensor, groups: Tensor) -> Tensor:
-    """Return the largest log-probabilities, the entropy, the log of the features' norm, and groups ``(n, S)``."""
+    """Return sample statistics ``(n, S)``: largest log-probabilities, entropy, log feature norm, group indicators."""
     log_p = log_probs.clamp(min=_LEAST_LOG)
     top = log_p.topk(min(_TOP, log_p.shape[1]), dim=1).values
     entropy = -(log_p.exp() * log_p).sum(dim=1, keepdim=True)
@@ -170,7 +176,7 @@ def sample_signs(log_probs: Tensor, directions: Tensor, groups: Tensor) -> Tenso
 
 
 class Gate(Numbers):
-    """How far features resemble those of validation: ``trust`` inside, and falling to 0 with the distance.
+    """Trust in the regressions by distance: ``trust`` near the validation features, falling to 0 far away.
 
     Attributes:
         precision: Inverse variance of each direction ``(R,)``.
@@ -181,13 +187,13 @@ class Gate(Numbers):
     shapes: ClassVar = {"precision": "R", "edge": "", "trust": ""}
 
     def forward(self, directions: Tensor) -> Tensor:
-        """Return the gate ``(n, 1)`` of directions ``(n, R)``."""
+        """Return the gate ``(n, 1)`` for directions ``(n, R)``."""
         distance = (directions.square() * self.precision).sum(dim=1, keepdim=True)
         return (self.edge / distance.clamp(min=1e-12)).clamp(max=1.0).square() * self.trust
 
 
 class Unseen(Numbers):
-    """How far the regressions count where a category has a value that the fit did not see.
+    """Trust in the regressions for rows with category values that the fit did not see.
 
     Attributes:
         trust: A factor of the gate for each category ``(G,)``, 0 to 1.
@@ -196,12 +202,12 @@ class Unseen(Numbers):
     shapes: ClassVar = {"trust": "G"}
 
     def check(self, classes: int) -> None:
-        """Refuse factors outside 0 to 1 too."""
+        """Raise ValueError for wrong shapes, or a trust outside 0 to 1."""
         super().check(classes)
-        must(((self.trust >= 0) & (self.trust <= 1)).all(), "a trust lies in 0 to 1")
+        must(((self.trust >= 0) & (self.trust <= 1)).all(), "trust must be in [0, 1]")
 
     def forward(self, is_unseen: Tensor) -> Tensor:
-        """Return the factor ``(n, 1)`` of rows whose categories are unseen or not ``(n, G)``."""
+        """Return the trust factor ``(n, 1)``, for a mask of the unseen values of each category ``(n, G)``."""
         return torch.where(is_unseen, self.trust, 1.0).prod(dim=1, keepdim=True)
 
 
@@ -210,56 +216,59 @@ _STEEPNESS = 8.0
 
 
 class Ranges(Numbers):
-    """How far a row lies along its farthest column or direction, where nearly all validation samples are within 1.
+    """Ranges of columns and directions; distances are scaled so that nearly all validation samples are within 1.
 
-    The squared distance of :class:`Gate` adds up all directions, and so hides one that has moved among many.
+    The distance of :class:`Gate` sums over all directions, and so hides a shift in a single one.
 
     Attributes:
-        columns: Inverse reach of each column from its mean ``(D,)``; 0 where it does not count.
-        directions: Inverse reach of each direction ``(R,)``; 0 where it does not count.
+        columns: Inverse range of each column around its mean ``(D,)``; 0: the column is ignored.
+        directions: Inverse range of each direction ``(R,)``; 0: the direction is ignored.
     """
 
     shapes: ClassVar = {"columns": "D", "directions": "R"}
 
     def check(self, classes: int) -> None:
-        """Refuse a reach below 0 too."""
+        """Raise ValueError for wrong shapes, or a negative inverse range."""
         super().check(classes)
-        must((self.columns >= 0).all() and (self.directions >= 0).all(), "a reach is above 0")
+        must(
+            (self.columns >= 0).all() and (self.directions >= 0).all(),
+            "inverse ranges must be at least 0",
+        )
 
     def by_column(self, deviations: Tensor) -> Tensor:
-        """Return the distances ``(n, D)`` of deviations from the means ``(n, D)``."""
+        """Return the scaled distances ``(n, D)`` of deviations from the column means ``(n, D)``."""
         return deviations.abs() * self.columns
 
     def forward(self, deviations: Tensor, directions: Tensor) -> Tensor:
-        """Return the largest distance ``(n, 1)`` of deviations from the means ``(n, D)`` and directions ``(n, R)``."""
+        """Return the largest scaled distance ``(n, 1)``, for column deviations ``(n, D)`` and directions ``(n, R)``."""
         distances = [self.by_column(deviations), directions.abs() * self.directions]
         return torch.cat(distances, dim=1).amax(dim=1, keepdim=True)
 
 
 class ResidualStack(Numbers):
-    """Residual regressions of one basis.
+    """Fitted residual regressions on one basis.
 
     Attributes:
         factor: ``a (K,)``.
         weight: ``U (K, R, C)``.
         bias: ``c (K, C)``.
-        offset: Number of the offset of each ``(K,)`` int64.
+        offset: Index of the offset of each regression ``(K,)`` int64.
     """
 
     shapes: ClassVar = {"factor": "K", "weight": "KRC", "bias": "KC", "offset": "K"}
 
     def forward(self, inputs: Inputs, log_probs: Tensor, factors: Tensor) -> Tensor:
-        """Return log-probabilities ``(n, K, C)`` of inputs ``(n, R)``, log-probabilities ``(n, C)`` and factors."""
+        """Return log-probabilities ``(n, K, C)``, for inputs ``(n, R)``, log-probabilities ``(n, C)`` and factors."""
         offsets = log_probs.unsqueeze(1) * factors.index_select(1, self.offset).unsqueeze(2)
         return residual_log_probs((self.factor, self.weight, self.bias), inputs, offsets)
 
     def only(self, chosen: list[int]) -> ResidualStack:
-        """Return the stack of these regressions alone."""
+        """Return the stack with only the regressions of the given indices."""
         return ResidualStack(**{name: each[chosen] for name, each in self.named_buffers()})
 
 
 class SideInformation(nn.Module):
-    """Log-probabilities of residual regressions on features, and how far the features are to be trusted.
+    """Residual regressions on features, with a gate for features unlike those of validation.
 
     Attributes:
         linear: Directions of the features.
@@ -268,9 +277,9 @@ class SideInformation(nn.Module):
         gate: See :class:`Gate`.
         linear_stack: The regressions on the directions, or None.
         kernel_stack: The regressions on the kernel features, or None.
-        ranges: See :class:`Ranges`; None in files from before it was there.
-        codes: See :class:`Codes`; None where no column holds categories.
-        unseen: See :class:`Unseen`; None without categories, and in files from before it was there.
+        ranges: See :class:`Ranges`; None in older files.
+        codes: See :class:`Codes`; None without categorical columns.
+        unseen: See :class:`Unseen`; None without categorical columns, and in older files.
     """
 
     has_steps = True
@@ -315,7 +324,7 @@ class SideInformation(nn.Module):
 
     @property
     def counts(self) -> tuple[int, int]:
-        """How many regressions there are on directions, and on kernel features."""
+        """Number of regressions on directions, and number on kernel features."""
         first, second = (
             0 if stack is None else len(stack.factor)
             for stack in (self.linear_stack, self.kernel_stack)
@@ -323,7 +332,7 @@ class SideInformation(nn.Module):
         return first, second
 
     def forward(self, rows: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Return log-probabilities ``(n, K, C)`` of logits and features ``(n, D)``, and the gate ``(n, 1)``."""
+        """Return log-probabilities ``(n, K, C)`` and the gate ``(n, 1)``, for logits and features ``(n, D)``."""
         directions = self.linear(features)
         numbers = directions[:, : self.linear.split]
         inputs = Inputs(directions)
@@ -344,7 +353,7 @@ class SideInformation(nn.Module):
         return torch.cat(parts, dim=1), gate
 
     def _trust(self, features: Tensor, directions: Tensor) -> Tensor:
-        """Return the gate ``(n, 1)``: by the distance in all directions together, and along the farthest one."""
+        """Return the gate ``(n, 1)``, by the distance over all directions and by the farthest single one."""
         gate: Tensor = self.gate(directions)
         if self.ranges is None:
             return gate
@@ -352,18 +361,18 @@ class SideInformation(nn.Module):
         return gate * farthest.clamp(min=1.0) ** -_STEEPNESS
 
     def is_beyond(self, features: Tensor) -> Tensor:
-        """Return which rows ``(n,)`` of features ``(n, D)`` lie where the gate falls."""
+        """Return a mask ``(n,)`` of the rows of features ``(n, D)`` where the gate is below its maximum."""
         trust = self._trust(features, self.linear(features))
         return (trust < self.gate.trust * (1 - 1e-9)).squeeze(1)
 
     def beyond_by_column(self, features: Tensor) -> Tensor:
-        """Return which rows ``(n, D)`` lie beyond the range of each column alone; none where there are no ranges."""
+        """Return a mask ``(n, D)`` of values outside the range of their column; all False without ranges."""
         if self.ranges is None:
             return torch.zeros_like(features, dtype=torch.bool)
         return self.ranges.by_column(features - self.linear.mean) > 1
 
     def only(self, chosen: list[int]) -> SideInformation:
-        """Return the module with these regressions alone."""
+        """Return the module with only the regressions of the given indices."""
         first = self.counts[0]
         linear = [number for number in chosen if number < first]
         kernel = [number - first for number in chosen if number >= first]

@@ -1,4 +1,4 @@
-"""The regression of all affine calibrators: ``softmax(W x + b)`` with quadratic penalties."""
+"""Penalized softmax regression ``softmax(W x + b)``, the fit of all affine calibrators."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from fedlas.calibrators._fit.rowwise import columns_of, row_moments
 from fedlas.calibrators._fit.state import must, ones, zeros
 
 HOLD = 0.01
-"""Weight of the hold on every parameter, divided by the number of samples: see :class:`SoftmaxRegression`."""
+"""Ridge of every parameter, divided by the number of samples: see :class:`SoftmaxRegression`."""
 
 FREEDOM = 10.0
-"""Standard deviation that the hold allows the diagonal by default, in units of the width."""
+"""Default prior standard deviation of the diagonal, in units of the width."""
 
 INTERCEPTS = 3.0
-"""Standard deviation that it allows the intercepts, in nats, where it allows the diagonal 1."""
+"""Prior standard deviation of the intercepts in nats, relative to that of the diagonal in widths."""
 
 FREEDOMS = (0.03, 0.1, 0.3, 1.0, 3.0)
-"""Freedoms of the hold that cross-validation tries, see ``SoftmaxRegression``; fits without it have more."""
+"""Prior standard deviations of the diagonal that cross-validation tries, see ``SoftmaxRegression``."""
 
-# Most classes for which a diagonal problem sums the Hessian itself.
+# Most classes for which a diagonal problem computes the full Hessian.
 _SMALL = 64
 
 
 class AffineMap(nn.Module):
-    """``x -> W x + b`` in float64.
+    """Affine map ``x -> W x + b`` in float64.
 
     Attributes:
         weight: ``W (C, C)``, or its diagonal ``(C,)`` if all else is 0.
@@ -46,22 +46,22 @@ class AffineMap(nn.Module):
         self.converged = converged
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return the map of each row of ``inputs (n, C)``."""
+        """Return ``W x + b`` for each row of ``inputs (n, C)``."""
         scores = inputs * self.weight if self.weight.ndim == 1 else inputs @ self.weight.T
         return scores + self.bias
 
     def check(self, classes: int) -> None:
-        """Refuse numbers of other shapes."""
+        """Raise ValueError for wrong shapes."""
         shapes = ((classes,), (classes, classes))
         fits = self.weight.shape in shapes and self.bias.shape == shapes[0]
-        must(fits, f"weight and bias must be those of {classes} classes")
+        must(fits, f"weight and bias must have the shapes of {classes} classes")
 
 
 class DiagonalMap(AffineMap):
-    """``x -> w x + b``, a factor for each class."""
+    """Affine map with a diagonal weight, ``x -> w x + b``."""
 
     def check(self, classes: int) -> None:
-        """Refuse a matrix too."""
+        """Raise ValueError for wrong shapes, or a weight that is not a diagonal."""
         super().check(classes)
         must(self.weight.ndim == 1, "weight must be a diagonal")
 
@@ -70,7 +70,8 @@ class DiagonalMap(AffineMap):
 class Penalties:
     """ODIR: ``off_diagonal / (C (C - 1)) * sum_{i != j} W_ij^2 + intercept / C * sum_j b_j^2``, its lambda and mu.
 
-    ``freedom`` is how far the diagonal may differ from temperature scaling, see :class:`SoftmaxRegression`.
+    ``freedom`` is the prior standard deviation of the diagonal around temperature scaling, see
+    :class:`SoftmaxRegression`.
     """
 
     off_diagonal: float | Tensor = 0.0
@@ -154,12 +155,12 @@ class SoftmaxRegression:
         self.penalize(penalties)
 
     def penalize(self, penalties: Penalties) -> None:
-        """Change the penalties."""
+        """Set the penalties."""
         classes = self._shape[-2] if self._axis == -1 else self._shape[-1]
         samples = self._samples
         hold = HOLD + 1 / (INTERCEPTS * penalties.freedom) ** 2
         deviations = penalties.freedom * self._width
-        # Not its square, which may overflow.
+        # Divide twice: the square may overflow.
         close = 1 / deviations / deviations / samples
         if self._diagonal_penalty is not None:
             hold = HOLD
@@ -175,13 +176,13 @@ class SoftmaxRegression:
         self._intercept = _number(2 * penalties.intercept / classes)
 
     def to_map(self, point: Tensor, *, converged: bool) -> AffineMap:
-        """Return the map at a point; of several regressions, its numbers have their dimension in front."""
+        """Return the affine map at a point; a batch of regressions gives batched weight and bias."""
         both = point.unflatten(-1, self._shape)
         weight = both[..., 0, :] if self._diagonal else both[..., :-1]
         return AffineMap(weight, (both * self._to_bias).sum(dim=self._axis), converged)
 
     def to_point(self, fitted: AffineMap) -> Tensor:
-        """Return the point of a map; one map is that of all regressions."""
+        """Return the point of an affine map; a single map is repeated for a batch of regressions."""
         mean = -self._to_bias[..., 0, :] if self._diagonal else -self._to_bias[..., 0, :-1]
         if self._diagonal:
             centered = fitted.bias + fitted.weight * mean
@@ -191,14 +192,14 @@ class SoftmaxRegression:
         return _beside(weight, centered).flatten(-2)
 
     def solve(self, start: AffineMap | None = None, *, tolerance: float = 1e-8) -> AffineMap:
-        """Return the map at the minimum.
+        """Return the fitted map.
 
         Args:
             start: Start of the search; a nearby solution saves time and does not change the result.
             tolerance: Tolerance of the gradient, see :func:`~fedlas.calibrators._fit.minimize.minimize`.
         """
         first = self.start if start is None else self.to_point(start)
-        # there the sums over the samples are known
+        # the sums over samples are cached for the last solution
         if start is not None and start is self._solution[0]:
             first = self._solution[1]
         minimum = minimize(self, first, tolerance=tolerance)
@@ -207,7 +208,7 @@ class SoftmaxRegression:
         return affine
 
     def evaluate(self, point: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the value and gradient; where it was evaluated last, other penalties take no pass over the samples."""
+        """Return the value and gradient at ``point``; sums over samples are cached for the last point."""
         if not torch.equal(point, self._point):
             self._point = point
             self._sums = self._summed(point.unflatten(-1, self._shape))
@@ -232,7 +233,7 @@ class SoftmaxRegression:
         return value, (slope / samples + pull).flatten(-2)
 
     def _summed(self, both: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return sums over the samples: value, gradient, diagonal of the Hessian, and its part of factor and offset."""
+        """Return sums over samples: value, gradient, Hessian diagonal, and its factor-offset entries."""
         value = zeros(both.shape[:-2])
         slope = torch.zeros_like(both)
         curve = torch.zeros_like(both)
@@ -260,13 +261,13 @@ class SoftmaxRegression:
         return value, slope, curve, cross
 
     def _scores(self, both: Tensor, columns: Tensor) -> Tensor:
-        """Return ``W x + c`` of each column ``x`` of ``(..., C, n)``; it may be written to."""
+        """Return scores ``W x + c`` for columns ``x (..., C, n)``, as a new array."""
         if self._diagonal:
             return (both[..., 0, :, None] * columns).add_(both[..., 1, :, None])
         return (both[..., :-1] @ columns).add_(both[..., -1:])
 
     def _product(self, error: Tensor, columns: Tensor, *, square: bool = False) -> Tensor:
-        """Return ``sum_n error[:, n] x[:, n]^T``, or its diagonal, and ``sum_n error[:, n]``; or with ``x^2``."""
+        """Return ``sum error x^T`` (its diagonal if ``W`` is diagonal) and ``sum error``; ``square``: of ``x^2``."""
         total = error.sum(dim=-1)
         columns = columns.square() if square else columns
         if self._diagonal:
@@ -292,7 +293,7 @@ class SoftmaxRegression:
         return (product / self._samples + pull).flatten(-2)
 
     def precondition(self, vector: Tensor) -> Tensor:
-        """Return ``vector`` over each class's block of factor and offset, or over the Hessian itself if it is small."""
+        """Return the approximate inverse Hessian times ``vector``; exact for small diagonal problems."""
         if self._small:
             return torch.cholesky_solve(vector.unsqueeze(-1), self._factor).squeeze(-1)
         if self._diagonal:
@@ -304,23 +305,23 @@ class SoftmaxRegression:
 
 
 def _number(value: float | Tensor) -> Tensor:
-    """Return one number, or one a regression, as ``(1, 1)`` or ``(F, 1, 1)``."""
+    """Return a number, or one per regression, as a tensor ``(1, 1)`` or ``(F, 1, 1)``."""
     return torch.as_tensor(value, dtype=torch.float64, device="cpu")[..., None, None]
 
 
 def _row(vector: Tensor) -> Tensor:
-    """Return ``(..., C)`` and a one as ``(..., 1, C + 1)``."""
+    """Return the vector ``(..., C)`` with a one appended, as ``(..., 1, C + 1)``."""
     return torch.nn.functional.pad(vector, (0, 1), value=1.0).unsqueeze(-2)
 
 
 def _beside(matrix: Tensor, vector: Tensor) -> Tensor:
-    """Return ``(..., C, C + 1)``: the matrix ``(..., C, C)``, and the vector ``(..., C)`` as its last column."""
+    """Return the matrix ``(..., C, C)`` with the vector ``(..., C)`` appended as its last column."""
     matrix = matrix.expand(*vector.shape, vector.shape[-1])
     return torch.cat([matrix, vector.unsqueeze(-1)], -1)
 
 
 def _diagonal_hessian(probs: Tensor, columns: Tensor, weights: Tensor) -> Tensor:
-    """Return the Hessian ``(..., 2C, 2C)`` of the negative log-likelihood in diagonal weight and intercepts."""
+    """Return the Hessian ``(..., 2C, 2C)`` of the negative log-likelihood in diagonal weights and intercepts."""
     scaled = probs * columns
     moments = torch.cat([scaled, probs], dim=-2)
     square, product, plain = (
@@ -342,7 +343,7 @@ def bias_corrected_temperature(
     prior: float = 0.0,
     near: AffineMap | None = None,
 ) -> AffineMap:
-    """Return the map ``z -> a z + b`` with the lowest negative log-likelihood, ``a`` a number and ``b (C,)``.
+    """Fit the map ``z -> a z + b`` with a scalar ``a`` and offsets ``b (C,)``, by maximum likelihood.
 
     At the minimum the mean probability of each class is its share of the labels, up to the weak hold of
     :class:`SoftmaxRegression`.
@@ -353,9 +354,9 @@ def bias_corrected_temperature(
         weights: ``(N,)``; None: 1 each.
         scale: Factor of temperature scaling, where the search starts.
         width: As in :class:`SoftmaxRegression`.
-        prior: Penalty ``prior / N`` of the square of each offset, in nats. Unless 0, there is one of ``1 / N`` of
-            the square of the factor's difference from ``scale``, in units of the width, too.
-        near: A map of that form where the search starts instead; it then ends at three digits.
+        prior: Penalty ``prior / N`` of each squared offset, in nats. If not 0, the squared difference of the factor
+            from ``scale``, in units of the width, has a penalty of ``1 / N``.
+        near: A map of this form as a warm start; the tolerance is then looser.
     """
     samples = len(target) if weights is None else float(weights.sum())
     regression = SoftmaxRegression(
@@ -376,24 +377,24 @@ def bias_corrected_temperature(
 
 
 class _OneFactor:
-    """A regression with a factor for each class, on the points where all factors are equal; a ``ConvexProblem``."""
+    """Diagonal softmax regression restricted to one common factor, as a ``ConvexProblem``."""
 
     def __init__(self, regression: SoftmaxRegression, classes: int) -> None:
         self._regression = regression
         self._classes = classes
-        # Number of each of the ``C + C`` unknowns among the ``1 + C``.
+        # Index of each of the ``C + C`` parameters among the ``1 + C`` reduced ones.
         self._places = torch.arange(1 - classes, 1 + classes, device="cpu").clamp(min=0)
 
     def expand(self, point: Tensor) -> Tensor:
-        """Map ``(1 + C,)`` to ``(C + C,)``."""
+        """Return the full point ``(C + C,)`` for a reduced point ``(1 + C,)``."""
         return point[self._places]
 
     def _summed(self, vector: Tensor) -> Tensor:
-        """Return the transpose of :meth:`expand`."""
+        """Return the reduced vector ``(1 + C,)`` of a full vector: entries of the factors are summed."""
         return torch.cat([vector[: self._classes].sum().unsqueeze(0), vector[self._classes :]])
 
     def evaluate(self, point: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the value and gradient."""
+        """Return the value and gradient at ``point``."""
         value, gradient = self._regression.evaluate(point[self._places])
         self._diagonal = self._summed(self._regression.diagonal)
         return value, self._summed(gradient)
@@ -403,5 +404,5 @@ class _OneFactor:
         return self._summed(self._regression.curvature(direction[self._places]))
 
     def precondition(self, vector: Tensor) -> Tensor:
-        """Return ``vector`` divided by sums of the diagonal of the Hessian."""
+        """Return ``vector`` divided by the summed Hessian diagonal."""
         return vector / self._diagonal

@@ -1,4 +1,4 @@
-"""The numbers of a fitted map as plain values, and their one checked reading from a file."""
+"""Conversion of fitted maps to lists of numbers, and their validated loading."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ T = TypeVar("T")
 
 
 def fitted(parameters: T | None) -> T:
-    """Return ``parameters``, which are None before a fit.
+    """Return ``parameters``; raise InputError if they are None, before a fit.
 
     Raises:
         InputError: If they are None.
     """
     if parameters is None:
         raise InputError(
-            "the calibrator must be fitted first", "an unfitted one", "Call fit(val) before."
+            "the calibrator must be fitted first", "an unfitted calibrator", "Call fit(val)."
         )
     return parameters
 
 
 def must(condition: object, text: str) -> None:
-    """Raise a ``ValueError`` with the text unless the condition is true; for the ``check`` of a map."""
+    """Raise ValueError with the given text unless the condition is true."""
     if not condition:
         raise ValueError(text)
 
@@ -38,14 +38,14 @@ def must(condition: object, text: str) -> None:
 zeros = partial(torch.zeros, dtype=torch.float64, device="cpu")
 ones = partial(torch.ones, dtype=torch.float64, device="cpu")
 doubles = partial(torch.tensor, dtype=torch.float64, device="cpu")
-"""As those of torch: float64 on the CPU, whatever the defaults are; not every accelerator has float64."""
+"""Tensor factories for float64 on the CPU, independent of torch defaults; not every accelerator has float64."""
 
 
 class Numbers(nn.Module):
-    """A module whose state is buffers.
+    """Base of modules whose whole state is buffers with declared shapes.
 
     Attributes:
-        shapes: Class attribute: a letter for each dimension of each buffer, ``C`` for that of the classes.
+        shapes: Class attribute: one letter per dimension of each buffer; ``C`` is the number of classes.
     """
 
     shapes: ClassVar[dict[str, str]]
@@ -56,12 +56,14 @@ class Numbers(nn.Module):
     def __init__(self, **numbers: Tensor) -> None:
         super().__init__()
         if sorted(numbers) != sorted(self.shapes):
-            raise TypeError(f"numbers must be {', '.join(self.shapes)}")
+            raise TypeError(
+                f"the buffers must be {', '.join(self.shapes)}; got {', '.join(numbers)}"
+            )
         for name in self.shapes:
             self.register_buffer(name, numbers[name])
 
     def check(self, classes: int) -> None:
-        """Refuse buffers of other shapes."""
+        """Raise ValueError for buffers of wrong shapes."""
         sizes = {"C": classes}
         for name, letters in self.shapes.items():
             shape = getattr(self, name).shape
@@ -71,7 +73,7 @@ class Numbers(nn.Module):
 
 
 def numbers_of(row_map: nn.Module) -> dict[str, Any]:
-    """Return the persistent buffers of a map as nested lists by name."""
+    """Return the persistent buffers of a map as nested lists, by name."""
     return {name: value.tolist() for name, value in row_map.state_dict().items()}
 
 
@@ -82,39 +84,42 @@ def load_map(
     features: int | None = None,
     parts: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """Return the map of that kind that :func:`numbers_of` described.
+    """Return the map of the given type whose buffers were written by :func:`numbers_of`.
 
     Args:
-        kind: Its constructor takes the buffers by name, and modules by the names of the parts. Its method
+        kind: Type of the map. Its constructor takes buffers, and submodules by the names of ``parts``. Its method
             ``check(classes)``, if it has one, raises a ``ValueError`` for numbers that a fit cannot give.
-        state: The plain values.
-        classes: ``C`` of the logits it must map.
-        features: ``D`` of the features that it must take too, or None.
-        parts: Kinds of the parts; None: those of its attribute ``parts``.
+        state: Nested lists by name.
+        classes: ``C`` of the logits.
+        features: ``D`` of the features that the map takes, or None.
+        parts: Types of the submodules by name; None: the attribute ``parts`` of ``kind``.
 
     Raises:
-        ValueError, TypeError: If they are not that, or the map does not map ``(n, C)`` to ``(n, C)``.
+        ValueError, TypeError: If the state is invalid, or the map does not map ``(n, C)`` to ``(n, C)``.
     """
-    must(kind is not None and isinstance(state, dict), "the state must be that of a map")
+    must(kind is not None and isinstance(state, dict), "state must map names to numbers")
     numbers = {name: read_array(state, name) for name in state}
     columns = [classes] if features is None else [classes, features]
     probe = [zeros(2, each) for each in columns]
     try:
-        # Numbers are checked before it is called: hostile shapes could take gigabytes.
+        # Buffers are checked before the map is called: shapes in an untrusted file could take gigabytes.
         row_map = _built(kind, numbers, classes, parts)
-        must(row_map.state_dict().keys() == state.keys(), f"a map holds no {', '.join(state)}")
+        must(
+            row_map.state_dict().keys() == state.keys(),
+            f"unknown names in the state: {', '.join(state)}",
+        )
         with torch.no_grad():
             fits = row_map(*probe).shape == probe[0].shape
     except (RuntimeError, IndexError) as error:
         raise ValueError(str(error)) from error
-    must(fits, "the buffers must make a map of the classes")
+    must(fits, "the map must return one column per class")
     return row_map
 
 
 def _built(
     kind: Any, numbers: Mapping[str, Tensor], classes: int, parts: Mapping[str, Any] | None = None
 ) -> nn.Module:
-    """Return a module of these buffers, checked; those of a part have its name and a dot in front."""
+    """Return a checked module of the given buffers; buffers of a submodule have its name and a dot as prefix."""
     arguments: dict[str, Any] = {name: value for name, value in numbers.items() if "." not in name}
     for part, part_kind in (parts or getattr(kind, "parts", {})).items():
         inside = {
@@ -132,25 +137,29 @@ def _built(
 
 
 def read_saved(path: str | Path, writer: str) -> Any:
-    """Return the plain values of a file that the ``save`` of a class wrote."""
+    """Return the content of a JSON file that the ``save`` method of ``writer`` wrote."""
     try:
         return read_json(path)
     except FileNotFoundError as error:
-        raise InputError("the file must exist", path, "Check the path.") from error
+        raise InputError(
+            f"the file of {writer}.save must exist", path, "Check the path."
+        ) from error
     except (OSError, ValueError) as error:
         expected = f"the file must be JSON written by {writer}.save"
-        raise InputError(expected, f"{path} ({error})", "Save it again.") from error
+        raise InputError(
+            expected, f"{path} ({error})", f"Write the file with {writer}.save."
+        ) from error
 
 
 def read_array(state: Mapping[str, Any], name: str) -> Tensor:
-    """Return the tensor that ``state[name]`` lists: int64 of whole numbers, else float64.
+    """Return ``state[name]`` as a tensor: int64 if all numbers are whole, else float64.
 
     Raises:
         ValueError: If it is anything but nested lists of finite numbers.
     """
     try:
         numbers = torch.tensor(state[name], device="cpu")
-        must(numbers.dtype != torch.bool, "a truth value")
+        must(numbers.dtype != torch.bool, "must be numbers, not booleans")
         if numbers.dtype != torch.int64:
             numbers = doubles(state[name])
     except (TypeError, RuntimeError, OverflowError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""The temperature with the lowest negative log-likelihood, for logits of any size and for few mistakes."""
+"""Search for the temperature with the lowest NLL, robust to extreme logits and to few mistakes."""
 
 from __future__ import annotations
 
@@ -21,23 +21,22 @@ MAX_SPREADS = 100.0
 """The highest temperature in units of the spread of the logits; predictions are practically uniform there."""
 
 LEAST_MISTAKES = 2.0
-"""Mistakes that a model with a temperature below 1 must expect among the samples of the fit."""
+"""Fewest mistakes that a model scaled by a temperature below 1 must expect among the samples."""
 
-# Newton's method stops after a step that is relatively smaller. It converges quadratically, so the error is far smaller
-# than the step.
+# Relative size of the last Newton step. Convergence is quadratic, so the error is far smaller than the step.
 _TOLERANCE = 1e-9
-# Two largest logits that are closer than this share of the median distance are tied: such a row expects half a mistake
-# at any temperature.
+# A row whose two largest logits are closer than this share of the median gap is tied: it expects half a mistake at any
+# temperature.
 _TIE = 0.01
 
 
 @dataclass(frozen=True)
 class BestTemperature:
-    """Where the search ended.
+    """Result of the temperature search.
 
     Attributes:
         value: The temperature, above 0.
-        doubt: What to warn about; None if it is the minimum of the negative log-likelihood.
+        doubt: Warning of the search; None if the temperature is the exact minimum of the NLL.
         spread: Root mean square distance of a logit from its row's mean.
     """
 
@@ -47,7 +46,7 @@ class BestTemperature:
 
 
 def nll_temperature(val: Predictions) -> BestTemperature:
-    """Return the temperature with the lowest NLL on ``val``, unless there are too few mistakes to lower it that far.
+    """Return the temperature with the lowest NLL on ``val``, limited if too few mistakes determine it.
 
     Without a mistake the NLL falls as the temperature goes to 0, and a few mistakes do not show how sure the model may
     be. A temperature below 1 at which the calibrated model expects fewer than two mistakes in ``val`` is therefore
@@ -79,17 +78,17 @@ def nll_temperature(val: Predictions) -> BestTemperature:
 
 
 _BEST: WeakKeyDictionary[Predictions, BestTemperature] = WeakKeyDictionary()
-"""Kept for predictions that are in use: several members of a mixture start from the same search."""
+"""Cache by predictions: several members of a mixture start from the same search."""
 
 
 @torch.no_grad()
 def temperatures_of_parts(val: Predictions, parts: Tensor, start: Any) -> Tensor:
-    """Return temperatures of parts ``(F,)`` by two Newton steps from that of all samples, at most twofold.
+    """Return the temperatures of subsets ``(F,)``, by two Newton steps from the temperature of all samples.
 
     Args:
         val: All samples.
-        parts: Weights of the samples in each part ``(F, N)``.
-        start: The map of all; a ``temperature`` that ``is_held`` stays.
+        parts: Weights of the samples in each subset ``(F, N)``.
+        start: The map of all samples; if its temperature ``is_held``, it is returned for each subset.
     """
     near = float(start.temperature)
     if start.is_held:
@@ -101,11 +100,11 @@ def temperatures_of_parts(val: Predictions, parts: Tensor, start: Any) -> Tensor
 
 
 _PARTS: WeakKeyDictionary[Predictions, tuple[Tensor, float, Tensor]] = WeakKeyDictionary()
-"""The last parts of predictions that are in use, the temperature they started from, and theirs."""
+"""Cache by predictions: the last subsets, the temperature that they started from, and their temperatures."""
 
 
 def _near(val: Predictions, parts: Tensor, near: float) -> Tensor:
-    """Return the temperatures of parts near that of all samples."""
+    """Return the temperatures of subsets by two Newton steps, at most a factor of two away."""
     limits = torch.finfo(val.logits.dtype)
     target = val.target.cpu()
     scale = torch.full((len(parts), 1, 1), 1 / near, dtype=torch.float64, device="cpu")
@@ -127,16 +126,16 @@ def _near(val: Predictions, parts: Tensor, near: float) -> Tensor:
 
 
 def _best_scale(nll: _ScaledNLL) -> tuple[float, str | None]:
-    """Return the scale, and what to warn about, with ``{}`` for the temperature."""
+    """Return the best scale (inverse temperature), and a warning with ``{}`` for the temperature, or None."""
     start = nll.at(nll.spread)
-    # A temperature above 1: between the logits as they are and nearly uniform predictions.
+    # The best temperature is above 1: search between the given logits and nearly uniform predictions.
     if start.slope > 0:
         lowest = min(1.0, nll.spread) / MAX_SPREADS
         scale = _minimum(nll.at, lowest, nll.spread, nll.spread)
         at_end = scale <= lowest * (1 + 2 * _TOLERANCE) and nll.at(lowest).slope >= 0
         return (lowest, at_bound("temperature {:g}")) if at_end else (scale, None)
 
-    # One below 1: no further than the model still expects two mistakes.
+    # The best temperature is below 1: go no further than where the model still expects two mistakes.
     too_few = _too_few_mistakes(nll.val)
     start = nll.with_mistakes(nll.spread)
     if start.mistakes < LEAST_MISTAKES or start.slope == 0:
@@ -155,7 +154,7 @@ def _best_scale(nll: _ScaledNLL) -> tuple[float, str | None]:
 
 @dataclass(frozen=True)
 class _Point:
-    """At one scale: slope and curvature of the mean NLL, and how many mistakes the model expects, if that was asked."""
+    """Slope and curvature of the mean NLL at one scale, and the expected number of mistakes or NaN."""
 
     slope: float
     curvature: float
@@ -163,9 +162,9 @@ class _Point:
 
 
 class _ScaledNLL:
-    """The mean NLL of ``scale * z``, where ``z`` are the logits divided by their spread, so that no size overflows."""
+    """Mean NLL of ``scale * z`` as a function of ``scale``; logits ``z`` are divided by their spread."""
 
-    # It is convex in the scale. Its slope mean_i (E_p[z_i] - z_i[y_i]), where p is the softmax of scale z_i, rises.
+    # The NLL is convex in the scale: its slope, mean_i (E_p[z_i] - z_i[y_i]) with p = softmax(scale z_i), rises.
 
     def __init__(self, val: Predictions) -> None:
         self.val = val
@@ -186,18 +185,18 @@ class _ScaledNLL:
         )
 
     def temperature(self, scale: float) -> float:
-        """Return the temperature that belongs to a scale, within the range of the logits' dtype."""
+        """Return the temperature of a scale, clamped to the range of the logits' dtype."""
         limits = torch.finfo(self.val.logits.dtype)
         return min(max(self.spread / scale, limits.tiny), limits.max)
 
     def at(self, scale: float) -> _Point:
-        """Return the slope and curvature, in one pass over the logits, but for the scale asked for last."""
+        """Return slope and curvature at a scale; the last result is cached."""
         if scale != self._last[0]:
             self._last = scale, self._pass(scale, None)
         return self._last[1]
 
     def with_mistakes(self, scale: float) -> _Point:
-        """Return all three, in one pass over the logits."""
+        """Return slope, curvature and expected mistakes at a scale."""
         return self._pass(scale, self._tie)
 
     @torch.no_grad()
@@ -223,7 +222,7 @@ class _ScaledNLL:
 
     @cached_property
     def _tie(self) -> float:
-        """Distance of the two largest logits below which they are tied: a share of the weighted lower median."""
+        """Gap between the two largest logits below which they count as tied."""
         ordered, order = self._gaps.sort()
         below = self._weights[order].cumsum(0)
         middle = int((below <= max(0.0, (self._total - 1) // 2)).sum())
@@ -231,14 +230,14 @@ class _ScaledNLL:
 
     @cached_property
     def _gaps(self) -> Tensor:
-        """Distance of the two largest logits of each row ``(N,)``."""
+        """Gap between the two largest logits of each row ``(N,)``."""
         return torch.cat([columns.topk(2, dim=0).values[1].abs() for _, columns in self._columns])
 
 
 def _bracket(
     at: Callable[[float], _Point], scale: float, passed: Callable[[_Point], bool]
 ) -> tuple[float, float]:
-    """Return two scales from the given one on, at the second of which ``passed`` is true for the first time."""
+    """Return two scales, between which ``passed`` becomes true; the search goes up from ``scale``."""
     # The factor is squared each time, so that about ten passes reach any scale that float64 has.
     low = scale
     high = 4.0 * scale
@@ -251,7 +250,7 @@ def _bracket(
 
 
 def _minimum(at: Callable[[float], _Point], low: float, high: float, start: float) -> float:
-    """Return the scale from ``low`` to ``high`` with slope 0, or ``low``; the slope is above 0 at ``high``."""
+    """Return the scale in ``[low, high]`` with slope 0, or ``low`` if the slope is positive everywhere."""
     scale = start
     last_step = high - low
     while high - low > _TOLERANCE * scale:
@@ -260,7 +259,7 @@ def _minimum(at: Callable[[float], _Point], low: float, high: float, start: floa
         step = point.slope / point.curvature if point.curvature > 0 else math.inf
         if abs(step) <= _TOLERANCE * scale:
             return scale - step
-        # A Newton step that leaves the bracket, or fails to halve the one before, gives way to the geometric middle.
+        # A Newton step that leaves the bracket, or is not half the previous one, is replaced by the geometric mean.
         newton = low < scale - step < high and abs(step) <= 0.5 * last_step
         following = scale - step if newton else math.sqrt(low) * math.sqrt(high)
         last_step = abs(following - scale)
@@ -269,19 +268,20 @@ def _minimum(at: Callable[[float], _Point], low: float, high: float, start: floa
 
 
 def _surest(at: Callable[[float], _Point], low: float, high: float) -> float:
-    """Return the scale between ``low`` and ``high`` at which the model expects two mistakes; it falls between them."""
+    """Return the scale in ``[low, high]`` at which the model expects two mistakes, by bisection."""
     while high - low > _TOLERANCE * high:
-        # Two roots are taken, because the product of the scales may overflow.
+        # Multiply the roots: the product of the scales may overflow.
         middle = math.sqrt(low) * math.sqrt(high)
         low, high = (middle, high) if at(middle).mistakes >= LEAST_MISTAKES else (low, middle)
     return low
 
 
 def _too_few_mistakes(val: Predictions) -> str:
+    """Return the warning that too few mistakes determine the temperature, with ``{}`` for the temperature."""
     wrong = val.num_samples - int(val.correct.sum())
     samples = val.num_samples
     return (
         f"{wrong} of {samples} validation samples {'is a mistake' if wrong == 1 else 'are mistakes'}, too few "
-        "to show how sure the model may be. The temperature is held at {:.4g}, though the NLL falls below. "
+        "to determine the temperature. It is held at {:.4g}, although the NLL is lower below. "
         + CHECK
     )

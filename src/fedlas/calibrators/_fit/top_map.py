@@ -1,4 +1,4 @@
-"""The map of the top label's log-odds behind a mixture of many classes."""
+"""Calibration map of the top label's log-odds, applied after a mixture of many classes."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from fedlas.resample.clusters import mean_and_error
 
 _KNOTS = 3
 _RIDGE = 3.0
-"""Samples that say that the top label's log-odds are right as they are."""
+"""Ridge toward unchanged log-odds, in samples."""
 _ENOUGH_GAIN = 0.5
-"""Standard errors by which the map must raise the held-out likelihood."""
+"""Gain of held-out likelihood that the map needs, in standard errors."""
 _FARTHEST = 30.0
-"""Largest log-odds, which float64 still tells from certainty."""
+"""Largest log-odds; float64 still represents them below certainty."""
 _STEPS = 30
 
 
 class TopLabelMap(Numbers):
-    """Maps the log-odds of the largest probability; the others keep their ratios, and the top label stays on top.
+    """Spline map of the top label's log-odds; other classes keep their ratios, and the top label stays on top.
 
     ``s -> s + c + b s + sum_j d_j softplus(s - k_j)``.
 
@@ -34,25 +34,28 @@ class TopLabelMap(Numbers):
     shapes: ClassVar = {"knots": "K", "coefficients": "L"}
 
     def forward(self, log_probs: Tensor) -> Tensor:
-        """Return log-probabilities of log-probabilities ``(n, C)``, of which exponentials sum to 1."""
+        """Return calibrated log-probabilities ``(n, C)`` for normalized log-probabilities ``(n, C)``."""
         two = log_probs.topk(2, dim=1)
         top = two.indices[:, :1]
         odds, others = _log_odds(log_probs)
         basis = _basis(odds.squeeze(1), self.knots)
         mapped = odds + (basis @ self.coefficients).unsqueeze(1)
-        # Where the second label would come above the top one, both are equally probable.
+        # If the second label would overtake the top one, both become equally probable.
         mapped = torch.maximum(mapped, two.values[:, 1:] - others).clamp(-_FARTHEST, _FARTHEST)
         lifted = log_probs - (stable_softplus(mapped) + others)
         return lifted.scatter(1, top, -stable_softplus(-mapped))
 
     def check(self, classes: int) -> None:
-        """Refuse other numbers of coefficients too."""
+        """Raise ValueError for wrong shapes."""
         super().check(classes)
-        must(len(self.coefficients) == 2 + len(self.knots), "each knot must have a coefficient")
+        must(
+            len(self.coefficients) == 2 + len(self.knots),
+            "there must be two coefficients more than knots",
+        )
 
 
 def _log_odds(log_probs: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the log-odds of the largest probability and the log-probability of all others, both ``(n, 1)``."""
+    """Return log-odds of the top label, and the log-probability of all other labels, both ``(n, 1)``."""
     top, index = log_probs.max(dim=1, keepdim=True)
     others = log_probs.scatter(1, index, -torch.inf).logsumexp(dim=1, keepdim=True)
     others = others.clamp(min=-_FARTHEST)
@@ -60,7 +63,7 @@ def _log_odds(log_probs: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _basis(odds: Tensor, knots: Tensor) -> Tensor:
-    """Return ``1, s, softplus(s - k_j)`` of log-odds ``s (n,)`` as columns ``(n, 2 + K)``."""
+    """Return spline terms ``1, s, softplus(s - k_j)`` of log-odds ``s (n,)`` as columns ``(n, 2 + K)``."""
     bends = stable_softplus(odds.unsqueeze(1) - knots)
     return torch.cat([torch.ones_like(bends[:, :1]), odds.unsqueeze(1), bends], dim=1)
 
@@ -68,7 +71,7 @@ def _basis(odds: Tensor, knots: Tensor) -> Tensor:
 def fitted_top_map(
     log_probs: Tensor, target: Tensor, weights: Tensor, folds: Tensor, clusters: Tensor | None
 ) -> TopLabelMap | None:
-    """Return the map of held-out log-probabilities ``(n, C)``; None unless it raises the likelihood of left-out folds.
+    """Fit the map to held-out log-probabilities ``(n, C)``; None if cross-validation shows no gain.
 
     Args:
         log_probs: Held-out samples ``(n, C)``.
@@ -89,7 +92,7 @@ def fitted_top_map(
 
 
 def _fit(log_probs: Tensor, target: Tensor, weights: Tensor) -> TopLabelMap:
-    """Return the map by Newton's method on the likelihood that the top label is right, with a ridge."""
+    """Fit the map by ridge-penalized logistic regression of "the top label is right", by Newton's method."""
     odds = _log_odds(log_probs)[0].squeeze(1)
     right = (log_probs.argmax(dim=1) == target).double()
     knots = _quantiles(odds, weights)
@@ -116,7 +119,7 @@ def _fit(log_probs: Tensor, target: Tensor, weights: Tensor) -> TopLabelMap:
 
 
 def _quantiles(values: Tensor, weights: Tensor) -> Tensor:
-    """Return the quartiles of weighted values ``(3,)``."""
+    """Return the weighted quartiles ``(3,)``."""
     ordered, order = values.sort()
     share = weights[order].cumsum(0) / weights.sum()
     cuts = doubles([(number + 1) / (_KNOTS + 1) for number in range(_KNOTS)])

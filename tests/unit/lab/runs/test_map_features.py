@@ -53,6 +53,6 @@ def test_features_of_named_module_without_pool(tmp_path):
     objective = build_objective(run, prepare_data(run))
     assert objective.head_in(objective.model) is objective.model.stages[2]
     run = planned(tmp_path, "model={name: mlp}")
-    with pytest.raises(InputError, match="pool its last map"):
+    with pytest.raises(InputError, match="pool its last feature map"):
         execute(run)
     assert not run.folder.exists()
