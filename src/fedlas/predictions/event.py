@@ -87,7 +87,7 @@ def event_note(predictions: Any) -> str:
         return ""
     rule = "the affirmative one" if is_settled(predictions.classes) else "the last"
     other = predictions.classes[1 - event_number(predictions)]
-    return f"The event is {event_name(predictions)}, {rule} of two classes; set the event to {other!r} if you mean that class."
+    return f"The event is {event_name(predictions)}, {rule} of two classes; set it to {other!r} if you mean that class."
 
 
 def about_event(predictions: Any, event: Any, classes: Sequence[str] = ()) -> Any:

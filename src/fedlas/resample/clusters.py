@@ -68,7 +68,7 @@ def variance_over_clusters(
 
     Args:
         squares: A number, or an array of such sums.
-        count: How many clusters ``K`` there are: the sum is multiplied by ``K / (K - 1)``, as for a variance.
+        count: Number of clusters ``K``: the sum is multiplied by ``K / (K - 1)``, as for a variance; NaN for one.
 
     Example:
         >>> float(variance_over_clusters(6.0, 3)), float(variance_over_clusters(6.0, 1))
