@@ -149,8 +149,8 @@ class Columns:
         is_text=True, is_shared=True)
     covariates: Names = role("sample", "columns with further information on a sample: numbers, or text of at most 256 "
         "values; named like --logits (default: none)", metavar="COLUMNS", is_shared=True)
-    clusters: str | None = role("sample", "column of the cluster of each sample, such as its patient: samples of a cluster "
-        "are resampled together (default: all samples are independent)", is_text=True, is_shared=True)
+    clusters: str | None = role("sample", "column of the cluster of each sample, such as its patient: samples of a "
+        "cluster are resampled together (default: all samples are independent)", is_text=True, is_shared=True)
     event: str | int | None = role("reading", "label of the positive class (default: the affirmative one, such as yes "
         "or 1, else the last)", metavar="CLASS", beside=("logits", "probs"))
     normalize: bool = role("reading", "divide each row of probabilities by its sum (default: refuse rows whose sum is "
