@@ -46,7 +46,7 @@ def test_a_table_names_the_classes_and_the_event():
     read = read_predictions(frame, probs="churned,stayed", target="y", event="churned").predictions
     assert read.event == 0
     assert read.classes == ("churned", "stayed")
-    with pytest.raises(InputError, match="event is for other columns"):
+    with pytest.raises(InputError, match="event does not apply to these score columns"):
         read_predictions({"c": [0.5], "ok": [1]}, confidence="c", correct="ok", event=0)
 
 

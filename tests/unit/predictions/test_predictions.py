@@ -209,7 +209,7 @@ def test_clusters_are_numbers_of_rows(clusters, numbers):
         ([0.5, 1.0], "whole numbers or names"),
         ([1, np.nan], "whole numbers or names"),
         ([[1], [2]], "whole numbers or names"),
-        (["a", None], "named in every row; got none in row 1"),
+        (["a", None], "every sample must have a cluster; got no cluster in row 1"),
     ],
 )
 def test_what_are_no_clusters(clusters, message):
@@ -361,7 +361,7 @@ def test_probabilities_taken_for_logits_are_warned_of():
     Predictions(probs[:5], target[:5])
 
 
-NO_LABELS = "predictions must hold labels; got 2 samples without target. Pass the labels"
+NO_LABELS = "predictions must have labels; got 2 samples without target. Pass the labels"
 
 
 def test_without_labels_all_but_them_is_there():
@@ -439,7 +439,7 @@ def test_rows_are_what_predictions_of_these_rows_hold(scores, index):
 
 def test_rows_that_all_weigh_nothing_are_refused():
     predictions = Predictions(torch.randn(3, 2), [0, 1, 1], weights=[0, 0, 1])
-    with pytest.raises(InputError, match="a weight must be at least"):
+    with pytest.raises(InputError, match="at least one weight must be"):
         predictions.rows(torch.tensor([0, 1]))
 
 
@@ -454,5 +454,5 @@ def test_probabilities_take_class_numbers_beside_names_as_logits_do():
         assert Predictions.from_probs(probs, target, classes=names).target.tolist() == numbers
     with pytest.raises(InputError, match=r"target must be in \[0, 2\)"):
         Predictions.from_probs(probs, [1, 2], classes=("no", "yes"))
-    with pytest.raises(InputError, match="labels must be among the classes yes, no"):
+    with pytest.raises(InputError, match="every label must be one of the classes yes, no"):
         Predictions.from_probs(probs, [1, 0], classes=("yes", "no"))  # the class yes, or number 1

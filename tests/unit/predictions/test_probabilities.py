@@ -76,7 +76,7 @@ def test_rows_that_miss_one_a_little_are_divided_and_it_is_said(miss, tmp_path):
     found = read(table(tmp_path, probs * (1 + miss), target))
     assert found.predictions.probs.numpy() == pytest.approx(probs, abs=1e-8)
     assert any(
-        f"200 of 200 rows were divided by their sums, which miss 1 by {miss:.2g} at most." in n
+        f"200 of 200 rows were divided by their sums, which differ from 1 by at most {miss:.2g} at most." in n
         for n in found.notes
     )
 
@@ -99,7 +99,7 @@ def test_normalize_takes_any_rows_and_counts_them(scale, tmp_path):
     found = read(table(tmp_path, probs * scale, target), normalize=True)
     assert found.predictions.probs.numpy() == pytest.approx(probs, abs=1e-7)
     assert any(
-        "200 of 200 rows were divided by their sums, which are from" in note for note in found.notes
+        "200 of 200 rows were divided by their sums, from" in note for note in found.notes
     )
     with pytest.raises(InputError, match=r"negative; got -1 in row 3.*'p_1'.*logits"):
         read(

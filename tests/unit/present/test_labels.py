@@ -96,7 +96,7 @@ def test_a_page_has_curves_of_the_worst_labels(monkeypatch):
         ({"on": drawn().label(0)}, "must hold what the predictions hold"),
         (
             {"on": MultiLabel(drawn(1).logits, drawn(1).target, names=tuple("abcdefgh"))},
-            "labels of the predictions",
+            "same labels as the predictions",
         ),
         ({"on": drawn(1), "method": "all"}, "method"),
     ],

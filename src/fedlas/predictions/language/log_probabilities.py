@@ -186,7 +186,7 @@ class Answers:
             kind = f', {refusals:,} of them {"a refusal" if refusals == 1 else "refusals"} ("I don\'t know")'
         fix: list[Text] = [
             "remove these rows",
-            ("pass ", Argument("drop_missing", True), " to drop them"),
+            ("pass ", Argument("drop_missing", True), " to leave them out"),
         ]
         if self.counts["empty"] == count:
             fix = ["check the path, which leads to no value"]
@@ -204,7 +204,7 @@ class Answers:
         if self.rows and dropped:
             count = f"{len(self.rows):,} of {self.counts['answers']:,} answers"
             lines.append(
-                f"{count} state no readable confidence and were dropped: {self._listed()}."
+                f"{count} state no readable confidence and were left out: {self._listed()}."
             )
         if refusals := self.counts["refusals"]:
             stated = refusals - self.counts["silent refusals"]

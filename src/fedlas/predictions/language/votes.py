@@ -237,7 +237,7 @@ def voted_table(source: Format, columns: Columns) -> tuple[Frame, Columns]:
     frame = Frame(table)
     frame.label = source.label
     frame.notes = [*source.notes, *votes.notes(table.get(_CORRECT, ()))]
-    frame.notes += [f"{skipped:,} answers lack a value and were dropped."] if skipped else []
+    frame.notes += [f"{skipped:,} answers lack a value and were left out."] if skipped else []
     return frame, replace(columns, **named)
 
 

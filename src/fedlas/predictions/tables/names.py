@@ -188,7 +188,7 @@ def check_increasing(names: Sequence[str], where: str) -> None:
     numbers = name_numbers(names)
     if numbers != sorted(numbers):
         raise InputError(
-            "numbers in the names of score columns must increase",
+            "score columns must be in the order of the numbers in their names",
             f"{few([str(number) for number in numbers])} in {where}",
             (
                 "They are sorted as text: list the columns in class order, or name the classes by ",

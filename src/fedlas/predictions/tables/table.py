@@ -283,7 +283,7 @@ class ScoreTable:
                 f"{name!r} ({count:,})" for name, count in self._dropped.most_common() if name
             ]
             rows = f"{dropped:,} of {self._rows + dropped:,} rows"
-            lines.append(f"{rows} lack a value and were dropped: {few(columns)}.")
+            lines.append(f"{rows} lack a value and were left out: {few(columns)}.")
         lines += self._first.notes()
         if self.columns.target is not None and self._labels is not None:
             lines += filter(None, [self._labels.note()])

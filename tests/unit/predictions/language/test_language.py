@@ -231,7 +231,7 @@ def test_a_log_of_choices_gets_the_probability_of_each_by_name(tmp_path):
         assert new["calibrated_confidence"] == pytest.approx(max(probs))
     assert done.columns == ("calibrated_confidence", "calibrated_probs")
     again = tmp_path / "again.jsonl"
-    with pytest.raises(InputError, match="must not be calibrated yet"):
+    with pytest.raises(InputError, match="must not contain calibrated scores already"):
         apply_to_files(fit, [tmp_path / "out.jsonl"], again)
     only = [{"calibrated_probs": {"mine": 1}, **each} for each in samples]
     with pytest.raises(InputError, match="got 'calibrated_probs' in"):
@@ -280,10 +280,10 @@ def test_several_logs_are_grouped_by_their_task(tmp_path):
     live = {"logits": random.normal(size=(9, 4 if "arc" in files[0] else 3))}
     fit = fedlas.calibrate(files[0])
     assert fit.apply(live)["calibrated_logits"].shape == live["logits"].shape
-    with pytest.raises(InputError, match="must match files"):
+    with pytest.raises(InputError, match="must match at least one file"):
         read_predictions(tmp_path / "none_*.jsonl")
     (tmp_path / "t.csv").write_text("a\n1\n")
-    with pytest.raises(InputError, match="files of one table must have"):
+    with pytest.raises(InputError, match="all files of a table must have"):
         read_predictions([tmp_path / "t.csv", write(tmp_path, [{"a": 1}], "t.jsonl")], logits="a")
 
 
@@ -310,22 +310,22 @@ def test_length_and_documents_make_groups(tmp_path):
             "groups must name a column.*subject",
         ),
         ([sample(0, [-1.0, -2.0], 0), {"doc_id": 1}], {}, "row 2 lacks"),
-        ([sample(0, [-1.0, -2.0], 0), free(1, "42", True, "none")], {}, "one kind"),
+        ([sample(0, [-1.0, -2.0], 0), free(1, "42", True, "none")], {}, "either all multiple choice"),
         (
             [sample(0, [-1.0, -2.0], 0, text=True) | {"target": "Z"}],
             {},
-            "name the right choice in target.*row 1",
+            "have the correct choice in target.*row 1",
         ),
-        ([sample(0, [-1.0, -2.0], 0, choices="10")], {}, "name the right choice in target.*row 1"),
+        ([sample(0, [-1.0, -2.0], 0, choices="10")], {}, "have the correct choice in target.*row 1"),
         (
             [sample(0, [-1.0, -2.0], 0) | {"target": 2}],
             {},
-            "name the right choice in target.*row 1",
+            "have the correct choice in target.*row 1",
         ),
         ([{"a": 1}], {"format": "lm-eval"}, "row 1 lacks"),
-        ([sample(0, [-1.0, -2.0], 0)], {"format": "lm-eval", "target": "none"}, "fixed columns"),
+        ([sample(0, [-1.0, -2.0], 0)], {"format": "lm-eval", "target": "none"}, "must not be named"),
         ([sample(0, [-1.0, -2.0], 0)], {"weights": "none"}, "weights must name a column"),
-        ([sample(0, [-1.0, -2.0], 0)], {"format": "table"}, "which columns"),
+        ([sample(0, [-1.0, -2.0], 0)], {"format": "table"}, "scores and labels must be named"),
     ],
 )
 def test_logs_that_cannot_be_used(tmp_path, samples, columns, message):
@@ -418,9 +418,9 @@ def test_apply_reads_logs_as_the_fit_did_and_needs_no_labels(tmp_path, kind):
 @pytest.mark.parametrize(
     ("samples", "message"),
     [
-        ([[-1.0, -2.0], [-1.0, -2.0, -3.0]], "as many choices as those of the fit; got 2 choices"),
-        ([[-1.0], [-2.0]], "log-likelihoods of 2 choices or more; got row 1"),
-        ([[-1.0, -2.0, -3.0], None], "all of multiple choice or all free answers; got both"),
+        ([[-1.0, -2.0], [-1.0, -2.0, -3.0]], "as many choices as the questions of the fit; got 2 choices"),
+        ([[-1.0], [-2.0]], "log-likelihoods of two or more choices; got neither in row 1"),
+        ([[-1.0, -2.0, -3.0], None], "all multiple choice or all free answers; got both"),
     ],
 )
 def test_apply_says_what_a_log_of_another_kind_holds(tmp_path, samples, message):

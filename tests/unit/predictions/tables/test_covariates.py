@@ -48,8 +48,8 @@ def test_a_file_gives_what_a_frame_gives(tmp_path):
     [
         ("x_agee", "x_age"),
         ("z_*", "must match a column"),
-        ("y", "other columns than scores and labels"),
-        ("p", "other columns than scores and labels"),
+        ("y", "must not include score or label columns"),
+        ("p", "must not include score or label columns"),
     ],
 )
 def test_what_cannot_be_a_covariate(names, match):
@@ -75,7 +75,7 @@ def test_missing_numbers_are_the_mean_and_a_feature_says_so():
     later = ScoreTable(table, Columns(probs="p", target="y"), whole.covariates)
     (part,) = later.samples()
     assert part["features"][:, 0].tolist() == [1, 35.125, 2, 3]
-    assert "1 rows have no number in 'x_age'" in " ".join(later.notes())
+    assert "1 rows lack a number in 'x_age'" in " ".join(later.notes())
     # Rows are left out instead where that is asked for.
     reader, (part,) = read(table, covariates="x_age", drop_missing=True)
     assert part["features"].tolist() == [[1], [2], [3]]
@@ -84,7 +84,7 @@ def test_missing_numbers_are_the_mean_and_a_feature_says_so():
 def test_plain_values_bring_them_back():
     reader, _ = read(TABLE, covariates="x_*")
     assert Covariates.read(reader.covariates.plain()) == reader.covariates
-    with pytest.raises(ValueError, match="lists of names"):
+    with pytest.raises(ValueError, match="lists of text"):
         Covariates.read({"numbers": "x", "categories": {}})
 
 
@@ -97,7 +97,7 @@ def test_two_files_of_one_model_share_their_columns(tmp_path):
     test = fedlas.read_predictions(tmp_path / "test.csv", columns, like=val)
     assert val.predictions.features.tolist() == [[0], [1], [0], [1]]
     assert test.predictions.features.tolist() == [[0], [2], [2], [0]]
-    assert "2 rows have no value of 'region'" in " ".join(test.notes)
+    assert "2 rows have a missing or unseen value of 'region'" in " ".join(test.notes)
 
 
 def test_auto_corrects_by_groups_and_other_values_count_as_none(tmp_path):
@@ -135,7 +135,7 @@ def test_predictions_carry_what_their_features_hold(tmp_path):
     saved = fedlas.Predictions.load(predictions.save(tmp_path / "p.npz"))
     assert saved.covariates == predictions.covariates
     assert predictions.rows(np.array([0, 2])).covariates == predictions.covariates
-    with pytest.raises(InputError, match="name each column of the features"):
+    with pytest.raises(InputError, match="describes each column of features"):
         fedlas.Predictions([[0.0, 1.0]], [0], features=[[1.0]], covariates=saved.covariates)
     columns = {"confidence": "p", "correct": "ok", "covariates": "x_zip"}
     top = fedlas.read_predictions(TABLE | {"ok": [1, 0, 1, 1]}, **columns).predictions

@@ -53,7 +53,7 @@ def test_a_long_text_of_a_dictionary_is_refused(written, arrow, columns):
     """As a score it was repeated in every row: 8 GB of a file of 2 kB."""
     text = arrow.DictionaryArray.from_arrays(np.zeros(4096, dtype=np.int32), ["x" * 2_000_000])
     path = written({"a": np.zeros(4096), "b": np.zeros(4096), "y": text})
-    with pytest.raises(InputError, match="shorter than 1 MiB; got 2,000,000 bytes"):
+    with pytest.raises(InputError, match="at most 1 MiB; got 2,000,000 bytes"):
         read_predictions(path, **columns)
 
 
@@ -114,7 +114,7 @@ def test_a_lazy_frame_is_collected():
 @pytest.mark.parametrize("value", [1.0, 1, np.array(1.0), torch.tensor(1.0), "text"])
 @pytest.mark.parametrize("name", ["a", "y"])
 def test_a_column_without_rows(value, name):
-    with pytest.raises(InputError, match=f"column '{name}' must hold a value in each row; got"):
+    with pytest.raises(InputError, match=f"column '{name}' must hold one value per row; got"):
         read_predictions(ROWS | {name: value}, **TWO)
 
 
@@ -170,22 +170,22 @@ def test_blanks_behind_the_commas_of_a_header(tmp_path):
 )
 def test_names_that_differ_by_case_or_blanks_never_agree(predicted, target):
     frame = {"c": [0.9, 0.8], "p": predicted, "y": target}
-    with pytest.raises(InputError, match=r"must be written like the labels; got '.*', and '"):
+    with pytest.raises(InputError, match=r"and labels must have the same spelling; got '.*' as a prediction and '"):
         read_predictions(frame, confidence="c", predicted="p", target="y")
 
 
 def test_names_that_never_agree_are_said():
     frame = {"c": [0.9, 0.8, 0.7], "p": ["cat", "dog", "cat"], "y": ["1", "2", "1"]}
     notes = read_predictions(frame, confidence="c", predicted="p", target="y").notes
-    assert "No label is ever predicted: predicted are cat, dog; the labels are 1, 2." in notes
+    assert "No prediction equals a label: predictions are cat, dog, labels are 1, 2." in notes
     frame |= {"p": ["cat", "1", "Dog"], "y": ["1", "1", "dog"]}
     notes = read_predictions(frame, confidence="c", predicted="p", target="y").notes
-    assert "'Dog' and 'dog' count as different names." in notes
+    assert "'Dog' and 'dog' are treated as different classes." in notes
     one = read_predictions(
         {"c": [0.9], "p": ["cat"], "y": ["dog"]}, confidence="c", predicted="p", target="y"
     )
     # a single wrong answer is common
-    assert not any("never" in note or "is ever" in note for note in one.notes)
+    assert not any("never" in note or "equals a label" in note for note in one.notes)
     truths = {"c": [0.9, 0.8], "p": ["True", "false"], "y": [True, False]}
     assert read_predictions(
         truths, Columns(confidence="c", predicted="p", target="y")

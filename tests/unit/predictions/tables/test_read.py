@@ -83,7 +83,7 @@ def test_labels_may_be_missing_where_they_are_not_needed(form, tmp_path):
     logits, target = scores()
     path = write(form, tmp_path, softmax(logits), [NAMES[y] for y in target])
     columns = Columns(probs="p_*")
-    with pytest.raises(InputError, match="target must name the labels"):
+    with pytest.raises(InputError, match="target must name a column of labels"):
         read_predictions(path, columns)
     read = read_predictions(path, columns, labeled=False)
     assert not read.predictions.has_target
@@ -210,14 +210,14 @@ def test_numbers_are_names_where_columns_are_numbered_from_one(tmp_path):
         ("a,b,y", ["0.5,0.5,0", "1,2,5"], {"logits": "a,b"}, r"labels in column 'y' .* got '5' in row 2"),
         ("a,b,y", ["0.5,0.5,a", "1,2,0"], {"logits": "a,b"}, r"all labels must be the name.* got '0' in row 2"),
         ("a,b,y", ["0.5,0.5,a", "1,2,"], {"logits": "a,b"}, r"must have a label.* got none in row 2"),
-        ("a,b,y", ["0.5,0.5,a", "1,2"], {"logits": "a,b"}, r"3 cells like the header; got 2 in row 2"),
+        ("a,b,y", ["0.5,0.5,a", "1,2"], {"logits": "a,b"}, r"3 cells, like the header; got 2 in row 2"),
         ("a,b,y,t", ["0.5,0.5,0,u", "x,1,1," + 200_000 * "u"], {"logits": "a,b"}, r"as CSV; got field .* row 2"),
         ("a,a,y", ["0.5,0.5,0"], {"logits": "a,b"}, r"must differ; got 'a' 2 times"),
         ("a,b,y", ["0.5,0.5,0"], {"logits": "a,c"}, r"logits must name a column of t.csv; got 'c'"),
         ("a,b,y", ["0.5,0.5,0"], {"logits": "a,y"}, r"named once; got 'y' 2 times"),
         ("a,b,y", ["0.5,0.5,0"], {"logits": "z*"}, r"match at least two columns; got 0"),
         ("a,b,y", ["0.5,0.5,0"], {"logits": "a,b", "classes": ("u",)}, r"every class.* got 1 for 2"),
-        ("p0,p10,p2,y", ["1,1,1,0"], {"logits": "p*"}, r"numbered from 0 or 1"),
+        ("p0,p10,p2,y", ["1,1,1,0"], {"logits": "p*"}, r"must be numbered consecutively"),
         ("a,b,y", [], {"logits": "a,b"}, r"at least one row"),
         ("", [], {"logits": "a,b"}, r"must name the columns"),
     ],
@@ -284,7 +284,7 @@ def test_files_of_one_model_have_the_same_classes(tmp_path):
     assert first.notes == ()
     with pytest.raises(InputError, match=r"same, in the same order.*other\.csv"):
         read_predictions(other, logits="p_*", target="label", like=first)
-    with pytest.raises(InputError, match="like must be another table"):
+    with pytest.raises(InputError, match="like must be a PredictionTable"):
         read_predictions(other, logits="p_*", target="label", like=other)
 
 

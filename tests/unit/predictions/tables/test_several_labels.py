@@ -44,9 +44,9 @@ def test_words_before_and_behind_names_are_no_part_of_them():
     [
         ({"y_cat": [0, 1, 0], "y_fox": [0, 1, 0]}, "y_*", "no label of dog and no score of fox"),
         ({"y_cat": [0, 1, 0]}, "y_*", "no label of dog"),
-        ({"a": [0, 1, 0]}, "a", "a column of labels for each score"),
+        ({"a": [0, 1, 0]}, "a", "one label column per score column"),
         ({"y_cat": [0, 1, 0], "y_dog": [0, 2, 0]}, "y_*", "2 in row 2"),
-        ({"y_cat": [1, -1, 1], "y_dog": [1, 1, -1]}, "y_*", "1 and -1 without any 0"),
+        ({"y_cat": [1, -1, 1], "y_dog": [1, 1, -1]}, "y_*", "only 1 and -1 in"),
         ({"y_cat": [1, 0, 1], "y_dog": [1, 1, 0]}, "p_cat,y_dog", "named once"),
     ],
 )
@@ -59,7 +59,7 @@ def test_empty_cells_and_minus_one_are_unknown_labels():
     table = read({"y_cat": [None, "yes", -1], "y_dog": ["0", "NA", "1.0"]}, drop_missing=True)
     assert table.predictions.target.tolist() == [[-100, 0], [1, -100], [-100, 1]]
     assert table.dropped == 0
-    assert "3 of 6 labels are unknown, and count for nothing." in table.notes
+    assert "3 of 6 labels are unknown and ignored." in table.notes
 
 
 @pytest.mark.parametrize("name", ["target", "event", "classes", "label_probs", "covariates"])  # fmt: skip
@@ -95,7 +95,7 @@ def test_predictions_without_labels_and_rows_of_them():
     assert not several.has_target
     assert bool(several.logits.isfinite().all())
     assert several.rows(torch.tensor([1])).probs.tolist() == [pytest.approx([0.0, 1.0], abs=1e-15)]
-    with pytest.raises(InputError, match="labels must be known"):
+    with pytest.raises(InputError, match="must have a target"):
         several.pooled()
     with pytest.raises(InputError, match=r"in \[0, 1\]"):
         MultiLabel.from_probs([[0.5, 1.9]])
