@@ -235,8 +235,8 @@ def probabilities_from(probs: Tensor, *, normalize: bool) -> Tensor:
 
 
 _NORMALIZE: list[Text] = [
-    "divide each row by its sum",
-    ("pass ", Argument("normalize", True), " to have that done"),
+    "make each row sum to 1",
+    ("pass ", Argument("normalize", True), " to divide each row by its sum"),
 ]
 _FIXES: dict[str, list[Text]] = {
     "logits": ["pass Predictions(logits, target)"],

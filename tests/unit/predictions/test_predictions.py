@@ -205,7 +205,7 @@ def test_clusters_are_numbers_of_rows(clusters, numbers):
 @pytest.mark.parametrize(
     ("clusters", "message"),
     [
-        ([1], r"clusters must be whole numbers or names \(2,\); got .*\(1,\)"),
+        ([1], r"clusters must be whole numbers or names of shape \(2,\); got .*\(1,\)"),
         ([0.5, 1.0], "whole numbers or names"),
         ([1, np.nan], "whole numbers or names"),
         ([[1], [2]], "whole numbers or names"),
@@ -408,7 +408,7 @@ def test_a_metric_of_predictions_without_labels_says_what_is_missing(name):
 
 def test_labels_that_are_no_classes_are_named():
     probs = [[0.5, 0.5]] * 4
-    with pytest.raises(InputError, match=r"got 'dgo', 'bird'\. Correct them"):
+    with pytest.raises(InputError, match=r"got 'dgo', 'bird'\. Correct the labels"):
         Predictions.from_probs(probs, ["cat", "dgo", "bird", "dgo"], classes=["cat", "dog"])
     with pytest.raises(InputError, match=r"from_probs\(probs, target, classes=\['no', 'yes'\]\)"):
         Predictions.from_probs(probs, ["no", "yes", "no", "yes"])

@@ -76,7 +76,8 @@ def test_rows_that_miss_one_a_little_are_divided_and_it_is_said(miss, tmp_path):
     found = read(table(tmp_path, probs * (1 + miss), target))
     assert found.predictions.probs.numpy() == pytest.approx(probs, abs=1e-8)
     assert any(
-        f"200 of 200 rows were divided by their sums, which differ from 1 by at most {miss:.2g} at most." in n
+        f"200 of 200 rows were divided by their sums, which differ from 1 by at most {miss:.2g}."
+        in n
         for n in found.notes
     )
 
@@ -86,10 +87,10 @@ def test_rounding_does_not_excuse_what_it_cannot_explain(tmp_path):
     kept = np.round(probs, 3)
     # 0.003 less than 1, where rounding four numbers loses 0.002 at most
     kept[7] = [0.5, 0.25, 0.125, 0.122]
-    with pytest.raises(InputError, match=r"sum to 1; got 0\.997 in row 8 .*normalize="):
+    with pytest.raises(InputError, match=r"sum to 1; got a sum of 0\.997 in row 8 .*normalize="):
         read(table(tmp_path, kept, target))
     kept[7] = [0.0, 0.0, 0.5, 0.502]  # two numbers above 0 add 0.001 at most
-    with pytest.raises(InputError, match=r"sum to 1; got 1\.002 in row 8"):
+    with pytest.raises(InputError, match=r"sum to 1; got a sum of 1\.002 in row 8"):
         read(table(tmp_path, kept, target))
 
 
@@ -98,14 +99,12 @@ def test_normalize_takes_any_rows_and_counts_them(scale, tmp_path):
     probs, target = probs_of()
     found = read(table(tmp_path, probs * scale, target), normalize=True)
     assert found.predictions.probs.numpy() == pytest.approx(probs, abs=1e-7)
-    assert any(
-        "200 of 200 rows were divided by their sums, from" in note for note in found.notes
-    )
+    assert any("200 of 200 rows were divided by their sums, from" in note for note in found.notes)
     with pytest.raises(InputError, match=r"negative; got -1 in row 3.*'p_1'.*logits"):
         read(
             table(tmp_path, np.where(np.arange(40).reshape(4, 10) == 21, -1.0, 1.0)), normalize=True
         )
-    with pytest.raises(InputError, match="positive number; got 0 in row 2"):
+    with pytest.raises(InputError, match="positive sum; got a sum of 0 in row 2"):
         read(table(tmp_path, np.array([[1.0, 1.0], [0.0, 0.0]])), normalize=True)
 
 
@@ -120,7 +119,7 @@ def test_normalize_takes_any_rows_and_counts_them(scale, tmp_path):
         (lambda p: 5 * p, r"must be in \[0, 1\]; got .*pass normalize=.*name them by logits="),
         (
             lambda p: 0.5 * p,
-            r"must sum to 1; got 0.5 in row 1 of t.csv .200 such rows among 200.*pass normalize=",
+            r"must sum to 1; got a sum of 0.5 in row 1 of t.csv .200 such rows among 200.*pass normalize=",
         ),
     ],
 )
@@ -186,7 +185,7 @@ def test_from_probs():
         ([[60.0, 40.0]], "percentages: divide by 100"),
         ([97.0, 3.0], "percentages: divide by 100"),
         ([[-1.0, 2.0]], r"look like logits: pass Predictions\(logits, target\)"),
-        ([[0.5, 0.4]], r"sum to 1; got 0.9 in row 0.*pass normalize=True"),
+        ([[0.5, 0.4]], r"sum to 1; got a sum of 0.9 in row 0.*pass normalize=True"),
         ([[float("nan"), 0.4]], "probs must be finite"),
         ([[1, 0]], "probs must be floats"),
         ([[[0.5, 0.5]]], "probs must be floats"),

@@ -38,7 +38,7 @@ def test_arrays_of_other_kinds():
         ([0.5, float("nan")], [1, 0], r"confidence must be finite; got 1 NaN"),
         ([0.5, 0.6], [3, 7], r"bool, or hold only 0 and 1; got values from 3 to 7. .*pass predicted == target"),
         ([0.5, 0.6], [0.5, 1.0], r"bool, or hold only 0 and 1"),
-        ([0.5, 0.6], [True], r"of one length; got 2 and 1"),
+        ([0.5, 0.6], [True], r"have equal length; got 2 and 1"),
         ([[0.5, 0.5]], [True], r"confidence must have shape \(N,\) .*; got \(1, 2\) .*probs.max\(1\) instead of probs"),
         ([], [], r"at least one sample"),
         (["a"], [True], r"confidence must be numbers"),

@@ -406,9 +406,9 @@ def test_rows_of_weight_0_are_not_counted(event):
     assert [note for note in one.notes if note not in other.notes] == [
         "100 rows of weight 0 are ignored."
     ]
-    assert one.text(details=True).replace(
-        "100 rows of weight 0 are ignored.", ""
-    ) == other.text(details=True)
+    assert one.text(details=True).replace("100 rows of weight 0 are ignored.", "") == other.text(
+        details=True
+    )
 
 
 @pytest.mark.parametrize("outcomes", [[0, 0], [1, 1], [0, 1]])

@@ -249,14 +249,14 @@ class Columns:
         for option in _OF_ONE_LABEL if self.labels is not None else ():
             if getattr(self, option) not in (None, False, (), "number"):
                 raise InputError(
-                    "does not apply to several labels per sample",
+                    "is for one label per sample",
                     Argument("labels"),
                     "Leave it out.",
                     argument=option,
                 )
         if self.labels is not None and self.covariates is not None:
             raise InputError(
-                "does not apply to several labels per sample: their curves use the probabilities only",
+                "is for one label per sample: curves of several labels use their probabilities only",
                 Argument("labels"),
                 _ONE_BY_ONE,
                 argument="covariates",

@@ -424,7 +424,7 @@ class ScoreTable:
         if names and len(names) != num_classes:
             raise InputError(
                 "must name every class, in the order of the columns",
-                f"{len(names)} names for {num_classes} classes",
+                f"{len(names)} for {num_classes} classes",
                 "Name all classes.",
                 argument="classes",
             )

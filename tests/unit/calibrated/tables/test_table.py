@@ -492,7 +492,7 @@ REFUSED = {
     "text": ("p_no,p_yes\n0.5,0.5\n0.5,0.5\n0.5,high\n", "'high' in row 3, column 'p_yes'"),
     "percent": ("p_no,p_yes\n40,60\n", "percentages"),
     "logits": ("p_no,p_yes\n-1.5,0.5\n", "logits"),
-    "no sum": ("p_no,p_yes\n0.5,0.5\n0.4,0.4\n", "sum to 1; got 0.8 in row 2"),
+    "no sum": ("p_no,p_yes\n0.5,0.5\n0.4,0.4\n", "sum to 1; got a sum of 0.8 in row 2"),
     "a header alone": ("p_no,p_yes\n", "at least one row"),
     "nothing": ("", "empty"),
     "calibrated already": ("p_no,p_yes,calibrated_p_yes\n0.5,0.5,0.5\n", "'calibrated_p_yes'"),

@@ -84,7 +84,7 @@ def test_logprobs_in_python():
         np.array(TOKENS),
     ):
         assert token_confidence([value], "sum").tolist() == pytest.approx([math.exp(-0.4)])
-    with pytest.raises(InputError, match=r"which of 2 tokens.*token_ids"):
+    with pytest.raises(InputError, match=r"2 tokens without saying which.*token_ids"):
         token_confidence([POSITIONS])
     with pytest.raises(InputError, match=r"at most 0.*answer 1"):
         token_confidence([[{"logprob": 0.4}]])
@@ -138,7 +138,7 @@ def test_answers_without_a_confidence_are_counted_and_listed(tmp_path):
         "\"I don't know.\", '42, surely', nothing; first in row 2." in notes
     )
     assert (
-        '2 answers are refusals ("I don\'t know"); 1 of them states a confidence and counts.'
+        '2 answers are refusals ("I don\'t know"); 1 of them states a confidence and is used.'
         in notes
     )
 

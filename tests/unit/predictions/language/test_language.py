@@ -234,7 +234,7 @@ def test_a_log_of_choices_gets_the_probability_of_each_by_name(tmp_path):
     with pytest.raises(InputError, match="must not contain calibrated scores already"):
         apply_to_files(fit, [tmp_path / "out.jsonl"], again)
     only = [{"calibrated_probs": {"mine": 1}, **each} for each in samples]
-    with pytest.raises(InputError, match="got 'calibrated_probs' in"):
+    with pytest.raises(InputError, match="got field 'calibrated_probs' in"):
         apply_to_files(fit, [write(tmp_path, only, "mine.jsonl")], again)
     assert not again.exists()
 
@@ -310,20 +310,32 @@ def test_length_and_documents_make_groups(tmp_path):
             "groups must name a column.*subject",
         ),
         ([sample(0, [-1.0, -2.0], 0), {"doc_id": 1}], {}, "row 2 lacks"),
-        ([sample(0, [-1.0, -2.0], 0), free(1, "42", True, "none")], {}, "either all multiple choice"),
+        (
+            [sample(0, [-1.0, -2.0], 0), free(1, "42", True, "none")],
+            {},
+            "either all multiple choice",
+        ),
         (
             [sample(0, [-1.0, -2.0], 0, text=True) | {"target": "Z"}],
             {},
             "have the correct choice in target.*row 1",
         ),
-        ([sample(0, [-1.0, -2.0], 0, choices="10")], {}, "have the correct choice in target.*row 1"),
+        (
+            [sample(0, [-1.0, -2.0], 0, choices="10")],
+            {},
+            "have the correct choice in target.*row 1",
+        ),
         (
             [sample(0, [-1.0, -2.0], 0) | {"target": 2}],
             {},
             "have the correct choice in target.*row 1",
         ),
         ([{"a": 1}], {"format": "lm-eval"}, "row 1 lacks"),
-        ([sample(0, [-1.0, -2.0], 0)], {"format": "lm-eval", "target": "none"}, "must not be named"),
+        (
+            [sample(0, [-1.0, -2.0], 0)],
+            {"format": "lm-eval", "target": "none"},
+            "must not be named",
+        ),
         ([sample(0, [-1.0, -2.0], 0)], {"weights": "none"}, "weights must name a column"),
         ([sample(0, [-1.0, -2.0], 0)], {"format": "table"}, "scores and labels must be named"),
     ],
@@ -418,7 +430,10 @@ def test_apply_reads_logs_as_the_fit_did_and_needs_no_labels(tmp_path, kind):
 @pytest.mark.parametrize(
     ("samples", "message"),
     [
-        ([[-1.0, -2.0], [-1.0, -2.0, -3.0]], "as many choices as the questions of the fit; got 2 choices"),
+        (
+            [[-1.0, -2.0], [-1.0, -2.0, -3.0]],
+            "as many choices as the questions of the fit; got 2 choices",
+        ),
         ([[-1.0], [-2.0]], "log-likelihoods of two or more choices; got neither in row 1"),
         ([[-1.0, -2.0, -3.0], None], "all multiple choice or all free answers; got both"),
     ],

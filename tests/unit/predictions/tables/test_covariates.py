@@ -111,7 +111,7 @@ def test_auto_corrects_by_groups_and_other_values_count_as_none(tmp_path):
     assert "features" in str(cal.fitted)
     cal = fedlas.TableCalibration.load(cal.save(tmp_path / "cal.json"))
     live = {"p": [0.5] * 3, "region": ["north", "south", "west"]}
-    with pytest.warns(CalibrationWarning, match="no value of 'region'"):
+    with pytest.warns(CalibrationWarning, match="unseen value of 'region'"):
         north, south, other = cal.apply(live)["calibrated_p"]
     assert south < other < north
     with pytest.raises(InputError, match="no 'region'"):

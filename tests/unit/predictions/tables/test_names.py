@@ -77,7 +77,9 @@ def test_columns_sorted_by_name_are_refused(prefix, form):
     """0, 1, 10, 11, 2: accuracy was 0.17 where all are right."""
     frame = sorted_by_name(prefix)
     names = [name for name in frame if name != "y"] if form is list else form
-    with pytest.raises(InputError, match=r"must be (in the order of the|numbered consecutively).*0, 1, 10, 11, 2"):
+    with pytest.raises(
+        InputError, match=r"must be (in the order of the|numbered consecutively).*0, 1, 10, 11, 2"
+    ):
         read(frame, probs=names)
     in_order = [f"{prefix}{number}" for number in range(12)]
     assert read(frame, probs=in_order).correct.all()

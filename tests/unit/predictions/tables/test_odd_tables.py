@@ -145,7 +145,7 @@ def test_tensors_that_require_gradients():
 @pytest.mark.parametrize("name", ["t.csv", "t.jsonl"])
 def test_another_form_than_the_name_says(tmp_path, content, words, name):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match=rf"must be .*UTF-8; got {words}") as caught:
+    with pytest.raises(InputError, match=rf"must be UTF-8 text; got {words}") as caught:
         read_predictions(tmp_path / name, **TWO)
     assert "Latin-1" not in str(caught.value)
     (tmp_path / f"{name}.bz2").write_bytes(b"")
@@ -170,7 +170,9 @@ def test_blanks_behind_the_commas_of_a_header(tmp_path):
 )
 def test_names_that_differ_by_case_or_blanks_never_agree(predicted, target):
     frame = {"c": [0.9, 0.8], "p": predicted, "y": target}
-    with pytest.raises(InputError, match=r"and labels must have the same spelling; got '.*' as a prediction and '"):
+    with pytest.raises(
+        InputError, match=r"and labels must have the same spelling; got '.*' as a prediction and '"
+    ):
         read_predictions(frame, confidence="c", predicted="p", target="y")
 
 

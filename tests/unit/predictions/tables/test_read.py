@@ -169,7 +169,7 @@ def test_exact_zeros_are_floored_and_said(tmp_path):
     )
     assert float(nll) == pytest.approx(-np.log(torch.finfo(torch.float32).tiny), rel=1e-6)
     assert any(
-        "3 probabilities are exactly 0" in note and "1 of them" in note for note in read.notes
+        "3 probabilities are exactly 0" in note and "for 1 rows" in note for note in read.notes
     )
 
 
@@ -202,13 +202,13 @@ def test_numbers_are_names_where_columns_are_numbered_from_one(tmp_path):
 @pytest.mark.parametrize(
     ("header", "rows", "columns", "message"),
     [
-        ("a,b,y", ["0.5,0.5,0", "0.5,0.4,1"], {"probs": "a,b"}, r"must sum to 1; got 0.9 in row 2"),
+        ("a,b,y", ["0.5,0.5,0", "0.5,0.4,1"], {"probs": "a,b"}, r"must sum to 1; got a sum of 0.9 in row 2"),
         ("a,b,y", ["0.5,0.5,0", "1.5,-0.5,1"], {"probs": "a,b"}, r"\[0, 1\]; got 1.5 in row 2, column 'a'"),
         ("a,b,y", ["0.5,0.5,0", "0.5,,1"], {"logits": "a,b"}, r"finite numbers; got no number in row 2, column 'b'"),
         ("a,b,y", ["0.5,0.5,0", "0.5,nan,1"], {"logits": "a,b"}, r"finite numbers; got no number in row 2, column 'b'"),
         ("a,b,y", ["0.5,0.5,0", "x,1,1"], {"logits": "a,b"}, r"numbers; got 'x' in row 2, column 'a'"),
         ("a,b,y", ["0.5,0.5,0", "1,2,5"], {"logits": "a,b"}, r"labels in column 'y' .* got '5' in row 2"),
-        ("a,b,y", ["0.5,0.5,a", "1,2,0"], {"logits": "a,b"}, r"all labels must be the name.* got '0' in row 2"),
+        ("a,b,y", ["0.5,0.5,a", "1,2,0"], {"logits": "a,b"}, r"all labels must be class names.* got '0' in row 2"),
         ("a,b,y", ["0.5,0.5,a", "1,2,"], {"logits": "a,b"}, r"must have a label.* got none in row 2"),
         ("a,b,y", ["0.5,0.5,a", "1,2"], {"logits": "a,b"}, r"3 cells, like the header; got 2 in row 2"),
         ("a,b,y,t", ["0.5,0.5,0,u", "x,1,1," + 200_000 * "u"], {"logits": "a,b"}, r"as CSV; got field .* row 2"),
@@ -239,7 +239,7 @@ def test_a_misspelled_argument_is_named():
 def test_more_refusals(tmp_path):
     logits, target = scores()
     path = write_csv(tmp_path / "a.csv", logits, target)
-    with pytest.raises(InputError, match=r"hold the scores.*id, p_cat"):
+    with pytest.raises(InputError, match=r"scores and labels must be named.*id, p_cat"):
         open_table(path, None)
     with pytest.raises(InputError, match="one of logits=, probs= and confidence="):
         Columns(logits="a", probs="b")

@@ -64,7 +64,7 @@ def test_empty_cells_and_minus_one_are_unknown_labels():
 
 @pytest.mark.parametrize("name", ["target", "event", "classes", "label_probs", "covariates"])  # fmt: skip
 def test_roles_of_one_label_are_refused(name):
-    with pytest.raises(InputError, match="for one label a sample"):
+    with pytest.raises(InputError, match="for one label per sample"):
         Columns(probs="p_*", labels="y_*", **{name: ("a", "b") if name == "classes" else "a"})
 
 

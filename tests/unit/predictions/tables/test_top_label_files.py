@@ -199,9 +199,18 @@ def test_refusals_name_row_and_column(columns, named, message, tmp_path):
             {"confidence": "c", "classes": ("a", "b")},
             "classes does not apply to these score columns; got confidence=",
         ),
-        ({"confidence": "c", "label_probs": "v"}, "label_probs does not apply to these score columns"),
-        ({"logits": "l", "correct": "k"}, "correct does not apply to these score columns; got logits="),
-        ({"probs": "p", "predicted": "k"}, "predicted does not apply to these score columns; got probs="),
+        (
+            {"confidence": "c", "label_probs": "v"},
+            "label_probs does not apply to these score columns",
+        ),
+        (
+            {"logits": "l", "correct": "k"},
+            "correct does not apply to these score columns; got logits=",
+        ),
+        (
+            {"probs": "p", "predicted": "k"},
+            "predicted does not apply to these score columns; got probs=",
+        ),
         (
             {"logits": "l", "normalize": True},
             "normalize does not apply to these score columns; got logits=",
