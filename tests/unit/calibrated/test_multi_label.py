@@ -200,7 +200,7 @@ def test_rows_that_do_not_sum_to_one_are_several_labels(dtype):
     with pytest.raises(InputError, match=r"target\.argmax\(1\)"):
         Predictions(logits, one)
     votes = torch.arange(48).reshape(8, 6) % 4
-    with pytest.raises(InputError, match="vote counts .pass their shares as label_probs"):
+    with pytest.raises(InputError, match=r"vote counts .pass their shares as label_probs"):
         Predictions(logits, votes)
 
 

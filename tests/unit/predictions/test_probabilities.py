@@ -151,7 +151,7 @@ def test_rows_without_a_value_are_left_out_and_counted(tmp_path):
     (tmp_path / "t.csv").write_text("p_0,p_1,y\n,0.5,1\n0.5,0.4,1\n")
     with pytest.raises(InputError, match=r"no number in row 1.*'p_0'.*drop_missing="):
         read(tmp_path / "t.csv")
-    with pytest.raises(InputError, match=r"got 0\.9 in row 2"):  # rows keep their numbers
+    with pytest.raises(InputError, match=r"got a sum of 0\.9 in row 2"):  # rows keep their numbers
         read(tmp_path / "t.csv", drop_missing=True)
     (tmp_path / "t.csv").write_text("p_0,p_1,y\n,0.5,1\n")
     with pytest.raises(InputError, match="at least one row"):

@@ -42,7 +42,7 @@ def test_arrays_of_other_kinds():
         ([[0.5, 0.5]], [True], r"confidence must have shape \(N,\) .*; got \(1, 2\) .*probs.max\(1\) instead of probs"),
         ([], [], r"at least one sample"),
         (["a"], [True], r"confidence must be numbers"),
-        ([0.5], ["cat"], r"correct must be numbers .* pass predicted == target"),
+        ([0.5], ["cat"], r"correct must be numbers .* pass correct=.predicted == target"),
         (torch.zeros(2).to_sparse(), [True, True], "dense tensor"),
     ],
 )  # fmt: skip
@@ -87,5 +87,7 @@ def test_features_and_clusters_follow_the_rows_and_the_file(tmp_path):
 
 
 def test_features_are_a_row_a_sample():
-    with pytest.raises(ValueError, match=r"TopLabel: features must be \(2, D\); got .*\(1, 1\)"):
+    with pytest.raises(
+        ValueError, match=r"TopLabel: features must have shape \(2, D\); got .*\(1, 1\)"
+    ):
         TopLabel([0.9, 0.5], [1, 0], features=[[1.0]])

@@ -94,9 +94,9 @@ def test_columns_that_end_alike_are_numbered_too():
         "y": [0],
     }
     order = ["0_prob", "1_prob", "10_prob", *(f"{number}_prob" for number in range(2, 10))]
-    with pytest.raises(InputError, match="must be (in the order of the|numbered consecutively)"):
+    with pytest.raises(InputError, match=r"must be (in the order of the|numbered consecutively)"):
         read({name: frame[name] for name in [*order, "y"]}, probs="*_prob")
-    with pytest.raises(InputError, match="must be (in the order of the|numbered consecutively)"):
+    with pytest.raises(InputError, match=r"must be (in the order of the|numbered consecutively)"):
         read({name: frame[name] for name in [*order, "y"]}, probs=order)
 
 

@@ -243,7 +243,7 @@ def test_more_refusals(tmp_path):
         open_table(path, None)
     with pytest.raises(InputError, match="one of logits=, probs= and confidence="):
         Columns(logits="a", probs="b")
-    with pytest.raises(InputError, match="each once"):
+    with pytest.raises(InputError, match="different, nonempty names"):
         Columns(logits="a,a")
     with pytest.raises(InputError, match="target="):
         read_predictions(path, Columns(logits="p_*"))

@@ -93,7 +93,7 @@ def test_refusals_of_csv(content, message, table):
         (['{"a": null, "b": 2, "y": 0}', '{"a": "u", "b": 2, "y": 0}'], "no number in row 1, column 'a' of t.jsonl"),
         (['{"a": "1_1", "b": 2, "y": 0}'], "no number in row 1, column 'a' of t.jsonl"),
         (['{"a": 1, "b": true, "y": 0}'], "column 'b' must hold numbers; got bool in t.jsonl"),
-        (['{"a": 1, "b": {"c": 1}, "y": 0}'], r"'b' must hold numbers; got {'c': 1} in row 1 .* inside the object: b\.c"),
+        (['{"a": 1, "b": {"c": 1}, "y": 0}'], r"'b' must hold numbers; .* in row 1 .* inside the object: b\.c"),
         (['{"a": 1, "b": 2, "y": 0}', '{"a": 1, "b": '], r"must be a JSON object; got .* in row 2 of t.jsonl\. Write"),
         (['{"a": 1, "b": 2, "y": 0}', "[1, 2, 0]"], "must be a JSON object; got list in row 2"),
         (["[1, 2, 0]"], "must be a JSON object; got list in row 1"),
