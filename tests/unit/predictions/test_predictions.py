@@ -139,7 +139,7 @@ NONSENSE = {
 
 
 @pytest.mark.parametrize("kind", NONSENSE)
-def test_nonsense(kind):
+def test_invalid_arguments_are_refused(kind):
     with pytest.raises(InputError) as caught:
         Predictions(**{"logits": LOGITS, "target": [0, 1], **NONSENSE[kind]})
     owner = caught.value.owner
@@ -377,7 +377,7 @@ def test_without_labels_all_but_them_is_there():
     assert repr(p) == "Predictions(2 samples, 3 classes, without target and features)"
 
 
-def test_without_labels_other_logits_a_copy_and_a_file(tmp_path):
+def test_unlabeled_predictions_can_be_copied_and_saved(tmp_path):
     p = Predictions(LOGITS, features=np.ones((2, 4)))
     other = p.with_logits(p.logits / 2)
     assert not other.has_target
@@ -391,7 +391,7 @@ def test_without_labels_other_logits_a_copy_and_a_file(tmp_path):
         assert torch.equal(same.logits, p.logits)
 
 
-def test_labels_are_taken_away_with_what_is_known_of_them():
+def test_without_target_drops_label_probs():
     p = Predictions(LOGITS, [0, 1], features=np.ones((2, 4)), label_probs=np.full((2, 3), 1 / 3))
     bare = p.without_target()
     assert (bare.has_target, bare.label_probs) == (False, None)
@@ -400,7 +400,7 @@ def test_labels_are_taken_away_with_what_is_known_of_them():
 
 
 @pytest.mark.parametrize("name", sorted(set(METRICS) - {"true_ece"}))
-def test_a_metric_of_predictions_without_labels_says_what_is_missing(name):
+def test_metric_without_labels_is_refused(name):
     logits = np.array(LOGITS)[:, : 2 if METRICS[name].subject == "event" else 3]
     with pytest.raises(InputError, match=NO_LABELS):
         METRICS.build(name, predictions=Predictions(logits))
@@ -443,7 +443,7 @@ def test_rows_that_all_weigh_nothing_are_refused():
         predictions.rows(torch.tensor([0, 1]))
 
 
-def test_probabilities_take_class_numbers_beside_names_as_logits_do():
+def test_from_probs_accepts_indices_with_class_names():
     probs = torch.tensor([[0.8, 0.2], [0.3, 0.7]])
     for names, target, numbers in (
         (("no", "yes"), torch.tensor([1, 0]), [1, 0]),

@@ -43,7 +43,7 @@ def read(path, **options):
         (np.array([[1 / 3, 2 / 3 - 1e-3]], np.float32), False),
     ],
 )
-def test_a_sum_may_be_off_by_the_rounding_of_its_decimals(values, are_rounded):
+def test_row_sum_tolerance_covers_rounding(values, are_rounded):
     probs = torch.from_numpy(np.asarray(values))
     if are_rounded:
         assert Predictions.from_probs(probs).num_samples == len(values)
@@ -53,7 +53,7 @@ def test_a_sum_may_be_off_by_the_rounding_of_its_decimals(values, are_rounded):
 
 
 @pytest.mark.parametrize("classes", [2, 10, 200])
-def test_rows_rounded_to_three_decimals_are_divided_by_their_sum_and_it_is_said(classes, tmp_path):
+def test_rounded_rows_are_normalized_with_note(classes, tmp_path):
     probs, target = probs_of(classes=classes)
     found = read(table(tmp_path, np.round(probs, 3), target))
     kept = np.round(probs, 3)
@@ -71,7 +71,7 @@ def test_rows_rounded_to_three_decimals_are_divided_by_their_sum_and_it_is_said(
 
 
 @pytest.mark.parametrize("miss", [2e-5, 9e-4])
-def test_rows_that_miss_one_a_little_are_divided_and_it_is_said(miss, tmp_path):
+def test_nearly_normalized_rows_are_divided_with_note(miss, tmp_path):
     probs, target = probs_of()
     found = read(table(tmp_path, probs * (1 + miss), target))
     assert found.predictions.probs.numpy() == pytest.approx(probs, abs=1e-8)
@@ -136,7 +136,7 @@ def test_percentages_of_two_classes(tmp_path):
         read_predictions(path, Columns(probs="p_0", target="y"))
 
 
-def test_rows_without_a_value_are_left_out_and_counted(tmp_path):
+def test_incomplete_rows_are_dropped_and_counted(tmp_path):
     (tmp_path / "t.csv").write_text(
         "p_0,p_1,y\n0.5,0.5,0\n,0.5,1\n0.2,NA,1\n0.9,0.1,\n0.1,0.9,1\n0.3,nan,0\n"
     )

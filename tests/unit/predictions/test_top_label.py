@@ -70,7 +70,7 @@ def test_plots_take_it():
         assert all(np.array_equal(one.get_xydata(), other.get_xydata()) for one, other in pairs)
 
 
-def test_features_and_clusters_follow_the_rows_and_the_file(tmp_path):
+def test_features_and_clusters_survive_indexing_and_saving(tmp_path):
     top = TopLabel([0.9, 0.5], [1, 0], [1, 2], features=[[1.0], [2.0]], clusters=["b", "a"])
     assert repr(top) == "TopLabel(2 samples with weights, features, clusters)"
     second = top.rows(torch.tensor([False, True]))

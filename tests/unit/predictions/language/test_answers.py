@@ -143,7 +143,7 @@ def test_answers_without_a_confidence_are_counted_and_listed(tmp_path):
     )
 
 
-def test_the_commonest_phrases_that_are_not_read_are_listed(tmp_path):
+def test_most_common_unread_phrases_are_listed(tmp_path):
     """Rows of 10,000 answers say nothing about what to read or to ask for; phrases do."""
     ends = (
         ["Pretty sure."] * 4 + ["Rather sure!"] * 3 + ["hm", "so", "it", "is", "that", "hm", None]

@@ -53,7 +53,7 @@ def test_multiple_choice_has_logits(tmp_path, text):
     assert table.groups == ("law", "law")
 
 
-def test_questions_of_several_sizes_and_unreadable_labels_have_confidences(tmp_path):
+def test_mixed_choice_counts_are_read_as_confidences(tmp_path):
     several = [
         sample(0, [-1.0, -2.0, -3.0], 0, correct=True),
         sample(1, [-1.0, -3.0], 1, correct=False),
@@ -152,9 +152,7 @@ def repeated(number, answers, passed, right):
         ),
     ],
 )
-def test_of_repeats_the_confidence_of_the_scored_answer_counts(
-    tmp_path, answers, passed, confidence
-):
+def test_repeated_answers_use_confidence_of_scored_answer(tmp_path, answers, passed, confidence):
     table = read_predictions(write(tmp_path, [repeated(0, answers, passed, True)]))
     assert table.predictions.confidence.tolist() == [confidence]
 
@@ -187,7 +185,7 @@ def applied(fit, path):
     return path.with_name("out.jsonl").read_text().splitlines(), done
 
 
-def test_the_calibrated_confidence_is_that_of_the_answer_that_was_scored(tmp_path):
+def test_calibrated_confidence_belongs_to_scored_answer(tmp_path):
     random = np.random.default_rng(1)
     target = random.integers(3, size=200)
     scores = random.normal(size=(200, 3)) + np.eye(3)[target]
@@ -204,7 +202,7 @@ def test_the_calibrated_confidence_is_that_of_the_answer_that_was_scored(tmp_pat
     assert others > 20
 
 
-def test_a_task_that_the_model_gets_wrong_is_calibrated_too(tmp_path):
+def test_task_with_wrong_answers_is_calibrated(tmp_path):
     """The first of two choices is no class: a task below chance is not a column of the other class."""
     random = np.random.default_rng(2)
     target = random.integers(2, size=300)
@@ -216,7 +214,7 @@ def test_a_task_that_the_model_gets_wrong_is_calibrated_too(tmp_path):
     assert applied(fit, tmp_path / "bad.jsonl")[1].rows == 300
 
 
-def test_a_log_of_choices_gets_the_probability_of_each_by_name(tmp_path):
+def test_log_of_choices_gets_probabilities_by_name(tmp_path):
     random = np.random.default_rng(0)
     samples = [sample(n, random.normal(size=3).tolist(), n % 2, note="“é”") for n in range(60)]
     path, fit = fitted(tmp_path, samples)
@@ -239,7 +237,7 @@ def test_a_log_of_choices_gets_the_probability_of_each_by_name(tmp_path):
     assert not again.exists()
 
 
-def test_a_log_of_free_answers_keeps_samples_that_state_nothing(tmp_path):
+def test_log_of_free_answers_keeps_unstated_samples(tmp_path):
     samples = []
     for number in range(40):
         text = f"It is Rome. Confidence: {50 + number} %" if number else "It is Rome."
@@ -256,7 +254,7 @@ def test_a_log_of_free_answers_keeps_samples_that_state_nothing(tmp_path):
     assert "1 of 40 rows has no score; the calibrated cells are empty: row 1." in done.notes
 
 
-def test_ranges_of_length_are_not_those_of_another_log(tmp_path):
+def test_length_ranges_of_another_log_are_refused(tmp_path):
     samples = [sample(n, [1.0 * (n % 5), 1.0], n % 2) for n in range(60)]
     path, fit = fitted(tmp_path, samples, groups="length")
     with pytest.raises(InputError, match="groups must have names that all logs share"):
@@ -400,7 +398,7 @@ def test_a_report_is_made_of_a_log(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["choices", "sizes", "free"])
-def test_apply_reads_logs_as_the_fit_did_and_needs_no_labels(tmp_path, kind):
+def test_apply_reads_logs_without_labels(tmp_path, kind):
     """Logs without labels, or with other numbers of choices, were refused or asked for columns that no log has."""
     random = np.random.default_rng(0)
     sizes = [3 + (kind == "sizes" and n % 2) for n in range(60)]
@@ -438,7 +436,7 @@ def test_apply_reads_logs_as_the_fit_did_and_needs_no_labels(tmp_path, kind):
         ([[-1.0, -2.0, -3.0], None], "all multiple choice or all free answers; got both"),
     ],
 )
-def test_apply_says_what_a_log_of_another_kind_holds(tmp_path, samples, message):
+def test_apply_refuses_log_of_another_kind(tmp_path, samples, message):
     random = np.random.default_rng(0)
     known = [sample(n, random.normal(size=3).tolist(), n % 3) for n in range(60)]
     _, fit = fitted(tmp_path, known)

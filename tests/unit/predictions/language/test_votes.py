@@ -50,7 +50,7 @@ def test_equal_answers_have_one_form(text, key):
     assert normalized_answer(text) == key
 
 
-def test_the_majority_counts_and_ties_go_to_the_first():
+def test_majority_wins_and_ties_go_to_first():
     votes = self_consistency([several for several, _ in ANSWERS.values()])
     assert votes.confidence.tolist() == [0.75, 0.75, 0.5, 0.5]
     assert votes.answer == ("Paris", "18", "red", "8")

@@ -63,7 +63,7 @@ def test_names_of_samples_are_no_categories():
         read(many, covariates="id")
 
 
-def test_missing_numbers_are_the_mean_and_a_feature_says_so():
+def test_missing_numbers_are_imputed_and_flagged():
     """As scikit-learn's ``SimpleImputer(add_indicator=True)`` has it."""
     table = TABLE | {"x_age": [1, np.nan, 2, 3]}
     reader, (part,) = read(table, covariates="x_age,x_zip")
@@ -100,7 +100,7 @@ def test_two_files_of_one_model_share_their_columns(tmp_path):
     assert "2 rows have a missing or unseen value of 'region'" in " ".join(test.notes)
 
 
-def test_auto_corrects_by_groups_and_other_values_count_as_none(tmp_path):
+def test_auto_corrects_groups_and_ignores_unseen_values(tmp_path):
     random = np.random.default_rng(0)
     logit, region = random.normal(size=1500), random.choice(["north", "south"], 1500)
     y = (random.random(1500) < 1 / (1 + np.exp(-logit - 2 * (region == "north") + 1))).astype(int)
@@ -118,7 +118,7 @@ def test_auto_corrects_by_groups_and_other_values_count_as_none(tmp_path):
         cal.apply({"p": [0.5]})
 
 
-def test_a_file_of_the_first_version_reads_columns_of_zeros_and_ones():
+def test_first_version_file_is_read_one_hot():
     old = Covariates.read({"numbers": ["x_age"], "categories": {"region": ["1", "2"]}})
     assert old.names == ("x_age", "region=1", "region=2")
     reader = ScoreTable(TABLE, Columns(probs="p", target="y"), old)
@@ -145,7 +145,7 @@ def test_predictions_carry_what_their_features_hold(tmp_path):
 
 
 @pytest.mark.parametrize("missing", ["error", "empty"])
-def test_apply_fills_a_missing_number_as_the_fit_did(missing, tmp_path):
+def test_apply_imputes_missing_number_like_fit(missing, tmp_path):
     random = np.random.default_rng(0)
     logit, age = random.normal(size=800), random.normal(50, 10, 800)
     y = (random.random(800) < 1 / (1 + np.exp(-logit - (age - 50) / 5))).astype(int)

@@ -96,7 +96,7 @@ def test_rows_that_lack_a_group_alone_stay(tmp_path):
         read(tmp_path, "c,ok,g\n0.9,1,a\n0.6,0,\n", confidence="c", correct="ok", groups="g")
 
 
-def test_a_group_named_no_group_is_not_mixed_with_rows_without_a_group(tmp_path):
+def test_group_named_no_group_is_refused(tmp_path):
     named = {"confidence": "c", "correct": "ok", "groups": "g", "drop_missing": True}
     text = "c,ok,g\n0.9,1,(no group)\n0.6,0,a\n"
     assert read(tmp_path, text, **named).groups == ("(no group)", "a")
@@ -235,7 +235,7 @@ def test_rounded_probabilities_given_as_logits_are_noticed(decimals, classes):
     assert caught[0].filename == __file__  # the user's line
 
 
-def test_arrays_that_are_no_predictions_say_what_to_pass():
+def test_error_on_invalid_arrays_suggests_predictions():
     import fedlas
 
     with pytest.raises(InputError, match="each row must sum to 1; got a sum of 0 in row 0"):

@@ -57,7 +57,7 @@ def test_json_booleans_name_classes(tmp_path):
         ({"p": [0.9], "y": ["01"]}, {"probs": "p"}, "'01' in row 1"),
     ],
 )
-def test_a_position_or_number_does_not_stand_in_for_a_name(frame, columns, got):
+def test_position_does_not_replace_class_name(frame, columns, got):
     with pytest.raises(InputError, match=f"got {got} of the frame"):
         read(frame, **columns)
 

@@ -35,7 +35,7 @@ def written(tmp_path, arrow):
     return write
 
 
-def test_a_list_column_with_a_dot_in_its_name_is_measured_too(written, arrow):
+def test_list_column_with_dotted_name_is_read(written, arrow):
     """900 bytes took 3.6 GB: the parts of a path were compared with the name."""
     zeros = arrow.array(np.zeros(2 * 10**7, dtype=np.float32))
     path = written(
@@ -168,7 +168,7 @@ def test_blanks_behind_the_commas_of_a_header(tmp_path):
     ("predicted", "target"),
     [(["CAT", "DOG"], ["cat", "dog"]), (["new york", "rome"], ["new_york", " Rome"])],
 )
-def test_names_that_differ_by_case_or_blanks_never_agree(predicted, target):
+def test_names_differing_in_case_or_blanks_are_refused(predicted, target):
     frame = {"c": [0.9, 0.8], "p": predicted, "y": target}
     with pytest.raises(
         InputError, match=r"and labels must have the same spelling; got '.*' as a prediction and '"
@@ -194,7 +194,7 @@ def test_names_that_never_agree_are_said():
     ).predictions.correct.all()
 
 
-def test_labels_and_clusters_in_eight_bits_are_whole_numbers():
+def test_eight_bit_labels_and_clusters_are_accepted():
     eight = torch.tensor([0.0, 1.0, 1.0]).to(torch.float8_e4m3fn)
     predictions = Predictions(torch.eye(3), eight, clusters=eight)
     assert predictions.target.tolist() == [0, 1, 1]
@@ -211,7 +211,7 @@ def test_labels_and_clusters_in_eight_bits_are_whole_numbers():
         ({"probs": "p_*", "groups": "g.h"}, {"p_c": 0.0, "g": {"h": "b"}}),
     ],
 )
-def test_a_late_key_that_a_pattern_names_is_refused(tmp_path, named, late):
+def test_late_key_matching_pattern_is_refused(tmp_path, named, late):
     """Only keys of the first rows are columns: it was left out without a word."""
     row = {"p": 0.5, "p_a": 0.5, "p_b": 0.5, "x1": 1.0, "y": 1, "text": '"p_z": 3', "g": {"h": "a"}}
     rows = [{**row, "y": place % 2} for place in range(1200)]

@@ -79,7 +79,7 @@ def test_every_form_holds_the_same(form, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl", "parquet", "npz"])
-def test_labels_may_be_missing_where_they_are_not_needed(form, tmp_path):
+def test_unlabeled_table_is_read_if_allowed(form, tmp_path):
     logits, target = scores()
     path = write(form, tmp_path, softmax(logits), [NAMES[y] for y in target])
     columns = Columns(probs="p_*")
@@ -189,7 +189,7 @@ def test_rounded_probabilities_stay_the_same_up_to_rounding(classes, samples, se
     assert read.predictions.target.tolist() == target.tolist()
 
 
-def test_numbers_are_names_where_columns_are_numbered_from_one(tmp_path):
+def test_labels_match_columns_numbered_from_one(tmp_path):
     logits, target = scores()
     path = write_csv(tmp_path / "n.csv", logits, target + 1, names=["1", "2", "3"])
     read = read_predictions(path, Columns(logits="p_*", target="label"))
@@ -299,7 +299,7 @@ MEASURED = {"method": "temperature", "replicates": 0}
 NAMED = {"logits": "p_*", "target": "label"}
 
 
-def test_a_table_is_measured_and_calibrated_as_its_arrays_are(tmp_path):
+def test_table_equals_its_arrays_in_all_measures(tmp_path):
     """A report on a CSV says what it says on the same predictions in an ``.npz``."""
     for name, seed in (("test", 0), ("val", 1)):
         logits, target = scores(200, seed=seed)
@@ -358,7 +358,7 @@ def test_what_is_read_goes_into_every_function(verb, tmp_path):
     assert VERBS[verb](table) == VERBS[verb](PLAIN)
 
 
-def test_a_top_label_that_is_read_goes_into_calibrators(tmp_path):
+def test_calibrators_accept_top_label_from_table(tmp_path):
     top = TopLabel(PLAIN.confidence, PLAIN.correct)
     assert fitted_top(PredictionTable(top)) == fitted_top(top)
 

@@ -15,7 +15,7 @@ def read(labels, probs="p_*", named="y_*", **more):
     return read_predictions({**SCORES, **labels}, probs=probs, labels=named, **more)
 
 
-def test_scores_and_labels_are_paired_by_what_follows_the_common_prefix():
+def test_scores_and_labels_pair_by_name_suffix():
     table = read({"y_dog": [1, 0, 1], "y_cat": [0, 1, 0]})
     assert isinstance(table.predictions, MultiLabel)
     assert table.predictions.names == ("cat", "dog")
@@ -25,7 +25,7 @@ def test_scores_and_labels_are_paired_by_what_follows_the_common_prefix():
     )
 
 
-def test_listed_columns_are_paired_by_names_and_otherwise_by_order():
+def test_listed_columns_pair_by_name_then_order():
     by_name = read({"y_dog": [1, 0, 1], "y_cat": [0, 1, 0]}, "p_cat,p_dog", ["y_dog", "y_cat"])
     assert by_name.predictions.names == ("cat", "dog")
     by_order = read({"a": [1, 0, 1], "b": [0, 1, 0]}, "p_cat,p_dog", "a,b")
@@ -33,7 +33,7 @@ def test_listed_columns_are_paired_by_names_and_otherwise_by_order():
     assert by_order.predictions.target[:, 0].tolist() == [1, 0, 1]
 
 
-def test_words_before_and_behind_names_are_no_part_of_them():
+def test_common_prefix_and_suffix_are_stripped():
     frame = {"edema_prob": [0.1, 0.2], "mass_prob": [0.3, 0.2], "mass_true": [0, 1], "edema_true": [1, 0]}  # fmt: skip
     table = read_predictions(frame, probs="*_prob", labels="edema_true,mass_true")
     assert table.predictions.names == ("edema", "mass")
@@ -50,7 +50,7 @@ def test_words_before_and_behind_names_are_no_part_of_them():
         ({"y_cat": [1, 0, 1], "y_dog": [1, 1, 0]}, "p_cat,y_dog", "named once"),
     ],
 )
-def test_what_does_not_belong_together_is_refused_in_words(labels, named, said):
+def test_unpaired_scores_and_labels_are_refused(labels, named, said):
     with pytest.raises(InputError, match=said):
         read(labels, named=named)
 

@@ -94,7 +94,7 @@ def test_names_that_differ_stay_apart(form, names, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["jsonl", "npz"])
-def test_whole_numbers_that_a_float_has_rounded_are_refused(form, tmp_path):
+def test_integers_rounded_by_float_are_refused(form, tmp_path):
     path = write(tmp_path, form, {"c": CONFIDENCE, "ok": RIGHT, "g": [1.5, 2.0, 2.0**53, 2.0**53]})
     with pytest.raises(
         InputError, match=r"column 'g' must be integers or text.*; got 9007199254740992.0 in row 3"
