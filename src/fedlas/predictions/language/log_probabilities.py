@@ -159,7 +159,7 @@ class Answers:
         self._unread = Counter[str]()
 
     def add(self, row: int, answer: object, *, unread: bool) -> None:
-        """Count the answer in a row; ``unread`` if no confidence could be read."""
+        """Count the answer in a row; ``unread`` means that no confidence could be read."""
         self.counts["answers"] += 1
         refusal = is_refusal(answer)
         self.counts["refusals"] += refusal

@@ -87,7 +87,7 @@ class TableChunk:
         return replace(self, rows=self.rows[mask], numbers=numbers, values=values)
 
     def where(self, row: int) -> str:
-        """Return how messages name a row, such as ``row 7``."""
+        """Return the name of a row in messages, such as ``row 7``."""
         return f"row {self.rows[row]}"
 
     def column_of(self, names: Sequence[str]) -> Callable[[int], str]:

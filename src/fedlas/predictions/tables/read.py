@@ -63,7 +63,7 @@ def open_table(
 
 
 def with_scores(columns: Columns, source: Format) -> Columns:
-    """Return columns with named scores; those of an ``.npz`` or a log have standard names.
+    """Return columns whose scores are named, by default with the standard names of an ``.npz`` or a log.
 
     Raises:
         InputError: If they do not say it; the columns of the table are named.

@@ -311,7 +311,7 @@ class ScoreTable:
         return (*lines, *self.notes_on_fit())
 
     def notes_on_fit(self) -> tuple[str, ...]:
-        """Return notes on values that differ from those of the fit."""
+        """Return notes on covariates and units that differ from the fit."""
         covariates = [] if self.covariates is None else self.covariates.notes()
         return (*covariates, *self.units.notes())
 

@@ -85,7 +85,7 @@ class Units:
                 self.ranges[name] = min(low, float(values.min())), max(high, float(values.max()))
 
     def add_percentages(self, values: Any) -> None:
-        """Count scores passed as percentages, and those of at most 1."""
+        """Count percentage scores, and how many are at most 1."""
         self._sizes["all"] += values.numel()
         self._sizes["small"] += int((values <= 1).sum())
 

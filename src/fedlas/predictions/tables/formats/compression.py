@@ -40,7 +40,7 @@ def stem_of(path: Path) -> str:
 
 
 def is_packed(path: Path) -> bool:
-    """Return whether a file name is that of a compressed text file."""
+    """Return whether a file is compressed text, by its name."""
     return suffix_of(path) != path.suffix.lower()
 
 

@@ -97,7 +97,7 @@ def open_lines(
 
 
 def _limited(file: IO[str], path: Path, longest: int) -> Iterator[str]:
-    """Yield lines; raise InputError for one that is too long."""
+    """Yield the lines of a file; a line that is too long raises InputError."""
     while line := file.readline(longest + 1):
         if len(line) > longest:
             raise _too_long(path, longest)
