@@ -214,7 +214,7 @@ def test_probabilities_taken_for_logits_are_warned_of(files, capsys):
         warnings.simplefilter("always")
         assert main(["evaluate", "probs.npz", "--replicates", "0"]) == 0
     assert "almost surely probabilities" in (said := capsys.readouterr().err)
-    assert "name them by --probs" in said
+    assert "name their columns by --probs" in said
     assert (
         main(
             [

@@ -92,8 +92,8 @@ def test_a_page_has_curves_of_the_worst_labels(monkeypatch):
         ({"top_label": True}, "top_label is for one label"),
         ({"heterogeneity": True}, "heterogeneity is for one label"),
         ({"method": "auto"}, "needs held-out"),
-        ({"on": drawn()}, "other predictions"),
-        ({"on": drawn().label(0)}, "must hold what the predictions hold"),
+        ({"on": drawn()}, "must differ from the predictions"),
+        ({"on": drawn().label(0)}, "must be a MultiLabel if"),
         (
             {"on": MultiLabel(drawn(1).logits, drawn(1).target, names=tuple("abcdefgh"))},
             "same labels as the predictions",

@@ -244,7 +244,7 @@ def _in_digits(text: str) -> str:
 
 
 def _stated(text: str, words: Mapping[str, float], pattern: re.Pattern[str]) -> float:
-    """Return the last confidence stated as a number, else in words."""
+    """Return the last confidence stated as a number, else as a word."""
     numbers = [value for value in _statements(text) if value is not None]
     return numbers[-1] if numbers else _in_words(text, words, pattern)
 

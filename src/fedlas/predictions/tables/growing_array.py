@@ -36,6 +36,6 @@ class GrowingArray:
         self._size = size
 
     def tensor(self) -> Tensor:
-        """Return all rows as a tensor; no rows can be appended afterwards."""
+        """Return all rows as a tensor; no rows can be appended after that."""
         self._array.resize((self._size, *self._array.shape[1:]), refcheck=False)
         return torch.from_numpy(self._array)

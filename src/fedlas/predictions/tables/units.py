@@ -51,7 +51,7 @@ class Units:
         """
         if self.of_fit and None not in (mark, self.decimal) and mark != self.decimal:
             raise InputError(
-                f"numbers must have {_MARKS[self.decimal or '.']}, as in the table of the fit",
+                f"numbers must have {_MARKS[self.decimal or '.']}, as in the fit",
                 f"{_MARKS[mark or '.']} in {where}",
                 _ALIKE,
             )
@@ -65,7 +65,7 @@ class Units:
         """
         for name, is_percent in chunk.percent.items():
             if self.percent.setdefault(name, is_percent) != is_percent:
-                before = "in the table of the fit" if self.of_fit else "in earlier rows"
+                before = "in the fit" if self.of_fit else "in earlier rows"
                 signs = ("no percent signs", "percent signs")
                 raise InputError(
                     f"column {name!r} must have {signs[not is_percent]}, as {before}",
@@ -100,7 +100,7 @@ class Units:
             self.small = (self._sizes["small"] + 1) / (total + 2) if total else None
         elif self.small is not None and self._all_small and self.small**total < _RARE:
             raise InputError(
-                "scores must be percentages, as in the table of the fit",
+                "scores must be percentages, as in the fit",
                 f"{total:,} numbers of at most 1 in {where}",
                 "Multiply them by 100, or fit the calibration to a table like this one.",
             )

@@ -377,7 +377,9 @@ def test_columns_that_the_other_format_lacks(calibration, tmp_path):
         apply(calibration, tmp_path / "live.parquet", out=tmp_path / "out.csv")
     assert not (tmp_path / "out.csv").exists()
     live.assign(more=[b"\xff"] * 9).to_parquet(tmp_path / "live.parquet")
-    with pytest.raises(InputError, match=r"rows must be representable in \.jsonl; got bytes"):
+    with pytest.raises(
+        InputError, match=r"rows must be representable in \.jsonl; got a cell of type bytes"
+    ):
         apply(calibration, tmp_path / "live.parquet", out=tmp_path / "out.jsonl")
 
 
@@ -474,7 +476,7 @@ def test_several_files_are_one_table_in_order(calibration, tmp_path):
     with pytest.raises(InputError, match="same format"):
         apply(calibration, parts[0], tmp_path / "b.jsonl", out=tmp_path / "no.csv")
     live[["p_no", "id", "p_yes"]].to_csv(tmp_path / "other.csv", index=False)
-    with pytest.raises(InputError, match="in one order"):
+    with pytest.raises(InputError, match="same format and columns"):
         apply(calibration, parts[0], tmp_path / "other.csv", out=tmp_path / "no.csv")
     with pytest.raises(InputError, match="match at least one file"):
         apply(calibration, str(tmp_path / "z*.csv"), out=tmp_path / "no.csv")
@@ -614,7 +616,7 @@ def test_a_key_of_a_late_row_alone_is_written_or_refused(tmp_path):
     rows[-1]["late"] = 1
     fit = fedlas.calibrate(frame(60), probs="p_*", target="y", method="temperature")
     (tmp_path / "live.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    with pytest.raises(InputError, match=r"'late' in a later row of live\.jsonl"):
+    with pytest.raises(InputError, match=r"'late' only in a later row of live\.jsonl"):
         apply_to_files(fit, [tmp_path / "live.jsonl"], tmp_path / "out.csv")
     apply_to_files(fit, [tmp_path / "live.jsonl"], tmp_path / "out.jsonl")
     assert json.loads((tmp_path / "out.jsonl").read_text().splitlines()[-1])["late"] == 1

@@ -117,7 +117,7 @@ def test_percentages_by_an_option_stay_percentages(tmp_path):
     )
     with pytest.raises(
         InputError,
-        match=r"percentages, as in the fit; got 400 numbers .* at most 1 in live.csv. Multiply",
+        match=r"percentages, as in the fit; got 400 numbers of at most 1 in live.csv. Multiply",
     ):
         apply(calibration, write(tmp_path / "live.csv", ROWS))
     few = apply(calibration, write(tmp_path / "live.csv", ROWS[:2]))
@@ -145,7 +145,7 @@ def test_values_far_outside_the_fit_are_counted(tmp_path):
     calibration = calibrate(write(tmp_path / "val.csv", ROWS), covariates="load")
     rows = [row | {"load": row["load"] * (100 if n < 7 else 1)} for n, row in enumerate(ROWS)]
     notes = " ".join(apply(calibration, write(tmp_path / "live.csv", rows)).notes)
-    assert "'load' (7; the fit had 0.4" in notes
+    assert "'load' (7 values; fit: 0.4" in notes
     assert not any("outside" in note for note in apply(calibration, tmp_path / "val.csv").notes)
 
 
