@@ -84,7 +84,7 @@ def test_swapped_arrays_are_refused_with_the_line_to_write(name):
     ("arrays", "message"),
     [
         ((PROBS, LABELS[:7]), "same number of rows"),
-        ((PROBS, ["cat"] * 80), "Name the classes"),
+        ((PROBS, ["cat"] * 80), "with the classes in column order"),
         ((Predictions.from_probs(PROBS, LABELS), LABELS), "next to a predictions object"),
         ((TopLabel([0.5], [True]), [1]), "next to a predictions object"),
         (([0.2, 0.4], [0.1, 0.3]), "labels 0 and 1"),
