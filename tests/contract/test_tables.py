@@ -444,7 +444,7 @@ def test_a_store_that_fails_leaves_what_was_there(single, store, tmp_path, monke
 
 SOURCES = {
     "a file": "live.csv",
-    "the compression ratio": "live.csv.gz",
+    "a packed file": "live.csv.gz",
     "several files": "part-*.csv",
     "a folder": "year=2026",
     "a file in a store": "memory://bucket/live.csv",

@@ -15,7 +15,7 @@ from fedlas.predictions.tables.cells import TableChunk
 _MARKS = {".": "a decimal point", ",": "a decimal comma"}
 _RARE = 1e-6
 """Probability below which percentages that are all at most 1 are taken for fractions."""
-_ALIKE = "Write the table as for the fit, or fit the calibration again to a table like this one."
+_ALIKE = "Write the table as for the fit, or fit the calibration to a table like this one."
 
 
 @dataclass

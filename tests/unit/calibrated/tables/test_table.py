@@ -482,7 +482,7 @@ def test_several_files_are_one_table_in_order(calibration, tmp_path):
         apply(calibration, str(tmp_path / "z*.csv"), out=tmp_path / "no.csv")
     assert not (tmp_path / "no.csv").exists()
     parts[1].write_text("id,p_no,p_yes\n1,0.5,0.5\n2,0.2,0.9\n")
-    with pytest.raises(InputError, match=r"got 1\.1 in row 2 of b\.csv"):
+    with pytest.raises(InputError, match=r"got a sum of 1\.1 in row 2 of b\.csv"):
         apply(calibration, *parts, out=tmp_path / "no.csv")
 
 
