@@ -101,7 +101,7 @@ def test_labels_are_for_the_fit_alone(entry):
     labeled = predictions(seed=1)
     bare = labeled.without_target()
     calibrator = entry.value()
-    with pytest.raises(ValueError, match="fit: predictions must hold labels"):
+    with pytest.raises(ValueError, match="fit: predictions must have labels"):
         calibrator.fit(bare)
     assert calibrator.num_classes is None
     expected = fitted(entry.name).transform(labeled)

@@ -98,7 +98,7 @@ def test_a_folder_of_parquet_is_a_table_wherever_files_are(tmp_path, monkeypatch
             frame = pandas.DataFrame({"p": p, "y": (rng.random(150) < p).astype(int)})
             frame.to_parquet(f"{name}/{part}.parquet")
     named = ["--probs", "p", "--target", "y"]
-    with pytest.raises(Exception, match=r"which columns hold the scores .* with columns p, y"):
+    with pytest.raises(Exception, match=r"scores and labels must be named.* with columns p, y"):
         run(["evaluate", "test"])
     with pytest.raises(Exception, match=r"Pass one of them: fedlas init test/a\.parquet"):
         run(["init", "test"])

@@ -27,14 +27,14 @@ ABC = {"p_a": [0.7, 0.1, 0.1], "p_b": [0.2, 0.8, 0.1], "p_c": [0.1, 0.1, 0.8]}
         (lambda: read_predictions(ABC | {"y": ["A", "b", "c"]}, probs="p_*", target="y"), "Did you mean 'a'"),
         (lambda: fedlas.Predictions.from_probs([[0.2, 0.8]], ["CAT"], classes=["cat", "dog"]), "Did you mean 'cat'"),
         (lambda: read_predictions({"p": [0.7, 0.1], "y": ["spam", "ham"]}, probs="p", target="y"),
-         r"which class it is about, 'spam' or 'ham'.*classes='ham,spam' or classes='spam,ham'"),
+         r"which class a single score column is for, 'spam' or 'ham'.*classes='ham,spam' or classes='spam,ham'"),
         # Columns.
         (lambda: read_predictions({"class1": [0.2], "class10": [0.3], "class2": [0.5], "y": [1]},
                                   probs=["class1", "class10", "class2"], target="y"), "1, 10, 2.*sorted as text"),
         # Functions.
         (lambda: fedlas.evaluate(PREDICTIONS, ["ece"]), r"estimates\(predictions, metrics=\['ece'\]\)"),
         (lambda: fedlas.report(PREDICTIONS, TARGET),
-         r"labels must be part.*fedlas\.Predictions\(logits, target\)"),
+         r"labels must not be passed.*fedlas\.Predictions\(logits, target\)"),
         (lambda: fedlas.report(PREDICTIONS, probs="p_*"), "probs= must name columns of a table"),
         (lambda: fedlas.calibrate(nn.Linear(4, 3), LOADER, TemperatureScaling), r"Pass TemperatureScaling\(\)"),
         (lambda: fedlas.calibrate(nn.Linear, LOADER), r"Pass an instance, Linear\(\.\.\.\)"),

@@ -1,4 +1,4 @@
-"""Predictions: checked logits, labels and features, and the tables they are read from.
+"""Predictions: validated logits, labels and features, and the readers of tables of predictions.
 
 In: tensors, data frames, ``.npz``, CSV, JSON lines or Parquet. Out: ``Predictions``, which every package to the right
 of a model reads. Every public name is imported at its first use: roles of columns and formats of files need no torch.

@@ -1,4 +1,4 @@
-"""What functions take as predictions: all scores, the top label, or a table of either; and checks of such arguments."""
+"""Kinds of predictions that functions accept: all scores, the top label alone, or a table; and checks of them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ AnyPredictions = Predictions | TopLabel
 
 @dataclass(frozen=True)
 class PredictionTable:
-    """Predictions with what else their table holds.
+    """Predictions read from a table, with its classes, groups, covariates and notes.
 
     Attributes:
         predictions: Scores and labels; or confidences and outcomes, if the scores of all classes are not there; or
@@ -58,7 +58,7 @@ class PredictionTable:
 
 
 def is_table(value: object) -> bool:
-    """Return whether a value is a table: a path, paths, or a frame."""
+    """Return whether a value is a table: a path, a list of paths, or a data frame."""
     if isinstance(value, str | Path):
         return Path(value).suffix.lower() != ".onnx"  # that is a model
     if isinstance(value, Mapping):
@@ -69,7 +69,7 @@ def is_table(value: object) -> bool:
 
 
 def with_some_weight(predictions: AnyPredictions) -> tuple[AnyPredictions, Tensor | None]:
-    """Return the samples of some weight and their mask ``(N,)``; None if all have some."""
+    """Return the samples of positive weight and their mask ``(N,)``; the mask is None if no weight is 0."""
     weights = predictions.weights
     if weights is None or bool(weights.all()):
         return predictions, None
@@ -77,17 +77,17 @@ def with_some_weight(predictions: AnyPredictions) -> tuple[AnyPredictions, Tenso
 
 
 def note_on_weights(counts: Tensor) -> str:
-    """Return a note on the samples that have no weight."""
-    return f"{int((~counts).sum()):,} rows of weight 0 are not counted."
+    """Return a note that counts the samples of weight 0."""
+    return f"{int((~counts).sum()):,} rows of weight 0 are ignored."
 
 
 def plain_predictions(value: object) -> Any:
-    """Return the predictions of a table that was read; anything else unchanged."""
+    """Return the predictions of a :class:`PredictionTable`; any other value is returned unchanged."""
     return value.predictions if isinstance(value, PredictionTable) else value
 
 
 def one_per_cluster(predictions: P) -> P:
-    """Return the first sample of each cluster, which are independent of each other.
+    """Return predictions with the first sample of each cluster only, so that samples are independent.
 
     Args:
         predictions: Predictions with ``clusters``.
@@ -102,14 +102,16 @@ def one_per_cluster(predictions: P) -> P:
     clusters = getattr(predictions, "clusters", None)
     if clusters is None:
         raise InputError(
-            "predictions must have clusters", describe(predictions), "Pass clusters=... to them."
+            "predictions must have clusters",
+            describe(predictions),
+            "Pass clusters=... when you create them.",
         )
     first = np.unique(clusters.numpy(), return_index=True)[1]
     return predictions.rows(torch.from_numpy(np.sort(first)))
 
 
 def check_labeled(predictions: object) -> Predictions:
-    """Return ``predictions`` if they are :class:`~fedlas.Predictions` with labels.
+    """Return ``predictions``; raise InputError unless they are :class:`~fedlas.Predictions` with a target.
 
     Raises:
         InputError: Otherwise.
@@ -121,7 +123,7 @@ def check_labeled(predictions: object) -> Predictions:
 
 
 def check_predictions(predictions: object) -> Predictions:
-    """Return ``predictions`` if they are :class:`~fedlas.Predictions`, or those of a table.
+    """Return ``predictions``, or those of a table; raise InputError unless they are :class:`~fedlas.Predictions`.
 
     Raises:
         InputError: Otherwise.
@@ -136,7 +138,7 @@ def check_predictions(predictions: object) -> Predictions:
 
 
 def check_measurable(predictions: object) -> AnyPredictions:
-    """Return ``predictions`` if each sample's top label can be measured: labeled Predictions, or a TopLabel.
+    """Return ``predictions``; raise InputError unless they are Predictions with a target, or a TopLabel.
 
     Raises:
         InputError: Otherwise.

@@ -1,4 +1,4 @@
-"""Tensors and labels that users pass: checked, and converted to tensors."""
+"""Checks of tensors, arrays and labels that users pass, and their conversion to tensors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ARRAY = "Pass a tensor, or a NumPy array of a common dtype."
 
 
 class OptionalArray:
-    """Field that takes tensors, arrays and lists, and reads as a tensor; None by default.
+    """Dataclass field that accepts a tensor, an array or a list, and reads as a tensor; the default is None.
 
     An instance holds the value under the same name, where Python looks first.
     """
@@ -42,7 +42,7 @@ class OptionalArray:
 
 
 class Array(OptionalArray):
-    """As :class:`OptionalArray`, without a default; logits of probabilities are computed at first use."""
+    """Required array field; logits of predictions made from probabilities are computed at first use."""
 
     def __get__(self, instance: Any, owner: type) -> Tensor:
         if instance is None:
@@ -52,7 +52,7 @@ class Array(OptionalArray):
 
 
 class Target(OptionalArray):
-    """Labels that a type checker knows as a tensor: reading them where there are none raises an InputError."""
+    """Label field typed as a tensor; reading a missing target raises InputError."""
 
     def __get__(self, instance: object | None, owner: type) -> Tensor:
         if instance is not None:
@@ -61,16 +61,16 @@ class Target(OptionalArray):
 
 
 def no_labels(predictions: Any) -> InputError:
-    """Return the error of a function that needs labels, for predictions without them."""
+    """Return the InputError for predictions without a target."""
     return InputError(
-        "predictions must hold labels",
+        "predictions must have labels",
         f"{predictions.num_samples} samples without target",
         "Pass the labels: Predictions(logits, target). Without them, predictions can be calibrated, scored and saved.",
     )
 
 
 def detached(name: str, value: object, fix: str = _ARRAY) -> Tensor:
-    """Return a tensor without gradients, or an array, a column of a frame or nested lists as a tensor.
+    """Return a value as a tensor without gradient: a tensor, an array, a column of a frame or nested lists.
 
     Raises:
         InputError: If a dense tensor cannot hold it.
@@ -99,7 +99,7 @@ def checked_target(
     device: torch.device,
     classes: tuple[str, ...] | None = None,
 ) -> Tensor:
-    """Return labels ``(N,)`` as int64.
+    """Return labels ``(N,)`` as int64 class indices; raise InputError if they do not fit the scores.
 
     Args:
         target: Class numbers; also as floats without fractions, or as booleans of two classes. With ``classes``, their
@@ -129,7 +129,7 @@ def checked_target(
         or (boolean and num_classes != 2)
     ):
         raise InputError(
-            f"target must be class numbers of shape ({samples},), for scores {shape}",
+            f"target must hold class indices of shape ({samples},), for scores {shape}",
             describe(target),
             several_labels(target)
             if target.shape == shape
@@ -141,53 +141,53 @@ def checked_target(
         raise InputError(
             f"target must be in [0, {num_classes}), as there are {num_classes} columns of scores",
             f"values from {low} to {high}",
-            "Subtract 1 from labels that count from 1."
+            "Subtract 1 if labels count from 1."
             if low == 1 and high == num_classes
-            else "Remove ignored positions first, or check the number of classes.",
+            else "Remove ignored labels such as -100, or check the number of classes.",
         )
     return target
 
 
 def _numbers_fix(target: object) -> str:
-    """Return what to pass in place of labels that no tensor can hold."""
+    """Return the remedy for labels that are not numeric: an example call with their class names."""
     came = {str(label) for label in np.asarray(target).ravel().tolist()} if _is_text(target) else ()
     names = sorted(came) or ["cat", "dog"]
     return f"Pass class numbers, or names and Predictions.from_probs(probs, target, classes={_listed(names)})."
 
 
 def _listed(names: Sequence[str], most: int = 12) -> str:
-    """Return names as a list in Python, the first ones of many."""
+    """Return names as the text of a Python list, shortened to ``most`` names."""
     shown = [shortened(repr(name), 60) for name in names[:most]]
     return f"[{', '.join([*shown, '...'] if len(names) > most else shown)}]"
 
 
 _SEVERAL_LABELS = (
-    "They are measured by fedlas.report(fedlas.MultiLabel(logits, target)), and calibrated by "
+    "Measure them by fedlas.report(fedlas.MultiLabel(logits, target)), calibrate them by "
     "fedlas.calibrate(model, loader)."
 )
 
 
 def several_labels(target: Tensor, use: str = _SEVERAL_LABELS) -> str:
-    """Return what to do about a target ``(N, C)`` in place of class numbers; ``use`` says what takes several labels."""
+    """Return the remedy for a target ``(N, C)`` where class indices are expected; ``use`` names the alternative."""
     values = (target if target.layout is torch.strided else target.to_dense()).float()
     if bool(((values.sum(dim=1) - 1).abs() <= 1e-3).all()) and bool((values >= 0).all()):
         return (
             "Pass class indices, not one-hot rows or probabilities: target.argmax(1). If each "
             "is one of several labels, pass fedlas.MultiLabel(logits, target)."
         )
-    rows = "Rows that do not sum to 1 are several labels a sample"
+    rows = "Rows that do not sum to 1 hold several labels per sample"
     if bool(((values == 0) | (values == 1)).all()):
         return f"{rows}. {use}"
-    return f"{rows}, each 0 or 1, or counts of votes, whose shares are label_probs. {use}"
+    return f"{rows} (each 0 or 1) or vote counts (pass their shares as label_probs). {use}"
 
 
 def _is_text(target: object) -> bool:
-    """Return whether labels are names."""
+    """Return whether labels are text rather than numbers."""
     return not isinstance(target, Tensor) and np.asarray(target).dtype.kind in "OUS"
 
 
 def checked_classes(classes: object, num_classes: int) -> tuple[str, ...] | None:
-    """Return names of the classes ``(C,)`` as text; None if there are none.
+    """Return the class names ``(C,)`` as a tuple of text, or None if there are none.
 
     Raises:
         InputError: If there is not a different name for each class.
@@ -201,13 +201,13 @@ def checked_classes(classes: object, num_classes: int) -> tuple[str, ...] | None
         raise InputError(
             f"classes must be a sequence of {num_classes} different names, in the order of the columns",
             describe(classes),
-            "Name every class once.",
+            "Pass one different name per class.",
         )
     return tuple(names)
 
 
 def checked_event(event: object, num_classes: int, classes: tuple[str, ...] | None) -> int | None:
-    """Return the number of the class that two-class measures are about; None if it was not said.
+    """Return the index of the positive class (the event), or None if none is named.
 
     Args:
         event: Its name in ``classes``, in any case, or its number: an integer, or as text where classes have no names.
@@ -221,9 +221,9 @@ def checked_event(event: object, num_classes: int, classes: tuple[str, ...] | No
         return None
     if num_classes != 2:
         raise InputError(
-            "is for predictions of two classes",
+            "requires predictions of two classes",
             f"{num_classes} classes",
-            "Leave it out, or make two classes of them: the event, and all others.",
+            "Leave it out, or merge the classes into two: the event and all others.",
             argument="event",
         )
     event = event.item() if isinstance(event, np.ndarray | np.generic | Tensor) else event
@@ -237,13 +237,13 @@ def checked_event(event: object, num_classes: int, classes: tuple[str, ...] | No
 
 
 def names_alike(event: object, names: Sequence[str]) -> list[str]:
-    """Return the name of the class that an event is, or the names that differ from it in case alone."""
+    """Return the class name that equals ``event``, else the names that differ from it in case only."""
     word = str(event).strip()
     return [word] if word in names else [name for name in names if name.lower() == word.lower()]
 
 
 def unknown_event(event: object, names: Sequence[str]) -> InputError:
-    """Return the error for an event that is neither of two classes."""
+    """Return the InputError for an event that is neither of the two classes."""
     return InputError(
         f"must be one of the classes, {names[0]} or {names[1]}",
         describe(event),
@@ -253,7 +253,7 @@ def unknown_event(event: object, names: Sequence[str]) -> InputError:
 
 
 def numbers_of(target: object, classes: tuple[str, ...]) -> Any:
-    """Return the number of each label among the names of the classes; whole numbers stay where no name is one."""
+    """Return the class index of each label; integer labels are returned unchanged if no class name is a number."""
     numbers = {name: number for number, name in enumerate(classes)}
     truths = truth_places(list(numbers))
     try:
@@ -261,7 +261,7 @@ def numbers_of(target: object, classes: tuple[str, ...]) -> Any:
         labels = [str(label) for label in array.ravel().tolist()]
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(
-            "target must hold names of classes", describe(target), "Pass one name a sample."
+            "target must hold class names", describe(target), "Pass one name per sample."
         ) from error
     # A 1 among yes and no may be the class yes or the second one: only where these are one is it a number.
     agree = not truths or truths["true"] == 1
@@ -276,40 +276,42 @@ def numbers_of(target: object, classes: tuple[str, ...]) -> Any:
     if strangers:
         alike = [name for name in numbers if name.casefold() == strangers[0].casefold()]
         raise InputError(
-            f"labels must be among the classes {', '.join(classes[:12])}",
+            f"every label must be one of the classes {', '.join(classes[:12])}",
             _listed(strangers)[1:-1],
             (
                 f"Did you mean {alike[0]!r}?"
                 if alike
-                else "Correct them, or name the classes in the columns' order."
+                else "Correct the labels, or name the classes in the order of the columns."
             ),
         )
     return [numbers[label] for label in labels]
 
 
 def checked_label_probs(value: object, shape: tuple[int, int], device: torch.device) -> Tensor:
-    """Return distributions of labels ``(N, C)``, float32 or more.
+    """Return label distributions ``(N, C)`` in float32 or float64.
 
     Raises:
         InputError: For another shape, negative numbers, or rows that do not sum to 1 within 0.001.
     """
     value = detached("label_probs", value)
     if tuple(value.shape) != shape or value.is_complex():
-        raise InputError(f"label_probs must be {shape}", describe(value), "Pass one row a sample.")
+        raise InputError(
+            f"label_probs must have shape {shape}", describe(value), "Pass one row per sample."
+        )
     check_sizes("label_probs", value)
     value = value.to(device, torch.promote_types(value.dtype, torch.float32))
     sums = value.sum(dim=1)
     if bool((value < 0).any()) or bool(((sums - 1).abs() > 1e-3).any()):
         raise InputError(
-            "label_probs must be in [0, 1], every row summing to 1",
-            f"values from {float(value.min()):.6g}, rows summing to {float(sums.min()):.6g} or more",
-            "Pass the share of each class.",
+            "label_probs must be in [0, 1], and each row must sum to 1",
+            f"a smallest value of {float(value.min()):.6g} and a smallest row sum of {float(sums.min()):.6g}",
+            "Pass the share of votes for each class.",
         )
     return value
 
 
 def checked_index(index: object, num_samples: int) -> Tensor:
-    """Return numbers of rows ``(n,)`` as int64, or a mask ``(N,)`` that chooses at least one.
+    """Return row indices ``(n,)`` as int64, or a boolean mask ``(N,)`` that selects at least one row.
 
     Raises:
         InputError: If it is neither.
@@ -321,6 +323,8 @@ def checked_index(index: object, num_samples: int) -> Tensor:
     whole = index.ndim == 1 and index.dtype in kinds and len(index) > 0
     if not whole or not bool(((index >= 0) & (index < num_samples)).all()):
         raise InputError(
-            "index must choose rows", describe(index), "Pass numbers of rows, or one boolean a row."
+            "index must hold valid row indices, or a mask with at least one True",
+            describe(index),
+            "Pass integers from 0, or one boolean per row.",
         )
     return index.long()

@@ -1,4 +1,4 @@
-"""Names of classes that are whole numbers or truth values."""
+"""Class names that are whole numbers or truth values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _TRUTHS = (("false", "f", "no", "n"), ("true", "t", "yes", "y"))
 
 
 def whole_number(text: str) -> int | None:
-    """Return the whole number that a text is, 3.0 among them; None for other text.
+    """Return the whole number that a text states (``3`` for ``3.0``), or None for any other text.
 
     Exponents count as C writes them, 3.000e+00: 3e0 may be a name, as 1_1 may, which Python reads as 11.
     """
@@ -20,7 +20,7 @@ def whole_number(text: str) -> int | None:
 
 
 def truth_places(names: Sequence[str]) -> dict[str, int]:
-    """Return the class of each truth value in lower case, if two classes are named by them, as p_true and p_false."""
+    """Return the class index of each lower-case truth value, if the two classes are named by such values."""
     ends = [re.split(r"[^a-z]", name.lower())[-1] for name in names]
     values = [
         next((value for value, group in enumerate(_TRUTHS) if end in group), None) for end in ends

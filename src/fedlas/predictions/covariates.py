@@ -1,4 +1,4 @@
-"""Covariates: columns of a table that say more about a sample than its scores do, as numbers and codes."""
+"""Covariates: columns that describe a sample beyond its scores, encoded as numbers and category codes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fedlas._core.check import InputError, describe, few
 
 @dataclass(frozen=True)
 class Covariates:
-    """Columns of numbers, and columns of categories, which features hold as the number of each row's value.
+    """Encoding of covariate columns as features: numeric columns as they are, categorical columns as codes.
 
     Args:
         numbers: Columns of numbers.
@@ -38,12 +38,12 @@ class Covariates:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of all columns."""
+        """Names of all covariate columns."""
         return (*self.numbers, *self.categories)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Name of each feature: that of its column, or ``column=value``."""
+        """Name of each feature: the name of its column, or ``column=value`` if one-hot encoded."""
         if not self.one_hot:
             return (*self.numbers, *(f"{name} missing" for name in self.gaps), *self.categories)
         places = (f"{name}={value}" for name, values in self.categories.items() for value in values)
@@ -51,7 +51,7 @@ class Covariates:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """What an exported calibration takes for each feature: ``region: 0 north, 1 south, 2 none of them``."""
+        """Description of each feature for users of an exported calibration, such as ``region: 0 north, 1 south``."""
         if self.one_hot:
             return self.names
         values = {
@@ -65,12 +65,12 @@ class Covariates:
 
     @property
     def levels(self) -> tuple[int, ...]:
-        """How many values each feature has; 0 for numbers."""
+        """Number of known values of each feature; 0 for numeric features."""
         categories = () if self.one_hot else tuple(map(len, self.categories.values()))
         return (*[0] * (len(self.names) - len(categories)), *categories)
 
     def notes(self) -> list[str]:
-        """Say which rows so far have a value without a place, as sentences."""
+        """Return notes that count missing values and values that the fit did not see."""
         texts = []
         for name, count in self.unknown.items():
             if not count:
@@ -78,18 +78,16 @@ class Covariates:
             if name in self.categories:
                 values = few(self.categories[name], 6)
                 texts.append(
-                    f"{count:,} rows have no value of {name!r}, or one that the fit did not see: they count as none of "
-                    f"{values}."
+                    f"{count:,} rows have a missing or unseen value of {name!r} and are treated as none of {values}."
                 )
             else:
                 texts.append(
-                    f"{count:,} rows have no number in {name!r}, where the fit had one in all: "
-                    "its mean takes the place."
+                    f"{count:,} rows lack a number in {name!r}, which no row of the fit did: its mean is used."
                 )
         return texts
 
     def plain(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
+        """Return the encoding as a dict for JSON."""
         categories = {name: list(values) for name, values in self.categories.items()}
         values: dict[str, Any] = {"numbers": list(self.numbers), "categories": categories}
         if self.one_hot:
@@ -98,7 +96,7 @@ class Covariates:
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> Self:
-        """Read the result of :meth:`plain`.
+        """Return the covariates in a dict of :meth:`plain`.
 
         Raises:
             ValueError: If it is something else.
@@ -111,9 +109,9 @@ class Covariates:
         if not all(
             isinstance(each, list) and all(isinstance(text, str) for text in each) for each in lists
         ):
-            raise ValueError("covariates must be lists of names")
+            raise ValueError("numbers, gaps and categories must be lists of text")
         if not {*gaps} <= means.keys() <= {*numbers} or not np.isfinite([*means.values()]).all():
-            raise ValueError("means must be those of columns of numbers")
+            raise ValueError("means must be finite numbers of numeric columns")
         return cls(
             tuple(numbers),
             {str(name): tuple(values) for name, values in categories.items()},
@@ -124,7 +122,7 @@ class Covariates:
 
 
 def check_covariates(covariates: object, features: Tensor | None) -> None:
-    """Refuse a description of features that are not there.
+    """Raise InputError unless ``covariates`` is None or describes each column of the features.
 
     Raises:
         InputError: If it is none, or of other columns.
@@ -134,14 +132,14 @@ def check_covariates(covariates: object, features: Tensor | None) -> None:
     width = None if features is None else features.shape[1]
     if not isinstance(covariates, Covariates) or len(covariates.names) != width:
         raise InputError(
-            "covariates must be Covariates that name each column of the features",
-            f"{describe(covariates)} for {'no' if width is None else width} features",
+            "covariates must be a Covariates object that describes each column of features",
+            f"{describe(covariates)} and {'no' if width is None else width} features",
             "Leave covariates out, or read the table with fedlas.read_predictions.",
         )
 
 
 def covariates_of(text: object, path: object) -> Covariates:
-    """Return the covariates that an array of a file describes.
+    """Return the covariates in the JSON text of an array in a file.
 
     Raises:
         InputError: If it does not.
@@ -150,7 +148,7 @@ def covariates_of(text: object, path: object) -> Covariates:
         return Covariates.read(json.loads(str(text)))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
-            "array 'covariates' must describe the features",
+            "array 'covariates' must describe the features in JSON",
             f"{path} ({error})",
             "Save the predictions again.",
         ) from error

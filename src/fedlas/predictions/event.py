@@ -1,4 +1,4 @@
-"""Which of two classes is the event: the one that a user named, the affirmative label, or the last."""
+"""The event, that is the positive class of two: named by the user, else the affirmative label, else the last class."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NEGATIONS = ("not ", "not_", "not-", "no ", "no_", "no-", "non ", "non_", "non-
 
 
 def event_of(classes: Sequence[str] | None) -> int:
-    """Return the number of the class that is the event where nobody named it: the affirmative one, else the last.
+    """Return the index of the default event of two classes: the affirmative one, else the last.
 
     Example:
         >>> event_of(("yes", "no")), event_of(("no", "yes")), event_of(("not ill", "ill")), event_of(("left", "stays"))
@@ -33,12 +33,12 @@ def event_of(classes: Sequence[str] | None) -> int:
 
 
 def is_truth(word: str) -> bool:
-    """Return whether a word affirms or denies, as ``"yes"`` and ``"negative"`` do."""
+    """Return whether a word is affirmative or negative, such as ``"yes"`` or ``"negative"``."""
     return bool(_opposite(word))
 
 
 def classes_and_event(values: Mapping[str, Any], num_classes: int) -> dict[str, Any]:
-    """Return checked names of the classes and the number of the event; a word for the event names two without names."""
+    """Return the validated class names and event index; an event given as a word names both of two unnamed classes."""
     classes = checked_classes(values.get("classes"), num_classes)
     event = values.get("event")
     word = event.strip() if isinstance(event, str) else ""
@@ -48,16 +48,17 @@ def classes_and_event(values: Mapping[str, Any], num_classes: int) -> dict[str, 
 
 
 def event_among(classes: Sequence[str], event: str | int | None) -> str | int | None:
-    """Return the event of a table, by name where its number is one: of labels 1 and 0 the event 0 is the last."""
+    """Return the event by name if a class has that name, else unchanged as an index."""
     return str(event) if str(event) in classes else event
 
 
 def is_settled(classes: Sequence[str] | None) -> bool:
-    """Return whether one of the two names affirms what the other denies."""
+    """Return whether one of two class names is the opposite of the other, such as ``yes`` and ``no``."""
     return _affirmative(classes) is not None
 
 
 def _affirmative(classes: Sequence[str] | None) -> int | None:
+    """Return the index of the affirmative class of two, or None if neither is."""
     first, last = (name.strip().lower() for name in classes or ("0", "1"))
     for number, (name, other) in enumerate(((first, last), (last, first))):
         if other in _OPPOSITES.get(name, ()) or other in [word + name for word in _NEGATIONS]:
@@ -66,31 +67,31 @@ def _affirmative(classes: Sequence[str] | None) -> int | None:
 
 
 def event_number(predictions: Any) -> int:
-    """Return the number of the event of two-class predictions."""
+    """Return the index of the event of two-class predictions."""
     return event_of(predictions.classes) if predictions.event is None else predictions.event
 
 
 def event_name(predictions: object) -> str:
-    """Return the label of the event in quotes; ``"class 1"`` where the classes have no names."""
+    """Return the name of the event in quotes, or ``class 1`` if the classes have no names."""
     return class_name(predictions, event_number(predictions))
 
 
 def class_name(predictions: Any, number: int) -> str:
-    """Return the label of a class in quotes; ``"class 1"`` where the classes have no names."""
+    """Return the name of a class in quotes, or ``class 1`` if the classes have no names."""
     return f"class {number}" if predictions.classes is None else repr(predictions.classes[number])
 
 
 def event_note(predictions: Any) -> str:
-    """Return a sentence that names the event and the rule that chose it; nothing where the user chose it."""
+    """Return a note that names the event and how it was chosen; empty if the user chose it."""
     if predictions.event is not None or predictions.classes is None:
         return ""
     rule = "the affirmative one" if is_settled(predictions.classes) else "the last"
     other = predictions.classes[1 - event_number(predictions)]
-    return f"The event is {event_name(predictions)}, {rule} of two classes; name {other!r} as the event if it is meant."
+    return f"The event is {event_name(predictions)}, {rule} of two classes; set it to {other!r} if you mean that class."
 
 
 def about_event(predictions: Any, event: Any, classes: Sequence[str] = ()) -> Any:
-    """Return two-class predictions with the event that is named, and names of the classes if they have none.
+    """Return predictions with the given event, and with class names if they have none.
 
     Args:
         predictions: Any predictions; those of other than two classes get names alone.
@@ -106,7 +107,7 @@ def about_event(predictions: Any, event: Any, classes: Sequence[str] = ()) -> An
     if event is not None:
         if not hasattr(predictions, "logits"):
             raise InputError(
-                "is for predictions of two classes",
+                "requires predictions of two classes",
                 "confidences of the predicted class",
                 "Leave it out.",
                 argument="event",
@@ -118,7 +119,7 @@ def about_event(predictions: Any, event: Any, classes: Sequence[str] = ()) -> An
 def classes_of_column(
     column: str, labels: Sequence[str], event: str | int | None
 ) -> tuple[str, ...]:
-    """Return the two classes that one column of scores tells apart, the one that it is about last.
+    """Return the two class names of a single score column; the class whose score it holds comes last.
 
     Args:
         column: Its name. One that ends in the name of a class, as ``p_no``, is about that class.
@@ -139,9 +140,9 @@ def classes_of_column(
         names = sorted({*labels})
         example = next((name for name in names if ends_in(column, name)), names[0])
         raise InputError(
-            f"labels must be of two classes, as the one column {column!r} holds the scores",
+            f"labels must be of two classes, because {column!r} is the only score column",
             few(names),
-            f"Make two classes of them, such as {example!r} and all others, or name a column of scores for each.",
+            f"Merge them into two, such as {example!r} and all others, or name one score column per class.",
         )
     pair = _pair_of(labels)
     if not pair:
@@ -163,20 +164,20 @@ def classes_of_column(
         return first, last
     choices = [Argument("classes", f"{a},{b}") for a, b in ((last, first), (first, last))]
     raise InputError(
-        f"one column of scores must say which class it is about, {first!r} or {last!r}",
-        f"{column!r}",
+        f"it must be known which class a single score column is for, {first!r} or {last!r}",
+        f"column {column!r}",
         (
             "Write ",
             choices[0],
             " or ",
             choices[1],
-            ": the last is the one that the column is about.",
+            ": the column holds the scores of the last class.",
         ),
     )
 
 
 def classes_of_pair(columns: Sequence[str], labels: Sequence[str]) -> tuple[str, ...]:
-    """Return the labels in which the names of two columns end, in their order; the names themselves if they do not.
+    """Return the labels that two column names end in, in column order; the column names if they end in none.
 
     Example:
         >>> classes_of_pair(("p_no", "p_yes"), ["yes", "no"]), classes_of_pair(("a", "b"), ["0", "1"])
@@ -191,7 +192,7 @@ def classes_of_pair(columns: Sequence[str], labels: Sequence[str]) -> tuple[str,
 
 
 def classes_of_lists(labels: Sequence[str]) -> tuple[str, ...]:
-    """Return the two labels of lists of two scores, the affirmative one last; empty for numbers and other words."""
+    """Return two opposite labels of two-score lists, the affirmative one last; empty for any other labels."""
     pair = _pair_of(labels)
     if not pair or {*pair} <= _NUMBERS or not is_settled(pair):
         return ()
@@ -199,7 +200,7 @@ def classes_of_lists(labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def _pair_of(labels: Sequence[str]) -> list[str]:
-    """Return the two different labels; of one that affirms or denies, also its opposite; empty for other numbers."""
+    """Return the two distinct labels; the opposite of a single truth word is added; empty for any other count."""
     pair = [*dict.fromkeys(labels)]
     alone = _opposite(pair[0]) if len(pair) == 1 else ""
     pair += [alone] if alone else []
@@ -217,7 +218,7 @@ def _opposite(word: str) -> str:
 
 
 def ends_in(column: str, word: str) -> bool:
-    """Return whether the name of a column ends in a word, alone or after a sign that is no letter or digit."""
+    """Return whether a column name ends in a word that starts the name or follows a separator."""
     name, end = column.lower(), word.lower()
     before = name.removesuffix(end)
     return name == end or (name.endswith(end) and not before[-1:].isalnum())

@@ -1,4 +1,4 @@
-"""Predictions of several independent labels a sample, each with a sigmoid of its own."""
+"""Predictions with several independent labels per sample, each with its own sigmoid."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from fedlas.predictions.sample_values import SAMPLE_VALUES, check_sample_values
 from fedlas.predictions.saved import load_arrays, write_fields
 
 UNKNOWN = -100
-"""Target of a label that is not known."""
+"""Target value of an unknown label."""
 NEAREST_TO_0 = 2.0**-53
 """Replaces 1 less a probability of exactly 1: half the step of float64 below 1."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class MultiLabel:
-    """Logits and labels of samples that may have several labels, or none.
+    """Logits and targets of multi-label samples: each sample may have several labels, or none.
 
     ``fedlas.report`` measures each label and their means, :func:`fedlas.binary.label_measures` returns the numbers.
     Other measures take :class:`~fedlas.Predictions` of two classes, absent and present: those of one label, or of all
@@ -75,16 +75,16 @@ class MultiLabel:
             raise InputError(
                 "logits must be (N, L) with at least one sample",
                 describe(logits),
-                "Pass one column a label.",
+                "Pass one column per label.",
             )
         check_finite("logits", logits)
         target = None if self.target is None else _checked_labels(self.target, tuple(logits.shape))
         names = tuple(map(str, range(logits.shape[1]) if self.names is None else self.names))
         if len(names) != logits.shape[1] or len(set(names)) < len(names):
             raise InputError(
-                f"names must be {logits.shape[1]} different ones",
+                f"names must hold {logits.shape[1]} different names",
                 describe(self.names),
-                "Name every column once.",
+                "Pass one name per column of logits.",
             )
         values.update(logits=logits, target=target, names=names)
         check_sample_values(values, len(logits))
@@ -94,17 +94,17 @@ class MultiLabel:
 
     @property
     def num_samples(self) -> int:
-        """``N``."""
+        """Number of samples ``N``."""
         return len(self.logits)
 
     @property
     def num_labels(self) -> int:
-        """``L``."""
+        """Number of labels ``L``."""
         return int(self.logits.shape[1])
 
     @property
     def has_target(self) -> bool:
-        """Whether labels are known."""
+        """Whether the target is known."""
         return self.target is not None
 
     @property
@@ -115,7 +115,7 @@ class MultiLabel:
 
     @classmethod
     def from_probs(cls, probs: Any, target: Any = None, **others: Any) -> MultiLabel:
-        """Return the labels of a model that gives probabilities; the logits are their log-odds.
+        """Return a MultiLabel from probabilities ``(N, L)``; the logits are their log-odds.
 
         Args:
             probs: Probability of each label ``(N, L)``; one of exactly 0 or 1 gets log-odds of -87 or 37.
@@ -141,7 +141,7 @@ class MultiLabel:
         return cls(log_odds_of(values), target, **others)
 
     def rows(self, index: Tensor) -> MultiLabel:
-        """Return the samples of ``index``: their numbers ``(n,)``, or a mask ``(N,)``.
+        """Return the samples at row indices ``(n,)`` or in a mask ``(N,)``.
 
         Raises:
             InputError: If it is neither.
@@ -155,11 +155,11 @@ class MultiLabel:
         )
 
     def without_target(self) -> MultiLabel:
-        """Return the same samples without their labels."""
+        """Return the same samples without the target."""
         return replace(self, target=None)
 
     def label(self, name: str | int) -> Predictions:
-        """Return predictions of one label, by its name or number: of two classes, absent and present.
+        """Return the two-class predictions (absent, present) of one label, given by name or index.
 
         Raises:
             InputError: If there is no such label, or none of its targets is known.
@@ -169,13 +169,13 @@ class MultiLabel:
             name = names[name]
         if name not in names:
             raise InputError(
-                "the label must be one of these", repr(name), suggestion(str(name), names)
+                "label must be one of the names", repr(name), suggestion(str(name), names)
             )
         place = names.index(str(name))
         return self._rows(slice(place, place + 1), f"label {name!r}")
 
     def pooled(self) -> Predictions:
-        """Return predictions of all labels that are known, a row each, sample by sample.
+        """Return the two-class predictions of all known sample-label pairs, one row per pair.
 
         Raises:
             InputError: If none is known.
@@ -183,11 +183,11 @@ class MultiLabel:
         return self._rows(slice(None), "the labels")
 
     def with_logits(self, logits: Tensor) -> MultiLabel:
-        """Return the same samples with other logits, e.g. after calibration."""
+        """Return the same samples with other logits, such as calibrated ones."""
         return replace(self, logits=logits)
 
     def save(self, path: str | Path) -> Path:
-        """Write ``path`` (``.npz``) atomically, with an array for each attribute, and return it.
+        """Write the fields to ``path`` (``.npz``) atomically and return ``path``.
 
         Raises:
             InputError: If another file than one of a ``MultiLabel`` is there, or the folder cannot be written to.
@@ -198,7 +198,7 @@ class MultiLabel:
 
     @classmethod
     def load(cls, path: str | Path) -> MultiLabel:
-        """Read a file of :meth:`save`; a file from a stranger cannot run code.
+        """Return the MultiLabel in a file written by :meth:`save`; pickled objects are refused.
 
         Raises:
             InputError: If the file is missing or damaged, or has no array ``logits``, or neither ``target``
@@ -208,7 +208,7 @@ class MultiLabel:
         fix = "Save it with MultiLabel.save."
         arrays: dict[str, Any] = load_arrays(path, names, ("logits",), fix)
         if not {"names", "target"} & {*arrays}:
-            raise InputError("the file must hold labels, or their names", path, fix)
+            raise InputError("the file must have an array 'target' or 'names'", path, fix)
         if "names" in arrays:
             arrays["names"] = arrays["names"].tolist()
         return cls(**arrays)
@@ -219,9 +219,9 @@ class MultiLabel:
         has_label = target != UNKNOWN
         if not bool(has_label.any()):
             raise InputError(
-                f"{what} must be known for a sample",
-                f"{UNKNOWN} everywhere",
-                "Leave the label out.",
+                f"{what} must have a known target for at least one sample",
+                f"{UNKNOWN} (unknown) for all samples",
+                "Leave out labels without any known target.",
             )
         samples = torch.arange(len(logits)).unsqueeze(1).expand_as(target)[has_label]
         values_of = {name: getattr(self, name) for name in SAMPLE_VALUES}
@@ -234,7 +234,7 @@ class MultiLabel:
 
 
 def _checked_labels(target: Any, shape: tuple[int, ...]) -> Tensor:
-    """Return 1, 0 and :data:`UNKNOWN` for each label ``(N, L)`` as int64."""
+    """Return the label matrix ``(N, L)`` as int64 with values 1, 0 and :data:`UNKNOWN`."""
     target = detached("target", target).cpu()
     unknown = (target != target) | (target == UNKNOWN)
     if target.dtype not in (torch.uint8, torch.bool):
@@ -242,15 +242,15 @@ def _checked_labels(target: Any, shape: tuple[int, ...]) -> Tensor:
     valid = (target == 0) | (target == 1) | unknown
     if target.shape != shape or not bool(valid.all()):
         raise InputError(
-            f"target must be 0, 1 or {UNKNOWN} for each label, {shape}",
+            f"target must have shape {shape} and values 0, 1 or {UNKNOWN}",
             describe(target),
-            "Pass a column a label.",
+            "Pass one column per label.",
         )
     return torch.where(unknown, UNKNOWN, torch.where(unknown, 0, target).long())
 
 
 def are_several_labels(target: Tensor) -> bool:
-    """Return whether an array ``(N, L)`` holds several labels a sample: rows of 0 and 1 that do not all sum to 1."""
+    """Return whether an array ``(N, L)`` is a multi-label target: 0, 1 or unknown, and not one-hot."""
     values = target.detach().cpu().double()
     unknown = (values == UNKNOWN) | (values == -1) | values.isnan()
     if not bool(((values == 0) | (values == 1) | unknown).all()):
@@ -259,13 +259,13 @@ def are_several_labels(target: Tensor) -> bool:
 
 
 def log_odds_of(probs: Tensor) -> Tensor:
-    """Return ``log p / (1 - p)`` in float64 of probabilities of any shape, finite for 0 and 1 too."""
+    """Return ``log(p / (1 - p))`` of probabilities in float64; finite also for 0 and 1."""
     probs = probs.double()
     return probs.clamp(min=FLOOR).log() - (1.0 - probs).clamp(min=NEAREST_TO_0).log()
 
 
 def check_known(several: MultiLabel) -> MultiLabel:
-    """Return several labels if they have a target.
+    """Return the multi-label predictions; raise InputError if they have no target.
 
     Raises:
         InputError: Otherwise.
@@ -273,16 +273,16 @@ def check_known(several: MultiLabel) -> MultiLabel:
     if several.has_target:
         return several
     raise InputError(
-        "labels must be known",
+        "multi-label predictions must have a target",
         f"{several.num_samples} samples without target",
-        "Pass MultiLabel(logits, target). Without it, labels can be calibrated and saved.",
+        "Pass MultiLabel(logits, target). Without a target, predictions can only be calibrated and saved.",
     )
 
 
 def check_same_labels(
     val: object, test: object, what: str | Argument
 ) -> tuple[MultiLabel, MultiLabel]:
-    """Return held-out predictions and those measured if they are of the same labels; without names they are of any.
+    """Return held-out and test predictions; raise InputError unless both are MultiLabel with the same labels.
 
     Args:
         val: Held-out predictions.
@@ -294,28 +294,28 @@ def check_same_labels(
     """
     if not isinstance(val, MultiLabel) or not isinstance(test, MultiLabel):
         raise InputError(
-            (what, " must hold what the predictions hold, several labels"),
+            (what, " must be a MultiLabel if, and only if, the predictions are"),
             describe(test if isinstance(val, MultiLabel) else val),
             "Pass held-out predictions of the same labels, a MultiLabel.",
         )
     unnamed = tuple(map(str, range(test.num_labels)))
     if val.num_labels != test.num_labels or len({val.names, test.names} - {unnamed}) > 1:
         raise InputError(
-            (what, " must hold the labels of the predictions, in the same order"),
-            f"{few(list(val.names or ()))} for {few(list(test.names or ()))}",
+            (what, " must have the same labels as the predictions, in the same order"),
+            f"{few(list(val.names or ()))} and {few(list(test.names or ()))}",
             "Pass predictions of the same model.",
         )
     if val.logits.shape == test.logits.shape and bool((val.logits == test.logits).all()):
         raise InputError(
-            (what, " must be other predictions than those measured"),
-            "the same",
-            "Pass held-out ones, such as those of a validation set; fitting on what is measured would flatter it.",
+            (what, " must differ from the predictions that are measured"),
+            "the same logits",
+            "Pass held-out predictions, such as those on a validation set: fitting on test data is optimistic.",
         )
     return val, test
 
 
 def check_labels(predictions: object, argument: str = "predictions") -> None:
-    """Check that an argument holds several labels.
+    """Raise InputError unless an argument is a MultiLabel.
 
     Raises:
         InputError: Otherwise.

@@ -1,4 +1,4 @@
-"""The scores of a classifier on a data set: the seam between models and all measures of them."""
+"""Predictions: scores and labels of a classifier on one data set, the input of all measures."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class _Checked:
-    """Scores that have been checked, which the constructor takes in place of logits."""
+    """Validated scores, which the constructor accepts in place of logits."""
 
     scores: Tensor
     are_probs: bool
@@ -47,7 +47,7 @@ class _Checked:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Logits and labels of one data set, checked once, with the usual derived quantities.
+    """Logits and labels of one data set, validated once, with derived quantities.
 
     Args:
         logits: Raw scores ``(N, C)``, finite, between -1.3e30 and 1.3e30; a dense tensor on a real device, or anything
@@ -123,7 +123,7 @@ class Predictions:
             raise InputError(
                 "logits must be (N, C) with at least one sample",
                 describe(logits),
-                "Flatten dense predictions to one row per position.",
+                "Flatten dense predictions to one row per pixel or token.",
             )
         logits = logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
         check_sizes("logits", logits)
@@ -131,8 +131,8 @@ class Predictions:
             warn_user(
                 (
                     "Predictions: logits should be scores before the softmax; every row is in [0, 1] and sums to 1, so "
-                    "these are almost surely probabilities, whose softmax is nearly flat. Pass "
-                    "Predictions.from_probs(probs, target), or name them by ",
+                    "these are almost surely probabilities. Pass "
+                    "Predictions.from_probs(probs, target), or name their columns by ",
                     Argument("probs"),
                     " in place of ",
                     Argument("logits"),
@@ -169,42 +169,42 @@ class Predictions:
 
     @property
     def has_target(self) -> bool:
-        """Whether the labels are known."""
+        """Whether the target is known."""
         return "target" in vars(self)
 
     @cached_property
     def are_probs(self) -> bool:
-        """Whether they were made from probabilities, which ``probs`` then returns unchanged."""
-        return False  # those of probabilities hold True from the start
+        """Whether the predictions were made from probabilities, which ``probs`` then returns unchanged."""
+        return False  # the constructor stores True for predictions made from probabilities
 
     @cached_property
     def scores(self) -> Tensor:
-        """Logits ``(N, C)``, or the probabilities that they were made from: the order in each row is the same."""
+        """Logits ``(N, C)``, or the probabilities that were passed instead; both rank the classes alike."""
         return self.probs if self.are_probs else self.logits
 
     @cached_property
     def num_samples(self) -> int:
-        """``N``."""
+        """Number of samples ``N``."""
         return int(self.scores.shape[0])
 
     @cached_property
     def num_classes(self) -> int:
-        """``C``, the number of columns of the logits."""
+        """Number of classes ``C``."""
         return int(self.scores.shape[1])
 
     @cached_property
     def probs(self) -> Tensor:
-        """Softmax of the logits ``(N, C)``; probabilities that were passed are returned unchanged."""
+        """Softmax of the logits ``(N, C)``, or the probabilities that were passed."""
         return softmax(self.logits)
 
     @cached_property
     def predicted(self) -> Tensor:
-        """Arg-max class ``(N,)``; the first one among equals."""
+        """Predicted class ``(N,)``, the argmax of the scores; ties go to the lowest index."""
         return self.scores.argmax(dim=1)
 
     @cached_property
     def confidence(self) -> Tensor:
-        """Probability of the predicted class ``(N,)``, in ``[1/C, 1]``; the highest of each row of ``probs``.
+        """Probability of the predicted class ``(N,)``, in ``[1/C, 1]``.
 
         The softmax runs on chunks that fit the cache, so ``(N, C)`` probabilities are never held.
         """
@@ -215,19 +215,19 @@ class Predictions:
 
     @cached_property
     def correct(self) -> Tensor:
-        """Whether the predicted class is the label ``(N,)`` bool."""
+        """Whether the predicted class equals the target ``(N,)``, bool."""
         return self.predicted == self.target
 
     def with_logits(self, logits: Tensor) -> Predictions:
-        """Return the same samples with other logits, e.g. after calibration."""
+        """Return the same samples with other logits, such as calibrated ones."""
         return type(self)(logits, **self._others())
 
     def without_target(self) -> Predictions:
-        """Return the same samples without their labels, ``target`` and ``label_probs``."""
+        """Return the same samples without ``target`` and ``label_probs``."""
         return self._replaced(target=None, label_probs=None)
 
     def rows(self, index: Tensor) -> Predictions:
-        """Return the samples of ``index``: their numbers ``(n,)``, or a mask ``(N,)``.
+        """Return the samples at row indices ``(n,)`` or in a mask ``(N,)``.
 
         Raises:
             InputError: If it is neither.
@@ -239,7 +239,7 @@ class Predictions:
         )
 
     def _replaced(self, **values: Any) -> Predictions:
-        """Return the same samples with other values of fields besides scores; a label is dropped or stays."""
+        """Return the same samples and scores with other values of some fields; a target can only be removed."""
         if values.get("features", self.features) is None:
             values["covariates"] = None
         if values.keys() & {"classes", "event"}:
@@ -247,20 +247,20 @@ class Predictions:
         return self._of(self._values() | values)
 
     def _of(self, values: dict[str, Any]) -> Predictions:
-        """Return predictions of these fields, of which only what is said of samples is not checked yet."""
+        """Return predictions from field values; only the sample fields are validated again."""
         scores = values.pop("probs" if self.are_probs else "logits")
         return type(self)(_Checked(scores, self.are_probs, with_labels=True), **values)
 
     def _values(self) -> dict[str, Any]:
-        """Return the fields that are there, by name; probabilities that were passed in place of logits."""
+        """Return the scores and all other fields that are set, by name."""
         return {"probs" if self.are_probs else "logits": self.scores} | self._others()
 
     def _others(self) -> dict[str, Any]:
-        """Return the fields that are there besides scores, by name."""
+        """Return the fields that are set, without the scores, by name."""
         return {name: value for name in _FIELDS[1:] if (value := vars(self).get(name)) is not None}
 
     def save(self, path: str | Path) -> Path:
-        """Write ``path`` (``.npz``) atomically and return it: a reader never sees half a file.
+        """Write the fields to ``path`` (``.npz``) atomically and return ``path``.
 
         Raises:
             InputError: If another file than one of predictions is there, or the folder cannot be written to.
@@ -277,7 +277,7 @@ class Predictions:
         normalize: bool = False,
         **others: Any,
     ) -> Predictions:
-        """Return predictions of a model that gives probabilities, which stay as they are; logits are their logarithms.
+        """Return predictions from probabilities, which stay unchanged; logits are their logarithms.
 
         Args:
             probs: Probabilities of all classes ``(N, C)``, or of the second of two ``(N,)``; a tensor, or an array. A
@@ -303,7 +303,7 @@ class Predictions:
 
     @classmethod
     def from_frame(cls, frame: object, **columns: Any) -> Predictions:
-        """Return predictions of a data frame of pandas or polars, or of a mapping from names to columns.
+        """Return predictions from a data frame of pandas or polars, or from a mapping of names to columns.
 
         Args:
             frame: The frame.
@@ -324,14 +324,14 @@ class Predictions:
         named = columns_named(columns)
         if named.kind not in ("logits", "probs"):
             raise InputError(
-                "probs or logits must name columns",
+                "probs or logits must name the score columns",
                 named.kind or "none",
                 (
                     "Pass ",
                     Argument("probs", "p_*"),
                     " or ",
                     Argument("logits"),
-                    "'...'; confidences are for TopLabel(frame['confidence'], ...).",
+                    "'...'; for confidences use TopLabel(frame['confidence'], ...).",
                 ),
             )
         predictions: Any = read_predictions(
@@ -340,7 +340,7 @@ class Predictions:
         return predictions
 
     def to_frame(self) -> Any:
-        """Return a pandas ``DataFrame``: a row a sample, with predicted class, confidence, target and probabilities.
+        """Return a pandas ``DataFrame``, one row per sample: prediction, confidence, target, probabilities.
 
         Raises:
             MissingExtraError: If pandas is not installed.
@@ -354,18 +354,18 @@ class Predictions:
 
     @classmethod
     def _of_probs(cls, probs: Tensor, **others: Any) -> Predictions:
-        """Return predictions of checked probabilities."""
+        """Return predictions from validated probabilities."""
         if unknown := others.keys() - set(_FIELDS[1:]):
             raise InputError(
-                "arguments must be its own",
+                "keyword arguments must be fields of Predictions",
                 sorted(unknown)[0],
-                f"Leave it out, or name one of {', '.join(_FIELDS[1:])}.",
+                f"Leave it out; the fields are {', '.join(_FIELDS[1:])}.",
             )
         return cls(_Checked(probs, are_probs=True), **others)
 
     @classmethod
     def load(cls, path: str | Path) -> Predictions:
-        """Read a file of :meth:`save`, or any ``.npz`` with an array ``logits`` and perhaps ``target``.
+        """Return the predictions in a file of :meth:`save`, or in any ``.npz`` with an array ``logits``.
 
         Pickled objects are refused, so a file from a stranger cannot run code.
 

@@ -1,4 +1,4 @@
-"""Rows of probabilities as people write them: checked, and divided by their sums where rounding or the user asks."""
+"""Validation of probability rows, and their normalization where rounding or the user asks for it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROUNDING = 1e-6
 SUM_TOLERANCE = 1e-3
 """How far a probability, and the sum of a row, may be from 1, whatever they look like: half precision does so."""
 _MOST_LOST = 0.5
-"""No more of a row can be taken for lost to rounding."""
+"""Largest deficit of a row sum that can be attributed to rounding."""
 _WORTH_A_WORD = 0.01
 _MOST_DIGITS = 6
 _SLOW_BELOW = 64
@@ -25,11 +25,11 @@ _SLOW_BELOW = 64
 _FEWEST = 8
 """Rows below which logits that look like probabilities may do so by chance."""
 Where = Callable[[int], str]
-"""From the number of a row in a chunk to its name in messages."""
+"""Maps a row index of a chunk to the name of the row in messages."""
 
 
 class Probabilities:
-    """Checks rows of probabilities of all classes, and divides each by its sum where that is not 1.
+    """Validates rows of class probabilities, and divides rows by their sums where these are not 1.
 
     A row may miss 1 by 0.001, or by as much as rounding its ``C`` numbers to the decimal places that they are written
     with explains: by ``C / 2`` units of the last place below 1, as many small ones become 0, and by half a unit above 1
@@ -64,7 +64,7 @@ class Probabilities:
         self._places: int | None = None
 
     def checked(self, probs: Tensor, where: Where, column: Callable[[int], str] = str) -> Tensor:
-        """Return the rows ``(n, C)``, each summing to 1; ``probs`` itself if nothing must change.
+        """Return the rows ``(n, C)``, each summing to 1; ``probs`` itself if nothing changes.
 
         Raises:
             InputError: For a row that is none; the message says what it looks like.
@@ -80,10 +80,14 @@ class Probabilities:
             place = f"{where(row)} of {self.file}" if self.file else where(row)
             got = f"{float(sums[row]):.6g} in {place} ({int(far.sum()):,} such rows among {len(far):,})"
             if self.normalize:
-                raise InputError("a row must have a positive number", got, "Remove the row.")
-            fix = "name the columns of all classes, and no other; for independent classes there is no softmax"
+                raise InputError(
+                    "every row must have a positive sum", f"a sum of {got}", "Remove the row."
+                )
+            fix = "name the columns of all classes and no others (independent labels need not sum to 1)"
             raise InputError(
-                "the probabilities of a row must sum to 1", got, [fix, *self._fixes["normalize"]]
+                "the probabilities of each row must sum to 1",
+                f"a sum of {got}",
+                [fix, *self._fixes["normalize"]],
             )
         self._rows += len(sums)
         # A softmax in single precision misses 1 by a few units of its last place; such rows stay as they are.
@@ -96,7 +100,7 @@ class Probabilities:
         return probs
 
     def both(self, probs: Tensor, where: Where, column: Callable[[int], str] = str) -> Tensor:
-        """Return both probabilities ``(n, 2)`` from that of the second class ``(n, 1)``.
+        """Return both class probabilities ``(n, 2)`` from the probability of the second class ``(n, 1)``.
 
         Raises:
             InputError: If one is outside [0, 1].
@@ -109,7 +113,7 @@ class Probabilities:
     def in_range(
         self, values: Tensor, where: Where, column: Callable[[int], str], what: str, most: float
     ) -> Tensor:
-        """Return the values without rounding below 0, if all are in ``[0, most]``.
+        """Return the values if all are in ``[0, most]``; rounding errors below 0 become 0.
 
         Raises:
             InputError: Otherwise; the message says what they look like.
@@ -129,33 +133,32 @@ class Probabilities:
 
     @property
     def lost(self) -> float:
-        """The largest share that a row lacked of 1 or had too much, where it was not meant to be normalized."""
+        """Largest distance of a row sum from 1; 0 if rows were to be normalized."""
         return (
             0.0 if self.normalize or not self._divided else max(1.0 - self._low, self._high - 1.0)
         )
 
     def notes(self) -> list[str]:
-        """Say how the rows so far were changed, as sentences."""
+        """Return notes on the rows that were divided by their sums."""
         if not self._divided:
             return []
         text = f"{self._divided:,} of {self._rows:,} rows were divided by their sums"
         if self.normalize:
-            return [f"{text}, which are from {self._low:.6g} to {self._high:.6g}."]
+            return [f"{text}, from {self._low:.6g} to {self._high:.6g}."]
         rounded = (
             ""
             if self._places is None
-            else f", as their numbers are rounded to {self._places} decimals"
+            else f", because numbers are rounded to {self._places} decimals"
         )
-        lines = [f"{text}, which miss 1 by {self.lost:.2g} at most{rounded}."]
+        lines = [f"{text}, which differ from 1 by at most {self.lost:.2g}{rounded}."]
         if self.lost > _WORTH_A_WORD:
             lines.append(
-                f"Rounding took up to {100 * self.lost:.2g} % of a row, and dividing moves confidences by as much: "
-                "write more decimals."
+                f"Rounding changed row sums, and so confidences, by up to {100 * self.lost:.2g} %: write more decimals."
             )
         return lines
 
     def _tolerances(self, probs: Tensor, low: float, high: float) -> tuple[float, Tensor | float]:
-        """Return how far below 1 the sum of any row may be, and how far above each."""
+        """Return the tolerance of row sums below 1 (one number) and above 1 (a number, or one per row)."""
         precision = self._precision
         # Decimals take longer to count than all else here, and most files need no excuse.
         near = low >= 1.0 - precision and high <= 1.0 + precision
@@ -170,7 +173,7 @@ class Probabilities:
         )
 
     def _looks_like(self, values: Tensor) -> list[Text]:
-        """Return the remedy for values that are no probabilities, by their looks."""
+        """Return remedies for values outside [0, 1], which may be logits or percentages."""
         if bool((values < -ROUNDING).any()):
             return _beginning("these look like logits: ", self._fixes["logits"])
         sums = values.sum(dim=1)
@@ -183,12 +186,12 @@ class Probabilities:
 
 
 def _beginning(words: str, remedies: Sequence[Text]) -> list[Text]:
-    """Return the remedies, the first of them behind these words."""
+    """Return the remedies with ``words`` in front of the first."""
     return [f"{words}{remedies[0]}", *remedies[1:]]
 
 
 def decimal_places(values: Tensor) -> int | None:
-    """Return the number of decimals (2 to 6) of ``values`` in [0, 1]; None if there are more, or if all are whole.
+    """Return the number of decimals (2 to 6) of ``values`` in [0, 1], or None if there are more or all are 0 or 1.
 
     Example:
         >>> decimal_places(torch.tensor([[0.125, 0.875]])), decimal_places(torch.tensor([[1 / 3, 2 / 3]]))
@@ -205,16 +208,16 @@ def decimal_places(values: Tensor) -> int | None:
 
 
 def probabilities_from(probs: Tensor, *, normalize: bool) -> Tensor:
-    """Return ``probs (N, C)``, or both of two classes from the second ``(N,)``, checked.
+    """Return validated probabilities ``(N, C)``; from the second of two classes ``(N,)``, both ``(N, 2)``.
 
     Raises:
         InputError: If they are no probabilities of all classes.
     """
     if not probs.is_floating_point() or probs.ndim not in (1, 2) or not probs.numel():
         raise InputError(
-            "probs must be floats (N, C) or (N,)",
+            "probs must be floats of shape (N, C) or (N,)",
             describe(probs),
-            "Pass one row of probabilities a sample, or the probability of the second of two classes.",
+            "Pass one row of class probabilities per sample, or the probability of the second of two classes.",
         )
     if not isinstance(normalize, bool):
         raise InputError("normalize must be True or False", describe(normalize), "Pass True.")
@@ -249,7 +252,7 @@ TABLE_FIXES: dict[str, list[Text]] = {
 
 
 def softmax(logits: Tensor, out: Tensor | None = None) -> Tensor:
-    """Return the softmax of the rows of ``logits (N, C)``; equal rows have equal probabilities to the last bit.
+    """Return the softmax over each row of ``logits (N, C)``; equal rows give identical results.
 
     Torch takes up to four times as long for few classes in float64 as for the parts. In float32 the parts would change
     last digits that published numbers depend on.
@@ -266,7 +269,7 @@ def softmax(logits: Tensor, out: Tensor | None = None) -> Tensor:
 
 
 def log_softmax(logits: Tensor) -> Tensor:
-    """Return the logarithm of the softmax of the rows of ``logits (N, C)``, fast for few classes too."""
+    """Return the log-softmax over each row of ``logits (N, C)``; also fast for few classes."""
     slow = (
         logits.device.type == "cpu"
         and logits.dtype == torch.float64
@@ -276,17 +279,17 @@ def log_softmax(logits: Tensor) -> Tensor:
 
 
 def logits_of_log_odds(log_odds: Tensor) -> Tensor:
-    """Return the logits ``(N, 2)`` of two classes, ``(0, z)`` for log odds ``z (N,)`` of the second."""
+    """Return two-class logits ``(N, 2)``, ``(0, z)`` for log-odds ``z (N,)`` of the second class."""
     return torch.stack([torch.zeros_like(log_odds), log_odds], dim=1)
 
 
 def logarithm(probs: Tensor) -> Tensor:
-    """Return logits ``(N, C)`` of probabilities; exact zeros count as :data:`FLOOR`."""
+    """Return the logarithm of probabilities ``(N, C)``, clamped below at :data:`FLOOR`."""
     return probs.clamp(min=FLOOR).log()
 
 
 def are_probabilities(logits: Tensor) -> bool:
-    """Return whether logits are almost surely probabilities, perhaps rounded; rows of zeros and ones do not count."""
+    """Return whether logits are almost surely (rounded) probabilities; rows of zeros and ones do not count."""
     if len(logits) < _FEWEST or logits.shape[1] < 2:
         return False
     tolerance = SUM_TOLERANCE

@@ -1,4 +1,4 @@
-"""What a user says about each sample: its features, weight, cluster and time, each checked here."""
+"""Fields with one value per sample (features, weights, clusters, time), and their checks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MONTH = re.compile(r"\d{4}-\d{2}")
 def check_sample_values(
     values: dict[str, Any], num_samples: int, device: torch.device | str = "cpu"
 ) -> None:
-    """Replace what is said of samples by checked tensors: :data:`SAMPLE_VALUES`, where they are there.
+    """Replace the :data:`SAMPLE_VALUES` in ``values`` by validated tensors, in place.
 
     Args:
         values: What was passed, by name; it is changed.
@@ -40,25 +40,27 @@ def check_sample_values(
 
 
 def _features(features: object, num_samples: int) -> Tensor:
-    """Return ``features (N, D)``."""
+    """Return ``features (N, D)`` as a tensor."""
     features = detached("features", features)
     fits = features.ndim == 2 and len(features) == num_samples and features.shape[1]
     if not fits or features.is_complex():
         raise InputError(
-            f"features must be ({num_samples}, D)", describe(features), "Pass one row a sample."
+            f"features must have shape ({num_samples}, D)",
+            describe(features),
+            "Pass one row per sample.",
         )
     check_sizes("features", features)
     return features
 
 
 def _weights(weights: object, num_samples: int) -> Tensor:
-    """Return ``weights (N,)`` as float64 on the CPU; what is below ``1 / LARGEST`` becomes 0."""
+    """Return ``weights (N,)`` as float64 on the CPU; values below ``1 / LARGEST`` become 0."""
     weights = detached("weights", weights)
     if weights.shape != (num_samples,) or weights.is_complex():
         raise InputError(
-            f"weights must be ({num_samples},)",
+            f"weights must have shape ({num_samples},)",
             describe(weights),
-            "Pass one weight for each sample.",
+            "Pass one weight per sample.",
         )
     weights = weights.cpu().double()
     low = float(weights.min())
@@ -67,22 +69,22 @@ def _weights(weights: object, num_samples: int) -> Tensor:
         raise InputError(
             f"weights must be in [0, {LARGEST:g}]",
             f"values from {low:.6g} to {high:.6g}",
-            "Leave out the samples whose weight is unknown; divide large weights by a constant.",
+            "Leave out samples of unknown weight; divide large weights by a constant.",
         )
     # Squares of smaller ones underflow in the sums of an effective sample size.
     weights = weights.where(weights >= 1 / LARGEST, 0.0)
     if not bool((weights > 0).any()):
         raise InputError(
-            f"a weight must be at least {1 / LARGEST:g}",
+            f"at least one weight must be {1 / LARGEST:g} or more",
             f"at most {high:g}",
-            "Pass weights of which only the ratios matter, such as ones.",
+            "Rescale the weights: only their ratios matter.",
         )
     return weights
 
 
 def _clusters(clusters: object, num_samples: int) -> Tensor:
-    """Return ``clusters (N,)`` as int64 on the CPU; names are numbered in sorted order."""
-    fix = "Pass one number or name a sample: its image, patient or user."
+    """Return cluster ids ``(N,)`` as int64 on the CPU; names become codes in sorted order."""
+    fix = "Pass one integer or name per sample, such as its image, patient or user."
     if not isinstance(clusters, Tensor):
         array = np.asarray(clusters)
         if array.dtype.kind in "OUS" and array.ndim == 1:
@@ -95,41 +97,43 @@ def _clusters(clusters: object, num_samples: int) -> Tensor:
     whole = not clusters.is_floating_point() and not clusters.is_complex()
     if clusters.shape != (num_samples,) or not whole:
         raise InputError(
-            f"clusters must be whole numbers or names ({num_samples},)", describe(clusters), fix
+            f"clusters must be whole numbers or names of shape ({num_samples},)",
+            describe(clusters),
+            fix,
         )
     return clusters.cpu().long()
 
 
 def _numbered(names: np.ndarray) -> np.ndarray:
-    """Return the number of each name among all of them, in sorted order."""
+    """Return an integer code per name, in sorted order."""
     missing = [row for row, name in enumerate(names.tolist()) if name is None or name != name]
     if missing:
         raise InputError(
-            "clusters must be named in every row",
-            f"none in row {missing[0]}",
-            "Name the cluster of every sample; a sample on its own is a cluster of one.",
+            "every sample must have a cluster",
+            f"no cluster in row {missing[0]}",
+            "Fill it in; give an independent sample a cluster of its own.",
         )
     return np.unique(names.astype(str), return_inverse=True)[1]
 
 
 def _time(time: object, num_samples: int) -> Tensor:
-    """Return the place of each time among all of them ``(N,)``, from 0 on; of text by its number or date."""
+    """Return the rank of each time ``(N,)``, from 0; text is read as numbers or dates."""
     values = time.detach().cpu().numpy() if isinstance(time, Tensor) else np.asarray(time)
     if values.dtype.kind in "OUS" and values.ndim == 1:
         values = _moments(values)
     is_order = values.dtype.kind in "fiubM" and values.shape == (num_samples,)
     if not is_order or bool(np.asarray(values != values).any()):
         raise InputError(
-            f"must be numbers or dates ({num_samples},), one of each sample",
+            f"must be numbers or dates of shape ({num_samples},), none missing",
             describe(time),
-            "Write all as 2026-05-31, or all with a time and its zone; a sample without a time has no place in order.",
+            "Write all as 2026-05-31, or all with a time and time zone; remove samples without a time.",
             argument="time",
         )
     return torch.from_numpy(np.unique(values, return_inverse=True)[1]).long()
 
 
 def _moments(texts: NDArray[Any]) -> NDArray[Any]:
-    """Return numbers, or dates and times of ISO 8601, in text as an array."""
+    """Return texts as an array of numbers, dates or times (ISO 8601); unchanged if they are none of these."""
     cells = [str(text).strip() for text in texts.tolist()]
     with suppress(ValueError):
         return np.array([float(cell) for cell in cells])
@@ -153,4 +157,4 @@ SAMPLE_VALUES: Mapping[str, Callable[[Any, int], Tensor]] = {
     "clusters": _clusters,
     "time": _time,
 }
-"""What is said of each sample, by field of predictions, and what checks it."""
+"""Check of each field that has one value per sample, by name of the field."""

@@ -1,4 +1,4 @@
-"""Predictions as files: an ``.npz`` with an array for each field that is there."""
+"""Files of predictions: an ``.npz`` with one array per field."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fedlas._core.files import checked_path
 def write_fields(
     path: str | Path, fields: Mapping[str, Any], names: Collection[str], noun: str
 ) -> Path:
-    """Write ``path`` (``.npz``) atomically and return it: a reader never sees half a file.
+    """Write fields to ``path`` (``.npz``) atomically and return ``path``.
 
     Args:
         path: The file.
@@ -39,7 +39,7 @@ def write_fields(
 def read_fields(
     path: str | Path, names: Sequence[str], needed: Collection[str], fix: str
 ) -> dict[str, Any]:
-    """Return the fields of a file that have one of ``names``.
+    """Return the fields of a file whose names are in ``names``.
 
     Raises:
         InputError: If the file is missing or damaged, or lacks one that is ``needed``.
@@ -54,7 +54,7 @@ def read_fields(
 
 @contextmanager
 def open_archive(path: Path) -> Iterator[Arrays]:
-    """Open an ``.npz`` of predictions.
+    """Open an ``.npz`` of predictions for reading.
 
     Raises:
         InputError: If it is missing, is no archive of plain arrays, or is damaged; also for reading in the block.
@@ -70,14 +70,14 @@ def open_archive(path: Path) -> Iterator[Arrays]:
         raise InputError(
             "the file must be an .npz of plain arrays",
             f"{path} ({error})",
-            "Write it with Predictions.save or numpy.savez; pickled objects are refused on purpose.",
+            "Write it with Predictions.save or numpy.savez; pickled objects are refused for safety.",
         ) from error
 
 
 def load_arrays(
     path: str | Path, names: Sequence[str], needed: Collection[str], fix: str
 ) -> dict[str, NDArray[Any]]:
-    """Return the arrays of an ``.npz`` that have one of ``names``.
+    """Return the arrays of an ``.npz`` whose names are in ``names``.
 
     Raises:
         InputError: As :func:`open_archive`, or if one that is ``needed`` is not there.
@@ -86,7 +86,7 @@ def load_arrays(
         if not {*needed} <= {*archive.names}:
             raise InputError(
                 f"the file must have arrays named {' and '.join(map(repr, needed))}",
-                f"{path} with {sorted(archive.names)}",
+                f"{path} with arrays {sorted(archive.names)}",
                 fix,
             )
         return {name: archive[name] for name in names if name in archive}

@@ -1,4 +1,4 @@
-"""The confidence in the predicted class and its correctness, which many measures of calibration need and no more."""
+"""Top-label predictions: confidence and correctness of the predicted class, without the other probabilities."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ROUNDING = 1e-3
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TopLabel:
-    """Confidence and outcome of each sample, where the probabilities of the other classes are unknown.
+    """Confidence and correctness of each prediction, where the probabilities of other classes are unknown.
 
     Wherever only the top label matters it stands in for :class:`~fedlas.Predictions`: in :func:`~fedlas.evaluate`,
     :func:`~fedlas.estimates`, :func:`~fedlas.compare`, :func:`~fedlas.report`, calibrators, reliability diagrams and
@@ -77,9 +77,9 @@ class TopLabel:
         correct = _flat("correct", self.correct)
         if len(confidence) != len(correct):
             raise InputError(
-                "confidence and correct must be of one length",
+                "confidence and correct must have equal length",
                 f"{len(confidence)} and {len(correct)}",
-                "Pass one of each a sample.",
+                "Pass one value of each per sample.",
             )
         # Confidences, where rounding may exceed [0, 1] a little.
         if confidence.dtype not in (torch.float32, torch.float64):
@@ -96,9 +96,9 @@ class TopLabel:
         # Outcomes.
         if not bool(((correct == 0) | (correct == 1)).all()):
             raise InputError(
-                "correct must be bool, or 0 and 1",
+                "correct must be bool, or hold only 0 and 1",
                 f"values from {float(correct.min()):.6g} to {float(correct.max()):.6g}",
-                "These look like class numbers: pass predicted == target.",
+                "These look like class indices: pass predicted == target.",
             )
         values.update(confidence=confidence.clamp(0.0, 1.0), correct=correct == 1)
         check_sample_values(values, len(confidence))
@@ -109,11 +109,11 @@ class TopLabel:
 
     @property
     def num_samples(self) -> int:
-        """``N``."""
+        """Number of samples ``N``."""
         return len(self.confidence)
 
     def rows(self, index: Tensor) -> TopLabel:
-        """Return the samples of ``index``: their numbers ``(n,)``, or a mask ``(N,)``.
+        """Return the samples at row indices ``(n,)`` or in a mask ``(N,)``.
 
         Raises:
             InputError: If it is neither.
@@ -124,7 +124,7 @@ class TopLabel:
         return TopLabel(**values)
 
     def save(self, path: str | Path) -> Path:
-        """Write ``path`` (``.npz``) atomically and return it.
+        """Write the fields to ``path`` (``.npz``) atomically and return ``path``.
 
         Raises:
             InputError: If another file than one of a ``TopLabel`` is there, or the folder cannot be written to.
@@ -133,7 +133,7 @@ class TopLabel:
 
     @classmethod
     def load(cls, path: str | Path) -> TopLabel:
-        """Read a file of :meth:`save`, or any ``.npz`` with arrays ``confidence`` and ``correct``.
+        """Return the TopLabel in a file of :meth:`save`, or in any ``.npz`` with ``confidence`` and ``correct``.
 
         Raises:
             InputError: If the file is missing, is not an ``.npz``, is truncated, or lacks one of them.
@@ -142,7 +142,7 @@ class TopLabel:
         return cls(**read_fields(path, _FIELDS, ("confidence", "correct"), fix))
 
     def _values(self) -> dict[str, Any]:
-        """Return the fields that are there, by name."""
+        """Return the fields that are set, by name."""
         return {name: value for name in _FIELDS if (value := getattr(self, name)) is not None}
 
     def __repr__(self) -> str:
@@ -152,24 +152,24 @@ class TopLabel:
 
 
 def needs_all_classes(what: str = "it") -> InputError:
-    """Return the error of a function that needs more than the top label; ``what`` is the subject of its sentence."""
+    """Return the InputError for a TopLabel where all class probabilities are needed; ``what`` is the subject."""
     return InputError(
         f"{what} needs the probabilities of all classes",
-        "a TopLabel, which holds those of the predicted class alone",
-        "Pass Predictions(logits, target), or ask for what the top label decides, such as accuracy, ece or aurc.",
+        "a TopLabel, which has only the probability of the predicted class",
+        "Pass Predictions(logits, target), or use a measure of the top label, such as accuracy, ece or aurc.",
     )
 
 
 def _flat(name: str, value: object) -> Tensor:
-    """Return ``value`` as a tensor ``(N,)`` on the CPU."""
+    """Return a vector ``(N,)`` as a tensor on the CPU."""
     tensor = detached(
-        name, value, "Pass numbers; of labels pass predicted == target as correct."
+        name, value, "Pass numbers; for labels pass correct=(predicted == target)."
     ).cpu()
     if tensor.ndim != 1 or not len(tensor) or tensor.is_complex():
         raise InputError(
-            f"{name} must be (N,) with at least one sample",
+            f"{name} must have shape (N,) with at least one sample",
             describe(tensor),
-            "Pass one number a sample: probs.max(1), not probs; flatten (N, 1).",
+            "Pass one number per sample, such as probs.max(1) instead of probs.",
         )
     return tensor
 

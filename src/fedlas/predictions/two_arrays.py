@@ -1,4 +1,4 @@
-"""Labels and scores as two arrays, as functions of scikit-learn and torchmetrics take them."""
+"""Labels and scores passed as two arrays, as in scikit-learn and torchmetrics."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ target: Labels ``(N,)``, if the first argument is not ``Predictions`` but their 
 
 
 class ArrayFunction(Protocol[P, R_co]):
-    """Function of predictions, or of scores and labels as two arrays, and of the options ``P``."""
+    """Protocol of functions that take predictions, or scores and labels as two arrays, and options ``P``."""
 
     __name__: str
 
     def __call__(
         self, predictions: object, target: object = None, *args: P.args, **options: P.kwargs
     ) -> R_co:
-        """Return the function's result for predictions, or for scores and labels."""
+        """Return the result for predictions, or for scores and labels."""
 
 
 def accept_arrays(function: Callable[Concatenate[Any, P], R_co]) -> ArrayFunction[P, R_co]:
-    """Let a function of predictions take scores and labels as two arrays as well, and say so in its docstring.
+    """Decorate a function of predictions so that it also accepts scores and labels as two arrays.
 
     Args:
         function: Its first parameter is the predictions; all others are passed by name.
@@ -88,7 +88,7 @@ Write share_of_right(probs, target).
 
 
 def _scores_and_labels(scores: object, target: object, name: str) -> Predictions:
-    """Return the predictions in scores and labels, in this order; ``name`` is the function that they are for."""
+    """Return predictions from scores and labels in this order; ``name`` is the calling function."""
     fix = f"Write {name}(probs, target)."
     if target is None:
         raise InputError("scores must come with labels", describe(scores), fix)
@@ -99,7 +99,7 @@ def _scores_and_labels(scores: object, target: object, name: str) -> Predictions
 
 
 def predictions_of_arrays(first: object, second: object) -> Predictions | MultiLabel:
-    """Return the predictions in labels ``(N,)`` and scores ``(N, C)``, or ``(N,)`` of the second of two classes.
+    """Return predictions from labels ``(N,)`` and scores ``(N, C)``, or ``(N,)`` for the second of two classes.
 
     Labels ``(N, L)``, rows of 0 and 1 that do not all sum to 1, are several labels a sample, with scores ``(N, L)``.
 
@@ -123,7 +123,7 @@ def predictions_of_arrays(first: object, second: object) -> Predictions | MultiL
 
 
 def _several_labels(first: object, second: object) -> MultiLabel | None:
-    """Return several labels a sample in two arrays ``(N, L)``; None where neither holds such labels."""
+    """Return a MultiLabel from two arrays ``(N, L)``, or None if they are not multi-label."""
     from fedlas.predictions.multi_label import MultiLabel, are_several_labels
 
     if not all(isinstance(each, Tensor | np.ndarray | list | tuple) for each in (first, second)):
@@ -145,19 +145,19 @@ def _several_labels(first: object, second: object) -> MultiLabel | None:
 
 
 def _predictions_and_order(first: object, second: object) -> tuple[Predictions, bool]:
-    """Return the predictions in two arrays, and whether the first one holds the scores."""
+    """Return predictions from two arrays, and whether the first array holds the scores."""
     if isinstance(first, AnyPredictions | PredictionTable):
         raise InputError(
-            "labels must be part of the predictions",
+            "labels must not be passed next to a predictions object",
             f"{describe(first)} and labels",
             PASS_PREDICTIONS,
         )
     for array in (first, second):
         if not isinstance(array, Tensor) and np.asarray(array).dtype.kind in "OUS":
             raise InputError(
-                "of two arrays, labels must be class numbers",
+                "labels passed as an array must be class indices",
                 describe(array),
-                "Name the classes in the order of the columns: "
+                "Pass names with the classes in column order: "
                 "fedlas.Predictions.from_probs(probs, target, classes=['cat', 'dog']).",
             )
     arrays = [_without_column(detached("arrays", array)) for array in (first, second)]
@@ -176,23 +176,26 @@ def _is_scores(first: Tensor, second: Tensor) -> bool:
     shapes = f"{describe(first)} and {describe(second)}"
     if first.ndim not in (1, 2) or second.ndim not in (1, 2) or len(first) != len(second):
         raise InputError(
-            "labels (N,) and scores (N, C) must have as many rows", shapes, PASS_PREDICTIONS
+            "labels (N,) and scores (N, C) must have the same number of rows",
+            shapes,
+            PASS_PREDICTIONS,
         )
     if first.ndim != second.ndim:
         return first.ndim == 2
     labels = [bool(((array == 0) | (array == 1)).all()) for array in (first, second)]
     if first.ndim == 2:
         target = first if labels[0] else second
-        raise InputError("labels must be (N,)", shapes, several_labels(target))
+        raise InputError("labels must have shape (N,)", shapes, several_labels(target))
     if labels[0] == labels[1]:
-        content = "0 and 1 alone" if labels[0] else "other values than 0 and 1"
+        content = "only 0 and 1" if labels[0] else "values other than 0 and 1"
         raise InputError(
-            "one of two arrays (N,) must hold labels 0 and 1, the other probabilities",
+            "of two arrays (N,), one must hold labels 0 and 1, the other probabilities",
             f"{shapes}, both with {content}",
-            f"Scores of more classes are (N, C). {PASS_PREDICTIONS}",
+            f"Pass scores of three or more classes as (N, C). {PASS_PREDICTIONS}",
         )
     return labels[1]
 
 
 def _without_column(array: Tensor) -> Tensor:
+    """Return an array ``(N, 1)`` as ``(N,)``; any other array unchanged."""
     return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array

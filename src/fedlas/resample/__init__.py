@@ -1,1 +1,1 @@
-"""What is drawn or held out together: clusters of samples, and copies of one."""
+"""Dependence between samples: clusters, duplicates, effective sample size, and folds that respect them."""

@@ -1,4 +1,4 @@
-"""Clusters of samples that are not independent, such as the visits of a patient or the pixels of an image."""
+"""Clusters of dependent samples, such as the visits of a patient or the pixels of an image."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from fedlas._core.check import InputError
 
 
 def several(clusters: Tensor | None) -> TypeGuard[Tensor]:
-    """Return whether there are clusters: more than one, and one of several samples."""
+    """Return whether samples are clustered: more than one cluster, and at least one with several samples."""
     return clusters is not None and 1 < len(clusters.unique()) < len(clusters)
 
 
 def check_independent(predictions: object, promise: str = "the bound") -> None:
-    """Refuse clusters where a promise, such as a bound, holds for independent samples alone.
+    """Raise InputError if predictions have clusters; ``promise`` names what requires independent samples.
 
     Raises:
         InputError: If the predictions have clusters.
@@ -27,18 +27,18 @@ def check_independent(predictions: object, promise: str = "the bound") -> None:
     if clusters is not None and len(clusters.unique()) < len(clusters):
         raise InputError(
             f"samples must be independent for {promise} to hold",
-            f"{len(clusters):,} samples of {len(clusters.unique()):,} clusters",
-            "Keep one sample of each, by fedlas.predictions.one_per_cluster(predictions), or one_per_cluster=True "
-            f"where columns are named: without the clusters {promise} would be stated, and not hold.",
+            f"{len(clusters):,} samples in {len(clusters.unique()):,} clusters",
+            "Keep one sample per cluster, by fedlas.predictions.one_per_cluster(predictions) or, for a table, by "
+            f"one_per_cluster=True. Dropping the clusters instead would make {promise} invalid.",
             fixes={
-                "command": "Keep one row of each cluster, by --one-per-cluster: without --clusters "
-                f"{promise} would be stated, and not hold."
+                "command": "Keep one row per cluster by --one-per-cluster. Dropping --clusters instead would make "
+                f"{promise} invalid."
             },
         )
 
 
 def joined_groups(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the number of the group of each row ``(N,)``: rows that are alike in either are in one group.
+    """Return group codes ``(N,)`` that merge two groupings: rows equal in either one share a group.
 
     Example:
         >>> joined_groups(np.array([0, 1, 1, 2]), np.array([5, 5, 6, 7])).tolist()
@@ -64,11 +64,11 @@ def joined_groups(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArra
 def variance_over_clusters(
     squares: NDArray[Any] | float, count: NDArray[np.int64] | int
 ) -> NDArray[np.float64]:
-    """Return the variance of a sum over clusters from the sum of their squared totals, whose mean is 0; NaN of one.
+    """Return the variance of a sum over ``K`` clusters from the sum of squared cluster totals (mean 0).
 
     Args:
         squares: A number, or an array of such sums.
-        count: How many clusters ``K`` there are: the sum is multiplied by ``K / (K - 1)``, as for a variance.
+        count: Number of clusters ``K``: the sum is multiplied by ``K / (K - 1)``, as for a variance; NaN for one.
 
     Example:
         >>> float(variance_over_clusters(6.0, 3)), float(variance_over_clusters(6.0, 1))
@@ -78,7 +78,7 @@ def variance_over_clusters(
 
 
 def mean_and_error(gain: Tensor, weights: Tensor, clusters: Tensor | None) -> tuple[float, float]:
-    """Return the mean of a gain ``(N,)`` over samples, and its standard error; clusters are independent, not samples.
+    """Return the weighted mean of a gain ``(N,)`` and its standard error, which is cluster-robust.
 
     Args:
         gain: ``(N,)``.
@@ -96,6 +96,6 @@ def mean_and_error(gain: Tensor, weights: Tensor, clusters: Tensor | None) -> tu
 
 
 def numbered(values: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the number of each value ``(N,)``, counted in order of first occurrence."""
+    """Return integer codes ``(N,)``: equal values share a code; codes follow the order of first occurrence."""
     _, first, number = np.unique(values, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[number]

@@ -1,4 +1,4 @@
-"""Number of equally weighted samples that weighted ones are worth."""
+"""Effective sample size of weighted samples."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["effective_samples"]  # of fedlas.stats
 
 
 def effective_samples(weights: object) -> float:
-    """Return ``(sum w)**2 / sum w**2``: equally many samples of one weight give a mean as precise.
+    """Return Kish's effective sample size, ``(sum w)**2 / sum w**2``.
 
     Args:
         weights: ``(N,)``, at least 0, not all 0; a tensor or an array.
@@ -40,9 +40,9 @@ def effective_samples(weights: object) -> float:
         or not 0 < values.max() < np.inf
     ):
         raise InputError(
-            "weights must be (N,), at least 0, not all 0",
+            "weights must have shape (N,), be at least 0, and not all be 0",
             describe(weights),
-            "Pass one weight for each sample.",
+            "Pass one weight per sample.",
         )
     values = values / values.max()  # squares of large and small weights stay numbers
     return float(values.sum() ** 2 / (values**2).sum())
@@ -51,7 +51,7 @@ def effective_samples(weights: object) -> float:
 def effective_samples_of_groups(
     weights: NDArray[Any], group: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Return :func:`effective_samples` of each group ``(G,)``, by the group of each sample ``(N,)``; 1 without weight.
+    """Return the effective sample size of each group ``(G,)``; 1 for a group without weight.
 
     Example:
         >>> effective_samples_of_groups(np.array([1.0, 1.0, 2.0, 0.0]), np.array([0, 0, 1, 1])).tolist()

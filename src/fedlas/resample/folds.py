@@ -1,4 +1,4 @@
-"""Folds that depend on the samples, not on their order, unit or precision.
+"""Cross-validation folds that depend on the samples, not on their order, unit or precision.
 
 Copies of a sample stay together, and so do the samples of a cluster. With an order in time, later rows are left out and
 earlier ones are fitted on, never the reverse. :mod:`fedlas.calibrators._fit.folds` makes those of predictions.
@@ -19,25 +19,25 @@ from fedlas._core.check import Argument, InputError
 from fedlas.resample.clusters import joined_groups, numbered, several
 
 _FREQUENT = 5
-"""Rows that occur this often are scores of few values, unless labels show otherwise."""
+"""Rows that occur this often are discrete scores rather than duplicates, unless the labels show otherwise."""
 _SURE = 3.0
-"""Nats that show copies, and most that one row counts."""
+"""Evidence in nats from which equal rows are duplicates, and the limit of what one row contributes."""
 _CROWDED = 20
-"""Rows that occur so many times as often as the median one are a score that saturates, not copies."""
+"""Rows this many times as frequent as the median row are a saturated score, not duplicates."""
 _DIGITS = 12
-"""Decimals of shares of the weight that count."""
+"""Decimals to which shares of the weight are compared."""
 _ROUNDING = 1e-12
 _GOLDEN = (5**0.5 - 1) / 2
 _CHUNK_ELEMENTS = 2**18
-"""Numbers of rows that are scored together."""
+"""Elements of a chunk of logits."""
 
 Temperature = Callable[[Tensor, Tensor], float]
-"""From logits ``(N, C)`` and labels ``(N,)`` to a temperature: how sure of a label the copies of a sample make."""
+"""Returns a temperature for logits ``(N, C)`` and labels ``(N,)``, used to judge whether equal rows are duplicates."""
 
 
 @dataclass(frozen=True, eq=False)
 class Folds:
-    """Rows that are left out in turn.
+    """Assignment of rows to cross-validation folds.
 
     Attributes:
         number: Fold of each row ``(N,)``, from 0 on; -1: it is never left out.
@@ -50,39 +50,39 @@ class Folds:
 
     @property
     def count(self) -> int:
-        """How many folds can be left out; 0 if there is nothing else to fit on."""
+        """Number of folds that can be held out; 0 if no rows would be left to fit on."""
         last = int(self.number.max())
         return last + 1 if last > 0 or self.in_time else 0
 
     @property
     def in_time(self) -> bool:
-        """Whether they are in order of time."""
+        """Whether folds are in chronological order."""
         return self.groups is not None
 
     @property
     def judged(self) -> Tensor:
-        """Mask of the rows that are left out once ``(N,)``."""
+        """Mask of the rows that are held out in some fold ``(N,)``."""
         return self.number >= 0
 
     def test(self, fold: int) -> Tensor:
-        """Return the mask of the rows that are left out ``(N,)``."""
+        """Return the mask of the rows held out in a fold ``(N,)``."""
         return self.number == fold
 
     def train(self, fold: int) -> Tensor:
-        """Return the mask of the rows to fit on then ``(N,)``: all others, or the earlier ones of other groups."""
+        """Return the mask of the training rows of a fold ``(N,)``: all others, or earlier ones of other groups."""
         if self.groups is None:
             return self.number != fold
         inside = self.groups[self.number == fold].unique()
         return (self.number < fold) & ~torch.isin(self.groups, inside)
 
     def rows(self, index: Tensor) -> Folds:
-        """Return the folds of some rows."""
+        """Return the folds of a subset of rows."""
         groups = None if self.groups is None else self.groups[index]
         return replace(self, number=self.number[index], groups=groups)
 
 
 def folds_in_time(time: Tensor, count: int, groups: Tensor, weights: Tensor | None = None) -> Folds:
-    """Return stretches of time of about equal weight; all but the first are left out, and rows of one time share one.
+    """Return chronological folds of about equal weight; rows before the first fold are never held out.
 
     Args:
         time: ``(N,)``, of which only the order counts; there are two at least.
@@ -105,25 +105,29 @@ def folds_in_time(time: Tensor, count: int, groups: Tensor, weights: Tensor | No
         weight = (weights / weights.max()).double()[order]
     after = weight.cumsum(0)
     ends = torch.arange(1, count + 1, dtype=torch.float64) * after[-1] / (count + 1)
-    # Sums of weights are rounded: what ends there to rounding ends there.
+    # Cumulative weights are rounded: an end within rounding of a cut counts as at the cut.
     cuts = ordered[torch.searchsorted(after, ends + _ROUNDING * after[-1], right=True)]
-    # Rows of the first time are fitted on, however many they are.
+    # Rows of the earliest time are always training rows.
     cuts = cuts.clamp(min=int(time[time > ordered[0]].min())).unique()
     folds = Folds(torch.searchsorted(cuts, time, right=True) - 1, groups)
-    # Where all earlier rows are of clusters that go on, nothing is left to fit on: such stretches are not left out.
+    # A fold is not held out if all earlier rows belong to its own clusters: nothing would be left to fit on.
     blocked = [fold for fold in range(folds.count) if not bool(folds.train(fold).any())]
     first = blocked[-1] + 1 if blocked else 0
     if first == folds.count:
         raise InputError(
-            ("some ", Argument("clusters"), " must end before others begin, in order of time"),
-            "clusters that all last from the first rows to the last",
-            ("Leave ", Argument("time"), " out, or name clusters of one time, such as visits."),
+            (
+                "in order of time, some ",
+                Argument("clusters"),
+                " must end before others begin",
+            ),
+            "only clusters that span the first to the last rows",
+            ("Leave ", Argument("time"), " out, or use shorter clusters, such as visits."),
         )
     return replace(folds, number=(folds.number - first).clamp(min=-1))
 
 
 def canonical_order(logits: Tensor, target: Tensor, features: Tensor | None = None) -> Tensor:
-    """Return an order of the samples that ignores the stored one: by class, practically random within it.
+    """Return a sample order that does not depend on the stored order: by class, pseudo-random within it.
 
     Args:
         logits: ``(N, C)``.
@@ -138,7 +142,7 @@ def canonical_order(logits: Tensor, target: Tensor, features: Tensor | None = No
 
 
 def evenly(rows: Tensor, most: int) -> Tensor:
-    """Return at most so many of the rows, one of each stretch of equal length.
+    """Return a systematic sample of at most ``most`` rows: one from each of equally long stretches.
 
     Rows at equal distances would all be in one fold where folds are dealt in turn. So the place within a stretch moves
     by the golden ratio, which no period matches.
@@ -154,7 +158,7 @@ def evenly(rows: Tensor, most: int) -> Tensor:
 def sample_numbers(
     logits: Tensor, target: Tensor, temperature: Temperature, features: Tensor | None = None
 ) -> NDArray[np.int64]:
-    """Return the number of the sample that each row is a copy of ``(N,)``, counted in order of first occurrence.
+    """Return a sample id per row ``(N,)``; duplicate rows share an id.
 
     Equal rows are copies of one sample, or scores of few values, such as votes. Copies have one label, where
     independent samples of a score would have several. Where one value occurs far more often than most, such as a
@@ -183,7 +187,7 @@ def sample_numbers(
 def _evidence_of_copies(
     logits: Tensor, target: Tensor, number: NDArray[np.int64], temperature: Temperature
 ) -> float:
-    """Return log-likelihoods of the labels of equal rows, as copies less as independent samples; a few nats a row."""
+    """Return the log-likelihood ratio, in nats, of equal rows being duplicates rather than independent samples."""
     _, first, size = np.unique(number, return_index=True, return_counts=True)
     labels = target.numpy()
     several = np.zeros(len(first), dtype=bool)
@@ -196,7 +200,7 @@ def _evidence_of_copies(
 
 
 def equal_rows(rows: Tensor) -> NDArray[np.int64]:
-    """Return the number of the distinct row that each row equals ``(N,)``, counted in order of first occurrence.
+    """Return integer codes ``(N,)``: equal rows share a code; codes follow the order of first occurrence.
 
     Example:
         >>> equal_rows(torch.tensor([[2.0, 0.0], [1.0, 0.0], [2.0, -0.0]])).tolist()
@@ -214,7 +218,7 @@ def stratified_folds(
     features: Tensor | None = None,
     clusters: Tensor | None = None,
 ) -> Tensor:
-    """Return the fold ``(N,)`` of each row, from 0 on, at most ``count``; copies of a sample share one, clusters too.
+    """Return a stratified fold index per row ``(N,)``; duplicates, and rows of a cluster, share a fold.
 
     A copy of a held-out sample, or another sample of its cluster, would make it a training sample. A sample whose
     copies are in several clusters joins these. Where there are neither, sizes differ by at most one, overall and within
@@ -244,7 +248,7 @@ def stratified_folds(
 def _shuffled(
     logits: Tensor, labels: NDArray[np.int64], number: NDArray[np.int64], features: Tensor | None
 ) -> NDArray[np.int64]:
-    """Return an order of the samples that rows are copies of: by class, and a fixed permutation within it."""
+    """Return a canonical order of the distinct samples: by class, and a fixed permutation within each class."""
     # It applies to samples ordered by a score that rounding hardly changes. A checksum would be another one after any.
     # The number of a class, and so its column, does not matter where scores of its rows tell them apart.
     column = [*_scores(logits), *_class_scores(logits, labels)]
@@ -265,7 +269,7 @@ def _shuffled(
 def _class_ranks(
     labels: NDArray[np.int64], number: NDArray[np.int64], score: NDArray[np.float64]
 ) -> NDArray[np.int64]:
-    """Return the place of each class ``(C,)`` by its number of samples, then by its lowest score."""
+    """Return the rank of each class ``(C,)`` by sample count, ties by lowest score."""
     classes = labels.max() + 1
     size = np.bincount(np.unique(number * classes + labels) % classes)
     lowest = np.full(len(size), np.inf)
@@ -276,7 +280,7 @@ def _class_ranks(
 
 
 def _class_scores(logits: Tensor, labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return three numbers of each row ``(3, N)``, whatever the order of the classes: size, top and label."""
+    """Return three row scores ``(3, N)`` that do not depend on class order: mean magnitude, maximum, at label."""
     target = torch.from_numpy(labels).unsqueeze(1)
     parts = []
     for centered, chosen in zip(_centered(logits), _chunks(target, logits.shape[1]), strict=True):
@@ -289,7 +293,7 @@ def _class_scores(logits: Tensor, labels: NDArray[np.int64]) -> NDArray[np.float
 
 
 def _scores(logits: Tensor) -> NDArray[np.float64]:
-    """Return two numbers of each row ``(2, N)``: sums of the centered logits, each times a factor."""
+    """Return two fixed linear projections of the centered logits, ``(2, N)``."""
     place = torch.arange(1, logits.shape[1] + 1, dtype=torch.float64, device="cpu")
     factors = [(place * step) % 1 - 0.5 for step in (_GOLDEN**2 / 2, _GOLDEN)]
     parts = [
@@ -300,12 +304,12 @@ def _scores(logits: Tensor) -> NDArray[np.float64]:
 
 
 def _chunks(rows: Tensor, columns: int) -> tuple[Tensor, ...]:
-    """Return some of the rows at a time, so many that their logits fit a cache."""
+    """Return the rows in chunks whose logits fit into the cache."""
     return rows.split(max(1, _CHUNK_ELEMENTS // max(1, columns)))
 
 
 def _centered(logits: Tensor) -> Iterator[Tensor]:
-    """Yield logits less their mean in each row, float64, some rows at a time."""
+    """Yield chunks of logits in float64, centered per row."""
     for chunk in _chunks(logits, logits.shape[1]):
         rows = chunk.detach().cpu().double()
         yield rows - rows.mean(dim=1, keepdim=True)
@@ -314,7 +318,7 @@ def _centered(logits: Tensor) -> Iterator[Tensor]:
 def _dealt(
     group: NDArray[np.int64], label: NDArray[np.int64], weight: NDArray[np.float64], count: int
 ) -> NDArray[np.int64]:
-    """Return the fold of each row: a group goes where its labels are rarest, among equals to the smallest fold."""
+    """Return a fold per row: each group goes to the fold with the least of its labels, ties to the smallest."""
     if group.max() + 1 == len(group) and (weight == weight[0]).all():
         return group % count
     # Only ratios of weights matter: sums that rounding alone tells apart are equal.
@@ -337,7 +341,7 @@ def _dealt(
 
 
 def _checksums(rows: Tensor) -> NDArray[np.int64]:
-    """Return a checksum of each row ``(N,)``; equal for equal numbers of any precision."""
+    """Return a checksum per row ``(N,)``, independent of the precision."""
     # Two different rows have the same one in four billion pairs. They are kept together then, which does no harm.
     # + 0.0 turns -0.0 into 0.0
     numbers = np.ascontiguousarray(rows.detach().cpu().double().numpy() + 0.0)

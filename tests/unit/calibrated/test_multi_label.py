@@ -187,7 +187,7 @@ def test_rows_that_do_not_sum_to_one_are_several_labels(dtype):
     """argmax(1) of them trains and measures a model of one label, wrong, without a word."""
     logits = torch.randn(8, 6, generator=torch.Generator().manual_seed(0))
     several = (logits > 0).to(dtype)
-    with pytest.raises(InputError, match=r"do not sum to 1 are several labels.*MultiLabel\("):
+    with pytest.raises(InputError, match=r"do not sum to 1 hold several labels.*MultiLabel\("):
         Predictions(logits, several)
     assert fedlas.evaluate(several, logits) == fedlas.evaluate(MultiLabel(logits, several.long()))
     criterion = fedlas.losses.LabelSmoothing()
@@ -200,7 +200,7 @@ def test_rows_that_do_not_sum_to_one_are_several_labels(dtype):
     with pytest.raises(InputError, match=r"target\.argmax\(1\)"):
         Predictions(logits, one)
     votes = torch.arange(48).reshape(8, 6) % 4
-    with pytest.raises(InputError, match="counts of votes, whose shares are label_probs"):
+    with pytest.raises(InputError, match=r"vote counts .pass their shares as label_probs"):
         Predictions(logits, votes)
 
 

@@ -204,7 +204,7 @@ def test_wrong_words_of_monitor(ask, folder, tmp_path):
     [
         (
             ["t.csv", "--probs", "p_*", "--labels", "y"],
-            "there must be a column of labels for each score",
+            "there must be one label column per score column",
         ),
         (["t.csv", "--probs", "p_a", "p_b", "p_c", "--target", "y"], "--probs p_a,p_b,p_c"),
         (["."], "the folder must be a run folder; got . with t.csv. Name a file of predictions"),

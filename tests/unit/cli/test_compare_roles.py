@@ -129,4 +129,4 @@ def test_rows_of_weight_0_are_told(tmp_path, capsys, frame):
     files = [str(tmp_path / name) for name in ("a.csv", "b.csv")]
     assert main(["compare", *files, *OPTIONS, "--weights", "w"]) == 0
     none = int((frame.w == 1).sum())
-    assert f"note: {none} rows of weight 0 are not counted." in capsys.readouterr().err
+    assert f"note: {none} rows of weight 0 are ignored." in capsys.readouterr().err

@@ -176,7 +176,7 @@ def test_rows_of_weight_0_are_named(files, seeds, capsys):
     assert main(["compare", *LISTS, "--metrics", "nll"]) == 0
     shown = capsys.readouterr()
     assert "250 samples" in shown.out
-    assert " ".join(shown.err.split()).count("150 rows of weight 0 are not counted.") == 1
+    assert " ".join(shown.err.split()).count("150 rows of weight 0 are ignored.") == 1
 
 
 def test_another_test_set_is_refused(files, capsys):

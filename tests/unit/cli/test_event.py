@@ -412,6 +412,6 @@ def test_one_column_of_four_tiers_is_not_made_one_of_two_by_a_name(
     options = ["--probs", "p_gold", "--target", "tier", *event]
     assert main(["evaluate", "t.csv", *options]) == 2
     shown = " ".join(capsys.readouterr().err.split())
-    assert "labels must be of two classes, as the one column 'p_gold' holds the scores" in shown
-    assert "got bronze, gold, none, silver. Make two classes of them, such as 'gold' and" in shown
+    assert "labels must be of two classes, because 'p_gold' is the only score column" in shown
+    assert "got bronze, gold, none, silver. Merge them into two, such as 'gold' and" in shown
     assert "--classes" not in shown

@@ -112,7 +112,7 @@ def test_a_page_of_confidences(files, capsys):
         (["all.npz", "--groups", "site", "--method", "all", "--on", "noisy.npz"], "goes with one calibrator"),
         (["all.npz", "--groups", "hospital"], "--groups must name a column of all.npz; got 'hospital'"),
         (["top.csv"], r"columns conf, said, is, site. Pass .*; or --confidence NAME and --correct NAME"),
-        (["top.csv", "--confidence", "conf"], "which predictions are right; got none. Pass --correct NAME"),
+        (["top.csv", "--confidence", "conf"], "name a column of outcomes; got none. Pass --correct NAME"),
     ],
 )  # fmt: skip
 def test_evaluate_refuses(files, given, message, capsys):
@@ -202,7 +202,7 @@ def test_what_was_made_of_rows_is_printed(files, capsys):
     assert main(["evaluate", "counts.csv", *options, "--replicates", "0"]) == 0
     found = capsys.readouterr()
     assert "1 of 4 rows lack a value and were left out" in found.err
-    assert "3 of 3 rows were divided by their sums, which are from 40 to 100." in found.err
+    assert "3 of 3 rows were divided by their sums, from 40 to 100." in found.err
     assert "Label distributions: 3 of 3 rows were divided" in found.err
     assert "true_ece" in json.loads(found.out)["as predicted"]
 
@@ -214,7 +214,7 @@ def test_probabilities_taken_for_logits_are_warned_of(files, capsys):
         warnings.simplefilter("always")
         assert main(["evaluate", "probs.npz", "--replicates", "0"]) == 0
     assert "almost surely probabilities" in (said := capsys.readouterr().err)
-    assert "name them by --probs" in said
+    assert "name their columns by --probs" in said
     assert (
         main(
             [

@@ -172,5 +172,5 @@ def test_only_stores_that_the_user_names_are_asked(address, tmp_path, calibratio
         assert main(["apply", calibration, str(tmp_path / "ref.json"), "--out", named]) == 2
     assert not asked
     protocol = next(name for name in ("reference", "generic", "nostore") if name in address)
-    assert "must be of one of these stores: abfs, " in error
+    assert "the protocol of an address must be one of abfs, " in error
     assert protocol in error or "simplecache" in error

@@ -67,7 +67,7 @@ def test_the_status_says_it(card, tmp_path, say):
     assert "No alarm: no change shows in probability and actions." in said
     assert "event rate" in said
     said = say(["monitor", card, good, "--target", "y"], 2)[1]
-    assert "options must say which columns hold the scores" in said
+    assert "the columns of scores and labels must be named" in said
 
 
 def test_the_page_shows_each_watch_and_its_history(card, tmp_path, say):

@@ -113,7 +113,7 @@ def test_standard_input_and_output(tmp_path, monkeypatch, capfdbinary):
             "did you mean|auto",
         ),
         (["calibrate", "val.csv", "--probs", "p_*"], "must have labels"),
-        (["calibrate", "val.csv"], "which columns hold the scores"),
+        (["calibrate", "val.csv"], "scores and labels must be named"),
         (["apply", "cal.json", "live.csv", "--out", "live.csv"], "must be another file"),
         (
             ["apply", "cal.json", "live.csv", "--out", "out.npz"],

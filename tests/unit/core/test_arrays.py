@@ -125,7 +125,7 @@ def test_a_table_larger_than_memory_is_read_by_chunks(tmp_path, monkeypatch):
 def test_rows_that_hold_nothing_end_at_once(tmp_path):
     path = tmp_path / "empty.npz"
     path.write_bytes(archive(npy((2**60, 0))))
-    with pytest.raises(InputError, match="something in each row"):
+    with pytest.raises(InputError, match="at least one number per row"):
         read_predictions(path, Columns(logits="logits", target="target"))
 
 

@@ -641,7 +641,7 @@ def test_nonsense(card, tmp_path):
         ([two], {}, "card's 3 classes"),
         ([empty], {}, "at least one sample"),
         ([tmp_path / "none.csv"], {}, "must exist"),
-        ([good], {"columns": None}, "which columns hold the scores"),
+        ([good], {"columns": None}, "scores and labels must be named"),
         ([good], {"false_alarm": 0.0}, "false_alarm"),
         ([good], {"false_alarm": float("nan")}, "false_alarm"),
     ):

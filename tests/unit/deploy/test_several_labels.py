@@ -303,7 +303,7 @@ def test_commands_and_files(card, tmp_path, capsys):
             ["--probs", "p_edema,p_mass,p_nodule,p_hernia", "--target", "y_mass"],
             "--target is for one label",
         ),
-        (["--probs", "p_edema"], "several labels need a column of scores each"),
+        (["--probs", "p_edema"], "each of several labels must have a score column of its own"),
         (["--probs", "p_edema,p_mass"], "labels must be the card's"),
     ):
         assert main(["monitor", str(place), str(broken), *options]) == 2

@@ -83,12 +83,12 @@ def test_swapped_arrays_are_refused_with_the_line_to_write(name):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ((PROBS, LABELS[:7]), "as many rows"),
-        ((PROBS, ["cat"] * 80), "Name the classes"),
-        ((Predictions.from_probs(PROBS, LABELS), LABELS), "part of the predictions"),
-        ((TopLabel([0.5], [True]), [1]), "part of the predictions"),
+        ((PROBS, LABELS[:7]), "same number of rows"),
+        ((PROBS, ["cat"] * 80), "with the classes in column order"),
+        ((Predictions.from_probs(PROBS, LABELS), LABELS), "next to a predictions object"),
+        ((TopLabel([0.5], [True]), [1]), "next to a predictions object"),
         (([0.2, 0.4], [0.1, 0.3]), "labels 0 and 1"),
-        ((PROBS.log(), torch.eye(12)[LABELS]), r"labels must be \(N,\)"),
+        ((PROBS.log(), torch.eye(12)[LABELS]), r"labels must have shape \(N,\)"),
     ],
 )
 def test_arrays_that_are_no_scores_and_labels_are_refused(arrays, message):

@@ -56,7 +56,7 @@ def test_any_damage_of_parquet_is_refused_or_read(seed, tmp_path):
 
 
 @pytest.mark.parametrize("line", ["[1, 2]", "3", '"text"'])
-def test_a_line_that_is_no_object_is_refused_with_its_kind(line, tmp_path):
+def test_error_names_type_of_non_object_line(line, tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text(f'{{"p": 0.9, "y": 1}}\n{line}\n')
     kind = type(json.loads(line)).__name__

@@ -11,7 +11,7 @@ LOGITS = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 1.0]])
 
 
 @pytest.mark.parametrize("event", ["churned", 0, np.int64(0)])
-def test_an_event_is_a_name_or_a_number_and_stays_with_the_samples(event, tmp_path):
+def test_event_by_name_or_index_is_kept(event, tmp_path):
     given = Predictions(LOGITS, [0, 1, 0], classes=["churned", "stayed"], event=event)
     saved = Predictions.load(given.save(tmp_path / "p.npz"))
     probs = Predictions.from_probs(given.probs, given.target, classes=None, event=0)
@@ -32,7 +32,7 @@ def test_another_event_is_refused(event):
         Predictions(LOGITS, [0, 1, 0], classes=["churned", "stayed"], event=event)
 
 
-def test_an_event_of_three_classes_and_wrong_names_are_refused():
+def test_invalid_events_are_refused():
     three = torch.eye(3)
     with pytest.raises(InputError, match="two classes"):
         Predictions(2 * three, [0, 1, 2], event=1)
@@ -46,7 +46,7 @@ def test_a_table_names_the_classes_and_the_event():
     read = read_predictions(frame, probs="churned,stayed", target="y", event="churned").predictions
     assert read.event == 0
     assert read.classes == ("churned", "stayed")
-    with pytest.raises(InputError, match="event is for other columns"):
+    with pytest.raises(InputError, match="event does not apply to these score columns"):
         read_predictions({"c": [0.5], "ok": [1]}, confidence="c", correct="ok", event=0)
 
 
@@ -56,7 +56,7 @@ def test_an_event_is_named_whatever_its_case():
         Predictions(LOGITS, [0, 1, 0], classes=["a", "A"], event="b")
 
 
-def test_a_word_names_the_event_of_classes_without_names():
+def test_event_word_names_unnamed_classes():
     named = Predictions(LOGITS, [0, 1, 0], event="sepsis")
     assert (named.classes, named.event) == (("not sepsis", "sepsis"), 1)
     for number in (0, "0", 1, "1"):

@@ -139,7 +139,7 @@ NONSENSE = {
 
 
 @pytest.mark.parametrize("kind", NONSENSE)
-def test_nonsense(kind):
+def test_invalid_arguments_are_refused(kind):
     with pytest.raises(InputError) as caught:
         Predictions(**{"logits": LOGITS, "target": [0, 1], **NONSENSE[kind]})
     owner = caught.value.owner
@@ -205,11 +205,11 @@ def test_clusters_are_numbers_of_rows(clusters, numbers):
 @pytest.mark.parametrize(
     ("clusters", "message"),
     [
-        ([1], r"clusters must be whole numbers or names \(2,\); got .*\(1,\)"),
+        ([1], r"clusters must be whole numbers or names of shape \(2,\); got .*\(1,\)"),
         ([0.5, 1.0], "whole numbers or names"),
         ([1, np.nan], "whole numbers or names"),
         ([[1], [2]], "whole numbers or names"),
-        (["a", None], "named in every row; got none in row 1"),
+        (["a", None], "every sample must have a cluster; got no cluster in row 1"),
     ],
 )
 def test_what_are_no_clusters(clusters, message):
@@ -361,7 +361,7 @@ def test_probabilities_taken_for_logits_are_warned_of():
     Predictions(probs[:5], target[:5])
 
 
-NO_LABELS = "predictions must hold labels; got 2 samples without target. Pass the labels"
+NO_LABELS = "predictions must have labels; got 2 samples without target. Pass the labels"
 
 
 def test_without_labels_all_but_them_is_there():
@@ -377,7 +377,7 @@ def test_without_labels_all_but_them_is_there():
     assert repr(p) == "Predictions(2 samples, 3 classes, without target and features)"
 
 
-def test_without_labels_other_logits_a_copy_and_a_file(tmp_path):
+def test_unlabeled_predictions_can_be_copied_and_saved(tmp_path):
     p = Predictions(LOGITS, features=np.ones((2, 4)))
     other = p.with_logits(p.logits / 2)
     assert not other.has_target
@@ -391,7 +391,7 @@ def test_without_labels_other_logits_a_copy_and_a_file(tmp_path):
         assert torch.equal(same.logits, p.logits)
 
 
-def test_labels_are_taken_away_with_what_is_known_of_them():
+def test_without_target_drops_label_probs():
     p = Predictions(LOGITS, [0, 1], features=np.ones((2, 4)), label_probs=np.full((2, 3), 1 / 3))
     bare = p.without_target()
     assert (bare.has_target, bare.label_probs) == (False, None)
@@ -400,7 +400,7 @@ def test_labels_are_taken_away_with_what_is_known_of_them():
 
 
 @pytest.mark.parametrize("name", sorted(set(METRICS) - {"true_ece"}))
-def test_a_metric_of_predictions_without_labels_says_what_is_missing(name):
+def test_metric_without_labels_is_refused(name):
     logits = np.array(LOGITS)[:, : 2 if METRICS[name].subject == "event" else 3]
     with pytest.raises(InputError, match=NO_LABELS):
         METRICS.build(name, predictions=Predictions(logits))
@@ -408,7 +408,7 @@ def test_a_metric_of_predictions_without_labels_says_what_is_missing(name):
 
 def test_labels_that_are_no_classes_are_named():
     probs = [[0.5, 0.5]] * 4
-    with pytest.raises(InputError, match=r"got 'dgo', 'bird'\. Correct them"):
+    with pytest.raises(InputError, match=r"got 'dgo', 'bird'\. Correct the labels"):
         Predictions.from_probs(probs, ["cat", "dgo", "bird", "dgo"], classes=["cat", "dog"])
     with pytest.raises(InputError, match=r"from_probs\(probs, target, classes=\['no', 'yes'\]\)"):
         Predictions.from_probs(probs, ["no", "yes", "no", "yes"])
@@ -439,11 +439,11 @@ def test_rows_are_what_predictions_of_these_rows_hold(scores, index):
 
 def test_rows_that_all_weigh_nothing_are_refused():
     predictions = Predictions(torch.randn(3, 2), [0, 1, 1], weights=[0, 0, 1])
-    with pytest.raises(InputError, match="a weight must be at least"):
+    with pytest.raises(InputError, match="at least one weight must be"):
         predictions.rows(torch.tensor([0, 1]))
 
 
-def test_probabilities_take_class_numbers_beside_names_as_logits_do():
+def test_from_probs_accepts_indices_with_class_names():
     probs = torch.tensor([[0.8, 0.2], [0.3, 0.7]])
     for names, target, numbers in (
         (("no", "yes"), torch.tensor([1, 0]), [1, 0]),
@@ -454,5 +454,5 @@ def test_probabilities_take_class_numbers_beside_names_as_logits_do():
         assert Predictions.from_probs(probs, target, classes=names).target.tolist() == numbers
     with pytest.raises(InputError, match=r"target must be in \[0, 2\)"):
         Predictions.from_probs(probs, [1, 2], classes=("no", "yes"))
-    with pytest.raises(InputError, match="labels must be among the classes yes, no"):
+    with pytest.raises(InputError, match="every label must be one of the classes yes, no"):
         Predictions.from_probs(probs, [1, 0], classes=("yes", "no"))  # the class yes, or number 1

@@ -43,7 +43,7 @@ def read(path, **options):
         (np.array([[1 / 3, 2 / 3 - 1e-3]], np.float32), False),
     ],
 )
-def test_a_sum_may_be_off_by_the_rounding_of_its_decimals(values, are_rounded):
+def test_row_sum_tolerance_covers_rounding(values, are_rounded):
     probs = torch.from_numpy(np.asarray(values))
     if are_rounded:
         assert Predictions.from_probs(probs).num_samples == len(values)
@@ -53,7 +53,7 @@ def test_a_sum_may_be_off_by_the_rounding_of_its_decimals(values, are_rounded):
 
 
 @pytest.mark.parametrize("classes", [2, 10, 200])
-def test_rows_rounded_to_three_decimals_are_divided_by_their_sum_and_it_is_said(classes, tmp_path):
+def test_rounded_rows_are_normalized_with_note(classes, tmp_path):
     probs, target = probs_of(classes=classes)
     found = read(table(tmp_path, np.round(probs, 3), target))
     kept = np.round(probs, 3)
@@ -71,12 +71,13 @@ def test_rows_rounded_to_three_decimals_are_divided_by_their_sum_and_it_is_said(
 
 
 @pytest.mark.parametrize("miss", [2e-5, 9e-4])
-def test_rows_that_miss_one_a_little_are_divided_and_it_is_said(miss, tmp_path):
+def test_nearly_normalized_rows_are_divided_with_note(miss, tmp_path):
     probs, target = probs_of()
     found = read(table(tmp_path, probs * (1 + miss), target))
     assert found.predictions.probs.numpy() == pytest.approx(probs, abs=1e-8)
     assert any(
-        f"200 of 200 rows were divided by their sums, which miss 1 by {miss:.2g} at most." in n
+        f"200 of 200 rows were divided by their sums, which differ from 1 by at most {miss:.2g}."
+        in n
         for n in found.notes
     )
 
@@ -86,10 +87,10 @@ def test_rounding_does_not_excuse_what_it_cannot_explain(tmp_path):
     kept = np.round(probs, 3)
     # 0.003 less than 1, where rounding four numbers loses 0.002 at most
     kept[7] = [0.5, 0.25, 0.125, 0.122]
-    with pytest.raises(InputError, match=r"sum to 1; got 0\.997 in row 8 .*normalize="):
+    with pytest.raises(InputError, match=r"sum to 1; got a sum of 0\.997 in row 8 .*normalize="):
         read(table(tmp_path, kept, target))
     kept[7] = [0.0, 0.0, 0.5, 0.502]  # two numbers above 0 add 0.001 at most
-    with pytest.raises(InputError, match=r"sum to 1; got 1\.002 in row 8"):
+    with pytest.raises(InputError, match=r"sum to 1; got a sum of 1\.002 in row 8"):
         read(table(tmp_path, kept, target))
 
 
@@ -98,14 +99,12 @@ def test_normalize_takes_any_rows_and_counts_them(scale, tmp_path):
     probs, target = probs_of()
     found = read(table(tmp_path, probs * scale, target), normalize=True)
     assert found.predictions.probs.numpy() == pytest.approx(probs, abs=1e-7)
-    assert any(
-        "200 of 200 rows were divided by their sums, which are from" in note for note in found.notes
-    )
+    assert any("200 of 200 rows were divided by their sums, from" in note for note in found.notes)
     with pytest.raises(InputError, match=r"negative; got -1 in row 3.*'p_1'.*logits"):
         read(
             table(tmp_path, np.where(np.arange(40).reshape(4, 10) == 21, -1.0, 1.0)), normalize=True
         )
-    with pytest.raises(InputError, match="positive number; got 0 in row 2"):
+    with pytest.raises(InputError, match="positive sum; got a sum of 0 in row 2"):
         read(table(tmp_path, np.array([[1.0, 1.0], [0.0, 0.0]])), normalize=True)
 
 
@@ -120,7 +119,7 @@ def test_normalize_takes_any_rows_and_counts_them(scale, tmp_path):
         (lambda p: 5 * p, r"must be in \[0, 1\]; got .*pass normalize=.*name them by logits="),
         (
             lambda p: 0.5 * p,
-            r"must sum to 1; got 0.5 in row 1 of t.csv .200 such rows among 200.*pass normalize=",
+            r"must sum to 1; got a sum of 0.5 in row 1 of t.csv .200 such rows among 200.*pass normalize=",
         ),
     ],
 )
@@ -137,7 +136,7 @@ def test_percentages_of_two_classes(tmp_path):
         read_predictions(path, Columns(probs="p_0", target="y"))
 
 
-def test_rows_without_a_value_are_left_out_and_counted(tmp_path):
+def test_incomplete_rows_are_dropped_and_counted(tmp_path):
     (tmp_path / "t.csv").write_text(
         "p_0,p_1,y\n0.5,0.5,0\n,0.5,1\n0.2,NA,1\n0.9,0.1,\n0.1,0.9,1\n0.3,nan,0\n"
     )
@@ -152,7 +151,7 @@ def test_rows_without_a_value_are_left_out_and_counted(tmp_path):
     (tmp_path / "t.csv").write_text("p_0,p_1,y\n,0.5,1\n0.5,0.4,1\n")
     with pytest.raises(InputError, match=r"no number in row 1.*'p_0'.*drop_missing="):
         read(tmp_path / "t.csv")
-    with pytest.raises(InputError, match=r"got 0\.9 in row 2"):  # rows keep their numbers
+    with pytest.raises(InputError, match=r"got a sum of 0\.9 in row 2"):  # rows keep their numbers
         read(tmp_path / "t.csv", drop_missing=True)
     (tmp_path / "t.csv").write_text("p_0,p_1,y\n,0.5,1\n")
     with pytest.raises(InputError, match="at least one row"):
@@ -186,7 +185,7 @@ def test_from_probs():
         ([[60.0, 40.0]], "percentages: divide by 100"),
         ([97.0, 3.0], "percentages: divide by 100"),
         ([[-1.0, 2.0]], r"look like logits: pass Predictions\(logits, target\)"),
-        ([[0.5, 0.4]], r"sum to 1; got 0.9 in row 0.*pass normalize=True"),
+        ([[0.5, 0.4]], r"sum to 1; got a sum of 0.9 in row 0.*pass normalize=True"),
         ([[float("nan"), 0.4]], "probs must be finite"),
         ([[1, 0]], "probs must be floats"),
         ([[[0.5, 0.5]]], "probs must be floats"),

@@ -36,13 +36,13 @@ def test_arrays_of_other_kinds():
         ([97, 50], [1, 0], "percentages: divide by 100"),
         ([-0.5, 3.0], [1, 0], r"must be in \[0, 1\]; got values from -0.5 to 3. Pass the probability of the predicted"),
         ([0.5, float("nan")], [1, 0], r"confidence must be finite; got 1 NaN"),
-        ([0.5, 0.6], [3, 7], r"bool, or 0 and 1; got values from 3 to 7. .*pass predicted == target"),
-        ([0.5, 0.6], [0.5, 1.0], r"bool, or 0 and 1"),
-        ([0.5, 0.6], [True], r"of one length; got 2 and 1"),
-        ([[0.5, 0.5]], [True], r"confidence must be \(N,\) .*; got \(1, 2\) .*probs.max\(1\), not probs"),
+        ([0.5, 0.6], [3, 7], r"bool, or hold only 0 and 1; got values from 3 to 7. .*pass predicted == target"),
+        ([0.5, 0.6], [0.5, 1.0], r"bool, or hold only 0 and 1"),
+        ([0.5, 0.6], [True], r"have equal length; got 2 and 1"),
+        ([[0.5, 0.5]], [True], r"confidence must have shape \(N,\) .*; got \(1, 2\) .*probs.max\(1\) instead of probs"),
         ([], [], r"at least one sample"),
         (["a"], [True], r"confidence must be numbers"),
-        ([0.5], ["cat"], r"correct must be numbers .* pass predicted == target"),
+        ([0.5], ["cat"], r"correct must be numbers .* pass correct=.predicted == target"),
         (torch.zeros(2).to_sparse(), [True, True], "dense tensor"),
     ],
 )  # fmt: skip
@@ -70,7 +70,7 @@ def test_plots_take_it():
         assert all(np.array_equal(one.get_xydata(), other.get_xydata()) for one, other in pairs)
 
 
-def test_features_and_clusters_follow_the_rows_and_the_file(tmp_path):
+def test_features_and_clusters_survive_indexing_and_saving(tmp_path):
     top = TopLabel([0.9, 0.5], [1, 0], [1, 2], features=[[1.0], [2.0]], clusters=["b", "a"])
     assert repr(top) == "TopLabel(2 samples with weights, features, clusters)"
     second = top.rows(torch.tensor([False, True]))
@@ -87,5 +87,7 @@ def test_features_and_clusters_follow_the_rows_and_the_file(tmp_path):
 
 
 def test_features_are_a_row_a_sample():
-    with pytest.raises(ValueError, match=r"TopLabel: features must be \(2, D\); got .*\(1, 1\)"):
+    with pytest.raises(
+        ValueError, match=r"TopLabel: features must have shape \(2, D\); got .*\(1, 1\)"
+    ):
         TopLabel([0.9, 0.5], [1, 0], features=[[1.0]])

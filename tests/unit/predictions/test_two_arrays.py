@@ -41,10 +41,10 @@ def test_the_order_is_seen_by_shape_and_values(labels, scores, expected):
 @pytest.mark.parametrize(
     ("first", "second", "message"),
     [
-        ([0, 1, 1], [1, 0, 1], "both with 0 and 1 alone"),
-        ([0.2, 0.8], [0.5, 0.6], "both with other values"),
-        ([0, 1, 2], [1, 2, 0], "Scores of more classes are"),
-        ([0, 1], LOGITS, "as many rows"),
+        ([0, 1, 1], [1, 0, 1], "both with only 0 and 1"),
+        ([0.2, 0.8], [0.5, 0.6], "both with values other"),
+        ([0, 1, 2], [1, 2, 0], "scores of three or more classes"),
+        ([0, 1], LOGITS, "same number of rows"),
         (torch.eye(3)[LABELS], LOGITS, r"target\.argmax\(1\)"),
         (["yes", "no"], [0.2, 0.9], "classes="),
         ([1, 0], [85.0, 20.0], "percent"),

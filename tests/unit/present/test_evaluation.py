@@ -193,7 +193,7 @@ def test_held_out_predictions_that_look_like_training_data_are_noted():
     # what is wrong does not count
     mixed = replace(drawn(seed=2), weights=drawn(seed=2).correct.double())
     (note,) = report(mixed, on=training, replicates=0).notes
-    assert note.endswith("rows of weight 0 are not counted.")
+    assert note.endswith("rows of weight 0 are ignored.")
 
 
 def test_the_same_predictions_twice_are_refused():
@@ -404,11 +404,11 @@ def test_rows_of_weight_0_are_not_counted(event):
     other_model = fedlas.read_predictions(frame, probs="p", target="y", weights="w")
     assert fedlas.compare(one_model, other_model, replicates=60).samples == 200
     assert [note for note in one.notes if note not in other.notes] == [
-        "100 rows of weight 0 are not counted."
+        "100 rows of weight 0 are ignored."
     ]
-    assert one.text(details=True).replace(
-        "100 rows of weight 0 are not counted.", ""
-    ) == other.text(details=True)
+    assert one.text(details=True).replace("100 rows of weight 0 are ignored.", "") == other.text(
+        details=True
+    )
 
 
 @pytest.mark.parametrize("outcomes", [[0, 0], [1, 1], [0, 1]])

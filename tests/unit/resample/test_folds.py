@@ -96,7 +96,7 @@ def test_there_are_no_more_folds_than_samples():
     ]
 
 
-def test_frequent_rows_of_several_labels_are_scores_and_not_copies():
+def test_frequent_rows_with_mixed_labels_are_independent():
     random = torch.Generator().manual_seed(0)
     logits = torch.tensor([[0.0, 1.0], [1.0, 0.0], [2.0, 0.0]])[
         torch.randint(3, (300,), generator=random)
@@ -131,7 +131,7 @@ def test_numbers_of_distinct_rows():
     assert equal_rows(rows.double()).tolist() == [0, 1, 0, 2, 1]
 
 
-def test_within_a_class_it_is_as_good_as_random():
+def test_order_within_class_is_pseudo_random():
     """The folds must not follow the logits: a systematic draw would make training and held-out parts too alike."""
     random = torch.Generator().manual_seed(1)
     logits = torch.randn(4000, 2, generator=random)
@@ -141,7 +141,7 @@ def test_within_a_class_it_is_as_good_as_random():
     assert abs(runs - 2000) < 4 * np.sqrt(1000)  # Wald-Wolfowitz: mean N/2, variance N/4
 
 
-def test_precision_and_the_sign_of_zero_do_not_matter():
+def test_folds_ignore_precision_and_signed_zero():
     logits, target = sample()
     logits[:10] = 0.0
     same = logits.clone()

@@ -1,1 +1,1 @@
-"""Confidences of language models: stated in text, from log-probabilities, in logs of lm-evaluation-harness."""
+"""Confidences of language models: verbalized, from log-probabilities, from votes, and in lm-evaluation-harness logs."""

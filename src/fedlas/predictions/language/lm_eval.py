@@ -1,4 +1,4 @@
-"""Samples that lm-evaluation-harness logs, as a table."""
+"""Sample logs of lm-evaluation-harness as a table."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from fedlas.predictions.tables.formats.lines import open_lines
 from fedlas.predictions.tables.roles import Columns
 
 _RIGHT = ("acc", "exact_match", "em", "contains", "pass@1")
-"""Metrics of a sample that are 1 for a right answer and 0 for a wrong one, the first of them counts."""
+"""Metrics that are 1 for a correct answer and 0 for a wrong one; the first that is logged is used."""
 _KEYS = {"doc_id", "filtered_resps"}
 _TASK = re.compile(r"samples_(?P<task>.+?)(?:_\d{4}-\d\d-\d\dT[\d.:-]+)?")
 _SPEAKS_OF_IT = re.compile(rf"{LABEL.pattern}|\b(?:sure|certain|confident|chance)\b", re.IGNORECASE)
-"""Words without which a number in a free answer is the answer itself."""
+"""Words that show that a number in a free answer is a confidence, not the answer itself."""
 
 
 def is_lm_eval(path: Path) -> bool:
@@ -44,7 +44,7 @@ def is_lm_eval(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class _Sample:
-    """A line of a log."""
+    """Logged sample: one line of a log."""
 
     fields: Mapping[str, Any]
     row: int
@@ -58,7 +58,7 @@ class _Sample:
 
 
 class SampleLogWriter(Writer):
-    """Writes the lines of logs again, with a calibrated confidence in each sample; every field stays as it was.
+    """Writer that adds calibrated confidences to the samples of a log and keeps all other fields.
 
     ``calibrated_confidence`` is that of the answer, None where none can be read and for samples of further filters. In
     multiple choice ``calibrated_probs`` is an object of the probability of each choice, by its text.
@@ -77,23 +77,23 @@ class SampleLogWriter(Writer):
             (each for row in source.samples for each in row.fields.keys() & names), ""
         ):
             raise InputError(
-                "a log must not be calibrated yet",
-                f"{there!r} in {source.label}",
-                "Calibrate the scores once: apply it to the log as the harness wrote it.",
+                "the log must not contain calibrated scores already",
+                f"field {there!r} in {source.label}",
+                "Apply the calibration to the original log of the harness.",
             )
 
     @property
     def added(self) -> tuple[str, ...]:
-        """As :attr:`~fedlas.predictions.tables.formats.format.Writer.added`."""
+        """Names of the additional fields."""
         of_choices = bool(self._values) and self._values[0].ndim > 1
         return (self._confidence, *[self._probs] * of_choices)
 
     def write(self, source: object, rows: object, arrays: Sequence[np.ndarray[Any, Any]]) -> None:  # noqa: ARG002
-        """Hold what is added to some samples."""
+        """Keep the calibrated values of some samples for :meth:`close`."""
         self._values.append(arrays[0])
 
     def close(self) -> None:
-        """Write the logs, one after another."""
+        """Write all logs, one after another."""
         samples = self._log.samples
         fields = {
             (sample.path, sample.row): self._fields(values, sample)
@@ -105,7 +105,7 @@ class SampleLogWriter(Writer):
                 self.file.write(json.dumps({**sample, **more}).encode() + b"\n")
 
     def _fields(self, values: Any, sample: _Sample) -> dict[str, Any]:
-        """Return what is added to a sample, of a confidence ``()`` or logits ``(C,)`` of choices."""
+        """Return the additional fields of a sample from its confidence ``()`` or logits ``(C,)``."""
         if not values.ndim:
             return {self._confidence: float(values)}
         probs = torch.from_numpy(values).softmax(0).tolist()
@@ -119,7 +119,7 @@ class SampleLogWriter(Writer):
 
 
 class SampleLog(Frame):
-    """The samples that lm-evaluation-harness logs with ``--log_samples``, as a table.
+    """Table of the samples that lm-evaluation-harness logs with ``--log_samples``.
 
     Multiple choice: the column ``logits`` holds the log-likelihoods of the choices, ``target`` the right one; where
     their number differs between questions, or the labels cannot be read, ``confidence`` is the highest of their softmax
@@ -168,7 +168,7 @@ class SampleLog(Frame):
         self.notes = notes
 
     def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:  # noqa: ARG002 (no column is)
-        """As :meth:`~fedlas.predictions.tables.formats.format.Format.add_paths`."""
+        """Expand nested fields of the samples, given by their paths, into columns."""
         for name in names:
             values = [at_path(sample.fields, name) for sample in self.samples]
             if name not in self.names and any(value is not None for value in values):
@@ -177,21 +177,21 @@ class SampleLog(Frame):
 
 
 def _samples_of(path: Path, notes: list[str], answers: Answers) -> list[_Sample]:
-    """Return the samples of a file, without those that further filters log again, and questions without scores."""
+    """Return the samples of the first filter in a file, without questions that have no log-likelihoods."""
     samples = []
     for row, fields in _lines(path):
         if not fields.keys() >= _KEYS:
             raise InputError(
-                "lines must be samples of lm-evaluation-harness",
+                "every line must be a sample of lm-evaluation-harness",
                 f"row {row} lacks {', '.join(sorted(_KEYS - fields.keys()))} in {path.name}",
-                "Log them with lm_eval --log_samples, or name columns.",
+                "Write the log with lm_eval --log_samples, or name the columns of another table.",
             )
         samples.append(_Sample(fields, row, path, _log_likelihoods(fields), _is_right(fields)))
     filters = list(dict.fromkeys(str(sample.fields.get("filter")) for sample in samples))
     if len(filters) > 1:
         samples = [sample for sample in samples if str(sample.fields.get("filter")) == filters[0]]
         others = ", ".join(filters[1:])
-        notes.append(f"Only the samples of filter {filters[0]!r} count; the others are {others}.")
+        notes.append(f"Only samples of filter {filters[0]!r} are used; other filters: {others}.")
     if not samples:
         raise InputError(
             "there must be at least one sample", f"none in {path.name}", "Check the file."
@@ -201,17 +201,17 @@ def _samples_of(path: Path, notes: list[str], answers: Answers) -> list[_Sample]
     if free and questions:
         first, second = sorted((free[0], questions[0]), key=lambda sample: sample.row)
         raise InputError(
-            "samples must be of one kind, all of multiple choice or all free answers",
-            f"both, the first two kinds in {first.place} and row {second.row}",
-            "Read multiple choice and free answers apart.",
+            "samples must be either all multiple choice or all free answers",
+            f"both, first in {first.place} and row {second.row}",
+            "Put multiple choice and free answers into separate tables.",
         )
     if free:
         return samples
     if not questions:
         raise InputError(
-            "samples must hold answers, or finite log-likelihoods of 2 choices or more",
-            samples[0].place,
-            "Check how the task was run.",
+            "samples must have answers, or finite log-likelihoods of two or more choices",
+            f"neither in {samples[0].place}",
+            "Check the output type of the task.",
         )
     for sample in samples:
         answers.add(sample.row, "", unread=sample.choices is None)
@@ -219,7 +219,7 @@ def _samples_of(path: Path, notes: list[str], answers: Answers) -> list[_Sample]
 
 
 def _is_free(fields: Mapping[str, Any]) -> bool:
-    """Return whether the answer is a text; log-likelihoods of choices are pairs."""
+    """Return whether the answer is free text rather than log-likelihoods of choices."""
     answers = fields["filtered_resps"]
     return any(
         isinstance(each, str) for each in (answers if isinstance(answers, list) else [answers])
@@ -231,16 +231,16 @@ def _lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         yield from json_rows(path)
     except (OSError, UnicodeError) as error:
         raise InputError(
-            "lines must be samples of lm-evaluation-harness",
+            "every line must be a sample of lm-evaluation-harness",
             f"{path.name} ({error})",
-            "Log them with lm_eval --log_samples, or name columns.",
+            "Write the log with lm_eval --log_samples, or name the columns of another table.",
         ) from error
 
 
 def _scores(
     samples: Sequence[_Sample], answers: Answers, notes: list[str], live: str | None
 ) -> dict[str, np.ndarray[Any, Any]]:
-    """Return logits and labels of all samples, or confidences and outcomes; NaN where none is stated."""
+    """Return logits and labels of all samples, or confidences and correctness; NaN if no confidence is stated."""
     unlabeled = (None, False)
     chosen = [
         None if not sample.choices else _chosen(sample) if live is None else unlabeled
@@ -255,9 +255,9 @@ def _scores(
         sizes -= {len(samples[0].choices or ())} if len(sizes) > 1 else set()
         other = next(sample for sample in samples if len(sample.choices or ()) in sizes)
         raise InputError(
-            "all questions must have as many choices as those of the fit",
+            "all questions must have as many choices as the questions of the fit",
             f"{counts}, as in {other.place}",
-            "Fit another calibration on a log of such questions.",
+            "Fit a calibration on a log of questions with this number of choices.",
         )
     if live == "logits" or (live is None and None not in targets and len(sizes) == 1):
         notes.append("Logits are the log-likelihoods of the choices.")
@@ -265,7 +265,7 @@ def _scores(
         return logits if live else logits | {"target": np.array(targets)}
     if any(pair is not None for pair in chosen):
         notes.append(
-            "Each confidence is the highest of the softmax over the log-likelihoods of the choices."
+            "Each confidence is the largest softmax probability over the log-likelihoods of the choices."
         )
     if None in chosen:
         notes.append("Each confidence is the one that the answer states.")
@@ -280,7 +280,7 @@ def _scores(
             continue
         if sample.right is None and live is None:
             raise InputError(
-                f"free answers must have one of {', '.join(_RIGHT)}",
+                f"free answers must have one of the metrics {', '.join(_RIGHT)}",
                 f"none in {sample.place}",
                 ("Name fields by ", Argument("confidence"), " and ", Argument("correct"), "."),
             )
@@ -294,13 +294,17 @@ def _scores(
 
 
 def _voted(samples: Sequence[_Sample], notes: list[str]) -> dict[str, np.ndarray[Any, Any]]:
-    """Return the share of each question's repeats that agree, and whether their majority is the target."""
+    """Return the majority share among repeated answers per question, and whether the majority is correct."""
     for sample in samples:
         if sample.choices is not None or sample.fields.get("target") is None:
             raise InputError(
-                "votes are counted over free answers with a target",
+                "counting votes requires free answers with a target",
                 f"{'choices' if sample.choices else 'no target'} in {sample.place}",
-                ("Leave ", Argument("confidence_as"), " out, or log a task of repeated answers."),
+                (
+                    "Leave ",
+                    Argument("confidence_as"),
+                    " out, or log a task with repeated free answers.",
+                ),
             )
     votes = self_consistency([_repeats(sample.fields) or [""] for sample in samples])
     right = votes.matches([sample.fields["target"] for sample in samples])
@@ -309,13 +313,13 @@ def _voted(samples: Sequence[_Sample], notes: list[str]) -> dict[str, np.ndarray
 
 
 def _repeats(fields: Mapping[str, Any]) -> list[str]:
-    """Return all answers to a question: those that the filter passed on, or, of one, those before it."""
+    """Return all answers to a question: the filtered ones, or the unfiltered if only one is left."""
     passed = _texts(fields["filtered_resps"])
     return passed if len(passed) > 1 else _texts(fields.get("resps")) or passed
 
 
 def _chosen(sample: _Sample) -> tuple[int | None, bool]:
-    """Return the label of a question with choices, None if it cannot be read, and whether the answer is right.
+    """Return the label of a multiple-choice question (None if unreadable), and whether the answer is correct.
 
     The harness may say which answer is right, the label, or both.
     """
@@ -328,16 +332,16 @@ def _chosen(sample: _Sample) -> tuple[int | None, bool]:
     ]
     if len(readings) != 1 and sample.right is None:
         raise InputError(
-            "each question must name the right choice in target, or say in acc whether the answer is right",
+            "each question must have the correct choice in target, or 0 or 1 in acc",
             f"neither in {sample.place}",
-            "Leave out questions that were not scored, or score them; fedlas apply takes them without.",
+            "Remove questions that were not scored; only fedlas apply accepts them.",
         )
     target = readings[0] if len(readings) == 1 else None
     return target, readings[0] == best if sample.right is None else sample.right
 
 
 def _log_likelihoods(fields: Mapping[str, Any]) -> list[float] | None:
-    """Return the log-likelihood of each choice; None for a free answer."""
+    """Return the log-likelihood of each choice, or None for a free answer."""
     answers = fields["filtered_resps"]
     try:
         pairs = [(float(value), str(greedy)) for value, greedy in answers]
@@ -350,7 +354,7 @@ def _log_likelihoods(fields: Mapping[str, Any]) -> list[float] | None:
 
 
 def _targets(fields: Mapping[str, Any], choices: int) -> set[int]:
-    """Return the number of the right choice; as text, which the harness writes, it may also be that of another."""
+    """Return the possible indices of the correct choice: the target read as an index, and as a choice text."""
     target = str(fields.get("target")).strip()
     texts = [text.strip() for text in _arguments(fields, 1)]
     named = (
@@ -362,7 +366,7 @@ def _targets(fields: Mapping[str, Any], choices: int) -> set[int]:
 
 
 def _arguments(fields: Mapping[str, Any], place: int) -> list[str]:
-    """Return what each request asked (0), or the continuation that it scored (1)."""
+    """Return the prompt of each request (``place`` 0), or the continuation that was scored (1)."""
     arguments = fields.get("arguments")
     requests = arguments.values() if isinstance(arguments, dict) else arguments or ()
     return [
@@ -379,12 +383,13 @@ def _arguments(fields: Mapping[str, Any], place: int) -> list[str]:
 
 
 def _is_right(fields: Mapping[str, Any]) -> bool | None:
+    """Return whether the logged metric says that the answer is correct, or None if it does not."""
     value = next((fields[name] for name in _RIGHT if name in fields), None)
     return bool(value) if value in (0, 1) else None
 
 
 def _scored_answer(fields: Mapping[str, Any]) -> str:
-    """Return the answer that the outcome belongs to: of several, the first that holds what the filter passed on."""
+    """Return the answer that was scored: the first that contains the filtered text."""
     passed = next(iter(_texts(fields["filtered_resps"])), "")
     answers = _texts(fields.get("resps")) or [passed]
     if passed in answers or not passed.strip():
@@ -395,19 +400,20 @@ def _scored_answer(fields: Mapping[str, Any]) -> str:
 
 
 def _texts(value: object) -> list[str]:
-    """Return the texts in nested lists, in order."""
+    """Return the texts in nested lists as a flat list."""
     if isinstance(value, list | tuple):
         return [text for each in value for text in _texts(each)]
     return [value] if isinstance(value, str) else []
 
 
 def _task(path: Path) -> str:
+    """Return the task name in the name of a log file."""
     match = _TASK.fullmatch(path.stem.removesuffix(".jsonl"))
     return match["task"] if match else path.stem
 
 
 def _length(sample: _Sample) -> int | None:
-    """Return the number of words of an answer, or of the question of a choice; None if the log does not hold it."""
+    """Return the word count of the answer, or of the question if there are choices; None if not logged."""
     text: str | None = _scored_answer(sample.fields)
     if sample.choices is not None:
         text = next(iter(_arguments(sample.fields, 0)), None)
@@ -415,7 +421,7 @@ def _length(sample: _Sample) -> int | None:
 
 
 def _ranges(lengths: Sequence[Any]) -> list[str]:
-    """Return the quarter of each length as a name: "13 to 20 words"."""
+    """Return the quartile range of each length as a name, such as ``13 to 20 words``."""
     ends = (
         np.unique(np.quantile(lengths, [0.25, 0.5, 0.75, 1.0], method="higher"))
         .astype(int)
@@ -428,7 +434,7 @@ def _ranges(lengths: Sequence[Any]) -> list[str]:
 
 
 def _fields(samples: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Return the plain fields of samples and of their documents, which samples go before."""
+    """Return the scalar fields of samples and of their documents as columns; sample fields take precedence."""
     whole = [
         {**(sample["doc"] if isinstance(sample.get("doc"), dict) else {}), **sample}
         for sample in samples

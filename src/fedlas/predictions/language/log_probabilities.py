@@ -1,4 +1,4 @@
-"""Confidences of language models from their token log-probabilities, P(True), or what they state."""
+"""Confidences of language models from token log-probabilities, P(True), or stated confidences."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from fedlas.predictions.tables.cells import TableChunk
 
 Reduce = Literal["sum", "mean", "min"]
 _SHOWN = 5
-"""Phrases that a message lists."""
+"""Number of phrases that a message lists."""
 _MOST_PHRASES = 10_000
-"""Different phrases that are counted; where there are more, none is common."""
+"""Maximum number of distinct phrases that are counted."""
 
 
 def token_confidence(logprobs: Sequence[Any], reduce: Reduce = "mean") -> NDArray[np.float64]:
-    """Return one confidence an answer ``(N,)`` from the log-probabilities of its tokens.
+    """Return one confidence per answer ``(N,)`` from the log-probabilities of its tokens.
 
     Args:
         logprobs: Natural logarithms, at most 0, of the tokens of each answer; lengths may differ. Each is a list of
@@ -49,7 +49,7 @@ def token_confidence(logprobs: Sequence[Any], reduce: Reduce = "mean") -> NDArra
 
 
 def p_true(logprobs: Sequence[Any]) -> NDArray[np.float64]:
-    """Return P(True) of each answer ``(N,)``, where a model was asked whether its answer is true.
+    """Return P(True) per answer ``(N,)``: the probability that the model gives to its answer being true.
 
     Args:
         logprobs: Log-probabilities of the answers "True" and "False" ``(N, 2)``; or what a server returned with
@@ -70,18 +70,22 @@ def p_true(logprobs: Sequence[Any]) -> NDArray[np.float64]:
 
 
 def _each(logprobs: object, fix: str) -> Sequence[Any] | NDArray[Any]:
+    """Return ``logprobs``; raise InputError unless they are a nonempty sequence."""
     if (
         not isinstance(logprobs, list | tuple | np.ndarray)
         or getattr(logprobs, "ndim", 2) < 1
         or not len(logprobs)
     ):
         raise InputError(
-            "logprobs must be a sequence, one entry an answer", describe(logprobs), fix
+            "logprobs must be a nonempty sequence with one entry per answer",
+            describe(logprobs),
+            fix,
         )
     return logprobs
 
 
 def _of_tokens(answer: object, reduce: str, place: str) -> float:
+    """Return the confidence of one answer from its token log-probabilities."""
     fix = "Pass natural logarithms of the tokens' probabilities."
     expected = "log-probabilities must be finite and at most 0"
     try:
@@ -95,8 +99,9 @@ def _of_tokens(answer: object, reduce: str, place: str) -> float:
 
 
 def _of_truth(answer: object, place: str) -> float:
+    """Return P(True) of one answer."""
     fix = "Pass [[log p(True), log p(False)], ...], or responses with top_logprobs."
-    expected = "log-probabilities must be finite, two an answer"
+    expected = "each answer must have two finite log-probabilities"
     try:
         pair = true_false_logprobs(answer)
     except (ValueError, LookupError, TypeError, RecursionError) as error:
@@ -107,7 +112,7 @@ def _of_truth(answer: object, place: str) -> float:
 
 
 def confidences_as(form: str, chunk: TableChunk, column: str) -> NDArray[np.float64]:
-    """Return confidences ``(n,)`` from a column of texts, or of log-probabilities, in JSON perhaps; NaN without one.
+    """Return the confidences ``(n,)`` in a column of texts or log-probabilities; NaN if missing.
 
     Raises:
         InputError: If a cell holds something else; row and column are named.
@@ -134,7 +139,7 @@ def confidences_as(form: str, chunk: TableChunk, column: str) -> NDArray[np.floa
 
 
 def has_no_logprobs(cell: object, form: str) -> bool:
-    """Return whether an answer has no log-probabilities, as where they were not asked for."""
+    """Return whether an answer has no log-probabilities, for instance because none were requested."""
     try:
         return (true_false_logprobs(cell) if form == "p-true" else token_logprobs(cell)) is None
     except (ValueError, LookupError, TypeError, RecursionError):
@@ -142,7 +147,7 @@ def has_no_logprobs(cell: object, form: str) -> bool:
 
 
 class Answers:
-    """Counts answers whose confidence cannot be read, and refusals.
+    """Counter of answers without a readable confidence, and of refusals.
 
     State:
         The counts so far.
@@ -154,7 +159,7 @@ class Answers:
         self._unread = Counter[str]()
 
     def add(self, row: int, answer: object, *, unread: bool) -> None:
-        """Count an answer of a row of the file."""
+        """Count the answer in a row; ``unread`` means that no confidence could be read."""
         self.counts["answers"] += 1
         refusal = is_refusal(answer)
         self.counts["refusals"] += refusal
@@ -167,7 +172,7 @@ class Answers:
             self.counts["silent refusals"] += refusal
 
     def check(self, column: str, where: str, *, drop: bool) -> None:
-        """Refuse answers without a confidence, unless they may be left out and others remain.
+        """Raise InputError if answers lack a confidence, unless they may be dropped and others remain.
 
         Raises:
             InputError: Then; they are counted and listed.
@@ -184,7 +189,7 @@ class Answers:
             ("pass ", Argument("drop_missing", True), " to leave them out"),
         ]
         if self.counts["empty"] == count:
-            fix = ["check the path, which leads to nothing"]
+            fix = ["check the path, which leads to no value"]
         elif len(self.rows) == count:
             fix = ["ask the model for 'Confidence: ... %'", "ask the server for logprobs"]
         raise InputError(
@@ -194,24 +199,25 @@ class Answers:
         )
 
     def notes(self, *, dropped: bool = True) -> list[str]:
-        """Say how many were left out, if they were, and how many are refusals, as sentences."""
+        """Return notes that count dropped answers and refusals."""
         lines = []
         if self.rows and dropped:
             count = f"{len(self.rows):,} of {self.counts['answers']:,} answers"
             lines.append(
-                f"{count} state no confidence that can be read and were left out: {self._listed()}."
+                f"{count} state no readable confidence and were left out: {self._listed()}."
             )
         if refusals := self.counts["refusals"]:
             stated = refusals - self.counts["silent refusals"]
             count = (
                 "1 answer is a refusal" if refusals == 1 else f"{refusals:,} answers are refusals"
             )
-            counts = f"; {stated:,} of them state{'s' * (stated == 1)} a confidence and count{'s' * (stated == 1)}"
+            verbs = ("states", "is") if stated == 1 else ("state", "are")
+            counts = f"; {stated:,} of them {verbs[0]} a confidence and {verbs[1]} used"
             lines.append(f'{count} ("I don\'t know"){counts if stated else ""}.')
         return lines
 
     def _listed(self) -> str:
-        """Return the commonest ways in which answers that state no confidence end, with the first row of all."""
+        """Return the most common last sentences of answers without a confidence, and their first row."""
         ways = [
             f"{phrase} ({count:,})" if count > 1 else phrase
             for phrase, count in self._unread.most_common(_SHOWN)
@@ -225,7 +231,7 @@ class Answers:
 
 
 def _last_sentence(answer: object) -> str:
-    """Return the end of an answer in quotes, in which models state how sure they are."""
+    """Return the last sentence of an answer in quotes, where a confidence is usually stated."""
     text = "" if answer is None else " ".join(str(answer).split())
     sentences = [part for part in re.split(r"(?<=[.!?;])\s+", text) if part]
     return repr(shortened(sentences[-1], 60)) if sentences else "nothing"
@@ -237,7 +243,7 @@ _SIDES = ({"true", "yes"}, {"false", "no"})
 
 
 def token_logprobs(value: object) -> list[float] | None:
-    """Return the log-probability of each token of an answer; None if there are none.
+    """Return the log-probability of each token of an answer, or None if there are none.
 
     Args:
         value: A list of numbers, of ``{"token": ..., "logprob": ...}`` (OpenAI) or of ``{token_id: {"logprob": ...}}``
@@ -256,7 +262,7 @@ def token_logprobs(value: object) -> list[float] | None:
             return [_number(value["logprob"])]
         key = next((key for key in _INSIDE if key in value), None)
         if key is None:
-            raise ValueError(f"an object without {', '.join(_INSIDE)}")
+            raise ValueError(f"an object with none of the keys {', '.join(_INSIDE)}")
         inside = value[key]
         if key in ("choices", "outputs") and isinstance(inside, list):
             inside = inside[0] if inside else None
@@ -266,7 +272,7 @@ def token_logprobs(value: object) -> list[float] | None:
     if value is None:
         return None
     if not isinstance(value, list | tuple):
-        raise ValueError(f"{type(value).__name__} in place of a list")
+        raise ValueError(f"{type(value).__name__} instead of a list")
     # choices
     if (
         value
@@ -279,7 +285,7 @@ def token_logprobs(value: object) -> list[float] | None:
 
 
 def true_false_logprobs(value: object) -> tuple[float, float] | None:
-    """Return the log-probabilities of True and False as the first token; None where one of them is not there.
+    """Return the log-probabilities of True and False as first token, or None if either is missing.
 
     Raises:
         ValueError: If it is neither two numbers nor an object with the alternatives of the first token.
@@ -300,13 +306,13 @@ def true_false_logprobs(value: object) -> tuple[float, float] | None:
 
 
 def _alternatives(value: object) -> list[tuple[str, float]] | None:
-    """Return the most likely first tokens and their log-probabilities."""
+    """Return the most likely first tokens with their log-probabilities, or None."""
     if value is None or value == []:
         return None
     if isinstance(value, list | tuple):
         return _alternatives(value[0])
     if not isinstance(value, Mapping):
-        raise ValueError(f"{type(value).__name__} in place of alternatives")
+        raise ValueError(f"{type(value).__name__} instead of top_logprobs")
     key = next(
         (
             key
@@ -329,6 +335,7 @@ def _alternatives(value: object) -> list[tuple[str, float]] | None:
 
 
 def _logprob(token: object, token_id: object = None) -> float:
+    """Return the log-probability of one token of a response."""
     if not isinstance(token, Mapping):
         return _number(token)
     if "logprob" in token:
@@ -337,13 +344,14 @@ def _logprob(token: object, token_id: object = None) -> float:
         token = {token_id: token[token_id] if token_id in token else token[str(token_id)]}
     if len(token) != 1:
         raise ValueError(
-            f"no word which of {len(token)} tokens is the answer's; name the object that has token_ids too"
+            f"{len(token)} tokens without saying which is the answer's; name the object that includes token_ids"
         )
     (only,) = token.values()
     return _logprob(only)
 
 
 def _number(value: object) -> float:
+    """Return a number as float; raise ValueError for any other type."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-        raise ValueError(f"{type(value).__name__} in place of a number")
+        raise ValueError(f"{type(value).__name__} instead of a number")
     return float(value)

@@ -1,4 +1,4 @@
-"""Confidences in text: "Confidence: 85 %", "8 out of 10", "very likely". A phrase is read right, or not at all."""
+"""Verbalized confidences: "Confidence: 85 %", "8 out of 10", "very likely"; unclear statements are not read."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ _REFUSAL = re.compile(
 
 
 def is_refusal(text: object) -> bool:
-    """Return whether a text declines to answer, as "I don't know" does.
+    """Return whether a text declines to answer, as in "I don't know".
 
     Example:
         >>> is_refusal("I don't know."), is_refusal("Paris")
@@ -177,7 +177,7 @@ def is_refusal(text: object) -> bool:
 def stated_confidence(
     answers: Sequence[Any], words: Mapping[str, float] | None = None
 ) -> NDArray[np.float64]:
-    """Return the confidence that each answer states ``(N,)``; NaN where it states none, or what it states is unclear.
+    """Return the confidence stated in each answer ``(N,)``; NaN if there is none or it is unclear.
 
     A number counts if it stands alone, if a word such as "confidence" or "probability" announces it, if "sure",
     "certain" or "chance" follows it, in "I'd put this at 72%" or "I would say 90 percent", and behind an answer as
@@ -206,10 +206,14 @@ def stated_confidence(
         or not isinstance(answers, Sequence | np.ndarray)
         or getattr(answers, "ndim", 1) != 1
     ):
-        raise InputError("answers must be a sequence", describe(answers), "Pass a list of texts.")
+        raise InputError(
+            "answers must be a sequence of texts", describe(answers), "Pass a list of texts."
+        )
     if not isinstance(words, Mapping | None) or not set(map(type, words or ())) <= {str}:
         raise InputError(
-            "words must be a mapping from text", describe(words), "Pass {'likely': 0.7}."
+            "words must map texts to probabilities",
+            describe(words),
+            "Pass for instance {'likely': 0.7}.",
         )
     table = {word.lower(): share for word, share in (words or WORDS).items()}
     longest_first = sorted(table, key=len, reverse=True)
@@ -225,7 +229,7 @@ def stated_confidence(
 
 
 def _in_digits(text: str) -> str:
-    """Return a text with "ninety percent" as 90 percent, and without numbers that answers go by."""
+    """Return a text with number words in digits (ninety percent), and without numbers that label answers."""
 
     def digits(match: re.Match[str]) -> str:
         written = re.sub(r"[\s-]+", " ", match[0]).lower()
@@ -240,12 +244,13 @@ def _in_digits(text: str) -> str:
 
 
 def _stated(text: str, words: Mapping[str, float], pattern: re.Pattern[str]) -> float:
+    """Return the last confidence stated as a number, else as a word."""
     numbers = [value for value in _statements(text) if value is not None]
     return numbers[-1] if numbers else _in_words(text, words, pattern)
 
 
 def _statements(text: str) -> Iterator[float | None]:
-    """Yield the confidence that each number states, NaN for an unclear one; None for numbers that state none."""
+    """Yield the confidence that each number states, NaN if unclear, or None if it states none."""
     for match in _NUMBER.finditer(text):
         before = text[max(0, match.start() - _LEFT) : match.start()]
         after = text[match.end() : match.end() + _RIGHT]
@@ -295,7 +300,7 @@ def _statements(text: str) -> Iterator[float | None]:
 
 
 def _is_put(match: re.Match[str], before: str, after: str) -> bool:
-    """Return whether a sentence ends that puts the answer at a number: "I'd put this at 72%", "Rome, 7 out of 10"."""
+    """Return whether a number estimates the answer, as in "I'd put this at 72%" or "Rome, 7 out of 10"."""
     if not _END.match(after):
         return False
     halves = match["first"] == "50" and "50" in (match["second"], match["whole"])
@@ -312,37 +317,38 @@ def _is_put(match: re.Match[str], before: str, after: str) -> bool:
 
 
 def _is_template(match: re.Match[str]) -> bool:
-    """Return whether a range is the scale of a number: "Confidence (0-100):"."""
+    """Return whether a range is the scale of a confidence, as in "Confidence (0-100):"."""
     low = match["first"]
     high = match["second"]
     return high is not None and low in ("0", "0.0", "1") and float(_plain(high)) in _SCALES
 
 
 def _is_bound(before: str, announced: re.Match[str]) -> bool:
-    """Return whether a sign or a comparison stands before a number; the end of a tag is none."""
+    """Return whether a sign or comparison precedes a number, other than the end of a tag."""
     is_tag = announced.re is _BEHIND_TAG or re.search(r"<[^<>]*>\s*$", before)
     return not is_tag and _BOUND.search(before) is not None
 
 
 def _clause_before(text: str) -> str:
-    """Return the last words before a number, up to a label or the beginning of the sentence."""
+    """Return the last words before a number, back to a label or the start of the clause."""
     clause = re.split(rf"[.!?;:,\n](?=\s|$)|{_ANNOUNCED}", text, flags=re.IGNORECASE)[-1]
     return " ".join(clause.split()[-4:])
 
 
 def _clause_after(text: str) -> str:
+    """Return the rest of the sentence after a number."""
     return _SENTENCE.split(text, maxsplit=1)[0]
 
 
 def _plain(digits: str) -> str:
-    """Return digits as Python writes them: 1,000 is a thousand, 0,85 has a decimal comma."""
+    """Return digits in Python notation: 1,000 is a thousand, and 0,85 has a decimal comma."""
     if re.match(r"[1-9]\d{0,2}(,\d{3})+", digits):
         return digits.replace(",", "")
     return digits.replace(",", ".")
 
 
 def _share(match: re.Match[str], scale: float | None) -> float:
-    """Return the probability that a number is; NaN for one that is none, or unclear."""
+    """Return the probability that a matched number states, or NaN if it is unclear."""
     first = float(_plain(match["first"]))
     of = scale
     if match["high"]:
@@ -371,7 +377,7 @@ def _share(match: re.Match[str], scale: float | None) -> float:
 
 
 def _in_words(text: str, words: Mapping[str, float], pattern: re.Pattern[str]) -> float:
-    """Return the probability of the only word that an answer holds, or that its last label announces."""
+    """Return the probability of the only confidence word in an answer, or of the one after the last label."""
     by_label: dict[int, set[float]] = {}
     labels = [label.end() for label in LABEL.finditer(text)]
     place = 0

@@ -1,4 +1,4 @@
-"""Self-consistency: of several answers to each question the most frequent one, and the share that agrees with it."""
+"""Self-consistency: the most frequent of several answers to a question, and the share of answers that agree."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MARKS = (
         re.IGNORECASE,
     ),
 )
-"""Marks in front of a final answer: as in GSM8K, as in MATH, and "the answer is"."""
+"""Markers of a final answer: those of GSM8K and MATH, and "the answer is"."""
 _EDGES = "".join(each for each in string.punctuation if each not in "-+%#{}\\")
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
 _ARTICLES = {"a", "an", "the"}
@@ -39,7 +39,7 @@ _CORRECT = "majority is right"
 
 
 def normalized_answer(answer: object) -> str:
-    r"""Return an answer in the form in which answers are compared; empty if there is none.
+    r"""Return an answer normalized for comparison; empty if there is none.
 
     Of a long answer the text behind ``####``, in ``\boxed{}`` or behind "the answer is" counts, the last of them.
     Numbers are compared by value (``1,000.0`` is ``$1000``), other answers without case, articles, spaces and
@@ -70,7 +70,7 @@ def normalized_answer(answer: object) -> str:
 
 @dataclass(frozen=True)
 class SelfConsistency:
-    """The most frequent answer to each question, and how many agree.
+    """Majority answer to each question, and the share of answers that agree with it.
 
     Attributes:
         answer: That answer as it was given first ``(Q,)``; empty if a question has none.
@@ -92,7 +92,7 @@ class SelfConsistency:
     normalize: Callable[[object], str] = normalized_answer
 
     def matches(self, truth: Sequence[Any]) -> NDArray[np.bool_]:
-        """Return whether each answer is the true one ``(Q,)``; of a list of true ones it may be any.
+        """Return whether each majority answer is correct ``(Q,)``; a list of true answers accepts any of them.
 
         Raises:
             InputError: If there is not a truth for each question.
@@ -101,7 +101,7 @@ class SelfConsistency:
             raise InputError(
                 f"truth must be a sequence of {len(self.answer)} answers",
                 describe(truth),
-                "Pass one for each question.",
+                "Pass one true answer per question.",
             )
         pairs = zip(self.answer, truth, strict=True)
         return np.array([self._is_among(answer, each) for answer, each in pairs])
@@ -112,22 +112,20 @@ class SelfConsistency:
         return bool(key) and key in map(self.normalize, several)
 
     def notes(self, right: Sequence[bool] | NDArray[np.bool_] = ()) -> list[str]:
-        """Return how answers were counted, and whether none is right, as sentences."""
+        """Return notes on how answers were counted, and on whether none is correct."""
         low = int(self.counts.min())
         high = int(self.counts.max())
         each = f"{low:,}" if low == high else f"{low:,} to {high:,}"
         lines = [
-            f"Each confidence is the share of a question's {each} answers that agree after normalization; the most "
-            "frequent answer counts."
+            f"Each confidence is the share of the {each} answers to a question that agree with the most frequent one."
         ]
         if number := int(self.tied.sum()):
             lines.append(
-                f"{number:,} of {len(self.tied):,} questions have several answers of equally many votes: the one given "
-                "first counts."
+                f"{number:,} of {len(self.tied):,} questions have a tie: the answer given first is used."
             )
         if len(right) and not any(right):
             lines.append(
-                f"No answer is the true one: compare {shortened(repr(self.answer[0]), 60)} with the first truth."
+                f"No answer matches its target: compare {shortened(repr(self.answer[0]), 60)} with the first target."
             )
         return lines
 
@@ -135,7 +133,7 @@ class SelfConsistency:
 def self_consistency(
     answers: Sequence[Sequence[Any]], normalize: Callable[[object], str] = normalized_answer
 ) -> SelfConsistency:
-    """Return the most frequent of several answers to each question, with the share of answers that agree.
+    """Return the majority answer to each question and the share of answers that agree.
 
     Args:
         answers: Answers that were sampled for each question ``(Q,)``, each a list of texts; lengths may differ.
@@ -160,15 +158,15 @@ def self_consistency(
     )
     if not is_nested or not answers:
         raise InputError(
-            "answers must be a list of one answer or more for each question",
+            "answers must be a list of nonempty lists, one per question",
             describe(answers),
             "Pass [['Paris', 'Lyon'], ...].",
         )
     counts = np.array([len(each) for each in answers])
     if counts.max() < 2:
         raise InputError(
-            "self-consistency needs several answers to a question",
-            f"one to each of {len(answers):,} questions",
+            "self-consistency requires several answers per question",
+            f"one answer to each of {len(answers):,} questions",
             "Sample more answers at a temperature above 0.",
         )
     firsts: list[str] = []
@@ -190,7 +188,7 @@ def self_consistency(
 
 
 def voted_table(source: Format, columns: Columns) -> tuple[Frame, Columns]:
-    """Return a table of one row for each question, from one of several rows: a row for each answer.
+    """Return a table with one row per question from a table with one row per answer.
 
     Raises:
         InputError: If the columns do not name questions and answers, or a question has two labels, weights or groups.
@@ -244,15 +242,16 @@ def voted_table(source: Format, columns: Columns) -> tuple[Frame, Columns]:
 
 
 def _given(columns: Columns) -> list[str]:
+    """Return the column of outcomes in a list; empty if there is none."""
     return [] if columns.correct is None else [columns.correct]
 
 
 def _only(values: Sequence[Any], rows: Sequence[int], column: str, question: str) -> Any:
-    """Return the value that all rows of a question have."""
+    """Return the value that all rows of a question share."""
     different = {str(values[row]): values[row] for row in rows}
     if len(different) > 1:
         raise InputError(
-            f"column {column!r} must have one value in all rows of a question",
+            f"column {column!r} must have the same value in all rows of a question",
             f"{shortened(', '.join(different), 60)} in question {shortened(question, 40)}",
             ("Name the column of the questions by ", Argument("clusters"), "."),
         )
@@ -262,13 +261,13 @@ def _only(values: Sequence[Any], rows: Sequence[int], column: str, question: str
 def _outcome(
     votes: SelfConsistency, number: int, pairs: Sequence[tuple[Any, bool]], question: str
 ) -> bool:
-    """Return whether the majority's answer is right, which the rows that give it must agree on."""
+    """Return whether the majority answer is correct; all rows that give it must agree on that."""
     key = votes.normalize(votes.answer[number])
     right = {outcome for answer, outcome in pairs if votes.normalize(answer) == key}
     if key and len(right) > 1:
         raise InputError(
-            "equal answers to a question must be all right or all wrong",
+            "equal answers to a question must be all correct or all wrong",
             f"both for {shortened(votes.answer[number], 40)!r} in question {shortened(question, 40)}",
-            ("Name the true answer by ", Argument("target"), " instead."),
+            ("Name the column of true answers by ", Argument("target"), " instead."),
         )
     return bool(key) and right == {True}

@@ -1,4 +1,4 @@
-"""Cells of a table: numbers, labels, outcomes and groups of some rows, and the places of cells in messages."""
+"""Chunks of table rows, and readers of their cells: numbers, labels, outcomes and groups."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from fedlas._core.text import shortened
 from fedlas.predictions.class_names import truth_places, whole_number
 
 MISSING = ("NA", "N/A", "na", "nan", "NaN", "NULL", "null", "None")
-"""Texts that stand for no number, where rows without a value are left out."""
+"""Texts that mark a missing number, where incomplete rows are dropped."""
 
 _FIX: list[Text] = ["fill it in or remove the row", ("pass ", Argument("drop_missing", True))]
 PADDED = re.compile(r"0\d")
-"""Beginning of a name of digits, such as 007, that is no number."""
+"""Start of a name made of digits, such as 007, which is not a number."""
 _RIGHT = frozenset({"1", "true", "t", "yes", "y", "correct", "right"})
 _WRONG = frozenset({"0", "false", "f", "no", "n", "incorrect", "wrong"})
 _LONGEST_NAME = 1000
-"""Characters of the name of a class or group."""
+"""Maximum length of a class or group name."""
 Values = Sequence[Any] | NDArray[Any]
 """Values of a column, as the file holds them."""
 T = TypeVar("T")
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class TableChunk:
-    """Some rows of a table.
+    """Consecutive rows of a table, as columns.
 
     Attributes:
         rows: Number of each row in the file ``(n,)``, counted from 1; a header is no row.
@@ -53,7 +53,7 @@ class TableChunk:
     percent: Mapping[str, bool] = field(default_factory=dict)
 
     def complete(self, *, optional: Collection[str | None]) -> tuple[TableChunk, Counter[str]]:
-        """Return the rows without missing values, and how many rows lack one in each column but ``optional`` ones."""
+        """Return the rows without missing values, and the count of missing cells per column."""
         lacking = {
             name: np.isnan(each).reshape(len(each), -1).any(axis=1)
             for name, each in self.numbers.items()
@@ -70,13 +70,13 @@ class TableChunk:
         return self.where_rows(whole), counts
 
     def part(self, rows: slice) -> TableChunk:
-        """Return the rows of a slice."""
+        """Return a slice of the rows."""
         numbers = {name: each[rows] for name, each in self.numbers.items()}
         values = {name: each[rows] for name, each in self.values.items()}
         return replace(self, rows=self.rows[rows], numbers=numbers, values=values)
 
     def where_rows(self, mask: NDArray[np.bool_]) -> TableChunk:
-        """Return the rows of a mask ``(n,)``."""
+        """Return the rows selected by a mask ``(n,)``."""
         if mask.all():
             return self
         index = np.flatnonzero(mask).tolist()
@@ -87,11 +87,11 @@ class TableChunk:
         return replace(self, rows=self.rows[mask], numbers=numbers, values=values)
 
     def where(self, row: int) -> str:
-        """Return the name of a row in messages."""
+        """Return the name of a row in messages, such as ``row 7``."""
         return f"row {self.rows[row]}"
 
     def column_of(self, names: Sequence[str]) -> Callable[[int], str]:
-        """Return a function from the number of a column among ``names`` to its name in messages."""
+        """Return a function that maps the index of a column in ``names`` to how messages name it."""
 
         def name_of(number: int) -> str:
             in_lists = f", number {number}" if len(names) == 1 and number else ""
@@ -100,7 +100,7 @@ class TableChunk:
         return name_of
 
     def finite(self, names: Sequence[str], what: str) -> Tensor:
-        """Return columns of numbers side by side ``(n, columns)``, or ``(n, C)`` of one column of lists.
+        """Return numeric columns stacked as ``(n, columns)``, or one column of lists as ``(n, C)``; all finite.
 
         Raises:
             InputError: If a number is missing or infinite (row and column are named), or there are several columns and
@@ -109,9 +109,9 @@ class TableChunk:
         columns = [self.numbers[name] for name in names]
         if len(columns) > 1 and any(column.ndim > 1 for column in columns):
             raise InputError(
-                "a column of lists must be the only one",
+                "a column of lists must be the only score column",
                 f"{len(columns)} columns in {self.file}",
-                "Name it alone.",
+                "Name only the column of lists.",
             )
         values = (
             columns[0].reshape(len(self.rows), -1)
@@ -129,7 +129,7 @@ class TableChunk:
         return torch.from_numpy(np.require(values, requirements=["C", "W"]))
 
     def each(self, column: str, convert: Callable[[Any, str], T]) -> list[T]:
-        """Return ``convert(value, place)`` of the values of a column; equal values are converted once."""
+        """Return ``convert(value, place)`` for each value of a column; results are cached per distinct value."""
         cache: dict[Any, T] = {}
         results = []
         for row, value in enumerate(_plain(self.values[column])):
@@ -140,7 +140,7 @@ class TableChunk:
         return results
 
     def texts(self, column: str, *, missing: str | None = None) -> list[str]:
-        """Return the values of a column as text, by which labels and groups are compared: 3 and 3.0 are the same.
+        """Return a column as normalized text, in which 3 and 3.0 are equal, for labels and groups.
 
         Args:
             column: Its name.
@@ -161,12 +161,12 @@ class TableChunk:
                 raise InputError(
                     f"names in column {column!r} must have at most {_LONGEST_NAME:,} characters",
                     f"{len(plain):,} in {place}",
-                    "Name a column of labels or groups.",
+                    "Choose a column of labels or groups.",
                 )
             # rounded: several names are one number
             if isinstance(value, float) and 2**53 <= abs(value) < math.inf:
                 raise InputError(
-                    f"large numbers of column {column!r} must be whole, or text",
+                    f"floats of 2**53 or more in column {column!r} must be integers or text, because they are rounded",
                     f"{value:.1f} in {place}",
                     "Write them as text.",
                 )
@@ -176,7 +176,7 @@ class TableChunk:
         return self.each(column, text)
 
     def outcomes(self, column: str) -> Tensor:
-        """Return whether each prediction is right ``(n,)``: 0 and 1, true and false, yes and no, correct and wrong.
+        """Return whether each prediction is correct ``(n,)``, from 0/1, true/false, yes/no, correct/wrong.
 
         Raises:
             InputError: For anything else; row and column are named.
@@ -208,7 +208,7 @@ class TableChunk:
 
 
 class FirstRows:
-    """Marks the first row of each cluster in a table that is read a chunk at a time.
+    """Filter that keeps the first row of each cluster of a table that is read in chunks.
 
     Args:
         column: Column of the clusters; None for none.
@@ -223,7 +223,7 @@ class FirstRows:
         self._repeated = 0
 
     def of(self, chunk: TableChunk, confidence: Tensor | None) -> tuple[TableChunk, Tensor | None]:
-        """Return the rows that are the first of their cluster, and their confidences ``(n, 1)`` if there are any."""
+        """Return the first row of each new cluster, with its confidence ``(n, 1)`` if given."""
         names = chunk.texts(self.column)
         first = np.zeros(len(names), dtype=bool)
         for row, name in enumerate(names):
@@ -234,14 +234,14 @@ class FirstRows:
         return chunk.where_rows(first), rows
 
     def notes(self) -> list[str]:
-        """Return how many rows count, as a sentence; none if all do."""
+        """Return a note that counts the rows kept, or none if all were."""
         count = len(self._clusters)
         rows = f"{count:,} of {count + self._repeated:,} rows"
-        return [f"The first row of each cluster counts: {rows}."] if self._repeated else []
+        return [f"Only the first row of each cluster is used: {rows}."] if self._repeated else []
 
 
 class Labels:
-    """Converts labels of a file to class numbers.
+    """Converts the labels of a table to class indices.
 
     A label is the name of a class (of ``names``), or, if no name is a whole number, its number from 0 in the order of
     the columns; all labels of a file are of one kind. Truth values name classes in any case; of two classes without
@@ -278,7 +278,7 @@ class Labels:
         self.by_name: bool | None = None
 
     def numbers(self, chunk: TableChunk) -> Tensor:
-        """Return class numbers ``(n,)`` of the rows.
+        """Return the class index of each row ``(n,)``.
 
         Raises:
             InputError: For a missing or unknown label (row and column are named), or two kinds in one file.
@@ -286,18 +286,19 @@ class Labels:
         return torch.tensor(chunk.each(self.column, self._number), dtype=torch.int64)
 
     def note(self) -> str:
-        """Say how labels were read, as a sentence; nothing where they are the names of the columns."""
+        """Return a note on how labels were interpreted; empty if they are the names of the columns."""
         if self.by_name is None:
-            return "There were no labels."
+            return "The table has no labels."
         if self.by_name and self.shown == self._full_names:
             return ""
         if self.by_name:
-            return f"Labels name classes: {few(self.shown)}, in the order of the columns."
+            return f"Labels are class names: {few(self.shown)}, in the order of the columns."
         return (
-            f"Labels are class numbers, 0 to {len(self.positions) - 1} in the order of the columns."
+            f"Labels are class indices 0 to {len(self.positions) - 1}, in the order of the columns."
         )
 
     def _number(self, label: object, place: str) -> int:
+        """Return the class index of a label."""
         text = cell_text(label)
         if not text:
             raise InputError(
@@ -324,39 +325,39 @@ class Labels:
                 self._fix(text),
             )
         if self.by_name not in (None, by_name):
-            kind = "the name of a class" if self.by_name else "the number of one"
+            kind = "class names" if self.by_name else "class indices"
             raise InputError(
-                f"all labels must be {kind}, as the first is", got, "Use one kind only."
+                f"all labels must be {kind}, like the first", got, "Use either names or indices."
             )
         self.by_name = by_name
         return number
 
     def _fix(self, text: str) -> Text:
-        """Return the remedy for a label that names no class, by its looks."""
+        """Return the remedy for a label that is not a class."""
         alike = [name for name in self.names if name.casefold() == text.casefold()]
         if alike:
-            return f"Did you mean {alike[0]!r}? Labels are compared letter by letter."
+            return f"Did you mean {alike[0]!r}? Labels are case-sensitive."
         if self.positions and text == str(len(self.positions)):
             names = ",".join(str(number) for number in range(1, min(len(self.positions), 12) + 1))
             dots = ",..." if len(self.positions) > 12 else ""
             classes = Argument("classes", f"{names}{dots}")
-            return ("If they count from 1, subtract 1, or name the classes: ", classes, ".")
+            return ("If labels count from 1, subtract 1, or name the classes: ", classes, ".")
         if not self.names and len(self.positions) == 2:
             classes = Argument("classes", f"OTHER,{shortened(text, 60)}")
-            return ("Name both classes, the one that the column is about last: ", classes, ".")
+            return ("Name both classes, the class of the score column last: ", classes, ".")
         by = Argument("classes")
         return ("Name the classes in the order of the columns by ", by, ", or correct the label.")
 
 
 def cell_text(value: object) -> str:
-    """Return a value as text, empty for a missing one."""
+    """Return a value as text; empty for a missing value."""
     return (
         "" if value is None or (isinstance(value, float) and value != value) else str(value).strip()
     )
 
 
 def number_of_name(text: str) -> int | None:
-    """Return the whole number that a label is; leading zeros are part of a name, 007 is not 7."""
+    """Return a label as a whole number, or None; ``007`` is a name, not a number."""
     return None if PADDED.match(text) else whole_number(text)
 
 
@@ -366,7 +367,7 @@ def _plain(values: Values) -> Sequence[Any]:
 
 
 def floating(name: str, values: NDArray[Any], label: str) -> NDArray[np.floating[Any]]:
-    """Return numbers: single precision stays, half becomes single, all else double.
+    """Return numbers as float32 if they are float16 or float32, else as float64.
 
     Raises:
         InputError: If they are no numbers.
@@ -375,7 +376,7 @@ def floating(name: str, values: NDArray[Any], label: str) -> NDArray[np.floating
         raise InputError(
             f"column {name!r} must hold numbers",
             f"{values.dtype} in {label}",
-            "Name columns of scores.",
+            "Name score columns.",
         )
     return values.astype(
         np.float32 if values.dtype.itemsize <= 4 and values.dtype.kind == "f" else np.float64
@@ -383,7 +384,7 @@ def floating(name: str, values: NDArray[Any], label: str) -> NDArray[np.floating
 
 
 def number_in(text: str | None, decimal_point: str) -> float | None:
-    """Return the number that a text is, 56% as 0.56; None for other text."""
+    """Return the number in a text (``56%`` is 0.56), or None if it holds none."""
     # Python reads 1_1 as 11
     plain = (text or "").replace(decimal_point, ".").replace("_", "no digit").strip()
     with suppress(ValueError):
@@ -392,7 +393,7 @@ def number_in(text: str | None, decimal_point: str) -> float | None:
 
 
 def percent_signs(texts: Sequence[Any], name: str, file: str, first: int) -> bool | None:
-    """Return whether the texts of a column of numbers end with percent signs; None without any text.
+    """Return whether the texts of a numeric column have percent signs, or None if all cells are empty.
 
     Raises:
         InputError: If some do and others do not; the row of one of them is named.
@@ -413,8 +414,8 @@ def percent_signs(texts: Sequence[Any], name: str, file: str, first: int) -> boo
             if text not in (None, "", *MISSING) and not str(text).rstrip().endswith("%")
         )
         raise InputError(
-            f"all numbers of column {name!r} must have percent signs, or none",
+            f"either all or no numbers of column {name!r} must have percent signs",
             f"none in row {row} of {file}",
-            "Write all rows in one unit.",
+            "Write all rows in the same unit.",
         )
     return next((sign for sign in signs if sign is not None), None)

@@ -1,4 +1,4 @@
-"""Names of columns: which of a table a user's names and patterns mean."""
+"""Column names: parsing of names and patterns that a user writes, and the columns that they match."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ Names = str | Sequence[str] | None
 
 
 ONE_CONFIDENCE = (
-    "Name the column of the predicted class's probability; of all classes name ",
+    "Name the column with the probability of the predicted class; for all classes use ",
     Argument("probs"),
     ".",
 )
 
 
 def dotted(path: str) -> str:
-    """Return a path with places in lists behind dots: ``choices.0.text`` for ``choices[0].text``."""
+    """Return a JSON path with list indices behind dots: ``choices.0.text`` for ``choices[0].text``."""
     return _PLACE.sub(r".\1", path)
 
 
 def listed(names: Sequence[str], last: str) -> list[str | Argument]:
-    """Return arguments with commas between them, and ``last`` before the last."""
+    """Return arguments as a list in a sentence, joined by commas and a conjunction."""
     words: list[str | Argument] = []
     for name in names:
         words += [", ", Argument(name)]
@@ -41,7 +41,7 @@ def listed(names: Sequence[str], last: str) -> list[str | Argument]:
 
 
 def words_of(text: Names, names: Sequence[str] = ()) -> list[str]:
-    """Return the names and patterns in ``a,"b, c",p_*``; a text that is one of the ``names`` is that column alone.
+    """Return the names and patterns in ``a,"b, c",p_*``; a text that is one of ``names`` is that single column.
 
     Raises:
         InputError: If it is neither text nor a sequence of texts.
@@ -56,7 +56,7 @@ def words_of(text: Names, names: Sequence[str] = ()) -> list[str]:
     ):
         return list(text or ())
     raise InputError(
-        "columns and classes must be named by text",
+        "names of columns and classes must be text",
         describe(text),
         "Pass 'a,b,c' or ['a', 'b', 'c'].",
     )
@@ -70,7 +70,7 @@ def matched_columns(
     where: str,
     fewest: int = 2,
 ) -> tuple[list[str], list[str]]:
-    """Return the columns that ``patterns`` name, and their names as classes; wildcards leave out ``used`` columns."""
+    """Return the columns that ``patterns`` match and their class names; wildcards skip ``used`` columns."""
     columns: list[str] = []
     parts: list[str] = []
     for pattern in patterns:
@@ -83,7 +83,7 @@ def matched_columns(
             if len(matches) < fewest:
                 got = f"{len(matches)} of {few(names)} in {where}"
                 fix = "Name the columns"
-                fix += "; a single one is the positive class of two." if fewest > 1 else "."
+                fix += "; a single column is the positive class of two." if fewest > 1 else "."
                 count = "at least two columns" if fewest > 1 else "a column"
                 raise InputError((Argument(option, pattern), f" must match {count}"), got, fix)
             matched = matched_parts(pattern, matches)
@@ -95,7 +95,7 @@ def matched_columns(
 
 
 def check_exists(name: str, names: Sequence[str], option: str, where: str) -> None:
-    """Refuse a name that is none of the columns of a table."""
+    """Raise InputError if a name is not a column of the table."""
     if name not in names:
         raise InputError(
             f"must name a column of {where}", repr(name), suggestion(name, names), argument=option
@@ -103,17 +103,17 @@ def check_exists(name: str, names: Sequence[str], option: str, where: str) -> No
 
 
 def check_once(names: Sequence[str], expected: str, fix: str) -> None:
-    """Refuse a name that stands twice."""
+    """Raise InputError if a name occurs twice."""
     for name, times in Counter(names).most_common(1):
         if times > 1:
             raise InputError(expected, f"{name!r} {times} times", fix)
 
 
 def check_several_rows(columns: Any) -> None:
-    """Refuse what does not go with a row an answer, or with one row of each cluster."""
+    """Raise InputError if options conflict with votes (one row per answer) or with one row per cluster."""
     if columns.one_per_cluster and (columns.clusters is None or columns.confidence_as == "vote"):
         raise InputError(
-            "must go with the column of clusters, and not with votes",
+            "requires a column of clusters, and cannot be combined with votes",
             "votes" if columns.clusters else "no clusters",
             ("Name the column by ", Argument("clusters"), ", or leave it out."),
             argument="one_per_cluster",
@@ -130,8 +130,12 @@ def check_several_rows(columns: Any) -> None:
         raise InputError(
             (
                 Argument("confidence_as", "vote"),
-                " is for a row an answer, with the question in each",
+                " requires one row per answer and a column of questions",
             ),
             others[0] if others else ("no ", Argument("clusters")),
-            ("Name the question by ", Argument("clusters"), " and leave other columns out."),
+            (
+                "Name the column of questions by ",
+                Argument("clusters"),
+                ", and leave the other columns out.",
+            ),
         )

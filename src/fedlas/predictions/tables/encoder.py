@@ -1,4 +1,4 @@
-"""Encoder of covariates: learns what columns of a table hold, and returns rows of them as features."""
+"""Encoder of covariates: infers column types and categories, and converts rows to features."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from fedlas.predictions.tables.formats.frame import Frame
 from fedlas.predictions.tables.roles import Columns
 
 MOST_VALUES = 256
-"""Most values of a column of text: more are names of samples rather than kinds of them."""
+"""Maximum number of distinct values of a categorical column; beyond it they identify samples."""
 
 
 def learn_covariates(source: Format, columns: Columns) -> Covariates | None:
-    """Read the columns of ``covariates`` once; return what each holds, or None without such columns.
+    """Read the covariate columns once and return their encoding, or None if there are none.
 
     Groups, text and numbers with leading zeros are categories. A missing value is a category of its own; a missing
     number becomes the mean, and a further feature says so, as with scikit-learn's ``SimpleImputer``.
@@ -46,7 +46,7 @@ def covariates_of_columns(
     *,
     has_gaps: bool = True,
 ) -> Covariates:
-    """Return what columns of a table hold, as :func:`learn_covariates`.
+    """Return the encoding of the given columns of a table.
 
     Args:
         source: The table, or a mapping from names to columns.
@@ -84,13 +84,13 @@ def covariates_of_columns(
 
 
 def encode_columns(covariates: Covariates, columns: Mapping[str, Any]) -> Tensor:
-    """Return the features of columns in memory ``(N, D)``, as :func:`encode`."""
+    """Return the features ``(N, D)`` of columns in memory."""
     chunks = Frame(columns).chunks(covariates.numbers, [*covariates.categories])
     return torch.cat([encode(covariates, chunk) for chunk in chunks])
 
 
 def encode(covariates: Covariates, chunk: TableChunk) -> Tensor:
-    """Return the features of some rows ``(n, D)``, and count values without a place in ``covariates.unknown``.
+    """Return the features ``(n, D)`` of a chunk; unseen values are counted in ``covariates.unknown``.
 
     Raises:
         InputError: If a number is missing or infinite; row and column are named.
@@ -110,7 +110,7 @@ def encode(covariates: Covariates, chunk: TableChunk) -> Tensor:
 
 
 def _encode_numbers(covariates: Covariates, chunk: TableChunk) -> Tensor:
-    """Return numbers ``(n, numbers + gaps)``, missing ones filled with the mean."""
+    """Return the numeric features ``(n, numbers + gaps)``: values with missing ones imputed, then flags."""
     columns = {name: chunk.numbers[name] for name in covariates.numbers}
     is_missing = {name: np.isnan(column) for name, column in columns.items()}
     filled = {
@@ -126,7 +126,7 @@ def _encode_numbers(covariates: Covariates, chunk: TableChunk) -> Tensor:
 
 
 def _means(source: Format, names: Sequence[str]) -> tuple[dict[str, float], tuple[str, ...]]:
-    """Return the mean of each column of numbers, over the rows that have one, and the columns that lack some."""
+    """Return the mean of each numeric column, and the columns with missing values."""
     sums = dict.fromkeys(names, 0.0)
     counts = Counter[str]()
     lacking: set[str] = set()
@@ -144,9 +144,9 @@ def _means(source: Format, names: Sequence[str]) -> tuple[dict[str, float], tupl
 
 def _too_many(name: str, label: str) -> InputError:
     return InputError(
-        f"a column of covariates must hold numbers, or at most {MOST_VALUES} different values",
+        f"a covariate column must hold numbers, or at most {MOST_VALUES} different values",
         f"more in column {name!r} of {label}",
-        "Leave it out: a value that names one sample says nothing about the next.",
+        "Leave it out: a value that identifies one sample does not help to predict others.",
     )
 
 
@@ -159,7 +159,7 @@ def _distinct(cells: Values) -> set[Any]:
 
 
 def _key(cell: object) -> str:
-    """Return a value as text, by which values are compared: 3 and 3.0 are the same, 007 and 7 are not."""
+    """Return a cell as text for comparison: 3 and 3.0 are equal, 007 and 7 are not."""
     text = cell_text(cell)
     number = number_of_name(text)
     return text if number is None else str(number)

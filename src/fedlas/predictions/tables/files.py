@@ -1,4 +1,4 @@
-"""Files of a table: paths, patterns, folders of Parquet, standard input, and addresses of stores that fsspec reads."""
+"""Files of a table: paths, patterns, folders of Parquet, standard input, and remote addresses read by fsspec."""
 
 from __future__ import annotations
 
@@ -37,9 +37,11 @@ _PICKLE = "Save the arrays with numpy.savez; pickles can run code."
 _OTHERS = dict.fromkeys((".xlsx", ".xls", ".ods"), _SHEET) | dict.fromkeys(
     (".pkl", ".pt", ".pth"), _PICKLE
 )
-_OTHERS |= {".json": "Write one object a line, and name it .jsonl."}
+_OTHERS |= {".json": "Write one object per line, and name the file .jsonl."}
 _OTHERS |= dict.fromkeys((".zip", ".bz2", ".xz"), "Unpack it.")
-_OTHERS |= dict.fromkeys((".gz", ".zst"), "Name it .csv.gz or .jsonl.gz, if it holds such text.")
+_OTHERS |= dict.fromkeys(
+    (".gz", ".zst"), "Name it .csv.gz or .jsonl.gz if it holds CSV or JSON lines."
+)
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(/?)(?=[^/])", re.ASCII)
 _STORES = (
     *(
@@ -79,26 +81,26 @@ _STORES = (
 _MAGIC = {b"PAR1": ".parquet", b"PK\x03\x04": ".npz"}
 _HEAD = 1 << 20
 """Bytes of a text that hold its names."""
-READS = "it must be a file, folder or pattern that fsspec reads"
-WRITES = "it must be an address to which fsspec writes"
+READS = "the address must be a file, folder or pattern that fsspec can read"
+WRITES = "the address must be a file that fsspec can write"
 _PARTITION = re.compile(r"([A-Za-z_]\w*)=(.*)", re.ASCII)
 
 
 @dataclass(frozen=True)
 class TableFile:
-    """A file of a table, and the columns that the names of its folders hold, as ``year=2026``.
+    """A file of a table, with the partition columns in its folder names, such as ``year=2026``.
 
     Only files of a folder or of a pattern have such columns: the path of a single file says nothing about its rows.
     """
 
     path: Path
     partition: Mapping[str, str] = field(default_factory=dict, hash=False)
-    # Name in messages, where files of several folders have one name; empty is that of the file.
+    # Name in messages if files of several folders share a name; if empty, the name of the file.
     label: str = ""
 
     @property
     def name(self) -> str:
-        """Name in messages."""
+        """Name of the file in messages."""
         return self.label or self.path.name
 
 
@@ -107,7 +109,7 @@ Name = str | Path | TableFile
 
 
 def format_suffix(path: Path) -> str:
-    """Return the format of a table's file as the end of its name: a key of :data:`FORMATS`.
+    """Return the suffix that names the format of a table's file, a key of :data:`FORMATS`.
 
     Raises:
         InputError: If no format has such a name.
@@ -115,7 +117,7 @@ def format_suffix(path: Path) -> str:
     suffix = suffix_of(path)
     if suffix not in FORMATS:
         raise InputError(
-            f"the name must end in {', '.join(FORMATS)}",
+            f"the file name must end in {', '.join(FORMATS)}",
             path.name,
             _OTHERS.get(suffix, "Rename or convert the file."),
         )
@@ -123,7 +125,7 @@ def format_suffix(path: Path) -> str:
 
 
 def address_of(name: object) -> str | None:
-    """Return the address of a file in a store, as ``s3://bucket/a.csv``; None for a path on this machine.
+    """Return the remote address in a name, such as ``s3://bucket/a.csv``, or None for a local path.
 
     Example:
         >>> address_of("s3://bucket/a.csv"), address_of(Path("s3://bucket/a.csv")), address_of("a.csv")
@@ -143,7 +145,7 @@ def address_of(name: object) -> str | None:
 
 @contextmanager
 def local_names(names: Sequence[Name]) -> Iterator[list[Name]]:
-    """Give names on this machine: those of copies for ``-``, standard input, and for what lies in a store.
+    """Open names as local ones: standard input and remote files are copied to a temporary folder.
 
     Raises:
         InputError: If a store cannot be read.
@@ -158,7 +160,7 @@ def local_names(names: Sequence[Name]) -> Iterator[list[Name]]:
 
 @contextmanager
 def local_files(names: Sequence[Name]) -> Iterator[list[TableFile]]:
-    """Give the files of names as :func:`files_of`, of names as in :func:`local_names`.
+    """Open the files of names; standard input and remote files are copied to a temporary folder.
 
     Raises:
         InputError: If a pattern matches none, or a store cannot be read.
@@ -181,7 +183,7 @@ def files_of(names: Sequence[Name]) -> list[TableFile]:
         if isinstance(name, TableFile):
             files.append(name)
         elif (address := address_of(name)) is not None:
-            raise InputError("the file must lie on this machine", address, "Copy it here.")
+            raise InputError("the file must be local", address, "Copy it to this machine.")
         elif os.path.isdir(name):  # noqa: PTH112 - Path.is_dir may raise
             files += map(dataset_file, _parquet_files(Path(name)))
         elif not has_magic(str(name)) or os.path.lexists(name):
@@ -195,7 +197,7 @@ def files_of(names: Sequence[Name]) -> list[TableFile]:
 
 
 def with_labels(files: list[TableFile]) -> list[TableFile]:
-    """Return files with the names of their folders in their labels, where some share a name."""
+    """Return the files with their folders in their labels, if several files share a name."""
     if len({file.path.name for file in files}) == len(files):
         return files
     folders = [os.path.abspath(file.path.parent) for file in files]  # noqa: PTH100 - links stay
@@ -207,7 +209,7 @@ def with_labels(files: list[TableFile]) -> list[TableFile]:
 
 
 def store_and_path(name: str | Path, expected: str) -> tuple[Any, str]:
-    """Return the store of a file, None for this machine, and its path there, without links and detours."""
+    """Return the remote file system of a file (None if local) and its normalized path there."""
     address = address_of(name)
     if address is None:
         return None, Path(os.path.realpath(name)).as_posix()
@@ -219,20 +221,20 @@ def store_and_path(name: str | Path, expected: str) -> tuple[Any, str]:
 
 
 def dataset_file(path: Path) -> TableFile:
-    """Return a file of a folder or pattern, with the columns that the names of its folders hold."""
+    """Return a file of a folder or pattern, with the partition columns in its folder names."""
     folders = map(_PARTITION.fullmatch, path.parts[:-1])
     return TableFile(path, {match[1]: match[2] for match in folders if match})
 
 
 def holds_parquet(folder: Path) -> bool:
-    """Return whether a name is that of a folder with Parquet files, which is a table."""
+    """Return whether a path is a folder with Parquet files."""
     with suppress(InputError):
         return folder.is_dir() and bool(_parquet_files(folder))
     return False
 
 
 def _parquet_files(folder: Path) -> list[Path]:
-    """Return the Parquet files in a folder and in those below it, by name, without hidden ones.
+    """Return the Parquet files in a folder and its subfolders, sorted, without hidden ones.
 
     Raises:
         InputError: If there are none.
@@ -248,16 +250,20 @@ def _parquet_files(folder: Path) -> list[Path]:
 
 
 def _no_match(pattern: Name) -> InputError:
-    return InputError("the pattern must match files", repr(str(pattern)), "Check it, and quote it.")
+    return InputError(
+        "the pattern must match at least one file",
+        repr(str(pattern)),
+        "Check the pattern, and put it in quotes.",
+    )
 
 
 def _no_parquet(folder: str | Path) -> InputError:
-    fix = "Name its files by a pattern, such as '*.csv'."
+    fix = "Name files of other formats by a pattern, such as '*.csv'."
     return InputError("a folder must hold Parquet files", folder, fix)
 
 
 def _copied(name: Name, folder: Path) -> Name:
-    """Return the name of a copy in a folder: a file, folder or pattern; or the name of what is on this machine."""
+    """Return the name of a local copy in a folder; a local name is returned unchanged."""
     if str(name) == STANDARD:
         return _standard_input(folder)
     address = None if isinstance(name, TableFile) else address_of(name)
@@ -283,9 +289,9 @@ def _copied(name: Name, folder: Path) -> Name:
         format_suffix(copy)
         if copy in copies:
             raise InputError(
-                "names in a store must be those of different files",
+                "remote files must have different names",
                 f"{copies[copy]} and {path} in {address}",
-                "Name one of them.",
+                "Name only one of them.",
             )
         copies[copy] = path
     with _guard(address, READS):
@@ -297,7 +303,7 @@ def _copied(name: Name, folder: Path) -> Name:
 
 
 def _copy_path(path: str, folder: Path, address: str) -> Path:
-    """Return the path in ``folder`` of a copy of ``path`` in a store.
+    """Return the path in ``folder`` to which the remote file ``path`` is copied.
 
     Raises:
         InputError: If it leads out of that folder.
@@ -306,14 +312,14 @@ def _copy_path(path: str, folder: Path, address: str) -> Path:
         return path_inside(folder, folder / path.lstrip("/"))
     except InputError as error:
         raise InputError(
-            "names in a store must not lead out of it",
+            "paths of remote files must stay inside the address",
             f"{path} in {address}",
-            "Name the files that you want: a stranger's store may try to replace yours.",
+            "Name the files that you want: such a path could overwrite local files.",
         ) from error
 
 
 def _standard_input(folder: Path) -> Path:
-    """Return a file with the bytes of standard input, named by its format."""
+    """Write standard input to a file named by its format, and return the path."""
     stream = standard_input()
     head = stream.read(1 << 16)
     suffix = _MAGIC.get(head[:4]) or (".jsonl" if head.lstrip()[:1] == b"{" else ".csv")
@@ -327,7 +333,7 @@ def _standard_input(folder: Path) -> Path:
 
 
 def write_whole(out: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Write a file on this machine or in a store under another name, which it changes once it is complete.
+    """Write a local or remote file under a temporary name and rename it once it is complete.
 
     Raises:
         InputError: If it cannot be written; what was there before is then unchanged.
@@ -352,7 +358,7 @@ def write_whole(out: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
 
 
 def _store(address: str) -> tuple[Any, str]:
-    """Return the store of an address, and the path there.
+    """Return the file system of an address, and the path there.
 
     Raises:
         InputError: If a protocol in the address is none of ``_STORES``.
@@ -367,9 +373,9 @@ def _store(address: str) -> tuple[Any, str]:
             protocol = "file"
         if protocol not in _STORES:
             raise InputError(
-                f"an address must be of one of these stores: {', '.join(_STORES)}",
-                f"{protocol} in {address}",
-                "Copy the files here, and name the copies.",
+                f"the protocol of an address must be one of {', '.join(_STORES)}",
+                f"{protocol!r} in {address}",
+                "Copy the files to this machine, and name the copies.",
             )
     store, path = fsspec.core.url_to_fs(address)
     return store, path
@@ -377,6 +383,7 @@ def _store(address: str) -> tuple[Any, str]:
 
 @contextmanager
 def _guard(address: str, expected: str) -> Iterator[None]:
+    """Translate errors of a remote file system into InputError."""
     try:
         yield
     except InputError:
@@ -384,18 +391,18 @@ def _guard(address: str, expected: str) -> Iterator[None]:
     except Exception as error:  # stores raise many kinds
         fix = "Check the address and your access to it."
         if isinstance(error, ImportError):
-            fix = "Install the package that the message names."
+            fix = "Install the missing package."
         raise InputError(expected, f"{address} ({reason(error)})", fix) from error
 
 
 def local_address(address: str) -> Path | None:
-    """Return the path of an address of a file system on this machine; None for one of another store."""
+    """Return the local path of an address on this machine, or None for a remote one."""
     store, path = store_and_path(address, WRITES)
     return Path(path) if store is None else None
 
 
 def stored_copy(address: str, folder: Path) -> Path | None:
-    """Return a copy of the file at an address, of a large one the parts that hold its names; None if nothing is there.
+    """Return a local copy of the remote file, cut to its header or footer if large; None if there is no file.
 
     Texts have them in their first part, Parquet and ``.npz`` in their last, where more than a MiB of them is no table.
 

@@ -1,4 +1,4 @@
-"""Rows of numbers that are read a chunk at a time, in one array."""
+"""Array that grows as rows are read in chunks."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from fedlas._core.check import InputError
 
 
 class GrowingArray:
-    """An array that grows in place: a table in memory takes an eighth more than its numbers, not twice as much."""
+    """Array that grows in place, with an eighth of extra memory."""
 
     def __init__(self) -> None:
         self._array: NDArray[Any] = np.empty(0)
         self._size = 0
 
     def append(self, rows: NDArray[Any]) -> None:
-        """Add rows of one shape and dtype."""
+        """Append rows of equal shape and dtype."""
         size = self._size + len(rows)
         if not self._size:
             self._array = np.empty(rows.shape, dtype=rows.dtype)
         elif rows.shape[1:] != self._array.shape[1:]:
             raise InputError(
                 "every row must have as many numbers as the first",
-                f"{rows.shape[1:]} after {self._array.shape[1:]}",
+                f"shape {rows.shape[1:]} after {self._array.shape[1:]}",
                 "Check the file.",
             )
         if size > len(self._array):
@@ -36,6 +36,6 @@ class GrowingArray:
         self._size = size
 
     def tensor(self) -> Tensor:
-        """Return all rows; nothing can be added then."""
+        """Return all rows as a tensor; no rows can be appended after that."""
         self._array.resize((self._size, *self._array.shape[1:]), refcheck=False)
         return torch.from_numpy(self._array)

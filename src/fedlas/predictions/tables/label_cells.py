@@ -1,4 +1,4 @@
-"""Cells of several labels a sample: whether each label is there, is not there, or is unknown."""
+"""Cells of multi-label targets: each label is present, absent or unknown."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NO_ANSWER = frozenset({"", "-1", str(UNKNOWN), *(text.lower() for text in MISSI
 def label_cells(
     columns: Columns, scores: Mapping[str, str], source: Format, names: tuple[str, ...] | None
 ) -> tuple[tuple[str, ...] | None, LabelCells | None]:
-    """Return the names of several labels a sample, and what reads their cells; None where there are none.
+    """Return the label names of a multi-label table and the reader of their cells; None for each if absent.
 
     Args:
         columns: Meaning of the columns.
@@ -47,15 +47,15 @@ def label_cells(
         names = distinct_parts(tuple(scores.values()))
     if names is not None and len(scores) < 2:
         raise InputError(
-            "several labels need a column of scores each",
-            f"one, {next(iter(scores))!r}, in {source.label}",
-            ("Name the columns of all; one label is named by ", Argument("target"), "."),
+            "each of several labels must have a score column of its own",
+            f"only {next(iter(scores))!r} in {source.label}",
+            ("Name all score columns; for a single label use ", Argument("target"), "."),
         )
     return names, cells
 
 
 class LabelCells:
-    """Reads the cells of columns of labels.
+    """Reads the cells of label columns.
 
     Args:
         columns: Their names, in the order of the scores.
@@ -72,7 +72,7 @@ class LabelCells:
         self._absent = 0
 
     def numbers(self, chunk: TableChunk) -> Tensor:
-        """Return 1 for a label that is there, 0 for one that is not, and -100 for an unknown one ``(n, L)`` int64.
+        """Return the targets ``(n, L)`` int64: 1 if present, 0 if absent, -100 if unknown.
 
         Raises:
             InputError: For anything else; row and column are named.
@@ -89,26 +89,27 @@ class LabelCells:
         return torch.from_numpy(target)
 
     def check(self, where: str) -> None:
-        """Refuse labels of 1 and -1 alone, where -1 is most probably no unknown label.
+        """Raise InputError if labels are only 1 and -1: -1 then most likely means absent, not unknown.
 
         Raises:
             InputError: Then.
         """
         if self._minus and not self._absent:
             raise InputError(
-                "labels must be 1 where they are there, 0 where they are not, and -1 or empty where that is unknown",
-                f"1 and -1 without any 0 in {where}",
-                "Write 0 for labels that are not there.",
+                "labels must be 1 (present), 0 (absent), or -1 or empty (unknown)",
+                f"only 1 and -1 in {where}",
+                "Write 0 for absent labels.",
             )
 
     def notes(self) -> list[str]:
-        """Return a sentence on unknown labels, if there are any."""
+        """Return a note that counts unknown labels, or none."""
         if not self._unknown:
             return []
-        return [f"{self._unknown:,} of {self._cells:,} labels are unknown, and count for nothing."]
+        return [f"{self._unknown:,} of {self._cells:,} labels are unknown and ignored."]
 
     @staticmethod
     def _number(value: Any, place: str) -> int:
+        """Return 1, 0, -1 or -100 for a cell."""
         text = cell_text(value).lower()
         number = whole_number(text)
         word = text if number is None else str(number)
@@ -119,7 +120,7 @@ class LabelCells:
         if word in _NO_ANSWER:
             return -1 if word == "-1" else UNKNOWN
         raise InputError(
-            "cells of labels must be 1, 0, or empty or -1 where a label is unknown",
+            "label cells must be 1 (present), 0 (absent), or -1 or empty (unknown)",
             f"{shortened(repr(value), 60)} in {place}",
             ("Correct it, or name other columns by ", Argument("labels"), "."),
         )

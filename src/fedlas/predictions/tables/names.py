@@ -1,4 +1,4 @@
-"""Names of classes: the numbers in them, and whether predicted names and labels are written alike."""
+"""Class names: numbers in them, and the spelling of predicted names and labels."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from fedlas._core.row_check import RowCheck
 from fedlas.predictions.class_names import whole_number
 
 _PARTS = re.compile(r"[^_. -]*[_. -]|[^_. -]+")
-"""Words of a name, with the sign behind each."""
+"""Words of a name, each with the separator behind it."""
 _DIGITS = re.compile(r"\d{1,18}", re.ASCII)
 _MOST_NAMES = 10_000
-"""Names that are compared; where there are more, they are answers, not classes."""
+"""Maximum number of distinct names; beyond it they are free answers, not classes."""
 
 
 def same_name(text: str) -> str:
-    """Return a name for comparison: truth values without their case."""
+    """Return a name in the form in which names are compared: true and false in lower case."""
     lower = text.lower()
     return lower if lower in ("true", "false") else text
 
 
 class NamesAgree(RowCheck[tuple[list[str], list[str]]]):
-    """Compares the names that are predicted with those of the labels.
+    """Checks that predicted class names and labels are spelled alike.
 
     State:
         The names so far.
@@ -37,7 +37,7 @@ class NamesAgree(RowCheck[tuple[list[str], list[str]]]):
         self._many = False
 
     def add(self, rows: tuple[list[str], list[str]]) -> None:
-        """Add the predicted names of some rows, and their labels."""
+        """Add the predicted names and the labels of some rows."""
         predicted, labels = rows
         self._rows += len(labels)
         if self._many:
@@ -50,7 +50,7 @@ class NamesAgree(RowCheck[tuple[list[str], list[str]]]):
             self._labels.clear()
 
     def check(self, where: str) -> None:
-        """Refuse names that differ in their spelling alone, if no two agree.
+        """Raise InputError if no predicted name equals a label, and some differ only in spelling.
 
         Raises:
             InputError: Then.
@@ -59,25 +59,26 @@ class NamesAgree(RowCheck[tuple[list[str], list[str]]]):
         if alike and not self._predicted.keys() & self._labels.keys():
             one, other = alike[0]
             raise InputError(
-                "predicted names must be written like the labels",
-                f"{one!r}, and {other!r} as a label, in {where}",
-                "Write names in one way in both columns: they are compared letter by letter.",
+                "predicted names and labels must have the same spelling",
+                f"{one!r} as a prediction and {other!r} as a label in {where}",
+                "Write names alike in both columns: they are case-sensitive.",
             )
 
     def notes(self) -> list[str]:
-        """Say which names never agree, as sentences."""
+        """Return notes on names that never match."""
         if self._rows > 1 and not self._many and not self._predicted.keys() & self._labels.keys():
             predicted = few(list(self._predicted))
             labels = few(list(self._labels))
             return [
-                f"No label is ever predicted: predicted are {predicted}; the labels are {labels}."
+                f"No prediction equals a label: predictions are {predicted}, labels are {labels}."
             ]
         return [
-            f"{one!r} and {other!r} count as different names." for one, other in self._alike()[:3]
+            f"{one!r} and {other!r} are treated as different classes."
+            for one, other in self._alike()[:3]
         ]
 
     def _alike(self) -> list[tuple[str, str]]:
-        """Return names that differ in case, blanks and underscores alone."""
+        """Return pairs of a predicted name and a label that differ only in case, spaces or underscores."""
         by_letters = {
             _letters(label): label for label in self._labels if label not in self._predicted
         }
@@ -94,7 +95,7 @@ def _letters(name: str) -> str:
 
 
 def matched_parts(pattern: str, names: Sequence[str]) -> list[str]:
-    """Return the part of each name that the only ``*`` of a pattern stands for; whole names for other patterns."""
+    """Return the part of each name that the single ``*`` of a pattern matches; whole names for other patterns."""
     before, star, after = pattern.partition("*")
     if not star or set(before + after) & set("*?["):
         return list(names)
@@ -102,7 +103,7 @@ def matched_parts(pattern: str, names: Sequence[str]) -> list[str]:
 
 
 def name_numbers(names: Sequence[str]) -> list[int]:
-    """Return the numbers by which names differ, as class_1 and class_10 do; none if other text differs."""
+    """Return the numbers by which names differ, as in class_1 and class_10; empty if other text differs."""
     if len(names) < 2:
         return []
     before = _alike(names)
@@ -115,7 +116,7 @@ def name_numbers(names: Sequence[str]) -> list[int]:
 
 
 def _alike(names: Sequence[str]) -> int:
-    """Return how many characters all names begin with; digits at the end of these may belong to different numbers."""
+    """Return the length of the common prefix of names, without digits at its end."""
     first = min(names)
     last = max(names)  # what these share, all between them do
     same = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
@@ -125,7 +126,7 @@ def _alike(names: Sequence[str]) -> int:
 def paired_names(
     scores: Mapping[str, str], labels: Mapping[str, str], where: str
 ) -> tuple[list[int], tuple[str, ...]]:
-    """Return the index of the label column of each score column, and the names of the labels.
+    """Return the index of the label column of each score column, and the label names.
 
     Args:
         scores: Names of the columns of scores, each with the part that a pattern left of it.
@@ -150,16 +151,16 @@ def paired_names(
             alone = [part for part in of_scores if part not in shared]
             alone_labels = [part for part in of_labels if part not in shared]
             raise InputError(
-                "every score must have a column of labels, and every label a score",
+                "every score column must have a label column, and every label column a score column",
                 f"{_lacking(alone, 'label')}{' and ' * bool(alone and alone_labels)}"
                 f"{_lacking(alone_labels, 'score')} in {where}",
-                "Name the columns of both one by one, in one order: a,b,c.",
+                "List the columns of both in the same order: a,b,c.",
             )
     if len(scores) != len(labels):
         raise InputError(
-            "there must be a column of labels for each score",
+            "there must be one label column per score column",
             f"{few(list(labels))} for {few(list(scores))} in {where}",
-            "Name the columns of both one by one, in one order: a,b,c.",
+            "List the columns of both in the same order: a,b,c.",
         )
     return list(range(len(labels))), distinct_parts([*labels])
 
@@ -169,7 +170,7 @@ def _lacking(names: Sequence[str], what: str) -> str:
 
 
 def distinct_parts(names: Sequence[str]) -> tuple[str, ...]:
-    """Return names without what all begin or end with, such as p_ of p_edema."""
+    """Return names without their common prefix and suffix, such as ``edema`` for ``p_edema``."""
     if len(names) < 2:
         return tuple(names)
     parts = [_PARTS.findall(name) for name in names]
@@ -183,14 +184,14 @@ def distinct_parts(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def check_increasing(names: Sequence[str], where: str) -> None:
-    """Refuse columns whose names hold numbers that do not increase, as after sorting by name: 0, 1, 10, 2."""
+    """Raise InputError if numbers in column names do not increase, as after sorting as text: 0, 1, 10, 2."""
     numbers = name_numbers(names)
     if numbers != sorted(numbers):
         raise InputError(
-            "columns of classes must be numbered from 0 or 1 in order",
+            "score columns must be in the order of the numbers in their names",
             f"{few([str(number) for number in numbers])} in {where}",
             (
-                "They are sorted as text: list them in the order of the classes, or name these classes by ",
+                "They are sorted as text: list the columns in class order, or name the classes by ",
                 Argument("classes"),
                 ".",
             ),
@@ -198,7 +199,7 @@ def check_increasing(names: Sequence[str], where: str) -> None:
 
 
 def check_order(parts: Sequence[str], pattern: str, where: str) -> None:
-    """Refuse columns that are numbered and not in order, as after sorting by name: 0, 1, 10, 2."""
+    """Raise InputError if numbered columns are not in order, as after sorting as text: 0, 1, 10, 2."""
     numbers = [number for part in parts if (number := whole_number(part)) is not None]
     start = min(numbers, default=0)
     if len(numbers) == len(parts) and (
@@ -206,7 +207,7 @@ def check_order(parts: Sequence[str], pattern: str, where: str) -> None:
     ):
         as_text = "They are sorted as text. " if sorted(numbers) != numbers else ""
         raise InputError(
-            f"columns that match {pattern!r} must be numbered from 0 or 1, without gaps and in order",
+            f"columns that match {pattern!r} must be numbered consecutively from 0 or 1",
             f"{few(parts)} in {where}",
-            f"{as_text}Name them one by one in the order of the classes, a,b,c.",
+            f"{as_text}List them in class order: a,b,c.",
         )

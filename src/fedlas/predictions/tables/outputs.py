@@ -1,4 +1,4 @@
-"""Everything that one call writes, checked before its work: against what it reads, and against each other."""
+"""Checks of all files that a call writes, against the files that it reads and against each other."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from fedlas.predictions.tables.files import (
 
 @dataclass(frozen=True)
 class Output:
-    """A file that a call writes.
+    """A file to be written.
 
     Attributes:
         option: The option that names it, for messages.
@@ -40,7 +40,7 @@ class Output:
 
 
 def check_outputs(outputs: Iterable[Output], read: Sequence[Name | None]) -> None:
-    """Check all files that a call writes: each replaces at most one of its kind, and none that the call uses.
+    """Raise InputError unless each output can be written, replaces only its kind, and is not read or written twice.
 
     Args:
         outputs: What is written.
@@ -61,7 +61,7 @@ def check_outputs(outputs: Iterable[Output], read: Sequence[Name | None]) -> Non
             continue
         if str(output.place) != STANDARD:
             check_suffix(output.option, Path(output.place), output.kind)
-        # What is read is named first: its kind says less.
+        # Files that are read come first: that error says more than one about the kind.
         check_apart(output.option, output.place, read)
         for other in earlier:
             check_apart(output.option, output.place, [other.place], other.option)
@@ -76,7 +76,7 @@ def check_outputs(outputs: Iterable[Output], read: Sequence[Name | None]) -> Non
 
 
 def check_report(folder: Path, page: str, kind: Kind, others: Sequence[str]) -> None:
-    """Check the files of a report in a folder: a page, and others that are only replaced next to such a page."""
+    """Check the files of a report in a folder: other files are only replaced next to a report page."""
     beside = replace(kind, is_one=lambda _: is_of_kind(folder / page, kind), suffixes=())
     places = [Output(f"the file {page}", folder / page, kind)]
     places += [Output(f"the file {name}", folder / name, beside) for name in others]
@@ -86,7 +86,7 @@ def check_report(folder: Path, page: str, kind: Kind, others: Sequence[str]) -> 
 def check_apart(
     option: str, out: str | Path | None, names: Sequence[Name | None], than: str = ""
 ) -> None:
-    """Refuse to write what is read, or what the same command would read next time.
+    """Raise InputError if an output is among the files that are read, or would be the next time.
 
     Args:
         option: The option that names what is written, for the message.
@@ -116,7 +116,9 @@ def check_apart(
         files = glob(root) if store is None and has_magic(root) else [root]  # noqa: PTH207
         if path == root or (store is None and any(is_same_file(path, file) for file in files)):
             expected = f"{option} must be another file" + (f" than {than}" if than else "")
-            raise InputError(expected, out, elsewhere if than else "It would replace what is read.")
+            raise InputError(
+                expected, out, elsewhere if than else "Writing it would replace the input."
+            )
         if has_magic(root) and _matches(path, root):
             raise InputError(
                 f"{option} must not match what is read", f"{out}, as {name} does", elsewhere
@@ -128,7 +130,7 @@ def check_apart(
 
 
 def _matches(path: str, pattern: str) -> bool:
-    """Return whether a path matches a pattern, folder by folder; ``**`` is any folders."""
+    """Return whether a path matches a pattern folder by folder; ``**`` matches any number of folders."""
     if "**" in pattern:
         return fnmatchcase(path, pattern)
     folders = path.split("/"), pattern.split("/")
@@ -137,7 +139,7 @@ def _matches(path: str, pattern: str) -> bool:
 
 
 def _check_stored(option: str, address: str, kind: Kind) -> None:
-    """Check that what is at an address, if anything, may be replaced."""
+    """Raise InputError if the file at a remote address must not be replaced."""
     with private_folder() as folder:
         copy = stored_copy(address, folder)
         if copy is None or is_of_kind(copy, kind):

@@ -1,4 +1,4 @@
-"""Predictions from files: all that a table holds, and several files of one model in the same way."""
+"""Reading of predictions from files: a single table, or several files of one model."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def open_table(
     covariates: Covariates | None = None,
     label_names: tuple[str, ...] | None = None,
 ) -> ScoreTable:
-    """Return the table in ``path``, or in a frame; an ``.npz`` may have arrays that need no ``columns``.
+    """Return the table in a file or frame; an ``.npz`` with standard array names needs no ``columns``.
 
     Args:
         path: The file, or a frame.
@@ -63,7 +63,7 @@ def open_table(
 
 
 def with_scores(columns: Columns, source: Format) -> Columns:
-    """Return columns that say what the scores of a table are; those of an ``.npz`` or a log may need no naming.
+    """Return columns whose scores are named, by default with the standard names of an ``.npz`` or a log.
 
     Raises:
         InputError: If they do not say it; the columns of the table are named.
@@ -71,9 +71,9 @@ def with_scores(columns: Columns, source: Format) -> Columns:
     columns = columns if source.needs_names else columns.or_default(source.names)
     if columns.kind is not None:
         return columns
-    hint = "" if source.needs_names else ", where arrays are not called 'logits' and 'target'"
+    hint = "" if source.needs_names else ", unless arrays are named 'logits' and 'target'"
     raise InputError(
-        f"options must say which columns hold the scores and which the labels{hint}",
+        f"the columns of scores and labels must be named{hint}",
         f"{source.label} with columns {few(source.names)}",
         (
             "Pass ",
@@ -92,7 +92,7 @@ def with_scores(columns: Columns, source: Format) -> Columns:
 
 
 def open_source(path: Any, columns: Columns, live: str | None = None) -> tuple[Format, Columns]:
-    """Return what reads a frame or files, and the columns.
+    """Return the reader of a frame or of files, and the columns.
 
     Several files are one table; logs of lm-evaluation-harness are grouped by their tasks, and read for scores of the
     kind ``live`` alone, without labels, if that is named.
@@ -119,7 +119,7 @@ def open_source(path: Any, columns: Columns, live: str | None = None) -> tuple[F
 def _counted_votes(
     source: Format, columns: Columns, live: str | None = None
 ) -> tuple[Format, Columns]:
-    """Return a table of one row for each question, if answers are counted as votes; else the table itself."""
+    """Return a table with one row per question if answers are counted as votes; else the table itself."""
     if columns.confidence_as != "vote" or live is not None:
         return source, columns
     from fedlas.predictions.language.votes import voted_table
@@ -164,15 +164,15 @@ def read_predictions(
     if like is not None and table.classes != like.classes:
         where = few([str(name) for name in path]) if isinstance(path, list | tuple) else path
         raise InputError(
-            "classes must be the same, in the same order",
+            "the classes of both tables must be the same, in the same order",
             f"{few(table.classes)} in {where}, {few(like.classes)} in the other table",
-            "Name the columns a,b,c.",
+            "List the score columns in the same order: a,b,c.",
         )
     return table
 
 
 def _saved(path: Any, columns: Columns | None, *, labeled: bool) -> PredictionTable | None:
-    """Return predictions that were saved, of classes about the event that columns name; None for other arrays."""
+    """Return the predictions that ``Predictions.save`` or ``MultiLabel.save`` wrote, or None for other arrays."""
     event = None if columns is None else columns.event
     named = columns is not None and replace(columns, event=None) != Columns()
     if named or not _is_saved(path, {"logits", "target"} if labeled else {"logits"}):
@@ -191,6 +191,7 @@ def _read(
     labeled: bool = True,
     covariates: Covariates | None = None,
 ) -> PredictionTable:
+    """Read a table; remote files are copied first."""
     names = path if isinstance(path, list | tuple) else [path]
     if any(map(address_of, names)):
         with local_files(names) as files:
@@ -213,7 +214,7 @@ def _read(
     if labeled and not table.columns.has_outcomes:
         by_label = Argument("target", "NAME")
         raise InputError(
-            "must say which predictions are right" if of_top_label else "must name the labels",
+            "must name a column of outcomes" if of_top_label else "must name a column of labels",
             "none",
             (
                 "Pass ",
@@ -245,7 +246,7 @@ def _read(
 
 
 def _cluster_names(clusters: Any) -> tuple[str, ...]:
-    """Return the distinct names of clusters, in the order in which predictions number them; empty for numbers."""
+    """Return the distinct cluster names in the order of their codes; empty if clusters are numbers."""
     if clusters is None or not all(isinstance(name, str) for name in clusters):
         return ()
     return tuple(sorted(set(clusters)))
@@ -258,7 +259,7 @@ def predictions_of(
     classes: Sequence[str] = (),
     label_names: Sequence[str] | None = None,
 ) -> Any:
-    """Return the predictions of what rows of a table say; with names of labels a :class:`~fedlas.MultiLabel`."""
+    """Return Predictions, a TopLabel or a MultiLabel from the values of table rows."""
     others = {name: values.get(name) for name in SAMPLE_VALUES}
     are_probs = columns.kind == "probs"
     if label_names is not None:
@@ -273,17 +274,20 @@ def predictions_of(
 
 
 def check_logits(columns: Columns, scores: Tensor, label: str) -> None:
-    """Refuse probabilities that are named as logits."""
+    """Raise InputError if columns named as logits hold probabilities."""
     if columns.kind == "logits" and are_probabilities(scores):
         raise InputError(
-            "columns of logits must hold logits",
+            "columns named as logits must hold logits",
             f"probabilities in {label}",
-            ["write logits, as fit and apply read one kind", ("name them by ", Argument("probs"))],
+            [
+                "write logits, as in the table of the fit",
+                ("name the columns by ", Argument("probs")),
+            ],
         )
 
 
 def is_log(path: Path, columns: Columns) -> bool:
-    """Return whether a file holds samples of lm-evaluation-harness.
+    """Return whether a file is read as a log of lm-evaluation-harness.
 
     Raises:
         InputError: If it is said to, and columns of scores or labels are named too.
@@ -291,7 +295,7 @@ def is_log(path: Path, columns: Columns) -> bool:
     named = [option for option in _FIXED if getattr(columns, option)]
     if columns.format == "lm-eval" and named:
         raise InputError(
-            "samples of lm-evaluation-harness have fixed columns",
+            "columns of an lm-evaluation-harness log must not be named",
             tuple(listed(named, ", ")),
             ("Leave these options out, or pass ", Argument("format", "table"), "."),
         )
@@ -303,31 +307,34 @@ def is_log(path: Path, columns: Columns) -> bool:
 
 
 def _covariates_of(table: object) -> Covariates | None:
+    """Return the covariates of another table, or None."""
     if table is None:
         return None
     if isinstance(table, PredictionTable):
         return table.covariates
-    fix = "Pass what read_predictions returned."
-    raise InputError("must be another table", describe(table), fix, argument="like")
+    fix = "Pass a result of read_predictions."
+    raise InputError("must be a PredictionTable", describe(table), fix, argument="like")
 
 
 def _checked(columns: Columns | None) -> Columns:
     if isinstance(columns, Columns | None):
         return columns or Columns()
     raise InputError(
-        "columns must be Columns", describe(columns), "Pass Columns(probs='p_*', target='label')."
+        "columns must be a Columns object",
+        describe(columns),
+        "Pass Columns(probs='p_*', target='label').",
     )
 
 
 def _is_saved(path: str | Path, names: set[str]) -> bool:
-    """Return whether a file is an archive with these arrays."""
+    """Return whether a file is an archive that has all these arrays."""
     with suppress(OSError, ValueError), open_arrays(Path(path)) as archive:
         return names <= {*archive.names}
     return False
 
 
 def notes_of(tables: Sequence[tuple[str, PredictionTable]]) -> list[str]:
-    """Return the notes on tables of one model by their names; what is said of one is not said again."""
+    """Return the notes of several tables, each once, with the name of the first table that has it."""
     notes: dict[str, str] = {}
     for name, table in tables:
         for note in table.notes:

@@ -1,4 +1,4 @@
-"""Roles: what a column of a table is to its reader. Tables, frames, JSON, archives and options derive from it.
+"""Roles of table columns, from which tables, frames, JSON, archives and command-line options derive.
 
 A new role is a field of :class:`Columns`, declared by :func:`role` in one line, and what uses it: a field of
 ``Predictions``, if it says something of a sample, with its check in ``sample_values.py``.
@@ -27,13 +27,13 @@ from fedlas.predictions.tables.columns import (
 from fedlas.predictions.tables.names import check_increasing, paired_names
 
 ADDED = "calibrated_"
-"""Begins the name of each column that ``fedlas apply`` adds."""
+"""Prefix of the columns that ``fedlas apply`` adds."""
 _DEFAULTS = (
     ("logits", "target", "label_probs", "weights"),
     ("confidence", "correct", "weights"),
     ("confidence", "predicted", "target", "weights"),
 )
-"""Arrays of an ``.npz`` that need no naming, in sets of which some are optional."""
+"""Standard array names of an ``.npz``, in sets of which some names are optional."""
 _OPTIONAL = {"target", "label_probs", "weights"}
 
 ConfidenceForm = Literal["number", "words", "sum", "mean", "min", "p-true", "vote"]
@@ -43,20 +43,20 @@ RoleKind = Literal["score", "label", "sample", "reading"]
 
 @dataclass(frozen=True)
 class Role:
-    """What a field of :class:`Columns` says.
+    """Role of a field of :class:`Columns`: kind, help text, and how the option is written.
 
     Attributes:
-        kind: ``"score"`` or ``"label"`` of a column; ``"sample"``: a column about samples; ``"reading"``:
-            how columns are read.
-        text: Its line of ``--help``.
-        metavar: Placeholder there; ``"COLUMN"`` names one column, ``"COLUMNS"`` several, None is a switch.
-        option: Its name there, if it is another than that of the field.
-        choices: Values that it takes.
-        beside: Scores of which it needs one.
+        kind: ``"score"`` or ``"label"`` column; ``"sample"``: one value per sample; ``"reading"``: how columns
+            are read.
+        text: Help text of the option.
+        metavar: Placeholder in the help; ``"COLUMN"`` names one column, ``"COLUMNS"`` several, None is a switch.
+        option: Name of the option, if it differs from the field name.
+        choices: Allowed values.
+        beside: Kinds of scores of which one is required.
         is_text: Whether cells are read as text, whatever they hold.
-        is_shared: Whether its column may have another role, too.
-        of_live: Whether it says how scores are read, and so is for tables without labels as well.
-        of_fit: Whether only a fit that holds samples out uses it: commands and functions without one refuse it.
+        is_shared: Whether the column may have a second role.
+        of_live: Whether it determines how scores are read, and so also applies to tables without labels.
+        of_fit: Whether only cross-fitting uses it: commands and functions without cross-fitting refuse it.
     """
 
     kind: RoleKind
@@ -72,13 +72,13 @@ class Role:
 
 
 def role(kind: RoleKind, text: str, default: object = None, **properties: Any) -> Any:
-    """Return a field of :class:`Columns` with its role."""
+    """Return a dataclass field of :class:`Columns` with its role as metadata."""
     return field(default=default, metadata={"role": Role(kind, text, **properties)})
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a table as the user names them; nothing is guessed.
+    """Roles of the columns of a table, as named by the user; nothing is guessed.
 
     One of ``logits``, ``probs`` and ``confidence`` says what the scores are. Without any they are the arrays of an
     ``.npz`` that are called ``logits`` (and ``target``), or ``confidence`` and ``correct``.
@@ -128,7 +128,7 @@ class Columns:
 
     # fmt: off
     logits: Names = role("score", "columns of logits in the order of the classes: a,b,c or 'logit_*', or one --logits "
-        "for each; one column holds the second of two classes, or lists (default: array logits of an .npz)",
+        "for each; a single column is the second of two classes, or holds lists (default: array logits of an .npz)",
         metavar="COLUMNS", of_live=True)
     probs: Names = role("score", "columns of probabilities, named like --logits (default: none)", metavar="COLUMNS",
         of_live=True)
@@ -142,37 +142,37 @@ class Columns:
         "and incorrect (default: none)", beside=("confidence",), is_text=True)
     predicted: str | None = role("label", "with --confidence and --target: column of the predicted class, written like "
         "the labels (default: none)", beside=("confidence",), is_text=True)
-    label_probs: Names = role("sample", "columns of the annotators' votes on each sample as shares, named like "
+    label_probs: Names = role("sample", "columns with the share of annotators' votes for each class, named like "
         "--logits (default: none)", metavar="COLUMNS", beside=("logits", "probs"))
     weights: str | None = role("sample", "column of the weight of each sample (default: all weights are 1)")
     groups: str | None = role("sample", "column of the group of each sample; each group is measured (default: none)",
         is_text=True, is_shared=True)
-    covariates: Names = role("sample", "columns that say more about a sample: numbers, or text of at most 256 values; "
-        "named like --logits (default: none)", metavar="COLUMNS", is_shared=True)
-    clusters: str | None = role("sample", "column of what samples belong to, such as a patient: they are resampled "
-        "together (default: all samples are independent)", is_text=True, is_shared=True)
-    event: str | int | None = role("reading", "class, of two, that measures, gates and pages are about (default: the "
-        "affirmative one, as yes or 1, else the last)", metavar="CLASS", beside=("logits", "probs"))
+    covariates: Names = role("sample", "columns with further information on a sample: numbers, or text of at most 256 "
+        "values; named like --logits (default: none)", metavar="COLUMNS", is_shared=True)
+    clusters: str | None = role("sample", "column of the cluster of each sample, such as its patient: samples of a "
+        "cluster are resampled together (default: all samples are independent)", is_text=True, is_shared=True)
+    event: str | int | None = role("reading", "label of the positive class (default: the affirmative one, such as yes "
+        "or 1, else the last)", metavar="CLASS", beside=("logits", "probs"))
     normalize: bool = role("reading", "divide each row of probabilities by its sum (default: refuse rows whose sum is "
         "not 1)", False, metavar=None, beside=("probs", "label_probs"), of_live=True)
     percent: bool = role("reading", "divide probabilities and confidences by 100; 56%% needs no option (default: take "
         "them as fractions)", False, metavar=None, beside=("probs", "confidence"), of_live=True)
-    drop_missing: bool = role("reading", "leave out rows that lack a value other than the group (default: refuse "
-        "them)", False, metavar=None)
+    drop_missing: bool = role("reading", "drop rows in which a value other than the group is missing (default: "
+        "refuse them)", False, metavar=None)
     separator: str | None = role("reading", "separator of a CSV file (default: , ; tab or |, as detected)",
         metavar="CHAR", option="--sep", of_live=True)
-    confidence_as: ConfidenceForm = role("reading", "form: number; words; sum, mean or min of lists of token "
-        "log-probabilities; p-true, those of True and False; vote: answers, of which --clusters says the question and "
-        "--target the true one (default: number)", "number", metavar="",
+    confidence_as: ConfidenceForm = role("reading", "form of --confidence: number; words (stated in text); sum, "
+        "mean or min of token log-probabilities; p-true (log-probabilities of True and False); vote (one answer per "
+        "row, with --clusters as question and --target as true answer) (default: number)", "number", metavar="",
         choices=CONFIDENCE_FORMS, of_live=True)
     format: Literal["table", "lm-eval"] | None = role("reading", "lm-eval: samples of lm-evaluation-harness (default: "
         "detected)", metavar="", choices=("table", "lm-eval"))
-    one_per_cluster: bool = role("reading", "keep the first row of each of the --clusters: rows are then independent "
+    one_per_cluster: bool = role("reading", "keep only the first row of each cluster, so that rows are independent "
         "(default: keep all)", False, metavar=None)
-    time: str | None = role("sample", "column of the time of each sample, numbers or dates: a fit is checked on later "
-        "rows than its own (default: rows are in no order)", is_text=True, is_shared=True, of_fit=True)
-    labels: Names = role("label", "several labels a sample: columns of 0 and 1, empty or -1 where unknown, named like "
-        "--logits; each belongs to the score of the same name, p_edema and y_edema (default: none)",
+    time: str | None = role("sample", "column of the time of each sample, numbers or dates: cross-fitting then holds "
+        "out later rows (default: rows have no order)", is_text=True, is_shared=True, of_fit=True)
+    labels: Names = role("label", "several labels per sample: columns of 0 and 1, empty or -1 if unknown, named like "
+        "--logits; names are paired with the scores, as in p_edema and y_edema (default: none)",
         metavar="COLUMNS", beside=("logits", "probs"))
     # fmt: on
 
@@ -188,7 +188,10 @@ class Columns:
                 raise InputError("must be text", describe(name), "Pass one name.", argument=option)
         if not isinstance(self.event, str | int | None) or isinstance(self.event, bool):
             raise InputError(
-                "must be a class", describe(self.event), "Pass its name.", argument="event"
+                "must be a class name or index",
+                describe(self.event),
+                "Pass the name of the positive class.",
+                argument="event",
             )
         for option in _SWITCHES:
             if not isinstance(flag := getattr(self, option), bool):
@@ -204,7 +207,7 @@ class Columns:
             words = words_of(value)
             if not words or not all(words) or len(set(words)) < len(words):
                 raise InputError(
-                    "must hold names, each once",
+                    "must hold different, nonempty names",
                     describe(value),
                     "Write a,b,c or 'prefix_*'; quote a name with a comma.",
                     argument=option,
@@ -220,13 +223,13 @@ class Columns:
             check_choice("format", self.format, ROLES["format"].choices)
 
     def _check_together(self) -> None:
-        """Refuse options that contradict each other."""
+        """Raise InputError if options contradict each other."""
         kinds = [Argument(name) for name in SCORES if getattr(self, name) is not None]
         if len(kinds) > 1:
             raise InputError(
-                ("only one of ", *listed(SCORES, " and "), " can name columns"),
+                ("only one of ", *listed(SCORES, " and "), " may be set"),
                 tuple(listed([kind.name for kind in kinds], " and ")),
-                "Say what the columns hold: the file does not show it.",
+                "Keep the option that matches the content of the score columns.",
             )
         for option, each in ROLES.items():
             has_partner = any(getattr(self, name) for name in each.beside)
@@ -234,23 +237,26 @@ class Columns:
             is_there = value is not None if option == "event" else bool(value)
             if each.beside and is_there and kinds and not has_partner:
                 raise InputError(
-                    "is for other columns",
+                    "does not apply to these score columns",
                     kinds[0],
-                    ["leave it out", *(("name columns by ", Argument(n)) for n in each.beside)],
+                    [
+                        "leave it out",
+                        *(("name score columns by ", Argument(n)) for n in each.beside),
+                    ],
                     argument=option,
                 )
         check_several_rows(self)
         for option in _OF_ONE_LABEL if self.labels is not None else ():
             if getattr(self, option) not in (None, False, (), "number"):
                 raise InputError(
-                    "is for one label a sample",
+                    "is for one label per sample",
                     Argument("labels"),
                     "Leave it out.",
                     argument=option,
                 )
         if self.labels is not None and self.covariates is not None:
             raise InputError(
-                "is for one label a sample: the curves of several read their probabilities alone",
+                "is for one label per sample: curves of several labels use their probabilities only",
                 Argument("labels"),
                 _ONE_BY_ONE,
                 argument="covariates",
@@ -258,35 +264,35 @@ class Columns:
         if self.correct is not None and (self.predicted is not None or self.target is not None):
             raise InputError(
                 (
-                    "outcomes must be named once, by ",
+                    "outcomes must be given only once, by ",
                     Argument("correct"),
                     " or by ",
                     *listed(("predicted", "target"), " and "),
                 ),
-                (Argument("correct"), " with one of these"),
-                "Leave one or the other out.",
+                (Argument("correct"), " and one of the others"),
+                "Leave one of them out.",
             )
 
     @property
     def kind(self) -> str | None:
-        """Kind of the scores: ``"logits"``, ``"probs"``, ``"confidence"``, or None where names of arrays decide."""
+        """Kind of the scores: ``"logits"``, ``"probs"``, ``"confidence"``, or None if array names decide."""
         return next((name for name in SCORES if getattr(self, name) is not None), None)
 
     @property
     def calibrated_scores(self) -> list[str]:
-        """Names of scores that ``fedlas apply`` has added, which a calibration would calibrate twice."""
+        """Names of score columns that ``fedlas apply`` has added, which would be calibrated twice."""
         names = self.words(self.kind or "logits")
         return [name for name in names if name.rpartition(".")[2].startswith(ADDED)]
 
     def notes_on_calibrated(self) -> list[str]:
-        """Return a note for a fit on scores that ``fedlas apply`` has added; none if there are none."""
+        """Return a warning for a fit on scores that are calibrated already, or none."""
         names = self.calibrated_scores
-        why = "a fit on calibrated scores calibrates them a second time"
-        return [f"fedlas apply has calibrated {few(names)}: {why}."] if names else []
+        text = f"{few(names)} were calibrated by fedlas apply already; this fit calibrates them a second time."
+        return [text] if names else []
 
     @property
     def has_outcomes(self) -> bool:
-        """Whether columns say what the label is, or whether the predicted class is it."""
+        """Whether columns give the label, or the correctness of the prediction."""
         if self.kind == "confidence":
             return self.correct is not None or (
                 self.predicted is not None and self.target is not None
@@ -295,14 +301,14 @@ class Columns:
 
     @property
     def others(self) -> tuple[str, ...]:
-        """Columns whose values are text or numbers of any kind, each once."""
+        """Columns that are read as text or as values of any type, each once."""
         text = None if self.confidence_as == "number" else self.confidence
         named = (*(getattr(self, name) for name in _TEXTS), text)
         return tuple(dict.fromkeys(name for name in named if name is not None))
 
     @property
     def paths(self) -> list[str]:
-        """Names that may be paths into values of JSON, as ``a.b`` is."""
+        """Column names that may be JSON paths, such as ``a.b``."""
         values = [value for name, value in vars(self).items() if ROLES[name].kind != "reading"]
         texts = [
             word
@@ -314,13 +320,13 @@ class Columns:
         return [word for word, path in plain.items() if "." in path and not set(path) & set("*?[")]
 
     def patterns(self, names: Sequence[str], *, covariates: bool) -> list[str]:
-        """Return the patterns of scores and votes among the ``names`` of a table, and on request of covariates."""
+        """Return the wildcard patterns of score and vote columns, and optionally of covariates."""
         options = (self.kind or "logits", "label_probs", *["covariates"] * covariates)
         texts = [text for option in options for text in words_of(getattr(self, option), names)]
         return [text for text in texts if text not in names and set(text) & set("*?[")]
 
     def or_default(self, names: Sequence[str]) -> Columns:
-        """Return these columns, with the scores of an ``.npz`` that need no naming."""
+        """Return these columns; if no scores are named, with the standard array names of an ``.npz``."""
         arrays = next((line for line in _DEFAULTS if {*line} - _OPTIONAL <= {*names}), ())
         default: dict[str, Any] = {
             name: name for name in arrays if name in names and not getattr(self, name)
@@ -328,11 +334,11 @@ class Columns:
         return self if self.kind is not None else replace(self, **default)
 
     def words(self, option: str) -> list[str]:
-        """Return the names and patterns of a field that takes several."""
+        """Return the names and patterns in an option that takes several."""
         return words_of(getattr(self, option))
 
     def covariates_in(self, names: Sequence[str], *, where: str) -> tuple[str, ...]:
-        """Return the covariates among the columns of a table; a pattern leaves out columns of other meaning.
+        """Return the covariate columns of a table; patterns skip columns that have another role.
 
         Raises:
             InputError: If one does not exist, or is named as a score or a label too.
@@ -340,7 +346,7 @@ class Columns:
         scores = words_of(getattr(self, self.kind or "logits"), names)
         patterns = scores + words_of(self.label_probs, names)
         others = {getattr(self, name) for name in _SINGLE if not ROLES[name].is_shared}
-        # A pattern of scores leaves out columns that are named for themselves.
+        # Patterns of score columns skip columns that are named explicitly.
         shared = {getattr(self, name) for name in _SINGLE if ROLES[name].is_shared}
         shared.update(self.words("covariates"))
         used = {
@@ -353,7 +359,7 @@ class Columns:
         columns, _ = matched_columns(covariates, names, used, "covariates", where, fewest=1)
         for name in used.intersection(columns):
             raise InputError(
-                "covariates must be other columns than scores and labels",
+                "covariates must not include score or label columns",
                 repr(name),
                 ("Leave it out of ", Argument("covariates"), "."),
             )
@@ -362,7 +368,7 @@ class Columns:
     def pair_labels(
         self, scores: Mapping[str, str], names: Sequence[str], *, where: str
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return the columns of the labels, each at the place of its score, and the names of the labels.
+        """Return the label columns in the order of the scores, and the label names.
 
         Args:
             scores: Columns of scores, with the part of each name that ``*`` stands for.
@@ -381,7 +387,7 @@ class Columns:
         return tuple(columns[place] for place in order), titles
 
     def find(self, names: Sequence[str], *, where: str) -> tuple[dict[str, str], tuple[str, ...]]:
-        """Return the score columns among ``names`` with their names as classes, and those of label distributions.
+        """Return the score columns mapped to their class names, and the columns of label distributions.
 
         Both are in the order of the classes; the name as a class is the part that ``*`` stands for, or the whole name.
 
@@ -431,7 +437,7 @@ ROLES: Mapping[str, Role] = {each.name: each.metadata["role"] for each in fields
 SCORES = tuple(name for name, each in ROLES.items() if each.kind == "score")
 LABELS = tuple(name for name, each in ROLES.items() if each.kind == "label")
 OF_FIT = tuple(name for name, each in ROLES.items() if each.of_fit)
-"""Roles that say nothing where no fit holds samples out."""
+"""Roles without effect where there is no cross-fitting."""
 _SINGLE = tuple(
     name for name, each in ROLES.items() if each.metavar == "COLUMN" and each.kind != "score"
 )
@@ -439,7 +445,7 @@ _SEVERAL = tuple(name for name, each in ROLES.items() if each.metavar == "COLUMN
 _SWITCHES = tuple(name for name, each in ROLES.items() if each.metavar is None)
 _TEXTS = tuple(name for name, each in ROLES.items() if each.is_text)
 _OF_ONE_LABEL = ("target", "classes", "event", "normalize", "label_probs", "confidence_as")  # fmt: skip
-"""Roles that say nothing of several labels a sample."""
+"""Roles that do not apply to several labels per sample."""
 _ONE_BY_ONE = (
     "Leave it out, measure each of its values by ", Argument("groups"), ", or calibrate one label: its column by ",
     Argument("probs"), ", its labels by ", Argument("target"), ".",
@@ -447,7 +453,7 @@ _ONE_BY_ONE = (
 
 
 def columns_named(names: Mapping[str, Any]) -> Columns:
-    """Return the columns that keyword arguments name.
+    """Return the columns given by keyword arguments.
 
     Raises:
         InputError: For an unknown one, or as :class:`Columns`.

@@ -1,4 +1,4 @@
-"""Tables with the meaning of their columns: scores and labels, or confidences and outcomes, checked chunk by chunk."""
+"""Tables with roles of columns: validated scores and labels, or confidences and outcomes, read in chunks."""
 
 from __future__ import annotations
 
@@ -44,20 +44,20 @@ if TYPE_CHECKING:
     from fedlas.predictions.language.log_probabilities import Answers
 
 NO_GROUP = "(no group)"
-"""Group of the rows without one, where rows without a value are left out. A table cannot have both."""
+"""Group of rows whose group is missing, where incomplete rows are dropped; no real group may have this name."""
 
 
 _TEXTS = tuple(name for name in SAMPLE_VALUES if name in ROLES and ROLES[name].is_text)
-"""What is said of samples in cells that are read as text."""
+"""Fields with one value per sample whose cells are read as text."""
 Values = dict[str, Any]
-"""What rows say, by name: ``scores`` (logits or probabilities ``(n, C)``, or confidences ``(n,)``), ``outcome`` (labels
-``(n,)`` int64, or whether confidences came true, bool), ``labels`` of confidences as text, and what columns of samples
-hold: ``label_probs (n, C)``, ``weights (n,)``, ``features (n, D)``, and as text ``groups``, ``clusters`` and others of
-``sample_values.py``. What no column says is not there."""
+"""Values of rows by name: ``scores`` (logits or probabilities ``(n, C)``, or confidences ``(n,)``), ``outcome``
+(labels ``(n,)`` int64, or correctness of confidences, bool), ``labels`` of confidences as text, and the fields of
+samples: ``label_probs (n, C)``, ``weights (n,)``, ``features (n, D)``, and as text ``groups``, ``clusters`` and
+others of ``sample_values.py``. Values without a column are absent."""
 
 
 class ScoreTable:
-    """A table whose columns have roles, read once, a chunk of rows at a time.
+    """Table whose columns have roles, validated and read in chunks of rows.
 
     Args:
         source: What holds its cells: a format of files, or a frame.
@@ -138,16 +138,16 @@ class ScoreTable:
 
     @property
     def dropped(self) -> int:
-        """Number of rows so far that lacked a value and were left out."""
+        """Number of rows dropped so far because a value is missing."""
         return self._dropped[""] + (len(self.answers.rows) if self.answers else 0)
 
     @property
     def in_lists(self) -> bool:
-        """Whether one column holds the scores of all classes, as lists; known once rows have been read."""
+        """Whether a single column holds the scores of all classes as lists; known after the first chunk."""
         return len(self.scores) == 1 and self._labels is not None and not self._binary
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Yield logits ``(n, C)`` and labels ``(n,)`` of some rows at a time; None if no column holds labels.
+        """Yield logits ``(n, C)`` and labels ``(n,)`` of each chunk; labels are None if there is no label column.
 
         Of several labels a sample: both ``(n, L)``. For confidences: they ``(n,)``, and whether they came true ``(n,)``
         bool.
@@ -161,7 +161,7 @@ class ScoreTable:
             yield logits(scores) if self._is_probs else scores, values.get("outcome")
 
     def samples(self) -> Iterator[Values]:
-        """Yield what some rows say at a time.
+        """Yield the values of each chunk by name, as :data:`Values`.
 
         Raises:
             InputError: As :meth:`blocks`.
@@ -171,7 +171,7 @@ class ScoreTable:
                 yield values
 
     def whole(self) -> Values:
-        """Return what all rows say.
+        """Return the values of all rows by name, as :data:`Values`.
 
         Raises:
             InputError: As :meth:`blocks`, or if there are none.
@@ -192,7 +192,7 @@ class ScoreTable:
         return columns | {name: tuple(chain.from_iterable(lists)) for name, lists in texts.items()}
 
     def rows(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], Values]]:
-        """Yield the numbers of some rows in their file, the places of those that are used among them, what these say.
+        """Yield row numbers of each chunk in its file, the indices of the rows used, and their values.
 
         ``file`` and ``score_type`` are then of these rows.
 
@@ -260,7 +260,7 @@ class ScoreTable:
         self._agreement.check(self.label)
 
     def _read_groups(self, chunk: TableChunk, missing: str | None) -> tuple[str, ...]:
-        """Return the group of each row; refuse a table that has both empty cells and cells named like their group."""
+        """Return the group of each row; raise InputError if the name for missing groups is also a group."""
         column = str(self.columns.groups)
         names = chunk.texts(column, missing=missing)
         if missing is not None and missing in names:
@@ -268,14 +268,14 @@ class ScoreTable:
             self._no_group_cells |= {not cell_text(cell) for name, cell in cells if name == missing}
             if len(self._no_group_cells) == 2:
                 raise InputError(
-                    f"groups must have other names than {missing!r}, which names the rows without a group",
-                    f"both cells {missing!r} and empty cells in column {column!r} of {self.label}",
+                    f"no group may be named {missing!r}, the name for rows without a group",
+                    f"cells {missing!r} and empty cells in column {column!r} of {self.label}",
                     "Rename that group, or fill in the empty cells.",
                 )
         return tuple(names)
 
     def notes(self) -> tuple[str, ...]:
-        """Say how the rows so far were read, as sentences."""
+        """Return notes on how the rows so far were read."""
         lines = list(self._source.notes)
         dropped = self._dropped[""]
         if dropped and not self.keeps_rows:
@@ -296,36 +296,37 @@ class ScoreTable:
         if self._binary and not (self.classes and ends_in(self.scores[0], self.classes[1])):
             kind = "probability" if self._is_probs else "logit"
             about = repr(self.classes[1]) if self.classes else "the second of two classes"
-            lines.append(f"The one column {self.scores[0]!r} is the {kind} of {about}.")
+            lines.append(f"Column {self.scores[0]!r} is the {kind} of {about}.")
         lines += self._probs.notes() + [
             f"Label distributions: {note}" for note in self._votes.notes()
         ]
         if self._zeros:
-            text = f"{self._zeros:,} probabilities are exactly 0 and count as {FLOOR:.2g} in logarithms"
+            text = f"{self._zeros:,} probabilities are exactly 0 and are replaced by {FLOOR:.2g} in logarithms"
             if self._zero_labels:
                 text += (
-                    f"; {self._zero_labels:,} of them are those of the label, where the NLL would be infinite and "
-                    f"counts {-np.log(FLOOR):.1f} instead: do not compare it"
+                    f"; for {self._zero_labels:,} rows it is the probability of the label, so that NLL is infinite and "
+                    f"{-np.log(FLOOR):.1f} is used instead: do not compare NLL"
                 )
             lines.append(f"{text}.")
         return (*lines, *self.notes_on_fit())
 
     def notes_on_fit(self) -> tuple[str, ...]:
-        """Say which values so far are unlike those of the fit, as sentences."""
+        """Return notes on covariates and units that differ from the fit."""
         covariates = [] if self.covariates is None else self.covariates.notes()
         return (*covariates, *self.units.notes())
 
     @property
     def _has_signs(self) -> bool:
+        """Whether scores have percent signs."""
         return any(self.units.percent.get(name) for name in self.scores)
 
     def _add_units(self, chunk: TableChunk, covariates: Sequence[str]) -> None:
-        """Learn or compare the units of some rows; logits and covariates have a range."""
+        """Record or check the units of a chunk; logits and covariates also have a range."""
         logits = self.scores if self._kind == "logits" else ()
         self.units.add(chunk, (*logits, *covariates))
 
     def _unscaled(self, scores: Tensor) -> Tensor:
-        """Return shares of 1 for percentages by an option; signs need none."""
+        """Return scores as fractions if they are percentages by option; unchanged if they have percent signs."""
         if not self.columns.percent or self._has_signs:
             return scores
         if not self.columns.normalize:
@@ -333,7 +334,7 @@ class ScoreTable:
         return scores * 0.01
 
     def _read_answers(self, chunk: TableChunk, answers: Answers) -> tuple[TableChunk, Tensor]:
-        """Return the rows with a confidence that can be read, and that ``(n, 1)``."""
+        """Return the rows whose answers state a confidence, and the confidences ``(n, 1)``."""
         column = self.scores[0]
         from fedlas.predictions.language.log_probabilities import confidences_as
 
@@ -344,15 +345,15 @@ class ScoreTable:
         return chunk.where_rows(~unread), torch.from_numpy(values[~unread]).unsqueeze(1)
 
     def _top_label(self, chunk: TableChunk, confidence: Tensor | None) -> Values:
-        """Return confidences, whether they came true, and the labels."""
+        """Return the confidences, correctness and labels of a chunk."""
         columns = self.columns
         names = self.scores
         if confidence is None:
             confidence = self._unscaled(chunk.finite(names, "confidences"))
         if confidence.shape[1] > 1:
             raise InputError(
-                "must hold one number a row",
-                f"{confidence.shape[1]}",
+                "must hold one number per row",
+                f"{confidence.shape[1]} numbers",
                 ONE_CONFIDENCE,
                 argument="confidence",
             )
@@ -375,7 +376,7 @@ class ScoreTable:
         return {"scores": scores, "outcome": outcome, "labels": tuple(labels)}
 
     def _several(self, chunk: TableChunk) -> Values:
-        """Return a score of each label ``(n, L)``, and whether it is there: 1, 0, or unknown."""
+        """Return the scores ``(n, L)`` and targets of a multi-label chunk."""
         scores = chunk.finite(self.scores, "scores")
         if self._is_probs:
             most = 1.0 + SUM_TOLERANCE
@@ -389,7 +390,7 @@ class ScoreTable:
         return {"scores": scores, "outcome": self._label_cells.numbers(chunk)}
 
     def _all(self, chunk: TableChunk) -> Values:
-        """Return logits or probabilities of all classes, and class numbers."""
+        """Return the logits or probabilities and the class indices of a chunk."""
         names = self.scores
         scores = chunk.finite(names, "scores")
         width = scores.shape[1]
@@ -398,7 +399,7 @@ class ScoreTable:
             self._binary = width == 1
         elif width != (1 if self._binary else self._num_classes):
             raise InputError(
-                f"rows must have as many scores as the first, {1 if self._binary else self._num_classes}",
+                f"every row must have as many scores as the first, {1 if self._binary else self._num_classes}",
                 f"{width} in {chunk.where(0)}",
                 "Check the file.",
             )
@@ -416,6 +417,7 @@ class ScoreTable:
         return {"scores": scores} | ({} if target is None else {"outcome": target})
 
     def _first_labels(self, num_classes: int, chunk: TableChunk) -> Labels:
+        """Return the reader of labels for the classes that the first chunk shows."""
         lists = chunk.numbers[self.scores[0]].ndim > 1
         names = self.columns.classes
         parts = () if self._binary or lists else self._parts
@@ -423,7 +425,7 @@ class ScoreTable:
             raise InputError(
                 "must name every class, in the order of the columns",
                 f"{len(names)} for {num_classes} classes",
-                "Name all.",
+                "Name all classes.",
                 argument="classes",
             )
         if num_classes == 2 and not names and self.columns.target is not None:
@@ -444,7 +446,7 @@ class ScoreTable:
     def _shares(
         check: Probabilities, values: Tensor, chunk: TableChunk, names: tuple[str, ...]
     ) -> Tensor:
-        """Return probabilities of all classes ``(n, C)``, checked; one column is the second of two classes."""
+        """Return validated class probabilities ``(n, C)``; a single column is the second of two classes."""
         check.file = chunk.file
         checked = check.both if values.shape[1] == 1 else check.checked
         return checked(values, chunk.where, chunk.column_of(names))

@@ -1,4 +1,4 @@
-"""Units of the columns of a table: percent signs, the decimal mark, and the range of the values."""
+"""Units of table columns: percent signs, decimal mark, and range of values."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from fedlas.predictions.tables.cells import TableChunk
 
 _MARKS = {".": "a decimal point", ",": "a decimal comma"}
 _RARE = 1e-6
-"""Probability below which percentages that are all at most 1 are fractions."""
-_ALIKE = "Write them alike, or fit the calibration to a table like this one."
+"""Probability below which percentages that are all at most 1 are taken for fractions."""
+_ALIKE = "Write the table as for the fit, or fit the calibration to a table like this one."
 
 
 @dataclass
 class Units:
-    """The units of a table's numbers, learned from its rows; those of a fit are compared with other tables.
+    """Units of numeric columns, learned from rows or fixed by a fit with which other tables are compared.
 
     Args:
         percent: By column, whether its numbers have percent signs.
@@ -44,7 +44,7 @@ class Units:
     _sizes: Counter[str] = field(default_factory=Counter, compare=False)
 
     def check_decimal(self, mark: str | None, where: str) -> None:
-        """Learn the decimal mark of a table.
+        """Record the decimal mark of a table; raise InputError if it differs from the fit's.
 
         Raises:
             InputError: If the fit had another.
@@ -58,19 +58,19 @@ class Units:
         self.decimal = self.decimal or mark
 
     def add(self, chunk: TableChunk, ranged: Collection[str]) -> None:
-        """Learn the units of some rows, and the range of ``ranged`` columns.
+        """Record the percent signs of a chunk, and the value range of the columns ``ranged``.
 
         Raises:
             InputError: If a column has percent signs and had none before, or the reverse.
         """
         for name, is_percent in chunk.percent.items():
             if self.percent.setdefault(name, is_percent) != is_percent:
-                before = "in the fit" if self.of_fit else "in the rows before"
+                before = "in the fit" if self.of_fit else "in earlier rows"
                 signs = ("no percent signs", "percent signs")
                 raise InputError(
                     f"column {name!r} must have {signs[not is_percent]}, as {before}",
                     f"{signs[is_percent]} in {chunk.file}",
-                    _ALIKE if self.of_fit else "Write all rows in one unit.",
+                    _ALIKE if self.of_fit else "Write all rows in the same unit.",
                 )
         for name in ranged:
             values = chunk.numbers[name][np.isfinite(chunk.numbers[name])]
@@ -85,12 +85,12 @@ class Units:
                 self.ranges[name] = min(low, float(values.min())), max(high, float(values.max()))
 
     def add_percentages(self, values: Any) -> None:
-        """Count scores that are percentages by an option, and those of at most 1."""
+        """Count percentage scores, and how many are at most 1."""
         self._sizes["all"] += values.numel()
         self._sizes["small"] += int((values <= 1).sum())
 
     def finish(self, where: str) -> None:
-        """Learn the share of small percentages once all rows are read.
+        """Set the share of small percentages after the last row; raise InputError if they look like fractions.
 
         Raises:
             InputError: If all are at most 1, which those of the fit make improbable.
@@ -101,43 +101,42 @@ class Units:
         elif self.small is not None and self._all_small and self.small**total < _RARE:
             raise InputError(
                 "scores must be percentages, as in the fit",
-                f"{total:,} numbers that are all at most 1 in {where}",
+                f"{total:,} numbers of at most 1 in {where}",
                 "Multiply them by 100, or fit the calibration to a table like this one.",
             )
 
     @property
     def _all_small(self) -> bool:
+        """Whether all percentages so far are at most 1."""
         return 0 < self._sizes["all"] == self._sizes["small"]
 
     def notes(self) -> list[str]:
-        """Say which values look like those of another unit, as sentences."""
+        """Return notes on values that may be in another unit than the fit's."""
         lines = []
         if not self.known:
             lines.append(
-                "The calibration's file is of a version that kept no units, so percent signs, the decimal mark and the "
-                "range of values were not compared with the fit's. Fit it again to have them compared."
+                "The calibration was saved by an early version without units, so percent signs, decimal mark and range "
+                "of values are not checked. Fit it again to have them checked."
             )
         far = [
-            f"{name!r} ({count:,}; the fit had {self.ranges[name][0]:.4g} to {self.ranges[name][1]:.4g})"
+            f"{name!r} ({count:,} values; fit: {self.ranges[name][0]:.4g} to {self.ranges[name][1]:.4g})"
             for name, count in self.outside.most_common()
             if count
         ]
         if far:
             lines.append(
-                f"Values lie far outside the range of the fit; check the unit: {few(far, 6)}."
+                f"Values are far outside the range of the fit; check the unit of {few(far, 6)}."
             )
         if self.of_fit and self.small is not None and self._all_small:
-            lines.append(
-                "All scores are at most 1 percent. Multiply them by 100 if they are fractions."
-            )
+            lines.append("All scores are at most 1 %; multiply them by 100 if they are fractions.")
         return lines
 
     def as_fit(self) -> Units:
-        """Return the same units as those of a fit, with nothing counted."""
+        """Return a copy as the reference units of a fit, with all counts reset."""
         return replace(self, of_fit=self.known, outside=Counter(), _sizes=Counter())
 
     def plain(self) -> dict[str, Any] | None:
-        """Return plain values for JSON; None if they are not known."""
+        """Return the units as a dict for JSON, or None if they are unknown."""
         if not self.known:
             return None
         return {
@@ -150,7 +149,7 @@ class Units:
 
     @classmethod
     def read(cls, content: Mapping[str, Any] | None) -> Self:
-        """Read the result of :meth:`plain` as the units of a fit; files of the first versions have none.
+        """Return the units of a fit from a dict of :meth:`plain`; unknown units if ``content`` is None.
 
         Raises:
             ValueError: If it is something else.
@@ -164,5 +163,7 @@ class Units:
         }
         decimal, small = content["decimal"], content["small"]
         if decimal not in (None, *_MARKS) or not (small is None or 0 < float(small) < 1):
-            raise ValueError("units of another form")
+            raise ValueError(
+                "units must have a known decimal mark and a share of small values between 0 and 1"
+            )
         return cls(percent, decimal, ranges, small, of_fit=True)

@@ -44,7 +44,7 @@ def test_a_column_that_moved_is_named(calibration):
     with pytest.warns(CalibrationWarning) as caught:
         calibration.apply(live)
     unit, edge = (str(each.message) for each in caught)
-    assert "far outside the range of the fit; check the unit: 'x3' (" in unit
+    assert "far outside the range of the fit; check the unit of 'x3' (" in unit
     assert re.search(r"500 of 500 rows .*'x3' \(500\)", edge)
 
 

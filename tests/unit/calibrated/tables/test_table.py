@@ -335,7 +335,7 @@ def test_arrays_stay_and_one_is_added(tmp_path):
     apply(calibration, *parts, out=tmp_path / "same.npz")
     with np.load(tmp_path / "same.npz") as same:
         assert same["names"].tolist() == ["a", "b"]
-    with pytest.raises(InputError, match="array 'names' must hold a row a sample, or the same"):
+    with pytest.raises(InputError, match="array 'names' must have one row per sample, or be equal"):
         apply(calibration, parts[0], tmp_path / "two.npz", out=tmp_path / "no.npz")
     with pytest.raises(InputError, match=r"an \.npz if, and only if"):
         apply(calibration, parts[0], out=tmp_path / "no.csv")
@@ -373,11 +373,13 @@ def test_one_format_becomes_another(calibration, tmp_path, form, suffix):
 def test_columns_that_the_other_format_lacks(calibration, tmp_path):
     live = frame(9).assign(more=[[1, 2]] * 9)
     live.to_parquet(tmp_path / "live.parquet")
-    with pytest.raises(InputError, match=r"rows must be such that \.csv holds them"):
+    with pytest.raises(InputError, match=r"rows must be representable in \.csv"):
         apply(calibration, tmp_path / "live.parquet", out=tmp_path / "out.csv")
     assert not (tmp_path / "out.csv").exists()
     live.assign(more=[b"\xff"] * 9).to_parquet(tmp_path / "live.parquet")
-    with pytest.raises(InputError, match=r"rows must be such that \.jsonl holds them; got bytes"):
+    with pytest.raises(
+        InputError, match=r"rows must be representable in \.jsonl; got a cell of type bytes"
+    ):
         apply(calibration, tmp_path / "live.parquet", out=tmp_path / "out.jsonl")
 
 
@@ -471,16 +473,16 @@ def test_several_files_are_one_table_in_order(calibration, tmp_path):
     )
     whole = fedlas.calibrate(tmp_path / "val.csv", probs="p_*", target="y", method="temperature")
     assert both.calibrator.plain() == whole.calibrator.plain()
-    with pytest.raises(InputError, match="one format"):
+    with pytest.raises(InputError, match="same format"):
         apply(calibration, parts[0], tmp_path / "b.jsonl", out=tmp_path / "no.csv")
     live[["p_no", "id", "p_yes"]].to_csv(tmp_path / "other.csv", index=False)
-    with pytest.raises(InputError, match="in one order"):
+    with pytest.raises(InputError, match="same format and columns"):
         apply(calibration, parts[0], tmp_path / "other.csv", out=tmp_path / "no.csv")
-    with pytest.raises(InputError, match="match files"):
+    with pytest.raises(InputError, match="match at least one file"):
         apply(calibration, str(tmp_path / "z*.csv"), out=tmp_path / "no.csv")
     assert not (tmp_path / "no.csv").exists()
     parts[1].write_text("id,p_no,p_yes\n1,0.5,0.5\n2,0.2,0.9\n")
-    with pytest.raises(InputError, match=r"got 1\.1 in row 2 of b\.csv"):
+    with pytest.raises(InputError, match=r"got a sum of 1\.1 in row 2 of b\.csv"):
         apply(calibration, *parts, out=tmp_path / "no.csv")
 
 
@@ -492,7 +494,7 @@ REFUSED = {
     "text": ("p_no,p_yes\n0.5,0.5\n0.5,0.5\n0.5,high\n", "'high' in row 3, column 'p_yes'"),
     "percent": ("p_no,p_yes\n40,60\n", "percentages"),
     "logits": ("p_no,p_yes\n-1.5,0.5\n", "logits"),
-    "no sum": ("p_no,p_yes\n0.5,0.5\n0.4,0.4\n", "sum to 1; got 0.8 in row 2"),
+    "no sum": ("p_no,p_yes\n0.5,0.5\n0.4,0.4\n", "sum to 1; got a sum of 0.8 in row 2"),
     "a header alone": ("p_no,p_yes\n", "at least one row"),
     "nothing": ("", "empty"),
     "calibrated already": ("p_no,p_yes,calibrated_p_yes\n0.5,0.5,0.5\n", "'calibrated_p_yes'"),
@@ -569,7 +571,7 @@ def test_the_largest_missing_share_is_a_number(calibration, share):
 def test_integers_that_a_format_cannot_hold_are_refused(calibration, tmp_path, suffix):
     row = {"id": 12345678901234567890123, "p_no": 0.4, "p_yes": 0.6}
     (tmp_path / "live.jsonl").write_text(json.dumps(row) + "\n")
-    with pytest.raises(InputError, match="rows must be such that"):
+    with pytest.raises(InputError, match="rows must be representable in"):
         apply(calibration, tmp_path / "live.jsonl", out=tmp_path / f"out{suffix}")
 
 
@@ -614,7 +616,7 @@ def test_a_key_of_a_late_row_alone_is_written_or_refused(tmp_path):
     rows[-1]["late"] = 1
     fit = fedlas.calibrate(frame(60), probs="p_*", target="y", method="temperature")
     (tmp_path / "live.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    with pytest.raises(InputError, match=r"'late' in a later row of live\.jsonl"):
+    with pytest.raises(InputError, match=r"'late' only in a later row of live\.jsonl"):
         apply_to_files(fit, [tmp_path / "live.jsonl"], tmp_path / "out.csv")
     apply_to_files(fit, [tmp_path / "live.jsonl"], tmp_path / "out.jsonl")
     assert json.loads((tmp_path / "out.jsonl").read_text().splitlines()[-1])["late"] == 1
@@ -658,7 +660,7 @@ def test_addresses_of_an_unknown_store_are_refused_and_no_folder_of_that_name_is
     monkeypatch.chdir(tmp_path)
     frame(40).to_csv("live.csv", index=False)
     before = sorted(tmp_path.iterdir())
-    match = "an address must be of one of these stores: abfs,"
+    match = "the protocol of an address must be one of abfs,"
     with pytest.raises(InputError, match=match), local_files(["nostore://bucket/live.csv"]):
         pass
     with pytest.raises(InputError, match=match):
@@ -696,7 +698,7 @@ def test_rows_of_weight_0_are_as_if_they_were_not_there():
     one, other = (fedlas.calibrate(rows, **named) for rows in (frame, some))
     assert one.rows == other.rows == 200
     assert str(one.cross_fitted) == str(other.cross_fitted)
-    assert "100 rows of weight 0 are not counted." in one.notes
+    assert "100 rows of weight 0 are ignored." in one.notes
     assert str(one.before_after(frame)) == str(one.before_after(some))
 
 
@@ -725,4 +727,4 @@ def test_apply_names_the_class_of_a_single_column(tmp_path):
     )
     pd.DataFrame(frame).to_csv(tmp_path / "live.csv", index=False)
     applied = apply_to_files(calibration, [tmp_path / "live.csv"], tmp_path / "out.csv")
-    assert "The one column 'score' is the probability of 'left'." in applied.notes
+    assert "Column 'score' is the probability of 'left'." in applied.notes

@@ -92,7 +92,7 @@ def test_a_column_has_one_unit(tmp_path, suffix):
         *[row | {"load": str(row["load"])} for row in ROWS[300:]],
     ]
     with pytest.raises(
-        InputError, match=r"'load' must have percent signs, or none; got none in row 301"
+        InputError, match=r"numbers of column 'load' must have percent signs; got none in row 301"
     ):
         calibrate(write(tmp_path / f"val{suffix}", rows), covariates="load")
 
@@ -103,7 +103,7 @@ def test_files_of_one_table_have_one_unit(tmp_path):
         write(tmp_path / "b.csv", in_form("load", "plain")),
     ]
     with pytest.raises(
-        InputError, match=r"'load' must have percent signs, as in the rows before; got no .* b\.csv"
+        InputError, match=r"'load' must have percent signs, as in earlier rows; got no .* b\.csv"
     ):
         calibrate(files, covariates="load")
 
@@ -117,11 +117,11 @@ def test_percentages_by_an_option_stay_percentages(tmp_path):
     )
     with pytest.raises(
         InputError,
-        match=r"percentages, as in the fit; got 400 numbers .* at most 1 in live.csv. Multiply",
+        match=r"percentages, as in the fit; got 400 numbers of at most 1 in live.csv. Multiply",
     ):
         apply(calibration, write(tmp_path / "live.csv", ROWS))
     few = apply(calibration, write(tmp_path / "live.csv", ROWS[:2]))
-    assert any("at most 1 percent" in note for note in few.notes)
+    assert any("at most 1 %" in note for note in few.notes)
     with pytest.raises(InputError, match="'p' must have no percent signs, as in the fit"):
         apply(calibration, write(tmp_path / "signs.csv", in_form("p", "sign")))
 
@@ -145,7 +145,7 @@ def test_values_far_outside_the_fit_are_counted(tmp_path):
     calibration = calibrate(write(tmp_path / "val.csv", ROWS), covariates="load")
     rows = [row | {"load": row["load"] * (100 if n < 7 else 1)} for n, row in enumerate(ROWS)]
     notes = " ".join(apply(calibration, write(tmp_path / "live.csv", rows)).notes)
-    assert "'load' (7; the fit had 0.4" in notes
+    assert "'load' (7 values; fit: 0.4" in notes
     assert not any("outside" in note for note in apply(calibration, tmp_path / "val.csv").notes)
 
 
@@ -159,13 +159,13 @@ def test_a_file_of_before_units_loads_and_says_that_they_are_not_compared(tmp_pa
     live = {name: [row[name] for row in ROWS] for name in ("load", "p")}
     for calibration in (old, again):
         with pytest.warns(
-            CalibrationWarning, match="kept no units, so percent signs.*Fit it again"
+            CalibrationWarning, match="without units, so percent signs.*Fit it again"
         ):
             assert calibration.apply(live)["calibrated_p"] == pytest.approx(
                 fitted.apply(live)["calibrated_p"]
             )
         signs = write(tmp_path / "signs.csv", in_form("load", "sign"))
-        assert "kept no units" in " ".join(apply(calibration, signs).notes)
+        assert "without units" in " ".join(apply(calibration, signs).notes)
 
 
 def test_a_frame_with_other_values_than_the_fit_warns_as_its_file_does(tmp_path):
@@ -177,5 +177,5 @@ def test_a_frame_with_other_values_than_the_fit_warns_as_its_file_does(tmp_path)
     with pytest.warns(CalibrationWarning) as caught:
         calibration.apply(frame)
     text = " ".join(str(each.message) for each in caught)
-    assert "7 rows have no value of 'site', or one that the fit did not see" in text
-    assert "far outside the range of the fit; check the unit: 'load' (9;" in text
+    assert "7 rows have a missing or unseen value of 'site'" in text
+    assert "far outside the range of the fit; check the unit of 'load' (9 values;" in text

@@ -84,7 +84,7 @@ def test_logprobs_in_python():
         np.array(TOKENS),
     ):
         assert token_confidence([value], "sum").tolist() == pytest.approx([math.exp(-0.4)])
-    with pytest.raises(InputError, match=r"which of 2 tokens.*token_ids"):
+    with pytest.raises(InputError, match=r"2 tokens without saying which.*token_ids"):
         token_confidence([POSITIONS])
     with pytest.raises(InputError, match=r"at most 0.*answer 1"):
         token_confidence([[{"logprob": 0.4}]])
@@ -134,16 +134,16 @@ def test_answers_without_a_confidence_are_counted_and_listed(tmp_path):
     assert (table.refusals, table.unread) == (2, 3)
     notes = " ".join(table.notes)
     assert (
-        "3 of 5 answers state no confidence that can be read and were left out: "
+        "3 of 5 answers state no readable confidence and were left out: "
         "\"I don't know.\", '42, surely', nothing; first in row 2." in notes
     )
     assert (
-        '2 answers are refusals ("I don\'t know"); 1 of them states a confidence and counts.'
+        '2 answers are refusals ("I don\'t know"); 1 of them states a confidence and is used.'
         in notes
     )
 
 
-def test_the_commonest_phrases_that_are_not_read_are_listed(tmp_path):
+def test_most_common_unread_phrases_are_listed(tmp_path):
     """Rows of 10,000 answers say nothing about what to read or to ask for; phrases do."""
     ends = (
         ["Pretty sure."] * 4 + ["Rather sure!"] * 3 + ["hm", "so", "it", "is", "that", "hm", None]
@@ -155,7 +155,7 @@ def test_the_commonest_phrases_that_are_not_read_are_listed(tmp_path):
         "'Pretty sure.' (4), 'Rather sure!' (3), 'hm' (2), 'so', 'it' and 3 more; first in row 1."
     )
     assert note.endswith(
-        f"14 of 15 answers state no confidence that can be read and were left out: {listed}"
+        f"14 of 15 answers state no readable confidence and were left out: {listed}"
     )
 
 
@@ -167,7 +167,7 @@ def test_all_answers_are_refusals(tmp_path):
 def test_a_path_that_leads_to_nothing(tmp_path):
     for form, path in (("words", "r.anser"), ("sum", "r.a.0")):
         with pytest.raises(
-            InputError, match=r"in 5 of 5 answers.*Check the path, which leads to nothing"
+            InputError, match=r"in 5 of 5 answers.*Check the path, which leads to no value"
         ):
             read(write(tmp_path, ANSWERS), path, form, drop_missing=True)
 

@@ -53,7 +53,7 @@ def test_multiple_choice_has_logits(tmp_path, text):
     assert table.groups == ("law", "law")
 
 
-def test_questions_of_several_sizes_and_unreadable_labels_have_confidences(tmp_path):
+def test_mixed_choice_counts_are_read_as_confidences(tmp_path):
     several = [
         sample(0, [-1.0, -2.0, -3.0], 0, correct=True),
         sample(1, [-1.0, -3.0], 1, correct=False),
@@ -152,9 +152,7 @@ def repeated(number, answers, passed, right):
         ),
     ],
 )
-def test_of_repeats_the_confidence_of_the_scored_answer_counts(
-    tmp_path, answers, passed, confidence
-):
+def test_repeated_answers_use_confidence_of_scored_answer(tmp_path, answers, passed, confidence):
     table = read_predictions(write(tmp_path, [repeated(0, answers, passed, True)]))
     assert table.predictions.confidence.tolist() == [confidence]
 
@@ -187,7 +185,7 @@ def applied(fit, path):
     return path.with_name("out.jsonl").read_text().splitlines(), done
 
 
-def test_the_calibrated_confidence_is_that_of_the_answer_that_was_scored(tmp_path):
+def test_calibrated_confidence_belongs_to_scored_answer(tmp_path):
     random = np.random.default_rng(1)
     target = random.integers(3, size=200)
     scores = random.normal(size=(200, 3)) + np.eye(3)[target]
@@ -204,7 +202,7 @@ def test_the_calibrated_confidence_is_that_of_the_answer_that_was_scored(tmp_pat
     assert others > 20
 
 
-def test_a_task_that_the_model_gets_wrong_is_calibrated_too(tmp_path):
+def test_task_with_wrong_answers_is_calibrated(tmp_path):
     """The first of two choices is no class: a task below chance is not a column of the other class."""
     random = np.random.default_rng(2)
     target = random.integers(2, size=300)
@@ -216,7 +214,7 @@ def test_a_task_that_the_model_gets_wrong_is_calibrated_too(tmp_path):
     assert applied(fit, tmp_path / "bad.jsonl")[1].rows == 300
 
 
-def test_a_log_of_choices_gets_the_probability_of_each_by_name(tmp_path):
+def test_log_of_choices_gets_probabilities_by_name(tmp_path):
     random = np.random.default_rng(0)
     samples = [sample(n, random.normal(size=3).tolist(), n % 2, note="“é”") for n in range(60)]
     path, fit = fitted(tmp_path, samples)
@@ -231,15 +229,15 @@ def test_a_log_of_choices_gets_the_probability_of_each_by_name(tmp_path):
         assert new["calibrated_confidence"] == pytest.approx(max(probs))
     assert done.columns == ("calibrated_confidence", "calibrated_probs")
     again = tmp_path / "again.jsonl"
-    with pytest.raises(InputError, match="must not be calibrated yet"):
+    with pytest.raises(InputError, match="must not contain calibrated scores already"):
         apply_to_files(fit, [tmp_path / "out.jsonl"], again)
     only = [{"calibrated_probs": {"mine": 1}, **each} for each in samples]
-    with pytest.raises(InputError, match="got 'calibrated_probs' in"):
+    with pytest.raises(InputError, match="got field 'calibrated_probs' in"):
         apply_to_files(fit, [write(tmp_path, only, "mine.jsonl")], again)
     assert not again.exists()
 
 
-def test_a_log_of_free_answers_keeps_samples_that_state_nothing(tmp_path):
+def test_log_of_free_answers_keeps_unstated_samples(tmp_path):
     samples = []
     for number in range(40):
         text = f"It is Rome. Confidence: {50 + number} %" if number else "It is Rome."
@@ -256,7 +254,7 @@ def test_a_log_of_free_answers_keeps_samples_that_state_nothing(tmp_path):
     assert "1 of 40 rows has no score; the calibrated cells are empty: row 1." in done.notes
 
 
-def test_ranges_of_length_are_not_those_of_another_log(tmp_path):
+def test_length_ranges_of_another_log_are_refused(tmp_path):
     samples = [sample(n, [1.0 * (n % 5), 1.0], n % 2) for n in range(60)]
     path, fit = fitted(tmp_path, samples, groups="length")
     with pytest.raises(InputError, match="groups must have names that all logs share"):
@@ -280,10 +278,10 @@ def test_several_logs_are_grouped_by_their_task(tmp_path):
     live = {"logits": random.normal(size=(9, 4 if "arc" in files[0] else 3))}
     fit = fedlas.calibrate(files[0])
     assert fit.apply(live)["calibrated_logits"].shape == live["logits"].shape
-    with pytest.raises(InputError, match="must match files"):
+    with pytest.raises(InputError, match="must match at least one file"):
         read_predictions(tmp_path / "none_*.jsonl")
     (tmp_path / "t.csv").write_text("a\n1\n")
-    with pytest.raises(InputError, match="files of one table must have"):
+    with pytest.raises(InputError, match="all files of a table must have"):
         read_predictions([tmp_path / "t.csv", write(tmp_path, [{"a": 1}], "t.jsonl")], logits="a")
 
 
@@ -310,22 +308,34 @@ def test_length_and_documents_make_groups(tmp_path):
             "groups must name a column.*subject",
         ),
         ([sample(0, [-1.0, -2.0], 0), {"doc_id": 1}], {}, "row 2 lacks"),
-        ([sample(0, [-1.0, -2.0], 0), free(1, "42", True, "none")], {}, "one kind"),
+        (
+            [sample(0, [-1.0, -2.0], 0), free(1, "42", True, "none")],
+            {},
+            "either all multiple choice",
+        ),
         (
             [sample(0, [-1.0, -2.0], 0, text=True) | {"target": "Z"}],
             {},
-            "name the right choice in target.*row 1",
+            "have the correct choice in target.*row 1",
         ),
-        ([sample(0, [-1.0, -2.0], 0, choices="10")], {}, "name the right choice in target.*row 1"),
+        (
+            [sample(0, [-1.0, -2.0], 0, choices="10")],
+            {},
+            "have the correct choice in target.*row 1",
+        ),
         (
             [sample(0, [-1.0, -2.0], 0) | {"target": 2}],
             {},
-            "name the right choice in target.*row 1",
+            "have the correct choice in target.*row 1",
         ),
         ([{"a": 1}], {"format": "lm-eval"}, "row 1 lacks"),
-        ([sample(0, [-1.0, -2.0], 0)], {"format": "lm-eval", "target": "none"}, "fixed columns"),
+        (
+            [sample(0, [-1.0, -2.0], 0)],
+            {"format": "lm-eval", "target": "none"},
+            "must not be named",
+        ),
         ([sample(0, [-1.0, -2.0], 0)], {"weights": "none"}, "weights must name a column"),
-        ([sample(0, [-1.0, -2.0], 0)], {"format": "table"}, "which columns"),
+        ([sample(0, [-1.0, -2.0], 0)], {"format": "table"}, "scores and labels must be named"),
     ],
 )
 def test_logs_that_cannot_be_used(tmp_path, samples, columns, message):
@@ -388,7 +398,7 @@ def test_a_report_is_made_of_a_log(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["choices", "sizes", "free"])
-def test_apply_reads_logs_as_the_fit_did_and_needs_no_labels(tmp_path, kind):
+def test_apply_reads_logs_without_labels(tmp_path, kind):
     """Logs without labels, or with other numbers of choices, were refused or asked for columns that no log has."""
     random = np.random.default_rng(0)
     sizes = [3 + (kind == "sizes" and n % 2) for n in range(60)]
@@ -418,12 +428,15 @@ def test_apply_reads_logs_as_the_fit_did_and_needs_no_labels(tmp_path, kind):
 @pytest.mark.parametrize(
     ("samples", "message"),
     [
-        ([[-1.0, -2.0], [-1.0, -2.0, -3.0]], "as many choices as those of the fit; got 2 choices"),
-        ([[-1.0], [-2.0]], "log-likelihoods of 2 choices or more; got row 1"),
-        ([[-1.0, -2.0, -3.0], None], "all of multiple choice or all free answers; got both"),
+        (
+            [[-1.0, -2.0], [-1.0, -2.0, -3.0]],
+            "as many choices as the questions of the fit; got 2 choices",
+        ),
+        ([[-1.0], [-2.0]], "log-likelihoods of two or more choices; got neither in row 1"),
+        ([[-1.0, -2.0, -3.0], None], "all multiple choice or all free answers; got both"),
     ],
 )
-def test_apply_says_what_a_log_of_another_kind_holds(tmp_path, samples, message):
+def test_apply_refuses_log_of_another_kind(tmp_path, samples, message):
     random = np.random.default_rng(0)
     known = [sample(n, random.normal(size=3).tolist(), n % 3) for n in range(60)]
     _, fit = fitted(tmp_path, known)

@@ -50,7 +50,7 @@ def test_equal_answers_have_one_form(text, key):
     assert normalized_answer(text) == key
 
 
-def test_the_majority_counts_and_ties_go_to_the_first():
+def test_majority_wins_and_ties_go_to_first():
     votes = self_consistency([several for several, _ in ANSWERS.values()])
     assert votes.confidence.tolist() == [0.75, 0.75, 0.5, 0.5]
     assert votes.answer == ("Paris", "18", "red", "8")
@@ -84,7 +84,7 @@ def test_a_table_of_answers_is_one_of_questions(outcome):
     assert table.predictions.correct.tolist() == [True, True, False, False]
     assert table.predictions.clusters is None
     assert table.groups == ("q1", "q2", "q3", "q4")
-    assert any("1 of 4 questions have several answers" in note for note in table.notes)
+    assert any("1 of 4 questions have a tie" in note for note in table.notes)
 
 
 def test_what_votes_cannot_mean_is_refused():
@@ -97,9 +97,9 @@ def test_what_votes_cannot_mean_is_refused():
     options = {"confidence": "answer", "confidence_as": "vote"}
     with pytest.raises(InputError, match="no clusters"):
         fedlas.read_predictions(frame, **options, target="truth")
-    with pytest.raises(InputError, match="one value in all rows of a question"):
+    with pytest.raises(InputError, match="the same value in all rows of a question"):
         fedlas.read_predictions(frame, **options, clusters="q", target="truth")
-    with pytest.raises(InputError, match="all right or all wrong"):
+    with pytest.raises(InputError, match="all correct or all wrong"):
         fedlas.read_predictions(frame, **options, clusters="q", correct="ok")
     with pytest.raises(InputError, match="one row a question"):
         fedlas.calibrate(frame, **options, clusters="q", correct="ok")
@@ -111,7 +111,7 @@ def test_a_file_of_votes_is_measured(tmp_path):
     columns = {"confidence": "answer", "confidence_as": "vote", "clusters": "q", "target": "truth"}
     table = fedlas.read_predictions(tmp_path / "a.jsonl", **columns)
     assert fedlas.evaluate(table)["accuracy"] == 0.5
-    assert "share of a question's 4 answers" in " ".join(table.notes)
+    assert "share of the 4 answers" in " ".join(table.notes)
 
 
 def test_repeats_of_the_harness_are_votes(tmp_path):
@@ -144,7 +144,7 @@ def test_one_row_of_each_cluster_is_kept(tmp_path):
     alone = fedlas.TopLabel(confidence[::3], frame["ok"][::3])
     assert table.predictions.clusters is None
     assert table.predictions.confidence.tolist() == alone.confidence.tolist()
-    assert "The first row of each cluster counts: 200 of 600 rows." in table.notes
+    assert "Only the first row of each cluster is used: 200 of 600 rows." in table.notes
     several = fedlas.TopLabel(confidence, frame["ok"], clusters=code)
     assert one_per_cluster(several).correct.tolist() == alone.correct.tolist()
     with pytest.raises(InputError, match="column of clusters"):

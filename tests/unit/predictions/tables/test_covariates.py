@@ -48,8 +48,8 @@ def test_a_file_gives_what_a_frame_gives(tmp_path):
     [
         ("x_agee", "x_age"),
         ("z_*", "must match a column"),
-        ("y", "other columns than scores and labels"),
-        ("p", "other columns than scores and labels"),
+        ("y", "must not include score or label columns"),
+        ("p", "must not include score or label columns"),
     ],
 )
 def test_what_cannot_be_a_covariate(names, match):
@@ -63,7 +63,7 @@ def test_names_of_samples_are_no_categories():
         read(many, covariates="id")
 
 
-def test_missing_numbers_are_the_mean_and_a_feature_says_so():
+def test_missing_numbers_are_imputed_and_flagged():
     """As scikit-learn's ``SimpleImputer(add_indicator=True)`` has it."""
     table = TABLE | {"x_age": [1, np.nan, 2, 3]}
     reader, (part,) = read(table, covariates="x_age,x_zip")
@@ -75,7 +75,7 @@ def test_missing_numbers_are_the_mean_and_a_feature_says_so():
     later = ScoreTable(table, Columns(probs="p", target="y"), whole.covariates)
     (part,) = later.samples()
     assert part["features"][:, 0].tolist() == [1, 35.125, 2, 3]
-    assert "1 rows have no number in 'x_age'" in " ".join(later.notes())
+    assert "1 rows lack a number in 'x_age'" in " ".join(later.notes())
     # Rows are left out instead where that is asked for.
     reader, (part,) = read(table, covariates="x_age", drop_missing=True)
     assert part["features"].tolist() == [[1], [2], [3]]
@@ -84,7 +84,7 @@ def test_missing_numbers_are_the_mean_and_a_feature_says_so():
 def test_plain_values_bring_them_back():
     reader, _ = read(TABLE, covariates="x_*")
     assert Covariates.read(reader.covariates.plain()) == reader.covariates
-    with pytest.raises(ValueError, match="lists of names"):
+    with pytest.raises(ValueError, match="lists of text"):
         Covariates.read({"numbers": "x", "categories": {}})
 
 
@@ -97,10 +97,10 @@ def test_two_files_of_one_model_share_their_columns(tmp_path):
     test = fedlas.read_predictions(tmp_path / "test.csv", columns, like=val)
     assert val.predictions.features.tolist() == [[0], [1], [0], [1]]
     assert test.predictions.features.tolist() == [[0], [2], [2], [0]]
-    assert "2 rows have no value of 'region'" in " ".join(test.notes)
+    assert "2 rows have a missing or unseen value of 'region'" in " ".join(test.notes)
 
 
-def test_auto_corrects_by_groups_and_other_values_count_as_none(tmp_path):
+def test_auto_corrects_groups_and_ignores_unseen_values(tmp_path):
     random = np.random.default_rng(0)
     logit, region = random.normal(size=1500), random.choice(["north", "south"], 1500)
     y = (random.random(1500) < 1 / (1 + np.exp(-logit - 2 * (region == "north") + 1))).astype(int)
@@ -111,14 +111,14 @@ def test_auto_corrects_by_groups_and_other_values_count_as_none(tmp_path):
     assert "features" in str(cal.fitted)
     cal = fedlas.TableCalibration.load(cal.save(tmp_path / "cal.json"))
     live = {"p": [0.5] * 3, "region": ["north", "south", "west"]}
-    with pytest.warns(CalibrationWarning, match="no value of 'region'"):
+    with pytest.warns(CalibrationWarning, match="unseen value of 'region'"):
         north, south, other = cal.apply(live)["calibrated_p"]
     assert south < other < north
     with pytest.raises(InputError, match="no 'region'"):
         cal.apply({"p": [0.5]})
 
 
-def test_a_file_of_the_first_version_reads_columns_of_zeros_and_ones():
+def test_first_version_file_is_read_one_hot():
     old = Covariates.read({"numbers": ["x_age"], "categories": {"region": ["1", "2"]}})
     assert old.names == ("x_age", "region=1", "region=2")
     reader = ScoreTable(TABLE, Columns(probs="p", target="y"), old)
@@ -135,7 +135,7 @@ def test_predictions_carry_what_their_features_hold(tmp_path):
     saved = fedlas.Predictions.load(predictions.save(tmp_path / "p.npz"))
     assert saved.covariates == predictions.covariates
     assert predictions.rows(np.array([0, 2])).covariates == predictions.covariates
-    with pytest.raises(InputError, match="name each column of the features"):
+    with pytest.raises(InputError, match="describes each column of features"):
         fedlas.Predictions([[0.0, 1.0]], [0], features=[[1.0]], covariates=saved.covariates)
     columns = {"confidence": "p", "correct": "ok", "covariates": "x_zip"}
     top = fedlas.read_predictions(TABLE | {"ok": [1, 0, 1, 1]}, **columns).predictions
@@ -145,7 +145,7 @@ def test_predictions_carry_what_their_features_hold(tmp_path):
 
 
 @pytest.mark.parametrize("missing", ["error", "empty"])
-def test_apply_fills_a_missing_number_as_the_fit_did(missing, tmp_path):
+def test_apply_imputes_missing_number_like_fit(missing, tmp_path):
     random = np.random.default_rng(0)
     logit, age = random.normal(size=800), random.normal(50, 10, 800)
     y = (random.random(800) < 1 / (1 + np.exp(-logit - (age - 50) / 5))).astype(int)

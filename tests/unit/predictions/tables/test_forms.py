@@ -96,13 +96,11 @@ def test_rows_that_lack_a_group_alone_stay(tmp_path):
         read(tmp_path, "c,ok,g\n0.9,1,a\n0.6,0,\n", confidence="c", correct="ok", groups="g")
 
 
-def test_a_group_named_no_group_is_not_mixed_with_rows_without_a_group(tmp_path):
+def test_group_named_no_group_is_refused(tmp_path):
     named = {"confidence": "c", "correct": "ok", "groups": "g", "drop_missing": True}
     text = "c,ok,g\n0.9,1,(no group)\n0.6,0,a\n"
     assert read(tmp_path, text, **named).groups == ("(no group)", "a")
-    with pytest.raises(
-        InputError, match=r"both cells '\(no group\)' and empty cells in column 'g'"
-    ):
+    with pytest.raises(InputError, match=r"got cells '\(no group\)' and empty cells in column 'g'"):
         read(tmp_path, text + "0.8,1,\n", **named)
 
 
@@ -175,10 +173,10 @@ def test_frames_give_predictions_and_get_results():
         ({"a": [0.5], "b": [0.5]}, {"probs": "a,c"}, "must name a column of the frame"),
         ({"a": ["x"], "b": [0.5]}, {"probs": "a,b"}, "must hold numbers"),
         ({"a": [0.5, None], "b": [0.5, 1]}, {"probs": "a,b"}, "no number in row 2"),
-        ({"a": [0.5], "b": [0.5, 0.5]}, {"probs": "a,b"}, "one length"),
+        ({"a": [0.5], "b": [0.5, 0.5]}, {"probs": "a,b"}, "with equal N"),
         ({"a": [[1, 2], [3]]}, {"logits": "a"}, "must hold numbers"),
         ({"a": [0.5]}, {"confidence": "a"}, "TopLabel"),
-        ({"a": [0.5]}, {}, "must name columns"),
+        ({"a": [0.5]}, {}, "must name the score columns"),
         ([0.5], {"probs": "a"}, "must have columns"),
         ({"a": [], "b": []}, {"probs": "a,b"}, "at least one row"),
     ],
@@ -204,7 +202,7 @@ def test_labels_may_be_names_of_classes():
         Predictions(PROBS, ["cat", "dog", "cat"])
     for target, classes, message in (
         ("cd", "cd", "shape"),
-        (["cat"] * 3, ["cat"], "every class"),
+        (["cat"] * 3, ["cat"], "different names"),
         (["cow"] * 3, ["cat", "dog"], "cow"),
     ):
         with pytest.raises(InputError, match=message):
@@ -222,7 +220,7 @@ def test_probabilities_stay_as_they_are():
     assert predictions.rows(torch.tensor([0])).probs.tolist() == [probs[0].tolist()]
     assert predictions.without_target().are_probs
     assert not predictions.with_logits(predictions.logits).are_probs
-    with pytest.raises(InputError, match="its own"):
+    with pytest.raises(InputError, match="must be fields of Predictions"):
         Predictions.from_probs(probs, colour=probs)
 
 
@@ -237,10 +235,10 @@ def test_rounded_probabilities_given_as_logits_are_noticed(decimals, classes):
     assert caught[0].filename == __file__  # the user's line
 
 
-def test_arrays_that_are_no_predictions_say_what_to_pass():
+def test_error_on_invalid_arrays_suggests_predictions():
     import fedlas
 
-    with pytest.raises(InputError, match="a row must sum to 1; got 0 in row 0"):
+    with pytest.raises(InputError, match="each row must sum to 1; got a sum of 0 in row 0"):
         fedlas.evaluate(np.zeros((3, 2)), [0, 1, 0])
 
 

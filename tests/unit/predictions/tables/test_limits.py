@@ -59,7 +59,7 @@ def test_a_packed_file_that_grows_is_refused(end, what, packed, tmp_path):
     path = tmp_path / f"bomb{end}{packed}"
     path.write_bytes(PACK[packed](head) + PACK[packed](again) * 40)
     assert path.stat().st_size < 64 * MIB / 100
-    limits = "at most 100 times its size|must be shorter than|larger than field limit"
+    limits = "ratio of a file must be at most 100|must be shorter than|must be at most 1 MiB|larger than field limit"
     with pytest.raises(InputError, match=limits):
         fedlas.read_predictions(path, probs="p", target="y")
 

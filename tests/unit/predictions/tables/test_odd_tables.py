@@ -35,7 +35,7 @@ def written(tmp_path, arrow):
     return write
 
 
-def test_a_list_column_with_a_dot_in_its_name_is_measured_too(written, arrow):
+def test_list_column_with_dotted_name_is_read(written, arrow):
     """900 bytes took 3.6 GB: the parts of a path were compared with the name."""
     zeros = arrow.array(np.zeros(2 * 10**7, dtype=np.float32))
     path = written(
@@ -53,7 +53,7 @@ def test_a_long_text_of_a_dictionary_is_refused(written, arrow, columns):
     """As a score it was repeated in every row: 8 GB of a file of 2 kB."""
     text = arrow.DictionaryArray.from_arrays(np.zeros(4096, dtype=np.int32), ["x" * 2_000_000])
     path = written({"a": np.zeros(4096), "b": np.zeros(4096), "y": text})
-    with pytest.raises(InputError, match="shorter than 1 MiB; got 2,000,000 bytes"):
+    with pytest.raises(InputError, match="at most 1 MiB; got 2,000,000 bytes"):
         read_predictions(path, **columns)
 
 
@@ -114,7 +114,7 @@ def test_a_lazy_frame_is_collected():
 @pytest.mark.parametrize("value", [1.0, 1, np.array(1.0), torch.tensor(1.0), "text"])
 @pytest.mark.parametrize("name", ["a", "y"])
 def test_a_column_without_rows(value, name):
-    with pytest.raises(InputError, match=f"column '{name}' must hold a value in each row; got"):
+    with pytest.raises(InputError, match=f"column '{name}' must hold one value per row; got"):
         read_predictions(ROWS | {name: value}, **TWO)
 
 
@@ -145,7 +145,7 @@ def test_tensors_that_require_gradients():
 @pytest.mark.parametrize("name", ["t.csv", "t.jsonl"])
 def test_another_form_than_the_name_says(tmp_path, content, words, name):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match=rf"must be .*UTF-8; got {words}") as caught:
+    with pytest.raises(InputError, match=rf"must be UTF-8 text; got {words}") as caught:
         read_predictions(tmp_path / name, **TWO)
     assert "Latin-1" not in str(caught.value)
     (tmp_path / f"{name}.bz2").write_bytes(b"")
@@ -168,31 +168,33 @@ def test_blanks_behind_the_commas_of_a_header(tmp_path):
     ("predicted", "target"),
     [(["CAT", "DOG"], ["cat", "dog"]), (["new york", "rome"], ["new_york", " Rome"])],
 )
-def test_names_that_differ_by_case_or_blanks_never_agree(predicted, target):
+def test_names_differing_in_case_or_blanks_are_refused(predicted, target):
     frame = {"c": [0.9, 0.8], "p": predicted, "y": target}
-    with pytest.raises(InputError, match=r"must be written like the labels; got '.*', and '"):
+    with pytest.raises(
+        InputError, match=r"and labels must have the same spelling; got '.*' as a prediction and '"
+    ):
         read_predictions(frame, confidence="c", predicted="p", target="y")
 
 
 def test_names_that_never_agree_are_said():
     frame = {"c": [0.9, 0.8, 0.7], "p": ["cat", "dog", "cat"], "y": ["1", "2", "1"]}
     notes = read_predictions(frame, confidence="c", predicted="p", target="y").notes
-    assert "No label is ever predicted: predicted are cat, dog; the labels are 1, 2." in notes
+    assert "No prediction equals a label: predictions are cat, dog, labels are 1, 2." in notes
     frame |= {"p": ["cat", "1", "Dog"], "y": ["1", "1", "dog"]}
     notes = read_predictions(frame, confidence="c", predicted="p", target="y").notes
-    assert "'Dog' and 'dog' count as different names." in notes
+    assert "'Dog' and 'dog' are treated as different classes." in notes
     one = read_predictions(
         {"c": [0.9], "p": ["cat"], "y": ["dog"]}, confidence="c", predicted="p", target="y"
     )
     # a single wrong answer is common
-    assert not any("never" in note or "is ever" in note for note in one.notes)
+    assert not any("never" in note or "equals a label" in note for note in one.notes)
     truths = {"c": [0.9, 0.8], "p": ["True", "false"], "y": [True, False]}
     assert read_predictions(
         truths, Columns(confidence="c", predicted="p", target="y")
     ).predictions.correct.all()
 
 
-def test_labels_and_clusters_in_eight_bits_are_whole_numbers():
+def test_eight_bit_labels_and_clusters_are_accepted():
     eight = torch.tensor([0.0, 1.0, 1.0]).to(torch.float8_e4m3fn)
     predictions = Predictions(torch.eye(3), eight, clusters=eight)
     assert predictions.target.tolist() == [0, 1, 1]
@@ -209,7 +211,7 @@ def test_labels_and_clusters_in_eight_bits_are_whole_numbers():
         ({"probs": "p_*", "groups": "g.h"}, {"p_c": 0.0, "g": {"h": "b"}}),
     ],
 )
-def test_a_late_key_that_a_pattern_names_is_refused(tmp_path, named, late):
+def test_late_key_matching_pattern_is_refused(tmp_path, named, late):
     """Only keys of the first rows are columns: it was left out without a word."""
     row = {"p": 0.5, "p_a": 0.5, "p_b": 0.5, "x1": 1.0, "y": 1, "text": '"p_z": 3', "g": {"h": "a"}}
     rows = [{**row, "y": place % 2} for place in range(1200)]

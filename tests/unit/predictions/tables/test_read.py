@@ -79,11 +79,11 @@ def test_every_form_holds_the_same(form, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl", "parquet", "npz"])
-def test_labels_may_be_missing_where_they_are_not_needed(form, tmp_path):
+def test_unlabeled_table_is_read_if_allowed(form, tmp_path):
     logits, target = scores()
     path = write(form, tmp_path, softmax(logits), [NAMES[y] for y in target])
     columns = Columns(probs="p_*")
-    with pytest.raises(InputError, match="target must name the labels"):
+    with pytest.raises(InputError, match="target must name a column of labels"):
         read_predictions(path, columns)
     read = read_predictions(path, columns, labeled=False)
     assert not read.predictions.has_target
@@ -169,7 +169,7 @@ def test_exact_zeros_are_floored_and_said(tmp_path):
     )
     assert float(nll) == pytest.approx(-np.log(torch.finfo(torch.float32).tiny), rel=1e-6)
     assert any(
-        "3 probabilities are exactly 0" in note and "1 of them" in note for note in read.notes
+        "3 probabilities are exactly 0" in note and "for 1 rows" in note for note in read.notes
     )
 
 
@@ -189,7 +189,7 @@ def test_rounded_probabilities_stay_the_same_up_to_rounding(classes, samples, se
     assert read.predictions.target.tolist() == target.tolist()
 
 
-def test_numbers_are_names_where_columns_are_numbered_from_one(tmp_path):
+def test_labels_match_columns_numbered_from_one(tmp_path):
     logits, target = scores()
     path = write_csv(tmp_path / "n.csv", logits, target + 1, names=["1", "2", "3"])
     read = read_predictions(path, Columns(logits="p_*", target="label"))
@@ -202,22 +202,22 @@ def test_numbers_are_names_where_columns_are_numbered_from_one(tmp_path):
 @pytest.mark.parametrize(
     ("header", "rows", "columns", "message"),
     [
-        ("a,b,y", ["0.5,0.5,0", "0.5,0.4,1"], {"probs": "a,b"}, r"must sum to 1; got 0.9 in row 2"),
+        ("a,b,y", ["0.5,0.5,0", "0.5,0.4,1"], {"probs": "a,b"}, r"must sum to 1; got a sum of 0.9 in row 2"),
         ("a,b,y", ["0.5,0.5,0", "1.5,-0.5,1"], {"probs": "a,b"}, r"\[0, 1\]; got 1.5 in row 2, column 'a'"),
         ("a,b,y", ["0.5,0.5,0", "0.5,,1"], {"logits": "a,b"}, r"finite numbers; got no number in row 2, column 'b'"),
         ("a,b,y", ["0.5,0.5,0", "0.5,nan,1"], {"logits": "a,b"}, r"finite numbers; got no number in row 2, column 'b'"),
         ("a,b,y", ["0.5,0.5,0", "x,1,1"], {"logits": "a,b"}, r"numbers; got 'x' in row 2, column 'a'"),
         ("a,b,y", ["0.5,0.5,0", "1,2,5"], {"logits": "a,b"}, r"labels in column 'y' .* got '5' in row 2"),
-        ("a,b,y", ["0.5,0.5,a", "1,2,0"], {"logits": "a,b"}, r"all labels must be the name.* got '0' in row 2"),
+        ("a,b,y", ["0.5,0.5,a", "1,2,0"], {"logits": "a,b"}, r"all labels must be class names.* got '0' in row 2"),
         ("a,b,y", ["0.5,0.5,a", "1,2,"], {"logits": "a,b"}, r"must have a label.* got none in row 2"),
-        ("a,b,y", ["0.5,0.5,a", "1,2"], {"logits": "a,b"}, r"3 cells like the header; got 2 in row 2"),
+        ("a,b,y", ["0.5,0.5,a", "1,2"], {"logits": "a,b"}, r"3 cells, like the header; got 2 in row 2"),
         ("a,b,y,t", ["0.5,0.5,0,u", "x,1,1," + 200_000 * "u"], {"logits": "a,b"}, r"as CSV; got field .* row 2"),
         ("a,a,y", ["0.5,0.5,0"], {"logits": "a,b"}, r"must differ; got 'a' 2 times"),
         ("a,b,y", ["0.5,0.5,0"], {"logits": "a,c"}, r"logits must name a column of t.csv; got 'c'"),
         ("a,b,y", ["0.5,0.5,0"], {"logits": "a,y"}, r"named once; got 'y' 2 times"),
         ("a,b,y", ["0.5,0.5,0"], {"logits": "z*"}, r"match at least two columns; got 0"),
         ("a,b,y", ["0.5,0.5,0"], {"logits": "a,b", "classes": ("u",)}, r"every class.* got 1 for 2"),
-        ("p0,p10,p2,y", ["1,1,1,0"], {"logits": "p*"}, r"numbered from 0 or 1"),
+        ("p0,p10,p2,y", ["1,1,1,0"], {"logits": "p*"}, r"must be numbered consecutively"),
         ("a,b,y", [], {"logits": "a,b"}, r"at least one row"),
         ("", [], {"logits": "a,b"}, r"must name the columns"),
     ],
@@ -239,11 +239,11 @@ def test_a_misspelled_argument_is_named():
 def test_more_refusals(tmp_path):
     logits, target = scores()
     path = write_csv(tmp_path / "a.csv", logits, target)
-    with pytest.raises(InputError, match=r"hold the scores.*id, p_cat"):
+    with pytest.raises(InputError, match=r"scores and labels must be named.*id, p_cat"):
         open_table(path, None)
     with pytest.raises(InputError, match="one of logits=, probs= and confidence="):
         Columns(logits="a", probs="b")
-    with pytest.raises(InputError, match="each once"):
+    with pytest.raises(InputError, match="different, nonempty names"):
         Columns(logits="a,a")
     with pytest.raises(InputError, match="target="):
         read_predictions(path, Columns(logits="p_*"))
@@ -284,7 +284,7 @@ def test_files_of_one_model_have_the_same_classes(tmp_path):
     assert first.notes == ()
     with pytest.raises(InputError, match=r"same, in the same order.*other\.csv"):
         read_predictions(other, logits="p_*", target="label", like=first)
-    with pytest.raises(InputError, match="like must be another table"):
+    with pytest.raises(InputError, match="like must be a PredictionTable"):
         read_predictions(other, logits="p_*", target="label", like=other)
 
 
@@ -299,7 +299,7 @@ MEASURED = {"method": "temperature", "replicates": 0}
 NAMED = {"logits": "p_*", "target": "label"}
 
 
-def test_a_table_is_measured_and_calibrated_as_its_arrays_are(tmp_path):
+def test_table_equals_its_arrays_in_all_measures(tmp_path):
     """A report on a CSV says what it says on the same predictions in an ``.npz``."""
     for name, seed in (("test", 0), ("val", 1)):
         logits, target = scores(200, seed=seed)
@@ -358,7 +358,7 @@ def test_what_is_read_goes_into_every_function(verb, tmp_path):
     assert VERBS[verb](table) == VERBS[verb](PLAIN)
 
 
-def test_a_top_label_that_is_read_goes_into_calibrators(tmp_path):
+def test_calibrators_accept_top_label_from_table(tmp_path):
     top = TopLabel(PLAIN.confidence, PLAIN.correct)
     assert fitted_top(PredictionTable(top)) == fitted_top(top)
 

@@ -15,7 +15,7 @@ def read(labels, probs="p_*", named="y_*", **more):
     return read_predictions({**SCORES, **labels}, probs=probs, labels=named, **more)
 
 
-def test_scores_and_labels_are_paired_by_what_follows_the_common_prefix():
+def test_scores_and_labels_pair_by_name_suffix():
     table = read({"y_dog": [1, 0, 1], "y_cat": [0, 1, 0]})
     assert isinstance(table.predictions, MultiLabel)
     assert table.predictions.names == ("cat", "dog")
@@ -25,7 +25,7 @@ def test_scores_and_labels_are_paired_by_what_follows_the_common_prefix():
     )
 
 
-def test_listed_columns_are_paired_by_names_and_otherwise_by_order():
+def test_listed_columns_pair_by_name_then_order():
     by_name = read({"y_dog": [1, 0, 1], "y_cat": [0, 1, 0]}, "p_cat,p_dog", ["y_dog", "y_cat"])
     assert by_name.predictions.names == ("cat", "dog")
     by_order = read({"a": [1, 0, 1], "b": [0, 1, 0]}, "p_cat,p_dog", "a,b")
@@ -33,7 +33,7 @@ def test_listed_columns_are_paired_by_names_and_otherwise_by_order():
     assert by_order.predictions.target[:, 0].tolist() == [1, 0, 1]
 
 
-def test_words_before_and_behind_names_are_no_part_of_them():
+def test_common_prefix_and_suffix_are_stripped():
     frame = {"edema_prob": [0.1, 0.2], "mass_prob": [0.3, 0.2], "mass_true": [0, 1], "edema_true": [1, 0]}  # fmt: skip
     table = read_predictions(frame, probs="*_prob", labels="edema_true,mass_true")
     assert table.predictions.names == ("edema", "mass")
@@ -44,13 +44,13 @@ def test_words_before_and_behind_names_are_no_part_of_them():
     [
         ({"y_cat": [0, 1, 0], "y_fox": [0, 1, 0]}, "y_*", "no label of dog and no score of fox"),
         ({"y_cat": [0, 1, 0]}, "y_*", "no label of dog"),
-        ({"a": [0, 1, 0]}, "a", "a column of labels for each score"),
+        ({"a": [0, 1, 0]}, "a", "one label column per score column"),
         ({"y_cat": [0, 1, 0], "y_dog": [0, 2, 0]}, "y_*", "2 in row 2"),
-        ({"y_cat": [1, -1, 1], "y_dog": [1, 1, -1]}, "y_*", "1 and -1 without any 0"),
+        ({"y_cat": [1, -1, 1], "y_dog": [1, 1, -1]}, "y_*", "only 1 and -1 in"),
         ({"y_cat": [1, 0, 1], "y_dog": [1, 1, 0]}, "p_cat,y_dog", "named once"),
     ],
 )
-def test_what_does_not_belong_together_is_refused_in_words(labels, named, said):
+def test_unpaired_scores_and_labels_are_refused(labels, named, said):
     with pytest.raises(InputError, match=said):
         read(labels, named=named)
 
@@ -59,12 +59,12 @@ def test_empty_cells_and_minus_one_are_unknown_labels():
     table = read({"y_cat": [None, "yes", -1], "y_dog": ["0", "NA", "1.0"]}, drop_missing=True)
     assert table.predictions.target.tolist() == [[-100, 0], [1, -100], [-100, 1]]
     assert table.dropped == 0
-    assert "3 of 6 labels are unknown, and count for nothing." in table.notes
+    assert "3 of 6 labels are unknown and ignored." in table.notes
 
 
 @pytest.mark.parametrize("name", ["target", "event", "classes", "label_probs", "covariates"])  # fmt: skip
 def test_roles_of_one_label_are_refused(name):
-    with pytest.raises(InputError, match="for one label a sample"):
+    with pytest.raises(InputError, match="for one label per sample"):
         Columns(probs="p_*", labels="y_*", **{name: ("a", "b") if name == "classes" else "a"})
 
 
@@ -95,7 +95,7 @@ def test_predictions_without_labels_and_rows_of_them():
     assert not several.has_target
     assert bool(several.logits.isfinite().all())
     assert several.rows(torch.tensor([1])).probs.tolist() == [pytest.approx([0.0, 1.0], abs=1e-15)]
-    with pytest.raises(InputError, match="labels must be known"):
+    with pytest.raises(InputError, match="must have a target"):
         several.pooled()
     with pytest.raises(InputError, match=r"in \[0, 1\]"):
         MultiLabel.from_probs([[0.5, 1.9]])

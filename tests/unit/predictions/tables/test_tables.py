@@ -63,13 +63,13 @@ def test_thousands_of_columns(table, monkeypatch):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a,b,y\n1,2,0\n\n1,2,0\n1,2,1,7\n", r"3 cells like the header; got 4 in row 3 of t.csv\. Quote"),
+        ("a,b,y\n1,2,0\n\n1,2,0\n1,2,1,7\n", r"3 cells, like the header; got 4 in row 3 of t.csv\. Quote"),
         ("a,b,y\n1,2,0\n1,NA,0\n", r"scores must be numbers; got 'NA' in row 2, column 'b' of t.csv\. Write"),
         ("a,b,y\n1,2,x\n1,2,caf\xe9\n".encode("latin-1"), r"text must be UTF-8; got .* row 2, column 'y' of t.csv"),
-        ("caf\xe9,b,y\n1,2,x\n".encode("latin-1"), r"must be a readable \.csv file; got .*UTF-8, not Latin-1"),
-        ("a,b,y\n1,2,0\n".encode("utf-16"), "must be text in UTF-8; got text in UTF-16, .*t.csv"),
-        ('a,b,y,said\n1,2,0,"open\n1,2,1,this is lost\n', "every quote must be closed; got one that is not in t.csv"),
-        ('a,b,y,said\n1,2,0,"open\n1,2,1,"lost"\n', "every quote must be closed; got one that is not in t.csv"),
+        ("caf\xe9,b,y\n1,2,x\n".encode("latin-1"), r"must be a readable \.csv file; got .*must be UTF-8"),
+        ("a,b,y\n1,2,0\n".encode("utf-16"), "must be UTF-8 text; got text in UTF-16, .*t.csv"),
+        ('a,b,y,said\n1,2,0,"open\n1,2,1,this is lost\n', "every quote must be closed; got an open quote in t.csv"),
+        ('a,b,y,said\n1,2,0,"open\n1,2,1,"lost"\n', "every quote must be closed; got an open quote in t.csv"),
         ('a,b,"y\n', r"must be a readable \.csv file"),
         ("a,b,y\n", "at least one row"),
         ("a,b,y", "at least one row"),
@@ -93,12 +93,12 @@ def test_refusals_of_csv(content, message, table):
         (['{"a": null, "b": 2, "y": 0}', '{"a": "u", "b": 2, "y": 0}'], "no number in row 1, column 'a' of t.jsonl"),
         (['{"a": "1_1", "b": 2, "y": 0}'], "no number in row 1, column 'a' of t.jsonl"),
         (['{"a": 1, "b": true, "y": 0}'], "column 'b' must hold numbers; got bool in t.jsonl"),
-        (['{"a": 1, "b": {"c": 1}, "y": 0}'], r"'b' must hold numbers; got {'c': 1} in row 1 .* in it: b\.c"),
+        (['{"a": 1, "b": {"c": 1}, "y": 0}'], r"'b' must hold numbers; .* in row 1 .* inside the object: b\.c"),
         (['{"a": 1, "b": 2, "y": 0}', '{"a": 1, "b": '], r"must be a JSON object; got .* in row 2 of t.jsonl\. Write"),
         (['{"a": 1, "b": 2, "y": 0}', "[1, 2, 0]"], "must be a JSON object; got list in row 2"),
         (["[1, 2, 0]"], "must be a JSON object; got list in row 1"),
         (["a,b,y"], "must be a JSON object; got Expecting value.* in row 1"),
-        ([""], "objects must have keys; got none in row 1"),
+        ([""], "the first object must have keys; got none in row 1"),
     ],
 )  # fmt: skip
 def test_refusals_of_json_lines(lines, message, table):
@@ -181,7 +181,7 @@ def test_without_pyarrow_the_extra_is_named(table, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["rows", "lists", "texts"])
-def test_a_parquet_file_that_repeats_one_value_is_a_bomb(tmp_path, monkeypatch, kind):
+def test_parquet_decompression_bomb_is_refused(tmp_path, monkeypatch, kind):
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     path, rows = tmp_path / "t.parquet", 10**6 if kind == "rows" else 1
     zeros = pyarrow.array(np.zeros(10**6))
@@ -195,7 +195,7 @@ def test_a_parquet_file_that_repeats_one_value_is_a_bomb(tmp_path, monkeypatch, 
         list(open_table(path, TWO if kind != "lists" else Columns(logits="a", target="y")).blocks())
 
 
-def test_a_parquet_file_is_not_held_while_it_is_read(tmp_path):
+def test_parquet_is_read_in_bounded_memory(tmp_path):
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     values = np.random.default_rng(0).normal(size=400_000)
     columns = pyarrow.table({"a": values, "b": values, "y": np.zeros(400_000, dtype=np.int64)})
@@ -210,7 +210,7 @@ def test_a_parquet_file_is_not_held_while_it_is_read(tmp_path):
     assert most < 0.5 * (tmp_path / "t.parquet").stat().st_size
 
 
-def test_a_long_label_of_a_dictionary_is_held_once_and_cut_in_messages(tmp_path):
+def test_long_dictionary_label_is_shared_and_shortened(tmp_path):
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     label = pyarrow.DictionaryArray.from_arrays(np.zeros(5000, dtype=np.int32), ["x" * 10**6])
     numbers = np.random.default_rng(0).normal(size=5000)
@@ -237,15 +237,15 @@ def test_long_cells_name_the_right_remedy(table, text, message):
         table("t.csv", text)
 
 
-def test_a_header_of_another_encoding_is_said_to_be_one(tmp_path):
+def test_header_of_another_encoding_is_named(tmp_path):
     """It said that the codec cannot encode a surrogate, which the user never wrote."""
     (tmp_path / "t.csv").write_bytes("p,straße,y\n0.5,1,0\n".encode("latin-1"))
-    with pytest.raises(InputError, match=r"other bytes than UTF-8 in the names of columns"):
+    with pytest.raises(InputError, match=r"column names are not UTF-8"):
         read_predictions(tmp_path / "t.csv", Columns(probs="p", target="y"))
 
 
 @pytest.mark.parametrize("cell", ["1" * 100_000, f"0,1{' ' * 100_000}x", f"0.1{' ' * 100_000}x"])
-def test_noticing_percent_signs_takes_no_time_that_grows_with_the_square_of_a_cell(table, cell):
+def test_percent_sign_detection_takes_linear_time(table, cell):
     """Each way to share out the digits or blanks was tried: hours for a file of 26 MB."""
     with pytest.raises(InputError, match="must be"):
         table("t.csv", f"a;b;y\n{cell};0.5;0\n")
@@ -261,7 +261,7 @@ def varint(number, length=0):
 
 
 @pytest.mark.parametrize("claim", ["values", "pages"])
-def test_a_parquet_footer_that_claims_too_little_is_not_believed(tmp_path, claim):
+def test_parquet_footer_with_false_size_is_refused(tmp_path, claim):
     """A list of 30 million equal values takes 900 bytes; its footer says that there are five."""
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     path, many = tmp_path / "t.parquet", 3 * 10**7

@@ -94,10 +94,10 @@ def test_names_that_differ_stay_apart(form, names, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["jsonl", "npz"])
-def test_whole_numbers_that_a_float_has_rounded_are_refused(form, tmp_path):
+def test_integers_rounded_by_float_are_refused(form, tmp_path):
     path = write(tmp_path, form, {"c": CONFIDENCE, "ok": RIGHT, "g": [1.5, 2.0, 2.0**53, 2.0**53]})
     with pytest.raises(
-        InputError, match=r"column 'g' must be whole, or text; got 9007199254740992.0 in row 3"
+        InputError, match=r"column 'g' must be integers or text.*; got 9007199254740992.0 in row 3"
     ):
         read_predictions(path, Columns(confidence="c", correct="ok", groups="g"))
 
@@ -180,7 +180,7 @@ def test_annotators_distributions(tmp_path):
         ({"c": [0.5, 0.6], "ok": [1, 7]}, {"correct": "ok"}, r"yes and no, .*; got '7' in row 2"),
         ({"c": [0.5, 0.6], "ok": [1, ""]}, {"correct": "ok"}, "column 'ok' must hold .*; got none in row 2"),
         ({"c": [0.5, ""], "ok": [1, 0]}, {"correct": "ok"}, "must be finite numbers; got no number in row 2"),
-        ({"c": [0.5], "y": [1]}, {"target": "y"}, "which predictions are right; got none. Pass correct="),
+        ({"c": [0.5], "y": [1]}, {"target": "y"}, "name a column of outcomes; got none. Pass correct="),
         ({"c": [0.5], "y": [1]}, {"correct": "yes"}, r"correct must name a column of top.csv; got 'yes'"),
         ({"c": [0.5], "y": [1]}, {"correct": "c"}, "named once; got 'c' 2 times"),
     ],
@@ -194,17 +194,26 @@ def test_refusals_name_row_and_column(columns, named, message, tmp_path):
     ("named", "message"),
     [
         ({"confidence": "c", "probs": "p"}, "only one of logits=, probs= and confidence="),
-        ({"confidence": "c", "correct": "k", "target": "y"}, "outcomes must be named once"),
+        ({"confidence": "c", "correct": "k", "target": "y"}, "outcomes must be given only once"),
         (
             {"confidence": "c", "classes": ("a", "b")},
-            "classes is for other columns; got confidence=",
+            "classes does not apply to these score columns; got confidence=",
         ),
-        ({"confidence": "c", "label_probs": "v"}, "label_probs is for other columns"),
-        ({"logits": "l", "correct": "k"}, "correct is for other columns; got logits="),
-        ({"probs": "p", "predicted": "k"}, "predicted is for other columns; got probs="),
+        (
+            {"confidence": "c", "label_probs": "v"},
+            "label_probs does not apply to these score columns",
+        ),
+        (
+            {"logits": "l", "correct": "k"},
+            "correct does not apply to these score columns; got logits=",
+        ),
+        (
+            {"probs": "p", "predicted": "k"},
+            "predicted does not apply to these score columns; got probs=",
+        ),
         (
             {"logits": "l", "normalize": True},
-            "normalize is for other columns; got logits=",
+            "normalize does not apply to these score columns; got logits=",
         ),
     ],
 )

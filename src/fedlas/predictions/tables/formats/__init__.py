@@ -1,1 +1,1 @@
-"""Formats of tables: a file each, with what reads and what writes it; ``by_suffix.py`` finds the one of a file."""
+"""Formats of tables, one module per format with reader and writer; ``by_suffix.py`` selects them by file name."""

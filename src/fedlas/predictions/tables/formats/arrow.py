@@ -1,4 +1,4 @@
-"""Tables that pyarrow reads."""
+"""Base class of file formats that pyarrow reads, and helpers for Arrow tables."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from fedlas.predictions.tables.formats.compression import whole_suffix
 from fedlas.predictions.tables.formats.format import Format
 
 _LONGEST = 2**20
-"""Most bytes of a text in a cell."""
+"""Maximum size in bytes of the text in a cell."""
 
 
 class Arrow(Format):
-    """A file that pyarrow reads. A column of scores may hold lists of one length, except in CSV."""
+    """File that pyarrow reads; except in CSV, a score column may hold lists of equal length."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -35,7 +35,7 @@ class Arrow(Format):
             self.names = self._names()
 
     def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[TableChunk]:
-        """As :meth:`~fedlas.predictions.tables.formats.format.Format.chunks`."""
+        """Yield the columns ``numbers`` (as floats) and ``others`` of all rows in chunks."""
         self._rows = 0
         with self._guard():
             for table, rows in self._blocks(numbers, others):
@@ -47,13 +47,15 @@ class Arrow(Format):
                 self._rows += len(rows)
 
     def _names(self) -> list[str]:
+        """Return the column names of the file."""
         raise NotImplementedError
 
     def _blocks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[tuple[Any, Any]]:
-        """Yield some rows of these columns, and, if ``keeps_all``, the same rows with all columns."""
+        """Yield blocks of these columns, each with its rows; if ``keeps_all``, the rows have all columns."""
         raise NotImplementedError
 
     def _chunk(self, table: Any, numbers: Sequence[str], others: Sequence[str]) -> TableChunk:
+        """Return a block as a chunk, with numeric columns as arrays."""
         percent: dict[str, bool] = {}
         return TableChunk(
             np.arange(self._rows, self._rows + table.num_rows) + 1,
@@ -65,6 +67,7 @@ class Arrow(Format):
 
     @contextmanager
     def _guard(self) -> Iterator[None]:
+        """Translate errors of pyarrow and csv on a damaged file into InputError."""
         arrow_error = self.arrow.lib.ArrowException
         try:
             yield
@@ -76,15 +79,15 @@ class Arrow(Format):
             if isinstance(
                 error, UnicodeError
             ):  # names of columns hold surrogates in place of such bytes
-                text = "other bytes than UTF-8 in the names of columns"
+                text = "column names are not UTF-8"
             raise InputError(
                 f"the file must be a readable {whole_suffix(self.path)} file",
                 f"{self.path} ({text})",
-                "Check the file; text must be UTF-8, not Latin-1.",
+                "Check that the file is complete; text must be UTF-8.",
             ) from error
 
     def _column(self, values: Any, name: str, percent: dict[str, bool]) -> NDArray[Any]:
-        """Return numbers ``(n,)``, or ``(n, C)`` of lists, NaN for missing ones; add to ``percent``."""
+        """Return a numeric column ``(n,)``, or ``(n, C)`` of lists, with NaN for missing; record its percent sign."""
         # pyarrow's to_numpy, scalar and array import pandas, which takes half a second.
         types = self.arrow.types
         shape = [len(values)]
@@ -95,7 +98,7 @@ class Arrow(Format):
                 raise InputError(
                     f"lists of column {name!r} must all hold {shape[1]} numbers",
                     f"{lengths[row]} in row {self._rows + row + 1} of {self.label}",
-                    "Write one number for each class.",
+                    "Write one number per class.",
                 )
             if 0 < values.null_count < len(values):
                 parts = self._column(values.drop_null(), name, percent)
@@ -122,7 +125,7 @@ class Arrow(Format):
             raise InputError(
                 f"column {name!r} must hold numbers",
                 f"{values.type} in {self.label}",
-                "Name columns of scores.",
+                "Name numeric score columns.",
             )
         kind = np.float32 if types.is_float32(values.type) else np.float64
         values = values.cast("float32" if kind is np.float32 else "float64")
@@ -133,7 +136,7 @@ class Arrow(Format):
         return array.reshape(shape)
 
     def _quick_numbers(self, values: Any, name: str) -> NDArray[Any] | None:
-        """Return the numbers in a column of text ``(n,)``; None if Python must look at each, as at percent signs."""
+        """Return a text column as numbers ``(n,)`` by pyarrow, or None if it cannot convert every cell."""
         compute = pyarrow_module(".compute")
         if not self.arrow.types.is_string(values.type) or values.null_count == len(values):
             return None
@@ -154,11 +157,11 @@ class Arrow(Format):
     def _check_texts(
         self, texts: Sequence[Any], numbers: Mapping[Any, float | None], name: str
     ) -> None:
-        """Refuse text that is no number where empty cells and missing ones are the only others."""
+        """Raise InputError for text that is not a number, in formats where numbers are text."""
 
 
 def append(rows: Any, names: Sequence[str], arrays: Sequence[NDArray[Any]]) -> Any:
-    """Return Arrow rows with more columns, ``(n,)`` or lists of ``(n, C)``; NaN is null."""
+    """Return Arrow rows with additional columns ``(n,)``, or lists from ``(n, C)``; NaN becomes null."""
     arrow = pyarrow_module()
     for name, values in zip(names, arrays, strict=True):
         is_nan = np.isnan(values).reshape(len(values), -1).all(axis=1)
@@ -171,7 +174,7 @@ def append(rows: Any, names: Sequence[str], arrays: Sequence[NDArray[Any]]) -> A
 
 @contextmanager
 def held_by(suffix: str, label: str) -> Iterator[None]:
-    """Turn errors of pyarrow on writing into one that names the file.
+    """Translate pyarrow errors on writing into an InputError that names the file.
 
     Raises:
         InputError: If a format cannot hold the rows, or columns change their type.
@@ -182,26 +185,26 @@ def held_by(suffix: str, label: str) -> Iterator[None]:
     # Values that change their kind from row to row are a TypeError of pyarrow's, and huge integers an OverflowError.
     except (arrow.ArrowInvalid, arrow.ArrowNotImplementedError, TypeError, OverflowError) as error:
         raise InputError(
-            f"rows must be such that {suffix} holds them",
+            f"rows must be representable in {suffix}",
             f"{error!s:.200} in {label}",
-            "Write the format that is read, or leave out columns of several kinds.",
+            "Write the same format as the input, or drop columns of mixed types.",
         ) from error
 
 
 def append_constants(batch: Any, constants: Mapping[str, str]) -> Any:
-    """Return a record batch with columns of one text each."""
+    """Return a record batch with additional columns, each with one constant text."""
     for name, text in constants.items():
         batch = batch.append_column(name, pyarrow_module().array([text] * len(batch)))
     return batch
 
 
 def as_batch(table: Any) -> Any:
-    """Return a table as one record batch."""
+    """Return a table as a single record batch."""
     return table.combine_chunks().to_batches()[0]
 
 
 def _plain_values(column: Any) -> list[Any]:
-    """Return the values of a column as Python objects; equal texts of a dictionary are one object."""
+    """Return a column as Python objects; equal texts of a dictionary column share one object."""
     types = pyarrow_module().types
     texts = column.dictionary if types.is_dictionary(column.type) else column
     if types.is_string(texts.type) or types.is_large_string(texts.type):
@@ -209,9 +212,9 @@ def _plain_values(column: Any) -> list[Any]:
         longest = compute.max(compute.binary_length(texts)).as_py() or 0
         if longest > _LONGEST:
             raise InputError(
-                "a text must be shorter than 1 MiB",
-                f"{longest:,} bytes in a cell",
-                "Leave out columns of long text, or look for a quote that is never closed.",
+                "the text of a cell must be at most 1 MiB",
+                f"{longest:,} bytes",
+                "Leave out columns of long text, or close an open quote.",
             )
     if texts is column:
         values: list[Any] = column.to_pylist()
@@ -222,5 +225,5 @@ def _plain_values(column: Any) -> list[Any]:
 
 
 def pyarrow_module(module: str = "") -> Any:
-    """Return pyarrow, or a module of it."""
+    """Import and return pyarrow, or a submodule of it."""
     return require(f"pyarrow{module}", extra="tables")

@@ -1,4 +1,4 @@
-"""Format of a file, by the end of its name: what reads it and what writes it."""
+"""Readers and writers of table files, selected by the suffix of the file name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def source_of(file: str | Path | TableFile, separator: str | None = None) -> Format:
-    """Return what reads a file.
+    """Return the reader of a file.
 
     Args:
         file: The file.
@@ -39,6 +39,7 @@ def source_of(file: str | Path | TableFile, separator: str | None = None) -> For
 
 
 def _class_of(suffix: str, end: str = "") -> Any:
+    """Import and return the reader class of a format, or its writer class if ``end`` is ``Writer``."""
     module, _, name = FORMATS[suffix].partition(".")
     return getattr(import_module(f"fedlas.predictions.tables.formats.{module}"), f"{name}{end}")
 
@@ -46,7 +47,7 @@ def _class_of(suffix: str, end: str = "") -> Any:
 def writer_of(
     source: Format, file: IO[bytes], scores: Sequence[str], prefix: str, suffix: str
 ) -> Writer:
-    """Return what writes the rows of a file, with a column next to each score.
+    """Return the writer of the rows of a table with an additional column next to each score.
 
     Args:
         source: What is read.
@@ -61,9 +62,9 @@ def writer_of(
     is_archive = [isinstance(source.files[0], _class_of(".npz")), suffix == ".npz"]
     if is_archive[0] != is_archive[1]:
         raise InputError(
-            "must be an .npz if, and only if, the file that is read is one",
-            f"{suffix} for {source.files[0].label}",
-            "Name a file that ends in .npz." if is_archive[0] else "Write .parquet.",
+            "must be an .npz if, and only if, the input is",
+            f"{suffix} for input {source.files[0].label}",
+            "Write an .npz file." if is_archive[0] else "Write a .parquet file.",
             argument="out",
         )
     for each in source.files:

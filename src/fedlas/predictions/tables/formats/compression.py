@@ -1,4 +1,4 @@
-"""Text files that are compressed by gzip or Zstandard: read and written as a stream, never as a whole."""
+"""Compressed text files (gzip, Zstandard), read and written as streams."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ TEXTS = (".csv", ".tsv", ".jsonl", ".ndjson")
 """Formats that may be compressed."""
 _FREE = 2**24
 _MOST_RATIO = 100
-"""Bytes that a file may always unpack to, and the largest ratio of a larger one. Scores shrink to a third."""
+"""Size to which any file may decompress, and the maximum ratio beyond it; scores compress to a third."""
 
 
 def suffix_of(path: Path) -> str:
-    """Return the format of a file as the end of its name in lower case: ``.csv`` for ``a.csv`` and ``a.csv.gz``."""
+    """Return the lower-case format suffix of a file name: ``.csv`` for ``a.csv`` and ``a.csv.gz``."""
     ends = [end.lower() for end in path.suffixes[-2:]]
     packed = len(ends) == 2 and ends[1] in _KINDS and ends[0] in TEXTS
     return ends[0] if packed else path.suffix.lower()
 
 
 def whole_suffix(path: Path) -> str:
-    """Return the end of a name with that of its compression: ``.csv.gz``."""
+    """Return the suffix of a file name with its compression: ``.csv.gz``."""
     return path.name[-len(suffix_of(path) + path.suffix) :] if is_packed(path) else path.suffix
 
 
 def stem_of(path: Path) -> str:
-    """Return the name of a file without its end and that of its compression: ``a`` for ``a.csv`` and ``a.csv.gz``."""
+    """Return a file name without format and compression suffixes: ``a`` for ``a.csv.gz``."""
     return path.with_suffix("").stem if is_packed(path) else path.stem
 
 
@@ -45,7 +45,7 @@ def is_packed(path: Path) -> bool:
 
 
 def open_bytes(path: Path) -> IO[bytes]:
-    """Open a file to read what it holds once it is unpacked; reading fails where a stream ends too early.
+    """Open a file for reading, decompressed; a truncated stream raises an error while it is read.
 
     Reading raises an InputError where a file unpacks to more than 100 times its size, beyond 16 MiB.
     """
@@ -58,7 +58,7 @@ def open_bytes(path: Path) -> IO[bytes]:
 
 
 class _Counted(io.RawIOBase):
-    """A stream of unpacked bytes that ends in an error after too many."""
+    """Decompressed stream that raises InputError beyond a maximum size."""
 
     def __init__(self, stream: Any, path: Path) -> None:
         self._stream = stream
@@ -74,9 +74,9 @@ class _Counted(io.RawIOBase):
         self._left -= count
         if self._left < 0:
             raise InputError(
-                f"a packed file must unpack to at most {_MOST_RATIO} times its size",
-                f"more from the {self._size:,} bytes of {self._path.name}",
-                "Unpack it, if its content is right.",
+                f"the compression ratio of a file must be at most {_MOST_RATIO}",
+                f"a higher one for the {self._size:,} bytes of {self._path.name}",
+                "Decompress the file yourself if you trust it.",
             )
         return count
 
@@ -86,7 +86,7 @@ class _Counted(io.RawIOBase):
 
 
 def content_digest(path: Path) -> str:
-    """Return a digest of what a file holds: text unpacked, without its mark, each line with the same end.
+    """Return a digest of the decompressed content; byte-order mark and line ends do not matter.
 
     A copy that is packed, or was saved by another system, has the digest of the original.
     """
@@ -112,7 +112,7 @@ def content_digest(path: Path) -> str:
 
 @contextmanager
 def packed_as(path: Path | None, file: IO[bytes]) -> Iterator[IO[bytes]]:
-    """Give a file that compresses what is written to another one, if a name says so."""
+    """Open a stream that compresses to ``file`` if ``path`` has a compression suffix; else ``file`` itself."""
     if path is None or not is_packed(path):
         yield file
         return
@@ -123,7 +123,7 @@ def packed_as(path: Path | None, file: IO[bytes]) -> Iterator[IO[bytes]]:
 
 
 class _Open:
-    """A file that stays open when a writer closes it."""
+    """Wrapper of a file that stays open when pyarrow closes it."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.write = file.write

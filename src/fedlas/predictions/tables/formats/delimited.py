@@ -1,4 +1,4 @@
-"""CSV and TSV."""
+"""CSV and TSV files."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from fedlas.predictions.tables.formats.compression import open_bytes, suffix_of
 from fedlas.predictions.tables.formats.format import Format, Writer
 
 _SAMPLE = 200
-"""Rows in which decimal commas and percent signs are noticed."""
+"""Number of rows in which decimal commas and percent signs are detected."""
 _LONGEST_HEADER = 1 << 22
-"""Most characters of the line with the names: each takes 50 bytes in memory."""
+"""Maximum length of the header line: each character takes 50 bytes in memory."""
 # Possessive: a cell of 100,000 digits or blanks would take minutes if each way to share them out were tried.
 _DECIMAL_COMMA = re.compile(r"\s*+[-+]?\d*+,\d++([eE][-+]?\d++)?\s*+%?\s*+")
 _DECIMAL_POINT = re.compile(r"\s*+[-+]?\d*+\.\d++([eE][-+]?\d++)?\s*+%?\s*+")
@@ -39,17 +39,18 @@ _PERCENT = re.compile(r"\s*+[-+]?(\d++([.,]\d++)?|[.,]\d++)\s*+%\s*+")
 
 
 def notice_separator(header: str, suffix: str) -> str:
-    """Return the sign that separates the names of columns, outside of quotes."""
+    """Return the separator of a header line: the most frequent candidate outside quotes."""
     signs = "\t,;|" if suffix == ".tsv" else ",;\t|"
     return max(signs, key=_unquoted(header).count)
 
 
 def _unquoted(header: str) -> str:
+    """Return a header without its quoted parts."""
     return re.sub('"[^"]*"', "", header)
 
 
 class Delimited(Arrow):
-    """CSV or TSV with a header, UTF-8. Labels are read as text: ``007`` and ``nan`` stay as they are.
+    """CSV or TSV file with a header, in UTF-8; labels are read as text, so ``007`` and ``nan`` stay unchanged.
 
     The separator (comma, semicolon, tab or bar), a decimal comma and percent signs are noticed in the first rows.
 
@@ -88,7 +89,7 @@ class Delimited(Arrow):
                 if self.delimiter not in ",\t":
                     self.notes.append(f"Columns are separated by {self.delimiter!r}.")
             elif self.delimiter not in (unquoted := _unquoted(first)) and noticed in unquoted:
-                # It is that of another file of the same call.
+                # The separator that was passed belongs to another file of the same call.
                 text = f"Columns of {self.label} are separated by {noticed!r}, not by {self.delimiter!r}."
                 self.notes.append(text)
                 self.delimiter = noticed
@@ -100,7 +101,7 @@ class Delimited(Arrow):
                 if longest <= (limit := csv.field_size_limit()):
                     raise
                 raise InputError(
-                    f"names of columns must be shorter than {limit:,} characters",
+                    f"column names must be at most {limit:,} characters long",
                     f"{longest:,} in {self.label}",
                     "Check the first line.",
                 ) from error
@@ -112,18 +113,18 @@ class Delimited(Arrow):
         if not names:
             raise InputError(
                 "the first line must name the columns",
-                f"{self.path}, which is empty",
+                f"an empty file, {self.path}",
                 "Add a header.",
             )
         return names
 
     @property
     def form(self) -> Any:
-        """As :attr:`~fedlas.predictions.tables.formats.format.Format.form`."""
+        """Properties that all files of one table must share: format, columns, separator, decimal mark."""
         return *super().form, self.delimiter, self.decimal_point
 
     def _notice(self, names: list[str], rows: list[list[str]]) -> None:
-        """Notice a decimal comma and percent signs in the first rows."""
+        """Detect a decimal comma and percent signs in the first rows."""
         cells = [cell for row in rows for cell in row]
         comma = self.delimiter != "," and any(map(_DECIMAL_COMMA.fullmatch, cells))
         if any(map(_DECIMAL_POINT.fullmatch, cells)):
@@ -167,7 +168,7 @@ class Delimited(Arrow):
                 yield batch, batch
 
     def typed(self, rows: Any, numbers: Collection[str]) -> Any:
-        """As :meth:`~fedlas.predictions.tables.formats.format.Format.typed`; percent signs stay."""
+        """Return all columns of rows as an Arrow table, with ``numbers`` converted; percent signs are kept."""
         columns = []
         for name in rows.schema.names:
             column = rows.column(name)
@@ -180,12 +181,13 @@ class Delimited(Arrow):
     def _check_texts(
         self, texts: Sequence[Any], numbers: Mapping[Any, float | None], name: str
     ) -> None:
+        """Raise InputError for the first text that is not a number."""
         for row, text in enumerate(texts, self._rows + 1):
             if numbers[text] is None and text not in (None, "", *self.missing):
                 raise _no_number(text, f"row {row}, column {name!r} of {self.label}")
 
     def _first_error(self, rows: Any, types: dict[str, str]) -> InputError | None:
-        """Return the error in the first row that pyarrow cannot read, and in its first such cell."""
+        """Return the error for the first row that pyarrow cannot read, or None."""
 
         def fails(rows: Any, types: dict[str, str] = types) -> bool:
             try:
@@ -209,11 +211,11 @@ class Delimited(Arrow):
             return InputError(
                 "every row must be readable as CSV",
                 f"{error} in {where} of {self.label}",
-                "Look at its scores and labels first; quote line breaks, leave out columns of long text.",
+                "Check the quotes in this row; quote line breaks, and leave out columns of long text.",
             )
         if len(cells) != len(self._header):
             return InputError(
-                f"every row must have {len(self._header)} cells like the header",
+                f"every row must have {len(self._header)} cells, like the header",
                 f"{len(cells)} in {where} of {self.label}",
                 "Quote cells that hold commas.",
             )
@@ -223,13 +225,13 @@ class Delimited(Arrow):
             where = f"{where}, column {name!r} of {self.label}"
             if types[name] == "string":
                 return InputError(
-                    "text must be UTF-8", f"other bytes in {where}", "Save it as UTF-8."
+                    "text must be UTF-8", f"other bytes in {where}", "Save the file as UTF-8."
                 )
             return _no_number(cell, where)
         return None
 
     def parsed(self, content: Any, types: dict[str, str]) -> Any:
-        """Return the columns of ``types`` in the bytes of some rows."""
+        """Return the columns ``types`` parsed from the bytes of rows."""
         reader = pyarrow_module(".csv")
         size = max(1 << 20, len(content))
         blocks = reader.ReadOptions(use_threads=False, column_names=self._header, block_size=size)
@@ -244,7 +246,7 @@ class Delimited(Arrow):
 
 
 class DelimitedWriter(Writer):
-    """As :class:`~fedlas.predictions.tables.formats.format.Writer`; cells are quoted where rows need it."""
+    """Writer of CSV and TSV; cells are quoted only where necessary."""
 
     def __init__(
         self, file: IO[bytes], source: Format, scores: Sequence[str], prefix: str, suffix: str
@@ -266,7 +268,7 @@ class DelimitedWriter(Writer):
         file.write(header.getvalue().encode())
 
     def write(self, source: Any, rows: Any, arrays: Sequence[NDArray[Any]]) -> None:
-        """Write some rows."""
+        """Write rows with their additional columns."""
         with held_by(self.suffix, source.label):
             if not isinstance(source, Delimited):
                 rows = source.typed(rows, self.scores)
@@ -289,6 +291,7 @@ class DelimitedWriter(Writer):
         return memoryview(text.getvalue())
 
     def _with_commas(self, rows: Any) -> Any:
+        """Return rows whose added columns have a decimal comma."""
         compute = pyarrow_module(".compute")
         for name in self.names:
             place = rows.schema.get_field_index(name)
@@ -298,11 +301,12 @@ class DelimitedWriter(Writer):
 
 
 def _no_number(cell: object, where: str) -> InputError:
+    """Return the InputError for a cell of a numeric column that is not a number."""
     return InputError(
         "scores must be numbers",
         f"{shortened(repr(cell), 60)} in {where}",
         [
-            "write numbers, or name columns of scores",
-            ("leave out rows of NA by ", Argument("drop_missing", True)),
+            "write numbers, or name other score columns",
+            ("drop rows with missing numbers by ", Argument("drop_missing", True)),
         ],
     )

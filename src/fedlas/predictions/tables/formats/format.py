@@ -1,4 +1,4 @@
-"""What a format is to its readers: names of columns, and rows a chunk at a time; and several files as one."""
+"""Base classes of table formats: `Format` reads chunks of rows, `Writer` writes them, `Joined` concatenates files."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ Pieces = tuple[tuple[int, ...], Iterator[NDArray[Any]]]
 
 
 class Format:
-    """A file or frame in one format: the cells of its rows.
+    """Reader of a file or data frame in one format.
 
     Attributes:
-        options: What it is made of in addition to a path: a separator of cells, or columns by the names of folders.
-        needs_names: Whether the user must say which columns hold the scores.
-        writer: What alone can write its rows with more columns; None: that of the format which is written.
-        left_out: Rows without a score, which are none of its rows.
-        names: Names of its columns, in order.
-        label: Its name in messages.
-        missing: Texts that stand for no number.
-        notes: Sentences on how the file was read.
-        decimal_point: What separates decimals in text.
-        keeps_all: Whether the reader also holds, as ``rows``, all columns of the rows of the last chunk.
-        rows: Those: an Arrow batch, or a list of objects.
-        decimal_mark: The same as ``decimal_point``, None where the first rows do not show it or numbers are no text.
+        options: Constructor arguments besides the path: ``separator`` of cells, ``partition`` columns of folders.
+        needs_names: Whether the user must name the score columns.
+        writer: The only writer for its rows; None: the writer of the output format.
+        left_out: Numbers of rows without a score, which were skipped.
+        names: Column names, in order.
+        label: Name of the table in messages.
+        missing: Texts that mark a missing number.
+        notes: Notes on how the file was read.
+        decimal_point: Decimal mark of numbers in text.
+        keeps_all: Whether ``rows`` holds all columns of the last chunk.
+        rows: All columns of the last chunk, as an Arrow batch or a list of dicts.
+        decimal_mark: The detected ``decimal_point``; None if the first rows show none, or numbers are not text.
     """
 
     options: ClassVar[tuple[str, ...]] = ()
@@ -50,62 +50,62 @@ class Format:
 
     @property
     def files(self) -> Sequence[Any]:
-        """What holds its rows: itself, or several files."""
+        """Files of the table: the reader itself, or the readers of several files."""
         return [self]
 
     @property
     def current(self) -> Any:
-        """The file of the last chunk."""
+        """Reader of the file of the last chunk."""
         return self
 
     @property
     def form(self) -> Any:
-        """What all files of one table have in common."""
+        """Properties that all files of one table must share."""
         return type(self), self.names
 
     def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[TableChunk]:
-        """Yield all rows of some columns of numbers and of other columns, in order."""
+        """Yield the columns ``numbers`` (as floats) and ``others`` of all rows in chunks, in order."""
         raise NotImplementedError
 
     def typed(self, rows: object, numbers: Collection[str]) -> Any:  # noqa: ARG002 (for text)
-        """Return all columns of some rows as an Arrow table; text of columns that are ``numbers`` becomes numbers."""
+        """Return all columns of rows as an Arrow table, with text in columns ``numbers`` converted to numbers."""
         return rows
 
     def objects(self, rows: object, numbers: Collection[str]) -> list[dict[str, Any]]:
-        """Return some rows as objects."""
+        """Return rows as dicts."""
         content: list[dict[str, Any]] = self.typed(rows, numbers).to_pylist()
         return content
 
     def holds_numbers(self, name: str) -> bool:  # noqa: ARG002 (for typed columns)
-        """Return whether the type of a column says that it holds numbers, so that no cell needs to be read for it."""
+        """Return whether the column type is numeric, so that no cell needs to be read to know."""
         return False
 
     def name_beside(self, name: str, prefix: str) -> str:
-        """Return the name of what is written next to a column: a value in an object stays in that object."""
+        """Return the name of the output column next to a column; nested values stay in their object."""
         return f"{prefix}{name}"
 
     def take_names(self, names: Sequence[str]) -> None:
-        """Take the columns of several files as its own, some of which its rows may lack."""
+        """Set the column names to those of all files of the table, some of which this file may lack."""
         self.names = list(names)
 
     def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:  # noqa: ARG002 (for files of JSON)
-        """Make columns of paths into others, if rows are objects in JSON; ``mixed`` columns hold values of any kind."""
+        """Expand nested JSON fields, given by their paths, into columns; ``mixed`` columns may hold any type."""
         return  # other sources have no paths
 
     def watch(self, patterns: Sequence[str]) -> None:  # noqa: ARG002 (for files of JSON)
-        """Refuse rows with a further column that one of the ``patterns`` of the user matches, where rows name them."""
+        """Set patterns whose matches must be known columns: rows that add such a key raise InputError."""
         return  # other sources name all columns first
 
 
 class Writer:
-    """Writes rows of a table with more columns.
+    """Writer of table rows with additional columns.
 
     Args:
-        file: Where they go.
-        source: What is read.
-        scores: Columns next to which others are written.
-        prefix: Begins the names of these.
-        suffix: End of the file's name.
+        file: Output file.
+        source: Reader of the table.
+        scores: Score columns, each of which gets an output column.
+        prefix: Prefix of the names of the output columns.
+        suffix: Format of the output file, as a suffix.
     """
 
     def __init__(
@@ -120,11 +120,11 @@ class Writer:
 
     @property
     def added(self) -> tuple[str, ...]:
-        """Names of what is written in addition."""
+        """Names of the additional columns."""
         return tuple(self.names)
 
     def write(self, source: object, rows: object, arrays: Sequence[NDArray[Any]]) -> None:
-        """Write some rows of a file, and an array for each score; NaN is an empty cell.
+        """Write rows of a file with one array per score column; NaN becomes an empty cell.
 
         Raises:
             InputError: If the format cannot hold them.
@@ -132,14 +132,14 @@ class Writer:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write pending rows and finish the file."""
 
     def discard(self) -> None:
-        """Let go of what an error left open."""
+        """Close the file without writing pending rows."""
 
 
 class Joined(Format):
-    """Files of one format, read as one.
+    """Files of one format, read as one table.
 
     Args:
         files: Each file.
@@ -161,34 +161,34 @@ class Joined(Format):
         for file in files:
             if file.form != files[0].form:
                 raise InputError(
-                    "files of one table must have one format, with the same columns in one order",
-                    f"another in {file.label} than in {files[0].label}",
-                    "Convert them, or do one by one.",
+                    "all files of a table must have the same format and columns",
+                    f"others in {file.label} than in {files[0].label}",
+                    "Convert the files, or process them one by one.",
                 )
             file.take_names(self.names)
 
     @property
     def notes(self) -> list[str]:  # type: ignore[override]
-        """Sentences on how the files were read, each once."""
+        """Notes on how the files were read, each once."""
         return list(dict.fromkeys(note for file in self.files for note in file.notes))
 
     def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:
-        """As :meth:`Format.add_paths`."""
+        """Expand nested JSON fields in all files."""
         for file in self.files:
             file.add_paths(names, mixed)
         self.names = self.files[0].names
 
     def watch(self, patterns: Sequence[str]) -> None:
-        """As :meth:`Format.watch`."""
+        """Set the patterns in all files."""
         for file in self.files:
             file.watch(patterns)
 
     def name_beside(self, name: str, prefix: str) -> str:
-        """As :meth:`Format.name_beside`."""
+        """Return the name of the output column next to a column, as in the first file."""
         return self.files[0].name_beside(name, prefix)
 
     def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[TableChunk]:
-        """As :meth:`Format.chunks`; rows are counted from 1 in each file."""
+        """Yield the chunks of all files; row numbers start from 1 in each file."""
         for file in self.files:
             self.current = file
             file.missing = self.missing
@@ -196,23 +196,23 @@ class Joined(Format):
 
 
 def pieces_of(array: NDArray[Any]) -> Pieces:
-    """Return the shape of an array, and its rows ``ROWS`` at a time."""
+    """Return the shape of an array, and an iterator over its rows, ``ROWS`` at a time."""
     return array.shape, (array[start : start + ROWS] for start in range(0, len(array), ROWS))
 
 
 def together(
     numbers: dict[str, Pieces], others: dict[str, Pieces], label: str
 ) -> Iterator[TableChunk]:
-    """Yield some rows of all columns at a time, whose lengths are checked."""
+    """Yield chunks of several columns of equal length."""
     shapes = {name: shape for name, (shape, _) in (numbers | others).items()}
     if len({shape[0] for shape in shapes.values()}) > 1 or any(
         len(shape) > 2 for shape in shapes.values()
     ):
         got = ", ".join(f"{name!r} {shape}" for name, shape in shapes.items())
         raise InputError(
-            "columns must be (N,) or (N, C), all of one length N",
+            "columns must have shape (N,) or (N, C) with equal N",
             f"{got} in {label}",
-            "Name others, or save them so.",
+            "Name other columns, or save them with equal length.",
         )
     total = next(iter(shapes.values()))[0]
     for start in range(0, total, ROWS):

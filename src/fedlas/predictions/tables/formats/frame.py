@@ -1,4 +1,4 @@
-"""Data frames, and mappings from names to columns."""
+"""Data frames, and mappings from names to columns, as tables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fedlas.predictions.tables.formats.json_lines import at_path
 
 
 class Frame(Format):
-    """A data frame of pandas or polars, an Arrow table, a relation of DuckDB, or a mapping from names to columns."""
+    """Data frame of pandas or polars, Arrow table, DuckDB relation, or mapping from names to columns."""
 
     label = "the frame"
 
@@ -39,7 +39,7 @@ class Frame(Format):
         self.notes: list[str] = []
 
     def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:  # noqa: ARG002 (any may be)
-        """As :meth:`Format.add_paths`, into columns of objects, lists and JSON."""
+        """Expand nested fields, given by their paths, from columns of dicts, lists and JSON text."""
         for name in names:
             path = dotted(name)
             starts = (path[:place] for place, letter in enumerate(path) if letter == ".")
@@ -50,12 +50,12 @@ class Frame(Format):
             self.names = [*self.names, name]
 
     def holds_numbers(self, name: str) -> bool:
-        """As :meth:`Format.holds_numbers`."""
+        """Return whether the column type is numeric."""
         dtype = getattr(self._columns[name], "dtype", None)
         return isinstance(dtype, np.dtype) and dtype.kind in "fiu"
 
     def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[TableChunk]:
-        """As :meth:`Format.chunks`."""
+        """Yield the columns ``numbers`` (as floats) and ``others`` of all rows in chunks."""
         for name in (*numbers, *others):
             column = self._columns[name]
             if (
@@ -64,7 +64,7 @@ class Frame(Format):
                 or getattr(column, "ndim", 1) == 0
             ):
                 raise InputError(
-                    f"column {name!r} must hold a value in each row",
+                    f"column {name!r} must hold one value per row",
                     f"{describe(column)} in {self.label}",
                     "Pass a list or an array.",
                 )
@@ -76,6 +76,7 @@ class Frame(Format):
         )
 
     def _numbers(self, name: str) -> NDArray[Any]:
+        """Return a column as floats ``(N,)``, or ``(N, C)`` of lists."""
         column = self._columns[name]
         if isinstance(column, Tensor):
             check_dense(name, column)
@@ -100,10 +101,11 @@ class Frame(Format):
             raise InputError(
                 f"column {name!r} must hold numbers",
                 describe(column),
-                "Name columns of scores, or one of lists of one length.",
+                "Name numeric score columns, or one column of lists of equal length.",
             ) from error
 
     def _plain(self, name: str) -> list[Any]:
+        """Return a column as a list of Python objects, None for missing values."""
         column = self._columns[name]
         if hasattr(column, "notna"):
             column = column.astype(object).where(column.notna(), None)
@@ -111,7 +113,7 @@ class Frame(Format):
 
 
 def _column(name: str, values: object) -> Any:
-    """Return a column that NumPy reads: a tensor may require grad, or lie on another device."""
+    """Return a column that NumPy can read: tensors are detached and moved to the CPU."""
     if not isinstance(values, Tensor):
         return values
     check_dense(f"column {name!r}", values)
@@ -119,7 +121,7 @@ def _column(name: str, values: object) -> Any:
 
 
 def collected(frame: object) -> Any:
-    """Return the rows of a lazy frame, as a polars ``DataFrame`` or an Arrow table; any other frame is returned as is.
+    """Return a lazy frame as a polars ``DataFrame`` or Arrow table; any other frame is returned unchanged.
 
     Raises:
         MissingExtraError: For a lazy one without narwhals.

@@ -1,4 +1,4 @@
-"""JSON lines, and values in nested objects."""
+"""JSON lines, and access to values in nested objects."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ from fedlas.predictions.tables.formats.arrow import Arrow, as_batch, held_by, py
 from fedlas.predictions.tables.formats.format import Writer
 
 SHOWN = 1000
-"""Rows whose keys are the columns."""
+"""Number of rows whose keys become columns."""
 _SHOWN_TEXT = 4_000_000
-"""Characters after which no more rows are looked at: rows of many classes are long."""
+"""Number of characters after which no more rows are inspected: rows of many classes are long."""
 
 
 class JsonLines(Arrow):
-    """One JSON object a line; keys of the first 1,000 are the columns, whose first values but null set types."""
+    """File of one JSON object per line; columns are the keys of the first 1,000 rows."""
 
     _whole = "int64"
     """Type of whole numbers among labels, which a float may round, until one is not."""
     _patterns: Sequence[str] = ()
     _shown = 1
-    """Rows whose keys are columns."""
+    """Number of rows whose keys are columns in this file."""
 
     def _names(self) -> list[str]:
         lines.check_text(self.path)
-        # pyarrow guesses types in each block anew, and deep nesting crashes it where it guesses.
+        # pyarrow infers types in each block separately, and crashes on deep nesting when it does.
         with lines.open_lines(self.path) as file:
             shown = islice(filter(str.strip, file), SHOWN)
             first = next(shown, "{}")
             row = json_row(first, 1, self.label)
             names, nested, length = dict.fromkeys(row), _nested_in(row), len(first)
-            # What is wrong with a later row is said where it is read.
+            # Errors in later rows are reported when these are read.
             with suppress(InputError):
                 for number, line in enumerate(shown, 2):
                     length += len(line)
@@ -60,24 +60,24 @@ class JsonLines(Arrow):
                     nested |= _nested_in(later)
         if not row:
             raise InputError(
-                "objects must have keys",
+                "the first object must have keys",
                 f"none in row 1 of {self.label}",
-                "Write one object a line.",
+                "Write one object per line.",
             )
         self._keys, self._nested = list(names), nested
         return self._keys
 
     @property
     def form(self) -> Any:
-        """As :attr:`~fedlas.predictions.tables.formats.format.Format.form`: each row names its values."""
+        """Properties that all files of one table must share: the format alone, since each row names its values."""
         return JsonLines
 
     def take_names(self, names: Sequence[str]) -> None:
-        """As :meth:`~fedlas.predictions.tables.formats.format.Format.take_names`."""
+        """Set the column names to those of all files of the table."""
         self.names = self._keys = list(names)
 
     def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:
-        """As :meth:`~fedlas.predictions.tables.formats.format.Format.add_paths`: ``choices.0.logprobs.content``."""
+        """Expand nested fields, given by paths such as ``choices.0.logprobs.content``, into columns."""
         paths = [
             name
             for name in names
@@ -87,31 +87,31 @@ class JsonLines(Arrow):
         self.names = [*self.names, *dict.fromkeys(path for path in paths if "." in dotted(path))]
 
     def watch(self, patterns: Sequence[str]) -> None:
-        """As :meth:`~fedlas.predictions.tables.formats.format.Format.watch`: keys of a later row are no columns."""
+        """Set patterns for which a new key in a later row raises InputError."""
         self._patterns = patterns
 
     def typed(self, rows: Any, numbers: Collection[str]) -> Any:  # noqa: ARG002 (they have types)
-        """As :meth:`~fedlas.predictions.tables.formats.format.Format.typed`.
+        """Return all columns of rows as an Arrow table.
 
         Raises:
             InputError: For a key that is no column.
         """
         for name in {name for row in rows for name in row} - {*self._keys}:
             raise InputError(
-                f"each key must be in one of the first {SHOWN:,} rows, to become a column",
-                f"{name!r} in a later row of {self.label}",
+                f"every key must occur in the first {SHOWN:,} rows to become a column",
+                f"{name!r} only in a later row of {self.label}",
                 "Write JSON lines (--out FILE.jsonl on the command line), or add the key to the first row.",
             )
         columns = {name: [row.get(name) for row in rows] for name in self._keys}
         return pyarrow_module().table(columns)
 
     def objects(self, rows: Any, numbers: Collection[str]) -> list[dict[str, Any]]:  # noqa: ARG002
-        """As :meth:`~fedlas.predictions.tables.formats.format.Format.objects`."""
+        """Return rows as dicts, as they were read."""
         content: list[dict[str, Any]] = rows
         return content
 
     def name_beside(self, name: str, prefix: str) -> str:
-        """As ``Format.name_beside``: ``r.calibrated_conf`` for ``r.conf``."""
+        """Return the name of the output next to a value: ``r.calibrated_conf`` for ``r.conf``."""
         head, dot, tail = name.rpartition(".") if name not in self._keys else ("", "", name)
         return f"{head}{dot}{prefix}{tail}"
 
@@ -135,7 +135,7 @@ class JsonLines(Arrow):
             yield table, table if self.keeps_all else rows
 
     def _check_keys(self, content: Any, rows: Any) -> None:
-        """Refuse a key of some rows that a pattern matches, and that is no column."""
+        """Raise InputError if a later row has a new key that a pattern matches."""
         for pattern in self._patterns if self._rows + len(rows) > self._shown else ():
             # The text of keys is looked through before any row is parsed once more.
             plain = re.match("[A-Za-z0-9_ -]*", pattern)
@@ -150,12 +150,13 @@ class JsonLines(Arrow):
                 for name in json_row(line, number, self.label).keys() - {*self._keys}:
                     if fnmatchcase(name, pattern):
                         raise InputError(
-                            f"each key that {pattern!r} matches must be in one of the first {SHOWN:,} rows",
+                            f"every key that matches {pattern!r} must occur in the first {SHOWN:,} rows",
                             f"{name!r} in row {number:,} of {self.label}",
                             "Add the key to the first row, or name the columns.",
                         )
 
     def _chunk(self, table: object, numbers: Sequence[str], others: Sequence[str]) -> TableChunk:
+        """Return parsed rows as a chunk, with nested values at their paths."""
         if not isinstance(table, list):
             return super()._chunk(table, numbers, others)
         counts = range(self._rows + 1, self._rows + len(table) + 1)
@@ -182,7 +183,7 @@ class JsonLines(Arrow):
         return TableChunk(np.array(counts), read, others_read, self.label, percent)
 
     def _parsed(self, content: Any, first: dict[str, Any], labels: Sequence[str]) -> Any:
-        """Return a batch of columns, or None if a line is no object or a value of another kind than the first."""
+        """Return a record batch, or None if a line is no object or a value differs in type from the first."""
         reader = pyarrow_module(".json")
         blocks = reader.ReadOptions(use_threads=False, block_size=max(1 << 20, len(content) + 1))
         for whole in dict.fromkeys((self._whole, "float64")):
@@ -200,7 +201,7 @@ class JsonLines(Arrow):
         return None
 
     def _first_values(self, names: Collection[str]) -> dict[str, Any]:
-        """Return the first value of each column that is not null; None where all are."""
+        """Return the first value of each column that is not null, or None if all are."""
         values: dict[str, Any] = dict.fromkeys(names)
         # pyarrow names rows
         with lines.open_lines(self.path) as file, suppress(AttributeError, ValueError):
@@ -216,15 +217,15 @@ class JsonLines(Arrow):
 
 
 class JsonLinesWriter(Writer):
-    """As ``Writer``; a value in an object is written into that object."""
+    """Writer of JSON lines; the output of a nested value is written into the same object."""
 
     @property
     def added(self) -> tuple[str, ...]:
-        """As :attr:`~fedlas.predictions.tables.formats.format.Writer.added`, as paths where it lies in objects."""
+        """Names of the additional fields, as paths if they are nested."""
         return tuple(self.source.name_beside(name, self.prefix) for name in self.scores)
 
     def write(self, source: Any, rows: Any, arrays: Sequence[NDArray[Any]]) -> None:
-        """Write some rows; dates, times and exact decimals become text."""
+        """Write rows with their additional fields; dates, times and decimals become text."""
         columns = [
             [
                 None if np.isnan(values).any() else values
@@ -242,13 +243,14 @@ class JsonLinesWriter(Writer):
 
 
 def _text(value: object) -> str:
+    """Return dates, times and decimals as text for JSON."""
     if isinstance(value, date | time | timedelta | Decimal):
         return str(value)
-    raise TypeError(f"{type(value).__name__} in a cell, which JSON does not have")
+    raise TypeError(f"a cell of type {type(value).__name__}, which JSON cannot represent")
 
 
 def _nested_in(row: dict[str, Any]) -> set[str]:
-    """Return the keys whose values are objects or hold some."""
+    """Return the keys whose values are objects, or lists of objects or lists."""
     return {name for name, value in row.items() if isinstance(value, dict) or _holds_objects(value)}
 
 
@@ -257,7 +259,7 @@ def _holds_objects(value: object) -> bool:
 
 
 def _kind(value: object, whole: str) -> Any:
-    """Return the Arrow type of a JSON value, and ``whole`` for whole numbers."""
+    """Return the Arrow type of a JSON value; ``whole`` is the type of integers."""
     if isinstance(value, list):
         return pyarrow_module().list_(
             _kind(next((each for each in value if each is not None), None), whole)
@@ -267,7 +269,7 @@ def _kind(value: object, whole: str) -> Any:
 
 
 def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield each object of a file, with its number from 1; empty lines do not count.
+    """Yield each object of a file with its row number from 1; blank lines are skipped.
 
     Raises:
         InputError: If a line is something else.
@@ -278,7 +280,7 @@ def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def json_row(line: str | bytes, number: int, file: str) -> dict[str, Any]:
-    """Return the object in a line.
+    """Return the JSON object in a line.
 
     Raises:
         InputError: If it is something else.
@@ -291,13 +293,13 @@ def json_row(line: str | bytes, number: int, file: str) -> dict[str, Any]:
         raise InputError(
             "every line must be a JSON object",
             f"{error} in row {number} of {file}",
-            "Write one object a line.",
+            "Write one object per line.",
         ) from error
     return row
 
 
 def at_path(row: Any, path: str) -> Any:
-    """Return the value at a path of keys and places in lists; None if there is none.
+    """Return the value at a path of keys and list indices, or None if there is none.
 
     Example:
         >>> at_path({"choices": [{"text": "Paris"}]}, "choices[0].text")
@@ -330,8 +332,8 @@ def at_path(row: Any, path: str) -> Any:
     if len(values) - values[1:].count(None) > 1:
         raise InputError(
             "a path must lead to one value",
-            f"{path!r}, which is a key with dots and a path into an object of one row",
-            "Rename one of the two.",
+            f"{path!r}, which is both a key and a path into an object of the same row",
+            "Rename one of them.",
         )
     return values[0] if values else None
 
@@ -368,9 +370,9 @@ def put_beside(row: dict[str, Any], path: str, prefix: str, value: object) -> No
         rest = rest[len(step) + 1 :] if step else ""
     if prefix + tail in inner:
         raise InputError(
-            "there must be no value of a name that is added",
+            "the output field must not exist yet",
             repr(prefix + tail),
-            "Calibrate the scores once: remove the value, or rename it.",
+            "Scores should be calibrated once: remove or rename the field.",
         )
     inner[prefix + tail] = value
 
@@ -378,7 +380,7 @@ def put_beside(row: dict[str, Any], path: str, prefix: str, value: object) -> No
 def numbers_at(
     values: Sequence[Any], name: str, rows: Sequence[int], file: str
 ) -> NDArray[np.float64]:
-    """Return numbers ``(n,)``, or ``(n, C)`` of lists of one length; NaN for a missing one.
+    """Return values as floats ``(n,)``, or ``(n, C)`` for lists of equal length; NaN if missing.
 
     Raises:
         InputError: For something else, such as text; row and column are named.
@@ -393,7 +395,7 @@ def numbers_at(
             raise InputError(
                 f"lists of column {name!r} must all hold {width} numbers",
                 f"{len(value) if isinstance(value, list) else 0} in row {row} of {file}",
-                "Write one number for each class.",
+                "Write one number per class.",
             )
         for place, number in enumerate(numbers):
             if isinstance(number, bool | dict | list):
@@ -409,13 +411,14 @@ def numbers_at(
                 raise InputError(
                     f"column {name!r} must hold numbers",
                     f"{shortened(repr(number), 60)} in row {row} of {file}",
-                    "Write a number, or null where there is none.",
+                    "Write a number, or null if it is missing.",
                 )
             cells[place] = value_read
     return array[:, 0] if width is None else array
 
 
 def _fix(value: object, name: str) -> Text:
+    """Return the remedy for a value that is not a number."""
     if isinstance(value, dict) and "logprob" in value:
         return (
             "For log-probabilities of tokens, pass ",
@@ -423,5 +426,5 @@ def _fix(value: object, name: str) -> Text:
             ", 'sum' or 'min'.",
         )
     if isinstance(value, dict):
-        return f"Name a number in it: {few([f'{name}.{key}' for key in value])}."
+        return f"Name a number inside the object: {few([f'{name}.{key}' for key in value])}."
     return "Name another column."

@@ -1,4 +1,4 @@
-"""Text files in blocks of whole rows; each row keeps its bytes."""
+"""Text files, read in blocks of whole rows that keep their bytes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from fedlas._core.extras import require
 from fedlas.predictions.tables.formats.compression import open_bytes, suffix_of
 
 BYTES = 1 << 22
-"""Bytes that are parsed at a time; more for long rows."""
+"""Block size in bytes; larger for long rows."""
 _LONGEST = 1 << 26
-"""Most bytes of a row, or characters of a line of text."""
+"""Maximum length of a row in bytes, or of a line in characters."""
 _QUOTE, _NEWLINE, _RETURN = b'"\n\r'
 _ENDS = (_NEWLINE, _RETURN)
 BOM = b"\xef\xbb\xbf"
@@ -29,11 +29,11 @@ _BEGINNINGS = (
     (b"PK\x03\x04", "a zip archive or a spreadsheet", "Unpack it, or save the sheet as CSV."),
     (b"PAR1", "a Parquet file", "Name it .parquet."),
 )
-"""First bytes of files that are no UTF-8, what they are, and the remedy."""
+"""First bytes of files that are not UTF-8 text, their format, and the remedy."""
 
 
 def check_text(path: Path) -> None:
-    """Refuse a file whose first bytes are those of another form than its name says.
+    """Raise InputError if the first bytes of a file show that it is not UTF-8 text.
 
     Raises:
         InputError: Then; it says which, and what to do.
@@ -44,11 +44,11 @@ def check_text(path: Path) -> None:
     if b"\0" in first:
         forms.append(_BEGINNINGS[0])  # without a mark
     for _, what, fix in forms[:1]:
-        raise InputError(f"a {suffix_of(path)} file must be text in UTF-8", f"{what}, {path}", fix)
+        raise InputError(f"a {suffix_of(path)} file must be UTF-8 text", f"{what}, {path}", fix)
 
 
 def row_blocks(path: Path, delimiter: str = "") -> Iterator[tuple[memoryview, Any]]:
-    """Yield the bytes of whole rows, and an Arrow array of them; each begins with the end of the line before it.
+    """Yield blocks of whole rows: their bytes, and an Arrow array of rows that each begin with a line end.
 
     Args:
         path: The file.
@@ -85,7 +85,7 @@ def row_blocks(path: Path, delimiter: str = "") -> Iterator[tuple[memoryview, An
 def open_lines(
     path: Path, newline: str | None = None, longest: int = _LONGEST
 ) -> Iterator[Iterator[str]]:
-    """Open a text file as lines, without its mark; other bytes than UTF-8 are refused where their row is read.
+    """Open a text file as lines without byte-order mark; invalid UTF-8 becomes surrogates.
 
     Args:
         path: The file.
@@ -97,6 +97,7 @@ def open_lines(
 
 
 def _limited(file: IO[str], path: Path, longest: int) -> Iterator[str]:
+    """Yield the lines of a file; a line that is too long raises InputError."""
     while line := file.readline(longest + 1):
         if len(line) > longest:
             raise _too_long(path, longest)
@@ -107,12 +108,12 @@ def _too_long(path: Path, longest: int) -> InputError:
     return InputError(
         f"every row must be shorter than {longest >> 20} MiB",
         f"a longer one in {path.name}",
-        "Look for a quote that is never closed, or leave out columns of long text.",
+        "Close an open quote, or leave out columns of long text.",
     )
 
 
 def check_count(rows: Any, count: int, done: int, label: str) -> Any:
-    """Return the rows of a block without lines of blanks, ``count`` as a parser made of them.
+    """Return the rows of a block without blank lines; raise InputError unless ``count`` remain.
 
     Raises:
         InputError: If there are others.
@@ -123,15 +124,15 @@ def check_count(rows: Any, count: int, done: int, label: str) -> Any:
         )
     if count != len(rows):
         raise InputError(
-            "every row must be one line; in a CSV, quoted cells may hold line breaks",
+            "every row must be one line, except for quoted line breaks in a CSV",
             f"{count:,} rows in {len(rows):,} lines after row {done:,} of {label}",
-            "Write one row a line.",
+            "Write one row per line.",
         )
     return rows
 
 
 def _edges(block: NDArray[np.uint8], quotes: NDArray[Any], *, is_last: bool) -> NDArray[np.int64]:
-    """Return the places outside quotes where lines end, ascending: at newlines, returns, and pairs of them, mixed."""
+    """Return the ascending positions of line ends outside quotes: newline, carriage return, or both."""
     is_end = block == _NEWLINE
     is_return = block == _RETURN
     if is_return.any():
@@ -145,10 +146,10 @@ def _edges(block: NDArray[np.uint8], quotes: NDArray[Any], *, is_last: bool) -> 
 
 
 def _quotes(block: NDArray[np.uint8], delimiter: str, path: Path) -> NDArray[Any]:
-    """Return the places where quoted cells begin and end, in turn."""
+    """Return the positions at which quoted cells begin and end, alternating."""
     quotes = np.flatnonzero(block == _QUOTE)
     before = block[quotes[::2] - 1]
-    # Each first one of two opens a cell, or is the second of a double quote; else some are characters like any.
+    # If every other quote opens a cell or follows a quote, all are delimiters; else some are ordinary characters.
     if np.isin(before, (ord(delimiter), _NEWLINE, _RETURN, _QUOTE)).all():
         return quotes
     edges: list[int] = []
@@ -162,7 +163,7 @@ def _quotes(block: NDArray[np.uint8], delimiter: str, path: Path) -> NDArray[Any
             skip = place + 1
         elif is_open or block[place - 1] in (ord(delimiter), _NEWLINE, _RETURN):
             edges.append(place)
-            # A quote that is never closed takes the beginning of a later cell for its end.
+            # An open quote would be closed by the opening quote of a later cell.
             ends_well = block[place + 1 : place + 2].tolist() in (
                 [],
                 [ord(delimiter)],
@@ -177,13 +178,13 @@ def _quotes(block: NDArray[np.uint8], delimiter: str, path: Path) -> NDArray[Any
 def _unclosed(path: Path) -> InputError:
     return InputError(
         "every quote must be closed",
-        f"one that is not in {path.name}",
-        'Quote cells that hold ", and double it.',
+        f"an open quote in {path.name}",
+        'Put cells that contain " in quotes, and double it.',
     )
 
 
 def _rows(block: bytes, edges: NDArray[np.int64]) -> Any:
-    """Return the rows between the edges as an Arrow array, without empty ones."""
+    """Return the rows between positions ``edges`` as an Arrow array, without empty ones."""
     arrow = require("pyarrow", extra="tables")
     buffers = [None, arrow.py_buffer(edges.astype(np.int32)), arrow.py_buffer(block)]
     rows = arrow.Array.from_buffers(arrow.binary(), len(edges) - 1, buffers)

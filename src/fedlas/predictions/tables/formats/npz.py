@@ -1,4 +1,4 @@
-"""Tables in archives of NumPy."""
+"""Tables in NumPy archives (``.npz``)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fedlas.predictions.tables.formats.format import Format, Pieces, Writer, pie
 
 
 class Archive(Format):
-    """Arrays of an ``.npz``: ``(N, C)``, or ``(N,)`` for a single column; read a chunk at a time, never as a whole.
+    """Arrays ``(N, C)``, or ``(N,)`` for single columns, of an ``.npz``, read in chunks.
 
     An array that lies in memory column by column (``fortran_order``) is read as a whole: its rows are not contiguous.
     """
@@ -36,30 +36,32 @@ class Archive(Format):
 
     @property
     def form(self) -> Any:
-        """As :attr:`Format.form`; arrays have no order."""
+        """Properties that all files of one table must share; the order of arrays does not matter."""
         return Archive, {*self.names}
 
     def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[TableChunk]:
-        """As :meth:`Format.chunks`."""
+        """Yield the columns ``numbers`` (as floats) and ``others`` of all rows in chunks."""
         with open_archive(self.path) as archive:
             pieces = {name: self._pieces(archive, name) for name in dict.fromkeys([*numbers])}
             rest = {name: self._pieces(archive, name) for name in others}
             for name, (shape, _) in rest.items():
                 if len(shape) > 1:
                     raise InputError(
-                        f"array {name!r} must be (N,)", f"{shape} in {self.label}", "Save it so."
+                        f"array {name!r} must have shape (N,)",
+                        f"{shape} in {self.label}",
+                        "Save one value per sample.",
                     )
             yield from together(pieces, rest, self.label)
 
     def _pieces(self, archive: Arrays, name: str) -> Pieces:
-        """Return an array of the archive, which is read from its beginning to its end."""
+        """Return the shape of an array, and an iterator that reads its rows in chunks."""
         array = archive.open(name)
         row = math.prod(array.shape[1:]) * array.dtype.itemsize
         if not array.shape or not row:
             raise InputError(
-                f"array {name!r} must hold something in each row",
+                f"array {name!r} must hold at least one number per row",
                 f"{array.dtype} {array.shape} in {self.label}",
-                "Save one row a sample.",
+                "Save one row per sample.",
             )
         check_fits(min(formats.ROWS, array.shape[0]) * row, f"a chunk of array {name!r}")
         if array.by_column:
@@ -71,14 +73,14 @@ class Archive(Format):
                 shape = (min(formats.ROWS, array.shape[0] - start), *array.shape[1:])
                 content = array.file.read(shape[0] * row)
                 if len(content) < shape[0] * row:
-                    raise EOFError("an array ends too early")
+                    raise EOFError("an array is truncated")
                 yield np.frombuffer(content, array.dtype).reshape(shape)
 
         return array.shape, read()
 
 
 class ArchiveWriter(Writer):
-    """As :class:`~fedlas.predictions.tables.formats.format.Writer`: arrays of archives are joined, and others added."""
+    """Writer of ``.npz``: concatenates the arrays of all archives and adds the output arrays."""
 
     def __init__(
         self, file: IO[bytes], source: Format, scores: Sequence[str], prefix: str, suffix: str
@@ -88,13 +90,13 @@ class ArchiveWriter(Writer):
         self._rows = dict.fromkeys(source.files, 0)
 
     def write(self, source: object, rows: object, arrays: Sequence[NDArray[Any]]) -> None:  # noqa: ARG002
-        """Hold what is added to some rows of a file."""
+        """Keep the output arrays of some rows for :meth:`close`."""
         self._rows[source] += len(arrays[0])
         for parts, values in zip(self._arrays, arrays, strict=True):
             parts.append(values)
 
     def close(self) -> None:
-        """Write the archive, compressed if the first one is.
+        """Write the archive, compressed if the first input is.
 
         Raises:
             InputError: If arrays that hold no rows differ between the archives.
@@ -116,7 +118,7 @@ class ArchiveWriter(Writer):
             np.lib.format.write_array(member, array, allow_pickle=False)
 
     def _joined(self, name: str) -> NDArray[Any]:
-        """Return the rows of all archives, or an array that all of them hold."""
+        """Return an array concatenated over all archives, or unchanged if it is the same in all."""
         parts: list[NDArray[Any]] = []
         for table in self._rows:
             with open_archive(table.path) as arrays:
@@ -129,8 +131,8 @@ class ArchiveWriter(Writer):
             return np.concatenate(parts)
         if any(not np.array_equal(part, parts[0]) for part in parts):
             raise InputError(
-                f"array {name!r} must hold a row a sample, or the same in all files",
-                f"others in {self.source.label}",
-                "Leave it out, or do one by one.",
+                f"array {name!r} must have one row per sample, or be equal in all files",
+                f"different arrays in {self.source.label}",
+                "Leave it out, or process the files one by one.",
             )
         return parts[0]

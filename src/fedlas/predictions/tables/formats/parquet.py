@@ -1,4 +1,4 @@
-"""Parquet files, and the bytes that their columns take in memory, by the headers of their pages.
+"""Parquet files, and the memory that their columns take, computed from page headers.
 
 pyarrow's limits hold for the footer alone: a page of 900 bytes may expand to gigabytes, and the footer may claim less.
 pyarrow also ends the process where it reads the sizes of a column from some damaged footers, so they are read here.
@@ -30,18 +30,18 @@ _FREE = 2**26
 _MOST_TEXT = 2**28
 _TEXTS = ("string", "large_string")
 _MOST_RATIO = 1000
-"""Bytes that a file may always expand to, and the largest ratio of a larger one. Real one-hot scores have 230."""
+"""Size to which any file may decompress, and the maximum ratio beyond it; one-hot scores reach 230."""
 _GROUP_ROWS = 2**17
 _GROUP_BYTES = 2**25
-"""A row group is written at so many rows or bytes: a group of one chunk costs more time and room."""
+"""Rows or bytes at which a row group is written: smaller groups take more time and space."""
 _DICTIONARY = 2**17
 """Bytes of a dictionary, beyond which values are plain. Above it, pyarrow looks up every value of unique ones."""
 LIMITS = {"thrift_string_size_limit": 2**26, "thrift_container_size_limit": 10**6}
-"""Largest text and list in the footer of a Parquet file."""
+"""Maximum size of text and lists in the footer of a Parquet file."""
 
 
 class Parquet(Arrow):
-    """A Parquet file.
+    """Parquet file.
 
     Args:
         path: The file.
@@ -86,7 +86,7 @@ class Parquet(Arrow):
                 yield batch, self._written_out(batch, texts) if self.keeps_all else batch
 
     def _written_out(self, batch: Any, texts: Sequence[str]) -> Any:
-        """Return rows with the types of the file, unless texts that stand in many rows take too much memory."""
+        """Return rows with the types of the file, dictionaries decoded; raise InputError if text is too large."""
         compute = pyarrow_module(".compute")
         for name in texts:
             column = batch.column(name)
@@ -95,14 +95,14 @@ class Parquet(Arrow):
             ).as_py()
             if (size or 0) > _MOST_TEXT:
                 raise InputError(
-                    f"texts of {len(batch):,} rows must be shorter than {_MOST_TEXT:,} bytes in all",
-                    f"{size:,} in column {name!r} of {self.label}",
+                    f"the text of {len(batch):,} rows must be at most {_MOST_TEXT:,} bytes in total",
+                    f"{size:,} bytes in column {name!r} of {self.label}",
                     "Leave out columns of long text.",
                 )
         return batch.cast(self.schema)
 
     def _is_text(self, name: str) -> bool:
-        """Return whether a column holds text, and not numbers or lists of numbers; refuse others."""
+        """Return whether a column holds text rather than numbers or lists of numbers; others raise InputError."""
         types = pyarrow_module().types
         kind = self.schema.field(name).type
         if types.is_dictionary(kind):
@@ -121,7 +121,7 @@ class Parquet(Arrow):
 
 
 class ParquetWriter(Writer):
-    """As :class:`~fedlas.predictions.tables.formats.format.Writer`; chunks become row groups of many rows."""
+    """Writer of Parquet; chunks are collected into large row groups."""
 
     def __init__(
         self, file: IO[bytes], source: Format, scores: Sequence[str], prefix: str, suffix: str
@@ -132,7 +132,7 @@ class ParquetWriter(Writer):
         self._label = ""
 
     def write(self, source: Any, rows: Any, arrays: Sequence[NDArray[Any]]) -> None:
-        """Write some rows; columns keep the types of the first."""
+        """Write rows with their additional columns; column types are those of the first chunk."""
         self._label = source.label
         with held_by(self.suffix, self._label):
             table = append(source.typed(rows, self.scores), self.names, arrays)
@@ -155,19 +155,19 @@ class ParquetWriter(Writer):
         self._chunks = []
 
     def close(self) -> None:
-        """Write the rows that are left, and the footer."""
+        """Write the pending rows and the footer."""
         if self._writer is not None:
             self._write_group()
             self._writer.close()
 
     def discard(self) -> None:
-        """Close the file without the rows that are left."""
+        """Close the file without writing pending rows."""
         self._chunks = []
         self.close()
 
 
 def check_expansion(path: Path, names: Collection[str]) -> None:
-    """Refuse columns that take far more memory than the file takes on the disk.
+    """Raise InputError if columns decompress to far more than the size of the file.
 
     Raises:
         InputError: If they do.
@@ -176,18 +176,18 @@ def check_expansion(path: Path, names: Collection[str]) -> None:
     try:
         size = _size_in_memory(path, names)
     except (TypeError, AttributeError, LookupError, RecursionError) as error:
-        raise ValueError("its metadata are damaged") from error  # fields of other kinds
+        raise ValueError("the metadata is damaged") from error  # fields of other types
     on_disk = path.stat().st_size
     if size > max(_FREE, _MOST_RATIO * on_disk):
         raise InputError(
-            f"values must take at most {_MOST_RATIO:,} times the size of the file",
-            f"{size:,} bytes in {on_disk:,} of {path.name}",
-            "Write it without compression, if its content is right.",
+            f"columns must decompress to at most {_MOST_RATIO:,} times the size of the file",
+            f"{size:,} bytes from the {on_disk:,} bytes of {path.name}",
+            "Write it without compression if you trust it.",
         )
 
 
 def _size_in_memory(path: Path, names: Collection[str]) -> int:
-    """Return the bytes that columns take in memory."""
+    """Return the decompressed size of columns in bytes."""
     size = 0
     end = 0
     with path.open("rb") as file:
@@ -201,7 +201,7 @@ def _size_in_memory(path: Path, names: Collection[str]) -> int:
 
 # The numbers are those of fields in parquet.thrift.
 def _columns(file: IO[bytes], names: Collection[str]) -> Iterator[tuple[int, int]]:
-    """Yield where the pages of each row group of the columns start, and their length."""
+    """Yield the start and length of the pages of each column chunk."""
     file.seek(-8, os.SEEK_END)
     size = int.from_bytes(file.read(4), "little")
     file.seek(-8 - size, os.SEEK_END)
@@ -215,7 +215,7 @@ def _columns(file: IO[bytes], names: Collection[str]) -> Iterator[tuple[int, int
 
 
 def _expanded(file: IO[bytes], start: int, end: int) -> int:
-    """Return the bytes of the pages between two places in memory."""
+    """Return the decompressed size in bytes of the pages between two file positions."""
     file.seek(start)
     values = 0
     size = 0
@@ -225,14 +225,14 @@ def _expanded(file: IO[bytes], start: int, end: int) -> int:
         # headers of data, of a dictionary, and of data of version 2
         values += sum(page[kind][1] for kind in (5, 7, 8) if kind in page)
         if min(page[2], page[3], values) < 0:
-            raise ValueError("a page of negative size")
+            raise ValueError("a page has a negative size")
         file.seek(page[3], os.SEEK_CUR)
     # lists have more values than rows, and text more bytes than values
     return max(8 * values, size)
 
 
 def _struct(file: IO[bytes]) -> dict[int, Any]:
-    """Return the fields of a struct in Thrift's compact protocol, by their numbers."""
+    """Read a struct in Thrift's compact protocol; return its fields by id."""
     fields: dict[int, Any] = defaultdict(int)
     number = 0
     while head := _read(file, 1)[0]:
@@ -242,7 +242,7 @@ def _struct(file: IO[bytes]) -> dict[int, Any]:
 
 
 def _value(file: IO[bytes], kind: int) -> Any:
-    """Return a value of a kind of Thrift: numbers, bytes, lists and structs."""
+    """Read a value of a Thrift type: number, bytes, list or struct."""
     if kind in (1, 2):  # the kind says whether it is true
         return kind
     if kind in (4, 5, 6):
@@ -259,7 +259,7 @@ def _value(file: IO[bytes], kind: int) -> Any:
         return [_value(file, element) for _ in range(length)]
     if kind == 12:
         return _struct(file)
-    raise ValueError(f"a field of kind {kind} in its metadata")
+    raise ValueError(f"the metadata has a field of unknown type {kind}")
 
 
 def _varint(file: IO[bytes]) -> int:
@@ -275,5 +275,5 @@ def _varint(file: IO[bytes]) -> int:
 def _read(file: IO[bytes], length: int) -> bytes:
     content = file.read(min(length, 2**26))
     if len(content) < length:
-        raise ValueError("its metadata end too early")
+        raise ValueError("the metadata is truncated")
     return content
