@@ -1,4 +1,4 @@
-"""A decision: from which probability on one acts, chosen on validation samples, and what that does on others."""
+"""Decision thresholds chosen on validation samples, and their effect on test samples."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fedlas.stats.intervals import check_level
 
 @dataclass(frozen=True)
 class Rule:
-    """What decides from which probability on one acts; exactly one of the fields is given.
+    """Rule that determines the decision threshold; exactly one field must be set.
 
     Attributes:
         cost_ratio: How many false alarms are as bad as a missed event, above 0: one acts from ``1 / (1 + cost_ratio)``.
@@ -50,17 +50,17 @@ class Rule:
 
     @property
     def name(self) -> str:
-        """Which field is given."""
+        """Name of the field that is set."""
         return next(name for name, value in asdict(self).items() if value is not None)
 
     @property
     def value(self) -> float:
-        """Its value."""
+        """Value of the field that is set."""
         return float(getattr(self, self.name))
 
     @property
     def words(self) -> str:
-        """What the rule asks for, as text."""
+        """The rule as a sentence fragment."""
         return {
             "cost_ratio": f"a missed event is as bad as {self.value:g} false alarms",
             "budget": f"act on at most {self.value:g}",
@@ -71,7 +71,7 @@ class Rule:
 
 @dataclass(frozen=True, repr=False)
 class Decision:
-    """What acting from a threshold on does on test samples; printed, a table.
+    """Effect of acting above a threshold on test samples; prints as a table.
 
     Attributes:
         rule: What decided.
@@ -125,11 +125,11 @@ class Decision:
 
     @property
     def false_alarms(self) -> int:
-        """Samples that are acted on without an event."""
+        """Number of samples acted on without an event."""
         return self.acted - self.events_found
 
     def plain(self) -> dict[str, Any]:
-        """Return the fields as a dict for JSON; omit what is not known."""
+        """Return the fields as a dict for JSON, without missing values."""
         content: dict[str, Any] = {"rule": self.rule.name, "value": self.rule.value}
         for name in _PLAIN[: None if self.threshold is not None else 2]:
             value = getattr(self, name)
@@ -139,7 +139,7 @@ class Decision:
 
 
 def _written(estimate: Estimate | None, unit: int, sign: str = "") -> tuple[str, str]:
-    """Return a value and its interval in a unit, as text."""
+    """Return a value and its interval as text, in the given unit."""
     if estimate is None:
         return "-", ""
     value, low, high = (unit * each for each in (estimate.value, estimate.low, estimate.high))
@@ -157,7 +157,7 @@ _PLAIN = (
 def choose_threshold(
     val: Predictions, rule: Rule, *, num_samples: int, event: int | str | None = None
 ) -> float | None:
-    """Return the probability from which on one acts, chosen on validation samples.
+    """Return the decision threshold chosen on validation samples, or None if none satisfies the rule.
 
     Args:
         val: Calibrated predictions of validation samples.
@@ -210,7 +210,7 @@ def decide(
     event: int | str | None = None,
     confidence_level: float = CONFIDENCE_LEVEL,
 ) -> Decision:
-    """Choose from which probability on one acts, and report on test samples what that does.
+    """Choose a decision threshold by a rule, and report its effect on test samples.
 
     Args:
         val: Calibrated predictions of validation samples; None with a cost ratio, which needs none.
@@ -286,7 +286,7 @@ def _estimate(mean: tuple[Floats, Floats], confidence_level: float, degrees: flo
 
 
 def _share(data: Positive, hits: Any, among: Any, confidence_level: float) -> Estimate | None:
-    """Return the share of ``hits`` among some samples, with its interval; None without such samples."""
+    """Return the share of ``hits`` among the samples in ``among``, with its interval, or None if there are none."""
     rows = np.flatnonzero(among)
     if not len(rows):
         return None

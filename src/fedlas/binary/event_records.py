@@ -1,4 +1,4 @@
-"""Records of an event's measures among the metrics: what the registration of one says."""
+"""Registration of event measures among the metrics."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class ReplicatedMeasure(Protocol):
 def named_measure(
     name: str, text: str, function: Function[P], *record: Any, **fields: Any
 ) -> ArrayFunction[P, Estimate]:
-    """Register a function as an event's measure, under a name and with a docstring to which the arguments are added.
+    """Register a function as an event measure under ``name``, with a docstring completed by its arguments.
 
     Args:
         name: The name of the measure.
@@ -104,7 +104,7 @@ def named_measure(
 def event_measure(
     title: str, order: float, *, terms: Terms | None = None, **fields: Any
 ) -> Callable[[Function[P]], ArrayFunction[P, Estimate]]:
-    """Return a decorator that registers a function as the measure of its name, and lets it take two arrays too.
+    """Return a decorator that registers a function as an event measure and lets it accept two arrays.
 
     Args:
         title: As in :class:`~fedlas.metrics.Metric`, and so are the other fields.
@@ -149,7 +149,7 @@ def event_measure(
 def measure_of_classes(
     base: Metric, title: str, order: float, about: str, **fields: Any
 ) -> Callable[[Function[P]], ArrayFunction[P, Estimate]]:
-    """Return a decorator for an event's measure that other classes have too: computed alike, shown in its own way.
+    """Return a decorator for an event measure that is computed as the metric ``base`` of several classes.
 
     Args:
         base: The record of other classes.
@@ -184,6 +184,6 @@ def measure_of_classes(
 
 
 def _influence(predictions: Predictions, terms: Terms) -> Floats:
-    """Return how much each sample moves a measure ``(N,)``, as a sum over samples."""
+    """Return the influence of each sample on a measure ``(N,)``."""
     data = positive_class(predictions, None)
     return np.asarray(terms(data) * data.counts / data.num_samples)

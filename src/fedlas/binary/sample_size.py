@@ -1,4 +1,4 @@
-"""How many samples a validation study needs, so that its intervals are narrow enough."""
+"""Sample size of a validation study for given interval widths."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _NAMES = {
 
 
 class LogOdds(NamedTuple):
-    """A distribution of log-odds: places ``(G,)``, with weights that add up to 1."""
+    """Discrete distribution of log-odds: values ``(G,)`` with weights that add up to 1."""
 
     places: Floats
     weights: Floats
@@ -40,13 +40,13 @@ class LogOdds(NamedTuple):
         return np.asarray(0.5 * (1.0 + np.tanh(0.5 * self.places)))
 
     def mean(self, values: Floats) -> float:
-        """Return the expectation of values ``(G,)``."""
+        """Return the weighted mean of ``values (G,)``."""
         return float(self.weights @ values)
 
 
 @dataclass(frozen=True, repr=False)
 class ValidationSize:
-    """Samples that a validation study needs; printed, a table.
+    """Required sample size of a validation study; prints as a table.
 
     Attributes:
         samples: The most that one of the measures needs.
@@ -109,7 +109,7 @@ def validation_size(
     width_net_benefit: float | None = None,
     confidence_level: float = 0.95,
 ) -> ValidationSize:
-    """Return how many samples a validation study needs to know a calibrated model's measures precisely.
+    """Return the sample size with which a validation study measures a calibrated model precisely.
 
     The measures are observed over expected, calibration slope, AUROC (C statistic), and with a threshold the
     standardized net benefit. Each needs as many samples as make its interval as narrow as asked for.
@@ -216,7 +216,7 @@ def validation_size(
 
 
 def _check_used(needed: str, value: object, **options: Any) -> None:
-    """Refuse options that have an effect with another one alone."""
+    """Raise InputError for options that require ``needed`` when it is missing."""
     for name, option in options.items():
         if option is not None and value is None:
             raise InputError(
@@ -228,7 +228,7 @@ def _check_used(needed: str, value: object, **options: Any) -> None:
 
 
 def _whole(name: str, samples: float) -> int:
-    """Return a number of samples that a study can have, rounded up."""
+    """Return a required sample size rounded up, or raise InputError if it is too large."""
     if samples > _MOST:
         raise InputError(
             f"must be so wide that {_MOST:,} samples are enough",
@@ -258,7 +258,7 @@ def _named_distribution(
     predictions: Predictions | None,
     event: int | str | None,
 ) -> LogOdds | None:
-    """Return the distribution that was named; None if none was."""
+    """Return the distribution of log-odds that was passed, or None."""
     named = {"lp_normal": lp_normal, "risk_beta": risk_beta, "predictions": predictions}
     chosen = [name for name, value in named.items() if value is not None]
     if len(chosen) > 1:
@@ -295,7 +295,7 @@ def _pair(name: str, values: Sequence[float], what: str) -> tuple[float, float]:
 
 
 def _normal(parts: Sequence[tuple[float, float]], deviation: float) -> LogOdds:
-    """Return a mixture of normal distributions, of which each part has a weight and a mean."""
+    """Return a mixture of normal distributions with one deviation, from (weight, mean) ``parts``."""
     means = [mean for _, mean in parts]
     places = np.linspace(min(means) - 10 * deviation, max(means) + 10 * deviation, _NODES)
     densities = [w * np.exp(-0.5 * ((places - mean) / deviation) ** 2) for w, mean in parts]
@@ -304,7 +304,7 @@ def _normal(parts: Sequence[tuple[float, float]], deviation: float) -> LogOdds:
 
 
 def _of_area(area: float, prevalence: float) -> LogOdds:
-    """Return the log-odds of events and others that are normal with one variance, calibrated."""
+    """Return the calibrated binormal distribution of log-odds with this AUROC and prevalence."""
     variance = 2 * NormalDist().inv_cdf(area) ** 2
     others = math.log(prevalence / (1 - prevalence)) - variance / 2
     parts = [(prevalence, others + variance), (1 - prevalence, others)]
@@ -312,12 +312,12 @@ def _of_area(area: float, prevalence: float) -> LogOdds:
 
 
 def _of_ratio(prevalence: float, error: float) -> float:
-    """Return the samples that give the logarithm of observed over expected a standard error."""
+    """Return the sample size at which log(O/E) has this standard error."""
     return (1 - prevalence) / prevalence / error / error
 
 
 def _of_slope(log_odds: LogOdds, error: float) -> float:
-    """Return the samples that give the slope a standard error, from the information of one sample."""
+    """Return the sample size at which the slope has this standard error, from the Fisher information per sample."""
     spread = log_odds.probability * (1 - log_odds.probability)
     total = log_odds.mean(spread)
     if total == 0.0:
@@ -328,7 +328,7 @@ def _of_slope(log_odds: LogOdds, error: float) -> float:
 
 
 def _of_auroc(area: float, prevalence: float, error: float) -> float:
-    """Return the fewest samples with which Newcombe's standard error of AUROC is at most one."""
+    """Return the smallest sample size at which Newcombe's standard error of AUROC is at most ``error``."""
 
     def of(samples: float) -> float:
         others = samples / 2 - 1
@@ -347,7 +347,7 @@ def _of_auroc(area: float, prevalence: float, error: float) -> float:
 def _shares(
     log_odds: LogOdds, threshold: float, sensitivity: float | None, specificity: float | None
 ) -> tuple[float, float]:
-    """Return the shares of events above and of others below a threshold, as passed or by the log-odds."""
+    """Return sensitivity and specificity at a threshold, as passed or from the log-odds distribution."""
     risk = log_odds.probability
     above = (risk >= threshold).astype(np.float64)
     hits = log_odds.mean(risk * above) / log_odds.mean(risk)

@@ -91,7 +91,7 @@ def evaluate(predictions: object, target: object = None, *, num_bins: int = 15) 
 
 
 def default_metrics(predictions: AnyPredictions) -> list[Metric]:
-    """Return the metrics that ``evaluate`` computes of these predictions."""
+    """Return the metrics that ``evaluate`` computes for these predictions."""
     num_classes = classes_of(predictions)
     has_two = num_classes == 2
     names = [
@@ -104,14 +104,14 @@ def default_metrics(predictions: AnyPredictions) -> list[Metric]:
 
 
 def entries_of(metrics: Iterable[str], predictions: AnyPredictions) -> list[Metric]:
-    """Return the records of metrics by name, each once, as these predictions have them."""
+    """Return the metric records for these names, without duplicates, as they apply to the predictions."""
     return list({METRICS[name].name: record_of(name, predictions) for name in metrics}.values())
 
 
 def values_of(
     predictions: AnyPredictions, metrics: Sequence[Metric], num_bins: int
 ) -> dict[str, float]:
-    """Return ``metrics`` by name, from one pass; each equals what its own function returns."""
+    """Compute ``metrics`` in one pass; each value equals that of the metric's own function."""
     statistics: dict[object, Statistic] = {}
     for metric in metrics:
         if isinstance(predictions, TopLabel) and lacks(metric, predictions):

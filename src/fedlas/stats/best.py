@@ -1,4 +1,4 @@
-"""The best of several methods run with the same seeds, and those that could be as good."""
+"""Comparison of several methods run with the same seeds against the best one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fedlas.stats.difference import Difference
 
 @dataclass(frozen=True)
 class BestMethod:
-    """Which method is best, and which others could be as good for all these seeds can tell.
+    """The method with the best mean, and the methods that are not significantly worse.
 
     Attributes:
         best: Method with the best mean over the common seeds (the first one among equals); None if no seed is common.
@@ -49,7 +49,7 @@ def compare_to_best(
     alpha: float = 0.05,
     test: Callable[[Sequence[float], Sequence[float]], Difference] = paired_t_test,
 ) -> BestMethod:
-    """Find the best method by its mean and test every other one against it, over the seeds that all of them have.
+    """Find the method with the best mean over the common seeds and test every other method against it.
 
     Args:
         values: For each method its values ``(n,)``, the same seed at the same place; NaN where a seed is missing. A

@@ -1,4 +1,4 @@
-"""Have means left the intervals that a reference gave them? A test over a stream, at a chosen rate of false alarms."""
+"""Sequential test for drift of the means of bounded statistics, with a bounded false alarm rate."""
 
 from __future__ import annotations
 
@@ -116,21 +116,21 @@ class MeanDrift:
 
     @property
     def evidence(self) -> float:
-        """All money over that at the start: the bets' average wealth, and what is not staked yet."""
+        """Wealth relative to the start: mean wealth of the bets plus the unstaked share."""
         return float(self.active.mean() + _unstaked(self.samples))
 
     @property
     def evidence_by_statistic(self) -> Floats:
-        """Average wealth of each statistic's bets ``(S,)``: where the evidence comes from."""
+        """Mean wealth of each statistic's bets ``(S,)``."""
         return self.active.mean(axis=(1, 2))
 
     @property
     def evidence_by_part(self) -> Floats:
-        """Money of each part's bets over all money at the start ``(P,)``, of which the evidence is the sum."""
+        """Wealth of each part's bets relative to the wealth at the start ``(P,)``; their sum is the staked evidence."""
         return self._money_of_parts(self.active.reshape(-1))
 
     def observe(self, values: Floats, has: NDArray[np.bool_]) -> int | None:
-        """Bet on some samples, in order."""
+        """Bet on samples in order, and return the index of the first alarm, or None if there is none."""
         self._check(values, has)
         active = self.active.reshape(-1).copy()
         alarm = None
@@ -156,7 +156,7 @@ class MeanDrift:
         return alarm
 
     def _add_alone(self, active: Floats, place: int) -> None:
-        """Add the parts whose money alone is enough for the alarm now."""
+        """Record the parts whose own wealth exceeds the alarm threshold at this sample."""
         for part in np.flatnonzero(self._money_of_parts(active) >= self.threshold).tolist():
             self.alone.setdefault(part, place)
 
@@ -165,7 +165,7 @@ class MeanDrift:
         return np.asarray(np.bincount(self.parts, weights=each) / len(active))
 
     def _factors(self, values: Floats, has: NDArray[np.bool_]) -> Floats:
-        """Return the factor of each bet's wealth ``(n, S, 2, bets)``; 1 where the sample has no such statistic."""
+        """Return the factor that multiplies each bet's wealth ``(n, S, 2, bets)``; 1 for a missing statistic."""
         gains = np.stack([values - self.high, self.low - values], axis=2) * has[:, :, None]
         return 1 + self._bets * gains[..., None]
 
@@ -188,10 +188,10 @@ class MeanDrift:
 
 
 def active_shape(statistics: int) -> tuple[int, int, int]:
-    """Return the shape of the wealth at stake for so many statistics."""
+    """Return the shape of the wealth array for this number of statistics."""
     return statistics, 2, len(SHARES)
 
 
 def _unstaked(samples: NDArray[Any] | float) -> Floats:
-    """Return the share of the money that is not staked yet after so many samples: it ends at 0, however slowly."""
+    """Return the share of the wealth that is not yet staked after this number of samples; falls slowly to 0."""
     return np.asarray((1 - _START) / (1 + np.log1p(np.asarray(samples) / _PACE)))

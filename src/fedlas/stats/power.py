@@ -1,4 +1,4 @@
-"""How many seeds it takes to find a difference between two methods."""
+"""Sample size in seeds: how many seeds a paired t-test needs to detect a difference."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NODES = 400
 def seeds_needed(
     difference: float, spread: float, *, power: float = 0.8, alpha: float = 0.05
 ) -> int:
-    """Return the fewest seeds with which a paired t-test finds a difference of this size with probability ``power``.
+    """Return the fewest seeds with which a paired t-test detects the difference with probability ``power``.
 
     It assumes that the differences between two methods with the same seeds are normal with mean ``difference`` and
     standard deviation ``spread``.
@@ -80,7 +80,7 @@ def seeds_needed(
 
 
 def t_test_power(effect: float, n: int, alpha: float) -> float:
-    """Return the probability that a two-sided paired t-test of ``n`` pairs is significant."""
+    """Return the power of a two-sided paired t-test of ``n`` pairs."""
     # Given the sample's variance `v / (n - 1)`, `v` chi-squared, the mean is normal: its two tails beyond the critical
     # value are averaged over `v`. scipy's noncentral t distribution is NaN far out in its tails.
     stats = require("scipy.stats", extra="tables")

@@ -13,10 +13,10 @@ V = TypeVar("V")
 
 
 class ResultTable(dict[K, V]):
-    """Dataclasses by name, a row for each; fields that hold several values have no column."""
+    """Dict of dataclasses that prints as a table, one row per name; fields with tuples are left out."""
 
     def to_frame(self) -> Any:
-        """Return a pandas data frame with a row for each name and a column for each field."""
+        """Return a pandas data frame with one row per name and one column per field."""
         rows = {name: _cells(result) for name, result in self.items()}
         return require("pandas", extra="tables").DataFrame.from_dict(rows, orient="index")
 

@@ -27,7 +27,7 @@ class SpiegelhalterTest(NamedTuple):
 
 
 def spiegelhalter_test(predictions: Predictions | TopLabel) -> SpiegelhalterTest:
-    """Test whether the Brier score of the confidences is what calibrated confidences would have.
+    """Test whether the Brier score of the confidences equals its expectation under calibration.
 
     ``z = sum (y - p) (1 - 2 p) / sqrt(sum (1 - 2 p)**2 p (1 - p))`` with the confidence ``p`` of the predicted class
     and ``y`` 1 where it is right.
