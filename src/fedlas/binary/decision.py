@@ -42,8 +42,8 @@ class Rule:
         chosen = {name: value for name, value in asdict(self).items() if value is not None}
         if len(chosen) != 1:
             got = ", ".join(chosen) or "none"
-            fix = "Pass one; call again for another."
-            raise InputError("one of cost_ratio, budget, recall and precision is needed", got, fix)
+            fix = "Pass one rule; call again for another."
+            raise InputError("exactly one of cost_ratio, budget, recall and precision must be set", got, fix)
         ((name, value),) = chosen.items()
         high = 1.0 if name in ("recall", "precision") else math.inf
         check_number(name, value, low=0.0, high=high, low_open=True)
@@ -101,7 +101,7 @@ class Decision:
         """Return a table: a line for each number, with its interval."""
         title = f"{self.rule.words[:1].upper()}{self.rule.words[1:]}"
         if self.threshold is None:
-            return f"{title}: no threshold keeps this"
+            return f"{title}: no threshold satisfies this rule"
         level = next((each.confidence_level for each in self._shares if each is not None), 0.95)
         rows = [
             ("act from", f"{100 * self.threshold:.2f} %", ""),
@@ -247,8 +247,8 @@ def decide(
     check_level(confidence_level)
     data = positive_class(test, event)
     if val is None and rule.name != "cost_ratio":
-        fix = "Pass held-out predictions; a threshold chosen on the test set would flatter it."
-        raise InputError("needs validation predictions", "none", fix, argument=rule.name)
+        fix = "Pass held-out predictions; a threshold chosen on the test set would look better than it is."
+        raise InputError("requires validation predictions", "none", fix, argument=rule.name)
     chosen_on = test if val is None else val
     threshold = choose_threshold(chosen_on, rule, num_samples=data.num_samples, event=event)
     events = int(data.outcome.sum())

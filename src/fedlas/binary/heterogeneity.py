@@ -113,16 +113,16 @@ def heterogeneity(
     clusters = predictions.clusters
     if clusters is None or data.clusters is None or not data.clusters.any():
         raise InputError(
-            "samples must be of at least two clusters",
-            "none" if clusters is None else "one",
+            "samples must come from at least two clusters",
+            "no clusters" if clusters is None else "one cluster",
             ("Name the cluster of each sample: ", Argument("clusters"), "."),
         )
     present = np.unique(clusters.numpy())
     if names is not None and len(names) != len(present):
         raise InputError(
-            f"names must be ({len(present)},), one for each cluster",
+            f"names must hold {len(present)} names, one per cluster",
             f"{len(names)}",
-            "Pass them in ascending order of the clusters' numbers.",
+            "Pass the names in ascending order of the cluster ids.",
         )
     numbers_present = (
         present if predictions.weights is None else np.unique(clusters[predictions.weights > 0])

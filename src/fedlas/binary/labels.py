@@ -239,7 +239,7 @@ class LabelData:
         has_label = (predictions.target != UNKNOWN).numpy()
         if not has_label.any():
             fix = "Pass samples whose labels are known."
-            raise InputError("a label must be known", f"{UNKNOWN} everywhere", fix)
+            raise InputError("at least one label must be known", f"{UNKNOWN} everywhere", fix)
         return cls(predictions, has_label)
 
     def errors(self, *, num_bins: int, replicates: int, seed: int) -> LabelErrors:

@@ -153,7 +153,7 @@ def skill_terms(data: Positive) -> Floats:
 def brier_skill(
     predictions: Predictions, *, event: int | str | None = None, confidence_level: float = 0.95
 ) -> Estimate:
-    """Return ``1 - B / (q (1 - q))``, with ``B = mean (p - y)**2`` and the share ``q`` of positive samples.
+    """Brier skill score ``1 - B / (q (1 - q))``, with ``B = mean (p - y)**2`` and prevalence ``q``.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.

@@ -95,7 +95,7 @@ def net_benefit(
         raise InputError(
             "thresholds must be probabilities in (0, 1)",
             describe(thresholds),
-            "Pass such as [0.1, 0.2].",
+            "Pass a list such as [0.1, 0.2].",
         )
     # Positives and others from each rank on are counted once, so that each threshold costs one look-up.
     order = np.argsort(data.probability, kind="stable")

@@ -200,13 +200,13 @@ def positive_class(
     classes = predictions.num_classes
     if classes < 2 or (event is None and classes != 2):
         expected = (
-            "predictions must have two classes, or event must name the one to set against the rest"
+            "predictions must have two classes, or event must name the positive class"
         )
         got = f"{classes} class{'es' if classes > 1 else ''}, event={event}"
         fix: Text = (
-            ("Pass ", Argument("event"), "k, the number of the class.")
+            ("Pass ", Argument("event"), "k, the index of the class.")
             if classes > 1
-            else "One class cannot be right or wrong."
+            else "Pass predictions with at least two classes."
         )
         raise InputError(expected, got, fix)
     number = event_number(predictions) if event is None else _class_number(event, predictions)
@@ -225,8 +225,8 @@ def positive_class(
     clusters = None if names is None else np.unique(names.cpu().numpy(), return_inverse=True)[1]
     if both_outcomes and outcome.min() == outcome.max():
         got = f"{len(outcome)} samples, {'only' if outcome[0] else 'no'} class {number}"
-        fix = "Pass a test set in which both happen."
-        raise InputError(f"samples of class {number} and of the rest are needed", got, fix)
+        fix = "Pass a test set in which both occur."
+        raise InputError(f"class {number} and other classes must both occur as labels", got, fix)
     return Positive(log_odds.numpy(), log_odds.sigmoid().numpy(), outcome, weights, clusters)
 
 
@@ -236,11 +236,11 @@ def _class_number(event: int | str, predictions: Predictions) -> int:
     if isinstance(event, str):
         if event in names:
             return names.index(event)
-        fix = f"Name one of {', '.join(names)}." if names else "Pass its number, or classes=."
-        raise InputError("event must be a class of the predictions", repr(event), fix)
+        fix = f"Name one of {', '.join(names)}." if names else "Pass the class index, or name the classes with classes=."
+        raise InputError("event must be the name of a class", repr(event), fix)
     number = check_count("event", event, low=0)
     if number >= predictions.num_classes:
-        fix = "Pass the number of one of the classes."
+        fix = "Pass the index of a class."
         raise InputError(f"event must be a class in [0, {predictions.num_classes})", number, fix)
     return number
 

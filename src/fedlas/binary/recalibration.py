@@ -104,7 +104,7 @@ def recalibration_of(data: Positive, confidence_level: float) -> LogisticRecalib
 
     if not data.probability.any():
         raise InputError(
-            "some probability must be above 0", "none", "Check the logits for extreme values."
+            "at least one probability must be above 0", "only zeros", "Check the logits for extreme values."
         )
     ratio, relative, ratio_degrees = observed_to_expected(data)
     with np.errstate(over="ignore"):  # of an event of hardly any weight: no end
@@ -199,11 +199,11 @@ def regression(data: Positive) -> tuple[Floats, LogisticFit]:
         threshold = float(yes.min() if no.max() <= yes.min() else yes.max())
         constant = data.log_odds.min() == data.log_odds.max()
         raise InputError(
-            "the log-odds of both outcomes must overlap, or no slope is the best",
-            f"{threshold:g} for all samples"
+            "the log-odds of both outcomes must overlap for a calibration slope to exist",
+            f"log-odds {threshold:g} for all samples"
             if constant
-            else f"outcomes that the threshold {threshold:g} separates",
-            "Use more test samples; ranking and Brier score can be measured on these.",
+            else f"outcomes that the threshold {threshold:g} separates perfectly",
+            "Use more test samples; AUROC and Brier score can be computed on these.",
         )
     # The unit of a column is its spread, so that no size of the logits makes the curvature singular.
     center = float(data.log_odds.mean())
@@ -316,7 +316,7 @@ def spline_curve(
         Calster et al., Journal of Clinical Epidemiology 74 (2016), for the flexible curve.
     """
     if num_knots not in _KNOTS:
-        raise InputError("num_knots must be 3, 4 or 5", num_knots, "Take 5, or 3 for few samples.")
+        raise InputError("num_knots must be 3, 4 or 5", num_knots, "Use 5, or 3 for few samples.")
     data = positive_class(predictions, event, both_outcomes=True)
     data.table(regression)  # refuses outcomes that can be separated
     center = float(data.log_odds.mean())

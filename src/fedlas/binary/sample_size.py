@@ -220,7 +220,7 @@ def _check_used(needed: str, value: object, **options: Any) -> None:
     for name, option in options.items():
         if option is not None and value is None:
             raise InputError(
-                f"goes with {needed}",
+                f"requires {needed}",
                 "none",
                 ("Pass ", Argument(needed), ", or leave it out."),
                 argument=name,
@@ -231,7 +231,7 @@ def _whole(name: str, samples: float) -> int:
     """Return a required sample size rounded up, or raise InputError if it is too large."""
     if samples > _MOST:
         raise InputError(
-            f"must be so wide that {_MOST:,} samples are enough",
+            f"must be attainable with at most {_MOST:,} samples",
             f"{samples:.2g} for {_NAMES[name]}",
             "Ask for a wider interval, or check the distribution of the log-odds.",
             argument=f"width_{name}",
@@ -242,13 +242,13 @@ def _whole(name: str, samples: float) -> int:
 def _anticipated(name: str, value: float | None, low: float) -> float:
     if value is None:
         fixes = {
-            "command": ("Pass ", Argument(name), ": what is expected of the patients to come."),
+            "command": ("Pass ", Argument(name), ": the value expected in the study population."),
             "python": ("Pass ", Argument(name), ", or ", Argument("predictions"), "."),
         }
-        raise InputError("must be anticipated", "none", fixes["python"], argument=name, fixes=fixes)
+        raise InputError("is required: the value that you expect", "none", fixes["python"], argument=name, fixes=fixes)
     if isinstance(value, int | float) and 1 < value < 100 and low < value / 100:
-        fix = f"{value:g} % is {value / 100:g}: pass that, if it is meant."
-        raise InputError(f"must be a share in ({low:g}, 1)", f"{value:g}", fix, argument=name)
+        fix = f"Pass {value / 100:g} for {value:g} %."
+        raise InputError(f"must be a proportion in ({low:g}, 1)", f"{value:g}", fix, argument=name)
     return check_number(name, value, low=low, high=1.0, low_open=True, high_open=True)
 
 
@@ -263,7 +263,7 @@ def _named_distribution(
     chosen = [name for name, value in named.items() if value is not None]
     if len(chosen) > 1:
         fix = "Pass one of them."
-        raise InputError("one distribution of the log-odds is enough", ", ".join(chosen), fix)
+        raise InputError("at most one of lp_normal, risk_beta and predictions can be passed", ", ".join(chosen), fix)
     if predictions is not None:
         data = positive_class(predictions, event)
         return LogOdds(data.log_odds, data.counts / data.num_samples)
@@ -289,7 +289,7 @@ def _named_distribution(
 
 def _pair(name: str, values: Sequence[float], what: str) -> tuple[float, float]:
     if len(values) != 2:
-        raise InputError(f"must be {what}", f"{len(values)} numbers", "Pass two.", argument=name)
+        raise InputError(f"must be {what}", f"{len(values)} numbers", "Pass two numbers.", argument=name)
     first, second = (check_number(name, value) for value in values)
     return first, second
 

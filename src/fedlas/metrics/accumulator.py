@@ -58,9 +58,9 @@ class Accumulator(ABC):
         """
         if type(other) is not type(self) or self._options != other._options:
             raise InputError(
-                f"only the same can be merged: {self._options}",
+                f"the other accumulator must have the same class and options: {self._options}",
                 other._options if isinstance(other, Accumulator) else describe(other),
-                "Make both alike.",
+                "Construct both with the same options.",
             )
         for name, tensor in self._tensors.items():
             tensor += other._tensors[name]
@@ -107,9 +107,9 @@ class Accumulator(ABC):
                 str(n) for n in loaded.keys() | expected.keys() if loaded.get(n) != expected.get(n)
             )
             raise InputError(
-                f"the state must be of {self._options}",
-                f"one that differs in {', '.join(wrong)}",
-                "Load it into one made with the options it was saved with.",
+                f"the state must match the options {self._options}",
+                f"a state that differs in {', '.join(wrong)}",
+                "Load the state into an object with the options of the saved one.",
             )
         before = self.state_dict()
         self._replace(state)
@@ -118,9 +118,9 @@ class Accumulator(ABC):
         if not (0 <= samples < math.inf and all(checks)):
             self._replace(before)
             raise InputError(
-                "the state must be of samples",
-                "sums that no samples give",
-                "Save it again: this one was damaged or edited.",
+                "the state must be sums over samples",
+                "sums that no samples can give",
+                "Save the state again: this one is damaged or was edited.",
             )
 
     def _replace(self, state: Mapping[str, Tensor]) -> None:
@@ -164,7 +164,7 @@ class Accumulator(ABC):
             raise InputError(
                 "every batch must have weights" if self.weighted else "no batch must have weights",
                 "weights" if weights is not None else "none",
-                f"Make it with weighted={not self.weighted}.",
+                f"Construct it with weighted={not self.weighted}.",
             )
 
         batch = Predictions(logits, target, weights=weights, **arrays)
@@ -173,13 +173,13 @@ class Accumulator(ABC):
             raise InputError(
                 f"logits must be (N, {classes})",
                 describe(batch.logits),
-                "Make one for each number of classes.",
+                "Use one object per number of classes.",
             )
         return batch
 
     def _check_samples(self) -> None:
         if not self.num_samples:
-            raise InputError("there must be samples", "none", "Call update first.")
+            raise InputError("at least one sample must have been added", "none", "Call update first.")
 
 
 def _rebuild(

@@ -136,7 +136,7 @@ def _reference(predictions: Predictions, num_bins: int) -> float:
 def classwise_ece(
     predictions: Predictions, *, num_bins: int = 15, variant: Variant = "exact"
 ) -> float:
-    """ECE of each class's probability against "is it the label?", averaged over the classes.
+    """ECE of each class's probability against its frequency, averaged over the classes (also called SCE).
 
     ``1 / C * sum_c sum_b n_cb / N * |mean_{i in cb} (1[y_i = c] - p_ic)|``, where bin ``cb`` holds the samples whose
     ``p_ic`` is in bin ``b``.

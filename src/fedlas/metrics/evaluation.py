@@ -76,9 +76,9 @@ def evaluate(predictions: object, target: object = None, *, num_bins: int = 15) 
     if names_metrics and isinstance(predictions, AnyPredictions | PredictionTable):
         names = [target] if isinstance(target, str) else list(target)  # type: ignore[call-overload]
         raise InputError(
-            "it computes every default metric",
+            "evaluate takes no metric names: it computes all default metrics",
             f"the names {', '.join(names)}",
-            f"For some, call fedlas.estimates(predictions, metrics={names}), or take them from the result.",
+            f"Select them from the result, or call fedlas.estimates(predictions, metrics={names}).",
         )
     if target is not None:
         predictions = predictions_of_arrays(predictions, target)

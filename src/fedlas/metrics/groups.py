@@ -178,7 +178,7 @@ def group_numbers(
         )
     if labels.shape != (predictions.num_samples,):
         raise InputError(
-            f"groups must be ({predictions.num_samples},), one for each sample",
+            f"groups must have shape ({predictions.num_samples},), one per sample",
             describe(labels),
             "Pass the group of every sample, in the order of the logits.",
         )
@@ -186,7 +186,7 @@ def group_numbers(
         names, number = np.unique(labels, return_inverse=True)
     except TypeError as error:  # objects without an order
         raise InputError(
-            "groups must have an order",
+            "groups must be sortable",
             str(error),
             "Pass all groups as integers, or all as strings.",
         ) from error
@@ -197,9 +197,9 @@ def check_two_a_group(names: Any, samples: int) -> None:
     """Raise InputError if groups hold fewer than two samples on average."""
     if len(names) > max(2, samples // 2):
         raise InputError(
-            "groups must hold two samples on average",
+            "groups must hold at least two samples on average",
             f"{len(names):,} groups of {samples:,} samples",
-            "Cut measurements into ranges; a name of every sample is no group.",
+            "Cut measurements into ranges, and do not pass a unique name per sample.",
         )
 
 
@@ -296,9 +296,9 @@ class StreamingGroups(Accumulator):
             self._number.update((name, number) for number, name in enumerate(self.groups))
         if not self.groups or len(self._number) < len(self.groups):
             raise InputError(
-                "groups must be at least one name, each once",
-                f"{len(self.groups)} of which {len(self._number)} differ",
-                "Name each group once.",
+                "groups must be a non-empty list of unique names",
+                f"{len(self.groups)} names, {len(self._number)} of them unique",
+                "Pass each group name once.",
             )
         self._by_group = GroupSums(len(self.groups), num_bins)
         mark = sha256(repr((self.groups, num_bins)).encode()).hexdigest()[:12]
@@ -341,19 +341,19 @@ class StreamingGroups(Accumulator):
         names = _listed(groups)
         if len(names) != samples or getattr(groups, "ndim", 1) != 1:
             raise InputError(
-                f"groups must be ({samples},), one for each sample",
+                f"groups must have shape ({samples},), one per sample",
                 describe(groups),
                 "Pass the group of every sample, in the order of the logits.",
             )
         with self._hashing():
             numbers = [self._number.get(name, -1) for name in names]
         if -1 in numbers:
-            expected = f"groups must be out of {', '.join(map(repr, self.groups[:10]))}"
+            expected = f"groups must be among {', '.join(map(repr, self.groups[:10]))}"
             more = f" and {len(self.groups) - 10} more" if len(self.groups) > 10 else ""
             raise InputError(
                 expected + more,
                 repr(names[numbers.index(-1)]),
-                "Name every group there can be at first.",
+                "Pass all possible groups to the constructor.",
             )
         return torch.tensor(numbers, dtype=torch.int64, device="cpu")
 
@@ -379,5 +379,5 @@ def _listed(groups: object) -> list[Any]:
     if isinstance(names, Iterable):
         return list(names)
     raise InputError(
-        "groups must be a list", describe(groups), "Pass one name for each group or sample."
+        "groups must be a sequence", describe(groups), "Pass one name per group or sample."
     )

@@ -150,7 +150,7 @@ def record_of(name: str, predictions: AnyPredictions) -> Metric:
         raise needs_all_classes(f"{entry.name!r}")
     if entry.subject == "event" and classes_of(predictions) != 2:
         raise InputError(
-            f"predictions must have two classes, since {entry.name!r} is about the event of two",
+            f"{entry.name!r} requires predictions with two classes",
             f"{classes_of(predictions)} classes",
             "Choose another metric, or call fedlas.binary.measures(predictions, event=k).",
         )

@@ -113,9 +113,9 @@ def _mean_over_classes(predictions: Predictions, value: Score) -> float:
     occurring = np.unique(target[weights > 0])
     if len(occurring) < 2:
         raise InputError(
-            "samples of at least two classes are needed",
+            "at least two classes must occur as labels",
             f"only class {occurring[0]}",
-            "Pass a test set in which several labels occur.",
+            "Pass a test set in which several classes occur.",
         )
     classes = [event_number(predictions)] if predictions.num_classes == 2 else occurring.tolist()
     scores = class_scores(predictions)

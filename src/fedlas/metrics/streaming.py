@@ -79,7 +79,7 @@ class StreamingMetrics(Accumulator):
             names = None if metrics is None else list(metrics)
         except TypeError as error:
             raise InputError(
-                "metrics must be names", describe(metrics), "Pass a list of names."
+                "metrics must be a list of names", describe(metrics), "Pass a list of names."
             ) from error
         empty = template(self.num_classes)
         entries = _default_entries(empty) if names is None else entries_of(names, empty)
@@ -94,7 +94,7 @@ class StreamingMetrics(Accumulator):
             if statistic is None:
                 able = [each.name for each in METRICS.entries() if new_sums(each, empty, 1)]
                 raise InputError(
-                    "metrics must be such as sums are enough for",
+                    "metrics must be computable from sums",
                     repr(metric.name),
                     suggestion("", able),
                 )
@@ -141,9 +141,9 @@ class StreamingMetrics(Accumulator):
         batch = self._batch(logits, target, weights, label_probs=label_probs)
         if self._needs_label_probs and label_probs is None:
             raise InputError(
-                "update needs label_probs",
+                "update requires label_probs for these metrics",
                 "none",
-                "Pass them with every batch, or leave that metric out.",
+                "Pass label_probs with every batch, or leave those metrics out.",
             )
         self._take_pending()
         self._take(batch, self._parts)

@@ -213,7 +213,7 @@ def refuse_weights(predictions: object) -> None:
         raise InputError(
             'predictions must have no weights with variant="reference"',
             "weights",
-            'Choose variant="exact", or take the weights off: dataclasses.replace(predictions, weights=None).',
+            'Choose variant="exact", or drop the weights: dataclasses.replace(predictions, weights=None).',
         )
 
 
@@ -222,8 +222,8 @@ def check_takes_weights(predictions: object, *, takes_weights: bool) -> None:
     weights = getattr(predictions, "weights", None)
     if weights is not None and not takes_weights:
         raise InputError(
-            "predictions must have no weights, which are not used here",
+            "predictions must have no weights: they are not supported here",
             f"weights of {len(weights)} samples",
-            "Take the weights off, dataclasses.replace(predictions, weights=None), or choose another metric.",
+            "Drop the weights, dataclasses.replace(predictions, weights=None), or choose another metric.",
             fixes={"command": "Leave --weights out."},
         )

@@ -16,9 +16,9 @@ def label_probs_of(rows: Predictions | Chunk) -> Tensor:
     if rows.label_probs is not None:
         return rows.label_probs
     raise InputError(
-        "predictions must carry label_probs",
+        "predictions must have label_probs",
         "none",
-        "Pass the distribution of each sample's label, such as annotators' votes; metrics of single labels need none.",
+        "Pass each sample's label distribution, such as annotators' votes, or choose a metric of single labels.",
     )
 
 

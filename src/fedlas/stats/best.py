@@ -85,15 +85,15 @@ def compare_to_best(
     """
     alpha = check_number("alpha", alpha, low=0.0, high=1.0, low_open=True)
     checked = {
-        name: check_values(f"the values of {name!r}", numbers, "Put NaN there.", missing=True)
+        name: check_values(f"the values of {name!r}", numbers, "Pass NaN for a missing seed.", missing=True)
         for name, numbers in values.items()
     }
     lengths = {name: len(numbers) for name, numbers in checked.items()}
     if not lengths or len(set(lengths.values())) != 1:
         raise InputError(
-            "values must hold at least one method, and the same number of seeds for each",
+            "values must hold at least one method, and equally many values for every method",
             lengths or "none",
-            "Put NaN where a method lacks a seed.",
+            "Pass NaN for a seed that a method lacks.",
         )
     # A seed that one method lacks is dropped for all, so that every test is over the same seeds.
     columns = [
@@ -103,7 +103,7 @@ def compare_to_best(
     ]
     others = frozenset(values)
     if not columns:
-        reason = "No seed is common to all methods, so none can be called best."
+        reason = "No seed is common to all methods, so no best method can be chosen."
         return BestMethod(None, frozenset(), frozenset(), others, {}, {}, 0, alpha, reason)
     common = {name: [column[i] for column in columns] for i, name in enumerate(values)}
     sign = 1.0 if higher_is_better else -1.0
@@ -116,10 +116,10 @@ def compare_to_best(
     untested = frozenset(tests) - frozenset(raw)
     worse = frozenset(name for name, p in p_values.items() if p <= alpha)
     if untested and len(columns) == 1:
-        reason = "All methods have one seed in common, and one seed cannot show a difference: nothing was tested."
+        reason = "All methods share only one seed, so no difference can be tested."
     elif untested:
         names = ", ".join(n for n in tests if n in untested)
-        reason = f"{names}: differs from {best} by the same amount at every seed."
+        reason = f"{names}: same difference from {best} at every seed, so there is no spread to test it."
     else:
         reason = ""
     return BestMethod(

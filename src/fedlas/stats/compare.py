@@ -89,7 +89,7 @@ def check_pairs(a: Sequence[float], b: Sequence[float]) -> Floats:
     )
     if len(first) != len(second) or len(first) == 0:
         raise InputError(
-            "a and b must hold one value per seed each, in the same order",
+            "a and b must hold one value per seed, for the same seeds in the same order",
             f"{len(first)} and {len(second)} values",
             "Keep only the seeds that both methods have.",
         )
@@ -106,7 +106,7 @@ def check_values(
         or not ((np.abs(numbers) <= LARGEST) | (np.isnan(numbers) & missing)).all()
     ):
         raise InputError(
-            f"{name} must be finite numbers of at most {LARGEST:g} in size",
+            f"{name} must be finite numbers with absolute value at most {LARGEST:g}",
             describe(values),
             advice,
         )
@@ -299,9 +299,9 @@ def mean_interval(
     """
     check_level(confidence_level)
     advice = "Drop the seeds without a value."
-    numbers = check_values("values, one for each seed,", values, advice).tolist()
+    numbers = check_values("values, one per seed,", values, advice).tolist()
     if not numbers:
-        raise InputError("values must be at least one, one for each seed", "none", advice)
+        raise InputError("values must hold at least one value, one per seed", "none", advice)
     spread = stdev(numbers) if len(numbers) > 1 else 0.0
     # Values that differ by rounding alone have no spread either.
     if spread <= ROUNDING * max(map(abs, numbers)):

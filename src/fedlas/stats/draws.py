@@ -49,14 +49,14 @@ def rows_for(predictions: AnyPredictions, num_bins: int) -> Rows:
     predictions = _counted(predictions)
     if predictions.num_samples < 2:
         raise InputError(
-            "predictions must hold at least 2 samples", 1, "One sample has no spread: use more."
+            "predictions must hold at least 2 samples", 1, "Pass more samples: one sample has no spread."
         )
     rows = Rows(predictions, check_count("num_bins", num_bins))
     if rows.num_units < 2:
         raise InputError(
-            "samples must be of at least 2 clusters",
-            f"{rows.num_samples:,} samples of one",
-            "One cluster shows nothing of others: use samples of more.",
+            "samples must come from at least 2 clusters",
+            f"{rows.num_samples:,} samples from one cluster",
+            "Use samples from more clusters: one cluster shows no variance between clusters.",
         )
     return rows
 

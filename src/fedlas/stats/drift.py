@@ -86,15 +86,15 @@ class MeanDrift:
         self.false_alarm = check_level(false_alarm, name="false_alarm")
         if not (low.shape == high.shape == least.shape == most.shape and len(low)):
             raise InputError(
-                "all ends must be (S,)",
+                "low, high and both ends of the range must have shape (S,)",
                 f"{low.shape}, {high.shape}, {least.shape}, {most.shape}",
-                "Give each statistic its own.",
+                "Pass one of each per statistic.",
             )
         if not ((least <= low) & (low <= high) & (high <= most)).all():  # false for NaN
             raise InputError(
-                "each interval must lie in the range of its statistic",
+                "each interval [low, high] must lie within the range of its statistic",
                 f"{low.tolist()} to {high.tolist()}",
-                "Order the ends.",
+                "Check the order of the ends.",
             )
         self.low = low
         self.high = high
@@ -173,17 +173,17 @@ class MeanDrift:
         shape = (len(values), len(self.low))
         if values.shape != shape or has.shape != shape:
             raise InputError(
-                f"values must be (n, {shape[1]}), and so must has",
-                f"{values.shape} with {has.shape}",
-                "Pass one row a sample.",
+                f"values and present must both have shape (n, {shape[1]})",
+                f"{values.shape} and {has.shape}",
+                "Pass one row per sample.",
             )
         # written so that NaN is outside
         outside = has & ~((values >= self.least) & (values <= self.most))
         if outside.any():
             raise InputError(
-                "every value must lie in its range",
+                "every value must lie within the range of its statistic",
                 values[outside][:3].tolist(),
-                "Check the predictions.",
+                "Check how the statistics are computed.",
             )
 
 

@@ -400,7 +400,7 @@ def check_replicates(replicates: int, confidence_level: float = CONFIDENCE_LEVEL
         raise InputError(
             f"replicates must be 0 or at least {least} for {100 * confidence_level:g} % intervals",
             replicates,
-            "Ask for more, such as 1000, or for none with 0.",
+            "Pass more, such as 1000, or 0 for no intervals.",
         )
 
 

@@ -79,10 +79,10 @@ class GapSums:
                 read_counts(content, name)
             gap_sums = cls(**sums)
             if wrong := gap_sums._impossible():
-                raise ValueError(f"no samples have these sums: {', '.join(wrong)}")
+                raise ValueError(f"impossible sums: {', '.join(wrong)}")
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
-                "the card must hold sums of confidences",
+                "the card must hold valid sums of confidences",
                 reason(error),
                 "Write the card again: fedlas card RUN.",
             ) from error

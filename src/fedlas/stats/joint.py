@@ -52,9 +52,9 @@ def joint_p_value(observed: Floats, replicates: Floats) -> float:
         or not null_statistics.size
     ):
         raise InputError(
-            "observed must be (K,) and replicates (R, K)",
+            "observed must have shape (K,) and replicates (R, K)",
             f"{describe(observed)} and {describe(replicates)}",
-            "Pass the statistics of the same tests in one order.",
+            "Pass the same tests in the same order.",
         )
     rows = np.round(np.vstack([statistics, null_statistics]), _DIGITS)
     ranks = np.stack([_rank_from_top(column) for column in rows.T], axis=1)

@@ -99,9 +99,9 @@ def optimism(
     labels = np.asarray(y)
     if labels.ndim != 1 or len(labels) != len(X) or labels.dtype.kind not in "iub":
         raise InputError(
-            f"y must be ({len(X)},), whole numbers from 0",
+            f"y must have shape ({len(X)},) and hold class indices from 0",
             describe(y),
-            "Pass one whole number for each row of X.",
+            "Pass one class index per row of X.",
         )
     units = (
         np.arange(len(labels))
@@ -110,7 +110,7 @@ def optimism(
     )
     if units.shape != labels.shape:
         raise InputError(
-            f"clusters must be ({len(labels)},)", describe(clusters), "Pass one for each row of X."
+            f"clusters must have shape ({len(labels)},)", describe(clusters), "Pass one cluster per row of X."
         )
     degrees = cluster_degrees(np.ones(len(units)), None if clusters is None else units)
     # The model of all samples, on these samples.

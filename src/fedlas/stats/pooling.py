@@ -62,7 +62,7 @@ def partial_pooling(values: Floats, errors: Floats) -> PooledEstimates:
     )
     if not fits or not bool(((error > 0) & np.isfinite(error)).all()):
         raise InputError(
-            "values and errors must be (G,), finite, errors above 0",
+            "values and errors must have shape (G,) and be finite, and errors must be above 0",
             f"{describe(values)} and {describe(errors)}",
             "Leave out groups without a standard error.",
         )

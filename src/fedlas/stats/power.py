@@ -57,7 +57,7 @@ def seeds_needed(
     effect = min(effect, 1e6)
     if effect == 0.0:
         raise InputError(
-            "difference must not be 0", difference, "No number of seeds finds what is not there."
+            "difference must not be 0", difference, "Pass the difference to detect."
         )
     low = 1
     # one seed is never enough; the power grows with each seed, so bisection finds the first number
@@ -67,9 +67,9 @@ def seeds_needed(
         high = 2 * high
         if low > _MOST_SEEDS:
             raise InputError(
-                f"difference / spread must be so large that {_MOST_SEEDS:,} seeds are enough",
-                "a smaller one",
-                "A difference that small is out of reach.",
+                f"difference / spread must be detectable with at most {_MOST_SEEDS:,} seeds",
+                f"{effect:.3g}",
+                "Pass a larger difference or a smaller spread.",
             )
     while high - low > 1:
         middle = (low + high) // 2

@@ -88,7 +88,7 @@ def random_effects(
     )
     if not fits or not bool(((error > 0) & np.isfinite(error)).all()):
         raise InputError(
-            "values and errors must be (K,), at least two, finite, errors above 0",
+            "values and errors must have shape (K,) with K at least 2 and be finite, and errors must be above 0",
             f"{describe(values)} and {describe(errors)}",
             "Leave out clusters without a standard error.",
         )

@@ -102,13 +102,13 @@ def compare_ranks(
         Demsar, "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR 7 (2006).
     """
     alpha = check_number("alpha", alpha, low=0.0, high=1.0, low_open=True, high_open=True)
-    rows = [check_values(f"values of {m!r}", v, "Leave it out.") for m, v in values.items()]
+    rows = [check_values(f"values of {m!r}", v, "Leave out data sets with such values.") for m, v in values.items()]
     sizes = {len(row) for row in rows}
     k = len(rows)
     n = min(sizes, default=0)
     if k < 2 or n < 2 or len(sizes) > 1:
         raise InputError(
-            "values must hold two or more methods, each with a value for the same two or more data sets",
+            "values must hold at least two methods, each with values for the same data sets, at least two",
             {name: len(row) for name, row in zip(values, rows, strict=True)},
             "Leave out data sets that a method lacks.",
         )

@@ -323,9 +323,9 @@ class Turned(RowReplicates):
     def predictions(self) -> Iterator[AnyPredictions]:
         """Raise InputError, as sign-flipped gaps have no labels that a metric could be called on."""
         raise InputError(
-            "a metric with a noise floor under clusters must be computed from sums",
-            "a function of predictions",
-            "Leave it out: without the clusters its floor would be too low.",
+            "with clusters, a noise floor requires a metric that is computed from sums",
+            "a metric that is a function of predictions",
+            "Leave the metric out: a noise floor that ignores clusters would be too low.",
         )
 
 

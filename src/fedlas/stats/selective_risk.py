@@ -128,9 +128,9 @@ def risk_threshold(
     right = as_numbers(correct).astype(bool)
     if scores.ndim != 1 or scores.shape != right.shape or not len(scores):
         raise InputError(
-            "confidence and correct must be (N,) with at least one sample",
+            "confidence and correct must both have shape (N,), with at least one sample",
             f"{describe(confidence)} and {describe(correct)}",
-            "Pass those of one set of predictions.",
+            "Pass both from the same predictions.",
         )
     code = _cluster_codes(clusters, len(scores))
     grid = threshold_grid(num_classes)
@@ -179,7 +179,7 @@ def _cluster_codes(clusters: object, samples: int) -> NDArray[np.int64] | None:
     names = np.asarray(clusters)
     if names.shape != (samples,):
         raise InputError(
-            f"clusters must be ({samples},)", describe(clusters), "Pass one number a sample."
+            f"clusters must have shape ({samples},)", describe(clusters), "Pass one cluster per sample."
         )
     code = np.unique(names, return_inverse=True)[1]
     return code if code.max() + 1 < samples else None
@@ -334,9 +334,9 @@ def reject_option(
         check_takes_weights(part, takes_weights=False)  # a bound of weighted counts is not exact
     if (val.clusters is None) != (test.clusters is None):
         raise InputError(
-            "val and test must both name the clusters of their samples, or neither",
-            f"clusters of {'val' if test.clusters is None else 'test'} alone",
-            "Name them for both: a threshold keeps the risk of what it was chosen on.",
+            "val and test must both have clusters, or neither",
+            f"clusters in {'val' if test.clusters is None else 'test'} only",
+            "Pass clusters for both: the risk bound holds only for data sampled as val is.",
         )
     confidence, correct, clusters = _arrays(val)
     # Without the number of classes the grid ends at 0.001; its last threshold accepts everything in any case.

@@ -150,9 +150,9 @@ def paired_bootstraps(
     bare = [entry.name for entry in entries if not entry.has_interval]
     if bare:
         raise InputError(
-            "a comparison must be of metrics whose difference has an interval",
-            f"{', '.join(bare)}, without one",
-            "Compare others, such as brier_skill, or print both: fedlas.binary.measures(predictions).",
+            "metrics to compare must have an interval of their difference",
+            f"{', '.join(bare)}, without an interval",
+            "Choose others, such as brier_skill, or compute both values: fedlas.binary.measures(predictions).",
         )
     both = rows_for(a, num_bins), rows_for(b, num_bins)
     check_same_samples(a, b)
@@ -262,8 +262,8 @@ def check_same_samples(
         one, other = (getattr(each, column) for each in (a, b))
         if one is not other and (one is None or other is None or not torch.equal(one, other)):
             raise InputError(
-                f"{names[0]} and {names[1]} must have the same {column}, as they are of the same samples",
-                "different ones",
+                f"{names[0]} and {names[1]} must have the same {column}, because they predict the same samples",
+                f"different {column}",
                 f"Pass both with {column}={column}, or none.",
             )
 

@@ -73,7 +73,7 @@ def test_a_precision_that_nothing_reaches(two_class):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "one of cost_ratio, budget, recall and precision is needed; got none"),
+        ({}, "exactly one of cost_ratio, budget, recall and precision must be set; got none"),
         ({"recall": 0.5, "precision": 0.5}, "got recall, precision"),
         ({"recall": 1.5}, r"recall must be a finite number in \(0, 1\]"),
         ({"cost_ratio": -1.0}, "cost_ratio must be a finite number above 0|cost_ratio must be"),
@@ -85,7 +85,7 @@ def test_rules_that_cannot_be(options, message):
 
 
 def test_a_threshold_is_not_chosen_on_the_test_set(draw):
-    with pytest.raises(ValueError, match="recall needs validation predictions; got none"):
+    with pytest.raises(ValueError, match="recall requires validation predictions; got none"):
         decide(None, draw(100), Rule(recall=0.5))
 
 

@@ -52,5 +52,5 @@ def test_weights_of_a_group():
     assert found[0].expected == pytest.approx(np.average(probability, weights=[1, 2, 3]))
     assert found[0].observed == pytest.approx(0.5)
     assert found[0].ratio.test == "Wald"
-    with pytest.raises(ValueError, match="group_measures: groups must hold two samples"):
+    with pytest.raises(ValueError, match="group_measures: groups must hold at least two samples"):
         binary.group_measures(p, np.arange(40))

@@ -77,7 +77,7 @@ def test_clusters_are_needed():
     predictions = hospitals(0.0, count=1)
     with pytest.raises(InputError, match="two clusters"):
         heterogeneity(predictions)
-    with pytest.raises(InputError, match="names must be"):
+    with pytest.raises(InputError, match="names must hold"):
         heterogeneity(hospitals(0.0), ["a"])
 
 

@@ -110,7 +110,7 @@ def test_the_worst_label_comes_first_and_unknown_ones_have_no_line():
     assert found.unknown == ("d",)
     assert [line.p for line in found.values()] == sorted(line.p for line in found.values())
     assert found["c"].p < 0.001 < found["a"].p
-    with pytest.raises(InputError, match="a label must be known"):
+    with pytest.raises(InputError, match="at least one label must be known"):
         label_measures(MultiLabel(logits, torch.full_like(target, -100)))
     with pytest.raises(InputError, match="replicates"):
         label_measures(several, replicates=3)

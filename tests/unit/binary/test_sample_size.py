@@ -121,14 +121,14 @@ def test_narrow_and_extreme_distributions_are_summed_where_they_lie():
     assert size.by_measure["slope"] == pytest.approx(z**2 / (p * (1 - p) * 1e-8), rel=1e-6)
 
 
-TOO_MANY = "width_{} must be so wide that 1,000,000,000,000 samples are enough"
+TOO_MANY = "width_{} must be attainable with at most 1,000,000,000,000 samples"
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"auroc": 0.8}, "prevalence must be anticipated"),
-        ({"prevalence": 0.1}, "auroc must be anticipated"),
+        ({"auroc": 0.8}, "prevalence is required: the value that you expect"),
+        ({"prevalence": 0.1}, "auroc is required: the value that you expect"),
         ({"prevalence": 1.1, "auroc": 0.8}, r"prevalence .*\(0, 1\)"),
         ({"prevalence": 0.1, "auroc": 0.4}, r"auroc .*\(0\.5, 1\)"),
         (

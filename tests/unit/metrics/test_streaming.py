@@ -238,7 +238,7 @@ def test_label_probs():
         streaming.update(logits[rows], target[rows], label_probs=known[rows])
     expected = evaluate(Predictions(logits, target, label_probs=known))
     assert streaming.compute() == close({name: expected[name] for name in ("true_ece", "ece")})
-    with pytest.raises(ValueError, match="update needs label_probs; got none"):
+    with pytest.raises(ValueError, match="update requires label_probs for these metrics; got none"):
         streaming.update(logits, target)
     assert streaming.num_samples == 900
 
@@ -277,7 +277,7 @@ def test_what_does_not_belong_together_is_refused_and_changes_nothing():
         StreamingMetrics(C + 1),
         3,
     ):
-        with pytest.raises(ValueError, match=r"StreamingMetrics\.merge: .*same can be merged"):
+        with pytest.raises(ValueError, match=r"StreamingMetrics\.merge: .*must have the same class"):
             streaming.merge(other)
     for state in (
         StreamingMetrics(C, num_bins=9).state_dict(),
@@ -300,7 +300,7 @@ def test_options_are_checked():
         StreamingMetrics(3, num_bins=2.5)
     with pytest.raises(ValueError, match="Did you mean 'ece'"):
         StreamingMetrics(3, metrics=["ecee"])
-    with pytest.raises(ValueError, match="must be samples; got none"):
+    with pytest.raises(ValueError, match="sample must have been added; got none"):
         StreamingMetrics(3).compute()
 
 
@@ -378,7 +378,7 @@ def test_a_state_that_no_samples_give_is_refused_and_changes_nothing(make, weigh
     streaming.load_state_dict(before)
     for name in before:
         for value in (-1, float("nan"), float("inf")):
-            with pytest.raises(InputError, match="the state must be of samples"):
+            with pytest.raises(InputError, match="the state must be sums over samples"):
                 streaming.load_state_dict(with_entry(before, name, value))
     assert streaming.compute() == expected
     assert all(torch.equal(tensor, before[name]) for name, tensor in streaming.state_dict().items())

@@ -295,5 +295,5 @@ def test_streaming_takes_weights_from_all_batches_or_none(make):
     with pytest.raises(InputError, match=r"every batch .*got none"):
         weighted.update(logits, target)
     assert weighted.num_samples == 0
-    with pytest.raises(InputError, match="same can be merged"):
+    with pytest.raises(InputError, match="must have the same class"):
         weighted.merge(make(3))

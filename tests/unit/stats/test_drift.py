@@ -220,11 +220,11 @@ def test_nonsense():
     for low, high in ((0.3, 0.2), (-0.1, 0.2), (0.1, 1.1), (math.nan, 0.2)):
         with pytest.raises(InputError, match="range of its statistic"):
             shares(low, high)
-    with pytest.raises(InputError, match=r"must be \(S,\)"):
+    with pytest.raises(InputError, match=r"must have shape \(S,\)"):
         shares([0.1, 0.2], 0.3)
     test = shares(0.1, 0.2)
     for value in (math.nan, -0.1, 1.1, math.inf):
-        with pytest.raises(InputError, match="must lie in its range"):
+        with pytest.raises(InputError, match="must lie within the range"):
             test.observe(np.array([[0.5], [value]]), np.ones((2, 1), dtype=bool))
     with pytest.raises(InputError, match="one row a sample"):
         test.observe(np.array([0.5, 0.6]), np.array([True]))

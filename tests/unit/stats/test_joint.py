@@ -43,5 +43,5 @@ def test_a_statistic_that_nothing_moves_is_left_out():
 
 @pytest.mark.parametrize("shape", [(0, 2), (5, 3), (5,)])
 def test_shapes_that_do_not_fit(shape):
-    with pytest.raises(ValueError, match=r"joint_p_value: observed must be \(K,\)"):
+    with pytest.raises(ValueError, match=r"joint_p_value: observed must have shape \(K,\)"):
         joint_p_value(np.zeros(2), np.zeros(shape))

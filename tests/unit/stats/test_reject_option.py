@@ -137,5 +137,5 @@ def test_clusters_of_one_sample_each_are_independent_samples():
     val = drawn(600)
     alone = Predictions(val.logits, val.target, clusters=torch.arange(600))
     assert reject_option(alone, alone, risk=0.2) == reject_option(val, val, risk=0.2)
-    with pytest.raises(InputError, match="both name the clusters"):
+    with pytest.raises(InputError, match="both have clusters"):
         reject_option(alone, val, risk=0.2)
