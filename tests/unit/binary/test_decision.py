@@ -37,7 +37,7 @@ def test_a_cost_ratio_is_a_threshold(draw):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_rules_hold_on_validation_and_no_better_threshold_does(draw, seed):
+def test_threshold_satisfies_rule_and_is_optimal_on_validation(draw, seed):
     val = draw(500, seed=seed)
     ranked = np.unique(val.probs[:, 1].numpy())
 
@@ -84,7 +84,7 @@ def test_rules_that_cannot_be(options, message):
         Rule(**options)
 
 
-def test_a_threshold_is_not_chosen_on_the_test_set(draw):
+def test_choosing_threshold_requires_validation_predictions(draw):
     with pytest.raises(ValueError, match="recall requires validation predictions; got none"):
         decide(None, draw(100), Rule(recall=0.5))
 
@@ -117,7 +117,7 @@ def test_a_decision_prints_a_table():
     assert max(map(len, lines)) < 80
 
 
-def test_a_threshold_that_rounds_to_one_has_a_finite_gain():
+def test_threshold_rounding_to_one_has_finite_gain():
     log_odds = torch.tensor([-50.0, 50.0]).repeat(20)
     separated = Predictions(torch.stack([torch.zeros(40), log_odds], dim=1), torch.arange(40) % 2)
     decision = decide(separated, separated, Rule(recall=0.9))

@@ -105,7 +105,7 @@ def test_predictions_give_prevalence_and_auroc():
     )
 
 
-def test_narrow_and_extreme_distributions_are_summed_where_they_lie():
+def test_narrow_and_extreme_distributions_are_integrated_accurately():
     """Log-odds of Beta(a, b) have the variance psi'(a) + psi'(b); at steps of 0.002 a narrow one was missed."""
     z = 1.959964 / 0.1
     for a in (1e4, 1e7):
@@ -170,7 +170,7 @@ def test_what_cannot_be_planned_is_refused(options, message):
         validation_size(**options)
 
 
-def test_no_size_is_without_an_event_and_another_sample():
+def test_size_includes_an_event_and_a_non_event():
     """One sample was enough for an AUROC of 0.9999, and for a slope of any width."""
     for prevalence in (0.01, 0.99):
         size = validation_size(prevalence, 0.9999, width_slope=50, width_observed_to_expected=50)

@@ -88,7 +88,7 @@ def test_the_layout_in_memory_does_not_matter(lay):
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 @pytest.mark.parametrize("last", range(len(every_metric()._parts)))
-def test_a_batch_that_fails_halfway_is_not_taken_in(monkeypatch, error, last):
+def test_failed_batch_changes_no_sums(monkeypatch, error, last):
     """Whichever statistic fails, in the second chunk: those before it have seen more of the batch than those after."""
     logits, target = data(50)
     known = (logits / 2).softmax(1)
@@ -218,7 +218,7 @@ def test_memory_does_not_grow_with_the_samples():
     assert number_of_bytes(streaming) == size < 2**20 + 500 * 4
 
 
-def test_size_grows_with_classes_and_bins_only_as_said():
+def test_state_size_grows_with_classes_and_bins_only():
     assert number_of_bytes(StreamingMetrics(1000)) < 2**20 + 500 * 1000
     assert number_of_bytes(StreamingMetrics(1000, metrics=["ece", "accuracy"], num_bins=15)) < 2000
 
@@ -268,7 +268,7 @@ def test_merging_with_itself_counts_every_sample_twice():
         assert streaming.compute()[name] == pytest.approx(before[name], rel=1e-12)
 
 
-def test_what_does_not_belong_together_is_refused_and_changes_nothing():
+def test_incompatible_input_raises_and_changes_nothing():
     streaming = filled(*data())
     before = streaming.state_dict()
     for other in (
@@ -304,7 +304,7 @@ def test_options_are_checked():
         StreamingMetrics(3).compute()
 
 
-def test_a_metric_registered_without_sums_is_left_out_of_the_default(changeable):
+def test_default_omits_metrics_without_sums(changeable):
     changeable(METRICS)
     METRICS.add(
         "mine",
@@ -367,7 +367,7 @@ def with_entry(state, name, value):
 @pytest.mark.parametrize(
     "make", [StreamingMetrics, StreamingClasses, lambda *_, **o: StreamingGroups([0, 1], **o)]
 )
-def test_a_state_that_no_samples_give_is_refused_and_changes_nothing(make, weighted):
+def test_inconsistent_state_raises_and_changes_nothing(make, weighted):
     logits, target = data()
     streaming = make(C, weighted=weighted)
     options = {"groups": target % 2} if isinstance(streaming, StreamingGroups) else {}

@@ -77,7 +77,7 @@ def test_every_split_and_order_gives_the_whole(kind, num_bins):
 
 
 @pytest.mark.parametrize("kind", [classes, groups])
-def test_state_is_saved_loaded_and_reset_and_does_not_grow(kind, tmp_path):
+def test_state_round_trips_resets_and_has_constant_size(kind, tmp_path):
     streaming, other = kind(torch.arange(700)), kind(torch.arange(3))
     torch.save(streaming.state_dict(), tmp_path / "state.pt")
     other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
@@ -143,7 +143,7 @@ def test_another_default_device_changes_nothing(kind):
         assert kind(torch.arange(700, device="cpu")).compute() == expected()[kind]
 
 
-def test_what_does_not_belong_is_refused_and_changes_nothing():
+def test_incompatible_input_raises_and_changes_nothing():
     logits, target, _ = data()
     streaming = groups(torch.arange(700))
     before = streaming.compute()
@@ -174,7 +174,7 @@ def test_what_does_not_belong_is_refused_and_changes_nothing():
 
 
 @pytest.mark.parametrize("kind", [classes, groups])
-def test_a_batch_that_fails_halfway_is_not_taken_in(monkeypatch, kind):
+def test_failed_batch_changes_no_sums(monkeypatch, kind):
     logits, target, site = data()
     streaming = kind(torch.arange(50))
     before = streaming.state_dict()

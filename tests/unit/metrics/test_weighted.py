@@ -146,7 +146,7 @@ def test_streaming_tables_equal_those_of_all_samples():
             assert vars(row) == pytest.approx(vars(expected[name]), abs=1e-12)
 
 
-def test_tables_by_class_and_group_are_those_of_repeated_rows():
+def test_weighted_tables_equal_tables_of_repeated_rows():
     p = CASES[3]
     index = torch.arange(p.num_samples).repeat_interleave(p.weights.long())
     repeated = rows_of(replace(p, weights=None), index)
@@ -233,7 +233,7 @@ def test_debiased_square_is_unbiased_with_weights():
     assert float(plain.mean()) > 0.06
 
 
-def test_brier_decomposition_adds_up_and_its_bias_has_the_effective_number():
+def test_weighted_brier_decomposition_sums_with_effective_number_in_bias():
     p = CASES[1]
     parts = brier_decomposition(p)
     repeated = rows_of(

@@ -25,7 +25,7 @@ def test_the_size_is_exact():
     assert 0.04 <= np.mean(np.array(p) <= 0.05) <= 0.05
 
 
-def test_it_is_between_the_smallest_p_value_and_bonferroni_s():
+def test_joint_p_is_between_smallest_and_bonferroni():
     random = np.random.default_rng(2)
     common = random.standard_normal((999, 1))
     replicates = 0.9 * common + 0.4 * random.standard_normal((999, 6))

@@ -6,7 +6,7 @@ import pytest
 from fedlas.stats import partial_pooling
 
 
-def test_the_spread_solves_its_equation_and_values_lie_between():
+def test_spread_solves_paule_mandel_and_values_are_shrunk():
     values = np.array([0.4, 0.9, 1.0, 1.6, 0.2])
     errors = np.array([0.1, 0.2, 0.05, 0.4, 0.15])
     pooled = partial_pooling(values, errors)
