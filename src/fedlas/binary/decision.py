@@ -43,7 +43,9 @@ class Rule:
         if len(chosen) != 1:
             got = ", ".join(chosen) or "none"
             fix = "Pass one rule; call again for another."
-            raise InputError("exactly one of cost_ratio, budget, recall and precision must be set", got, fix)
+            raise InputError(
+                "exactly one of cost_ratio, budget, recall and precision must be set", got, fix
+            )
         ((name, value),) = chosen.items()
         high = 1.0 if name in ("recall", "precision") else math.inf
         check_number(name, value, low=0.0, high=high, low_open=True)

@@ -130,7 +130,9 @@ def curve_and_tests(
     """Return the calibration curve with its distances, and the null replicates of the calibration tests."""
     if data.num_samples < 10:
         raise InputError(
-            "predictions must hold at least 10 samples for a calibration curve", data.num_samples, "Use a larger test set."
+            "predictions must hold at least 10 samples for a calibration curve",
+            data.num_samples,
+            "Use a larger test set.",
         )
     smoother = Loess(data, span, most=_MOST_CELLS)
     counts = smoother.counts[None]

@@ -114,7 +114,9 @@ def _drawn_difference(
 def _check_same(a: MultiLabel, b: MultiLabel) -> None:
     """Raise InputError if two predictions differ in samples, labels, weights or clusters."""
     got = (
-        "" if a.logits.shape == b.logits.shape and a.names == b.names else "different samples or labels"
+        ""
+        if a.logits.shape == b.logits.shape and a.names == b.names
+        else "different samples or labels"
     )
     check_known(a)
     check_known(b)

@@ -199,9 +199,7 @@ def positive_class(
     predictions = check_predictions(predictions)
     classes = predictions.num_classes
     if classes < 2 or (event is None and classes != 2):
-        expected = (
-            "predictions must have two classes, or event must name the positive class"
-        )
+        expected = "predictions must have two classes, or event must name the positive class"
         got = f"{classes} class{'es' if classes > 1 else ''}, event={event}"
         fix: Text = (
             ("Pass ", Argument("event"), "k, the index of the class.")
@@ -236,7 +234,11 @@ def _class_number(event: int | str, predictions: Predictions) -> int:
     if isinstance(event, str):
         if event in names:
             return names.index(event)
-        fix = f"Name one of {', '.join(names)}." if names else "Pass the class index, or name the classes with classes=."
+        fix = (
+            f"Name one of {', '.join(names)}."
+            if names
+            else "Pass the class index, or classes=."
+        )
         raise InputError("event must be the name of a class", repr(event), fix)
     number = check_count("event", event, low=0)
     if number >= predictions.num_classes:

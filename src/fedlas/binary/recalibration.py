@@ -104,7 +104,9 @@ def recalibration_of(data: Positive, confidence_level: float) -> LogisticRecalib
 
     if not data.probability.any():
         raise InputError(
-            "at least one probability must be above 0", "only zeros", "Check the logits for extreme values."
+            "at least one probability must be above 0",
+            "only zeros",
+            "Check the logits for extreme values.",
         )
     ratio, relative, ratio_degrees = observed_to_expected(data)
     with np.errstate(over="ignore"):  # of an event of hardly any weight: no end

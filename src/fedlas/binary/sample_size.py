@@ -245,7 +245,13 @@ def _anticipated(name: str, value: float | None, low: float) -> float:
             "command": ("Pass ", Argument(name), ": the value expected in the study population."),
             "python": ("Pass ", Argument(name), ", or ", Argument("predictions"), "."),
         }
-        raise InputError("is required: the value that you expect", "none", fixes["python"], argument=name, fixes=fixes)
+        raise InputError(
+            "is required: the value that you expect",
+            "none",
+            fixes["python"],
+            argument=name,
+            fixes=fixes,
+        )
     if isinstance(value, int | float) and 1 < value < 100 and low < value / 100:
         fix = f"Pass {value / 100:g} for {value:g} %."
         raise InputError(f"must be a proportion in ({low:g}, 1)", f"{value:g}", fix, argument=name)
@@ -263,7 +269,11 @@ def _named_distribution(
     chosen = [name for name, value in named.items() if value is not None]
     if len(chosen) > 1:
         fix = "Pass one of them."
-        raise InputError("at most one of lp_normal, risk_beta and predictions can be passed", ", ".join(chosen), fix)
+        raise InputError(
+            "at most one of lp_normal, risk_beta and predictions can be passed",
+            ", ".join(chosen),
+            fix,
+        )
     if predictions is not None:
         data = positive_class(predictions, event)
         return LogOdds(data.log_odds, data.counts / data.num_samples)
@@ -289,7 +299,9 @@ def _named_distribution(
 
 def _pair(name: str, values: Sequence[float], what: str) -> tuple[float, float]:
     if len(values) != 2:
-        raise InputError(f"must be {what}", f"{len(values)} numbers", "Pass two numbers.", argument=name)
+        raise InputError(
+            f"must be {what}", f"{len(values)} numbers", "Pass two numbers.", argument=name
+        )
     first, second = (check_number(name, value) for value in values)
     return first, second
 

@@ -179,7 +179,9 @@ class Accumulator(ABC):
 
     def _check_samples(self) -> None:
         if not self.num_samples:
-            raise InputError("at least one sample must have been added", "none", "Call update first.")
+            raise InputError(
+                "at least one sample must have been added", "none", "Call update first."
+            )
 
 
 def _rebuild(

@@ -85,7 +85,9 @@ def compare_to_best(
     """
     alpha = check_number("alpha", alpha, low=0.0, high=1.0, low_open=True)
     checked = {
-        name: check_values(f"the values of {name!r}", numbers, "Pass NaN for a missing seed.", missing=True)
+        name: check_values(
+            f"the values of {name!r}", numbers, "Pass NaN for a missing seed.", missing=True
+        )
         for name, numbers in values.items()
     }
     lengths = {name: len(numbers) for name, numbers in checked.items()}
@@ -119,7 +121,9 @@ def compare_to_best(
         reason = "All methods share only one seed, so no difference can be tested."
     elif untested:
         names = ", ".join(n for n in tests if n in untested)
-        reason = f"{names}: same difference from {best} at every seed, so there is no spread to test it."
+        reason = (
+            f"{names}: same difference from {best} at every seed, so there is no spread to test it."
+        )
     else:
         reason = ""
     return BestMethod(

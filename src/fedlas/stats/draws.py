@@ -49,7 +49,9 @@ def rows_for(predictions: AnyPredictions, num_bins: int) -> Rows:
     predictions = _counted(predictions)
     if predictions.num_samples < 2:
         raise InputError(
-            "predictions must hold at least 2 samples", 1, "Pass more samples: one sample has no spread."
+            "predictions must hold at least 2 samples",
+            1,
+            "Pass more samples: one sample has no spread.",
         )
     rows = Rows(predictions, check_count("num_bins", num_bins))
     if rows.num_units < 2:

@@ -137,7 +137,7 @@ def check_bootstrap(*, confidence_level: float, replicates: int, seed: int, meth
     check_choice("method", method, METHODS)
     if _tail_rank(replicates, confidence_level) < 1:
         raise InputError(
-            f"replicates must be at least {fewest_replicates(confidence_level)} for confidence level {confidence_level:g}",
+            f"replicates must be at least {fewest_replicates(confidence_level)} for level {confidence_level:g}",
             replicates,
             "Use more replicates, or a lower confidence level.",
         )

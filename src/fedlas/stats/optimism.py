@@ -110,7 +110,9 @@ def optimism(
     )
     if units.shape != labels.shape:
         raise InputError(
-            f"clusters must have shape ({len(labels)},)", describe(clusters), "Pass one cluster per row of X."
+            f"clusters must have shape ({len(labels)},)",
+            describe(clusters),
+            "Pass one cluster per row of X.",
         )
     degrees = cluster_degrees(np.ones(len(units)), None if clusters is None else units)
     # The model of all samples, on these samples.

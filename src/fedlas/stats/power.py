@@ -56,9 +56,7 @@ def seeds_needed(
     # Larger ones need as few seeds, and scipy has NaN for their power.
     effect = min(effect, 1e6)
     if effect == 0.0:
-        raise InputError(
-            "difference must not be 0", difference, "Pass the difference to detect."
-        )
+        raise InputError("difference must not be 0", difference, "Pass the difference to detect.")
     low = 1
     # one seed is never enough; the power grows with each seed, so bisection finds the first number
     high = 2

@@ -102,7 +102,10 @@ def compare_ranks(
         Demsar, "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR 7 (2006).
     """
     alpha = check_number("alpha", alpha, low=0.0, high=1.0, low_open=True, high_open=True)
-    rows = [check_values(f"values of {m!r}", v, "Leave out data sets with such values.") for m, v in values.items()]
+    rows = [
+        check_values(f"values of {m!r}", v, "Leave out data sets with such values.")
+        for m, v in values.items()
+    ]
     sizes = {len(row) for row in rows}
     k = len(rows)
     n = min(sizes, default=0)

@@ -179,7 +179,9 @@ def _cluster_codes(clusters: object, samples: int) -> NDArray[np.int64] | None:
     names = np.asarray(clusters)
     if names.shape != (samples,):
         raise InputError(
-            f"clusters must have shape ({samples},)", describe(clusters), "Pass one cluster per sample."
+            f"clusters must have shape ({samples},)",
+            describe(clusters),
+            "Pass one cluster per sample.",
         )
     code = np.unique(names, return_inverse=True)[1]
     return code if code.max() + 1 < samples else None

@@ -23,7 +23,7 @@ def four_classes():
     return Predictions(3 * logits, logits.argmax(1).roll(1))
 
 
-def test_two_classes_default_to_class_1_with_exact_odds():
+def test_two_classes_default_to_class_1():
     certain = Predictions(
         torch.tensor([[0.0, 61.0], [0.0, 60.0], [0.0, -60.0], [0.0, -61.0]]).double(), [1, 0, 1, 0]
     )

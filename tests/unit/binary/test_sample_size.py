@@ -178,5 +178,5 @@ def test_size_includes_an_event_and_a_non_event():
 
 
 def test_a_percentage_is_asked_about():
-    with pytest.raises(InputError, match=r"30 % is 0\.3"):
+    with pytest.raises(InputError, match=r"Pass 0\.3 for 30 %"):
         validation_size(prevalence=30, auroc=0.8)

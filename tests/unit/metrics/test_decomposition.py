@@ -50,7 +50,7 @@ def test_decomposition_matches_definition_and_sums_to_brier(num_bins):
     assert brier_refinement(p, num_bins=num_bins) == parts.refinement
 
 
-def test_within_bins_is_zero_for_one_probability_per_bin():
+def test_within_bins_is_zero_for_constant_bins():
     rows = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]], dtype=torch.float64).log()
     p = Predictions(rows[torch.tensor([0, 0, 0, 1, 1])], [0, 0, 1, 2, 0])
     parts = brier_decomposition(p, num_bins=20)

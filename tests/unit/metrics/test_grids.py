@@ -144,7 +144,7 @@ def test_rankings_hold_the_samples():
         assert found.num_samples == SampleRuns(probs, own, None, 15).num_samples
 
 
-def test_grid_metric_is_exact_for_one_value_per_cell():
+def test_grid_metric_is_exact_for_constant_cells():
     """Eight kinds of rows; the bins of both are cut between the same ones."""
     torch.manual_seed(1)
     kinds = 2 * torch.randn(8, 5)
@@ -198,7 +198,7 @@ def test_confidences_that_differ_by_rounding_are_equal(dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_class_order_does_not_change_metrics_of_integer_logits(dtype):
+def test_class_order_does_not_change_integer_logit_metrics(dtype):
     """A softmax adds in the order of the classes, so equal confidences differ in their last bits: 48 of 100 AURCs."""
     random = torch.Generator().manual_seed(0)
     for _ in range(60):

@@ -277,7 +277,9 @@ def test_incompatible_input_raises_and_changes_nothing():
         StreamingMetrics(C + 1),
         3,
     ):
-        with pytest.raises(ValueError, match=r"StreamingMetrics\.merge: .*must have the same class"):
+        with pytest.raises(
+            ValueError, match=r"StreamingMetrics\.merge: .*must have the same class"
+        ):
             streaming.merge(other)
     for state in (
         StreamingMetrics(C, num_bins=9).state_dict(),

@@ -233,7 +233,7 @@ def test_debiased_square_is_unbiased_with_weights():
     assert float(plain.mean()) > 0.06
 
 
-def test_weighted_brier_decomposition_sums_with_effective_number_in_bias():
+def test_weighted_brier_decomposition_sums_to_score():
     p = CASES[1]
     parts = brier_decomposition(p)
     repeated = rows_of(

@@ -226,7 +226,7 @@ def test_invalid_input_raises():
     for value in (math.nan, -0.1, 1.1, math.inf):
         with pytest.raises(InputError, match="must lie within the range"):
             test.observe(np.array([[0.5], [value]]), np.ones((2, 1), dtype=bool))
-    with pytest.raises(InputError, match="one row a sample"):
+    with pytest.raises(InputError, match="one row per sample"):
         test.observe(np.array([0.5, 0.6]), np.array([True]))
     assert test.evidence == 1
     assert test.samples == 0

@@ -23,7 +23,7 @@ def test_label_ece_equals_two_class_ece(num_bins):
 
 
 @pytest.mark.parametrize(("sharpness", "is_calibrated"), [(1.0, True), (3.0, False)])
-def test_floor_and_p_value_separate_calibrated_from_overconfident_labels(sharpness, is_calibrated):
+def test_floor_and_p_value_detect_overconfident_labels(sharpness, is_calibrated):
     found = binary.label_measures(several(sharpness=sharpness), replicates=199)
     for each in found.values():
         assert each.ece.low <= each.ece.value <= each.ece.high
