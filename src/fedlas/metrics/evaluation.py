@@ -76,7 +76,7 @@ def evaluate(predictions: object, target: object = None, *, num_bins: int = 15) 
     if names_metrics and isinstance(predictions, AnyPredictions | PredictionTable):
         names = [target] if isinstance(target, str) else list(target)  # type: ignore[call-overload]
         raise InputError(
-            "evaluate takes no metric names: it computes all default metrics",
+            "evaluate() takes no metric names: it computes all default metrics",
             f"the names {', '.join(names)}",
             f"Select them from the result, or call fedlas.estimates(predictions, metrics={names}).",
         )

@@ -141,7 +141,7 @@ class StreamingMetrics(Accumulator):
         batch = self._batch(logits, target, weights, label_probs=label_probs)
         if self._needs_label_probs and label_probs is None:
             raise InputError(
-                "update requires label_probs for these metrics",
+                "label_probs must be passed for these metrics",
                 "none",
                 "Pass label_probs with every batch, or leave those metrics out.",
             )

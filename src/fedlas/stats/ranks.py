@@ -111,7 +111,7 @@ def compare_ranks(
     n = min(sizes, default=0)
     if k < 2 or n < 2 or len(sizes) > 1:
         raise InputError(
-            "values must hold at least two methods, each with values for the same data sets, at least two",
+            "values must hold at least two methods and at least two data sets, with a value for each pair",
             {name: len(row) for name, row in zip(values, rows, strict=True)},
             "Leave out data sets that a method lacks.",
         )

@@ -87,7 +87,7 @@ def spiegelhalter_test(predictions: Predictions | TopLabel) -> SpiegelhalterTest
     if variance <= 0.0:
         raise InputError(
             "at least one confidence must differ from 0, 1/2 and 1",
-            "none",
+            "only such confidences",
             "Use noise_floor, or a model with other confidences.",
         )
     z = float(terms.sum()) / math.sqrt(variance)

@@ -96,5 +96,5 @@ def test_options_out_of_range(predictions, options, message):
 
 
 def test_too_few_samples(two_class):
-    with pytest.raises(ValueError, match="at least 10 samples; got 3"):
+    with pytest.raises(ValueError, match="at least 10 samples for a calibration curve; got 3"):
         integrated_calibration(two_class([0.0, 1.0, 2.0], [0, 1, 0]))

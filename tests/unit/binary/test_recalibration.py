@@ -116,7 +116,7 @@ def test_outcomes_that_a_threshold_separates(two_class, outcome):
 
 
 def test_equal_probabilities_have_no_slope(two_class):
-    with pytest.raises(ValueError, match=r"overlap.*got 2 for all"):
+    with pytest.raises(ValueError, match=r"overlap.*got log-odds 2 for all"):
         logistic_recalibration(two_class([2.0] * 4, [0, 1] * 2))
 
 

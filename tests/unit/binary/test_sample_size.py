@@ -133,22 +133,22 @@ TOO_MANY = "width_{} must be attainable with at most 1,000,000,000,000 samples"
         ({"prevalence": 0.1, "auroc": 0.4}, r"auroc .*\(0\.5, 1\)"),
         (
             {"prevalence": 0.1, "auroc": 0.8, "lp_normal": (1, 2), "risk_beta": (1, 2)},
-            "one distribution",
+            "at most one of lp_normal",
         ),
         ({"prevalence": 0.1, "auroc": 0.8, "lp_normal": (1,)}, "lp_normal must be mean and"),
         (
             {"prevalence": 0.1, "auroc": 0.8, "sensitivity": 0.5},
-            "sensitivity goes with threshold",
+            "sensitivity requires threshold",
         ),
         (
             {"prevalence": 0.1, "auroc": 0.8, "specificity": 0.5},
-            "specificity goes with threshold",
+            "specificity requires threshold",
         ),
         (
             {"prevalence": 0.1, "auroc": 0.8, "width_net_benefit": 0.1},
-            "width_net_benefit goes with threshold",
+            "width_net_benefit requires threshold",
         ),
-        ({"prevalence": 0.1, "auroc": 0.8, "event": 1}, "event goes with predictions"),
+        ({"prevalence": 0.1, "auroc": 0.8, "event": 1}, "event requires predictions"),
         ({"prevalence": 0.1, "auroc": 0.8, "lp_normal": (-2, 1e-9)}, TOO_MANY.format("slope")),
         ({"prevalence": 0.1, "auroc": 0.8, "lp_normal": (-900, 1)}, TOO_MANY.format("slope")),
         ({"prevalence": 0.1, "auroc": 0.8, "risk_beta": (1e-12, 1e-12)}, TOO_MANY.format("slope")),

@@ -85,7 +85,7 @@ def test_a_probability_that_underflows_has_a_finite_nll():
 def test_soft_metrics_need_label_probs_and_are_optional(name):
     p = drawn()
     plain = Predictions(p.logits, p.target)
-    with pytest.raises(InputError, match=r"carry label_probs; got none"):
+    with pytest.raises(InputError, match=r"must have label_probs; got none"):
         METRICS[name].value(plain)
     assert name not in evaluate(p)
     assert "true_ece" in evaluate(p)

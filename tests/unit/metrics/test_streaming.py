@@ -238,7 +238,7 @@ def test_label_probs():
         streaming.update(logits[rows], target[rows], label_probs=known[rows])
     expected = evaluate(Predictions(logits, target, label_probs=known))
     assert streaming.compute() == close({name: expected[name] for name in ("true_ece", "ece")})
-    with pytest.raises(ValueError, match="update requires label_probs for these metrics; got none"):
+    with pytest.raises(ValueError, match="label_probs must be passed for these metrics; got none"):
         streaming.update(logits, target)
     assert streaming.num_samples == 900
 
@@ -317,7 +317,7 @@ def test_default_omits_metrics_without_sums(changeable):
         paper="none",
     )
     assert "mine" not in StreamingMetrics(3).metrics
-    with pytest.raises(ValueError, match=r"sums are enough .*got 'mine'"):
+    with pytest.raises(ValueError, match=r"computable from sums; got 'mine'"):
         StreamingMetrics(3, metrics=["mine"])
 
 
@@ -355,7 +355,7 @@ def test_it_can_be_pickled():
 
 @pytest.mark.parametrize("state", [{}, None, [], {"num_samples": 3}])
 def test_a_state_that_is_none_is_refused(state):
-    with pytest.raises(InputError, match="the state must be"):
+    with pytest.raises(InputError, match="the state must"):
         StreamingMetrics(3).load_state_dict(state)
 
 

@@ -95,7 +95,7 @@ def test_single_samples_and_no_replicates_are_not_tested():
             "two samples on average; got 900 groups of 900 samples. Cut measurements",
         ),
         (np.linspace(0, 1, 900), "groups must be labels"),
-        (["a", "b"], r"groups must be \(900,\)"),
+        (["a", "b"], r"groups must have shape \(900,\)"),
     ],
 )
 def test_refusals(groups, message):

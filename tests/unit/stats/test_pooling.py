@@ -28,5 +28,5 @@ def test_equal_groups_share_one_mean():
 
 
 def test_a_group_without_an_error_is_refused():
-    with pytest.raises(ValueError, match="errors above 0"):
+    with pytest.raises(ValueError, match="errors must be above 0"):
         partial_pooling(np.array([1.0, 2.0]), np.array([0.0, 1.0]))

@@ -68,8 +68,8 @@ def test_equal_methods_are_one_group():
 @pytest.mark.parametrize(
     ("values", "options", "match"),
     [
-        ({"a": [1, 2]}, {}, "two or more methods"),
-        ({"a": [1], "b": [2]}, {}, "two or more data sets"),
+        ({"a": [1, 2]}, {}, "at least two methods"),
+        ({"a": [1], "b": [2]}, {}, "at least two data sets"),
         ({"a": [1, 2], "b": [2]}, {}, "got {'a': 2, 'b': 1}"),
         ({"a": [1, math.nan], "b": [2, 3]}, {}, "values of 'a' must be finite"),
         ({"a": [1, 2], "b": [2, 3]}, {"alpha": 1}, "alpha"),

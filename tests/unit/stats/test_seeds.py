@@ -126,7 +126,7 @@ def test_without_a_spread_there_is_no_interval():
     assert mean_interval([0.3, 0.3, 0.3]) is None
     assert mean_interval([0.0, 0.0]) is None
     for values in ([], [0.1, math.nan]):
-        with pytest.raises(InputError, match="one for each seed"):
+        with pytest.raises(InputError, match="one per seed"):
             mean_interval(values)
     with pytest.raises(InputError, match=r"confidence_level must be a finite number in \(0, 1\)"):
         mean_interval([0.1, 0.2], confidence_level=1.0)
