@@ -81,7 +81,7 @@ def cells_with_sums(data: Positive, cell: Integers) -> OutcomeCells:
 
 
 def cells_of(data: Positive, most: int) -> Integers:
-    """Return the cell index of each sample ``(N,)``: one cell per distinct probability, or about ``most`` cells."""
+    """Return the cell index of each sample ``(N,)``: one cell per distinct probability, or about ``most``."""
     distinct, cell, count = data.table(_distinct)
     if len(distinct) <= most:
         return cell

@@ -295,14 +295,14 @@ def spiegelhalter_z(predictions: Predictions, *, event: int | str | None = None)
     """Spiegelhalter's z: standard normal if calibrated.
 
     Args:
-        predictions: As in :func:`observed`, and so is the event.
-        event: As there.
+        predictions: As in :func:`observed`.
+        event: As in :func:`observed`.
 
     Returns:
         The statistic of :func:`~fedlas.stats.spiegelhalter_test`, without an interval, with its p-value.
 
     Raises:
-        InputError: As there.
+        InputError: As in :func:`observed`.
 
     Example:
         >>> p = Predictions([[0.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]], [0, 1, 0, 1, 1])
@@ -335,12 +335,12 @@ def ece(
     """Classwise ECE of the event's probability over equal-width bins.
 
     Args:
-        predictions: As in :func:`observed`, and so is the event.
-        event: As there.
+        predictions: As in :func:`observed`.
+        event: As in :func:`observed`.
         num_bins: Number of bins over ``[0, 1]``, at least 1.
         confidence_level: Level of the interval, in ``(0, 1)``.
         replicates: As in :func:`fedlas.estimates`, which computes the interval; at least 39 for level 0.95.
-        seed: As there.
+        seed: As in :func:`fedlas.estimates`.
 
     Returns:
         In ``[0, 1]``, with a bootstrap interval.
@@ -369,11 +369,11 @@ def nll(
     """Mean negative log-likelihood of the outcome.
 
     Args:
-        predictions: As in :func:`ece`, and so are the other arguments.
-        event: As there.
-        confidence_level: As there.
-        replicates: As there.
-        seed: As there.
+        predictions: As in :func:`ece`.
+        event: As in :func:`ece`.
+        confidence_level: As in :func:`ece`.
+        replicates: As in :func:`ece`.
+        seed: As in :func:`ece`.
 
     Returns:
         Nats per sample, in ``[0, inf)``, with a bootstrap interval.
@@ -389,7 +389,7 @@ def nll(
     return _of_classes("nll", predictions, event, replicates=replicates, seed=seed, **options)
 
 
-@measure_of_classes(METRICS["brier"], "Brier score", 130, "Mean squared difference between probability and outcome.",
+@measure_of_classes(METRICS["brier"], "Brier score", 130, "Mean squared error of the event's probability.",
     percent=False)  # fmt: skip
 def brier(
     predictions: Predictions,
@@ -400,9 +400,9 @@ def brier(
     """Brier score of the event: mean squared difference between probability and outcome.
 
     Args:
-        predictions: As in :func:`observed`, and so are the other arguments.
-        event: As there.
-        confidence_level: As there.
+        predictions: As in :func:`observed`.
+        event: As in :func:`observed`.
+        confidence_level: As in :func:`observed`.
 
     Returns:
         In ``[0, 1]``, with its normal interval.

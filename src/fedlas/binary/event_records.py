@@ -19,7 +19,7 @@ Function = Callable[Concatenate[Predictions, P], Estimate]
 Terms = Callable[[Positive], Floats]
 """From samples to how much each moves a measure ``(N,)``, before its weight; the mean is 0."""
 _ARGUMENTS = {
-    "event": "The class to set against the rest, its name or number; None: the event of two.",
+    "event": "The positive class, by name or index; None: the event of two classes.",
     "confidence_level": "Level of the interval, in ``(0, 1)``.",
     "replicates": "Replicates of interval, noise floor and test, at least 39 for level 0.95; 0 computes none.",
     "seed": "The same seed draws the same replicates.",
@@ -87,7 +87,7 @@ def named_measure(
         text: Its docstring: a summary, and what it returns, with an example.
         function: From predictions and options to the estimate; gets name and docstring.
         *record: As in :func:`event_measure`.
-        **fields: As there.
+        **fields: As in :func:`event_measure`.
     """
     summary, _, rest = text.strip().partition("\n")
     returns, _, example = inspect.cleandoc(rest).partition("Example:\n")
@@ -153,10 +153,10 @@ def measure_of_classes(
 
     Args:
         base: The record of other classes.
-        title: As in :func:`event_measure`, and so are the place and the other fields.
-        order: As there.
+        title: As in :func:`event_measure`.
+        order: As in :func:`event_measure`.
         about: Summary of the record.
-        **fields: As there.
+        **fields: As in :func:`event_measure`.
     """
 
     def value(predictions: Predictions) -> float:

@@ -70,7 +70,7 @@ def integrated_calibration(
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, at least 10 samples.
-        event: The class to set against the rest, its name or number; None: the event of two.
+        event: The positive class, by name or index; None: the event of two classes.
         span: Share of the samples that each parabola sees, in ``(0, 1]``; the paper's is 0.75.
         confidence_level: Confidence level of the intervals, in ``(0, 1)``.
         replicates: Replicates of bootstrap and noise floor, at least 39 for level 0.95; 0 computes neither, and the

@@ -41,7 +41,7 @@ def likelihood_indices(
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
-        event: The class to set against the rest, its name or number; None: the event of two.
+        event: The positive class, by name or index; None: the event of two classes.
 
     Returns:
         The four numbers; with weights those of weighted sums.

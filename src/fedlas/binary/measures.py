@@ -45,10 +45,10 @@ def measures(
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
-        event: The class to set against the rest, its name or number; None: the event of two.
+        event: The positive class, by name or index; None: the event of two classes.
         confidence_level: Level of the intervals, in ``(0, 1)``.
         replicates: For ICI, E50, E90, Emax and the joint test, as in :func:`~fedlas.binary.integrated_calibration`.
-        seed: As there.
+        seed: The same seed draws the same replicates.
 
     Returns:
         Estimate by name: ``observed`` and ``expected`` (share of positives, mean probability), ``brier`` (of the one
@@ -157,7 +157,7 @@ def brier_skill(
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
-        event: The class to set against the rest, its name or number; None: the event of two.
+        event: The positive class, by name or index; None: the event of two classes.
         confidence_level: Confidence level of the interval, in ``(0, 1)``.
 
     Returns:

@@ -61,7 +61,7 @@ def net_benefit(
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
         thresholds: Probabilities in ``(0, 1)``; by default 0.01, 0.02, ..., 0.99.
-        event: The class to set against the rest, its name or number; None: the event of two.
+        event: The positive class, by name or index; None: the event of two classes.
         confidence_level: Confidence level of the intervals, in ``(0, 1)``, one threshold at a time.
 
     Returns:

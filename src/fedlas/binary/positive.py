@@ -36,8 +36,8 @@ _ELEMENTS = 2**18
 class EventSums(ABC):
     """Variances of weighted sums of gaps between outcome and probability, for one group or many.
 
-    Variances are of each group: ``(G,)`` where there are many (:class:`~fedlas.binary.many_groups.Grouped`); of one
-    (:class:`Positive`) a number, or the covariance ``(k, k)`` of the sums of ``k`` columns.
+    Variances are arrays ``(G,)`` for many groups (:class:`~fedlas.binary.many_groups.Grouped`). For one group
+    (:class:`Positive`) they are a number, or the covariance ``(k, k)`` of the sums of ``k`` columns.
     """
 
     outcome: Floats
@@ -296,7 +296,7 @@ def positive_bins(
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
-        event: The class to set against the rest, its name or number; None: the event of two.
+        event: The positive class, by name or index; None: the event of two classes.
         num_bins: At least 1.
         scheme: ``"equal-width"``, or ``"equal-mass"``: as many samples in each, as in tables of deciles of risk.
         confidence_level: Level of the interval of each frequency, in ``(0, 1)``.

@@ -56,7 +56,7 @@ def logistic_recalibration(
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
-        event: The class to set against the rest, its name or number; None: the event of two.
+        event: The positive class, by name or index; None: the event of two classes.
         confidence_level: Confidence level of the intervals, in ``(0, 1)``.
 
     Returns:
@@ -293,7 +293,7 @@ def spline_curve(
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
-        event: The class to set against the rest, its name or number; None: the event of two.
+        event: The positive class, by name or index; None: the event of two classes.
         num_knots: 3, 4 or 5, at fixed quantiles of the log-odds; knots that coincide are one.
         confidence_level: Level of the pointwise interval, in ``(0, 1)``.
 

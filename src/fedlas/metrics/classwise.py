@@ -104,7 +104,7 @@ class ClasswiseSums(Sums):
 
 
 def _above(probs: Tensor, edge: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the entries of ``probs (n, C)`` above ``edge``, with their row and class indices, ``(E,)`` on the CPU."""
+    """Return the entries of ``probs (n, C)`` above ``edge``, with row and class indices, ``(E,)`` on the CPU."""
     if probs.device.type != "cpu":
         row, label = (probs > edge).nonzero(as_tuple=True)
         return probs[row, label].cpu(), row.cpu(), label.cpu()

@@ -79,7 +79,7 @@ def mean_gap(bins: BinTable) -> Floats:
 
 
 def bins_of(edges: Tensor, table: BinTable, rows: float | None = None) -> Bins:
-    """Return the means of a table of sums; weighted counts are scaled to ``rows``, the samples with weight above 0."""
+    """Return the means of a table of sums; weighted counts are scaled to ``rows``, the samples with weight."""
     scale = 1.0 if rows is None else rows / table.num_samples
     count = torch.from_numpy(table.count * scale)
     confidence, accuracy = (

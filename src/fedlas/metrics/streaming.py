@@ -268,12 +268,12 @@ class StreamingClasses(Accumulator):
         """Add a batch.
 
         Args:
-            logits: As in :meth:`StreamingMetrics.update`, and so are the others.
-            target: As there.
-            weights: As there.
+            logits: As in :meth:`StreamingMetrics.update`.
+            target: As in :meth:`StreamingMetrics.update`.
+            weights: As in :meth:`StreamingMetrics.update`.
 
         Raises:
-            InputError: As there.
+            InputError: As in :meth:`StreamingMetrics.update`.
         """
         self._take(self._batch(logits, target, weights), self._parts)
 

@@ -137,7 +137,7 @@ class CellSums:
         return array
 
     def possible(self, samples: float, *, weighted: bool, each: int = 1) -> bool:
-        """Return whether the sums are consistent with this number of samples, with ``each`` terms per sample."""
+        """Return whether the sums are consistent with the number of samples, at ``each`` per sample."""
         count = self.values[0]
         if weighted:
             return in_range(self.values, 0.0, LARGEST)

@@ -119,17 +119,17 @@ def bootstrap_intervals(
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``; at least 2 samples.
         metrics: Names of registered metrics; None for those that :func:`~fedlas.evaluate` computes.
-        confidence_level: As there, and so are the others.
-        replicates: As there.
-        seed: As there.
-        num_bins: As there.
-        method: As there.
+        confidence_level: As in :func:`bootstrap_interval`.
+        replicates: As in :func:`bootstrap_interval`.
+        seed: As in :func:`bootstrap_interval`.
+        num_bins: As in :func:`bootstrap_interval`.
+        method: As in :func:`bootstrap_interval`.
 
     Returns:
         Interval by metric name.
 
     Raises:
-        InputError: As there.
+        InputError: As in :func:`bootstrap_interval`.
 
     Example:
         >>> p = Predictions([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 0.5]], [0, 0, 0, 1])

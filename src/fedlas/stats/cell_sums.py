@@ -17,7 +17,7 @@ The engine of every bootstrap and noise floor here, of metrics (:mod:`fedlas.sta
   clusters); with a single cluster there are none. Shares have exact intervals instead of replicates, and Wald errors
   of weighted events a lower bound (:class:`fedlas.binary.positive.EventSums`).
 - **Random numbers.** Metrics have a stream for each purpose (:func:`fedlas._core.streams.stream`), whose output NumPy
-  froze. :class:`CellDraws` has one of NumPy's newer generator for all, since each published ICI would change with it.
+  froze. :class:`CellDraws` uses one stream of NumPy's newer generator: another would change every published ICI.
 - **Time.** Rows that are independent and count once are drawn cell by cell, as binomial numbers, and many of them in
   groups of neighbors (:mod:`fedlas.stats.replicates`): replicates then cost the same for any number of rows. Samples of
   several labels, which have a value in cells of each, are drawn in blocks (:mod:`fedlas.stats.label_bins`).
@@ -112,7 +112,7 @@ class OutcomeCells:
         weights: ``(N,)`` that average 1; None if every sample counts once.
         clusters: Number of each sample's cluster ``(N,)``, from 0 on; None if all are independent.
         label: The class whose outcome it is; None: whether the predicted class is the label.
-        worth: As how many samples of one weight independent ones are drawn, cell by cell; None: rows are drawn.
+        worth: Effective number of samples, which are drawn cell by cell; None if rows are drawn.
 
     Attributes:
         num_units: How many samples, or clusters, are drawn.

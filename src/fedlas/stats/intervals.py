@@ -37,9 +37,9 @@ class Interval:
         bias: Mean of the replicates minus ``value``: the bootstrap's estimate of by how much ``value`` is too high; NaN
             without.
         standard_error: Standard deviation of the replicates, or what is computed in its place.
-        method: ``"percentile"``, ``"basic"``, ``"centered"``, ``"floor"``, see :func:`floor_interval`, ``"exact"``,
-            ``"wilson"`` and ``"paired shares"``, see :mod:`fedlas.stats.proportion`, ``"normal"``, ``"student"``, which
-            is normal but for few clusters, or ``"jackknife"``, see :func:`fedlas.diagnose.associations`.
+        method: ``"percentile"``, ``"basic"``, ``"centered"``, ``"floor"`` (see :func:`floor_interval`),
+            ``"exact"``, ``"wilson"`` and ``"paired shares"`` (see :mod:`fedlas.stats.proportion`), ``"normal"``,
+            ``"student"`` for few clusters, or ``"jackknife"`` (see :func:`fedlas.diagnose.associations`).
         degrees: Degrees of freedom of the standard error: with clusters their effective number less 1, else None.
     """
 
@@ -113,8 +113,8 @@ def floor_interval(
     # at an error of 0 to the replicates' bias at an error of `value`. The curve is below that line where bins hold many
     # samples. Where they hold few, both ends of the line are too low: the replicates keep the label of a bin of one
     # sample, and the labels of an over-confident model vary more than its own probabilities do. So `b` is at least the
-    # `bias` from `cell_bias`. The upper end takes off the least that is chance, which is above 0 for sums of squares
-    # alone.
+    # `bias` from `cell_bias`. The upper end subtracts the lower bound of the bias, which is above 0 only for sums of
+    # squares.
     percentile = interval_from(
         value, replicates, confidence_level=confidence_level, method="percentile", degrees=degrees
     )

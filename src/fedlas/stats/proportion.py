@@ -328,7 +328,7 @@ def _count_distributions(number: Floats, share: Floats, most: int) -> Floats:
 
 
 def _binomials(number: Floats, share: Floats, most: int) -> Floats:
-    """Return binomial probabilities of 0 to ``most`` events of each ``number`` of trials, along a new first axis."""
+    """Return binomial probabilities of 0 to ``most`` events in ``number`` trials, along a new first axis."""
     counts = np.arange(most + 1.0)[:, None, None]
     rest = number - counts
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -386,6 +386,6 @@ def of_rows(rows: Rows, units: Floats) -> Floats:
 
 
 def parts_of(rows: Rows, units: Floats) -> Iterator[Floats]:
-    """Yield blocks of unit values ``(r, U)``, with as many replicates as :data:`BLOCK` elements of rows allow."""
+    """Yield blocks of unit values ``(r, U)``, sized so that expanded rows have :data:`BLOCK` elements."""
     step = max(1, BLOCK // rows.num_samples)
     yield from (units[start : start + step] for start in range(0, len(units), step))
