@@ -100,7 +100,7 @@ class Decision:
     over_all: Estimate | None = None
 
     def __str__(self) -> str:
-        """Return a table: a line for each number, with its interval."""
+        """Return a table with one line per number and its interval."""
         title = f"{self.rule.words[:1].upper()}{self.rule.words[1:]}"
         if self.threshold is None:
             return f"{title}: no threshold satisfies this rule"

@@ -58,7 +58,7 @@ class Grouped(EventSums):
         return replace(groups, clusters=np.unique(pair, return_inverse=True)[1])
 
     def only(self, chosen: Mask) -> Grouped:
-        """Return the chosen groups ``(G,)``."""
+        """Return the samples of the chosen groups ``(G,)``."""
         rows = self.spread(chosen)
         some = replace(
             self,
@@ -85,7 +85,7 @@ class Grouped(EventSums):
         return variance_over_clusters(squares, np.bincount(group))
 
     def variance_of_independent(self, factors: Floats, probability: Floats) -> Floats:
-        """Return the variance ``(G,)`` of weighted sums of ``factors (N,)`` times gaps of independent events."""
+        """Return the variance ``(G,)`` of weighted sums of ``factors (N,)`` times gaps, for independent outcomes."""
         return self.totals((self.counts * factors) ** 2 * (probability * (1.0 - probability)))
 
     def effective_samples(self) -> Floats:
@@ -96,7 +96,7 @@ class Grouped(EventSums):
         return effective_samples_of_groups(weights, self._group_of_clusters(self.clusters))
 
     def degrees(self, terms: Floats) -> Floats:
-        """Return the degrees of freedom of that variance ``(G,)``, as :func:`cluster_degrees` does."""
+        """Return the degrees of freedom ``(G,)`` of each group's variance, see :func:`cluster_degrees`."""
         if self.clusters is None:
             return np.full(len(self.size), math.inf)
         squares = (self.counts * terms) ** 2

@@ -54,7 +54,7 @@ class EventSums(ABC):
 
     @abstractmethod
     def variance_of_independent(self, factors: Floats, probability: Floats) -> Floats:
-        """Return the variance of the weighted sum of ``factors`` times gaps of independent events.
+        """Return the variance of the weighted sum of ``factors`` times gaps, for independent outcomes.
 
         Args:
             factors: ``(N,)`` or ``(N, k)``.
@@ -165,7 +165,7 @@ class Positive(EventSums):
         return math.sqrt(self.variance_of_sum(terms)) / self.num_samples
 
     def variance_of_independent(self, factors: Floats, probability: Floats) -> Floats:
-        """Return the variance, or the covariance ``(k, k)``, of sums of gaps of independent events."""
+        """Return the variance, or covariance ``(k, k)``, of sums of ``factors`` times gaps of independent outcomes."""
         sums = (factors.T * self.counts).T
         return np.asarray((sums.T * (probability * (1.0 - probability))) @ sums)
 
@@ -260,7 +260,7 @@ _SCHEMES = ("equal-width", "equal-mass")
 
 @dataclass(frozen=True, eq=False)
 class PositiveBins:
-    """Bins of the probability of the positive class; float64 arrays, NaN where a bin is empty.
+    """Mean probability and frequency per bin of the probability; float64 arrays, NaN where a bin is empty.
 
     Attributes:
         edges: ``(B + 1,)`` from 0 to 1, ascending; bin ``b`` is ``(edges[b], edges[b + 1]]``, and 0 is in the first.

@@ -36,7 +36,7 @@ class LogOdds(NamedTuple):
 
     @property
     def probability(self) -> Floats:
-        """Probabilities of the event ``(G,)``."""
+        """Probabilities ``(G,)`` of the log-odds."""
         return np.asarray(0.5 * (1.0 + np.tanh(0.5 * self.places)))
 
     def mean(self, values: Floats) -> float:
@@ -69,7 +69,7 @@ class ValidationSize:
     confidence_level: float = 0.95
 
     def __str__(self) -> str:
-        """Return a table: a line for each measure, and what they need together."""
+        """Return a table with one line per measure, and the sample size for all of them."""
         rows = [("measure", "expected", "width", "samples", "events")]
         for name, samples in self.by_measure.items():
             events = f"{self.prevalence * samples:,.0f}"

@@ -32,7 +32,7 @@ class ClassTable:
 
 
 def mean_over_classes(table: ClassTable) -> Floats:
-    """Return ``1 / C * sum_c sum_b |gap_cb| / N`` ``(...,)``."""
+    """Return the mean calibration error of the classes, ``1 / C * sum_c sum_b |gap_cb| / N`` ``(...,)``."""
     return np.abs(table.probs - table.labels).sum(axis=-1) / (table.num_samples * table.num_classes)
 
 

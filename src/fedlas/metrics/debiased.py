@@ -11,7 +11,7 @@ from fedlas.predictions import Predictions, TopLabel
 
 
 def debiased_square(bins: BinTable) -> Floats:
-    """Return ``1 / N * sum_b n_b (gap_b**2 - accuracy_b (1 - accuracy_b) / (n_b - 1))`` over bins of at least two."""
+    """Return ``1 / N * sum_b n_b (gap_b**2 - accuracy_b (1 - accuracy_b) / (n_b - 1))`` over bins of ``n_b > 1``."""
     # With weights, the last `n_b` is the effective number of samples: `accuracy_b * (1 - accuracy_b) / (n_b - 1)` then
     # is the unbiased estimate of the variance of a weighted mean of equally probable outcomes.
     effective = bins.effective_count

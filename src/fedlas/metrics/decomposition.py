@@ -19,7 +19,7 @@ from fedlas.predictions.any_predictions import check_predictions
 
 @dataclass(frozen=True)
 class BrierDecomposition:
-    """``brier = calibration + refinement + within_bins``.
+    """Decomposition of the Brier score, ``brier = calibration + refinement + within_bins``.
 
     Attributes:
         brier: The Brier score, summed over classes; of two classes that of one, as :func:`brier`.
@@ -46,7 +46,7 @@ def calibration_part(table: ClassTable) -> Floats:
 
 
 def refinement_part(table: ClassTable) -> Floats:
-    """Return ``1 / N * sum_cb n_cb * y_cb * (1 - y_cb)``."""
+    """Return the refinement, ``1 / N * sum_cb n_cb * y_cb * (1 - y_cb)``, with mean label ``y`` per bin."""
     return _variance(table).sum(axis=-1) / _total(table)
 
 

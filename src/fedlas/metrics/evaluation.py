@@ -1,4 +1,4 @@
-"""All default metrics in one pass."""
+"""Evaluation of all default metrics in one pass."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from fedlas.predictions import Predictions, TopLabel
 
 
 def largest_cumulated_gap(runs: Runs) -> Floats:
-    """Return ``max_k |sum of the gaps of the k lowest runs| / N``."""
+    """Return the largest cumulative gap, ``max_k |sum of the gaps of the k lowest runs| / N``."""
     return np.abs(np.cumsum(runs.gaps, axis=-1)).max(axis=-1) / runs.num_samples
 
 

@@ -12,7 +12,7 @@ from fedlas.predictions import Predictions, TopLabel
 
 
 def root_mean_square_gap(bins: BinTable) -> Floats:
-    """Return ``sqrt(sum_b n_b / N * (confidence_b - accuracy_b)**2)``."""
+    """Return the root mean square gap, ``sqrt(sum_b n_b / N * (confidence_b - accuracy_b)**2)``."""
     squares = bins.gaps**2 / nonzero(bins.count)
     return np.sqrt(squares.sum(axis=-1) / bins.num_samples)
 

@@ -74,7 +74,7 @@ class Difference:
 
     @property
     def difference(self) -> float:
-        """``a - b``."""
+        """Difference of the metric, ``a - b``; over seeds the mean."""
         return fmean(self.gaps) if self.gaps else self.a - self.b
 
     @property

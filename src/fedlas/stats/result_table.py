@@ -1,4 +1,4 @@
-"""Results by name that a terminal and a notebook show as a table."""
+"""Table of named results, printable in a terminal and in a notebook."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ResultTable(dict[K, V]):
         return require("pandas", extra="tables").DataFrame.from_dict(rows, orient="index")
 
     def __str__(self) -> str:
-        """Return a line for each name, and a column for each field that has a value."""
+        """Return a table with one line per name and one column per field that has a value."""
         rows = [{"": str(name)} | _cells(each) for name, each in self.items()]
         shown = [
             name for name in (rows[0] if rows else ()) if any(row[name] is not None for row in rows)

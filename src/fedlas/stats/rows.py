@@ -185,7 +185,7 @@ class Rows:
 
     @cached_property
     def singles(self) -> Groups:
-        """Every row as a group of its own."""
+        """Groups of one row each, by ascending confidence."""
         confidence = self.confidence[self.order]
         right = self.predictions.correct.cpu().numpy()[self.order].astype(np.float64)
         return Groups(
