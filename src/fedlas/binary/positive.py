@@ -234,11 +234,7 @@ def _class_number(event: int | str, predictions: Predictions) -> int:
     if isinstance(event, str):
         if event in names:
             return names.index(event)
-        fix = (
-            f"Name one of {', '.join(names)}."
-            if names
-            else "Pass the class index, or classes=."
-        )
+        fix = f"Name one of {', '.join(names)}." if names else "Pass the class index, or classes=."
         raise InputError("event must be the name of a class", repr(event), fix)
     number = check_count("event", event, low=0)
     if number >= predictions.num_classes:

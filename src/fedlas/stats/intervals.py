@@ -113,8 +113,8 @@ def floor_interval(
     # at an error of 0 to the replicates' bias at an error of `value`. The curve is below that line where bins hold many
     # samples. Where they hold few, both ends of the line are too low: the replicates keep the label of a bin of one
     # sample, and the labels of an over-confident model vary more than its own probabilities do. So `b` is at least the
-    # `bias` from `cell_bias`. The upper end subtracts the lower bound of the bias, which is above 0 only for sums of
-    # squares.
+    # `bias` from `cell_bias`. The upper end subtracts the lower bound of the bias, which is above 0
+    # only for sums of squares.
     percentile = interval_from(
         value, replicates, confidence_level=confidence_level, method="percentile", degrees=degrees
     )

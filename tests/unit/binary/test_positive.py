@@ -68,7 +68,9 @@ def test_every_measure_refuses_what_has_no_positive_class(measure, four_classes)
 @pytest.mark.parametrize("label", [0, 1])
 def test_one_outcome_alone_is_refused(measure, label):
     what = ("no", "only")[label]
-    with pytest.raises(ValueError, match=rf"class 1 .*must both occur as labels; got 3 samples, {what} clas"):
+    with pytest.raises(
+        ValueError, match=rf"class 1 .*must both occur as labels; got 3 samples, {what} clas"
+    ):
         measure(Predictions([[0.0, 1.0], [0.0, 2.0], [1.0, 0.0]], [label] * 3))
 
 
