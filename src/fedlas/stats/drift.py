@@ -49,8 +49,9 @@ class MeanDrift:
     State:
         ``samples``: how many were observed; ``active (S, 2, bets)``: the wealth that each gambler has at stake. Both
         are changed by :meth:`observe`, and may be set to resume.
-        ``alone``: for each part whose own wealth reached the alarm threshold, the index of that sample in the last call of :meth:`observe`. A part without a change
-        reaches it with probability at most ``false_alarm``, however many others have changed.
+        ``alone``: for each part whose own wealth reached the alarm threshold, the index of that sample in the last
+        call of :meth:`observe`. A part without a change reaches the threshold with probability at most
+        ``false_alarm``, however many others have changed.
 
     Raises:
         InputError: If ``false_alarm`` is out of range, or an interval is empty or leaves its range.
