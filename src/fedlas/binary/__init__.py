@@ -1,4 +1,4 @@
-"""What people ask of a model of two outcomes: is the probability of the positive class right, and is it of use?
+"""Evaluation of predictions of a binary event: calibration, discrimination and clinical utility.
 
 In: ``Predictions`` of two classes, or of more with ``event=k``, which is then one class against the rest. Out:
 numbers with intervals, and the arrays that :mod:`fedlas.plots` draws. Measures of one number are functions of

@@ -1,4 +1,4 @@
-"""Cells of nearly equal probability, and a loess of their outcomes."""
+"""Cells of nearly equal probability, and a loess curve fitted to their outcomes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _QUANTILES = {"e50": 0.5, "e90": 0.9, "emax": 1.0}
 
 
 class Loess:
-    """Local parabolas over cells of equal, or nearly equal, probabilities: a linear function of the cells' sums."""
+    """Loess with local parabolas over cells of nearly equal probability; the curve is linear in the cells' sums."""
 
     def __init__(
         self, data: Positive, span: float, *, most: int, places: Floats | None = None
@@ -47,7 +47,7 @@ class Loess:
             np.multiply(self._powers[power - 1], scaled, out=self._powers[power])
 
     def curves(self, counts: Floats, positives: Floats) -> Floats:
-        """Return the curve at the places ``(R, G)``, from samples and positives of the cells ``(R, M)``."""
+        """Return fitted curves at the evaluation points ``(R, G)``, from cell counts and positives ``(R, M)``."""
         moments = np.moveaxis(self._powers @ counts.T, -1, 0)
         right = np.moveaxis(self._powers[:3] @ positives.T, -1, 0)
         normal = np.moveaxis(moments[:, [[0, 1, 2], [1, 2, 3], [2, 3, 4]]], -1, 1)
@@ -57,7 +57,7 @@ class Loess:
         return np.asarray(np.linalg.solve(ridged, sums)[..., 0, 0], dtype=np.float64)
 
     def distances(self, curves: Floats, counts: Floats) -> dict[str, Floats]:
-        """Return mean, median, 90th percentile and maximum ``(R,)`` of the samples' distances of ``curves (R, G)``."""
+        """Return mean, median, 90th percentile and maximum distance ``(R,)`` between curve and probability."""
         fitted = np.stack([np.interp(self.means, self.places, curve) for curve in curves])
         away = np.abs(fitted - self.means)
         order = np.argsort(away, axis=1, kind="stable")
@@ -74,14 +74,14 @@ class Loess:
 
 
 def cells_with_sums(data: Positive, cell: Integers) -> OutcomeCells:
-    """Return the cells of samples ``(N,)``, numbered from 0 on, with their sums and replicates."""
+    """Return cells with their sums and replicates, from each sample's cell index ``(N,)``."""
     return OutcomeCells(
         cell, int(cell.max()) + 1, data.probability, data.outcome, data.weights, data.clusters
     )
 
 
 def cells_of(data: Positive, most: int) -> Integers:
-    """Return the cell of each sample ``(N,)``: one for each distinct probability, or at most about ``most``."""
+    """Return the cell index of each sample ``(N,)``: one cell per distinct probability, or about ``most``."""
     distinct, cell, count = data.table(_distinct)
     if len(distinct) <= most:
         return cell
@@ -94,12 +94,12 @@ def cells_of(data: Positive, most: int) -> Integers:
 
 
 def _distinct(data: Positive) -> tuple[Floats, Integers, Integers]:
-    """Return distinct probabilities, the index of each sample's among them, and how many samples have each."""
+    """Return distinct probabilities, each sample's index among them, and their counts."""
     return np.unique(data.probability, return_inverse=True, return_counts=True)
 
 
 def _widths(means: Floats, counts: Floats, places: Floats, nearest: int) -> Floats:
-    """Return the distance of each place ``(G,)`` within which ``nearest`` samples lie, of cells by ascending mean."""
+    """Return window half-widths ``(G,)`` that hold the ``nearest`` samples around each place."""
     upto = np.concatenate([[0.0], counts.cumsum()])
     rank = np.searchsorted(means, places)
     # The last cell below the place, or the first above it, is at that distance. Bisection finds the innermost cell
@@ -132,7 +132,7 @@ def _places(data: Positive, means: Floats) -> Floats:
 
 
 def _quantile(ranked: Floats, reached: Floats, rank: Floats) -> Floats:
-    """Return the value at a fractional rank of samples counted in cells, as :func:`numpy.quantile` does."""
+    """Return the value at a fractional rank, from sorted values and cumulative counts, as :func:`numpy.quantile`."""
     below = np.floor(rank)
 
     def at(whole: Floats) -> Floats:

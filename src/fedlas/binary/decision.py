@@ -1,4 +1,4 @@
-"""A decision: from which probability on one acts, chosen on validation samples, and what that does on others."""
+"""Decision thresholds chosen on validation samples, and their effect on test samples."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fedlas.stats.intervals import check_level
 
 @dataclass(frozen=True)
 class Rule:
-    """What decides from which probability on one acts; exactly one of the fields is given.
+    """Rule that determines the decision threshold; exactly one field must be set.
 
     Attributes:
         cost_ratio: How many false alarms are as bad as a missed event, above 0: one acts from ``1 / (1 + cost_ratio)``.
@@ -42,25 +42,27 @@ class Rule:
         chosen = {name: value for name, value in asdict(self).items() if value is not None}
         if len(chosen) != 1:
             got = ", ".join(chosen) or "none"
-            fix = "Pass one; call again for another."
-            raise InputError("one of cost_ratio, budget, recall and precision is needed", got, fix)
+            fix = "Pass one rule; call again for another."
+            raise InputError(
+                "exactly one of cost_ratio, budget, recall and precision must be set", got, fix
+            )
         ((name, value),) = chosen.items()
         high = 1.0 if name in ("recall", "precision") else math.inf
         check_number(name, value, low=0.0, high=high, low_open=True)
 
     @property
     def name(self) -> str:
-        """Which field is given."""
+        """Name of the field that is set."""
         return next(name for name, value in asdict(self).items() if value is not None)
 
     @property
     def value(self) -> float:
-        """Its value."""
+        """Value of the field that is set."""
         return float(getattr(self, self.name))
 
     @property
     def words(self) -> str:
-        """What the rule asks for, as text."""
+        """The rule as a sentence fragment."""
         return {
             "cost_ratio": f"a missed event is as bad as {self.value:g} false alarms",
             "budget": f"act on at most {self.value:g}",
@@ -71,7 +73,7 @@ class Rule:
 
 @dataclass(frozen=True, repr=False)
 class Decision:
-    """What acting from a threshold on does on test samples; printed, a table.
+    """Effect of acting above a threshold on test samples; prints as a table.
 
     Attributes:
         rule: What decided.
@@ -98,10 +100,10 @@ class Decision:
     over_all: Estimate | None = None
 
     def __str__(self) -> str:
-        """Return a table: a line for each number, with its interval."""
+        """Return a table with one line per number and its interval."""
         title = f"{self.rule.words[:1].upper()}{self.rule.words[1:]}"
         if self.threshold is None:
-            return f"{title}: no threshold keeps this"
+            return f"{title}: no threshold satisfies this rule"
         level = next((each.confidence_level for each in self._shares if each is not None), 0.95)
         rows = [
             ("act from", f"{100 * self.threshold:.2f} %", ""),
@@ -125,11 +127,11 @@ class Decision:
 
     @property
     def false_alarms(self) -> int:
-        """Samples that are acted on without an event."""
+        """Number of samples acted on without an event."""
         return self.acted - self.events_found
 
     def plain(self) -> dict[str, Any]:
-        """Return the fields as a dict for JSON; omit what is not known."""
+        """Return the fields as a dict for JSON, without missing values."""
         content: dict[str, Any] = {"rule": self.rule.name, "value": self.rule.value}
         for name in _PLAIN[: None if self.threshold is not None else 2]:
             value = getattr(self, name)
@@ -139,7 +141,7 @@ class Decision:
 
 
 def _written(estimate: Estimate | None, unit: int, sign: str = "") -> tuple[str, str]:
-    """Return a value and its interval in a unit, as text."""
+    """Return a value and its interval as text, in the given unit."""
     if estimate is None:
         return "-", ""
     value, low, high = (unit * each for each in (estimate.value, estimate.low, estimate.high))
@@ -157,7 +159,7 @@ _PLAIN = (
 def choose_threshold(
     val: Predictions, rule: Rule, *, num_samples: int, event: int | str | None = None
 ) -> float | None:
-    """Return the probability from which on one acts, chosen on validation samples.
+    """Return the decision threshold chosen on validation samples, or None if none satisfies the rule.
 
     Args:
         val: Calibrated predictions of validation samples.
@@ -210,7 +212,7 @@ def decide(
     event: int | str | None = None,
     confidence_level: float = CONFIDENCE_LEVEL,
 ) -> Decision:
-    """Choose from which probability on one acts, and report on test samples what that does.
+    """Choose a decision threshold by a rule, and report its effect on test samples.
 
     Args:
         val: Calibrated predictions of validation samples; None with a cost ratio, which needs none.
@@ -247,8 +249,8 @@ def decide(
     check_level(confidence_level)
     data = positive_class(test, event)
     if val is None and rule.name != "cost_ratio":
-        fix = "Pass held-out predictions; a threshold chosen on the test set would flatter it."
-        raise InputError("needs validation predictions", "none", fix, argument=rule.name)
+        fix = "Pass held-out predictions; a threshold chosen on the test set would look better than it is."
+        raise InputError("requires validation predictions", "none", fix, argument=rule.name)
     chosen_on = test if val is None else val
     threshold = choose_threshold(chosen_on, rule, num_samples=data.num_samples, event=event)
     events = int(data.outcome.sum())
@@ -286,7 +288,7 @@ def _estimate(mean: tuple[Floats, Floats], confidence_level: float, degrees: flo
 
 
 def _share(data: Positive, hits: Any, among: Any, confidence_level: float) -> Estimate | None:
-    """Return the share of ``hits`` among some samples, with its interval; None without such samples."""
+    """Return the share of ``hits`` among the samples in ``among``, with its interval, or None if there are none."""
     rows = np.flatnonzero(among)
     if not len(rows):
         return None

@@ -1,4 +1,4 @@
-"""Ranking of events above the rest: AUROC with DeLong's interval, average precision with a bootstrap interval."""
+"""Discrimination of an event: AUROC with DeLong's interval, average precision with a bootstrap interval."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MOST_EVENTS = 1024
     METRICS["auroc"],
     "AUROC",
     180,
-    "Probability that an event ranks above a sample without one (C statistic).",
+    "Probability that an event ranks above a non-event (C statistic).",
     percent=False,
     places=3,
 )
@@ -39,7 +39,7 @@ def auroc(
     event: int | str | None = None,
     confidence_level: float = CONFIDENCE_LEVEL,
 ) -> Estimate:
-    """Return the area under the ROC curve of one class against the rest, with DeLong's interval in log-odds.
+    """Return AUROC of one class against the rest, with DeLong's interval on the log-odds scale.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
@@ -74,7 +74,7 @@ def area_estimate(data: Positive, confidence_level: float) -> Estimate:
 def area_with_influence(
     data: Positive, confidence_level: float, order: Integers | None = None
 ) -> tuple[Estimate, Floats]:
-    """Return AUROC with its interval, and how much each sample moves it ``(N,)``; ``order``: if they are sorted."""
+    """Return AUROC with its interval, and each sample's influence ``(N,)``; ``order`` sorts by score if given."""
     area, influence = area_and_influence(data.log_odds, data.outcome > 0, data.counts, order=order)
     if data.clusters is None:
         error = math.sqrt(float(influence @ influence))
@@ -95,7 +95,7 @@ def area_with_influence(
     METRICS["average_precision"],
     "average precision",
     190,
-    "Area under precision over recall; by chance the share observed.",
+    "Area under the precision-recall curve; the prevalence for random scores.",
     percent=False,
     places=3,
 )
@@ -162,7 +162,7 @@ def precision_estimate(
 
 
 def _cells(data: Positive) -> Integers:
-    """Return the cell of each sample ``(N,)``: those between the scores of two events have that of the lower one."""
+    """Return cell indices ``(N,)`` of score ranges that start at the scores of events."""
     # Precision changes at the scores of events alone, so that nothing is lost if there are few of them.
     ordered = data.log_odds[data.order]
     scores = ordered[data.outcome[data.order] > 0]
@@ -177,7 +177,7 @@ def _cells(data: Positive) -> Integers:
 
 
 def _precision(counts: Floats, positives: Floats) -> Floats:
-    """Return the average precision ``(R,)`` from samples and events of cells of ascending scores ``(R, M)``."""
+    """Return average precision ``(R,)`` from sample and event counts of cells by ascending score ``(R, M)``."""
     hits = positives[:, ::-1].cumsum(axis=1)
     rows = counts[:, ::-1].cumsum(axis=1)
     share = np.divide(hits, rows, out=np.zeros_like(hits), where=rows > 0)
@@ -186,7 +186,7 @@ def _precision(counts: Floats, positives: Floats) -> Floats:
 
 
 def reversed_auroc(predictions: Predictions) -> Estimate | None:
-    """Return the AUROC of scores that rank the other class of two above, beyond chance, or None if they do not.
+    """Return AUROC if it is significantly below 0.5, so that the scores rank the other class, else None.
 
     Args:
         predictions: Logits ``(N, 2)`` and target ``(N,)``.
@@ -208,7 +208,7 @@ def reversed_auroc(predictions: Predictions) -> Estimate | None:
 def check_direction(
     predictions: Predictions, columns: str, classes: Sequence[str], *, fix: str = ""
 ) -> None:
-    """Refuse scores that rank the other class of two above, beyond chance.
+    """Raise InputError if the scores rank the other one of two classes significantly higher.
 
     Args:
         predictions: Logits ``(N, 2)`` and target ``(N,)``.

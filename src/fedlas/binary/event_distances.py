@@ -1,4 +1,4 @@
-"""ICI, E50, E90 and Emax of an event, each a function of its name, and their replicates."""
+"""ICI, E50, E90 and Emax as functions and registered metrics, and their replicates."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _smoother(rows: Rows) -> tuple[Loess, OutcomeCells]:
 
 
 def _distances(block: RowReplicates) -> dict[str, Floats]:
-    """Return ICI, E50, E90 and Emax of every replicate ``(R,)``; the windows of the loess are those of the rows."""
+    """Return ICI, E50, E90 and Emax of every replicate ``(R,)``, with the loess windows of the data."""
     smoother, cells = block.rows.table(_smoother)
     sums = block.over(cells)
     curves = smoother.curves(*np.broadcast_arrays(sums.count, sums.outcome))
@@ -45,7 +45,7 @@ def _replicated(name: str) -> Callable[[RowReplicates], Floats]:
 
 
 def _distance(name: str, text: str, *record: Any, **fields: Any) -> ReplicatedMeasure:
-    """Return the measure that is a distance of the probability from the frequency, which a loess smooths."""
+    """Register a distance between probability and loess-smoothed frequency as a measure."""
 
     def measure(
         predictions: Predictions,
@@ -74,7 +74,7 @@ def _distance(name: str, text: str, *record: Any, **fields: Any) -> ReplicatedMe
 
 ici = _distance(
     "ici",
-    """Mean distance of the probability from the frequency, which a loess smooths.
+    """Integrated calibration index: mean distance between the probability and the loess-smoothed frequency.
 
     Returns:
         The integrated calibration index in ``[0, 1]``, see :func:`~fedlas.binary.integrated_calibration`.
@@ -90,7 +90,7 @@ ici = _distance(
 
 e50 = _distance(
     "e50",
-    """Median distance of the probability from the frequency, which a loess smooths.
+    """Median distance between the probability and the loess-smoothed frequency.
 
     Returns:
         In ``[0, 1]``, with noise floor and test.
@@ -107,7 +107,7 @@ e50 = _distance(
 
 e90 = _distance(
     "e90",
-    """90th percentile of the distances of the probability from the frequency, which a loess smooths.
+    """90th percentile of the distance between the probability and the loess-smoothed frequency.
 
     Returns:
         In ``[0, 1]``, with noise floor and test.
@@ -124,7 +124,7 @@ e90 = _distance(
 
 emax = _distance(
     "emax",
-    """Largest distance of the probability from the frequency, which a loess smooths.
+    """Largest distance between the probability and the loess-smoothed frequency.
 
     Returns:
         In ``[0, 1]``, with noise floor and test.

@@ -1,4 +1,4 @@
-"""Measures of the event of two classes, each a function of its name and a record among the metrics.
+"""Measures of an event, each a function and a registered metric.
 
 A new one is a call of a factory here, or a function under its record: lists, tables, gates and cards ask the records.
 """
@@ -46,7 +46,7 @@ def _line_terms(place: int) -> Terms:
 
 
 def _rate(name: str, text: str, *record: Any, **fields: Any) -> MeasureAtLevel:
-    """Return the measure that is a share or a mean of the samples."""
+    """Register a measure that is a mean over samples."""
 
     def measure(
         predictions: Predictions,
@@ -60,7 +60,7 @@ def _rate(name: str, text: str, *record: Any, **fields: Any) -> MeasureAtLevel:
 
 
 def _line(name: str, text: str, *record: Any, **fields: Any) -> MeasureAtLevel:
-    """Return the measure that is a number of a logistic recalibration."""
+    """Register a measure that is a number of the logistic recalibration."""
 
     def measure(
         predictions: Predictions,
@@ -75,7 +75,7 @@ def _line(name: str, text: str, *record: Any, **fields: Any) -> MeasureAtLevel:
 
 
 def _index(name: str, text: str, *record: Any, **fields: Any) -> Index:
-    """Return the measure that is an index of the likelihood."""
+    """Register a likelihood index as a measure."""
 
     def measure(predictions: Predictions, *, event: int | str | None = None) -> Estimate:
         value = asdict(likelihood_indices(predictions, event=event))[name]
@@ -87,7 +87,7 @@ def _index(name: str, text: str, *record: Any, **fields: Any) -> Index:
 
 observed = _rate(
     "observed",
-    """Share of the samples in which the event occurs.
+    """Prevalence: share of samples with the event.
 
     Returns:
         In ``[0, 1]``, with the interval of a share.
@@ -146,7 +146,7 @@ observed_to_expected = _line(
 
 in_the_large = _line(
     "in_the_large",
-    """Shift that all log-odds lack: calibration in the large.
+    """Calibration in the large: shift of all log-odds that makes the mean probability equal the prevalence.
 
     Returns:
         In log-odds, above 0 if the event occurs more often than expected; with Wald's test of 0.
@@ -184,7 +184,7 @@ slope = _line(
 
 intercept = _line(
     "intercept",
-    """Correction at a probability of 1/2: the intercept beside :func:`slope`.
+    """Calibration intercept: correction of the log-odds at a probability of 1/2, fitted with :func:`slope`.
 
     Returns:
         In log-odds, with Wald's test of 0.
@@ -204,7 +204,7 @@ intercept = _line(
 
 r2 = _index(
     "r2",
-    """Share of the likelihood that the probabilities gain over the prevalence.
+    """Nagelkerke's R2: share of the likelihood explained beyond the prevalence.
 
     Returns:
         At most 1, without an interval.
@@ -222,7 +222,7 @@ r2 = _index(
 
 d = _index(
     "d",
-    """Discrimination index: the likelihood ratio of the probabilities less 1, a sample.
+    """Discrimination index D: likelihood ratio statistic of the probabilities minus 1, per sample.
 
     Returns:
         The number, without an interval.
@@ -240,7 +240,7 @@ d = _index(
 
 u = _index(
     "u",
-    """Unreliability index: the likelihood ratio of a recalibration less 2, a sample.
+    """Unreliability index U: likelihood ratio statistic of a recalibration minus 2, per sample.
 
     Returns:
         The number, without an interval; about 0 if calibrated.
@@ -276,7 +276,7 @@ q = _index(
 
 
 def _two_classes(predictions: Predictions, event: int | str | None) -> Predictions:
-    """Return predictions of two classes, the last of which is the event; those of more set it against the rest."""
+    """Return two-class predictions whose last class is the event; other classes are merged into the first."""
     if event is None and predictions.num_classes == 2:
         return predictions
     data = positive_class(predictions, event)
@@ -294,14 +294,14 @@ def spiegelhalter_z(predictions: Predictions, *, event: int | str | None = None)
     """Spiegelhalter's z: standard normal if calibrated.
 
     Args:
-        predictions: As in :func:`observed`, and so is the event.
-        event: As there.
+        predictions: As in :func:`observed`.
+        event: As in :func:`observed`.
 
     Returns:
         The statistic of :func:`~fedlas.stats.spiegelhalter_test`, without an interval, with its p-value.
 
     Raises:
-        InputError: As there.
+        InputError: As in :func:`observed`.
 
     Example:
         >>> p = Predictions([[0.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]], [0, 1, 0, 1, 1])
@@ -315,13 +315,13 @@ def spiegelhalter_z(predictions: Predictions, *, event: int | str | None = None)
 def _of_classes(
     name: str, predictions: Predictions, event: int | str | None, **options: Any
 ) -> Estimate:
-    """Return a measure that other classes have too, with the interval that :func:`fedlas.estimates` gives it."""
+    """Return a measure that is also a multi-class metric, with its interval from :func:`fedlas.estimates`."""
     two = _two_classes(check_predictions(predictions), event)
     return estimates(two, [EVENT + name], **options)[EVENT + name]
 
 
 @measure_of_classes(METRICS["classwise_ece"], "ECE", 65,
-    "Mean distance of the probability from the frequency in bins of equal width.")  # fmt: skip
+    "Classwise ECE of the event's probability over equal-width bins.")  # fmt: skip
 def ece(
     predictions: Predictions,
     *,
@@ -331,15 +331,15 @@ def ece(
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> Estimate:
-    """Mean distance of the probability from the frequency in bins of equal width.
+    """Classwise ECE of the event's probability over equal-width bins.
 
     Args:
-        predictions: As in :func:`observed`, and so is the event.
-        event: As there.
+        predictions: As in :func:`observed`.
+        event: As in :func:`observed`.
         num_bins: Number of bins over ``[0, 1]``, at least 1.
         confidence_level: Level of the interval, in ``(0, 1)``.
         replicates: As in :func:`fedlas.estimates`, which computes the interval; at least 39 for level 0.95.
-        seed: As there.
+        seed: As in :func:`fedlas.estimates`.
 
     Returns:
         In ``[0, 1]``, with a bootstrap interval.
@@ -355,7 +355,7 @@ def ece(
     return _of_classes("ece", predictions, event, replicates=replicates, seed=seed, **options)
 
 
-@measure_of_classes(METRICS["nll"], "NLL", 120, "Mean negative logarithm of the probability of what happened.",
+@measure_of_classes(METRICS["nll"], "NLL", 120, "Mean negative log-likelihood of the outcome.",
     percent=False, between=(0.0, inf))  # fmt: skip
 def nll(
     predictions: Predictions,
@@ -365,14 +365,14 @@ def nll(
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> Estimate:
-    """Mean negative logarithm of the probability of what happened.
+    """Mean negative log-likelihood of the outcome.
 
     Args:
-        predictions: As in :func:`ece`, and so are the other arguments.
-        event: As there.
-        confidence_level: As there.
-        replicates: As there.
-        seed: As there.
+        predictions: As in :func:`ece`.
+        event: As in :func:`ece`.
+        confidence_level: As in :func:`ece`.
+        replicates: As in :func:`ece`.
+        seed: As in :func:`ece`.
 
     Returns:
         Nats per sample, in ``[0, inf)``, with a bootstrap interval.
@@ -388,7 +388,7 @@ def nll(
     return _of_classes("nll", predictions, event, replicates=replicates, seed=seed, **options)
 
 
-@measure_of_classes(METRICS["brier"], "Brier score", 130, "Mean squared distance of probability and outcome.",
+@measure_of_classes(METRICS["brier"], "Brier score", 130, "Mean squared error of the event's probability.",
     percent=False)  # fmt: skip
 def brier(
     predictions: Predictions,
@@ -396,12 +396,12 @@ def brier(
     event: int | str | None = None,
     confidence_level: float = CONFIDENCE_LEVEL,
 ) -> Estimate:
-    """Brier score of the event: mean squared distance of probability and outcome.
+    """Brier score of the event: mean squared difference between probability and outcome.
 
     Args:
-        predictions: As in :func:`observed`, and so are the other arguments.
-        event: As there.
-        confidence_level: As there.
+        predictions: As in :func:`observed`.
+        event: As in :func:`observed`.
+        confidence_level: As in :func:`observed`.
 
     Returns:
         In ``[0, 1]``, with its normal interval.

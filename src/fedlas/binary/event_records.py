@@ -1,4 +1,4 @@
-"""Records of an event's measures among the metrics: what the registration of one says."""
+"""Registration of event measures among the metrics."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Function = Callable[Concatenate[Predictions, P], Estimate]
 Terms = Callable[[Positive], Floats]
 """From samples to how much each moves a measure ``(N,)``, before its weight; the mean is 0."""
 _ARGUMENTS = {
-    "event": "The class to set against the rest, its name or number; None: the event of two.",
+    "event": "The positive class, by name or index; None: the event of two classes.",
     "confidence_level": "Level of the interval, in ``(0, 1)``.",
     "replicates": "Replicates of interval, noise floor and test, at least 39 for level 0.95; 0 computes none.",
     "seed": "The same seed draws the same replicates.",
@@ -80,14 +80,14 @@ class ReplicatedMeasure(Protocol):
 def named_measure(
     name: str, text: str, function: Function[P], *record: Any, **fields: Any
 ) -> ArrayFunction[P, Estimate]:
-    """Register a function as an event's measure, under a name and with a docstring to which the arguments are added.
+    """Register a function as an event measure under ``name``, with a docstring completed by its arguments.
 
     Args:
         name: The name of the measure.
         text: Its docstring: a summary, and what it returns, with an example.
         function: From predictions and options to the estimate; gets name and docstring.
         *record: As in :func:`event_measure`.
-        **fields: As there.
+        **fields: As in :func:`event_measure`.
     """
     summary, _, rest = text.strip().partition("\n")
     returns, _, example = inspect.cleandoc(rest).partition("Example:\n")
@@ -104,7 +104,7 @@ def named_measure(
 def event_measure(
     title: str, order: float, *, terms: Terms | None = None, **fields: Any
 ) -> Callable[[Function[P]], ArrayFunction[P, Estimate]]:
-    """Return a decorator that registers a function as the measure of its name, and lets it take two arrays too.
+    """Return a decorator that registers a function as an event measure and lets it accept two arrays.
 
     Args:
         title: As in :class:`~fedlas.metrics.Metric`, and so are the other fields.
@@ -149,14 +149,14 @@ def event_measure(
 def measure_of_classes(
     base: Metric, title: str, order: float, about: str, **fields: Any
 ) -> Callable[[Function[P]], ArrayFunction[P, Estimate]]:
-    """Return a decorator for an event's measure that other classes have too: computed alike, shown in its own way.
+    """Return a decorator for an event measure that is computed as the metric ``base`` of several classes.
 
     Args:
         base: The record of other classes.
-        title: As in :func:`event_measure`, and so are the place and the other fields.
-        order: As there.
+        title: As in :func:`event_measure`.
+        order: As in :func:`event_measure`.
         about: Summary of the record.
-        **fields: As there.
+        **fields: As in :func:`event_measure`.
     """
 
     def value(predictions: Predictions) -> float:
@@ -184,6 +184,6 @@ def measure_of_classes(
 
 
 def _influence(predictions: Predictions, terms: Terms) -> Floats:
-    """Return how much each sample moves a measure ``(N,)``, as a sum over samples."""
+    """Return the influence of each sample on a measure ``(N,)``."""
     data = positive_class(predictions, None)
     return np.asarray(terms(data) * data.counts / data.num_samples)

@@ -1,4 +1,4 @@
-"""Groups of samples: events that were expected and that occurred, with tests, slopes and partial pooling."""
+"""Expected and observed events in groups of samples, with tests, calibration slopes and partial pooling."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from fedlas.stats.result_table import ResultTable
 
 @dataclass(frozen=True)
 class GroupMeasures:
-    """Events of one group of samples.
+    """Expected and observed events of one group of samples.
 
     Attributes:
         num_samples: Samples in the group.
@@ -58,7 +58,7 @@ def group_measures(
     event: int | str | None = None,
     confidence_level: float = CONFIDENCE_LEVEL,
 ) -> ResultTable[Any, GroupMeasures]:
-    """Compare the events that are expected in each group with those that occur.
+    """Compare the expected events of each group with the observed events.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
@@ -126,7 +126,7 @@ def group_measures(
 
 
 def _pooled(estimates: Sequence[Estimate | None], confidence_level: float) -> list[Estimate | None]:
-    """Return the estimates of groups after partial pooling; None for a group without one."""
+    """Return the group estimates after partial pooling; None for a group without an estimate."""
     pooled: list[Estimate | None] = [None] * len(estimates)
     numbers = {place: each for place, each in enumerate(estimates) if each is not None}
     if len(numbers) < 2:

@@ -1,4 +1,4 @@
-"""How much calibration and ranking of an event differ between clusters, such as hospitals."""
+"""Heterogeneity of calibration and discrimination of an event between clusters, such as hospitals."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SCALES = {"observed_to_expected": "log", "slope": "identity", "auroc": "logit"}
 
 @dataclass(frozen=True)
 class ClusterMeasures:
-    """Measures of the event in one cluster; None where its samples cannot give one.
+    """Measures of the event in one cluster; None if they cannot be estimated.
 
     Attributes:
         num_samples: Samples in the cluster.
@@ -51,7 +51,7 @@ class ClusterMeasures:
 
 @dataclass(frozen=True)
 class Heterogeneity:
-    """Measures of each cluster and their random-effects means.
+    """Measures of each cluster, and their random-effects means.
 
     Attributes:
         clusters: Measures by cluster.
@@ -71,7 +71,7 @@ def heterogeneity(
     event: int | str | None = None,
     confidence_level: float = CONFIDENCE_LEVEL,
 ) -> Heterogeneity:
-    """Compare observed over expected events, calibration slope and AUROC between clusters, as TRIPOD-Cluster asks.
+    """Compare O/E ratio, calibration slope and AUROC between clusters, as in TRIPOD-Cluster.
 
     Args:
         predictions: Logits ``(N, C)``, target ``(N,)`` and clusters ``(N,)``; at least two clusters.
@@ -113,16 +113,16 @@ def heterogeneity(
     clusters = predictions.clusters
     if clusters is None or data.clusters is None or not data.clusters.any():
         raise InputError(
-            "samples must be of at least two clusters",
-            "none" if clusters is None else "one",
+            "samples must come from at least two clusters",
+            "no clusters" if clusters is None else "one cluster",
             ("Name the cluster of each sample: ", Argument("clusters"), "."),
         )
     present = np.unique(clusters.numpy())
     if names is not None and len(names) != len(present):
         raise InputError(
-            f"names must be ({len(present)},), one for each cluster",
+            f"names must hold {len(present)} names, one per cluster",
             f"{len(names)}",
-            "Pass them in ascending order of the clusters' numbers.",
+            "Pass the names in ascending order of the cluster ids.",
         )
     numbers_present = (
         present if predictions.weights is None else np.unique(clusters[predictions.weights > 0])
@@ -162,7 +162,7 @@ def heterogeneity(
 
 
 def _ratio(data: Positive) -> tuple[float, float] | None:
-    """Return the logarithm of observed over expected events and its standard error; None without one."""
+    """Return the logarithm of the O/E ratio and its standard error, or None if undefined."""
     added = 0.0 if data.outcome.any() else 0.5
     if not (added or data.probability.any()):
         return None
@@ -171,7 +171,7 @@ def _ratio(data: Positive) -> tuple[float, float] | None:
 
 
 def _area(data: Positive) -> tuple[float, float] | None:
-    """Return the log-odds of AUROC and its standard error (DeLong); None without one."""
+    """Return the log-odds of AUROC and its standard error (DeLong), or None if undefined."""
     if data.outcome.min() == data.outcome.max():
         return None
     area, influence = area_and_influence(data.log_odds, data.outcome > 0, data.counts)
@@ -188,7 +188,7 @@ def _estimate(name: str, value: float, error: float, confidence_level: float) ->
 
 
 def _from_scale(name: str, value: float) -> float:
-    """Return a measure from its value on the scale of the mean."""
+    """Transform a value from the scale of the mean (log, logit or identity) to the measure's own scale."""
     if SCALES[name] == "identity":
         return value
     with np.errstate(over="ignore"):

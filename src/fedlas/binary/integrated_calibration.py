@@ -1,4 +1,4 @@
-"""ICI, E50, E90 and Emax: how far probabilities are from a smooth curve of the frequencies."""
+"""ICI, E50, E90 and Emax: distances of probabilities from loess-smoothed frequencies."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SPAN = 0.75
 
 @dataclass(frozen=True, eq=False)
 class IntegratedCalibration:
-    """Distances of probabilities from the smoothed frequencies, and the curve itself; float64 arrays ``(G,)``.
+    """Distances of probabilities from smoothed frequencies, and the curve; float64 arrays ``(G,)``.
 
     Attributes:
         ici: Mean distance: the integrated calibration index.
@@ -62,7 +62,7 @@ def integrated_calibration(
     replicates: int = 199,
     seed: int = 0,
 ) -> IntegratedCalibration:
-    """Compute ICI, E50, E90 and Emax with intervals, noise floors and tests, and the curve that they are read from.
+    """Compute ICI, E50, E90 and Emax with intervals, noise floors and tests, and the loess calibration curve.
 
     The curve is a loess of the outcomes on the probabilities: at each place a parabola is fitted to the nearest
     ``span`` of the samples, with tricube weights. Unlike bins it has no edges, and unlike the calibration slope it can
@@ -70,7 +70,7 @@ def integrated_calibration(
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, at least 10 samples.
-        event: The class to set against the rest, its name or number; None: the event of two.
+        event: The positive class, by name or index; None: the event of two classes.
         span: Share of the samples that each parabola sees, in ``(0, 1]``; the paper's is 0.75.
         confidence_level: Confidence level of the intervals, in ``(0, 1)``.
         replicates: Replicates of bootstrap and noise floor, at least 39 for level 0.95; 0 computes neither, and the
@@ -127,10 +127,12 @@ def integrated_calibration(
 def curve_and_tests(
     data: Positive, *, span: float = SPAN, confidence_level: float, replicates: int, seed: int
 ) -> tuple[IntegratedCalibration, NullReplicates]:
-    """Return the curve and its distances, and the tests of calibration that the same replicates give."""
+    """Return the calibration curve with its distances, and the null replicates of the calibration tests."""
     if data.num_samples < 10:
         raise InputError(
-            "a curve needs at least 10 samples", data.num_samples, "Use a larger test set."
+            "predictions must hold at least 10 samples for a calibration curve",
+            data.num_samples,
+            "Use a larger test set.",
         )
     smoother = Loess(data, span, most=_MOST_CELLS)
     counts = smoother.counts[None]
@@ -186,7 +188,7 @@ def curve_and_tests(
 
 
 def _score_terms(data: Positive, cells: Loess) -> dict[str, Floats]:
-    """Return what each cell's gap counts in the score tests of a shift and of a slope, and in Spiegelhalter's z."""
+    """Return each cell's weight in the score tests of shift and slope, and in Spiegelhalter's z."""
     # The score of the slope is taken at the shift that fits best, to first order: gaps are weighted by the log-odds
     # less their mean, which the variances of the outcomes weight.
     log_odds = cells.sums.total(data.log_odds) / cells.counts

@@ -1,4 +1,4 @@
-"""Means over several labels of two models on the same samples: differences, with paired intervals and tests."""
+"""Differences of means over several labels between two models on the same samples, with tests."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def compare_labels(
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> dict[str, Difference]:
-    """Return ``a - b`` of means over labels, with paired intervals and tests.
+    """Return the differences ``a - b`` of means over labels, with paired intervals and tests.
 
     Args:
         a: Labels ``(N, L)`` as the first model predicts them.
@@ -102,7 +102,7 @@ def _paired(
 def _drawn_difference(
     name: str, a: float, b: float, gaps: Floats, confidence_level: float, degrees: float
 ) -> Difference:
-    """Return a difference with the interval of its replicates ``(R,)``."""
+    """Return a difference with the interval and p-value from its replicates ``(R,)``."""
     if not len(gaps):
         return Difference(name, a, b)
     ends, p = drawn_difference(
@@ -112,9 +112,11 @@ def _drawn_difference(
 
 
 def _check_same(a: MultiLabel, b: MultiLabel) -> None:
-    """Refuse predictions of other samples or labels."""
+    """Raise InputError if two predictions differ in samples, labels, weights or clusters."""
     got = (
-        "" if a.logits.shape == b.logits.shape and a.names == b.names else "other samples or labels"
+        ""
+        if a.logits.shape == b.logits.shape and a.names == b.names
+        else "different samples or labels"
     )
     check_known(a)
     check_known(b)
@@ -136,7 +138,7 @@ def _check_same(a: MultiLabel, b: MultiLabel) -> None:
 def change_of_nll(
     a: MultiLabel, b: MultiLabel, confidence_level: float = CONFIDENCE_LEVEL
 ) -> tuple[float, float, float]:
-    """Return macro NLL of ``b`` less that of ``a``, and the ends of its paired interval."""
+    """Return macro NLL of ``b`` minus that of ``a``, and the ends of its paired interval."""
     first, second = LabelData.of(a), LabelData.of(b)
     after, before = (each.means(areas=False)["macro_nll"] for each in (second, first))
     change = _paired("macro_nll", after, before, second, confidence_level)

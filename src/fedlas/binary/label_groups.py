@@ -1,4 +1,4 @@
-"""Groups of samples with several labels each: all labels together, and the worst calibrated label of each group."""
+"""Groups of samples with several labels each: pooled events, and the worst calibrated label per group."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from fedlas.stats.result_table import ResultTable
 
 @dataclass(frozen=True)
 class LabelGroupMeasures:
-    """Several labels in one group of samples.
+    """Calibration of several labels in one group of samples.
 
     Attributes:
         num_samples: Samples in the group of which a label is known.
@@ -60,7 +60,7 @@ def label_group_measures(
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> ResultTable[Any, LabelGroupMeasures]:
-    """Measure several labels a sample in each group of samples, such as the hospitals of a study.
+    """Measure the calibration of several labels in each group of samples, such as hospitals.
 
     Args:
         predictions: Logits and labels ``(N, L)``; unknown labels count for nothing.

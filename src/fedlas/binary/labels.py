@@ -1,4 +1,4 @@
-"""Several labels a sample: a line for each label, and their means, with intervals and tests."""
+"""Calibration of several labels per sample: each label and means over labels, with intervals and tests."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ FEWEST_OUTCOMES = 5
 
 @dataclass(frozen=True)
 class LabelMeasures:
-    """What is known of one of several labels.
+    """Prevalence, calibration and AUROC of one label.
 
     Attributes:
         num_samples: Samples of which the label is known.
@@ -78,7 +78,7 @@ class LabelMeasures:
 
 
 class LabelTable(ResultTable[str, LabelMeasures]):
-    """Measures of each label, the one with the strongest evidence of miscalibration first.
+    """Measures of each label, ordered by evidence of miscalibration, and means over labels.
 
     Attributes:
         overall: Means over labels (``macro_``), of all labels in one (``micro_``), and ``worst_label_ece``.
@@ -109,7 +109,7 @@ def label_measures(
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> LabelTable:
-    """Measure the calibration of each of several labels a sample, and their means.
+    """Measure the calibration of each label of multi-label predictions, and the means over labels.
 
     Args:
         predictions: Logits and labels ``(N, L)``; unknown labels count for nothing.
@@ -185,7 +185,7 @@ def label_measures(
 @EVALUATIONS.register("several labels")
 @on_one_thread
 def means_over_labels(predictions: MultiLabel, num_bins: int) -> dict[str, float]:
-    """Return the means over labels, the metrics of all labels in one, and the worst label's ECE, by name."""
+    """Return macro and micro metrics and the worst label's ECE, by name."""
     data = LabelData.of(predictions)
     errors = data.errors(num_bins=num_bins, replicates=0, seed=0)
     measured = data.means() | errors_overall(errors)
@@ -193,7 +193,7 @@ def means_over_labels(predictions: MultiLabel, num_bins: int) -> dict[str, float
 
 
 class LabelData:
-    """Labels of samples of some weight, as arrays; labels that no sample tells are left out.
+    """Arrays of multi-label predictions, without samples of weight 0 and without labels that are never known.
 
     Attributes:
         names: Names of the labels that are known of some sample.
@@ -228,7 +228,7 @@ class LabelData:
 
     @classmethod
     def of(cls, predictions: MultiLabel) -> LabelData:
-        """Return the samples of some weight.
+        """Return the arrays of ``predictions``, without samples of weight 0.
 
         Raises:
             InputError: If no label is known.
@@ -239,11 +239,11 @@ class LabelData:
         has_label = (predictions.target != UNKNOWN).numpy()
         if not has_label.any():
             fix = "Pass samples whose labels are known."
-            raise InputError("a label must be known", f"{UNKNOWN} everywhere", fix)
+            raise InputError("at least one label must be known", f"{UNKNOWN} everywhere", fix)
         return cls(predictions, has_label)
 
     def errors(self, *, num_bins: int, replicates: int, seed: int) -> LabelErrors:
-        """Return the ECE of each label with replicates; without a spread there are none."""
+        """Return the ECE of each label with replicates; without replicates if there is only one sample or cluster."""
         return label_errors(
             self._logits.double().sigmoid(),
             self.happened,
@@ -256,11 +256,11 @@ class LabelData:
 
     @property
     def has_spread(self) -> bool:
-        """Whether there are several samples, or clusters, to draw from."""
+        """Whether there are at least two samples, or two clusters, to resample."""
         return len(self.known) > 1 and self.degrees > 0
 
     def lines(self, confidence_level: float) -> Iterator[tuple[GroupRow, Positive]]:
-        """Yield events, slope and samples of each label."""
+        """Yield events and estimates, and the samples, of each label."""
         is_plain = self._weights is None and self.clusters is None
         for part in self._parts():
             has_label = self.known[:, part].T
@@ -279,7 +279,7 @@ class LabelData:
                 yield row, whole.rows(np.arange(end - row.num_samples, end))
 
     def overall(self, errors: LabelErrors, confidence_level: float) -> dict[str, Estimate]:
-        """Return means over labels, and of all labels in one."""
+        """Return estimates of the macro and micro means."""
         means = {}
         for name, (value, influence) in self.means().items():
             error = standard_error(influence, self.predictions) if self.has_spread else math.nan
@@ -301,7 +301,7 @@ class LabelData:
         return probability
 
     def means(self, *, areas: bool = True) -> dict[str, tuple[float, Floats]]:
-        """Return macro and micro NLL and Brier score, and macro AUROC, each with its influences ``(N,)``.
+        """Return macro and micro NLL and Brier score, and macro AUROC, each with influences ``(N,)``.
 
         Args:
             areas: Whether to compute the AUROC, which takes longest.
@@ -340,12 +340,12 @@ class LabelData:
         return means
 
     def add_area(self, place: int, area: float, influence: Floats) -> None:
-        """Take in the AUROC of a label, and how much each sample that tells it moves it."""
+        """Add the AUROC of a label, and its influences on the samples with a known label."""
         self._areas.append(area)
         self._moved[self.known[:, place]] += influence
 
     def _measure_area(self, place: int) -> None:
-        """Take in the AUROC of a label that has both outcomes."""
+        """Compute and add the AUROC of a label, if both outcomes occur."""
         has_label = self.known[:, place]
         happened = self.happened[has_label, place]
         if happened.any() and not happened.all():
@@ -359,7 +359,7 @@ class LabelData:
 
 
 def errors_overall(errors: LabelErrors) -> dict[str, tuple[float, Floats, Floats]]:
-    """Return macro ECE, that of the worst label and that of all labels in one: value, drawn ones, and floors."""
+    """Return macro, worst-label and micro ECE, each with bootstrap and null replicates."""
     mean: Callable[..., Any] = np.mean
     most: Callable[..., Any] = np.max
     by_label = (errors.values, errors.samples, errors.floors)
@@ -375,7 +375,7 @@ def errors_overall(errors: LabelErrors) -> dict[str, tuple[float, Floats, Floats
 
 
 def _error(errors: LabelErrors, place: int, degrees: float, confidence_level: float) -> Estimate:
-    """Return the ECE of one label."""
+    """Return the ECE of one label as an estimate."""
     parts = float(errors.values[place]), errors.samples[:, place], errors.floors[:, place]
     return _error_estimate(*parts, degrees, confidence_level, tested=True)
 
@@ -419,7 +419,7 @@ def _prevalence(row: GroupRow, positive: Positive, confidence_level: float) -> E
 
 
 def _p_of(line: LabelMeasures) -> float | None:
-    """Return twice the smaller p-value of the number of positives and of the slope, as far as they can be tested."""
+    """Return the Bonferroni-combined p-value of the number of positives and the slope, or None if untested."""
     rare = min(line.positives, line.num_samples - line.positives)
     tested = [line.ratio.p]
     if line.slope is not None and rare >= FEWEST_OUTCOMES:

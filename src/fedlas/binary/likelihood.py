@@ -1,4 +1,4 @@
-"""Indices of the likelihood: Nagelkerke's R2, and the D, U and Q of ``rms::val.prob``."""
+"""Likelihood indices: Nagelkerke's R2, and D, U and Q as in ``rms::val.prob``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fedlas.predictions import Predictions
 
 @dataclass(frozen=True)
 class LikelihoodIndices:
-    """How much likelihood the probabilities gain over the prevalence, and how much a recalibration would add.
+    """Likelihood gained over the prevalence, and likelihood that a recalibration would add.
 
     Attributes:
         r2: Nagelkerke's R2 of the probabilities: 1 at best, 0 as good as the prevalence, below 0 worse.
@@ -33,7 +33,7 @@ class LikelihoodIndices:
 def likelihood_indices(
     predictions: Predictions, *, event: int | str | None = None
 ) -> LikelihoodIndices:
-    """Compute Nagelkerke's R2, D, U and Q, by the names of ``rms::val.prob``.
+    """Compute Nagelkerke's R2, D, U and Q, named as in ``rms::val.prob``.
 
     With the log-likelihoods ``l_0`` of the prevalence, ``l`` of the probabilities and ``l_r`` of the logistic
     recalibration of the outcomes on their log-odds: ``R2 = (1 - exp(2 (l_0 - l) / N)) / (1 - exp(2 l_0 / N))``,
@@ -41,7 +41,7 @@ def likelihood_indices(
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
-        event: The class to set against the rest, its name or number; None: the event of two.
+        event: The positive class, by name or index; None: the event of two classes.
 
     Returns:
         The four numbers; with weights those of weighted sums.
@@ -67,7 +67,7 @@ def likelihood_indices(
 
 
 def indices_of(data: Positive) -> LikelihoodIndices:
-    """Return :func:`likelihood_indices` of samples with both outcomes."""
+    """Return the likelihood indices of samples with both outcomes."""
     number = data.num_samples
     share = data.mean(data.outcome)
     constant = np.full(number, math.log(share) - math.log1p(-share))

@@ -1,4 +1,4 @@
-"""Events, slope and calibration in the large of many groups at once: passes over all samples, not one for each group.
+"""Events, calibration slope and calibration in the large of many groups at once, vectorized over samples.
 
 Formulas and results are those of :mod:`fedlas.binary.recalibration`.
 """
@@ -30,7 +30,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class Grouped(EventSums):
-    """Samples in the order of their groups, of which each has one or more."""
+    """Samples sorted by group; every group has at least one."""
 
     # Log-odds and outcomes `(N,)` of the samples, and how many samples each group has `(G,)`.
     log_odds: Floats
@@ -44,7 +44,7 @@ class Grouped(EventSums):
 
     @classmethod
     def of(cls, data: Positive, number: Integers) -> Grouped:
-        """Return the samples of groups with these numbers ``(N,)``, in the order of the numbers."""
+        """Return the samples sorted by group codes ``(N,)``."""
         order = np.argsort(number, kind="stable")
         size = np.bincount(number)
         counts = data.counts[order]
@@ -58,7 +58,7 @@ class Grouped(EventSums):
         return replace(groups, clusters=np.unique(pair, return_inverse=True)[1])
 
     def only(self, chosen: Mask) -> Grouped:
-        """Return the chosen groups ``(G,)``."""
+        """Return the samples of the chosen groups ``(G,)``."""
         rows = self.spread(chosen)
         some = replace(
             self,
@@ -76,7 +76,7 @@ class Grouped(EventSums):
         return self.totals(self.counts * values) / self.size
 
     def variance_of_sum(self, terms: Floats) -> Floats:
-        """Return the variance of the weighted sum of ``terms (N,)`` in each group ``(G,)``; NaN of one cluster."""
+        """Return the variance of the weighted sum of ``terms (N,)`` in each group ``(G,)``; NaN for one cluster."""
         sums = self.counts * terms
         if self.clusters is None:
             return self.totals(sums**2)
@@ -85,18 +85,18 @@ class Grouped(EventSums):
         return variance_over_clusters(squares, np.bincount(group))
 
     def variance_of_independent(self, factors: Floats, probability: Floats) -> Floats:
-        """Return the variance ``(G,)`` of weighted sums of ``factors (N,)`` times gaps of independent events."""
+        """Return the variance ``(G,)`` of weighted sums of ``factors (N,)`` times gaps, for independent outcomes."""
         return self.totals((self.counts * factors) ** 2 * (probability * (1.0 - probability)))
 
     def effective_samples(self) -> Floats:
-        """Return how many samples of one weight, or clusters, are worth as much as each group ``(G,)``; see Kish."""
+        """Return the effective number of samples, or clusters, of each group ``(G,)`` (Kish)."""
         if self.clusters is None:
             return effective_samples_of_groups(self.counts, self._group)
         weights = np.bincount(self.clusters, self.counts)
         return effective_samples_of_groups(weights, self._group_of_clusters(self.clusters))
 
     def degrees(self, terms: Floats) -> Floats:
-        """Return the degrees of freedom of that variance ``(G,)``, as :func:`cluster_degrees` does."""
+        """Return the degrees of freedom ``(G,)`` of each group's variance, see :func:`cluster_degrees`."""
         if self.clusters is None:
             return np.full(len(self.size), math.inf)
         squares = (self.counts * terms) ** 2
@@ -116,22 +116,22 @@ class Grouped(EventSums):
         return group
 
     def spread(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Return the value of each sample's group ``(N,)`` from those of the groups ``(G,)``."""
+        """Return the value of each sample's group ``(N,)``, from values of the groups ``(G,)``."""
         return np.repeat(values, self.size)
 
     def totals(self, values: Floats, function: np.ufunc = np.add) -> Floats:
-        """Return the sum of ``values (N,)`` in each group ``(G,)``."""
+        """Return the sum of ``values (N,)`` in each group ``(G,)``, or another reduction by ``function``."""
         start = np.concatenate(([0], self.size.cumsum()[:-1]))
         return np.asarray(function.reduceat(values, start), dtype=np.float64)
 
     def log_likelihood(self, log_odds: Floats) -> Floats:
-        """Return that of these log-odds ``(N,)`` in each group ``(G,)``."""
+        """Return the log-likelihood of the outcomes in each group ``(G,)``, given log-odds ``(N,)``."""
         return -self.totals(self.counts * softplus((1.0 - 2.0 * self.outcome) * log_odds))
 
 
 @dataclass(frozen=True)
 class GroupRow:
-    """Samples and events of a group, and its estimates; None where it has none."""
+    """Sample and event counts of a group, and its estimates; None if undefined."""
 
     num_samples: int
     events: int
@@ -145,7 +145,7 @@ class GroupRow:
 def measured_groups(
     data: Grouped, confidence_level: float, *, is_plain: bool
 ) -> Iterator[GroupRow]:
-    """Yield a row for each group, in their order; ``is_plain``: samples are independent and count once each."""
+    """Yield the measures of each group in order; ``is_plain``: samples are independent and unweighted."""
     # Small ones to the last digit, unlike by the hyperbolic tangent: where all are small, gaps are nothing else.
     probability = np.exp(-softplus(-data.log_odds))
     size = data.size
@@ -186,7 +186,7 @@ def measured_groups(
 def _ratio_ends(
     data: Grouped, probability: Floats, ratio: Floats, confidence_level: float
 ) -> tuple[Floats, Floats]:
-    """Return the ends of the log-normal intervals of observed over expected ``(G,)``."""
+    """Return the ends of log-normal intervals of the O/E ratio ``(G,)``."""
     gaps = data.outcome - data.spread(ratio) * probability
     observed = data.mean(data.outcome)
     error, degrees = data.error_of_events(gaps, probability)
@@ -202,7 +202,7 @@ def _ratio_ends(
 
 
 def _events_tests(data: Grouped, probability: Floats) -> Floats:
-    """Return the p-value of the number of events in each group ``(G,)``; NaN of one cluster."""
+    """Return the p-value of the number of events in each group ``(G,)``; NaN for one cluster."""
     gaps = data.outcome - probability
     mean = data.mean(gaps)
     error, degrees = data.error_of_events(gaps - data.spread(mean), probability)
@@ -213,7 +213,7 @@ def _events_tests(data: Grouped, probability: Floats) -> Floats:
 
 
 def _overlap(data: Grouped) -> Mask:
-    """Return the groups ``(G,)`` in which the log-odds of both outcomes overlap."""
+    """Return whether the log-odds of both outcomes overlap in each group ``(G,)``."""
     happened = data.outcome > 0
     ends = [
         data.totals(np.where(side, data.log_odds, -sign * np.inf), function)
@@ -228,7 +228,7 @@ def _overlap(data: Grouped) -> Mask:
 def _estimates(
     data: Grouped, chosen: Mask, confidence_level: float, *, is_plain: bool
 ) -> Iterator[tuple[Estimate | None, Estimate | None]]:
-    """Yield slope and calibration in the large of the chosen groups, in their order."""
+    """Yield slope and calibration in the large of each chosen group."""
     if not chosen.any():
         return
     groups = data.only(chosen)
@@ -242,7 +242,7 @@ def _estimates(
 def _walds(
     value: Floats, error: Floats, degrees: Floats, ideal: float, confidence_level: float
 ) -> Iterator[Estimate | None]:
-    """Yield the estimates of values ``(G,)`` with Wald's tests that they are ideal; None without a standard error."""
+    """Yield estimates of values ``(G,)`` with Wald tests against ``ideal``; None without a standard error."""
     has_error = (error > 0.0) & (error < math.inf)
     error = np.where(has_error, error, 1.0)
     reach = student_scores(confidence_level, degrees) * error
@@ -254,7 +254,7 @@ def _walds(
 
 
 def _slopes(groups: Grouped, *, is_plain: bool) -> tuple[Floats, Floats, Floats]:
-    """Return the slopes ``(G,)``, their standard errors and the degrees of these, by Newton's method."""
+    """Fit each group's calibration slope by Newton's method; return slopes, standard errors and degrees ``(G,)``."""
     size = groups.size
     center = groups.totals(groups.log_odds) / size
     away = groups.log_odds - groups.spread(center)
@@ -298,7 +298,7 @@ def _slopes(groups: Grouped, *, is_plain: bool) -> tuple[Floats, Floats, Floats]
 
 
 def _newton_step(samples: Grouped, line: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return Newton's step ``(2, G)``, gradient times step, and the slope's row of the inverse curvature ``(2, G)``."""
+    """Return the Newton step ``(2, G)``, its predicted rise, and the slope's row of the inverse Hessian ``(2, G)``."""
     x = samples.log_odds
     probability = _sigmoid(_at(samples, line))
     curvature = samples.counts * probability * (1.0 - probability)
@@ -324,12 +324,12 @@ def _newton_step(samples: Grouped, line: Floats) -> tuple[Floats, Floats, Floats
 
 
 def _at(samples: Grouped, line: Floats) -> Floats:
-    """Return the log-odds ``(N,)`` of a line ``(2, G)`` in each group."""
+    """Return ``slope * log_odds + intercept`` ``(N,)`` with each group's line ``(2, G)``."""
     return np.asarray(samples.spread(line[0]) * samples.log_odds + samples.spread(line[1]))
 
 
 def _shifts(groups: Grouped) -> tuple[Floats, Floats, Floats]:
-    """Return calibration in the large ``(G,)``, its standard error and the degrees of that."""
+    """Fit calibration in the large of each group; return shifts, standard errors and degrees ``(G,)``."""
     prevalence = groups.mean(groups.outcome)
     target = np.log(prevalence) - np.log1p(-prevalence)
     low = target - groups.totals(groups.log_odds, np.maximum)
@@ -368,6 +368,6 @@ def _sigmoid(log_odds: Floats) -> Floats:
 
 
 def softplus(values: Floats) -> Floats:
-    """Return ``log(1 + exp(x))`` of each value, finite and to the last digit for large and small ones."""
+    """Return ``log(1 + exp(x))``, accurate for values of any size."""
     tensor = torch.from_numpy(np.ascontiguousarray(values))
     return np.asarray(torch.nn.functional.softplus(tensor, threshold=40.0))

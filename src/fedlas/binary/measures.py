@@ -1,4 +1,4 @@
-"""Everything with one number that is asked of a model of two outcomes."""
+"""All scalar measures of a binary event with intervals and tests."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def measures(
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> EstimateTable:
-    """Compute all measures of one number, with intervals and tests of calibration.
+    """Compute all scalar measures of an event, with intervals and tests of calibration.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
-        event: The class to set against the rest, its name or number; None: the event of two.
+        event: The positive class, by name or index; None: the event of two classes.
         confidence_level: Level of the intervals, in ``(0, 1)``.
         replicates: For ICI, E50, E90, Emax and the joint test, as in :func:`~fedlas.binary.integrated_calibration`.
-        seed: As there.
+        seed: The same seed draws the same replicates.
 
     Returns:
         Estimate by name: ``observed`` and ``expected`` (share of positives, mean probability), ``brier`` (of the one
@@ -107,7 +107,7 @@ def measures(
 
 
 def line_estimates(data: Positive, confidence_level: float) -> dict[str, Estimate]:
-    """Return the numbers of a logistic recalibration, each with its own test."""
+    """Return the numbers of the logistic recalibration, each with its own test."""
     line = recalibration_of(data, confidence_level)
     return {
         "observed_to_expected": tested(line.observed_to_expected, *events_test(data)),
@@ -118,7 +118,7 @@ def line_estimates(data: Positive, confidence_level: float) -> dict[str, Estimat
 
 
 def rates(data: Positive, confidence_level: float) -> dict[str, Estimate]:
-    """Return the share of positives, the mean probability and the Brier score."""
+    """Return prevalence, mean probability and Brier score, with intervals."""
     level: dict[str, Any] = {"confidence_level": confidence_level}
     observed = data.share(data.outcome > 0, np.arange(data.num_samples), confidence_level)
     squares = (data.probability - data.outcome) ** 2
@@ -130,7 +130,7 @@ def rates(data: Positive, confidence_level: float) -> dict[str, Estimate]:
 
 
 def _mean(data: Positive, values: Floats, confidence_level: float) -> Estimate:
-    """Return a mean of numbers in [0, 1] with its normal interval, with few clusters Student's."""
+    """Return the mean of values in [0, 1] with its normal interval, or Student's t interval with few clusters."""
     value = data.mean(values)
     terms = values - value
     return share_estimate(
@@ -139,7 +139,7 @@ def _mean(data: Positive, values: Floats, confidence_level: float) -> Estimate:
 
 
 def skill_terms(data: Positive) -> Floats:
-    """Return how much each sample moves the scaled Brier score ``(N,)``, before its weight; their mean is 0."""
+    """Return the influence of each sample on the scaled Brier score ``(N,)``, before weighting; mean 0."""
     squares = (data.probability - data.outcome) ** 2
     prevalence = data.mean(data.outcome)
     spread = prevalence * (1.0 - prevalence)
@@ -162,11 +162,11 @@ def skill_terms(data: Positive) -> Floats:
 def brier_skill(
     predictions: Predictions, *, event: int | str | None = None, confidence_level: float = 0.95
 ) -> Estimate:
-    """Return ``1 - B / (q (1 - q))``, with ``B = mean (p - y)**2`` and the share ``q`` of positive samples.
+    """Brier skill score ``1 - B / (q (1 - q))``, with ``B = mean (p - y)**2`` and prevalence ``q``.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
-        event: The class to set against the rest, its name or number; None: the event of two.
+        event: The positive class, by name or index; None: the event of two classes.
         confidence_level: Confidence level of the interval, in ``(0, 1)``.
 
     Returns:
@@ -195,7 +195,7 @@ def brier_skill(
 
 
 def _skill(data: Positive, confidence_level: float) -> Estimate:
-    """Return :func:`brier_skill` of samples with both outcomes."""
+    """Return the Brier skill score of samples with both outcomes, with its interval."""
     brier = data.mean((data.probability - data.outcome) ** 2)
     prevalence = data.mean(data.outcome)
     spread = prevalence * (1.0 - prevalence)

@@ -1,4 +1,4 @@
-"""Decision curve analysis: does acting on the model do more good than treating all or none?"""
+"""Decision curve analysis: net benefit of acting on the model, compared with treating all or none."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def net_benefit(
     event: int | str | None = None,
     confidence_level: float = 0.95,
 ) -> NetBenefit:
-    """Return ``TP / N - w FP / N`` at each threshold ``t``, where ``w = t / (1 - t)``: the decision curve.
+    """Return net benefit ``TP / N - w FP / N`` at each threshold ``t``, with ``w = t / (1 - t)``.
 
     A threshold ``t`` says how much worse a missed positive is than a needless action: ``1 / w`` times. So the curve
     matters only at thresholds that somebody would choose.
@@ -61,7 +61,7 @@ def net_benefit(
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
         thresholds: Probabilities in ``(0, 1)``; by default 0.01, 0.02, ..., 0.99.
-        event: The class to set against the rest, its name or number; None: the event of two.
+        event: The positive class, by name or index; None: the event of two classes.
         confidence_level: Confidence level of the intervals, in ``(0, 1)``, one threshold at a time.
 
     Returns:
@@ -95,7 +95,7 @@ def net_benefit(
         raise InputError(
             "thresholds must be probabilities in (0, 1)",
             describe(thresholds),
-            "Pass such as [0.1, 0.2].",
+            "Pass a list such as [0.1, 0.2].",
         )
     # Positives and others from each rank on are counted once, so that each threshold costs one look-up.
     order = np.argsort(data.probability, kind="stable")
@@ -123,7 +123,7 @@ def net_benefit(
 
 
 class Totals:
-    """Sums over the samples from each rank of the probability on."""
+    """Reverse cumulative sums of positives and others, by rank of the probability."""
 
     def __init__(self, data: Positive, order: Integers) -> None:
         self._data = data
@@ -138,7 +138,7 @@ class Totals:
     def mean(
         self, first: Integers, weight: Floats, *, below: bool = False
     ) -> tuple[Floats, Floats]:
-        """Return the mean over samples of 1 for a hit and ``-weight`` for a needless action, and its standard error."""
+        """Return the mean net benefit per sample and its standard error; a false positive costs ``weight``."""
 
         def sums(totals: Floats) -> Floats:
             return totals[0] - totals[first] if below else totals[first]
@@ -165,5 +165,5 @@ class Totals:
 
 
 def _from_each_rank(values: Floats) -> Floats:
-    """Return the sums of ``values (N,)`` from each place on ``(N + 1,)``."""
+    """Return reverse cumulative sums of ``values (N,)``, ``(N + 1,)``."""
     return np.concatenate([np.cumsum(values[::-1])[::-1], [0.0]])

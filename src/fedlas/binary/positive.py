@@ -1,4 +1,4 @@
-"""Predictions as the probability of one class, and whether it was that class; bins of that probability."""
+"""One class against the rest: its log-odds, probability and outcome, and bins of the probability."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _ELEMENTS = 2**18
 
 
 class EventSums(ABC):
-    """Events of samples: how sure weighted sums of their gaps from a probability are, in one group or in each of many.
+    """Variances of weighted sums of gaps between outcome and probability, for one group or many.
 
-    Variances are of each group: ``(G,)`` where there are many (:class:`~fedlas.binary.many_groups.Grouped`); of one
-    (:class:`Positive`) a number, or the covariance ``(k, k)`` of the sums of ``k`` columns.
+    Variances are arrays ``(G,)`` for many groups (:class:`~fedlas.binary.many_groups.Grouped`). For one group
+    (:class:`Positive`) they are a number, or the covariance ``(k, k)`` of the sums of ``k`` columns.
     """
 
     outcome: Floats
@@ -50,11 +50,11 @@ class EventSums(ABC):
 
     @abstractmethod
     def variance_of_sum(self, terms: Floats) -> Floats:
-        """Return the variance of the weighted sum of ``terms (N,)`` or ``(N, k)``, whose means are 0."""
+        """Return the variance of the weighted sum of ``terms (N,)`` or ``(N, k)``, which have mean 0."""
 
     @abstractmethod
     def variance_of_independent(self, factors: Floats, probability: Floats) -> Floats:
-        """Return the variance of the weighted sum of ``factors`` times gaps of independent events.
+        """Return the variance of the weighted sum of ``factors`` times gaps, for independent outcomes.
 
         Args:
             factors: ``(N,)`` or ``(N, k)``.
@@ -63,10 +63,10 @@ class EventSums(ABC):
 
     @abstractmethod
     def degrees(self, terms: Floats) -> Any:
-        """Return the degrees of freedom of that variance, as :func:`~fedlas.stats.degrees.cluster_degrees`."""
+        """Return the degrees of freedom of the variance, see :func:`~fedlas.stats.degrees.cluster_degrees`."""
 
     def covariances(self, factors: Floats, probability: Floats) -> list[Floats]:
-        """Return variances of the weighted sum of ``factors`` times gaps from ``probability (N,)``.
+        """Return sandwich, and with weights also model-based, covariances of sums of ``factors`` times gaps.
 
         The first is measured; no variance is to be taken below that of any of them.
         """
@@ -79,7 +79,7 @@ class EventSums(ABC):
         return [measured, self.variance_of_independent(factors, probability)]
 
     def error_of_events(self, terms: Floats, probability: Floats) -> tuple[Any, Any]:
-        """Return the standard error of the sum of gaps of events from their probability, and its degrees of freedom.
+        """Return the standard error of a sum of gaps between outcome and probability, and its degrees of freedom.
 
         ``terms (N,)`` are the gaps less their mean. It is not below that of independent events.
         """
@@ -106,7 +106,7 @@ class Positive(EventSums):
 
     @property
     def num_samples(self) -> int:
-        """``N``."""
+        """Number of samples ``N``."""
         return len(self.outcome)
 
     @property
@@ -116,27 +116,27 @@ class Positive(EventSums):
 
     @property
     def is_plain(self) -> bool:
-        """Whether samples are independent and count once each."""
+        """Whether samples are independent and unweighted."""
         return self.weights is None and self.clusters is None
 
     @property
     def counts(self) -> Floats:
-        """How much each sample counts ``(N,)``; adds up to ``N``."""
+        """Weight of each sample ``(N,)``, or ones; adds up to ``N``."""
         return np.ones(self.num_samples) if self.weights is None else self.weights
 
     @cached_property
     def order(self) -> Integers:
-        """Samples by ascending log-odds ``(N,)``; equal ones stay in their order."""
+        """Sample indices by ascending log-odds ``(N,)``; ties keep their order."""
         return np.argsort(self.log_odds, kind="stable")
 
     def table(self, make: Callable[[Positive], T]) -> T:
-        """Return ``make(self)``, remembered: a fit or an order that several measures need."""
+        """Return ``make(self)``, cached: a fit or an order that several measures need."""
         if make not in self._tables:
             self._tables[make] = make(self)
         return cast(T, self._tables[make])
 
     def rows(self, rows: Integers) -> Positive:
-        """Return the samples of some rows, whose weights average 1 again."""
+        """Return the samples at the given indices, with weights rescaled to average 1."""
         weights = None if self.weights is None else self.weights[rows]
         clusters = None if self.clusters is None else self.clusters[rows]
         return Positive(
@@ -161,23 +161,23 @@ class Positive(EventSums):
         return variance_over_clusters(totals.T @ totals, len(totals))
 
     def error_of_mean(self, terms: Floats) -> float:
-        """Return the standard error of the weighted mean of ``terms (N,)``, whose mean is 0."""
+        """Return the standard error of the weighted mean of ``terms (N,)``, which have mean 0."""
         return math.sqrt(self.variance_of_sum(terms)) / self.num_samples
 
     def variance_of_independent(self, factors: Floats, probability: Floats) -> Floats:
-        """Return the variance, or the covariance ``(k, k)``, of sums of gaps of independent events."""
+        """Return the variance, or covariance ``(k, k)``, of sums of ``factors`` times gaps of independent outcomes."""
         sums = (factors.T * self.counts).T
         return np.asarray((sums.T * (probability * (1.0 - probability))) @ sums)
 
     def degrees(self, terms: Floats | None = None) -> float:
-        """Return the degrees of freedom of the variance of a sum of ``terms (N,)`` or ``(N, k)``; None: of ones."""
+        """Return the degrees of freedom of the variance of a sum of ``terms (N,)`` or ``(N, k)``; default: of ones."""
         counts = self.counts if terms is None or terms.ndim == 1 else self.counts[:, None]
         return cluster_degrees(counts if terms is None else terms * counts, self.clusters)
 
     def share(
         self, hits: NDArray[np.bool_], rows: Integers, confidence_level: float
     ) -> tuple[float, float, float]:
-        """Return the share of ``hits (N,)`` among some rows, and the ends of its interval."""
+        """Return the share of ``hits (N,)`` among the samples in ``rows``, and the ends of its interval."""
         inside = hits[rows]
         value = float(np.average(inside, weights=self.counts[rows]))
         if self.degrees() == 0.0:
@@ -195,18 +195,16 @@ class Positive(EventSums):
 def positive_class(
     predictions: Predictions, event: int | str | None, *, both_outcomes: bool = False
 ) -> Positive:
-    """Return the class ``event``, a name or number, against the rest; None: the event of two."""
+    """Return the class ``event``, given by name or index, against the rest; by default the event of two classes."""
     predictions = check_predictions(predictions)
     classes = predictions.num_classes
     if classes < 2 or (event is None and classes != 2):
-        expected = (
-            "predictions must have two classes, or event must name the one to set against the rest"
-        )
+        expected = "predictions must have two classes, or event must name the positive class"
         got = f"{classes} class{'es' if classes > 1 else ''}, event={event}"
         fix: Text = (
-            ("Pass ", Argument("event"), "k, the number of the class.")
+            ("Pass ", Argument("event"), "k, the index of the class.")
             if classes > 1
-            else "One class cannot be right or wrong."
+            else "Pass predictions with at least two classes."
         )
         raise InputError(expected, got, fix)
     number = event_number(predictions) if event is None else _class_number(event, predictions)
@@ -225,28 +223,28 @@ def positive_class(
     clusters = None if names is None else np.unique(names.cpu().numpy(), return_inverse=True)[1]
     if both_outcomes and outcome.min() == outcome.max():
         got = f"{len(outcome)} samples, {'only' if outcome[0] else 'no'} class {number}"
-        fix = "Pass a test set in which both happen."
-        raise InputError(f"samples of class {number} and of the rest are needed", got, fix)
+        fix = "Pass a test set in which both occur."
+        raise InputError(f"class {number} and other classes must both occur as labels", got, fix)
     return Positive(log_odds.numpy(), log_odds.sigmoid().numpy(), outcome, weights, clusters)
 
 
 def _class_number(event: int | str, predictions: Predictions) -> int:
-    """Return the number of a class, which its name or its number names."""
+    """Return the class index for a class name or index."""
     names = predictions.classes or ()
     if isinstance(event, str):
         if event in names:
             return names.index(event)
-        fix = f"Name one of {', '.join(names)}." if names else "Pass its number, or classes=."
-        raise InputError("event must be a class of the predictions", repr(event), fix)
+        fix = f"Name one of {', '.join(names)}." if names else "Pass the class index, or classes=."
+        raise InputError("event must be the name of a class", repr(event), fix)
     number = check_count("event", event, low=0)
     if number >= predictions.num_classes:
-        fix = "Pass the number of one of the classes."
+        fix = "Pass the index of a class."
         raise InputError(f"event must be a class in [0, {predictions.num_classes})", number, fix)
     return number
 
 
 def counted(predictions: Predictions) -> Predictions:
-    """Return the samples whose weight is above 0."""
+    """Return the samples with positive weight."""
     weights = predictions.weights
     if weights is None or bool(weights.all()):
         return predictions
@@ -258,7 +256,7 @@ _SCHEMES = ("equal-width", "equal-mass")
 
 @dataclass(frozen=True, eq=False)
 class PositiveBins:
-    """Bins of the probability of the positive class; float64 arrays, NaN where a bin is empty.
+    """Mean probability and frequency per bin of the probability; float64 arrays, NaN where a bin is empty.
 
     Attributes:
         edges: ``(B + 1,)`` from 0 to 1, ascending; bin ``b`` is ``(edges[b], edges[b + 1]]``, and 0 is in the first.
@@ -287,14 +285,14 @@ def positive_bins(
     scheme: str = "equal-width",
     confidence_level: float = 0.95,
 ) -> PositiveBins:
-    """Return the probability and frequency of the positive class in bins of its probability.
+    """Return mean probability and frequency of the positive class in bins of its probability.
 
     :func:`~fedlas.metrics.reliability_bins` has the confidence of the *predicted* class, which is never below one half
     for two classes, and hides on which side a model errs. Here 0.1 stays 0.1.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
-        event: The class to set against the rest, its name or number; None: the event of two.
+        event: The positive class, by name or index; None: the event of two classes.
         num_bins: At least 1.
         scheme: ``"equal-width"``, or ``"equal-mass"``: as many samples in each, as in tables of deciles of risk.
         confidence_level: Level of the interval of each frequency, in ``(0, 1)``.
@@ -343,7 +341,7 @@ def positive_bins(
 
 
 def _weighted_bin(data: Positive, rows: Integers, confidence_level: float) -> tuple[float, ...]:
-    """Return count, probability, frequency and the interval's ends of one bin; NaN without samples."""
+    """Return count, probability, frequency and interval ends of one bin; NaN without samples."""
     if not len(rows):
         return 0.0, *[math.nan] * 4
     weights = data.counts[rows]

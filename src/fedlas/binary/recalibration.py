@@ -1,4 +1,4 @@
-"""Logistic recalibration: calibration slope and intercept, calibration in the large, and observed over expected."""
+"""Logistic recalibration: calibration slope and intercept, calibration in the large, and O/E ratio."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _KNOTS = {3: (0.1, 0.5, 0.9), 4: (0.05, 0.35, 0.65, 0.95), 5: (0.05, 0.275, 0.5,
 
 @dataclass(frozen=True)
 class LogisticRecalibration:
-    """How a logistic regression of the outcomes on the log-odds would correct a model.
+    """Coefficients of a logistic regression of the outcomes on the log-odds, and O/E ratio.
 
     Attributes:
         slope: ``b`` of ``log-odds(y) = a + b log-odds(p)``. 1 if calibrated; below 1 the probabilities are too extreme,
@@ -56,7 +56,7 @@ def logistic_recalibration(
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
-        event: The class to set against the rest, its name or number; None: the event of two.
+        event: The positive class, by name or index; None: the event of two classes.
         confidence_level: Confidence level of the intervals, in ``(0, 1)``.
 
     Returns:
@@ -98,13 +98,15 @@ def logistic_recalibration(
 
 
 def recalibration_of(data: Positive, confidence_level: float) -> LogisticRecalibration:
-    """Return :func:`logistic_recalibration` of samples with both outcomes."""
+    """Return the logistic recalibration of samples with both outcomes."""
     line, fit = data.table(regression)
     shift, shift_error, shift_degrees = _in_the_large(data)
 
     if not data.probability.any():
         raise InputError(
-            "some probability must be above 0", "none", "Check the logits for extreme values."
+            "at least one probability must be above 0",
+            "only zeros",
+            "Check the logits for extreme values.",
         )
     ratio, relative, ratio_degrees = observed_to_expected(data)
     with np.errstate(over="ignore"):  # of an event of hardly any weight: no end
@@ -146,7 +148,7 @@ def recalibration_of(data: Positive, confidence_level: float) -> LogisticRecalib
 
 
 def observed_to_expected(data: Positive, added: float = 0.0) -> tuple[float, float, float]:
-    """Return the ratio, the standard error of its logarithm, and the degrees of freedom of that.
+    """Return the O/E ratio, the standard error of its logarithm, and the degrees of freedom of the error.
 
     ``added`` events are observed and expected beside those of the samples.
     """
@@ -162,7 +164,7 @@ def observed_to_expected(data: Positive, added: float = 0.0) -> tuple[float, flo
 
 
 def _wald_statistic(covariance: Floats, away: Floats) -> float:
-    """Return Wald's statistic of two numbers; NaN where their covariance is singular, as with two clusters."""
+    """Return the Wald statistic of two parameters, or NaN if their covariance is singular, as with two clusters."""
     (first, mixed), (_, last) = covariance.tolist()
     determinant = first * last - mixed**2
     if not determinant > _SINGULAR * first * last:
@@ -173,7 +175,7 @@ def _wald_statistic(covariance: Floats, away: Floats) -> float:
 
 @dataclass(frozen=True)
 class LogisticFit:
-    """A logistic regression: how sure its ``k`` coefficients are."""
+    """Covariances, degrees of freedom and influences of a logistic regression with ``k`` coefficients."""
 
     # `(k, k)`, see `EventSums.covariances`.
     covariances: list[Floats]
@@ -185,13 +187,13 @@ class LogisticFit:
     influence: Floats
 
     def errors(self, rows: Floats) -> Floats:
-        """Return the standard errors ``(G,)`` of sums of coefficients, with factors ``rows (G, k)``."""
+        """Return standard errors ``(G,)`` of the linear combinations ``rows (G, k)`` of the coefficients."""
         variances = [np.einsum("gi,ij,gj->g", rows, each, rows) for each in self.covariances]
         return np.asarray(np.sqrt(np.max(variances, axis=0)))
 
 
 def regression(data: Positive) -> tuple[Floats, LogisticFit]:
-    """Return slope and intercept ``(2,)`` and how sure they are."""
+    """Return slope and intercept ``(2,)`` of the logistic recalibration, with their uncertainty."""
     happened = data.outcome > 0
     yes = data.log_odds[happened]
     no = data.log_odds[~happened]
@@ -199,11 +201,11 @@ def regression(data: Positive) -> tuple[Floats, LogisticFit]:
         threshold = float(yes.min() if no.max() <= yes.min() else yes.max())
         constant = data.log_odds.min() == data.log_odds.max()
         raise InputError(
-            "the log-odds of both outcomes must overlap, or no slope is the best",
-            f"{threshold:g} for all samples"
+            "the log-odds of both outcomes must overlap for a calibration slope to exist",
+            f"log-odds {threshold:g} for all samples"
             if constant
-            else f"outcomes that the threshold {threshold:g} separates",
-            "Use more test samples; ranking and Brier score can be measured on these.",
+            else f"outcomes that the threshold {threshold:g} separates perfectly",
+            "Use more test samples; AUROC and Brier score can be computed on these.",
         )
     # The unit of a column is its spread, so that no size of the logits makes the curvature singular.
     center = float(data.log_odds.mean())
@@ -218,7 +220,7 @@ def regression(data: Positive) -> tuple[Floats, LogisticFit]:
 def fit_logistic(
     data: Positive, columns: Floats, back: Floats | None = None
 ) -> tuple[Floats, LogisticFit]:
-    """Return coefficients ``(k,)`` of a logistic regression on columns ``(N, k)``, and how sure ``back @`` they are."""
+    """Return logistic regression coefficients ``(k,)`` on ``columns (N, k)``, and their errors after ``back @``."""
     point = np.zeros(columns.shape[1])
     value = log_likelihood(data, np.zeros(data.num_samples))
     for _ in range(_STEPS):
@@ -260,7 +262,7 @@ def fit_logistic(
 
 @dataclass(frozen=True, eq=False)
 class SplineCurve:
-    """Frequency of the positive class as a smooth function of its probability; float64 arrays ``(G,)``.
+    """Spline-smoothed frequency of the positive class by its probability; float64 arrays ``(G,)``.
 
     Attributes:
         probability: Where the curve is given, ascending.
@@ -291,7 +293,7 @@ def spline_curve(
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
-        event: The class to set against the rest, its name or number; None: the event of two.
+        event: The positive class, by name or index; None: the event of two classes.
         num_knots: 3, 4 or 5, at fixed quantiles of the log-odds; knots that coincide are one.
         confidence_level: Level of the pointwise interval, in ``(0, 1)``.
 
@@ -316,7 +318,7 @@ def spline_curve(
         Calster et al., Journal of Clinical Epidemiology 74 (2016), for the flexible curve.
     """
     if num_knots not in _KNOTS:
-        raise InputError("num_knots must be 3, 4 or 5", num_knots, "Take 5, or 3 for few samples.")
+        raise InputError("num_knots must be 3, 4 or 5", num_knots, "Use 5, or 3 for few samples.")
     data = positive_class(predictions, event, both_outcomes=True)
     data.table(regression)  # refuses outcomes that can be separated
     center = float(data.log_odds.mean())
@@ -335,7 +337,7 @@ def spline_curve(
 
 
 def _restricted_cubic(x: Floats, knots: Floats) -> Floats:
-    """Return the columns of the spline ``(N, K)``: a constant, a line, and a bend for each knot but the last two."""
+    """Return the restricted cubic spline basis ``(N, K)``: constant, linear, and one term per inner knot."""
     columns = [np.ones_like(x), x]
     *bends, last_but_one, last = knots if len(knots) > 2 else (0.0, 1.0)
 
@@ -350,7 +352,7 @@ def _restricted_cubic(x: Floats, knots: Floats) -> Floats:
 
 
 def _in_the_large(data: Positive) -> tuple[float, float, float]:
-    """Return the shift of all log-odds to the prevalence, its standard error and the degrees of freedom of that."""
+    """Return the shift of all log-odds to the prevalence, its standard error and degrees of freedom."""
     prevalence = data.mean(data.outcome)
     target = math.log(prevalence) - math.log1p(-prevalence)
     low = target - float(data.log_odds.max())
@@ -378,7 +380,7 @@ def _in_the_large(data: Positive) -> tuple[float, float, float]:
 
 
 def shift_terms(data: Positive) -> Floats:
-    """Return how much each sample moves calibration in the large ``(N,)``, before its weight; their mean is 0."""
+    """Return the influence of each sample on calibration in the large ``(N,)``, before weighting; mean 0."""
     probability = _sigmoid(data.log_odds + _in_the_large(data)[0])
     return np.asarray((data.outcome - probability) / data.mean(probability * (1.0 - probability)))
 
@@ -397,7 +399,7 @@ def _sigmoid(log_odds: Floats) -> Floats:
 
 
 def wald_estimate(interval: Interval, ideal: float) -> Estimate:
-    """Return the estimate with Wald's p-value that the number is ``ideal``; without one if it has no standard error."""
+    """Return an estimate with Wald's test against ``ideal``, or untested without a standard error."""
     p = None
     if 0.0 < interval.standard_error < math.inf:
         p = two_sided(
@@ -408,14 +410,14 @@ def wald_estimate(interval: Interval, ideal: float) -> Estimate:
 
 
 def tested(interval: Interval, p: float | None, test: str) -> Estimate:
-    """Return an interval as an estimate with the p-value of a test."""
+    """Return an interval as an estimate, with the p-value of a test."""
     ends = (interval.low, interval.high)
     level = interval.confidence_level
     return Estimate(interval.value, *ends, p=p, confidence_level=level, test=test)
 
 
 def events_test(data: Positive) -> tuple[float | None, str]:
-    """Return the p-value of the number of events, given their probabilities, and its test; None of one cluster."""
+    """Return the p-value and name of the test of the number of events; None for one cluster."""
     if data.is_plain:
         return poisson_binomial_p(data.probability, int(data.outcome.sum())), "Poisson binomial"
     gaps = data.outcome - data.probability

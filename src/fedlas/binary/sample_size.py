@@ -1,4 +1,4 @@
-"""How many samples a validation study needs, so that its intervals are narrow enough."""
+"""Sample size of a validation study for given interval widths."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ _NAMES = {
 
 
 class LogOdds(NamedTuple):
-    """A distribution of log-odds: places ``(G,)``, with weights that add up to 1."""
+    """Discrete distribution of log-odds: values ``(G,)`` with weights that add up to 1."""
 
     places: Floats
     weights: Floats
 
     @property
     def probability(self) -> Floats:
-        """Probabilities of the event ``(G,)``."""
+        """Probabilities ``(G,)`` of the log-odds."""
         return np.asarray(0.5 * (1.0 + np.tanh(0.5 * self.places)))
 
     def mean(self, values: Floats) -> float:
-        """Return the expectation of values ``(G,)``."""
+        """Return the weighted mean of ``values (G,)``."""
         return float(self.weights @ values)
 
 
 @dataclass(frozen=True, repr=False)
 class ValidationSize:
-    """Samples that a validation study needs; printed, a table.
+    """Required sample size of a validation study; prints as a table.
 
     Attributes:
         samples: The most that one of the measures needs.
@@ -69,7 +69,7 @@ class ValidationSize:
     confidence_level: float = 0.95
 
     def __str__(self) -> str:
-        """Return a table: a line for each measure, and what they need together."""
+        """Return a table with one line per measure, and the sample size for all of them."""
         rows = [("measure", "expected", "width", "samples", "events")]
         for name, samples in self.by_measure.items():
             events = f"{self.prevalence * samples:,.0f}"
@@ -109,7 +109,7 @@ def validation_size(
     width_net_benefit: float | None = None,
     confidence_level: float = 0.95,
 ) -> ValidationSize:
-    """Return how many samples a validation study needs to know a calibrated model's measures precisely.
+    """Return the sample size with which a validation study measures a calibrated model precisely.
 
     The measures are observed over expected, calibration slope, AUROC (C statistic), and with a threshold the
     standardized net benefit. Each needs as many samples as make its interval as narrow as asked for.
@@ -216,11 +216,11 @@ def validation_size(
 
 
 def _check_used(needed: str, value: object, **options: Any) -> None:
-    """Refuse options that have an effect with another one alone."""
+    """Raise InputError for options that require ``needed`` when it is missing."""
     for name, option in options.items():
         if option is not None and value is None:
             raise InputError(
-                f"goes with {needed}",
+                f"requires {needed}",
                 "none",
                 ("Pass ", Argument(needed), ", or leave it out."),
                 argument=name,
@@ -228,10 +228,10 @@ def _check_used(needed: str, value: object, **options: Any) -> None:
 
 
 def _whole(name: str, samples: float) -> int:
-    """Return a number of samples that a study can have, rounded up."""
+    """Return a required sample size rounded up, or raise InputError if it is too large."""
     if samples > _MOST:
         raise InputError(
-            f"must be so wide that {_MOST:,} samples are enough",
+            f"must be attainable with at most {_MOST:,} samples",
             f"{samples:.2g} for {_NAMES[name]}",
             "Ask for a wider interval, or check the distribution of the log-odds.",
             argument=f"width_{name}",
@@ -242,13 +242,19 @@ def _whole(name: str, samples: float) -> int:
 def _anticipated(name: str, value: float | None, low: float) -> float:
     if value is None:
         fixes = {
-            "command": ("Pass ", Argument(name), ": what is expected of the patients to come."),
+            "command": ("Pass ", Argument(name), ": the value expected in the study population."),
             "python": ("Pass ", Argument(name), ", or ", Argument("predictions"), "."),
         }
-        raise InputError("must be anticipated", "none", fixes["python"], argument=name, fixes=fixes)
+        raise InputError(
+            "is required: the value that you expect",
+            "none",
+            fixes["python"],
+            argument=name,
+            fixes=fixes,
+        )
     if isinstance(value, int | float) and 1 < value < 100 and low < value / 100:
-        fix = f"{value:g} % is {value / 100:g}: pass that, if it is meant."
-        raise InputError(f"must be a share in ({low:g}, 1)", f"{value:g}", fix, argument=name)
+        fix = f"Pass {value / 100:g} for {value:g} %."
+        raise InputError(f"must be a proportion in ({low:g}, 1)", f"{value:g}", fix, argument=name)
     return check_number(name, value, low=low, high=1.0, low_open=True, high_open=True)
 
 
@@ -258,12 +264,16 @@ def _named_distribution(
     predictions: Predictions | None,
     event: int | str | None,
 ) -> LogOdds | None:
-    """Return the distribution that was named; None if none was."""
+    """Return the distribution of log-odds that was passed, or None."""
     named = {"lp_normal": lp_normal, "risk_beta": risk_beta, "predictions": predictions}
     chosen = [name for name, value in named.items() if value is not None]
     if len(chosen) > 1:
         fix = "Pass one of them."
-        raise InputError("one distribution of the log-odds is enough", ", ".join(chosen), fix)
+        raise InputError(
+            "at most one of lp_normal, risk_beta and predictions can be passed",
+            ", ".join(chosen),
+            fix,
+        )
     if predictions is not None:
         data = positive_class(predictions, event)
         return LogOdds(data.log_odds, data.counts / data.num_samples)
@@ -289,13 +299,15 @@ def _named_distribution(
 
 def _pair(name: str, values: Sequence[float], what: str) -> tuple[float, float]:
     if len(values) != 2:
-        raise InputError(f"must be {what}", f"{len(values)} numbers", "Pass two.", argument=name)
+        raise InputError(
+            f"must be {what}", f"{len(values)} numbers", "Pass two numbers.", argument=name
+        )
     first, second = (check_number(name, value) for value in values)
     return first, second
 
 
 def _normal(parts: Sequence[tuple[float, float]], deviation: float) -> LogOdds:
-    """Return a mixture of normal distributions, of which each part has a weight and a mean."""
+    """Return a mixture of normal distributions with one deviation, from (weight, mean) ``parts``."""
     means = [mean for _, mean in parts]
     places = np.linspace(min(means) - 10 * deviation, max(means) + 10 * deviation, _NODES)
     densities = [w * np.exp(-0.5 * ((places - mean) / deviation) ** 2) for w, mean in parts]
@@ -304,7 +316,7 @@ def _normal(parts: Sequence[tuple[float, float]], deviation: float) -> LogOdds:
 
 
 def _of_area(area: float, prevalence: float) -> LogOdds:
-    """Return the log-odds of events and others that are normal with one variance, calibrated."""
+    """Return the calibrated binormal distribution of log-odds with this AUROC and prevalence."""
     variance = 2 * NormalDist().inv_cdf(area) ** 2
     others = math.log(prevalence / (1 - prevalence)) - variance / 2
     parts = [(prevalence, others + variance), (1 - prevalence, others)]
@@ -312,12 +324,12 @@ def _of_area(area: float, prevalence: float) -> LogOdds:
 
 
 def _of_ratio(prevalence: float, error: float) -> float:
-    """Return the samples that give the logarithm of observed over expected a standard error."""
+    """Return the sample size at which log(O/E) has this standard error."""
     return (1 - prevalence) / prevalence / error / error
 
 
 def _of_slope(log_odds: LogOdds, error: float) -> float:
-    """Return the samples that give the slope a standard error, from the information of one sample."""
+    """Return the sample size at which the slope has this standard error, from the Fisher information per sample."""
     spread = log_odds.probability * (1 - log_odds.probability)
     total = log_odds.mean(spread)
     if total == 0.0:
@@ -328,7 +340,7 @@ def _of_slope(log_odds: LogOdds, error: float) -> float:
 
 
 def _of_auroc(area: float, prevalence: float, error: float) -> float:
-    """Return the fewest samples with which Newcombe's standard error of AUROC is at most one."""
+    """Return the smallest sample size at which Newcombe's standard error of AUROC is at most ``error``."""
 
     def of(samples: float) -> float:
         others = samples / 2 - 1
@@ -347,7 +359,7 @@ def _of_auroc(area: float, prevalence: float, error: float) -> float:
 def _shares(
     log_odds: LogOdds, threshold: float, sensitivity: float | None, specificity: float | None
 ) -> tuple[float, float]:
-    """Return the shares of events above and of others below a threshold, as passed or by the log-odds."""
+    """Return sensitivity and specificity at a threshold, as passed or from the log-odds distribution."""
     risk = log_odds.probability
     above = (risk >= threshold).astype(np.float64)
     hits = log_odds.mean(risk * above) / log_odds.mean(risk)

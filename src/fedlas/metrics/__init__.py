@@ -1,4 +1,4 @@
-"""Metrics of accuracy and calibration: pure functions on :class:`~fedlas.Predictions`; ``evaluate`` computes all.
+"""Metrics of accuracy and calibration: pure functions of :class:`~fedlas.Predictions`; ``evaluate`` computes all.
 
 Each metric is a function of its name: ``ece(predictions)``, or ``ece(probs, target)`` with scores ``(N, C)``, of two
 classes also ``(N,)`` of the second one, and labels ``(N,)``. Every name here is imported at its first use.

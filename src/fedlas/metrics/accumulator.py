@@ -1,4 +1,4 @@
-"""Sums that merge, add up over ranks, and are saved: the base of everything that streams."""
+"""Base class of streaming metrics: float64 sums that can be merged, summed across ranks and saved."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fedlas.predictions import Predictions
 
 
 class Accumulator(ABC):
-    """float64 tensors that samples are taken into, in memory that does not depend on how many come.
+    """Base class of streaming metrics: float64 sums over samples, in memory independent of their number.
 
     Args:
         weighted: Whether samples have weights.
@@ -36,37 +36,37 @@ class Accumulator(ABC):
         self._sums = {"num_samples": torch.zeros(1, dtype=torch.float64, device="cpu")}
 
     def _add_part(self, part: Any, form: str = "{}") -> None:
-        """Let samples be taken into sums, whose tensors are saved under the names that ``form`` makes of theirs."""
+        """Register the tensors of ``part`` in the state, under names that ``form`` makes of their own."""
         self._parts.append(part)
         self._sums |= {form.format(name): tensor for name, tensor in part.tensors().items()}
 
     @property
     def _tensors(self) -> dict[str, Tensor]:
-        """The sums of everything taken in, themselves and not copies."""
+        """The accumulated sums by name, not copied."""
         return self._sums
 
     @property
     def num_samples(self) -> int:
-        """Samples so far."""
+        """Number of samples so far."""
         return int(self._tensors["num_samples"])
 
     def merge(self, other: Self) -> None:
-        """Add what ``other`` has taken in; ``other`` does not change.
+        """Add the sums of ``other``, which does not change.
 
         Raises:
             InputError: If it was made with other options.
         """
         if type(other) is not type(self) or self._options != other._options:
             raise InputError(
-                f"only the same can be merged: {self._options}",
+                f"the other accumulator must have the same class and options: {self._options}",
                 other._options if isinstance(other, Accumulator) else describe(other),
-                "Make both alike.",
+                "Construct both with the same options.",
             )
         for name, tensor in self._tensors.items():
             tensor += other._tensors[name]
 
     def sum_across_ranks(self) -> Self:
-        """Return the same over the samples of all ranks of the default process group, each counted once, on every rank.
+        """Return an accumulator with the summed state of all ranks, on every rank.
 
         Returns:
             A new object; this one keeps its own samples and can go on.
@@ -83,11 +83,11 @@ class Accumulator(ABC):
         return total
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return everything taken in, as tensors on the CPU that add up over shards; copies."""
+        """Return copies of all sums as CPU tensors, which can be added over shards."""
         return {name: tensor.clone() for name, tensor in self._tensors.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Replace everything taken in by what :meth:`state_dict` returned.
+        """Replace all sums by a state from :meth:`state_dict`.
 
         Raises:
             InputError: If it is of other options, or of no samples that there can be; nothing was replaced then.
@@ -107,9 +107,9 @@ class Accumulator(ABC):
                 str(n) for n in loaded.keys() | expected.keys() if loaded.get(n) != expected.get(n)
             )
             raise InputError(
-                f"the state must be of {self._options}",
-                f"one that differs in {', '.join(wrong)}",
-                "Load it into one made with the options it was saved with.",
+                f"the state must match the options {self._options}",
+                f"a state that differs in {', '.join(wrong)}",
+                "Load the state into an object with the options of the saved one.",
             )
         before = self.state_dict()
         self._replace(state)
@@ -118,9 +118,9 @@ class Accumulator(ABC):
         if not (0 <= samples < math.inf and all(checks)):
             self._replace(before)
             raise InputError(
-                "the state must be of samples",
-                "sums that no samples give",
-                "Save it again: this one was damaged or edited.",
+                "the state must be sums over samples",
+                "sums that no samples can give",
+                "Save the state again: this one is damaged or was edited.",
             )
 
     def _replace(self, state: Mapping[str, Tensor]) -> None:
@@ -128,7 +128,7 @@ class Accumulator(ABC):
             tensor.copy_(state[name])
 
     def reset(self) -> None:
-        """Forget everything taken in."""
+        """Set all sums to zero."""
         for tensor in self._tensors.values():
             tensor.zero_()
 
@@ -138,18 +138,18 @@ class Accumulator(ABC):
     @property
     @abstractmethod
     def _arguments(self) -> dict[str, Any]:
-        """The arguments it was made with, but for ``weighted``."""
+        """Constructor arguments except ``weighted``."""
 
     @property
     def _options(self) -> dict[str, Any]:
         return self._arguments | ({"weighted": True} if self.weighted else {})
 
     def _empty(self) -> Self:
-        """Return another one, made with the same arguments."""
+        """Return a new accumulator with the same arguments and no samples."""
         return type(self)(**self._options)
 
     def _take(self, batch: Predictions, statistics: Iterable[Gathers]) -> None:
-        """Fill ``statistics``, whose sums are among the tensors; if that fails, at whatever point, restore them."""
+        """Update ``statistics`` with a batch; restore all sums if that fails."""
         before = {name: tensor.clone() for name, tensor in self._sums.items()}
         try:
             scan(batch, statistics)
@@ -159,12 +159,12 @@ class Accumulator(ABC):
             raise
 
     def _batch(self, logits: object, target: object, weights: object, **arrays: Any) -> Predictions:
-        """Return a batch, if it has weights where the others have some, and as many classes."""
+        """Return the batch as predictions, or raise InputError if weights or classes differ from earlier batches."""
         if (weights is not None) is not self.weighted:
             raise InputError(
                 "every batch must have weights" if self.weighted else "no batch must have weights",
                 "weights" if weights is not None else "none",
-                f"Make it with weighted={not self.weighted}.",
+                f"Construct it with weighted={not self.weighted}.",
             )
 
         batch = Predictions(logits, target, weights=weights, **arrays)
@@ -173,13 +173,15 @@ class Accumulator(ABC):
             raise InputError(
                 f"logits must be (N, {classes})",
                 describe(batch.logits),
-                "Make one for each number of classes.",
+                "Use one object per number of classes.",
             )
         return batch
 
     def _check_samples(self) -> None:
         if not self.num_samples:
-            raise InputError("there must be samples", "none", "Call update first.")
+            raise InputError(
+                "at least one sample must have been added", "none", "Call update first."
+            )
 
 
 def _rebuild(
@@ -195,7 +197,7 @@ def _form(tensor: object) -> tuple[Any, ...]:
 
 
 def _device_of_collectives() -> torch.device:
-    """Return where the default process group can sum: NCCL knows GPUs only."""
+    """Return the device for collectives of the default process group: CUDA for NCCL, else CPU."""
     if world_size() > 1 and "gloo" not in dist.get_backend() and "nccl" in dist.get_backend():
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")

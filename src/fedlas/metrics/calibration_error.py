@@ -1,4 +1,4 @@
-"""Bins of equal mass, the errors that need them, and the largest gap of any bin."""
+"""Adaptive ECE over equal-mass bins, maximum calibration error, and reliability bins."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Scheme = Literal["equal-width", "equal-mass"]
 def equal_mass_bins(
     confidence: Tensor, outcome: Tensor, num_bins: int, weights: Tensor | None = None
 ) -> tuple[Tensor, BinTable]:
-    """Return edges and sums of bins of as equal counts as ties allow."""
+    """Return edges and sums of bins with counts as equal as ties allow."""
     # The sorted sample is cut at the ranks that make the counts differ by at most one, the larger first. A cut that
     # falls among equal values moves to the nearer end of them (the upper one if both are as near), so equal confidences
     # are never separated by their order in the file.
@@ -51,7 +51,7 @@ def equal_mass_bins(
 
 
 class EqualMass(Statistic):
-    """Statistic: all confidences and outcomes, because the edges depend on all of them; ``O(N)`` memory."""
+    """Statistic: all confidences and outcomes, as equal-mass bins need them sorted; ``O(N)`` memory."""
 
     # `weights (N,)` average 1 over those above 0; None if every sample counts once.
 
@@ -68,18 +68,18 @@ class EqualMass(Statistic):
         self._filled = 0
 
     def update(self, chunk: Chunk) -> None:
-        """Take in the rows of ``chunk``."""
+        """Add the rows of ``chunk``."""
         rows = slice(self._filled, self._filled + len(chunk.confidence))
         self.confidence[rows] = chunk.confidence
         self.correct[rows] = chunk.correct
         self._filled = rows.stop
 
     def table(self) -> SampleRuns:
-        """Return the samples, those of equal confidence together."""
+        """Return the samples in runs of equal confidence."""
         return SampleRuns(self.confidence, self.correct, self.weights, self.num_bins)
 
     def bins(self, *, weighted: bool = False) -> Bins:
-        """Return means over bins of equal mass."""
+        """Return mean confidence and accuracy of equal-mass bins."""
         edges, table = equal_mass_bins(self.confidence, self.correct, self.num_bins, self.weights)
         return bins_of(edges, table, table.num_samples if weighted else None)
 
@@ -93,7 +93,7 @@ _SCHEMES: dict[str, type[EqualWidth | EqualMass]] = {
 def reliability_bins(
     predictions: Predictions | TopLabel, *, num_bins: int = 15, scheme: Scheme = "equal-width"
 ) -> Bins:
-    """Return the mean confidence and accuracy in bins of confidence: what a reliability diagram draws.
+    """Return mean confidence and accuracy in bins of confidence, as drawn in a reliability diagram.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
@@ -118,7 +118,7 @@ def reliability_bins(
 
 
 def _reference_adaptive(predictions: AnyPredictions, num_bins: int) -> float:
-    """Return bins between interpolated order statistics, open below even at the first: the least belongs to none."""
+    """Return the published adaptive ECE: interpolated bin edges, with the lowest confidence in no bin."""
     refuse_weights(predictions)
     statistic = EqualMass.of(predictions, num_bins)
     confidence = statistic.confidence.numpy()
@@ -134,7 +134,7 @@ def _reference_adaptive(predictions: AnyPredictions, num_bins: int) -> float:
 
 
 def largest_gap(bins: BinTable) -> Floats:
-    """Return ``max_b |confidence_b - accuracy_b|`` over the bins that are not empty ``(...,)``."""
+    """Return ``max_b |confidence_b - accuracy_b|`` over the non-empty bins ``(...,)``."""
     # A count of 1 leaves an empty bin out: it has no gap either.
     return (np.abs(bins.gaps) / nonzero(bins.count)).max(axis=-1)
 
@@ -153,7 +153,7 @@ def largest_gap(bins: BinTable) -> Floats:
 def adaptive_ece(
     predictions: Predictions | TopLabel, *, num_bins: int = 15, variant: Variant = "exact"
 ) -> float:
-    """ECE over bins of equal mass: the sorted confidences are cut at ranks into bins of (almost) equal counts.
+    """ECE over equal-mass bins of the sorted confidences, with counts that differ by at most one.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
@@ -198,7 +198,7 @@ def adaptive_ece(
     takes_replicates=True,
 )
 def mce(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
-    """Largest gap of any bin that is not empty, ``max_b |accuracy_b - confidence_b|``.
+    """Maximum calibration error, ``max_b |accuracy_b - confidence_b|`` over the non-empty bins.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.

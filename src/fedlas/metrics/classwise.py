@@ -1,4 +1,4 @@
-"""Classwise calibration error: are all the probabilities right, and not only the highest one?"""
+"""Classwise ECE (SCE): calibration of every class's probability, not only of the predicted class."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fedlas.predictions import Predictions
 
 @dataclass(frozen=True, eq=False)
 class ClassTable:
-    """Sums over every class and bin of its probability: arrays ``(..., C * B)``, the bins of a class together."""
+    """Sums over classes and bins of the class's probability: arrays ``(..., C * B)``, class by class."""
 
     # A leading axis counts replicates of the samples; an array in which all of them agree may have 1 there.
 
@@ -32,18 +32,18 @@ class ClassTable:
 
 
 def mean_over_classes(table: ClassTable) -> Floats:
-    """Return ``1 / C * sum_c sum_b |gap_cb| / N`` ``(...,)``."""
+    """Return the mean calibration error of the classes, ``1 / C * sum_c sum_b |gap_cb| / N`` ``(...,)``."""
     return np.abs(table.probs - table.labels).sum(axis=-1) / (table.num_samples * table.num_classes)
 
 
 def errors_by_class(table: ClassTable) -> Floats:
-    """Return ``sum_b |gap_cb| / N`` of each class ``(..., C)``."""
+    """Return ``sum_b |gap_cb| / N`` for each class ``(..., C)``."""
     gaps = np.abs(table.probs - table.labels)
     return gaps.reshape(*gaps.shape[:-1], table.num_classes, -1).sum(axis=-1) / table.num_samples
 
 
 class ClasswiseSums(Sums):
-    """Statistic: for each class and bin, sums over the samples whose probability of the class is in the bin."""
+    """Statistic: sums over samples for each class and bin of its probability."""
 
     # A row of probabilities adds up to 1, so fewer than `num_bins` of its entries are beyond the first bin. Only those
     # are sorted into bins; the first bin is what they leave of the column's sum.
@@ -57,7 +57,7 @@ class ClasswiseSums(Sums):
         )
 
     def update(self, chunk: Chunk) -> None:
-        """Take in the rows of ``chunk``."""
+        """Add the rows of ``chunk``."""
         classes, num_bins = self.shape
         sums = self._cells.values
         weights = chunk.weights
@@ -80,23 +80,23 @@ class ClasswiseSums(Sums):
         self._underflowed.index_add_(0, chunk.target, (chunk.target_probs == 0).double())
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the sums ``(3, C B)``, and two numbers of each class ``(C,)``."""
+        """Return the sums ``(3, C B)``, and the counts of labels and of underflowed probabilities ``(C,)``."""
         labels = {"num_labels": self.num_labels, "underflowed": self._underflowed}
         return {"sums": self._cells.values, **labels}
 
     def possible(self, samples: float, *, weighted: bool) -> bool:
-        """Return whether ``samples`` samples can give these sums."""
+        """Return whether the sums are consistent with this number of samples."""
         counts = (self.num_labels, self._underflowed)
         numbers = all(in_range(count, 0, samples) for count in counts)
         return numbers and self._cells.possible(samples, weighted=weighted, each=self.shape[0])
 
     def table(self) -> ClassTable:
-        """Return the sums as formulas take them."""
+        """Return the sums as a :class:`ClassTable`."""
         count, probs, labels = self._cells.arrays()
         return ClassTable(probs, labels, lambda: count, float(labels.sum()), self.shape[0])
 
     def reference_gaps(self) -> Floats:
-        """As published: without classes beyond the last label, and with probabilities that underflowed in no bin."""
+        """Return gaps ``(C, B)`` as published: no class above the last label, no bin for underflowed probabilities."""
         _, probs, labels = self._cells.arrays().reshape(3, *self.shape)
         gaps = probs - labels
         gaps[:, 0] += self._underflowed.numpy()
@@ -104,7 +104,7 @@ class ClasswiseSums(Sums):
 
 
 def _above(probs: Tensor, edge: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the entries of ``probs (n, C)`` above ``edge``, their rows and classes, ``(E,)`` on the CPU."""
+    """Return the entries of ``probs (n, C)`` above ``edge``, with row and class indices, ``(E,)`` on the CPU."""
     if probs.device.type != "cpu":
         row, label = (probs > edge).nonzero(as_tuple=True)
         return probs[row, label].cpu(), row.cpu(), label.cpu()
@@ -136,7 +136,7 @@ def _reference(predictions: Predictions, num_bins: int) -> float:
 def classwise_ece(
     predictions: Predictions, *, num_bins: int = 15, variant: Variant = "exact"
 ) -> float:
-    """ECE of each class's probability against "is it the label?", averaged over the classes.
+    """ECE of each class's probability against its frequency, averaged over the classes (also called SCE).
 
     ``1 / C * sum_c sum_b n_cb / N * |mean_{i in cb} (1[y_i = c] - p_ic)|``, where bin ``cb`` holds the samples whose
     ``p_ic`` is in bin ``b``.

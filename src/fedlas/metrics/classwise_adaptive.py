@@ -1,4 +1,4 @@
-"""Adaptive calibration error of all classes: bins of equal mass for every class's probability."""
+"""Adaptive calibration error (ACE, Nixon et al.): equal-mass bins of every class's probability."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ELEMENTS = 2**22
 
 
 def _columns(predictions: Predictions) -> Iterator[Tensor]:
-    """Yield :func:`class_probs` of one class after another ``(N,)``, with a block of classes in memory at a time."""
+    """Yield the float64 softmax of one class after another ``(N,)``, with a block of classes in memory at a time."""
     logits = predictions.logits
     rows = max(1, _ELEMENTS // predictions.num_classes)
     highest = logits.amax(dim=1, keepdim=True).cpu().double()
@@ -33,7 +33,7 @@ def _columns(predictions: Predictions) -> Iterator[Tensor]:
 
 
 class EveryClass(Statistic):
-    """Statistic: the predictions themselves, of which every class is sorted in turn."""
+    """Statistic: the predictions themselves, whose probabilities are sorted class by class."""
 
     takes_weights = True
     streaming = ClassGrid
@@ -43,10 +43,10 @@ class EveryClass(Statistic):
         self._predictions = predictions
 
     def update(self, chunk: Chunk) -> None:
-        """Do nothing: a sort needs all rows."""
+        """Do nothing: sorting needs all rows at once."""
 
     def table(self) -> Iterator[SampleRuns]:
-        """Yield the samples by ascending probability, for one class after the other."""
+        """Yield the samples by ascending probability, class by class."""
         target = self._predictions.target.cpu()
         weights = averaging_one(self._predictions)
         for label, probs in enumerate(_columns(self._predictions)):
@@ -54,7 +54,7 @@ class EveryClass(Statistic):
 
 
 def mean_equal_mass_error(classes: Iterable[Runs]) -> Floats:
-    """Return ``1 / C * sum_c sum_b |gap_cb| / N`` in bins of equal mass of every class ``(...,)``."""
+    """Return ``1 / C * sum_c sum_b |gap_cb| / N`` over equal-mass bins of every class ``(...,)``."""
     return np.mean([equal_mass_error(runs) for runs in classes], axis=0)
 
 

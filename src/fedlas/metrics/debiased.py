@@ -1,4 +1,4 @@
-"""Squared calibration error without the bias that the labels' chance gives to squares."""
+"""Debiased squared calibration error: without the bias from label noise."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fedlas.predictions import Predictions, TopLabel
 
 
 def debiased_square(bins: BinTable) -> Floats:
-    """Return ``1 / N * sum_b n_b (gap_b**2 - accuracy_b (1 - accuracy_b) / (n_b - 1))`` over bins of at least two."""
+    """Return ``1 / N * sum_b n_b (gap_b**2 - accuracy_b (1 - accuracy_b) / (n_b - 1))`` over bins of ``n_b > 1``."""
     # With weights, the last `n_b` is the effective number of samples: `accuracy_b * (1 - accuracy_b) / (n_b - 1)` then
     # is the unbiased estimate of the variance of a weighted mean of equally probable outcomes.
     effective = bins.effective_count
@@ -43,7 +43,7 @@ _ONE = 1e-9
     takes_replicates=True,
 )
 def debiased_ece2(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
-    """Squared gap of the bins less what chance adds to it, so that a calibrated model has 0 on average.
+    """Squared calibration error minus its bias from label noise, so that a calibrated model has 0 on average.
 
     ``sum_b n_b / N * ((accuracy_b - confidence_b)**2 - accuracy_b * (1 - accuracy_b) / (n_b - 1))``. The second term
     estimates the variance of ``accuracy_b``, which is what the expectation of the square has too much.

@@ -1,4 +1,4 @@
-"""The Brier score as a sum: calibration error, lack of resolution, and what bins hide."""
+"""Decomposition of the Brier score into calibration, refinement and within-bin terms."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fedlas.predictions.any_predictions import check_predictions
 
 @dataclass(frozen=True)
 class BrierDecomposition:
-    """``brier = calibration + refinement + within_bins``.
+    """Decomposition of the Brier score, ``brier = calibration + refinement + within_bins``.
 
     Attributes:
         brier: The Brier score, summed over classes; of two classes that of one, as :func:`brier`.
@@ -38,7 +38,7 @@ class BrierDecomposition:
 
 
 def calibration_part(table: ClassTable) -> Floats:
-    """Return ``1 / N * sum_cb n_cb * (p_cb - y_cb)**2`` with the bins' mean probability ``p`` and label ``y``."""
+    """Return ``1 / N * sum_cb n_cb * (p_cb - y_cb)**2``, with mean probability ``p`` and mean label ``y`` per bin."""
     count = table.count()
     # With sums in place of means, the count divides once; empty bins are divided by 1 and left out.
     squares = (table.probs - table.labels) ** 2 / nonzero(count)
@@ -46,12 +46,12 @@ def calibration_part(table: ClassTable) -> Floats:
 
 
 def refinement_part(table: ClassTable) -> Floats:
-    """Return ``1 / N * sum_cb n_cb * y_cb * (1 - y_cb)``."""
+    """Return the refinement, ``1 / N * sum_cb n_cb * y_cb * (1 - y_cb)``, with mean label ``y`` per bin."""
     return _variance(table).sum(axis=-1) / _total(table)
 
 
 def calibration_bias(table: ClassTable, squares: Floats) -> float:
-    """Return ``1 / N * sum_cb n_cb * y_cb * (1 - y_cb) / (n_cb - 1)``; 0 in bins of one sample."""
+    """Return ``1 / N * sum_cb n_cb * y_cb * (1 - y_cb) / (n_cb - 1)``, skipping bins with one sample."""
     # The last `n_cb` is the effective number of samples, from the sums of their squared weights `squares`.
     samples = effective_count(table.count(), squares)
     bias = _variance(table) / nonzero(samples - 1.0, least=1e-9)
@@ -59,7 +59,7 @@ def calibration_bias(table: ClassTable, squares: Floats) -> float:
 
 
 def _total(table: ClassTable) -> float:
-    """Return the number of samples, by which sums over classes are divided; of two classes both, which are alike."""
+    """Return the divisor of sums over classes: ``N``, or ``2 N`` with two classes, whose terms are equal."""
     return table.num_samples * (2 if table.num_classes == 2 else 1)
 
 
@@ -79,7 +79,7 @@ _PART: dict[str, Any] = {
 
 
 def brier_decomposition(predictions: Predictions, *, num_bins: int = 15) -> BrierDecomposition:
-    """Return the Brier score as calibration, refinement, and what bins hide.
+    """Return the Brier score as the sum of calibration, refinement and within-bin terms.
 
     For each class the samples are put into bins of the class's probability; the terms are those of the class's own
     two-valued Brier score, summed over classes like :func:`brier` itself.

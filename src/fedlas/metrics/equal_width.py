@@ -1,4 +1,4 @@
-"""ECE: does a confidence of 0.8 come true four times in five?
+"""Expected calibration error (ECE) over equal-width bins.
 
 ``sum_b n_b / N * |accuracy_b - confidence_b|`` over ``B`` bins of confidence; all that it depends on is in this file.
 For two classes ``"ece"`` is that of the event's probability, as in ``classwise.py``.
@@ -25,7 +25,7 @@ from fedlas.predictions.any_predictions import check_measurable
 
 @dataclass(frozen=True, eq=False)
 class Bins:
-    """What happened in each bin of confidence; all tensors on the CPU, all but ``count`` float64.
+    """Mean confidence and accuracy per bin; CPU tensors, float64 except ``count`` without weights.
 
     Attributes:
         edges: ``(B + 1,)`` from 0 to 1, ascending. Bin ``b`` is ``(edges[b], edges[b + 1]]``; 0 belongs to the first.
@@ -46,13 +46,13 @@ class Bins:
 
     @property
     def num_bins(self) -> int:
-        """``B``, empty ones included."""
+        """Number of bins ``B``, including empty ones."""
         return len(self.count)
 
 
 @dataclass(frozen=True, eq=False)
 class BinTable:
-    """Sums over bins of confidence, of which calibration errors are made: arrays ``(..., B)`` float64."""
+    """Sums over bins of confidence, the input of calibration errors: float64 arrays ``(..., B)``."""
 
     # A leading axis counts replicates of the samples; an array in which all of them agree may have 1 there.
 
@@ -69,17 +69,17 @@ class BinTable:
 
     @property
     def effective_count(self) -> Floats:
-        """Of how many equally weighted samples the mean of each bin would be as sure."""
+        """Effective sample size of each bin: the number of equally weighted samples with the same variance."""
         return effective_count(self.count, self.squares)
 
 
 def mean_gap(bins: BinTable) -> Floats:
-    """Return ``sum_b n_b / N * |confidence_b - outcome_b|``: the ECE of these bins ``(...,)``."""
+    """Return ``sum_b n_b / N * |confidence_b - outcome_b|``: the ECE over these bins ``(...,)``."""
     return np.abs(bins.gaps).sum(axis=-1) / bins.num_samples
 
 
 def bins_of(edges: Tensor, table: BinTable, rows: float | None = None) -> Bins:
-    """Return the means of a table of sums; ``rows``, the samples of a weight above 0, scales the counts if given."""
+    """Return the means of a table of sums; weighted counts are scaled to ``rows``, the samples with weight."""
     scale = 1.0 if rows is None else rows / table.num_samples
     count = torch.from_numpy(table.count * scale)
     confidence, accuracy = (
@@ -92,20 +92,20 @@ def bins_of(edges: Tensor, table: BinTable, rows: float | None = None) -> Bins:
 
 
 class BinSums(Sums):
-    """Sums over bins of equal width of confidence and any outcome, from which errors and :class:`Bins` follow."""
+    """Sums over equal-width bins of confidence, for any outcome."""
 
     def __init__(self, num_bins: int) -> None:
         self.num_bins = num_bins
         self.sums = CellSums(num_bins, "confidence", "outcome", "squares", "rows")
 
     def add(self, confidence: Tensor, outcome: Tensor, weights: Tensor) -> None:
-        """Take in samples with ``confidence (n,)`` and ``outcome (n,)``, bool or float, and their ``weights (n,)``."""
+        """Add samples with ``confidence (n,)``, ``outcome (n,)``, bool or float, and ``weights (n,)``."""
         index = width_bin(confidence, self.num_bins)
         terms = (weights * confidence, weights * outcome, weights**2, (weights > 0).double())
         self.sums.add(index, weights, *terms)
 
     def update(self, chunk: Chunk) -> None:
-        """Take in the rows of ``chunk``."""
+        """Add the rows of ``chunk``."""
         self.add(chunk.confidence, chunk.correct, chunk.weights)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -113,22 +113,22 @@ class BinSums(Sums):
         return {"sums": self.sums.values}
 
     def possible(self, samples: float, *, weighted: bool) -> bool:
-        """Return whether ``samples`` samples can give these sums."""
+        """Return whether the sums are consistent with this number of samples."""
         return self.sums.possible(samples, weighted=weighted)
 
     def table(self) -> BinTable:
-        """Return the sums as formulas take them."""
+        """Return the sums as a :class:`BinTable`."""
         count, confidence, outcome, squares, _ = self.sums.arrays()
         return BinTable(count, confidence - outcome, outcome, float(count.sum()), squares)
 
     def bins(self, *, weighted: bool = False) -> Bins:
-        """Return the sums as means."""
+        """Return mean confidence and accuracy per bin."""
         rows = float(self.sums.values[-1].sum()) if weighted else None
         return bins_of(equal_width_edges(self.num_bins), self.table(), rows)
 
 
 class EqualWidth(BinSums):
-    """Statistic: sums over bins of equal width, with right or wrong as the outcome."""
+    """Statistic: sums over equal-width bins of confidence, with correctness as the outcome."""
 
     top_label = True
 
@@ -137,7 +137,7 @@ class EqualWidth(BinSums):
 
 
 def width_bin(values: Tensor, num_bins: int) -> Tensor:
-    """Return the bin ``(b / B, (b + 1) / B]`` of each value in ``[0, 1]``, int64; 0 belongs to the first."""
+    """Return the index of the bin ``(b / B, (b + 1) / B]`` of each value in ``[0, 1]``, int64; 0 is in the first."""
     # A value up to `ROUNDING` times its type's precision above an edge lies on it: the softmax of `log 0.6` may be the
     # float64 after 0.6, and the float32 nearest to 0.2 is above 0.2.
     below = 1.0 + num_bins * ROUNDING * torch.finfo(values.dtype).eps
@@ -161,7 +161,7 @@ def equal_width_edges(num_bins: int) -> Tensor:
     takes_replicates=True,
 )
 def ece(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
-    """Expected calibration error, of the predicted class or, with two classes, of the event's probability.
+    """Expected calibration error of the predicted class or, with two classes, of the event's probability.
 
     ``sum_b n_b / N * |frequency_b - probability_b|``: the frequency of right predictions and the mean confidence of bin
     ``b``, or the frequency of the event and its mean probability.
@@ -208,7 +208,7 @@ def ece(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
     takes_replicates=True,
 )
 def top_label_ece(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
-    """ECE of the predicted class, ``sum_b n_b / N * |accuracy_b - confidence_b|``, with two classes too.
+    """ECE of the predicted class, ``sum_b n_b / N * |accuracy_b - confidence_b|``, also with two classes.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.

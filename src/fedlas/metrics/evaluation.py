@@ -1,4 +1,4 @@
-"""All default metrics in one pass."""
+"""Evaluation of all default metrics in one pass."""
 
 from __future__ import annotations
 
@@ -76,9 +76,9 @@ def evaluate(predictions: object, target: object = None, *, num_bins: int = 15) 
     if names_metrics and isinstance(predictions, AnyPredictions | PredictionTable):
         names = [target] if isinstance(target, str) else list(target)  # type: ignore[call-overload]
         raise InputError(
-            "it computes every default metric",
+            "evaluate() takes no metric names: it computes all default metrics",
             f"the names {', '.join(names)}",
-            f"For some, call fedlas.estimates(predictions, metrics={names}), or take them from the result.",
+            f"Select them from the result, or call fedlas.estimates(predictions, metrics={names}).",
         )
     if target is not None:
         predictions = predictions_of_arrays(predictions, target)
@@ -91,7 +91,7 @@ def evaluate(predictions: object, target: object = None, *, num_bins: int = 15) 
 
 
 def default_metrics(predictions: AnyPredictions) -> list[Metric]:
-    """Return the metrics that ``evaluate`` computes of these predictions."""
+    """Return the metrics that ``evaluate`` computes for these predictions."""
     num_classes = classes_of(predictions)
     has_two = num_classes == 2
     names = [
@@ -104,14 +104,14 @@ def default_metrics(predictions: AnyPredictions) -> list[Metric]:
 
 
 def entries_of(metrics: Iterable[str], predictions: AnyPredictions) -> list[Metric]:
-    """Return the records of metrics by name, each once, as these predictions have them."""
+    """Return the metric records for these names, without duplicates, as they apply to the predictions."""
     return list({METRICS[name].name: record_of(name, predictions) for name in metrics}.values())
 
 
 def values_of(
     predictions: AnyPredictions, metrics: Sequence[Metric], num_bins: int
 ) -> dict[str, float]:
-    """Return ``metrics`` by name, from one pass; each equals what its own function returns."""
+    """Compute ``metrics`` in one pass; each value equals that of the metric's own function."""
     statistics: dict[object, Statistic] = {}
     for metric in metrics:
         if isinstance(predictions, TopLabel) and lacks(metric, predictions):

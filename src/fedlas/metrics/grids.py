@@ -1,4 +1,4 @@
-"""Fixed grids of probabilities, kept in place of all samples when a metric streams that has to sort them."""
+"""Fixed grids of probabilities, for streaming metrics that would otherwise sort all samples."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OCTAVES = 24
 
 
 def confidence_cell(confidence: Tensor) -> Tensor:
-    """Return the cell of each confidence, int64 in ``[0, NUM_CELLS)``, ascending with it."""
+    """Return the grid cell of each confidence, int64 in ``[0, NUM_CELLS)``, ascending with confidence."""
     # Cells are `[a, a + 2**-14)` up to `1 - 2**-7`. Beyond, `1 - confidence` is resolved to seven bits after the
     # leading one, down to `2**-24`, the distance of 1 from the float32 below it. The last cell is what is closer to 1.
     even = (confidence * 2.0**WIDTH_BITS).long()
@@ -38,17 +38,17 @@ def confidence_cell(confidence: Tensor) -> Tensor:
 
 
 def octave_bits(num_classes: int) -> int:
-    """Return ``bits`` for ``2**bits`` cells an octave: the fewer classes the more; at most 35 MiB up to 511 classes."""
+    """Return ``bits`` for ``2**bits`` cells per octave: fewer for more classes; at most 35 MiB up to 511 classes."""
     return min(10, max(5, 14 - num_classes.bit_length()))
 
 
 def num_cells(bits: int) -> int:
-    """Return the cells of a class: all octaves on either side, what is beyond them, and one that begins at 1/2."""
+    """Return the number of cells per class: octaves below and above 1/2, and both tails."""
     return 2 * ((_OCTAVES - 1 << bits) + 1) + 1
 
 
 def probability_cell(probs: Tensor, *, bits: int) -> Tensor:
-    """Return the cell of each probability, int64 in ``[0, num_cells(bits))``, ascending with it."""
+    """Return the grid cell of each probability, int64 in ``[0, num_cells(bits))``, ascending with probability."""
     # Every octave of `p` below 1/2, and of `1 - p` above, has `2**bits` cells, down to `2**-24`; the first cell is what
     # is below that and the last one what is closer to 1.
     probs = probs.float()
@@ -60,7 +60,7 @@ def probability_cell(probs: Tensor, *, bits: int) -> Tensor:
 
 
 def class_probs(logits: Tensor) -> Tensor:
-    """Return the softmax in float64 on the CPU; up to ten thousand classes, a row does not depend on the others."""
+    """Return the softmax in float64 on the CPU; up to ten thousand classes, independent of the batch."""
     # The largest logit is taken off first: beside a large one the sum would be rounded, and equal probabilities of two
     # rows, between which no bin may be cut, would not be equal any more.
     below = logits.cpu().double() - logits.amax(dim=1, keepdim=True).cpu().double()
@@ -68,7 +68,7 @@ def class_probs(logits: Tensor) -> Tensor:
 
 
 class _Grid(Sums):
-    """Number and sum of the probabilities in each cell, apart for wrong and right: ``(groups, 2, cells)``."""
+    """Count and sum of the probabilities in each cell, separately for wrong and right: ``(groups, 2, cells)``."""
 
     def __init__(self, num_bins: int, groups: int, cells: int) -> None:
         self.num_bins = num_bins
@@ -78,7 +78,7 @@ class _Grid(Sums):
         self._rows = torch.zeros(1, dtype=torch.float64, device="cpu")
 
     def _add(self, cell: Tensor, probs: Tensor, weights: Tensor) -> None:
-        """Take in probabilities, in flat arrays that repeat the weights of rows for each group."""
+        """Add flat arrays of cells and probabilities, with row weights repeated for each group."""
         self._rows += torch.count_nonzero(weights).double() / self._shape[0]
         self._cells.add(cell, weights, weights * probs)
 
@@ -87,12 +87,12 @@ class _Grid(Sums):
         return {"sums": self._cells.values, "rows": self._rows}
 
     def possible(self, samples: float, *, weighted: bool) -> bool:
-        """Return whether ``samples`` samples can give these sums."""
+        """Return whether the sums are consistent with this number of samples."""
         rows = in_range(self._rows, 0, samples)
         return rows and self._cells.possible(samples, weighted=weighted, each=self._shape[0])
 
     def table(self) -> Any:
-        """Yield the cells of each group that are not empty, by ascending probability; weights average 1."""
+        """Yield the non-empty cells of each group by ascending probability, with weights scaled to average 1."""
         groups = self._shape[0]
         sums = self._cells.arrays()
         total = float(sums[0].sum())
@@ -110,7 +110,7 @@ class _Grid(Sums):
 
 
 class FineGrid(_Grid):
-    """Statistic: number and sum of confidences of right and of wrong predictions, in each cell of a fixed grid."""
+    """Statistic: count and sum of the confidences of right and wrong predictions in each grid cell."""
 
     top_label = True
 
@@ -118,17 +118,17 @@ class FineGrid(_Grid):
         super().__init__(num_bins, 1, NUM_CELLS)
 
     def update(self, chunk: Chunk) -> None:
-        """Take in the rows of ``chunk``."""
+        """Add the rows of ``chunk``."""
         cell = confidence_cell(chunk.confidence) + NUM_CELLS * chunk.correct
         self._add(cell, chunk.confidence, chunk.weights)
 
     def table(self) -> Ranking:
-        """Return the cells that are not empty, by ascending confidence."""
+        """Return the non-empty cells by ascending confidence."""
         return next(super().table())
 
 
 class ClassGrid(_Grid):
-    """Statistic: for each class and cell of its grid, number and sum of its probabilities, and those of its label."""
+    """Statistic: for each class and grid cell, count and sum of the probabilities of labels and non-labels."""
 
     def __init__(self, predictions: Predictions, num_bins: int) -> None:
         self.num_classes = predictions.num_classes
@@ -136,7 +136,7 @@ class ClassGrid(_Grid):
         super().__init__(num_bins, self.num_classes, num_cells(self._bits))
 
     def update(self, chunk: Chunk) -> None:
-        """Take in the rows of ``chunk``."""
+        """Add the rows of ``chunk``."""
         probs = class_probs(chunk.logits)
         cells = self._shape[2]
         first = 2 * cells * torch.arange(self.num_classes, device="cpu")

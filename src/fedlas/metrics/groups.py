@@ -1,4 +1,4 @@
-"""Calibration of parts: of every class's own probability, and of the predicted class in groups of samples."""
+"""Calibration of each class's probability, and of the predicted class in groups of samples."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from fedlas.predictions.any_predictions import AnyPredictions, check_measurable,
 
 @dataclass(frozen=True)
 class ClassCalibration:
-    """How well one class's probability agrees with how often the class is the label.
+    """Calibration of one class's probability against the class's frequency.
 
     Attributes:
         label: The class.
@@ -44,7 +44,7 @@ class ClassCalibration:
 
     @property
     def gap(self) -> float:
-        """``mean_probability - frequency``: positive where the class is predicted too often on the whole."""
+        """``mean_probability - frequency``: positive if the class is predicted too often on average."""
         return self.mean_probability - self.frequency
 
 
@@ -70,14 +70,14 @@ class GroupCalibration:
 
     @property
     def gap(self) -> float:
-        """``confidence - accuracy``: positive where the model is too confident."""
+        """``confidence - accuracy``: positive if the model is overconfident."""
         return self.confidence - self.accuracy
 
 
 def calibration_by_class(
     predictions: Predictions, *, num_bins: int = 15
 ) -> dict[int, ClassCalibration]:
-    """Classwise calibration, class by class: is ``p_c`` the probability that ``c`` is the label?
+    """Measure the calibration of each class's probability against the class's frequency.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
@@ -105,7 +105,7 @@ def calibration_by_class(
 
 
 def class_table(sums: ClasswiseSums) -> dict[int, ClassCalibration]:
-    """Return the table of what :class:`ClasswiseSums` gathered."""
+    """Return the calibration of each class from accumulated sums."""
     table = sums.table()
     labels, probs = (
         each.reshape(sums.shape).sum(axis=1) / table.num_samples
@@ -159,7 +159,7 @@ def calibration_by_group(
 def group_numbers(
     predictions: AnyPredictions, groups: object
 ) -> tuple[list[Any], NDArray[np.int64]]:
-    """Return the sorted names of the groups, and the number of each sample's group ``(N,)``."""
+    """Return sorted group names, and each sample's group as an integer code ``(N,)``."""
     if isinstance(groups, Tensor):
         check_dense("groups", groups)
         groups = groups.detach().cpu()
@@ -178,7 +178,7 @@ def group_numbers(
         )
     if labels.shape != (predictions.num_samples,):
         raise InputError(
-            f"groups must be ({predictions.num_samples},), one for each sample",
+            f"groups must have shape ({predictions.num_samples},), one per sample",
             describe(labels),
             "Pass the group of every sample, in the order of the logits.",
         )
@@ -186,7 +186,7 @@ def group_numbers(
         names, number = np.unique(labels, return_inverse=True)
     except TypeError as error:  # objects without an order
         raise InputError(
-            "groups must have an order",
+            "groups must be sortable",
             str(error),
             "Pass all groups as integers, or all as strings.",
         ) from error
@@ -194,30 +194,30 @@ def group_numbers(
 
 
 def check_two_a_group(names: Any, samples: int) -> None:
-    """Raise an InputError for groups of fewer than two samples on average."""
+    """Raise InputError if groups hold fewer than two samples on average."""
     if len(names) > max(2, samples // 2):
         raise InputError(
-            "groups must hold two samples on average",
+            "groups must hold at least two samples on average",
             f"{len(names):,} groups of {samples:,} samples",
-            "Cut measurements into ranges; a name of every sample is no group.",
+            "Cut measurements into ranges, and do not pass a unique name per sample.",
         )
 
 
 def group_labels(groups: object) -> NDArray[Any]:
-    """Return groups as an array; texts as objects, since NumPy would pad each to the longest."""
+    """Return groups as an array, with strings as objects, since NumPy would pad them to the longest."""
     texts = isinstance(groups, list | tuple) and all(isinstance(name, str) for name in groups)
     return np.array(groups, dtype=object) if texts else np.asarray(groups)
 
 
 class GroupSums:
-    """Sums over bins of confidence of equal width, for each group of samples anew."""
+    """Sums over equal-width bins of confidence, for each group of samples."""
 
     def __init__(self, num_groups: int, num_bins: int) -> None:
         self.shape = (num_groups, num_bins)
         self._cells = CellSums(num_groups * num_bins, "right", "confidence", "rows")
 
     def add(self, chunk: Chunk, group: Tensor) -> None:
-        """Take in the rows of ``chunk`` with the number of their group ``(n,)`` int64."""
+        """Add the rows of ``chunk``, with group codes ``(n,)`` int64."""
         weights = chunk.weights
         cell = group * self.shape[1] + width_bin(chunk.confidence, self.shape[1])
         terms = (weights * chunk.correct, weights * chunk.confidence, (weights > 0).double())
@@ -228,11 +228,11 @@ class GroupSums:
         return {"sums": self._cells.values}
 
     def possible(self, samples: float, *, weighted: bool) -> bool:
-        """Return whether ``samples`` samples can give these sums."""
+        """Return whether the sums are consistent with this number of samples."""
         return self._cells.possible(samples, weighted=weighted)
 
     def table(self) -> list[GroupCalibration]:
-        """Return the groups in their order."""
+        """Return the calibration of every group, in the order of the codes."""
         count, right, confidence, rows = self._cells.arrays().reshape(4, *self.shape)
         gaps = confidence - right
         parts = (right, confidence, np.abs(gaps), np.maximum(gaps, 0.0), np.maximum(-gaps, 0.0))
@@ -242,27 +242,27 @@ class GroupSums:
         return [GroupCalibration(number, *row) for number, row in zip(numbers, means, strict=True)]
 
     def by_name(self, names: Sequence[Any]) -> dict[Any, GroupCalibration]:
-        """Return the groups that have samples, by name ``(G,)``."""
+        """Return the calibration of each group that has samples, by name."""
         rows = zip(names, self.table(), strict=True)
         return {name: each for name, each in rows if each.num_samples}
 
 
 class RowsInGroups:
-    """Fills :class:`GroupSums` with rows that come in the order of their groups' numbers ``(N,)``."""
+    """Adds chunks of rows to :class:`GroupSums`, with group codes ``(N,)`` in the order of the rows."""
 
     def __init__(self, group: Tensor, sums: GroupSums) -> None:
         self._sums = sums
         self._group = group
 
     def update(self, chunk: Chunk) -> None:
-        """Take in the rows of ``chunk``."""
+        """Add the rows of ``chunk``."""
         rows = len(chunk.confidence)
         self._sums.add(chunk, self._group[:rows])
         self._group = self._group[rows:]
 
 
 class StreamingGroups(Accumulator):
-    """Stream :func:`~fedlas.metrics.calibration_by_group`; the results agree within 1e-12.
+    """Streaming version of :func:`~fedlas.metrics.calibration_by_group`; results agree within 1e-12.
 
     Args:
         groups: Every group there can be, hashable, such as ``["site A", "site B"]`` or ``range(10)``; all processes
@@ -296,9 +296,9 @@ class StreamingGroups(Accumulator):
             self._number.update((name, number) for number, name in enumerate(self.groups))
         if not self.groups or len(self._number) < len(self.groups):
             raise InputError(
-                "groups must be at least one name, each once",
-                f"{len(self.groups)} of which {len(self._number)} differ",
-                "Name each group once.",
+                "groups must be a non-empty list of unique names",
+                f"{len(self.groups)} names, {len(self._number)} of them unique",
+                "Pass each group name once.",
             )
         self._by_group = GroupSums(len(self.groups), num_bins)
         mark = sha256(repr((self.groups, num_bins)).encode()).hexdigest()[:12]
@@ -312,7 +312,7 @@ class StreamingGroups(Accumulator):
         groups: Tensor | np.ndarray[Any, Any] | Sequence[Hashable],
         weights: Tensor | None = None,
     ) -> None:
-        """Take in a batch.
+        """Add a batch.
 
         Args:
             logits: ``(N, C)``, finite, on any device.
@@ -329,7 +329,7 @@ class StreamingGroups(Accumulator):
         self._take(batch, [RowsInGroups(number, self._by_group)])
 
     def compute(self) -> dict[Any, GroupCalibration]:
-        """Return one entry for each group that has samples, in the order in which they were named.
+        """Return the calibration of each group that has samples, in the order of the constructor's names.
 
         Raises:
             InputError: If there are no samples.
@@ -341,19 +341,19 @@ class StreamingGroups(Accumulator):
         names = _listed(groups)
         if len(names) != samples or getattr(groups, "ndim", 1) != 1:
             raise InputError(
-                f"groups must be ({samples},), one for each sample",
+                f"groups must have shape ({samples},), one per sample",
                 describe(groups),
                 "Pass the group of every sample, in the order of the logits.",
             )
         with self._hashing():
             numbers = [self._number.get(name, -1) for name in names]
         if -1 in numbers:
-            expected = f"groups must be out of {', '.join(map(repr, self.groups[:10]))}"
+            expected = f"groups must be among {', '.join(map(repr, self.groups[:10]))}"
             more = f" and {len(self.groups) - 10} more" if len(self.groups) > 10 else ""
             raise InputError(
                 expected + more,
                 repr(names[numbers.index(-1)]),
-                "Name every group there can be at first.",
+                "Pass all possible groups to the constructor.",
             )
         return torch.tensor(numbers, dtype=torch.int64, device="cpu")
 
@@ -372,12 +372,12 @@ class StreamingGroups(Accumulator):
 
 
 def _listed(groups: object) -> list[Any]:
-    """Return Python's own objects, which compare and hash as the names do."""
+    """Return a list of Python objects, which hash and compare as the group names do."""
     if isinstance(groups, Tensor):
         check_dense("groups", groups)
     names = groups.tolist() if isinstance(groups, Tensor | np.ndarray) else groups
     if isinstance(names, Iterable):
         return list(names)
     raise InputError(
-        "groups must be a list", describe(groups), "Pass one name for each group or sample."
+        "groups must be a sequence", describe(groups), "Pass one name per group or sample."
     )

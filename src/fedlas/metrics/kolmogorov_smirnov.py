@@ -1,4 +1,4 @@
-"""Kolmogorov-Smirnov calibration error: the largest gap between cumulated confidence and cumulated accuracy."""
+"""Kolmogorov-Smirnov calibration error: the largest gap between cumulative confidence and cumulative accuracy."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from fedlas.predictions import Predictions, TopLabel
 
 
 def largest_cumulated_gap(runs: Runs) -> Floats:
-    """Return ``max_k |sum of the gaps of the k lowest runs| / N``."""
+    """Return the largest cumulative gap, ``max_k |sum of the gaps of the k lowest runs| / N``."""
     return np.abs(np.cumsum(runs.gaps, axis=-1)).max(axis=-1) / runs.num_samples
 
 
 def _error(runs: Ranking) -> float:
-    """Bound the error: within a cell the sum stays in the range of all wrong or all right samples first."""
+    """Return an upper bound of the discretization error: a cell's samples may all be wrong or all right first."""
     before = np.cumsum(runs.gaps) - runs.gaps
     highest = before + runs.wrong_confidence
     lowest = before - (runs.right - runs.right_confidence)
@@ -37,7 +37,7 @@ def _error(runs: Ranking) -> float:
     error=_error,
 )
 def ks(predictions: Predictions | TopLabel) -> float:
-    """Largest gap of the cumulated samples, ``max_t |1 / N * sum_{i: confidence_i <= t} (correct_i - confidence_i)|``.
+    """Largest cumulative gap, ``max_t |1 / N * sum_{i: confidence_i <= t} (correct_i - confidence_i)|``.
 
     No bins, and no kernel: the Kolmogorov-Smirnov distance between the distribution of the confidences as they are and
     as the outcomes weigh them.

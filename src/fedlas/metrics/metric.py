@@ -1,4 +1,4 @@
-"""The registry of metrics, of those of an event too, and the record of each."""
+"""The registry of metrics, including measures of an event, and the record of each."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class Metric(Entry[Callable[..., float]]):
 
 
 def limits_of(metric: Metric) -> Range:
-    """Return the least and largest value that a metric can have.
+    """Return the smallest and largest possible value of a metric.
 
     Example:
         >>> import fedlas.metrics
@@ -134,7 +134,7 @@ def limits_of(metric: Metric) -> Range:
 
 
 def record_of(name: str, predictions: AnyPredictions) -> Metric:
-    """Return the record of a metric; of two classes ``"ece"`` is that of the event's probability.
+    """Return the record of a metric for these predictions; with two classes ``"ece"`` is about the event.
 
     Raises:
         InputError: For an unknown metric, or an event's measure of predictions without the event of two classes.
@@ -150,7 +150,7 @@ def record_of(name: str, predictions: AnyPredictions) -> Metric:
         raise needs_all_classes(f"{entry.name!r}")
     if entry.subject == "event" and classes_of(predictions) != 2:
         raise InputError(
-            f"predictions must have two classes, since {entry.name!r} is about the event of two",
+            f"{entry.name!r} requires predictions with two classes",
             f"{classes_of(predictions)} classes",
             "Choose another metric, or call fedlas.binary.measures(predictions, event=k).",
         )
@@ -161,7 +161,7 @@ def record_of(name: str, predictions: AnyPredictions) -> Metric:
 
 
 def find_measure(name: str, *, event: bool) -> Metric | None:
-    """Return the record of a metric, that of the event where it is the subject; None if it is not registered.
+    """Return the record of a metric, its event variant if ``event``, or None if it is not registered.
 
     A metric of several labels is that of an event behind a word of :data:`OVER_LABELS`.
 
@@ -178,7 +178,7 @@ def find_measure(name: str, *, event: bool) -> Metric | None:
 
 
 def event_measures() -> dict[str, Metric]:
-    """Return the measures of an event, in the order of a table, by the name that they have where it is the subject.
+    """Return the measures of an event in display order, by name without prefix.
 
     Example:
         >>> list(event_measures())[:3], "ece" in event_measures()
@@ -190,12 +190,12 @@ def event_measures() -> dict[str, Metric]:
 
 
 def classes_of(predictions: AnyPredictions) -> int:
-    """Return the number of classes; 0 where the top label alone is known."""
+    """Return the number of classes, or 0 for a top label."""
     return 0 if isinstance(predictions, TopLabel) else predictions.num_classes
 
 
 def lacks(metric: Metric, predictions: AnyPredictions) -> bool:
-    """Return whether ``predictions`` lack what a metric needs: all classes, an event, or an optional array."""
+    """Return whether ``predictions`` lack an input of the metric: all classes, an event, or an optional array."""
     if metric.subject == "event" and classes_of(predictions) != 2:
         return True
     if isinstance(predictions, TopLabel):
@@ -205,14 +205,14 @@ def lacks(metric: Metric, predictions: AnyPredictions) -> bool:
 
 
 def new_statistic(metric: Metric, predictions: AnyPredictions, num_bins: int) -> Statistic | None:
-    """Return what a metric is computed from, empty; None if it is called."""
+    """Return an empty statistic for a metric, or None if the metric is a plain function."""
     if metric.quantity is not None:
         return RowMean(metric.quantity, metric.between)
     return None if metric.statistic is None else metric.statistic(predictions, num_bins)
 
 
 def new_sums(metric: Metric, predictions: AnyPredictions, num_bins: int) -> Sums | None:
-    """Return the same made of sums, which can be added up; None if there is no such."""
+    """Return an empty statistic that can be summed over shards, or None if the metric has none."""
     kind = metric.statistic
     if kind is not None and kind.streaming is not None:
         return kind.streaming(predictions, num_bins)
@@ -221,24 +221,24 @@ def new_sums(metric: Metric, predictions: AnyPredictions, num_bins: int) -> Sums
 
 
 def value_of(metric: Metric, statistic: Statistic) -> float:
-    """Return a metric of its filled statistic."""
+    """Return the metric's value from a filled statistic."""
     table = statistic.table()
     return float(table if metric.formula is None else metric.formula(table))
 
 
 def called(metric: Metric, predictions: AnyPredictions, num_bins: int) -> float:
-    """Return what a metric's function gives, with ``num_bins`` if it takes it."""
+    """Call the metric's function, with ``num_bins`` if it takes it."""
     takes_bins = "num_bins" in inspect.signature(metric.value).parameters
     return float(metric.value(predictions, **({"num_bins": num_bins} if takes_bins else {})))
 
 
 class MetricRegistry(Registry[Callable[..., float]]):
-    """Metrics by name, in the order of their columns."""
+    """Metrics by name, in display order."""
 
     def register(  # type: ignore[override]  # the function takes arrays too
         self, name: str, **fields: Any
     ) -> Callable[[Callable[Concatenate[Any, P], float]], ArrayFunction[P, float]]:
-        """Register the decorated function, with the fields of :class:`Metric`; it then takes two arrays, too.
+        """Return a decorator that registers a metric with fields of :class:`Metric`, and lets it accept two arrays.
 
         Raises:
             ValueError: If the name is taken or not lower-case.
@@ -258,11 +258,11 @@ class MetricRegistry(Registry[Callable[..., float]]):
         return Metric(name, value, summary, {"paper": fields.get("paper", "")}, **fields)
 
     def _place(self, entry: Entry[Callable[..., float]]) -> float:
-        """Return the place of a metric in tables; those of others keep the order of their registration."""
+        """Return the display order of a metric; equal ones keep the order of registration."""
         return cast("Metric", entry).order
 
     def get(self, name: object) -> Metric | None:
-        """Return the record of a metric, by another name that it is known by, too; None if there is none."""
+        """Return the record of a metric by name or alias, or None if there is none."""
         entry: Any = super().get(ALIASES.get(name, name) if isinstance(name, str) else name)
         return cast("Metric | None", entry)
 

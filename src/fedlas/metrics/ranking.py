@@ -1,4 +1,4 @@
-"""Samples in order of confidence, equal ones together: what metrics are made of that compare ranks, not bins."""
+"""Samples sorted by confidence, in runs of ties: the input of rank-based metrics."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ _MIDDLE = 1e-6
 
 
 class Runs(Protocol):
-    """Groups of samples of equal confidence, by ascending confidence: arrays ``(..., G)`` float64."""
+    """Runs of samples with equal confidence, in ascending order: arrays ``(..., G)`` float64."""
 
     # A leading axis counts replicates of the samples, in which a group can be empty. With weights, which average 1 over
     # the samples, numbers of samples are sums of weights.
 
     @property
     def num_bins(self) -> int:
-        """``B`` of formulas with bins."""
+        """Number of bins ``B``, for formulas with bins."""
 
     @property
     def num_samples(self) -> int:
-        """``N``, of all groups together."""
+        """Number of samples ``N`` in all runs."""
 
     @property
     def count(self) -> Floats:
-        """Samples of each group."""
+        """Number of samples in each run."""
 
     @property
     def wrong(self) -> Floats:
-        """Wrong ones among them."""
+        """Number of wrong samples in each run."""
 
     @property
     def gaps(self) -> Floats:
-        """Sum of ``confidence - correct``."""
+        """Sum of ``confidence - correct`` in each run."""
 
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """:class:`Runs` that are cells of a grid, which hold samples of nearly equal confidence; all ``(G,)``."""
+    """:class:`Runs` made of grid cells, whose samples have nearly equal confidence; arrays ``(G,)``."""
 
     # Samples of each run that are correct.
     right: Floats
@@ -62,21 +62,21 @@ class Ranking:
 
     @property
     def count(self) -> Floats:
-        """Samples of each run."""
+        """Number of samples in each run."""
         return self.right + self.wrong
 
     @property
     def num_samples(self) -> int:
-        """``N``, a whole number also where weights that average 1 add up to it."""
+        """Number of samples ``N``, an integer also with weights that average 1."""
         return round(float(self.count.sum()))
 
     @property
     def gaps(self) -> Floats:
-        """Sum of ``confidence - correct`` of each run."""
+        """Sum of ``confidence - correct`` in each run."""
         return self.right_confidence + self.wrong_confidence - self.right
 
     def equal_mass_error(self) -> float:
-        """Bound how far :func:`equal_mass_error` is from that of the single samples in the runs."""
+        """Return an upper bound of the error of :func:`equal_mass_error` from the grid."""
         # Each cut is off by a part of the run it falls into, whose gap then counts in one bin instead of the next.
         ranks = equal_mass_ranks(self.num_samples, self.num_bins)
         run = np.searchsorted(np.cumsum(self.count), ranks, side="right")
@@ -85,7 +85,7 @@ class Ranking:
 
 
 class SampleRuns:
-    """:class:`Runs` of single samples, summed when asked for; equal ones are chains, see :func:`starts_of_ties`."""
+    """:class:`Runs` of sorted samples, summed on first use; for ties see :func:`starts_of_ties`."""
 
     def __init__(
         self, confidence: Tensor, correct: Tensor, weights: Tensor | None, num_bins: int
@@ -97,19 +97,19 @@ class SampleRuns:
 
     @cached_property
     def count(self) -> Floats:
-        """Samples of each run ``(G,)``."""
+        """Number of samples in each run ``(G,)``."""
         if self._weights is None:
             return np.diff(self._starts, append=self.num_samples).astype(np.float64)
         return self._sums(1.0)
 
     @cached_property
     def wrong(self) -> Floats:
-        """Wrong ones among them ``(G,)``."""
+        """Number of wrong samples in each run ``(G,)``."""
         return self._sums(~self._correct)
 
     @cached_property
     def gaps(self) -> Floats:
-        """Sum of ``confidence - correct`` ``(G,)``."""
+        """Sum of ``confidence - correct`` in each run ``(G,)``."""
         return self._sums(self._values.astype(np.float64) - self._correct)
 
     def _sums(self, values: Any) -> Floats:
@@ -120,7 +120,7 @@ class SampleRuns:
 def sorted_samples(
     confidence: Tensor, correct: Tensor, weights: Tensor | None = None
 ) -> tuple[NDArray[Any], NDArray[np.bool_], Floats | None]:
-    """Return confidences, outcomes and weights by ascending confidence, wrong before right; without weights of 0."""
+    """Sort samples by confidence, then wrong before right; drop samples of weight 0."""
     values = confidence.numpy()
     outcomes = correct.numpy()
     if weights is not None:
@@ -136,7 +136,7 @@ def sorted_samples(
 
 
 def starts_of_ties(ordered: NDArray[Any]) -> Integers:
-    """Return where runs of values begin that are equal, but for :data:`ROUNDING`, in ``ordered (N,)`` ascending."""
+    """Return the start indices of runs that are equal up to :data:`ROUNDING`, in ascending ``ordered (N,)``."""
     # A run is a chain of neighbors closer than the tolerance, if its ends are as close too. Where values crowd, chains
     # are longer; there only equal values are a run.
     tolerance = ROUNDING * float(np.finfo(ordered.dtype).eps)
@@ -151,7 +151,7 @@ def starts_of_ties(ordered: NDArray[Any]) -> Integers:
 
 
 def equal_mass_places(ordered: NDArray[Any], weights: Floats | None, num_bins: int) -> Integers:
-    """Return where to cut sorted samples into bins of as equal counts as ties allow ``(cuts,)``."""
+    """Return the indices at which to cut sorted samples into equal-mass bins without splitting ties ``(cuts,)``."""
     # A cut that falls within a run of `starts_of_ties` moves to its nearer end, the upper one if both are as near.
     ends = np.append(starts_of_ties(ordered)[1:], len(ordered))
     upto = ends.astype(np.float64) if weights is None else np.cumsum(weights)[ends - 1]
@@ -160,27 +160,27 @@ def equal_mass_places(ordered: NDArray[Any], weights: Floats | None, num_bins: i
 
 
 def equal_mass_ranks(num_samples: int, num_bins: int) -> Integers:
-    """Return the cuts of ``num_samples`` into ``num_bins`` counts that differ by at most one, larger ones first."""
+    """Return the ranks that cut ``num_samples`` into bins whose counts differ by at most one, larger first."""
     inner = np.arange(1, num_bins)
     cut = inner * (num_samples // num_bins) + np.minimum(inner, num_samples % num_bins)
     return cut[(cut > 0) & (cut < num_samples)]
 
 
 def equal_mass_error(runs: Runs) -> Floats:
-    """Return ``sum_b |gap_b| / N`` over bins of as equal counts as whole runs allow ``(...,)``."""
+    """Return ``sum_b |gap_b| / N`` over equal-mass bins of whole runs ``(...,)``."""
     # A cut that falls within a run moves to its nearer end, the upper one if both are as near.
     gaps = sums_between(equal_mass_cuts(runs), runs.gaps)
     return np.abs(gaps).sum(axis=-1) / runs.num_samples
 
 
 def equal_mass_cuts(runs: Runs) -> Integers:
-    """Return how many runs are below each cut between these bins ``(R or 1, cuts)``."""
+    """Return the number of runs below each cut between equal-mass bins ``(R or 1, cuts)``."""
     upto = np.cumsum(runs.count, axis=-1)
     return runs_below_cuts(upto.reshape(-1, upto.shape[-1]), runs.num_samples, runs.num_bins)
 
 
 def runs_below_cuts(upto: Floats, num_samples: int, num_bins: int) -> Integers:
-    """Return how many runs are below each cut ``(R, cuts)``, of samples in the runs up to each one ``(R, G)``."""
+    """Return the number of runs below each cut ``(R, cuts)``, from cumulative counts of the runs ``(R, G)``."""
     # Samples may have weights that average 1.
     ranks = equal_mass_ranks(num_samples, num_bins)
     # One search for all replicates: each is moved up by N + 1 more than the one before, which keeps the order.
@@ -196,7 +196,7 @@ def runs_below_cuts(upto: Floats, num_samples: int, num_bins: int) -> Integers:
 
 
 def sums_between(cuts: Integers, values: Floats) -> Floats:
-    """Return sums ``(..., K + 1)`` of ``values (..., G)`` below, between and from the cuts ``(R or 1, K)`` on."""
+    """Return the sums ``(..., K + 1)`` of ``values (..., G)`` between consecutive cuts ``(R or 1, K)``."""
     rows = values.reshape(-1, values.shape[-1])
     cuts = np.broadcast_to(cuts, (len(rows), cuts.shape[-1]))
     starts = np.insert(cuts, 0, 0, axis=1)
@@ -209,5 +209,5 @@ def sums_between(cuts: Integers, values: Floats) -> Floats:
 
 
 def _below(cumulated: Floats, runs: Integers) -> Floats:
-    """Return the sum of the first ``runs (..., K)``."""
+    """Return the sum of the first ``runs (..., K)`` values, from cumulative sums."""
     return np.where(runs > 0, np.take_along_axis(cumulated, np.maximum(runs - 1, 0), axis=-1), 0.0)

@@ -1,4 +1,4 @@
-"""AUROC and average precision: does the model rank events above the rest?"""
+"""AUROC and average precision: how well the model ranks events above non-events."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Score = Callable[[Floats, NDArray[np.bool_], Floats], float]
 
 
 def area_influence(predictions: Predictions) -> Floats | None:
-    """Return the influence of each sample on AUROC ``(N,)``; None for other than two classes."""
+    """Return the influence of each sample on AUROC ``(N,)``, or None for other than two classes."""
     if predictions.num_classes != 2:
         return None
     shares = averaging_one(predictions)
@@ -45,7 +45,7 @@ def area_influence(predictions: Predictions) -> Floats | None:
     paper="Hanley and McNeil 1982",
 )
 def auroc(predictions: Predictions) -> float:
-    """Area under the ROC curve: probability that an event scores above a sample without one, ties by half.
+    """Area under the ROC curve: probability that an event scores above a non-event, ties counting half.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``. With two classes one is the event, class 1 unless
@@ -81,7 +81,7 @@ def auroc(predictions: Predictions) -> float:
     paper="Davis and Goadrich 2006",
 )
 def average_precision(predictions: Predictions) -> float:
-    """Average precision: mean over events of the precision among all samples that score at least as high.
+    """Average precision: mean over events of the precision among samples that score at least as high.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``. With two classes one is the event, class 1 unless
@@ -105,7 +105,7 @@ def average_precision(predictions: Predictions) -> float:
 
 
 def _mean_over_classes(predictions: Predictions, value: Score) -> float:
-    """Return the mean of ``value(scores, happened, weights)`` over the classes, or of the event of two."""
+    """Return the mean of ``value(scores, happened, weights)`` over the classes; with two classes, that of the event."""
     check_predictions(predictions)
     target = predictions.target.cpu().numpy()
     shares = averaging_one(predictions)
@@ -113,9 +113,9 @@ def _mean_over_classes(predictions: Predictions, value: Score) -> float:
     occurring = np.unique(target[weights > 0])
     if len(occurring) < 2:
         raise InputError(
-            "samples of at least two classes are needed",
+            "at least two classes must occur as labels",
             f"only class {occurring[0]}",
-            "Pass a test set in which several labels occur.",
+            "Pass a test set in which several classes occur.",
         )
     classes = [event_number(predictions)] if predictions.num_classes == 2 else occurring.tolist()
     scores = class_scores(predictions)
@@ -123,7 +123,7 @@ def _mean_over_classes(predictions: Predictions, value: Score) -> float:
 
 
 def class_scores(predictions: Predictions) -> Callable[[int], Floats]:
-    """Return a function from a class to scores that rank as its probabilities do, in float64."""
+    """Return a function that maps a class index to scores that rank as its probabilities, in float64."""
     if predictions.num_classes == 2:
         # Differences of logits keep the ranks that probabilities near 0 and 1 would lose.
         logits = predictions.scores.detach().cpu().double().numpy()
@@ -139,7 +139,7 @@ def area_and_influence(
     *,
     order: NDArray[np.int64] | None = None,
 ) -> tuple[float, Floats]:
-    """Return the area under the ROC curve, and how much each sample moves it ``(N,)``.
+    """Return AUROC and the influence of each sample ``(N,)``.
 
     Args:
         scores: ``(N,)``.
@@ -186,7 +186,7 @@ def mean_precision(
     *,
     order: NDArray[np.int64] | None = None,
 ) -> float:
-    """Return the average precision; equal scores are one threshold. Arguments: as :func:`area_and_influence`."""
+    """Return the average precision, with one threshold per distinct score."""
     order = (np.argsort(scores, kind="stable") if order is None else order)[::-1]
     if not weights.all():
         order = order[weights[order] > 0]  # the first threshold needs some weight
@@ -197,17 +197,17 @@ def mean_precision(
 
 
 def _ends_of_runs(ordered: Floats) -> NDArray[np.int64]:
-    """Return the last index of each run of equal scores, of scores in order."""
+    """Return the last index of each run of equal scores, given sorted scores."""
     return np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
 
 
 def pairs_in_order(low: Floats, high: Floats) -> Floats:
-    """Return pairs of which the sample of ``low`` has the smaller score, and half of those with equal ones ``(R,)``."""
+    """Return the number of concordant pairs ``(R,)``, ties counting half, from counts of each score ``(R, G)``."""
     return np.asarray((high * (low.cumsum(axis=1) - 0.5 * low)).sum(axis=1))
 
 
 def auroc_of_counts(negative: Floats, positive: Floats) -> Floats:
-    """Return the probability that a positive sample scores above a negative one, ties by half ``(R,)``; 0.5 is chance.
+    """Return AUROC ``(R,)`` from the counts of negative and positive samples of each score ``(R, G)``.
 
     Args:
         negative: Samples at each distinct score, ascending, of ``R`` replicates ``(R, G)``.

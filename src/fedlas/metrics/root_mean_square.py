@@ -1,4 +1,4 @@
-"""Root mean square calibration error: large gaps weigh more than in ECE."""
+"""Root mean square calibration error, which weights large gaps more than ECE."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fedlas.predictions import Predictions, TopLabel
 
 
 def root_mean_square_gap(bins: BinTable) -> Floats:
-    """Return ``sqrt(sum_b n_b / N * (confidence_b - accuracy_b)**2)``."""
+    """Return the root mean square gap, ``sqrt(sum_b n_b / N * (confidence_b - accuracy_b)**2)``."""
     squares = bins.gaps**2 / nonzero(bins.count)
     return np.sqrt(squares.sum(axis=-1) / bins.num_samples)
 
@@ -29,7 +29,7 @@ def root_mean_square_gap(bins: BinTable) -> Floats:
     takes_replicates=True,
 )
 def rmsce(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
-    """Root mean square gap of the bins, ``sqrt(sum_b n_b / N * (accuracy_b - confidence_b)**2)``.
+    """Root mean square calibration error, ``sqrt(sum_b n_b / N * (accuracy_b - confidence_b)**2)``.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.

@@ -1,4 +1,4 @@
-"""Accuracy, NLL and Brier score: means of a quantity of each row."""
+"""Accuracy, NLL and Brier score: means of a per-sample quantity."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def nll(predictions: Predictions) -> float:
     between=(0, 2),
 )
 def brier(predictions: Predictions) -> float:
-    """Brier score, ``mean_i sum_k (p_ik - 1[k = y_i])**2``; of two classes the event's, ``mean_i (p_i - y_i)**2``.
+    """Brier score, ``mean_i sum_k (p_ik - 1[k = y_i])**2``; with two classes ``mean_i (p_i - y_i)**2`` of the event.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.

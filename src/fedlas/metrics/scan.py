@@ -1,4 +1,4 @@
-"""One pass over the logits, from whose chunks every metric takes what it needs.
+"""One pass over chunks of the logits, from which all metrics are computed.
 
 A softmax of the whole array costs as much memory as the logits and, being written to fresh memory, about as much time
 as all the default metrics together. Here the two work buffers are as large as one chunk and are used for every chunk.
@@ -29,7 +29,7 @@ _DOUBLES = 2**16
 
 
 class Chunk:
-    """Some rows of the logits, with what metrics ask of them; each quantity is computed when first asked for.
+    """A chunk of rows, with the quantities that metrics need, each computed on first use.
 
     ``scores`` (logits, or probabilities that were passed) and ``probs`` ``(n, C)`` stay on their device. Quantities
     per row ``(n,)`` are on the CPU, where they are summed in float64 (which not every accelerator has).
@@ -82,7 +82,7 @@ class Chunk:
 
     @cached_property
     def probs(self) -> Tensor:
-        """Probabilities ``(n, C)``: the softmax of the logits, or those that the predictions were made of."""
+        """Probabilities ``(n, C)``: the softmax of the logits, or the probabilities that were passed."""
         return self.scores if self._are_probs else softmax(self.scores, out=self._probs_buffer)
 
     @cached_property
@@ -105,12 +105,12 @@ class Chunk:
 
     @cached_property
     def predicted(self) -> Tensor:
-        """Arg-max class ``(n,)``, on the device of the logits; the first one among equals."""
+        """Arg-max class ``(n,)``, on the device of the logits; the first one among ties."""
         return self.scores.argmax(dim=1)
 
     @cached_property
     def rank(self) -> Tensor:
-        """How many classes stand before the label ``(n,)``, 0 if it is predicted; of equal logits the first leads."""
+        """Rank of the label ``(n,)``, 0 if it is predicted; ties are ordered by class index."""
         # Comparing into a float buffer and adding floats is twice as fast as adding booleans, and exact up to 2**24.
         ahead = torch.gt(self.scores, self._target_score, out=self._scratch).sum(dim=1)
         rows, before = self._ties
@@ -129,7 +129,7 @@ class Chunk:
 
     @cached_property
     def nll(self) -> Tensor:
-        """``-log p_y`` ``(n,)`` float64; finite, because it comes from the logits, where ``p_y`` may underflow."""
+        """``-log p_y`` ``(n,)`` float64, computed from the logits so that it stays finite if ``p_y`` underflows."""
         if self._are_probs:
             return -logarithm(self.target_probs.double())
         # In float64 the difference of two float32 is exact; the largest ones that there can be may overflow.
@@ -146,7 +146,7 @@ class Chunk:
 
     @cached_property
     def squared_error(self) -> Tensor:
-        """``sum_k (p_k - 1[k = y])**2`` ``(n,)`` float64; of two classes that of one, as both have the same."""
+        """``sum_k (p_k - 1[k = y])**2`` ``(n,)`` float64; half of it with two classes."""
         # Expanding the square would cancel where p_y is near 1; instead the label's square is replaced.
         squares = torch.square(self.probs, out=self._scratch)
         squares.scatter_(1, self._index, (self.probs.gather(1, self._index) - 1).square_())
@@ -165,7 +165,7 @@ class Chunk:
 
     @cached_property
     def _ties(self) -> tuple[Tensor, Tensor]:
-        """Rows in which another class has the label's score ``(k,)``, and how many such classes are before it."""
+        """Indices of rows where another class ties with the label ``(k,)``, and how many tied classes come first."""
         equal = torch.eq(self.scores, self._target_score, out=self._scratch)
         if float(equal.sum()) == len(equal):  # in nearly all chunks of real numbers
             return self._index[:0, 0], self._index[:0, 0]
@@ -175,7 +175,7 @@ class Chunk:
 
 
 def _parts(matrix: Tensor, beside: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield copies of some rows of ``matrix (n, C)`` in float64, and those of ``beside`` as they are."""
+    """Yield float64 copies of blocks of rows of ``matrix (n, C)``, with the same rows of ``beside``."""
     if matrix.device.type == "mps":  # it has no float64
         matrix, beside = matrix.cpu(), beside.cpu()
     rows = max(1, _DOUBLES // matrix.shape[1]) if matrix.device.type == "cpu" else len(matrix)
@@ -184,7 +184,7 @@ def _parts(matrix: Tensor, beside: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _exp(values: Tensor) -> Tensor:
-    """Return the exponential, in place."""
+    """Exponentiate in place, and return the tensor."""
     if values.device.type != "cpu":
         return values.exp_()
     # NumPy's takes half of the time that torch's does.
@@ -193,7 +193,7 @@ def _exp(values: Tensor) -> Tensor:
 
 
 class TopChunk(Chunk):
-    """Some rows of which the top label alone is known: whatever else a metric asks of them raises an InputError."""
+    """A chunk of top labels: quantities other than confidence and correctness raise an InputError."""
 
     def __init__(self, confidence: Tensor, correct: Tensor, weights: Tensor) -> None:
         # In place of the base's properties, which would compute both.
@@ -205,14 +205,14 @@ class TopChunk(Chunk):
 
 
 class Gathers(Protocol):
-    """What a pass fills chunk by chunk, see :class:`~fedlas.metrics.Statistic`."""
+    """Protocol of anything that is updated chunk by chunk, see :class:`~fedlas.metrics.Statistic`."""
 
     def update(self, chunk: Chunk) -> None:
-        """Take in the rows of ``chunk``."""
+        """Add the rows of ``chunk``."""
 
 
 def chunks(predictions: AnyPredictions) -> Iterator[Chunk]:
-    """Yield the rows of ``predictions`` in order, a cache-sized chunk at a time."""
+    """Yield the rows of ``predictions`` in cache-sized chunks."""
     scores = predictions.confidence if isinstance(predictions, TopLabel) else predictions.scores
     samples = len(scores)
     weights = predictions.weights
@@ -245,7 +245,7 @@ def chunks(predictions: AnyPredictions) -> Iterator[Chunk]:
 
 @torch.no_grad()
 def scan(predictions: AnyPredictions, statistics: Iterable[Gathers]) -> None:
-    """Fill ``statistics`` in one pass over ``predictions``."""
+    """Update ``statistics`` with all chunks of ``predictions``, in one pass."""
     statistics = list(statistics)
     for chunk in chunks(predictions):
         for statistic in statistics:

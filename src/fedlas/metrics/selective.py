@@ -1,4 +1,4 @@
-"""Selective prediction: how wrong a model is on what it is most confident of, over all shares of the samples."""
+"""Selective prediction: areas under risk-coverage curves."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fedlas.predictions import Predictions, TopLabel
 
 
 def area_of(count: Floats, wrong: Floats) -> Floats:
-    """Return the area under the risk-coverage curve, in expectation over the order of equal confidences."""
+    """Return the area under the risk-coverage curve, averaged over the order of ties."""
     # After all groups before it, with `K` samples and `E` errors, the next `j` of a group of `n` samples and `e` errors
     # have `j e / n` errors in expectation. So the risks of the group add up to `sum_{j=1}^n (E + j e / n) / (K + j) = e
     # + (E - K e / n) (H(K + n) - H(K))` with the harmonic numbers `H`.
@@ -29,12 +29,12 @@ def area_of(count: Floats, wrong: Floats) -> Floats:
 
 
 def area(runs: Runs) -> Floats:
-    """Return the area of runs of equal confidence."""
+    """Return AURC: the area under the risk-coverage curve of ``runs``."""
     return area_of(runs.count[..., ::-1], runs.wrong[..., ::-1])
 
 
 def generalized_area(runs: Runs) -> Floats:
-    """Return the area under the share of all samples that are accepted and wrong, over coverage; ties by half."""
+    """Return AUGRC: the area under the curve of the wrongly accepted share over coverage, ties counting half."""
     # With the error rate `r`, half of `r**2` are the pairs of two wrong samples. Of a wrong and a right one, those
     # count in which the wrong one is the more confident.
     right = runs.count - runs.wrong
@@ -44,7 +44,7 @@ def generalized_area(runs: Runs) -> Floats:
 
 
 def excess_area(runs: Runs) -> Floats:
-    """Return the area less what it is if every right prediction is more confident than every wrong one."""
+    """Return E-AURC: AURC minus its value if every right prediction were more confident than every wrong one."""
     wrong = runs.wrong.sum(axis=-1)
     count = np.stack(np.broadcast_arrays(runs.num_samples - wrong, wrong), axis=-1)
     # Both areas round, so a perfect order may come out a little below 0.
@@ -52,7 +52,7 @@ def excess_area(runs: Runs) -> Floats:
 
 
 def _error(runs: Ranking) -> float:
-    """Bound the error: within a cell all right samples may come first, or all wrong ones."""
+    """Return an upper bound of AURC's discretization error: within a cell all right, or all wrong, come first."""
     right = runs.right[::-1]
     wrong = runs.wrong[::-1]
     none = np.zeros_like(wrong)
@@ -68,7 +68,7 @@ def _error(runs: Ranking) -> float:
 
 
 def _generalized_error(runs: Ranking) -> float:
-    """Bound the error: within a cell all pairs of a right and a wrong sample may be in one order."""
+    """Return an upper bound of AUGRC's discretization error: in a cell all right/wrong pairs are ordered alike."""
     return float((0.5 * runs.right * runs.wrong).sum()) / float(runs.num_samples) ** 2
 
 
@@ -87,7 +87,7 @@ _PAPER = "Geifman, Uziel & El-Yaniv 2019, Bias-reduced uncertainty estimation fo
     error=_error,
 )
 def aurc(predictions: Predictions | TopLabel) -> float:
-    """Mean risk over all coverages, ``1 / N * sum_k (errors among the k most confident) / k``.
+    """Area under the risk-coverage curve, ``1 / N * sum_k (errors among the k most confident) / k``.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
@@ -122,7 +122,7 @@ def aurc(predictions: Predictions | TopLabel) -> float:
     error=_error,
 )
 def e_aurc(predictions: Predictions | TopLabel) -> float:
-    """AURC minus the least possible with as many errors: what the order of confidences loses, apart from accuracy.
+    """AURC minus the lowest AURC possible at the same accuracy: the loss from imperfect ordering.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
@@ -156,7 +156,7 @@ def e_aurc(predictions: Predictions | TopLabel) -> float:
     error=_generalized_error,
 )
 def augrc(predictions: Predictions | TopLabel) -> float:
-    """Mean share of samples that are wrong and accepted over all coverages: the risk that an accepted error does harm.
+    """Mean over all coverages of the share of samples that are wrong and accepted.
 
     AURC divides the accepted errors by the accepted samples, so that a few confident errors count for many times as
     much as others. AUGRC divides by all samples: every error counts by the coverages at which it is accepted.

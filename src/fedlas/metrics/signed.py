@@ -1,4 +1,4 @@
-"""Which way confidence errs: the parts of ECE from over- and from under-confidence, and their difference."""
+"""ECE split into over- and underconfidence, and the signed confidence gap."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from fedlas.predictions import Predictions, TopLabel
 
 
 def over_gap(bins: BinTable) -> Floats:
-    """Return the part of ``mean_gap`` from bins whose confidence exceeds the accuracy."""
+    """Return the part of ``mean_gap`` from bins where confidence exceeds accuracy."""
     return np.maximum(bins.gaps, 0.0).sum(axis=-1) / bins.num_samples
 
 
 def under_gap(bins: BinTable) -> Floats:
-    """Return the part from the other bins."""
+    """Return the part of ``mean_gap`` from bins where accuracy exceeds confidence."""
     return np.maximum(-bins.gaps, 0.0).sum(axis=-1) / bins.num_samples
 
 
 def mean_signed_gap(bins: BinTable) -> Floats:
-    """Return the mean confidence minus accuracy, whatever the bins."""
+    """Return mean confidence minus accuracy, independent of the bins."""
     return bins.gaps.sum(axis=-1) / bins.num_samples
 
 
@@ -43,7 +43,7 @@ _FEDLAS = (
     takes_replicates=True,
 )
 def o_ece(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
-    """Part of ECE from bins that are too confident, ``sum_b n_b / N * max(0, confidence_b - accuracy_b)``.
+    """Part of ECE from overconfident bins, ``sum_b n_b / N * max(0, confidence_b - accuracy_b)``.
 
     With :func:`u_ece` it adds up to :func:`ece`; the difference of
     the two is :func:`confidence_gap`.
@@ -86,7 +86,7 @@ def o_ece(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
     takes_replicates=True,
 )
 def u_ece(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
-    """Part of ECE from bins that are not confident enough, ``sum_b n_b / N * max(0, accuracy_b - confidence_b)``.
+    """Part of ECE from underconfident bins, ``sum_b n_b / N * max(0, accuracy_b - confidence_b)``.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
@@ -120,7 +120,7 @@ def u_ece(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
     takes_replicates=True,
 )
 def confidence_gap(predictions: Predictions | TopLabel) -> float:
-    """Mean confidence minus accuracy: positive if the model is too confident on the whole, negative if too little.
+    """Mean confidence minus accuracy: positive if the model is overconfident on average, negative if underconfident.
 
     Equal to O-ECE minus U-ECE for any bins, and not biased.
 

@@ -1,4 +1,4 @@
-"""Smooth calibration error: gaps between confidence and outcome, smoothed over confidence instead of binned."""
+"""Smooth calibration error (smooth ECE): gaps smoothed over confidence by a kernel instead of binned."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _DECAY = 1.0 - np.cos(np.pi * np.arange(STEPS + 1) / STEPS)
 
 
 class Spectra:
-    """Cosine transforms of gaps along the confidence axis ``(R, K)``, and how the scale of each row is sought."""
+    """Cosine transforms of gaps along the confidence axis ``(R, K)``, with settings of the search for the scale."""
 
     # `2 / N * sum_i gap_i * cos(pi * k * position_i)` for the frequencies `k`. Smoothed on a scale of `s`, a function
     # has next to nothing left beyond frequency `4 / s`.
@@ -47,7 +47,7 @@ class Spectra:
         return self.values[:, :count]
 
     def integrals(self, scales: Floats, rows: Integers) -> Floats:
-        """Return the integral over [0, 1] of ``|r(t)|`` of ``rows (k,)``, smoothed on ``scales (k,)``."""
+        """Return the integral over [0, 1] of ``|r(t)|`` for ``rows (k,)``, smoothed with ``scales (k,)``."""
         # Reflection at both ends makes smoothing the diffusion of heat in an insulated rod, so it is done there: the
         # gaps are put on nodes, the cosine transform is taken once, and a scale costs one inverse transform. The nodes'
         # own diffusion stands for the Gaussian's: it never creates nor loses anything either, and more of it never
@@ -73,7 +73,7 @@ class Spectra:
 
 
 def gaps_on_nodes(runs: Ranking) -> Floats:
-    """Return the gaps divided between the nodes around their positions ``(STEPS + 1,)``: size and center stay."""
+    """Return the gaps interpolated linearly onto the nodes ``(STEPS + 1,)``, preserving sum and center."""
     # Those of right and of wrong predictions of a cell are at their own mean confidence.
     count = np.concatenate([runs.wrong, runs.right])
     confidence = np.concatenate([runs.wrong_confidence, runs.right_confidence])
@@ -88,7 +88,7 @@ def gaps_on_nodes(runs: Ranking) -> Floats:
 
 
 def spectrum(nodes: Floats) -> NDArray[np.complex128]:
-    """Return the cosine transform of gaps on the nodes ``(STEPS + 1,)``."""
+    """Return the cosine transform of gaps at the nodes ``(STEPS + 1,)``."""
     # It is the Fourier transform of the gaps and their mirror image, whose ends are not repeated.
     mirrored = np.concatenate((nodes, nodes[-2:0:-1]))
     mirrored[[0, STEPS]] *= 2.0  # a node at an end has half the width of the others to spread over
@@ -102,7 +102,7 @@ def fixed_scales(
     guess: float = 0.0,
     precision: float = _PRECISION,
 ) -> Floats:
-    """Return the ``scale`` of each row that equals its integral there ``(R,)``."""
+    """Return the fixed point ``integrals(scale) = scale`` of each row ``(R,)``."""
     # The difference `integral - scale` falls at least as fast as the scale rises, so it has one zero, and its value at
     # any scale says how far that can be. Between these ends regula falsi (Illinois) finds it.
     every = np.arange(len(total))
@@ -140,7 +140,7 @@ def fixed_scales(
 
 
 def smooth_error(source: Ranking | Spectra) -> Floats:
-    """Return the scale of every row that equals the integral of its gaps smoothed on it."""
+    """Return the smooth ECE of each row: the scale that equals the integral of the gaps smoothed with it."""
     if isinstance(source, Ranking):
         return smooth_error(Spectra(spectrum(gaps_on_nodes(source))[None]))[0]
     # Frequency 0 is twice the sum of the gaps, which smoothing keeps.
@@ -149,7 +149,7 @@ def smooth_error(source: Ranking | Spectra) -> Floats:
 
 
 def _published(predictions: AnyPredictions) -> float:
-    """Search as the published package: halve the bracket to below 0.001, and take the value at its upper end."""
+    """Return smooth ECE as the published package: bisection to 0.001, then the value at the upper end."""
     refuse_weights(predictions)
     statistic = EqualMass.of(predictions)
     confidence = statistic.confidence.double().numpy()
@@ -166,7 +166,7 @@ def _published(predictions: AnyPredictions) -> float:
 
 
 def _published_at(scale: float, confidence: Floats, correct: NDArray[np.bool_]) -> float:
-    """Average smoothed |gap| over smoothed density, at points of ``[0, 1]``."""
+    """Return the average smoothed |gap| over the average smoothed density, at points of ``[0, 1]``."""
     # The Gaussian is cut off at a distance of 1/2. Ends are reflected about their nodes, so that what is put on an end
     # node counts half.
     steps = max(1000, round(10 / scale))
@@ -204,7 +204,7 @@ def _published_at(scale: float, confidence: Floats, correct: NDArray[np.bool_]) 
     takes_replicates=True,
 )
 def smooth_ece(predictions: Predictions | TopLabel, *, variant: Variant = "exact") -> float:
-    """Calibration error without bins: the gaps are smoothed over confidence, at the one scale that equals the result.
+    """Calibration error without bins: gaps are smoothed over confidence, with a scale equal to the result.
 
     ``smECE_s = integral_0^1 |1 / N * sum_i K_s(t, confidence_i) * (correct_i - confidence_i)| dt``, where ``K_s`` is
     the Gaussian density of standard deviation ``s`` reflected at 0 and 1. It never rises with ``s``; the result is the

@@ -1,4 +1,4 @@
-"""Scores against a distribution of labels, such as the votes of annotators, in place of one label."""
+"""Scores against label distributions, such as annotators' votes, instead of single labels."""
 
 from __future__ import annotations
 

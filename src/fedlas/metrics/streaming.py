@@ -1,4 +1,4 @@
-"""Metrics of more samples than memory holds: sums that grow with the bins, not with the samples, and add up."""
+"""Streaming metrics: sums in constant memory that can be merged over batches, shards and ranks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MOST_PENDING = 2**18
 
 
 class StreamingMetrics(Accumulator):
-    """Metrics of samples that come batch by batch, in memory that does not depend on how many come.
+    """Metrics of samples that arrive in batches, in memory independent of their number.
 
     Everything is kept as float64 sums, so batches, shards and ranks add up in any order, and the numbers equal those of
     :func:`~fedlas.evaluate`, within 1e-12. Only metrics that need all confidences at once (adaptive ECE, KS, AURC and
@@ -79,7 +79,7 @@ class StreamingMetrics(Accumulator):
             names = None if metrics is None else list(metrics)
         except TypeError as error:
             raise InputError(
-                "metrics must be names", describe(metrics), "Pass a list of names."
+                "metrics must be a list of names", describe(metrics), "Pass a list of names."
             ) from error
         empty = template(self.num_classes)
         entries = _default_entries(empty) if names is None else entries_of(names, empty)
@@ -94,7 +94,7 @@ class StreamingMetrics(Accumulator):
             if statistic is None:
                 able = [each.name for each in METRICS.entries() if new_sums(each, empty, 1)]
                 raise InputError(
-                    "metrics must be such as sums are enough for",
+                    "metrics must be computable from sums",
                     repr(metric.name),
                     suggestion("", able),
                 )
@@ -119,7 +119,7 @@ class StreamingMetrics(Accumulator):
         label_probs: Tensor | None = None,
         weights: Tensor | None = None,
     ) -> None:
-        """Take in a batch.
+        """Add a batch.
 
         Args:
             logits: ``(N, C)``, finite, on any device.
@@ -141,15 +141,15 @@ class StreamingMetrics(Accumulator):
         batch = self._batch(logits, target, weights, label_probs=label_probs)
         if self._needs_label_probs and label_probs is None:
             raise InputError(
-                "update needs label_probs",
+                "label_probs must be passed for these metrics",
                 "none",
-                "Pass them with every batch, or leave that metric out.",
+                "Pass label_probs with every batch, or leave those metrics out.",
             )
         self._take_pending()
         self._take(batch, self._parts)
 
     def _can_wait(self, logits: Any, target: Any) -> bool:
-        """Return whether a batch is small, surely valid, and like those that wait."""
+        """Return whether a batch is small, valid and of the same form as the pending batches."""
         # Small batches cost more in calls than in arithmetic.
         if self.weighted or self._needs_label_probs:
             return False
@@ -172,7 +172,7 @@ class StreamingMetrics(Accumulator):
         return largest <= LARGEST and int(low) >= 0 and int(high) < self.num_classes
 
     def _take_pending(self) -> None:
-        """Take in the batches that wait."""
+        """Add the pending batches to the sums."""
         if pending := self._pending:
             self._pending = []
             try:
@@ -184,7 +184,7 @@ class StreamingMetrics(Accumulator):
             self._rows_pending = 0
 
     def reset(self) -> None:
-        """Forget everything taken in."""
+        """Set all sums to zero."""
         self._pending = []
         self._rows_pending = 0
         super().reset()
@@ -196,11 +196,11 @@ class StreamingMetrics(Accumulator):
 
     @property
     def num_samples(self) -> int:
-        """Samples so far."""
+        """Number of samples so far."""
         return int(self._sums["num_samples"]) + self._rows_pending
 
     def compute(self) -> dict[str, float]:
-        """Return every metric of all samples so far, by registry name.
+        """Return every metric over all samples so far, by registry name.
 
         Raises:
             InputError: If there are none.
@@ -210,7 +210,7 @@ class StreamingMetrics(Accumulator):
         return {name: value_of(self._entries[name], each) for name, each in self._sources.items()}
 
     def error_bounds(self) -> dict[str, float]:
-        """Return how far each number of :meth:`compute` can be from the metric's own function; mostly 0."""
+        """Return an upper bound of each metric's discretization error in :meth:`compute`; 0 for most."""
         self._check_samples()
         self._take_pending()
         bounds = {}
@@ -225,19 +225,19 @@ class StreamingMetrics(Accumulator):
 
 
 def _default_entries(empty: Predictions) -> list[Metric]:
-    """Return those of ``evaluate``; one that somebody registered without sums cannot be had here."""
+    """Return the default metrics that can be streamed."""
     return [each for each in default_metrics(empty) if not each.needs and new_sums(each, empty, 1)]
 
 
 def template(num_classes: int, *, weighted: bool = False) -> Predictions:
-    """Return predictions from which statistics learn the number of classes and whether there are weights."""
+    """Return one-sample predictions that tell statistics the number of classes and whether there are weights."""
     probs = torch.full((1, num_classes), 1 / num_classes, device="cpu")
     weights = torch.ones(1, device="cpu") if weighted else None
     return Predictions(torch.zeros_like(probs), label_probs=probs, weights=weights)
 
 
 class StreamingClasses(Accumulator):
-    """Stream :func:`~fedlas.metrics.calibration_by_class`; the results agree within 1e-12.
+    """Streaming version of :func:`~fedlas.metrics.calibration_by_class`; results agree within 1e-12.
 
     Args:
         num_classes: ``C``.
@@ -265,20 +265,20 @@ class StreamingClasses(Accumulator):
         self._add_part(self._statistic)
 
     def update(self, logits: Tensor, target: Tensor, *, weights: Tensor | None = None) -> None:
-        """Take in a batch.
+        """Add a batch.
 
         Args:
-            logits: As in :meth:`StreamingMetrics.update`, and so are the others.
-            target: As there.
-            weights: As there.
+            logits: As in :meth:`StreamingMetrics.update`.
+            target: As in :meth:`StreamingMetrics.update`.
+            weights: As in :meth:`StreamingMetrics.update`.
 
         Raises:
-            InputError: As there.
+            InputError: As in :meth:`StreamingMetrics.update`.
         """
         self._take(self._batch(logits, target, weights), self._parts)
 
     def compute(self) -> dict[int, ClassCalibration]:
-        """Return one entry for each of the ``C`` classes, in their order.
+        """Return the calibration of each of the ``C`` classes, in their order.
 
         Raises:
             InputError: If there are no samples.

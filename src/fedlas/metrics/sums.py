@@ -1,4 +1,4 @@
-"""What metrics gather from chunks: weighted sums in float64, which add up over chunks, batches, shards and ranks.
+"""Statistics gathered from chunks: weighted float64 sums that add up over chunks, batches, shards and ranks.
 
 Every sample has a weight, 1 where none are passed, and ``N`` is the sum of the weights. A float64 sum rounds after
 every addition, so another order changes the last digits: sums agree within 1e-12. Where a formula asks how *many*
@@ -35,7 +35,7 @@ _ROUNDING = 1e-6
 
 
 class Statistic(ABC):
-    """Something gathered chunk by chunk, and the table that formulas take.
+    """A statistic that is updated chunk by chunk, and the table that metric formulas take.
 
     Args:
         predictions: Those to come, or others of as many classes.
@@ -67,15 +67,15 @@ class Statistic(ABC):
 
     @abstractmethod
     def update(self, chunk: Chunk) -> None:
-        """Take in the rows of ``chunk``."""
+        """Add the rows of ``chunk``."""
 
     @abstractmethod
     def table(self) -> Any:
-        """Return what formulas take."""
+        """Return the input of metric formulas."""
 
     @classmethod
     def of(cls, predictions: AnyPredictions, num_bins: int = 15) -> Self:
-        """Return the statistic of ``predictions``, gathered in one pass.
+        """Return the statistic of ``predictions``, computed in one pass.
 
         Raises:
             InputError: If ``predictions`` are no :class:`Predictions`, nor a :class:`~fedlas.TopLabel` where that is
@@ -89,7 +89,7 @@ class Statistic(ABC):
 
 
 class Sums(Statistic):
-    """A statistic that is nothing but float64 sums over weighted samples, so that shards can be added up.
+    """A statistic made only of float64 sums over weighted samples, so that shards can be added.
 
     Example:
         >>> from fedlas.predictions import Predictions
@@ -110,34 +110,34 @@ class Sums(Statistic):
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
-        """Return all that was gathered: float64 tensors on the CPU, themselves and not copies.
+        """Return all sums by name: float64 tensors on the CPU, not copied.
 
         Adding to each the tensor of the same name of another statistic, gathered from other rows, gives the statistic
         of all the rows.
         """
 
     def possible(self, samples: float, *, weighted: bool) -> bool:  # noqa: ARG002
-        """Return whether ``samples`` samples can give these sums."""
+        """Return whether the sums are consistent with this number of samples."""
         return True
 
 
 class CellSums:
-    """Sums over cells, the first of them of the weights."""
+    """Sums over cells; the first row sums the weights."""
 
     def __init__(self, size: int, *names: str) -> None:
         self.values = torch.zeros(1 + len(names), size, dtype=torch.float64, device="cpu")
 
     def add(self, cell: Tensor, *terms: Tensor) -> None:
-        """Add to the cells ``cell (n,)`` the weights ``(n,)`` and the further terms ``(n,)``, weighted where meant."""
+        """Add weights ``(n,)`` and further terms ``(n,)``, weighted where needed, to the cells ``cell (n,)``."""
         self.values.index_add_(1, cell, torch.stack(terms))
 
     def arrays(self) -> NDArray[np.float64]:
-        """Return the sums as an array that shares their memory."""
+        """Return the sums as an array that shares memory."""
         array: NDArray[np.float64] = self.values.numpy()
         return array
 
     def possible(self, samples: float, *, weighted: bool, each: int = 1) -> bool:
-        """Return whether ``samples`` samples can give these sums, ``each`` terms of a sample."""
+        """Return whether the sums are consistent with the number of samples, at ``each`` per sample."""
         count = self.values[0]
         if weighted:
             return in_range(self.values, 0.0, LARGEST)
@@ -146,7 +146,7 @@ class CellSums:
 
 
 class RowMean(Sums):
-    """Statistic: the weighted mean over all samples of a quantity of each row."""
+    """Statistic: the weighted mean of a per-sample quantity."""
 
     def __init__(self, quantity: Quantity, between: Range = ANY) -> None:
         self.quantity = quantity
@@ -154,7 +154,7 @@ class RowMean(Sums):
         self._sums = torch.zeros(2, dtype=torch.float64, device="cpu")
 
     def update(self, chunk: Chunk) -> None:
-        """Take in the rows of ``chunk``."""
+        """Add the rows of ``chunk``."""
         values = self.quantity(chunk).cpu().double()
         added = torch.stack([values @ chunk.weights, chunk.weights.sum()])
         if not bool(added.isfinite().all()):
@@ -162,11 +162,11 @@ class RowMean(Sums):
         self._sums += added
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the sum and the weight of the rows ``(2,)``."""
+        """Return the weighted sum of the quantity and the total weight ``(2,)``."""
         return {"sum": self._sums}
 
     def possible(self, samples: float, *, weighted: bool) -> bool:
-        """Return whether ``samples`` samples can give these sums."""
+        """Return whether the sums are consistent with this number of samples."""
         total, count = self._sums.tolist()
         counted = 0 <= count <= LARGEST if weighted else count == samples
         low, high = (count * bound if count else 0.0 for bound in self._between)
@@ -180,50 +180,50 @@ class RowMean(Sums):
 
 
 def mean_of(quantity: Quantity, predictions: AnyPredictions, *, top_label: bool = False) -> float:
-    """Return the mean of a quantity of each row; with ``top_label`` of a :class:`~fedlas.TopLabel` too."""
+    """Return the mean of a per-sample quantity; ``top_label`` also accepts a :class:`~fedlas.TopLabel`."""
     rows = RowMean(quantity)
     scan((check_measurable if top_label else check_predictions)(predictions), [rows])
     return rows.table()
 
 
 def in_range(values: Tensor, low: float, high: float | Tensor) -> bool:
-    """Return whether all of ``values`` are from ``low`` to ``high``; NaN is not."""
+    """Return whether all ``values`` are between ``low`` and ``high``, and none is NaN."""
     return bool(((values >= low) & (values <= high)).all())
 
 
 def averaging_one(predictions: object) -> Tensor | None:
-    """Return the weights ``(N,)`` scaled so that those above 0 average 1; None if there are none."""
+    """Return the weights ``(N,)`` scaled so that positive ones average 1, or None without weights."""
     weights: Tensor | None = getattr(predictions, "weights", None)
     return None if weights is None else weights * (torch.count_nonzero(weights) / weights.sum())
 
 
 def nonzero(count: NDArray[np.float64], *, least: float = 0.0) -> NDArray[np.float64]:
-    """Return ``count`` with 1 in place of values up to ``least``, so that empty bins can be divided by it."""
+    """Return ``count`` with values up to ``least`` replaced by 1, for safe division."""
     return np.where(count > least, count, 1.0)
 
 
 def effective_count(sums: NDArray[Any], squares: NDArray[Any]) -> NDArray[np.float64]:
-    """Return ``(sum w)**2 / sum w**2`` of each bin: of how many equally weighted samples a mean would be as sure."""
+    """Return the effective sample size ``(sum w)**2 / sum w**2`` of each bin."""
     return np.asarray(sums**2 / nonzero(squares))
 
 
 def refuse_weights(predictions: object) -> None:
-    """Refuse a published variant, which knows of no weights, for ``predictions`` that have some."""
+    """Raise InputError if ``predictions`` have weights, which published variants do not support."""
     if getattr(predictions, "weights", None) is not None:
         raise InputError(
             'predictions must have no weights with variant="reference"',
             "weights",
-            'Choose variant="exact", or take the weights off: dataclasses.replace(predictions, weights=None).',
+            'Choose variant="exact", or drop the weights: dataclasses.replace(predictions, weights=None).',
         )
 
 
 def check_takes_weights(predictions: object, *, takes_weights: bool) -> None:
-    """Refuse weighted predictions for a metric that would ignore the weights."""
+    """Raise InputError if ``predictions`` have weights that a metric would ignore."""
     weights = getattr(predictions, "weights", None)
     if weights is not None and not takes_weights:
         raise InputError(
-            "predictions must have no weights, which are not used here",
+            "predictions must have no weights: they are not supported here",
             f"weights of {len(weights)} samples",
-            "Take the weights off, dataclasses.replace(predictions, weights=None), or choose another metric.",
+            "Drop the weights, dataclasses.replace(predictions, weights=None), or choose another metric.",
             fixes={"command": "Leave --weights out."},
         )

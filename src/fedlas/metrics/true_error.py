@@ -1,4 +1,4 @@
-"""Calibration error against distributions of labels: those of synthetic data, or the votes of annotators."""
+"""Calibration error against known or estimated label distributions."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from fedlas.predictions import Predictions
 
 
 def label_probs_of(rows: Predictions | Chunk) -> Tensor:
-    """Return the label distributions ``(n, C)`` of a chunk or of predictions."""
+    """Return the label distributions ``(n, C)`` of a chunk or of predictions, or raise InputError without them."""
     if rows.label_probs is not None:
         return rows.label_probs
     raise InputError(
-        "predictions must carry label_probs",
+        "predictions must have label_probs",
         "none",
-        "Pass the distribution of each sample's label, such as annotators' votes; metrics of single labels need none.",
+        "Pass each sample's label distribution, such as annotators' votes, or choose a metric of single labels.",
     )
 
 
 class TrueOutcome(BinSums):
-    """Statistic: sums over bins of equal width, with the known P(the predicted class is right) as the outcome."""
+    """Statistic: sums over equal-width bins, with the probability of being right as the outcome."""
 
     def __init__(self, predictions: Predictions, num_bins: int) -> None:
         label_probs_of(predictions)
         super().__init__(num_bins)
 
     def update(self, chunk: Chunk) -> None:
-        """Take in the rows of ``chunk``."""
+        """Add the rows of ``chunk``."""
         self.add(chunk.confidence, expected_accuracy(chunk).cpu(), chunk.weights)
 
 
@@ -51,7 +51,7 @@ def expected_accuracy(chunk: Chunk) -> Tensor:
     takes_replicates=True,
 )
 def true_ece(predictions: Predictions, *, num_bins: int = 15) -> float:
-    """ECE free of label noise, for data whose label distributions are known, or estimated from annotators' votes.
+    """ECE without label noise, for data with known label distributions or annotators' votes.
 
     ``sum_b n_b / N * |mean_{i in b} label_probs[i, predicted_i] - mean_{i in b} confidence_i|``: the known probability
     that the predicted class is right stands where :func:`ece` has the 0 or 1 of one drawn label.

@@ -1,4 +1,4 @@
-"""Is it more than noise? Intervals and noise floors over the samples of a test set, paired tests over seeds.
+"""Confidence intervals, noise floors and calibration tests over test samples; paired tests over seeds.
 
 In: ``Predictions``, or numbers by method and seed. Out: intervals, floors, p-values.
 """

@@ -1,4 +1,4 @@
-"""The best of several methods run with the same seeds, and those that could be as good."""
+"""Comparison of several methods run with the same seeds against the best one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fedlas.stats.difference import Difference
 
 @dataclass(frozen=True)
 class BestMethod:
-    """Which method is best, and which others could be as good for all these seeds can tell.
+    """The method with the best mean, and the methods that are not significantly worse.
 
     Attributes:
         best: Method with the best mean over the common seeds (the first one among equals); None if no seed is common.
@@ -49,7 +49,7 @@ def compare_to_best(
     alpha: float = 0.05,
     test: Callable[[Sequence[float], Sequence[float]], Difference] = paired_t_test,
 ) -> BestMethod:
-    """Find the best method by its mean and test every other one against it, over the seeds that all of them have.
+    """Find the method with the best mean over the common seeds and test every other method against it.
 
     Args:
         values: For each method its values ``(n,)``, the same seed at the same place; NaN where a seed is missing. A
@@ -85,15 +85,17 @@ def compare_to_best(
     """
     alpha = check_number("alpha", alpha, low=0.0, high=1.0, low_open=True)
     checked = {
-        name: check_values(f"the values of {name!r}", numbers, "Put NaN there.", missing=True)
+        name: check_values(
+            f"the values of {name!r}", numbers, "Pass NaN for a missing seed.", missing=True
+        )
         for name, numbers in values.items()
     }
     lengths = {name: len(numbers) for name, numbers in checked.items()}
     if not lengths or len(set(lengths.values())) != 1:
         raise InputError(
-            "values must hold at least one method, and the same number of seeds for each",
+            "values must hold at least one method, and equally many values for every method",
             lengths or "none",
-            "Put NaN where a method lacks a seed.",
+            "Pass NaN for a seed that a method lacks.",
         )
     # A seed that one method lacks is dropped for all, so that every test is over the same seeds.
     columns = [
@@ -103,7 +105,7 @@ def compare_to_best(
     ]
     others = frozenset(values)
     if not columns:
-        reason = "No seed is common to all methods, so none can be called best."
+        reason = "No seed is common to all methods, so no best method can be chosen."
         return BestMethod(None, frozenset(), frozenset(), others, {}, {}, 0, alpha, reason)
     common = {name: [column[i] for column in columns] for i, name in enumerate(values)}
     sign = 1.0 if higher_is_better else -1.0
@@ -116,10 +118,12 @@ def compare_to_best(
     untested = frozenset(tests) - frozenset(raw)
     worse = frozenset(name for name, p in p_values.items() if p <= alpha)
     if untested and len(columns) == 1:
-        reason = "All methods have one seed in common, and one seed cannot show a difference: nothing was tested."
+        reason = "All methods share only one seed, so no difference can be tested."
     elif untested:
         names = ", ".join(n for n in tests if n in untested)
-        reason = f"{names}: differs from {best} by the same amount at every seed."
+        reason = (
+            f"{names}: same difference from {best} at every seed, so there is no spread to test it."
+        )
     else:
         reason = ""
     return BestMethod(

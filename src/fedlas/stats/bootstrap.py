@@ -1,4 +1,4 @@
-"""Bootstrap confidence intervals of metrics: how far another test set of the same size could have moved them."""
+"""Bootstrap confidence intervals of metrics over the samples of one test set."""
 
 from __future__ import annotations
 
@@ -114,22 +114,22 @@ def bootstrap_intervals(
     num_bins: int = 15,
     method: str = "auto",
 ) -> dict[str, Interval]:
-    """Compute :func:`bootstrap_interval` of several metrics on the same replicates.
+    """Compute bootstrap confidence intervals of several metrics from the same replicates.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``; at least 2 samples.
         metrics: Names of registered metrics; None for those that :func:`~fedlas.evaluate` computes.
-        confidence_level: As there, and so are the others.
-        replicates: As there.
-        seed: As there.
-        num_bins: As there.
-        method: As there.
+        confidence_level: As in :func:`bootstrap_interval`.
+        replicates: As in :func:`bootstrap_interval`.
+        seed: As in :func:`bootstrap_interval`.
+        num_bins: As in :func:`bootstrap_interval`.
+        method: As in :func:`bootstrap_interval`.
 
     Returns:
         Interval by metric name.
 
     Raises:
-        InputError: As there.
+        InputError: As in :func:`bootstrap_interval`.
 
     Example:
         >>> p = Predictions([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 0.5]], [0, 0, 0, 1])
@@ -211,7 +211,7 @@ def _intervals(
 
 
 def is_error(entry: Metric) -> bool:
-    """Return whether the metric is never negative, and goes to 0 with growing ``N`` if the model is calibrated."""
+    """Return whether the metric is a calibration error: never negative, and 0 for a calibrated model as ``N`` grows."""
     return bool(entry.zero_if_calibrated)
 
 
@@ -224,7 +224,7 @@ def error_interval(
     bias: Bounds = (0.0, 0.0),
     degrees: float = math.inf,
 ) -> Interval:
-    """Return the interval of a calibration error, whose lower end is 0 unless the test at that level rejects."""
+    """Return the interval of a calibration error; its lower end is 0 unless calibration is rejected at that level."""
     rejected = floors is not None and rejects(share_at_least(floors, value), 1.0 - confidence_level)
     floor = float(floors.mean()) if floors is not None else 0.0
     interval = floor_interval(
@@ -247,7 +247,7 @@ def plain_interval(
     confidence_level: float,
     method: str,
 ) -> Interval:
-    """Return the interval of any other metric: that of a share of the samples, with every ``method``."""
+    """Return the interval of a metric that is no calibration error; a proportion gets an exact or Wilson interval."""
     if (hits := share_of(entry, rows)) is not None:
         # Replicates of samples that are all right are all right, too, and leave no room for a mistake.
         interval = interval_from(

@@ -1,4 +1,4 @@
-"""How much of a classwise calibration error is the chance of the labels, where most cells hold few samples.
+"""Bias of classwise calibration errors from label noise in sparse cells.
 
 The bootstrap cannot tell: a cell of one sample has the same gap however often that sample is drawn.
 ``results/coverage.md`` has what this changes.
@@ -32,7 +32,7 @@ STANDARD_ERRORS = 2.0
 
 
 def cell_bias(metric: Metric, rows: Rows) -> tuple[float, float]:
-    """Return how much of the metric is chance, at least and at most: what labels drawn anew add to it on average."""
+    """Return lower and upper bounds of the metric's bias, estimated by redrawing labels in each cell."""
     if not metric.zero_if_calibrated or metric.formula is None:
         return 0.0, 0.0
     if metric.statistic is ClasswiseSums:
@@ -44,12 +44,12 @@ def cell_bias(metric: Metric, rows: Rows) -> tuple[float, float]:
 
 
 def class_bias(rows: Rows, errors: Callable[[ClassTable], Floats]) -> Floats:
-    """Return the most of each class's own error ``(C,)``, from a formula of the sums over cells."""
+    """Return an upper bound of the bias of each class's calibration error ``(C,)``, given its formula."""
     return table_bias(rows.table(_width_cells), errors)[1]
 
 
 def table_bias(table: ClassTable, value: Callable[[ClassTable], Any]) -> tuple[Floats, Floats]:
-    """Return how much of ``value`` is chance: the mean over drawn labels, less the value for their expectation."""
+    """Return lower and upper bounds of the bias of ``value``, estimated by redrawing labels in each cell."""
     # That is what the expected labels show, less or more `STANDARD_ERRORS` of it. Its standard error has a part from
     # each bin: what changes if the labels of the bin, in all classes, are one of theirs closer to the probabilities.
     expected = expected_labels(table)
@@ -75,7 +75,7 @@ def table_bias(table: ClassTable, value: Callable[[ClassTable], Any]) -> tuple[F
 
 
 def _mean_excess(column: ClassTable, value: Callable[[ClassTable], Any], seed: int) -> Floats:
-    """Return the mean of ``value`` over labels drawn in each cell, less its value for the expected labels."""
+    """Return the mean of ``value`` over redrawn labels minus ``value`` of the expected labels."""
     count = column.count()
     expected = column.labels
     # Empty cells have no share to draw with, and keep 0 labels in every draw.
@@ -95,7 +95,7 @@ def _itself(count: Floats) -> Floats:
 
 
 def expected_labels(table: ClassTable, closer: float = 0.0) -> Floats:
-    """Return how many labels each cell can expect ``(C, B)``, as far as the few that it has can show."""
+    """Return empirical-Bayes label counts per cell ``(C, B)``, moved ``closer`` standard errors to calibration."""
     # Cells of the same bin share one ratio of labels to probabilities over all classes. Where cells differ from their
     # bin beyond chance, those of many samples keep a part of their own difference.
     # Source: Efron and Morris, "Data analysis using Stein's estimator and its generalizations", JASA 70 (1975).
@@ -129,12 +129,12 @@ def expected_labels(table: ClassTable, closer: float = 0.0) -> Floats:
 
 
 def _variance(labels: Floats, count: Floats) -> Floats:
-    """Return the variance of a binomial number of ``count`` trials with the mean ``labels``."""
+    """Return the variance of binomial counts with ``count`` trials and mean ``labels``."""
     return labels * (1.0 - labels / np.maximum(count, 1.0))
 
 
 def _by_effective_samples(table: ClassTable, rows: Rows) -> ClassTable:
-    """Scale sums with weights to the effective number of samples: labels of few heavy samples vary more."""
+    """Scale weighted sums to the effective number of samples, so that few heavy samples count as few."""
     if not rows.are_weighted:
         return table
     effective = effective_samples(rows.weights)
@@ -150,7 +150,7 @@ def _by_effective_samples(table: ClassTable, rows: Rows) -> ClassTable:
 
 
 def _width_cells(rows: Rows) -> ClassTable:
-    """Return sums over the bins of equal width of every class."""
+    """Return sums over equal-width bins of every class's probability."""
     if rows.are_many:
         sums = class_blocks(rows)
         probs, labels, count = (each.sum(axis=0) for each in (sums.probs, sums.labels, sums.counts))
@@ -162,7 +162,7 @@ def _width_cells(rows: Rows) -> ClassTable:
 
 
 def _mass_cells(rows: Rows) -> ClassTable:
-    """Return the same over the bins of equal mass."""
+    """Return sums over equal-mass bins of every class's probability."""
     sums = []
     for runs in SortedClasses(Resampled(rows, np.ones((1, rows.num_units)))):
         right = runs.count - runs.wrong

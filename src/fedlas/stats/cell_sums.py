@@ -17,7 +17,7 @@ The engine of every bootstrap and noise floor here, of metrics (:mod:`fedlas.sta
   clusters); with a single cluster there are none. Shares have exact intervals instead of replicates, and Wald errors
   of weighted events a lower bound (:class:`fedlas.binary.positive.EventSums`).
 - **Random numbers.** Metrics have a stream for each purpose (:func:`fedlas._core.streams.stream`), whose output NumPy
-  froze. :class:`CellDraws` has one of NumPy's newer generator for all, since each published ICI would change with it.
+  froze. :class:`CellDraws` uses one stream of NumPy's newer generator: another would change every published ICI.
 - **Time.** Rows that are independent and count once are drawn cell by cell, as binomial numbers, and many of them in
   groups of neighbors (:mod:`fedlas.stats.replicates`): replicates then cost the same for any number of rows. Samples of
   several labels, which have a value in cells of each, are drawn in blocks (:mod:`fedlas.stats.label_bins`).
@@ -44,7 +44,7 @@ _ELEMENTS = 2**20
 
 
 def times_drawn(index: Integers) -> Floats:
-    """Return how often each unit was drawn ``(R, U)``, from as many drawn units of each replicate ``(R, U)``.
+    """Return how often each unit was drawn ``(R, U)``, from the indices of the drawn units ``(R, U)``.
 
     Changes ``index``. A unit is a row, or a whole cluster of rows.
 
@@ -59,7 +59,7 @@ def times_drawn(index: Integers) -> Floats:
 
 
 class ReplicateCellSums:
-    """Sums over cells of entries that belong to units.
+    """Cell sums of many replicates, computed from entries that each belong to a unit and a cell.
 
     Args:
         unit: Unit of each entry ``(N,)``, from 0 on.
@@ -78,13 +78,13 @@ class ReplicateCellSums:
         self._begin = torch.from_numpy(np.searchsorted(cell[first], np.arange(num_cells)))
 
     def by_unit(self, values: Floats) -> Floats:
-        """Return the sums of ``values (N,)`` over the entries of each unit and cell, as :meth:`sums` takes them."""
+        """Return the sums of ``values (N,)`` per unit and cell: the input of :meth:`sums`."""
         if not len(self._starts):
             return np.zeros(0)
         return np.add.reduceat(values[self._order], self._starts, dtype=np.float64)
 
     def sums(self, weights: Floats, values: Floats) -> Floats:
-        """Return the sums ``(R, K)`` of the entries, each times the weight of its unit.
+        """Return the cell sums ``(R, K)`` of all replicates, each entry times the weight of its unit.
 
         Args:
             weights: Weights of the units in each replicate ``(R, U)``.
@@ -102,7 +102,7 @@ class ReplicateCellSums:
 
 
 class OutcomeCells:
-    """Cells of samples, of their probabilities and of their outcomes; and of replicates of them.
+    """Sums of weights, probabilities and outcomes over cells of samples, for the data and for replicates.
 
     Args:
         cell: Cell of each sample ``(N,)``.
@@ -112,7 +112,7 @@ class OutcomeCells:
         weights: ``(N,)`` that average 1; None if every sample counts once.
         clusters: Number of each sample's cluster ``(N,)``, from 0 on; None if all are independent.
         label: The class whose outcome it is; None: whether the predicted class is the label.
-        worth: As how many samples of one weight independent ones are drawn, cell by cell; None: rows are drawn.
+        worth: Effective number of samples, which are drawn cell by cell; None if rows are drawn.
 
     Attributes:
         num_units: How many samples, or clusters, are drawn.
@@ -145,12 +145,12 @@ class OutcomeCells:
 
     @property
     def is_plain(self) -> bool:
-        """Whether cells tell what is drawn: samples are independent, and count once or as so many as they are worth."""
+        """Whether cell counts can be drawn directly: independent samples, unweighted or of a known effective number."""
         return self.clusters is None and (not self.is_weighted or self._has_worth)
 
     @property
     def degrees(self) -> float:
-        """Degrees of freedom of what is drawn with whole clusters; infinity without."""
+        """Degrees of freedom of a variance over clusters; infinity without clusters."""
         return cluster_degrees(self.weights, self.clusters)
 
     def total(self, values: Floats | float) -> Floats:
@@ -159,47 +159,47 @@ class OutcomeCells:
 
     @cached_property
     def count(self) -> Floats:
-        """Samples of each cell ``(K,)``, as the sums below by their weights."""
+        """Sum of the weights in each cell ``(K,)``."""
         return self.total(1.0)
 
     @cached_property
     def expected(self) -> Floats:
-        """Sum of the probabilities ``(K,)``."""
+        """Weighted sum of the probabilities in each cell ``(K,)``."""
         return self.total(self.probability)
 
     @cached_property
     def happened(self) -> Floats:
-        """Sum of the outcomes ``(K,)``."""
+        """Weighted sum of the outcomes in each cell ``(K,)``."""
         return self.total(self.outcome)
 
     @cached_property
     def squares(self) -> Floats:
-        """Sum of the squared weights ``(K,)``."""
+        """Sum of the squared weights in each cell ``(K,)``."""
         return self.total(self.weights)
 
     def scale(self, times: Floats) -> Floats:
-        """Return what gives replicates of these ``times (R, U)`` the weight of the sample ``(R, 1)``."""
+        """Return factors ``(R, 1)`` that give replicates the total weight of the data, from draw counts ``(R, U)``."""
         weight = np.einsum("ru,u->r", times, self._weight_of_units)
         return np.asarray(self.num_samples / weight)[:, None]
 
     def counts_drawn(self, times: Floats) -> Floats:
-        """Return the samples of each cell ``(R, K)`` of units drawn ``times (R, U)``."""
+        """Return the sum of the weights in each cell ``(R, K)``, from draw counts of the units ``(R, U)``."""
         return self._sums.sums(times, self._counts)
 
     def happened_drawn(self, times: Floats) -> Floats:
-        """Return the outcomes ``(R, K)`` of units drawn ``times (R, U)``."""
+        """Return the sum of the outcomes in each cell ``(R, K)``, from draw counts of the units ``(R, U)``."""
         return self._sums.sums(times, self._outcomes)
 
     def gaps_drawn(self, weights: Floats) -> Floats:
-        """Return the sums of probability less outcome ``(R, K)``, each unit times its weight or sign ``(R, U)``."""
+        """Return sums of probability minus outcome ``(R, K)``, from a weight or sign of each unit ``(R, U)``."""
         return self._sums.sums(weights, self._gaps)
 
     def squares_drawn(self, times: Floats) -> Floats:
-        """Return the squared weights ``(R, K)`` of units drawn ``times (R, U)``."""
+        """Return sums of the squared weights in each cell ``(R, K)``, from draw counts of the units ``(R, U)``."""
         return self._sums.sums(times, self._squares)
 
     def relabeled(self, outcomes: Floats) -> Floats:
-        """Return the sums of other outcomes ``(R, N)`` of independent samples ``(R, K)``."""
+        """Return sums of new outcomes in each cell ``(R, K)``, from outcomes of independent samples ``(R, N)``."""
         return self._sums.sums(outcomes, self._counts)
 
     @cached_property
@@ -231,7 +231,7 @@ class OutcomeCells:
 
 
 class CellDraws:
-    """Replicates of cells from a seed, for measures that need nothing but cells."""
+    """Seeded bootstrap and null replicates of cell counts and outcomes."""
 
     def __init__(self, cells: OutcomeCells, replicates: int, seed: int) -> None:
         self._cells = cells
@@ -239,7 +239,7 @@ class CellDraws:
         self._random = np.random.default_rng(seed)
 
     def resampled(self) -> tuple[Floats, Floats]:
-        """Return samples and outcomes of the cells ``(R, K)`` of bootstrap replicates."""
+        """Return counts and positive outcomes of each cell ``(R, K)`` in bootstrap replicates."""
         cells = self._cells
         if cells.is_plain:
             shares = np.concatenate([cells.happened, cells.count - cells.happened])
@@ -257,7 +257,7 @@ class CellDraws:
         return counts * scale, positives * scale
 
     def forecasts(self) -> tuple[Floats, Floats]:
-        """Return samples of bootstrap replicates, and their outcomes if the probabilities are right, ``(R, K)``."""
+        """Return counts of bootstrap replicates, and outcomes drawn from the probabilities, both ``(R, K)``."""
         cells = self._cells
         if cells.is_plain:
             shares = cells.count / cells.num_samples
@@ -280,7 +280,7 @@ class CellDraws:
         return totals * scale, positives * scale
 
     def redrawn(self) -> Floats:
-        """Return the outcomes of the cells ``(R, K)`` if the probabilities are right."""
+        """Return outcomes of each cell ``(R, K)`` drawn from the probabilities, with the counts of the data."""
         cells = self._cells
         if cells.is_plain:
             counts = np.rint(cells.count * (cells.num_draws / cells.num_samples)).astype(np.int64)
@@ -293,7 +293,7 @@ class CellDraws:
         return np.asarray(cells.expected - moved)
 
     def _binomial(self, counts: Integers) -> Floats:
-        """Return the outcomes of so many samples of each cell ``(R, K)``."""
+        """Draw the outcomes of each cell ``(R, K)`` from its mean probability, given counts ``(R, K)``."""
         cells = self._cells
         share = np.divide(
             cells.expected, cells.count, out=np.zeros(cells.num_cells), where=cells.count > 0
@@ -306,16 +306,16 @@ class CellDraws:
             yield make(min(step, self._replicates - start))
 
     def _times(self, size: int) -> Floats:
-        """Return how often each sample, or cluster, is drawn ``(size, U)``."""
+        """Draw how often each sample, or cluster, occurs in a bootstrap replicate ``(size, U)``."""
         units = self._cells.num_units
         return times_drawn(self._random.integers(units, size=(size, units)))
 
     def _labels(self, size: int) -> Floats:
-        """Return outcomes ``(size, N)`` that are drawn from the probabilities."""
+        """Draw outcomes ``(size, N)`` from the probabilities."""
         cells = self._cells
         draws = self._random.random((size, cells.num_samples)) < cells.probability
         return draws.astype(np.float64)
 
     def _signs(self, size: int) -> Floats:
-        """Return a sign for each cluster ``(size, U)``."""
+        """Draw a random sign for each cluster ``(size, U)``."""
         return np.asarray(self._random.integers(2, size=(size, self._cells.num_units)) * 2.0 - 1.0)

@@ -1,4 +1,4 @@
-"""Sums over every class and bin of its probability, for many replicates at a time."""
+"""Sums over classes and bins of the class's probability, for many replicates at a time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FEW_CLASSES = 10
 
 
 class ClassCells:
-    """Weighted sums by cell. A cell is a class and a bin of its probability, ``class * num_bins + bin``."""
+    """Weighted sums over cells, for many replicates; the cell index is ``class * num_bins + bin``."""
 
     # A row of probabilities adds up to 1, so fewer than `num_bins` of its entries are beyond the first bin. Only those
     # are put into cells one by one; the first bin is what they leave of the class.
@@ -49,24 +49,24 @@ class ClassCells:
             self._probs = np.stack([np.bincount(unit, each) for each in self._probs.T], axis=1)
 
     def probs(self, weights: Floats) -> Floats:
-        """Return the sum of the class's probability ``(R, cells)``, each unit times its weight ``(R, U)``."""
+        """Return the sum of the class's probability in each cell ``(R, cells)``, from unit weights ``(R, U)``."""
         return self._with_first(
             self._beyond.sums(weights, self._beyond_probs), weights @ self._probs
         )
 
     def counts(self, weights: Floats) -> Floats:
-        """Return the number of rows ``(R, cells)``; those of each class add up to ``N``."""
+        """Return the weighted number of rows in each cell ``(R, cells)``; each class's cells add up to ``N``."""
         sums = self._beyond.sums(weights, self._beyond_counts)
         return self._with_first(sums, (weights @ self._unit_weights)[:, None])
 
     def labels(self, weights: Floats) -> Floats:
-        """Return the number of rows of which the class is the label ``(R, cells)``."""
+        """Return the weighted number of rows labeled with the cell's class ``(R, cells)``."""
         return self._labels.sums(weights, self._label_counts)
 
     def drawn_labels(
         self, place: Integers, row: Integers, label: Integers, replicates: int
     ) -> Floats:
-        """Return the same for drawn labels, every row counted once, times its weight."""
+        """Return the label counts of each cell ``(R, cells)`` after redrawing labels."""
         # All rows start with the predicted class as label; then each exception moves one label to another cell.
         predicted = self._rows.predicted
         weights = self._rows.weights
@@ -79,19 +79,19 @@ class ClassCells:
         return np.asarray(counts.reshape(replicates, -1) + every)
 
     def _with_first(self, sums: Floats, totals: Floats) -> Floats:
-        """Put what ``sums (R, cells)`` leave of ``totals (R, C or 1)`` into the first bin of every class."""
+        """Set the first bin of every class to ``totals (R, C or 1)`` minus the sum of the other bins."""
         by_class = sums.reshape(len(sums), self._rows.num_classes, self._rows.num_bins)
         # Sums of weights are rounded: what they leave of a bin without rows would be a little above or below 0.
         by_class[:, :, 0] = np.where(self._first_filled, totals - by_class.sum(axis=2), 0.0)
         return sums
 
     def _cell_of(self, row: Integers, label: Integers) -> Integers:
-        """Return the cell of each row's probability of ``label``."""
+        """Return the cell index of each row's probability of ``label``."""
         return label * self._rows.num_bins + self._rows.bins_of(self._rows.probs[row, label])
 
 
 class ClassBlocks:
-    """Statistic: the same sums of blocks of rows that were put together at random."""
+    """Statistic: sums over classes and bins, for random blocks of rows."""
 
     # Where there are many rows, a replicate draws blocks in place of rows: sums of blocks vary as sums of rows do.
 
@@ -116,12 +116,12 @@ class ClassBlocks:
 
     @cached_property
     def probs(self) -> Floats:
-        """Sum of the class's probability; asked for when all rows are in."""
+        """Sums of the class's probability in each cell; valid once all rows were added."""
         self._first_probs += self._totals
         return self._probs
 
     def update(self, chunk: Chunk) -> None:
-        """Take in the rows of ``chunk``."""
+        """Add the rows of ``chunk``."""
         rows = len(chunk.target)
         classes = self._classes
         num_bins = self._num_bins

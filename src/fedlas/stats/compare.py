@@ -1,4 +1,4 @@
-"""Comparison of two methods run with the same seeds: paired tests, their interval, Holm's correction."""
+"""Paired tests and confidence intervals of two methods over seeds, and Holm's correction."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def paired_t_test(a: Sequence[float], b: Sequence[float]) -> Difference:
 
 
 def _tested(pairs: Floats, p_value: float | None, reason: str = "") -> Difference:
-    """Return the record of a test of pairs ``(n, 2)``."""
+    """Return a :class:`Difference` of pairs ``(n, 2)`` with a p-value, or with the reason why there is none."""
     first, second = pairs.T.tolist()
     return Difference(
         "",
@@ -82,14 +82,14 @@ def _tested(pairs: Floats, p_value: float | None, reason: str = "") -> Differenc
 
 
 def check_pairs(a: Sequence[float], b: Sequence[float]) -> Floats:
-    """Return ``a`` and ``b`` as pairs ``(n, 2)``, if they are as many finite values each."""
+    """Check that ``a`` and ``b`` have equally many finite values, and return them as pairs ``(n, 2)``."""
     first, second = (
         check_values(name, each, "Drop that seed from both methods.")
         for name, each in (("a", a), ("b", b))
     )
     if len(first) != len(second) or len(first) == 0:
         raise InputError(
-            "a and b must hold one value per seed each, in the same order",
+            "a and b must hold one value per seed, for the same seeds in the same order",
             f"{len(first)} and {len(second)} values",
             "Keep only the seeds that both methods have.",
         )
@@ -99,14 +99,14 @@ def check_pairs(a: Sequence[float], b: Sequence[float]) -> Floats:
 def check_values(
     name: str, values: Sequence[float], advice: str, *, missing: bool = False
 ) -> Floats:
-    """Return ``values (n,)`` if they are finite and at most :data:`LARGEST` in size; with ``missing``, or NaN."""
+    """Return ``values (n,)`` if all are finite and at most :data:`LARGEST` in size; ``missing`` also allows NaN."""
     numbers = as_numbers(values)
     if (
         numbers.ndim != 1
         or not ((np.abs(numbers) <= LARGEST) | (np.isnan(numbers) & missing)).all()
     ):
         raise InputError(
-            f"{name} must be finite numbers of at most {LARGEST:g} in size",
+            f"{name} must be finite numbers with absolute value at most {LARGEST:g}",
             describe(values),
             advice,
         )
@@ -114,7 +114,7 @@ def check_values(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values by Holm's step-down method: compare each with the level of a single test.
+    """Adjust p-values by Holm's step-down method, for comparison with the level of a single test.
 
     Args:
         p_values: One per test, in ``[0, 1]``.
@@ -148,7 +148,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def correct(differences: Iterable[Difference]) -> list[Difference]:
-    """Return the differences with Holm's correction for all of them that were tested, and the better of each two."""
+    """Return the tested differences with Holm-adjusted p-values, and the better side of each significant one."""
     tested = list(differences)
     adjusted = iter(holm([each.p_value for each in tested if each.p_value is not None]))
     return [each if each.p_value is None else _corrected(each, next(adjusted)) for each in tested]
@@ -171,7 +171,7 @@ def seed_difference(
     names: tuple[str, str] = ("a", "b"),
     confidence_level: float = 1 - ALPHA,
 ) -> Difference:
-    """Return the difference of two methods over seeds, with the paired t-test and its interval; not yet corrected.
+    """Return the difference of two methods over seeds, with paired t-test and interval, without Holm's correction.
 
     Args:
         a: Values ``(n,)`` of one method, finite.
@@ -191,7 +191,7 @@ def seed_difference(
 
 
 def wilcoxon_test(a: Sequence[float], b: Sequence[float]) -> Difference:
-    """Return the two-sided Wilcoxon signed-rank test of whether the differences ``a - b`` are symmetric about 0.
+    """Return the two-sided Wilcoxon signed-rank test that the differences ``a - b`` are symmetric about 0.
 
     Equal pairs are left out, as in Wilcoxon's paper. Differences of equal size share their mean rank.
 
@@ -231,7 +231,7 @@ def wilcoxon_test(a: Sequence[float], b: Sequence[float]) -> Difference:
 
 
 def sign_test(a: Sequence[float], b: Sequence[float]) -> Difference:
-    """Return the two-sided sign test of whether one method is higher in more pairs than a fair coin would give.
+    """Return the two-sided sign test that ``a`` and ``b`` are higher equally often.
 
     It assumes only that pairs are independent. Equal pairs are left out.
 
@@ -272,7 +272,7 @@ def sign_test(a: Sequence[float], b: Sequence[float]) -> Difference:
 def mean_interval(
     values: Sequence[float], *, confidence_level: float = 0.95
 ) -> tuple[float, float] | None:
-    """Return the interval of the mean over seeds, by Student's t: ``mean +/- t * sd / sqrt(n)``.
+    """Return Student's t interval of the mean over seeds, ``mean +/- t * sd / sqrt(n)``.
 
     An interval of paired differences includes 0 where :func:`~fedlas.stats.paired_t_test` has a p-value above
     ``1 - confidence_level``. It is about other seeds on the same test set; :func:`~fedlas.stats.bootstrap_interval` is
@@ -299,9 +299,9 @@ def mean_interval(
     """
     check_level(confidence_level)
     advice = "Drop the seeds without a value."
-    numbers = check_values("values, one for each seed,", values, advice).tolist()
+    numbers = check_values("values, one per seed,", values, advice).tolist()
     if not numbers:
-        raise InputError("values must be at least one, one for each seed", "none", advice)
+        raise InputError("values must hold at least one value, one per seed", "none", advice)
     spread = stdev(numbers) if len(numbers) > 1 else 0.0
     # Values that differ by rounding alone have no spread either.
     if spread <= ROUNDING * max(map(abs, numbers)):
@@ -317,7 +317,7 @@ def mean_interval(
 
 
 def _differences(pairs: Floats) -> Floats:
-    """Return ``a - b (n,)`` of pairs ``(n, 2)``; sizes that differ by rounding alone are made equal."""
+    """Return ``a - b (n,)`` of pairs ``(n, 2)``, with sizes that differ by rounding set equal so that they tie."""
     # Accuracies on 360 images move in steps of 1/360, but their differences in floating point do not.
     differences = pairs[:, 0] - pairs[:, 1]
     noise = ROUNDING * float(np.abs(pairs).max())

@@ -1,4 +1,4 @@
-"""Student's distribution, and the degrees of freedom of a variance that comes from few clusters."""
+"""Student's t distribution, and degrees of freedom of variances over few clusters."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 
 
 def cluster_degrees(terms: NDArray[np.float64], clusters: NDArray[np.int64] | None = None) -> float:
-    """Return the degrees of freedom of the variance of a sum over clusters: their effective number less 1.
+    """Return the Satterthwaite degrees of freedom of a variance over clusters: their effective number minus 1.
 
     Args:
         terms: What each sample adds to the sum ``(N,)``, such as its influence or its weight; or to several sums
@@ -57,13 +57,13 @@ def cluster_degrees(terms: NDArray[np.float64], clusters: NDArray[np.int64] | No
 
 
 def degrees_of_groups(variances: NDArray[Any], group: NDArray[np.int64]) -> Floats:
-    """Return :func:`cluster_degrees` of each group ``(G,)``, by the variance and the group of each cluster ``(K,)``."""
+    """Return :func:`cluster_degrees` of each group ``(G,)``, from each cluster's variance and group ``(K,)``."""
     degrees = effective_samples_of_groups(variances, group) - 1.0
     return np.where(np.bincount(group) > 1, degrees.clip(min=1.0), 0.0)
 
 
 def two_sided(score: float, degrees: float = math.inf) -> float:
-    """Return the two-sided p-value of a score of Student's distribution; with infinite degrees of the normal one.
+    """Return the two-sided p-value of a t statistic; with infinite degrees of freedom, of a normal score.
 
     Example:
         >>> round(two_sided(1.96), 3), round(two_sided(1.96, 4.0), 3)
@@ -73,7 +73,7 @@ def two_sided(score: float, degrees: float = math.inf) -> float:
 
 
 def two_sideds(scores: Floats, degrees: Floats) -> Floats:
-    """Return :func:`two_sided` of many scores ``(G,)`` of their degrees ``(G,)``; NaN of a score that is none."""
+    """Return the two-sided p-values of t statistics ``(G,)`` with ``degrees (G,)``; NaN for a NaN score."""
     normal = [math.erfc(abs(score) / math.sqrt(2.0)) for score in scores.tolist()]
     p_values = np.where(degrees > 0.0, normal, math.nan)
     few = np.flatnonzero((degrees > 0.0) & np.isfinite(degrees) & ~np.isnan(scores))
@@ -84,7 +84,7 @@ def two_sideds(scores: Floats, degrees: Floats) -> Floats:
 
 
 def _inside(angles: Floats, degrees: Floats) -> Floats:
-    """Return the probability of a score within ``sqrt(degrees) tan(angle)`` of 0, ``(G,)``."""
+    """Return the probability ``(G,)`` that a t statistic is within ``sqrt(degrees) tan(angle)`` of 0."""
     # With score = sqrt(degrees) tan(a) the density is a power of the cosine of a.
     shares = np.empty(len(angles))
     for first in range(0, len(angles), _CHUNK):
@@ -95,7 +95,7 @@ def _inside(angles: Floats, degrees: Floats) -> Floats:
 
 
 def _density(degrees: Floats) -> Floats:
-    """Return the density of the angle's size at 0, ``(G,)``."""
+    """Return the density at 0 of the absolute angle ``arctan(t / sqrt(degrees))``, ``(G,)``."""
     logarithms = [
         math.lgamma((each + 1.0) / 2.0) - math.lgamma(each / 2.0) for each in degrees.tolist()
     ]
@@ -104,12 +104,12 @@ def _density(degrees: Floats) -> Floats:
 
 @functools.lru_cache(maxsize=256)
 def student_score(confidence_level: float, degrees: float) -> float:
-    """Return how many standard errors Student's interval of this level reaches to each side."""
+    """Return the critical value of Student's t: half the interval's width in standard errors."""
     return float(student_scores(confidence_level, np.array([degrees]))[0])
 
 
 def student_scores(confidence_level: float, degrees: Floats) -> Floats:
-    """Return :func:`student_score` of many degrees ``(G,)``."""
+    """Return critical values of Student's t for several degrees of freedom ``(G,)``."""
     normal = NormalDist().inv_cdf(0.5 + confidence_level / 2.0)
     scores = np.where(degrees > 0.0, normal, math.nan)
     few = np.flatnonzero((degrees > 0.0) & np.isfinite(degrees))
@@ -129,7 +129,7 @@ def student_scores(confidence_level: float, degrees: Floats) -> Floats:
 
 
 def wald_p(statistic: float, degrees: float = math.inf) -> float:
-    """Return the p-value of Wald's statistic of two numbers: of chi-squared, or with few clusters of Hotelling's T².
+    """Return the p-value of a Wald statistic of two parameters: chi-squared, or Hotelling's T² with few clusters.
 
     Example:
         >>> round(wald_p(5.99), 3), round(wald_p(5.99, 9.0), 3)
@@ -144,7 +144,7 @@ def wald_p(statistic: float, degrees: float = math.inf) -> float:
 
 
 def widening(confidence_level: float, degrees: float) -> float:
-    """Return by what the spread of replicates that draw whole clusters is multiplied for an interval; 1 without."""
+    """Return the factor by which a cluster bootstrap interval must be widened; 1 without clusters."""
     # Drawn clusters spread about their mean by a share 1 / G of the variance too little, as a variance without its
     # `G / (G - 1)`, and their percentiles are normal where few clusters ask for Student's.
     # Source: Hesterberg, "What teachers should know about the bootstrap", The American Statistician 69 (2015), 5.3.
@@ -159,7 +159,7 @@ def widening(confidence_level: float, degrees: float) -> float:
 def replicate_ends(
     replicates: Floats, confidence_level: float, degrees: float
 ) -> tuple[Floats, Floats]:
-    """Return the pointwise ends ``(G,)`` of curves of replicates ``(R, G)``, wider with few clusters; NaN is left out.
+    """Return pointwise interval ends ``(G,)`` of replicate curves ``(R, G)``, ignoring NaN; wider with few clusters.
 
     Args:
         replicates: A curve of each replicate.

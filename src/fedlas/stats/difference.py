@@ -1,4 +1,4 @@
-"""The record of a difference between two models over samples, or between two methods over seeds."""
+"""Result of a comparison of two models over samples, or of two methods over seeds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Unit = Literal["samples", "seeds"]
 
 @dataclass(frozen=True)
 class Difference:
-    """A metric of one model or method minus that of another, and whether the difference is more than chance.
+    """A metric of ``a`` minus that of ``b``, with its confidence interval and test.
 
     Over samples it is about two models on one test set: their metrics on other samples. Over seeds it is about two
     methods: other trainings, evaluated on the same test set.
@@ -74,17 +74,17 @@ class Difference:
 
     @property
     def difference(self) -> float:
-        """``a - b``."""
+        """Difference of the metric, ``a - b``; over seeds the mean."""
         return fmean(self.gaps) if self.gaps else self.a - self.b
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Both ends; None where there are none."""
+        """Lower and upper end of the interval, or None if there is no interval."""
         return None if isnan(self.low) else (self.low, self.high)
 
     @property
     def needed(self) -> int | None:
-        """Seeds with which a paired t-test would find a difference of this size four times in five.
+        """Number of seeds at which a paired t-test detects this difference with power 0.8.
 
         If size and spread are what they seem; None over samples, and where it cannot be computed.
         """

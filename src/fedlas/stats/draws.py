@@ -1,4 +1,4 @@
-"""Drawing replicates, block by block, and collecting what is computed of each.
+"""Bootstrap and null replicates, drawn block by block, and metrics over them.
 
 Random numbers are a function of the seed and the replicate's number alone: neither the size of the blocks nor the
 number of threads plays a part. They are those of :func:`fedlas._core.streams.stream` for a purpose and the seed.
@@ -33,7 +33,7 @@ NOTHING: Mapping[str, Callable[[Replicates], Floats]] = MappingProxyType({})
 
 
 class DrawPurpose(IntEnum):
-    """What random numbers are for: two uses of one seed never see the same ones. Do not renumber."""
+    """Purpose of a random stream; each purpose has its own stream of a seed. Do not renumber."""
 
     BOOTSTRAP = 0
     NOISE_FLOOR = 1
@@ -45,24 +45,26 @@ class DrawPurpose(IntEnum):
 
 
 def rows_for(predictions: AnyPredictions, num_bins: int) -> Rows:
-    """Return the rows of ``predictions`` without those of weight 0: drawing them would only use up random numbers."""
+    """Return the rows of ``predictions``, without rows of weight 0, prepared for resampling."""
     predictions = _counted(predictions)
     if predictions.num_samples < 2:
         raise InputError(
-            "predictions must hold at least 2 samples", 1, "One sample has no spread: use more."
+            "predictions must hold at least 2 samples",
+            1,
+            "Pass more samples: one sample has no spread.",
         )
     rows = Rows(predictions, check_count("num_bins", num_bins))
     if rows.num_units < 2:
         raise InputError(
-            "samples must be of at least 2 clusters",
-            f"{rows.num_samples:,} samples of one",
-            "One cluster shows nothing of others: use samples of more.",
+            "samples must come from at least 2 clusters",
+            f"{rows.num_samples:,} samples from one cluster",
+            "Use samples from more clusters: one cluster shows no variance between clusters.",
         )
     return rows
 
 
 def has_spread(predictions: AnyPredictions) -> bool:
-    """Return whether at least two samples count, or two clusters: one has no interval and no test."""
+    """Return whether at least two samples, or two clusters, have positive weight, as intervals and tests require."""
     predictions = _counted(predictions)
     clusters = predictions.clusters
     units = predictions.num_samples if clusters is None else len(clusters.unique())
@@ -70,7 +72,7 @@ def has_spread(predictions: AnyPredictions) -> bool:
 
 
 def _counted(predictions: AnyPredictions) -> AnyPredictions:
-    """Return the samples whose weight is above 0."""
+    """Return the samples with positive weight."""
     predictions = check_measurable(predictions)
     weights = predictions.weights
     if weights is None or bool(weights.all()):
@@ -79,7 +81,7 @@ def _counted(predictions: AnyPredictions) -> AnyPredictions:
 
 
 def resampled_units(*rows: Rows, replicates: int, seed: int) -> Iterator[Floats]:
-    """Yield blocks of bootstrap draws ``(R, U)``: how often each unit, the same for one or more sets of rows."""
+    """Yield blocks of bootstrap draw counts of the units ``(R, U)``, shared by all sets of rows."""
     # Clusters are drawn whole. There are `replicates` rows in all.
     units = rows[0].num_units
     for uniforms in _uniforms(DrawPurpose.BOOTSTRAP, rows, replicates, seed):
@@ -88,13 +90,13 @@ def resampled_units(*rows: Rows, replicates: int, seed: int) -> Iterator[Floats]
 
 
 def resampled(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]:
-    """Yield blocks of bootstrap replicates, ``replicates`` in all."""
+    """Yield blocks of bootstrap replicates of rows, ``replicates`` in all."""
     for times in resampled_units(rows, replicates=replicates, seed=seed):
         yield Resampled(rows, times)
 
 
 def redrawn(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]:
-    """Yield blocks of replicates in which the model is calibrated, ``replicates`` in all."""
+    """Yield blocks of null replicates, with labels drawn as if the model were calibrated, ``replicates`` in all."""
     # Labels are drawn from its probabilities; with clusters their gaps are turned, see `Turned`.
     for uniforms in _uniforms(DrawPurpose.NOISE_FLOOR, [rows], replicates, seed):
         if rows.clusters is None:
@@ -112,7 +114,7 @@ def groups_resampled(rows: Rows, *, replicates: int, seed: int) -> Iterator[Repl
 
 
 def groups_redrawn(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]:
-    """Yield blocks of replicates of groups of rows with labels drawn anew, ``replicates`` in all."""
+    """Yield blocks of null replicates of groups of rows, ``replicates`` in all."""
     random, labels = (stream(each, seed) for each in (DrawPurpose.NOISE_FLOOR, DrawPurpose.LABELS))
     for size in _sizes(len(rows.groups.count), [rows], replicates):
         yield GroupsRedrawn(rows, size, random, labels)
@@ -129,7 +131,7 @@ def values_in(
     extra: Mapping[str, Callable[[Replicates], Floats]] = NOTHING,
     advance: Callable[[float], None] | None = None,
 ) -> dict[str, Floats]:
-    """Return values of several metrics over one set of replicates, each block of which is drawn once for all."""
+    """Return values of several metrics over one shared set of replicates, by name."""
     means = purpose is DrawPurpose.BOOTSTRAP
     of_groups = [entry for entry in entries if rows.are_many and knows_groups(entry, means=means)]
     of_rows = [entry for entry in entries if entry not in of_groups]
@@ -160,7 +162,7 @@ def values_in_both(
     extra: Mapping[str, Callable[[Replicates], Floats]] = NOTHING,
     **options: Any,
 ) -> tuple[dict[str, Floats], dict[str, Floats]]:
-    """Return :func:`values_in` of ``entries`` over drawn rows, and of ``tested`` and ``extra`` over drawn labels."""
+    """Return bootstrap values of ``entries``, and null values of ``tested`` and of ``extra``."""
     # The two share nothing that either changes, so a second core takes the one, if PyTorch may use more than one.
 
     def floors() -> dict[str, Floats]:
@@ -174,7 +176,7 @@ def values_in_both(
 
 
 def _sizes(columns: int, rows: Sequence[Rows], replicates: int) -> Iterator[int]:
-    """Yield the numbers of replicates of blocks; how large a block is changes no number that is drawn."""
+    """Yield the block sizes, which depend on memory and do not change the random numbers."""
     # Besides arrays of so many columns there are (R, C * num_bins) arrays, and those of neighbors in confidence.
     cells = [each.num_classes * each.num_bins for each in rows]
     neighbors = min(GROUPS, rows[0].num_samples)

@@ -1,4 +1,4 @@
-"""Have means left the intervals that a reference gave them? A test over a stream, at a chosen rate of false alarms."""
+"""Sequential test for drift of the means of bounded statistics, with a bounded false alarm rate."""
 
 from __future__ import annotations
 
@@ -48,9 +48,10 @@ class MeanDrift:
 
     State:
         ``samples``: how many were observed; ``active (S, 2, bets)``: the wealth that each gambler has at stake. Both
-        are changed by :meth:`observe`, and may be set to continue from. ``alone``: by part, at which of the samples
-        observed last its money alone first was enough for the alarm; it is enough for one that has not changed with
-        probability at most ``false_alarm``, however many have changed.
+        are changed by :meth:`observe`, and may be set to resume.
+        ``alone``: for each part whose own wealth reached the alarm threshold, the index of that sample in the last
+        call of :meth:`observe`. A part without a change reaches the threshold with probability at most
+        ``false_alarm``, however many others have changed.
 
     Raises:
         InputError: If ``false_alarm`` is out of range, or an interval is empty or leaves its range.
@@ -86,15 +87,15 @@ class MeanDrift:
         self.false_alarm = check_level(false_alarm, name="false_alarm")
         if not (low.shape == high.shape == least.shape == most.shape and len(low)):
             raise InputError(
-                "all ends must be (S,)",
+                "low, high and both ends of the range must have shape (S,)",
                 f"{low.shape}, {high.shape}, {least.shape}, {most.shape}",
-                "Give each statistic its own.",
+                "Pass one of each per statistic.",
             )
         if not ((least <= low) & (low <= high) & (high <= most)).all():  # false for NaN
             raise InputError(
-                "each interval must lie in the range of its statistic",
+                "each interval [low, high] must lie within the range of its statistic",
                 f"{low.tolist()} to {high.tolist()}",
-                "Order the ends.",
+                "Check the order of the ends.",
             )
         self.low = low
         self.high = high
@@ -116,21 +117,21 @@ class MeanDrift:
 
     @property
     def evidence(self) -> float:
-        """All money over that at the start: the bets' average wealth, and what is not staked yet."""
+        """Wealth relative to the start: mean wealth of the bets plus the unstaked share."""
         return float(self.active.mean() + _unstaked(self.samples))
 
     @property
     def evidence_by_statistic(self) -> Floats:
-        """Average wealth of each statistic's bets ``(S,)``: where the evidence comes from."""
+        """Mean wealth of each statistic's bets ``(S,)``."""
         return self.active.mean(axis=(1, 2))
 
     @property
     def evidence_by_part(self) -> Floats:
-        """Money of each part's bets over all money at the start ``(P,)``, of which the evidence is the sum."""
+        """Wealth of each part's bets relative to the wealth at the start ``(P,)``; their sum is the staked evidence."""
         return self._money_of_parts(self.active.reshape(-1))
 
     def observe(self, values: Floats, has: NDArray[np.bool_]) -> int | None:
-        """Bet on some samples, in order."""
+        """Bet on samples in order, and return the index of the first alarm, or None if there is none."""
         self._check(values, has)
         active = self.active.reshape(-1).copy()
         alarm = None
@@ -156,7 +157,7 @@ class MeanDrift:
         return alarm
 
     def _add_alone(self, active: Floats, place: int) -> None:
-        """Add the parts whose money alone is enough for the alarm now."""
+        """Record the parts whose own wealth exceeds the alarm threshold at this sample."""
         for part in np.flatnonzero(self._money_of_parts(active) >= self.threshold).tolist():
             self.alone.setdefault(part, place)
 
@@ -165,7 +166,7 @@ class MeanDrift:
         return np.asarray(np.bincount(self.parts, weights=each) / len(active))
 
     def _factors(self, values: Floats, has: NDArray[np.bool_]) -> Floats:
-        """Return the factor of each bet's wealth ``(n, S, 2, bets)``; 1 where the sample has no such statistic."""
+        """Return the factor that multiplies each bet's wealth ``(n, S, 2, bets)``; 1 for a missing statistic."""
         gains = np.stack([values - self.high, self.low - values], axis=2) * has[:, :, None]
         return 1 + self._bets * gains[..., None]
 
@@ -173,25 +174,25 @@ class MeanDrift:
         shape = (len(values), len(self.low))
         if values.shape != shape or has.shape != shape:
             raise InputError(
-                f"values must be (n, {shape[1]}), and so must has",
-                f"{values.shape} with {has.shape}",
-                "Pass one row a sample.",
+                f"values and present must both have shape (n, {shape[1]})",
+                f"{values.shape} and {has.shape}",
+                "Pass one row per sample.",
             )
         # written so that NaN is outside
         outside = has & ~((values >= self.least) & (values <= self.most))
         if outside.any():
             raise InputError(
-                "every value must lie in its range",
+                "every value must lie within the range of its statistic",
                 values[outside][:3].tolist(),
-                "Check the predictions.",
+                "Check how the statistics are computed.",
             )
 
 
 def active_shape(statistics: int) -> tuple[int, int, int]:
-    """Return the shape of the wealth at stake for so many statistics."""
+    """Return the shape of the wealth array for this number of statistics."""
     return statistics, 2, len(SHARES)
 
 
 def _unstaked(samples: NDArray[Any] | float) -> Floats:
-    """Return the share of the money that is not staked yet after so many samples: it ends at 0, however slowly."""
+    """Return the share of the wealth that is not yet staked after this number of samples; falls slowly to 0."""
     return np.asarray((1 - _START) / (1 + np.log1p(np.asarray(samples) / _PACE)))

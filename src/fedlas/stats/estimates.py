@@ -1,4 +1,4 @@
-"""How much of a metric is noise: its value with an interval over the samples, and what it would be if calibrated."""
+"""Estimates of metrics with bootstrap intervals, noise floors and calibration tests."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ RESAMPLING = "consistency resampling"
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number from one test set, and how much of it is chance.
+    """A metric's value on one test set, with its interval and, if it is tested, its noise floor and p-value.
 
     Attributes:
         value: The number itself, from all samples.
@@ -75,12 +75,12 @@ class Estimate:
     test: str = ""
 
     def plain(self) -> dict[str, Any]:
-        """Return the fields as a dict for JSON; omit missing values."""
+        """Return the fields as a dict for JSON, without missing values."""
         return {name: value for name, value in vars(self).items() if value not in (None, "")}
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> Estimate:
-        """Return the estimate of which :meth:`plain` returned ``content``.
+        """Return the estimate written by :meth:`plain`.
 
         Raises:
             InputError: If a number is missing, or is none.
@@ -96,7 +96,7 @@ class Estimate:
 
 
 class EstimateTable(ResultTable[str, Estimate]):
-    """Estimates by name, and one p-value over all tests of calibration.
+    """Estimates by name, and the joint p-value of all calibration tests.
 
     Attributes:
         tests: P-value of each test that ``joint_p`` joins, by name: those of the metrics, of mean confidence against
@@ -189,7 +189,7 @@ def class_estimates(
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> dict[int, Estimate]:
-    """Return the ECE of every class's probability with its interval, noise floor and calibration test.
+    """Return the ECE of every class's probability with interval, noise floor and calibration test.
 
     The ECE is that of :func:`~fedlas.metrics.calibration_by_class`, whose mean is the classwise ECE.
 
@@ -245,7 +245,7 @@ def estimated(
     values: Mapping[str, float] | None = None,
     advance: Callable[[float], None] | None = None,
 ) -> tuple[EstimateTable, dict[int, Estimate]]:
-    """Compute :func:`estimates` of ``metrics`` and :func:`class_estimates` from the same draws."""
+    """Compute :func:`estimates` of ``metrics`` and, with ``by_class``, :func:`class_estimates` from the same draws."""
     check_bootstrap(
         confidence_level=confidence_level, replicates=replicates, seed=seed, method="auto"
     )
@@ -308,7 +308,7 @@ def estimated(
 
 
 def own_estimate(entry: Metric, predictions: AnyPredictions, **options: Any) -> Estimate:
-    """Return what the metric's own ``estimate`` gives, with those of the options that it takes."""
+    """Call the metric's own ``estimate`` function, with those options that it accepts."""
     function: Any = entry.estimate
     accepted = inspect.signature(function).parameters.keys()
     estimate: Estimate = function(
@@ -320,7 +320,7 @@ def own_estimate(entry: Metric, predictions: AnyPredictions, **options: Any) -> 
 def _by_class(
     rows: Rows, num_bins: int, samples: Floats, floors: Floats, confidence_level: float
 ) -> dict[int, Estimate]:
-    """Return the estimate of each class from its column of ``samples`` and ``floors``."""
+    """Return the estimate of each class from the columns of ``samples`` and ``floors``."""
     entry = METRICS["classwise_ece"]
     biases = class_bias(rows, errors_by_class)
     classes = calibration_by_class(rows.all_classes, num_bins=num_bins)
@@ -338,7 +338,7 @@ def _null(
     values: Mapping[str, float],
     floors: Mapping[str, Floats],
 ) -> NullReplicates:
-    """Return the calibration tests of the metrics, of mean confidence and of Spiegelhalter's z."""
+    """Return observed and null values of the metrics, of mean confidence and of Spiegelhalter's z."""
     null = NullReplicates()
     for entry in tested:
         two_sided = entry.higher_is_better is None
@@ -357,7 +357,7 @@ def _estimate(
     confidence_level: float,
     bias: tuple[float, float],
 ) -> Estimate:
-    """Make an estimate from bootstrap replicates and, for a calibration error, a calibrated model's values ``(R,)``."""
+    """Return an estimate from bootstrap replicates and, for a calibration error, null replicates ``(R,)``."""
     if is_error(entry):
         interval = error_interval(
             value,
@@ -387,25 +387,25 @@ def _estimate(
 def share_estimate(
     value: float, error: float, confidence_level: float, degrees: float = math.inf
 ) -> Estimate:
-    """Return a number in ``[0, 1]`` with its normal interval; with few clusters Student's."""
+    """Return a value in ``[0, 1]`` with its normal interval, or Student's t interval with few clusters."""
     ends = normal_interval(value, error, confidence_level=confidence_level, degrees=degrees)
     low = max(ends.low, 0.0)
     return Estimate(value, low, min(ends.high, 1.0), confidence_level=confidence_level)
 
 
 def check_replicates(replicates: int, confidence_level: float = CONFIDENCE_LEVEL) -> None:
-    """Check a number of replicates before anything long begins."""
+    """Raise InputError unless ``replicates`` is 0 or enough for intervals of this level."""
     check_level(confidence_level)
     if replicates and replicates < (least := fewest_replicates(confidence_level)):
         raise InputError(
             f"replicates must be 0 or at least {least} for {100 * confidence_level:g} % intervals",
             replicates,
-            "Ask for more, such as 1000, or for none with 0.",
+            "Pass more, such as 1000, or 0 for no intervals.",
         )
 
 
 def is_calibration_error(metric: str) -> bool:
-    """Return whether a calibrated model has 0 of ``metric``, but for chance, so that it has a noise floor.
+    """Return whether a calibrated model has 0 of ``metric`` up to sampling noise, so that a noise floor is defined.
 
     Those of an event have floors and tests of their own, in :func:`fedlas.binary.measures`.
 
@@ -420,6 +420,6 @@ def is_calibration_error(metric: str) -> bool:
 
 
 def measurable(metrics: Sequence[str], predictions: AnyPredictions) -> list[str]:
-    """Return those of ``metrics`` that are registered and need nothing that ``predictions`` lack."""
+    """Return the registered ``metrics`` that can be computed from ``predictions``."""
     entries = zip(metrics, map(METRICS.get, metrics), strict=True)
     return [name for name, each in entries if each is not None and not lacks(each, predictions)]

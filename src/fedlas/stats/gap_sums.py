@@ -1,4 +1,4 @@
-"""Sufficient sums of confidences and right predictions, for all samples and for each cell of confidence."""
+"""Sufficient statistics of confidences and correctness, overall and in cells of confidence."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fedlas.stats.rows import Floats
 
 @dataclass(frozen=True)
 class GapSums:
-    """Sufficient sums of confidences ``c`` and right predictions ``r`` (0 or 1), for all samples and for each cell."""
+    """Sums of confidences ``c`` and correctness ``r`` (0 or 1), overall and in each cell of confidence."""
 
     # Ends of the cells `(K + 1,)`, from 0 to 1. A cell includes its lower end.
     edges: Floats
@@ -37,7 +37,7 @@ class GapSums:
     def of(
         cls, edges: Sequence[float] | Floats, confidence: Floats, correct: NDArray[np.bool_]
     ) -> GapSums:
-        """Return sums of some samples: ``confidence (N,)`` and ``correct (N,)``."""
+        """Return the sums of samples with ``confidence (N,)`` and ``correct (N,)``."""
         ends = np.asarray(edges, dtype=np.float64)
         cell = cells_of(ends, confidence)
         right = correct.astype(np.float64)
@@ -62,12 +62,12 @@ class GapSums:
             return (self.right - self.confidence) / self.count
 
     def plain(self) -> dict[str, list[float]]:
-        """Return the sums as JSON can hold them."""
+        """Return the sums as a dict of lists for JSON."""
         return {name: getattr(self, name).tolist() for name in self.__dataclass_fields__}
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> GapSums:
-        """Return sums from what :meth:`plain` returned."""
+        """Return the sums written by :meth:`plain`."""
         try:
             sums = {name: read_array(content, name) for name in cls.__dataclass_fields__}
             edges = check_edges(sums["edges"])
@@ -79,17 +79,17 @@ class GapSums:
                 read_counts(content, name)
             gap_sums = cls(**sums)
             if wrong := gap_sums._impossible():
-                raise ValueError(f"no samples have these sums: {', '.join(wrong)}")
+                raise ValueError(f"impossible sums: {', '.join(wrong)}")
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
-                "the card must hold sums of confidences",
+                "the card must hold valid sums of confidences",
                 reason(error),
                 "Write the card again: fedlas card RUN.",
             ) from error
         return gap_sums
 
     def _impossible(self) -> list[str]:
-        """Return the names of sums that no samples with ``c`` in ``[0, 1]`` have, up to rounding."""
+        """Return the names of sums that no samples with ``c`` in ``[0, 1]`` can have, up to rounding."""
         lowest, highest = ends_of(self.edges)
         # The sums were added in another order than here; their rounding is far below this share of the count.
         slack = 1e-9 * np.maximum(self.count, 1)
@@ -119,7 +119,7 @@ class GapSums:
         return [name for name, fine in possible.items() if not fine]
 
     def bounds(self, *, confidence_level: float) -> tuple[Floats, Floats]:
-        """Return simultaneous intervals of the mean of ``r - c`` for all samples and in each cell."""
+        """Return simultaneous intervals of the mean of ``r - c``, overall and in each cell."""
         # Each is the intersection of two intervals that hold for any bounded values: the empirical Bernstein interval
         # of `r - c`, and the exact interval of `r` less that of `c`, see `confidence_bounds`. The second is the
         # narrower one in a narrow cell, and with few samples.
@@ -149,7 +149,7 @@ class GapSums:
         return low, high
 
     def confidence_bounds(self, *, confidence_level: float) -> tuple[float, float]:
-        """Return the interval of the mean confidence of all samples, which holds for any confidences."""
+        """Return a distribution-free interval of the mean confidence of all samples."""
         # It is the intersection of the empirical Bernstein interval, which is narrow for confidences that vary little,
         # and the Chernoff interval, which is narrow near 0 and 1 and with few samples.
         return self._confidence_bounds(0, 1 - check_level(confidence_level))
@@ -169,7 +169,7 @@ class GapSums:
 
 
 def read_array(content: Mapping[str, Any], name: str) -> Floats:
-    """Return an entry of a file as an array."""
+    """Return the entry ``name`` of a file's content as an array of finite numbers."""
     numbers = np.asarray(content[name])
     if numbers.dtype.kind not in "iuf" or not numbers.ndim or not np.isfinite(numbers).all():
         raise ValueError(f"{name} must be finite numbers")
@@ -177,7 +177,7 @@ def read_array(content: Mapping[str, Any], name: str) -> Floats:
 
 
 def read_counts(content: Mapping[str, Any], name: str) -> Floats:
-    """Return an entry of a file as an array ``(n,)`` of whole numbers from 0."""
+    """Return the entry ``name`` of a file's content as an array ``(n,)`` of non-negative integers."""
     counts = read_array(content, name)
     if counts.ndim != 1 or (counts < 0).any() or (counts != np.rint(counts)).any():
         raise ValueError(f"{name} must be whole numbers from 0")
@@ -185,7 +185,7 @@ def read_counts(content: Mapping[str, Any], name: str) -> Floats:
 
 
 def check_edges(edges: Floats) -> Floats:
-    """Return ``edges (K + 1,)`` if they ascend from 0 to 1."""
+    """Return ``edges (K + 1,)`` if they ascend from 0 to 1, else raise ValueError."""
     if (
         edges.ndim != 1
         or len(edges) < 2
@@ -198,7 +198,7 @@ def check_edges(edges: Floats) -> Floats:
 
 
 def quantile_edges(values: Floats, number: int) -> Floats:
-    """Return 0, quantiles and 1 as edges, each once: between values, so that last digits move none to a neighbor."""
+    """Return unique cell edges at quantiles of ``values``, including 0 and 1, placed midway between values."""
     steps = np.unique(values.round(6))
     inner = np.quantile(values, np.arange(1, number) / number).round(6)
     at = np.searchsorted(steps, inner[inner < 1])
@@ -208,18 +208,18 @@ def quantile_edges(values: Floats, number: int) -> Floats:
 
 
 def cells_of(edges: Floats, confidence: Floats) -> NDArray[np.int64]:
-    """Return the index of each confidence's cell."""
+    """Return the cell index of each confidence."""
     # Only inner edges are searched, so that a confidence of exactly 1 falls into the last cell.
     return np.searchsorted(edges[1:-1], confidence, side="right")
 
 
 def ends_of(edges: Floats) -> tuple[Floats, Floats]:
-    """Return the lowest and highest confidence ``(K + 1,)``: overall, then in each cell."""
+    """Return the lowest and highest confidence ``(K + 1,)``, first overall, then of each cell."""
     return np.concatenate([edges[:1], edges[:-1]]), np.concatenate([edges[-1:], edges[1:]])
 
 
 def _bernstein(variance: float, count: float, width: float, miss: float) -> float:
-    """Return the one-sided error of a mean of bounded values, exceeded with probability at most ``miss``."""
+    """Return the margin that the error of a mean of bounded values exceeds with probability at most ``miss``."""
     logarithm = math.log(2 / miss)
     # A variance of 0 that comes from differences of sums may round to below 0.
     return math.sqrt(2 * max(variance, 0.0) * logarithm / count) + 7 * width * logarithm / (
@@ -228,7 +228,7 @@ def _bernstein(variance: float, count: float, width: float, miss: float) -> floa
 
 
 def _chernoff(mean: float, count: float, miss: float) -> tuple[float, float]:
-    """Return the ends of the interval of an expected value in ``[0, 1]``, each missed with probability ``miss``."""
+    """Return an interval of a mean in ``[0, 1]`` whose ends are each missed with probability at most ``miss``."""
     # Hoeffding, "Probability inequalities for sums of bounded random variables" (1963), theorem 1.
 
     def divergence(other: float) -> float:

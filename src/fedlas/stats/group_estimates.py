@@ -1,4 +1,4 @@
-"""Accuracy and calibration of groups of samples, each tested, with the tests corrected for their number."""
+"""Accuracy and calibration of groups of samples, with tests corrected for the number of groups."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MOST_TESTED = 500
 
 @dataclass(frozen=True)
 class GroupEstimate:
-    """One group of samples.
+    """Accuracy and ECE of one group of samples.
 
     Attributes:
         num_samples: Samples in the group.
@@ -46,7 +46,7 @@ class GroupEstimate:
 
     @property
     def excess(self) -> float:
-        """ECE less its noise floor, if there is one: by that groups of different sizes compare."""
+        """ECE minus its noise floor, for comparing groups of different sizes."""
         return self.ece.value - (self.ece.floor or 0.0)
 
 
@@ -146,7 +146,7 @@ def _furthest_from_floor(
     table: Mapping[Any, GroupCalibration],
     num_bins: int,
 ) -> set[int]:
-    """Return the numbers of the groups of two samples or more that are tested."""
+    """Return the indices of the groups to test: the largest excess over the floor, with at least two samples."""
     several = np.flatnonzero(np.bincount(number) > 1)
     if len(several) <= MOST_TESTED:
         return set(several.tolist())

@@ -1,4 +1,4 @@
-"""Replicates of groups of neighbors in confidence, where there are many rows that are independent and count once."""
+"""Replicates of counts per confidence group, for many independent unweighted rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fedlas.stats.rows import Floats, Rows
 
 
 class GroupsResampled(Replicates):
-    """Rows drawn with replacement, of which one knows the group alone.
+    """Bootstrap replicates that draw only how many rows of each group occur.
 
     Each part is drawn from a stream of its own when a metric first asks for it: all blocks are asked for the same.
     """
@@ -35,25 +35,25 @@ class GroupsResampled(Replicates):
 
     @cached_property
     def counts(self) -> Floats:
-        """How many rows of each group were drawn ``(R, G)``."""
+        """Number of rows drawn from each group ``(R, G)``."""
         shares = self.groups.count / self.rows.num_samples
         counts = self._random.multinomial(self.rows.num_samples, shares, size=self.size)
         return counts.astype(np.float64)
 
     @property
     def squares(self) -> Floats:
-        """The same: rows count once each."""
+        """Sum of squared weights in each group ``(R, G)``; equals ``counts``, as rows have weight 1."""
         return self.counts
 
     @cached_property
     def right(self) -> Floats:
-        """How many of them are right ``(R, G)``."""
+        """Number of correct rows drawn from each group ``(R, G)``."""
         shares = self.groups.right / self.groups.count
         return self._random_right.binomial(self.counts.astype(np.int64), shares).astype(np.float64)
 
     @cached_property
     def expected_right(self) -> Floats:
-        """Return how many are expected right by the rows' own label probabilities."""
+        """Return the expected number of correct rows ``(R, G)``, given the rows' label probabilities."""
         # Seeded by each replicate's own draw: no other number changes where this one is asked for.
         number = len(self.groups.count)
         noise = np.stack(
@@ -66,13 +66,13 @@ class GroupsResampled(Replicates):
         return self.counts * self.rows.expected_right(self.groups) + spread * noise
 
     def mean(self, quantity: Quantity) -> Floats:
-        """Return the mean over all rows plus its standard error times normal numbers: the bootstrap's limit."""
+        """Return the mean over all rows plus normal noise: the limit of its bootstrap distribution ``(R,)``."""
         mean, error = self.rows.mean_and_error(quantity)
         return np.asarray(mean + error * self._normal)
 
     @cached_property
     def class_table(self) -> ClassTable:
-        """Sums over the blocks that were drawn."""
+        """Sums over classes and bins, from drawn blocks of rows."""
         sums = class_blocks(self.rows)
         number = len(sums.probs)
         block_counts = self._blocks.multinomial(number, np.full(number, 1 / number), size=self.size)
@@ -83,7 +83,7 @@ class GroupsResampled(Replicates):
 
 
 class GroupsRedrawn(Replicates):
-    """Labels drawn from the probabilities, of which one knows how many of each group, and of each class, agree."""
+    """Null replicates that draw only how many rows of each group, and of each class, are correct."""
 
     def __init__(
         self,
@@ -98,17 +98,17 @@ class GroupsRedrawn(Replicates):
 
     @property
     def counts(self) -> Floats:
-        """All rows of each group ``(1, G)``."""
+        """Number of rows in each group ``(1, G)``."""
         return self.groups.count[None]
 
     @property
     def squares(self) -> Floats:
-        """The same: rows count once each."""
+        """Sum of squared weights in each group ``(1, G)``; equals ``counts``, as rows have weight 1."""
         return self.groups.count[None]
 
     @cached_property
     def right(self) -> Floats:
-        """How many rows of each group are right ``(R, G)``; drawn when first asked for."""
+        """Number of correct rows in each group ``(R, G)``."""
         count = self.groups.count.astype(np.int64)
         confidence = np.clip(self.groups.confidence, 0.0, 1.0)
         size = (self.size, len(count))
@@ -116,7 +116,7 @@ class GroupsRedrawn(Replicates):
 
     @cached_property
     def class_table(self) -> ClassTable:
-        """Labels of ten classes and more are drawn cell by cell; those of fewer from their normal limit."""
+        """Sums over classes and bins, with binomial label counts; normal with fewer than ten classes."""
         sums = class_blocks(self.rows)
         counts, probs = (each.sum(axis=0) for each in (sums.counts, sums.probs))
         if self.rows.num_classes < FEW_CLASSES:
@@ -130,6 +130,6 @@ class GroupsRedrawn(Replicates):
 
 
 def class_blocks(rows: Rows) -> ClassBlocks:
-    """Return the sums of blocks of rows, filled."""
+    """Gather and return the sums over classes and bins of random blocks of rows."""
     rows.gather([], ClassBlocks)
     return rows.table(ClassBlocks)

@@ -1,4 +1,4 @@
-"""Confidence intervals: of bootstrap replicates, of normal numbers, and of metrics that know how samples move them."""
+"""Confidence intervals from bootstrap replicates, normal approximations and influence functions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SMALL_BIAS = 0.25
 
 @dataclass(frozen=True)
 class Interval:
-    """A number with its confidence interval, by the bootstrap where nothing else is said.
+    """A number with its confidence interval; by the bootstrap unless ``method`` says otherwise.
 
     Attributes:
         value: The number itself, from all samples.
@@ -37,9 +37,9 @@ class Interval:
         bias: Mean of the replicates minus ``value``: the bootstrap's estimate of by how much ``value`` is too high; NaN
             without.
         standard_error: Standard deviation of the replicates, or what is computed in its place.
-        method: ``"percentile"``, ``"basic"``, ``"centered"``, ``"floor"``, see :func:`floor_interval`, ``"exact"``,
-            ``"wilson"`` and ``"paired shares"``, see :mod:`fedlas.stats.proportion`, ``"normal"``, ``"student"``, which
-            is normal but for few clusters, or ``"jackknife"``, see :func:`fedlas.diagnose.associations`.
+        method: ``"percentile"``, ``"basic"``, ``"centered"``, ``"floor"`` (see :func:`floor_interval`),
+            ``"exact"``, ``"wilson"`` and ``"paired shares"`` (see :mod:`fedlas.stats.proportion`), ``"normal"``,
+            ``"student"`` for few clusters, or ``"jackknife"`` (see :func:`fedlas.diagnose.associations`).
         degrees: Degrees of freedom of the standard error: with clusters their effective number less 1, else None.
     """
 
@@ -69,7 +69,7 @@ def interval_from(
     method: str,
     degrees: float = math.inf,
 ) -> Interval:
-    """Return the interval of ``value`` that its bootstrap ``replicates (R,)`` give, of whole clusters a wider one."""
+    """Return the confidence interval of ``value`` from bootstrap ``replicates (R,)``; wider with few clusters."""
     # With `k = floor((R + 1) * (1 - l) / 2)` for level `l`, the percentile interval goes from the `k`-th lowest to the
     # `k`-th highest replicate. The basic one reflects these ends about the value: `(2 * value - high, 2 * value -
     # low)`. So it moves away from a bias where the percentile interval follows it. The centered one moves these ends by
@@ -105,7 +105,7 @@ def floor_interval(
     bias: Bounds = (0.0, 0.0),
     degrees: float = math.inf,
 ) -> Interval:
-    """Return the interval of a calibration error, of whose bias only the bounds are known."""
+    """Return the interval of a calibration error, given bounds of its bias."""
     # A calibration error is too high by its noise floor if the model is calibrated, and by less the worse the model is:
     # where all gaps are larger than chance, by nothing. So the upper end takes no bias off, `value + (high - mean)`
     # with the percentile interval's `high` and the replicates' `mean`. The lower end takes off `b`, which is the bias
@@ -113,8 +113,8 @@ def floor_interval(
     # at an error of 0 to the replicates' bias at an error of `value`. The curve is below that line where bins hold many
     # samples. Where they hold few, both ends of the line are too low: the replicates keep the label of a bin of one
     # sample, and the labels of an over-confident model vary more than its own probabilities do. So `b` is at least the
-    # `bias` from `cell_bias`. The upper end takes off the least that is chance, which is above 0 for sums of squares
-    # alone.
+    # `bias` from `cell_bias`. The upper end subtracts the lower bound of the bias, which is above 0
+    # only for sums of squares.
     percentile = interval_from(
         value, replicates, confidence_level=confidence_level, method="percentile", degrees=degrees
     )
@@ -130,7 +130,7 @@ def floor_interval(
 
 
 def check_bootstrap(*, confidence_level: float, replicates: int, seed: int, method: str) -> None:
-    """Check the options that every bootstrap has."""
+    """Raise InputError unless the options are valid for a bootstrap interval."""
     check_level(confidence_level)
     check_count("replicates", replicates)
     check_count("seed", seed, low=0)
@@ -139,17 +139,17 @@ def check_bootstrap(*, confidence_level: float, replicates: int, seed: int, meth
         raise InputError(
             f"replicates must be at least {fewest_replicates(confidence_level)} for level {confidence_level:g}",
             replicates,
-            "Ask for more replicates, or for a lower level.",
+            "Use more replicates, or a lower confidence level.",
         )
 
 
 def check_level(confidence_level: float, *, name: str = "confidence_level") -> float:
-    """Return ``confidence_level`` if it is in ``(0, 1)``."""
+    """Return ``confidence_level`` if it is in ``(0, 1)``, else raise InputError."""
     return check_number(name, confidence_level, low=0.0, high=1.0, low_open=True, high_open=True)
 
 
 def fewest_replicates(confidence_level: float) -> int:
-    """Return replicates without which the tails of an interval hold none: 39 for level 0.95."""
+    """Return the smallest number of replicates for an interval of this level: 39 for 0.95."""
     # 1 - level is rounded: for 0.9 the quotient is a little above 20, and its ceiling would be 21.
     return math.ceil(2.0 / (1.0 - confidence_level) - 1e-9) - 1
 
@@ -160,14 +160,14 @@ def _tail_rank(replicates: int, confidence_level: float) -> int:
 
 
 def z_score(confidence_level: float) -> float:
-    """Return how many standard deviations a normal interval of this level reaches to each side."""
+    """Return the normal critical value of a two-sided interval of this level: 1.96 for 0.95."""
     return NormalDist().inv_cdf(0.5 + check_level(confidence_level) / 2.0)
 
 
 def normal_interval(
     value: float, error: float, *, confidence_level: float, degrees: float = math.inf
 ) -> Interval:
-    """Return ``value`` with ``z`` standard errors to both sides; with few clusters as many as Student's."""
+    """Return the interval ``value +/- z * error``, or Student's t interval with few clusters."""
     reach = student_score(check_level(confidence_level), degrees) * error
     return Interval(
         value,
@@ -183,7 +183,7 @@ def normal_interval(
 
 
 def influence_of(entry: Metric, predictions: AnyPredictions) -> Floats | None:
-    """Return how much each sample moves a metric ``(N,)``; None if the metric does not know."""
+    """Return the influence of each sample on a metric ``(N,)``, or None if the metric defines none."""
     influence = entry.influence
     if influence is None or not isinstance(predictions, Predictions):
         return None
@@ -192,7 +192,7 @@ def influence_of(entry: Metric, predictions: AnyPredictions) -> Floats | None:
 
 
 def standard_error(influence: Floats, predictions: AnyPredictions | MultiLabel) -> float:
-    """Return the standard error of a metric from the influence of each sample, summed over clusters."""
+    """Return the standard error of a metric from the samples' influences, summed over clusters."""
     if predictions.clusters is None:
         return math.sqrt(float(influence @ influence))
     number = np.unique(predictions.clusters.numpy(), return_inverse=True)[1]
@@ -209,7 +209,7 @@ def area_interval(
     clusters: Integers | None = None,
     confidence_level: float,
 ) -> Bounds:
-    """Return the ends of the interval of an area under ROC curves: Student's, on the scale of log-odds."""
+    """Return the interval of an AUROC: Student's t on the log-odds scale."""
     # With few events the area is skewed and its error uncertain: `z` errors to both sides hold the area in 88 % of test
     # sets with 11 events (`results/coverage.md`). An area of 0 or 1 has no error; its other end is the one that as many
     # samples as the rarest outcome has would show in so few test sets.

@@ -1,4 +1,4 @@
-"""One p-value for several tests of the same hypothesis: the min-p of Westfall and Young; two tests of gaps."""
+"""Joint p-value of several tests by Westfall and Young's min-p, and two tests of calibration gaps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DIGITS = 9
 
 
 def joint_p_value(observed: Floats, replicates: Floats) -> float:
-    """Return the p-value of several tests together, from replicates under the hypothesis.
+    """Return one p-value of several tests together, from replicates under the null hypothesis.
 
     Each statistic of each replicate gets a p-value from its rank among all replicates and the observed one. The
     smallest p-value of a row is the statistic of the joint test, and its rank gives the joint p-value. So the tests
@@ -52,9 +52,9 @@ def joint_p_value(observed: Floats, replicates: Floats) -> float:
         or not null_statistics.size
     ):
         raise InputError(
-            "observed must be (K,) and replicates (R, K)",
+            "observed must have shape (K,) and replicates (R, K)",
             f"{describe(observed)} and {describe(replicates)}",
-            "Pass the statistics of the same tests in one order.",
+            "Pass the same tests in the same order.",
         )
     rows = np.round(np.vstack([statistics, null_statistics]), _DIGITS)
     ranks = np.stack([_rank_from_top(column) for column in rows.T], axis=1)
@@ -64,7 +64,7 @@ def joint_p_value(observed: Floats, replicates: Floats) -> float:
 
 
 class NullReplicates:
-    """Statistics of several tests, observed and under calibration, gathered by name."""
+    """Observed statistics of several tests, and their replicates under calibration, by name."""
 
     def __init__(self) -> None:
         self.observed: dict[str, float] = {}
@@ -73,7 +73,7 @@ class NullReplicates:
     def add(
         self, name: str, observed: float, replicates: Floats, *, two_sided: bool = False
     ) -> None:
-        """Add a test; one of two sides is taken by its distance from the mean under calibration."""
+        """Add a test; a two-sided statistic becomes its distance from the mean under calibration."""
         # A statistic that is not finite, or that no replicate moves, tests nothing and is left out.
         finite = np.isfinite(observed) and bool(np.isfinite(replicates).all())
         if not finite or float(np.ptp(replicates)) == 0.0:
@@ -83,7 +83,7 @@ class NullReplicates:
         self.replicates[name] = np.abs(replicates - center) if two_sided else replicates
 
     def p_values(self) -> dict[str, float]:
-        """Return the p-value of each test alone, by name."""
+        """Return the p-value of each single test, by name."""
         return {
             name: float(
                 _rank_from_top(np.round(np.append(self.replicates[name], value), _DIGITS))[-1]
@@ -94,11 +94,11 @@ class NullReplicates:
 
     @property
     def least_p(self) -> float | None:
-        """The smallest p-value that the replicates can give; None without a test."""
+        """Smallest p-value that the replicates can give, or None without a test."""
         return 1.0 / (1 + len(next(iter(self.replicates.values())))) if self.replicates else None
 
     def joint_p(self) -> float | None:
-        """Return the p-value of all tests together; None without a test."""
+        """Return the joint p-value of all tests, or None without a test."""
         if not self.observed:
             return None
         observed = np.array(list(self.observed.values()))
@@ -106,13 +106,13 @@ class NullReplicates:
 
 
 def _rank_from_top(values: Floats) -> Floats:
-    """Return how many of ``values (R,)`` are at least as large as each, itself included."""
+    """Return how many of ``values (R,)`` are at least as large as each one, itself included."""
     ordered = np.sort(values)
     return len(values) - np.searchsorted(ordered, values, side="left").astype(np.float64)
 
 
 def _terms(confidence: Floats) -> dict[str, Floats]:
-    """Return what gaps ``(G,)`` count in the statistics: their mean, and Spiegelhalter's z, without their scale."""
+    """Return the weight of each gap ``(G,)`` in the mean confidence test and in Spiegelhalter's z."""
     return {"confidence": np.ones(len(confidence)), "spiegelhalter": 1.0 - 2.0 * confidence}
 
 
@@ -127,7 +127,7 @@ GAPS: Mapping[str, Callable[[Replicates], Floats]] = {
 
 
 def observed_gaps(rows: Rows) -> dict[str, float]:
-    """Return the same statistics of the rows themselves, by name."""
+    """Return the observed statistics of the gap tests, by name."""
     groups = rows.groups if rows.are_many else rows.singles
     gaps = groups.count * groups.confidence - groups.right
     if rows.are_weighted:

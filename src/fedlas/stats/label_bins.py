@@ -1,4 +1,4 @@
-"""ECE of each of several labels a sample, of their mean, of the worst and of all pooled: bootstrap and noise floor."""
+"""ECE of several labels per sample (mean, worst and pooled), with bootstrap and null replicates."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CELLS = 2**10
 
 @dataclass(frozen=True)
 class LabelErrors:
-    """ECE of labels; the last axis of all but the pooled ones is that of the labels.
+    """ECE of several labels with replicates; the last axis is the label, except in ``pooled``.
 
     Attributes:
         values: As observed ``(L,)``.
@@ -50,7 +50,7 @@ def label_errors(
     replicates: int,
     seed: int,
 ) -> LabelErrors:
-    """Return the ECE of each label, over bins of equal width, with replicates.
+    """Return the ECE of each label over equal-width bins, with bootstrap and null replicates.
 
     Args:
         probs: Probability of each label ``(N, L)``.
@@ -103,7 +103,7 @@ def _parts(labels: int, num_bins: int) -> Iterator[slice]:
 
 
 class _LabelBins:
-    """Sums over cells, ``label * num_bins + bin``, of blocks of samples.
+    """Sums over cells of blocks of samples; the cell index is ``label * num_bins + bin``.
 
     Attributes:
         gaps: Sum of what happened less its probability ``(blocks, cells)``.
@@ -134,7 +134,7 @@ class _LabelBins:
         )
 
     def drawn(self, random: np.random.RandomState, replicates: int) -> Floats:
-        """Return the gaps ``(R, cells)`` if each cell's events have its mean probability and are independent."""
+        """Draw gaps ``(R, cells)`` of independent events that have each cell's mean probability."""
         filled = np.flatnonzero(self._weight > 0)
         weight = self._weight[filled]
         # Unequal weights are worth fewer samples (Kish).

@@ -1,4 +1,4 @@
-"""The noise floor: what a metric would be if the model were perfectly calibrated; and the test that follows from it."""
+"""Noise floor: the distribution of a metric for a perfectly calibrated model, and the calibration test from it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TIE = 1e-9
 
 @dataclass(frozen=True)
 class NoiseFloor:
-    """Distribution of a metric for a calibrated model with the same probabilities, and where the model stands in it.
+    """Distribution of a metric under perfect calibration with the same probabilities, and the test of calibration.
 
     Attributes:
         metric: Registry name.
@@ -49,12 +49,12 @@ class NoiseFloor:
 
     @property
     def excess(self) -> float:
-        """``value - mean``: what is left of the value beyond noise; can be negative."""
+        """``value - mean``: the part of the value beyond noise; can be negative."""
         return self.value - self.mean
 
     @property
     def least_p(self) -> float:
-        """The smallest p-value that so many replicates can give: that of a value which none of them reaches."""
+        """Smallest p-value that this number of replicates can give."""
         return least_p(self.replicates, self.alternative)
 
 
@@ -70,7 +70,7 @@ def noise_floor(
     alternative: str | None = None,
     quantiles: Sequence[float] = (0.025, 0.05, 0.5, 0.95, 0.975),
 ) -> NoiseFloor:
-    """Return the metric's distribution if the model were calibrated, and a test of whether it is.
+    """Return the metric's distribution under perfect calibration, and a test of calibration.
 
     Each replicate keeps all logits and draws every label from the model's own probabilities, so that in it the model is
     calibrated by construction. For metrics of the predicted class that is: correct with probability equal to the
@@ -150,7 +150,7 @@ def noise_floor(
 
 
 def p_value(entry: Metric, value: float, values: Floats, alternative: str) -> float:
-    """Return the p-value of calibration, from the metric's ``values (R,)`` of a calibrated model."""
+    """Return the p-value of calibration, from the metric's null values ``(R,)``."""
     above = share_at_least(values, value)
     below = share_at_least(-values, -value)
     if alternative == "different":
@@ -159,23 +159,23 @@ def p_value(entry: Metric, value: float, values: Floats, alternative: str) -> fl
 
 
 def share_at_least(values: Floats, observed: float) -> float:
-    """Return ``(1 + #{values >= observed}) / (1 + R)``: the observed value counts as a replicate too."""
+    """Return the Monte Carlo p-value ``(1 + #{values >= observed}) / (1 + R)``."""
     reached = values >= observed - _TIE * max(1.0, abs(observed))
     return (1 + int(reached.sum())) / (1 + len(values))
 
 
 def least_p(replicates: int, alternative: str) -> float:
-    """Return the smallest p-value of ``replicates``: ``1 / (1 + R)``, and twice that for ``"different"``."""
+    """Return the smallest possible p-value: ``1 / (1 + R)``, or twice that for ``"different"``."""
     return min(1.0, (2.0 if alternative == "different" else 1.0) / (1.0 + replicates))
 
 
 def rejects(p_value: float, significance: float) -> bool:
-    """Return whether ``p_value`` is at most ``significance`` up to rounding: ``1 - 0.9`` is below 1/10."""
+    """Return whether ``p_value`` is at most ``significance``, up to rounding."""
     return p_value <= significance * (1.0 + _TIE)
 
 
 def p_text(p_value: float) -> str:
-    """Return two significant digits, one below 0.01, and never in powers of ten: ``0.31``, ``0.001``, ``<0.0001``.
+    """Return a p-value with two significant digits, or one below 0.01: ``0.31``, ``0.001``, ``<0.0001``.
 
     Example:
         >>> p_text(0.3141), p_text(0.001), p_text(1.0), p_text(1e-9)
@@ -185,7 +185,7 @@ def p_text(p_value: float) -> str:
 
 
 def p_said(p_value: float, least_p: float | None) -> str:
-    """Return ``"p = 0.31"``; with ``≤`` where it is the smallest that its replicates could have given.
+    """Return ``"p = 0.31"``, or ``"p ≤ 0.001"`` at the smallest p-value that the replicates can give.
 
     Example:
         >>> p_said(0.3141, 0.001), p_said(0.001, 0.001), p_said(0.001, None), p_said(1e-9, None)

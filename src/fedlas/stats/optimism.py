@@ -1,4 +1,4 @@
-"""Bootstrap optimism: how much better a model looks on the samples that it was fitted on than on others."""
+"""Bootstrap optimism: how much a metric on the training samples overstates performance on new samples."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fedlas.stats.two_models import COMPARED, COMPARED_EVENTS
 
 @dataclass(frozen=True)
 class Optimism:
-    """A metric of a model on its own training samples, and what is left of it on others.
+    """A metric on the training samples, its bootstrap optimism, and the corrected value.
 
     Attributes:
         apparent: The metric on the samples that the model was fitted on.
@@ -50,7 +50,7 @@ def optimism(
     replicates: int = 200,
     seed: int = 0,
 ) -> ResultTable[str, Optimism]:
-    """Correct a model's metrics for having been fitted on the samples that measure it, by Harrell's bootstrap.
+    """Correct metrics measured on the training samples for optimism, by Harrell's bootstrap.
 
     Each replicate draws samples with replacement, fits the model on them, and compares its metrics on them with those
     on all samples. The mean difference is what the fit gains by knowing the samples; the model of all samples gains as
@@ -99,9 +99,9 @@ def optimism(
     labels = np.asarray(y)
     if labels.ndim != 1 or len(labels) != len(X) or labels.dtype.kind not in "iub":
         raise InputError(
-            f"y must be ({len(X)},), whole numbers from 0",
+            f"y must have shape ({len(X)},) and hold class indices from 0",
             describe(y),
-            "Pass one whole number for each row of X.",
+            "Pass one class index per row of X.",
         )
     units = (
         np.arange(len(labels))
@@ -110,7 +110,9 @@ def optimism(
     )
     if units.shape != labels.shape:
         raise InputError(
-            f"clusters must be ({len(labels)},)", describe(clusters), "Pass one for each row of X."
+            f"clusters must have shape ({len(labels)},)",
+            describe(clusters),
+            "Pass one cluster per row of X.",
         )
     degrees = cluster_degrees(np.ones(len(units)), None if clusters is None else units)
     # The model of all samples, on these samples.
@@ -151,7 +153,7 @@ def optimism(
 
 
 def _drawn(members: Sequence[Any], labels: Any, classes: int, random: np.random.Generator) -> Any:
-    """Return the rows of units that were drawn with replacement, among them every class."""
+    """Return the row indices of units drawn with replacement, drawn again until every class occurs."""
     while True:
         rows = np.concatenate(
             [members[unit] for unit in random.integers(len(members), size=len(members))]
@@ -165,7 +167,7 @@ def _rows(X: Any, rows: Any) -> Any:  # noqa: N803
 
 
 def _predicted(model: Any, X: Any, labels: Any) -> Predictions:  # noqa: N803
-    """Return a model's predictions for some rows."""
+    """Return the model's predictions for the rows of ``X``."""
     probs: Floats = np.asarray(
         model.predict_proba(X) if hasattr(model, "predict_proba") else model(X)
     )

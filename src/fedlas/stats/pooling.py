@@ -1,4 +1,4 @@
-"""Partial pooling: estimates of groups, each moved toward their mean as far as its own error is large."""
+"""Partial pooling of group estimates: shrinkage toward their mean by their standard errors."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def partial_pooling(values: Floats, errors: Floats) -> PooledEstimates:
     )
     if not fits or not bool(((error > 0) & np.isfinite(error)).all()):
         raise InputError(
-            "values and errors must be (G,), finite, errors above 0",
+            "values and errors must have shape (G,) and be finite, and errors must be above 0",
             f"{describe(values)} and {describe(errors)}",
             "Leave out groups without a standard error.",
         )
@@ -76,7 +76,7 @@ def partial_pooling(values: Floats, errors: Floats) -> PooledEstimates:
 
 
 def _spread(values: Floats, errors: Floats) -> float:
-    """Return the standard deviation at which the weighted squares have their expectation, ``G - 1``."""
+    """Return the between-group standard deviation tau (Paule-Mandel): the tau for which Q equals ``G - 1``."""
 
     def excess(variance: float) -> float:
         weights = 1.0 / (errors**2 + variance)

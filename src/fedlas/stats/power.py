@@ -1,4 +1,4 @@
-"""How many seeds it takes to find a difference between two methods."""
+"""Sample size in seeds: how many seeds a paired t-test needs to detect a difference."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NODES = 400
 def seeds_needed(
     difference: float, spread: float, *, power: float = 0.8, alpha: float = 0.05
 ) -> int:
-    """Return the fewest seeds with which a paired t-test finds a difference of this size with probability ``power``.
+    """Return the fewest seeds with which a paired t-test detects the difference with probability ``power``.
 
     It assumes that the differences between two methods with the same seeds are normal with mean ``difference`` and
     standard deviation ``spread``.
@@ -56,9 +56,7 @@ def seeds_needed(
     # Larger ones need as few seeds, and scipy has NaN for their power.
     effect = min(effect, 1e6)
     if effect == 0.0:
-        raise InputError(
-            "difference must not be 0", difference, "No number of seeds finds what is not there."
-        )
+        raise InputError("difference must not be 0", difference, "Pass the difference to detect.")
     low = 1
     # one seed is never enough; the power grows with each seed, so bisection finds the first number
     high = 2
@@ -67,9 +65,9 @@ def seeds_needed(
         high = 2 * high
         if low > _MOST_SEEDS:
             raise InputError(
-                f"difference / spread must be so large that {_MOST_SEEDS:,} seeds are enough",
-                "a smaller one",
-                "A difference that small is out of reach.",
+                f"difference / spread must be detectable with at most {_MOST_SEEDS:,} seeds",
+                f"{effect:.3g}",
+                "Pass a larger difference or a smaller spread.",
             )
     while high - low > 1:
         middle = (low + high) // 2
@@ -80,7 +78,7 @@ def seeds_needed(
 
 
 def t_test_power(effect: float, n: int, alpha: float) -> float:
-    """Return the probability that a two-sided paired t-test of ``n`` pairs is significant."""
+    """Return the power of a two-sided paired t-test of ``n`` pairs."""
     # Given the sample's variance `v / (n - 1)`, `v` chi-squared, the mean is normal: its two tails beyond the critical
     # value are averaged over `v`. scipy's noncentral t distribution is NaN far out in its tails.
     stats = require("scipy.stats", extra="tables")

@@ -1,4 +1,4 @@
-"""Intervals of shares of samples, such as accuracies, that have a width where all samples are right; and tests."""
+"""Confidence intervals of proportions and their differences, and the Poisson binomial test."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def clopper_pearson(
 def clopper_pearsons(
     successes: Integers, samples: Integers, *, confidence_level: float
 ) -> tuple[Floats, Floats]:
-    """Return the ends of :func:`clopper_pearson` of many shares ``(G,)``; equal ones are computed once."""
+    """Return Clopper-Pearson intervals of several proportions ``(G,)``; equal ones are computed once."""
     alpha = (1 - confidence_level) / 2
     pairs, number = np.unique(np.stack([successes, samples]), axis=1, return_inverse=True)
     low = _lowest_shares(pairs[0], pairs[1], alpha)
@@ -64,7 +64,7 @@ def clopper_pearsons(
 
 
 def _lowest_shares(successes: Integers, samples: Integers, alpha: float) -> Floats:
-    """Return the shares ``(G,)`` at which ``successes`` or more of ``samples`` have the probability ``alpha``."""
+    """Return the proportion ``(G,)`` for which ``successes`` or more of ``samples`` have probability ``alpha``."""
     lowest = np.zeros(len(successes))
     order = np.argsort(successes)
     order = order[successes[order] > 0]
@@ -77,7 +77,7 @@ def _lowest_shares(successes: Integers, samples: Integers, alpha: float) -> Floa
 
 
 def _terms(successes: Integers) -> Integers:
-    """Return how many terms count: up to the lowest share they fall, and are nothing after so many."""
+    """Return the number of terms of the tail sum, after which the rest is negligible."""
     return (40 + np.ceil(12 * np.sqrt(successes))).astype(np.int64)
 
 
@@ -110,7 +110,7 @@ def _bisected(successes: Integers, samples: Integers, alpha: float) -> Floats:
 
 
 def wilson(share: Any, samples: Any, *, confidence_level: float) -> tuple[Any, Any]:
-    """Compute an approximate confidence interval of a proportion, or of each of several."""
+    """Compute Wilson's approximate confidence interval of one or several proportions."""
     # Source: Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927).
     z = NormalDist().inv_cdf(0.5 + confidence_level / 2.0)
     # The ends solve |share - p| = z * sqrt(p * (1 - p) / n): the variance is that at the end, not at the share.
@@ -129,7 +129,7 @@ def weighted_share(
     *,
     confidence_level: float,
 ) -> tuple[float, float]:
-    """Compute Wilson's interval of a share of weighted or clustered samples, from their effective number."""
+    """Compute Wilson's interval of a proportion of weighted or clustered samples, from their effective number."""
     share, samples = _share_and_samples(hits, weights, clusters, confidence_level)
     return wilson(share, samples, confidence_level=confidence_level)
 
@@ -140,7 +140,7 @@ def _share_and_samples(
     clusters: NDArray[np.int64] | None,
     confidence_level: float,
 ) -> tuple[float, float]:
-    """Return a share of weighted or clustered samples, and their effective number."""
+    """Return the proportion of weighted or clustered samples, and their effective number."""
     # That number is `share * (1 - share) / variance` with the variance of the weighted share, but at most `(sum w)**2 /
     # sum w**2`: the variance alone says nothing where all samples are right.
     # Source: Korn and Graubard, "Confidence intervals for proportions with small expected number of positive counts
@@ -174,7 +174,7 @@ def paired_shares(
     *,
     confidence_level: float,
 ) -> tuple[float, float]:
-    """Compute a confidence interval of the difference of two shares of the same samples."""
+    """Compute a confidence interval of the difference of two proportions of the same samples."""
     # Source: Newcombe, "Improved confidence intervals for the difference between binomial proportions based on paired
     # data", Statistics in Medicine 17 (1998), method 10; with weights or clusters each share has its effective number.
     counts = np.ones(len(a)) if weights is None else weights
@@ -222,7 +222,7 @@ _CELLS = 512
 
 
 def poisson_binomial_p(probs: NDArray[np.float64], events: int) -> float:
-    """Return the two-sided mid-p-value of a number of events, given the probability of each.
+    """Return the two-sided mid-p-value of a number of events, given each event's probability.
 
     The number is a sum of independent indicators. Twice the smaller tail, in which the observed number counts half.
 
@@ -245,7 +245,7 @@ def poisson_binomial_p(probs: NDArray[np.float64], events: int) -> float:
 
 
 def poisson_binomial_ps(probs: Floats, sizes: Integers, events: Integers) -> Floats:
-    """Return :func:`poisson_binomial_p` of many groups ``(G,)``, whose probabilities ``(N,)`` follow each other.
+    """Return :func:`poisson_binomial_p` of each group ``(G,)``; ``probs (N,)`` hold the groups one after another.
 
     Args:
         probs: Probability of each event ``(N,)``.
@@ -287,7 +287,7 @@ def poisson_binomial_ps(probs: Floats, sizes: Integers, events: Integers) -> Flo
 
 
 def _cells_of(probs: Floats, start: Integers, sizes: Integers, cells: int) -> tuple[Floats, Floats]:
-    """Return sizes and mean probabilities of cells of nearly equal probabilities of each group ``(cells, G)``."""
+    """Return sizes and mean probabilities of cells of similar probabilities in each group ``(cells, G)``."""
     row = np.arange(cells)[:, None]
     number = (sizes // _CELLS) + (row < sizes % _CELLS)
     if sizes.max() <= _CELLS:
@@ -306,7 +306,7 @@ def _cells_of(probs: Floats, start: Integers, sizes: Integers, cells: int) -> tu
 
 
 def _count_distributions(number: Floats, share: Floats, most: int) -> Floats:
-    """Return the probability of each number of events up to ``most`` in each group ``(most + 1, G)``.
+    """Return the probability of 0 to ``most`` events in each group ``(most + 1, G)``.
 
     Args:
         number: Events of a cell of each group ``(cells, G)``; as many cells as a power of two.
@@ -328,7 +328,7 @@ def _count_distributions(number: Floats, share: Floats, most: int) -> Floats:
 
 
 def _binomials(number: Floats, share: Floats, most: int) -> Floats:
-    """Return the probabilities of 0 to ``most`` events among each ``number``, in a new first axis."""
+    """Return binomial probabilities of 0 to ``most`` events in ``number`` trials, along a new first axis."""
     counts = np.arange(most + 1.0)[:, None, None]
     rest = number - counts
     with np.errstate(divide="ignore", invalid="ignore"):

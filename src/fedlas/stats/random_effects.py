@@ -1,4 +1,4 @@
-"""Random-effects mean of estimates of clusters, such as hospitals, and how much their truths differ."""
+"""Random-effects mean of cluster estimates, and the heterogeneity between clusters."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ROUNDING = 1e-13
 
 @dataclass(frozen=True)
 class RandomEffects:
-    """The mean of estimates whose truths differ.
+    """Random-effects mean of cluster estimates, with prediction interval and heterogeneity.
 
     Attributes:
         mean: Mean of the truths.
@@ -88,7 +88,7 @@ def random_effects(
     )
     if not fits or not bool(((error > 0) & np.isfinite(error)).all()):
         raise InputError(
-            "values and errors must be (K,), at least two, finite, errors above 0",
+            "values and errors must have shape (K,) with K at least 2 and be finite, and errors must be above 0",
             f"{describe(values)} and {describe(errors)}",
             "Leave out clusters without a standard error.",
         )
@@ -123,7 +123,7 @@ def random_effects(
 
 
 def _between(values: Floats, variances: Floats) -> float:
-    """Return the variance between the truths by restricted maximum likelihood, at least 0."""
+    """Return the between-cluster variance by restricted maximum likelihood, at least 0."""
     # Fisher scoring.
     between = max(float(np.var(values, ddof=1) - variances.mean()), 0.0)
     for _ in range(_STEPS):
@@ -142,7 +142,7 @@ def _between(values: Floats, variances: Floats) -> float:
 
 
 def _chi_squared_p(statistic: float, degrees: int) -> float:
-    """Return the p-value of chi-squared with a whole number of degrees of freedom."""
+    """Return the chi-squared p-value for an integer number of degrees of freedom."""
     # The tail is a finite sum: Abramowitz and Stegun 26.4.4 and 26.4.5. Terms as logarithms, which do not overflow.
     half = 0.5 * max(statistic, 0.0)
     if half == 0.0:

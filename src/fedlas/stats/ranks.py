@@ -1,4 +1,4 @@
-"""Methods ranked over data sets: Friedman's test, Nemenyi's critical difference, Wilcoxon's tests with Holm."""
+"""Ranks of methods over data sets: Friedman's test, Nemenyi's critical difference, Wilcoxon tests with Holm."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RankTest = Literal["nemenyi", "wilcoxon"]
 
 @dataclass(frozen=True)
 class RankComparison:
-    """Mean ranks of methods over data sets, and which differ by more than chance.
+    """Mean ranks of methods over data sets, and the tests of their differences.
 
     Attributes:
         ranks: Mean rank of each method, the best (lowest) first; 1 is the best possible.
@@ -39,7 +39,7 @@ class RankComparison:
     alpha: float
 
     def distinguishable(self, first: str, second: str, test: RankTest = "nemenyi") -> bool:
-        """Return whether two methods differ by Nemenyi's test, or by Wilcoxon's with Holm's correction.
+        """Return whether two methods differ significantly by Nemenyi's test, or by Wilcoxon's with Holm.
 
         Raises:
             InputError: For an unknown method or test.
@@ -52,7 +52,7 @@ class RankComparison:
         return abs(self.ranks[first] - self.ranks[second]) >= self.critical_difference
 
     def groups(self, test: RankTest = "nemenyi") -> list[tuple[str, ...]]:
-        """Return the largest groups of neighbors in rank of which no two are distinguishable, two methods at least."""
+        """Return the maximal groups of at least two methods, adjacent in rank, that do not differ significantly."""
         names = list(self.ranks)
         cliques: list[tuple[str, ...]] = []
         last = 0
@@ -73,7 +73,7 @@ class RankComparison:
 def compare_ranks(
     values: Mapping[str, Sequence[float]], *, higher_is_better: bool, alpha: float = 0.05
 ) -> RankComparison:
-    """Rank methods on each data set and test the mean ranks.
+    """Rank methods on each data set and test the differences of mean ranks.
 
     Args:
         values: For each method one value per data set ``(n,)``, such as a mean over seeds; the same data set at the
@@ -102,13 +102,16 @@ def compare_ranks(
         Demsar, "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR 7 (2006).
     """
     alpha = check_number("alpha", alpha, low=0.0, high=1.0, low_open=True, high_open=True)
-    rows = [check_values(f"values of {m!r}", v, "Leave it out.") for m, v in values.items()]
+    rows = [
+        check_values(f"values of {m!r}", v, "Leave out data sets with such values.")
+        for m, v in values.items()
+    ]
     sizes = {len(row) for row in rows}
     k = len(rows)
     n = min(sizes, default=0)
     if k < 2 or n < 2 or len(sizes) > 1:
         raise InputError(
-            "values must hold two or more methods, each with a value for the same two or more data sets",
+            "values must hold at least two methods and at least two data sets, with a value for each pair",
             {name: len(row) for name, row in zip(values, rows, strict=True)},
             "Leave out data sets that a method lacks.",
         )

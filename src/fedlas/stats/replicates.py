@@ -1,4 +1,4 @@
-"""Replicates of a set of predictions, many at a time: the same rows drawn anew, or with labels drawn anew.
+"""Bootstrap and null replicates of a set of predictions, many at a time.
 
 A bootstrap replicate draws ``N`` rows with replacement; all that matters of it is how often it drew each. A replicate
 of the noise floor keeps the rows and draws their labels from the model's probabilities. In both, a metric of all ``R``
@@ -35,7 +35,7 @@ BLOCK = 2**18
 
 @dataclass(frozen=True, eq=False)
 class CellTable:
-    """Sums over cells, ``(R or 1, K)``: samples, probabilities less outcomes, outcomes, and squared weights."""
+    """Sums over cells, ``(R or 1, K)``: count, probability minus outcome, outcome, and squared weights."""
 
     count: Floats
     gaps: Floats
@@ -44,7 +44,7 @@ class CellTable:
 
 
 class Replicates(ABC):
-    """A block of ``R`` replicates of the same rows; arrays in which all of them agree may have one row."""
+    """A block of ``R`` replicates of the same rows; arrays equal in all replicates may have one row."""
 
     def __init__(self, rows: Rows, groups: Groups, size: int) -> None:
         self.rows = rows
@@ -55,17 +55,17 @@ class Replicates(ABC):
     @property
     @abstractmethod
     def counts(self) -> Floats:
-        """How often the rows of each group occur, times their scaled weights ``(R or 1, G)``; adds up to ``N``."""
+        """Total weight of each group's rows ``(R or 1, G)``; adds up to ``N``."""
 
     @property
     @abstractmethod
     def right(self) -> Floats:
-        """The same for rows whose predicted class is the label ``(R, G)``."""
+        """Total weight of each group's correct rows ``(R, G)``."""
 
     @property
     @abstractmethod
     def squares(self) -> Floats:
-        """Sum of the squared weights of every occurrence of a row ``(R or 1, G)``."""
+        """Sum of the squared weights of each group's rows ``(R or 1, G)``."""
 
     @cached_property
     def gaps(self) -> Floats:
@@ -74,16 +74,16 @@ class Replicates(ABC):
 
     @property
     def expected_right(self) -> Floats:
-        """Sum of the label probabilities of the predicted class ``(R or 1, G)``; the confidence if labels are drawn."""
+        """Sum of the predicted class's label probabilities ``(R or 1, G)``; the confidence if labels are redrawn."""
         return self.counts * self.groups.confidence
 
     def mean(self, _quantity: Quantity) -> Floats | None:
-        """Mean over the rows of a quantity of each ``(R,)``; None where labels that were drawn change it."""
+        """Return the mean of a quantity over the rows ``(R,)``, or None if the quantity depends on redrawn labels."""
         return None
 
     @property
     def bins(self) -> CellTable:
-        """Sums over bins of equal width of the confidence, without those that are empty."""
+        """Sums over the non-empty equal-width bins of the confidence."""
         return CellTable(
             *(
                 np.add.reduceat(each, self.groups.width_starts, axis=1)
@@ -93,15 +93,15 @@ class Replicates(ABC):
 
     @property
     def neighbor_gaps(self) -> Floats:
-        """Gaps of neighbors in confidence ``(R, G)``."""
+        """Sum of confidence minus correctness in each group of neighbors in confidence ``(R, G)``."""
         return self.gaps
 
     def gap_total(self, terms: Floats) -> Floats:
-        """Return the sum of the gaps ``(R,)``, each times the term of its group ``(G,)``."""
+        """Return the weighted sum of the gaps ``(R,)``, with weights ``terms (G,)`` of the groups."""
         return self.gaps @ terms
 
     def parts(self) -> Iterator[Replicates]:
-        """Yield some replicates at a time: as many as arrays of all rows allow."""
+        """Yield sub-blocks whose arrays of all rows fit into memory."""
         yield self
 
     @property
@@ -110,17 +110,17 @@ class Replicates(ABC):
         """Sums over every class and bin of its probability."""
 
     def predictions(self) -> Iterator[AnyPredictions]:
-        """Yield the replicates one by one, for metrics of which nothing more is known."""
+        """Yield each replicate as predictions, for metrics that are arbitrary functions."""
         raise NotImplementedError
 
     def table(self, make: Callable[[Self], T]) -> T:
-        """Return ``make(self)``, remembered: what several metrics are computed from."""
+        """Return ``make(self)``, cached: an intermediate result that several metrics share."""
         if make not in self._tables:
             self._tables[make] = make(self)
         return cast(T, self._tables[make])
 
     def release(self) -> None:
-        """Forget the tables: they refer to the block, which would stay in memory until cycles are collected."""
+        """Clear the cache, whose entries refer back to the block and would keep it in memory."""
         self._tables.clear()
 
     def _class_table(
@@ -130,55 +130,55 @@ class Replicates(ABC):
 
 
 class RowReplicates(Replicates):
-    """Replicates of single rows: every row once, unless they are drawn."""
+    """Replicates of individual rows; by default every row occurs once."""
 
     def __init__(self, rows: Rows, size: int) -> None:
         super().__init__(rows, rows.singles, size)
 
     @property
     def weights(self) -> Floats:
-        """How much each row counts ``(R or 1, N)``, in the order of the rows."""
+        """Weight of each row ``(R or 1, N)``, in the order of the rows."""
         return self.rows.weights[None]
 
     @property
     def labels(self) -> Integers:
-        """The labels ``(R or 1, N)``, in the order of the rows."""
+        """Label of each row ``(R or 1, N)``, in the order of the rows."""
         return self.rows.target[None]
 
     @cached_property
     def counts(self) -> Floats:
-        """As the weights, by ascending confidence."""
+        """Weight of each row ``(R or 1, N)``, by ascending confidence."""
         return self.weights.take(self.rows.order, axis=1)
 
     @cached_property
     def squares(self) -> Floats:
-        """Squared weights of every row once ``(1, N)``."""
+        """Squared weight of each row ``(1, N)``, by ascending confidence."""
         return self.counts**2
 
     @property
     def class_table(self) -> ClassTable:
-        """Sums with the labels of the replicates; probabilities and rows are those of every row once."""
+        """Sums over classes and bins, with the labels of the replicates and the original probabilities."""
         cells = self.rows.table(ClassCells)
         probs = self.rows.table(_probs_once)
         labels = self._class_labels(cells, probs)
         return self._class_table(probs, labels, lambda: self.rows.table(_counts_once))
 
     def _class_labels(self, cells: ClassCells, probs: Floats) -> Floats:
-        """Return the labels of every class and bin ``(R, cells)``."""
+        """Return the label counts of every class and bin ``(R, cells)``."""
         raise NotImplementedError
 
     @abstractmethod
     def over(self, cells: OutcomeCells) -> CellTable:
-        """Return the sums of the replicates over cells of rows."""
+        """Return the replicates' sums over ``cells``."""
 
     @property
     def bins(self) -> CellTable:
-        """Sums over bins of equal width of the confidence, without those that are empty."""
+        """Sums over the non-empty equal-width bins of the confidence."""
         return self.over(self.rows.table(_bin_cells))
 
     @property
     def neighbor_gaps(self) -> Floats:
-        """Gaps of neighbors in confidence ``(R, G)``."""
+        """Sum of confidence minus correctness in each group of neighbors in confidence ``(R, G)``."""
         return self.over(self.rows.table(_neighbor_cells)).gaps
 
 
@@ -191,14 +191,14 @@ def _neighbor_cells(rows: Rows) -> OutcomeCells:
 
 
 class Resampled(RowReplicates):
-    """Rows, or whole clusters, drawn with replacement: ``times (R, U)`` is how often each."""
+    """Bootstrap replicates of rows or whole clusters; ``times (R, U)`` holds how often each was drawn."""
 
     def __init__(self, rows: Rows, times: Floats) -> None:
         super().__init__(rows, len(times))
         self._of_units = times
 
     def parts(self) -> Iterator[Replicates]:
-        """Yield some replicates at a time."""
+        """Yield sub-blocks whose arrays of all rows fit into memory."""
         for some in parts_of(self.rows, self._of_units):
             yield Resampled(self.rows, some)
 
@@ -209,21 +209,21 @@ class Resampled(RowReplicates):
 
     @cached_property
     def weights(self) -> Floats:
-        """How often each row was drawn ``(R, N)``, in the order of the rows, times its weight."""
+        """Draw count times weight of each row ``(R, N)``, in the order of the rows."""
         return self._times if self.rows.is_plain else self._times * self._of_rows
 
     @cached_property
     def _scale(self) -> Floats:
-        """What makes the rows that are drawn average a weight of 1 ``(R, 1)``: each replicate is its own sample."""
+        """Factors ``(R, 1)`` that give the drawn rows of each replicate an average weight of 1."""
         return self.rows.table(_bin_cells).scale(self._of_units)
 
     @cached_property
     def _of_rows(self) -> Floats:
-        """Weights of the rows ``(R, N)``, so scaled."""
+        """Weights of the rows ``(R, N)``, scaled to average 1 over the drawn rows."""
         return self._scale * self.rows.weights
 
     def over(self, cells: OutcomeCells) -> CellTable:
-        """Return sums of the drawn rows."""
+        """Return the drawn rows' sums over ``cells``."""
         times, scale = self._of_units, self._scale
         count = scale * cells.counts_drawn(times)
         squares = scale**2 * cells.squares_drawn(times) if cells.is_weighted else count
@@ -232,23 +232,23 @@ class Resampled(RowReplicates):
 
     @cached_property
     def right(self) -> Floats:
-        """With the rows' own labels."""
+        """Total weight of each group's correct rows ``(R, G)``, by their original labels."""
         return self.counts * self.groups.right
 
     @cached_property
     def squares(self) -> Floats:
-        """Squared weights of every draw."""
+        """Sum of squared weights over all draws ``(R, G)``."""
         if not self.rows.are_weighted:
             return self.counts
         return (self.weights * self._of_rows).take(self.rows.order, axis=1)
 
     @property
     def expected_right(self) -> Floats:
-        """Sum of the rows' own label probabilities."""
+        """Sum of the rows' label probabilities of the predicted class ``(R, G)``."""
         return self.counts * self.rows.expected_right(self.groups)
 
     def mean(self, quantity: Quantity) -> Floats:
-        """Return the weighted mean ``(R,)``; the quantity is computed once."""
+        """Return the weighted mean of a quantity ``(R,)``; the quantity is computed once per row."""
         # einsum rather than a matrix product, whose order of summation depends on the number of threads.
         sums = self.rows.weights * self.rows.column(quantity).astype(np.float64)
         if (clusters := self.rows.clusters) is not None:
@@ -258,7 +258,7 @@ class Resampled(RowReplicates):
 
     @property
     def class_table(self) -> ClassTable:
-        """Sums over the drawn rows."""
+        """Sums of the drawn rows over every class and bin of its probability."""
         cells = self.rows.table(ClassCells)
         times, scale = self._of_units, self._scale
         return self._class_table(
@@ -268,14 +268,14 @@ class Resampled(RowReplicates):
         )
 
     def predictions(self) -> Iterator[AnyPredictions]:
-        """Yield every replicate with its rows copied as often as they were drawn."""
+        """Yield each replicate as predictions, with rows repeated as often as drawn."""
         for times in self._times:
             index = np.repeat(np.arange(len(times)), times.astype(np.int64))
             yield self.rows.predictions.rows(torch.from_numpy(index))
 
 
 class Turned(RowReplicates):
-    """Gaps between probability and label that keep or change their sign, all of a cluster together (wild bootstrap)."""
+    """Wild bootstrap under calibration: gaps between probability and label with one random sign per cluster."""
 
     # Their mean is then 0, as that of a calibrated model, while rows of one cluster depend on each other as they do.
 
@@ -284,7 +284,7 @@ class Turned(RowReplicates):
         self._of_units = signs
 
     def parts(self) -> Iterator[Replicates]:
-        """Yield some replicates at a time."""
+        """Yield sub-blocks whose arrays of all rows fit into memory."""
         for some in parts_of(self.rows, self._of_units):
             yield Turned(self.rows, some)
 
@@ -294,12 +294,12 @@ class Turned(RowReplicates):
         return of_rows(self.rows, self._of_units)
 
     def over(self, cells: OutcomeCells) -> CellTable:
-        """Return sums with the gaps turned."""
+        """Return sums over ``cells`` with the gaps multiplied by the signs."""
         gaps = cells.gaps_drawn(self._of_units)
         return CellTable(cells.count[None], gaps, cells.expected - gaps, cells.squares[None])
 
     def gap_total(self, terms: Floats) -> Floats:
-        """Return the sum of the gaps ``(R,)``, each times the term of its row ``(N,)`` by ascending confidence."""
+        """Return the weighted sum of the gaps ``(R,)``, with weights ``terms (N,)`` by ascending confidence."""
         rows = self.rows
         gaps = rows.singles.confidence - rows.singles.right
         sums = np.bincount(self._clusters[rows.order], rows.weights[rows.order] * gaps * terms)
@@ -312,7 +312,7 @@ class Turned(RowReplicates):
 
     @cached_property
     def right(self) -> Floats:
-        """What the turned gaps leave of the confidence, which is no whole number."""
+        """Confidence minus sign-flipped gap of each row ``(R, N)``; not an integer."""
         confidence = self.counts * self.groups.confidence
         gaps = confidence - self.counts * self.groups.right
         return confidence - gaps * self.signs.take(self.rows.order, axis=1)
@@ -321,16 +321,16 @@ class Turned(RowReplicates):
         return probs - (cells.probs(self._of_units) - cells.labels(self._of_units))
 
     def predictions(self) -> Iterator[AnyPredictions]:
-        """Refuse: a metric that is called on predictions needs labels."""
+        """Raise InputError, as sign-flipped gaps have no labels that a metric could be called on."""
         raise InputError(
-            "a metric with a noise floor under clusters must be computed from sums",
-            "a function of predictions",
-            "Leave it out: without the clusters its floor would be too low.",
+            "with clusters, a noise floor requires a metric that is computed from sums",
+            "a metric that is a function of predictions",
+            "Leave the metric out: a noise floor that ignores clusters would be too low.",
         )
 
 
 class Redrawn(RowReplicates):
-    """Labels drawn from the model's own probabilities, so that in these replicates it is perfectly calibrated."""
+    """Consistency resampling: labels drawn from the model's probabilities, so that the model is calibrated."""
 
     def __init__(self, rows: Rows, uniforms: Floats) -> None:
         super().__init__(rows, len(uniforms))
@@ -343,12 +343,12 @@ class Redrawn(RowReplicates):
 
     @cached_property
     def right(self) -> Floats:
-        """Without drawing the label itself, which costs much more."""
+        """Weight of each correct row ``(R, N)``, drawn without drawing the label itself, which is slower."""
         # Rows.draw compares the same numbers, so both agree on which predictions are right.
         return self.counts * (self._uniforms < self.rows.confidence).take(self.rows.order, axis=1)
 
     def over(self, cells: OutcomeCells) -> CellTable:
-        """Return sums with the drawn labels."""
+        """Return sums over ``cells`` with the drawn labels."""
         is_right = (
             self._uniforms < self.rows.confidence
             if cells.label is None
@@ -361,7 +361,7 @@ class Redrawn(RowReplicates):
         return cells.drawn_labels(*self.rows.draw_others(self._uniforms), self.size)
 
     def predictions(self) -> Iterator[AnyPredictions]:
-        """Yield every replicate: the same logits with its labels, and the probabilities as the known ones."""
+        """Yield each replicate as predictions with drawn labels; the probabilities become ``label_probs``."""
         predictions = self.rows.predictions
         if isinstance(predictions, TopLabel):
             for labels in self.labels:
@@ -381,11 +381,11 @@ def _counts_once(rows: Rows) -> Floats:
 
 
 def of_rows(rows: Rows, units: Floats) -> Floats:
-    """Return numbers of rows ``(R, N)`` from those of units ``(R, U)``."""
+    """Expand values of units ``(R, U)`` to rows ``(R, N)``."""
     return units if rows.clusters is None else units.take(rows.clusters, axis=1)
 
 
 def parts_of(rows: Rows, units: Floats) -> Iterator[Floats]:
-    """Yield numbers of units ``(R, U)`` for as many replicates at a time as :data:`BLOCK` has room for all rows."""
+    """Yield blocks of unit values ``(r, U)``, sized so that expanded rows have :data:`BLOCK` elements."""
     step = max(1, BLOCK // rows.num_samples)
     yield from (units[start : start + step] for start in range(0, len(units), step))

@@ -1,4 +1,4 @@
-"""Results by name that a terminal and a notebook show as a table."""
+"""Table of named results, printable in a terminal and in a notebook."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ V = TypeVar("V")
 
 
 class ResultTable(dict[K, V]):
-    """Dataclasses by name, a row for each; fields that hold several values have no column."""
+    """Dict of dataclasses that prints as a table, one row per name; fields with tuples are left out."""
 
     def to_frame(self) -> Any:
-        """Return a pandas data frame with a row for each name and a column for each field."""
+        """Return a pandas data frame with one row per name and one column per field."""
         rows = {name: _cells(result) for name, result in self.items()}
         return require("pandas", extra="tables").DataFrame.from_dict(rows, orient="index")
 
     def __str__(self) -> str:
-        """Return a line for each name, and a column for each field that has a value."""
+        """Return a table with one line per name and one column per field that has a value."""
         rows = [{"": str(name)} | _cells(each) for name, each in self.items()]
         shown = [
             name for name in (rows[0] if rows else ()) if any(row[name] is not None for row in rows)

@@ -1,4 +1,4 @@
-"""Rows of one set of predictions, alone or in groups of neighbors: computed once for all replicates."""
+"""Rows of one set of predictions, single or in groups of similar confidence, with cached quantities."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ GROUPS = 2**10
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Samples by ascending confidence, every row alone or neighbors together; arrays ``(G,)`` but the starts."""
+    """Samples by ascending confidence, single or in groups of neighbors; arrays ``(G,)`` except the starts."""
 
     # Mean confidence of each group.
     confidence: Floats
@@ -60,7 +60,7 @@ class _Column:
         self._filled = 0
 
     def update(self, chunk: Chunk) -> None:
-        """Take in the rows of ``chunk``; copied, because a chunk's buffers are used again."""
+        """Add the rows of ``chunk`` as a copy, because the chunk's buffers are reused."""
         values = self._quantity(chunk)
         if not self._filled:
             self._all = torch.empty((self._num_samples, *values.shape[1:]), dtype=values.dtype)
@@ -72,7 +72,7 @@ class _Column:
 
 
 class Rows:
-    """Rows of ``predictions`` for resampling and for drawing labels; everything is computed when first asked for."""
+    """Rows of ``predictions`` for resampling and for redrawing labels; quantities are computed on first use."""
 
     def __init__(self, predictions: AnyPredictions, num_bins: int) -> None:
         self.predictions = predictions
@@ -85,12 +85,12 @@ class Rows:
 
     @property
     def all_classes(self) -> Predictions:
-        """The predictions; an InputError if they are a top label."""
+        """The predictions; raises InputError for a top label."""
         return check_predictions(self.predictions)
 
     @property
     def are_many(self) -> bool:
-        """Whether replicates draw groups of rows: there are many, without weights and clusters."""
+        """Whether replicates draw counts per group: many rows, without weights and clusters."""
         many = self.num_samples >= MANY_SAMPLES or self.num_samples * self.num_classes > MANY_PROBS
         return many and self.is_plain
 
@@ -101,7 +101,7 @@ class Rows:
 
     @property
     def is_plain(self) -> bool:
-        """Whether samples are independent and count once each."""
+        """Whether samples are independent and unweighted."""
         return not self.are_weighted and self.clusters is None
 
     def column(self, quantity: Quantity) -> NDArray[Any]:
@@ -112,7 +112,7 @@ class Rows:
     def gather(
         self, quantities: Iterable[Quantity], *statistics: Callable[[Rows], Gathers]
     ) -> None:
-        """Compute the columns of several quantities, and make and fill ``statistics``, in one pass."""
+        """Compute the columns of ``quantities`` and fill new ``statistics``, in one pass over the logits."""
         columns = {
             each: _Column(each, self.num_samples)
             for each in quantities
@@ -125,7 +125,7 @@ class Rows:
             self._tables |= tables
 
     def mean_and_error(self, quantity: Quantity) -> tuple[float, float]:
-        """Return the mean of a ``quantity`` of each row, and its standard error."""
+        """Return the mean of ``quantity`` over the rows, and its standard error."""
         if quantity not in self._means:
             values = self.column(quantity)
             error = float(values.std(dtype=np.float64)) / math.sqrt(len(values))
@@ -134,24 +134,24 @@ class Rows:
 
     @cached_property
     def weights(self) -> Floats:
-        """Weights ``(N,)`` that average 1."""
+        """Weights ``(N,)``, scaled to average 1."""
         weights = averaging_one(self.predictions)
         return np.ones(self.num_samples) if weights is None else weights.numpy()
 
     @cached_property
     def clusters(self) -> Integers | None:
-        """Number of each row's cluster ``(N,)``, from 0 on; None if all rows are independent."""
+        """Cluster index of each row ``(N,)``, or None if all rows are independent."""
         names = self.predictions.clusters
         return None if names is None else np.unique(names.numpy(), return_inverse=True)[1]
 
     @property
     def num_units(self) -> int:
-        """How many clusters, or rows, are drawn."""
+        """Number of independent units that are drawn: clusters, or rows."""
         return self.num_samples if self.clusters is None else int(self.clusters.max()) + 1
 
     @property
     def degrees(self) -> float:
-        """Degrees of freedom of what is drawn with whole clusters; infinity without."""
+        """Degrees of freedom of a variance over clusters; infinity without clusters."""
         return cluster_degrees(self.weights, self.clusters)
 
     @cached_property
@@ -180,12 +180,12 @@ class Rows:
 
     @cached_property
     def order(self) -> Integers:
-        """Rows by ascending confidence ``(N,)``; equal ones stay in their order."""
+        """Row indices by ascending confidence ``(N,)``; ties keep their order."""
         return np.argsort(self.confidence, kind="stable")
 
     @cached_property
     def singles(self) -> Groups:
-        """Every row as a group of its own."""
+        """Groups of one row each, by ascending confidence."""
         confidence = self.confidence[self.order]
         right = self.predictions.correct.cpu().numpy()[self.order].astype(np.float64)
         return Groups(
@@ -199,7 +199,7 @@ class Rows:
 
     @cached_property
     def groups(self) -> Groups:
-        """Neighbors in confidence together, in about :data:`GROUPS` groups that divide neither bins nor ties."""
+        """Neighbors in confidence, in about :data:`GROUPS` groups that split neither bins nor ties."""
         rows = self.singles
         ranks = np.linspace(0, self.num_samples, GROUPS, endpoint=False).astype(np.int64)
         runs = rows.tie_starts[np.searchsorted(rows.tie_starts, ranks, side="right") - 1]
@@ -216,7 +216,7 @@ class Rows:
         outcome: Floats | None = None,
         label: int | None = None,
     ) -> OutcomeCells:
-        """Return cells ``(N,)`` of the rows, from 0 on; of the predicted class, or of a ``label`` and its outcomes."""
+        """Return cells with sums from each row's cell index ``(N,)``; outcomes default to correctness."""
         return OutcomeCells(
             cell,
             int(cell.max()) + 1,
@@ -230,36 +230,36 @@ class Rows:
         )
 
     def runs(self, first: Integers) -> OutcomeCells:
-        """Return the rows in runs by ascending confidence, which begin at these sorted rows."""
+        """Return cells of consecutive rows by ascending confidence, given the first row of each cell."""
         cell = np.empty(self.num_samples, dtype=np.int64)
         sizes = np.diff(first, append=self.num_samples)
         cell[self.order] = np.repeat(np.arange(len(first)), sizes)
         return self.cells(cell)
 
     def bins_of(self, values: NDArray[Any]) -> Integers:
-        """Bin of equal width of each value, see :func:`fedlas.metrics.equal_width.width_bin`."""
+        """Return the equal-width bin index of each value, see :func:`fedlas.metrics.equal_width.width_bin`."""
         return width_bin(torch.from_numpy(values), self.num_bins).numpy()
 
     def expected_right(self, groups: Groups) -> Floats:
-        """Return the mean label probability of the predicted class in each group ``(G,)``; needs ``label_probs``."""
+        """Return the mean label probability of the predicted class per group ``(G,)``; needs ``label_probs``."""
         outcome = self.column(expected_accuracy)[self.order].astype(np.float64)
         return np.add.reduceat(outcome, groups.first) / groups.count
 
     def expected_spread(self, groups: Groups) -> Floats:
-        """Return the standard deviation of these label probabilities within each group ``(G,)``."""
+        """Return the standard deviation of the predicted class's label probability in each group ``(G,)``."""
         outcome = self.column(expected_accuracy)[self.order].astype(np.float64)
         gaps = outcome - np.repeat(self.expected_right(groups), groups.count.astype(np.int64))
         return np.sqrt(np.add.reduceat(gaps**2, groups.first) / np.maximum(groups.count - 1, 1))
 
     def table(self, make: Callable[[Rows], T]) -> T:
-        """Return ``make(self)``, remembered: what one metric needs of the rows beyond what is here."""
+        """Return ``make(self)``, cached."""
         if make not in self._tables:
             self._tables[make] = make(self)
         return self._tables[make]
 
     @cached_property
     def _cumulative(self) -> Floats:
-        """Cumulative probabilities ``(N, C)``, the predicted class first: it and class 0 change places."""
+        """Cumulative class probabilities ``(N, C)``, with the predicted class swapped to the front."""
         # The first column is the confidence itself; the others share what it leaves, so that rounding gives nothing to
         # a class that has nothing.
         rest = self.probs.astype(np.float64)
@@ -275,7 +275,7 @@ class Rows:
         return rest
 
     def draw(self, uniforms: Floats) -> Integers:
-        """Return labels ``(R, N)`` drawn from the probabilities: the predicted one where ``uniforms < confidence``."""
+        """Return labels ``(R, N)`` drawn from the probabilities: the prediction where ``uniforms < confidence``."""
         if isinstance(self.predictions, TopLabel):
             return (uniforms >= self.confidence).astype(np.int64)
         labels = np.broadcast_to(self.predicted, uniforms.shape).copy()
@@ -284,7 +284,7 @@ class Rows:
         return labels
 
     def draw_others(self, uniforms: Floats) -> tuple[Integers, Integers, Integers]:
-        """Return where :meth:`draw` has another label than predicted: places ``(E,)`` in the flat array, row, label."""
+        """Return the drawn labels that differ from the prediction: flat indices ``(E,)``, rows and labels."""
         # By row, so that all replicates read a row's probabilities while they are in the cache.
         row, replicate = np.nonzero((uniforms >= self.confidence).T)
         label = _first_above(uniforms[replicate, row], self._cumulative, row)
@@ -297,7 +297,7 @@ class Rows:
 
 
 def _first_above(value: Floats, cumulative: Floats, row: Integers) -> Integers:
-    """Return the first column but column 0 in which ``cumulative[row]`` is above ``value (E,)``; else the last."""
+    """Return the first column after column 0 with ``cumulative[row] > value (E,)``, or the last column."""
     classes = cumulative.shape[1]
     flat = cumulative.ravel()
     first = row * classes
@@ -312,7 +312,7 @@ def _first_above(value: Floats, cumulative: Floats, row: Integers) -> Integers:
 
 
 def starts_of_runs(values: NDArray[Any]) -> Integers:
-    """Return where runs of equal values begin, for :func:`numpy.add.reduceat`."""
+    """Return the start indices of runs of equal values, for :func:`numpy.add.reduceat`."""
     return np.flatnonzero(np.concatenate(([True], values[1:] != values[:-1])))
 
 

@@ -1,4 +1,4 @@
-"""The reject option: thresholds on confidence that keep a risk, by a bound that holds, and their effect on others."""
+"""Reject option: confidence thresholds with a guaranteed error rate of the accepted samples."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _BETS = np.linspace(0.05, 1.0, 20)
 
 @dataclass(frozen=True)
 class RiskThreshold:
-    """Threshold for a target risk.
+    """Confidence threshold for a target risk.
 
     Attributes:
         risk: Target: the largest share of wrong predictions among those accepted, in (0, 1).
@@ -54,7 +54,7 @@ class RiskThreshold:
 
 
 def threshold_grid(num_classes: int) -> NDArray[np.float64]:
-    """Return descending confidences from nearly 1 to ``1 / C``, where all is accepted; even in log-odds."""
+    """Return a grid of descending thresholds from nearly 1 to ``1 / C``, evenly spaced in log-odds."""
     # It looks at no data, which the tests need.
     bottom = -math.log(num_classes - 1) if num_classes > 1 else -_TOP
     grid = 1 / (1 + np.exp(-np.linspace(_TOP, bottom, GRID)))
@@ -72,7 +72,7 @@ def risk_threshold(
     confidence_level: float = 0.95,
     clusters: NDArray[Any] | None = None,
 ) -> RiskThreshold:
-    """Return the lowest threshold on confidence that keeps the risk of accepted samples at ``risk`` or below.
+    """Return the lowest confidence threshold that keeps the risk of accepted samples at most ``risk``.
 
     With probability ``confidence_level`` over the draw of the samples, the share of wrong predictions among all that
     have at least this confidence is at most ``risk`` (in the population, not in the sample). For each threshold of a
@@ -128,9 +128,9 @@ def risk_threshold(
     right = as_numbers(correct).astype(bool)
     if scores.ndim != 1 or scores.shape != right.shape or not len(scores):
         raise InputError(
-            "confidence and correct must be (N,) with at least one sample",
+            "confidence and correct must both have shape (N,), with at least one sample",
             f"{describe(confidence)} and {describe(correct)}",
-            "Pass those of one set of predictions.",
+            "Pass both from the same predictions.",
         )
     code = _cluster_codes(clusters, len(scores))
     grid = threshold_grid(num_classes)
@@ -173,13 +173,15 @@ def risk_threshold(
 
 
 def _cluster_codes(clusters: object, samples: int) -> NDArray[np.int64] | None:
-    """Return the number of each sample's cluster ``(N,)``, from 0 on; None if each sample is one of its own."""
+    """Return the cluster index of each sample ``(N,)``, or None if every sample is its own cluster."""
     if clusters is None:
         return None
     names = np.asarray(clusters)
     if names.shape != (samples,):
         raise InputError(
-            f"clusters must be ({samples},)", describe(clusters), "Pass one number a sample."
+            f"clusters must have shape ({samples},)",
+            describe(clusters),
+            "Pass one cluster per sample.",
         )
     code = np.unique(names, return_inverse=True)[1]
     return code if code.max() + 1 < samples else None
@@ -188,13 +190,13 @@ def _cluster_codes(clusters: object, samples: int) -> NDArray[np.int64] | None:
 def _cluster_shares(
     accepted: NDArray[np.bool_], right: NDArray[np.bool_], code: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the share of each cluster's samples that is accepted ``(G,)``, and the share accepted and wrong."""
+    """Return the share of accepted, and of accepted and wrong, samples in each cluster ``(G,)``."""
     sizes = np.bincount(code)
     return np.bincount(code, accepted) / sizes, np.bincount(code, accepted & ~right) / sizes
 
 
 def _wealth(accepted: NDArray[np.float64], wrong: NDArray[np.float64], risk: float) -> float:
-    """Return the mean wealth of bets that the risk is below ``risk``, of shares of clusters ``(G,)``."""
+    """Return the mean wealth of bets against a risk of at least ``risk``, over clusters ``(G,)``."""
     odds = (risk * accepted - wrong) / (1 - risk)
     with np.errstate(divide="ignore"):  # a bet of all may lose all
         logs = np.log1p(_BETS[:, None] * odds).sum(axis=1)
@@ -202,7 +204,7 @@ def _wealth(accepted: NDArray[np.float64], wrong: NDArray[np.float64], risk: flo
 
 
 def _needed(risk: float, budget: float, *, bets: bool) -> int:
-    """Return how many samples, or clusters, without a mistake bring a p-value to ``budget``."""
+    """Return how many error-free samples, or clusters, bring the p-value down to ``budget``."""
     # Without a mistake the p-value is (1 - risk) ** n; log1p keeps the digits of a small risk.
     low = math.ceil(math.log(budget) / math.log1p(-risk))
     if not bets:
@@ -222,7 +224,7 @@ def _needed(risk: float, budget: float, *, bets: bool) -> int:
 def _coverage_and_risk(
     accepted: NDArray[np.bool_], right: NDArray[np.bool_], code: NDArray[np.int64] | None
 ) -> tuple[float, float | None]:
-    """Return the share that is accepted and the share of wrong among that, each cluster weighing the same."""
+    """Return the accepted share and the error rate of accepted samples, with equal weight per cluster."""
     if code is None:
         number = int(accepted.sum())
         return number / len(accepted), int((accepted & ~right).sum()) / number if number else None
@@ -236,7 +238,7 @@ def _upper_of_clusters(
     code: NDArray[np.int64],
     confidence_level: float,
 ) -> float:
-    """Return a one-sided upper bound of the risk of what is accepted: the largest that bets do not refute."""
+    """Return a one-sided upper confidence bound of the risk of accepted samples, by betting over clusters."""
     shares = _cluster_shares(accepted, right, code)
     low = 0.0
     high = 1.0
@@ -253,7 +255,7 @@ DEFAULT_RISKS = RISKS
 
 @dataclass(frozen=True)
 class RejectOption:
-    """A threshold, and what it accepts of test predictions. Also called selective classification, or abstention.
+    """A threshold and its effect on test predictions (selective classification, abstention).
 
     Attributes:
         chosen: The threshold and what it accepted of the validation predictions.
@@ -276,7 +278,7 @@ class RejectOption:
 
     @property
     def threshold(self) -> float | None:
-        """Accept predictions at least so confident; None if no threshold can be vouched for."""
+        """Smallest confidence that is accepted, or None if no threshold reaches the target risk."""
         return self.chosen.threshold
 
     def plain(self) -> dict[str, Any]:
@@ -334,9 +336,9 @@ def reject_option(
         check_takes_weights(part, takes_weights=False)  # a bound of weighted counts is not exact
     if (val.clusters is None) != (test.clusters is None):
         raise InputError(
-            "val and test must both name the clusters of their samples, or neither",
-            f"clusters of {'val' if test.clusters is None else 'test'} alone",
-            "Name them for both: a threshold keeps the risk of what it was chosen on.",
+            "val and test must both have clusters, or neither",
+            f"clusters in {'val' if test.clusters is None else 'test'} only",
+            "Pass clusters for both: the risk bound holds only for data sampled as val is.",
         )
     confidence, correct, clusters = _arrays(val)
     # Without the number of classes the grid ends at 0.001; its last threshold accepts everything in any case.

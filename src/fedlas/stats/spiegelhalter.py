@@ -27,7 +27,7 @@ class SpiegelhalterTest(NamedTuple):
 
 
 def spiegelhalter_test(predictions: Predictions | TopLabel) -> SpiegelhalterTest:
-    """Test whether the Brier score of the confidences is what calibrated confidences would have.
+    """Test whether the Brier score of the confidences equals its expectation under calibration.
 
     ``z = sum (y - p) (1 - 2 p) / sqrt(sum (1 - 2 p)**2 p (1 - p))`` with the confidence ``p`` of the predicted class
     and ``y`` 1 where it is right.
@@ -76,9 +76,9 @@ def spiegelhalter_test(predictions: Predictions | TopLabel) -> SpiegelhalterTest
         number = torch.unique(predictions.clusters, return_inverse=True)[1]
         if not number.any():
             raise InputError(
-                "samples must be of at least 2 clusters",
-                f"{len(number):,} samples of one",
-                "One cluster shows nothing of others: use samples of more.",
+                "samples must come from at least 2 clusters",
+                f"{len(number):,} samples from one cluster",
+                "Use samples from more clusters: one cluster shows no variance between clusters.",
             )
         sums = torch.zeros(int(number.max()) + 1, dtype=torch.float64).index_add_(0, number, terms)
         squares = float(sums.square().sum())
@@ -86,9 +86,9 @@ def spiegelhalter_test(predictions: Predictions | TopLabel) -> SpiegelhalterTest
         variance = squares or variance
     if variance <= 0.0:
         raise InputError(
-            "some confidence must be other than 0, 1/2 and 1",
-            "none",
-            "Test models whose confidences differ, or use noise_floor.",
+            "at least one confidence must differ from 0, 1/2 and 1",
+            "only such confidences",
+            "Use noise_floor, or a model with other confidences.",
         )
     z = float(terms.sum()) / math.sqrt(variance)
     if not math.isinf(degrees):

@@ -1,4 +1,4 @@
-"""What metrics are computed from, for a block of replicates: the same tables as a statistic gives, with a leading axis.
+"""Inputs of metric formulas for a block of replicates: tables as of a statistic, with a leading axis.
 
 A metric's formula takes either. A metric whose statistic has no table here is
 called on the :class:`~fedlas.Predictions` of one replicate after another: right, but as slow as the metric is.
@@ -34,7 +34,7 @@ _FREQUENCIES = 2**11
 
 
 def replicate_values(metric: Metric, block: Replicates) -> Floats:
-    """Return the metric of every replicate ``(R,)``; the rows of the block hold the number of bins."""
+    """Return the metric of every replicate in ``block`` ``(R,)``."""
     if metric.quantity is not None and (means := block.mean(metric.quantity)) is not None:
         return means
     if metric.replicated is not None and isinstance(block, RowReplicates):
@@ -65,33 +65,33 @@ def values_of_block(entries: Sequence[Metric], block: Replicates) -> dict[str, F
 
 
 def needs_sums_alone(metric: Metric) -> bool:
-    """Return whether sums over cells are enough for the metric, whatever was drawn."""
+    """Return whether the metric can be computed from sums over cells."""
     return (
         metric.quantity is not None or metric.replicated is not None or metric.statistic in _OF_SUMS
     )
 
 
 def knows_groups(metric: Metric, *, means: bool) -> bool:
-    """Return whether groups of rows are enough for the metric; with ``means`` they are for a mean over rows, too."""
+    """Return whether the metric can be computed from groups of rows; ``means``: also means over rows."""
     if metric.quantity is not None:
         return means
     return metric.takes_replicates and metric.statistic in TABLES
 
 
 def share_of(metric: Metric, rows: Rows) -> NDArray[np.bool_] | None:
-    """Return whether each row counts ``(N,)``, of a metric that is the share of rows that do; None for others."""
+    """Return whether each row counts as a hit ``(N,)`` if the metric is a proportion of rows, else None."""
     values = None if metric.quantity is None else rows.column(metric.quantity)
     return values if values is not None and values.dtype == np.bool_ else None
 
 
 def _width_bins(block: Replicates) -> BinTable:
-    """Return sums over bins of equal width, without those that the rows leave empty."""
+    """Return sums over non-empty equal-width bins."""
     sums = block.bins
     return BinTable(sums.count, sums.gaps, sums.outcome, block.rows.num_samples, sums.squares)
 
 
 def _expected_bins(block: Replicates) -> BinTable:
-    """Return the same with the known probability of being right as the outcome."""
+    """Return sums over equal-width bins, with the label probability of the predicted class as the outcome."""
     expected = block.expected_right
     gaps = block.counts * block.groups.confidence - expected
     count, gaps, outcome, squares = (
@@ -103,7 +103,7 @@ def _expected_bins(block: Replicates) -> BinTable:
 
 @dataclass(frozen=True, eq=False)
 class RunSums:
-    """:class:`~fedlas.metrics.ranking.Runs` of replicates, ``(R or 1, G)``."""
+    """Sums over :class:`~fedlas.metrics.ranking.Runs` in replicates, ``(R or 1, G)``."""
 
     count: Floats
     wrong: Floats
@@ -113,7 +113,7 @@ class RunSums:
 
 
 class Ranked:
-    """Runs of rows of equal confidence, summed when asked for."""
+    """Runs of rows of equal confidence in replicates, computed on first use."""
 
     def __init__(self, block: Replicates) -> None:
         self._block = block
@@ -122,17 +122,17 @@ class Ranked:
 
     @cached_property
     def count(self) -> Floats:
-        """Samples of each run ``(R or 1, G)``."""
+        """Total weight of each run ``(R or 1, G)``."""
         return self._runs(self._block.counts)
 
     @cached_property
     def wrong(self) -> Floats:
-        """Wrong ones among them ``(R, G)``."""
+        """Total weight of the wrong samples of each run ``(R, G)``."""
         return self._runs(self._block.counts - self._block.right)
 
     @cached_property
     def gaps(self) -> Floats:
-        """Sum of ``confidence - correct`` ``(R, G)``."""
+        """Sum of ``confidence - correct`` of each run ``(R, G)``."""
         return self._runs(self._block.gaps)
 
     def _runs(self, values: Floats) -> Floats:
@@ -143,12 +143,12 @@ class Ranked:
 
 
 def _class_table(block: Replicates) -> ClassTable:
-    """Return sums over every class and bin of its probability."""
+    """Return the sums over every class and bin of its probability."""
     return block.class_table
 
 
 class SortedClasses:
-    """Runs of rows of equal probability of one class after another, all replicates at a time."""
+    """Iterator over classes: runs of rows of equal probability, for all replicates at a time."""
 
     def __init__(self, block: Any) -> None:
         self._block = block
@@ -172,7 +172,7 @@ class SortedClasses:
 
 
 def _sorted_columns(rows: Rows) -> tuple[Integers, Floats]:
-    """Return each class's rows by ascending probability and these probabilities, both ``(C, N)``."""
+    """Return row indices and probabilities of each class by ascending probability, both ``(C, N)``."""
     # In double precision and step by step as the metric has them: what is equal decides where bins may be cut.
     probs = class_probs(rows.all_classes.logits).T.contiguous().numpy()
     order = np.argsort(probs, axis=1, kind="stable")
@@ -180,12 +180,12 @@ def _sorted_columns(rows: Rows) -> tuple[Integers, Floats]:
 
 
 def _waves(rows: Rows) -> Floats:
-    """Return cosines of ascending frequencies at the confidence of each group ``(G, K)``."""
+    """Return cosines of ascending frequencies at the mean confidence of each group ``(G, K)``."""
     return np.cos(np.pi * rows.groups.confidence[:, None] * np.arange(_FREQUENCIES))
 
 
 class GroupSpectra(Spectra):
-    """Cosine transforms of gaps of groups of rows, which are at their mean confidence; computed as far as needed."""
+    """Cosine transforms of group gaps at the group's mean confidence, computed up to the needed frequency."""
 
     # Fewer nodes than the metric has, and less precision, are enough.
     precision = 1e-7

@@ -1,4 +1,4 @@
-"""Two models on the same samples: the bootstrap of their difference, and metrics in which one is better."""
+"""Comparison of two models on the same samples: paired bootstrap, DeLong and McNemar."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ COMPARED_EVENTS = ("auroc", "nll", "brier", "ece")
 
 @dataclass(frozen=True)
 class PairedBootstrap:
-    """Difference of a metric between two models on the same samples.
+    """Difference of a metric between two models on the same samples, with interval and p-value.
 
     Attributes:
         metric: Registry name.
@@ -143,16 +143,16 @@ def paired_bootstraps(
     num_bins: int,
     method: str,
 ) -> dict[str, PairedBootstrap]:
-    """Compute :func:`paired_bootstrap` of several metrics by name from the same draws."""
+    """Compute :func:`paired_bootstrap` of several metrics from the same draws, by name."""
     check_bootstrap(
         confidence_level=confidence_level, replicates=replicates, seed=seed, method=method
     )
     bare = [entry.name for entry in entries if not entry.has_interval]
     if bare:
         raise InputError(
-            "a comparison must be of metrics whose difference has an interval",
-            f"{', '.join(bare)}, without one",
-            "Compare others, such as brier_skill, or print both: fedlas.binary.measures(predictions).",
+            "metrics to compare must have an interval of their difference",
+            f"{', '.join(bare)}, without an interval",
+            "Choose others, such as brier_skill, or compute both values: fedlas.binary.measures(predictions).",
         )
     both = rows_for(a, num_bins), rows_for(b, num_bins)
     check_same_samples(a, b)
@@ -199,7 +199,7 @@ def paired_bootstraps(
 def drawn_difference(
     value: float, replicates: Floats, *, confidence_level: float, method: str, degrees: float
 ) -> tuple[Interval, float]:
-    """Return interval and two-sided p-value of a difference from its replicates ``(R,)``, by few clusters wider."""
+    """Return the interval and two-sided p-value of a difference from its replicates ``(R,)``."""
     interval = interval_from(
         value, replicates, confidence_level=confidence_level, method=method, degrees=degrees
     )
@@ -215,7 +215,7 @@ def _by_influence(
     second: Mapping[str, float],
     confidence_level: float,
 ) -> dict[str, PairedBootstrap]:
-    """Return the differences of metrics that know how much each sample moves them, such as AUROC (DeLong)."""
+    """Return the differences of metrics that define influences, such as AUROC (DeLong's test)."""
     pairs = {}
     for entry in entries:
         one, other = (influence_of(entry, rows.predictions) for rows in both)
@@ -244,7 +244,7 @@ def _scores(rows: Rows) -> NDArray[Any]:
 def check_same_samples(
     a: AnyPredictions, b: AnyPredictions, *, names: tuple[str, str] = ("a", "b")
 ) -> None:
-    """Check that two sets of predictions are of the same samples, as far as they tell: a top label has no labels."""
+    """Raise InputError if two predictions differ in samples, labels, weights or clusters."""
     got = (
         "" if a.num_samples == b.num_samples else f"{a.num_samples:,} and {b.num_samples:,} samples"
     )
@@ -262,8 +262,8 @@ def check_same_samples(
         one, other = (getattr(each, column) for each in (a, b))
         if one is not other and (one is None or other is None or not torch.equal(one, other)):
             raise InputError(
-                f"{names[0]} and {names[1]} must have the same {column}, as they are of the same samples",
-                "different ones",
+                f"{names[0]} and {names[1]} must have the same {column}, because they predict the same samples",
+                f"different {column}",
                 f"Pass both with {column}={column}, or none.",
             )
 
@@ -279,7 +279,7 @@ def compare(
     seed: int = 0,
     top_label: bool = False,
 ) -> ResultTable[str, Difference]:
-    """Return the differences of two models on the same samples by metric, as :func:`fedlas.compare` documents them.
+    """Return the differences of two models on the same samples, by metric; see :func:`fedlas.compare`.
 
     Two classes are about the event that the predictions name; groups, and another event, are that function's.
     """
@@ -317,7 +317,7 @@ def compare(
 
 
 def counted_samples(predictions: AnyPredictions) -> int:
-    """Return how many samples have some weight: those of weight 0 are as if they were not there."""
+    """Return the number of samples with positive weight."""
     weights = predictions.weights
     return predictions.num_samples if weights is None else int((weights > 0).sum())
 
@@ -325,7 +325,7 @@ def counted_samples(predictions: AnyPredictions) -> int:
 def compared_metrics(
     a: AnyPredictions, b: AnyPredictions, metrics: Sequence[str] | None, *, top_label: bool
 ) -> list[Metric]:
-    """Return the records of the metrics that are compared: those that are named, else as far as both allow."""
+    """Return the records of the named metrics, or of the default ones that both predictions support."""
     both = (a, b)
     if metrics is None:
         event = not top_label and all(map(_of_event, both))
@@ -339,31 +339,31 @@ def compared_metrics(
 def differences_without_test(
     a: AnyPredictions, b: AnyPredictions, metrics: Sequence[str], num_bins: int
 ) -> dict[str, Difference]:
-    """Return the metrics of two models on samples that are too few for an interval."""
+    """Return untested differences of two models with too few samples for an interval, by metric."""
     entries = entries_of(metrics, _with_fewer_classes(a, b))
     first, second = (values_of(each, entries, num_bins) for each in (a, b))
     return {name: without_test(name, first[name], second[name]) for name in first}
 
 
 def without_test(metric: str, a: float, b: float) -> Difference:
-    """Return a difference that nothing shows to be more than chance."""
+    """Return a :class:`Difference` with p-value 1, as for too few samples."""
     return Difference(metric, a, b, p_value=1.0, p=1.0)
 
 
 def _with_fewer_classes(a: AnyPredictions, b: AnyPredictions) -> AnyPredictions:
-    """Return the one by which metrics of both are chosen: if the top label of one is all that is known, that one."""
+    """Return ``b`` if it is a top label, else ``a``: the predictions that limit which metrics exist."""
     return check_measurable(b if isinstance(b, TopLabel) else a)
 
 
 def _of_event(predictions: AnyPredictions) -> bool:
-    """Return whether there are two classes and both occur."""
+    """Return whether the predictions have two classes and both occur as labels."""
     if not isinstance(predictions, Predictions) or predictions.num_classes != 2:
         return False
     return len(torch.unique(predictions.target)) == 2
 
 
 def mcnemar(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
-    """Return the exact two-sided p-value that two models are right equally often ``(N,)``, where one alone is.
+    """Return the exact two-sided McNemar p-value that two models are right equally often ``(N,)``.
 
     Example:
         >>> round(mcnemar(np.array([True] * 6), np.array([False] * 6)), 5)

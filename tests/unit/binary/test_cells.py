@@ -25,7 +25,7 @@ def data_of(*, weighted, clustered, samples=300):
 
 
 @pytest.mark.parametrize(("weighted", "clustered"), [(True, False), (False, True), (True, True)])
-def test_sums_are_those_of_the_rows_that_are_drawn(weighted, clustered):
+def test_sums_equal_sums_over_drawn_rows(weighted, clustered):
     data = data_of(weighted=weighted, clustered=clustered)
     cell = cells_of(data, 2000)
     cells = cells_with_sums(data, cell)

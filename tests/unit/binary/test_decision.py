@@ -37,7 +37,7 @@ def test_a_cost_ratio_is_a_threshold(draw):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_rules_hold_on_validation_and_no_better_threshold_does(draw, seed):
+def test_threshold_satisfies_rule_and_is_optimal_on_validation(draw, seed):
     val = draw(500, seed=seed)
     ranked = np.unique(val.probs[:, 1].numpy())
 
@@ -73,7 +73,7 @@ def test_a_precision_that_nothing_reaches(two_class):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "one of cost_ratio, budget, recall and precision is needed; got none"),
+        ({}, "exactly one of cost_ratio, budget, recall and precision must be set; got none"),
         ({"recall": 0.5, "precision": 0.5}, "got recall, precision"),
         ({"recall": 1.5}, r"recall must be a finite number in \(0, 1\]"),
         ({"cost_ratio": -1.0}, "cost_ratio must be a finite number above 0|cost_ratio must be"),
@@ -84,8 +84,8 @@ def test_rules_that_cannot_be(options, message):
         Rule(**options)
 
 
-def test_a_threshold_is_not_chosen_on_the_test_set(draw):
-    with pytest.raises(ValueError, match="recall needs validation predictions; got none"):
+def test_choosing_threshold_requires_validation_predictions(draw):
+    with pytest.raises(ValueError, match="recall requires validation predictions; got none"):
         decide(None, draw(100), Rule(recall=0.5))
 
 
@@ -117,7 +117,7 @@ def test_a_decision_prints_a_table():
     assert max(map(len, lines)) < 80
 
 
-def test_a_threshold_that_rounds_to_one_has_a_finite_gain():
+def test_threshold_rounding_to_one_has_finite_gain():
     log_odds = torch.tensor([-50.0, 50.0]).repeat(20)
     separated = Predictions(torch.stack([torch.zeros(40), log_odds], dim=1), torch.arange(40) % 2)
     decision = decide(separated, separated, Rule(recall=0.9))

@@ -124,5 +124,7 @@ def test_many_events_change_replicates_little(draw):
 
 def test_one_label_alone(two_class):
     for function in (metrics.auroc, metrics.average_precision):
-        with pytest.raises(ValueError, match="at least two classes are needed; got only class 1"):
+        with pytest.raises(
+            ValueError, match="at least two classes must occur as labels; got only class 1"
+        ):
             function(two_class([0.0, 1.0], [1, 1]))

@@ -8,7 +8,7 @@ from scipy.stats import binomtest
 from fedlas import Predictions, binary
 
 
-def test_a_group_whose_risk_is_too_low_is_under_predicted(two_class):
+def test_group_with_underestimated_risk_has_ratio_above_one(two_class):
     random = np.random.default_rng(0)
     log_odds = random.normal(-3, 1, 6000)
     group = np.arange(6000) % 5
@@ -26,7 +26,7 @@ def test_a_group_whose_risk_is_too_low_is_under_predicted(two_class):
     )
 
 
-def test_pooled_slopes_lie_between_their_own_and_the_rest(draw):
+def test_pooled_slopes_are_shrunk_toward_the_mean(draw):
     p = draw(1000)
     found = binary.group_measures(p, np.where(np.arange(1000) < 60, "small", "large"))
     small, large = found["small"], found["large"]
@@ -35,7 +35,7 @@ def test_pooled_slopes_lie_between_their_own_and_the_rest(draw):
     assert small.pooled_slope.high - small.pooled_slope.low < small.slope.high - small.slope.low
 
 
-def test_a_group_without_events_has_a_ratio_and_no_slope(two_class):
+def test_group_without_events_has_ratio_but_no_slope(two_class):
     found = binary.group_measures(
         two_class([0.0, 1.0, 0.5, -1.0] * 5, [0, 1, 0, 0] * 5), ["a", "b"] * 10
     )
@@ -52,5 +52,5 @@ def test_weights_of_a_group():
     assert found[0].expected == pytest.approx(np.average(probability, weights=[1, 2, 3]))
     assert found[0].observed == pytest.approx(0.5)
     assert found[0].ratio.test == "Wald"
-    with pytest.raises(ValueError, match="group_measures: groups must hold two samples"):
+    with pytest.raises(ValueError, match="group_measures: groups must hold at least two samples"):
         binary.group_measures(p, np.arange(40))

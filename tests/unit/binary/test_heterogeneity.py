@@ -24,7 +24,7 @@ def hospitals(spread, *, count=12, rows=250, seed=0, **options):
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_a_cluster_has_the_measures_of_its_samples_alone(weighted):
+def test_cluster_measures_equal_measures_of_its_samples(weighted):
     weights = np.random.default_rng(1).exponential(size=3000) + 0.1 if weighted else None
     predictions = hospitals(0.5, weights=weights)
     found = heterogeneity(predictions, [f"h{number}" for number in range(12)]).clusters
@@ -77,7 +77,7 @@ def test_clusters_are_needed():
     predictions = hospitals(0.0, count=1)
     with pytest.raises(InputError, match="two clusters"):
         heterogeneity(predictions)
-    with pytest.raises(InputError, match="names must be"):
+    with pytest.raises(InputError, match="names must hold"):
         heterogeneity(hospitals(0.0), ["a"])
 
 

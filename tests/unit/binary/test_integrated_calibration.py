@@ -23,7 +23,7 @@ def test_cleveland_s_loess_has_the_same_numbers(predictions, span, expected):
     assert found.ici.floor is None
 
 
-def test_at_few_samples_it_is_the_weighted_regression_at_each(two_class):
+def test_loess_equals_weighted_regression_for_few_samples(two_class):
     log_odds = np.linspace(-3, 2, 60)
     outcome = (np.arange(60) * 7 % 11 < 4 + np.arange(60) / 12).astype(int)
     found = integrated_calibration(two_class(log_odds, outcome), replicates=0)
@@ -96,5 +96,5 @@ def test_options_out_of_range(predictions, options, message):
 
 
 def test_too_few_samples(two_class):
-    with pytest.raises(ValueError, match="at least 10 samples; got 3"):
+    with pytest.raises(ValueError, match="at least 10 samples for a calibration curve; got 3"):
         integrated_calibration(two_class([0.0, 1.0, 2.0], [0, 1, 0]))

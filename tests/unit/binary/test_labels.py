@@ -68,7 +68,7 @@ def test_means_are_those_of_the_metrics():
     assert found["macro_ece"].floor < found["worst_label_ece"].floor
 
 
-def test_the_interval_of_a_mean_allows_for_labels_that_depend_on_each_other():
+def test_interval_of_mean_allows_for_dependent_labels():
     apart, together = drawn(seed=3), drawn(seed=3, together=3.0)
     reach = [label_measures(each, replicates=99).overall["macro_nll"] for each in (apart, together)]
     values = [
@@ -90,7 +90,7 @@ def test_calibrated_labels_are_rarely_called_miscalibrated():
     assert called < 8
 
 
-def test_intervals_of_macro_ece_hold_its_value_on_many_samples():
+def test_macro_ece_interval_covers_large_sample_value():
     truth = label_measures(drawn(100_000, 99, scale=2.0), replicates=0).overall["macro_ece"].value
     held = 0
     for seed in range(20):
@@ -99,7 +99,7 @@ def test_intervals_of_macro_ece_hold_its_value_on_many_samples():
     assert held >= 16
 
 
-def test_the_worst_label_comes_first_and_unknown_ones_have_no_line():
+def test_table_starts_with_worst_label_and_omits_unknown():
     several = drawn()
     logits = several.logits.clone()
     logits[:, 2] *= 4
@@ -110,7 +110,7 @@ def test_the_worst_label_comes_first_and_unknown_ones_have_no_line():
     assert found.unknown == ("d",)
     assert [line.p for line in found.values()] == sorted(line.p for line in found.values())
     assert found["c"].p < 0.001 < found["a"].p
-    with pytest.raises(InputError, match="a label must be known"):
+    with pytest.raises(InputError, match="at least one label must be known"):
         label_measures(MultiLabel(logits, torch.full_like(target, -100)))
     with pytest.raises(InputError, match="replicates"):
         label_measures(several, replicates=3)
@@ -123,7 +123,7 @@ def test_many_samples_are_drawn_in_blocks():
     assert few.high - few.value == pytest.approx(2 * (many.high - many.value), rel=0.4)
 
 
-def test_a_drawn_difference_of_labels_is_that_of_the_label_alone():
+def test_bootstrap_difference_equals_difference_of_single_label():
     """With five clusters the interval of an ECE was as narrow as with many, and its p-value as small."""
     several = drawn(200, scale=1.5, clusters=torch.arange(200) // 40)
     one = MultiLabel(several.logits[:, :1], several.target[:, :1], clusters=several.clusters)

@@ -78,7 +78,7 @@ def alone(predictions):
         ([20] * 30, 1e-9),
     ],
 )
-def test_it_is_the_same_as_one_group_at_a_time(sizes, scale, roles):
+def test_vectorized_groups_equal_single_groups(sizes, scale, roles):
     log_odds, happened, number = problem(sizes, 0, scale=scale)
     draw = np.random.default_rng(1)
     values = {
@@ -103,7 +103,7 @@ def test_it_is_the_same_as_one_group_at_a_time(sizes, scale, roles):
                 assert other == pytest.approx(one, rel=1e-8, abs=1e-10, nan_ok=True)
 
 
-def test_exact_intervals_and_tests_are_those_of_one_share():
+def test_exact_intervals_and_tests_equal_single_proportion():
     log_odds, happened, number = problem([1, 7, 7, 300, 600, 3000], 3)
     order = np.argsort(number, kind="stable")
     probs = 1 / (1 + np.exp(-log_odds[order]))
@@ -145,7 +145,7 @@ RARE = 400 * 20  # samples of 400 groups, of which most have no event
     ids=["weights", "clusters"],
 )
 @pytest.mark.parametrize("spread", [0.3, 0.0])
-def test_groups_of_few_events_are_no_more_certain_with_weights_or_clusters(spread, options):
+def test_rare_events_keep_certainty_with_weights_or_clusters(spread, options):
     """Of 400 calibrated groups 322 were rejected: outcomes vary little where no event occurred."""
     draw = np.random.default_rng(0)
     chance = 0.01 * np.exp(spread * draw.normal(size=RARE))
@@ -176,7 +176,7 @@ def test_weighted_slopes_of_few_events_hold_the_truth(mean):
     assert np.mean([each.low <= 0 <= each.high for each in shifts]) > 0.94
 
 
-def test_an_event_of_hardly_any_weight_leaves_an_interval_without_end():
+def test_event_of_negligible_weight_has_unbounded_interval():
     scores = [[0.0, 0.3], [0.0, -0.2], [0.0, 0.1], [0.0, -0.4]]
     predictions = Predictions(scores, [0, 1, 0, 0], weights=[1.0, 1e-4, 2.0, 1e-3])
     ratio = logistic_recalibration(predictions).observed_to_expected
@@ -211,7 +211,7 @@ def test_a_group_without_events_has_an_upper_end(role):
     assert ratio.high == pytest.approx((1 - 0.025 ** (1 / samples)) * (1 + np.exp(2.0)))
 
 
-def test_a_group_of_one_cluster_without_events_has_no_end():
+def test_one_cluster_without_events_has_no_interval():
     log_odds = np.full(60, -2.0)
     happened = (np.arange(60) % 3 == 0) & (np.arange(60) > 9)
     scores = np.stack([0 * log_odds, log_odds], axis=1)

@@ -9,7 +9,7 @@ from sklearn.metrics import brier_score_loss
 from fedlas import Predictions, binary
 
 
-def test_brier_skill_is_that_of_scikit_learn_s_score(predictions, sample):
+def test_brier_skill_matches_scikit_learn(predictions, sample):
     _, outcome = sample
     probability = predictions.probs[:, 1].numpy()
     reference = brier_score_loss(outcome, np.full(400, outcome.mean()))
@@ -18,7 +18,7 @@ def test_brier_skill_is_that_of_scikit_learn_s_score(predictions, sample):
     )
 
 
-def test_the_error_of_brier_skill_is_the_bootstrap_s(draw):
+def test_brier_skill_error_matches_bootstrap(draw):
     p = draw(2000)
     probability, outcome = p.probs[:, 1].numpy(), p.target.numpy()
     random = np.random.default_rng(0)
@@ -61,7 +61,7 @@ def test_measures_are_what_their_functions_return(predictions):
 
 
 @pytest.mark.parametrize("level", [0.5, 0.9, 0.99])
-def test_p_values_come_from_their_tests_whatever_the_level(predictions, level):
+def test_p_values_do_not_depend_on_confidence_level(predictions, level):
     usual = binary.measures(predictions, replicates=399)
     other = binary.measures(predictions, replicates=399, confidence_level=level)
     assert {name: each.p for name, each in usual.items()} == {
@@ -75,7 +75,7 @@ def test_p_values_come_from_their_tests_whatever_the_level(predictions, level):
     assert usual["slope"].test == "Wald"
 
 
-def test_the_joint_p_sees_what_one_test_sees_and_little_else(draw):
+def test_joint_p_detects_what_single_tests_detect(draw):
     assert binary.measures(draw(1000, seed=1)).joint_p > 0.05
     shifted = binary.measures(draw(1000, shift=0.6))
     assert shifted.joint_p < 0.005

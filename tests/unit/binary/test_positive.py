@@ -23,7 +23,7 @@ def four_classes():
     return Predictions(3 * logits, logits.argmax(1).roll(1))
 
 
-def test_two_classes_mean_class_1_and_keep_odds_that_a_probability_would_lose():
+def test_two_classes_default_to_class_1():
     certain = Predictions(
         torch.tensor([[0.0, 61.0], [0.0, 60.0], [0.0, -60.0], [0.0, -61.0]]).double(), [1, 0, 1, 0]
     )
@@ -68,7 +68,9 @@ def test_every_measure_refuses_what_has_no_positive_class(measure, four_classes)
 @pytest.mark.parametrize("label", [0, 1])
 def test_one_outcome_alone_is_refused(measure, label):
     what = ("no", "only")[label]
-    with pytest.raises(ValueError, match=rf"class 1 .*needed; got 3 samples, {what} clas"):
+    with pytest.raises(
+        ValueError, match=rf"class 1 .*must both occur as labels; got 3 samples, {what} clas"
+    ):
         measure(Predictions([[0.0, 1.0], [0.0, 2.0], [1.0, 0.0]], [label] * 3))
 
 

@@ -61,7 +61,7 @@ def test_integrated_calibration(name, positive, expected, request):
     assert (found.ici.value, found.e50.value, found.e90.value) == pytest.approx(expected, rel=5e-3)
 
 
-def test_label_shift_where_one_review_of_twenty_is_positive(imdb):
+def test_label_shift_with_five_percent_positive_reviews(imdb):
     random = np.random.default_rng(0)
     order = random.permutation(25_000)
     val, rest = take(imdb, order[:5000]), order[5000:]

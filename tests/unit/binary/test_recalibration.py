@@ -16,7 +16,7 @@ from fedlas.errors import InputError
 
 
 @pytest.mark.parametrize("kind", ["model", "random"])
-def test_no_step_is_repeated_where_the_likelihood_stops_rising(kind):
+def test_newton_stops_where_likelihood_stops_rising(kind):
     """A likelihood that stopped rising by a bit was taken for one that still rises: 89 s for a million rows."""
     generator = torch.Generator().manual_seed(0)
     log_odds = 2 * torch.randn(20_000, generator=generator)
@@ -88,7 +88,7 @@ def test_a_calibrated_model_has_a_slope_of_1(draw, seed):
 
 @pytest.mark.system
 @pytest.mark.parametrize("slope", [0.6, 0.3])
-def test_calibration_in_the_large_covers_its_value_at_any_slope(two_class, slope):
+def test_calibration_in_the_large_covers_at_any_slope(two_class, slope):
     """With the error that assumes a slope of 1, coverage is 0.925 and 0.890 (here 0.93 and 0.88); 600 sets."""
     random, log_odds = np.random.default_rng(1), np.linspace(-4, 4, 401)
     frequency = 1 / (1 + np.exp(-slope * log_odds))  # its mean is one half, so no shift is needed
@@ -116,7 +116,7 @@ def test_outcomes_that_a_threshold_separates(two_class, outcome):
 
 
 def test_equal_probabilities_have_no_slope(two_class):
-    with pytest.raises(ValueError, match=r"overlap.*got 2 for all"):
+    with pytest.raises(ValueError, match=r"overlap.*got log-odds 2 for all"):
         logistic_recalibration(two_class([2.0] * 4, [0, 1] * 2))
 
 
@@ -125,7 +125,7 @@ def test_level(predictions):
         logistic_recalibration(predictions, confidence_level=1.0)
 
 
-def test_weighted_tests_of_few_events_reject_one_in_twenty(two_class):
+def test_weighted_tests_of_rare_events_keep_level(two_class):
     """Slope and intercept together were rejected in 0.22 of calibrated sets with 9 events, and the slope in 0.17."""
     draw = np.random.default_rng(0)
     joint, slope = [], []
@@ -145,7 +145,7 @@ def test_weighted_tests_of_few_events_reject_one_in_twenty(two_class):
     assert np.mean(slope) < 0.08
 
 
-def test_a_weighted_spline_of_few_events_is_no_surer_than_independent_events(two_class):
+def test_weighted_spline_is_no_surer_than_independent_events(two_class):
     draw = np.random.default_rng(0)
     log_odds = -4 + draw.normal(size=500)
     happened = (draw.random(500) < 1 / (1 + np.exp(-log_odds))).astype(int)

@@ -105,7 +105,7 @@ def test_predictions_give_prevalence_and_auroc():
     )
 
 
-def test_narrow_and_extreme_distributions_are_summed_where_they_lie():
+def test_narrow_and_extreme_distributions_are_integrated_accurately():
     """Log-odds of Beta(a, b) have the variance psi'(a) + psi'(b); at steps of 0.002 a narrow one was missed."""
     z = 1.959964 / 0.1
     for a in (1e4, 1e7):
@@ -121,34 +121,34 @@ def test_narrow_and_extreme_distributions_are_summed_where_they_lie():
     assert size.by_measure["slope"] == pytest.approx(z**2 / (p * (1 - p) * 1e-8), rel=1e-6)
 
 
-TOO_MANY = "width_{} must be so wide that 1,000,000,000,000 samples are enough"
+TOO_MANY = "width_{} must be attainable with at most 1,000,000,000,000 samples"
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"auroc": 0.8}, "prevalence must be anticipated"),
-        ({"prevalence": 0.1}, "auroc must be anticipated"),
+        ({"auroc": 0.8}, "prevalence is required: the value that you expect"),
+        ({"prevalence": 0.1}, "auroc is required: the value that you expect"),
         ({"prevalence": 1.1, "auroc": 0.8}, r"prevalence .*\(0, 1\)"),
         ({"prevalence": 0.1, "auroc": 0.4}, r"auroc .*\(0\.5, 1\)"),
         (
             {"prevalence": 0.1, "auroc": 0.8, "lp_normal": (1, 2), "risk_beta": (1, 2)},
-            "one distribution",
+            "at most one of lp_normal",
         ),
         ({"prevalence": 0.1, "auroc": 0.8, "lp_normal": (1,)}, "lp_normal must be mean and"),
         (
             {"prevalence": 0.1, "auroc": 0.8, "sensitivity": 0.5},
-            "sensitivity goes with threshold",
+            "sensitivity requires threshold",
         ),
         (
             {"prevalence": 0.1, "auroc": 0.8, "specificity": 0.5},
-            "specificity goes with threshold",
+            "specificity requires threshold",
         ),
         (
             {"prevalence": 0.1, "auroc": 0.8, "width_net_benefit": 0.1},
-            "width_net_benefit goes with threshold",
+            "width_net_benefit requires threshold",
         ),
-        ({"prevalence": 0.1, "auroc": 0.8, "event": 1}, "event goes with predictions"),
+        ({"prevalence": 0.1, "auroc": 0.8, "event": 1}, "event requires predictions"),
         ({"prevalence": 0.1, "auroc": 0.8, "lp_normal": (-2, 1e-9)}, TOO_MANY.format("slope")),
         ({"prevalence": 0.1, "auroc": 0.8, "lp_normal": (-900, 1)}, TOO_MANY.format("slope")),
         ({"prevalence": 0.1, "auroc": 0.8, "risk_beta": (1e-12, 1e-12)}, TOO_MANY.format("slope")),
@@ -170,7 +170,7 @@ def test_what_cannot_be_planned_is_refused(options, message):
         validation_size(**options)
 
 
-def test_no_size_is_without_an_event_and_another_sample():
+def test_size_includes_an_event_and_a_non_event():
     """One sample was enough for an AUROC of 0.9999, and for a slope of any width."""
     for prevalence in (0.01, 0.99):
         size = validation_size(prevalence, 0.9999, width_slope=50, width_observed_to_expected=50)
@@ -178,5 +178,5 @@ def test_no_size_is_without_an_event_and_another_sample():
 
 
 def test_a_percentage_is_asked_about():
-    with pytest.raises(InputError, match=r"30 % is 0\.3"):
+    with pytest.raises(InputError, match=r"Pass 0\.3 for 30 %"):
         validation_size(prevalence=30, auroc=0.8)

@@ -13,4 +13,4 @@ def test_the_table_is_that_of_the_function(capsys):
     shown = capsys.readouterr().out
     assert " ".join(shown.split()) == " ".join(str(size).split())
     assert main(["sample-size", "--prevalence", "0.018"]) == 2
-    assert "--auroc must be anticipated" in capsys.readouterr().err
+    assert "--auroc is required: the value that you expect" in capsys.readouterr().err

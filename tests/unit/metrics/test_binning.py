@@ -37,12 +37,12 @@ def test_bins_are_open_below_and_closed_above():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("num_bins", [1, 2, 3, 7, 10, 15, 20, 100])
-def test_every_edge_belongs_to_the_bin_below_it_in_its_own_precision(dtype, num_bins):
+def test_edges_belong_to_lower_bin_in_any_precision(dtype, num_bins):
     values = (torch.arange(num_bins + 1, dtype=torch.float64) / num_bins).to(dtype)
     assert counts_of(values, num_bins) == [2] + [1] * (num_bins - 1)
 
 
-def test_uniform_predictions_lie_on_an_edge_and_not_above_it():
+def test_uniform_predictions_fall_into_bin_below_edge():
     bins = reliability_bins(
         Predictions(torch.zeros(4, 5), torch.zeros(4, dtype=torch.long)), num_bins=15
     )
@@ -59,7 +59,7 @@ def test_confidence_one_is_in_the_last_bin():
     assert reliability_bins(saturated, num_bins=10).count[-1] == 2
 
 
-def test_empty_bins_are_nan_and_do_not_disturb_the_errors():
+def test_empty_bins_are_nan_and_add_no_error():
     bins = reliability_bins(two_class([0.9, 0.9], [True, False]), num_bins=15)
     assert isinstance(bins, Bins)
     assert bins.num_bins == 15

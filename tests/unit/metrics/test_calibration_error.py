@@ -33,7 +33,7 @@ def test_against_torchmetrics(classes, num_bins):
         )
 
 
-def test_confidence_one_shares_the_last_bin_where_torchmetrics_separates_it():
+def test_confidence_one_is_in_last_bin_unlike_torchmetrics():
     p = Predictions([[200.0, 0.0], [3.0, 0.0]], [1, 0])
     assert p.confidence[0] == 1
     both = abs(float(p.confidence.sum()) - 1) / 2

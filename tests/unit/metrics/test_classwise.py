@@ -18,7 +18,7 @@ def test_classes_without_labels_count():
     assert classwise_ece(p, variant="reference") == pytest.approx(0.5, rel=1e-5)
 
 
-def test_a_probability_of_zero_belongs_to_the_first_bin():
+def test_zero_probability_is_in_first_bin():
     p = Predictions(torch.tensor([[500.0, 0.0]]), torch.tensor([1]))
     assert p.probs.tolist() == [[1.0, 0.0]]
     assert classwise_ece(p) == 1.0

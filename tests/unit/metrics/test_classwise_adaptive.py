@@ -17,7 +17,7 @@ def sampled(samples=120, classes=6, seed=0):
 
 
 @pytest.mark.parametrize("num_bins", [1, 5, 8])
-def test_is_the_papers_formula_where_bins_have_equal_counts(num_bins):
+def test_ace_matches_paper_for_equal_bin_counts(num_bins):
     p = sampled()
     probs, target = p.probs.numpy(), p.target.numpy()
     errors = [

@@ -35,7 +35,7 @@ def literal(p, num_bins):
 
 
 @pytest.mark.parametrize("num_bins", [1, 7, 15])
-def test_is_the_definition_and_adds_up_to_the_score(num_bins):
+def test_decomposition_matches_definition_and_sums_to_brier(num_bins):
     p = sampled()
     calibration, refinement, variance, covariance = literal(p, num_bins)
     parts = brier_decomposition(p, num_bins=num_bins)
@@ -50,7 +50,7 @@ def test_is_the_definition_and_adds_up_to_the_score(num_bins):
     assert brier_refinement(p, num_bins=num_bins) == parts.refinement
 
 
-def test_nothing_is_hidden_where_every_bin_holds_one_probability():
+def test_within_bins_is_zero_for_constant_bins():
     rows = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]], dtype=torch.float64).log()
     p = Predictions(rows[torch.tensor([0, 0, 0, 1, 1])], [0, 0, 1, 2, 0])
     parts = brier_decomposition(p, num_bins=20)

@@ -14,7 +14,7 @@ def predictions(samples=333, classes=7, dtype=torch.float32):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5), (5, 2), (333, 7), (5000, 100)])
-def test_agrees_with_every_single_metric_to_the_last_bit(shape, dtype):
+def test_evaluate_equals_each_metric_bit_for_bit(shape, dtype):
     p = predictions(*shape, dtype=dtype)
     for name, value in evaluate(p).items():
         assert value == METRICS[name].value(p), name
@@ -56,7 +56,7 @@ def test_leaves_no_large_arrays_on_the_predictions():
     assert "probs" not in vars(p)
 
 
-def test_a_metric_registered_by_a_user_is_computed_and_an_optional_one_is_not(changeable):
+def test_evaluate_computes_user_metrics_but_not_optional_ones(changeable):
     changeable(METRICS)
 
     @METRICS.register("samples", title="N", higher_is_better=True, percent=False, paper="none")

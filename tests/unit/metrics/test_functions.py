@@ -43,7 +43,7 @@ def arrays_of(entry):
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_function_of_its_name_is_what_the_record_says(name):
+def test_functions_match_their_metric_records(name):
     function, entry = FUNCTIONS[name]
     assert function.__name__ == name.rpartition(".")[2]
     scores, target = arrays_of(entry)
@@ -70,7 +70,7 @@ def test_arrays_give_what_predictions_give(name):
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_swapped_arrays_are_refused_with_the_line_to_write(name):
+def test_swapped_arrays_raise_with_correct_call(name):
     function, entry = FUNCTIONS[name]
     scores, target = arrays_of(entry)
     short = function.__name__
@@ -91,7 +91,7 @@ def test_swapped_arrays_are_refused_with_the_line_to_write(name):
         ((PROBS.log(), torch.eye(12)[LABELS]), r"labels must have shape \(N,\)"),
     ],
 )
-def test_arrays_that_are_no_scores_and_labels_are_refused(arrays, message):
+def test_arrays_other_than_scores_and_labels_raise(arrays, message):
     with pytest.raises(InputError, match=f"^ece: .*{message}"):
         metrics.ece(*arrays)
 
@@ -128,7 +128,7 @@ def test_no_module_hides_a_function_of_its_package(package):
     assert set(package.__all__) <= set(dir(package))
 
 
-def test_names_of_all_metrics_are_those_of_the_package():
+def test_package_exports_every_metric_name():
     own = {entry.name for entry in METRICS.entries() if entry.value.__module__.startswith("fedlas")}
     of_all = {name for name in own if METRICS[name].subject == "prediction"}
     assert of_all <= set(metrics.__all__)
@@ -136,7 +136,7 @@ def test_names_of_all_metrics_are_those_of_the_package():
     assert of_events <= set(binary.__all__)
 
 
-def test_a_metric_that_cannot_be_registered_leaves_its_name_free(changeable):
+def test_failed_registration_leaves_name_free(changeable):
     registry = changeable(METRICS)
     with pytest.raises(TypeError, match="shiny"):
         registry.add("share_of_right", metrics.accuracy, shiny=True)
@@ -155,7 +155,7 @@ def test_a_users_metric_takes_arrays_too(changeable):
     assert METRICS["share_of_right"].value is share_of_right
 
 
-def test_a_users_metric_cannot_take_a_name_of_ours():
+def test_user_metric_cannot_take_built_in_name():
     def slope(predictions):
         return 0.0
 

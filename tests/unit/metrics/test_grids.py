@@ -84,7 +84,7 @@ def test_cells_hold_the_samples():
     assert (np.diff(position) >= 0).all()
 
 
-def test_where_cells_hold_one_value_each_the_ranking_is_that_of_the_samples():
+def test_grid_runs_equal_sample_runs_for_distinct_cells():
     values = torch.tensor([0.25, 0.5, 0.75, 0.875])
     confidence, correct = values[torch.randint(4, (200,))], torch.rand(200) > 0.5
     coarse, fine = filled(confidence, correct), SampleRuns(confidence, correct, None, 15)
@@ -144,7 +144,7 @@ def test_rankings_hold_the_samples():
         assert found.num_samples == SampleRuns(probs, own, None, 15).num_samples
 
 
-def test_equals_the_exact_one_where_a_cell_holds_one_value():
+def test_grid_metric_is_exact_for_constant_cells():
     """Eight kinds of rows; the bins of both are cut between the same ones."""
     torch.manual_seed(1)
     kinds = 2 * torch.randn(8, 5)
@@ -175,7 +175,7 @@ def test_runs_by_hand():
 
 @pytest.mark.parametrize("num_bins", [1, 2, 7, 15, 60])
 @pytest.mark.parametrize("values", [3, 10, 10_000])
-def test_bins_of_equal_mass_are_those_of_the_edges(num_bins, values):
+def test_equal_mass_bins_match_edges(num_bins, values):
     """The same cuts, found once among runs and once among single confidences."""
     torch.manual_seed(values)
     for samples in (1, 5, 44, 300):
@@ -198,7 +198,7 @@ def test_confidences_that_differ_by_rounding_are_equal(dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_order_of_classes_moves_no_metric_of_whole_logits(dtype):
+def test_class_order_does_not_change_integer_logit_metrics(dtype):
     """A softmax adds in the order of the classes, so equal confidences differ in their last bits: 48 of 100 AURCs."""
     random = torch.Generator().manual_seed(0)
     for _ in range(60):

@@ -90,7 +90,7 @@ def test_measurements_are_no_groups(groups):
 
 @pytest.mark.parametrize("groups", [[None] * 600, [1, object()] * 300], ids=["None", "objects"])
 def test_groups_without_an_order(groups):
-    with pytest.raises(InputError, match="groups must have an order"):
+    with pytest.raises(InputError, match="groups must be sortable"):
         calibration_by_group(sampled(), groups)
 
 

@@ -72,12 +72,12 @@ def test_one_ece_and_one_brier_score(way):
     assert WAYS[way](PREDICTIONS) == pytest.approx((ECE, BRIER), abs=1e-6)
 
 
-def test_the_other_class_as_the_event_has_the_same():
+def test_swapping_the_event_keeps_the_value():
     other = Predictions.from_probs(P, HAPPENED, event=0)
     assert both_of(fedlas.evaluate(other)) == pytest.approx((ECE, BRIER), abs=1e-6)
 
 
-def test_the_ece_of_the_predicted_class_has_its_own_name():
+def test_top_label_ece_is_ece_of_predicted_class():
     assert pytest.approx(ECE, rel=0.05) != TOP
     assert fedlas.evaluate(PREDICTIONS)["top_label_ece"] == pytest.approx(TOP, abs=1e-6)
     assert metrics.top_label_ece(PREDICTIONS) == pytest.approx(TOP, abs=1e-6)
@@ -101,7 +101,7 @@ def test_more_classes_have_one_ece():
     )
 
 
-def test_the_parts_of_the_brier_score_add_up_to_it():
+def test_brier_parts_sum_to_brier_score():
     parts = metrics.brier_decomposition(PREDICTIONS)
     assert parts.brier == pytest.approx(BRIER)
     bins = fedlas.binary.positive_bins(PREDICTIONS, num_bins=15)

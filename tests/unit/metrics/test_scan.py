@@ -26,7 +26,7 @@ def random_predictions(samples=101, classes=9, dtype=torch.float32):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_chunks_have_the_quantities_of_predictions_to_the_last_bit(small_chunks, dtype):
+def test_chunk_quantities_equal_predictions_bit_for_bit(small_chunks, dtype):
     predictions = random_predictions(dtype=dtype)
     assert len(list(chunks(predictions))) > 10
     for name in ("confidence", "predicted", "correct", "probs", "target"):
@@ -34,7 +34,7 @@ def test_chunks_have_the_quantities_of_predictions_to_the_last_bit(small_chunks,
 
 
 @pytest.mark.parametrize("classes", [1, 2, 10, 16, 17, 100, 1000])
-def test_confidence_does_not_depend_on_the_size_of_the_chunk(monkeypatch, classes):
+def test_confidence_does_not_depend_on_chunk_size(monkeypatch, classes):
     predictions = random_predictions(2000, classes)
     whole = predictions.confidence
     monkeypatch.setattr(scan, "CHUNK_ROWS", 300)
@@ -135,7 +135,7 @@ def test_row_means_add_up():
     assert parts.table() == pytest.approx(whole.table(), rel=1e-12)
 
 
-def test_a_row_quantity_that_is_not_finite_is_an_error_and_no_number():
+def test_non_finite_row_quantity_raises():
     with pytest.raises(ValueError, match="must be finite"):
         scan.scan(random_predictions(5), [RowMean(lambda chunk: chunk.nll / 0)])
 

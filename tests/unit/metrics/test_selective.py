@@ -57,7 +57,7 @@ def test_confidence_that_says_nothing_has_the_error_rate():
     assert aurc(p) == pytest.approx(0.3, rel=1e-12)
 
 
-def test_large_groups_are_summed_as_exactly_as_single_samples():
+def test_large_ties_are_summed_exactly():
     torch.manual_seed(0)
     confidence = torch.linspace(1.0, 0.0, 20_000, dtype=torch.float64)
     wrong = torch.rand(20_000) < torch.linspace(0.0, 0.5, 20_000)
@@ -119,7 +119,7 @@ def test_generalized_risk_is_the_area_by_trapezoids(seed, levels):
 
 
 @pytest.mark.parametrize(("wrong_first", "expected"), [(True, 0.3 - 0.045), (False, 0.045)])
-def test_generalized_risk_of_the_worst_and_the_best_order(wrong_first, expected):
+def test_augrc_of_worst_and_best_order(wrong_first, expected):
     correct = [False] * 30 + [True] * 70
     confidence = np.linspace(0.9, 0.6, 100) if wrong_first else np.linspace(0.6, 0.9, 100)
     assert augrc(predictions(confidence, correct)) == pytest.approx(expected, rel=1e-12)

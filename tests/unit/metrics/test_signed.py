@@ -19,7 +19,7 @@ def mixed(samples=400):
 
 
 @pytest.mark.parametrize("num_bins", [1, 4, 15, 90])
-def test_parts_add_up_to_ece_and_their_difference_is_the_gap(num_bins):
+def test_parts_sum_to_ece_and_differ_by_gap(num_bins):
     p = mixed()
     over = o_ece(p, num_bins=num_bins)
     under = u_ece(p, num_bins=num_bins)
@@ -44,7 +44,7 @@ def test_gap_is_mean_confidence_minus_accuracy():
     assert confidence_gap(Predictions(p.logits * 0.01, p.target)) < -0.2
 
 
-def test_parts_of_ece_have_a_direction_and_no_best():
+def test_signed_parts_have_direction_but_are_not_ranked():
     """A model that is more confident throughout has less of one part and more of the other."""
     for name in ("o_ece", "u_ece"):
         assert METRICS[name].ranked is False

@@ -52,7 +52,7 @@ def smoothed_gap(predictions):
 
 @pytest.mark.parametrize("scale", [0.002, 0.3])
 @pytest.mark.parametrize("over", [0.6, 2.0])
-def test_the_integral_at_a_scale_is_the_definition_within_the_stated_error(scale, over):
+def test_integral_matches_definition_within_stated_error(scale, over):
     p = sampled(600, over=over)
     smoothed = smoothed_gap(p)
     assert smoothed(scale) == pytest.approx(definition(p, scale), abs=bound(p, scale) + 2e-7)
@@ -72,13 +72,13 @@ def test_the_ends_of_the_axis_reflect(scale):
 
 
 @pytest.mark.parametrize(("samples", "over"), [(1, 1.0), (3, 1.0), (40, 1.0), (500, 1.1)])
-def test_the_result_is_the_scale_that_equals_the_error_there(samples, over):
+def test_smooth_ece_is_fixed_point_of_scale(samples, over):
     p = sampled(samples, over=over)
     scale = smooth_ece(p)
     assert definition(p, scale) == pytest.approx(scale, abs=2 * bound(p, scale) + 2e-7)
 
 
-def test_the_integral_never_rises_with_the_scale_and_keeps_the_total():
+def test_integral_decreases_with_scale_and_keeps_total():
     p = sampled(300, over=1.3)
     smoothed = smoothed_gap(p)
     values = [smoothed(scale) for scale in (0, 1e-5, 1e-4, 1e-3, 0.01, 0.03, 0.1, 0.3, 1, 3)]
@@ -128,7 +128,7 @@ def test_the_scale_is_found_in_few_steps():
         assert len(calls) < 25
 
 
-def test_a_small_move_of_a_confidence_across_an_edge_moves_it_little():
+def test_smooth_ece_is_continuous_across_grid_edges():
     # Bins of width 1/2 have an edge at 0.5: ECE jumps there, this does not.
     def at(confidence):
         logits = torch.tensor(

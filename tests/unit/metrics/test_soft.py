@@ -82,10 +82,10 @@ def test_a_probability_that_underflows_has_a_finite_nll():
 
 
 @pytest.mark.parametrize("name", SOFT)
-def test_they_need_distributions_and_are_asked_for_by_name(name):
+def test_soft_metrics_need_label_probs_and_are_optional(name):
     p = drawn()
     plain = Predictions(p.logits, p.target)
-    with pytest.raises(InputError, match=r"carry label_probs; got none"):
+    with pytest.raises(InputError, match=r"must have label_probs; got none"):
         METRICS[name].value(plain)
     assert name not in evaluate(p)
     assert "true_ece" in evaluate(p)
@@ -95,7 +95,7 @@ def test_they_need_distributions_and_are_asked_for_by_name(name):
 
 
 @pytest.mark.parametrize("name", SOFT)
-def test_intervals_hold_the_value_and_floors_draw_from_the_model(name):
+def test_soft_intervals_cover_value_and_floors_use_model(name):
     p = drawn()
     interval = bootstrap_interval(p, metric=name, replicates=99)
     assert interval.low < interval.value < interval.high

@@ -146,7 +146,7 @@ def test_streaming_tables_equal_those_of_all_samples():
             assert vars(row) == pytest.approx(vars(expected[name]), abs=1e-12)
 
 
-def test_tables_by_class_and_group_are_those_of_repeated_rows():
+def test_weighted_tables_equal_tables_of_repeated_rows():
     p = CASES[3]
     index = torch.arange(p.num_samples).repeat_interleave(p.weights.long())
     repeated = rows_of(replace(p, weights=None), index)
@@ -233,7 +233,7 @@ def test_debiased_square_is_unbiased_with_weights():
     assert float(plain.mean()) > 0.06
 
 
-def test_brier_decomposition_adds_up_and_its_bias_has_the_effective_number():
+def test_weighted_brier_decomposition_sums_to_score():
     p = CASES[1]
     parts = brier_decomposition(p)
     repeated = rows_of(
@@ -295,5 +295,5 @@ def test_streaming_takes_weights_from_all_batches_or_none(make):
     with pytest.raises(InputError, match=r"every batch .*got none"):
         weighted.update(logits, target)
     assert weighted.num_samples == 0
-    with pytest.raises(InputError, match="same can be merged"):
+    with pytest.raises(InputError, match="must have the same class"):
         weighted.merge(make(3))

@@ -194,5 +194,5 @@ def test_risks_by_outcome_are_shares_of_each(shift):
     drawn = [line.get_xdata()[0] for line in axes.lines]
     assert drawn == pytest.approx(medians, rel=0.02)
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["events", "others"]
-    with pytest.raises(ValueError, match="samples of class 1 and of the rest are needed"):
+    with pytest.raises(ValueError, match="class 1 and other classes must both occur as labels"):
         risk_distribution(p.rows(p.target == 0))

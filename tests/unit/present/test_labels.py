@@ -86,7 +86,7 @@ def test_a_page_has_curves_of_the_worst_labels(monkeypatch):
     ("options", "said"),
     [
         ({"event": 1}, "event is for one label"),
-        ({"groups": ["a"] * 599}, "one for each sample"),
+        ({"groups": ["a"] * 599}, "one per sample"),
         ({"reject": [0.05]}, "reject is for one label"),
         ({"cost_ratio": 9.0}, "cost_ratio is for one label"),
         ({"top_label": True}, "top_label is for one label"),

@@ -37,7 +37,7 @@ def draw(samples=400, classes=5, sharpness=1.0, seed=0):
         ),
     ],
 )
-def test_agrees_with_scipy_where_the_metric_is_a_mean(metric, quantity, method):
+def test_interval_of_mean_matches_scipy(metric, quantity, method):
     p = draw()
     ours = bootstrap_interval(p, metric=metric, replicates=9999, method=method)
     values = (quantity(p).numpy(),)
@@ -72,7 +72,7 @@ def test_agrees_with_a_loop_written_by_hand():
     assert (ours.low, ours.high) == pytest.approx((low, high), abs=0.25 * ours.standard_error)
 
 
-def test_many_at_once_are_the_same_as_one_by_one():
+def test_intervals_at_once_equal_single_intervals():
     p = draw(150)
     found = bootstrap_intervals(p, replicates=99, num_bins=10)
     assert list(found) == list(evaluate(p))
@@ -102,7 +102,7 @@ def test_threads_do_not_matter():
         torch.set_num_threads(before)
 
 
-def test_calibration_errors_reach_down_to_zero_unless_calibration_is_rejected():
+def test_error_interval_starts_at_zero_unless_rejected():
     calibrated, sharp = draw(1000), draw(1000, sharpness=2.0)
     calibrated_value = ece(calibrated)
     assert noise_floor(calibrated).p_value > 0.05
@@ -118,7 +118,7 @@ def test_calibration_errors_reach_down_to_zero_unless_calibration_is_rejected():
     assert bootstrap_interval(calibrated, metric="nll").low > 0.0
 
 
-def test_the_interval_leaves_zero_only_where_the_test_rejects_at_the_same_level():
+def test_interval_excludes_zero_only_if_test_rejects():
     """Also where p equals the level but for rounding: 1 - 0.9 is a little less than 1/10."""
     # whether the lower end is, by p-value of 19 replicates
     above = {k / 20: [] for k in range(1, 21)}
@@ -136,7 +136,7 @@ def test_the_interval_leaves_zero_only_where_the_test_rejects_at_the_same_level(
 @pytest.mark.system
 @pytest.mark.parametrize("sharpness", [long(1.05), 1.15, long(1.5)])
 @pytest.mark.parametrize("metric", ["classwise_ece", "ks", "ece"])
-def test_intervals_of_calibration_errors_hold_the_truth_near_calibration_too(metric, sharpness):
+def test_error_intervals_cover_truth_near_calibration(metric, sharpness):
     """Where the reflected ones go from too high a lower end (classwise ECE) to too low an upper one (KS)."""
     large = draw(300_000, classes=10, sharpness=sharpness, seed=10**6)
     # KS: too sharp at all confidences, so the same
@@ -153,7 +153,7 @@ def test_intervals_of_calibration_errors_hold_the_truth_near_calibration_too(met
 
 @pytest.mark.system
 @pytest.mark.parametrize("gap", [long(0.0), 0.03, long(0.1)])
-def test_an_unbiased_estimator_has_intervals_about_itself_that_hold_the_truth(gap):
+def test_centered_interval_of_unbiased_estimator_covers_truth(gap):
     """Of the debiased square, the replicates' mean is too high by the labels' chance that the sample has already."""
     held = {"auto": 0, "basic": 0}
     for seed in range(100):
@@ -174,7 +174,7 @@ def test_an_unbiased_estimator_has_intervals_about_itself_that_hold_the_truth(ga
 
 
 @pytest.mark.parametrize("sharpness", [long(1.0), 1.05, long(1.3)])
-def test_automatic_intervals_hold_the_true_calibration_error_and_percentile_ones_do_not(sharpness):
+def test_auto_intervals_cover_where_percentile_intervals_do_not(sharpness):
     truth = METRICS["true_ece"].value(draw(200_000, sharpness=sharpness, seed=10**6))
     held = {"auto": 0, "percentile": 0}
     for seed in range(60):
@@ -188,7 +188,7 @@ def test_automatic_intervals_hold_the_true_calibration_error_and_percentile_ones
 
 @pytest.mark.system
 @pytest.mark.parametrize("metric", [long("accuracy"), "nll"])
-def test_intervals_of_means_hold_the_truth_as_often_as_they_say(metric):
+def test_intervals_of_means_have_nominal_coverage(metric):
     truth = METRICS[metric].value(draw(1_000_000, seed=10**6))
     held = 0
     for seed in range(200):
@@ -198,7 +198,7 @@ def test_intervals_of_means_hold_the_truth_as_often_as_they_say(metric):
     assert 178 <= held <= 199
 
 
-def test_a_metric_registered_by_a_user_is_resampled_one_by_one(changeable):
+def test_user_metric_is_called_per_replicate(changeable):
     changeable(METRICS)
 
     @METRICS.register("largest", title="L", higher_is_better=True, percent=False, paper="none")
@@ -217,7 +217,7 @@ def test_a_metric_registered_by_a_user_is_resampled_one_by_one(changeable):
     assert "largest" in bootstrap_intervals(p, replicates=39)
 
 
-def test_another_metric_under_a_known_name_has_no_form(changeable, monkeypatch):
+def test_replaced_metric_does_not_use_built_in_formula(changeable, monkeypatch):
     monkeypatch.delitem(changeable(METRICS)._entries, "ece")
 
     @METRICS.register("ece", title="E", higher_is_better=False, percent=False, paper="none")

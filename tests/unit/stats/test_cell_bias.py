@@ -42,7 +42,7 @@ def truth(classes):
 
 
 @pytest.mark.system
-def test_intervals_hold_the_truth_where_cells_hold_few_samples():
+def test_intervals_cover_truth_with_sparse_cells():
     """Without what cells tell: 18 of 100 for Brier calibration, and all of the others lie above the truth."""
     true = truth(classes=100)
     held = dict.fromkeys(true, 0)
@@ -56,12 +56,12 @@ def test_intervals_hold_the_truth_where_cells_hold_few_samples():
 
 
 @pytest.mark.parametrize("metric", ["classwise_ece", "brier_calibration", "ace"])
-def test_of_a_calibrated_model_is_the_metrics_mean_over_labels(metric, monkeypatch):
+def test_bias_of_calibrated_model_is_mean_metric(metric, monkeypatch):
     """Labels drawn sample by sample, and the metric's own function of each set, against binomial numbers of cells."""
     monkeypatch.setattr(
         module,
         "expected_labels",
-        lambda table, closer=0.0: table.probs.reshape(table.num_classes, -1),
+        lambda table, **_: table.probs.reshape(table.num_classes, -1),
     )
     p = draw(400, 6, seed=1, sharpness=1.0)
     generator = torch.Generator().manual_seed(0)
@@ -90,7 +90,7 @@ def test_of_cells_of_one_sample_by_hand():
     assert by_class.mean() == pytest.approx(0.24, rel=0.08)
 
 
-def test_cells_of_many_samples_keep_their_own_labels_and_cells_of_few_do_not():
+def test_shrinkage_keeps_labels_of_large_cells_only():
     apart = np.array([0.2, 0.4] * 50)  # in cells that the bin's common ratio fits on average
     for samples, kept in ((10_000.0, 0.99), (1.0, 0.0)):
         count = np.full(100, samples)
@@ -103,7 +103,7 @@ def test_cells_of_many_samples_keep_their_own_labels_and_cells_of_few_do_not():
             assert np.ptp(share) == 0.0
 
 
-def test_the_errors_of_several_bins_add_up_as_squares():
+def test_errors_of_bins_add_in_quadrature():
     """Two bins as in the case above, twice the chance and the square root of two times its standard error."""
     count, probs = np.ones(2000), np.full(2000, 0.8)
     labels = np.repeat((np.arange(1000) % 10 < 6).astype(float), 2)
@@ -112,7 +112,7 @@ def test_the_errors_of_several_bins_add_up_as_squares():
     assert table_bias(table, mean_over_classes)[1] == pytest.approx(expected, rel=0.02)
 
 
-def test_the_interval_of_ace_holds_the_truth_at_half_a_sample_a_class():
+def test_ace_interval_covers_truth_with_many_classes():
     """1,000 classes and 500 samples: the lower end was above the truth in 9 of 52 sets."""
     table = Rows(draw(500, 1000, seed=5), 15).table(module._mass_cells)
     bias = float(table_bias(table, mean_over_classes)[1])
@@ -120,7 +120,7 @@ def test_the_interval_of_ace_holds_the_truth_at_half_a_sample_a_class():
     assert float(mean_over_classes(table)) - bias < 0.000465
 
 
-def test_is_nothing_for_metrics_without_such_cells_and_where_labels_are_certain():
+def test_bias_is_zero_without_cells_or_label_noise():
     p = draw(200, 4, seed=0)
     assert [
         cell_bias(METRICS[name], Rows(p, 15)) for name in ("ece", "accuracy", "smooth_ece")
@@ -142,7 +142,7 @@ def test_estimates_take_it_off_the_lower_end():
     assert interval.low <= max(0.0, interval.value - bias)
 
 
-def test_the_upper_end_of_brier_calibration_takes_off_the_chance_that_is_sure():
+def test_brier_calibration_upper_end_subtracts_lower_bias_bound():
     """Squares of gaps have their variance added whatever the truth is: 0.037 here, of a value of 0.19."""
     generator = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(300, 300, generator=generator, dtype=torch.float64)

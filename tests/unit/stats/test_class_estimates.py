@@ -17,7 +17,7 @@ def model(samples=600, classes=4, sharpness=1.0, seed=0):
     return Predictions(sharpness * logits, target)
 
 
-def test_values_are_those_of_the_table_and_their_mean_is_classwise_ece():
+def test_values_match_table_and_average_to_classwise_ece():
     p = model()
     found = class_estimates(p, num_bins=9, replicates=39)
     assert {label: error.value for label, error in found.items()} == {
@@ -32,7 +32,7 @@ def test_values_are_those_of_the_table_and_their_mean_is_classwise_ece():
     )
 
 
-def test_of_two_classes_both_are_classwise_ece_with_its_interval():
+def test_two_class_estimates_both_equal_classwise_ece():
     """Their probabilities add up to 1, so with bins that mirror each other the two errors are one number."""
     p = model(classes=2, sharpness=1.6, samples=900)
     whole = bootstrap_interval(p, metric="classwise_ece", num_bins=1, replicates=199)

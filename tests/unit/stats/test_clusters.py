@@ -49,7 +49,7 @@ def test_copies_in_a_cluster_add_nothing():
     assert independent.high - independent.low < 0.6 * (plain["nll"].high - plain["nll"].low)
 
 
-def test_every_metric_has_an_interval_and_a_floor_with_clusters():
+def test_clusters_allow_intervals_and_floors_of_every_metric():
     found = estimates(drawn(60, copies=3, sharpness=2.0), NAMES, replicates=39)
     for name, each in found.items():
         assert each.low <= each.high, name
@@ -57,7 +57,7 @@ def test_every_metric_has_an_interval_and_a_floor_with_clusters():
     assert found.joint_p is not None
 
 
-def test_the_turned_gaps_have_the_spread_of_drawn_labels():
+def test_sign_flipped_gaps_spread_like_drawn_labels():
     """Of single samples both are the noise of a calibrated model."""
     alone = drawn(800)
     turned = noise_floor(alone, metric="ece", replicates=399)

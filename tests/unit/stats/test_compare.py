@@ -15,7 +15,7 @@ number = st.floats(-1e3, 1e3, allow_nan=False)
 
 
 @given(st.lists(st.tuples(number, number), min_size=2, max_size=8))
-def test_t_test_agrees_with_scipy_wherever_there_is_spread(pairs):
+def test_t_test_matches_scipy_with_spread(pairs):
     a, b = zip(*pairs, strict=True)
     ours = paired_t_test(a, b)
     assert ours.count == len(pairs)
@@ -71,7 +71,7 @@ def test_holm_by_hand():
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=7))
-def test_holm_keeps_order_and_is_between_raw_and_bonferroni(p_values):
+def test_holm_keeps_order_between_raw_and_bonferroni(p_values):
     adjusted = holm(p_values)
     for p, q in zip(p_values, adjusted, strict=True):
         assert p <= q <= 1.0
@@ -107,7 +107,7 @@ def test_every_method_is_in_exactly_one_set():
     assert sum(map(len, parts)) == len(values)
 
 
-def test_exact_ties_keep_the_order_and_are_not_distinguishable():
+def test_exact_ties_keep_order_and_are_not_distinguishable():
     result = compare_to_best({"b": [1.0, 2.0], "a": [1.0, 2.0]}, higher_is_better=True)
     assert (result.best, result.not_distinguishable, dict(result.p_values)) == (
         "b",
@@ -124,7 +124,7 @@ def test_one_seed_tests_nothing_and_says_so():
     assert "one seed" in result.reason
 
 
-def test_a_constant_difference_is_untested_and_costs_the_others_nothing():
+def test_constant_difference_is_untested_without_cost_to_others():
     values = {"best": [1.0, 1.1, 1.3], "shifted": [1.5, 1.6, 1.8], "worse": [2.0, 2.12, 2.3]}
     result = compare_to_best(values, higher_is_better=False)
     assert result.untested == {"shifted"}
@@ -173,7 +173,7 @@ def test_the_test_errs_as_often_as_it_says():
 @pytest.mark.parametrize(
     "means", [(0, 0), (0, 0, 0, 0, 0, 0), (0, 0, 0, -9, -9, -9), (0.5, 0, 0, 0, 0, 0)]
 )
-def test_the_truly_best_method_is_set_apart_less_often_than_the_level(means):
+def test_true_best_is_rejected_less_often_than_alpha(means):
     rng = np.random.default_rng(1)
     repeats = 600
     draws = rng.normal(size=(repeats, len(means), 3)) + np.asarray(means)[:, None]

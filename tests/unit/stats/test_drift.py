@@ -86,7 +86,7 @@ def test_bounds_hold_and_narrow():
 
 
 @pytest.mark.parametrize(("shape", "size"), [((30, 1), 200), ((30, 1), 5000), ((1, 1), 40)])
-def test_bounds_of_confidence_hold_and_are_not_wider_than_either(shape, size):
+def test_confidence_bounds_cover_and_are_tightest(shape, size):
     """Confidences near 1 as of a good model, and even ones."""
     inside, mean = 0, shape[0] / sum(shape)
     for seed in range(80):
@@ -163,7 +163,7 @@ def test_false_alarms_are_as_rare_as_asked(share, rate):
     assert 0 < alarms <= streams * rate + 3 * math.sqrt(streams * rate * (1 - rate))
 
 
-def test_a_change_is_found_soon_after_it_begins_however_late():
+def test_late_change_is_detected_soon():
     """Bets that stand since the start have lost everything by then."""
     for good in (0, 1000, 50_000):
         test = shares(0.9, 0.95)
@@ -175,7 +175,7 @@ def test_a_change_is_found_soon_after_it_begins_however_late():
         assert better.observe(*ones(1, 2000, 0.999)) is not None
 
 
-def test_a_change_of_one_among_many_is_found_and_named():
+def test_change_of_one_statistic_is_detected_and_named():
     rng = np.random.default_rng(0)
     test = shares(np.full(10, 0.05), np.full(10, 0.15))
     hit = np.where(rng.random(2000) < 0.2, 7, rng.integers(0, 10, 2000))
@@ -213,26 +213,26 @@ def test_blocks_do_not_matter():
     assert parts.evidence == before
 
 
-def test_nonsense():
+def test_invalid_input_raises():
     for rate in (0.0, 1.0, -1.0):
         with pytest.raises(InputError, match="false_alarm"):
             shares(0.1, 0.2, false_alarm=rate)
     for low, high in ((0.3, 0.2), (-0.1, 0.2), (0.1, 1.1), (math.nan, 0.2)):
         with pytest.raises(InputError, match="range of its statistic"):
             shares(low, high)
-    with pytest.raises(InputError, match=r"must be \(S,\)"):
+    with pytest.raises(InputError, match=r"must have shape \(S,\)"):
         shares([0.1, 0.2], 0.3)
     test = shares(0.1, 0.2)
     for value in (math.nan, -0.1, 1.1, math.inf):
-        with pytest.raises(InputError, match="must lie in its range"):
+        with pytest.raises(InputError, match="must lie within the range"):
             test.observe(np.array([[0.5], [value]]), np.ones((2, 1), dtype=bool))
-    with pytest.raises(InputError, match="one row a sample"):
+    with pytest.raises(InputError, match="one row per sample"):
         test.observe(np.array([0.5, 0.6]), np.array([True]))
     assert test.evidence == 1
     assert test.samples == 0
 
 
-def test_a_part_of_the_statistics_may_be_enough_by_itself():
+def test_single_part_can_raise_alarm():
     """Its money alone reaches the limit after that of all together, and its share of the evidence adds up."""
     one = np.ones(4)
     test = MeanDrift(

@@ -68,7 +68,7 @@ def test_samples_and_labels_are_drawn_once_for_all(monkeypatch):
     assert classes == class_estimates(sampled(), replicates=100)
 
 
-def test_the_share_of_the_work_adds_up_to_one(monkeypatch):
+def test_progress_sums_to_one(monkeypatch):
     monkeypatch.setattr(draws, "BLOCK", 3000)
     done = []
     estimated(sampled(), ["ece", "smooth_ece"], num_bins=15, replicates=120, advance=done.append)
@@ -76,7 +76,7 @@ def test_the_share_of_the_work_adds_up_to_one(monkeypatch):
     assert sum(done) == pytest.approx(1.0)
 
 
-def test_groups_of_many_rows_vary_as_the_rows_do(monkeypatch):
+def test_group_replicates_vary_like_row_replicates(monkeypatch):
     """Ends, floors and p-values agree with those of rows drawn one by one, up to the chance of 1,000 replicates."""
     p = sampled(2000, 3, 1.5)
     names = [
@@ -128,7 +128,7 @@ def test_groups_draw_the_same_whatever_the_block(monkeypatch):
         ), name
 
 
-def test_results_are_a_table_in_a_notebook_and_a_data_frame():
+def test_results_convert_to_html_and_data_frame():
     results = estimates(sampled(), ["accuracy", "ece"], replicates=39)
     html = results._repr_html_()
     assert html.count("<tr>") == 3
@@ -157,7 +157,7 @@ def test_as_json_and_back():
             Estimate.of(wrong)
 
 
-def test_a_formula_that_knows_of_no_replicates_is_called_for_each(changeable):
+def test_formula_without_replicate_axis_is_called_per_replicate(changeable):
     changeable(METRICS)
 
     @METRICS.register("largest", statistic=EqualWidth, formula=lambda bins: bins.gaps.max())

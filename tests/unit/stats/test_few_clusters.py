@@ -34,7 +34,7 @@ def visits(seed, rows):
     [([20] * 8, 0.92), ([60, 60] + [10] * 8, 0.87)],  # 0.89 and 0.80 with normal intervals
     ids=["equal", "unequal"],
 )
-def test_lines_hold_the_truth_and_reject_one_in_twenty(rows, least):
+def test_recalibration_covers_and_keeps_level_with_few_clusters(rows, least):
     inside = {"slope": 0, "in_the_large": 0, "observed_to_expected": 0}
     rejected = 0
     for seed in range(SETS):
@@ -61,7 +61,7 @@ def test_bootstrap_intervals_of_a_mean_hold_the_truth():
     assert inside >= 0.92 * SETS
 
 
-def test_degrees_are_the_effective_number_of_clusters_less_one():
+def test_degrees_are_effective_clusters_minus_one():
     assert cluster_degrees(np.ones(5)) == math.inf
     assert cluster_degrees(np.ones(12), np.arange(6).repeat(2)) == pytest.approx(5.0)
     unequal = np.repeat(np.arange(10), [60, 60] + [10] * 8)
@@ -106,7 +106,7 @@ def test_without_clusters_nothing_changes():
     assert normal_interval(0.0, 1.0, confidence_level=0.95).high == pytest.approx(1.959964)
 
 
-def test_a_difference_is_wider_and_its_p_value_larger_with_few_clusters():
+def test_few_clusters_widen_interval_and_raise_p_value():
     few = visits(0, [20] * 8)
     other = few.with_logits(
         few.logits
@@ -130,7 +130,7 @@ def test_spiegelhalters_z_is_students():
     assert alone.p_value == pytest.approx(two_sided(alone.z), abs=0.02)
 
 
-def test_one_cluster_has_values_but_no_interval_and_no_test():
+def test_one_cluster_has_value_without_interval_or_test():
     """Intervals of no width, and a line of Wald's tests below 0.0001, or a singular matrix."""
     one = visits(0, [200])
     whole = report(one, replicates=99, cost_ratio=4)
@@ -156,7 +156,7 @@ def test_one_cluster_has_values_but_no_interval_and_no_test():
         compare(one, one.with_logits(2 * one.logits))
 
 
-def test_two_clusters_have_intervals_but_no_joint_p_value_of_two_numbers():
+def test_two_clusters_have_intervals_but_no_wald_test():
     two = visits(0, [100, 100])
     line = binary.logistic_recalibration(two)
     assert math.isnan(line.p_value)
@@ -165,7 +165,7 @@ def test_two_clusters_have_intervals_but_no_joint_p_value_of_two_numbers():
     assert 0.0 < binary.logistic_recalibration(visits(0, [70, 70, 60])).p_value <= 1.0
 
 
-def test_groups_of_one_cluster_are_not_tested_and_others_are_corrected_without_them():
+def test_holm_ignores_groups_of_one_cluster():
     three = visits(0, [60] * 6)
     site = np.array(["alone"] * 60 + ["other"] * 300)
     events = binary.group_measures(three, site.tolist())

@@ -30,7 +30,7 @@ def test_basic_is_reflected_about_the_value():
     assert basic.bias == 10.0  # the mean of 1 to 99 is 50
 
 
-def test_centred_lies_about_the_value_as_the_replicates_about_their_mean():
+def test_centered_interval_shifts_replicates_to_value():
     replicates = np.arange(1.0, 100.0) ** 2
     percentile = interval_from(40.0, replicates, confidence_level=0.9, method="percentile")
     centered = interval_from(40.0, replicates, confidence_level=0.9, method="centered")
@@ -40,7 +40,7 @@ def test_centred_lies_about_the_value_as_the_replicates_about_their_mean():
     assert (centered.bias, centered.method) == (percentile.bias, "centered")
 
 
-def test_the_floor_bounds_the_bias_of_a_calibration_error():
+def test_floor_bounds_bias_of_calibration_error():
     replicates = np.arange(1.0, 100.0) - 50 + 240  # mean 240, the ends of level 0.9 are 45 from it
     far, none = (
         floor_interval(200.0, replicates, floor=floor, confidence_level=0.9)
@@ -126,7 +126,7 @@ def test_intervals_with_nothing_where_nan_stands_are_equal():
     assert first != "jackknife"
 
 
-def test_the_interval_of_an_error_holds_its_value_where_few_replicates_are_above_zero():
+def test_error_interval_holds_value_with_few_positive_replicates():
     """U-ECE of an over-confident model: the upper end was below 0, so that 13 % of intervals missed a truth of 0."""
     replicates = np.zeros(199)
     replicates[:3] = 1e-3
@@ -135,7 +135,7 @@ def test_the_interval_of_an_error_holds_its_value_where_few_replicates_are_above
 
 
 @pytest.mark.parametrize("confidence_level", [0.5, 0.8, 0.9, 0.95, 0.99])
-def test_a_p_value_at_the_level_rejects_whatever_rounding_made_of_the_level(confidence_level):
+def test_p_value_at_level_rejects_despite_rounding(confidence_level):
     at = float(f"{1 - confidence_level:.2g}")  # 0.1, which is more than 1 - 0.9
     assert rejects(at, 1 - confidence_level)
     assert not rejects(at * 1.001, 1 - confidence_level)
@@ -147,7 +147,7 @@ def test_rounding_is_no_difference_to_a_p_value():
     assert share_at_least(-values, -0.1) == 2 / 5
 
 
-def test_the_interval_of_a_weighted_accuracy_is_wilson_s():
+def test_weighted_accuracy_has_wilson_interval():
     p = Predictions([[1.0, 0.0]] * 4, [0, 0, 0, 1], weights=[1.0, 1.0, 1.0, 3.0])
     found = plain_interval(
         METRICS["accuracy"],

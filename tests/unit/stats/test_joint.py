@@ -25,7 +25,7 @@ def test_the_size_is_exact():
     assert 0.04 <= np.mean(np.array(p) <= 0.05) <= 0.05
 
 
-def test_it_is_between_the_smallest_p_value_and_bonferroni_s():
+def test_joint_p_is_between_smallest_and_bonferroni():
     random = np.random.default_rng(2)
     common = random.standard_normal((999, 1))
     replicates = 0.9 * common + 0.4 * random.standard_normal((999, 6))
@@ -43,5 +43,5 @@ def test_a_statistic_that_nothing_moves_is_left_out():
 
 @pytest.mark.parametrize("shape", [(0, 2), (5, 3), (5,)])
 def test_shapes_that_do_not_fit(shape):
-    with pytest.raises(ValueError, match=r"joint_p_value: observed must be \(K,\)"):
+    with pytest.raises(ValueError, match=r"joint_p_value: observed must have shape \(K,\)"):
         joint_p_value(np.zeros(2), np.zeros(shape))

@@ -14,7 +14,7 @@ def several(*, sharpness=1.0, samples=600, **options):
 
 
 @pytest.mark.parametrize("num_bins", [1, 15])
-def test_ece_of_a_label_is_that_of_its_two_classes(num_bins):
+def test_label_ece_equals_two_class_ece(num_bins):
     labels = several(sharpness=2.0)
     found = binary.label_measures(labels, num_bins=num_bins, replicates=0)
     for name in labels.names:
@@ -23,7 +23,7 @@ def test_ece_of_a_label_is_that_of_its_two_classes(num_bins):
 
 
 @pytest.mark.parametrize(("sharpness", "is_calibrated"), [(1.0, True), (3.0, False)])
-def test_floor_and_p_value_tell_calibrated_labels_from_sharp_ones(sharpness, is_calibrated):
+def test_floor_and_p_value_detect_overconfident_labels(sharpness, is_calibrated):
     found = binary.label_measures(several(sharpness=sharpness), replicates=199)
     for each in found.values():
         assert each.ece.low <= each.ece.value <= each.ece.high

@@ -66,7 +66,7 @@ def test_the_mean_is_that_of_calibrated_test_sets():
     assert found.excess == found.value - found.mean
 
 
-def test_the_floor_of_accuracy_is_the_mean_confidence_and_that_of_nll_the_mean_entropy():
+def test_floors_are_mean_confidence_and_mean_entropy():
     p = draw(2000)
     probs = p.logits.double().softmax(1)
     accuracy, nll = (noise_floor(p, metric=name, replicates=400) for name in ("accuracy", "nll"))
@@ -94,14 +94,14 @@ def test_overconfident_models_are_found(metric):
 
 
 @pytest.mark.system
-def test_underconfident_models_are_found_by_their_nll_only_if_asked_for_a_difference():
+def test_nll_detects_underconfidence_only_two_sided():
     p = draw(2000, sharpness=0.5)
     assert noise_floor(p, metric="ece").p_value < 0.01
     assert noise_floor(p, metric="nll").p_value > 0.99
     assert noise_floor(p, metric="nll", alternative="different").p_value < 0.01
 
 
-def test_a_metric_with_a_sign_is_tested_both_ways():
+def test_signed_metric_is_tested_two_sided():
     for sharpness in (0.5, 2.0):
         found = noise_floor(draw(2000, sharpness=sharpness), metric="confidence_gap")
         assert (found.alternative, found.p_value) == ("different", 2 / 1001)
@@ -111,7 +111,7 @@ def test_a_metric_with_a_sign_is_tested_both_ways():
         noise_floor(draw(), metric="confidence_gap", alternative="worse")
 
 
-def test_known_probabilities_are_the_models_own_in_a_calibrated_world():
+def test_null_replicates_replace_label_probs_by_model_probs():
     p = draw(100)
     known = Predictions(p.logits, p.target, label_probs=(p.logits / 2).softmax(1))
     found = noise_floor(known, metric="true_ece", replicates=99)
@@ -143,7 +143,7 @@ def test_p_value_by_hand(metric, alternative):
     assert found.p_value == (worse if alternative == "worse" else min(1.0, 2 * min(above, below)))
 
 
-def test_the_least_p_value_is_that_of_a_value_no_replicate_reaches():
+def test_least_p_belongs_to_unreached_value():
     wrong = Predictions(torch.eye(3) * 1e4, [1, 2, 0])
     for metric, expected in (("ece", 0.01), ("debiased_ece2", 0.02), ("confidence_gap", 0.02)):
         found = noise_floor(

@@ -13,7 +13,7 @@ def noise(samples=80, columns=15):
     return random.standard_normal((samples, columns)), random.integers(0, 2, samples)
 
 
-def test_a_model_of_noise_is_corrected_to_about_chance():
+def test_noise_model_is_corrected_to_chance():
     inputs, labels = noise()
     found = optimism(LogisticRegression(C=1e3).fit, inputs, labels, replicates=60)
     assert found["auroc"].apparent > 0.7
@@ -53,7 +53,7 @@ def test_clusters_are_drawn_whole_and_frames_are_rows():
 @pytest.mark.parametrize(
     "change", [{"y": [0.5] * 80}, {"y": [0] * 79}, {"clusters": [1] * 5}, {"replicates": 5}]
 )
-def test_nonsense(change):
+def test_invalid_input_raises(change):
     inputs, labels = noise()
     with pytest.raises(ValueError, match=r"^optimism: "):
         optimism(**{"fit": LogisticRegression().fit, "X": inputs, "y": labels} | change)

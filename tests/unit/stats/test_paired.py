@@ -35,7 +35,7 @@ def test_values_are_the_metrics_own(metric):
     assert found.interval.value == found.a - found.b
 
 
-def test_of_means_it_is_the_bootstrap_of_the_mean_difference():
+def test_paired_bootstrap_of_mean_resamples_mean_difference():
     a, b = pair(sharpness=(1.0, 1.3))
     found = paired_bootstrap(a, b, metric="nll", replicates=9999, method="percentile")
     nll = [
@@ -73,7 +73,7 @@ def test_the_other_way_round_everything_is_negative():
     assert one.interval.method == other.interval.method
 
 
-def test_p_value_of_a_mean_is_that_of_its_normal_distribution():
+def test_p_value_of_mean_matches_normal():
     a, b = pair(400, sharpness=(1.0, 1.3))
     found = paired_bootstrap(a, b, metric="nll", replicates=1999, seed=3)
     one, other = (
@@ -93,7 +93,7 @@ def test_the_observed_difference_counts_as_a_replicate():
     assert paired_bootstrap(a, a, replicates=99).p_value == 1.0
 
 
-def test_interval_and_p_value_of_a_mean_say_nearly_the_same():
+def test_interval_and_p_value_of_mean_agree():
     both = []
     for seed in range(60):
         found = paired_bootstrap(
@@ -105,7 +105,7 @@ def test_interval_and_p_value_of_a_mean_say_nearly_the_same():
 
 
 @pytest.mark.parametrize("metric", [long("accuracy"), long("nll"), "ece"])
-def test_equally_good_models_differ_as_seldom_as_the_level_says(metric):
+def test_equal_models_differ_at_nominal_rate(metric):
     found = [
         paired_bootstrap(*pair(300, seed=seed), metric=metric, replicates=199, seed=seed)
         for seed in range(200)
@@ -149,7 +149,7 @@ def test_refuses():
         paired_bootstrap(a, b, metric="nope")
 
 
-def test_an_accuracy_with_clusters_and_rare_events_has_an_interval_of_the_difference():
+def test_clustered_accuracy_difference_of_rare_errors_has_interval():
     """Models that hardly ever differ had [0, 0] in 0.19 of the sets: no replicate drew what they differ in."""
     a, b = pair(samples=200, sharpness=(1.0, 1.5))
     a, b = (

@@ -6,7 +6,7 @@ import pytest
 from fedlas.stats import partial_pooling
 
 
-def test_the_spread_solves_its_equation_and_values_lie_between():
+def test_spread_solves_paule_mandel_and_values_are_shrunk():
     values = np.array([0.4, 0.9, 1.0, 1.6, 0.2])
     errors = np.array([0.1, 0.2, 0.05, 0.4, 0.15])
     pooled = partial_pooling(values, errors)
@@ -28,5 +28,5 @@ def test_equal_groups_share_one_mean():
 
 
 def test_a_group_without_an_error_is_refused():
-    with pytest.raises(ValueError, match="errors above 0"):
+    with pytest.raises(ValueError, match="errors must be above 0"):
         partial_pooling(np.array([1.0, 2.0]), np.array([0.0, 1.0]))

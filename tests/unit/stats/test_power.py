@@ -25,7 +25,7 @@ def test_a_small_level_is_no_trap():
 @pytest.mark.parametrize("effect", [0.05, 0.25, 1.0, 5.0])
 @pytest.mark.parametrize("alpha", [0.1, 0.01, 1e-6])
 @pytest.mark.parametrize("power", [0.3, 0.8, 0.99])
-def test_the_number_is_the_first_with_the_power_of_statsmodels(effect, alpha, power):
+def test_seeds_needed_matches_statsmodels(effect, alpha, power):
     """``TTestPower().power`` is the noncentral t distribution of scipy, as here."""
 
     def reached(n):
@@ -45,7 +45,7 @@ def test_the_number_is_the_first_with_the_power_of_statsmodels(effect, alpha, po
 @pytest.mark.parametrize(
     ("effect", "wanted", "alpha"), [(0.7, 0.8, 0.05), (1.0, 0.8, 0.05), (1.6, 0.9, 0.1)]
 )
-def test_number_of_seeds_gives_the_power_and_fewer_do_not(effect, wanted, alpha):
+def test_seeds_needed_is_smallest_with_power(effect, wanted, alpha):
     def power(n):
         draws = np.random.default_rng(n).normal(effect, 1.0, (20_000, n))
         return np.mean(scipy_stats.ttest_1samp(draws, 0, axis=1).pvalue <= alpha)
@@ -75,5 +75,5 @@ def test_number_of_seeds_refuses(arguments, message):
         seeds_needed(**({"difference": 1.0, "spread": 1.0} | arguments))
 
 
-def test_differences_far_beyond_the_spread_need_the_fewest_seeds():
+def test_large_differences_need_fewest_seeds():
     assert seeds_needed(1e308, 1e-308) == 2

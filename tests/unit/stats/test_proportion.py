@@ -113,7 +113,7 @@ def test_paired_shares_against_the_published_example():
     assert paired_shares(a, b, confidence_level=0.95) == pytest.approx((0.0569, 0.3404), abs=5e-5)
 
 
-def test_two_models_that_are_always_right_may_still_differ():
+def test_perfect_models_have_nonzero_width():
     p = predictions([True] * 20)
     same = paired_bootstrap(p, p, metric="accuracy", replicates=99).interval
     assert (same.low, same.high) == (0.0, 0.0)
@@ -127,7 +127,7 @@ def test_two_models_that_are_always_right_may_still_differ():
 
 
 @pytest.mark.parametrize(("samples", "scale"), [(7, 0.5), (300, 0.01), (4000, 0.02), (6000, 0.4)])
-def test_the_number_of_events_has_the_p_value_of_scipy_s_distribution(samples, scale):
+def test_poisson_binomial_p_matches_scipy(samples, scale):
     probs = np.random.default_rng(0).beta(1, 1 / scale - 1, samples)
     exact = poisson_binom(probs)
     for events in {0, int(probs.sum()), int(1.2 * probs.sum()) + 1, samples // 2}:
@@ -136,7 +136,7 @@ def test_the_number_of_events_has_the_p_value_of_scipy_s_distribution(samples, s
         assert poisson_binomial_p(probs, events) == pytest.approx(expected, abs=1e-4)
 
 
-def test_numbers_of_events_of_many_groups_are_those_of_512_cells_convolved_one_by_one():
+def test_grouped_poisson_binomial_matches_convolved_cells():
     random = np.random.default_rng(0)
     sizes = np.array([1, 3, 512, 513, 700, 700, 3000, 900])
     groups = [random.beta(0.3, 2.0, size) for size in sizes]
@@ -158,7 +158,7 @@ def test_events_that_are_sure():
     assert poisson_binomial_p(np.array([0.0, 1.0]), 2) == 0
 
 
-def test_the_interval_of_a_share_covers_it_with_ten_clusters():
+def test_share_interval_covers_with_ten_clusters():
     generator = np.random.default_rng(7)
     clusters = np.arange(10).repeat(20)
     covered = 0
@@ -189,7 +189,7 @@ def test_the_interval_of_a_weighted_share():
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_shares_of_rare_events_in_clusters_differ_within_an_interval(weighted):
+def test_clustered_rare_share_differences_are_covered(weighted):
     """The bootstrap held the true difference in 0.75 of such sets (weighted 0.64), and 0.19 were [0, 0]."""
     draw = np.random.default_rng(0)
     clusters = np.arange(10).repeat(20)
@@ -205,7 +205,7 @@ def test_shares_of_rare_events_in_clusters_differ_within_an_interval(weighted):
     assert covered / 300 > 0.95
 
 
-def test_shares_of_clusters_of_one_row_differ_as_those_of_rows():
+def test_singleton_clusters_equal_independent_rows():
     draw = np.random.default_rng(0)
     a, b = draw.random(4000) < 0.8, draw.random(4000) < 0.7
     rows = paired_shares(a, b, confidence_level=0.95)

@@ -90,5 +90,5 @@ def test_cochrans_p_is_chi_squared_of_scipy(count, spread):
     ("values", "errors"), [([1.0], [1.0]), ([1.0, 2.0], [1.0, 0.0]), ([1.0, np.nan], [1.0, 1.0])]
 )
 def test_other_numbers_are_refused(values, errors):
-    with pytest.raises(InputError, match="at least two"):
+    with pytest.raises(InputError, match="K at least 2"):
         random_effects(np.array(values), np.array(errors))

@@ -17,7 +17,7 @@ AUC = {
 @pytest.mark.parametrize(
     ("k", "q"), [(2, 1.960), (3, 2.343), (4, 2.569), (5, 2.728), (6, 2.850), (10, 3.164)]
 )
-def test_the_critical_difference_has_the_constants_of_demsars_table_5(k, q):
+def test_critical_difference_matches_demsar_table_5(k, q):
     random = np.random.default_rng(0)
     values = {f"m{i}": random.random(14).tolist() for i in range(k)}
     result = compare_ranks(values, higher_is_better=False)
@@ -68,8 +68,8 @@ def test_equal_methods_are_one_group():
 @pytest.mark.parametrize(
     ("values", "options", "match"),
     [
-        ({"a": [1, 2]}, {}, "two or more methods"),
-        ({"a": [1], "b": [2]}, {}, "two or more data sets"),
+        ({"a": [1, 2]}, {}, "at least two methods"),
+        ({"a": [1], "b": [2]}, {}, "at least two data sets"),
         ({"a": [1, 2], "b": [2]}, {}, "got {'a': 2, 'b': 1}"),
         ({"a": [1, math.nan], "b": [2, 3]}, {}, "values of 'a' must be finite"),
         ({"a": [1, 2], "b": [2, 3]}, {"alpha": 1}, "alpha"),

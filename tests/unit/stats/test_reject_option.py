@@ -15,7 +15,7 @@ def drawn(samples, seed=0):
     return Predictions(logits, torch.multinomial(logits.softmax(1), 1, generator=random)[:, 0])
 
 
-def test_the_threshold_is_of_validation_and_the_numbers_are_of_test():
+def test_threshold_is_from_validation_and_numbers_from_test():
     val, test = drawn(3000), drawn(2000, seed=1)
     found = reject_option(val, test, risk=0.1, confidence_level=0.9)
     chosen = risk_threshold(
@@ -43,7 +43,7 @@ def test_without_a_threshold_nothing_is_accepted():
     assert "test" not in found.plain()
 
 
-def test_the_wanted_risk_is_kept_as_often_as_promised():
+def test_target_risk_is_kept_with_confidence_level():
     population = drawn(20000, seed=99)
     broken = 0
     for seed in range(100):
@@ -64,7 +64,7 @@ def test_anything_else_is_refused(other):
             reject_option(*parts, risk=0.1)
 
 
-def test_weights_are_refused_since_no_bound_holds_with_them():
+def test_weights_raise():
     weighted = TopLabel(drawn(50).confidence, drawn(50).correct, weights=torch.ones(50))
     for parts in ((weighted, drawn(50)), (drawn(50), weighted)):
         with pytest.raises(InputError, match="predictions must have no weights"):
@@ -92,7 +92,7 @@ def broken(draws, *, clusters, sizes=(1, 15), correlation=1.0):
     return count
 
 
-def test_of_clusters_the_risk_is_kept_as_often_as_promised():
+def test_clustered_risk_is_kept_with_confidence_level():
     """Answers to a question fail together: the bound of independent samples breaks its promise of one draw in ten."""
     assert broken(100, clusters=True) <= 10
     assert broken(100, clusters=False) >= 15
@@ -137,5 +137,5 @@ def test_clusters_of_one_sample_each_are_independent_samples():
     val = drawn(600)
     alone = Predictions(val.logits, val.target, clusters=torch.arange(600))
     assert reject_option(alone, alone, risk=0.2) == reject_option(val, val, risk=0.2)
-    with pytest.raises(InputError, match="both name the clusters"):
+    with pytest.raises(InputError, match="both have clusters"):
         reject_option(alone, val, risk=0.2)

@@ -53,13 +53,13 @@ def test_rows_are_drawn_alike_and_independently():
     assert off_diagonal.mean() == pytest.approx(-1 / 20, abs=0.002)
 
 
-def test_the_first_and_the_last_row_can_be_drawn():
+def test_first_and_last_row_can_be_drawn():
     weights = all_weights(rows(3), replicates=500, seed=0)
     assert (weights.max(axis=0) == 3).all()
 
 
 @pytest.mark.parametrize("draw", [all_weights, all_labels])
-def test_a_seed_gives_the_same_whatever_the_block_and_the_number_of_replicates(draw, monkeypatch):
+def test_draws_do_not_depend_on_block_size(draw, monkeypatch):
     given = rows(37)
     expected = draw(given, replicates=60, seed=5)
     assert np.array_equal(draw(given, replicates=60, seed=5), expected)
@@ -109,7 +109,7 @@ def test_a_class_without_probability_is_never_drawn():
     assert set(labels[:, 1]) == {0, 2}
 
 
-def test_correct_is_drawn_with_probability_equal_to_confidence_and_agrees_with_the_labels():
+def test_correct_is_drawn_by_confidence_and_matches_labels():
     given = rows(40)
     block = next(redrawn(given, replicates=2000, seed=0))
     correct = block.labels == given.predicted
@@ -157,7 +157,7 @@ def test_class_cells_by_counting(num_bins):
         assert np.array_equal(drawn_labels.labels[r], drawn)
 
 
-def test_class_sums_do_not_depend_on_the_order_of_summation():
+def test_class_sums_do_not_depend_on_summation_order():
     given = rows(3000, 7)
     order = np.random.default_rng(0).permutation(3000)
     other = Rows(Predictions(given.predictions.logits[order], given.predictions.target[order]), 15)
@@ -220,7 +220,7 @@ def test_the_given_rows_once():
     assert value == pytest.approx(METRICS["smooth_ece"].value(rows.predictions), abs=1e-7)
 
 
-def test_what_other_replicates_are_in_a_block_plays_no_part():
+def test_replicates_do_not_depend_on_their_block():
     """They say which frequencies are computed."""
     rows = Rows(sampled(1.3, 0.2), 15)
     weights = next(resampled(rows, replicates=40, seed=0)).weights

@@ -126,7 +126,7 @@ def test_without_a_spread_there_is_no_interval():
     assert mean_interval([0.3, 0.3, 0.3]) is None
     assert mean_interval([0.0, 0.0]) is None
     for values in ([], [0.1, math.nan]):
-        with pytest.raises(InputError, match="one for each seed"):
+        with pytest.raises(InputError, match="one per seed"):
             mean_interval(values)
     with pytest.raises(InputError, match=r"confidence_level must be a finite number in \(0, 1\)"):
         mean_interval([0.1, 0.2], confidence_level=1.0)
@@ -134,7 +134,7 @@ def test_without_a_spread_there_is_no_interval():
 
 @pytest.mark.parametrize("test", [paired_t_test, wilcoxon_test, sign_test])
 @pytest.mark.parametrize("value", [1e308, -1e308, 1.1e150, 10**400, "high", None])
-def test_values_whose_squares_overflow_and_no_numbers_are_refused(test, value):
+def test_overflowing_and_non_numeric_values_raise(test, value):
     for pair in (([value, 1.0, 2.0], [0.0, 0.0, 0.0]), ([0.0, 0.0, 0.0], [value, 1.0, 2.0])):
         with pytest.raises(InputError, match=r"[ab] .*finite .*1e\+150"):
             test(*pair)

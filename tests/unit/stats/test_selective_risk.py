@@ -51,7 +51,7 @@ def test_the_risk_is_kept_where_confidence_says_nothing():
     size=st.integers(1, 600),
     risks=st.tuples(st.floats(0.01, 0.4), st.floats(0.01, 0.4)),
 )
-def test_counts_are_true_and_a_smaller_risk_accepts_no_more(seed, size, risks):
+def test_counts_match_and_smaller_risk_accepts_no_more(seed, size, risks):
     confidence, correct = sample(seed, size)
     small, large = (
         risk_threshold(confidence, correct, risk=risk, num_classes=2) for risk in sorted(risks)
@@ -85,7 +85,7 @@ def test_all_is_accepted_where_nothing_speaks_against_it():
     assert risk_threshold(below, np.ones(2000), risk=0.1, num_classes=3).selected == 2000
 
 
-def test_nonsense():
+def test_invalid_input_raises():
     for confidence, correct in (
         (np.ones(3), np.ones(2)),
         (np.ones((2, 2)), np.ones((2, 2))),

@@ -43,5 +43,5 @@ def test_size_with_weights():
 
 
 def test_no_spread_is_an_error():
-    with pytest.raises(InputError, match="must be other than"):
+    with pytest.raises(InputError, match="must differ from"):
         spiegelhalter_test(TopLabel([0.5, 1.0], [True, True]))

@@ -45,7 +45,7 @@ def test_who_is_better_in_what():
     assert [each.p for each in found.values()] == holm([each.p_value for each in found.values()])
 
 
-def test_a_metric_without_a_better_direction_has_no_winner():
+def test_metric_without_direction_has_no_winner():
     a, b = two()
     assert fedlas.compare(a, b, ["debiased_ece2"], replicates=99)["debiased_ece2"].better is None
 

@@ -33,7 +33,7 @@ def drawn(samples, classes, *, sharpness=1.0, ties=False, zeros=False, seed=0):
     return Predictions(sharpness * logits, target, label_probs=logits.softmax(1), weights=weights)
 
 
-def test_only_ratios_of_weights_matter_and_a_sample_of_weight_0_is_not_there():
+def test_only_weight_ratios_matter_and_zero_weights_drop():
     p = drawn(90, 3, sharpness=1.5, zeros=True)
     names = [entry.name for entry in ENTRIES if not entry.needs]
     options = {"metrics": names, "replicates": 99}
@@ -73,7 +73,7 @@ def test_equal_weights_are_no_weights():
     assert other.p_value == floor.p_value
 
 
-def test_unequal_weights_widen_the_interval_and_raise_the_floor():
+def test_unequal_weights_widen_interval_and_raise_floor():
     p = drawn(2000, 3)
     uneven = replace(p, weights=torch.where(torch.arange(2000) % 10 == 0, 9.0, 1.0))
     assert effective_samples(uneven.weights) == pytest.approx(3600**2 / (200 * 81 + 1800))
@@ -122,7 +122,7 @@ def test_paired_comparison_of_weighted_samples():
         paired_bootstrap(a, replace(b, weights=b.weights + 1))
 
 
-def test_a_metric_that_knows_of_no_weights_has_no_interval_of_them(changeable):
+def test_metric_without_weight_support_raises(changeable):
     changeable(METRICS)
     options = {
         "title": "t",
@@ -138,6 +138,6 @@ def test_a_metric_that_knows_of_no_weights_has_no_interval_of_them(changeable):
     assert bootstrap_interval(replace(p, weights=None), metric="ignorant", replicates=99).high <= 1
 
 
-def test_samples_of_weight_0_do_not_count_as_samples():
+def test_zero_weight_samples_do_not_count():
     with pytest.raises(InputError, match="at least 2 samples"):
         bootstrap_interval(Predictions(torch.zeros(3, 2), [0, 1, 0], weights=[1, 0, 0]))

@@ -146,7 +146,7 @@ def test_two_models_are_compared_by_means_over_labels():
     several = tables[0].predictions
     for other, said in (
         (MultiLabel(several.logits, 1 - several.target, names=NAMES), "different labels"),
-        (MultiLabel(several.logits, several.target), "other samples or labels"),
+        (MultiLabel(several.logits, several.target), "different samples or labels"),
         (MultiLabel(several.logits, several.target, NAMES, weights=[1] * 300), "different weights"),
     ):
         with pytest.raises(InputError, match=said):
