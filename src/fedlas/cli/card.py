@@ -1,4 +1,4 @@
-"""``fedlas card``: writes a calibration card, of a run or of two files of predictions."""
+"""``fedlas card``: writes the calibration card of a run or of two prediction files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 def add_card(add: AddSubcommand) -> None:
-    """Add the subcommand."""
+    """Add the subcommand ``fedlas card``."""
     parser = add(_card, "RUN | [MODEL] VAL TEST")
     add_files(
         parser,
@@ -134,7 +134,7 @@ def _card(args: argparse.Namespace) -> int:
 
 
 def _checked_out(args: argparse.Namespace, paths: Sequence[Path]) -> Path:
-    """Return the place of the card; refuse options that contradict each other, before anything is read."""
+    """Return the path of the card to write; raise InputError for contradicting options before reading anything."""
     from fedlas.deploy.card import CARD
     from fedlas.present.gate import JUNIT, check_rules
     from fedlas.present.page import CARD_PAGE, require_page_packages

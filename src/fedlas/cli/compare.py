@@ -1,4 +1,4 @@
-"""``fedlas compare``: two files of predictions on the same samples, or two methods over seeds: files or benches."""
+"""``fedlas compare``: compares two models on the same samples, or two methods over seeds."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _OF_BENCHES = (*_OF_ALL, *_OF_RUNS, "details", "replicates")
 
 
 def add_compare(add: AddSubcommand) -> None:
-    """Add the subcommand."""
+    """Add the subcommand ``fedlas compare``."""
 
     def run(args: argparse.Namespace) -> int:
         return _compare(args, parser.get_default)
@@ -144,7 +144,7 @@ def add_calibrators(parser: argparse.ArgumentParser) -> None:
 
 
 def show_in_format(args: argparse.Namespace, blocks: Sequence[Block], caption: str = "") -> None:
-    """Print sentences and tables as a terminal shows them, as Markdown or as LaTeX; LaTeX is tables alone."""
+    """Print blocks for the terminal, as Markdown, or as LaTeX (tables only)."""
     from fedlas.present.table import Table, latex, show_blocks
 
     if args.form != "latex":
@@ -156,7 +156,7 @@ def show_in_format(args: argparse.Namespace, blocks: Sequence[Block], caption: s
 
 
 def _compare(args: argparse.Namespace, default_of: Callable[[str], Any]) -> int:
-    """Print in which metrics one of two models or methods is better; return the exit status."""
+    """Compare benches, seeds or files, and print the differences; return the exit status."""
     of_runs = _names_runs(args)
     compared = "folders of benches" if of_runs else "lists of seeds" if args.others else "two files"
     for name, value in vars(args).items():
@@ -177,7 +177,7 @@ def _compare(args: argparse.Namespace, default_of: Callable[[str], Any]) -> int:
 
 
 def _names_runs(args: argparse.Namespace) -> bool:
-    """Return whether a folder of runs or a pair of methods is named; with columns of scores a folder is a table."""
+    """Return whether the arguments name run folders or pairs of methods, rather than prediction files."""
     if any(getattr(args, name) for name in SCORES):
         return False
     folders = any(Path(name).is_dir() for name in args.names)
@@ -185,7 +185,7 @@ def _names_runs(args: argparse.Namespace) -> bool:
 
 
 def _compare_predictions(args: argparse.Namespace) -> int:
-    """Compare two files over samples, or two lists of files over seeds; return the exit status."""
+    """Compare two prediction files, or two lists of files over seeds; return the exit status."""
     from fedlas.present.comparison import compare, plain_differences
 
     _check_options(args)
@@ -208,7 +208,7 @@ def _compare_predictions(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace, compared: Comparison, names: tuple[str, str]) -> None:
-    """Print who is better in what, and the table of the differences."""
+    """Print sentences and a table of the differences."""
     from fedlas.present.differences import (
         NARROW,
         better_in,
@@ -237,7 +237,7 @@ def _show(args: argparse.Namespace, compared: Comparison, names: tuple[str, str]
 def _read_two(
     args: argparse.Namespace,
 ) -> tuple[tuple[PredictionTable, PredictionTable], tuple[str, str]]:
-    """Return the predictions of two models, and names for them."""
+    """Read the predictions of two models; return them with a name for each model."""
     from fedlas.predictions import read_predictions
     from fedlas.predictions.tables.read import notes_of
 
@@ -260,7 +260,7 @@ def _read_two(
 def _read_seeds(
     args: argparse.Namespace,
 ) -> tuple[list[list[PredictionTable]], tuple[str, str]]:
-    """Return the predictions of each seed of two methods, and names for these."""
+    """Read the predictions of each seed of two methods; return them with a name for each method."""
     from fedlas.cli.compare_seeds import common_name, read_seeds
     from fedlas.predictions.tables.read import notes_of
 
@@ -276,7 +276,7 @@ def _read_seeds(
 
 
 def _check_options(args: argparse.Namespace) -> None:
-    """Refuse what cannot be compared before anything is read."""
+    """Raise InputError for invalid options, before anything is read."""
     from fedlas.present.gate import JUNIT, check_directed
     from fedlas.stats.estimates import check_replicates
 
@@ -303,7 +303,7 @@ def _check_options(args: argparse.Namespace) -> None:
 
 
 def _check_differ(a: Path, b: Path) -> None:
-    """Refuse a file that would be compared with itself."""
+    """Raise InputError if both paths are the same file."""
     with suppress(OSError):
         if a.samefile(b):
             raise InputError(
@@ -314,7 +314,7 @@ def _check_differ(a: Path, b: Path) -> None:
 
 
 def _notes_on_rows(a: AnyPredictions, b: AnyPredictions) -> list[str]:
-    """Return a note on rows without weight, and one if both hold the same scores of all classes."""
+    """Return notes on rows of weight zero and on files with identical scores."""
     notes = _notes_on_weights(a)
     one, other = (getattr(each, "logits", None) for each in (a, b))
     if one is None or other is None or one.shape != other.shape or bool((one != other).any()):
@@ -324,7 +324,7 @@ def _notes_on_rows(a: AnyPredictions, b: AnyPredictions) -> list[str]:
 
 
 def _notes_on_weights(predictions: AnyPredictions) -> list[str]:
-    """Return a note on rows without weight, which count nowhere; none if there are none."""
+    """Return a note on rows of weight zero, or an empty list if there are none."""
     from fedlas.predictions.any_predictions import note_on_weights, with_some_weight
 
     _, counted = with_some_weight(predictions)
@@ -332,7 +332,7 @@ def _notes_on_weights(predictions: AnyPredictions) -> list[str]:
 
 
 def _check_labels(a: PredictionTable, b: PredictionTable) -> None:
-    """Compare the labels of top labels, which their predictions do not hold."""
+    """Raise InputError if the labels of two top-label files differ; print a note if a file has no labels."""
     from fedlas.predictions import TopLabel
 
     if a.labels is None or b.labels is None:

@@ -1,4 +1,4 @@
-"""``fedlas compare FOLDER``: methods of benches side by side, or planned differences, over seeds and data sets."""
+"""``fedlas compare FOLDER``: compares the methods of benches over seeds and data sets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def compare_runs(args: argparse.Namespace) -> int:
-    """Show methods of benches, or planned differences between two; return the exit status."""
+    """Compare all methods of benches, or the named pairs; return the exit status."""
     from fedlas.lab.report.result import METRICS_SHOWN
     from fedlas.present.page import PICTURE, write_picture
 
@@ -44,7 +44,7 @@ def compare_runs(args: argparse.Namespace) -> int:
 
 
 def _result(args: argparse.Namespace, folders: list[Path], pairs: list[str]) -> BenchResult:
-    """Return the benches with the methods that the arguments name."""
+    """Return the result of the benches for the calibrators that the arguments name."""
     from fedlas.lab.report.read_benches import bench_result
 
     named = [side.partition("@")[2] or "raw" for pair in pairs for side in pair.split(":")]
@@ -60,7 +60,7 @@ def _result(args: argparse.Namespace, folders: list[Path], pairs: list[str]) -> 
 
 
 def _differences(args: argparse.Namespace, result: BenchResult, pairs: list[str]) -> int:
-    """Show pre-specified differences between methods of one bench, with tests over seeds."""
+    """Print pre-specified differences between methods of a bench, with tests over seeds."""
     from fedlas.lab.report.compare import differences_figure
     from fedlas.lab.results.differences import method_differences
     from fedlas.present.differences import NARROW, OVER_SEEDS, differences_table, sentence

@@ -1,4 +1,4 @@
-"""``fedlas compare FILES --with FILES``: two methods over seeds, paired by the numbers in the names of the files."""
+"""``fedlas compare FILES --with FILES``: pairs the files of two methods by the seed in their names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Seed = tuple[int, ...]
 
 
 def read_seeds(args: argparse.Namespace) -> tuple[list[list[PredictionTable]], list[str]]:
-    """Return the predictions of each seed of both methods, in one order, and the names of all files."""
+    """Read the predictions of both methods, paired by seed; return them with the names of all files."""
     from fedlas.predictions import read_predictions
 
     columns = columns_of(args)
@@ -39,7 +39,7 @@ def read_seeds(args: argparse.Namespace) -> tuple[list[list[PredictionTable]], l
 
 
 def files_by_seed(files: Sequence[TableFile]) -> dict[Seed, TableFile]:
-    """Return the files of a method by the numbers in their names that differ.
+    """Return the files of a method by seed: the numbers in which the file names differ.
 
     Raises:
         InputError: For a single file, names that differ in more than numbers, or two files of one seed.
@@ -73,7 +73,7 @@ def files_by_seed(files: Sequence[TableFile]) -> dict[Seed, TableFile]:
 
 
 def common_name(names: Sequence[str]) -> str:
-    """Return what names have in common, ``*`` in place of the numbers that differ.
+    """Return a pattern that matches all names, with ``*`` for the numbers that differ.
 
     Example:
         >>> common_name([f"cifar10-ls-s{seed}.npz" for seed in (2, 11)])
@@ -85,7 +85,7 @@ def common_name(names: Sequence[str]) -> str:
 
 
 def _check_pairs(one: dict[Seed, TableFile], other: dict[Seed, TableFile]) -> None:
-    """Refuse methods that do not have the same seeds, or that share a file."""
+    """Raise InputError if the methods have different seeds or share a file."""
     paths = [file.path.resolve() for files in (one, other) for file in files.values()]
     if len(set(paths)) < len(paths):
         twice = next(path.name for path in paths if paths.count(path) > 1)
@@ -117,6 +117,6 @@ def _without_numbers(name: str) -> str:
 
 
 def _varying(names: Sequence[str]) -> list[int]:
-    """Return which numbers of the names, from 0, are not the same in all."""
+    """Return the indices of the numbers in the names that are not equal in all names."""
     columns = zip(*map(_numbers, names), strict=True)
     return [place for place, column in enumerate(columns) if len(set(column)) > 1]

@@ -1,4 +1,4 @@
-"""``fedlas export``: writes a model for production, its calibration inside."""
+"""``fedlas export``: exports a calibrated model for production."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def add_export(add: AddSubcommand) -> None:
-    """Add the subcommand."""
+    """Add the subcommand ``fedlas export``."""
     parser = add(_export, "RUN | FILE")
     text = "folder of a finished run, a file of CalibratedModel.save, or one of fedlas calibrate"
     add_path(parser, "place", "RUN | FILE", text)
@@ -75,7 +75,7 @@ def add_export(add: AddSubcommand) -> None:
 
 
 def _export(args: argparse.Namespace) -> int:
-    """Write the file and print how it is called; of a run, its card too. Nothing is left if anything is refused."""
+    """Export a model and print how to call it; a run also gets its card."""
     from fedlas.deploy.card import CARD
     from fedlas.deploy.formats import FORMATS, exported_kind
     from fedlas.present.page import CARD_PAGE
@@ -106,7 +106,7 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _export_table(args: argparse.Namespace, out: Path) -> int:
-    """Write the calibration of a table, which needs neither a model nor inputs."""
+    """Export the calibration of a table, which needs neither a model nor inputs."""
     from fedlas.calibrated import TableCalibration
     from fedlas.deploy.export import export as export_model_file
 
@@ -215,7 +215,7 @@ def _export_file(args: argparse.Namespace, out: Path) -> int:
 
 
 def _axes(texts: list[str], names: list[str]) -> dict[str, list[int]]:
-    """Free axes by input, of ``AXIS`` or ``NAME:AXIS``."""
+    """Parse free axes, ``AXIS`` or ``NAME:AXIS``, into lists of axes by input."""
     axes: dict[str, list[int]] = {}
     for text in texts:
         name, _, axis = text.rpartition(":")
@@ -229,7 +229,7 @@ def _axes(texts: list[str], names: list[str]) -> dict[str, list[int]]:
 
 
 def _inputs(path: Path) -> dict[str, Tensor]:
-    """Return the arrays of a file."""
+    """Read the arrays of an ``.npz`` file as tensors, by name."""
     import torch
 
     from fedlas._core.arrays import open_arrays
@@ -246,7 +246,7 @@ def _inputs(path: Path) -> dict[str, Tensor]:
 
 
 def _built(spec: str) -> nn.Module:
-    """Return the model that the user's function builds."""
+    """Import the user's function ``MODULE:FUNCTION`` and return the model it builds."""
     from torch import nn
 
     name, _, function = spec.partition(":")

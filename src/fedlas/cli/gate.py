@@ -1,4 +1,4 @@
-"""Options of a gate, and how its checks are printed and written."""
+"""Options of a gate, and the output of its checks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def add_require(parser: argparse.ArgumentParser) -> None:
-    """Add ``--require`` and the options that go with it."""
+    """Add ``--require`` and the options of a gate."""
     option(
         parser,
         "--require",
@@ -38,7 +38,7 @@ def add_gate(parser: argparse.ArgumentParser) -> None:
 
 
 def check_gate(args: argparse.Namespace, option: str, rules: Sequence[str]) -> None:
-    """Refuse options of a gate without rules, and rules without intervals."""
+    """Raise InputError for gate options without rules, and for rules without intervals."""
     options = {"--junit": args.junit is not None, "--github": args.github, "--strict": args.strict}
     options_used = [name for name, is_there in options.items() if is_there]
     if options_used and not rules:
@@ -56,7 +56,7 @@ def check_gate(args: argparse.Namespace, option: str, rules: Sequence[str]) -> N
 
 
 def show_gate(gate: GateResult, args: argparse.Namespace, *, suite: str) -> int:
-    """Print the checks, and write them where options ask for it; return the exit status."""
+    """Print the checks and write them where the options ask; return the exit status."""
     from fedlas.present.gate import workflow_annotations
 
     # With --json, standard output is for JSON alone.

@@ -1,4 +1,4 @@
-"""``fedlas init``: reads a folder of images, or a table of scores, and writes what to run on it."""
+"""``fedlas init``: writes a starter recipe for a folder of images, or commands for a table of scores."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _UNEVEN = 5
 
 
 def add_init(add: AddSubcommand) -> None:
-    """Add the subcommand."""
+    """Add the subcommand ``fedlas init``."""
     parser = add(_init, "TABLE | FOLDER")
     text = "scores and labels (.csv, .jsonl, .parquet), whose columns are guessed; or images: CLASS/*, "
     add_path(
@@ -53,7 +53,7 @@ def _init(args: argparse.Namespace) -> int:
 
 
 def init(folder: Path, *, out: Path | None = None) -> int:
-    """Look at the images, write a recipe, and print a summary and the next command."""
+    """Survey a folder of images, write a starter recipe, and print a summary and the next command."""
     from fedlas.lab.data.survey import survey
     from fedlas.lab.recipes.planning import plan
     from fedlas.lab.recipes.recipe import load_recipe
@@ -105,7 +105,7 @@ def _summary(contents: Survey, chosen: Starter) -> list[str]:
 
 
 def _notes(contents: Survey, chosen: Starter) -> list[str]:
-    """Return warnings to read before the first run."""
+    """Return notes on problems of the images, such as duplicates and rare classes."""
     from fedlas.lab.data.splits import too_small_to_choose
 
     notes = []

@@ -1,4 +1,4 @@
-"""``fedlas monitor``: reports whether anything has changed since the card was written."""
+"""``fedlas monitor``: reports whether live predictions have changed since the card was written."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 def add_monitor(add: AddSubcommand) -> None:
-    """Add the subcommand."""
+    """Add the subcommand ``fedlas monitor``."""
     parser = add(_monitor, "CARD PREDS [PREDS ...]")
     add_path(parser, "card", "CARD", "card.json, or the run folder that holds it")
     text = "live predictions in the order of time, with labels or not; logs of lm-evaluation-harness with labels"
@@ -147,7 +147,7 @@ def _monitor(args: argparse.Namespace) -> int:
 
 
 def _open_history(args: argparse.Namespace, here: Sequence[Name]) -> PeriodHistory:
-    """Return the history, which may have been completed by what a stopped call left in the state."""
+    """Open the history of periods; print a note if an interrupted call was completed."""
     from fedlas.deploy.monitor.history import PeriodHistory
 
     history = PeriodHistory(args.history, args.files, here, args.period, args.state)
@@ -158,7 +158,7 @@ def _open_history(args: argparse.Namespace, here: Sequence[Name]) -> PeriodHisto
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Refuse options that contradict each other, before anything is read."""
+    """Raise InputError if options contradict each other, before anything is read."""
     from fedlas.deploy.monitor.history import HISTORY
     from fedlas.deploy.monitor.state import STATE
     from fedlas.present.page import HISTORY_PAGE, MONITOR_PAGE
@@ -177,7 +177,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _show(watcher: Monitor, texts: Sequence[str], *, details: bool) -> None:
-    """Print what the watches and the columns say."""
+    """Print the verdict and the tables of the watches."""
     from fedlas.present.groups import MOST
     from fedlas.present.monitor_page import (
         explanations,

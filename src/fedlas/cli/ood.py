@@ -1,4 +1,4 @@
-"""``fedlas runs ood``: measures how well runs distinguish their test images from other data sets."""
+"""``fedlas runs ood``: measures how well runs detect out-of-distribution data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def add_ood(add: AddSubcommand) -> None:
-    """Add the subcommand."""
+    """Add the subcommand ``fedlas runs ood``."""
     parser = add(_ood, "RUN [RUN ...]")
     add_path(parser, "runs", "RUN", "folders of finished runs, or of a bench", nargs="+")
     option(
@@ -128,7 +128,7 @@ def _ood(args: argparse.Namespace) -> int:
 
 
 def choose_scores(scores: Sequence[str], options: Mapping[str, Any]) -> Chosen:
-    """Return the scores to compute, all if none is named; their names and options are checked."""
+    """Return the OOD scores to compute, all if none is named; raise InputError for unknown names or options."""
     from fedlas.lab.studies.ood.measure import Chosen
     from fedlas.zoo.ood import OOD_SCORES
     from fedlas.zoo.ood.base import INPUTS
@@ -153,7 +153,7 @@ def choose_scores(scores: Sequence[str], options: Mapping[str, Any]) -> Chosen:
 
 
 def _chosen_runs(folders: Sequence[Path], data: str | None) -> tuple[list[RunFolder], list[str]]:
-    """Return the finished runs among ``folders`` or in benches among them, and why others are left out."""
+    """Return the finished runs in the folders, and the reasons why other runs are skipped."""
     from fedlas.lab.runs.begin import must_be_finished
     from fedlas.lab.runs.bench_folder import find_runs
     from fedlas.lab.runs.collection import check_alike

@@ -1,4 +1,4 @@
-"""``fedlas runs pack``: the finished runs of a bench as one zip, small enough to keep in a repository."""
+"""``fedlas runs pack``: packs the finished runs of a bench into one small zip."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fedlas.cli.arguments import AddSubcommand, add_path
 
 
 def add_pack(add: AddSubcommand) -> None:
-    """Add the subcommand."""
+    """Add the subcommand ``fedlas runs pack``."""
     parser = add(_pack, "FOLDER")
     add_path(
         parser,
@@ -20,7 +20,7 @@ def add_pack(add: AddSubcommand) -> None:
 
 
 def _pack(args: argparse.Namespace) -> int:
-    """Write ``runs.zip`` and print its contents."""
+    """Write ``runs.zip`` and print a summary."""
     from fedlas.lab.runs.collection import pack
 
     path, summary = pack(args.folder)

@@ -1,4 +1,4 @@
-"""``fedlas runs``: lists the subcommands that are about the folders of runs."""
+"""``fedlas runs``: lists the subcommands for run folders."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fedlas.cli.arguments import AddSubcommand
 
 
 def add_runs(add: AddSubcommand) -> None:
-    """Add the subcommand, whose help is the list of those behind it."""
+    """Add the subcommand, whose help lists the subcommands of ``fedlas runs``."""
     from fedlas._core.errors import suggestion
     from fedlas.cli.main import SUBCOMMANDS
 

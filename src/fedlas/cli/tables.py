@@ -1,4 +1,4 @@
-"""``fedlas calibrate`` fits a calibrator on a table with labels; ``fedlas apply`` adds its scores to any table."""
+"""``fedlas calibrate`` fits a calibrator to a labeled table; ``fedlas apply`` adds calibrated scores to any table."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _FILES += "s3://... what fsspec does"
 
 
 def add_calibrate(add: AddSubcommand) -> None:
-    """Add the subcommand."""
+    """Add the subcommand ``fedlas calibrate``."""
     parser = add(_calibrate, "VAL [VAL ...]")
     add_files(parser, "files", "VAL", f"held-out scores with labels ({_FILES}", nargs="+")
     add_columns(parser)
@@ -109,7 +109,7 @@ def _calibrate(args: argparse.Namespace) -> int:
 
 
 def method_of(name: str, settings: Sequence[str]) -> str | Calibrator:
-    """Return the calibrator of a name with options ``KEY=VALUE`` as JSON has them, else as text; the name without any.
+    """Build the calibrator ``name`` with options ``KEY=VALUE`` (JSON or text); without options return the name.
 
     Raises:
         InputError: For an unknown name or option, or one without a value.
@@ -133,7 +133,7 @@ def method_of(name: str, settings: Sequence[str]) -> str | Calibrator:
 
 
 def apply_line(out: Path, file: str) -> str:
-    """Return the command that applies a calibration."""
+    """Return the ``fedlas apply`` command for a calibration."""
     if Path(file).is_dir() or (address_of(file) is not None and not Path(file).suffix):
         return f"fedlas apply {shlex.quote(str(out))} LIVE --out LIVE.calibrated.parquet"
     suffix = whole_suffix(Path(file)) if file != STANDARD else ".csv"
@@ -151,12 +151,12 @@ def _place_of_calibration(file: str) -> Path:
 
 
 def _with_name(path: Path) -> Path:
-    """Return a path that ends in a name, which ``.`` and ``..`` do not."""
+    """Return the path, resolved if it has no name, as ``.`` and ``..``."""
     return path.resolve() if path.name in ("", "..") else path
 
 
 def add_apply(add: AddSubcommand) -> None:
-    """Add the subcommand."""
+    """Add the subcommand ``fedlas apply``."""
     parser = add(_apply, "CALIBRATION FILE [FILE ...]")
     add_path(parser, "calibration", "CALIBRATION", "file of fedlas calibrate")
     add_files(parser, "files", "FILE", f"scores, with labels or not ({_FILES}", nargs="+")
@@ -210,7 +210,7 @@ def _share(text: str) -> float:
 
 
 def _apply(args: argparse.Namespace) -> int:
-    """Write the table; with ``--summary`` also how that went, whatever happens."""
+    """Write the calibrated table, and with ``--summary`` a status file, also on failure."""
     from fedlas.calibrated.tables.files import SUMMARY, SUMMARY_FORMAT
 
     read = (*args.files, args.calibration)
@@ -234,7 +234,7 @@ def _apply(args: argparse.Namespace) -> int:
 
 
 def _applied(args: argparse.Namespace, read: Sequence[str | Path]) -> dict[str, Any]:
-    """Write the table and print what was done; return the same as plain values."""
+    """Write the calibrated table and print a summary; return the summary as a dict."""
     from fedlas.calibrated.tables.files import CALIBRATED_TABLE, apply_to_files, are_live_logs
     from fedlas.calibrated.tables.missing import Missing
     from fedlas.calibrated.tables.table_calibration import TableCalibration
@@ -266,7 +266,7 @@ def _applied(args: argparse.Namespace, read: Sequence[str | Path]) -> dict[str, 
 
 
 def _place_of_table(args: argparse.Namespace) -> Path | str:
-    """Return the file to write, or its address."""
+    """Return the path or address of the table to write."""
     if args.out is None and any(map(address_of, args.files)):
         raise InputError(
             "--out must name the file to write, where FILE lies in a store",

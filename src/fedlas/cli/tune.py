@@ -1,4 +1,4 @@
-"""``fedlas tune``: searches options of losses on the validation part."""
+"""``fedlas tune``: searches hyperparameters of losses on the validation part."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fedlas.cli.bench_group import add_recipe, overrides_of
 
 
 def add_tune(add: AddSubcommand) -> None:
-    """Add the subcommand."""
+    """Add the subcommand ``fedlas tune``."""
     parser = add(_tune, "RECIPE")
     add_recipe(parser)
     add_losses(parser, "losses to tune")

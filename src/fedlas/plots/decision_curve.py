@@ -1,4 +1,4 @@
-"""The decision curve: net benefit of acting on a model, on all samples and on none."""
+"""Decision curves: net benefit of a model, of acting on all samples and of acting on none."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def decision_curve(
     title: str | None = None,
     theme: ThemeOption = "light",
 ) -> Axes:
-    """Draw net benefit over the threshold, of one model with its 95 % interval or of several on the same samples.
+    """Draw net benefit over the threshold: one model with its 95 % interval, or several models on the same samples.
 
     A model is of use at the thresholds where its line is above both others: that of acting on all samples, and 0, that
     of acting on none.
@@ -123,7 +123,7 @@ def decision_curve(
 def _range(
     models: Mapping[str, Predictions], event: int | str | None, *, cover: bool
 ) -> list[float]:
-    """Return a hundred thresholds up to three times the events, or, to cover them, nearly all probabilities."""
+    """Return 100 thresholds up to three times the prevalence; with ``cover``, up to the 99.5 % quantile at least."""
     most = 0.01
     for each in models.values():
         data = positive_class(each, event)

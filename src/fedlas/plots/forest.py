@@ -1,4 +1,4 @@
-"""Forest plot: estimates of clusters with their intervals, their random-effects mean and its prediction interval."""
+"""Forest plots of cluster estimates, their random-effects mean and its prediction interval."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def forest_plot(
     title: str | None = None,
     theme: ThemeOption = "light",
 ) -> Axes:
-    """Draw a row for each cluster, and below them the mean with its interval and the prediction interval.
+    """Draw a forest plot: a row per cluster, then the mean with its interval and the prediction interval.
 
     Args:
         estimates: Estimate by name of the cluster, at least one; the first is at the top.

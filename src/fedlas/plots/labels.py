@@ -1,4 +1,4 @@
-"""Reliability diagrams of several labels a sample: a small one for each of the worst labels."""
+"""Reliability diagrams of the worst labels of multi-label predictions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _COLUMNS = 3
 
 
 def worst_labels(table: LabelTable, most: int = MOST) -> list[str]:
-    """Return labels whose reliability can be drawn, the one with the strongest evidence of miscalibration first.
+    """Return the labels with the strongest evidence of miscalibration, among those with enough samples to draw.
 
     Args:
         table: From :func:`fedlas.binary.label_measures`.
@@ -45,7 +45,7 @@ def label_reliability_diagrams(
     replicates: int = 199,
     axes_for: Sequence[MultiLabel] = (),
 ) -> list[Axes]:
-    """Draw a small reliability diagram of each of the worst labels, as :func:`positive_reliability_diagram` does.
+    """Draw a small reliability diagram for each of the worst labels; see :func:`positive_reliability_diagram`.
 
     Args:
         predictions: Logits and labels ``(N, L)``.

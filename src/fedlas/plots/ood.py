@@ -1,4 +1,4 @@
-"""How well a score separates OOD samples from in-distribution ones: ROC curves, and both histograms."""
+"""Plots of OOD detection: ROC curves and score histograms."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def roc_curves(
     theme: ThemeOption = "light",
     legend: bool = True,
 ) -> Axes:
-    """Draw ROC curves: the share of OOD samples detected against the share of in-distribution ones flagged.
+    """Draw ROC curves: the share of OOD samples detected over the share of in-distribution samples flagged.
 
     Args:
         curves: False and true positive rates, each ``(P,)`` in ``[0, 1]`` and ascending, by name; see
@@ -106,7 +106,7 @@ def score_histogram(
     theme: ThemeOption = "light",
     legend: bool = True,
 ) -> Axes:
-    """Draw the histograms of a score on in-distribution and on OOD samples, each summing to 1.
+    """Draw histograms of a score on in-distribution and on OOD samples, each normalized to 1.
 
     In-distribution bars are plain gray, OOD ones a hatched outline. The dashed line is the 95 % quantile of the
     in-distribution samples: OOD samples to its left are not detected.

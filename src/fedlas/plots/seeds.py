@@ -1,4 +1,4 @@
-"""The values of methods, or of differences between them, seed by seed."""
+"""Plots of the values of methods, or of differences between methods, by seed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def seed_values(
     theme: ThemeOption = "light",
     legend: bool = True,
 ) -> Axes:
-    """Draw one row for each name: a dot for every seed, the mean, and the 95 % interval of the mean over seeds.
+    """Draw a row per method: a dot per seed, the mean, and the 95 % interval of the mean over seeds.
 
     Args:
         values: For each method (or difference of two) one value per seed, in the unit of ``label``. NaN is left out;
@@ -109,7 +109,7 @@ def seed_values(
 def _draw_row(
     axes: Axes, palette: Theme, row: int, numbers: list[float], *, zero: bool, floor: float | None
 ) -> None:
-    """Draw the seeds of a row, their mean, its interval and the floor; the legend names each mark once."""
+    """Draw the seeds of a row, their mean and its interval, and the noise floor; each mark enters the legend once."""
     mean = fmean(numbers)
     ends = mean_interval(numbers)
     if ends is not None and not zero and min(numbers) >= 0:

@@ -1,4 +1,4 @@
-"""``fedlas.compare``: two models on the same samples, or two methods over seeds; of an event where there is one."""
+"""``fedlas.compare``: compares two models on the same samples, or two methods over seeds."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from fedlas.stats.result_table import ResultTable
 
 
 class Comparison(ResultTable[str, Difference]):
-    """Difference of two models or methods by metric, and a gate on it.
+    """Differences between two models or methods, by metric, with a non-inferiority gate.
 
     Attributes:
         unit: ``"samples"`` for two models, ``"seeds"`` for two methods.
@@ -81,7 +81,7 @@ class Comparison(ResultTable[str, Difference]):
         strict: bool = False,
         names: tuple[str, str] = ("a", "b"),
     ) -> GateResult:
-        """Check that the first model is not worse than the second, beyond chance.
+        """Check that the first model is not significantly worse than the second.
 
         Args:
             *metrics: Metrics that were compared.
@@ -132,7 +132,7 @@ def compare(
     groups: Sequence[Any] | None = None,
     top_label: bool = False,
 ) -> Comparison:
-    """Compare two models on the same samples, or two methods over seeds, metric by metric, with paired tests.
+    """Compare two models on the same samples, or two methods over seeds, with a paired test per metric.
 
     Args:
         a: Predictions of the first model, or a ``TopLabel``, or several labels as a ``MultiLabel``; or a list of those
@@ -222,7 +222,7 @@ def compare(
 def _of_labels(
     a: Any, b: Any, metrics: Sequence[str] | None, of_one: Mapping[str, Any], **options: Any
 ) -> Comparison:
-    """Return the comparison of two models of several labels; refuse what is for one label a sample."""
+    """Return the comparison of two multi-label models; raise InputError for arguments of single-label predictions."""
     for name, value in of_one.items():
         if value is not None and value is not False:
             raise InputError("is for one label a sample", "several", "Leave it out.", argument=name)
@@ -237,7 +237,7 @@ def _of_labels(
 def _about_one_event(
     all_of_them: Sequence[Any], event: str | int | None, *, top_label: bool
 ) -> tuple[list[AnyPredictions], str]:
-    """Return predictions about the event, and its name; empty if they are about the predicted class."""
+    """Return all predictions with the same event, and the event's name (empty if the predicted class is compared)."""
     tables = (each.classes for each in all_of_them if isinstance(each, PredictionTable))
     classes = next(tables, ())
     predictions = [about_event(check_measurable(each), event, classes) for each in all_of_them]
@@ -271,7 +271,7 @@ def _over_seeds(
     event: str | int | None,
     top_label: bool,
 ) -> Comparison:
-    """Return the comparison of two methods, of which each list holds the predictions of every seed."""
+    """Return the comparison of two methods; ``a`` and ``b`` each list the predictions of every seed."""
     if not all(isinstance(each, list | tuple) for each in (a, b)):
         raise InputError(
             "a and b must both be predictions, or both lists of seeds",
@@ -318,7 +318,7 @@ def _over_seeds(
 def _names_of_groups(
     a: object, b: object, groups: Sequence[Any] | None, samples: int
 ) -> NDArray[np.str_] | None:
-    """Return the group of each sample ``(N,)``; None if there are none."""
+    """Return the group of each sample ``(N,)``, or None if neither ``groups`` nor the tables have groups."""
     of_tables = [names for each in (a, b) if (names := getattr(each, "groups", None)) is not None]
     if groups is None and not of_tables:
         return None
@@ -345,7 +345,7 @@ def _by_group(
     metrics: Sequence[str],
     options: Mapping[str, Any],
 ) -> dict[str, Comparison]:
-    """Return the comparison of each group, corrected for all metrics of all groups that can tell."""
+    """Return a comparison per group, with p-values corrected (Holm) over all metrics of all testable groups."""
     by_group: dict[str, Comparison] = {}
     for name in np.unique(names):
         rows = torch.from_numpy(np.flatnonzero(names == name))
@@ -370,7 +370,7 @@ def _of_rows(
     metrics: Sequence[str],
     options: Mapping[str, Any],
 ) -> Mapping[str, Difference]:
-    """Return the differences in some rows, as far as their labels allow; without ends where they cannot tell."""
+    """Return the differences on the samples ``rows``, for metrics that are defined there."""
     if first.weights is not None:
         rows = rows[first.weights[rows] > 0]
     if not len(rows):
@@ -388,7 +388,7 @@ def _of_rows(
 
 
 def _is_defined(metric: str, *both: AnyPredictions) -> bool:
-    """Return whether some rows can give a measure of the event: a slope needs outcomes that overlap, a loess ten."""
+    """Return whether the metric is finite for all ``both``, as a slope on few samples may not be."""
     entry = METRICS[metric]
     if entry.estimate is None:
         return True
@@ -398,7 +398,7 @@ def _is_defined(metric: str, *both: AnyPredictions) -> bool:
 
 
 def plain_differences(compared: Comparison) -> dict[str, Any]:
-    """Return the differences by metric, and of each group, for JSON; numbers that are not known are left out."""
+    """Return the differences by metric and by group as a dict for JSON, without NaN and empty fields."""
     content: dict[str, Any] = {
         name: {
             key: value

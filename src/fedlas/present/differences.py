@@ -1,4 +1,4 @@
-"""Sentences and the table of differences: of two models over samples, of two methods over seeds."""
+"""Table and sentences on differences between two models (over samples) or methods (over seeds)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def differences_table(
     event: str = "",
     notes: Sequence[str] = (),
 ) -> Table:
-    """Return a row for each difference.
+    """Return a table with a row per difference.
 
     Args:
         differences: All over samples, or all over seeds.
@@ -67,7 +67,7 @@ def differences_table(
 def better_in(
     differences: Iterable[Difference], names: tuple[str, str], *, event: str = ""
 ) -> list[str]:
-    """Return sentences on two models: which is better in what, and where they are not distinguishable.
+    """Return sentences on which model is better in which metrics, and which metrics show no significant difference.
 
     Args:
         differences: One for each metric.
@@ -95,7 +95,7 @@ def better_in(
 def groups_table(
     groups: Mapping[str, Comparison], metrics: Iterable[str], *, event: str = ""
 ) -> Table:
-    """Return a row for each group of samples with the difference in each metric."""
+    """Return a table with a row per group and a column per metric, with the differences in the cells."""
     abouts = [column(name, event=bool(event)) for name in metrics]
     rows = []
     for group, table in groups.items():
@@ -118,7 +118,7 @@ def _mark(each: Difference) -> str:
 
 
 def sentence(difference: Difference, *, event: str = "") -> str:
-    """Say whether a difference is more than chance over seeds."""
+    """Return a sentence on whether two methods differ significantly over seeds."""
     about = column(difference.metric, event=bool(event))
     size = about.format(abs(difference.difference)) + (" points" if about.unit else "")
     first, second = difference.names
@@ -137,7 +137,7 @@ def sentence(difference: Difference, *, event: str = "") -> str:
 
 
 def signed(about: Column, value: float) -> str:
-    """Return a difference as text, with its sign."""
+    """Return a difference with its sign, as text."""
     text = about.format(abs(value))
     if isnan(value):
         return text
@@ -145,12 +145,12 @@ def signed(about: Column, value: float) -> str:
 
 
 def short_p(value: float | None) -> str:
-    """Return three decimals; a dash for None."""
+    """Return a p-value with three decimals, or a dash for None."""
     return DASH if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def notes_on(unit: Unit, event: str = "") -> list[str]:
-    """Return the notes below a table of differences over ``unit``."""
+    """Return the notes below a table of differences over samples or over seeds."""
     subject = f"The event is {event}: ECE and Brier score are those of its probability."
     return [OVER_SEEDS if unit == "seeds" else OVER_SAMPLES, *[subject] * bool(event)]
 
@@ -160,7 +160,7 @@ def _unit(differences: Sequence[Difference]) -> str:
 
 
 def _p(each: Difference) -> float:
-    """Return the corrected p-value; 1 where there is no test."""
+    """Return the corrected p-value, or 1 if there is no test."""
     return 1.0 if each.p is None else each.p
 
 

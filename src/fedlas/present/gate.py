@@ -1,4 +1,4 @@
-"""A gate for a pipeline: requirements on metrics that hold, fail, or are within chance.
+"""Gates for CI pipelines: rules on metrics whose checks hold, fail or are undecided.
 
 ``Evaluation.require`` and ``Comparison.fail_if_worse`` make one, and the command line does.
 """
@@ -37,7 +37,7 @@ CALIBRATED = "calibrated"
 
 
 def check_rules(rules: Iterable[str]) -> None:
-    """Refuse texts that are no rules, whatever is measured: before anything is.
+    """Raise InputError if a rule is malformed, before anything is computed.
 
     Raises:
         InputError: If one is neither ``calibrated`` nor a bound.
@@ -48,7 +48,7 @@ def check_rules(rules: Iterable[str]) -> None:
 
 
 def _parts(rule: str) -> Sequence[str]:
-    """Return the metric of a bound, its sign, its number and a percent sign or nothing."""
+    """Return the metric, the sign, the number, and ``"%"`` or an empty string, of a rule such as ``ece<=3%``."""
     match = _RULE.fullmatch(rule)
     if match is None:
         raise InputError("a rule must be a metric, <= or >=, and a number", repr(rule), _FORM)
@@ -61,7 +61,7 @@ def _is_calibrated(rule: str) -> bool:
 
 @dataclass(frozen=True)
 class Requirement:
-    """A bound of a metric, as ``ece<=0.03``.
+    """Upper or lower bound on a metric, such as ``ece<=0.03``.
 
     Attributes:
         metric: Registry name, or name of a measure of the event.
@@ -77,7 +77,7 @@ class Requirement:
 
     @classmethod
     def parse(cls, text: str, names: Iterable[str], event: str = "") -> Requirement:
-        """Return the requirement on one of ``names`` that a text states, such as ``ece<=0.03`` or ``ece<=3%``.
+        """Return the requirement parsed from a rule such as ``ece<=0.03`` or ``ece<=3%``.
 
         Raises:
             InputError: If the text is no such rule, if the metric was not measured or has no interval, or if the bound
@@ -105,11 +105,11 @@ class Requirement:
 
     @property
     def column(self) -> Column:
-        """How the metric is shown."""
+        """Table column of the metric, with title, unit and format."""
         return column(self.metric, event=bool(self.event))
 
     def _checked(self, text: str) -> Requirement:
-        """Return the rule if it can hold and can fail, and states that the model is good."""
+        """Return the requirement, or raise InputError if its bound is on the wrong side or can never decide."""
         about = self.column
         low, high = about.between
         better = {"↓": "<=", "↑": ">="}.get(about.arrow, self.sign)
@@ -137,7 +137,7 @@ class Requirement:
 
 @dataclass(frozen=True)
 class Check:
-    """A requirement such as ``ece<=0.03``, whether the interval decides it, and a sentence with the numbers."""
+    """Outcome of a rule such as ``ece<=0.03``, with a sentence that gives the numbers."""
 
     name: str
     outcome: Literal["holds", "fails", "unknown"]
@@ -145,7 +145,7 @@ class Check:
 
 
 def required(requirement: Requirement, estimate: Estimate) -> Check:
-    """Compare the interval of a metric with a bound: beyond it fails, within it holds, across it is unknown."""
+    """Check a bound by the metric's interval: beyond the bound it fails, within it holds, across it is unknown."""
     # What must be large is compared with its sign turned.
     sign = 1 if requirement.sign == "<=" else -1
     low, high = sorted((sign * estimate.low, sign * estimate.high))
@@ -173,7 +173,7 @@ def required(requirement: Requirement, estimate: Estimate) -> Check:
 def checks_of(
     rules: Sequence[str], estimates: Mapping[str, Estimate], verdict: Verdict, *, event: str = ""
 ) -> list[Check]:
-    """Return the check of each rule on predictions.
+    """Check each rule on the estimates and the verdict of predictions.
 
     Args:
         rules: Such as ``"ece<=0.03"`` or ``"calibrated"``.
@@ -216,7 +216,7 @@ def _calibrated(verdict: Verdict) -> Check:
 
 
 def _beside_prevalence(check: Check, rule: Requirement, estimates: Mapping[str, Estimate]) -> Check:
-    """Return the check with a warning if a model that says nothing about the event could hold its bound."""
+    """Return the check, with a warning if a model that ignores the event would pass the bound."""
     if not rule.event or "observed" not in estimates:
         return check
     share = estimates["observed"].value
@@ -238,7 +238,7 @@ def _beside_prevalence(check: Check, rule: Requirement, estimates: Mapping[str, 
 
 
 def check_rows(checks: Sequence[Check], *, samples: int, dropped: int) -> list[Check]:
-    """Return the checks as far as the rows support them: few rows hold nothing, and most must have been measured.
+    """Return the checks after limits on rows: too few samples make them unknown, and too many dropped rows fail.
 
     Args:
         checks: Those of the rows that were measured.
@@ -265,7 +265,7 @@ def check_rows(checks: Sequence[Check], *, samples: int, dropped: int) -> list[C
 def not_worse(
     difference: Difference, margin: float, names: tuple[str, str], *, event: str = ""
 ) -> Check:
-    """Check that the first of two models is not worse than the second by more than a margin, beyond chance."""
+    """Check that the first model is worse than the second by at most ``margin``."""
     about = column(difference.metric, event=bool(event))
     higher = about.arrow == ARROWS[True]
     worse = -difference.difference if higher else difference.difference
@@ -288,7 +288,7 @@ def not_worse(
 
 
 def check_directed(metrics: Sequence[str], margin: float = 0.0) -> None:
-    """Refuse metrics without a better direction, and a margin that no difference of one can exceed."""
+    """Raise InputError for a metric without a better direction, or a margin as large as the metric's range."""
     check_number("margin", margin, low=0)
     for metric in metrics:
         record = find_measure(metric, event=False)
@@ -312,7 +312,7 @@ def check_directed(metrics: Sequence[str], margin: float = 0.0) -> None:
 
 @dataclass(frozen=True)
 class GateResult:
-    """The checks of a gate; it is true if it passes.
+    """Checks of a gate; true if the gate passes.
 
     Attributes:
         checks: One for each rule, and one that fails if most rows were left out.
@@ -336,7 +336,7 @@ class GateResult:
 
     @property
     def status(self) -> int:
-        """Exit status for a pipeline: 0, 3 if a rule fails, with ``strict`` 4 if one cannot be told."""
+        """Exit status for a pipeline: 0 if passed, 3 if a rule fails, 4 if one is undecided and the gate is strict."""
         return status_of(self.checks, strict=self.strict)
 
     def junit(self, *, suite: str = "predictions") -> str:
@@ -345,7 +345,7 @@ class GateResult:
 
 
 def status_of(checks: Sequence[Check], *, strict: bool = False) -> int:
-    """Return the exit status: 0, :data:`FAILED` if a check fails, or strictly :data:`UNKNOWN` if one cannot tell."""
+    """Return 0, :data:`FAILED` if a check fails, or :data:`UNKNOWN` if one is undecided and ``strict``."""
     outcomes = {check.outcome for check in checks}
     if "fails" in outcomes:
         return FAILED
@@ -353,7 +353,7 @@ def status_of(checks: Sequence[Check], *, strict: bool = False) -> int:
 
 
 def junit(checks: Sequence[Check], *, suite: str, strict: bool = False) -> str:
-    """Return the checks as JUnit XML; one that is unknown passes and says so, or fails with ``strict``."""
+    """Return the checks as JUnit XML; an undecided check passes, or fails with ``strict``."""
     bad = ("fails", "unknown") if strict else ("fails",)
     failures = sum(check.outcome in bad for check in checks)
     root = ElementTree.Element(
@@ -377,7 +377,7 @@ _KINDS: Mapping[str, str] = {"fails": "error", "unknown": "warning", "holds": "n
 
 
 def workflow_annotations(checks: Sequence[Check]) -> list[str]:
-    """Return the checks as annotations of GitHub Actions, one a line."""
+    """Return the checks as annotation lines for GitHub Actions."""
     lines = []
     for check in checks:
         title = _escaped(check.name).replace(":", "%3A").replace(",", "%2C")

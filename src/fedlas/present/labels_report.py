@@ -1,4 +1,4 @@
-"""Several labels a sample, measured before and after the calibration that ``fedlas.calibrate`` deploys."""
+"""``fedlas.report`` for multi-label predictions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def labels_report(
     notes: Sequence[str] = (),
     **shown: Any,
 ) -> LabelEvaluation:
-    """Measure several labels, and what the calibration that ``fedlas.calibrate`` deploys makes of them.
+    """Measure multi-label predictions before and after calibration.
 
     Args:
         predictions: With labels, each of some weight.
@@ -76,7 +76,7 @@ def labels_report(
 def _fitted(
     val: object, test: MultiLabel, method: Any
 ) -> tuple[MultiLabelCalibration, tuple[str, ...]]:
-    """Return the calibration that is fitted on held-out labels, and the notes of the fit."""
+    """Return the calibration fitted on held-out predictions, and the notes of the fit."""
     held_out, _ = check_same_labels(val, test, Argument("on"))
     calibration = MultiLabelCalibration.of_method("auto" if method is None else method)
     return fit_with_notes(calibration, held_out)

@@ -1,4 +1,4 @@
-"""``fedlas.report``: measures predictions, before and after calibrators."""
+"""``fedlas.report``: measures predictions before and after calibration."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def report(
     period: str = "",
     **columns: Any,
 ) -> Evaluation | LabelEvaluation:
-    """Measure predictions, with intervals and calibration tests, and what a calibrator makes of them.
+    """Measure predictions with intervals and calibration tests, before and after calibration.
 
     With two classes one is the event, and its probability is the subject; of more classes, and of confidences
     alone, the predicted class is.
@@ -230,7 +230,7 @@ _OF_LABELS = (
 
 
 def _of_labels(source: Any, arguments: Mapping[str, Any]) -> LabelEvaluation:
-    """Measure several labels, with the arguments of :func:`report`; refuse what is for one label a sample."""
+    """Return the evaluation of multi-label predictions; raise InputError for arguments of single-label predictions."""
     for name in _OF_ONE_LABEL:
         if arguments[name] not in (None, False, (), []):
             raise InputError(
@@ -256,12 +256,12 @@ _ONE_CLUSTER = "All samples are of one cluster, which shows nothing of others: t
 
 
 def _one_cluster_note(predictions: AnyPredictions) -> str:
-    """Return the note on samples of a single cluster, empty where there are several or none."""
+    """Return a note if all samples are in one cluster, else an empty string."""
     return "" if predictions.clusters is None or has_spread(predictions) else _ONE_CLUSTER
 
 
 def _check_heterogeneity(predictions: AnyPredictions, *, asked: bool, event: bool) -> None:
-    """Refuse clusters to be compared where there are none, or no event."""
+    """Raise InputError if clusters are to be compared without an event or without two clusters."""
     if asked and not event:
         raise InputError(
             "is for the event of two classes",
@@ -281,7 +281,7 @@ def _check_heterogeneity(predictions: AnyPredictions, *, asked: bool, event: boo
 def _by_cluster(
     stages: Mapping[str, AnyPredictions], source: object, confidence_level: float
 ) -> dict[str, Heterogeneity]:
-    """Return the measures of each cluster by stage."""
+    """Return the heterogeneity between clusters for each stage."""
     names = getattr(source, "cluster_names", ())
     clusters = {}
     for stage, each in stages.items():
@@ -296,7 +296,7 @@ def _by_cluster(
 def _read(
     table: object, on: object, columns: dict[str, Any], target: object, classes: Sequence[str]
 ) -> tuple[Any, Any, int | None]:
-    """Return the predictions of a table, and of the held-out table if that is one, and the number of their event."""
+    """Read the table and the held-out table; return both predictions and the index of the event."""
     if columns.get("covariates") is not None and on is None:
         raise without_calibrator()
     for name in OF_FIT if on is None else ():
@@ -315,7 +315,7 @@ def _read(
 
 
 def without_calibrator() -> InputError:
-    """Return the error for covariates that nothing would read."""
+    """Return the error for covariates without a calibrator to use them."""
     return InputError(
         "is what a calibrator reads, which is fitted on held-out predictions",
         ("no ", Argument("on")),
@@ -325,7 +325,7 @@ def without_calibrator() -> InputError:
 
 
 def _of_arrays(predictions: object, target: object, columns: dict[str, Any], groups: object) -> Any:
-    """Return the predictions in two arrays; anything else unchanged."""
+    """Return predictions built from two arrays; other predictions are returned unchanged."""
     if columns or isinstance(groups, str):
         columns_named(columns)
         raise InputError(
@@ -339,14 +339,14 @@ def _of_arrays(predictions: object, target: object, columns: dict[str, Any], gro
 
 
 def _is_frame_of_scores(predictions: object, target: object) -> bool:
-    """Return whether a data frame holds scores alone, with the labels in an array beside it."""
+    """Return whether ``predictions`` is a data frame of scores, with the labels in a separate array."""
     return hasattr(predictions, "to_numpy") and not isinstance(target, str | None)
 
 
 def _apart(
     predictions: object, classes: Sequence[str], groups: Sequence[Any] | None
 ) -> tuple[Any, Sequence[str], Sequence[Any] | None]:
-    """Return predictions, class names and groups; those of a table if none are passed."""
+    """Return predictions, class names and groups; a table supplies the names and groups that are not passed."""
     if isinstance(predictions, PredictionTable):
         groups = predictions.groups if groups is None else groups
         return predictions.predictions, classes or predictions.classes or (), groups
@@ -356,7 +356,7 @@ def _apart(
 def _counted(
     predictions: AnyPredictions, groups: Sequence[Any] | None
 ) -> tuple[AnyPredictions, Sequence[Any] | None, str]:
-    """Return the rows of some weight with their groups, and a note on the others, which count for nothing."""
+    """Drop rows of weight zero; return predictions, groups, and a note on the dropped rows."""
     some, counts = with_some_weight(predictions)
     if counts is None:
         return predictions, groups, ""
@@ -376,7 +376,7 @@ def measured_stages(
     confidence_level: float,
     replicates: int,
 ) -> dict[str, Any]:
-    """Return metrics, estimates, tests and measures of the event of each stage: fields of an evaluation."""
+    """Return metrics, estimates, tests and event measures of each stage, as fields of :class:`Evaluation`."""
     level: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates}
     measured = {stage: evaluate(each, num_bins=num_bins) for stage, each in stages.items()}
     names = list(next(iter(measured.values()))) if names is None else names
@@ -418,7 +418,7 @@ def _decisions(
     fitted: Mapping[str, Calibrator],
     confidence_level: float,
 ) -> dict[str, list[Decision]]:
-    """Return the decision by each rule, of each stage: chosen on held-out predictions that it calibrates, too."""
+    """Return the decisions of each stage by each rule, with thresholds chosen on held-out predictions of that stage."""
     decisions = {}
     for stage, each in stages.items() if rules else ():
         val = None
@@ -441,7 +441,7 @@ def _by_group(
     confidence_level: float,
     replicates: int,
 ) -> dict[str, Any]:
-    """Return the measures of each group by stage: of the event, or of the predicted class."""
+    """Return the measures of each group by stage, of the event or of the predicted class."""
     level: dict[str, Any] = {"confidence_level": confidence_level}
     if event:
         return {

@@ -1,4 +1,4 @@
-"""The stages of test predictions: as predicted, after calibrators, and which of them may be accepted; their estimates.
+"""Stages of test predictions (raw, and after each calibrator), their reject options and their estimates.
 
 Calibrators and thresholds are fitted on held-out predictions.
 """
@@ -50,7 +50,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Predictions that calibrators are fitted on.
+    """Held-out predictions that calibrators are fitted on.
 
     Args:
         val: Predictions of the validation part; None if there are none.
@@ -81,7 +81,7 @@ class HeldOut:
     def part_for(
         self, entry: Entry[type[Calibrator]], *, alone: bool
     ) -> tuple[AnyPredictions, str]:
-        """Return the predictions that a calibrator is fitted on, and the part if they were made for it.
+        """Return the predictions to fit a calibrator on, and the name of their part if it is not the validation part.
 
         Args:
             entry: The calibrator.
@@ -110,7 +110,7 @@ class HeldOut:
 
 @dataclass
 class Calibrated:
-    """Test predictions after each calibrator.
+    """Test predictions after each calibrator, with the fitted calibrators, notes and errors.
 
     Attributes:
         predictions: By registry name.
@@ -127,7 +127,7 @@ class Calibrated:
     errors: dict[str, InputError | MissingExtraError] = field(default_factory=dict)
 
     def remarks(self, *, short: bool = False) -> list[str]:
-        """Return sentences for below a table: which calibrators are fitted on another file, and which did not run.
+        """Return notes for below a table: calibrators fitted on another part, and calibrators that did not run.
 
         Args:
             short: Whether to leave out what to do about those that did not run.
@@ -142,7 +142,7 @@ class Calibrated:
 
 
 def is_same(a: AnyPredictions, b: AnyPredictions) -> bool:
-    """Return whether two sets of predictions hold the same logits, or confidences and outcomes, sample by sample."""
+    """Return whether two predictions have equal logits, or equal confidences and outcomes."""
     pairs = zip(_numbers_of(a), _numbers_of(b), strict=False)
     return type(a) is type(b) and all(torch.equal(one, other) for one, other in pairs)
 
@@ -163,7 +163,7 @@ def check_options(
     risk: str = "risk",
     confidence_level: float = CONFIDENCE_LEVEL,
 ) -> None:
-    """Check the types of the arguments of :func:`fedlas.report` and :func:`fedlas.card` other than predictions.
+    """Check the types and ranges of options that :func:`fedlas.report` and :func:`fedlas.card` share.
 
     Raises:
         InputError: For a wrong type or a number out of range.
@@ -197,7 +197,7 @@ def check_stages(
     reject: Sequence[float],
     groups: Sequence[Any] | None,
 ) -> None:
-    """Refuse arguments of :func:`fedlas.report` that contradict each other, before anything is computed."""
+    """Raise InputError if arguments of :func:`fedlas.report` contradict each other."""
     if calibrate is not None and not isinstance(calibrate, str):
         raise InputError(
             "must be a name",
@@ -236,7 +236,7 @@ def check_stages(
 
 
 def same_as_measured() -> InputError:
-    """Return the error of held-out predictions that are the measured ones."""
+    """Return the error for held-out predictions that equal the measured predictions."""
     return InputError(
         "must be other predictions than those measured",
         "the same",
@@ -246,7 +246,7 @@ def same_as_measured() -> InputError:
 
 
 def _no_held_out(argument: str, value: str | None = None) -> InputError:
-    """Return the error of an argument that needs held-out predictions, where there are none."""
+    """Return the error for an argument that needs held-out predictions when there are none."""
     return InputError(
         (Argument(argument, value), " needs held-out predictions"),
         ("no ", Argument("on")),
@@ -259,7 +259,7 @@ def _no_held_out(argument: str, value: str | None = None) -> InputError:
 
 
 def check_rules(rules: Sequence[Rule], *, event: bool, has_val: bool) -> None:
-    """Refuse rules of a decision where there is no event, or nothing to choose a threshold on."""
+    """Raise InputError for decision rules without an event, or without held-out predictions to choose thresholds on."""
     if rules and not event:
         fix = (
             "Leave it out; from which confidence to accept predictions says ",
@@ -275,7 +275,7 @@ def check_rules(rules: Sequence[Rule], *, event: bool, has_val: bool) -> None:
 
 
 def calibrated(name: str, test: AnyPredictions, held_out: HeldOut) -> Calibrated:
-    """Return test predictions after the calibrator ``name``, or after each that can run if it is ``"all"``.
+    """Fit the calibrator ``name``, or every calibrator for ``"all"``, and return the calibrated test predictions.
 
     Raises:
         InputError: For an unknown name; if the named calibrator cannot be fitted or applied; or if none of all can.
@@ -324,7 +324,7 @@ def rejections(
     val: AnyPredictions,
     fitted: Mapping[str, Calibrator],
 ) -> Rejections:
-    """Return thresholds that are chosen on held-out predictions for every stage and applied to its test predictions.
+    """Return the reject option of each stage and risk: the threshold chosen on ``val``, and its result on test.
 
     Args:
         stages: Test predictions by stage.
@@ -341,7 +341,7 @@ def rejections(
 
 
 def rejection_blocks(rejected: Rejections) -> list[Block]:
-    """Return a table for every stage, and sentences on what its numbers mean."""
+    """Return a table of reject options per stage, and sentences that explain the numbers."""
     heads = ("risk %", "accept from", "accepted %", "wrong %", "at most %")
     blocks: list[Block] = []
     needed: dict[float, int] = {}
@@ -384,7 +384,7 @@ def _cells(each: RejectOption) -> list[str]:
 
 
 class DeferredEstimates(Mapping[str, EstimateTable]):
-    """Estimates by stage that are computed when a stage is first looked up: an event's main numbers need few of them.
+    """Estimates by stage, computed at the first access.
 
     State:
         The tables, once they are computed.
@@ -421,7 +421,7 @@ def estimates_by_stage(
     confidence_level: float = CONFIDENCE_LEVEL,
     values: Mapping[str, Mapping[str, float]] | None = None,
 ) -> dict[str, EstimateTable]:
-    """Return estimates by stage, then by registry name, and show a progress bar.
+    """Return estimates by stage, then by registry name, showing a progress bar.
 
     Args:
         stages: Predictions by stage.

@@ -1,4 +1,4 @@
-"""What TRIPOD+AI asks a validation to report, as a paragraph to paste."""
+"""Paragraphs for a paper that report a validation as TRIPOD+AI asks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _ALONE = "All samples were of one cluster; confidence intervals were not calcula
 def paragraphs(
     stages: Mapping[str, tuple[AnyPredictions, Mapping[str, Estimate]]], event: str
 ) -> str:
-    """Return a paragraph for each stage, with its name but for the first.
+    """Return a paragraph per stage; all but the first begin with the stage's name.
 
     Args:
         stages: Predictions and measures of the event, by stage.
@@ -61,12 +61,12 @@ def paragraphs(
 
 
 def to_paste(text: str) -> list[str]:
-    """Return paragraphs under their title."""
+    """Return the paragraphs as lines under a title."""
     return ["To paste, by TRIPOD+AI:", *text.split("\n")]
 
 
 def tripod(predictions: Predictions, measures: Mapping[str, Estimate], event: str) -> str:
-    """Return sentences on samples, events, calibration and discrimination with intervals, and how these were made.
+    """Return a paragraph on samples, events, calibration and discrimination, with intervals and their methods.
 
     Args:
         predictions: The samples of the validation.

@@ -1,4 +1,4 @@
-"""The verdict on predictions, in sentences that the tables below them support."""
+"""Verdicts on the calibration of predictions, as sentences."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FEWEST = fewest_replicates(CONFIDENCE_LEVEL)
 
 @dataclass(frozen=True)
 class Evidence:
-    """A test of calibration.
+    """Result of one calibration test.
 
     Attributes:
         text: The number and what it is compared with.
@@ -45,7 +45,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether predictions are calibrated, as far as their samples show it.
+    """Verdict on whether predictions are calibrated, with the tests behind it.
 
     Attributes:
         text: A sentence or two.
@@ -68,18 +68,18 @@ class Verdict:
 
     @property
     def rejected(self) -> list[str]:
-        """Evidence of the tests with a p-value of at most 0.05, the smallest first."""
+        """Texts of the tests with a p-value of at most 0.05, the smallest p-value first."""
         ordered = sorted(self.tests.values(), key=lambda each: each.p)
         return [each.text for each in ordered if rejects(each.p, ALPHA)]
 
     @property
     def is_clear(self) -> bool:
-        """Whether all tests together reject calibration."""
+        """Whether the joint test rejects calibration."""
         return self.joint_p is not None and rejects(self.joint_p, ALPHA)
 
     @property
     def joint(self) -> str:
-        """The joint p-value as text, such as ``"joint p = 0.31"``."""
+        """Joint p-value as text, such as ``"joint p = 0.31"``; empty without a joint test."""
         return "" if self.joint_p is None else f"joint {p_said(self.joint_p, self.least_joint_p)}"
 
 
@@ -93,7 +93,7 @@ def verdict(
     event: str = "class 1",
     scores: Sequence[str] = (),
 ) -> Verdict:
-    """Judge predictions by all tests of their table together, and say in which direction they err.
+    """Return the verdict on predictions by the joint calibration test, with the direction of miscalibration.
 
     Args:
         values: Metrics by registry name; accuracy, ``o_ece``, ``u_ece`` and ``ece`` among them.
@@ -143,7 +143,7 @@ def _tests_of_measures(measures: ByName) -> dict[str, Evidence]:
 def _of_top_label(
     judged: Verdict, values: Mapping[str, float], estimates: ByName, samples: int, gap: float | None
 ) -> Verdict:
-    """Compare mean confidence with accuracy; ``gap`` is the p-value of their difference."""
+    """Return the verdict on the predicted class; ``gap`` is the p-value of mean confidence minus accuracy."""
     accuracy = values["accuracy"]
     confidence = accuracy + values["o_ece"] - values["u_ece"]
     claim = f"it claims {100 * confidence:.1f} % on average and is right in {100 * accuracy:.1f} %"
@@ -186,7 +186,7 @@ def _of_event(
     event: str,
     scores: Sequence[str],
 ) -> Verdict:
-    """Compare how often the event is expected with how often it occurs."""
+    """Return the verdict on the event, from its expected and its observed frequency."""
     expected = 100 * measures["expected"].value
     observed = 100 * measures["observed"].value
     claim = f"Expects {event} in {digits(expected)} % and {digits(observed)} % occur"
@@ -217,7 +217,7 @@ def _of_event(
 
 
 def _question_of_direction(predictions: Predictions, scores: Sequence[str]) -> str:
-    """Return the question whether the scores that rank the other class above are of that class."""
+    """Return a question on whether the scores are probabilities of the other class."""
     # One column is of the second class; of two each is of its own.
     place = event_number(predictions) if len(scores) == 2 else 1
     other = class_name(predictions, 1 - place)
@@ -229,7 +229,7 @@ def _question_of_direction(predictions: Predictions, scores: Sequence[str]) -> s
 
 
 def _without_joint_test(judged: Verdict) -> str:
-    """Return a sentence on single tests, such as Wald's of the slope, where no replicates join them to one."""
+    """Return a sentence on the separate tests, Bonferroni-corrected, for a verdict without a joint test."""
     if not judged.tests:
         return "No test was made of whether that is chance."
     number = len(judged.tests)
@@ -243,7 +243,7 @@ def _without_joint_test(judged: Verdict) -> str:
 def effect(
     name: str, calibrator: Calibrator | None, before: Stage, after: Stage, *, replicates: int
 ) -> str:
-    """Return a sentence on what a calibrator does to test predictions: a verb only where both numbers agree.
+    """Return a sentence on the effect of a calibrator; it claims better or worse only if error and NLL agree.
 
     Args:
         name: Registry name of the calibrator, as in the heads of the tables.
@@ -285,7 +285,7 @@ def effect(
 
 @dataclass(frozen=True)
 class Stage:
-    """Predictions before or after a calibrator, as :func:`effect` compares them.
+    """Predictions before or after calibration, with their verdict and errors, as input of :func:`effect`.
 
     Attributes:
         predictions: The predictions.
@@ -303,7 +303,7 @@ class Stage:
 
 
 def training_data(val: AnyPredictions, test: AnyPredictions) -> str:
-    """Return a sentence if held-out predictions look like those on training data; nothing if they do not."""
+    """Return a warning if the held-out predictions look like predictions on training data, else an empty string."""
     (right, n), (hits, m) = ((accuracy(each), _samples(each)) for each in (val, test))
     spread = (right * (1 - right) / n + hits * (1 - hits) / m) ** 0.5
     if right - hits < 0.02 or right - hits < 4 * spread:
@@ -328,13 +328,13 @@ def _few(texts: Sequence[str]) -> str:
 
 
 def _number(table: ByName) -> str:
-    """Return how many tests are joined, as text."""
+    """Return the number of joined tests as text."""
     number = len(table.tests) if isinstance(table, EstimateTable) else 0
     return f"{number} test{'s' if number > 1 else ''}"
 
 
 def digits(percent: float) -> str:
-    """Return a percentage with one decimal, or with two digits where it is below 1.
+    """Return a percentage as text: one decimal, or two significant digits below 1.
 
     Example:
         >>> digits(6.44), digits(0.2137), digits(0.0)
