@@ -75,7 +75,7 @@ def add_page(parser: argparse.ArgumentParser, name: str, text: str) -> None:
     add_path(parser, name, "FILE", about)
     title = f"title of {name} (default: the name of the file)"
     option(parser, "--title", "TEXT", title, default="")
-    period = "when the samples were collected, for the page (default: not on it)"
+    period = "when the samples were collected, for the page (default: none)"
     option(parser, "--period", "TEXT", period, default="")
 
 
@@ -88,13 +88,15 @@ def check_page_options(args: argparse.Namespace, name: str, *, period_alone: boo
         check_page(place)
     elif args.title or (args.period and not period_alone):
         raise InputError(
-            "--title and --period are for the page", f"no {name}", "Add it, or leave them out."
+            f"--title and --period require {name}",
+            f"no {name}",
+            f"Add {name}, or omit --title and --period.",
         )
 
 
 def add_data_folder(parser: argparse.ArgumentParser, what: str, *, flag: str = "--data") -> None:
     """Add the option for the data folder of finished runs."""
-    option(parser, flag, "FOLDER", f"{what} (default: its place in training, then $FEDLAS_DATA)")
+    option(parser, flag, "FOLDER", f"{what} (default: as in training, then $FEDLAS_DATA)")
 
 
 NUM_BINS = 15
@@ -106,7 +108,7 @@ def add_replicates(parser: argparse.ArgumentParser, *, default: int = REPLICATES
         parser,
         "--replicates",
         "N",
-        "replicates of intervals and noise floors; 0: none (default: %(default)s)",
+        "bootstrap replicates of intervals and noise floors; 0: none (default: %(default)s)",
         type=int,
         default=default,
     )
@@ -126,9 +128,9 @@ def add_confidence_level(parser: argparse.ArgumentParser) -> None:
 
 _RULES = {
     "cost_ratio": ("RATIO", "act where a missed event is as bad as RATIO false alarms, e.g. 9"),
-    "budget": ("N", "act on at most N of as many samples as are tested"),
-    "recall": ("SHARE", "act so that this share of the events is found, e.g. 0.8"),
-    "precision": ("SHARE", "act so that this share of the alarms are events, e.g. 0.5"),
+    "budget": ("N", "act on at most N of the test samples"),
+    "recall": ("SHARE", "find at least this share of the events, e.g. 0.8"),
+    "precision": ("SHARE", "act so that at least this share of alarms are events, e.g. 0.5"),
 }
 """By the argument in Python: placeholder and line of ``--help``."""
 

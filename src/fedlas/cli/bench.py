@@ -113,7 +113,7 @@ def workers_number(text: str) -> int | None:
     try:
         return int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"it must be a number or auto; got {text!r}") from None
+        raise argparse.ArgumentTypeError(f"must be a number or auto; got {text!r}") from None
 
 
 def executor_of(args: argparse.Namespace) -> Executor:
@@ -126,9 +126,9 @@ def executor_of(args: argparse.Namespace) -> Executor:
         if key in options:
             flag = f"--{key.replace('_', '-')}"
             raise InputError(
-                f"--executor-set {key} must be given once",
-                f"{key} and {flag}",
-                f"Leave {flag} out.",
+                f"{key} must be set once, by --executor-set or by {flag}",
+                "both",
+                f"Omit {flag}.",
             )
         options[key] = value
     return EXECUTORS.build(args.executor, options)

@@ -95,7 +95,7 @@ def _add_options_of_files(parser: argparse.ArgumentParser) -> None:
     flag(
         parser,
         "--top-label",
-        "compare two classes by the predicted one (default: by the probability of the second)",
+        "two classes: compare the predicted class (default: the probability of the event)",
     )
     add_columns(parser)
     add_samples(parser, without=("label_probs", "covariates", *OF_FIT))
@@ -104,7 +104,7 @@ def _add_options_of_files(parser: argparse.ArgumentParser) -> None:
         parser,
         "--fail-if-worse",
         "NAME",
-        "metrics in which the first must not be worse beyond chance; else exit status 3 (default: none)",
+        "metrics in which the first model must not be significantly worse; else exit status 3 (default: none)",
         nargs="+",
         default=(),
     )
@@ -112,7 +112,7 @@ def _add_options_of_files(parser: argparse.ArgumentParser) -> None:
         parser,
         "--margin",
         "X",
-        "how much worse it may be, as a fraction, e.g. 0.01 (default: %(default)s)",
+        "how much worse the first model may be, as a fraction, e.g. 0.01 (default: %(default)s)",
         type=float,
         default=0.0,
     )
@@ -122,7 +122,7 @@ def _add_options_of_files(parser: argparse.ArgumentParser) -> None:
 
 def _add_options_of_runs(parser: argparse.ArgumentParser) -> None:
     add_calibrators(parser)
-    text = "benches: before or after a calibrator, without its name in the table (default: raw)"
+    text = "benches: compare the raw predictions, or those after this calibrator (default: raw)"
     option(parser, "--stage", "NAME", text, default="raw")
     text = (
         "several benches: also the probability that one method is better, by Bayesian signed ranks; differences "
@@ -134,7 +134,7 @@ def _add_options_of_runs(parser: argparse.ArgumentParser) -> None:
         "(default: none)"
     )
     add_path(parser, "--plot", "FILE", text, nargs="+", default=[])
-    flag(parser, "--details", "benches: show means or deviations, too (default: what fits)")
+    flag(parser, "--details", "benches: also show means or deviations (default: what fits)")
 
 
 def add_calibrators(parser: argparse.ArgumentParser) -> None:
@@ -168,7 +168,9 @@ def _compare(args: argparse.Namespace, default_of: Callable[[str], Any]) -> int:
                 if (name in _OF_BENCHES if kind == "folders of benches" else name not in options)
             ]
             raise InputError(
-                (Argument(name), f" is for {' and '.join(kinds)}"), compared, "Leave it out."
+                (Argument(name), f" can only be used with {' or '.join(kinds)}"),
+                compared,
+                ("Omit ", Argument(name), "."),
             )
     if of_runs:
         # Imported for folders of runs alone: nothing else here needs the laboratory.
@@ -282,23 +284,21 @@ def _check_options(args: argparse.Namespace) -> None:
 
     if len(args.names) != 2 and not args.others:
         raise InputError(
-            "compare takes two files of predictions, files --with files, or folders of benches",
+            "fedlas compare requires two prediction files, files of seeds and --with, or bench folders",
             f"{len(args.names)} name{'s' * (len(args.names) > 1)}",
-            "Name the file of each model; seeds of another method go behind --with.",
+            "Name one file per model, or name the seeds of a second method after --with.",
         )
     check_gate(args, "--fail-if-worse", args.fail_if_worse)
     check_directed(args.fail_if_worse, args.margin)
     check_outputs([Output("--junit", args.junit, JUNIT)], [*args.names, *args.others])
     if args.margin and not args.fail_if_worse:
         raise InputError(
-            "--margin goes with --fail-if-worse",
+            "--margin requires --fail-if-worse",
             "no --fail-if-worse",
-            "Add --fail-if-worse, or leave it out.",
+            "Add --fail-if-worse, or omit --margin.",
         )
     if args.replicates == 0:
-        raise InputError(
-            "replicates must be at least 39", 0, "Leave --replicates out, or ask for 1000."
-        )
+        raise InputError("--replicates must be at least 39", 0, "Omit --replicates, or pass 1000.")
     check_replicates(args.replicates)
 
 
@@ -307,8 +307,8 @@ def _check_differ(a: Path, b: Path) -> None:
     with suppress(OSError):
         if a.samefile(b):
             raise InputError(
-                "the two files must hold predictions of two models",
-                f"{a} and {b}, which are one file",
+                "the two files must be different",
+                f"{a} and {b}, which are the same file",
                 "Name the file of the other model.",
             )
 
@@ -319,7 +319,7 @@ def _notes_on_rows(a: AnyPredictions, b: AnyPredictions) -> list[str]:
     one, other = (getattr(each, "logits", None) for each in (a, b))
     if one is None or other is None or one.shape != other.shape or bool((one != other).any()):
         return notes
-    same = "both files hold the same predictions; calibrated ones stand in columns of their own."
+    same = "both files have the same scores: if one is calibrated, name its calibrated columns."
     return [*notes, same]
 
 
@@ -341,7 +341,7 @@ def _check_labels(a: PredictionTable, b: PredictionTable) -> None:
         )
         if unknown and a.predictions.num_samples == b.predictions.num_samples:
             say(
-                "note: a file holds no labels: nothing shows that both hold the same samples in one order.",
+                "note: a file has no labels, so that the order of the samples cannot be checked.",
                 stderr=True,
             )
         return

@@ -24,7 +24,11 @@ def compare_runs(args: argparse.Namespace) -> int:
     pairs = [name for name in args.names if ":" in name and not Path(name).is_dir()]
     folders = [Path(name) for name in args.names if name not in pairs]
     if not folders:
-        raise InputError("a folder of a bench must be named", args.names, "Name its --out first.")
+        raise InputError(
+            "fedlas compare with A:B requires a bench folder",
+            args.names,
+            "Name the bench folder before the pairs.",
+        )
     check_outputs([Output("--plot", path, PICTURE) for path in args.plot], folders)
     result = _result(args, folders, pairs)
     metrics = [metric.lower() for metric in args.metrics] or METRICS_SHOWN
@@ -54,7 +58,9 @@ def _result(args: argparse.Namespace, folders: list[Path], pairs: list[str]) -> 
         return bench_result(folders, calibrators, **about)
     if args.method or any("@" in pair for pair in pairs):
         raise InputError(
-            "--stage is for methods without a calibrator", args.stage, "Leave --stage out."
+            "--stage must not be combined with --method or A@CALIBRATOR",
+            args.stage,
+            "Omit --stage.",
         )
     return bench_result(folders, [args.stage], named=False, **about)
 

@@ -51,21 +51,21 @@ def files_by_seed(files: Sequence[TableFile]) -> dict[Seed, TableFile]:
     """
     if len(files) < 2:
         raise InputError(
-            "--with needs the predictions of two seeds or more of each method",
+            "--with requires at least two files per method, one per seed",
             f"one file, {files[0].name}",
-            "Name the files of all seeds; two models alone go without --with.",
+            "Name the files of all seeds; to compare two models, omit --with.",
         )
     if len({_without_numbers(file.name) for file in files}) > 1:
         raise InputError(
-            "names of the files of a method must differ in numbers alone",
+            "file names of a method must differ only in numbers",
             few([file.name for file in files]),
-            "Name one method before --with, the other behind it: 'ls-*.npz' --with 'ce-*.npz'.",
+            "Name one method before --with and the other after it: 'ls-*.npz' --with 'ce-*.npz'.",
         )
     places = _varying([file.name for file in files])
     by_seed = {tuple(_numbers(file.name)[place] for place in places): file for file in files}
     if len(by_seed) < len(files):
         raise InputError(
-            "each seed must have one file",
+            "each seed must have exactly one file",
             few([file.name for file in files]),
             "Name each file once.",
         )
@@ -90,9 +90,9 @@ def _check_pairs(one: dict[Seed, TableFile], other: dict[Seed, TableFile]) -> No
     if len(set(paths)) < len(paths):
         twice = next(path.name for path in paths if paths.count(path) > 1)
         raise InputError(
-            "both methods must have files of their own",
+            "the methods must not share a file",
             f"{twice} in both",
-            "Name the other method's files behind --with.",
+            "Name only the second method's files after --with.",
         )
     if one.keys() == other.keys():
         return
@@ -102,9 +102,9 @@ def _check_pairs(one: dict[Seed, TableFile], other: dict[Seed, TableFile]) -> No
         for files in (one, other)
     ]
     raise InputError(
-        "both methods must have the same seeds, by the numbers in which their files' names differ",
+        "both methods must have the same seeds (the numbers that vary in the file names)",
         " and ".join(sides),
-        "Leave out the seeds that one of them lacks, or rename the files: ls-0.npz and ce-0.npz.",
+        "Omit the seeds that one method lacks, or rename the files, as ls-0.npz and ce-0.npz.",
     )
 
 

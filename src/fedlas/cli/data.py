@@ -79,7 +79,7 @@ def _range(values: Sequence[int]) -> str:
 
 def _verdict(name: str, checked: Checked) -> list[str]:
     if checked.problems:
-        fix = "Extract its archive again; if that does not help, download it again, or repair single files."
+        fix = "Extract the archive again; if that does not help, download it again or repair the named files."
         return [
             *(line for problem in checked.problems for line in f"{name}: {problem}".split("\n")),
             fix,

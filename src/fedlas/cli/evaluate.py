@@ -59,7 +59,7 @@ def add_evaluate(add: AddSubcommand) -> None:
     flag(
         parser,
         "--top-label",
-        "judge two classes by the predicted one (default: by the probability of the second)",
+        "two classes: evaluate the predicted class (default: the probability of the event)",
     )
     text = "two classes: compare O/E, slope and AUROC of the --clusters, such as hospitals (default: no)"
     flag(parser, "--heterogeneity", text)
@@ -76,7 +76,8 @@ def add_evaluate(add: AddSubcommand) -> None:
         parser,
         "--reject",
         "RISK",
-        "confidence above which at most this share is wrong, chosen on --on, e.g. 0.05 (default: none)",
+        "find the confidence threshold for this error rate of accepted predictions, chosen on --on, e.g. 0.05 "
+        "(default: none)",
         type=float,
         nargs="+",
         default=(),
@@ -223,16 +224,20 @@ def _check(args: argparse.Namespace, more: Sequence[str], columns: Columns | Non
     for name in OF_FIT if args.on is None else ():
         if getattr(args, name) is not None:
             raise InputError(
-                "is for a fit that holds rows out", "no --on", "Leave it out.", argument=name
+                "requires --on", "no --on", "Add --on, or omit the option.", argument=name
             )
     if args.method == ALL and args.require:
-        raise InputError("--require is for one model", "--method all", "Name one calibrator.")
+        raise InputError(
+            "--require must not be combined with --method all",
+            "--method all",
+            "Name one calibrator.",
+        )
     is_run = Path(args.file).is_dir() and not holds_parquet(Path(args.file))
     if is_run and columns is not None:
         raise InputError(
-            "columns are for files",
+            "options that name columns require a prediction file",
             f"the folder {args.file}",
-            "Leave their options out, or name a file of predictions.",
+            "Omit these options, or pass a prediction file.",
         )
     if args.covariates and args.on is None and not is_run:
         raise without_calibrator()

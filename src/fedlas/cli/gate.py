@@ -30,11 +30,9 @@ def add_require(parser: argparse.ArgumentParser) -> None:
 
 def add_gate(parser: argparse.ArgumentParser) -> None:
     """Add ``--strict``, ``--junit`` and ``--github``."""
-    flag(parser, "--strict", "exit status 4 where the interval cannot tell (default: it passes)")
+    flag(parser, "--strict", "exit status 4 if an interval does not decide a rule (default: pass)")
     add_path(parser, "--junit", "XML", "also write the checks as JUnit XML (default: none)")
-    flag(
-        parser, "--github", "also print the checks as annotations of GitHub Actions (default: not)"
-    )
+    flag(parser, "--github", "also print the checks as GitHub Actions annotations (default: no)")
 
 
 def check_gate(args: argparse.Namespace, option: str, rules: Sequence[str]) -> None:
@@ -43,15 +41,15 @@ def check_gate(args: argparse.Namespace, option: str, rules: Sequence[str]) -> N
     options_used = [name for name, is_there in options.items() if is_there]
     if options_used and not rules:
         raise InputError(
-            f"{options_used[0]} goes with {option}",
+            f"{options_used[0]} requires {option}",
             f"no {option}",
-            f"Add {option}, or leave it out.",
+            f"Add {option}, or omit {options_used[0]}.",
         )
     if rules and args.replicates == 0:
         raise InputError(
-            f"{option} needs replicates",
+            f"{option} requires intervals, so that --replicates must be positive",
             0,
-            "Leave --replicates out: without intervals nothing shows what is chance.",
+            "Omit --replicates.",
         )
 
 

@@ -61,7 +61,7 @@ class _Content:
         self.label = source.label
         chunk = next(iter(source.chunks([], source.names)), None)
         if chunk is None:
-            raise InputError("a table must have rows", path, "Check the file.")
+            raise InputError("the table must have rows", path, "Check that the file is complete.")
         self.rows = len(chunk.rows)
         columns = {name: [cell_text(each) for each in chunk.values[name]] for name in source.names}
         self.texts = {name: texts for name, texts in columns.items() if not _INDEX.fullmatch(name)}
@@ -106,7 +106,7 @@ def guess_columns(path: Path, target: str | None = None) -> Guess:
 
     if target is not None:
         Columns(target=target).find([*content.texts], where=content.label)
-        add("target", target, "as you said")
+        add("target", target, "as given")
     pair = None if target is not None else _label_families(content)
     scores = _add_labels(pair, add) if pair else _add_scores(content, add)
     if (
@@ -125,9 +125,9 @@ def guess_columns(path: Path, target: str | None = None) -> Guess:
     ):
         both = ",".join(sorted(content.values(labels)))
         raise InputError(
-            "the name of one column of scores must say which of two classes it is about",
+            "the name of a single score column must contain its class",
             f"{scores[0]!r} in {content.label}, labels {both}",
-            f"Name it: fedlas evaluate {content.label} --probs {scores[0]} --target {labels} "
+            f"Name the positive class: fedlas evaluate {content.label} --probs {scores[0]} --target {labels} "
             f"--event {' or --event '.join(sorted(content.values(labels)))}.",
         )
     for name in content.named(_CLUSTERS):
@@ -206,10 +206,10 @@ def _add_scores(content: _Content, add: Any) -> list[str]:
     likely = [name for name in shares if _SCORE.fullmatch(name)] or shares
     if len(likely) != 1:
         raise InputError(
-            "one column, or columns that share a prefix, must look like scores",
+            "one column, or columns with a common prefix, must look like scores",
             f"{few(likely) if likely else f'none of {few(list(content.texts))}'} in {content.label}",
-            f"Name them: fedlas evaluate {content.label} --probs p_yes,p_no --target NAME, with --percent if they are "
-            "percentages; a value in an object of JSON by its path, as --confidence answer.conf.",
+            f"Name the columns: fedlas evaluate {content.label} --probs p_yes,p_no --target NAME, with --percent for "
+            "percentages; name a nested JSON field by its path, as --confidence answer.conf.",
         )
     add("probs", likely[0], "numbers from 0 to 1: the probability of one of two classes")
     return likely
@@ -244,9 +244,9 @@ def _labels(content: _Content, scores: Sequence[str]) -> str:
     if len(candidates) == 1:
         return candidates[0]
     raise InputError(
-        "one column must look like the labels",
+        "exactly one column must look like labels",
         f"{few(candidates or others)} in {content.label}",
-        f"Name it: fedlas init {content.label} --target {(candidates or ['NAME'])[-1]}.",
+        f"Name the column: fedlas init {content.label} --target {(candidates or ['NAME'])[-1]}.",
     )
 
 
@@ -276,9 +276,9 @@ def init_table(path: Path, *, out: Path | None = None, target: str | None = None
     check_place("--out", out, new_kind(".sh"))
     if is_log(path, Columns()):
         raise InputError(
-            "init is for a table of columns",
+            "fedlas init requires a table of scores",
             f"{path}, samples of lm-evaluation-harness",
-            f"They need no naming: fedlas evaluate {shlex.quote(str(path))}.",
+            f"Evaluate the samples directly: fedlas evaluate {shlex.quote(str(path))}.",
         )
     guess = guess_columns(path, target)
     # What is written has been read.

@@ -49,7 +49,7 @@ SUBCOMMANDS = {
         "Plan a validation study of two classes.", "sample_size", writes=False
     ),
     "list": Subcommand("List losses, metrics, calibrators and more.", "listing", writes=False),
-    "data": Subcommand("Check that a data set is there and whole.", "data", writes=False),
+    "data": Subcommand("Check that a data set is complete.", "data", writes=False),
     "bench": Subcommand("Run a recipe with losses and seeds.", "bench", resumes=True),
     "tune": Subcommand("Search options of losses.", "tune", resumes=True),
     "runs": Subcommand(
@@ -62,7 +62,7 @@ SUBCOMMANDS = {
         "diagnose",
     ),
     "runs uncertainty": Subcommand(
-        "Make ensembles, Laplace, ... of runs.", "uncertainty", resumes=True
+        "Build ensembles, Laplace, ... from runs.", "uncertainty", resumes=True
     ),
     "runs shift": Subcommand("Measure runs on corrupted test images.", "shift"),
     "runs ood": Subcommand("Measure how well runs detect other data.", "ood"),
@@ -101,13 +101,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # `| head` has read enough
         if output.error is not None and not isinstance(output.error, BrokenPipeError):
             kind, fix = (
-                ("warning", "The results are there all the same.")
+                ("warning", "The result files are complete.")
                 if leaves
                 else ("error", "Run it again.")
             )
-            got = f"standard output: it must take what is shown; got {output.error.strerror}"
+            got = f"standard output must be writable; got {output.error.strerror}"
             print(
-                f"fedlas: {kind}: {got}. Free some space, or direct it elsewhere. {fix}",
+                f"fedlas: {kind}: {got}. Free some space, or redirect the output. {fix}",
                 file=sys.stderr,
             )
             if not leaves:
@@ -129,7 +129,7 @@ def _status(words: list[str], *, resumes: bool) -> int:
     except OSError as error:  # a name that is too long, a folder that may not be searched
         place = f" ({error.filename!s:.200})" if error.filename else ""
         return _fail(
-            f"file: it must be usable; got {error.strerror or error}{place}. Check its path and permissions."
+            f"the file must be accessible; got {error.strerror or error}{place}. Check its path and permissions."
         )
     except KeyboardInterrupt:
         print(
@@ -143,7 +143,7 @@ def _status(words: list[str], *, resumes: bool) -> int:
         ):
             raise
         cause = f" ({error})" if str(error) else ""
-        return _fail(f"out of memory{cause}. Use fewer columns, replicates or rows at a time.")
+        return _fail(f"out of memory{cause}. Use fewer columns, replicates or rows.")
     finally:
         _leave_processes()
 

@@ -50,13 +50,13 @@ def add_monitor(add: AddSubcommand) -> None:
         type=float,
         default=0.01,
     )
-    flag(parser, "--raw", "apply the card's calibration first (default: as the card says)")
+    flag(parser, "--raw", "PREDS are raw: apply the card's calibration (default: as the card says)")
     flag(parser, "--calibrated", "PREDS are calibrated (default: as the card says)")
     add_path(
         parser,
         "--state",
         "FILE",
-        "file of the state: resume from it, and update it (default: start afresh)",
+        "state file to resume from and to update (default: start anew)",
     )
     add_path(
         parser,
@@ -152,7 +152,7 @@ def _open_history(args: argparse.Namespace, here: Sequence[Name]) -> PeriodHisto
 
     history = PeriodHistory(args.history, args.files, here, args.period, args.state)
     if history.is_completed:
-        text = f"the last call was stopped; {args.history} has now what {args.state} counts"
+        text = f"the last call was interrupted; its period in {args.state} has been added to {args.history}"
         say(f"note: {text}.", stderr=True)
     return history
 
@@ -173,7 +173,7 @@ def _check(args: argparse.Namespace) -> None:
     )
     check_outputs(written, (*args.files, args.card))
     if args.raw and args.calibrated:
-        raise InputError("--raw and --calibrated exclude each other", "both", "Leave one out.")
+        raise InputError("--raw and --calibrated must not be combined", "both", "Omit one.")
 
 
 def _show(watcher: Monitor, texts: Sequence[str], *, details: bool) -> None:

@@ -87,9 +87,9 @@ def report_folder(
     if RunFolder(folder).is_finished:
         if language is not None:
             raise InputError(
-                "--format is for the folder of a bench",
+                "--format requires a bench folder",
                 f"the run {folder}",
-                "In Python: fedlas.report(predictions).to_latex().",
+                "Omit --format, or call fedlas.report(predictions).to_latex() in Python.",
             )
         return _report_run(folder, heading, replicates=replicates, details=details)
     model = read_report(folder, replicates=replicates, failures=failures)

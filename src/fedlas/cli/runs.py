@@ -33,4 +33,4 @@ def add_runs(add: AddSubcommand) -> None:
         text = f"there is no command {word!r}. {suggestion(word, names)}"
         raise argparse.ArgumentTypeError(text)
 
-    parser.add_argument("command", metavar="COMMAND", type=refuse, help="one of those below")
+    parser.add_argument("command", metavar="COMMAND", type=refuse, help="one of the commands below")

@@ -9,9 +9,9 @@ from fedlas._core.terminal import say
 from fedlas.cli.arguments import AddSubcommand, add_confidence_level, option
 
 _NUMBERS = {
-    "prevalence": "share of events that is anticipated, e.g. 0.1 (default: none)",
-    "auroc": "AUROC (C statistic) that is anticipated, e.g. 0.75 (default: none)",
-    "threshold": "probability from which on one acts: plan for net benefit too (default: not)",
+    "prevalence": "anticipated share of events, e.g. 0.1 (default: none)",
+    "auroc": "anticipated AUROC (C statistic), e.g. 0.75 (default: none)",
+    "threshold": "decision threshold: also plan for net benefit (default: no)",
     "sensitivity": "share of events above the threshold (default: by the distribution)",
     "specificity": "share of others below the threshold (default: by the distribution)",
 }

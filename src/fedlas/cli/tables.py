@@ -68,10 +68,10 @@ def add_calibrate(add: AddSubcommand) -> None:
         action="append",
         default=[],
     )
-    text = "of the files, take those with this year, quarter, month or day in their names, as 2026-05, or a later one"
+    text = "use only files with this year, quarter, month or day in their names, as 2026-05, or a later one"
     option(parser, "--since", "DATE", f"{text} (default: all)")
     add_path(parser, "--out", "JSON", f"file to write (default: VAL with {_SUFFIX})")
-    flag(parser, "--details", "also print what carries the weight of a mixture (default: not)")
+    flag(parser, "--details", "also print the weights of a mixture (default: no)")
 
 
 def _calibrate(args: argparse.Namespace) -> int:
@@ -123,7 +123,11 @@ def method_of(name: str, settings: Sequence[str]) -> str | Calibrator:
     for text in settings:
         key, sign, value = text.partition("=")
         if not (key and sign):
-            raise InputError("--method-set must be KEY=VALUE", repr(text), "Write num_folds=10.")
+            raise InputError(
+                "--method-set must be KEY=VALUE",
+                repr(text),
+                "Write e.g. --method-set num_folds=10.",
+            )
         with suppress(ValueError):
             value = json.loads(value)
         options[key] = value
@@ -143,7 +147,7 @@ def apply_line(out: Path, file: str) -> str:
 def _place_of_calibration(file: str) -> Path:
     if file == STANDARD or set(file) & set("*?[") or address_of(file) is not None:
         raise InputError(
-            "--out must name the file to write, where VAL is no single file on this machine",
+            "--out is required when VAL is not a single local file",
             "no --out",
             "Add --out cal.json.",
         )
@@ -183,7 +187,7 @@ def add_apply(add: AddSubcommand) -> None:
         parser,
         "--summary",
         "JSON",
-        "also write status, counts and notes for a scheduler, of a refused file too (default: none)",
+        "also write status, counts and notes for a scheduler, even if the file is refused (default: none)",
     )
     option(
         parser, "--sep", "CHAR", "separator of a CSV file (default: as detected)", dest="separator"
@@ -204,7 +208,7 @@ def _share(text: str) -> float:
         share = -1.0
     if not 0 <= share <= 1:
         raise argparse.ArgumentTypeError(
-            f"it must be a share from 0 to 1, or 0% to 100%; got {text!r}"
+            f"must be a share from 0 to 1, or 0% to 100%; got {text!r}"
         )
     return share
 
@@ -269,9 +273,9 @@ def _place_of_table(args: argparse.Namespace) -> Path | str:
     """Return the path or address of the table to write."""
     if args.out is None and any(map(address_of, args.files)):
         raise InputError(
-            "--out must name the file to write, where FILE lies in a store",
+            "--out is required when FILE is in a store",
             "no --out",
-            "Add it, with a path or an address.",
+            "Add --out with a path or an address.",
         )
     if args.out is None and STANDARD not in args.files:
         folder = _with_name(Path(args.files[0]))
@@ -289,4 +293,4 @@ def _place_of_table(args: argparse.Namespace) -> Path | str:
 def _check_suffix(out: Path | str, suffixes: Collection[str]) -> None:
     if suffix_of(Path(out)) not in suffixes:
         ends = ", ".join(suffixes)
-        raise InputError(f"--out must end in {ends}", out, "Name such a file.")
+        raise InputError(f"--out must end in {ends}", out, "Rename the output file.")

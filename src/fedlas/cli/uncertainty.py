@@ -26,7 +26,7 @@ def add_uncertainty(add: AddSubcommand) -> None:
         "folder of the result (default: METHOD-LOSS-sSEED beside the first run)",
     )
     add_set(parser, "KEY=VALUE", "set an option of the method, e.g. samples=50")
-    option(parser, "--name", None, "its name in a report (default: METHOD(LOSS))")
+    option(parser, "--name", None, "name of the result in reports (default: METHOD(LOSS))")
     add_data_folder(parser, "folder of the runs' data")
 
 

@@ -86,9 +86,9 @@ def gate_report(psi: Tensor, alpha_i: Tensor, correct: Tensor, *, alpha: float) 
         or alpha_i.is_complex()
     ):
         raise InputError(
-            "psi, alpha_i and correct must be (N,)",
+            "psi, alpha_i and correct must have one shape (N,), N at least 1",
             ", ".join(map(describe, (psi, alpha_i, correct))),
-            "Pass one of each per sample.",
+            "Pass one value of each per sample.",
         )
     check_number("alpha", alpha, low=0)
     psi = psi.float()

@@ -164,7 +164,9 @@ def binned_scores(score: Tensor, predictions: Predictions, *, num_bins: int = 10
     check_count("num_bins", num_bins)
     if num_bins > predictions.num_samples:
         raise InputError(
-            f"num_bins must be at most {predictions.num_samples}", num_bins, "Ask for fewer."
+            f"num_bins must be at most the number of samples, {predictions.num_samples}",
+            num_bins,
+            "Pass fewer bins.",
         )
     order = score.argsort(stable=True)
     gap = predictions.confidence.double() - predictions.correct.double()
@@ -229,7 +231,7 @@ def _check_rows(score: Tensor, predictions: Predictions) -> None:
     check_takes_weights(predictions, takes_weights=False)
     if not isinstance(score, Tensor) or score.shape != (predictions.num_samples,):
         raise InputError(
-            f"score must be ({predictions.num_samples},), one number per sample",
+            f"score must have shape ({predictions.num_samples},), one number per sample",
             describe(score),
             "Pass the indicator's Z, or a norm.",
         )
@@ -286,7 +288,7 @@ def associations(
     y = _numbers("value", value)
     if x.shape != y.shape or x.ndim != 1 or len(x) < 3:
         raise InputError(
-            "score and value must be (N,) with at least 3 samples",
+            "score and value must have one shape (N,), N at least 3",
             f"{describe(score)} and {describe(value)}",
             "Pass one number per sample.",
         )
@@ -313,7 +315,7 @@ def _numbers(name: str, values: Tensor | Floats) -> Floats:
     """Return the values as float64; raise InputError if one is not finite."""
     numbers = as_numbers(values)
     if numbers.ndim and not np.isfinite(numbers).all():
-        raise InputError(f"{name} must be finite", "NaN or infinity", "Leave these samples out.")
+        raise InputError(f"{name} must be finite", "NaN or infinity", "Drop these samples.")
     return numbers
 
 

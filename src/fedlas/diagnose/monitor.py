@@ -148,9 +148,9 @@ class GateMonitor:
         """
         if not self._parts:
             raise InputError(
-                "an epoch must have at least one held-out batch",
+                "on_epoch requires at least one held-out batch since the last epoch",
                 "none",
-                "Call on_held_out(logits, features) for each validation batch first.",
+                "Call on_held_out(logits, features) for each validation batch before on_epoch.",
             )
         score, psi, alpha_i = (torch.cat(parts) for parts in zip(*self._parts, strict=True))
         self._parts = []

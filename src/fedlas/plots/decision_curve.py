@@ -77,9 +77,9 @@ def decision_curve(
         for c in curves.values()
     ):
         raise InputError(
-            "models must be predictions of the same samples",
-            f"{len(named)} model{'s of different targets' if named else 's'}",
-            "Draw those of one test set together.",
+            "models must be one or more predictions on the same samples",
+            f"{len(named)} models{' with different targets' if named else ''}",
+            "Pass predictions on one test set.",
         )
     axes, palette = canvas(theme, ax, size=(4.6, 3.4))
     for number, (name, curve) in enumerate(curves.items()):

@@ -50,7 +50,9 @@ def forest_plot(
         ['North', 'South', 'mean', 'further cluster']
     """
     if not estimates:
-        raise InputError("estimates must be of at least one cluster", "none", "Pass some.")
+        raise InputError(
+            "estimates must have at least one cluster", "none", "Pass an estimate per cluster."
+        )
     names = [*estimates, "mean"]
     axes, palette = canvas(theme, ax, size=(4.4, 0.9 + _ROW * (len(names) + 1)), grid="x")
     if ideal is not None:

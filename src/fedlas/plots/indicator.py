@@ -175,5 +175,9 @@ def _columns(*values: Any) -> list[NDArray[np.float64]]:
         columns[0]
     ):
         got = ", ".join(map(describe, values))
-        raise InputError("every argument must be (N,)", got, "Pass one number a sample.")
+        raise InputError(
+            "all arguments must have one shape (N,), N at least 1",
+            got,
+            "Pass one number per sample.",
+        )
     return columns

@@ -80,9 +80,9 @@ def label_reliability_diagrams(
     )
     if not names or (axes is not None and len(axes) < len(names)):
         raise InputError(
-            "labels must be some of which curves can be drawn, each on its own Axes",
+            "there must be at least one label to draw, and Axes for each label",
             f"{len(names)} labels" + ("" if axes is None else f", {len(axes)} Axes"),
-            f"Pass labels that at least {_FEWEST} samples tell, both outcomes among them, and as many Axes, or none.",
+            f"Pass labels with both outcomes in at least {_FEWEST} samples, and an Axes per label or axes=None.",
         )
     if axes is None:
         axes = new_panels(theme_named(theme), len(names), columns=_COLUMNS, size=(3.1, 3.7))

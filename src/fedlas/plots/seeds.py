@@ -70,15 +70,15 @@ def seed_values(
     """
     rows = {}
     for name, numbers in values.items():
-        checked = check_values("values", numbers, "Leave others out.", missing=True)
+        checked = check_values("values", numbers, "Drop infinite values.", missing=True)
         rows[name] = checked[checked == checked].tolist()  # without NaN
     if not any(rows.values()):
         raise InputError(
-            "values must be finite, and one name must have some", dict(values), "Leave others out."
+            "at least one name must have a finite value", dict(values), "Pass values for a name."
         )
     if unknown := sorted(set(floors or ()) - set(rows)):
         raise InputError(
-            "floors must be of names that have values", unknown, "Name them as in values."
+            "names in floors must occur in values", unknown, "Use the names of values."
         )
     for name, floor in (floors or {}).items():
         check_number(f"floors[{name!r}]", floor)

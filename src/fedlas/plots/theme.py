@@ -233,7 +233,7 @@ def canvas(
     axes: Any = _default_axes(palette, size) if ax is None else ax
     if not hasattr(axes, "set_facecolor"):
         raise InputError(
-            "ax must be a matplotlib Axes", describe(ax), "Pass an Axes, or None for a new figure."
+            "ax must be matplotlib Axes", describe(ax), "Pass Axes, or None for a new figure."
         )
     dress(axes, palette)
     axes.grid(axis=grid, color=palette.grid, linewidth=0.8)

@@ -57,7 +57,7 @@ def training_curves(
     """
     for name, lines in history.items():
         if not isinstance(lines, Sequence) or not all(isinstance(line, Mapping) for line in lines):
-            fix = "Pass the lines of log.jsonl."
+            fix = "Pass the records of log.jsonl."
             raise InputError(
                 f"the log of {name!r} must be a list of mappings", describe(lines), fix
             )
@@ -68,9 +68,9 @@ def training_curves(
             - {"epoch"}
         )
         raise InputError(
-            f"the log must hold {metric!r} with an epoch at least once",
-            f"lines with {', '.join(paths) or 'nothing'}",
-            "Name one of those, or pass the lines of log.jsonl.",
+            f"at least one log record must have 'epoch' and {metric!r}",
+            f"records with {', '.join(paths) or 'nothing'}",
+            "Name one of these metrics, or pass the records of log.jsonl.",
         )
 
     # One line and one band a method.

@@ -267,12 +267,14 @@ def card(
     validation: AnyPredictions = about_event(check_measurable(val), event, classes or ())
     measured: AnyPredictions = about_event(check_measurable(test), event, classes or ())
     if is_same(validation, measured):
-        fix = "Pass held-out predictions and others to test on; thresholds chosen on the test set would flatter it."
-        raise InputError("validation and test must be different predictions", "the same", fix)
+        fix = "Choose thresholds on held-out predictions: chosen on the test set, their results are too good."
+        raise InputError("val and test must be different predictions", "the same", fix)
     if classes_of(validation) != classes_of(measured):
         got = f"{classes_of(validation)} and {classes_of(measured)}"
         raise InputError(
-            "both files must have the same classes", got, "Pass predictions of one model."
+            "val and test must have the same number of classes",
+            got,
+            "Pass predictions of the same model.",
         )
     calibration = _calibration(method, validation, name)
     names = getattr(measured, "classes", None) if classes is None else classes
@@ -301,7 +303,9 @@ def _calibration(method: object, val: AnyPredictions | MultiLabel, name: str) ->
     if isinstance(value, kind):
         return Calibration(value, fitted_on=f"other data, see {name}")
     fix = f"Pass a name such as 'temperature', a fitted {kind.__name__} or a CalibratedModel."
-    raise InputError("method must be a name or fitted", describe(value), fix)
+    raise InputError(
+        "method must be a calibrator's name or a fitted calibrator", describe(value), fix
+    )
 
 
 def card_of(
@@ -324,13 +328,9 @@ def card_of(
     stages = stages_of(test, calibration)
     is_binary = is_event(test) and not top_label
     if rules and not is_binary:
-        fix = (
-            "Leave it out; from which confidence to accept predictions says ",
-            Argument("risks"),
-            ".",
-        )
+        fix = ("Omit it; ", Argument("risks"), " sets thresholds on the confidence.")
         raise InputError(
-            "is for the event of two classes", "the predicted class", fix, argument=rules[0].name
+            "requires an event of two classes", "the predicted class", fix, argument=rules[0].name
         )
     level: dict[str, Any] = {"confidence_level": CONFIDENCE_LEVEL, "replicates": replicates}
     decisions = {}

@@ -108,9 +108,9 @@ class Comparison(ResultTable[str, Difference]):
         missing = [name for name in metrics if name not in self]
         if missing or not metrics:
             raise InputError(
-                f"fail_if_worse must name metrics that were compared, {', '.join(self)}",
+                f"metrics must be among the compared metrics, {', '.join(self)}",
                 ", ".join(missing) or "none",
-                "Name one of these, or compare it: fedlas.compare(a, b, [...]).",
+                "Name a compared metric, or add yours: fedlas.compare(a, b, [...]).",
             )
         checks = [not_worse(self[name], margin, names, event=self.event) for name in metrics]
         return GateResult(
@@ -157,8 +157,8 @@ def compare(
         ``fail_if_worse("nll")`` a gate.
 
     Raises:
-        InputError: For different samples, as far as targets tell (a top label has none), an unknown metric or one that
-    XX
+        InputError: For different samples, as far as targets show (a top label has none), or an unknown metric.
+
     Note:
         Two predictions are two models, not two methods: whether another training would give the same order only seeds
         can tell. Lists are tested as the methods of a bench are, by the paired t-test over seeds, with Holm's
@@ -188,9 +188,9 @@ def compare(
     if isinstance(a, list | tuple) or isinstance(b, list | tuple):
         if (replicates, seed, groups) != (REPLICATES, 0, None):
             raise InputError(
-                "replicates, seed and groups are for two models",
-                "lists of seeds, which are tested by a paired t-test",
-                "Leave them out.",
+                "replicates, seed and groups must not be passed with lists of seeds",
+                "lists of seeds",
+                "Omit them: lists are compared by a paired t-test over seeds.",
             )
         return _over_seeds(a, b, metrics, event=event, top_label=top_label, **options)
     if isinstance(plain_predictions(a), MultiLabel) and isinstance(
@@ -201,9 +201,9 @@ def compare(
         return _of_labels(a, b, metrics, of_one, replicates=replicates, seed=seed, **options)
     if a is b:
         raise InputError(
-            "a and b must be predictions of two models",
-            "one object twice",
-            "Pass the other model's.",
+            "a and b must be different predictions",
+            "the same object twice",
+            "Pass the predictions of both models.",
         )
     dropped = max(getattr(each, "dropped", 0) for each in (a, b))
     (first, second), name = _about_one_event((a, b), event, top_label=top_label)
@@ -225,7 +225,12 @@ def _of_labels(
     """Return the comparison of two multi-label models; raise InputError for arguments of single-label predictions."""
     for name, value in of_one.items():
         if value is not None and value is not False:
-            raise InputError("is for one label a sample", "several", "Leave it out.", argument=name)
+            raise InputError(
+                "requires one label per sample",
+                "multi-label predictions",
+                "Omit it.",
+                argument=name,
+            )
     first, second = plain_predictions(a), plain_predictions(b)
     return Comparison(
         compare_labels(first, second, metrics, **options),
@@ -249,14 +254,14 @@ def _about_one_event(
             continue
         if first.classes and first.classes == (other.classes or ())[::-1]:
             raise InputError(
-                "classes must be in one order",
+                "a and b must have their classes in the same order",
                 f"{', '.join(first.classes)} and {', '.join(other.classes)}",
-                "Order the columns of one as those of the other, and their names.",
+                "Reorder the columns and class names of one of them.",
             )
         raise InputError(
-            "a and b must be about one event",
+            "a and b must be about the same event",
             f"{event_name(first)} and {event_name(other)}",
-            ("Name it by ", Argument("event"), ", and the classes in one order."),
+            ("Name the positive class by ", Argument("event"), "; order the classes alike."),
         )
     return predictions, event_name(first)
 
@@ -274,21 +279,21 @@ def _over_seeds(
     """Return the comparison of two methods; ``a`` and ``b`` each list the predictions of every seed."""
     if not all(isinstance(each, list | tuple) for each in (a, b)):
         raise InputError(
-            "a and b must both be predictions, or both lists of seeds",
+            "a and b must both be predictions, or both be lists of predictions",
             "one of each",
-            "Pass the seeds of both methods.",
+            "Pass a list with the predictions of each seed for both methods.",
         )
     if len(a) != len(b) or len(a) < 2:
         raise InputError(
-            "a and b must hold as many seeds, two or more, the same seed at the same place",
+            "a and b must have the same number of seeds, at least 2",
             f"{len(a)} and {len(b)}",
-            "Pass the predictions of each seed; for one model of each, pass these without a list.",
+            "Pass the predictions of each seed in the same order; to compare two models, pass no lists.",
         )
     if len({id(each) for each in (*a, *b)}) < 2 * len(a):
         raise InputError(
-            "each seed of a and b must be predictions of its own",
-            "one object twice",
-            "Pass each once.",
+            "all predictions in a and b must be different",
+            "the same object twice",
+            "Pass the predictions of each seed once.",
         )
     predictions, name = _about_one_event([*a, *b], event, top_label=top_label)
     for place, each in enumerate(predictions[1:], start=1):
@@ -325,14 +330,14 @@ def _names_of_groups(
     names = np.array([str(name) for name in (of_tables[0] if groups is None else groups)])
     if len(names) != samples:
         raise InputError(
-            f"groups must hold one group for each sample, {samples:,}",
+            f"groups must have one entry per sample, {samples:,}",
             f"{len(names):,}",
-            "Pass the groups of the samples that are compared.",
+            "Pass the group of each compared sample.",
         )
     if groups is None and len(of_tables) > 1 and of_tables[0] != of_tables[1]:
         raise InputError(
-            "both tables must hold the same samples, in the same order",
-            "groups that differ",
+            "both tables must have the same samples in the same order",
+            "different groups",
             "Sort both tables by sample.",
         )
     return names

@@ -83,7 +83,7 @@ def better_in(
     # Of a slope neither more nor less is better: what differs there is no tie.
     apart = [_by(each, event) for each in shown if each.better is None and _p(each) <= ALPHA]
     if apart:
-        lines.append(f"They differ in {listed(apart)}; neither more nor less is better there.")
+        lines.append(f"They differ in {listed(apart)}, where neither direction is better.")
     same = [_title(each, event) for each in shown if each.better is None and _p(each) > ALPHA]
     if same and lines:
         lines.append(f"Not distinguishable: {listed(same)}.")
@@ -104,9 +104,9 @@ def groups_table(
             each = table.get(about.metric)
             cells.append(DASH if each is None else f"{signed(about, each.difference)}{_mark(each)}")
         rows.append((group, f"{table.samples:,}", *cells))
-    notes = ["* more than chance at 0.05, after Holm's correction for all metrics of all groups."]
+    notes = ["* significant at 0.05, after Holm's correction over all metrics and groups."]
     if any(isnan(each.low) for table in groups.values() for each in table.values()):
-        notes.append("? cannot tell: a single sample, a single cluster, or no weight.")
+        notes.append("? not testable: a single sample, a single cluster, or no weight.")
     heads = ("group", "samples", *(about.head for about in abouts))
     return table_of(heads, rows, title="A - B in groups", notes=notes)
 
@@ -124,16 +124,14 @@ def sentence(difference: Difference, *, event: str = "") -> str:
     first, second = difference.names
     n = difference.count
     if difference.p is None:
-        return f"{first} - {second}: {number_of(n, 'seed')} without a spread cannot test the difference of {size}."
+        return f"{first} - {second}: the difference of {size} cannot be tested ({number_of(n, 'seed')}, no spread)."
     if difference.p > ALPHA:
         needed = difference.needed
-        more = "" if needed is None else f" About {needed} seeds would show one of this size."
-        return f"No difference in {about.title} shows between {first} and {second} over {n} seeds.{more}"
+        more = "" if needed is None else f" About {needed} seeds would detect one of this size."
+        return f"No significant difference in {about.title} between {first} and {second} over {n} seeds.{more}"
     way = "lower" if difference.difference < 0 else "higher"
     p = f"p = {short_p(difference.p)}".replace("= <", "<")
-    return (
-        f"The {about.title} of {first} is {way} than that of {second} by {size} ({p}, {n} seeds)."
-    )
+    return f"{first} has {way} {about.title} than {second}, by {size} ({p}, {n} seeds)."
 
 
 def signed(about: Column, value: float) -> str:
@@ -151,7 +149,7 @@ def short_p(value: float | None) -> str:
 
 def notes_on(unit: Unit, event: str = "") -> list[str]:
     """Return the notes below a table of differences over samples or over seeds."""
-    subject = f"The event is {event}: ECE and Brier score are those of its probability."
+    subject = f"The event is {event}; ECE and Brier score are of its probability."
     return [OVER_SEEDS if unit == "seeds" else OVER_SAMPLES, *[subject] * bool(event)]
 
 

@@ -54,7 +54,16 @@ from fedlas.present.positive_class import (
 )
 from fedlas.present.ranking import SELECTION, lead, rank_stages, ranking_table, signs
 from fedlas.present.stages import Calibrated, Rejections, rejection_blocks
-from fedlas.present.table import Block, Table, column, html_paragraphs, html_table, latex, text_of
+from fedlas.present.table import (
+    Block,
+    Note,
+    Table,
+    column,
+    html_paragraphs,
+    html_table,
+    latex,
+    text_of,
+)
 from fedlas.present.tripod import paragraphs, to_paste
 from fedlas.present.verdict import Stage, Verdict, effect, verdict
 from fedlas.stats import GroupEstimate
@@ -213,9 +222,9 @@ class Evaluation:
         estimates = {**self.estimates.get(stage, {}), **self.positive.get(stage, {})}
         if not rules or not estimates or not self.replicates:
             raise InputError(
-                "a gate needs rules and intervals",
+                "a gate requires at least one rule, and a report with intervals",
                 f"{len(rules)} rules, {self.replicates} replicates",
-                "Name rules such as 'ece<=0.03', and leave replicates out of the report.",
+                "Pass rules such as 'ece<=0.03', and call fedlas.report without replicates=0.",
             )
         event = self.event if self.positive else ""
         checks = checks_of(rules, estimates, self.verdicts[stage], event=event)
@@ -354,6 +363,8 @@ class Evaluation:
         blocks += reversed(self._group_tables(most=MOST_ON_PAGE if details else MOST))
         blocks += cluster_tables(self.heterogeneity, most=MOST_ON_PAGE if details else None)
         blocks += decision_tables(self.decisions) if self.decisions else []
+        if details and (tests := self.verdicts[RAW].joint_tests):
+            blocks.append(Note(f"joint p: p-value of {tests} calibration tests together."))
         blocks += to_paste(self.tripod()) if details and self.positive else []
         return [
             *blocks,

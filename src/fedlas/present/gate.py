@@ -51,7 +51,7 @@ def _parts(rule: str) -> Sequence[str]:
     """Return the metric, the sign, the number, and ``"%"`` or an empty string, of a rule such as ``ece<=3%``."""
     match = _RULE.fullmatch(rule)
     if match is None:
-        raise InputError("a rule must be a metric, <= or >=, and a number", repr(rule), _FORM)
+        raise InputError("a rule must be METRIC<=NUMBER or METRIC>=NUMBER", repr(rule), _FORM)
     return match.groups()
 
 
@@ -89,7 +89,7 @@ class Requirement:
             metric = ALIASES.get(metric, metric).removeprefix(EVENT)
         if metric not in metrics:
             raise InputError(
-                f"a rule must name a metric of these predictions, {', '.join(metrics)}",
+                f"the metric of a rule must be one of {', '.join(metrics)}",
                 repr(metric),
                 suggestion(metric, metrics),
             )
@@ -97,7 +97,7 @@ class Requirement:
         bare = [name for name, each in records.items() if each and not each.has_interval]
         if metric in bare:
             raise InputError(
-                "a rule must name a metric whose interval can decide it",
+                "the metric of a rule must have an interval",
                 f"{metric!r}, which has no interval",
                 f"Name one of {', '.join(name for name in metrics if name not in bare)}.",
             )
@@ -115,8 +115,8 @@ class Requirement:
         better = {"↓": "<=", "↑": ">="}.get(about.arrow, self.sign)
         if self.sign != better:
             raise InputError(
-                f"a rule must state how good {about.title} is at least: it is better where it is "
-                f"{'smaller' if better == '<=' else 'larger'}",
+                f"a rule on {about.title} must set {'an upper' if better == '<=' else 'a lower'} bound, because "
+                f"{'smaller' if better == '<=' else 'larger'} is better",
                 repr(text),
                 f"Write '{self.metric}{better}{self.bound:g}'.",
             )
@@ -125,9 +125,9 @@ class Requirement:
         if always or never or not math.isfinite(self.bound):
             unit = f"; {self.bound:g} % is {self.bound:g}%" if about.unit and self.bound > 1 else ""
             raise InputError(
-                f"a rule must set a bound that {about.title} can keep and can break, between {low:g} and {high:g}",
+                f"the bound on {about.title} must lie between {low:g} and {high:g}",
                 f"{text!r}, which {'never' if never else 'always'} holds",
-                f"Choose a bound in between{unit}. {_FORM}",
+                f"Choose a bound in this range{unit}. {_FORM}",
             )
         return self
 
@@ -196,7 +196,7 @@ def checks_of(
     ]
     # A bound that holds is no sign of calibration where the tests reject it.
     if verdict.is_clear and None not in parsed:
-        rejection = f" Yet all tests together reject calibration ({verdict.joint}): add the rule {CALIBRATED}."
+        rejection = f" However, the joint test rejects calibration ({verdict.joint}): add the rule {CALIBRATED}."
         checks = [
             replace(check, text=check.text + rejection) if check.outcome == "holds" else check
             for check in checks
@@ -206,12 +206,12 @@ def checks_of(
 
 def _calibrated(verdict: Verdict) -> Check:
     if verdict.joint_p is None:
-        return Check(CALIBRATED, "unknown", "Cannot tell: no test of calibration was made.")
+        return Check(CALIBRATED, "unknown", "Cannot tell: no calibration test was run.")
     if verdict.is_clear:
         kind = f": {verdict.direction}" if verdict.direction else ""
-        text = f"Fails: all tests together reject calibration ({verdict.joint}){kind}."
+        text = f"Fails: the joint test rejects calibration ({verdict.joint}){kind}."
         return Check(CALIBRATED, "fails", text)
-    text = f"Holds: all tests together do not reject calibration ({verdict.joint})."
+    text = f"Holds: the joint test does not reject calibration ({verdict.joint})."
     return Check(CALIBRATED, "holds", text)
 
 
@@ -221,8 +221,8 @@ def _beside_prevalence(check: Check, rule: Requirement, estimates: Mapping[str, 
         return check
     share = estimates["observed"].value
     rare = min(share, 1 - share)
-    halved = "one that halves every risk", rare / 2
-    constant = "one that gives every sample the same probability", share * (1 - share)
+    halved = "a model that halves every risk", rare / 2
+    constant = "a model that gives every sample the same probability", share * (1 - share)
     model, worthless = {"ece": halved, "ici": halved, "brier": constant}.get(
         rule.metric, ("", math.inf)
     )
@@ -231,8 +231,8 @@ def _beside_prevalence(check: Check, rule: Requirement, estimates: Mapping[str, 
     about = rule.column
     unit = f" {about.unit}" if about.unit else ""
     text = (
-        f" Warning: with {about.format(share) if about.unit else f'{share:.4f}'}{unit} events {model} has "
-        f"{about.title} {about.format(worthless)}{unit}, which this bound allows: add {CALIBRATED}."
+        f" Warning: with {about.format(share) if about.unit else f'{share:.4f}'}{unit} events, {model} has "
+        f"{about.title} {about.format(worthless)}{unit}, which this bound allows: add the rule {CALIBRATED}."
     )
     return replace(check, text=check.text + text)
 
@@ -246,7 +246,7 @@ def check_rows(checks: Sequence[Check], *, samples: int, dropped: int) -> list[C
         dropped: How many others lacked a value and were left out.
     """
     if samples < FEWEST:
-        few = f"Cannot tell: only {samples} samples were measured, and {FEWEST} are needed. "
+        few = f"Cannot tell: only {samples} samples were used, and {FEWEST} are needed. "
         checks = [
             replace(check, outcome="unknown", text=few + check.text)
             if check.outcome == "holds"
@@ -258,7 +258,7 @@ def check_rows(checks: Sequence[Check], *, samples: int, dropped: int) -> list[C
     numbers = f"{dropped:,} of {samples + dropped:,} rows lack a value and were left out"
     return [
         *checks,
-        Check("rows", "fails", f"Fails: {numbers}: half of the rows must be measured."),
+        Check("rows", "fails", f"Fails: {numbers}; at least half of the rows must be used."),
     ]
 
 
@@ -276,7 +276,7 @@ def not_worse(
     word = "worse" if worse > 0 else "better"
     numbers = (
         f"{names[0]} is {word} than {names[1]} in {about.title}{of_event} by "
-        f"{about.format(abs(worse))}{unit}{allowed}, interval of the loss {_signed(ends[0], about)} to "
+        f"{about.format(abs(worse))}{unit}{allowed}, interval of the deterioration {_signed(ends[0], about)} to "
         f"{_signed(ends[1], about)}"
     )
     name = f"{difference.metric} not worse"
@@ -284,7 +284,7 @@ def not_worse(
         return Check(name, "fails", f"Fails: {numbers}.")
     if ends[1] <= margin:
         return Check(name, "holds", f"Holds: {numbers}.")
-    return Check(name, "unknown", f"Not worse beyond chance: {numbers}.")
+    return Check(name, "unknown", f"Not significantly worse: {numbers}.")
 
 
 def check_directed(metrics: Sequence[str], margin: float = 0.0) -> None:
@@ -297,16 +297,16 @@ def check_directed(metrics: Sequence[str], margin: float = 0.0) -> None:
                 entry.name for entry in METRICS.entries() if entry.higher_is_better is not None
             ]
             raise InputError(
-                f"a model can be worse in metrics with a better direction, {', '.join(directed)}",
+                f"fail_if_worse requires a metric that is better if higher or if lower, {', '.join(directed)}",
                 repr(metric),
                 suggestion(metric, directed),
             )
         low, high = limits_of(record)
         if margin >= high - low:
             raise InputError(
-                f"margin must be less than {high - low:g}, the largest difference in {record.title}",
-                f"{margin:g}, within which every model is",
-                "Pass a fraction, such as 0.01 for one point of a percentage.",
+                f"margin must be less than {high - low:g}, the largest possible difference in {record.title}",
+                f"{margin:g}",
+                "Pass a fraction, such as 0.01 for one percentage point.",
             )
 
 

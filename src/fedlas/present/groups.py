@@ -33,7 +33,7 @@ _EVENT_LEGEND = (
     "many events, given the probabilities, Holm-corrected. Slope: below 1 they are too extreme."
 )
 _POOLED_LEGEND = (
-    "Pooled: moved toward the mean of all groups, as far as the group's own error is large "
+    "Pooled: shrunk toward the mean of all groups, the more the larger the group's standard error "
     "(random effects)."
 )
 
@@ -134,7 +134,7 @@ def worst_event_group(by_group: EventsByGroup, event: str) -> str:
     percent = Column("", "%", places=4).format
     tested = sum(each.p is not None for each in by_group.values())
     if worst.p is None:
-        return "Groups: none was tested, as each is of one cluster."
+        return "Groups: none was tested, because each has a single cluster."
     p = p_said(worst.p, None)
     evidence = (
         f"expects {event} in {percent(worst.expected)} % and {percent(worst.observed)} % occur: O/E "
@@ -273,7 +273,7 @@ def thresholds_table(selective: Mapping[str, Any]) -> Table:
         on_test = [f"{100 * test['coverage']:.1f}", share, f"{100 * test['upper']:.2f}"]
         accept = "accept all" if _is_all(row) else f"{row['threshold']:.4f}"
         rows.append([risk, accept, *on_val, *on_test])
-    few = f"None: no confidence keeps the risk that low. Even without a mistake {', '.join(needed)} accepted samples."
+    few = f"none: no threshold reaches this risk. Even without an error, {', '.join(needed)} accepted samples."
     notes = [few] if needed else []
     return table_of(heads, rows, title="What may be accepted", notes=notes)
 
@@ -288,7 +288,7 @@ def acceptance(selective: Mapping[str, Any]) -> str:
     row = next((each for each in rows if each["threshold"] is not None), None)
     if row is None:
         risk = max((each["risk"] for each in rows), default=0.0)
-        return f"No confidence keeps the risk at {100 * risk:g} %: have every prediction checked."
+        return f"No threshold reaches a {100 * risk:g} % error rate on this data."
     test = row["test"]
     wrong = "" if test["risk"] is None else f", {100 * test['risk']:.2f} % of them wrong"
     which = (
@@ -297,4 +297,4 @@ def acceptance(selective: Mapping[str, Any]) -> str:
         else f"predictions with a confidence of at least {row['threshold']:.4f}"
     )
     accepted = f"{100 * test['coverage']:.1f} % of the test part{wrong}"
-    return f"For a risk of {100 * row['risk']:g} %, accept {which}: {accepted}."
+    return f"For an error rate of {100 * row['risk']:g} %, accept {which}: {accepted}."

@@ -58,10 +58,12 @@ def _left_out(clusters: Heterogeneity) -> list[str]:
         name: sum(getattr(each, name) is None for each in clusters.clusters.values())
         for name in SCALES
     }
-    parts = [f"{count:,} no {_TITLES[name]}" for name, count in missing.items() if count]
+    parts = [f"{count:,} without {_TITLES[name]}" for name, count in missing.items() if count]
     if not parts:
         return []
-    return [f"Of {len(clusters.clusters):,} clusters {', '.join(parts)}: too few events or others."]
+    return [
+        f"Of {len(clusters.clusters):,} clusters, {', '.join(parts)}: too few events or non-events."
+    ]
 
 
 def clusters_table(clusters: Heterogeneity, *, title: str, most: int | None = None) -> Table:

@@ -53,9 +53,9 @@ def _verdict(periods: Sequence[Period], moved: Sequence[Drift]) -> list[str]:
     if drift:
         lines.append(f"DRIFT in {latest.period}: {', '.join(drift)}.")
     if not lines:
-        lines.append(f"Quiet in {latest.period}: no alarm and no drift of a column.")
+        lines.append(f"Quiet in {latest.period}: no alarm and no column drift.")
     again = [periods[at].period for at in _again(periods)]
-    lines.append(f"Calibrated again: {', '.join(again) or 'never'}.")
+    lines.append(f"Recalibrated: {', '.join(again) or 'never'}.")
     return lines
 
 

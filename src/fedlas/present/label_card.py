@@ -39,9 +39,9 @@ def checked_labels(
 
 def _of_one_label(name: str) -> InputError:
     return InputError(
-        "is for one label a sample",
-        "several",
-        "Leave it out; predictions of one label are several.label(name).",
+        "requires one label per sample",
+        "multi-label predictions",
+        "Omit it, or pass the predictions of one label, predictions.label(name).",
         argument=name,
     )
 

@@ -91,7 +91,7 @@ def labels_table(table: LabelTable, level: float, *, title: str, most: int | Non
     ]
     if table.unknown:
         notes.append(
-            f"No sample tells {', '.join(table.unknown[:6])}{'...' * (len(table.unknown) > 6)}."
+            f"Unknown in all samples: {', '.join(table.unknown[:6])}{'...' * (len(table.unknown) > 6)}."
         )
     return Table(columns_behind_names(heads), tuple(rows), title, tuple(notes), narrow=True)
 
@@ -135,7 +135,7 @@ def worst_label_group(by_group: Mapping[Any, LabelGroupMeasures], stage: str) ->
     """Return a sentence on the group with the strongest evidence of miscalibration, and its significance."""
     name, worst = next(iter(by_group.items()))
     if worst.p is None:
-        return f"Groups, {stage}: none was tested, as each is of one cluster."
+        return f"Groups, {stage}: none was tested, because each has a single cluster."
     form = Column("", places=2).format
     tested = [each.p for each in by_group.values() if each.p is not None]
     bad = sum(p <= ALPHA for p in tested)

@@ -43,8 +43,8 @@ from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate
 
 RAW = "as predicted"
 _MEANS = (
-    "macro: the mean of the labels, each counts once. micro: of all labels of all samples in one, so that common "
-    "labels decide. Intervals are over samples{clusters}, each with all of its labels."
+    "macro: mean over labels. micro: over all labels and samples pooled, so that frequent labels dominate. "
+    "Intervals are over samples{clusters}, each with all of its labels."
 )
 
 
@@ -195,8 +195,8 @@ class LabelEvaluation:
         if None not in floors:
             mean, worst = (column("ece").format(floor) for floor in floors)
             notes.append(
-                f"Calibrated labels with these probabilities have a macro ECE of {mean} % and a worst of {worst} % by "
-                "chance."
+                "By chance, calibrated labels with these probabilities have a macro ECE of "
+                f"{mean} % and a worst ECE of {worst} %."
             )
         # The means have no test of their own, whose column would be empty.
         keep = [n for n, each in enumerate(table.columns) if each.title not in ("floor", "p")]
@@ -226,9 +226,9 @@ class LabelEvaluation:
         stage = list(self.stages)[-1]
         if not rules or not self.replicates:
             raise InputError(
-                "a gate needs rules and intervals",
+                "a gate requires at least one rule, and a report with intervals",
                 f"{len(rules)} rules, {self.replicates} replicates",
-                "Name rules such as 'macro_ece<=0.03', and leave replicates out of the report.",
+                "Pass rules such as 'macro_ece<=0.03', and call fedlas.report without replicates=0.",
             )
         checks = checks_of(rules, self.labels[stage].overall, self.verdicts[stage])
         samples = self.stages[stage].num_samples

@@ -42,7 +42,7 @@ def labels_report(
     check_known(predictions)
     if val is None and method is not None:
         raise InputError(
-            (Argument("method"), " needs held-out predictions"),
+            (Argument("method"), " requires held-out predictions"),
             ("no ", Argument("on")),
             ("Pass ", Argument("on"), " with held-out predictions of the same labels."),
         )

@@ -38,9 +38,9 @@ _MOST_WORST = 3
 """Labels of a watch whose change is told in a sentence, and drawn."""
 _PARTS = {3: "third", 4: "quarter"}
 _OF_LABELS = (
-    "Strongest evidence first. Gap: prevalence minus mean probability of samples that tell the label. Evidence: of the "
-    "label alone, in the watch that shows most. As much as an alarm needs says that this label has changed; for all "
-    "labels together, that is wrong as rarely as an alarm is."
+    "Strongest evidence first. Gap: prevalence minus mean probability, over samples with a known label. Evidence: of "
+    "the label alone, the largest of all watches. At the alarm threshold, this label has changed; the false-alarm rate "
+    "holds over all labels together."
 )
 _EQUALS = ("predicted as", "samples at probability")
 """How the names of means begin in a watch without a leading one."""
@@ -119,9 +119,9 @@ def reasons(content: Mapping[str, Any]) -> list[str]:
     for name in content["alarms"]:
         for worst, after in _worst(content["watches"][name]):
             live, chance = _cells(worst, name)
-            card = f"{_percent(worst['card'], name)} % on the card (by chance {chance} %)"
+            card = f"{_percent(worst['card'], name)} % on the card (interval {chance} %)"
             where = f"{_capital(worst['name'])}: {live} % now, {card}"
-            lines.append(f"{where}; noticed after sample {after:,}.")
+            lines.append(f"{where}; alarm after sample {after:,}.")
     return lines
 
 
@@ -154,13 +154,13 @@ def explanations(content: Mapping[str, Any]) -> list[str]:
         for name, watch in watches.items()
         if watch["watched"] and not watch["alarm"] and _is_outside(_leading(watch))
     ]
-    scatter = f"Quiet, though outside: {', '.join(outside)}. As few live samples scatter that far by chance."
+    scatter = f"Quiet, though outside: {', '.join(outside)}. So few live samples can lie outside by chance."
     return [
         *([scatter] if outside else []),
-        f"Live %: {shown}. On the card: where that mean lies by chance, as far as its test samples tell. Evidence of "
-        f"{threshold:g} is an alarm.",
-        f"False alarms: at most {100 * content['false_alarm']:g} % over the whole stream, however often one looks; a "
-        f"{_PARTS[len(content['watches'])]} of it for each watch.",
+        f"Live %: {shown}. On the card: interval of this mean, from the card's test samples. Alarm at evidence "
+        f"{threshold:g}.",
+        f"False alarms: at most {100 * content['false_alarm']:g} % over the whole stream, at any number of "
+        f"looks; a {_PARTS[len(content['watches'])]} of it per watch.",
     ]
 
 

@@ -110,7 +110,7 @@ def check_page(path: Path) -> None:
     """
     if path.suffix.lower() == ".pdf" and _browser() is None:
         fix = f"Write {path.with_suffix('.html')}, open it and print the page."
-        raise InputError("a .pdf needs Chromium, Chrome or Edge on the PATH", "none", fix)
+        raise InputError("a .pdf requires Chromium, Chrome or Edge on the PATH", "none", fix)
     require_page_packages()
 
 
@@ -139,7 +139,9 @@ def write_page(path: Path, page: str) -> Path:
         if not printed.is_file():
             reason = " ".join(done.stderr.split())[-200:]
             fix = f"Write {path.with_suffix('.html')}, open it and print the page."
-            raise InputError("the browser must print the page", f"{browser}: {reason}", fix)
+            raise InputError(
+                "the browser must be able to print the page", f"{browser}: {reason}", fix
+            )
         kind = _KIND.search(page)
         mark = f"\n%{kind[1]}\n" if kind else ""  # a comment, which says that it may be replaced
         return write_atomically(path, lambda file: file.write(printed.read_bytes() + mark.encode()))
@@ -271,9 +273,9 @@ def write_picture(picture: Figure, path: Path) -> Path:
     kind = path.suffix.removeprefix(".").lower()
     if kind not in kinds:
         raise InputError(
-            "the name must end in a kind of picture",
+            "the file name must end in an image format",
             path.name,
-            f"Take one of {', '.join(sorted(kinds))}.",
+            f"Use one of {', '.join(sorted(kinds))}.",
         )
     return write_atomically(path, lambda file: _save(picture, file, kind, {}))
 

@@ -155,8 +155,8 @@ def positive_diagrams(
 Decisions = Mapping[str, Sequence[Decision]]
 """Decisions by stage, one for each rule."""
 _LEGEND = (
-    "Chosen on the held-out predictions, counted on the test predictions. Net benefit: true positives per 1,000, less "
-    "false alarms at their weight."
+    "Thresholds are chosen on held-out predictions and evaluated on test predictions. Net benefit: true positives per "
+    "1,000 samples, minus weighted false alarms."
 )
 _PERCENT = Column("", "%", places=3).format
 _SHARE = Column("", "%", places=4).format
@@ -246,18 +246,18 @@ def rules_table(decisions: Sequence[Decision]) -> Table:
         ]
         benefit = " ".join(_per_thousand(each.net_benefit))
         rows.append([rule, _SHARE(each.threshold), *counts, benefit])
-    heads = ("rule", "act from %", "acts on", "events found", "alarms", "net benefit")
+    heads = ("rule", "act from %", "acts on", "events found", "false alarms", "net benefit")
     notes = [
-        "Chosen on validation, counted on test. Alarms: false ones. Net benefit: per 1,000, against none."
+        "Chosen on validation, counted on test. Net benefit: per 1,000 samples, relative to acting on none."
     ]
-    return table_of(heads, rows, title="From which probability on to act", notes=notes)
+    return table_of(heads, rows, title="Decision thresholds", notes=notes)
 
 
 def decision_words(decision: Decision, event: str) -> str:
     """Return a sentence on a decision: its rule, its threshold and the resulting counts."""
     rule = decision.rule.words
     if decision.threshold is None:
-        return f"Decision ({rule}): no threshold keeps this on the held-out predictions."
+        return f"Decision ({rule}): no threshold satisfies this rule on the held-out predictions."
     return (
         f"Decision ({rule}): act from {_SHARE(decision.threshold)} % on: {decision.acted:,} of "
         f"{decision.num_samples:,} samples, {decision.events_found:,} of {decision.events:,} events of {event} found, "

@@ -147,7 +147,7 @@ def report(
         >>> logits = 3 * torch.randn(400, 5, generator=torch.Generator().manual_seed(0))
         >>> target = torch.multinomial((logits / 2).softmax(1), 1, generator=torch.Generator().manual_seed(1))[:, 0]
         >>> report(Predictions(logits, target), replicates=99).verdict[0]
-        'Over-confident: it claims 76.1 % on average and is right in 59.5 % (400 samples; joint p ≤ 0.01 of 10 tests).'
+        'Over-confident: it claims 76.1 % on average and is right in 59.5 % (400 samples; joint p ≤ 0.01).'
     """
     if is_table(predictions) and not _is_frame_of_scores(predictions, target):
         if isinstance(groups, str):
@@ -234,9 +234,9 @@ def _of_labels(source: Any, arguments: Mapping[str, Any]) -> LabelEvaluation:
     for name in _OF_ONE_LABEL:
         if arguments[name] not in (None, False, (), []):
             raise InputError(
-                "is for one label a sample",
-                "several",
-                "Leave it out; predictions of one label are several.label(name).",
+                "requires one label per sample",
+                "multi-label predictions",
+                "Omit it, or pass the predictions of one label, predictions.label(name).",
                 argument=name,
             )
     options = {name: arguments[name] for name in _OF_LABELS}
@@ -252,7 +252,7 @@ def _of_labels(source: Any, arguments: Mapping[str, Any]) -> LabelEvaluation:
     return labels_report(predictions, val, groups=groups, **options)
 
 
-_ONE_CLUSTER = "All samples are of one cluster, which shows nothing of others: there are no intervals and no tests."
+_ONE_CLUSTER = "All samples are in one cluster, so that there are no intervals and no tests."
 
 
 def _one_cluster_note(predictions: AnyPredictions) -> str:
@@ -264,14 +264,14 @@ def _check_heterogeneity(predictions: AnyPredictions, *, asked: bool, event: boo
     """Raise InputError if clusters are to be compared without an event or without two clusters."""
     if asked and not event:
         raise InputError(
-            "is for the event of two classes",
+            "requires an event of two classes",
             "the predicted class",
-            ("Pass two classes, without ", Argument("top_label"), "."),
+            ("Pass predictions of two classes, and omit ", Argument("top_label"), "."),
             argument="heterogeneity",
         )
     if asked and (predictions.clusters is None or not has_spread(predictions)):
         raise InputError(
-            "needs samples of at least two clusters",
+            "requires samples from at least two clusters",
             "none" if predictions.clusters is None else "one",
             ("Name the cluster of each sample: ", Argument("clusters"), "."),
             argument="heterogeneity",
@@ -302,9 +302,9 @@ def _read(
     for name in OF_FIT if on is None else ():
         if columns.get(name) is not None:
             raise InputError(
-                "is for a fit that holds rows out",
-                (Argument(name), " without ", Argument("on")),
-                "Leave it out.",
+                ("requires ", Argument("on")),
+                ("no ", Argument("on")),
+                ("Pass ", Argument("on"), ", or omit ", Argument(name), "."),
                 argument=name,
             )
     columns = columns | ({} if target is None else {"target": target})
@@ -317,9 +317,9 @@ def _read(
 def without_calibrator() -> InputError:
     """Return the error for covariates without a calibrator to use them."""
     return InputError(
-        "is what a calibrator reads, which is fitted on held-out predictions",
+        ("requires ", Argument("on"), ": calibrators are fitted on held-out predictions"),
         ("no ", Argument("on")),
-        ("Pass ", Argument("on"), ", or leave it out."),
+        ("Pass ", Argument("on"), ", or omit ", Argument("covariates"), "."),
         argument="covariates",
     )
 
@@ -329,9 +329,9 @@ def _of_arrays(predictions: object, target: object, columns: dict[str, Any], gro
     if columns or isinstance(groups, str):
         columns_named(columns)
         raise InputError(
-            f"{next(iter(columns), 'groups')}= must name columns of a table",
+            f"{next(iter(columns), 'groups')}= names columns, so that predictions must be a table",
             describe(predictions),
-            "Pass a data frame, or the path of a file.",
+            "Pass a data frame or the path of a file.",
         )
     if _is_frame_of_scores(predictions, target):
         predictions = np.asarray(predictions)

@@ -48,8 +48,8 @@ def paragraphs(
         InputError: Without a stage: no event is the subject.
     """
     if not stages:
-        fix = "Measure two classes."
-        raise InputError("a paragraph by TRIPOD+AI is about an event", "no event", fix)
+        fix = "Evaluate predictions of two classes, without top_label=True."
+        raise InputError("a TRIPOD+AI paragraph requires an event of two classes", "no event", fix)
     texts = {
         name: tripod(check_predictions(each[0]), each[1], event) for name, each in stages.items()
     }

@@ -56,6 +56,7 @@ class Verdict:
         least_joint_p: The smallest that its replicates can give.
         claim: What the predictions claim and what occurs, as in ``"expects 'ill' in 4.1 % and 3.9 % occur"``.
         is_reversed: Whether the scores rank the other class of two above the event, beyond chance.
+        joint_tests: Number of tests that the joint test combines.
     """
 
     text: str
@@ -65,6 +66,7 @@ class Verdict:
     least_joint_p: float | None = None
     claim: str = ""
     is_reversed: bool = False
+    joint_tests: int = 0
 
     @property
     def rejected(self) -> list[str]:
@@ -106,7 +108,13 @@ def verdict(
     """
     table = estimates if measures is None else measures
     joint_p = getattr(table, "joint_p", None)
-    judged = Verdict("", {}, joint_p=joint_p, least_joint_p=getattr(table, "least_joint_p", None))
+    judged = Verdict(
+        "",
+        {},
+        joint_p=joint_p,
+        least_joint_p=getattr(table, "least_joint_p", None),
+        joint_tests=len(table.tests) if isinstance(table, EstimateTable) else 0,
+    )
     tests = _tests_of_metrics(estimates) if measures is None else _tests_of_measures(measures)
     if z is not None and joint_p is not None:
         tests["spiegelhalter"] = Evidence(
@@ -149,7 +157,7 @@ def _of_top_label(
     claim = f"it claims {100 * confidence:.1f} % on average and is right in {100 * accuracy:.1f} %"
     judged = replace(judged, claim=claim)
     if judged.joint_p is None:
-        text = f"It{claim[2:]} ({samples:,} samples). No test was made of whether that is chance."
+        text = f"It{claim[2:]} ({samples:,} samples). No calibration test was run."
         return replace(judged, text=text)
     tests = dict(judged.tests)
     direction = ""
@@ -164,7 +172,7 @@ def _of_top_label(
             else ""
         )
     judged = replace(judged, tests=tests, direction=direction)
-    claim = f"{claim} ({samples:,} samples; {judged.joint} of {_number(estimates)})"
+    claim = f"{claim} ({samples:,} samples; {judged.joint})"
     if judged.is_clear and direction:
         text = f"{direction.capitalize()}: {claim}."
     elif judged.is_clear:
@@ -195,8 +203,8 @@ def _of_event(
     area = measures["auroc"].value if "auroc" in measures else 0.5
     if area < 0.5 and reversed_auroc(predictions) is not None:
         question = _question_of_direction(predictions, scores)
-        joint = f"; {judged.joint} of {_number(measures)}" if judged.joint else ""
-        text = f"Ranks the other class above (AUROC {area:.3f}): {question} {claim} ({samples}{joint})."
+        joint = f"; {judged.joint}" if judged.joint else ""
+        text = f"Ranks the other class higher (AUROC {area:.3f}): {question} {claim} ({samples}{joint})."
         return replace(judged, text=text, is_reversed=True)
     if judged.joint_p is None:
         return replace(judged, text=f"{claim} ({samples}). {_without_joint_test(judged)}")
@@ -206,7 +214,7 @@ def _of_event(
     if "slope" in judged.tests and rejects(judged.tests["slope"].p, ALPHA):
         extreme = "too extreme" if measures["slope"].value < 1 else "too close to each other"
         words.append(extreme)
-    about = f"({samples}; {judged.joint} of {_number(measures)})"
+    about = f"({samples}; {judged.joint})"
     if judged.is_clear and words:
         kind = " and ".join(words)
         slope = f", slope {described(measures)['slope'][1]}" if "too" in kind else ""
@@ -231,10 +239,10 @@ def _question_of_direction(predictions: Predictions, scores: Sequence[str]) -> s
 def _without_joint_test(judged: Verdict) -> str:
     """Return a sentence on the separate tests, Bonferroni-corrected, for a verdict without a joint test."""
     if not judged.tests:
-        return "No test was made of whether that is chance."
+        return "No calibration test was run."
     number = len(judged.tests)
     least = min(judged.tests.values(), key=lambda test: test.p)
-    joint = "no joint test was made, which takes replicates"
+    joint = "no joint test was run, because it needs replicates"
     if rejects(number * least.p, ALPHA):
         return f"Miscalibrated by {least.text}, Bonferroni for {number} tests; {joint}."
     return f"None of {number} tests rejects calibration after Bonferroni; {joint}."
@@ -270,7 +278,7 @@ def effect(
         fell = fell and new < old
     if paired is not None and paired.better == "a" and paired.p is not None:
         worse = f"{change}; NLL: {p_said(paired.p, None)}"
-        return f"{subject}this makes it worse ({worse}): leave it out, or fit it on other held-out predictions."
+        return f"{subject}this makes it worse ({worse}): omit the calibrator, or fit it on other held-out predictions."
     if judged.joint_p is None or before.verdict.is_reversed:
         return f"{subject}{change}."
     if not fell:
@@ -309,8 +317,8 @@ def training_data(val: AnyPredictions, test: AnyPredictions) -> str:
     if right - hits < 0.02 or right - hits < 4 * spread:
         return ""
     return (
-        f"The held-out predictions are right in {100 * right:.1f} %, these in {100 * hits:.1f} %: if they are of "
-        "training data, the calibrator leaves over-confidence."
+        f"Accuracy is {100 * right:.1f} % on the held-out predictions and {100 * hits:.1f} % on these: if the held-out "
+        "samples were trained on, over-confidence remains after calibration."
     )
 
 
@@ -325,12 +333,6 @@ def _samples(predictions: AnyPredictions) -> float:
 def _few(texts: Sequence[str]) -> str:
     more = f" and {len(texts) - _MOST} more" if len(texts) > _MOST else ""
     return ", ".join(texts[:_MOST]) + more
-
-
-def _number(table: ByName) -> str:
-    """Return the number of joined tests as text."""
-    number = len(table.tests) if isinstance(table, EstimateTable) else 0
-    return f"{number} test{'s' if number > 1 else ''}"
 
 
 def digits(percent: float) -> str:

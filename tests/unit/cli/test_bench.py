@@ -61,7 +61,7 @@ def test_what_arguments_choose():
         (["--executor-set", "retries"], "key=value"),
         (
             ["--workers", "2", "--executor-set", "workers=3"],
-            "workers must be given once; .*Leave --workers out",
+            "workers must be set once, .*Omit --workers",
         ),
     ],
 )

@@ -153,7 +153,7 @@ def test_evaluate_all_compares_every_calibrator_that_can_run(files, tmp_path, ca
         assert any(line.split()[:1] == [name] for line in captured.out.splitlines()), name
     page = (tmp_path / "page.html").read_text()
     assert (
-        "Ranked by NLL on these samples: measure the one you choose on others."
+        "Ranked by NLL on these samples: evaluate the calibrator you choose on other samples."
         in captured.out.splitlines()
     )
     for name, reason in found["not run"].items():
@@ -226,7 +226,7 @@ def test_evaluate_never_replaces_predictions(files, tmp_path):
             evaluate_file(
                 **options, html=tmp_path / "predictions" / ".." / "predictions" / "odd.html"
             )
-    with pytest.raises(InputError, match=r"--on .*other predictions"):
+    with pytest.raises(InputError, match=r"--on .*must differ from"):
         evaluate_file(test, on=test.parent / ".." / "predictions" / "test.npz")
     assert test.read_bytes() == page.read_bytes() == before
     assert evaluate_file(test, html=tmp_path / "page.HTM", replicates=0) == 0

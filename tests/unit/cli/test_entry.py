@@ -36,7 +36,7 @@ def test_errors_and_columns_are_written_as_options(tmp_path, capsys):
     Predictions(torch.randn(9, 3), torch.zeros(9, dtype=torch.long)).save(tmp_path / "a.npz")
     assert main(["evaluate", str(tmp_path / "a.npz"), "--method", "all"]) == 2
     assert capsys.readouterr().err.startswith(
-        "fedlas: error: fedlas evaluate: --method all needs held-out predictions; got no --on. Pass --on with "
+        "fedlas: error: fedlas evaluate: --method all requires held-out predictions; got no --on. Pass --on with "
     )
     columns = Columns(probs="p_*", target="y", percent=True)
     assert column_options(columns) == " --probs 'p_*' --target y --percent"

@@ -172,7 +172,7 @@ def test_models_with_classes_in_two_orders_are_not_said_to_have_two_events():
         fedlas.Predictions.from_probs(table, ["yes", "no"] * 30, classes=names)
         for table, names in ((probs, ["no", "yes"]), (probs[:, ::-1].copy(), ["yes", "no"]))
     )
-    with pytest.raises(InputError, match=r"classes must be in one order; got no, yes and yes, no"):
+    with pytest.raises(InputError, match=r"classes in the same order; got no, yes and yes, no"):
         fedlas.compare(one, other)
 
 
@@ -213,7 +213,7 @@ def test_covariates_that_nothing_reads_are_refused(tmp_path, monkeypatch, capsys
     assert main(["evaluate", "test.csv", *options, "--covariates", "p_no"]) == 2
     shown = " ".join(capsys.readouterr().err.split())
     assert "--covariates" in shown
-    assert "Pass --on, or leave it out" in shown
+    assert "Pass --on, or omit --covariates" in shown
     with pytest.raises(InputError, match=r"covariates.*Pass on="):
         fedlas.report(pd.read_csv("test.csv"), probs="p_yes", target="y", covariates="p_no")
 
@@ -224,7 +224,7 @@ def test_without_replicates_the_tests_of_the_table_are_told(chances):
     (sentence, *_) = fedlas.report(halved, replicates=0).verdict
     assert "No test was made" not in sentence
     assert "Miscalibrated by in the large" in sentence
-    assert "no joint test was made, which takes replicates" in sentence
+    assert "no joint test was run, because it needs replicates" in sentence
     true = fedlas.Predictions.from_probs(p, (uniform < p).astype(int))
     (sentence, *_) = fedlas.report(true, replicates=0).verdict
     assert "None of 4 tests rejects calibration after Bonferroni" in sentence
@@ -336,7 +336,7 @@ def test_a_column_about_the_other_class_is_found_whoever_names_the_event(deaths,
             table.assign(risk=1 - table.risk).to_csv(name, index=False)
     named = [] if event is None else ["--event", event]
     about, other = ("no", "yes") if event else ("yes", "no")
-    question = "Ranks the other class above (AUROC 0.1"
+    question = "Ranks the other class higher (AUROC 0.1"
     asked = f"): is risk the probability of '{other}'? Expects '{about}' in "
     quick = ["--replicates", "39"]
 
@@ -367,7 +367,7 @@ def test_arrays_about_the_other_class_are_asked_about(chances):
     p, uniform = chances
     target = (uniform < p).astype(int)
     (sentence, *_) = fedlas.report(target, 1 - p, replicates=0).verdict
-    assert sentence.startswith("Ranks the other class above (AUROC 0.")
+    assert sentence.startswith("Ranks the other class higher (AUROC 0.")
     assert "are these scores those of class 0? Expects class 1 in" in sentence
     (sentence, *_) = fedlas.report(target, 1 - p, event="death", replicates=0).verdict
     assert "are these scores those of 'not death'?" in sentence

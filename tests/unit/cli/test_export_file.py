@@ -135,7 +135,7 @@ def test_nonsense(folder):
             "users_code:bild",
             inputs,
             {},
-            "must name a function that can be imported; got users_code:bild",
+            "must name an importable function; got users_code:bild",
         ),
         ("no_such_module:build", inputs, {}, "No module named"),
         ("users_code", inputs, {}, "must name a function"),
@@ -155,7 +155,12 @@ def test_nonsense(folder):
             {"format": "safetensors"},
             "--format must be one of onnx, torch-export",
         ),
-        ("users_code:build", inputs, {"calibrate": "none"}, "--method and --data are for a run"),
+        (
+            "users_code:build",
+            inputs,
+            {"calibrate": "none"},
+            "--method and --data require a run folder",
+        ),
         ("users_code:build", inputs, {"format": "onx"}, "Did you mean 'onnx'"),
         ("users_code:build", inputs, {"out": folder / "net.bin"}, r"--out must end in \.onnx"),
     ):

@@ -107,9 +107,9 @@ def test_a_page_of_confidences(files, capsys):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["top.npz", "--method", "temperature", "--on", "all.npz"], "--on must hold what the predictions hold"),
-        (["top.npz", "--method", "all", "--on", "top.npz"], "all needs the probabilities"),
-        (["all.npz", "--groups", "site", "--method", "all", "--on", "noisy.npz"], "goes with one calibrator"),
+        (["top.npz", "--method", "temperature", "--on", "all.npz"], "--on must be of the same kind as the predictions"),
+        (["top.npz", "--method", "all", "--on", "top.npz"], "all requires probabilities"),
+        (["all.npz", "--groups", "site", "--method", "all", "--on", "noisy.npz"], "requires at most one calibrator"),
         (["all.npz", "--groups", "hospital"], "--groups must name a column of all.npz; got 'hospital'"),
         (["top.csv"], r"columns conf, said, is, site. Pass .*; or --confidence NAME and --correct NAME"),
         (["top.csv", "--confidence", "conf"], "which predictions are right; got none. Pass --correct NAME"),
@@ -258,7 +258,7 @@ def test_compare_two_files(files, capsys):
     assert "| metric" in said.out
     assert "holds no labels" not in said.err
     assert main(["compare", "top.npz", "twin-top.npz", "--replicates", "99"]) == 0
-    assert "a file holds no labels" in capsys.readouterr().err
+    assert "a file has no labels" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -286,24 +286,27 @@ def test_compare_refuses(files, given, message, capsys):
     [
         (
             ["top.npz"],
-            "compare takes two files of predictions, files --with files, or folders of benches; got 1 name.",
+            "requires two prediction files, files of seeds and --with, or bench folders; got 1 name.",
         ),
         (
             ["top.npz"] * 3,
-            "compare takes two files of predictions, files --with files, or folders of benches; got 3",
+            "requires two prediction files, files of seeds and --with, or bench folders; got 3",
         ),
         (
             ["top.npz", "all.npz", "--stage", "auto"],
-            "--stage is for folders of benches; got two files",
+            "--stage can only be used with folders of benches; got two files",
         ),
         (
             ["top.npz", "all.npz", "--details"],
-            "--details is for folders of benches and lists of seeds; got two",
+            "--details can only be used with folders of benches or lists of seeds; got two",
         ),
-        ([".", "a:b", "--json"], "--json is for lists of seeds and two files; got folders of"),
+        (
+            [".", "a:b", "--json"],
+            "--json can only be used with lists of seeds or two files; got folders of",
+        ),
         (
             [".", "a:b", "--weights", "w"],
-            "--weights is for lists of seeds and two files; got folders",
+            "--weights can only be used with lists of seeds or two files; got folders",
         ),
         (["none", "a:b"], "the folder must exist"),
     ],

@@ -128,9 +128,12 @@ def test_a_new_model_against_the_old_one(folder, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("args", "match"),
     [
-        (["evaluate", "good.npz", "--require", "ece<=x"], "a metric, <= or >=, and a number"),
-        (["evaluate", "good.npz", "--require", "ece<=1", "--replicates", "0"], "needs replicates"),
-        (["evaluate", "good.npz", "--github"], "--github goes with --require"),
+        (["evaluate", "good.npz", "--require", "ece<=x"], "METRIC<=NUMBER or METRIC>=NUMBER"),
+        (
+            ["evaluate", "good.npz", "--require", "ece<=1", "--replicates", "0"],
+            "requires intervals",
+        ),
+        (["evaluate", "good.npz", "--github"], "--github requires --require"),
         (
             [
                 "evaluate",
@@ -142,15 +145,15 @@ def test_a_new_model_against_the_old_one(folder, monkeypatch, capsys):
                 "--require",
                 "ece<=1",
             ],
-            "for one model",
+            "must not be combined with --method all",
         ),
         (["compare", "good.npz", "sure.npz", "--fail-if-worse", "eec"], "'eec'"),
-        (["compare", "good.npz", "sure.npz", "--margin", "0.1"], "--margin goes with"),
+        (["compare", "good.npz", "sure.npz", "--margin", "0.1"], "--margin requires"),
         (
             ["compare", "good.npz", "sure.npz", "--fail-if-worse", "ece", "--margin", "-1"],
             "margin must be",
         ),
-        (["compare", "good.npz", "sure.npz", "--junit", "x.xml"], "--junit goes with"),
+        (["compare", "good.npz", "sure.npz", "--junit", "x.xml"], "--junit requires"),
     ],
 )
 def test_wrong_arguments(folder, monkeypatch, capsys, args, match):
@@ -273,8 +276,8 @@ def test_each_option_of_several_values_extends():
         ("accuracy>=90", "never holds"),
         ("nll<=1e400", "always holds"),
         ("brier<=2", "always holds"),
-        ("ece>=0.01", "better where it is smaller"),
-        ("accuracy<=0.9", "better where it is larger"),
+        ("ece>=0.01", "smaller is better"),
+        ("accuracy<=0.9", "larger is better"),
         ("ece<=-0.1", "never holds"),
     ],
 )
@@ -294,7 +297,7 @@ def test_a_margin_that_allows_anything_is_refused(folder, monkeypatch, capsys, m
 def test_a_file_is_not_compared_with_itself(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     assert main(["compare", "good.npz", str(folder / "good.npz"), "--fail-if-worse", "nll"]) == 2
-    assert "which are one file" in capsys.readouterr().err
+    assert "which are the same file" in capsys.readouterr().err
 
 
 def test_compare_says_that_two_files_hold_the_same_predictions(tmp_path, capsys):
@@ -303,7 +306,7 @@ def test_compare_says_that_two_files_hold_the_same_predictions(tmp_path, capsys)
         (tmp_path / name).write_text("\n".join(["p,y", *rows]) + "\n")
     files = [str(tmp_path / name) for name in ("a.csv", "b.csv")]
     assert main(["compare", *files, "--probs", "p", "--target", "y", "--replicates", "50"]) == 0
-    assert "both files hold the same predictions" in capsys.readouterr().err
+    assert "both files have the same scores" in capsys.readouterr().err
 
 
 def test_strict_makes_what_cannot_be_told_a_status_of_its_own(folder, monkeypatch):
@@ -343,4 +346,4 @@ def test_a_card_is_a_gate_too(folder, tmp_path, capsys):
     assert main([*command, "--require", "no_metric<=0.1"]) == 2
     assert main([*command, "--strict"]) == 2
     assert not card.exists()
-    assert "--strict goes with --require" in capsys.readouterr().err
+    assert "--strict requires --require" in capsys.readouterr().err

@@ -127,8 +127,8 @@ def test_what_a_person_should_know_is_said(tmp_path, capsys):
     init(tmp_path / "x", out=tmp_path / "x.yaml")
     out = " ".join(capsys.readouterr().out.split())
     for words in (
-        "1 file without an image suffix passed over (.txt)",
-        "5 images in two classes, where one label must be wrong, such as a/0.png and b/",
+        "1 file without an image suffix skipped (.txt)",
+        "5 images in two classes, so that one label is wrong, such as a/0.png and b/",
         "b has 5 images and a 30",
         "validation images are too few to choose an epoch and a temperature by",
     ):

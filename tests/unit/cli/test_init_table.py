@@ -80,7 +80,7 @@ def test_the_commands_that_are_written_run(
             "look like scores; got a, b in t.csv.*--percent.*--confidence answer.conf",
         ),
         ({**CHURN, "again": CHURN["churned"]}, "got churned, again in t.csv.*--target again"),
-        ({"p_a": YES, "x": ["only"] * 60}, "look like the labels"),
+        ({"p_a": YES, "x": ["only"] * 60}, "look like labels"),
         ({"p": YES, "y": ["ant", "bee"] * 30}, "--probs p --target y\\s--event ant or --event bee"),
     ],
 )
@@ -116,4 +116,4 @@ def test_the_labels_can_be_named_and_files_are_not_replaced(tmp_path, monkeypatc
     assert main(["init", "t.csv", "--target", "again"]) == 2
     assert "must be a new file" in capsys.readouterr().err
     assert main(["init", str(tmp_path), "--target", "again"]) == 2
-    assert "--target is for a table" in capsys.readouterr().err
+    assert "--target requires a table" in capsys.readouterr().err

@@ -171,7 +171,7 @@ def test_a_decision_is_chosen_on_val_and_counted_on_test(file, predictions, tmp_
     assert "Decision curve of class 1" in (tmp_path / "page.html").read_text()
     with pytest.raises(
         InputError,
-        match=r"--budget needs held-out predictions; got no --on\. Pass --on",
+        match=r"--budget requires held-out predictions; got no --on\. Pass --on",
     ):
         evaluate_file(file, budget=10)
 

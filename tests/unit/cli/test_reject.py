@@ -62,12 +62,12 @@ def test_a_calibrator_is_applied_to_both_parts(files, capsys):
 
 def test_the_bound_is_claimed_only_where_it_holds(files, capsys):
     """After a calibrator fitted on the same samples, 6 of 22 thresholds broke it."""
-    broken = "After a calibrator that was fitted on the same predictions it does not hold."
+    broken = "The bound does not hold after a calibrator that was fitted on the same predictions."
     for options, holds in (((), True), (("--method", "temperature"), False)):
         _, said = evaluate(capsys, "--on", "val.npz", "--reject", "0.3", *options)
         text = " ".join(said.split())
         assert (
-            "Thresholds as predicted are chosen on the held-out predictions so that the risk holds with 95%."
+            "Thresholds as predicted are chosen on held-out predictions; the risk bound holds with 95% confidence."
             in text
         )
         assert (broken not in text) is holds
@@ -88,17 +88,22 @@ def test_the_table_fits_a_terminal_and_says_why_there_is_no_threshold(files, cap
         f"{100 * found.risk:.2f}",
         upper,
     ]
-    assert "Even without a mistake it takes 52,981 accepted ones." in " ".join(said.split())
+    assert "Even without an error, 52,981 accepted samples would be needed." in " ".join(
+        said.split()
+    )
     assert max(map(len, said.splitlines())) <= 80
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--reject", "0.1"), "--reject needs held-out predictions; got no --on"),
+        (("--reject", "0.1"), "--reject requires held-out predictions; got no --on"),
         (("--reject", "0", "--on", "val.npz"), "reject must be a finite number in (0, 1)"),
         (("--reject", "nan", "--on", "val.npz"), "reject must be a finite number in (0, 1)"),
-        (("--reject", "0.1", "--on", "val.npz", "--method", "all"), "--reject is for one model"),
+        (
+            ("--reject", "0.1", "--on", "val.npz", "--method", "all"),
+            "--reject requires a single calibrator",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_said(files, capsys, options, message):

@@ -107,7 +107,10 @@ def test_standard_input_and_output(tmp_path, monkeypatch, capfdbinary):
             ["calibrate", "val.csv", "--probs", "p_*", "--target", "y", "--out", "other.json"],
             "must be new, or a calibration",
         ),
-        (["calibrate", "*.csv", "--probs", "p_*", "--target", "y"], "--out must name"),
+        (
+            ["calibrate", "*.csv", "--probs", "p_*", "--target", "y"],
+            "--out is required when VAL is not",
+        ),
         (
             ["calibrate", "val.csv", "--probs", "p_*", "--target", "y", "--method", "aut"],
             "did you mean|auto",

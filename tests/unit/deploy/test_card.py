@@ -201,7 +201,7 @@ def test_of_two_files(tmp_path, capsys, monkeypatch):
     assert card(tmp_path / "val.npz", tmp_path / "test.npz", replicates=0, details=True) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert said.index("is right in") < said.index("What may be accepted")
-    assert "For a risk of " in said
+    assert "For an error rate of " in said
     assert "test: test.npz: 4 classes; 1,500 val, 600 test samples." in said
     assert (
         "chose the calibration as well as the thresholds, so that the bound on their risk need not hold."
@@ -284,7 +284,7 @@ def test_a_card_of_two_classes_says_from_which_probability_to_act(tmp_path):
     card.save(tmp_path / "churn.json")
     page = (tmp_path / "churn.html").read_text()
     assert "<h1>Churn &lt;1&gt;</h1>" in page
-    assert page.index("Expects class 1 in ") < page.index("From which probability on to act")
+    assert page.index("Expects class 1 in ") < page.index("Decision thresholds")
     assert list(card.to_frame()["rule"]) == ["cost_ratio", "recall"]
     usual = fedlas.card(val, test, "none", replicates=0).card.event["decisions"]
     assert [(row["rule"], row["value"]) for row in usual] == [

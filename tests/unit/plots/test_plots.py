@@ -207,9 +207,9 @@ def test_many_methods_look_different():
 
 
 def test_an_unknown_metric_names_those_in_the_log():
-    with pytest.raises(InputError, match=r"lines with val\.ece"):
+    with pytest.raises(InputError, match=r"records with val\.ece"):
         training_curves({"ce": log([0.1])}, metric="val.eec")
-    with pytest.raises(InputError, match="lines with nothing"):
+    with pytest.raises(InputError, match="records with nothing"):
         training_curves({}, metric="val.ece")
 
 

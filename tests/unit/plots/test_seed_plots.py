@@ -68,7 +68,7 @@ def test_given_axes_are_used_and_keep_their_figure():
         ({}, {}, "one name must have some"),
         ({"a": [math.nan]}, {}, "one name must have some"),
         ({"a": [math.inf, 1.0]}, {}, "values must be finite"),
-        ({"a": [1.0]}, {"b": 1.0}, "floors must be of names that have values"),
+        ({"a": [1.0]}, {"b": 1.0}, "names in floors must occur in values"),
     ],
 )
 def test_what_cannot_be_drawn(values, floors, message):

@@ -61,7 +61,7 @@ def test_they_refuse_logits(draw):
 
 
 def test_what_is_no_axes_is_refused():
-    with pytest.raises(InputError, match="ax must be a matplotlib Axes"):
+    with pytest.raises(InputError, match="ax must be matplotlib Axes"):
         risk_coverage_curve(predictions(), ax="here")
 
 

@@ -54,7 +54,7 @@ def test_an_over_confident_model_and_its_temperature(sharp):
     values = sharp.measured["as predicted"]
     confidence = values["accuracy"] + values["o_ece"] - values["u_ece"]
     claim = f"claims {100 * confidence:.1f} % on average and is right in {100 * values['accuracy']:.1f} %"
-    assert first == f"Over-confident: it {claim} (1,000 samples; joint p ≤ 0.01 of 10 tests)."
+    assert first == f"Over-confident: it {claim} (1,000 samples; joint p ≤ 0.01)."
     temperature = sharp.outcome.fitted["temperature"].temperature
     after = sharp.measured["after temperature"]
     assert second.startswith(f"After temperature {temperature:.3g}: it claims ")
@@ -178,7 +178,7 @@ def test_a_calibrator_that_makes_it_worse_is_named():
 def test_python_words_in_python_and_options_on_the_command_line():
     with pytest.raises(
         InputError,
-        match=r"^report: method='temperature' needs held-out predictions; got no on=\. Pass on=",
+        match=r"^report: method='temperature' requires held-out predictions; got no on=\. Pass on=",
     ):
         report(drawn(), method="temperature")
     with pytest.raises(InputError, match=r"got 'clases'\. Did you mean 'classes'"):
@@ -197,7 +197,7 @@ def test_held_out_predictions_that_look_like_training_data_are_noted():
 
 
 def test_the_same_predictions_twice_are_refused():
-    with pytest.raises(InputError, match="other predictions"):
+    with pytest.raises(InputError, match="must differ from the evaluated predictions"):
         report(drawn(), on=drawn())
     with pytest.raises(InputError, match="different predictions"):
         fedlas.card(drawn(), drawn())
@@ -241,7 +241,7 @@ def test_a_card_of_confidences_alone_is_saved_and_watched(tmp_path, calibrator):
     assert monitor.update(worse, raw=True)
     with pytest.raises(InputError, match="must be confidences"):
         monitor.update(drawn())
-    with pytest.raises(InputError, match="the same classes"):
+    with pytest.raises(InputError, match="the same number of classes"):
         fedlas.card(val, drawn())
 
 
@@ -261,7 +261,7 @@ def test_confidences_alone_are_calibrated():
         TopLabel(drawn().confidence, drawn().correct), on=val, method="platt", replicates=99
     ).verdict[1:]
     assert "makes it worse (NLL" in worse
-    with pytest.raises(InputError, match="other predictions"):
+    with pytest.raises(InputError, match="must differ from the evaluated predictions"):
         report(test, on=test)
 
 
@@ -321,7 +321,7 @@ def test_a_page_bears_its_title_date_and_period():
 
 def test_without_a_browser_a_pdf_is_refused_before_the_work(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda _name: None)
-    with pytest.raises(InputError, match=r"needs Chromium.*Write x\.html, open it and print"):
+    with pytest.raises(InputError, match=r"requires Chromium.*Write x\.html, open it and print"):
         check_page(Path("x.pdf"))
 
 

@@ -38,7 +38,7 @@ def test_a_model_that_halves_every_risk_does_not_just_hold(evaluations):
     assert gate.status == 0
     assert "ECE of 'yes'" in str(gate)
     assert "all tests together reject calibration (joint p" in str(gate)
-    assert "one that halves every risk has ECE" in str(gate)
+    assert "a model that halves every risk has ECE" in str(gate)
 
 
 @pytest.mark.parametrize(
@@ -101,24 +101,24 @@ def test_a_worse_model_fails_in_the_ece_that_the_table_shows(rare):
     assert not gate
     assert "in ECE of class 1" in str(gate)
     assert compared.fail_if_worse("ece", margin=0.9).status == 0
-    with pytest.raises(InputError, match="that were compared"):
+    with pytest.raises(InputError, match="among the compared metrics"):
         compared.fail_if_worse("brier")
     with pytest.raises(InputError, match="margin must be less than 1"):
         compared.fail_if_worse("ece", margin=1.0)
 
 
 def test_predictions_are_not_compared_with_themselves(rare):
-    with pytest.raises(InputError, match="one object twice"):
+    with pytest.raises(InputError, match="the same object twice"):
         fedlas.compare(rare["good"], rare["good"])
 
 
 @pytest.mark.parametrize(
     ("rules", "match"),
     [
-        ((), "needs rules"),
+        ((), "requires at least one rule"),
         (("ece",), "a rule must be"),
         (("slope<=x",), "a rule must be"),
-        (("auroc<=0.9",), "better where it is larger"),
+        (("auroc<=0.9",), "larger is better"),
         (("ici<=1",), "always holds"),
         (("observed_to_expected>=0",), "always holds"),
         (("brier<=2",), "always holds"),
@@ -135,7 +135,7 @@ def test_rules_that_decide_nothing_are_refused(evaluations, rules, match):
 
 
 def test_without_replicates_there_is_no_gate(rare):
-    with pytest.raises(InputError, match="needs rules and intervals"):
+    with pytest.raises(InputError, match="requires at least one rule, and a report with intervals"):
         fedlas.report(rare["good"], replicates=0).require("ece<=0.1")
 
 

@@ -41,7 +41,7 @@ def of_top(ece, floor, p, *, confidence=0.9, accuracy=0.8):
         ({"a": of_event(1.5, 0.001)}, "'a' is under-predicted most clearly"),
         ({"a": of_event(0.5, 0.001)}, "'a' is over-predicted most clearly"),
         ({"a": of_event(1.5, 0.2)}, "none is shown to be miscalibrated; the most evidence is against 'a'"),
-        ({"a": of_event(1.5, None)}, "none was tested, as each is of one cluster"),
+        ({"a": of_event(1.5, None)}, "none was tested, because each has a single cluster"),
         ({"a": of_event(1.5, 0.001), "b": of_event(1.4, 0.01)}, "1 more is miscalibrated."),
         ({n: of_event(1.5, 0.001) for n in "abc"}, "2 more are miscalibrated."),
     ],
@@ -122,7 +122,9 @@ def test_thresholds_say_what_none_needs():
     assert table.rows[1][3].value == "2 of 100"
     assert table.rows[2][5].value == DASH
     assert "1 % needs 1,000" in table.notes[0]
-    assert acceptance({"thresholds": rows}).startswith("For a risk of 5 %, accept predictions with")
+    assert acceptance({"thresholds": rows}).startswith(
+        "For an error rate of 5 %, accept predictions with"
+    )
     assert "Even" not in " ".join(thresholds_table({"thresholds": rows[1:]}).notes)
 
 
@@ -178,10 +180,10 @@ def test_a_slope_that_differs_is_no_tie():
 @pytest.mark.parametrize(
     ("difference", "sentence"),
     [
-        (over_seeds(), "The NLL of fedlas is lower than that of ls by 0.3000 (p = 0.004, 3 seeds)."),
+        (over_seeds(), "fedlas has lower NLL than ls, by 0.3000 (p = 0.004, 3 seeds)."),
         (over_seeds(p=0.0004), "(p < 0.001, 3 seeds)."),
-        (over_seeds(p=0.4), "No difference in NLL shows between fedlas and ls over 3 seeds."),
-        (over_seeds(p=None), "3 seeds without a spread cannot test the difference of 0.3000."),
+        (over_seeds(p=0.4), "No significant difference in NLL between fedlas and ls over 3 seeds."),
+        (over_seeds(p=None), "the difference of 0.3000 cannot be tested (3 seeds, no spread)."),
     ],
 )  # fmt: skip
 def test_sentence_on_two_methods(difference, sentence):

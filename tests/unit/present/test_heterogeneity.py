@@ -33,7 +33,10 @@ def test_a_row_a_measure_with_what_a_further_cluster_may_have(clusters):
     assert row[1].number == ratio.mean
     assert row[3].value == f"[{ratio.prediction_low:.2f}, {ratio.prediction_high:.2f}]"
     assert [row[-1].value for row in table.rows] == ["5", "4", "4"]
-    assert "Of 5 clusters 1 no slope, 1 no AUROC: too few events or others." in table.notes
+    assert (
+        "Of 5 clusters, 1 without slope, 1 without AUROC: too few events or non-events."
+        in table.notes
+    )
 
 
 def test_a_row_a_cluster_and_a_dash_where_a_measure_is_not_known(clusters):

@@ -57,7 +57,7 @@ def test_rules_on_means_and_on_the_worst_label(evaluation):
     assert [check.outcome for check in gate.checks] == ["fails", "fails", "holds", "fails"]
     assert gate.status == 3
     assert evaluation.require("macro_ece<=0.2", "calibrated").status == 0
-    for rule, said in (("ece<=0.1", "must name a metric"), ("macro_auroc<=0.9", "must state how good")):  # fmt: skip
+    for rule, said in (("ece<=0.1", "metric of a rule must be"), ("macro_auroc<=0.9", "lower bound")):  # fmt: skip
         with pytest.raises(InputError, match=said):
             raw.require(rule)
 
@@ -85,13 +85,13 @@ def test_a_page_has_curves_of_the_worst_labels(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"event": 1}, "event is for one label"),
+        ({"event": 1}, "event requires one label"),
         ({"groups": ["a"] * 599}, "one for each sample"),
-        ({"reject": [0.05]}, "reject is for one label"),
-        ({"cost_ratio": 9.0}, "cost_ratio is for one label"),
-        ({"top_label": True}, "top_label is for one label"),
-        ({"heterogeneity": True}, "heterogeneity is for one label"),
-        ({"method": "auto"}, "needs held-out"),
+        ({"reject": [0.05]}, "reject requires one label"),
+        ({"cost_ratio": 9.0}, "cost_ratio requires one label"),
+        ({"top_label": True}, "top_label requires one label"),
+        ({"heterogeneity": True}, "heterogeneity requires one label"),
+        ({"method": "auto"}, "requires held-out"),
         ({"on": drawn()}, "other predictions"),
         ({"on": drawn().label(0)}, "must hold what the predictions hold"),
         (

@@ -67,7 +67,7 @@ def test_reasons_name_the_mean_that_moved_and_when(alarmed):
     accuracy = next(line for line in lines if line.startswith("Accuracy"))
     live = content["watches"]["accuracy"]["statistics"][0]["live"]
     assert f"{100 * live:.2f} % now" in accuracy
-    assert f"noticed after sample {content['watches']['accuracy']['alarm_after']:,}." in accuracy
+    assert f"alarm after sample {content['watches']['accuracy']['alarm_after']:,}." in accuracy
 
 
 def test_explanations_say_the_bound_and_what_is_quiet_though_outside(alarmed):
