@@ -1,4 +1,4 @@
-"""``fedlas bench``: trains a recipe, or a group of recipes, with several losses and seeds, and reports."""
+"""The subcommand fedlas bench: trains a recipe, or a group of recipes, with several losses and seeds, and reports."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SHORT = ("workers", "gpus_per_run", "cpus_per_run")
 
 
 def add_bench(add: AddSubcommand) -> None:
-    """Add the subcommand ``fedlas bench``."""
+    """Add the subcommand fedlas bench."""
     parser = add(_bench, "RECIPE")
     add_recipe(parser)
     add_track(parser)

@@ -197,7 +197,7 @@ def _export_file(args: argparse.Namespace, out: Path) -> int:
             f"no {'--model' if args.model is None else '--inputs'}",
             "Pass --model MODULE:FUNCTION, which builds the architecture, and --inputs NPZ with real inputs.",
         )
-    arrays = _inputs(args.inputs)
+    arrays = _read_inputs(args.inputs)
     calibrated = CalibratedModel.load(file, _built(args.model))
     exported = export_model_file(
         calibrated,
@@ -228,7 +228,7 @@ def _axes(texts: list[str], names: list[str]) -> dict[str, list[int]]:
     return axes
 
 
-def _inputs(path: Path) -> dict[str, Tensor]:
+def _read_inputs(path: Path) -> dict[str, Tensor]:
     """Read the arrays of an ``.npz`` file as tensors, by name."""
     import torch
 

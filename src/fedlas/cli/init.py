@@ -1,4 +1,4 @@
-"""``fedlas init``: writes a starter recipe for a folder of images, or commands for a table of scores."""
+"""The subcommand fedlas init: writes a starter recipe for a folder of images, or commands for a table of scores."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _UNEVEN = 5
 
 
 def add_init(add: AddSubcommand) -> None:
-    """Add the subcommand ``fedlas init``."""
+    """Add the subcommand fedlas init."""
     parser = add(_init, "TABLE | FOLDER")
     text = "scores and labels (.csv, .jsonl, .parquet), whose columns are guessed; or images: CLASS/*, "
     add_path(

@@ -337,7 +337,7 @@ def name_ticks(axis: Axis, places: Any, names: Sequence[str], **style: Any) -> N
 
 
 def name_marks(legend: Legend) -> None:
-    """Disable mathtext in the labels of ``legend`` and escape control characters."""
+    """Disable mathtext in the labels of a legend and escape control characters."""
     for text in legend.get_texts():
         text.set(text=printable(text.get_text()), parse_math=False)
 

@@ -208,7 +208,7 @@ def _ends(estimate: Estimate | None, form: Callable[[float], str]) -> tuple[str,
 
 
 def _scaled(estimate: Estimate | None, number: int) -> str:
-    """Return the interval of a share as the interval of a count out of ``number``, as text."""
+    """Return the interval of a share, scaled to counts, as text."""
     return "" if estimate is None else interval_text(estimate, lambda end: f"{end * number:.0f}")
 
 

@@ -41,7 +41,7 @@ from fedlas.present.stages import (
     DeferredEstimates,
     HeldOut,
     Rejections,
-    calibrated,
+    apply_calibrators,
     check_options,
     check_rules,
     check_stages,
@@ -181,7 +181,7 @@ def report(
     if held_out is not None:
         remarks.append("" if held_out.val is None else training_data(held_out.val, predictions))
         if method is not None:
-            outcome = calibrated(method, predictions, held_out)
+            outcome = apply_calibrators(method, predictions, held_out)
             stages |= {f"after {each}": after for each, after in outcome.predictions.items()}
     options: dict[str, Any] = {"event": of_event, "num_bins": num_bins, **level}
     by_group = {} if groups is None else _by_group(stages, groups, **options)

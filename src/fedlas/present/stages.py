@@ -268,7 +268,7 @@ def check_rules(rules: Sequence[Rule], *, event: bool, has_val: bool) -> None:
             raise _no_held_out(rule.name)
 
 
-def calibrated(name: str, test: AnyPredictions, held_out: HeldOut) -> Calibrated:
+def apply_calibrators(name: str, test: AnyPredictions, held_out: HeldOut) -> Calibrated:
     """Fit the calibrator ``name``, or every calibrator for ``"all"``, and return the calibrated test predictions.
 
     Raises:

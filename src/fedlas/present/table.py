@@ -127,7 +127,7 @@ class Table:
     narrow: bool = False
 
     def where(self, keep: Sequence[int]) -> Table:
-        """Return the table with only the columns at the indices ``keep``."""
+        """Return the table with a selection of columns, by index."""
         rows = tuple(tuple(row[number] for number in keep) for row in self.rows)
         return replace(self, columns=tuple(self.columns[number] for number in keep), rows=rows)
 

@@ -13,7 +13,7 @@ from fedlas.errors import InputError, MissingExtraError
 from fedlas.metrics import evaluate
 from fedlas.predictions import Predictions
 from fedlas.present.ranking import SELECTION, TRADES, WITHIN, rank_stages, ranking_table, signs
-from fedlas.present.stages import ALL, Calibrated, HeldOut, calibrated
+from fedlas.present.stages import ALL, Calibrated, HeldOut, apply_calibrators
 from fedlas.present.table import terminal
 
 # Fits on few samples have much to warn of; the notes are what is tested.
@@ -88,7 +88,7 @@ def test_a_fault_of_ours_is_not_taken_for_a_reason(val, test, registry):
 
 def test_names(val, test):
     with pytest.raises(InputError, match="Did you mean 'temperature'"):
-        calibrated("temprature", test, HeldOut(val))
+        apply_calibrators("temprature", test, HeldOut(val))
     with pytest.raises(InputError, match=r"calibrator drift.*'val-drift'"):
         calibrated(made_entries()[0].name, test, HeldOut(None, named=False))
 
@@ -101,7 +101,7 @@ def test_warnings_become_notes(val, test, registry):
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error", CalibrationWarning)
-        outcome = calibrated("doubtful", test, HeldOut(val))
+        outcome = apply_calibrators("doubtful", test, HeldOut(val))
     assert outcome.notes[0].startswith("Doubtful: look at it.")
 
 

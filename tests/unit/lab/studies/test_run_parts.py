@@ -9,7 +9,7 @@ from fedlas.lab.recipes import load_recipe, plan
 from fedlas.lab.runs import execute
 from fedlas.lab.studies import run_held_out, run_parts
 from fedlas.predictions import Predictions
-from fedlas.present.stages import ALL, calibrated
+from fedlas.present.stages import ALL, apply_calibrators
 
 # Fits on tiny runs have much to warn of; the notes are what is tested.
 pytestmark = pytest.mark.filterwarnings("ignore::fedlas.calibrators.CalibrationWarning")
@@ -39,7 +39,7 @@ def test(folder):
 @pytest.fixture(scope="module")
 def everything(folder):
     """All calibrators on the run."""
-    return calibrated(
+    return apply_calibrators(
         ALL, Predictions.load(folder / "predictions" / "test.npz"), run_held_out(folder)
     )
 
@@ -87,7 +87,7 @@ def test_a_made_part_without_what_is_needed_is_made_again(folder, test, registry
         fit_map=lambda self, *_: Unchanged(),
         metadata={"part": part},
     )
-    calibrated("needy", test, run_held_out(folder))
+    apply_calibrators("needy", test, run_held_out(folder))
     assert Predictions.load(path).features.shape[1] == 12
     before = path.stat().st_mtime_ns
     calibrated(made_entries()[0].name, test, run_held_out(folder))
