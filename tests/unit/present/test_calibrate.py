@@ -40,7 +40,7 @@ def test():
 @pytest.fixture(scope="module")
 def everything(val, test):
     """All calibrators that run without features and without a model."""
-    return calibrated(ALL, test, HeldOut(val))
+    return apply_calibrators(ALL, test, HeldOut(val))
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_those_that_cannot_run_are_named_with_the_reason(val, test, registry):
         "lacking",
         fit_map=lambda self, *_: (_ for _ in ()).throw(MissingExtraError("fedlas[x]: needs y")),
     )
-    outcome = calibrated(ALL, test, HeldOut(val))
+    outcome = apply_calibrators(ALL, test, HeldOut(val))
     needy = {entry.name for entry in CALIBRATORS.entries() if entry.value.needs}
     assert set(outcome.errors) == needy | {entry.name for entry in made_entries()} | {"lacking"}
     assert needy
@@ -77,20 +77,20 @@ def test_those_that_cannot_run_are_named_with_the_reason(val, test, registry):
 def test_if_none_can_run_the_first_reason_is_the_error(val):
     seven = Predictions(torch.randn(50, 7), torch.zeros(50, dtype=torch.long))
     with pytest.raises(InputError, match="of the same model"):
-        calibrated(ALL, seven, HeldOut(val))
+        apply_calibrators(ALL, seven, HeldOut(val))
 
 
 def test_a_fault_of_ours_is_not_taken_for_a_reason(val, test, registry):
     add(registry, "broken", fit_map=lambda self, *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        calibrated(ALL, test, HeldOut(val))
+        apply_calibrators(ALL, test, HeldOut(val))
 
 
 def test_names(val, test):
     with pytest.raises(InputError, match="Did you mean 'temperature'"):
         apply_calibrators("temprature", test, HeldOut(val))
     with pytest.raises(InputError, match=r"calibrator drift.*'val-drift'"):
-        calibrated(made_entries()[0].name, test, HeldOut(None, named=False))
+        apply_calibrators(made_entries()[0].name, test, HeldOut(None, named=False))
 
 
 def test_warnings_become_notes(val, test, registry):
