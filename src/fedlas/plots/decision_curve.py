@@ -41,7 +41,7 @@ def decision_curve(
         thresholds: Probabilities in ``(0, 1)``. None: a hundred up to three times the share of events. ``"data"``: a
             hundred up to where nearly all probabilities are, and net benefit per 1,000 samples.
         marks: Thresholds to mark with a vertical line.
-        event: The class to set against the rest, its name or number; None: the event of two.
+        event: Positive class, by name or index; None: the event of two classes.
         ax: Where to draw; a new figure if None.
         title: Above the axes, left-aligned.
         theme: Palette.

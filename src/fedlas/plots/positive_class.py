@@ -72,7 +72,7 @@ def positive_reliability_diagram(
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, at least 10 samples.
-        event: The class to set against the rest, its name or number; None: the event of two.
+        event: Positive class, by name or index; None: the event of two classes.
         num_bins: Number of bins: of width ``1 / num_bins`` on ``[0, 1]``, or of as many samples each on other scales.
         ax: Where to draw; a new figure if None. The strip is an inset below it, which needs room (constrained layout
             makes it).

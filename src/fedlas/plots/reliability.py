@@ -178,7 +178,7 @@ def number_axes(axes: Axes, scale: Scale, confidence: Any, names: str = "xy") ->
     Args:
         axes: The Axes.
         scale: ``"linear"`` from 0 to 1; ``"logit"`` a little beyond the range of the confidences.
-        confidence: Those that must be seen.
+        confidence: Confidences that the axes must include.
         names: Names of the axes.
     """
     least = np.min(confidence)

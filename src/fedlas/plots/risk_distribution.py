@@ -31,7 +31,7 @@ def risk_distribution(
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)`` with both outcomes.
-        event: The class to set against the rest, its name or number; None: the event of two.
+        event: Positive class, by name or index; None: the event of two classes.
         num_bins: Bins of equal width on the axis.
         scale: ``"linear"``, ``"zoom"``, ``"logit"`` or ``"auto"``, as in
             :func:`~fedlas.plots.positive_reliability_diagram`.

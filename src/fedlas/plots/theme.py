@@ -377,7 +377,7 @@ def legend_below(ax: Axes, theme: Theme, **marks: Any) -> None:
     Args:
         ax: Its figure's layout must make room, as that of :func:`new_axes` does.
         theme: Color of the names.
-        **marks: ``handles`` with labels; those of ``ax`` if there are none.
+        **marks: ``handles`` with labels; by default the handles of ``ax``.
     """
     translation = require("matplotlib.transforms", extra="tables").ScaledTranslation
     names = [each.get_label() for each in marks["handles"]] if marks else None

@@ -48,7 +48,7 @@ from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES
 from fedlas.stats.selective_risk import DEFAULT_RISKS
 
 RULES = (Rule(recall=0.5), Rule(recall=0.8), Rule(recall=0.9))
-"""Rules of two classes where none is asked for."""
+"""Default decision rules for two classes."""
 _CALIBRATED = STAGES[1]
 
 
@@ -58,8 +58,8 @@ class CalibrationCard:
 
     Attributes:
         card: The card: what is saved, and what a :class:`~fedlas.deploy.Monitor` reads.
-        evaluation: The test predictions, measured before and after calibration; of several labels a sample a
-            :class:`LabelEvaluation`.
+        evaluation: The test predictions, measured before and after calibration; for multi-label predictions
+            a :class:`LabelEvaluation`.
     """
 
     card: Card
@@ -215,7 +215,7 @@ def card(
 
     With two classes one is the event: the card says from which probability to act, and a monitor watches that
     probability. For more classes, and for confidences alone, it says which predictions may be accepted. For several
-    labels a sample it has a line for each, and their means.
+    labels per sample it has a row per label, and their means.
 
     Args:
         val: Held-out predictions, not calibrated, on which thresholds are chosen.
@@ -230,9 +230,9 @@ def card(
         num_bins: Bins of the calibration errors.
         title: Title of the page; empty: of the name.
         period: When the test samples were collected, such as ``"October 2026"``.
-        event: The class, of two, that the card is about, its name or number; None: as the predictions say, else the
-            affirmative one, as "yes" or "1", else the last.
-        top_label: Whether the predicted class is the subject of two classes, too.
+        event: Positive class of two, by name or index; None: the event of the predictions, else the affirmative class
+            ("yes", "1"), else the second.
+        top_label: For two classes, whether the card is about the predicted class instead of the event.
         cost_ratio: For two classes, how many false alarms are as bad as a missed event: from which probability to act.
         budget: The same for a number of samples to act on, out of as many as ``test`` holds.
         recall: The same for a share of the events to find; 0.5, 0.8 and 0.9 where nothing is asked for.

@@ -137,7 +137,7 @@ def compare(
     Args:
         a: Predictions of the first model, or a ``TopLabel``, or several labels as a ``MultiLabel``; or a list of those
             of several seeds of one method.
-        b: Those of the second for the same samples in the same order; or a list, with the same seed at the same place.
+        b: Predictions of the second model for the same samples in the same order; or a list, in the same order of seeds.
         metrics: Names of metrics, of several labels such as ``"macro_ece"``; None for accuracy, NLL, Brier score and
             ECE, as far as the predictions allow; of two classes AUROC, NLL, Brier score and ECE. For two classes
             ``"ece"`` and ``"brier"`` are those of the event's probability, and ``"top_label_ece"`` is that of the
@@ -146,11 +146,11 @@ def compare(
         confidence_level: Confidence level of the intervals, in ``(0, 1)``.
         replicates: Replicates of the paired bootstrap, at least 39 for level 0.95; lists need none.
         seed: The same seed draws the same samples; lists need none.
-        event: The class, of two, that the metrics are about, its name or number; None: as the predictions say, else
-            the affirmative one, as "yes" or "1", else the last.
-        groups: Group of each sample ``(N,)``, each is compared, too; None: those of the tables, if any. Not over
-            seeds.
-        top_label: Whether two classes are compared by the predicted one, too.
+        event: Positive class of two, by name or index; None: the event of the predictions, else the affirmative class
+            ("yes", "1"), else the second.
+        groups: Group of each sample ``(N,)``, to compare each group as well; None: the groups of the tables, if any.
+            Not for lists of seeds.
+        top_label: For two classes, whether to compare the predicted class instead of the event.
 
     Returns:
         Difference by name, as a dict that a notebook shows as a table; ``to_frame()`` makes a data frame, and

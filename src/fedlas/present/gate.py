@@ -25,15 +25,15 @@ from fedlas.stats.estimates import Estimate
 FAILED = 3
 """Exit status of a gate that fails."""
 UNKNOWN = 4
-"""Exit status of a strict gate that cannot tell."""
+"""Exit status of a strict gate with an undecided rule."""
 FEWEST = 30
-"""With fewer samples no rule holds: bootstrap intervals of so few are too narrow."""
+"""Fewest samples for a rule to hold: bootstrap intervals of fewer are too narrow."""
 _RULE = re.compile(
     r"\s*([a-z0-9_]+)\s*(<=|>=)\s*(-?\d*\.?\d+(?:e[-+]?\d+)?)\s*(%?)\s*", re.IGNORECASE
 )
 _FORM = "Write 'ece<=0.03', 'accuracy>=90%' or calibrated, in quotes."
 CALIBRATED = "calibrated"
-"""The rule that all tests of calibration together do not reject."""
+"""The rule that the joint calibration test does not reject."""
 
 
 def check_rules(rules: Iterable[str]) -> None:
@@ -146,7 +146,7 @@ class Check:
 
 def required(requirement: Requirement, estimate: Estimate) -> Check:
     """Check a bound by the metric's interval: beyond the bound it fails, within it holds, across it is unknown."""
-    # What must be large is compared with its sign turned.
+    # A lower bound is checked as an upper bound on the negated metric.
     sign = 1 if requirement.sign == "<=" else -1
     low, high = sorted((sign * estimate.low, sign * estimate.high))
     bound = sign * requirement.bound
@@ -241,9 +241,9 @@ def check_rows(checks: Sequence[Check], *, samples: int, dropped: int) -> list[C
     """Return the checks after limits on rows: too few samples make them unknown, and too many dropped rows fail.
 
     Args:
-        checks: Those of the rows that were measured.
-        samples: How many rows those are.
-        dropped: How many others lacked a value and were left out.
+        checks: Checks on the rows that were used.
+        samples: Number of rows used.
+        dropped: Number of rows that lack a value.
     """
     if samples < FEWEST:
         few = f"Cannot tell: only {samples} samples were used, and {FEWEST} are needed. "

@@ -29,14 +29,14 @@ def labels_report(
     """Measure multi-label predictions before and after calibration.
 
     Args:
-        predictions: With labels, each of some weight.
+        predictions: Labeled predictions, without rows of weight zero.
         val: Held-out predictions of the same labels; None fits nothing.
         method: Name of a calibrator; None and ``"auto"`` are the default of several labels.
-        num_bins: As in :func:`fedlas.report`, and so are all others.
-        confidence_level: As there.
-        replicates: As there.
-        groups: As there, one for each sample.
-        notes: As there.
+        num_bins: As in :func:`fedlas.report`.
+        confidence_level: As in :func:`fedlas.report`.
+        replicates: As in :func:`fedlas.report`.
+        groups: Group of each sample.
+        notes: Notes to add to.
         **shown: Further fields of the evaluation.
     """
     check_known(predictions)

@@ -197,7 +197,7 @@ def figure(ax: Axes, alt: str) -> Any:
 
     Args:
         ax: Axes in the light palette, see :func:`axes`.
-        alt: Description for those who cannot see it.
+        alt: Alternative text for screen readers.
 
     Returns:
         Markup for a template. Text stays text, so that it can be searched and needs no outlines.
@@ -210,7 +210,7 @@ def themed_svg(ax: Axes, alt: str) -> str:
 
     Args:
         ax: As for :func:`figure`.
-        alt: As there.
+        alt: Alternative text.
     """
     light, dark = (
         ";".join(f"--{name}:{color}" for name, color in _variables(theme).items())
@@ -249,7 +249,7 @@ def diagram(
         predictions: The predictions.
         num_bins: Number of bins.
         band: Whether to draw the consistency band.
-        themed: Return an SVG file of its own, for a notebook; else markup for a template.
+        themed: Whether to return a standalone SVG for a notebook, instead of markup for a template.
     """
     options: dict[str, Any] = {"title": name, "legend": False, "band": band, "shares": False}
     ax = reliability_diagram(predictions, num_bins=num_bins, ax=axes(3.1, 3.3), **options)

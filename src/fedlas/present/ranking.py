@@ -69,8 +69,8 @@ def ranking_table(
     """Return a table with a row per calibrator, the lowest NLL first.
 
     Args:
-        measured: As in :func:`ranking`.
-        stages: As there.
+        measured: As in :func:`rank_stages`.
+        stages: As in :func:`rank_stages`.
         title: Above the table.
         estimates: Intervals and noise floors by stage, then by registry name.
         metrics: Registry names of the columns; those that were not measured have none.

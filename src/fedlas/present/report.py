@@ -54,7 +54,7 @@ from fedlas.stats.draws import has_spread
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate, EstimateTable
 
 _OF_EVENT = ("ece", "nll")
-"""Metrics that the measures of an event take over, with their intervals."""
+"""Metrics whose estimates are copied into the measures of an event."""
 
 
 @overload
@@ -102,7 +102,7 @@ def report(
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, a :class:`~fedlas.TopLabel`, or what
             :func:`~fedlas.read_predictions` returned, whose groups and class names are used. A
-            :class:`~fedlas.MultiLabel` has several labels a sample: a line for each, and their means. Or two arrays, as
+            :class:`~fedlas.MultiLabel` gives a row per label, and their means. Or two arrays, as
             :func:`~fedlas.evaluate` takes them: ``report(y_true, y_prob)``. Or a data frame or a file, with
             ``columns``: ``report(frame, probs="p_*", target="y")``.
         target: The second of two arrays; or the column of the labels of a table.
@@ -110,14 +110,14 @@ def report(
         method: Registry name of the calibrator, or ``"all"`` to compare all; None with ``on``: ``"auto"``.
         reject: Shares of wrong among accepted predictions, each in (0, 1): from which confidence to accept.
         groups: Group of each sample ``(N,)``, or the column of a table: events expected and observed in each, or
-            accuracy and ECE; of several labels a sample all labels and the worst one in each.
+            accuracy and ECE; for multi-label predictions, all labels and the worst label in each.
         cost_ratio: For two classes, how many false alarms are as bad as a missed event: from which probability to act.
         budget: The same for a number of samples to act on, out of those measured; it needs ``on``, as the next two do.
         recall: The same for a share of the events to find, in (0, 1].
         precision: The same for a share of events among the alarms, in (0, 1].
-        event: The class, of two, that measures are about, its name or number; None: as the predictions say, else
-            the affirmative one, as "yes" or "1", else the last. A note names it.
-        top_label: Whether the predicted class is the subject of two classes, too.
+        event: Positive class of two, by name or index; None: the event of the predictions, else the affirmative class
+            ("yes", "1"), else the second. A note names the event.
+        top_label: For two classes, whether to measure the predicted class instead of the event.
         heterogeneity: For two classes and samples in clusters, such as hospitals: observed over expected, slope and
             AUROC in each, and their random-effects means, see :func:`fedlas.binary.heterogeneity`.
         num_bins: Number of bins of calibration errors, at least 1.
@@ -156,7 +156,7 @@ def report(
     else:
         source = _of_arrays(predictions, target, columns, groups)
     if isinstance(plain_predictions(source), MultiLabel):
-        return _of_labels(source, dict(locals()))  # most arguments are for one label a sample
+        return _of_labels(source, dict(locals()))  # most arguments are for one label per sample
     level: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates}
     check_options(
         risk="reject", risks=reject, classes=list(classes), name=name, num_bins=num_bins, **level
@@ -226,7 +226,7 @@ _OF_LABELS = (
     "period",
     "grouped_by",
 )
-"""Arguments of :func:`report` that are for one label a sample, and for several."""
+"""Arguments of :func:`report` for single-label predictions, and for multi-label predictions."""
 
 
 def _of_labels(source: Any, arguments: Mapping[str, Any]) -> LabelEvaluation:

@@ -115,7 +115,7 @@ class Table:
     Attributes:
         columns: One for each cell of a row.
         rows: Cells.
-        title: Above it; names the table for screen readers, too.
+        title: Title above the table, also its name for screen readers.
         notes: Sentences below it.
         narrow: Whether a terminal shows it without space between the columns' borders.
     """
@@ -140,7 +140,7 @@ def column(
     Args:
         metric: Registry name.
         event: Whether the event of two classes is the subject, and its measures are meant.
-        places: Decimals; None for those of the record.
+        places: Decimals; None for the registered number.
         shown: As in :class:`Column`.
     """
     entry = find_measure(metric, event=event)
@@ -217,7 +217,7 @@ def terminal(table: Table, *, details: bool = False, arrows: bool = True) -> Any
 
     Args:
         table: The table.
-        details: Show the further lines of cells, too.
+        details: Whether to show the further lines of cells.
         arrows: Whether heads say which direction is better.
     """
 
@@ -416,7 +416,7 @@ def show_blocks(
     Args:
         blocks: In their order.
         details: Print the further lines of cells, such as intervals.
-        as_markdown: Print Markdown tables rather than those of a terminal, and break no line.
+        as_markdown: Print tables as Markdown, and do not wrap lines.
         on: A ``rich.console.Console``; None makes one on standard output.
     """
     for block in blocks:

@@ -51,7 +51,8 @@ def paragraphs(
         fix = "Evaluate predictions of two classes, without top_label=True."
         raise InputError("a TRIPOD+AI paragraph requires an event of two classes", "no event", fix)
     texts = {
-        name: tripod(check_predictions(each[0]), each[1], event) for name, each in stages.items()
+        name: tripod_paragraph(check_predictions(each[0]), each[1], event)
+        for name, each in stages.items()
     }
     first = next(iter(texts))
     return "\n".join(
@@ -65,7 +66,7 @@ def to_paste(text: str) -> list[str]:
     return ["To paste, by TRIPOD+AI:", *text.split("\n")]
 
 
-def tripod(predictions: Predictions, measures: Mapping[str, Estimate], event: str) -> str:
+def tripod_paragraph(predictions: Predictions, measures: Mapping[str, Estimate], event: str) -> str:
     """Return a paragraph on samples, events, calibration and discrimination, with intervals and their methods.
 
     Args:

@@ -226,7 +226,7 @@ def _of_event(
 
 def _question_of_direction(predictions: Predictions, scores: Sequence[str]) -> str:
     """Return a question on whether the scores are probabilities of the other class."""
-    # One column is of the second class; of two each is of its own.
+    # A single column is of the second class; two columns are of one class each.
     place = event_number(predictions) if len(scores) == 2 else 1
     other = class_name(predictions, 1 - place)
     if not scores:
