@@ -137,7 +137,7 @@ def compare(
     Args:
         a: Predictions of the first model, or a ``TopLabel``, or several labels as a ``MultiLabel``; or a list of those
             of several seeds of one method.
-        b: Predictions of the second model for the same samples in the same order; or a list, in the same order of seeds.
+        b: Predictions of the second model for the same samples in the same order; or a list, seeds in the same order.
         metrics: Names of metrics, of several labels such as ``"macro_ece"``; None for accuracy, NLL, Brier score and
             ECE, as far as the predictions allow; of two classes AUROC, NLL, Brier score and ECE. For two classes
             ``"ece"`` and ``"brier"`` are those of the event's probability, and ``"top_label_ece"`` is that of the

@@ -115,7 +115,7 @@ class Requirement:
         better = {"↓": "<=", "↑": ">="}.get(about.arrow, self.sign)
         if self.sign != better:
             raise InputError(
-                f"a rule on {about.title} must set {'an upper' if better == '<=' else 'a lower'} bound, because "
+                f"a rule must set {'an upper' if better == '<=' else 'a lower'} bound on {about.title}, because "
                 f"{'smaller' if better == '<=' else 'larger'} is better",
                 repr(text),
                 f"Write '{self.metric}{better}{self.bound:g}'.",

@@ -11,7 +11,7 @@ from fedlas.present.table import Cell, Column, Table, column
 
 RANKED = ("accuracy", "nll", "brier", "ece")
 """Metrics of the short table."""
-SELECTION = "Ranked by NLL on these samples: evaluate the calibrator you choose on other samples."
+SELECTION = "Ranked by NLL on these samples: evaluate the one you choose on others."
 TRADES = "! lower ECE, but higher NLL than as predicted"
 WITHIN = "~ ECE within noise of calibrated"
 

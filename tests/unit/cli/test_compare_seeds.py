@@ -77,7 +77,7 @@ def test_lists_that_do_not_pair_are_refused(seeds):
     for wrong, match in (
         ((one, other[:2]), "same number of seeds, at least 2.*got 3 and 2"),
         ((one[:1], other[:1]), "same number of seeds, at least 2.*got 1 and 1"),
-        ((one, other[0]), "both lists of seeds; got one of each"),
+        ((one, other[0]), "both be lists of predictions; got one of each"),
         ((one, [*other[:2], one[0]]), "the same object twice"),
         ((one, [*other[:2], trained(1.0, 5, samples=300)]), "seed 3 of b must be.*400 and 300"),
         ((one, [other[0], "ce.npz", other[1]]), "predictions must be Predictions"),

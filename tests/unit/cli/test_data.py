@@ -6,7 +6,7 @@ from fakes_data import FAKES
 from fedlas.cli import main
 
 
-def test_a_known_data_set_is_checked_against_what_was_published(tmp_path, capsys, monkeypatch):
+def test_data_set_is_checked_against_published_counts(tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("FEDLAS_DATA", raising=False)
     assert main(["data", "check", "digits"]) == 0
     assert "digits can be used; every sample was read." in capsys.readouterr().out

@@ -120,7 +120,7 @@ def test_evaluate_refuses(files, given, message, capsys):
     assert re.search(message, capsys.readouterr().err)
 
 
-def test_groups_fit_a_terminal_and_the_worst_is_named(files, capsys):
+def test_groups_table_fits_terminal_and_names_worst(files, capsys):
     assert main(["evaluate", "top.npz", "--groups", "site", "--replicates", "200"]) == 0
     said = capsys.readouterr().out
     lines = said.split("\n")
@@ -311,12 +311,12 @@ def test_compare_refuses(files, given, message, capsys):
         (["none", "a:b"], "the folder must exist"),
     ],
 )
-def test_options_of_files_and_of_folders_are_used_or_refused(files, given, message, capsys):
+def test_options_of_other_inputs_are_rejected(files, given, message, capsys):
     assert main(["compare", *given]) == 2
     assert message in " ".join(capsys.readouterr().err.split())
 
 
-def test_two_files_are_compared_in_latex_under_a_title(files, capsys):
+def test_compare_prints_latex_with_title(files, capsys):
     twins = ["compare", "all.npz", "noisy.npz", "--metrics", "nll", "--replicates", "39"]
     assert main([*twins, "--latex", "--title", "Old and new"]) == 0
     shown = capsys.readouterr().out
@@ -350,7 +350,7 @@ def test_no_command_writes_what_it_reads(files, case, tmp_path, capsys):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_a_list_of_columns_may_be_longer_than_a_name_of_a_file(files, capsys):
+def test_column_list_may_exceed_file_name_limit(files, capsys):
     names = ",".join(f"p_{number}" for number in range(80))
     assert main(["compare", "all.npz", "noisy.npz", "--probs", names, "--target", "target"]) == 2
     assert "'p_0'" in capsys.readouterr().err

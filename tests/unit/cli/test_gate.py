@@ -53,7 +53,7 @@ def test_what_states_nothing_is_refused(rule):
         Requirement.parse(rule, ["ece", "nll"])
 
 
-def test_a_model_that_is_worse_beyond_chance_and_margin(folder):
+def test_significantly_worse_model_fails(folder):
     good, sure = (fedlas.Predictions.load(folder / f"{name}.npz") for name in ("good", "sure"))
     worse = fedlas.compare(sure, good, ["nll", "accuracy"], replicates=199)
     names = ("new", "old")
@@ -166,7 +166,7 @@ def test_wrong_arguments(folder, monkeypatch, capsys, args, match):
 @pytest.mark.parametrize(
     ("rule", "read"), [("ece<=0.0x", False), ("eec<=0.03", True), ("ece>=0.03", True)]
 )
-def test_a_rule_that_cannot_be_used_is_refused_before_the_page(
+def test_invalid_rule_is_rejected_before_writing_page(
     folder, tmp_path, monkeypatch, capsys, rule, read
 ):
     """The page and the table were there before the error."""
@@ -300,7 +300,7 @@ def test_a_file_is_not_compared_with_itself(folder, monkeypatch, capsys):
     assert "which are the same file" in capsys.readouterr().err
 
 
-def test_compare_says_that_two_files_hold_the_same_predictions(tmp_path, capsys):
+def test_compare_notes_identical_predictions(tmp_path, capsys):
     for name in ("a.csv", "b.csv"):
         rows = [f"{0.01 * row:.2f},{row % 2}" for row in range(1, 100)]
         (tmp_path / name).write_text("\n".join(["p,y", *rows]) + "\n")
@@ -309,7 +309,7 @@ def test_compare_says_that_two_files_hold_the_same_predictions(tmp_path, capsys)
     assert "both files have the same scores" in capsys.readouterr().err
 
 
-def test_strict_makes_what_cannot_be_told_a_status_of_its_own(folder, monkeypatch):
+def test_strict_undecided_rule_has_own_status(folder, monkeypatch):
     monkeypatch.chdir(folder)
     share = fedlas.evaluate(fedlas.Predictions.load("good.npz"))["accuracy"]
     gate = ["evaluate", "good.npz", "--replicates", "99", "--require", f"accuracy>={share:.3f}"]
@@ -319,7 +319,7 @@ def test_strict_makes_what_cannot_be_told_a_status_of_its_own(folder, monkeypatc
     assert main([*gate, "accuracy>=99%", "--strict"]) == 3
 
 
-def test_a_gate_on_few_of_the_rows_is_no_pass(folder, monkeypatch, capsys):
+def test_gate_on_minority_of_rows_fails(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     table = fedlas.Predictions.load("good.npz").to_frame()
     table.loc[3:, "prob_0"] = None

@@ -30,7 +30,7 @@ def evaluate(capsys, *options):
     return status, said.out + said.err
 
 
-def test_thresholds_come_from_on_and_the_numbers_from_the_file(files, capsys):
+def test_thresholds_from_held_out_numbers_from_file(files, capsys):
     val, test = files
     status, said = evaluate(capsys, "--on", "val.npz", "--reject", "0.3", "0.0001", "--json")
     assert status == 0
@@ -73,7 +73,7 @@ def test_the_bound_is_claimed_only_where_it_holds(files, capsys):
         assert (broken not in text) is holds
 
 
-def test_the_table_fits_a_terminal_and_says_why_there_is_no_threshold(files, capsys, monkeypatch):
+def test_reject_table_fits_terminal_and_explains_none(files, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     found = reject_option(*files, risk=0.3)
     status, said = evaluate(capsys, "--on", "val.npz", "--reject", "0.3", "0.0001")
@@ -134,7 +134,7 @@ def test_clusters_have_a_bound_of_their_own(tmp_path, monkeypatch, capsys):
     words = ["evaluate", "test.csv", "--on", "val.csv", *columns, "--reject", "0.4"]
     assert main(words) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "holds with 95% for a sample drawn from a new cluster" in shown
+    assert "holds with 95% confidence for a sample drawn from a new cluster" in shown
     assert main([*words, "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)["reject"]["as predicted"]
     assert (row["clusters"], row["test"]["coverage"]) == (250, 1.0)

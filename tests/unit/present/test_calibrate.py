@@ -53,7 +53,7 @@ class Doubtful(Unchanged):
     doubts = ("look at it.",)
 
 
-def test_those_that_cannot_run_are_named_with_the_reason(val, test, registry):
+def test_failing_calibrators_are_listed_with_reasons(val, test, registry):
     add(
         registry,
         "lacking",
@@ -74,13 +74,13 @@ def test_those_that_cannot_run_are_named_with_the_reason(val, test, registry):
     )
 
 
-def test_if_none_can_run_the_first_reason_is_the_error(val):
+def test_all_calibrators_failing_raises_the_first_error(val):
     seven = Predictions(torch.randn(50, 7), torch.zeros(50, dtype=torch.long))
     with pytest.raises(InputError, match="of the same model"):
         apply_calibrators(ALL, seven, HeldOut(val))
 
 
-def test_a_fault_of_ours_is_not_taken_for_a_reason(val, test, registry):
+def test_unexpected_calibrator_error_is_raised(val, test, registry):
     add(registry, "broken", fit_map=lambda self, *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         apply_calibrators(ALL, test, HeldOut(val))
@@ -111,7 +111,7 @@ def table_of(measured, stages, width=80):
     return console.file.getvalue()
 
 
-def test_the_table_has_a_row_for_each_and_fits_a_terminal(test, everything):
+def test_ranking_table_fits_a_terminal(test, everything):
     stages = {"as predicted": test} | {
         f"after {name}": each for name, each in everything.predictions.items()
     }

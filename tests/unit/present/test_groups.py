@@ -64,7 +64,7 @@ def test_sentence_on_groups_of_the_predicted_class(groups, sentence):
     assert sentence in worst_group(groups)
 
 
-def test_table_of_an_event_shows_the_groups_asked_for():
+def test_event_table_shows_at_most_requested_groups():
     groups = {f"g{i}": of_event(1.2, 0.5, slope=None if i else FLAT) for i in range(5)}
     table = event_groups_table(groups, title="T", most=2)
     assert [row[0].value for row in table.rows] == ["g0", "g1"]
@@ -74,7 +74,7 @@ def test_table_of_an_event_shows_the_groups_asked_for():
     assert max(map(len, text_of([table]).split("\n"))) <= 80
 
 
-def test_table_of_the_predicted_class_begins_with_all_samples():
+def test_top_label_table_starts_with_all_samples():
     groups = {f"g{i}": of_top(0.1, 0.02 if i else None, 0.5) for i in range(3)}
     table = groups_table(groups, title="T", whole=of_top(0.05, 0.01, 0.9), most=2)
     assert [row[0].value for row in table.rows] == ["all samples", "g0", "g1"]
@@ -82,7 +82,7 @@ def test_table_of_the_predicted_class_begins_with_all_samples():
     assert csv_text(table).split("\n")[1].startswith("all samples,50,0.8,0.9,0.05,0.01,0.9")
 
 
-def test_a_long_name_of_a_group_is_cut_and_kept_as_a_tip():
+def test_long_group_name_is_truncated_with_tooltip():
     long = "x" * 200
     cell = pooled_table({long: of_event(1.2, 0.5)}, title="T").rows[0][0]
     assert len(cell.value) < 60
@@ -96,7 +96,7 @@ def test_pooled_slope_is_shown_beside_the_groups_own():
     assert [cell.value for cell in second] == ["b", DASH, DASH, "1.00"]
 
 
-def test_numbers_of_groups_are_json_without_what_is_not_known():
+def test_groups_json_omits_unknown_values():
     event = plain_groups({"a": of_event(1.2, None)})
     top = plain_groups({1: of_top(0.1, None, None)})
     assert json.loads(json.dumps([event, top])) == [event, top]

@@ -49,7 +49,7 @@ def test_the_last_period_is_the_verdict(period):
     assert "Quiet in 2026-03" in page
 
 
-def test_a_new_card_is_named_and_starts_its_own_reference(period):
+def test_new_card_is_named_and_starts_new_reference(period):
     again = replace(moved(period, 20.0), period="2026-02", digest="second")
     page = history_page([period, again])
     assert "Recalibrated: 2026-02." in page

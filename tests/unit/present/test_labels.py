@@ -77,7 +77,7 @@ def test_a_page_has_curves_of_the_worst_labels(monkeypatch):
     evaluation = fedlas.report(pairs[0], on=pairs[1], replicates=99)
     page = evaluation.html()
     assert page.count('aria-label="Reliability diagram of') == 4
-    assert "macro: the mean of the labels" in page
+    assert "macro: mean over labels" in page
     monkeypatch.setattr("fedlas.plots.labels.positive_reliability_diagram", lambda *_, **__: None)
     assert len(fedlas.report(drawn(), replicates=0)._drawn()) == 6
 
@@ -129,7 +129,7 @@ def with_groups(**roles):
     return several, ["here"] * 200 + ["there"] * 200 + ["far"] * 200
 
 
-def test_groups_have_all_labels_together_and_the_worst_one():
+def test_group_rows_have_all_and_worst_label():
     several, groups = with_groups()
     evaluation = fedlas.report(several, groups=groups, on=drawn(1), replicates=99)
     table = evaluation.groups["as predicted"]

@@ -97,7 +97,9 @@ def test_a_made_part_without_what_is_needed_is_made_again(folder, test, registry
 def test_a_named_file_is_for_the_one_calibrator(folder, test):
     given = folder / "predictions" / "val.npz"
     for entry in made_entries():
-        outcome = apply_calibrators(entry.name, test, run_held_out(folder, val=Predictions.load(given)))
+        outcome = apply_calibrators(
+            entry.name, test, run_held_out(folder, val=Predictions.load(given))
+        )
         assert outcome.parts == {}
         expected = entry.value().fit(Predictions.load(given)).transform(test)
         assert torch.equal(outcome.predictions[entry.name].logits, expected.logits)
