@@ -178,7 +178,7 @@ def _check_places(places: Sequence[Path]) -> None:
     if len(folders) == len(places) == 1 or (not folders and len(places) in (2, 3)):
         return
     raise InputError(
-        "fedlas card requires a run folder, or two prediction files: validation, then test",
+        "the arguments must be a run folder, or two prediction files: validation, then test",
         ", ".join(f"{'folder' if place in folders else 'file'} {place}" for place in places),
         "Run fedlas card RUN, or fedlas card val.npz test.npz.",
     )

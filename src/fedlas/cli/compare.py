@@ -284,7 +284,7 @@ def _check_options(args: argparse.Namespace) -> None:
 
     if len(args.names) != 2 and not args.others:
         raise InputError(
-            "fedlas compare requires two prediction files, files of seeds and --with, or bench folders",
+            "the arguments must be two prediction files, files of seeds and --with, or bench folders",
             f"{len(args.names)} name{'s' * (len(args.names) > 1)}",
             "Name one file per model, or name the seeds of a second method after --with.",
         )

@@ -25,7 +25,7 @@ def compare_runs(args: argparse.Namespace) -> int:
     folders = [Path(name) for name in args.names if name not in pairs]
     if not folders:
         raise InputError(
-            "fedlas compare with A:B requires a bench folder",
+            "a pair A:B requires a bench folder",
             args.names,
             "Name the bench folder before the pairs.",
         )

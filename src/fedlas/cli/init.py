@@ -43,7 +43,7 @@ def _init(args: argparse.Namespace) -> int:
     if holds_parquet(args.source):
         example = min(args.source.rglob("*.parquet"))
         raise InputError(
-            "fedlas init requires a single table file",
+            "the table must be a single file",
             f"the folder {args.source} of Parquet files",
             f"Pass one of its files, fedlas init {shlex.quote(str(example))}; the commands also take the folder.",
         )

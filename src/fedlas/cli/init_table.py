@@ -276,7 +276,7 @@ def init_table(path: Path, *, out: Path | None = None, target: str | None = None
     check_place("--out", out, new_kind(".sh"))
     if is_log(path, Columns()):
         raise InputError(
-            "fedlas init requires a table of scores",
+            "the file must be a table of scores",
             f"{path}, samples of lm-evaluation-harness",
             f"Evaluate the samples directly: fedlas evaluate {shlex.quote(str(path))}.",
         )

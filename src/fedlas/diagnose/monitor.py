@@ -148,7 +148,7 @@ class GateMonitor:
         """
         if not self._parts:
             raise InputError(
-                "on_epoch requires at least one held-out batch since the last epoch",
+                "there must be at least one held-out batch since the last epoch",
                 "none",
                 "Call on_held_out(logits, features) for each validation batch before on_epoch.",
             )

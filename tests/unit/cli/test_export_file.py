@@ -143,7 +143,7 @@ def test_invalid_export_arguments_are_rejected(folder):
             "users_code:constant",
             inputs,
             {},
-            "must return an nn.Module; got users_code:constant with int",
+            "must return an nn.Module; got int from users_code:constant",
         ),
         ("users_code:no_model", inputs, {}, "must return an nn.Module"),
         ("users_code:Words", inputs, {}, "must have the weights of"),

@@ -286,11 +286,11 @@ def test_compare_refuses(files, given, message, capsys):
     [
         (
             ["top.npz"],
-            "requires two prediction files, files of seeds and --with, or bench folders; got 1 name.",
+            "must be two prediction files, files of seeds and --with, or bench folders; got 1 name.",
         ),
         (
             ["top.npz"] * 3,
-            "requires two prediction files, files of seeds and --with, or bench folders; got 3",
+            "must be two prediction files, files of seeds and --with, or bench folders; got 3",
         ),
         (
             ["top.npz", "all.npz", "--stage", "auto"],

@@ -196,7 +196,7 @@ def test_of_two_files(tmp_path, capsys, monkeypatch):
     val, test = predictions(0, 1500), predictions(1, 600)
     val.save("val.npz")
     test.save("test.npz")
-    with pytest.raises(InputError, match=r"two files .*got file .*val.npz"):
+    with pytest.raises(InputError, match=r"two prediction files.*got file .*val.npz"):
         card(tmp_path / "val.npz")
     assert card(tmp_path / "val.npz", tmp_path / "test.npz", replicates=0, details=True) == 0
     said = " ".join(capsys.readouterr().out.split())
@@ -244,7 +244,7 @@ def test_of_a_saved_model_and_two_files(tmp_path, capsys):
         Card.read(tmp_path / "c.json").calibration(logits), other.module()(logits)
     )
     for wrong, options, message in (
-        (places[:1] * 4, {}, "two files of predictions"),
+        (places[:1] * 4, {}, "two prediction files"),
         ([saved, *places], {"calibrate": "vector"}, "has its calibration"),
         ([places[0], *places], {}, "CalibratedModel.save wrote"),
         ([places[0], tmp_path], {}, "got file .*, folder"),
@@ -295,5 +295,5 @@ def test_a_card_of_two_classes_says_from_which_probability_to_act(tmp_path):
     other = fedlas.card(val, test, "none", replicates=0, top_label=True)
     assert other.card.event is None
     assert "What may be accepted" in other.text()
-    with pytest.raises(InputError, match="for the event of two classes"):
+    with pytest.raises(InputError, match="requires an event of two classes"):
         fedlas.card(val, test, "none", replicates=0, top_label=True, recall=0.8)

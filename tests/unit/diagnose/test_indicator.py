@@ -67,7 +67,7 @@ def test_refuse_a_score_of_another_length(predictions):
             function(torch.ones(299), predictions)
         with pytest.raises(ValueError, match="predictions must be"):
             function(torch.ones(300), predictions.logits)
-    with pytest.raises(ValueError, match="at most 300"):
+    with pytest.raises(ValueError, match="at most the number of samples, 300"):
         binned_scores(torch.ones(300), predictions, num_bins=301)
 
 
