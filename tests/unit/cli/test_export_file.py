@@ -147,7 +147,7 @@ def test_invalid_export_arguments_are_rejected(folder):
         ),
         ("users_code:no_model", inputs, {}, "must return an nn.Module"),
         ("users_code:Words", inputs, {}, "must have the weights of"),
-        ("users_code:build", folder / "none.npz", {}, "must be an .npz of numbers"),
+        ("users_code:build", folder / "none.npz", {}, "must be an .npz file of numeric arrays"),
         ("users_code:build", folder / "uneven.npz", {}, "the same number of samples"),
         (
             "users_code:build",

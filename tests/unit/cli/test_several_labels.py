@@ -57,7 +57,8 @@ def test_evaluate_prints_labels_and_gates_on_them(val, tmp_path, capsys):
     for option in (["--reject", "0.05"], ["--target", "y_edema"]):
         assert main([*words, *option]) == 2
         error = capsys.readouterr().err
-        assert option[0] in error and "one label" in error
+        assert option[0] in error
+        assert "one label" in error
 
 
 def test_groups_are_measured_and_not_fitted(val, tmp_path, capsys):

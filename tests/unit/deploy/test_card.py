@@ -245,13 +245,13 @@ def test_of_a_saved_model_and_two_files(tmp_path, capsys):
     )
     for wrong, options, message in (
         (places[:1] * 4, {}, "two prediction files"),
-        ([saved, *places], {"calibrate": "vector"}, "has its calibration"),
+        ([saved, *places], {"calibrate": "vector"}, "contains its calibration"),
         ([places[0], *places], {}, "CalibratedModel.save wrote"),
         ([places[0], tmp_path], {}, "got file .*, folder"),
         (
             [places[0], Predictions(torch.randn(9, 3), [0] * 9).save(tmp_path / "three.npz")],
             {},
-            "the same classes",
+            "the same number of classes",
         ),
     ):
         with pytest.raises(InputError, match=message):
