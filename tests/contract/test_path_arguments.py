@@ -78,7 +78,7 @@ def test_monitor_and_card_read_a_file_in_a_store(tmp_path, monkeypatch):
             file.write("\n".join(["p,y", *rows]))
     named = ["--probs", "p", "--target", "y"]
     files = ["memory://cards/val.csv", "memory://cards/test.csv"]
-    with pytest.raises(Exception, match="--out must name the file to write"):
+    with pytest.raises(Exception, match="--out is required"):
         run(["card", *files, *named])
     assert run(["card", *files, *named, *FAST, "--out", "card.json"]) == 0
     history = ["--history", "history.json"]
@@ -100,7 +100,7 @@ def test_a_folder_of_parquet_is_a_table_wherever_files_are(tmp_path, monkeypatch
     named = ["--probs", "p", "--target", "y"]
     with pytest.raises(Exception, match=r"scores and labels must be named.* with columns p, y"):
         run(["evaluate", "test"])
-    with pytest.raises(Exception, match=r"Pass one of them: fedlas init test/a\.parquet"):
+    with pytest.raises(Exception, match=r"Pass one of its files, fedlas init test/a\.parquet"):
         run(["init", "test"])
     assert run(["init", "test/a.parquet"]) == 0
     assert run(["card", "val", "test", *named, *FAST]) == 0

@@ -73,7 +73,7 @@ def test_a_role_that_is_measured_is_refused_by_a_fit(name):
     with pytest.raises(InputError, match=r"groups would be a covariate .* fedlas\.report"):
         fedlas.calibrate(FRAME, **options)
     table = fedlas.read_predictions(FRAME, **options)
-    with pytest.raises(InputError, match="groups is for one label"):
+    with pytest.raises(InputError, match="groups requires one label"):
         fedlas.compare(table, table)
 
 
@@ -137,17 +137,17 @@ def test_the_plot_of_several_labels_refuses_one():
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        (["card", "{val}", "{test}", "--risks", "0.3"], "--risks is for one label"),
-        (["card", "{val}", "{test}", "--recall", "0.8"], "--recall is for one label"),
-        (["card", "{val}", "{test}", "--top-label"], "--top-label is for one label"),
+        (["card", "{val}", "{test}", "--risks", "0.3"], "--risks requires one label"),
+        (["card", "{val}", "{test}", "--recall", "0.8"], "--recall requires one label"),
+        (["card", "{val}", "{test}", "--top-label"], "--top-label requires one label"),
         (["card", "{val}", "{test}", "--weights", "w"], "must have no weights"),
         (["card", "{val}", "{test}", "--clusters", "who"], "must be independent"),
         (["monitor", "{card}", "{test}", "--weights", "w"], "must have no weights"),
         (["monitor", "{card}", "{test}", "--clusters", "who"], "must be independent"),
-        (["evaluate", "{val}", "--heterogeneity"], "--heterogeneity is for one label"),
-        (["evaluate", "{val}", "--top-label"], "--top-label is for one label"),
-        (["evaluate", "{val}", "--recall", "0.8", "--on", "{test}"], "--recall is for one label"),
-        (["compare", "{val}", "{test}", "--top-label"], "--top-label is for one label"),
+        (["evaluate", "{val}", "--heterogeneity"], "--heterogeneity requires one label"),
+        (["evaluate", "{val}", "--top-label"], "--top-label requires one label"),
+        (["evaluate", "{val}", "--recall", "0.8", "--on", "{test}"], "--recall requires one label"),
+        (["compare", "{val}", "{test}", "--top-label"], "--top-label requires one label"),
     ],
 )
 def test_commands_use_several_labels_or_refuse_them(command, said, tmp_path, capsys):

@@ -35,7 +35,7 @@ ABC = {"p_a": [0.7, 0.1, 0.1], "p_b": [0.2, 0.8, 0.1], "p_c": [0.1, 0.1, 0.8]}
         (lambda: fedlas.evaluate(PREDICTIONS, ["ece"]), r"estimates\(predictions, metrics=\['ece'\]\)"),
         (lambda: fedlas.report(PREDICTIONS, TARGET),
          r"labels must not be passed.*fedlas\.Predictions\(logits, target\)"),
-        (lambda: fedlas.report(PREDICTIONS, probs="p_*"), "probs= must name columns of a table"),
+        (lambda: fedlas.report(PREDICTIONS, probs="p_*"), "probs= names columns"),
         (lambda: fedlas.calibrate(nn.Linear(4, 3), LOADER, TemperatureScaling), r"Pass TemperatureScaling\(\)"),
         (lambda: fedlas.calibrate(nn.Linear, LOADER), r"Pass an instance, Linear\(\.\.\.\)"),
         (lambda: fedlas.evaluate(fedlas.Predictions), r"fedlas\.Predictions\(logits, target\)"),

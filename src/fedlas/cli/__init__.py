@@ -1,4 +1,4 @@
-"""The command line: one file a subcommand, which parses options, calls one function and prints.
+"""The command line: one module per subcommand, with its options and a function that runs it.
 
 Only here are exit codes: 0, 1 if a run failed, 2 for input that cannot be used, 3 for a drift alarm, 130 after Ctrl-C.
 """

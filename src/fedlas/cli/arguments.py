@@ -1,4 +1,4 @@
-"""Options that several subcommands share, and the values that they give together."""
+"""Options that several subcommands share, and conversions of their values."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def option(
     text: str,
     **settings: Any,
 ) -> None:
-    """Add an option or a positional argument, with its placeholder and its line of ``--help``.
+    """Add an option or positional argument with its placeholder and help text.
 
     An option of several values that is given again adds to its first values, and both replace its default.
     """
@@ -36,7 +36,7 @@ def option(
 
 
 class Several(argparse.Action):
-    """Takes one value or more each time that the option is given."""
+    """Argparse action that collects the values of a repeated option into one list."""
 
     def __call__(  # noqa: D102 (argparse calls it)
         self, _parser: object, namespace: argparse.Namespace, values: object, _option: object = None
@@ -46,7 +46,7 @@ class Several(argparse.Action):
         setattr(namespace, self.dest, [*earlier, *self.separate(values)])
 
     def separate(self, values: Any) -> list[Any]:
-        """Return the values of one use."""
+        """Return the values of a single use of the option as a list."""
         return list(values)
 
 
@@ -58,29 +58,29 @@ def flag(parser: argparse.ArgumentParser, name: str, text: str) -> None:
 def add_path(
     parser: argparse.ArgumentParser, name: str, metavar: str, text: str, **settings: Any
 ) -> None:
-    """Add a path on this machine; ``""`` is refused, to which an unset shell variable expands."""
+    """Add a local path; an empty string, as from an unset shell variable, is rejected."""
     option(parser, name, metavar, text, type=path_argument, **settings)
 
 
 def add_files(
     parser: argparse.ArgumentParser, name: str, metavar: str, text: str, **settings: Any
 ) -> None:
-    """Add files of tables to read: paths, patterns, folders, and addresses in a store; they stay text."""
+    """Add table files to read: paths, glob patterns, folders or store addresses, kept as text."""
     option(parser, name, metavar, text, type=file_argument, **settings)
 
 
 def add_page(parser: argparse.ArgumentParser, name: str, text: str) -> None:
-    """Add the option that writes a page, its title, and the period of the samples."""
+    """Add the options of a page: its file, its title and the period of the samples."""
     about = f"{text}: .html, or .pdf where there is a Chromium (default: none)"
     add_path(parser, name, "FILE", about)
     title = f"title of {name} (default: the name of the file)"
     option(parser, "--title", "TEXT", title, default="")
-    period = "when the samples were collected, for the page (default: not on it)"
+    period = "when the samples were collected, for the page (default: none)"
     option(parser, "--period", "TEXT", period, default="")
 
 
 def check_page_options(args: argparse.Namespace, name: str, *, period_alone: bool = False) -> None:
-    """Refuse a page that cannot be written, and a title or period without a page, unless a period may be alone."""
+    """Raise InputError if the page cannot be written, or if ``--title`` or ``--period`` come without a page."""
     from fedlas.present.page import check_page
 
     place = getattr(args, name.removeprefix("--"))
@@ -88,13 +88,15 @@ def check_page_options(args: argparse.Namespace, name: str, *, period_alone: boo
         check_page(place)
     elif args.title or (args.period and not period_alone):
         raise InputError(
-            "--title and --period are for the page", f"no {name}", "Add it, or leave them out."
+            f"--title and --period require {name}",
+            f"no {name}",
+            f"Add {name}, or omit --title and --period.",
         )
 
 
 def add_data_folder(parser: argparse.ArgumentParser, what: str, *, flag: str = "--data") -> None:
-    """Add the folder of the data of finished runs; ``what`` says whose and for what."""
-    option(parser, flag, "FOLDER", f"{what} (default: its place in training, then $FEDLAS_DATA)")
+    """Add the option for the data folder of finished runs."""
+    option(parser, flag, "FOLDER", f"{what} (default: as in training, then $FEDLAS_DATA)")
 
 
 NUM_BINS = 15
@@ -106,7 +108,7 @@ def add_replicates(parser: argparse.ArgumentParser, *, default: int = REPLICATES
         parser,
         "--replicates",
         "N",
-        "replicates of intervals and noise floors; 0: none (default: %(default)s)",
+        "bootstrap replicates of intervals and noise floors; 0: none (default: %(default)s)",
         type=int,
         default=default,
     )
@@ -126,22 +128,22 @@ def add_confidence_level(parser: argparse.ArgumentParser) -> None:
 
 _RULES = {
     "cost_ratio": ("RATIO", "act where a missed event is as bad as RATIO false alarms, e.g. 9"),
-    "budget": ("N", "act on at most N of as many samples as are tested"),
-    "recall": ("SHARE", "act so that this share of the events is found, e.g. 0.8"),
-    "precision": ("SHARE", "act so that this share of the alarms are events, e.g. 0.5"),
+    "budget": ("N", "act on at most N of the test samples"),
+    "recall": ("SHARE", "find at least this share of the events, e.g. 0.8"),
+    "precision": ("SHARE", "act so that at least this share of alarms are events, e.g. 0.5"),
 }
 """By the argument in Python: placeholder and line of ``--help``."""
 
 
 def add_rules(parser: argparse.ArgumentParser, default: str = "no decision") -> None:
-    """Add the options that choose from which probability of an event to act, on held-out predictions."""
+    """Add the options that choose a probability threshold for acting on the event."""
     for name, (metavar, text) in _RULES.items():
         about = f"two classes: {text} (default: {default})"
         option(parser, f"--{name.replace('_', '-')}", metavar, about, type=float)
 
 
 def rules_given(args: argparse.Namespace) -> dict[str, Any]:
-    """Return those that were given, by the name of their argument in Python."""
+    """Return the decision rules that were given, by argument name."""
     return {name: value for name in _RULES if (value := getattr(args, name)) is not None}
 
 
@@ -158,24 +160,24 @@ def add_num_bins(parser: argparse.ArgumentParser) -> None:
 
 
 def add_columns(parser: argparse.ArgumentParser) -> None:
-    """Add the options that name the columns of scores and labels and say how to read them."""
+    """Add the options that name the columns of scores and labels and their format."""
     _add_roles(parser, [name for name, role in ROLES.items() if role.kind != "sample"])
 
 
 def add_samples(parser: argparse.ArgumentParser, without: Sequence[str] = ()) -> None:
-    """Add the options that name columns about samples, but for some roles: ``--weights``, ``--groups`` and others."""
+    """Add the options for columns about samples, such as ``--groups``, except the roles in ``without``."""
     names = [name for name, role in ROLES.items() if role.kind == "sample"]
     _add_roles(parser, [name for name in names if name not in without])
 
 
 def add_refused(parser: argparse.ArgumentParser) -> None:
-    """Add ``--weights`` and ``--clusters`` without a line of ``--help``: what reads them refuses them with a reason."""
+    """Add hidden ``--weights`` and ``--clusters``, so that a later check can reject them with a reason."""
     for name in ("--weights", "--clusters"):
         option(parser, name, "COLUMN", argparse.SUPPRESS)
 
 
 def _add_roles(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
-    """Add the options of roles; one that takes several columns takes a list with commas, or one name each time."""
+    """Add the options of column roles; options of several columns take a comma-separated list or are repeated."""
     for name in names:
         role = ROLES[name]
         if role.metavar is None:
@@ -190,12 +192,12 @@ def _add_roles(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
 
 
 def _option_of(name: str) -> str:
-    """Return the option of a role."""
+    """Return the option name of a column role."""
     return ROLES[name].option or f"--{name.replace('_', '-')}"
 
 
 def columns_of(args: argparse.Namespace) -> Columns | None:
-    """Return the columns that these options name; None if there are none, as for an ``.npz`` with known arrays."""
+    """Return the columns named by the options, or None if no option names a column."""
     values: dict[str, Any] = {name: getattr(args, name, None) for name in ROLES}
     # An option that is given once holds a list; given again, each time one name.
     values = {
@@ -207,7 +209,7 @@ def columns_of(args: argparse.Namespace) -> Columns | None:
 
 
 def column_options(columns: Columns | None) -> str:
-    """Return the options that name these columns, as a shell takes them: " --probs 'p_*' --target y --percent"."""
+    """Return the command-line options that name ``columns``, shell-quoted: " --probs 'p_*' --target y --percent"."""
     parts: list[str] = []
     for each in fields(Columns):
         value: Any = getattr(columns, each.name, each.default)
@@ -222,7 +224,7 @@ def column_options(columns: Columns | None) -> str:
 
 
 def add_method(parser: argparse.ArgumentParser, old: str, text: str, **settings: Any) -> None:
-    """Add ``--method``, with its old name for one release."""
+    """Add ``--method``, and its deprecated name ``old``."""
     option(parser, "--method", "NAME", text, **settings)
     parser.add_argument(
         old,
@@ -233,7 +235,7 @@ def add_method(parser: argparse.ArgumentParser, old: str, text: str, **settings:
 
 
 class OldName(Several):
-    """Takes the values of an option whose name has changed."""
+    """Argparse action for a deprecated option name: warns, and stores the values under the new name."""
 
     def __call__(  # noqa: D102 (argparse calls it)
         self, _parser: object, namespace: argparse.Namespace, values: object, option: object = None
@@ -258,5 +260,5 @@ def add_card_options(parser: argparse.ArgumentParser) -> None:
 
 
 def laboratory(module: str, name: str) -> Any:
-    """Return a function of ``fedlas.lab``, which subcommands of files import for the folder of a run alone."""
+    """Import and return a function of ``fedlas.lab``, which only run folders need."""
     return getattr(import_module(f"fedlas.lab.{module}"), name)

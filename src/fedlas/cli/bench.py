@@ -1,4 +1,4 @@
-"""``fedlas bench``: runs a recipe, or a group of recipes, with several losses and seeds, and reports."""
+"""The subcommand fedlas bench: trains a recipe, or a group of recipes, with several losses and seeds, and reports."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SHORT = ("workers", "gpus_per_run", "cpus_per_run")
 
 
 def add_bench(add: AddSubcommand) -> None:
-    """Add the subcommand."""
+    """Add the subcommand fedlas bench."""
     parser = add(_bench, "RECIPE")
     add_recipe(parser)
     add_track(parser)
@@ -64,7 +64,7 @@ def add_losses(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 class _Names(Several):
-    """Accepts names with spaces or commas between them."""
+    """Argparse action for names separated by spaces or commas."""
 
     def separate(self, values: Any) -> list[str]:
         return [name for value in values for name in value.split(",") if name]
@@ -107,17 +107,17 @@ def add_executor(parser: argparse.ArgumentParser) -> None:
 
 
 def workers_number(text: str) -> int | None:
-    """Return a number of workers; None for ``auto``."""
+    """Parse a number of workers; ``auto`` becomes None."""
     if text == "auto":
         return None
     try:
         return int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"it must be a number or auto; got {text!r}") from None
+        raise argparse.ArgumentTypeError(f"must be a number or auto; got {text!r}") from None
 
 
 def executor_of(args: argparse.Namespace) -> Executor:
-    """Return the executor that parsed arguments choose."""
+    """Build the executor from parsed arguments."""
     from fedlas.lab.benches.executors import EXECUTORS
     from fedlas.lab.recipes.recipe import parse_options
 
@@ -126,9 +126,9 @@ def executor_of(args: argparse.Namespace) -> Executor:
         if key in options:
             flag = f"--{key.replace('_', '-')}"
             raise InputError(
-                f"--executor-set {key} must be given once",
-                f"{key} and {flag}",
-                f"Leave {flag} out.",
+                f"{key} must be set once, by --executor-set or by {flag}",
+                "both",
+                f"Omit {flag}.",
             )
         options[key] = value
     return EXECUTORS.build(args.executor, options)
@@ -159,7 +159,7 @@ def bench(
     details: bool = False,
     title: str = "",
 ) -> int:
-    """Run a recipe with several losses and seeds, and report; return 1 if a run failed, which stops no other."""
+    """Run a recipe with several losses and seeds, and report; return 1 if a run failed."""
     from fedlas.lab.benches.all_runs import run_all
     from fedlas.lab.recipes.planning import plan
     from fedlas.lab.results.stages import check_calibrators
@@ -203,7 +203,7 @@ def bench_group(
     out: Path | None = None,
     **options: Any,
 ) -> int:
-    """Run every recipe of a group; return 1 if a run failed, or a recipe could not be run, which stops no other."""
+    """Run every recipe of a group, and compare them; return 1 if a run or a recipe failed."""
     if len(group.recipes) == 1:
         return bench(group.recipes[0], losses=losses, seeds=seeds, out=out, **options)
     calibrators = options.get("calibrators", ())
@@ -240,7 +240,7 @@ def _compare_recipes(
     title: str,
     left_out: Sequence[str],
 ) -> None:
-    """Print the recipes of a group, whose methods are the same, side by side."""
+    """Print a comparison of the group's recipes, which have the same methods."""
     folders = [group.folder(each, out) for each in group.recipes if each.name not in left_out]
     if len(folders) > 1 and is_main_process():
         say("", f"{group.name}: {len(folders)} recipes", style="bold")
@@ -256,7 +256,7 @@ def _show_comparison(
     name: str = "",
     failures: Mapping[str, str] | None = None,
 ) -> None:
-    """Print finished benches side by side, and write page, LaTeX and figures; ``failures`` are of the first bench."""
+    """Print a comparison of finished benches, and write its page, LaTeX and figures."""
     from fedlas.lab.report.read_benches import bench_result
     from fedlas.present.table import show_blocks
 

@@ -1,4 +1,4 @@
-"""Options shared by the subcommands that train or read runs, and the recipe that they choose."""
+"""Options shared by the subcommands that train, and the recipe built from them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
-    """Add the recipe and its overrides."""
+    """Add the recipe, its overrides, its precision and its data folder."""
     option(
         parser,
         "recipe",
@@ -49,13 +49,13 @@ def add_track(parser: argparse.ArgumentParser) -> None:
 
 
 def overrides_of(args: argparse.Namespace) -> list[str]:
-    """Return the changes of a recipe that parsed arguments ask for, as ``--set`` takes them, without its data."""
+    """Return the recipe overrides in the arguments as ``KEY=VALUE`` strings, except the data folder."""
     short = [f"train.precision={args.precision}"] if args.precision is not None else []
     return [*args.set, *short]
 
 
 def recipe_of(args: argparse.Namespace) -> Recipe:
-    """Return the recipe that parsed arguments choose, with their overrides, data and trackers."""
+    """Load the recipe that the arguments name, with overrides, data folder and trackers."""
     from fedlas.lab.recipes.recipe import load_recipe
 
     return (
@@ -66,7 +66,7 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
 
 
 def add_set(parser: argparse.ArgumentParser, metavar: str, what: str) -> None:
-    """Add ``--set``, which may be repeated."""
+    """Add ``--set``, which can be repeated."""
     option(
         parser,
         "--set",

@@ -1,4 +1,4 @@
-"""``fedlas card``: writes a calibration card, of a run or of two files of predictions."""
+"""``fedlas card``: writes the calibration card of a run or of two prediction files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 def add_card(add: AddSubcommand) -> None:
-    """Add the subcommand."""
+    """Add the subcommand ``fedlas card``."""
     parser = add(_card, "RUN | [MODEL] VAL TEST")
     add_files(
         parser,
@@ -60,7 +60,7 @@ def add_card(add: AddSubcommand) -> None:
         parser,
         "--risks",
         "X",
-        "target risks (default: 0.005 0.01 0.02 0.05 0.1)",
+        "target error rates of accepted predictions (default: 0.005 0.01 0.02 0.05 0.1)",
         type=float,
         nargs="+",
         default=RISKS,
@@ -70,17 +70,17 @@ def add_card(add: AddSubcommand) -> None:
         parser,
         "--period",
         "TEXT",
-        "when the test samples were collected (default: not on the card)",
+        "when the test samples were collected, for the card (default: none)",
         default="",
     )
-    flag(parser, "--top-label", "card of the predicted class of two (default: of the event)")
+    flag(parser, "--top-label", "two classes: card of the predicted class (default: of the event)")
     add_rules(parser, "events found: 0.5, 0.8 and 0.9")
     add_require(parser)
     parser.set_defaults(json=False)  # which a gate asks for
-    flag(parser, "--details", "print all metrics and known limits (default: what may be accepted)")
+    flag(parser, "--details", "print all metrics and known limits (default: thresholds)")
     add_card_options(parser)
     add_columns(parser)
-    text = "columns of the test file that fedlas monitor compares with; named like --logits (default: none)"
+    text = "columns of the test file for fedlas monitor to compare with; named like --logits (default: none)"
     option(parser, "--covariates", "COLUMNS", text, nargs="+")
     add_refused(parser)
 
@@ -101,9 +101,9 @@ def _card(args: argparse.Namespace) -> int:
             f"--{name.replace('_', '-')}" for name, value in for_files.items() if value
         )
         raise InputError(
-            f"{names}: for files",
+            f"{names} must come with prediction files",
             f"the run {places[0]}",
-            "Pass two files of predictions, or leave it out.",
+            f"Pass two prediction files, or omit {names}.",
         )
     if len(places) > 1:
         with local_names(places) as files:
@@ -119,7 +119,9 @@ def _card(args: argparse.Namespace) -> int:
             say(*(f"note: {limit}" for limit in limits_of(sums)), stderr=True)
     elif columns is not None:
         raise InputError(
-            "columns are for files", f"the run {places[0]}", "Leave their options out."
+            "options that name columns require prediction files",
+            f"the run {places[0]}",
+            "Omit these options, or pass two prediction files.",
         )
     else:
         card_of_run = laboratory("studies.export", "card_of_run")
@@ -134,7 +136,7 @@ def _card(args: argparse.Namespace) -> int:
 
 
 def _checked_out(args: argparse.Namespace, paths: Sequence[Path]) -> Path:
-    """Return the place of the card; refuse options that contradict each other, before anything is read."""
+    """Return the path of the card to write; raise InputError for contradicting options before reading anything."""
     from fedlas.deploy.card import CARD
     from fedlas.present.gate import JUNIT, check_rules
     from fedlas.present.page import CARD_PAGE, require_page_packages
@@ -164,7 +166,7 @@ def _checked_out(args: argparse.Namespace, paths: Sequence[Path]) -> Path:
 def _place_of_card(beside: str) -> Path:
     if beside == STANDARD or address_of(beside) is not None:
         raise InputError(
-            "--out must name the file to write, where the test file is no file on this machine",
+            "--out is required, because the test file is not a local file",
             "no --out",
             "Add --out card.json.",
         )
@@ -176,9 +178,9 @@ def _check_places(places: Sequence[Path]) -> None:
     if len(folders) == len(places) == 1 or (not folders and len(places) in (2, 3)):
         return
     raise InputError(
-        "a card takes the folder of a run, or two files of predictions: validation, then test",
+        "the arguments must be a run folder, or two prediction files: validation, then test",
         ", ".join(f"{'folder' if place in folders else 'file'} {place}" for place in places),
-        "Pass fedlas card RUN, or fedlas card val.npz test.npz.",
+        "Run fedlas card RUN, or fedlas card val.npz test.npz.",
     )
 
 
@@ -195,17 +197,17 @@ def _card_of_files(
     *models, val_file, test_file = places
     if models and calibrate is not None:
         raise InputError(
-            "a saved model has its calibration",
+            "--method must not be passed with a saved model, which contains its calibration",
             f"--method {calibrate}",
-            "Leave --method out, or the model.",
+            "Omit --method, or the model.",
         )
     val = read_predictions(val_file, columns)
     test = read_predictions(test_file, columns)
     if val.classes != test.classes:
         raise InputError(
-            "both files must name the same classes",
+            "both files must have the same class names",
             f"{', '.join(val.classes[:12])} and {', '.join(test.classes[:12])}",
-            "Name the columns a,b,c.",
+            "Name the classes alike in both files, or pass --classes a,b,c.",
         )
     say(*(f"note: {note}" for note in dict.fromkeys((*val.notes, *test.notes))))
     method: Any = read_file(models[0])[1].calibrator if models else calibrate or METHOD

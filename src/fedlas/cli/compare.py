@@ -1,4 +1,4 @@
-"""``fedlas compare``: two files of predictions on the same samples, or two methods over seeds: files or benches."""
+"""``fedlas compare``: compares two models on the same samples, or two methods over seeds."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _OF_BENCHES = (*_OF_ALL, *_OF_RUNS, "details", "replicates")
 
 
 def add_compare(add: AddSubcommand) -> None:
-    """Add the subcommand."""
+    """Add the subcommand ``fedlas compare``."""
 
     def run(args: argparse.Namespace) -> int:
         return _compare(args, parser.get_default)
@@ -95,7 +95,7 @@ def _add_options_of_files(parser: argparse.ArgumentParser) -> None:
     flag(
         parser,
         "--top-label",
-        "compare two classes by the predicted one (default: by the probability of the second)",
+        "two classes: compare the predicted class (default: the probability of the event)",
     )
     add_columns(parser)
     add_samples(parser, without=("label_probs", "covariates", *OF_FIT))
@@ -104,7 +104,7 @@ def _add_options_of_files(parser: argparse.ArgumentParser) -> None:
         parser,
         "--fail-if-worse",
         "NAME",
-        "metrics in which the first must not be worse beyond chance; else exit status 3 (default: none)",
+        "metrics in which the first model must not be significantly worse; else exit status 3 (default: none)",
         nargs="+",
         default=(),
     )
@@ -112,7 +112,7 @@ def _add_options_of_files(parser: argparse.ArgumentParser) -> None:
         parser,
         "--margin",
         "X",
-        "how much worse it may be, as a fraction, e.g. 0.01 (default: %(default)s)",
+        "how much worse the first model may be, as a fraction, e.g. 0.01 (default: %(default)s)",
         type=float,
         default=0.0,
     )
@@ -122,7 +122,7 @@ def _add_options_of_files(parser: argparse.ArgumentParser) -> None:
 
 def _add_options_of_runs(parser: argparse.ArgumentParser) -> None:
     add_calibrators(parser)
-    text = "benches: before or after a calibrator, without its name in the table (default: raw)"
+    text = "benches: compare the raw predictions, or those after this calibrator (default: raw)"
     option(parser, "--stage", "NAME", text, default="raw")
     text = (
         "several benches: also the probability that one method is better, by Bayesian signed ranks; differences "
@@ -134,7 +134,7 @@ def _add_options_of_runs(parser: argparse.ArgumentParser) -> None:
         "(default: none)"
     )
     add_path(parser, "--plot", "FILE", text, nargs="+", default=[])
-    flag(parser, "--details", "benches: show means or deviations, too (default: what fits)")
+    flag(parser, "--details", "benches: also show means or deviations (default: what fits)")
 
 
 def add_calibrators(parser: argparse.ArgumentParser) -> None:
@@ -144,7 +144,7 @@ def add_calibrators(parser: argparse.ArgumentParser) -> None:
 
 
 def show_in_format(args: argparse.Namespace, blocks: Sequence[Block], caption: str = "") -> None:
-    """Print sentences and tables as a terminal shows them, as Markdown or as LaTeX; LaTeX is tables alone."""
+    """Print blocks for the terminal, as Markdown, or as LaTeX (tables only)."""
     from fedlas.present.table import Table, latex, show_blocks
 
     if args.form != "latex":
@@ -156,7 +156,7 @@ def show_in_format(args: argparse.Namespace, blocks: Sequence[Block], caption: s
 
 
 def _compare(args: argparse.Namespace, default_of: Callable[[str], Any]) -> int:
-    """Print in which metrics one of two models or methods is better; return the exit status."""
+    """Compare benches, seeds or files, and print the differences; return the exit status."""
     of_runs = _names_runs(args)
     compared = "folders of benches" if of_runs else "lists of seeds" if args.others else "two files"
     for name, value in vars(args).items():
@@ -168,7 +168,9 @@ def _compare(args: argparse.Namespace, default_of: Callable[[str], Any]) -> int:
                 if (name in _OF_BENCHES if kind == "folders of benches" else name not in options)
             ]
             raise InputError(
-                (Argument(name), f" is for {' and '.join(kinds)}"), compared, "Leave it out."
+                (Argument(name), f" can only be used with {' or '.join(kinds)}"),
+                compared,
+                ("Omit ", Argument(name), "."),
             )
     if of_runs:
         # Imported for folders of runs alone: nothing else here needs the laboratory.
@@ -177,7 +179,7 @@ def _compare(args: argparse.Namespace, default_of: Callable[[str], Any]) -> int:
 
 
 def _names_runs(args: argparse.Namespace) -> bool:
-    """Return whether a folder of runs or a pair of methods is named; with columns of scores a folder is a table."""
+    """Return whether the arguments name run folders or pairs of methods, rather than prediction files."""
     if any(getattr(args, name) for name in SCORES):
         return False
     folders = any(Path(name).is_dir() for name in args.names)
@@ -185,7 +187,7 @@ def _names_runs(args: argparse.Namespace) -> bool:
 
 
 def _compare_predictions(args: argparse.Namespace) -> int:
-    """Compare two files over samples, or two lists of files over seeds; return the exit status."""
+    """Compare two prediction files, or two lists of files over seeds; return the exit status."""
     from fedlas.present.comparison import compare, plain_differences
 
     _check_options(args)
@@ -208,7 +210,7 @@ def _compare_predictions(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace, compared: Comparison, names: tuple[str, str]) -> None:
-    """Print who is better in what, and the table of the differences."""
+    """Print sentences and a table of the differences."""
     from fedlas.present.differences import (
         NARROW,
         better_in,
@@ -237,7 +239,7 @@ def _show(args: argparse.Namespace, compared: Comparison, names: tuple[str, str]
 def _read_two(
     args: argparse.Namespace,
 ) -> tuple[tuple[PredictionTable, PredictionTable], tuple[str, str]]:
-    """Return the predictions of two models, and names for them."""
+    """Read the predictions of two models; return them with a name for each model."""
     from fedlas.predictions import read_predictions
     from fedlas.predictions.tables.read import notes_of
 
@@ -260,7 +262,7 @@ def _read_two(
 def _read_seeds(
     args: argparse.Namespace,
 ) -> tuple[list[list[PredictionTable]], tuple[str, str]]:
-    """Return the predictions of each seed of two methods, and names for these."""
+    """Read the predictions of each seed of two methods; return them with a name for each method."""
     from fedlas.cli.compare_seeds import common_name, read_seeds
     from fedlas.predictions.tables.read import notes_of
 
@@ -276,55 +278,53 @@ def _read_seeds(
 
 
 def _check_options(args: argparse.Namespace) -> None:
-    """Refuse what cannot be compared before anything is read."""
+    """Raise InputError for invalid options, before anything is read."""
     from fedlas.present.gate import JUNIT, check_directed
     from fedlas.stats.estimates import check_replicates
 
     if len(args.names) != 2 and not args.others:
         raise InputError(
-            "compare takes two files of predictions, files --with files, or folders of benches",
+            "the arguments must be two prediction files, files of seeds and --with, or bench folders",
             f"{len(args.names)} name{'s' * (len(args.names) > 1)}",
-            "Name the file of each model; seeds of another method go behind --with.",
+            "Name one file per model, or name the seeds of a second method after --with.",
         )
     check_gate(args, "--fail-if-worse", args.fail_if_worse)
     check_directed(args.fail_if_worse, args.margin)
     check_outputs([Output("--junit", args.junit, JUNIT)], [*args.names, *args.others])
     if args.margin and not args.fail_if_worse:
         raise InputError(
-            "--margin goes with --fail-if-worse",
+            "--margin requires --fail-if-worse",
             "no --fail-if-worse",
-            "Add --fail-if-worse, or leave it out.",
+            "Add --fail-if-worse, or omit --margin.",
         )
     if args.replicates == 0:
-        raise InputError(
-            "replicates must be at least 39", 0, "Leave --replicates out, or ask for 1000."
-        )
+        raise InputError("--replicates must be at least 39", 0, "Omit --replicates, or pass 1000.")
     check_replicates(args.replicates)
 
 
 def _check_differ(a: Path, b: Path) -> None:
-    """Refuse a file that would be compared with itself."""
+    """Raise InputError if both paths are the same file."""
     with suppress(OSError):
         if a.samefile(b):
             raise InputError(
-                "the two files must hold predictions of two models",
-                f"{a} and {b}, which are one file",
+                "the two files must be different",
+                f"{a} and {b}, which are the same file",
                 "Name the file of the other model.",
             )
 
 
 def _notes_on_rows(a: AnyPredictions, b: AnyPredictions) -> list[str]:
-    """Return a note on rows without weight, and one if both hold the same scores of all classes."""
+    """Return notes on rows of weight zero and on files with identical scores."""
     notes = _notes_on_weights(a)
     one, other = (getattr(each, "logits", None) for each in (a, b))
     if one is None or other is None or one.shape != other.shape or bool((one != other).any()):
         return notes
-    same = "both files hold the same predictions; calibrated ones stand in columns of their own."
+    same = "both files have the same scores: if one is calibrated, name its calibrated columns."
     return [*notes, same]
 
 
 def _notes_on_weights(predictions: AnyPredictions) -> list[str]:
-    """Return a note on rows without weight, which count nowhere; none if there are none."""
+    """Return a note on rows of weight zero, or an empty list if there are none."""
     from fedlas.predictions.any_predictions import note_on_weights, with_some_weight
 
     _, counted = with_some_weight(predictions)
@@ -332,7 +332,7 @@ def _notes_on_weights(predictions: AnyPredictions) -> list[str]:
 
 
 def _check_labels(a: PredictionTable, b: PredictionTable) -> None:
-    """Compare the labels of top labels, which their predictions do not hold."""
+    """Raise InputError if the labels of two top-label files differ; print a note if a file has no labels."""
     from fedlas.predictions import TopLabel
 
     if a.labels is None or b.labels is None:
@@ -341,7 +341,7 @@ def _check_labels(a: PredictionTable, b: PredictionTable) -> None:
         )
         if unknown and a.predictions.num_samples == b.predictions.num_samples:
             say(
-                "note: a file holds no labels: nothing shows that both hold the same samples in one order.",
+                "note: a file has no labels, so that the order of the samples cannot be checked.",
                 stderr=True,
             )
         return

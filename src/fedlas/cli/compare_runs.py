@@ -1,4 +1,4 @@
-"""``fedlas compare FOLDER``: methods of benches side by side, or planned differences, over seeds and data sets."""
+"""``fedlas compare FOLDER``: compares the methods of benches over seeds and data sets."""
 
 from __future__ import annotations
 
@@ -17,14 +17,18 @@ if TYPE_CHECKING:
 
 
 def compare_runs(args: argparse.Namespace) -> int:
-    """Show methods of benches, or planned differences between two; return the exit status."""
+    """Compare all methods of benches, or the named pairs; return the exit status."""
     from fedlas.lab.report.result import METRICS_SHOWN
     from fedlas.present.page import PICTURE, write_picture
 
     pairs = [name for name in args.names if ":" in name and not Path(name).is_dir()]
     folders = [Path(name) for name in args.names if name not in pairs]
     if not folders:
-        raise InputError("a folder of a bench must be named", args.names, "Name its --out first.")
+        raise InputError(
+            "a pair A:B requires a bench folder",
+            args.names,
+            "Name the bench folder before the pairs.",
+        )
     check_outputs([Output("--plot", path, PICTURE) for path in args.plot], folders)
     result = _result(args, folders, pairs)
     metrics = [metric.lower() for metric in args.metrics] or METRICS_SHOWN
@@ -44,7 +48,7 @@ def compare_runs(args: argparse.Namespace) -> int:
 
 
 def _result(args: argparse.Namespace, folders: list[Path], pairs: list[str]) -> BenchResult:
-    """Return the benches with the methods that the arguments name."""
+    """Return the result of the benches for the calibrators that the arguments name."""
     from fedlas.lab.report.read_benches import bench_result
 
     named = [side.partition("@")[2] or "raw" for pair in pairs for side in pair.split(":")]
@@ -54,13 +58,15 @@ def _result(args: argparse.Namespace, folders: list[Path], pairs: list[str]) -> 
         return bench_result(folders, calibrators, **about)
     if args.method or any("@" in pair for pair in pairs):
         raise InputError(
-            "--stage is for methods without a calibrator", args.stage, "Leave --stage out."
+            "--stage must not be combined with --method or A@CALIBRATOR",
+            args.stage,
+            "Omit --stage.",
         )
     return bench_result(folders, [args.stage], named=False, **about)
 
 
 def _differences(args: argparse.Namespace, result: BenchResult, pairs: list[str]) -> int:
-    """Show pre-specified differences between methods of one bench, with tests over seeds."""
+    """Print pre-specified differences between methods of a bench, with tests over seeds."""
     from fedlas.lab.report.compare import differences_figure
     from fedlas.lab.results.differences import method_differences
     from fedlas.present.differences import NARROW, OVER_SEEDS, differences_table, sentence

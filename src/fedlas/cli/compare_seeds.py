@@ -1,4 +1,4 @@
-"""``fedlas compare FILES --with FILES``: two methods over seeds, paired by the numbers in the names of the files."""
+"""``fedlas compare FILES --with FILES``: pairs the files of two methods by the seed in their names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Seed = tuple[int, ...]
 
 
 def read_seeds(args: argparse.Namespace) -> tuple[list[list[PredictionTable]], list[str]]:
-    """Return the predictions of each seed of both methods, in one order, and the names of all files."""
+    """Read the predictions of both methods, paired by seed; return them with the names of all files."""
     from fedlas.predictions import read_predictions
 
     columns = columns_of(args)
@@ -39,7 +39,7 @@ def read_seeds(args: argparse.Namespace) -> tuple[list[list[PredictionTable]], l
 
 
 def files_by_seed(files: Sequence[TableFile]) -> dict[Seed, TableFile]:
-    """Return the files of a method by the numbers in their names that differ.
+    """Return the files of a method by seed: the numbers in which the file names differ.
 
     Raises:
         InputError: For a single file, names that differ in more than numbers, or two files of one seed.
@@ -51,21 +51,21 @@ def files_by_seed(files: Sequence[TableFile]) -> dict[Seed, TableFile]:
     """
     if len(files) < 2:
         raise InputError(
-            "--with needs the predictions of two seeds or more of each method",
+            "--with requires at least two files per method, one per seed",
             f"one file, {files[0].name}",
-            "Name the files of all seeds; two models alone go without --with.",
+            "Name the files of all seeds; to compare two models, omit --with.",
         )
     if len({_without_numbers(file.name) for file in files}) > 1:
         raise InputError(
-            "names of the files of a method must differ in numbers alone",
+            "file names of a method must differ only in numbers",
             few([file.name for file in files]),
-            "Name one method before --with, the other behind it: 'ls-*.npz' --with 'ce-*.npz'.",
+            "Name one method before --with and the other after it: 'ls-*.npz' --with 'ce-*.npz'.",
         )
     places = _varying([file.name for file in files])
     by_seed = {tuple(_numbers(file.name)[place] for place in places): file for file in files}
     if len(by_seed) < len(files):
         raise InputError(
-            "each seed must have one file",
+            "each seed must have exactly one file",
             few([file.name for file in files]),
             "Name each file once.",
         )
@@ -73,7 +73,7 @@ def files_by_seed(files: Sequence[TableFile]) -> dict[Seed, TableFile]:
 
 
 def common_name(names: Sequence[str]) -> str:
-    """Return what names have in common, ``*`` in place of the numbers that differ.
+    """Return a pattern that matches all names, with ``*`` for the numbers that differ.
 
     Example:
         >>> common_name([f"cifar10-ls-s{seed}.npz" for seed in (2, 11)])
@@ -85,14 +85,14 @@ def common_name(names: Sequence[str]) -> str:
 
 
 def _check_pairs(one: dict[Seed, TableFile], other: dict[Seed, TableFile]) -> None:
-    """Refuse methods that do not have the same seeds, or that share a file."""
+    """Raise InputError if the methods have different seeds or share a file."""
     paths = [file.path.resolve() for files in (one, other) for file in files.values()]
     if len(set(paths)) < len(paths):
         twice = next(path.name for path in paths if paths.count(path) > 1)
         raise InputError(
-            "both methods must have files of their own",
+            "the methods must not share a file",
             f"{twice} in both",
-            "Name the other method's files behind --with.",
+            "Name only the second method's files after --with.",
         )
     if one.keys() == other.keys():
         return
@@ -102,9 +102,9 @@ def _check_pairs(one: dict[Seed, TableFile], other: dict[Seed, TableFile]) -> No
         for files in (one, other)
     ]
     raise InputError(
-        "both methods must have the same seeds, by the numbers in which their files' names differ",
+        "both methods must have the same seeds (the numbers that vary in the file names)",
         " and ".join(sides),
-        "Leave out the seeds that one of them lacks, or rename the files: ls-0.npz and ce-0.npz.",
+        "Omit the seeds that one method lacks, or rename the files, as ls-0.npz and ce-0.npz.",
     )
 
 
@@ -117,6 +117,6 @@ def _without_numbers(name: str) -> str:
 
 
 def _varying(names: Sequence[str]) -> list[int]:
-    """Return which numbers of the names, from 0, are not the same in all."""
+    """Return the indices of the numbers in the names that are not equal in all names."""
     columns = zip(*map(_numbers, names), strict=True)
     return [place for place, column in enumerate(columns) if len(set(column)) > 1]

@@ -1,4 +1,4 @@
-"""``fedlas data check``: checks that a data set is there and whole."""
+"""``fedlas data check``: checks that a data set is complete and readable."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def add_data(add: AddSubcommand) -> None:
-    """Add the subcommand."""
+    """Add the subcommand ``fedlas data``."""
     parser = add(_check, "check NAME [PATH]")
     option(parser, "action", "check", "check the data set", choices=["check"])
     option(parser, "name", "NAME", "data set, see 'fedlas list datasets'")
@@ -32,7 +32,7 @@ def add_data(add: AddSubcommand) -> None:
 
 
 def _check(args: argparse.Namespace) -> int:
-    """Check a data set and print the result; return 1 if something is wrong with it."""
+    """Check a data set and print the result; return 1 if it has problems."""
     from fedlas.lab.data.check import check_dataset
     from fedlas.lab.recipes.recipe import parse_options
 
@@ -79,7 +79,7 @@ def _range(values: Sequence[int]) -> str:
 
 def _verdict(name: str, checked: Checked) -> list[str]:
     if checked.problems:
-        fix = "Extract its archive again; if that does not help, download it again, or repair single files."
+        fix = "Extract the archive again; if that does not help, download it again or repair the named files."
         return [
             *(line for problem in checked.problems for line in f"{name}: {problem}".split("\n")),
             fix,

@@ -1,4 +1,4 @@
-"""``fedlas runs diagnose``: shows whether the indicator tracked confidence, and the gate's decisions."""
+"""``fedlas runs diagnose``: reports how the indicator and the gate of FedLAS behaved in finished runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def add_diagnose(add: AddSubcommand) -> None:
-    """Add the subcommand."""
+    """Add the subcommand ``fedlas runs diagnose``."""
     parser = add(_diagnose, "RUN [RUN ...]")
     add_path(parser, "runs", "RUN", "run folders, or the folder of a bench", nargs="+")
     add_path(parser, "--out", "FOLDER", "folder of diagnose.html, .json, .npz (default: the runs')")
@@ -83,7 +83,7 @@ def _why_not(folder: RunFolder) -> str | None:
 
 
 def _verdicts(groups: Sequence[RunGroup]) -> list[str]:
-    """Return whether the indicator follows the confidence, and being right, in a sentence for each group."""
+    """Return a sentence per group on whether the indicator follows confidence and correctness."""
     lines = []
     for group in groups:
         confidence, right, baseline, _ = zip(*map(_intervals, group.studies), strict=True)
@@ -119,7 +119,7 @@ def _alarm_lines(groups: Sequence[RunGroup], *, details: bool) -> list[str]:
 
 
 def _samples(groups: Sequence[RunGroup]) -> dict[str, Any]:
-    """Return the numbers of each test sample by ``RUN/NAME``."""
+    """Return arrays of per-sample values by ``RUN/NAME``."""
     return {
         f"{group.name_of(study)}/{name}": value.cpu().numpy()
         for group in groups
@@ -142,7 +142,7 @@ _NARROW = (0, 1, 2, 3, 4)
 
 
 def summary_table(groups: Sequence[RunGroup]) -> Table:
-    """Return one row a run with intervals; for several seeds of a group, a row with mean and spread."""
+    """Return a table with a row per run, and a row of mean and spread per group of several seeds."""
     from fedlas.present.table import table_of
 
     heads = ("run", "Z~conf", "Z right?", "conf right?", "Z~gap", "+1 %", "flips %", "alpha_i")
@@ -171,7 +171,7 @@ def _intervals(study: Study) -> tuple[Interval, Interval, Interval, Interval]:
 
 
 def _gate(study: Study) -> tuple[float, float, float]:
-    """Return the share of +1, and of flips at the last epoch, in percent, and the mean strength; NaN without a gate."""
+    """Return percentages of +1 and of flips in the last epoch, and the mean strength; NaN without a gate."""
     if study.gate is None:
         return (math.nan,) * 3
     flips = [record["gate"]["train_flips"] for record in study.history if record.get("gate")]
@@ -188,7 +188,7 @@ def _show(interval: Interval) -> str:
 
 
 def _short(text: str) -> str:
-    """Remove the zero before the point, so that a row fits a terminal."""
+    """Remove the zero before decimal points, to save width."""
     return re.sub(r"(?<!\d)0\.", ".", text)
 
 

@@ -1,4 +1,4 @@
-"""``fedlas evaluate``: measures predictions, those of a run or of any model."""
+"""``fedlas evaluate``: measures predictions of a run or of a file."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 
 def add_evaluate(add: AddSubcommand) -> None:
-    """Add the subcommand."""
+    """Add the subcommand ``fedlas evaluate``."""
     parser = add(_evaluate, "FILE")
     text = f"predictions ({', '.join(FORMATS)}), a run folder, or logs of lm-evaluation-harness: samples_*.jsonl"
     add_files(parser, "file", "FILE", text, nargs="+")
@@ -59,7 +59,7 @@ def add_evaluate(add: AddSubcommand) -> None:
     flag(
         parser,
         "--top-label",
-        "judge two classes by the predicted one (default: by the probability of the second)",
+        "two classes: evaluate the predicted class (default: the probability of the event)",
     )
     text = "two classes: compare O/E, slope and AUROC of the --clusters, such as hospitals (default: no)"
     flag(parser, "--heterogeneity", text)
@@ -76,7 +76,8 @@ def add_evaluate(add: AddSubcommand) -> None:
         parser,
         "--reject",
         "RISK",
-        "confidence above which at most this share is wrong, chosen on --on, e.g. 0.05 (default: none)",
+        "find the confidence threshold for this error rate of accepted predictions, chosen on --on, e.g. 0.05 "
+        "(default: none)",
         type=float,
         nargs="+",
         default=(),
@@ -153,13 +154,13 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 
 def _notes_on_fit(args: argparse.Namespace, columns: Columns | None) -> list[str]:
-    """Return notes on scores that a calibrator is fitted on, if one is."""
+    """Return notes on already calibrated scores, if a calibrator is fitted."""
     is_fit = args.on is not None or args.method is not None
     return columns.notes_on_calibrated() if is_fit and columns is not None else []
 
 
 def _is_fit_of_rows(held_out: str | None, columns: Columns | None) -> bool:
-    """Return whether ``fedlas calibrate`` can write what was fitted: on a table with a label in each row."""
+    """Return whether ``fedlas calibrate`` can fit the same calibration: from a table with one label per row."""
     from fedlas.predictions.tables.read import is_log
 
     columns = columns or Columns()
@@ -171,7 +172,7 @@ def _is_fit_of_rows(held_out: str | None, columns: Columns | None) -> bool:
 def _repair_line(
     files: Sequence[str], args: argparse.Namespace, columns: Columns | None, *, run: bool
 ) -> str:
-    """Return the command that measures the same after a calibration too."""
+    """Return the command that repeats the evaluation with a calibrator."""
     way = f"--method {METHOD}" if run else "--on VAL"
     if args.on is not None:
         way = f"--on {shlex.quote(args.on)} --method {METHOD}"
@@ -187,7 +188,7 @@ def _repair_line(
 
 
 def _calibrate_line(val: str, columns: Columns | None, method: str) -> str:
-    """Return the command that writes the calibration that was measured, for ``fedlas apply``."""
+    """Return the ``fedlas calibrate`` command that writes the evaluated calibration."""
     # The groups were measured, and a fit would take them as covariates.
     columns = None if columns is None else replace(columns, groups=None)
     options = column_options(columns) + ("" if method == METHOD else f" --method {method}")
@@ -210,7 +211,7 @@ def _show(evaluation: Evaluation | LabelEvaluation, args: argparse.Namespace) ->
 
 
 def _check(args: argparse.Namespace, more: Sequence[str], columns: Columns | None) -> None:
-    """Refuse options that contradict each other, before anything is read."""
+    """Raise InputError if options contradict each other, before anything is read."""
     from fedlas.present.gate import JUNIT, check_rules
     from fedlas.present.page import EVALUATION_PAGE
     from fedlas.present.report import without_calibrator
@@ -223,16 +224,20 @@ def _check(args: argparse.Namespace, more: Sequence[str], columns: Columns | Non
     for name in OF_FIT if args.on is None else ():
         if getattr(args, name) is not None:
             raise InputError(
-                "is for a fit that holds rows out", "no --on", "Leave it out.", argument=name
+                "requires --on", "no --on", "Add --on, or omit the option.", argument=name
             )
     if args.method == ALL and args.require:
-        raise InputError("--require is for one model", "--method all", "Name one calibrator.")
+        raise InputError(
+            "--require must not be combined with --method all",
+            "--method all",
+            "Name one calibrator.",
+        )
     is_run = Path(args.file).is_dir() and not holds_parquet(Path(args.file))
     if is_run and columns is not None:
         raise InputError(
-            "columns are for files",
+            "options that name columns require a prediction file",
             f"the folder {args.file}",
-            "Leave their options out, or name a file of predictions.",
+            "Omit these options, or pass a prediction file.",
         )
     if args.covariates and args.on is None and not is_run:
         raise without_calibrator()

@@ -1,4 +1,4 @@
-"""``fedlas export``: writes a model for production, its calibration inside."""
+"""``fedlas export``: exports a calibrated model for production."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def add_export(add: AddSubcommand) -> None:
-    """Add the subcommand."""
+    """Add the subcommand ``fedlas export``."""
     parser = add(_export, "RUN | FILE")
     text = "folder of a finished run, a file of CalibratedModel.save, or one of fedlas calibrate"
     add_path(parser, "place", "RUN | FILE", text)
@@ -75,7 +75,7 @@ def add_export(add: AddSubcommand) -> None:
 
 
 def _export(args: argparse.Namespace) -> int:
-    """Write the file and print how it is called; of a run, its card too. Nothing is left if anything is refused."""
+    """Export a model and print how to call it; a run also gets its card."""
     from fedlas.deploy.card import CARD
     from fedlas.deploy.formats import FORMATS, exported_kind
     from fedlas.present.page import CARD_PAGE
@@ -85,7 +85,7 @@ def _export(args: argparse.Namespace) -> int:
         check_choice("--dialect", args.dialect, get_args(SqlDialect))
     if form != "sql" and (args.dialect is not None or args.keep):
         name = "--keep" if args.dialect is None else "--dialect"
-        raise InputError(f"{name} is for --format sql", f"--format {form}", "Leave it out.")
+        raise InputError(f"{name} requires --format sql", f"--format {form}", f"Omit {name}.")
     is_run = args.place.is_dir() or not args.place.exists()
     suffix = FORMATS[form].suffix
     default = args.place / "export" / "model" if is_run else args.place.with_suffix("")
@@ -106,7 +106,7 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _export_table(args: argparse.Namespace, out: Path) -> int:
-    """Write the calibration of a table, which needs neither a model nor inputs."""
+    """Export the calibration of a table, which needs neither a model nor inputs."""
     from fedlas.calibrated import TableCalibration
     from fedlas.deploy.export import export as export_model_file
 
@@ -122,9 +122,9 @@ def _export_table(args: argparse.Namespace, out: Path) -> int:
         if value is not None
     ]:
         raise InputError(
-            f"{names[0]} is for a model",
+            f"{names[0]} must not be passed with a calibration file, which needs no model",
             f"the calibration {args.place}",
-            "Leave it out: the file holds all that is needed.",
+            f"Omit {names[0]}.",
         )
     calibration = TableCalibration.load(args.place)
     exported = export_model_file(
@@ -155,9 +155,9 @@ def _export_run(args: argparse.Namespace, out: Path, card_place: Path) -> int:
     # Everything that can be refused is refused before the export, which may take minutes.
     if args.free_axes or args.model is not None or args.inputs is not None:
         raise InputError(
-            "--free-axes, --model and --inputs are for FILE",
+            "--free-axes, --model and --inputs require the file of a CalibratedModel",
             f"the run {args.place}",
-            "Save a CalibratedModel first.",
+            "Omit these options: a run contains its model.",
         )
     if args.out is None:
         laboratory("runs.folder", "RunFolder")(args.place).writable(args.place / "export" / "model")
@@ -187,17 +187,17 @@ def _export_file(args: argparse.Namespace, out: Path) -> int:
     file = args.place
     if args.method is not None or args.data is not None:
         raise InputError(
-            "--method and --data are for a run",
+            "--method and --data require a run folder",
             f"the file {file}",
-            "Leave them out: a saved model has its calibration.",
+            "Omit both: a saved model contains its calibration.",
         )
     if args.model is None or args.inputs is None:
         raise InputError(
-            "the file of a CalibratedModel must come with --model and --inputs",
+            "the file of a CalibratedModel requires --model and --inputs",
             f"no {'--model' if args.model is None else '--inputs'}",
-            "It holds weights and no code: name the function that builds the architecture, and some real inputs.",
+            "Pass --model MODULE:FUNCTION, which builds the architecture, and --inputs NPZ with real inputs.",
         )
-    arrays = _inputs(args.inputs)
+    arrays = _read_inputs(args.inputs)
     calibrated = CalibratedModel.load(file, _built(args.model))
     exported = export_model_file(
         calibrated,
@@ -215,21 +215,21 @@ def _export_file(args: argparse.Namespace, out: Path) -> int:
 
 
 def _axes(texts: list[str], names: list[str]) -> dict[str, list[int]]:
-    """Free axes by input, of ``AXIS`` or ``NAME:AXIS``."""
+    """Parse free axes, ``AXIS`` or ``NAME:AXIS``, into lists of axes by input."""
     axes: dict[str, list[int]] = {}
     for text in texts:
         name, _, axis = text.rpartition(":")
         if not axis.isdecimal():
             raise InputError(
-                "--free-axes takes AXIS or NAME:AXIS", repr(text), "Write e.g. --free-axes 2 3."
+                "--free-axes must be AXIS or NAME:AXIS", repr(text), "Write e.g. --free-axes 2 3."
             )
         for each in [name] if name else names:
             axes.setdefault(each, []).append(int(axis))
     return axes
 
 
-def _inputs(path: Path) -> dict[str, Tensor]:
-    """Return the arrays of a file."""
+def _read_inputs(path: Path) -> dict[str, Tensor]:
+    """Read the arrays of an ``.npz`` file as tensors, by name."""
     import torch
 
     from fedlas._core.arrays import open_arrays
@@ -239,14 +239,14 @@ def _inputs(path: Path) -> dict[str, Tensor]:
             return {name: torch.from_numpy(archive[name]) for name in archive.names}
     except (OSError, TypeError, ValueError) as error:
         raise InputError(
-            "--inputs must be an .npz of numbers",
+            "--inputs must be an .npz file of numeric arrays",
             f"{path} ({error})",
             "Write it with numpy.savez(path, inputs=batch.numpy()).",
         ) from error
 
 
 def _built(spec: str) -> nn.Module:
-    """Return the model that the user's function builds."""
+    """Import the user's function ``MODULE:FUNCTION`` and return the model it builds."""
     from torch import nn
 
     name, _, function = spec.partition(":")
@@ -256,7 +256,7 @@ def _built(spec: str) -> nn.Module:
         build: Any = getattr(importlib.import_module(name), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(
-            "--model must name a function that can be imported", f"{spec} ({error})", fix
+            "--model must name an importable function", f"{spec} ({error})", fix
         ) from error
     finally:
         sys.path.pop(0)
@@ -264,7 +264,7 @@ def _built(spec: str) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise InputError(
             "the function of --model must return an nn.Module",
-            f"{spec} with {type(model).__name__}",
+            f"{type(model).__name__} from {spec}",
             fix,
         )
     return model

@@ -1,4 +1,4 @@
-"""Options of a gate, and how its checks are printed and written."""
+"""Options of a gate, and the output of its checks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def add_require(parser: argparse.ArgumentParser) -> None:
-    """Add ``--require`` and the options that go with it."""
+    """Add ``--require`` and the options of a gate."""
     option(
         parser,
         "--require",
@@ -30,33 +30,31 @@ def add_require(parser: argparse.ArgumentParser) -> None:
 
 def add_gate(parser: argparse.ArgumentParser) -> None:
     """Add ``--strict``, ``--junit`` and ``--github``."""
-    flag(parser, "--strict", "exit status 4 where the interval cannot tell (default: it passes)")
+    flag(parser, "--strict", "exit status 4 if an interval does not decide a rule (default: pass)")
     add_path(parser, "--junit", "XML", "also write the checks as JUnit XML (default: none)")
-    flag(
-        parser, "--github", "also print the checks as annotations of GitHub Actions (default: not)"
-    )
+    flag(parser, "--github", "also print the checks as GitHub Actions annotations (default: no)")
 
 
 def check_gate(args: argparse.Namespace, option: str, rules: Sequence[str]) -> None:
-    """Refuse options of a gate without rules, and rules without intervals."""
+    """Raise InputError for gate options without rules, and for rules without intervals."""
     options = {"--junit": args.junit is not None, "--github": args.github, "--strict": args.strict}
     options_used = [name for name, is_there in options.items() if is_there]
     if options_used and not rules:
         raise InputError(
-            f"{options_used[0]} goes with {option}",
+            f"{options_used[0]} requires {option}",
             f"no {option}",
-            f"Add {option}, or leave it out.",
+            f"Add {option}, or omit {options_used[0]}.",
         )
     if rules and args.replicates == 0:
         raise InputError(
-            f"{option} needs replicates",
+            f"{option} requires intervals, so that --replicates must be positive",
             0,
-            "Leave --replicates out: without intervals nothing shows what is chance.",
+            "Omit --replicates.",
         )
 
 
 def show_gate(gate: GateResult, args: argparse.Namespace, *, suite: str) -> int:
-    """Print the checks, and write them where options ask for it; return the exit status."""
+    """Print the checks and write them where the options ask; return the exit status."""
     from fedlas.present.gate import workflow_annotations
 
     # With --json, standard output is for JSON alone.

@@ -1,4 +1,4 @@
-"""``fedlas init``: reads a folder of images, or a table of scores, and writes what to run on it."""
+"""The subcommand fedlas init: writes a starter recipe for a folder of images, or commands for a table of scores."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _UNEVEN = 5
 
 
 def add_init(add: AddSubcommand) -> None:
-    """Add the subcommand."""
+    """Add the subcommand fedlas init."""
     parser = add(_init, "TABLE | FOLDER")
     text = "scores and labels (.csv, .jsonl, .parquet), whose columns are guessed; or images: CLASS/*, "
     add_path(
@@ -43,17 +43,17 @@ def _init(args: argparse.Namespace) -> int:
     if holds_parquet(args.source):
         example = min(args.source.rglob("*.parquet"))
         raise InputError(
-            "the table must be one file, whose commands take a folder, too",
+            "the table must be a single file",
             f"the folder {args.source} of Parquet files",
-            f"Pass one of them: fedlas init {shlex.quote(str(example))}.",
+            f"Pass one of its files, fedlas init {shlex.quote(str(example))}; the commands also take the folder.",
         )
     if args.target is not None:
-        raise InputError("--target is for a table", f"the folder {args.source}", "Leave it out.")
+        raise InputError("--target requires a table", f"the folder {args.source}", "Omit --target.")
     return init(args.source, out=args.out)
 
 
 def init(folder: Path, *, out: Path | None = None) -> int:
-    """Look at the images, write a recipe, and print a summary and the next command."""
+    """Survey a folder of images, write a starter recipe, and print a summary and the next command."""
     from fedlas.lab.data.survey import survey
     from fedlas.lab.recipes.planning import plan
     from fedlas.lab.recipes.recipe import load_recipe
@@ -105,22 +105,22 @@ def _summary(contents: Survey, chosen: Starter) -> list[str]:
 
 
 def _notes(contents: Survey, chosen: Starter) -> list[str]:
-    """Return warnings to read before the first run."""
+    """Return notes on problems of the images, such as duplicates and rare classes."""
     from fedlas.lab.data.splits import too_small_to_choose
 
     notes = []
     if contents.others:
         kinds = ", ".join(name for name, _ in contents.others.most_common(3))
         count = contents.others.total()
-        notes.append(f"{_counted(count, 'file')} without an image suffix passed over ({kinds}).")
+        notes.append(f"{_counted(count, 'file')} without an image suffix skipped ({kinds}).")
     leaks = contents.between_parts()
     doubtful = contents.between_classes()
     # Other copies are worth a note only if there are none of a worse kind.
     alike = [] if leaks or doubtful else contents.copies
     for pairs, what in (
-        (leaks, "in two parts, which makes the measured numbers too good"),
-        (doubtful, "in two classes, where one label must be wrong"),
-        (alike, "stored twice, of which one may be trained on and the other tested"),
+        (leaks, "in both training and test data, which makes test metrics too good"),
+        (doubtful, "in two classes, so that one label is wrong"),
+        (alike, "stored twice, so that copies may fall into both training and test data"),
     ):
         if pairs:
             notes.append(
@@ -131,8 +131,8 @@ def _notes(contents: Survey, chosen: Starter) -> list[str]:
     common = max(counts, key=counts.__getitem__)
     if counts[common] >= _UNEVEN * counts[rare]:
         notes.append(
-            f"{rare} has {counts[rare]:,} images and {common} {counts[common]:,}: accuracy and ECE hardly see rare "
-            "classes. Read the classwise ECE, too."
+            f"{rare} has {counts[rare]:,} images and {common} {counts[common]:,}: accuracy and ECE hardly reflect rare "
+            "classes; see the classwise ECE."
         )
     if warning := too_small_to_choose(chosen.val):
         notes.append(warning)
@@ -141,7 +141,7 @@ def _notes(contents: Survey, chosen: Starter) -> list[str]:
         and "test" in contents.counts
     ):
         notes.append(
-            "the images in the validation folder join the training part, from which the seed draws its own."
+            "images of the validation folder are added to the training data; the seed draws the validation part."
         )
     return notes
 

@@ -1,4 +1,4 @@
-"""``fedlas init FILE``: reads a table of scores, guesses what its columns are, and writes the commands for it."""
+"""``fedlas init FILE``: guesses the columns of a table of scores and writes commands for it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _MOST_CATEGORIES = 256
 
 @dataclass(frozen=True)
 class Guess:
-    """What the columns of a table seem to be.
+    """Guessed roles of the columns of a table.
 
     Attributes:
         columns: The roles.
@@ -52,7 +52,7 @@ class Guess:
 
 
 class _Content:
-    """First rows of a table, by column: texts, numbers where all are, and how many differ."""
+    """First rows of a table by column: texts, and numbers of columns where all cells are numbers."""
 
     def __init__(self, path: Path) -> None:
         from fedlas.predictions.tables.cells import cell_text, number_in
@@ -61,7 +61,7 @@ class _Content:
         self.label = source.label
         chunk = next(iter(source.chunks([], source.names)), None)
         if chunk is None:
-            raise InputError("a table must have rows", path, "Check the file.")
+            raise InputError("the table must have rows", path, "Check that the file is complete.")
         self.rows = len(chunk.rows)
         columns = {name: [cell_text(each) for each in chunk.values[name]] for name in source.names}
         self.texts = {name: texts for name, texts in columns.items() if not _INDEX.fullmatch(name)}
@@ -72,22 +72,22 @@ class _Content:
                 self.numbers[name] = [each for each in numbers if each is not None]
 
     def values(self, name: str) -> set[str]:
-        """Return the different values of a column."""
+        """Return the distinct values of a column."""
         return {text for text in self.texts[name] if text}
 
     def named(self, pattern: re.Pattern[str]) -> list[str]:
-        """Return the columns with such a name."""
+        """Return the columns whose name matches a pattern."""
         return [name for name in self.texts if pattern.fullmatch(name)]
 
     def is_share(self, name: str) -> bool:
-        """Return whether a column holds probabilities: numbers in [0, 1] of which one is a fraction."""
+        """Return whether a column looks like probabilities: numbers in [0, 1], not only 0 and 1."""
         numbers = self.numbers.get(name, [])
         inside = all(0 <= number <= 1 for number in numbers)
         return inside and any(0 < number < 1 for number in numbers)
 
 
 def guess_columns(path: Path, target: str | None = None) -> Guess:
-    """Guess which columns of a table are scores, labels, clusters and weights, from their names and first rows.
+    """Guess the columns of scores, labels, clusters and weights from names and first rows.
 
     Args:
         path: The table.
@@ -106,7 +106,7 @@ def guess_columns(path: Path, target: str | None = None) -> Guess:
 
     if target is not None:
         Columns(target=target).find([*content.texts], where=content.label)
-        add("target", target, "as you said")
+        add("target", target, "as given")
     pair = None if target is not None else _label_families(content)
     scores = _add_labels(pair, add) if pair else _add_scores(content, add)
     if (
@@ -125,9 +125,9 @@ def guess_columns(path: Path, target: str | None = None) -> Guess:
     ):
         both = ",".join(sorted(content.values(labels)))
         raise InputError(
-            "the name of one column of scores must say which of two classes it is about",
+            "the name of a single score column must contain its class",
             f"{scores[0]!r} in {content.label}, labels {both}",
-            f"Name it: fedlas evaluate {content.label} --probs {scores[0]} --target {labels} "
+            f"Name the positive class: fedlas evaluate {content.label} --probs {scores[0]} --target {labels} "
             f"--event {' or --event '.join(sorted(content.values(labels)))}.",
         )
     for name in content.named(_CLUSTERS):
@@ -151,7 +151,7 @@ _LABEL_CELLS = {"0", "1", "0.0", "1.0", "-1", "-1.0", "true", "false"}
 
 
 def _label_families(content: _Content) -> tuple[str, str, int] | None:
-    """Return the beginnings of the columns of probabilities and of labels that end alike, and how many there are."""
+    """Return the prefixes of probability and label columns with equal suffixes, and their count; None if no pair."""
     families: dict[str, set[str]] = {}
     for name in content.texts:
         if match := _PREFIX.fullmatch(name):
@@ -168,7 +168,7 @@ def _label_families(content: _Content) -> tuple[str, str, int] | None:
 
 
 def _add_labels(pair: tuple[str, str, int], add: Any) -> list[str]:
-    """Add the roles of several labels, and return the names of what has a role."""
+    """Add the roles of multi-label columns; return the column prefixes."""
     scores, labels, count = pair
     add("probs", f"{scores}*", f"{count} labels; numbers from 0 to 1, each of its own")
     add(
@@ -180,7 +180,7 @@ def _add_labels(pair: tuple[str, str, int], add: Any) -> list[str]:
 
 
 def _add_scores(content: _Content, add: Any) -> list[str]:
-    """Add the role of the columns of scores, and return their names."""
+    """Add the role of the score columns; return the names of the columns used."""
     for stem, names in _families(content).items():
         rows = list(zip(*(content.numbers[name] for name in names), strict=True))
         sums = [sum(row) for row in rows]
@@ -206,17 +206,17 @@ def _add_scores(content: _Content, add: Any) -> list[str]:
     likely = [name for name in shares if _SCORE.fullmatch(name)] or shares
     if len(likely) != 1:
         raise InputError(
-            "one column, or columns that share a prefix, must look like scores",
+            "one column, or columns with a common prefix, must look like scores",
             f"{few(likely) if likely else f'none of {few(list(content.texts))}'} in {content.label}",
-            f"Name them: fedlas evaluate {content.label} --probs p_yes,p_no --target NAME, with --percent if they are "
-            "percentages; a value in an object of JSON by its path, as --confidence answer.conf.",
+            f"Name the columns: fedlas evaluate {content.label} --probs p_yes,p_no --target NAME, with --percent for "
+            "percentages; name a nested JSON field by its path, as --confidence answer.conf.",
         )
     add("probs", likely[0], "numbers from 0 to 1: the probability of one of two classes")
     return likely
 
 
 def _families(content: _Content) -> dict[str | None, list[str]]:
-    """Return columns of numbers that share a stem, and those that are named by the labels of another (None)."""
+    """Return numeric columns grouped by a shared prefix; under None, columns named after the labels."""
     families: dict[str | None, list[str]] = {}
     whole = [name for name, each in content.numbers.items() if len(each) == content.rows]
     for name in whole:
@@ -244,14 +244,14 @@ def _labels(content: _Content, scores: Sequence[str]) -> str:
     if len(candidates) == 1:
         return candidates[0]
     raise InputError(
-        "one column must look like the labels",
+        "exactly one column must look like labels",
         f"{few(candidates or others)} in {content.label}",
-        f"Name it: fedlas init {content.label} --target {(candidates or ['NAME'])[-1]}.",
+        f"Name the column: fedlas init {content.label} --target {(candidates or ['NAME'])[-1]}.",
     )
 
 
 def _says_event(column: str, labels: Collection[str]) -> bool:
-    """Return whether two labels can be read against one column of scores."""
+    """Return whether a score column's name shows which of two labels the column is the probability of."""
     from fedlas.predictions.event import classes_of_column
 
     try:
@@ -267,7 +267,7 @@ def _is_covariate(content: _Content, name: str) -> bool:
 
 
 def init_table(path: Path, *, out: Path | None = None, target: str | None = None) -> int:
-    """Guess the columns, write the commands, and print what was guessed; return the exit status."""
+    """Guess the columns of a table, write the commands, and print the guess; return the exit status."""
     from fedlas.predictions import Predictions
     from fedlas.predictions.event import event_note
     from fedlas.predictions.tables.read import is_log, read_predictions
@@ -276,9 +276,9 @@ def init_table(path: Path, *, out: Path | None = None, target: str | None = None
     check_place("--out", out, new_kind(".sh"))
     if is_log(path, Columns()):
         raise InputError(
-            "init is for a table of columns",
+            "the file must be a table of scores",
             f"{path}, samples of lm-evaluation-harness",
-            f"They need no naming: fedlas evaluate {shlex.quote(str(path))}.",
+            f"Evaluate the samples directly: fedlas evaluate {shlex.quote(str(path))}.",
         )
     guess = guess_columns(path, target)
     # What is written has been read.
@@ -300,7 +300,7 @@ def init_table(path: Path, *, out: Path | None = None, target: str | None = None
 
 
 def _guessed(guess: Guess) -> list[str]:
-    """Return a line for each role: the option, what it names, and why."""
+    """Return a line per role: the option, the column and the reason."""
     lines = []
     for role, reason in guess.reasons.items():
         value = getattr(guess.columns, role)
@@ -310,7 +310,7 @@ def _guessed(guess: Guess) -> list[str]:
 
 
 def _script(path: Path, out: Path, guess: Guess, guessed: Sequence[str], rows: int) -> str:
-    """Return the commands as text."""
+    """Return the shell script with the commands."""
     file = shlex.quote(str(path))
     suffix = whole_suffix(path)
     calibration = shlex.quote(f"{path.name.removesuffix(suffix)}.calibration.json")

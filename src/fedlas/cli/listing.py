@@ -1,4 +1,4 @@
-"""``fedlas list``: lists the names for the command line and recipes; the documentation shows the same tables."""
+"""``fedlas list``: lists the names that the command line and recipes accept."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _SHARED = {
 
 
 def add_list(add: AddSubcommand) -> None:
-    """Add the subcommand."""
+    """Add the subcommand ``fedlas list``."""
     parser = add(_list, "KIND")
     parser.add_argument(
         "kind",
@@ -88,12 +88,12 @@ def _list(args: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class Listing:
-    """A table: cells by heading; all rows have ``name`` and ``what it is``."""
+    """Rows of a listing: cells by heading, with ``name`` and ``what it is`` in every row."""
 
     rows: Sequence[dict[str, str]]
 
     def details(self, row: dict[str, str]) -> str:
-        """Return the other cells of a row as one line for a terminal."""
+        """Return the cells of a row other than name and description, on one line."""
         paper = ", ".join(filter(None, (row.get("paper"), row.get("year"))))
         rest = [
             key
@@ -105,7 +105,7 @@ class Listing:
         )
 
     def markdown(self) -> str:
-        """Return the columns that are not empty as a Markdown table; papers are links."""
+        """Return the non-empty columns as a Markdown table, with links for papers."""
         unseen = {"paper"} if "linked" in self.rows[0] else set()
         headings = [
             heading
@@ -124,7 +124,7 @@ class Listing:
 
 
 def listing(kind: str) -> Listing:
-    """List everything of a kind that can be named."""
+    """Return the listing of a kind, such as ``"losses"``."""
     if kind not in KINDS:
         raise InputError(
             f"kind must be one of {', '.join(KINDS)}", repr(kind), suggestion(kind, KINDS)

@@ -1,4 +1,4 @@
-"""The command line: loads the subcommand's module, parses, and turns errors into exit codes.
+"""Entry point of the command line: loads the subcommand, parses, and turns errors into exit codes.
 
 The standard library parses. A parser made from signatures (jsonargparse was tried) has no ``--losses ce fedlas`` and no
 positional FOLDER, and shows types in place of sentences. No ``--help`` imports torch: a subcommand's function imports
@@ -24,7 +24,7 @@ from fedlas._core.text import printable
 
 
 class Subcommand(NamedTuple):
-    """A subcommand of ``fedlas``."""
+    """Registration of a subcommand of ``fedlas``."""
 
     summary: str  # for --help
     module: str  # of this package, with a function add_NAME(add)
@@ -49,7 +49,7 @@ SUBCOMMANDS = {
         "Plan a validation study of two classes.", "sample_size", writes=False
     ),
     "list": Subcommand("List losses, metrics, calibrators and more.", "listing", writes=False),
-    "data": Subcommand("Check that a data set is there and whole.", "data", writes=False),
+    "data": Subcommand("Check that a data set is complete.", "data", writes=False),
     "bench": Subcommand("Run a recipe with losses and seeds.", "bench", resumes=True),
     "tune": Subcommand("Search options of losses.", "tune", resumes=True),
     "runs": Subcommand(
@@ -62,7 +62,7 @@ SUBCOMMANDS = {
         "diagnose",
     ),
     "runs uncertainty": Subcommand(
-        "Make ensembles, Laplace, ... of runs.", "uncertainty", resumes=True
+        "Build ensembles, Laplace, ... from runs.", "uncertainty", resumes=True
     ),
     "runs shift": Subcommand("Measure runs on corrupted test images.", "shift"),
     "runs ood": Subcommand("Measure how well runs detect other data.", "ood"),
@@ -72,7 +72,7 @@ SUBCOMMANDS = {
 
 
 def name_first(words: Sequence[str]) -> list[str]:
-    """Return the words of a command with the name of its subcommand as the first: ``runs report`` is one."""
+    """Join the two words of a ``runs`` subcommand, such as ``runs report``, into the first item."""
     name = " ".join(words[:2])
     return [name, *words[2:]] if name in SUBCOMMANDS and words[:1] == ["runs"] else list(words)
 
@@ -101,13 +101,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # `| head` has read enough
         if output.error is not None and not isinstance(output.error, BrokenPipeError):
             kind, fix = (
-                ("warning", "The results are there all the same.")
+                ("warning", "The result files are complete.")
                 if leaves
                 else ("error", "Run it again.")
             )
-            got = f"standard output: it must take what is shown; got {output.error.strerror}"
+            got = f"standard output must be writable; got {output.error.strerror}"
             print(
-                f"fedlas: {kind}: {got}. Free some space, or direct it elsewhere. {fix}",
+                f"fedlas: {kind}: {got}. Free some space, or redirect the output. {fix}",
                 file=sys.stderr,
             )
             if not leaves:
@@ -129,7 +129,7 @@ def _status(words: list[str], *, resumes: bool) -> int:
     except OSError as error:  # a name that is too long, a folder that may not be searched
         place = f" ({error.filename!s:.200})" if error.filename else ""
         return _fail(
-            f"file: it must be usable; got {error.strerror or error}{place}. Check its path and permissions."
+            f"the file must be accessible; got {error.strerror or error}{place}. Check its path and permissions."
         )
     except KeyboardInterrupt:
         print(
@@ -143,13 +143,13 @@ def _status(words: list[str], *, resumes: bool) -> int:
         ):
             raise
         cause = f" ({error})" if str(error) else ""
-        return _fail(f"out of memory{cause}. Use fewer columns, replicates or rows at a time.")
+        return _fail(f"out of memory{cause}. Use fewer columns, replicates or rows.")
     finally:
         _leave_processes()
 
 
 def run(words: list[str]) -> int:
-    """Run a subcommand and return its exit status; errors are put in the words of the subcommand."""
+    """Run a subcommand and return its exit status; errors name its options."""
     words = name_first(words)
     parsed = parse(words)
     # Imports make no garbage, and to look for it in all that torch consists of takes a quarter of a second.
@@ -177,7 +177,7 @@ def _fail(text: str) -> int:
 
 
 def _once(other: Callable[..., None], words: Sequence[str]) -> Callable[..., None]:
-    """Return a function that shows each warning of this library once, as a line, and passes on those of others."""
+    """Return a warning handler that prints each calibration warning once and delegates all others."""
     shown: set[str] = set()
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
@@ -194,14 +194,14 @@ def _once(other: Callable[..., None], words: Sequence[str]) -> Callable[..., Non
 
 
 def _leave_processes() -> None:
-    """Close the connections to other processes: one that ends first would make another's threads abort it."""
+    """Destroy the process group of torch.distributed, if there is one."""
     dist = sys.modules.get("torch.distributed")
     if dist is not None and dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 
 
 class _Parser(argparse.ArgumentParser):
-    """Argparse that knows its options' names and complains in one line."""
+    """Argparse parser with one-line errors and a list of its options."""
 
     @property
     def options(self) -> list[str]:
@@ -210,7 +210,7 @@ class _Parser(argparse.ArgumentParser):
 
     @property
     def spellings(self) -> dict[str, str]:
-        """Return the option of each argument in Python: ``{"separator": "--sep"}``."""
+        """Option name of each Python argument: ``{"separator": "--sep"}``."""
         return {
             action.dest: name
             for name, action in self._option_string_actions.items()
@@ -218,7 +218,7 @@ class _Parser(argparse.ArgumentParser):
         }
 
     def error(self, message: str) -> NoReturn:
-        """Exit with status 2 and one line, instead of the usage that ``--help`` shows better."""
+        """Exit with status 2 and a one-line error."""
         stop = "" if message.endswith((".", "?")) else "."
         usage = f"Usage: {self.usage}; see" if self.usage else "See"
         self.exit(
@@ -227,7 +227,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _InGroups(argparse.HelpFormatter):
-    """Shows the subcommands for tables of predictions, and below them those for training."""
+    """Help formatter that lists the subcommands in two groups: tables of predictions, and training."""
 
     def _iter_indented_subactions(
         self, action: argparse.Action
@@ -248,7 +248,7 @@ _TITLES = {
 
 
 def parse(words: list[str]) -> argparse.Namespace:
-    """Return the options of a subcommand by name; ends with status 2 and a line if they cannot be parsed."""
+    """Parse a command line; exit with status 2 and a one-line error if it is invalid."""
     words = name_first(words)
     parser, subcommands = parsers(words[:1])
     if not words:
@@ -296,7 +296,7 @@ _LISTS = ("--logits", "--probs", "--classes", "--label-probs", "--covariates")
 
 
 def _joined(arguments: list[str], unknown: list[str]) -> str:
-    """Return how to write names behind an option that takes them as one word."""
+    """Return a hint to write names as one comma-separated word, or an empty string if it does not apply."""
     place = arguments.index(unknown[0])
     option = next((place for place in range(place - 1, -1, -1) if arguments[place] in _LISTS), None)
     if option is None or any(word.startswith("-") for word in arguments[option + 1 : place]):
@@ -305,7 +305,7 @@ def _joined(arguments: list[str], unknown: list[str]) -> str:
 
 
 def parsers(names: Sequence[str] = tuple(SUBCOMMANDS)) -> tuple[_Parser, dict[str, _Parser]]:
-    """Return the parser of everything, and those of the named subcommands, whose modules are imported for it."""
+    """Return the main parser and the parsers of the named subcommands."""
     about = "Measure, calibrate and train classifiers."
     parser = _Parser(prog="fedlas", description=about, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"fedlas {fedlas.__version__}")
@@ -345,7 +345,7 @@ def parsers(names: Sequence[str] = tuple(SUBCOMMANDS)) -> tuple[_Parser, dict[st
 
 
 def _function_name(name: str) -> str:
-    """Return the last part of ``add_NAME`` of a subcommand: ``report`` of ``runs report``."""
+    """Return the suffix of the subcommand's function ``add_...``: ``report`` for ``runs report``."""
     return name.split()[-1].replace("-", "_")
 
 

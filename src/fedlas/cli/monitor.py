@@ -1,4 +1,4 @@
-"""``fedlas monitor``: reports whether anything has changed since the card was written."""
+"""``fedlas monitor``: reports whether live predictions have changed since the card was written."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 def add_monitor(add: AddSubcommand) -> None:
-    """Add the subcommand."""
+    """Add the subcommand ``fedlas monitor``."""
     parser = add(_monitor, "CARD PREDS [PREDS ...]")
     add_path(parser, "card", "CARD", "card.json, or the run folder that holds it")
     text = "live predictions in the order of time, with labels or not; logs of lm-evaluation-harness with labels"
@@ -50,13 +50,13 @@ def add_monitor(add: AddSubcommand) -> None:
         type=float,
         default=0.01,
     )
-    flag(parser, "--raw", "apply the card's calibration first (default: as the card says)")
+    flag(parser, "--raw", "PREDS are raw: apply the card's calibration (default: as the card says)")
     flag(parser, "--calibrated", "PREDS are calibrated (default: as the card says)")
     add_path(
         parser,
         "--state",
         "FILE",
-        "file of the state: resume from it, and update it (default: start afresh)",
+        "state file to resume from and to update (default: start anew)",
     )
     add_path(
         parser,
@@ -147,18 +147,18 @@ def _monitor(args: argparse.Namespace) -> int:
 
 
 def _open_history(args: argparse.Namespace, here: Sequence[Name]) -> PeriodHistory:
-    """Return the history, which may have been completed by what a stopped call left in the state."""
+    """Open the history of periods; print a note if an interrupted call was completed."""
     from fedlas.deploy.monitor.history import PeriodHistory
 
     history = PeriodHistory(args.history, args.files, here, args.period, args.state)
     if history.is_completed:
-        text = f"the last call was stopped; {args.history} has now what {args.state} counts"
+        text = f"the last call was interrupted; its period in {args.state} has been added to {args.history}"
         say(f"note: {text}.", stderr=True)
     return history
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Refuse options that contradict each other, before anything is read."""
+    """Raise InputError if options contradict each other, before anything is read."""
     from fedlas.deploy.monitor.history import HISTORY
     from fedlas.deploy.monitor.state import STATE
     from fedlas.present.page import HISTORY_PAGE, MONITOR_PAGE
@@ -173,11 +173,11 @@ def _check(args: argparse.Namespace) -> None:
     )
     check_outputs(written, (*args.files, args.card))
     if args.raw and args.calibrated:
-        raise InputError("--raw and --calibrated exclude each other", "both", "Leave one out.")
+        raise InputError("--raw and --calibrated must not be combined", "both", "Omit one.")
 
 
 def _show(watcher: Monitor, texts: Sequence[str], *, details: bool) -> None:
-    """Print what the watches and the columns say."""
+    """Print the verdict and the tables of the watches."""
     from fedlas.present.groups import MOST
     from fedlas.present.monitor_page import (
         explanations,

@@ -1,4 +1,4 @@
-"""``fedlas runs ood``: measures how well runs distinguish their test images from other data sets."""
+"""``fedlas runs ood``: measures how well runs detect out-of-distribution data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def add_ood(add: AddSubcommand) -> None:
-    """Add the subcommand."""
+    """Add the subcommand ``fedlas runs ood``."""
     parser = add(_ood, "RUN [RUN ...]")
     add_path(parser, "runs", "RUN", "folders of finished runs, or of a bench", nargs="+")
     option(
@@ -128,7 +128,7 @@ def _ood(args: argparse.Namespace) -> int:
 
 
 def choose_scores(scores: Sequence[str], options: Mapping[str, Any]) -> Chosen:
-    """Return the scores to compute, all if none is named; their names and options are checked."""
+    """Return the OOD scores to compute, all if none is named; raise InputError for unknown names or options."""
     from fedlas.lab.studies.ood.measure import Chosen
     from fedlas.zoo.ood import OOD_SCORES
     from fedlas.zoo.ood.base import INPUTS
@@ -137,11 +137,11 @@ def choose_scores(scores: Sequence[str], options: Mapping[str, Any]) -> Chosen:
     for name in names:
         check_choice("--scores", name, OOD_SCORES)
     if len(set(names)) != len(names):
-        raise InputError("--scores must differ from each other", " ".join(names), "Name each once.")
+        raise InputError("--scores must be distinct", " ".join(names), "Name each score once.")
     for name, values in options.items():
         if name not in names or not isinstance(values, Mapping):
             raise InputError(
-                "--set must be SCORE.KEY=VALUE of a score that is computed",
+                "--set must be SCORE.KEY=VALUE for a computed score",
                 name,
                 suggestion(name, names)
                 if name not in names
@@ -153,7 +153,7 @@ def choose_scores(scores: Sequence[str], options: Mapping[str, Any]) -> Chosen:
 
 
 def _chosen_runs(folders: Sequence[Path], data: str | None) -> tuple[list[RunFolder], list[str]]:
-    """Return the finished runs among ``folders`` or in benches among them, and why others are left out."""
+    """Return the finished runs in the folders, and the reasons why other runs are skipped."""
     from fedlas.lab.runs.begin import must_be_finished
     from fedlas.lab.runs.bench_folder import find_runs
     from fedlas.lab.runs.collection import check_alike
@@ -165,9 +165,7 @@ def _chosen_runs(folders: Sequence[Path], data: str | None) -> tuple[list[RunFol
     fix = "Name only runs of one recipe with the same settings; measure others in a call of their own."
     check_alike([(folder.name, folder.run.config()) for folder in runs], fix)
     if len({(folder.run.loss, folder.run.seed) for folder in runs}) != len(runs):
-        raise InputError(
-            "each run must be named once and differ in loss or seed", shown, "Leave one out."
-        )
+        raise InputError("runs must differ in loss or seed", shown, "Omit the repeated run.")
     return runs, skipped
 
 
@@ -177,7 +175,7 @@ def _why_not(folder: RunFolder) -> str | None:
     if folder.config is None:
         return None
     if folder.is_derived:
-        return "it is made of other runs and has no model of its own."
+        return "it is built from other runs and has no model of its own."
     return "it is not finished." if finished(folder.run, folder) is None else ""
 
 
@@ -187,8 +185,8 @@ def _common_folder(runs: Sequence[RunFolder]) -> Path:
     parents = {run.path.resolve().parent for run in runs}
     if len(parents) > 1:
         raise InputError(
-            "runs must lie in one folder",
+            "--out is required for runs in different folders",
             ", ".join(sorted(map(str, parents))),
-            "Say where to with --out.",
+            "Name the folder of the report with --out.",
         )
     return runs[0].path.parent

@@ -1,4 +1,4 @@
-"""``fedlas runs pack``: the finished runs of a bench as one zip, small enough to keep in a repository."""
+"""``fedlas runs pack``: packs the finished runs of a bench into one small zip."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fedlas.cli.arguments import AddSubcommand, add_path
 
 
 def add_pack(add: AddSubcommand) -> None:
-    """Add the subcommand."""
+    """Add the subcommand ``fedlas runs pack``."""
     parser = add(_pack, "FOLDER")
     add_path(
         parser,
@@ -20,7 +20,7 @@ def add_pack(add: AddSubcommand) -> None:
 
 
 def _pack(args: argparse.Namespace) -> int:
-    """Write ``runs.zip`` and print its contents."""
+    """Write ``runs.zip`` and print a summary."""
     from fedlas.lab.runs.collection import pack
 
     path, summary = pack(args.folder)
@@ -28,10 +28,11 @@ def _pack(args: argparse.Namespace) -> int:
     say(f"{path}: {len(summary.runs)} runs, {path.stat().st_size / 1e6:.2f} MB")
     if omitted:
         say(
-            f"not packed, as they are not finished or cannot be read: {', '.join(omitted)}",
+            f"not packed, because unfinished or unreadable: {', '.join(omitted)}",
             wrap=True,
         )
     if count := sum(run.path.is_dir() for run in summary.runs):
-        text = f"The folder{'s' * (count != 1)} of {count} of them can go, unless you need checkpoints or predictions."
+        runs = "1 packed run" if count == 1 else f"{count} packed runs"
+        text = f"You can delete the folder{'s' * (count != 1)} of {runs}, unless you need checkpoints or predictions."
         say(text, wrap=True)
     return 0

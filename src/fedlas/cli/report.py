@@ -1,4 +1,4 @@
-"""``fedlas runs report``: writes the report over finished runs and prints its verdict and table."""
+"""``fedlas runs report``: writes the report of finished runs and prints its verdict and table."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def add_report(add: AddSubcommand) -> None:
-    """Add the subcommand."""
+    """Add the subcommand ``fedlas runs report``."""
     parser = add(_report, "FOLDER")
     add_path(parser, "folder", "FOLDER", "folder of a bench, or of one run")
     option(
@@ -49,7 +49,7 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def require_report_packages() -> None:
-    """Check that the packages of a report are there, before hours of training."""
+    """Raise MissingExtraError if a package that a report needs is not installed."""
     from fedlas.present.page import require_page_packages
 
     require_page_packages()
@@ -57,7 +57,7 @@ def require_report_packages() -> None:
 
 
 def _latex(table: Table, model: Result, folder: Path) -> str:
-    """Return the table of a bench with a caption: seeds and the test of its marks."""
+    """Return the LaTeX table of a bench, with a caption on seeds and tests."""
     from fedlas.lab.report.result import BenchResult
     from fedlas.present.table import latex
 
@@ -75,7 +75,7 @@ def report_folder(
     heading: str = "",
     failures: Mapping[str, str] | None = None,
 ) -> int:
-    """Print verdict and table of a bench folder or a run, and write its report; ``failures`` are reasons by run."""
+    """Write the report of a bench folder or run, and print its verdict and table."""
     from fedlas.lab.report.bench_tables import short_bench_table
     from fedlas.lab.report.report import read_report, write_report
     from fedlas.lab.runs.folder import RunFolder
@@ -87,9 +87,9 @@ def report_folder(
     if RunFolder(folder).is_finished:
         if language is not None:
             raise InputError(
-                "--format is for the folder of a bench",
+                "--format requires a bench folder",
                 f"the run {folder}",
-                "In Python: fedlas.report(predictions).to_latex().",
+                "Omit --format, or call fedlas.report(predictions).to_latex() in Python.",
             )
         return _report_run(folder, heading, replicates=replicates, details=details)
     model = read_report(folder, replicates=replicates, failures=failures)
@@ -108,7 +108,7 @@ def report_folder(
 
 
 def _report_run(folder: Path, heading: str, *, replicates: int, details: bool) -> int:
-    """Report a single run: its test predictions, before and after a temperature."""
+    """Report a single run: its test predictions before and after temperature scaling."""
     from fedlas.lab.report.bench_tables import PAGE
     from fedlas.lab.runs.folder import RunFolder
     from fedlas.lab.studies.run_parts import run_held_out, test_part
@@ -129,7 +129,7 @@ def _report_run(folder: Path, heading: str, *, replicates: int, details: bool) -
 
 
 def show_bench(model: Result, *, details: bool = False) -> None:
-    """Print the verdict of a bench and its table: short, or with every number."""
+    """Print the verdict and the table of a bench: the short table, or all numbers with ``details``."""
     from fedlas.lab.report.bench_tables import long_table, short_bench_table
     from fedlas.lab.report.verdict import answers, missing_notes, short_legend, verdict
     from fedlas.present.table import terminal

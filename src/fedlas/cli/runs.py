@@ -1,4 +1,4 @@
-"""``fedlas runs``: lists the subcommands that are about the folders of runs."""
+"""``fedlas runs``: lists the subcommands for run folders."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fedlas.cli.arguments import AddSubcommand
 
 
 def add_runs(add: AddSubcommand) -> None:
-    """Add the subcommand, whose help is the list of those behind it."""
+    """Add the subcommand, whose help lists the subcommands of ``fedlas runs``."""
     from fedlas._core.errors import suggestion
     from fedlas.cli.main import SUBCOMMANDS
 
@@ -33,4 +33,4 @@ def add_runs(add: AddSubcommand) -> None:
         text = f"there is no command {word!r}. {suggestion(word, names)}"
         raise argparse.ArgumentTypeError(text)
 
-    parser.add_argument("command", metavar="COMMAND", type=refuse, help="one of those below")
+    parser.add_argument("command", metavar="COMMAND", type=refuse, help="one of the commands below")

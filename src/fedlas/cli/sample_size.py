@@ -1,4 +1,4 @@
-"""``fedlas sample-size``: how many samples a validation study of two classes needs."""
+"""``fedlas sample-size``: computes the sample size of a validation study with two classes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from fedlas._core.terminal import say
 from fedlas.cli.arguments import AddSubcommand, add_confidence_level, option
 
 _NUMBERS = {
-    "prevalence": "share of events that is anticipated, e.g. 0.1 (default: none)",
-    "auroc": "AUROC (C statistic) that is anticipated, e.g. 0.75 (default: none)",
-    "threshold": "probability from which on one acts: plan for net benefit too (default: not)",
+    "prevalence": "anticipated share of events, e.g. 0.1 (default: none)",
+    "auroc": "anticipated AUROC (C statistic), e.g. 0.75 (default: none)",
+    "threshold": "decision threshold: also plan for net benefit (default: no)",
     "sensitivity": "share of events above the threshold (default: by the distribution)",
     "specificity": "share of others below the threshold (default: by the distribution)",
 }
@@ -24,7 +24,7 @@ _WIDTHS = {
 
 
 def add_sample_size(add: AddSubcommand) -> None:
-    """Add the subcommand."""
+    """Add the subcommand ``fedlas sample-size``."""
     parser = add(_sample_size, "")
     for name, text in _NUMBERS.items():
         option(parser, f"--{name}", "SHARE", text, type=float)
@@ -49,7 +49,7 @@ def add_sample_size(add: AddSubcommand) -> None:
 
 
 def _sample_size(args: argparse.Namespace) -> int:
-    """Print how many samples the study needs."""
+    """Print the required sample size."""
     from fedlas.binary import validation_size
 
     names = [*_NUMBERS, "lp_normal", "risk_beta", "confidence_level"]

@@ -33,7 +33,7 @@ _CAPTION = (
 
 
 def add_shift(add: AddSubcommand) -> None:
-    """Add the subcommand."""
+    """Add the subcommand ``fedlas runs shift``."""
     parser = add(_shift, "RUN [RUN ...]")
     add_path(parser, "runs", "RUN", "folders of finished runs", nargs="+")
     option(
@@ -104,7 +104,7 @@ def _shift(args: argparse.Namespace) -> int:
 
 
 def _table(folder: RunFolder, measured: Mapping[str, Any]) -> Table:
-    """Return means over corruptions, a row each severity; percent but for NLL."""
+    """Return a table with a row per severity: means over corruptions, in percent except NLL."""
     from fedlas.present.table import table_of
 
     heads = ("severity", "accuracy, %", "ECE, %", "NLL", "ECE after, %", "NLL after")
@@ -131,7 +131,7 @@ def _percent(value: float) -> str:
 
 
 def _with_chance(ece: float, entries: Sequence[Mapping[str, Any]], stage: str) -> Cell:
-    """Return a mean ECE, and below it mean ends of the intervals and mean noise floor where there are any."""
+    """Return a cell with a mean ECE, and the mean interval and noise floor below it."""
     from fedlas.present.table import Cell
 
     noises = [entry["noise"][stage]["ece"] for entry in entries if "noise" in entry]

@@ -1,4 +1,4 @@
-"""``fedlas calibrate`` fits a calibrator on a table with labels; ``fedlas apply`` adds its scores to any table."""
+"""``fedlas calibrate`` fits a calibrator to a labeled table; ``fedlas apply`` adds calibrated scores to any table."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _FILES += "s3://... what fsspec does"
 
 
 def add_calibrate(add: AddSubcommand) -> None:
-    """Add the subcommand."""
+    """Add the subcommand ``fedlas calibrate``."""
     parser = add(_calibrate, "VAL [VAL ...]")
     add_files(parser, "files", "VAL", f"held-out scores with labels ({_FILES}", nargs="+")
     add_columns(parser)
@@ -68,10 +68,10 @@ def add_calibrate(add: AddSubcommand) -> None:
         action="append",
         default=[],
     )
-    text = "of the files, take those with this year, quarter, month or day in their names, as 2026-05, or a later one"
+    text = "use only files with this year, quarter, month or day in their names, as 2026-05, or a later one"
     option(parser, "--since", "DATE", f"{text} (default: all)")
     add_path(parser, "--out", "JSON", f"file to write (default: VAL with {_SUFFIX})")
-    flag(parser, "--details", "also print what carries the weight of a mixture (default: not)")
+    flag(parser, "--details", "also print the weights of a mixture (default: no)")
 
 
 def _calibrate(args: argparse.Namespace) -> int:
@@ -109,7 +109,7 @@ def _calibrate(args: argparse.Namespace) -> int:
 
 
 def method_of(name: str, settings: Sequence[str]) -> str | Calibrator:
-    """Return the calibrator of a name with options ``KEY=VALUE`` as JSON has them, else as text; the name without any.
+    """Build the calibrator ``name`` with options ``KEY=VALUE`` (JSON or text); without options return the name.
 
     Raises:
         InputError: For an unknown name or option, or one without a value.
@@ -123,7 +123,11 @@ def method_of(name: str, settings: Sequence[str]) -> str | Calibrator:
     for text in settings:
         key, sign, value = text.partition("=")
         if not (key and sign):
-            raise InputError("--method-set must be KEY=VALUE", repr(text), "Write num_folds=10.")
+            raise InputError(
+                "--method-set must be KEY=VALUE",
+                repr(text),
+                "Write e.g. --method-set num_folds=10.",
+            )
         with suppress(ValueError):
             value = json.loads(value)
         options[key] = value
@@ -133,7 +137,7 @@ def method_of(name: str, settings: Sequence[str]) -> str | Calibrator:
 
 
 def apply_line(out: Path, file: str) -> str:
-    """Return the command that applies a calibration."""
+    """Return the ``fedlas apply`` command for a calibration."""
     if Path(file).is_dir() or (address_of(file) is not None and not Path(file).suffix):
         return f"fedlas apply {shlex.quote(str(out))} LIVE --out LIVE.calibrated.parquet"
     suffix = whole_suffix(Path(file)) if file != STANDARD else ".csv"
@@ -143,7 +147,7 @@ def apply_line(out: Path, file: str) -> str:
 def _place_of_calibration(file: str) -> Path:
     if file == STANDARD or set(file) & set("*?[") or address_of(file) is not None:
         raise InputError(
-            "--out must name the file to write, where VAL is no single file on this machine",
+            "--out is required when VAL is not a single local file",
             "no --out",
             "Add --out cal.json.",
         )
@@ -151,12 +155,12 @@ def _place_of_calibration(file: str) -> Path:
 
 
 def _with_name(path: Path) -> Path:
-    """Return a path that ends in a name, which ``.`` and ``..`` do not."""
+    """Return the path, resolved if it has no name, as ``.`` and ``..``."""
     return path.resolve() if path.name in ("", "..") else path
 
 
 def add_apply(add: AddSubcommand) -> None:
-    """Add the subcommand."""
+    """Add the subcommand ``fedlas apply``."""
     parser = add(_apply, "CALIBRATION FILE [FILE ...]")
     add_path(parser, "calibration", "CALIBRATION", "file of fedlas calibrate")
     add_files(parser, "files", "FILE", f"scores, with labels or not ({_FILES}", nargs="+")
@@ -183,7 +187,7 @@ def add_apply(add: AddSubcommand) -> None:
         parser,
         "--summary",
         "JSON",
-        "also write status, counts and notes for a scheduler, of a refused file too (default: none)",
+        "also write status, counts and notes for a scheduler, even if the file is refused (default: none)",
     )
     option(
         parser, "--sep", "CHAR", "separator of a CSV file (default: as detected)", dest="separator"
@@ -204,13 +208,13 @@ def _share(text: str) -> float:
         share = -1.0
     if not 0 <= share <= 1:
         raise argparse.ArgumentTypeError(
-            f"it must be a share from 0 to 1, or 0% to 100%; got {text!r}"
+            f"must be a share from 0 to 1, or 0% to 100%; got {text!r}"
         )
     return share
 
 
 def _apply(args: argparse.Namespace) -> int:
-    """Write the table; with ``--summary`` also how that went, whatever happens."""
+    """Write the calibrated table, and with ``--summary`` a status file, also on failure."""
     from fedlas.calibrated.tables.files import SUMMARY, SUMMARY_FORMAT
 
     read = (*args.files, args.calibration)
@@ -234,7 +238,7 @@ def _apply(args: argparse.Namespace) -> int:
 
 
 def _applied(args: argparse.Namespace, read: Sequence[str | Path]) -> dict[str, Any]:
-    """Write the table and print what was done; return the same as plain values."""
+    """Write the calibrated table and print a summary; return the summary as a dict."""
     from fedlas.calibrated.tables.files import CALIBRATED_TABLE, apply_to_files, are_live_logs
     from fedlas.calibrated.tables.missing import Missing
     from fedlas.calibrated.tables.table_calibration import TableCalibration
@@ -266,12 +270,12 @@ def _applied(args: argparse.Namespace, read: Sequence[str | Path]) -> dict[str, 
 
 
 def _place_of_table(args: argparse.Namespace) -> Path | str:
-    """Return the file to write, or its address."""
+    """Return the path or address of the table to write."""
     if args.out is None and any(map(address_of, args.files)):
         raise InputError(
-            "--out must name the file to write, where FILE lies in a store",
+            "--out is required when FILE is in a store",
             "no --out",
-            "Add it, with a path or an address.",
+            "Add --out with a path or an address.",
         )
     if args.out is None and STANDARD not in args.files:
         folder = _with_name(Path(args.files[0]))
@@ -289,4 +293,4 @@ def _place_of_table(args: argparse.Namespace) -> Path | str:
 def _check_suffix(out: Path | str, suffixes: Collection[str]) -> None:
     if suffix_of(Path(out)) not in suffixes:
         ends = ", ".join(suffixes)
-        raise InputError(f"--out must end in {ends}", out, "Name such a file.")
+        raise InputError(f"--out must end in {ends}", out, "Rename the output file.")

@@ -1,4 +1,4 @@
-"""``fedlas runs train``: one run, a recipe with a loss and a seed."""
+"""``fedlas runs train``: trains one run, a recipe with a loss and a seed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def add_train(add: AddSubcommand) -> None:
-    """Add the subcommand."""
+    """Add the subcommand ``fedlas runs train``."""
     parser = add(
         lambda args: train(recipe_of(args), loss=args.loss, seed=args.seed, out=args.out), "RECIPE"
     )
@@ -34,7 +34,7 @@ def add_train(add: AddSubcommand) -> None:
 
 
 def train(recipe: Recipe, *, loss: str, seed: int, out: Path | None = None) -> int:
-    """Train one run, or resume it, and print its metrics."""
+    """Train or resume a run, and print its metrics."""
     from fedlas.lab.recipes.planning import Run, plan
     from fedlas.lab.runs.execution import execute
     from fedlas.lab.runs.measure import alarms_of

@@ -1,4 +1,4 @@
-"""``fedlas tune``: searches options of losses on the validation part."""
+"""``fedlas tune``: searches hyperparameters of losses on the validation part."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fedlas.cli.bench_group import add_recipe, overrides_of
 
 
 def add_tune(add: AddSubcommand) -> None:
-    """Add the subcommand."""
+    """Add the subcommand ``fedlas tune``."""
     parser = add(_tune, "RECIPE")
     add_recipe(parser)
     add_losses(parser, "losses to tune")
@@ -48,14 +48,14 @@ def _tune(args: argparse.Namespace) -> int:
     if args.dry_run:
         dry_run_study(tuning)
         return 0
-    say(f"{tuning.recipe.name}: {tuning.budget} trials a method, in {tuning.folder}", stderr=True)
+    say(f"{tuning.recipe.name}: {tuning.budget} trials per method, in {tuning.folder}", stderr=True)
     run_study(tuning, executor)
     ranked = ranked_trials(tuning)
     show(terminal(outcome_table(tuning, ranked)))
     if (recipe := write_best(tuning, ranked)) is None:
         say("Every trial diverged. Lower the learning rate or narrow the ranges.")
         return 1
-    optimistic = "The best of many trials is optimistic on the validation part that chose it; the test part had no say."
+    optimistic = "The best trial's validation metric is optimistic: it selected the trial. No test data were used."
     say(optimistic, wrap=True)
     say(f"written: {recipe}; look at all trials with: optuna-dashboard {tuning.folder / STORAGE}")
     bench = shlex.join(["fedlas", "bench", str(recipe), "--out", str(tuning.folder / "bench")])

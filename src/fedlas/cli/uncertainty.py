@@ -1,4 +1,4 @@
-"""``fedlas runs uncertainty``: an ensemble, MC dropout, Laplace or another method, made of finished runs."""
+"""``fedlas runs uncertainty``: builds an ensemble, MC dropout, Laplace or another method from finished runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def add_uncertainty(add: AddSubcommand) -> None:
-    """Add the subcommand."""
+    """Add the subcommand ``fedlas runs uncertainty``."""
     parser = add(_uncertainty, "METHOD RUN [RUN ...]")
     option(parser, "method", "METHOD", "method, see 'fedlas list uncertainty'")
     add_path(parser, "runs", "RUN", "folders of finished runs", nargs="+")
@@ -26,7 +26,7 @@ def add_uncertainty(add: AddSubcommand) -> None:
         "folder of the result (default: METHOD-LOSS-sSEED beside the first run)",
     )
     add_set(parser, "KEY=VALUE", "set an option of the method, e.g. samples=50")
-    option(parser, "--name", None, "its name in a report (default: METHOD(LOSS))")
+    option(parser, "--name", None, "name of the result in reports (default: METHOD(LOSS))")
     add_data_folder(parser, "folder of the runs' data")
 
 
@@ -56,7 +56,7 @@ def _uncertainty(args: argparse.Namespace) -> int:
 
 
 def _mean(members: Sequence[RunFolder], metrics: Iterable[str]) -> dict[str, float]:
-    """Return the mean over the runs of each test metric that all have."""
+    """Return the mean over runs of each test metric that all runs have."""
     tables = [member.metrics["test"] for member in members]
     shared = [
         key for key in metrics if all(isinstance(table.get(key), int | float) for table in tables)

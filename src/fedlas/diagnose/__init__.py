@@ -1,4 +1,4 @@
-"""What the indicator tracks and what the gate does, for a finished model and while one trains.
+"""Diagnostics of a FedLAS loss, its indicator and its gate, during and after training.
 
 In: scores, directions and strengths of a FedLAS loss, and ``Predictions`` of the same samples. Out: reports with
 intervals; a ``GateMonitor`` that adds a record and alarms to each epoch's log.

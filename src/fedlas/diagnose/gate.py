@@ -1,4 +1,4 @@
-"""What the gate does: directions of samples, how often they change, and the strengths that result."""
+"""Diagnostics of the gate: directions of samples, how often they flip, and the resulting strengths."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def without_nan(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``content`` as JSON can hold it: None in place of NaN and infinities."""
+    """Return ``content`` with None in place of NaN and infinities, for JSON."""
     return {
         k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in content.items()
     }
@@ -26,7 +26,7 @@ def without_nan(content: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class GateReport:
-    """Directions and strengths of a set of samples.
+    """Summary of the directions and strengths of samples.
 
     Attributes:
         plus: Share of samples whose strength grows with the feature norm (psi = +1), in ``[0, 1]``.
@@ -53,12 +53,12 @@ class GateReport:
     saturated: float
 
     def as_dict(self) -> dict[str, object]:
-        """Return the report as JSON can hold it: NaN becomes None, and the quantiles a list."""
+        """Return the report as a dict for JSON: NaN becomes None, and quantiles a list."""
         return without_nan(asdict(self) | {"alpha_quantiles": list(self.alpha_quantiles)})
 
 
 def gate_report(psi: Tensor, alpha_i: Tensor, correct: Tensor, *, alpha: float) -> GateReport:
-    """Summarize directions and strengths.
+    """Summarize directions and strengths of samples.
 
     Args:
         psi: Directions ``(N,)`` in {-1, 0, +1}.
@@ -86,9 +86,9 @@ def gate_report(psi: Tensor, alpha_i: Tensor, correct: Tensor, *, alpha: float) 
         or alpha_i.is_complex()
     ):
         raise InputError(
-            "psi, alpha_i and correct must be (N,)",
+            "psi, alpha_i and correct must have one shape (N,), N at least 1",
             ", ".join(map(describe, (psi, alpha_i, correct))),
-            "Pass one of each per sample.",
+            "Pass one value of each per sample.",
         )
     check_number("alpha", alpha, low=0)
     psi = psi.float()
@@ -123,7 +123,7 @@ def _pearson(x: Tensor, y: Tensor) -> float:
 
 
 def flip_share(before: Tensor, after: Tensor) -> float:
-    """Return the share of samples whose direction changed. Samples that were not seen (2) on either side are left out.
+    """Return the share of samples whose direction changed, among samples seen both times.
 
     Args:
         before: Directions ``(N,)``.
@@ -137,7 +137,7 @@ def flip_share(before: Tensor, after: Tensor) -> float:
 
 
 class Decisions:
-    """The gate's direction for each training sample, epoch by epoch, at the step that trained on it.
+    """Recorder of the gate's direction for each training sample, epoch by epoch.
 
     State:
         :meth:`see` collects on the device of its arguments, without waiting for it. :meth:`end_epoch` compares with the
@@ -151,11 +151,11 @@ class Decisions:
         self._batches: list[tuple[Tensor, Tensor]] = []
 
     def see(self, psi: Tensor, index: Tensor) -> None:
-        """Keep the directions ``psi (B,)`` of the training samples ``index (B,)``."""
+        """Record the directions ``psi (B,)`` of the training samples ``index (B,)``."""
         self._batches.append((index.detach(), psi.detach().to(torch.int8)))
 
     def epoch(self) -> Tensor:
-        """Return directions ``(N,)`` seen since :meth:`end_epoch`, :attr:`UNSEEN` where there is none; clears them."""
+        """Return and clear the directions ``(N,)`` recorded this epoch, :attr:`UNSEEN` for samples not seen."""
         if not self._batches:
             return torch.empty(0, dtype=torch.int8)
         index, psi = (torch.cat(parts).cpu() for parts in zip(*self._batches, strict=True))
@@ -165,7 +165,7 @@ class Decisions:
         return now
 
     def end_epoch(self, parts: Sequence[Tensor] | None = None) -> float:
-        """Return the share of samples whose direction differs from the epoch before; NaN after the first epoch.
+        """End the epoch; return the share of samples whose direction flipped since the last epoch, NaN after the first.
 
         Args:
             parts: What :meth:`epoch` returned in each process; None means this process alone.
@@ -181,11 +181,11 @@ class Decisions:
         return flips
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return directions of the last finished epoch, for a checkpoint."""
+        """Return the directions of the last epoch, for a checkpoint."""
         return {"before": self.before}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from what :meth:`state_dict` returned.
+        """Restore the state that :meth:`state_dict` returned.
 
         Raises:
             KeyError: If it is missing.

@@ -1,4 +1,4 @@
-"""Measures the indicator of a FedLAS loss, and what scores are associated with."""
+"""Diagnostics of the indicator: correlations of a score with confidence, correctness and their gap."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fedlas.stats.rows import Floats
 
 @dataclass(frozen=True)
 class IndicatorReport:
-    """Associations of a score ``Z`` with the states of held-out samples.
+    """Associations of a score ``Z`` with confidence, correctness and signed gap.
 
     Attributes:
         confidence: Score and the model's confidence.
@@ -40,7 +40,7 @@ class IndicatorReport:
 def indicator_report(
     score: Tensor, predictions: Predictions, *, confidence_level: float = 0.95
 ) -> IndicatorReport:
-    """Return correlations of a score with confidence, correctness and signed gap, with intervals.
+    """Return associations of a score with confidence, correctness and signed gap, with intervals.
 
     Args:
         score: One number per sample ``(N,)``: NCI's ``Z``, or a norm.
@@ -75,12 +75,12 @@ def indicator_report(
 
 
 def _states(confidence: Tensor, correct: Tensor) -> dict[str, Tensor]:
-    """Return states ``(N,)`` that a score may follow, by their names in the log."""
+    """Return confidence, correctness and signed gap ``(N,)`` by their names in the log."""
     return {"confidence": confidence, "correct": correct, "gap": confidence - correct.double()}
 
 
 def indicator_numbers(score: Tensor, predictions: Predictions) -> dict[str, float]:
-    """Return the numbers of :func:`indicator_report` by name, with 95 % intervals, for every epoch's log.
+    """Return the correlations and the AUROC of :func:`indicator_report` by name, with 95 % intervals, for a log.
 
     Args:
         score: ``(N,)``. Samples whose score is not finite, such as an overflowing norm, are left out.
@@ -128,7 +128,7 @@ def indicator_numbers(score: Tensor, predictions: Predictions) -> dict[str, floa
 
 @dataclass(frozen=True)
 class ScoreBins:
-    """Samples in groups of ascending score.
+    """Bins of samples by ascending score.
 
     Attributes:
         score: Mean score of each group ``(B,)``.
@@ -146,7 +146,7 @@ class ScoreBins:
 
 
 def binned_scores(score: Tensor, predictions: Predictions, *, num_bins: int = 10) -> ScoreBins:
-    """Return confidence and accuracy in ``num_bins`` groups of equally many samples, by ascending score.
+    """Return confidence and accuracy in ``num_bins`` bins of equal size, by ascending score.
 
     If the score distinguishes over- and under-confident samples, confidence exceeds accuracy at one end and falls short
     of it at the other.
@@ -164,7 +164,9 @@ def binned_scores(score: Tensor, predictions: Predictions, *, num_bins: int = 10
     check_count("num_bins", num_bins)
     if num_bins > predictions.num_samples:
         raise InputError(
-            f"num_bins must be at most {predictions.num_samples}", num_bins, "Ask for fewer."
+            f"num_bins must be at most the number of samples, {predictions.num_samples}",
+            num_bins,
+            "Pass fewer bins.",
         )
     order = score.argsort(stable=True)
     gap = predictions.confidence.double() - predictions.correct.double()
@@ -182,7 +184,7 @@ def binned_scores(score: Tensor, predictions: Predictions, *, num_bins: int = 10
 
 @dataclass(frozen=True)
 class FailureCases:
-    """Samples where the indicator and the state that it should indicate disagree most.
+    """Indices of the samples where score and signed gap disagree most.
 
     Attributes:
         high: Indices of under-confident samples with a high score: right, at a low confidence.
@@ -194,7 +196,7 @@ class FailureCases:
 
 
 def failure_cases(score: Tensor, predictions: Predictions, *, count: int = 12) -> FailureCases:
-    """Return the samples with the most negative ``Z * (confidence - correct)``, for either sign of the score.
+    """Return the samples with the most negative ``Z * (confidence - correct)``, for scores above and below the median.
 
     As in the paper, a large norm indicates an over-confident sample and a small one an under-confident sample. Scores
     are measured from their median.
@@ -229,7 +231,7 @@ def _check_rows(score: Tensor, predictions: Predictions) -> None:
     check_takes_weights(predictions, takes_weights=False)
     if not isinstance(score, Tensor) or score.shape != (predictions.num_samples,):
         raise InputError(
-            f"score must be ({predictions.num_samples},), one number per sample",
+            f"score must have shape ({predictions.num_samples},), one number per sample",
             describe(score),
             "Pass the indicator's Z, or a norm.",
         )
@@ -237,7 +239,7 @@ def _check_rows(score: Tensor, predictions: Predictions) -> None:
 
 @dataclass(frozen=True)
 class Associations:
-    """How closely a score follows a value of each sample.
+    """Correlations of a score with another value per sample, and the AUROC for a boolean value.
 
     Attributes:
         pearson: Linear correlation in ``[-1, 1]``.
@@ -254,7 +256,7 @@ class Associations:
 def associations(
     score: Tensor | Floats, value: Tensor | Floats, *, confidence_level: float = 0.95
 ) -> Associations:
-    """Return Pearson's and Spearman's correlation of ``score`` and ``value``, and for booleans the AUROC.
+    """Return the Pearson and Spearman correlations of ``score`` and ``value``, and the AUROC for a boolean ``value``.
 
     The interval of a correlation is symmetric on Fisher's scale ``atanh``, that of an AUROC on the scale of its
     log-odds, so that no end leaves the range. A value at the end of its range has an interval of no width.
@@ -286,7 +288,7 @@ def associations(
     y = _numbers("value", value)
     if x.shape != y.shape or x.ndim != 1 or len(x) < 3:
         raise InputError(
-            "score and value must be (N,) with at least 3 samples",
+            "score and value must have one shape (N,), N at least 3",
             f"{describe(score)} and {describe(value)}",
             "Pass one number per sample.",
         )
@@ -310,15 +312,15 @@ def associations(
 
 
 def _numbers(name: str, values: Tensor | Floats) -> Floats:
-    """Return the values in float64."""
+    """Return the values as float64; raise InputError if one is not finite."""
     numbers = as_numbers(values)
     if numbers.ndim and not np.isfinite(numbers).all():
-        raise InputError(f"{name} must be finite", "NaN or infinity", "Leave these samples out.")
+        raise InputError(f"{name} must be finite", "NaN or infinity", "Drop these samples.")
     return numbers
 
 
 def _centered(values: Floats) -> Floats:
-    """Return distances from the mean, scaled by a power of two to at most 1, so that no product of them underflows.
+    """Return deviations from the mean, scaled by a power of two to at most 1 against underflow of their products.
 
     A power of two changes no digit.
     """
@@ -327,25 +329,25 @@ def _centered(values: Floats) -> Floats:
 
 
 class _TiedRanks:
-    """Samples in the order of their values."""
+    """Ranks of values with ties, for weighted sums over the samples below or above each."""
 
     def __init__(self, values: Floats) -> None:
         self.group = np.unique(values, return_inverse=True)[1]  # equal values are one group
 
     def below(self, weights: Floats) -> Floats:
-        """Sum of the weights ``(N,)`` of the samples below each, ties counting half."""
+        """Return, for each sample, the weight ``(N,)`` of the samples below, ties counting half."""
         sums = np.bincount(self.group, weights)
         return np.asarray((sums.cumsum() - sums / 2)[self.group])
 
     def above(self, weights: Floats) -> Floats:
-        """Sum of the weights ``(N,)`` of the samples above each, ties counting half, divided by ``N``."""
+        """Return, for each sample, the weight ``(N,)`` of the samples above, ties counting half, divided by ``N``."""
         return (weights.sum() - self.below(weights)) / len(weights)
 
 
 def _correlation(
     u: Floats, v: Floats, uv: Floats, uu: Floats, vv: Floats, level: float
 ) -> Interval:
-    """Return the correlation of the centered ``u`` and ``v``, from the moments ``uv``, ``uu`` and ``vv``."""
+    """Return the correlation of centered ``u`` and ``v`` with its interval, from per-sample moments."""
     if not np.ptp(u) or not np.ptp(v):
         return _interval(math.nan, math.nan, math.nan, level, math.atanh, math.tanh)
     covariance, var_u, var_v = (float(np.mean(product)) for product in (u * v, u * u, v * v))
@@ -384,7 +386,7 @@ def _interval(
     scale: Callable[[float], float],
     inverse: Callable[[float], float],
 ) -> Interval:
-    """Return an interval, symmetric on a scale with derivative ``1 / slack``; empty at the end of the range."""
+    """Return an interval that is symmetric on the transformed scale; zero width if ``slack`` is zero."""
     low = high = math.nan
     if slack <= 2e-12 and not math.isnan(error):
         low = high = value

@@ -1,4 +1,4 @@
-"""Monitor of gate and indicator while a model trains: one record per epoch, and alarms."""
+"""Monitors of gate and indicator during training: one record per epoch, with alarms."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SPREAD = 4.0
 
 @check_kinds
 def find_gated(criterion: nn.Module | None) -> Any:
-    """Return the loss with ``nci``, ``gate`` and ``smoothing``: ``criterion``, a loss inside it, or None.
+    """Return the gated loss: ``criterion``, a loss nested in it as ``base``, or None.
 
     Example:
         >>> from fedlas.losses import CrossEntropy, FedLAS
@@ -54,7 +54,7 @@ def find_gated(criterion: nn.Module | None) -> Any:
 
 @torch.no_grad()
 def gate_outputs(criterion: Any, logits: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the score ``Z``, direction ``psi`` and strength ``alpha_i`` of each sample, ``(N,)`` each, on the CPU.
+    """Return score ``Z``, direction ``psi`` and strength ``alpha_i`` per sample, ``(N,)`` each, on the CPU.
 
     Args:
         criterion: From :func:`find_gated`. Its state does not change, in ``train()`` or ``eval()``.
@@ -70,7 +70,7 @@ def gate_outputs(criterion: Any, logits: Tensor, features: Tensor) -> tuple[Tens
 
 
 def alarm_kind(alarm: str) -> str:
-    """Return the text of an alarm without its numbers.
+    """Return the kind of an alarm: its text without the numbers.
 
     Example:
         >>> alarm_kind("gate stuck on +1 for 4 epochs"), alarm_kind("indicator saturated: 22% of the samples")
@@ -80,7 +80,7 @@ def alarm_kind(alarm: str) -> str:
 
 
 class GateMonitor:
-    """Collects what gate and indicator do, and summarizes it after each epoch.
+    """Monitor of a loss's gate and indicator during training.
 
     Args:
         criterion: A loss with ``nci``, ``gate``, ``alpha``, ``smoothing`` and ``direction_of``.
@@ -110,7 +110,7 @@ class GateMonitor:
 
     @torch.no_grad()
     def on_batch(self, logits: Tensor, index: Tensor | None) -> None:
-        """Collect the gate's directions for a training batch: ``logits (B, C)`` of the samples ``index (B,)``.
+        """Record the gate's directions for a training batch: ``logits (B, C)`` of the samples ``index (B,)``.
 
         Call it before the optimizer's step, so that the gate is the one that the step trains with. If the loss's gate
         does not decide, the directions do not follow from the logits, and there are no ``train_flips``.
@@ -125,13 +125,13 @@ class GateMonitor:
 
     @torch.no_grad()
     def on_held_out(self, logits: Tensor, features: Tensor) -> None:
-        """Collect a held-out batch of the model in ``eval()``: ``logits (B, C)`` and what the indicator reads."""
+        """Record a held-out batch of the model in ``eval()``: ``logits (B, C)`` and the indicator's ``features``."""
         self._parts.append(gate_outputs(self.criterion, logits, features))
 
     def on_epoch(
         self, predictions: Predictions, gather: Callable[[Any], list[Any]] | None = None
     ) -> dict[str, Any]:
-        """Return the epoch's record.
+        """Summarize the epoch and return its record.
 
         Args:
             predictions: Predictions of the batches given to :meth:`on_held_out`, in their order.
@@ -148,9 +148,9 @@ class GateMonitor:
         """
         if not self._parts:
             raise InputError(
-                "an epoch must have at least one held-out batch",
+                "there must be at least one held-out batch since the last epoch",
                 "none",
-                "Call on_held_out(logits, features) for each validation batch first.",
+                "Call on_held_out(logits, features) for each validation batch before on_epoch.",
             )
         score, psi, alpha_i = (torch.cat(parts) for parts in zip(*self._parts, strict=True))
         self._parts = []
@@ -228,7 +228,7 @@ class GateMonitor:
         return alarms
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state that flips and alarms need to continue from a checkpoint."""
+        """Return the state of flip counts and alarms, for a checkpoint."""
         return {
             "decisions": self.decisions.state_dict(),
             "psi": self._psi,
@@ -239,7 +239,7 @@ class GateMonitor:
 
     @check_kinds
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from what :meth:`state_dict` returned.
+        """Restore the state that :meth:`state_dict` returned.
 
         Raises:
             KeyError: If something is missing; nothing changes then.
@@ -263,7 +263,7 @@ class GateMonitor:
 
 
 class NormMonitor:
-    """Monitor of the L1 norm of the features, as :class:`~fedlas.diagnose.GateMonitor` but without gate and alarms.
+    """Monitor of the L1 norm of the features, a baseline without gate and alarms.
 
     Its correlations are the baseline for those of an indicator: a network's norms follow its confidence to some degree
     without any gate.
@@ -283,11 +283,11 @@ class NormMonitor:
         self._norms: list[Tensor] = []
 
     def on_batch(self, logits: Tensor, index: Tensor | None) -> None:
-        """Do nothing with a training batch."""
+        """Ignore a training batch."""
 
     @torch.no_grad()
     def on_held_out(self, logits: Tensor, features: Tensor) -> None:  # noqa: ARG002 (the signature of a hook)
-        """Collect a held-out batch of the model in ``eval()``: ``features (B, D)``, the head's input."""
+        """Record a held-out batch of the model in ``eval()``: ``features (B, D)``, the head's input."""
         self._norms.append(feature_norms(features.float()).cpu())
 
     def on_epoch(
@@ -295,7 +295,7 @@ class NormMonitor:
         predictions: Predictions,
         gather: Callable[[Any], list[Any]] | None = None,  # noqa: ARG002
     ) -> dict[str, Any]:
-        """Return the epoch's record.
+        """Summarize the epoch and return its record.
 
         Args:
             predictions: Predictions of the batches given to :meth:`on_held_out`, in their order.
@@ -317,12 +317,12 @@ class NormMonitor:
 
     @check_kinds
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Do nothing: there is no state."""
+        """Accept an empty state."""
 
 
 @check_kinds
 def monitors(criterion: nn.Module, *, norms: bool = False) -> list[GateMonitor | NormMonitor]:
-    """Return monitors for a model that trains with a loss: of gate and indicator, if the loss has them.
+    """Return the monitors for a loss: of gate and indicator if the loss has them, else none or a norm monitor.
 
     Args:
         criterion: The loss.

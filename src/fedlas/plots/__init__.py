@@ -1,4 +1,4 @@
-"""Figures of predictions, scores and training logs.
+"""Plots of predictions, scores and training logs.
 
 In: predictions, scores or log records, and optionally a matplotlib Axes to draw on. Out: the Axes. Save its figure with
 ``ax.figure.savefig("name.svg")``.

@@ -1,4 +1,4 @@
-"""Accuracy as a curve over confidence, without bins: smoothed, or isotonic."""
+"""Calibration curves without bins (smooth or isotonic), and the consistency band of binned diagrams."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def calibration_curve(
     replicates: int = 199,
     seed: int = 0,
 ) -> CalibrationCurve:
-    """Estimate the accuracy at each confidence without bins.
+    """Estimate accuracy as a function of confidence, without bins.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
@@ -116,7 +116,7 @@ def calibration_curve(
 def _cells(
     predictions: Predictions | TopLabel, num_bins: int | None = None
 ) -> tuple[OutcomeCells, Integers]:
-    """Return cells of neighbors in confidence, or bins of equal width, and the number that each has among all."""
+    """Group samples into cells of similar confidence, or bins, and return the indices of filled cells."""
     predictions = with_some_weight(predictions)[0]
     confidence = predictions.confidence.cpu()
     values = confidence.double().numpy()
@@ -139,7 +139,7 @@ def _cells(
 
 
 def _reflected(position: Floats, points: Floats, scale: float) -> Floats:
-    """Return the Gaussian kernel reflected at 0 and 1, unscaled: of each position at each point."""
+    """Return the unnormalized Gaussian kernel, reflected at 0 and 1, between positions and points."""
     images = (position, -position, 2.0 - position)
     # The exponent is bounded, so that no point is without weight: far from all samples the nearest decides.
     exponents = [np.minimum((points - each) ** 2 / (2.0 * scale**2), 700.0) for each in images]
@@ -153,7 +153,7 @@ def _isotonic(values: Floats, weights: Floats) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class ConsistencyBand:
-    """Range of each bin's accuracy for a calibrated model.
+    """Range of each bin's accuracy that is expected of a calibrated model.
 
     Attributes:
         low: Lower ends ``(B,)``, NaN where the bin is empty.
@@ -174,7 +174,7 @@ def consistency_band(
     replicates: int = 2000,
     seed: int = 0,
 ) -> ConsistencyBand:
-    """Return quantiles of each bin's accuracy over resampled forecasts whose outcomes are drawn from the forecasts.
+    """Return the consistency band of a reliability diagram: quantiles of each bin's accuracy under calibration.
 
     As in the paper, a replicate draws ``N`` confidences with replacement, and an outcome for each with that probability
     of being right. A sample of a bin is then right with probability equal to the mean confidence of the bin, so the

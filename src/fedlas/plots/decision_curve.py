@@ -1,4 +1,4 @@
-"""The decision curve: net benefit of acting on a model, on all samples and on none."""
+"""Decision curves: net benefit of a model, of acting on all samples and of acting on none."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def decision_curve(
     title: str | None = None,
     theme: ThemeOption = "light",
 ) -> Axes:
-    """Draw net benefit over the threshold, of one model with its 95 % interval or of several on the same samples.
+    """Draw net benefit over the threshold: one model with its 95 % interval, or several models on the same samples.
 
     A model is of use at the thresholds where its line is above both others: that of acting on all samples, and 0, that
     of acting on none.
@@ -41,7 +41,7 @@ def decision_curve(
         thresholds: Probabilities in ``(0, 1)``. None: a hundred up to three times the share of events. ``"data"``: a
             hundred up to where nearly all probabilities are, and net benefit per 1,000 samples.
         marks: Thresholds to mark with a vertical line.
-        event: The class to set against the rest, its name or number; None: the event of two.
+        event: Positive class, by name or index; None: the event of two classes.
         ax: Where to draw; a new figure if None.
         title: Above the axes, left-aligned.
         theme: Palette.
@@ -77,9 +77,9 @@ def decision_curve(
         for c in curves.values()
     ):
         raise InputError(
-            "models must be predictions of the same samples",
-            f"{len(named)} model{'s of different targets' if named else 's'}",
-            "Draw those of one test set together.",
+            "models must be one or more predictions on the same samples",
+            f"{len(named)} models{' with different targets' if named else ''}",
+            "Pass predictions on one test set.",
         )
     axes, palette = canvas(theme, ax, size=(4.6, 3.4))
     for number, (name, curve) in enumerate(curves.items()):
@@ -123,7 +123,7 @@ def decision_curve(
 def _range(
     models: Mapping[str, Predictions], event: int | str | None, *, cover: bool
 ) -> list[float]:
-    """Return a hundred thresholds up to three times the events, or, to cover them, nearly all probabilities."""
+    """Return 100 thresholds up to three times the prevalence; with ``cover``, up to the 99.5 % quantile at least."""
     most = 0.01
     for each in models.values():
         data = positive_class(each, event)

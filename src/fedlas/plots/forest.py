@@ -1,4 +1,4 @@
-"""Forest plot: estimates of clusters with their intervals, their random-effects mean and its prediction interval."""
+"""Forest plots of cluster estimates, their random-effects mean and its prediction interval."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def forest_plot(
     title: str | None = None,
     theme: ThemeOption = "light",
 ) -> Axes:
-    """Draw a row for each cluster, and below them the mean with its interval and the prediction interval.
+    """Draw a forest plot: a row per cluster, then the mean with its interval and the prediction interval.
 
     Args:
         estimates: Estimate by name of the cluster, at least one; the first is at the top.
@@ -50,7 +50,9 @@ def forest_plot(
         ['North', 'South', 'mean', 'further cluster']
     """
     if not estimates:
-        raise InputError("estimates must be of at least one cluster", "none", "Pass some.")
+        raise InputError(
+            "estimates must have at least one cluster", "none", "Pass an estimate per cluster."
+        )
     names = [*estimates, "mean"]
     axes, palette = canvas(theme, ax, size=(4.4, 0.9 + _ROW * (len(names) + 1)), grid="x")
     if ideal is not None:

@@ -1,4 +1,4 @@
-"""Figures of the feature-norm indicator and of the smoothing strengths that follow from it."""
+"""Plots of the feature-norm indicator and of the smoothing strengths."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def score_scatter(
     ax: Axes | None = None,
     theme: ThemeOption = "light",
 ) -> Axes:
-    """Draw each sample's confidence over its score: right predictions as dots, wrong ones as crosses on top.
+    """Draw confidence over score per sample: right predictions as dots, wrong ones as crosses on top.
 
     Args:
         score: ``Z (N,)``.
@@ -77,7 +77,7 @@ def score_bins(
     ax: Axes | None = None,
     theme: ThemeOption = "light",
 ) -> Axes:
-    """Draw the signed gap, confidence minus accuracy, of groups of samples with rising score, with 95 % error bars.
+    """Draw the signed gap, confidence minus accuracy, per bin of ascending score, with 95 % error bars.
 
     Args:
         score: Mean score of each group.
@@ -122,7 +122,7 @@ def strength_histogram(
     ax: Axes | None = None,
     theme: ThemeOption = "light",
 ) -> Axes:
-    """Draw the histograms of the strengths ``alpha_i`` of right and of wrong predictions, each summing to 100 %.
+    """Draw histograms of the strengths ``alpha_i`` of right and wrong predictions, each normalized to 100 %.
 
     Args:
         alpha_i: ``(N,)`` in ``[0, 2 alpha]``.
@@ -169,11 +169,15 @@ def strength_histogram(
 
 
 def _columns(*values: Any) -> list[NDArray[np.float64]]:
-    """Return the values as arrays, if they are as many numbers each."""
+    """Return the values as float64 arrays; raise InputError unless all are ``(N,)`` of one length."""
     columns = [as_numbers(value) for value in values]
     if any(each.ndim != 1 or each.shape != columns[0].shape for each in columns) or not len(
         columns[0]
     ):
         got = ", ".join(map(describe, values))
-        raise InputError("every argument must be (N,)", got, "Pass one number a sample.")
+        raise InputError(
+            "all arguments must have one shape (N,), N at least 1",
+            got,
+            "Pass one number per sample.",
+        )
     return columns

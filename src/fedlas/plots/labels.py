@@ -1,4 +1,4 @@
-"""Reliability diagrams of several labels a sample: a small one for each of the worst labels."""
+"""Reliability diagrams of the worst labels of multi-label predictions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _COLUMNS = 3
 
 
 def worst_labels(table: LabelTable, most: int = MOST) -> list[str]:
-    """Return labels whose reliability can be drawn, the one with the strongest evidence of miscalibration first.
+    """Return the labels with the strongest evidence of miscalibration, among those with enough samples to draw.
 
     Args:
         table: From :func:`fedlas.binary.label_measures`.
@@ -45,7 +45,7 @@ def label_reliability_diagrams(
     replicates: int = 199,
     axes_for: Sequence[MultiLabel] = (),
 ) -> list[Axes]:
-    """Draw a small reliability diagram of each of the worst labels, as :func:`positive_reliability_diagram` does.
+    """Draw a small reliability diagram for each of the worst labels; see :func:`positive_reliability_diagram`.
 
     Args:
         predictions: Logits and labels ``(N, L)``.
@@ -80,9 +80,9 @@ def label_reliability_diagrams(
     )
     if not names or (axes is not None and len(axes) < len(names)):
         raise InputError(
-            "labels must be some of which curves can be drawn, each on its own Axes",
+            "there must be at least one label to draw, and Axes for each label",
             f"{len(names)} labels" + ("" if axes is None else f", {len(axes)} Axes"),
-            f"Pass labels that at least {_FEWEST} samples tell, both outcomes among them, and as many Axes, or none.",
+            f"Pass labels with both outcomes in at least {_FEWEST} samples, and an Axes per label or axes=None.",
         )
     if axes is None:
         axes = new_panels(theme_named(theme), len(names), columns=_COLUMNS, size=(3.1, 3.7))

@@ -1,4 +1,4 @@
-"""How well a score separates OOD samples from in-distribution ones: ROC curves, and both histograms."""
+"""Plots of OOD detection: ROC curves and score histograms."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def roc_curves(
     theme: ThemeOption = "light",
     legend: bool = True,
 ) -> Axes:
-    """Draw ROC curves: the share of OOD samples detected against the share of in-distribution ones flagged.
+    """Draw ROC curves: the share of OOD samples detected over the share of in-distribution samples flagged.
 
     Args:
         curves: False and true positive rates, each ``(P,)`` in ``[0, 1]`` and ascending, by name; see
@@ -57,11 +57,17 @@ def roc_curves(
         ['chance', 'a score']
     """
     if not curves:
-        raise InputError("curves must hold at least one", "none", "Pass rates by name.")
+        raise InputError(
+            "curves must have at least one entry",
+            "none",
+            "Pass false and true positive rates by name.",
+        )
     for name, sides in curves.items():
         if not isinstance(sides, tuple | list) or len(sides) != 2:
             raise InputError(
-                f"rates of {name} must be two arrays", describe(sides), "See roc_points."
+                f"rates of {name} must be two arrays, of false and true positives",
+                describe(sides),
+                "Pass what fedlas.zoo.ood.roc_points returns.",
             )
     checked = {name: tuple(_rates(name, side) for side in sides) for name, sides in curves.items()}
     axes, palette = canvas(theme, ax, size=(6.2, 4.0))
@@ -72,9 +78,9 @@ def roc_curves(
     for i, (name, (false, true)) in enumerate(checked.items()):
         if len(false) != len(true):
             raise InputError(
-                f"rates of {name} must be equally many",
-                f"{len(false)}, {len(true)}",
-                "Pass points.",
+                f"both rates of {name} must have the same length",
+                f"{len(false)} and {len(true)}",
+                "Pass what fedlas.zoo.ood.roc_points returns.",
             )
         axes.plot(false, true, linewidth=1.5, label=name, **palette.line(i))
     axes.set(xlim=(0, 1), ylim=(0, 1), xticks=np.linspace(0, 1, 6), yticks=np.linspace(0, 1, 6))
@@ -106,7 +112,7 @@ def score_histogram(
     theme: ThemeOption = "light",
     legend: bool = True,
 ) -> Axes:
-    """Draw the histograms of a score on in-distribution and on OOD samples, each summing to 1.
+    """Draw histograms of a score on in-distribution and on OOD samples, each normalized to 1.
 
     In-distribution bars are plain gray, OOD ones a hatched outline. The dashed line is the 95 % quantile of the
     in-distribution samples: OOD samples to its left are not detected.
@@ -176,9 +182,9 @@ def _rates(name: str, given: ArrayLike) -> Any:
         or (np.diff(rates) < 0).any()
     ):
         raise InputError(
-            f"rates of {name} must be ascending in [0, 1], at least 2",
+            f"rates of {name} must be at least 2 numbers in [0, 1], in ascending order",
             describe(rates),
-            "See roc_points.",
+            "Pass what fedlas.zoo.ood.roc_points returns.",
         )
     return rates
 
@@ -187,6 +193,8 @@ def _finite(name: str, given: ArrayLike) -> Any:
     values = as_numbers(given)
     if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
         raise InputError(
-            f"{name} must be finite scores (N,), at least one", describe(values), "Check them."
+            f"{name} must have shape (N,), N at least 1, and be finite",
+            describe(values),
+            "Drop NaN and infinite scores.",
         )
     return values

@@ -1,4 +1,4 @@
-"""The reliability diagram of the positive class: its frequency against its probability."""
+"""Reliability diagrams of the event: observed frequency over predicted probability."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def positive_reliability_diagram(
     axes_for: Sequence[Predictions] = (),
     smoother: Smoother = "loess",
 ) -> Axes:
-    r"""Draw frequency over probability of the positive class: bins with intervals, and a smooth curve with its band.
+    r"""Draw observed frequency over predicted probability: bins with intervals, and a smooth curve with its band.
 
     A point is a bin with Wilson's 95 % interval of its frequency. The line is the loess curve of
     :func:`~fedlas.binary.integrated_calibration` with its pointwise 95 % interval, from which ICI is the mean distance
@@ -72,7 +72,7 @@ def positive_reliability_diagram(
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, at least 10 samples.
-        event: The class to set against the rest, its name or number; None: the event of two.
+        event: Positive class, by name or index; None: the event of two classes.
         num_bins: Number of bins: of width ``1 / num_bins`` on ``[0, 1]``, or of as many samples each on other scales.
         ax: Where to draw; a new figure if None. The strip is an inset below it, which needs room (constrained layout
             makes it).
@@ -172,7 +172,7 @@ def positive_reliability_diagram(
 
 
 def _parts(curve: Any, data: Positive, shown: ShownRange) -> tuple[Mask, Mask]:
-    """Return which places of a curve are in the frame, and which of these have data: not the samples at either end."""
+    """Return masks of the curve's points that lie in the frame, and of those that also lie where data are dense."""
     place, frequency = curve.probability, curve.frequency
     first, last = _range_of_data(data)
     inside = (frequency > 0) & (frequency < 1)
@@ -182,7 +182,7 @@ def _parts(curve: Any, data: Positive, shown: ShownRange) -> tuple[Mask, Mask]:
 
 
 def _range_of_data(data: Positive) -> Floats:
-    """Return the probabilities beyond which there are too few samples to say what happens."""
+    """Return the two probabilities beyond which samples are too few for the curve."""
     share = min(max(_SHARE_BEYOND, _FEWEST_BEYOND / data.num_samples), 0.25)
     return np.quantile(data.probability, [share, 1.0 - share])
 
@@ -190,7 +190,7 @@ def _range_of_data(data: Positive) -> Floats:
 def _frequencies(
     predictions: Predictions, event: int | str | None, num_bins: int, smoother: Smoother
 ) -> Floats:
-    """Return frequencies that must be in the frame: of bins, and of the curve where there are data."""
+    """Return the frequencies of bins and curve that the axes must include."""
     curve: Any = (
         integrated_calibration(predictions, event=event, replicates=0)
         if smoother == "loess"
@@ -204,7 +204,7 @@ def _frequencies(
 
 
 def _draw_strip(axes: Axes, palette: Theme, shown: ShownRange, data: Positive) -> None:
-    """Draw below a diagram how many samples of each outcome have which probability."""
+    """Draw the histogram of probabilities below a diagram: events upward, others downward."""
     axes.tick_params(labelbottom=False)
     strip, _ = canvas(palette, axes.inset_axes((0, -0.2, 1, 0.15)), grid="x")
     edges = shown.edges(_STRIP_BINS)
@@ -225,7 +225,7 @@ def _draw_strip(axes: Axes, palette: Theme, shown: ShownRange, data: Positive) -
 
 @dataclass(frozen=True)
 class ShownRange:
-    """The range of probabilities that a diagram shows."""
+    """Range and scale of the probability axes of a diagram."""
 
     low: float
     high: float
@@ -237,7 +237,7 @@ class ShownRange:
         return (self.low, self.high, self.logit) == (0.0, 1.0, False)
 
     def reaching(self, frequency: Floats) -> ShownRange:
-        """Return the range with these frequencies in it, too."""
+        """Return the range extended to include the frequencies."""
         least, most = (float(f(frequency, initial=self.high)) for f in (np.min, np.max))
         if self.logit:
             low = self.low if least >= self.low else max(least / 1.2, _LEAST)
@@ -248,7 +248,7 @@ class ShownRange:
         return replace(self, high=high)
 
     def edges(self, bins: int) -> Floats:
-        """Return the edges of bins of the strip."""
+        """Return the edges of ``bins`` equal-width bins on the axis."""
         if not self.logit:
             return np.linspace(self.low, self.high, bins + 1)
         low = float(np.log(self.low / (1 - self.low)))
@@ -256,7 +256,7 @@ class ShownRange:
         return np.asarray(1.0 / (1.0 + np.exp(-np.linspace(low, high, bins + 1))))
 
     def number(self, axes: Axes, names: str) -> None:
-        """Set scale, limits and ticks of the axes of these names."""
+        """Set scale, limits and ticks of the named axes (``"x"``, ``"y"`` or both)."""
         if self.logit:
             number_axes(axes, "logit", [self.low, self.high], names)
             for axis in names:
@@ -280,7 +280,7 @@ class ShownRange:
 
 
 def shown_range(probability: Floats, scale: RiskScale) -> ShownRange:
-    """Return what to show of these samples."""
+    """Return the range of probabilities to show for ``scale``."""
     middle, most = np.quantile(probability, [0.5, 0.995])
     if scale == "auto":
         scale = "logit" if middle < 0.02 else "zoom" if most < 0.6 else "linear"

@@ -1,4 +1,4 @@
-"""Mean ranks of methods over data sets, with bars over those that are not distinguishable."""
+"""Critical difference diagrams: mean ranks of methods over data sets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def critical_difference_diagram(
     ax: Axes | None = None,
     theme: ThemeOption = "light",
 ) -> Axes:
-    """Draw the mean rank of each method on a scale with the best at the left.
+    """Draw a critical difference diagram: mean ranks on a scale, the best at the left.
 
     A thick bar joins methods that are not distinguishable. The critical difference of Nemenyi's test is drawn above the
     scale.

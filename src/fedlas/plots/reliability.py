@@ -1,4 +1,4 @@
-"""The reliability diagram: accuracy against confidence."""
+"""Reliability diagrams of the predicted class: accuracy over confidence."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def reliability_diagram(
     estimator: Estimator = "bins",
     scale: Scale = "linear",
 ) -> Axes:
-    """Draw accuracy against confidence: in bins of equal width, as a smooth curve, or as an isotonic one.
+    """Draw accuracy over confidence, in equal-width bins, as a smooth curve or as an isotonic curve.
 
     A point is a bin: its mean confidence and its accuracy, with an area that grows with its samples. The colored bar
     from the diagonal to the point is the gap, below it where the classifier claims more than it achieves
@@ -165,7 +165,7 @@ def _shade(axes: Axes, palette: Theme, x: Floats, low: Floats, high: Floats) -> 
 
 
 def _draw_gaps(axes: Axes, palette: Theme, x: Floats, y: Floats, size: Floats) -> None:
-    """Draw gap and point of each bin, thin where there are few samples: the accuracy of a handful says little."""
+    """Draw the gap and the point of each bin, thinner for bins with few samples."""
     look: dict[str, Any] = {"color": np.where(x > y, palette.over, palette.under)}
     width = _GAP * (0.3 + 0.7 * size)
     axes.vlines(x, np.minimum(x, y), np.maximum(x, y), linewidth=width, zorder=3, **look)
@@ -173,12 +173,12 @@ def _draw_gaps(axes: Axes, palette: Theme, x: Floats, y: Floats, size: Floats) -
 
 
 def number_axes(axes: Axes, scale: Scale, confidence: Any, names: str = "xy") -> None:
-    """Set the scale and the ticks of both axes of a diagram, or of one.
+    """Set scale, limits and ticks of the axes of a diagram.
 
     Args:
         axes: The Axes.
         scale: ``"linear"`` from 0 to 1; ``"logit"`` a little beyond the range of the confidences.
-        confidence: Those that must be seen.
+        confidence: Confidences that the axes must include.
         names: Names of the axes.
     """
     least = np.min(confidence)
@@ -202,7 +202,7 @@ def number_axes(axes: Axes, scale: Scale, confidence: Any, names: str = "xy") ->
 
 
 def _explain(axes: Axes, palette: Theme, *, show: bool) -> None:
-    """Name the colors below the axes, where they cover no point."""
+    """Draw a legend of the two colors below the axes."""
     if not show:
         return
     patch = require("matplotlib.patches", extra="tables").Patch

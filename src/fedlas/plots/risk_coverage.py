@@ -1,4 +1,4 @@
-"""The risk-coverage curve: the error rate among the most confident predictions."""
+"""Risk-coverage curves: error rate of the most confident predictions over their share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MOST_POINTS = 400
 def risk_coverage(
     predictions: Predictions | TopLabel,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return coverage and risk: the share of errors among the ``k`` most confident of ``N`` samples.
+    """Return coverage and risk: the error rate of the ``k`` most confident of ``N`` samples, for every ``k``.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
@@ -70,7 +70,7 @@ def risk_coverage_curve(
     title: str | None = None,
     theme: ThemeOption = "light",
 ) -> Axes:
-    """Draw risk over coverage, between the curves of a random and of a perfect confidence.
+    """Draw risk over coverage, with the curves of a random and of an oracle confidence.
 
     *Random* is the error rate, the risk of an uninformative confidence at every coverage; *oracle* ranks every error
     last. Its area is the least possible with that many errors, and E-AURC is the area between it and the curve.

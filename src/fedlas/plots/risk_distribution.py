@@ -1,4 +1,4 @@
-"""The distribution of the probability of an event, of samples with and without it."""
+"""Distribution of the event's probability, by outcome."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def risk_distribution(
     title: str | None = None,
     theme: ThemeOption = "light",
 ) -> Axes:
-    """Draw which probabilities samples with and without the event have: the further apart, the better they are told.
+    """Draw histograms of the event's probability for samples with and without the event.
 
     Both histograms add up to 100 %, so that a rare event is as large as all others. A line marks each median.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)`` with both outcomes.
-        event: The class to set against the rest, its name or number; None: the event of two.
+        event: Positive class, by name or index; None: the event of two classes.
         num_bins: Bins of equal width on the axis.
         scale: ``"linear"``, ``"zoom"``, ``"logit"`` or ``"auto"``, as in
             :func:`~fedlas.plots.positive_reliability_diagram`.

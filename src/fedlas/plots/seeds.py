@@ -1,4 +1,4 @@
-"""The values of methods, or of differences between them, seed by seed."""
+"""Plots of the values of methods, or of differences between methods, by seed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def seed_values(
     theme: ThemeOption = "light",
     legend: bool = True,
 ) -> Axes:
-    """Draw one row for each name: a dot for every seed, the mean, and the 95 % interval of the mean over seeds.
+    """Draw a row per method: a dot per seed, the mean, and the 95 % interval of the mean over seeds.
 
     Args:
         values: For each method (or difference of two) one value per seed, in the unit of ``label``. NaN is left out;
@@ -70,15 +70,15 @@ def seed_values(
     """
     rows = {}
     for name, numbers in values.items():
-        checked = check_values("values", numbers, "Leave others out.", missing=True)
+        checked = check_values("values", numbers, "Drop infinite values.", missing=True)
         rows[name] = checked[checked == checked].tolist()  # without NaN
     if not any(rows.values()):
         raise InputError(
-            "values must be finite, and one name must have some", dict(values), "Leave others out."
+            "at least one name must have a finite value", dict(values), "Pass values for a name."
         )
     if unknown := sorted(set(floors or ()) - set(rows)):
         raise InputError(
-            "floors must be of names that have values", unknown, "Name them as in values."
+            "names in floors must occur in values", unknown, "Use the names of values."
         )
     for name, floor in (floors or {}).items():
         check_number(f"floors[{name!r}]", floor)
@@ -109,7 +109,7 @@ def seed_values(
 def _draw_row(
     axes: Axes, palette: Theme, row: int, numbers: list[float], *, zero: bool, floor: float | None
 ) -> None:
-    """Draw the seeds of a row, their mean, its interval and the floor; the legend names each mark once."""
+    """Draw the seeds of a row, their mean and its interval, and the noise floor; each mark enters the legend once."""
     mean = fmean(numbers)
     ends = mean_interval(numbers)
     if ends is not None and not zero and min(numbers) >= 0:

@@ -1,4 +1,4 @@
-"""Palettes for light and dark pages and for print, legible with color blindness, and the style of all figures."""
+"""Themes (light, dark, paper) with color-blind-safe palettes, and the style of all plots."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _COLUMNS = {"single": 3.35, "double": 6.9}
 
 @dataclass(frozen=True)
 class Theme:
-    """Colors of one theme, as hex strings, and its font.
+    """Colors, as hex strings, and font of a theme.
 
     Attributes:
         background: The page behind the axes.
@@ -65,12 +65,12 @@ class Theme:
     size: float = 9.0
 
     def text(self, share: float = 1.0) -> dict[str, Any]:
-        """Return size and family of a text whose size is this share of that of the names of axes."""
+        """Return font settings for text of ``share`` times the size of axis labels."""
         family = {"fontfamily": self.font} if self.font else {}
         return {"fontsize": self.size * share, "parse_math": False, **family}
 
     def line(self, number: int) -> dict[str, Any]:
-        """Return color and dashes of the method of this number."""
+        """Return color and dashes of the ``number``-th line."""
         return {
             "color": self.lines[number % len(self.lines)],
             "linestyle": DASHES[number % len(DASHES)],
@@ -121,7 +121,7 @@ _FREE = ContextVar("free figures", default=False)
 
 
 def theme_named(name: str | Theme) -> Theme:
-    """Return the palette called ``"light"``, ``"dark"`` or ``"paper"``, or the one that is passed.
+    """Return the theme ``"light"``, ``"dark"`` or ``"paper"``; a :class:`Theme` is returned unchanged.
 
     Raises:
         InputError: For another name.
@@ -136,7 +136,7 @@ def paper_axes(
     *,
     panels: int | None = None,
 ) -> Any:
-    """Return an Axes on a new figure as wide as one or two columns of a journal, to draw on with ``theme="paper"``.
+    """Return Axes on a new figure of journal-column width, to draw on with ``theme="paper"``.
 
     Args:
         width: ``"single"`` (85 mm), ``"double"`` (175 mm), or inches.
@@ -157,7 +157,7 @@ def paper_axes(
 
 
 def new_axes(theme: Theme, *, size: tuple[float, float], panels: int | None = None) -> Any:
-    """Return an Axes on a new figure that no global registry holds, so that it is freed with its last reference.
+    """Return Axes on a new figure that is not registered with pyplot, so that it is freed with its last reference.
 
     The last expression of a notebook's cell shows it as a picture, whatever the backend.
 
@@ -178,7 +178,7 @@ def new_axes(theme: Theme, *, size: tuple[float, float], panels: int | None = No
 
 
 def new_panels(theme: Theme, number: int, *, columns: int, size: tuple[float, float]) -> list[Axes]:
-    """Return Axes in rows on a new figure, of pyplot where that is in use.
+    """Return ``number`` Axes in rows of ``columns`` on a new figure.
 
     Args:
         theme: Its background.
@@ -196,7 +196,7 @@ def new_panels(theme: Theme, number: int, *, columns: int, size: tuple[float, fl
 
 
 class _Panels(np.ndarray):
-    """Axes side by side, which a notebook shows as a picture."""
+    """Array of Axes that a notebook displays as a picture."""
 
     def _repr_png_(self) -> bytes:
         return _png(self.flat[0].figure)
@@ -215,7 +215,7 @@ def canvas(
     size: tuple[float, float] = (4.4, 3.4),
     grid: str = "both",
 ) -> tuple[Any, Theme]:
-    """Return ``ax`` or, if it is None, another Axes, in the style of the theme; and the palette.
+    """Return styled Axes to draw on (``ax``, or new ones if None) and the theme.
 
     Where pyplot is in use, the other Axes is its current one if nothing is drawn there, else one on a new figure of
     pyplot. Elsewhere it is on a figure that is freed with its last reference.
@@ -233,7 +233,7 @@ def canvas(
     axes: Any = _default_axes(palette, size) if ax is None else ax
     if not hasattr(axes, "set_facecolor"):
         raise InputError(
-            "ax must be a matplotlib Axes", describe(ax), "Pass an Axes, or None for a new figure."
+            "ax must be matplotlib Axes", describe(ax), "Pass Axes, or None for a new figure."
         )
     dress(axes, palette)
     axes.grid(axis=grid, color=palette.grid, linewidth=0.8)
@@ -241,7 +241,7 @@ def canvas(
 
 
 def _default_axes(theme: Theme, size: tuple[float, float]) -> Any:
-    """Return the Axes to draw on where the caller names none: of pyplot if that is in use, else of a free figure."""
+    """Return Axes for a caller that passes none: pyplot's if pyplot is in use, else Axes on a new figure."""
     pyplot = _pyplot_in_use()
     if pyplot is None:
         return new_axes(theme, size=size)
@@ -257,7 +257,7 @@ def _default_axes(theme: Theme, size: tuple[float, float]) -> Any:
 
 
 def _new_figure(theme: Theme, size: tuple[float, float]) -> Any:
-    """Return a new figure, of pyplot where that is in use."""
+    """Return a new figure, registered with pyplot if pyplot is in use."""
     pyplot = _pyplot_in_use()
     if pyplot is None:
         return _free_figure(theme, size)
@@ -265,14 +265,14 @@ def _new_figure(theme: Theme, size: tuple[float, float]) -> Any:
 
 
 def _free_figure(theme: Theme, size: tuple[float, float]) -> Any:
-    """Return a new figure that no global registry holds."""
+    """Return a new figure that is not registered with pyplot."""
     kind = require("matplotlib.figure", extra="tables").Figure
     return kind(figsize=size, layout="constrained", facecolor=theme.background)
 
 
 @contextmanager
 def free_figures() -> Iterator[None]:
-    """Let new figures within not be of pyplot: those of a page are saved, never shown."""
+    """Create figures without pyplot within the context."""
     token = _FREE.set(True)
     try:
         yield
@@ -294,7 +294,7 @@ def _pyplot_in_use() -> Any:
 def caption(
     ax: Axes, theme: Theme, x: str, y: str | None = None, *, title: str | None = None
 ) -> None:
-    """Name the axes of ``ax``, and its title if there is one."""
+    """Set the axis labels of ``ax``, and its title unless None."""
     name_axis(ax.xaxis, x, theme)
     if y is not None:
         name_axis(ax.yaxis, y, theme)
@@ -303,7 +303,7 @@ def caption(
 
 
 def subtitle(ax: Axes, text: str, theme: Theme) -> None:
-    """Write a line between the title and ``ax``, where it covers nothing that is drawn."""
+    """Write a line between the title and the plot."""
     ax.text(
         0,
         1.015,
@@ -315,7 +315,7 @@ def subtitle(ax: Axes, text: str, theme: Theme) -> None:
 
 
 def entitle(ax: Axes, title: str, theme: Theme, *, above_subtitle: bool = False) -> None:
-    """Write ``title`` above ``ax``, left-aligned, wrapped to the width of the figure."""
+    """Set the title of ``ax``, left-aligned and wrapped to the figure's width."""
     figure: Any = ax.figure
     letters = int(figure.get_figwidth() * 72 / 7.8) - 6  # the axes begin a little to the right
     text = textwrap.fill(printable(str(title)), max(letters, 8))
@@ -324,31 +324,31 @@ def entitle(ax: Axes, title: str, theme: Theme, *, above_subtitle: bool = False)
 
 
 def name_axis(axis: XAxis | YAxis, text: str, theme: Theme, *, loc: str = "center") -> None:
-    """Write ``text`` along ``axis`` literally: a dollar sign does not begin a formula."""
+    """Set the label of ``axis``, without mathtext."""
     label = getattr(axis.axes, f"set_{axis.axis_name}label")
     label(printable(text), color=theme.ink, loc=loc, **theme.text())
 
 
 def name_ticks(axis: Axis, places: Any, names: Sequence[str], **style: Any) -> None:
-    """Put ticks with literal names on ``axis``."""
+    """Set the ticks of ``axis`` and their labels, without mathtext."""
     # loss@calibrator takes two lines, else the axes of long names are too narrow for their numbers
     lines = [printable(name).replace("@", "\n@") for name in names]
     axis.set_ticks(places, lines, parse_math=False, **style)
 
 
 def name_marks(legend: Legend) -> None:
-    """Show the names in ``legend`` literally."""
+    """Disable mathtext in the labels of a legend and escape control characters."""
     for text in legend.get_texts():
         text.set(text=printable(text.get_text()), parse_math=False)
 
 
 def backing(theme: Theme) -> dict[str, Any]:
-    """Return the settings of ``bbox`` for text on an axes, so that it stays legible in front of bars and lines."""
+    """Return settings for the ``bbox`` of a text, which keep it legible in front of bars and lines."""
     return {"facecolor": theme.background, "edgecolor": "none", "alpha": 0.8, "pad": 1.5}
 
 
 def legend_height(names: Sequence[str], width: float) -> float:
-    """Return the height in inches that :func:`legend_below` adds to a figure with one axes.
+    """Return the height in inches that :func:`legend_below` adds to a figure with a single Axes.
 
     Args:
         names: The entries of the legend.
@@ -366,18 +366,18 @@ def _columns(names: Sequence[str], width: float) -> int:
 
 
 def legend(ax: Axes, theme: Theme, *, share: float = 8 / 9, **placement: Any) -> None:
-    """Draw a frameless legend in the theme's colors, with literal names; ``placement`` goes to matplotlib."""
+    """Draw a frameless legend in the theme's colors; ``placement`` goes to matplotlib."""
     font = {"size": theme.size * share, **({"family": theme.font} if theme.font else {})}
     name_marks(ax.legend(frameon=False, prop=font, labelcolor=theme.ink, **placement))
 
 
 def legend_below(ax: Axes, theme: Theme, **marks: Any) -> None:
-    """Draw a legend below ``ax``, in as many columns as fit its width, at most four.
+    """Draw a legend below ``ax``, in as many columns as fit, at most four.
 
     Args:
         ax: Its figure's layout must make room, as that of :func:`new_axes` does.
         theme: Color of the names.
-        **marks: ``handles`` with labels; those of ``ax`` if there are none.
+        **marks: ``handles`` with labels; by default the handles of ``ax``.
     """
     translation = require("matplotlib.transforms", extra="tables").ScaledTranslation
     names = [each.get_label() for each in marks["handles"]] if marks else None
@@ -393,7 +393,7 @@ def legend_below(ax: Axes, theme: Theme, **marks: Any) -> None:
 
 
 def legend_outside(ax: Axes, theme: Theme, *, most: int) -> None:
-    """Draw a legend at the foot of a figure of :func:`new_axes`.
+    """Draw a legend at the bottom of a figure.
 
     Args:
         ax: One Axes of the figure, with the marks of all.
@@ -410,7 +410,7 @@ def legend_outside(ax: Axes, theme: Theme, *, most: int) -> None:
 
 
 def dress(ax: Axes, theme: Theme) -> None:
-    """Give ``ax`` the theme's background, spines and tick colors."""
+    """Set background, spines and tick colors of ``ax`` to the theme's."""
     ax.set_facecolor(theme.background)
     family: dict[str, Any] = {"labelfontfamily": theme.font} if theme.font else {}
     ax.tick_params(colors=theme.muted, labelsize=8 / 9 * theme.size, length=3, **family)

@@ -1,4 +1,4 @@
-"""Training curves: one line per method, a band over its seeds."""
+"""Training curves: a line per method, with a band over seeds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def training_curves(
     theme: ThemeOption = "light",
     legend: bool = True,
 ) -> Axes:
-    """Draw ``metric`` over the epochs: the mean over seeds as a line, the range from lowest to highest seed as a band.
+    """Draw ``metric`` over epochs: the mean over seeds as a line, the range over seeds as a band.
 
     The band of a single run is the metric's interval, if its records hold ``METRIC_low`` and ``METRIC_high``.
 
@@ -57,7 +57,7 @@ def training_curves(
     """
     for name, lines in history.items():
         if not isinstance(lines, Sequence) or not all(isinstance(line, Mapping) for line in lines):
-            fix = "Pass the lines of log.jsonl."
+            fix = "Pass the records of log.jsonl."
             raise InputError(
                 f"the log of {name!r} must be a list of mappings", describe(lines), fix
             )
@@ -68,9 +68,9 @@ def training_curves(
             - {"epoch"}
         )
         raise InputError(
-            f"the log must hold {metric!r} with an epoch at least once",
-            f"lines with {', '.join(paths) or 'nothing'}",
-            "Name one of those, or pass the lines of log.jsonl.",
+            f"at least one log record must have 'epoch' and {metric!r}",
+            f"records with {', '.join(paths) or 'nothing'}",
+            "Name one of these metrics, or pass the records of log.jsonl.",
         )
 
     # One line and one band a method.
@@ -115,7 +115,7 @@ def training_curves(
 
 
 def _fit(axes: Axes, values: Sequence[float], *, ceiling: float) -> None:
-    """Set vertical limits around ``values``, not below 0 if none is negative, nor above the ceiling if none is."""
+    """Set the vertical limits around ``values``, bounded by 0 and ``ceiling`` where the values are."""
     bottom = min(values)
     top = max(values)
     margin = 0.06 * (top - bottom) or 0.05 * abs(top) or 0.5
@@ -148,7 +148,7 @@ def _paths(line: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 
 def _label(metric: str) -> tuple[str, bool]:
-    """Return axis label of a metric path, and whether it is in percent."""
+    """Return the axis label of a metric path, and whether the metric is in percent."""
     *parts, name = metric.split(".")
     title = METRICS[name].title if name in METRICS else name
     percent = name in METRICS and METRICS[name].percent

@@ -1,4 +1,4 @@
-"""Tables, sentences and pages about predictions: of an evaluation, a card, or a stream.
+"""Tables, sentences and HTML pages that present evaluations, cards and monitors.
 
 In: predictions, and what :mod:`fedlas.stats` and :mod:`fedlas.deploy` compute of them. Out: ``rich`` tables, Markdown,
 JSON and HTML. Templates are in ``templates/``.

@@ -1,4 +1,4 @@
-"""``fedlas.card``: the calibration card of predictions, to print, show or save."""
+"""``fedlas.card``: builds the calibration card of a model, to print, show or save."""
 
 from __future__ import annotations
 
@@ -48,18 +48,18 @@ from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES
 from fedlas.stats.selective_risk import DEFAULT_RISKS
 
 RULES = (Rule(recall=0.5), Rule(recall=0.8), Rule(recall=0.9))
-"""Rules of two classes where none is asked for."""
+"""Default decision rules for two classes."""
 _CALIBRATED = STAGES[1]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CalibrationCard:
-    """A :class:`~fedlas.deploy.Card` and its test predictions, to print, show and save; see :func:`fedlas.card`.
+    """A calibration card with the evaluation of its test predictions; see :func:`fedlas.card`.
 
     Attributes:
         card: The card: what is saved, and what a :class:`~fedlas.deploy.Monitor` reads.
-        evaluation: The test predictions, measured before and after calibration; of several labels a sample a
-            :class:`LabelEvaluation`.
+        evaluation: The test predictions, measured before and after calibration; for multi-label predictions
+            a :class:`LabelEvaluation`.
     """
 
     card: Card
@@ -70,7 +70,7 @@ class CalibrationCard:
 
     @property
     def verdict(self) -> list[str]:
-        """Sentences: how calibrated the model is before and after its calibrator, and from where on to act."""
+        """Sentences on calibration before and after the calibrator, and on the thresholds to act or accept from."""
         evaluation = self.evaluation
         if isinstance(evaluation, LabelEvaluation):
             return evaluation.verdict
@@ -98,11 +98,11 @@ class CalibrationCard:
 
     @check_kinds
     def text(self, *, details: bool = False) -> str:
-        """Return sentences and thresholds for a terminal; ``details`` adds all metrics and the known limits."""
+        """Return sentences and thresholds as terminal text; ``details`` adds all metrics and the known limits."""
         return text_of(self.blocks(details=details), details=details)
 
     def html(self) -> str:
-        """Return a page that needs no other file."""
+        """Return the card as a self-contained HTML page."""
         card, evaluation = self.card, self.evaluation
         of_labels = isinstance(evaluation, LabelEvaluation)
         return render(
@@ -130,7 +130,7 @@ class CalibrationCard:
         )
 
     def to_frame(self) -> Any:
-        """Return the thresholds as a pandas DataFrame, a row for each rule or target risk; of several labels the means.
+        """Return a pandas DataFrame: a row per rule or target risk; for several labels, a row per mean over labels.
 
         Raises:
             MissingExtraError: If pandas is not installed.
@@ -161,7 +161,7 @@ class CalibrationCard:
         return html_paragraphs(self.verdict) + "".join(map(html_table, tables))
 
     def save(self, path: str | Path) -> Path:
-        """Write the card as JSON to ``path``, which ends in ``.json``, and as a page next to it; return its path.
+        """Write the card as JSON to ``path`` and as HTML next to ``path``; return the path of the page.
 
         Raises:
             InputError: If another file is there, or the folder cannot be written to.
@@ -174,7 +174,7 @@ class CalibrationCard:
 
     @property
     def _decisions(self) -> Table | None:
-        """From which probability of the event to act; None for a card of the predicted class."""
+        """Table of the thresholds on the event's probability; None if the card is about the predicted class."""
         evaluation = self.evaluation
         if isinstance(evaluation, LabelEvaluation) or not evaluation.positive:
             return None
@@ -211,11 +211,11 @@ def card(
     recall: float | None = None,
     precision: float | None = None,
 ) -> CalibrationCard:
-    """Make the calibration card of a model from its predictions: thresholds, metrics and known limits.
+    """Build the calibration card of a model from its predictions: thresholds, metrics and known limits.
 
     With two classes one is the event: the card says from which probability to act, and a monitor watches that
     probability. For more classes, and for confidences alone, it says which predictions may be accepted. For several
-    labels a sample it has a line for each, and their means.
+    labels per sample it has a row per label, and their means.
 
     Args:
         val: Held-out predictions, not calibrated, on which thresholds are chosen.
@@ -230,9 +230,9 @@ def card(
         num_bins: Bins of the calibration errors.
         title: Title of the page; empty: of the name.
         period: When the test samples were collected, such as ``"October 2026"``.
-        event: The class, of two, that the card is about, its name or number; None: as the predictions say, else the
-            affirmative one, as "yes" or "1", else the last.
-        top_label: Whether the predicted class is the subject of two classes, too.
+        event: Positive class of two, by name or index; None: the event of the predictions, else the affirmative class
+            ("yes", "1"), else the second.
+        top_label: For two classes, whether the card is about the predicted class instead of the event.
         cost_ratio: For two classes, how many false alarms are as bad as a missed event: from which probability to act.
         budget: The same for a number of samples to act on, out of as many as ``test`` holds.
         recall: The same for a share of the events to find; 0.5, 0.8 and 0.9 where nothing is asked for.
@@ -267,12 +267,14 @@ def card(
     validation: AnyPredictions = about_event(check_measurable(val), event, classes or ())
     measured: AnyPredictions = about_event(check_measurable(test), event, classes or ())
     if is_same(validation, measured):
-        fix = "Pass held-out predictions and others to test on; thresholds chosen on the test set would flatter it."
-        raise InputError("validation and test must be different predictions", "the same", fix)
+        fix = "Choose thresholds on held-out predictions: chosen on the test set, their results are too good."
+        raise InputError("val and test must be different predictions", "the same", fix)
     if classes_of(validation) != classes_of(measured):
         got = f"{classes_of(validation)} and {classes_of(measured)}"
         raise InputError(
-            "both files must have the same classes", got, "Pass predictions of one model."
+            "val and test must have the same number of classes",
+            got,
+            "Pass predictions of the same model.",
         )
     calibration = _calibration(method, validation, name)
     names = getattr(measured, "classes", None) if classes is None else classes
@@ -293,7 +295,7 @@ def card(
 
 
 def _calibration(method: object, val: AnyPredictions | MultiLabel, name: str) -> Calibration:
-    """Return the calibration of a name, which is fitted, of a fitted calibrator or of a model."""
+    """Return a calibration from a registry name (fitted to ``val``), a fitted calibrator or a calibrated model."""
     value = method.calibrator if isinstance(method, CalibratedModel) else method
     if isinstance(value, str):
         return fit_calibration(value, val)
@@ -301,7 +303,9 @@ def _calibration(method: object, val: AnyPredictions | MultiLabel, name: str) ->
     if isinstance(value, kind):
         return Calibration(value, fitted_on=f"other data, see {name}")
     fix = f"Pass a name such as 'temperature', a fitted {kind.__name__} or a CalibratedModel."
-    raise InputError("method must be a name or fitted", describe(value), fix)
+    raise InputError(
+        "method must be a calibrator's name or a fitted calibrator", describe(value), fix
+    )
 
 
 def card_of(
@@ -320,17 +324,13 @@ def card_of(
     exported: Mapping[str, Any] | None = None,
     scores: tuple[str, ...] = (),
 ) -> CalibrationCard:
-    """Measure both stages of the test predictions, and make the card of them; see :func:`card` and ``make_card``."""
+    """Measure test predictions before and after ``calibration``, and build the calibration card from the results."""
     stages = stages_of(test, calibration)
     is_binary = is_event(test) and not top_label
     if rules and not is_binary:
-        fix = (
-            "Leave it out; from which confidence to accept predictions says ",
-            Argument("risks"),
-            ".",
-        )
+        fix = ("Omit it; ", Argument("risks"), " sets thresholds on the confidence.")
         raise InputError(
-            "is for the event of two classes", "the predicted class", fix, argument=rules[0].name
+            "requires an event of two classes", "the predicted class", fix, argument=rules[0].name
         )
     level: dict[str, Any] = {"confidence_level": CONFIDENCE_LEVEL, "replicates": replicates}
     decisions = {}
@@ -377,14 +377,14 @@ def card_of(
 
 
 def _event_of(evaluation: Evaluation | LabelEvaluation) -> str:
-    """Return the name of the event that probabilities are of; empty for the predicted class."""
+    """Return the name of the event, ``"the label"`` for several labels, or an empty string for the predicted class."""
     if isinstance(evaluation, LabelEvaluation):
         return "the label"
     return evaluation.event if evaluation.positive else ""
 
 
 def _statement(card: Card) -> str:
-    """Return what was trained and calibrated, on which data, and how many samples there are."""
+    """Return a sentence on the model, the sizes of its data and its calibration."""
     model = card.model
     sizes = card.data["samples"]
     parts = [f"{sizes[part]:,} {part}" for part in ("train", "val", "test") if part in sizes]
@@ -398,7 +398,7 @@ def _statement(card: Card) -> str:
 
 
 def _origin(card: Card) -> str:
-    """Return when the card was made and by which version, and the period of the test samples."""
+    """Return a sentence on the card's date, the fedlas version and the period of the test samples."""
     period = card.data.get("period")
     samples = f"; test samples of {period}" if period else ""
     return f"Made on {card.date} by fedlas {card.made['fedlas']}{samples}."

@@ -1,4 +1,4 @@
-"""``fedlas.compare``: two models on the same samples, or two methods over seeds; of an event where there is one."""
+"""``fedlas.compare``: compares two models on the same samples, or two methods over seeds."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from fedlas.stats.result_table import ResultTable
 
 
 class Comparison(ResultTable[str, Difference]):
-    """Difference of two models or methods by metric, and a gate on it.
+    """Differences between two models or methods, by metric, with a non-inferiority gate.
 
     Attributes:
         unit: ``"samples"`` for two models, ``"seeds"`` for two methods.
@@ -81,7 +81,7 @@ class Comparison(ResultTable[str, Difference]):
         strict: bool = False,
         names: tuple[str, str] = ("a", "b"),
     ) -> GateResult:
-        """Check that the first model is not worse than the second, beyond chance.
+        """Check that the first model is not significantly worse than the second.
 
         Args:
             *metrics: Metrics that were compared.
@@ -108,9 +108,9 @@ class Comparison(ResultTable[str, Difference]):
         missing = [name for name in metrics if name not in self]
         if missing or not metrics:
             raise InputError(
-                f"fail_if_worse must name metrics that were compared, {', '.join(self)}",
+                f"metrics must be among the compared metrics, {', '.join(self)}",
                 ", ".join(missing) or "none",
-                "Name one of these, or compare it: fedlas.compare(a, b, [...]).",
+                "Name a compared metric, or add yours: fedlas.compare(a, b, [...]).",
             )
         checks = [not_worse(self[name], margin, names, event=self.event) for name in metrics]
         return GateResult(
@@ -132,12 +132,12 @@ def compare(
     groups: Sequence[Any] | None = None,
     top_label: bool = False,
 ) -> Comparison:
-    """Compare two models on the same samples, or two methods over seeds, metric by metric, with paired tests.
+    """Compare two models on the same samples, or two methods over seeds, with a paired test per metric.
 
     Args:
         a: Predictions of the first model, or a ``TopLabel``, or several labels as a ``MultiLabel``; or a list of those
             of several seeds of one method.
-        b: Those of the second for the same samples in the same order; or a list, with the same seed at the same place.
+        b: Predictions of the second model for the same samples in the same order; or a list, seeds in the same order.
         metrics: Names of metrics, of several labels such as ``"macro_ece"``; None for accuracy, NLL, Brier score and
             ECE, as far as the predictions allow; of two classes AUROC, NLL, Brier score and ECE. For two classes
             ``"ece"`` and ``"brier"`` are those of the event's probability, and ``"top_label_ece"`` is that of the
@@ -146,19 +146,19 @@ def compare(
         confidence_level: Confidence level of the intervals, in ``(0, 1)``.
         replicates: Replicates of the paired bootstrap, at least 39 for level 0.95; lists need none.
         seed: The same seed draws the same samples; lists need none.
-        event: The class, of two, that the metrics are about, its name or number; None: as the predictions say, else
-            the affirmative one, as "yes" or "1", else the last.
-        groups: Group of each sample ``(N,)``, each is compared, too; None: those of the tables, if any. Not over
-            seeds.
-        top_label: Whether two classes are compared by the predicted one, too.
+        event: Positive class of two, by name or index; None: the event of the predictions, else the affirmative class
+            ("yes", "1"), else the second.
+        groups: Group of each sample ``(N,)``, to compare each group as well; None: the groups of the tables, if any.
+            Not for lists of seeds.
+        top_label: For two classes, whether to compare the predicted class instead of the event.
 
     Returns:
         Difference by name, as a dict that a notebook shows as a table; ``to_frame()`` makes a data frame, and
         ``fail_if_worse("nll")`` a gate.
 
     Raises:
-        InputError: For different samples, as far as targets tell (a top label has none), an unknown metric or one that
-    XX
+        InputError: For different samples, as far as targets show (a top label has none), or an unknown metric.
+
     Note:
         Two predictions are two models, not two methods: whether another training would give the same order only seeds
         can tell. Lists are tested as the methods of a bench are, by the paired t-test over seeds, with Holm's
@@ -188,9 +188,9 @@ def compare(
     if isinstance(a, list | tuple) or isinstance(b, list | tuple):
         if (replicates, seed, groups) != (REPLICATES, 0, None):
             raise InputError(
-                "replicates, seed and groups are for two models",
-                "lists of seeds, which are tested by a paired t-test",
-                "Leave them out.",
+                "replicates, seed and groups must not be passed with lists of seeds",
+                "lists of seeds",
+                "Omit them: lists are compared by a paired t-test over seeds.",
             )
         return _over_seeds(a, b, metrics, event=event, top_label=top_label, **options)
     if isinstance(plain_predictions(a), MultiLabel) and isinstance(
@@ -201,9 +201,9 @@ def compare(
         return _of_labels(a, b, metrics, of_one, replicates=replicates, seed=seed, **options)
     if a is b:
         raise InputError(
-            "a and b must be predictions of two models",
-            "one object twice",
-            "Pass the other model's.",
+            "a and b must be different predictions",
+            "the same object twice",
+            "Pass the predictions of both models.",
         )
     dropped = max(getattr(each, "dropped", 0) for each in (a, b))
     (first, second), name = _about_one_event((a, b), event, top_label=top_label)
@@ -222,10 +222,15 @@ def compare(
 def _of_labels(
     a: Any, b: Any, metrics: Sequence[str] | None, of_one: Mapping[str, Any], **options: Any
 ) -> Comparison:
-    """Return the comparison of two models of several labels; refuse what is for one label a sample."""
+    """Return the comparison of two multi-label models; raise InputError for arguments of single-label predictions."""
     for name, value in of_one.items():
         if value is not None and value is not False:
-            raise InputError("is for one label a sample", "several", "Leave it out.", argument=name)
+            raise InputError(
+                "requires one label per sample",
+                "multi-label predictions",
+                "Omit it.",
+                argument=name,
+            )
     first, second = plain_predictions(a), plain_predictions(b)
     return Comparison(
         compare_labels(first, second, metrics, **options),
@@ -237,7 +242,7 @@ def _of_labels(
 def _about_one_event(
     all_of_them: Sequence[Any], event: str | int | None, *, top_label: bool
 ) -> tuple[list[AnyPredictions], str]:
-    """Return predictions about the event, and its name; empty if they are about the predicted class."""
+    """Return all predictions with the same event, and the event's name (empty if the predicted class is compared)."""
     tables = (each.classes for each in all_of_them if isinstance(each, PredictionTable))
     classes = next(tables, ())
     predictions = [about_event(check_measurable(each), event, classes) for each in all_of_them]
@@ -249,14 +254,14 @@ def _about_one_event(
             continue
         if first.classes and first.classes == (other.classes or ())[::-1]:
             raise InputError(
-                "classes must be in one order",
+                "a and b must have their classes in the same order",
                 f"{', '.join(first.classes)} and {', '.join(other.classes)}",
-                "Order the columns of one as those of the other, and their names.",
+                "Reorder the columns and class names of one of them.",
             )
         raise InputError(
-            "a and b must be about one event",
+            "a and b must be about the same event",
             f"{event_name(first)} and {event_name(other)}",
-            ("Name it by ", Argument("event"), ", and the classes in one order."),
+            ("Name the positive class by ", Argument("event"), "; order the classes alike."),
         )
     return predictions, event_name(first)
 
@@ -271,24 +276,24 @@ def _over_seeds(
     event: str | int | None,
     top_label: bool,
 ) -> Comparison:
-    """Return the comparison of two methods, of which each list holds the predictions of every seed."""
+    """Return the comparison of two methods; ``a`` and ``b`` each list the predictions of every seed."""
     if not all(isinstance(each, list | tuple) for each in (a, b)):
         raise InputError(
-            "a and b must both be predictions, or both lists of seeds",
+            "a and b must both be predictions, or both be lists of predictions",
             "one of each",
-            "Pass the seeds of both methods.",
+            "Pass a list with the predictions of each seed for both methods.",
         )
     if len(a) != len(b) or len(a) < 2:
         raise InputError(
-            "a and b must hold as many seeds, two or more, the same seed at the same place",
+            "a and b must have the same number of seeds, at least 2",
             f"{len(a)} and {len(b)}",
-            "Pass the predictions of each seed; for one model of each, pass these without a list.",
+            "Pass the predictions of each seed in the same order; to compare two models, pass no lists.",
         )
     if len({id(each) for each in (*a, *b)}) < 2 * len(a):
         raise InputError(
-            "each seed of a and b must be predictions of its own",
-            "one object twice",
-            "Pass each once.",
+            "all predictions in a and b must be different",
+            "the same object twice",
+            "Pass the predictions of each seed once.",
         )
     predictions, name = _about_one_event([*a, *b], event, top_label=top_label)
     for place, each in enumerate(predictions[1:], start=1):
@@ -318,21 +323,21 @@ def _over_seeds(
 def _names_of_groups(
     a: object, b: object, groups: Sequence[Any] | None, samples: int
 ) -> NDArray[np.str_] | None:
-    """Return the group of each sample ``(N,)``; None if there are none."""
+    """Return the group of each sample ``(N,)``, or None if neither ``groups`` nor the tables have groups."""
     of_tables = [names for each in (a, b) if (names := getattr(each, "groups", None)) is not None]
     if groups is None and not of_tables:
         return None
     names = np.array([str(name) for name in (of_tables[0] if groups is None else groups)])
     if len(names) != samples:
         raise InputError(
-            f"groups must hold one group for each sample, {samples:,}",
+            f"groups must have one entry per sample, {samples:,}",
             f"{len(names):,}",
-            "Pass the groups of the samples that are compared.",
+            "Pass the group of each compared sample.",
         )
     if groups is None and len(of_tables) > 1 and of_tables[0] != of_tables[1]:
         raise InputError(
-            "both tables must hold the same samples, in the same order",
-            "groups that differ",
+            "both tables must have the same samples in the same order",
+            "different groups",
             "Sort both tables by sample.",
         )
     return names
@@ -345,7 +350,7 @@ def _by_group(
     metrics: Sequence[str],
     options: Mapping[str, Any],
 ) -> dict[str, Comparison]:
-    """Return the comparison of each group, corrected for all metrics of all groups that can tell."""
+    """Return a comparison per group, with p-values corrected (Holm) over all metrics of all testable groups."""
     by_group: dict[str, Comparison] = {}
     for name in np.unique(names):
         rows = torch.from_numpy(np.flatnonzero(names == name))
@@ -370,7 +375,7 @@ def _of_rows(
     metrics: Sequence[str],
     options: Mapping[str, Any],
 ) -> Mapping[str, Difference]:
-    """Return the differences in some rows, as far as their labels allow; without ends where they cannot tell."""
+    """Return the differences on the samples ``rows``, for metrics that are defined there."""
     if first.weights is not None:
         rows = rows[first.weights[rows] > 0]
     if not len(rows):
@@ -388,7 +393,7 @@ def _of_rows(
 
 
 def _is_defined(metric: str, *both: AnyPredictions) -> bool:
-    """Return whether some rows can give a measure of the event: a slope needs outcomes that overlap, a loess ten."""
+    """Return whether the metric is finite for all ``both``, as a slope on few samples may not be."""
     entry = METRICS[metric]
     if entry.estimate is None:
         return True
@@ -398,7 +403,7 @@ def _is_defined(metric: str, *both: AnyPredictions) -> bool:
 
 
 def plain_differences(compared: Comparison) -> dict[str, Any]:
-    """Return the differences by metric, and of each group, for JSON; numbers that are not known are left out."""
+    """Return the differences by metric and by group as a dict for JSON, without NaN and empty fields."""
     content: dict[str, Any] = {
         name: {
             key: value

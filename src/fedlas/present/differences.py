@@ -1,4 +1,4 @@
-"""Sentences and the table of differences: of two models over samples, of two methods over seeds."""
+"""Table and sentences on differences between two models (over samples) or methods (over seeds)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def differences_table(
     event: str = "",
     notes: Sequence[str] = (),
 ) -> Table:
-    """Return a row for each difference.
+    """Return a table with a row per difference.
 
     Args:
         differences: All over samples, or all over seeds.
@@ -67,7 +67,7 @@ def differences_table(
 def better_in(
     differences: Iterable[Difference], names: tuple[str, str], *, event: str = ""
 ) -> list[str]:
-    """Return sentences on two models: which is better in what, and where they are not distinguishable.
+    """Return sentences on which model is better in which metrics, and which metrics show no significant difference.
 
     Args:
         differences: One for each metric.
@@ -83,7 +83,7 @@ def better_in(
     # Of a slope neither more nor less is better: what differs there is no tie.
     apart = [_by(each, event) for each in shown if each.better is None and _p(each) <= ALPHA]
     if apart:
-        lines.append(f"They differ in {listed(apart)}; neither more nor less is better there.")
+        lines.append(f"They differ in {listed(apart)}, where neither direction is better.")
     same = [_title(each, event) for each in shown if each.better is None and _p(each) > ALPHA]
     if same and lines:
         lines.append(f"Not distinguishable: {listed(same)}.")
@@ -95,7 +95,7 @@ def better_in(
 def groups_table(
     groups: Mapping[str, Comparison], metrics: Iterable[str], *, event: str = ""
 ) -> Table:
-    """Return a row for each group of samples with the difference in each metric."""
+    """Return a table with a row per group and a column per metric, with the differences in the cells."""
     abouts = [column(name, event=bool(event)) for name in metrics]
     rows = []
     for group, table in groups.items():
@@ -104,9 +104,9 @@ def groups_table(
             each = table.get(about.metric)
             cells.append(DASH if each is None else f"{signed(about, each.difference)}{_mark(each)}")
         rows.append((group, f"{table.samples:,}", *cells))
-    notes = ["* more than chance at 0.05, after Holm's correction for all metrics of all groups."]
+    notes = ["* significant at 0.05, after Holm's correction over all metrics and groups."]
     if any(isnan(each.low) for table in groups.values() for each in table.values()):
-        notes.append("? cannot tell: a single sample, a single cluster, or no weight.")
+        notes.append("? not testable: a single sample, a single cluster, or no weight.")
     heads = ("group", "samples", *(about.head for about in abouts))
     return table_of(heads, rows, title="A - B in groups", notes=notes)
 
@@ -118,26 +118,24 @@ def _mark(each: Difference) -> str:
 
 
 def sentence(difference: Difference, *, event: str = "") -> str:
-    """Say whether a difference is more than chance over seeds."""
+    """Return a sentence on whether two methods differ significantly over seeds."""
     about = column(difference.metric, event=bool(event))
     size = about.format(abs(difference.difference)) + (" points" if about.unit else "")
     first, second = difference.names
     n = difference.count
     if difference.p is None:
-        return f"{first} - {second}: {number_of(n, 'seed')} without a spread cannot test the difference of {size}."
+        return f"{first} - {second}: the difference of {size} cannot be tested ({number_of(n, 'seed')}, no spread)."
     if difference.p > ALPHA:
         needed = difference.needed
-        more = "" if needed is None else f" About {needed} seeds would show one of this size."
-        return f"No difference in {about.title} shows between {first} and {second} over {n} seeds.{more}"
+        more = "" if needed is None else f" About {needed} seeds would detect one of this size."
+        return f"No significant difference in {about.title} between {first} and {second} over {n} seeds.{more}"
     way = "lower" if difference.difference < 0 else "higher"
     p = f"p = {short_p(difference.p)}".replace("= <", "<")
-    return (
-        f"The {about.title} of {first} is {way} than that of {second} by {size} ({p}, {n} seeds)."
-    )
+    return f"{first} has {way} {about.title} than {second}, by {size} ({p}, {n} seeds)."
 
 
 def signed(about: Column, value: float) -> str:
-    """Return a difference as text, with its sign."""
+    """Return a difference with its sign, as text."""
     text = about.format(abs(value))
     if isnan(value):
         return text
@@ -145,13 +143,13 @@ def signed(about: Column, value: float) -> str:
 
 
 def short_p(value: float | None) -> str:
-    """Return three decimals; a dash for None."""
+    """Return a p-value with three decimals, or a dash for None."""
     return DASH if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def notes_on(unit: Unit, event: str = "") -> list[str]:
-    """Return the notes below a table of differences over ``unit``."""
-    subject = f"The event is {event}: ECE and Brier score are those of its probability."
+    """Return the notes below a table of differences over samples or over seeds."""
+    subject = f"The event is {event}; ECE and Brier score are of its probability."
     return [OVER_SEEDS if unit == "seeds" else OVER_SAMPLES, *[subject] * bool(event)]
 
 
@@ -160,7 +158,7 @@ def _unit(differences: Sequence[Difference]) -> str:
 
 
 def _p(each: Difference) -> float:
-    """Return the corrected p-value; 1 where there is no test."""
+    """Return the corrected p-value, or 1 if there is no test."""
     return 1.0 if each.p is None else each.p
 
 

@@ -1,4 +1,4 @@
-"""What ``fedlas.report`` returns: measured predictions as one object to print, show or save."""
+"""``Evaluation``, which ``fedlas.report`` returns: metrics, tests and verdict of predictions."""
 
 from __future__ import annotations
 
@@ -54,7 +54,16 @@ from fedlas.present.positive_class import (
 )
 from fedlas.present.ranking import SELECTION, lead, rank_stages, ranking_table, signs
 from fedlas.present.stages import Calibrated, Rejections, rejection_blocks
-from fedlas.present.table import Block, Table, column, html_paragraphs, html_table, latex, text_of
+from fedlas.present.table import (
+    Block,
+    Note,
+    Table,
+    column,
+    html_paragraphs,
+    html_table,
+    latex,
+    text_of,
+)
 from fedlas.present.tripod import paragraphs, to_paste
 from fedlas.present.verdict import Stage, Verdict, effect, verdict
 from fedlas.stats import GroupEstimate
@@ -69,7 +78,7 @@ _MOST_COLUMNS = 3  # of more stages each gets a row instead of a column
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Evaluation:
-    """Metrics of predictions with intervals and tests, before and after calibrators; see :func:`fedlas.report`.
+    """Metrics of predictions with intervals and tests, before and after calibration; see :func:`fedlas.report`.
 
     Attributes:
         name: Name of the predictions.
@@ -124,13 +133,13 @@ class Evaluation:
 
     @property
     def event(self) -> str:
-        """Name of the event of two classes."""
+        """Name of the event, the positive of two classes."""
         first = self.stages[RAW]
         return event_name(first) if is_event(first) else "class 1"
 
     @cached_property
     def verdicts(self) -> dict[str, Verdict]:
-        """Whether the predictions of each stage are calibrated, by all tests of its table together."""
+        """Verdict on the calibration of each stage, by the joint test."""
         return {
             stage: verdict(
                 self.measured[stage],
@@ -146,7 +155,7 @@ class Evaluation:
 
     @cached_property
     def verdict(self) -> list[str]:
-        """Sentences: how calibrated the predictions are, what a calibrator does to them, and the worst group."""
+        """Sentences on calibration, on the effect of the calibrator, on decisions and on the worst group."""
         sentences = self.before_after_sentences
         if self.asks_for_repair and self.repair:
             sentences.append(f"Next, repair it on held-out predictions: {self.repair}")
@@ -156,7 +165,7 @@ class Evaluation:
 
     @property
     def before_after_sentences(self) -> list[str]:
-        """A sentence on the raw predictions; then one on the calibrated ones, or on the best of several calibrators."""
+        """Sentences on the raw predictions, and on the effect of the calibrator or the best of several."""
         sentences = [self.verdicts[RAW].text]
         after = [stage for stage in self.stages if stage != RAW]
         if len(after) > 1:
@@ -170,7 +179,7 @@ class Evaluation:
 
     @property
     def title(self) -> str:
-        """Name and samples, with events, or classes and bins."""
+        """Title: the name, the number of samples, and the number of events or of classes and bins."""
         if not self.positive:
             return f"{self.name}: {size_of(self.stages[RAW])}, {self.num_bins} bins"
         test = check_predictions(self.stages[RAW])
@@ -179,7 +188,7 @@ class Evaluation:
 
     @check_kinds
     def text(self, *, details: bool = False) -> str:
-        """Return the verdict and tables for a terminal.
+        """Return the verdict and tables as terminal text.
 
         Args:
             details: Every metric with interval, noise floor and p-value instead of the main ones.
@@ -188,7 +197,7 @@ class Evaluation:
 
     @check_kinds
     def require(self, *rules: str, strict: bool = False) -> GateResult:
-        """Check rules on the last stage, which is calibrated where a calibrator was asked for.
+        """Check rules on the last stage: the calibrated predictions if there is a calibrator, else the raw ones.
 
         Args:
             *rules: Bounds such as ``"ece<=0.03"``, ``"accuracy>=90%"``, of an event ``"observed_to_expected<=1.2"``; or
@@ -213,9 +222,9 @@ class Evaluation:
         estimates = {**self.estimates.get(stage, {}), **self.positive.get(stage, {})}
         if not rules or not estimates or not self.replicates:
             raise InputError(
-                "a gate needs rules and intervals",
+                "a gate requires at least one rule, and a report with intervals",
                 f"{len(rules)} rules, {self.replicates} replicates",
-                "Name rules such as 'ece<=0.03', and leave replicates out of the report.",
+                "Pass rules such as 'ece<=0.03', and call fedlas.report without replicates=0.",
             )
         event = self.event if self.positive else ""
         checks = checks_of(rules, estimates, self.verdicts[stage], event=event)
@@ -223,7 +232,7 @@ class Evaluation:
         return GateResult(tuple(check_rows(checks, samples=samples, dropped=self.dropped)), strict)
 
     def tripod(self) -> str:
-        """Return a paragraph for a paper, by TRIPOD+AI: samples, events, calibration, C statistic, and the intervals.
+        """Return a paragraph for a paper as TRIPOD+AI asks: samples, events, calibration and C statistic.
 
         Raises:
             InputError: If the event of two classes is not the subject.
@@ -231,7 +240,7 @@ class Evaluation:
         return paragraphs({s: (self.stages[s], m) for s, m in self.positive.items()}, self.event)
 
     def json(self) -> str:
-        """Return everything as JSON: metrics by stage as fractions in full precision, intervals, tests, verdict."""
+        """Return metrics (as fractions, in full precision), intervals, tests and verdict as JSON."""
         content: dict[str, Any] = {**self.measured, "verdict": self.verdict}
         if self.estimates:
             content["intervals"] = plain_measures(self.estimates)
@@ -264,7 +273,7 @@ class Evaluation:
         return json.dumps(content, indent=2)
 
     def html(self) -> str:
-        """Return a page that needs no other file: verdict, reliability diagrams and tables."""
+        """Return a self-contained HTML page with the verdict, reliability diagrams and tables."""
         names = list(self.measured[RAW])
         described = event_measures() if self.positive else names
         if self._compares:
@@ -307,7 +316,7 @@ class Evaluation:
         )
 
     def diagrams(self) -> list[Any]:
-        """Draw a reliability diagram of each stage for a page: of the event, or of the predicted class."""
+        """Draw a reliability diagram per stage for a page, of the event or of the predicted class."""
         if self.positive:
             return positive_diagrams(self.stages, self.positive, event=self.event)
         return [
@@ -315,7 +324,7 @@ class Evaluation:
         ]
 
     def to_frame(self) -> Any:
-        """Return a pandas DataFrame, a row for each stage and metric: value, interval, noise floor and p-value.
+        """Return a pandas DataFrame with a row per stage and metric: value, interval, noise floor and p-value.
 
         Rows of the event come first, if there is one.
 
@@ -326,7 +335,7 @@ class Evaluation:
         return metrics_frame(self.measured, self.estimates, self._events, z)
 
     def to_latex(self) -> str:
-        """Return the table of main metrics in LaTeX; it needs the package ``booktabs``."""
+        """Return the table of the main metrics as LaTeX for the package ``booktabs``."""
         return latex(self._main(self.title))
 
     def _repr_html_(self) -> str:
@@ -354,6 +363,8 @@ class Evaluation:
         blocks += reversed(self._group_tables(most=MOST_ON_PAGE if details else MOST))
         blocks += cluster_tables(self.heterogeneity, most=MOST_ON_PAGE if details else None)
         blocks += decision_tables(self.decisions) if self.decisions else []
+        if details and (tests := self.verdicts[RAW].joint_tests):
+            blocks.append(Note(f"joint p: p-value of {tests} calibration tests together."))
         blocks += to_paste(self.tripod()) if details and self.positive else []
         return [
             *blocks,
@@ -363,7 +374,7 @@ class Evaluation:
 
     @property
     def _compares(self) -> bool:
-        """Whether there are more stages than a table has columns for."""
+        """Whether there are too many stages for a column each, so that each stage gets a row."""
         return len(self.stages) > _MOST_COLUMNS
 
     @property
@@ -372,7 +383,7 @@ class Evaluation:
 
     @cached_property
     def _events(self) -> dict[str, dict[str, Estimate]]:
-        """Measures of the event by stage, Spiegelhalter's z among them."""
+        """Estimates of the event's measures by stage, including Spiegelhalter's z."""
         events = {}
         for stage, values in self.positive.items():
             events[stage] = dict(values)
@@ -382,7 +393,7 @@ class Evaluation:
         return events
 
     def _main(self, title: str) -> Table:
-        """Return the table of the main numbers: of the event, or of the predicted class."""
+        """Return the table of the main metrics, of the event or of the predicted class."""
         if self.positive:
             return event_table(self._events, title=title, details=False)
         return short_table(self.measured, title=title, estimates=self.estimates)
@@ -398,12 +409,12 @@ class Evaluation:
 
     @property
     def asks_for_repair(self) -> bool:
-        """Whether the predictions are miscalibrated, and nothing has been fitted yet."""
+        """Whether the predictions are miscalibrated and no calibrator has been fitted."""
         raw = self.verdicts[RAW]
         return len(self.stages) == 1 and raw.is_clear and not raw.is_reversed
 
     def stage(self, stage: str) -> Stage:
-        """Return what a calibrator's effect is told by: predictions, verdict, NLL, and ECE or ICI."""
+        """Return the predictions, verdict, NLL, and ECE or ICI of a stage, to describe the effect of a calibrator."""
         ici = self.positive[stage].get("ici") if stage in self.positive else None
         values = self.measured[stage]
         name = top_label_ece(values)
@@ -417,13 +428,13 @@ class Evaluation:
         )
 
     def whole(self, title: str) -> Table:
-        """Return the table of all numbers: of the event, or of the predicted class."""
+        """Return the table of all metrics, of the event or of the predicted class."""
         if self.positive:
             return with_meaning(event_table(self._events, title=title, details=True))
         return metrics_table(self.measured, title=title, estimates=self.estimates, z=self.z)
 
     def _group_tables(self, *, most: int) -> list[Table]:
-        """Return a table for each stage, the last stage first; of many groups of an event one of their slopes, too."""
+        """Return the tables of groups, the last stage first; a page also gets the slopes of the groups of an event."""
         tables = []
         for stage, by_group in reversed(list(self.groups.items())):
             when = stage if len(self.groups) == 1 else "before" if stage == RAW else stage

@@ -1,4 +1,4 @@
-"""A gate for a pipeline: requirements on metrics that hold, fail, or are within chance.
+"""Gates for CI pipelines: rules on metrics whose checks hold, fail or are undecided.
 
 ``Evaluation.require`` and ``Comparison.fail_if_worse`` make one, and the command line does.
 """
@@ -25,19 +25,19 @@ from fedlas.stats.estimates import Estimate
 FAILED = 3
 """Exit status of a gate that fails."""
 UNKNOWN = 4
-"""Exit status of a strict gate that cannot tell."""
+"""Exit status of a strict gate with an undecided rule."""
 FEWEST = 30
-"""With fewer samples no rule holds: bootstrap intervals of so few are too narrow."""
+"""Fewest samples for a rule to hold: bootstrap intervals of fewer are too narrow."""
 _RULE = re.compile(
     r"\s*([a-z0-9_]+)\s*(<=|>=)\s*(-?\d*\.?\d+(?:e[-+]?\d+)?)\s*(%?)\s*", re.IGNORECASE
 )
 _FORM = "Write 'ece<=0.03', 'accuracy>=90%' or calibrated, in quotes."
 CALIBRATED = "calibrated"
-"""The rule that all tests of calibration together do not reject."""
+"""The rule that the joint calibration test does not reject."""
 
 
 def check_rules(rules: Iterable[str]) -> None:
-    """Refuse texts that are no rules, whatever is measured: before anything is.
+    """Raise InputError if a rule is malformed, before anything is computed.
 
     Raises:
         InputError: If one is neither ``calibrated`` nor a bound.
@@ -48,10 +48,10 @@ def check_rules(rules: Iterable[str]) -> None:
 
 
 def _parts(rule: str) -> Sequence[str]:
-    """Return the metric of a bound, its sign, its number and a percent sign or nothing."""
+    """Return the metric, the sign, the number, and ``"%"`` or an empty string, of a rule such as ``ece<=3%``."""
     match = _RULE.fullmatch(rule)
     if match is None:
-        raise InputError("a rule must be a metric, <= or >=, and a number", repr(rule), _FORM)
+        raise InputError("a rule must be METRIC<=NUMBER or METRIC>=NUMBER", repr(rule), _FORM)
     return match.groups()
 
 
@@ -61,7 +61,7 @@ def _is_calibrated(rule: str) -> bool:
 
 @dataclass(frozen=True)
 class Requirement:
-    """A bound of a metric, as ``ece<=0.03``.
+    """Upper or lower bound on a metric, such as ``ece<=0.03``.
 
     Attributes:
         metric: Registry name, or name of a measure of the event.
@@ -77,7 +77,7 @@ class Requirement:
 
     @classmethod
     def parse(cls, text: str, names: Iterable[str], event: str = "") -> Requirement:
-        """Return the requirement on one of ``names`` that a text states, such as ``ece<=0.03`` or ``ece<=3%``.
+        """Return the requirement parsed from a rule such as ``ece<=0.03`` or ``ece<=3%``.
 
         Raises:
             InputError: If the text is no such rule, if the metric was not measured or has no interval, or if the bound
@@ -89,7 +89,7 @@ class Requirement:
             metric = ALIASES.get(metric, metric).removeprefix(EVENT)
         if metric not in metrics:
             raise InputError(
-                f"a rule must name a metric of these predictions, {', '.join(metrics)}",
+                f"the metric of a rule must be one of {', '.join(metrics)}",
                 repr(metric),
                 suggestion(metric, metrics),
             )
@@ -97,7 +97,7 @@ class Requirement:
         bare = [name for name, each in records.items() if each and not each.has_interval]
         if metric in bare:
             raise InputError(
-                "a rule must name a metric whose interval can decide it",
+                "the metric of a rule must have an interval",
                 f"{metric!r}, which has no interval",
                 f"Name one of {', '.join(name for name in metrics if name not in bare)}.",
             )
@@ -105,18 +105,18 @@ class Requirement:
 
     @property
     def column(self) -> Column:
-        """How the metric is shown."""
+        """Table column of the metric, with title, unit and format."""
         return column(self.metric, event=bool(self.event))
 
     def _checked(self, text: str) -> Requirement:
-        """Return the rule if it can hold and can fail, and states that the model is good."""
+        """Return the requirement, or raise InputError if its bound is on the wrong side or can never decide."""
         about = self.column
         low, high = about.between
         better = {"↓": "<=", "↑": ">="}.get(about.arrow, self.sign)
         if self.sign != better:
             raise InputError(
-                f"a rule must state how good {about.title} is at least: it is better where it is "
-                f"{'smaller' if better == '<=' else 'larger'}",
+                f"a rule must set {'an upper' if better == '<=' else 'a lower'} bound on {about.title}, because "
+                f"{'smaller' if better == '<=' else 'larger'} is better",
                 repr(text),
                 f"Write '{self.metric}{better}{self.bound:g}'.",
             )
@@ -125,9 +125,9 @@ class Requirement:
         if always or never or not math.isfinite(self.bound):
             unit = f"; {self.bound:g} % is {self.bound:g}%" if about.unit and self.bound > 1 else ""
             raise InputError(
-                f"a rule must set a bound that {about.title} can keep and can break, between {low:g} and {high:g}",
+                f"the bound on {about.title} must lie between {low:g} and {high:g}",
                 f"{text!r}, which {'never' if never else 'always'} holds",
-                f"Choose a bound in between{unit}. {_FORM}",
+                f"Choose a bound in this range{unit}. {_FORM}",
             )
         return self
 
@@ -137,7 +137,7 @@ class Requirement:
 
 @dataclass(frozen=True)
 class Check:
-    """A requirement such as ``ece<=0.03``, whether the interval decides it, and a sentence with the numbers."""
+    """Outcome of a rule such as ``ece<=0.03``, with a sentence that gives the numbers."""
 
     name: str
     outcome: Literal["holds", "fails", "unknown"]
@@ -145,8 +145,8 @@ class Check:
 
 
 def required(requirement: Requirement, estimate: Estimate) -> Check:
-    """Compare the interval of a metric with a bound: beyond it fails, within it holds, across it is unknown."""
-    # What must be large is compared with its sign turned.
+    """Check a bound by the metric's interval: beyond the bound it fails, within it holds, across it is unknown."""
+    # A lower bound is checked as an upper bound on the negated metric.
     sign = 1 if requirement.sign == "<=" else -1
     low, high = sorted((sign * estimate.low, sign * estimate.high))
     bound = sign * requirement.bound
@@ -173,7 +173,7 @@ def required(requirement: Requirement, estimate: Estimate) -> Check:
 def checks_of(
     rules: Sequence[str], estimates: Mapping[str, Estimate], verdict: Verdict, *, event: str = ""
 ) -> list[Check]:
-    """Return the check of each rule on predictions.
+    """Check each rule on the estimates and the verdict of predictions.
 
     Args:
         rules: Such as ``"ece<=0.03"`` or ``"calibrated"``.
@@ -196,7 +196,7 @@ def checks_of(
     ]
     # A bound that holds is no sign of calibration where the tests reject it.
     if verdict.is_clear and None not in parsed:
-        rejection = f" Yet all tests together reject calibration ({verdict.joint}): add the rule {CALIBRATED}."
+        rejection = f" However, the joint test rejects calibration ({verdict.joint}): add the rule {CALIBRATED}."
         checks = [
             replace(check, text=check.text + rejection) if check.outcome == "holds" else check
             for check in checks
@@ -206,23 +206,23 @@ def checks_of(
 
 def _calibrated(verdict: Verdict) -> Check:
     if verdict.joint_p is None:
-        return Check(CALIBRATED, "unknown", "Cannot tell: no test of calibration was made.")
+        return Check(CALIBRATED, "unknown", "Cannot tell: no calibration test was run.")
     if verdict.is_clear:
         kind = f": {verdict.direction}" if verdict.direction else ""
-        text = f"Fails: all tests together reject calibration ({verdict.joint}){kind}."
+        text = f"Fails: the joint test rejects calibration ({verdict.joint}){kind}."
         return Check(CALIBRATED, "fails", text)
-    text = f"Holds: all tests together do not reject calibration ({verdict.joint})."
+    text = f"Holds: the joint test does not reject calibration ({verdict.joint})."
     return Check(CALIBRATED, "holds", text)
 
 
 def _beside_prevalence(check: Check, rule: Requirement, estimates: Mapping[str, Estimate]) -> Check:
-    """Return the check with a warning if a model that says nothing about the event could hold its bound."""
+    """Return the check, with a warning if a model that ignores the event would pass the bound."""
     if not rule.event or "observed" not in estimates:
         return check
     share = estimates["observed"].value
     rare = min(share, 1 - share)
-    halved = "one that halves every risk", rare / 2
-    constant = "one that gives every sample the same probability", share * (1 - share)
+    halved = "a model that halves every risk", rare / 2
+    constant = "a model that gives every sample the same probability", share * (1 - share)
     model, worthless = {"ece": halved, "ici": halved, "brier": constant}.get(
         rule.metric, ("", math.inf)
     )
@@ -231,22 +231,22 @@ def _beside_prevalence(check: Check, rule: Requirement, estimates: Mapping[str, 
     about = rule.column
     unit = f" {about.unit}" if about.unit else ""
     text = (
-        f" Warning: with {about.format(share) if about.unit else f'{share:.4f}'}{unit} events {model} has "
-        f"{about.title} {about.format(worthless)}{unit}, which this bound allows: add {CALIBRATED}."
+        f" Warning: with {about.format(share) if about.unit else f'{share:.4f}'}{unit} events, {model} has "
+        f"{about.title} {about.format(worthless)}{unit}, which this bound allows: add the rule {CALIBRATED}."
     )
     return replace(check, text=check.text + text)
 
 
 def check_rows(checks: Sequence[Check], *, samples: int, dropped: int) -> list[Check]:
-    """Return the checks as far as the rows support them: few rows hold nothing, and most must have been measured.
+    """Return the checks after limits on rows: too few samples make them unknown, and too many dropped rows fail.
 
     Args:
-        checks: Those of the rows that were measured.
-        samples: How many rows those are.
-        dropped: How many others lacked a value and were left out.
+        checks: Checks on the rows that were used.
+        samples: Number of rows used.
+        dropped: Number of rows that lack a value.
     """
     if samples < FEWEST:
-        few = f"Cannot tell: only {samples} samples were measured, and {FEWEST} are needed. "
+        few = f"Cannot tell: only {samples} samples were used, and {FEWEST} are needed. "
         checks = [
             replace(check, outcome="unknown", text=few + check.text)
             if check.outcome == "holds"
@@ -258,14 +258,14 @@ def check_rows(checks: Sequence[Check], *, samples: int, dropped: int) -> list[C
     numbers = f"{dropped:,} of {samples + dropped:,} rows lack a value and were left out"
     return [
         *checks,
-        Check("rows", "fails", f"Fails: {numbers}: half of the rows must be measured."),
+        Check("rows", "fails", f"Fails: {numbers}; at least half of the rows must be used."),
     ]
 
 
 def not_worse(
     difference: Difference, margin: float, names: tuple[str, str], *, event: str = ""
 ) -> Check:
-    """Check that the first of two models is not worse than the second by more than a margin, beyond chance."""
+    """Check that the first model is worse than the second by at most ``margin``."""
     about = column(difference.metric, event=bool(event))
     higher = about.arrow == ARROWS[True]
     worse = -difference.difference if higher else difference.difference
@@ -276,7 +276,7 @@ def not_worse(
     word = "worse" if worse > 0 else "better"
     numbers = (
         f"{names[0]} is {word} than {names[1]} in {about.title}{of_event} by "
-        f"{about.format(abs(worse))}{unit}{allowed}, interval of the loss {_signed(ends[0], about)} to "
+        f"{about.format(abs(worse))}{unit}{allowed}, interval of the deterioration {_signed(ends[0], about)} to "
         f"{_signed(ends[1], about)}"
     )
     name = f"{difference.metric} not worse"
@@ -284,11 +284,11 @@ def not_worse(
         return Check(name, "fails", f"Fails: {numbers}.")
     if ends[1] <= margin:
         return Check(name, "holds", f"Holds: {numbers}.")
-    return Check(name, "unknown", f"Not worse beyond chance: {numbers}.")
+    return Check(name, "unknown", f"Not significantly worse: {numbers}.")
 
 
 def check_directed(metrics: Sequence[str], margin: float = 0.0) -> None:
-    """Refuse metrics without a better direction, and a margin that no difference of one can exceed."""
+    """Raise InputError for a metric without a better direction, or a margin as large as the metric's range."""
     check_number("margin", margin, low=0)
     for metric in metrics:
         record = find_measure(metric, event=False)
@@ -297,22 +297,22 @@ def check_directed(metrics: Sequence[str], margin: float = 0.0) -> None:
                 entry.name for entry in METRICS.entries() if entry.higher_is_better is not None
             ]
             raise InputError(
-                f"a model can be worse in metrics with a better direction, {', '.join(directed)}",
+                f"fail_if_worse requires a metric that is better if higher or if lower, {', '.join(directed)}",
                 repr(metric),
                 suggestion(metric, directed),
             )
         low, high = limits_of(record)
         if margin >= high - low:
             raise InputError(
-                f"margin must be less than {high - low:g}, the largest difference in {record.title}",
-                f"{margin:g}, within which every model is",
-                "Pass a fraction, such as 0.01 for one point of a percentage.",
+                f"margin must be less than {high - low:g}, the largest possible difference in {record.title}",
+                f"{margin:g}",
+                "Pass a fraction, such as 0.01 for one percentage point.",
             )
 
 
 @dataclass(frozen=True)
 class GateResult:
-    """The checks of a gate; it is true if it passes.
+    """Checks of a gate; true if the gate passes.
 
     Attributes:
         checks: One for each rule, and one that fails if most rows were left out.
@@ -336,7 +336,7 @@ class GateResult:
 
     @property
     def status(self) -> int:
-        """Exit status for a pipeline: 0, 3 if a rule fails, with ``strict`` 4 if one cannot be told."""
+        """Exit status for a pipeline: 0 if passed, 3 if a rule fails, 4 if one is undecided and the gate is strict."""
         return status_of(self.checks, strict=self.strict)
 
     def junit(self, *, suite: str = "predictions") -> str:
@@ -345,7 +345,7 @@ class GateResult:
 
 
 def status_of(checks: Sequence[Check], *, strict: bool = False) -> int:
-    """Return the exit status: 0, :data:`FAILED` if a check fails, or strictly :data:`UNKNOWN` if one cannot tell."""
+    """Return 0, :data:`FAILED` if a check fails, or :data:`UNKNOWN` if one is undecided and ``strict``."""
     outcomes = {check.outcome for check in checks}
     if "fails" in outcomes:
         return FAILED
@@ -353,7 +353,7 @@ def status_of(checks: Sequence[Check], *, strict: bool = False) -> int:
 
 
 def junit(checks: Sequence[Check], *, suite: str, strict: bool = False) -> str:
-    """Return the checks as JUnit XML; one that is unknown passes and says so, or fails with ``strict``."""
+    """Return the checks as JUnit XML; an undecided check passes, or fails with ``strict``."""
     bad = ("fails", "unknown") if strict else ("fails",)
     failures = sum(check.outcome in bad for check in checks)
     root = ElementTree.Element(
@@ -377,7 +377,7 @@ _KINDS: Mapping[str, str] = {"fails": "error", "unknown": "warning", "holds": "n
 
 
 def workflow_annotations(checks: Sequence[Check]) -> list[str]:
-    """Return the checks as annotations of GitHub Actions, one a line."""
+    """Return the checks as annotation lines for GitHub Actions."""
     lines = []
     for check in checks:
         title = _escaped(check.name).replace(":", "%3A").replace(",", "%2C")

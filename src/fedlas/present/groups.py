@@ -1,4 +1,4 @@
-"""Parts of the samples: groups, with the worst calibrated one in a sentence, and those that a threshold accepts."""
+"""Tables and sentences on groups of samples, and on the predictions that a confidence threshold accepts."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ _EVENT_LEGEND = (
     "many events, given the probabilities, Holm-corrected. Slope: below 1 they are too extreme."
 )
 _POOLED_LEGEND = (
-    "Pooled: moved toward the mean of all groups, as far as the group's own error is large "
+    "Pooled: shrunk toward the mean of all groups, the more the larger the group's standard error "
     "(random effects)."
 )
 
 
 def event_groups_table(by_group: EventsByGroup, *, title: str, most: int | None = None) -> Table:
-    """Return a row for each group: events that were expected and that occurred.
+    """Return a table with a row per group: expected and observed events, their ratio, and the slope.
 
     Args:
         by_group: From :func:`fedlas.binary.group_measures`: the strongest evidence first.
@@ -89,13 +89,13 @@ def _event_row(name: str, group: GroupMeasures) -> tuple[Cell, ...]:
 
 
 def further_rows(more: int, most: int | None, what: str = "group") -> list[str]:
-    """Return where the other groups, or labels, are, if there are any."""
+    """Return a note on where to find the rows that are not shown, or an empty list if all are shown."""
     where = "details=True, or --details" if most == MOST else "json(), or --json"
     return [f"{more:,} further {what}{'s' * (more > 1)}: {where}."] if more else []
 
 
 def pooled_table(by_group: EventsByGroup, *, title: str, most: int | None = None) -> Table:
-    """Return slope and calibration in the large of each group, alone and partially pooled."""
+    """Return a table with the slope of each group, and the partially pooled slope and calibration-in-the-large."""
     form = Column("", places=2).format
 
     def cell(estimate: Estimate | None) -> Cell:
@@ -117,24 +117,24 @@ def pooled_table(by_group: EventsByGroup, *, title: str, most: int | None = None
 
 
 def columns_behind_names(heads: Sequence[str]) -> tuple[Column, ...]:
-    """Return columns of numbers behind a first one of names."""
+    """Return a first column of names and further columns of numbers."""
     return tuple(Column(head, words=not number) for number, head in enumerate(heads))
 
 
 def short_name(name: str, most: int = _CUT) -> Cell:
-    """Return a name cut to what a terminal has room for; the whole on hover."""
+    """Return a cell with a name truncated to fit a terminal; its tooltip has the full name."""
     shown = name if len(name) <= most else f"{name[: most - 1].rstrip()}…"
     return Cell(shown, tip=name if shown != name else "")
 
 
 def worst_event_group(by_group: EventsByGroup, event: str) -> str:
-    """Return a sentence on the group with the strongest evidence of miscalibration, and whether that is chance."""
+    """Return a sentence on the group with the strongest evidence of miscalibration, and its significance."""
     name, worst = next(iter(by_group.items()))
     form = Column("", places=2).format
     percent = Column("", "%", places=4).format
     tested = sum(each.p is not None for each in by_group.values())
     if worst.p is None:
-        return "Groups: none was tested, as each is of one cluster."
+        return "Groups: none was tested, because each has a single cluster."
     p = p_said(worst.p, None)
     evidence = (
         f"expects {event} in {percent(worst.expected)} % and {percent(worst.observed)} % occur: O/E "
@@ -148,7 +148,7 @@ def worst_event_group(by_group: EventsByGroup, event: str) -> str:
 
 
 def plain_groups(by_group: Mapping[Any, GroupEstimate | GroupMeasures]) -> dict[str, Any]:
-    """Return the numbers by group for JSON; those that are not known are left out."""
+    """Return the measures of each group as a dict for JSON, without missing values."""
     return {str(name): _plain(each) for name, each in by_group.items()}
 
 
@@ -163,7 +163,7 @@ def _plain(group: GroupMeasures | GroupEstimate) -> dict[str, Any]:
 def groups_table(
     by_group: ByGroup, *, title: str, whole: GroupEstimate, most: int | None = None
 ) -> Table:
-    """Return a row for all samples, and one for each group.
+    """Return a table with a row for all samples and a row per group.
 
     Args:
         by_group: From :func:`fedlas.stats.group_estimates`: the worst first.
@@ -184,7 +184,7 @@ def groups_table(
 
 
 def worst_group(by_group: ByGroup) -> str:
-    """Return a sentence on the group whose ECE exceeds its noise floor most, and whether that is chance."""
+    """Return a sentence on the group whose ECE exceeds its noise floor most, and its significance."""
     about = column("ece")
     name, worst = next(iter(by_group.items()))
     tested = _tested(by_group)
@@ -203,7 +203,7 @@ def worst_group(by_group: ByGroup) -> str:
 def whole_of(
     values: Mapping[str, float], estimates: Mapping[str, Estimate], samples: int
 ) -> GroupEstimate:
-    """Return all samples as one group, from their metrics and estimates."""
+    """Return the estimate of all samples as one group, from the metrics of all samples."""
     accuracy, ece = (
         estimates.get(name, Estimate(values[name], 0.0, 1.0))
         for name in ("accuracy", top_label_ece(values))
@@ -213,13 +213,13 @@ def whole_of(
 
 
 def _further_miscalibrated(by_group: ByGroup | EventsByGroup) -> str:
-    """Return how many groups beside the first are miscalibrated, as a sentence; empty if none is."""
+    """Return a sentence on how many more groups are miscalibrated, or an empty string if none are."""
     count = sum(each.p is not None and each.p <= ALPHA for each in by_group.values()) - 1
     return f" {count} more {'are' if count > 1 else 'is'} miscalibrated." if count else ""
 
 
 def _tested(by_group: ByGroup) -> int:
-    """Return how many tests Holm's correction is for: with very many groups not all are carried out."""
+    """Return the number of tests that Holm's correction counts; with very many groups, also those not run."""
     tested = sum(each.p is not None for each in by_group.values())
     if tested < MOST_TESTED:
         return tested
@@ -227,7 +227,7 @@ def _tested(by_group: ByGroup) -> int:
 
 
 def _p(group: GroupEstimate, tested: int) -> str:
-    """Return the corrected p-value of one of ``tested`` groups; a bound if more replicates could lower it."""
+    """Return the corrected p-value of a group as text; an upper bound if more replicates could lower it."""
     least = None if group.ece.least_p is None else min(1.0, tested * group.ece.least_p)
     return DASH if group.p is None else p_said(group.p, least)
 
@@ -255,7 +255,7 @@ def _row(name: str, group: GroupEstimate, tested: int) -> tuple[Cell, ...]:
 
 
 def thresholds_table(selective: Mapping[str, Any]) -> Table:
-    """Return the threshold for each risk, and its risk and coverage on test."""
+    """Return a table with a row per target risk: the threshold, and its risk and coverage on the test samples."""
     heads = ("Target risk %", "Threshold", "Accepted on validation %", "Wrong", "Accepted on test %", "Risk on test %",
              "At most %")  # fmt: skip
     rows = []
@@ -273,7 +273,7 @@ def thresholds_table(selective: Mapping[str, Any]) -> Table:
         on_test = [f"{100 * test['coverage']:.1f}", share, f"{100 * test['upper']:.2f}"]
         accept = "accept all" if _is_all(row) else f"{row['threshold']:.4f}"
         rows.append([risk, accept, *on_val, *on_test])
-    few = f"None: no confidence keeps the risk that low. Even without a mistake {', '.join(needed)} accepted samples."
+    few = f"none: no threshold reaches this risk. Even without an error, {', '.join(needed)} accepted samples."
     notes = [few] if needed else []
     return table_of(heads, rows, title="What may be accepted", notes=notes)
 
@@ -283,12 +283,12 @@ def _is_all(row: Mapping[str, Any]) -> bool:
 
 
 def acceptance(selective: Mapping[str, Any]) -> str:
-    """Return one sentence: from which confidence to accept predictions, at the lowest risk that there is."""
+    """Return a sentence on the confidence threshold for the lowest target risk that can be reached."""
     rows = selective["thresholds"]
     row = next((each for each in rows if each["threshold"] is not None), None)
     if row is None:
         risk = max((each["risk"] for each in rows), default=0.0)
-        return f"No confidence keeps the risk at {100 * risk:g} %: have every prediction checked."
+        return f"No threshold reaches a {100 * risk:g} % error rate on this data."
     test = row["test"]
     wrong = "" if test["risk"] is None else f", {100 * test['risk']:.2f} % of them wrong"
     which = (
@@ -297,4 +297,4 @@ def acceptance(selective: Mapping[str, Any]) -> str:
         else f"predictions with a confidence of at least {row['threshold']:.4f}"
     )
     accepted = f"{100 * test['coverage']:.1f} % of the test part{wrong}"
-    return f"For a risk of {100 * row['risk']:g} %, accept {which}: {accepted}."
+    return f"For an error rate of {100 * row['risk']:g} %, accept {which}: {accepted}."

@@ -1,4 +1,4 @@
-"""Calibration and ranking of an event by cluster: tables and forest plots."""
+"""Tables and forest plots of an event's calibration and discrimination by cluster."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LEGEND = (
 
 
 def summary_table(clusters: Heterogeneity, *, title: str) -> Table:
-    """Return a row for each measure: random-effects mean, prediction interval, tau and I-squared."""
+    """Return a table with a row per measure: random-effects mean, prediction interval, tau and I-squared."""
     level = next((each.confidence_level for each in clusters.summary.values()), 0.95)
     heads = ("mean", f"{100 * level:g} % interval", "prediction", "tau", "I² %", "p", "clusters")
     rows = [(Cell(_TITLES[name]), *_cells(name, each)) for name, each in clusters.summary.items()]
@@ -53,19 +53,21 @@ def _cells(name: str, each: RandomEffects) -> list[Cell]:
 
 
 def _left_out(clusters: Heterogeneity) -> list[str]:
-    """Return a note on clusters that lack a measure, if there are any."""
+    """Return a note on the clusters that lack a measure, or an empty list if none do."""
     missing = {
         name: sum(getattr(each, name) is None for each in clusters.clusters.values())
         for name in SCALES
     }
-    parts = [f"{count:,} no {_TITLES[name]}" for name, count in missing.items() if count]
+    parts = [f"{count:,} without {_TITLES[name]}" for name, count in missing.items() if count]
     if not parts:
         return []
-    return [f"Of {len(clusters.clusters):,} clusters {', '.join(parts)}: too few events or others."]
+    return [
+        f"Of {len(clusters.clusters):,} clusters, {', '.join(parts)}: too few events or non-events."
+    ]
 
 
 def clusters_table(clusters: Heterogeneity, *, title: str, most: int | None = None) -> Table:
-    """Return a row for each cluster, at most so many."""
+    """Return a table with a row per cluster, at most ``most``."""
     heads = [Column("cluster", words=True), Column("n"), Column("events")]
     heads += [Column(_TITLES[name]) for name in SCALES]
     rows = []
@@ -90,7 +92,7 @@ def clusters_table(clusters: Heterogeneity, *, title: str, most: int | None = No
 
 
 def forest_pictures(by_stage: Mapping[str, Heterogeneity]) -> list[Any]:
-    """Draw a forest plot of each measure of the last stage for a page, of the largest clusters where there are many."""
+    """Draw a forest plot per measure of the last stage for a page, with at most 40 clusters, the largest."""
     if not by_stage:
         return []
     clusters = list(by_stage.values())[-1]
@@ -117,7 +119,7 @@ def forest_pictures(by_stage: Mapping[str, Heterogeneity]) -> list[Any]:
 
 
 def cluster_tables(by_stage: Mapping[str, Heterogeneity], *, most: int | None) -> list[Table]:
-    """Return the random-effects means of each stage, the last first, and at most so many of its clusters.
+    """Return the tables of random-effects means and of clusters of each stage, the last stage first.
 
     Args:
         by_stage: Measures of clusters by stage.
@@ -133,7 +135,7 @@ def cluster_tables(by_stage: Mapping[str, Heterogeneity], *, most: int | None) -
 
 
 def plain_clusters(by_stage: Mapping[str, Heterogeneity]) -> dict[str, Any]:
-    """Return the numbers by stage for JSON; those that are not known are left out."""
+    """Return the measures of clusters by stage as a dict for JSON, without missing values."""
     return {
         stage: {
             "summary": {name: _plain(vars(each)) for name, each in clusters.summary.items()},

@@ -1,4 +1,4 @@
-"""The page of ``fedlas monitor --history``: all periods of a service, its drift, and when it was calibrated again."""
+"""The page of ``fedlas monitor --history``: all periods of a stream, drift, and recalibrations."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MOST_COLUMNS = 24
 
 
 def history_page(periods: Sequence[Period]) -> str:
-    """Return the page of periods as HTML, which needs no other file."""
+    """Return the history of a monitored stream as a self-contained HTML page."""
     moved = drifts(periods)
     pictures = [
         _means(periods, name)
@@ -44,7 +44,7 @@ def history_page(periods: Sequence[Period]) -> str:
 
 
 def _verdict(periods: Sequence[Period], moved: Sequence[Drift]) -> list[str]:
-    """Return sentences on the last period, and on when it was calibrated."""
+    """Return sentences on alarms and drift in the last period, and on when the model was recalibrated."""
     latest = periods[-1]
     lines = []
     if latest.alarms:
@@ -53,19 +53,19 @@ def _verdict(periods: Sequence[Period], moved: Sequence[Drift]) -> list[str]:
     if drift:
         lines.append(f"DRIFT in {latest.period}: {', '.join(drift)}.")
     if not lines:
-        lines.append(f"Quiet in {latest.period}: no alarm and no drift of a column.")
+        lines.append(f"Quiet in {latest.period}: no alarm and no column drift.")
     again = [periods[at].period for at in _again(periods)]
-    lines.append(f"Calibrated again: {', '.join(again) or 'never'}.")
+    lines.append(f"Recalibrated: {', '.join(again) or 'never'}.")
     return lines
 
 
 def _again(periods: Sequence[Period]) -> list[int]:
-    """Return the numbers of the periods that have another card than the one before."""
+    """Return the indices of the periods with another card than the period before."""
     return [at for at in range(1, len(periods)) if periods[at].digest != periods[at - 1].digest]
 
 
 def _columns(periods: Sequence[Period], moved: Sequence[Drift]) -> list[str]:
-    """Return the columns of numbers: first those that drifted, the latest before all others."""
+    """Return the names of the numeric columns, the most recently drifted first."""
     names = [name for row in periods for name, each in row.columns.items() if "mean" in each]
     numbers = dict.fromkeys(names)
     drifted = [drift.column for drift in reversed(moved) if drift.column in numbers]
@@ -73,7 +73,7 @@ def _columns(periods: Sequence[Period], moved: Sequence[Drift]) -> list[str]:
 
 
 def _table(periods: Sequence[Period], moved: Sequence[Drift]) -> Table:
-    """Return a row for each period, the newest first."""
+    """Return a table with a row per period, the newest first."""
     rows = []
     again = _again(periods)
     for at, row in reversed(list(enumerate(periods))):
@@ -106,7 +106,7 @@ def _ticks(ax: Axes, periods: Sequence[Period]) -> None:
 
 
 def _means(periods: Sequence[Period], name: str) -> Any:
-    """Draw a watch's leading mean of each period with its interval, and the mean on the card."""
+    """Draw the leading mean of a watch per period with its interval, and the mean on the card."""
     shown = [(at, row.means[name]) for at, row in enumerate(periods) if name in row.means]
     ax, _ = canvas("light", axes(2.9, 2.6))
     places = [at for at, _ in shown]
@@ -126,7 +126,7 @@ def _means(periods: Sequence[Period], name: str) -> Any:
 
 
 def _column(periods: Sequence[Period], name: str) -> Any:
-    """Draw the mean of a column in each period, and the standard deviation around it."""
+    """Draw the mean of a column per period, with a band of one standard deviation."""
     shown = [
         (at, row.columns[name])
         for at, row in enumerate(periods)

@@ -1,4 +1,4 @@
-"""The card of several labels a sample: measured before and after the calibration that ``fedlas.calibrate`` deploys."""
+"""The calibration card of multi-label predictions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OF_ONE_LABEL = ("event", "top_label", "cost_ratio", "budget", "recall", "precis
 def checked_labels(
     val: object, test: object, arguments: Mapping[str, Any]
 ) -> tuple[MultiLabel, MultiLabel]:
-    """Return predictions of the same labels; refuse arguments of :func:`fedlas.card` that are for one label a sample.
+    """Return ``val`` and ``test``; raise InputError if their labels differ or an argument is for one label per sample.
 
     Raises:
         InputError: Then.
@@ -39,9 +39,9 @@ def checked_labels(
 
 def _of_one_label(name: str) -> InputError:
     return InputError(
-        "is for one label a sample",
-        "several",
-        "Leave it out; predictions of one label are several.label(name).",
+        "requires one label per sample",
+        "multi-label predictions",
+        "Omit it, or pass the predictions of one label, predictions.label(name).",
         argument=name,
     )
 
@@ -56,7 +56,7 @@ def card_of_labels(
     title: str,
     **options: Any,
 ) -> tuple[Card, LabelEvaluation]:
-    """Return the card, and the test predictions measured; ``options`` are replicates and number of bins."""
+    """Return the card and the evaluation of multi-label test predictions, before and after ``calibration``."""
     stages = {STAGES[0]: test}
     fitted: Any = {}
     if calibration.calibrator is not None:

@@ -1,4 +1,4 @@
-"""A line for each of several labels a sample, and sentences on all of them."""
+"""Tables and sentences on the labels of multi-label predictions."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _LEGEND = (
 
 
 def metric_text(name: str, value: float, *, unit: bool = False) -> str:
-    """Return the value of a metric as its column shows it."""
+    """Return a metric's value as text, with the digits of its table column."""
     about = column(name)
     return f"{about.format(value)}{f' {about.unit}' if unit and about.unit else ''}"
 
 
 def plain_measures_of(line: object) -> dict[str, Any]:
-    """Return the numbers of a label, or of a group, for JSON; those that are not known are left out."""
+    """Return the measures of a label, or of a group, as a dict for JSON, without missing values."""
     return {
         key: plain_estimate(value)
         if isinstance(value, Estimate)
@@ -44,7 +44,7 @@ def plain_measures_of(line: object) -> dict[str, Any]:
 
 
 def verdict_on_labels(table: LabelTable) -> Verdict:
-    """Return whether labels are calibrated, by Holm's correction over all of them."""
+    """Return the verdict on the calibration of all labels, by their tests with Holm's correction."""
     tested = [(name, each, each.p) for name, each in table.items() if each.p is not None]
     bad = [name for name, _, p in tested if p <= ALPHA]
     p = min((p for _, _, p in tested), default=None)
@@ -74,7 +74,7 @@ def _evidence(name: str, line: LabelMeasures) -> str:
 
 
 def labels_table(table: LabelTable, level: float, *, title: str, most: int | None = None) -> Table:
-    """Return a row for each label: share, O/E, slope, ECE and AUROC with intervals.
+    """Return a table with a row per label: prevalence, O/E, slope, ECE and AUROC with intervals.
 
     Args:
         table: From :func:`fedlas.binary.label_measures`: the strongest evidence first.
@@ -91,7 +91,7 @@ def labels_table(table: LabelTable, level: float, *, title: str, most: int | Non
     ]
     if table.unknown:
         notes.append(
-            f"No sample tells {', '.join(table.unknown[:6])}{'...' * (len(table.unknown) > 6)}."
+            f"Unknown in all samples: {', '.join(table.unknown[:6])}{'...' * (len(table.unknown) > 6)}."
         )
     return Table(columns_behind_names(heads), tuple(rows), title, tuple(notes), narrow=True)
 
@@ -105,7 +105,7 @@ _GROUPS_LEGEND = (
 def label_groups_table(
     by_group: Mapping[Any, LabelGroupMeasures], *, title: str, most: int | None = None
 ) -> Table:
-    """Return a row for each group: all labels together, and the worst one.
+    """Return a table with a row per group: all labels together, and the worst label.
 
     Args:
         by_group: From :func:`fedlas.binary.label_group_measures`: the strongest evidence first.
@@ -132,10 +132,10 @@ def label_groups_table(
 
 
 def worst_label_group(by_group: Mapping[Any, LabelGroupMeasures], stage: str) -> str:
-    """Return a sentence on the group with the strongest evidence of miscalibration, and whether that is chance."""
+    """Return a sentence on the group with the strongest evidence of miscalibration, and its significance."""
     name, worst = next(iter(by_group.items()))
     if worst.p is None:
-        return f"Groups, {stage}: none was tested, as each is of one cluster."
+        return f"Groups, {stage}: none was tested, because each has a single cluster."
     form = Column("", places=2).format
     tested = [each.p for each in by_group.values() if each.p is not None]
     bad = sum(p <= ALPHA for p in tested)

@@ -1,4 +1,4 @@
-"""What ``fedlas.report`` returns for several labels a sample: their means, a line and a curve for each label."""
+"""``LabelEvaluation``, which ``fedlas.report`` returns for multi-label predictions."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate
 
 RAW = "as predicted"
 _MEANS = (
-    "macro: the mean of the labels, each counts once. micro: of all labels of all samples in one, so that common "
-    "labels decide. Intervals are over samples{clusters}, each with all of its labels."
+    "macro: mean over labels. micro: over all labels and samples pooled, so that frequent labels dominate. "
+    "Intervals are over samples{clusters}, each with all of its labels."
 )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LabelEvaluation:
-    """Several labels a sample, measured before and after a calibrator; see :func:`fedlas.report`.
+    """Metrics of multi-label predictions, before and after calibration; see :func:`fedlas.report`.
 
     Attributes:
         name: Name of the predictions.
@@ -97,12 +97,12 @@ class LabelEvaluation:
 
     @property
     def estimates(self) -> dict[str, Mapping[str, Estimate]]:
-        """Means over labels by stage, then by name, with intervals."""
+        """Estimates of the means over labels, by stage and metric."""
         return {stage: table.overall for stage, table in self.labels.items()}
 
     @property
     def measured(self) -> dict[str, dict[str, float]]:
-        """The same without intervals."""
+        """Means over labels without intervals, by stage and metric."""
         return {
             stage: {name: each.value for name, each in values.items()}
             for stage, values in self.estimates.items()
@@ -110,12 +110,12 @@ class LabelEvaluation:
 
     @cached_property
     def verdicts(self) -> dict[str, Verdict]:
-        """Whether the labels of each stage are calibrated, by the tests of all labels together."""
+        """Verdict on the calibration of each stage, by the tests of all labels together."""
         return {stage: verdict_on_labels(table) for stage, table in self.labels.items()}
 
     @property
     def verdict(self) -> list[str]:
-        """Sentences: how many labels are calibrated, the worst, and what a calibrator does to them."""
+        """Sentences on how many labels are calibrated, on the worst label, on the calibrator and on groups."""
         sentences = [self.verdicts[RAW].text]
         if len(self.stages) > 1:
             sentences.append(self._effect())
@@ -128,11 +128,11 @@ class LabelEvaluation:
 
     @property
     def asks_for_repair(self) -> bool:
-        """Whether labels are miscalibrated, and nothing has been fitted yet."""
+        """Whether labels are miscalibrated and no calibrator has been fitted."""
         return len(self.stages) == 1 and self.verdicts[RAW].is_clear
 
     def _effect(self) -> str:
-        """Return a sentence on what the calibrator changes."""
+        """Return a sentence on the effect of the calibrator."""
         (_, before), (stage, after) = self.labels.items()
         first, last = self.stages.values()
         nll, low, high = change_of_nll(first, last, self.confidence_level)
@@ -149,7 +149,7 @@ class LabelEvaluation:
 
     @property
     def title(self) -> str:
-        """Name, samples and labels."""
+        """Title: the name and the numbers of samples, labels and bins."""
         first = self.stages[RAW]
         return (
             f"{self.name}: {first.num_samples:,} samples, {first.num_labels:,} labels, "
@@ -158,7 +158,7 @@ class LabelEvaluation:
 
     @check_kinds
     def text(self, *, details: bool = False) -> str:
-        """Return the verdict and tables for a terminal.
+        """Return the verdict and tables as terminal text.
 
         Args:
             details: All labels of every stage, with the intervals of ECE, AUROC and share.
@@ -174,7 +174,7 @@ class LabelEvaluation:
         return [*self.verdict, self.means(self.title), *tables, *self._group_tables(most)]
 
     def _group_tables(self, most: int) -> list[Table]:
-        """Return a table for each stage, the last stage first."""
+        """Return a table of groups per stage, the last stage first."""
         by = "" if self.grouped_by == "group" else f" by {self.grouped_by}"
         return [
             label_groups_table(each, title=f"Groups{by}, {stage}", most=most)
@@ -182,11 +182,11 @@ class LabelEvaluation:
         ]
 
     def tables(self, *, most: int = MOST_ON_PAGE) -> list[Table]:
-        """Return the table of the labels of each stage, the last first."""
+        """Return a table of labels per stage, the last stage first."""
         return [self._table(stage, most=most) for stage in list(self.labels)[::-1]]
 
     def means(self, title: str) -> Table:
-        """Return the table of the means over labels."""
+        """Return the table of means over labels."""
         clusters = "" if self.stages[RAW].clusters is None else ", whole clusters"
         table = short_table(self.measured, title=title, estimates=self.estimates)
         notes = [_MEANS.format(clusters=clusters)]
@@ -195,8 +195,8 @@ class LabelEvaluation:
         if None not in floors:
             mean, worst = (column("ece").format(floor) for floor in floors)
             notes.append(
-                f"Calibrated labels with these probabilities have a macro ECE of {mean} % and a worst of {worst} % by "
-                "chance."
+                "By chance, calibrated labels with these probabilities have a macro ECE of "
+                f"{mean} % and a worst ECE of {worst} %."
             )
         # The means have no test of their own, whose column would be empty.
         keep = [n for n, each in enumerate(table.columns) if each.title not in ("floor", "p")]
@@ -210,7 +210,7 @@ class LabelEvaluation:
 
     @check_kinds
     def require(self, *rules: str, strict: bool = False) -> GateResult:
-        """Check rules on the last stage, which is calibrated where a calibrator was asked for.
+        """Check rules on the last stage: the calibrated predictions if there is a calibrator, else the raw ones.
 
         Args:
             *rules: Bounds such as ``"macro_ece<=0.03"``, ``"worst_label_ece<=5%"``, ``"macro_auroc>=0.8"``; or
@@ -226,16 +226,16 @@ class LabelEvaluation:
         stage = list(self.stages)[-1]
         if not rules or not self.replicates:
             raise InputError(
-                "a gate needs rules and intervals",
+                "a gate requires at least one rule, and a report with intervals",
                 f"{len(rules)} rules, {self.replicates} replicates",
-                "Name rules such as 'macro_ece<=0.03', and leave replicates out of the report.",
+                "Pass rules such as 'macro_ece<=0.03', and call fedlas.report without replicates=0.",
             )
         checks = checks_of(rules, self.labels[stage].overall, self.verdicts[stage])
         samples = self.stages[stage].num_samples
         return GateResult(tuple(check_rows(checks, samples=samples, dropped=self.dropped)), strict)
 
     def json(self) -> str:
-        """Return everything as JSON: means by stage and measures of every label, as fractions, and the verdict."""
+        """Return means by stage and measures of every label (as fractions), and the verdict, as JSON."""
         content: dict[str, Any] = {**self.measured, "verdict": self.verdict}
         content["intervals"] = plain_measures(self.estimates)
         for key, tables in {"labels": self.labels, "groups": self.groups}.items():
@@ -250,7 +250,7 @@ class LabelEvaluation:
         return json.dumps(content, indent=2)
 
     def html(self) -> str:
-        """Return a page that needs no other file: verdict, curves of the worst labels and tables."""
+        """Return a self-contained HTML page with the verdict, the curves of the worst labels and tables."""
         first = self.stages[RAW]
         names = list(self.measured[RAW])
         return render(
@@ -280,7 +280,7 @@ class LabelEvaluation:
         )
 
     def diagrams(self) -> list[Any]:
-        """Draw the reliability of the worst labels as predicted for a page, and of the same after a calibrator."""
+        """Draw reliability diagrams of the worst labels per stage for a page."""
         return [figure(ax, alt) for ax, alt in self._drawn()]
 
     def _drawn(self) -> list[tuple[Any, str]]:
@@ -302,7 +302,7 @@ class LabelEvaluation:
         ]
 
     def to_frame(self) -> Any:
-        """Return a pandas DataFrame, a row for each stage and mean over labels: value, low, high, floor and p.
+        """Return a pandas DataFrame with a row per stage and mean over labels: value, low, high, floor and p.
 
         ``evaluation.labels[stage].to_frame()`` has a row for each label.
 
@@ -312,7 +312,7 @@ class LabelEvaluation:
         return metrics_frame(self.measured, self.estimates, {}, {})
 
     def to_latex(self) -> str:
-        """Return the table of the labels of the last stage in LaTeX; it needs the package ``booktabs``."""
+        """Return the table of labels of the last stage as LaTeX for the package ``booktabs``."""
         return latex(self._table(list(self.labels)[-1], most=MOST_ON_PAGE))
 
     def _repr_html_(self) -> str:

@@ -1,4 +1,4 @@
-"""Several labels a sample, measured before and after the calibration that ``fedlas.calibrate`` deploys."""
+"""``fedlas.report`` for multi-label predictions."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ def labels_report(
     notes: Sequence[str] = (),
     **shown: Any,
 ) -> LabelEvaluation:
-    """Measure several labels, and what the calibration that ``fedlas.calibrate`` deploys makes of them.
+    """Measure multi-label predictions before and after calibration.
 
     Args:
-        predictions: With labels, each of some weight.
+        predictions: Labeled predictions, without rows of weight zero.
         val: Held-out predictions of the same labels; None fits nothing.
         method: Name of a calibrator; None and ``"auto"`` are the default of several labels.
-        num_bins: As in :func:`fedlas.report`, and so are all others.
-        confidence_level: As there.
-        replicates: As there.
-        groups: As there, one for each sample.
-        notes: As there.
+        num_bins: As in :func:`fedlas.report`.
+        confidence_level: As in :func:`fedlas.report`.
+        replicates: As in :func:`fedlas.report`.
+        groups: Group of each sample.
+        notes: Notes to add to.
         **shown: Further fields of the evaluation.
     """
     check_known(predictions)
     if val is None and method is not None:
         raise InputError(
-            (Argument("method"), " needs held-out predictions"),
+            (Argument("method"), " requires held-out predictions"),
             ("no ", Argument("on")),
             ("Pass ", Argument("on"), " with held-out predictions of the same labels."),
         )
@@ -76,7 +76,7 @@ def labels_report(
 def _fitted(
     val: object, test: MultiLabel, method: Any
 ) -> tuple[MultiLabelCalibration, tuple[str, ...]]:
-    """Return the calibration that is fitted on held-out labels, and the notes of the fit."""
+    """Return the calibration fitted on held-out predictions, and the notes of the fit."""
     held_out, _ = check_same_labels(val, test, Argument("on"))
     calibration = MultiLabelCalibration.of_method("auto" if method is None else method)
     return fit_with_notes(calibration, held_out)

@@ -1,4 +1,4 @@
-"""Tables of the metrics of predictions, and the interval, noise floor and p-value in their cells."""
+"""Tables of metrics, whose cells have intervals, noise floors and p-values."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _Z = Column(
 
 @dataclass(frozen=True)
 class NoiseText:
-    """Interval, floor and p-value as text, in the unit of the column; empty where there is none.
+    """Interval, noise floor and p-value as text, with the digits of the column; empty where missing.
 
     Attributes:
         interval: ``"[1.37, 2.31]"``; of several runs from the lowest to the highest end.
@@ -64,34 +64,34 @@ class NoiseText:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """Interval, floor, such as ``"~ floor 0.48"``, and p-value."""
+        """Interval, floor (such as ``"~ floor 0.48"``) and p-value, without empty ones."""
         floor = f"{'~ ' * self.calibrated}floor {self.floor}" if self.floor else ""
         return tuple(filter(None, (self.interval, floor, self.p_value)))
 
     @property
     def text(self) -> str:
-        """Everything on one line."""
+        """All lines, joined by commas."""
         return ", ".join(self.lines)
 
     @property
     def short_p(self) -> str:
-        """The p-value without its name, for a column of p-values."""
+        """P-value without ``p`` and ``=``, for a column of p-values."""
         return self.p_value.removeprefix("p ").removeprefix("= ")
 
 
 def top_label_ece(values: Mapping[str, Any]) -> str:
-    """Return the name of the ECE of the predicted class: of two classes it has its own, as ECE is the event's."""
+    """Return the name of the predicted class's ECE: ``"top_label_ece"`` for two classes, else ``"ece"``."""
     return "top_label_ece" if "top_label_ece" in values else "ece"
 
 
 def noise_in(estimates: Mapping[str, Estimate], about: Column) -> NoiseText:
-    """Return interval, floor and p-value of a metric, from its estimates by registry name."""
+    """Return the noise text of a column's metric from ``estimates``; empty if it has no estimate."""
     estimate = estimates.get(about.metric)
     return noise_text([estimate] if estimate else [], about.format)
 
 
 def noise_text(estimates: Sequence[Estimate], form: Callable[[float], str]) -> NoiseText:
-    """Return interval, floor and p-value of one metric as text: of one run, or of one method's runs.
+    """Return interval, floor and p-value of a metric as text, pooled over runs if there are several.
 
     Args:
         estimates: One for each run; none gives empty text.
@@ -121,7 +121,7 @@ def noise_text(estimates: Sequence[Estimate], form: Callable[[float], str]) -> N
 
 
 def seeds_reject(p_values: Sequence[float]) -> bool:
-    """Return whether the calibration test rejects for some of a method's runs, at 0.05 over all of them (Bonferroni).
+    """Return whether the calibration test rejects for at least one run, at level 0.05 over all runs (Bonferroni).
 
     Example:
         >>> seeds_reject([0.001, 0.61, 0.3]), seeds_reject([0.03, 0.61, 0.3]), seeds_reject([0.03])
@@ -153,7 +153,7 @@ _SEVERAL = {
 def noise_legend(
     texts: Iterable[NoiseText], *, several: bool = False, level: float = CONFIDENCE_LEVEL
 ) -> list[str]:
-    """Return sentences that explain interval, floor and p-value.
+    """Return sentences that explain intervals, floors and p-values.
 
     Args:
         texts: Texts of the cells; without any there is nothing to explain.
@@ -178,14 +178,14 @@ def noise_legend(
 
 
 def legend_of(estimates: Estimates) -> tuple[str, ...]:
-    """Return the sentences of :func:`noise_legend` for these estimates."""
+    """Return the sentences of :func:`noise_legend` for ``estimates``."""
     texts = [noise_in(by_name, column(name)) for by_name in estimates.values() for name in by_name]
     levels = [each.confidence_level for by_name in estimates.values() for each in by_name.values()]
     return tuple(noise_legend(texts, level=levels[0] if levels else CONFIDENCE_LEVEL))
 
 
 def cell_of_metric(about: Column, value: float | None, noise: NoiseText) -> Cell:
-    """Return a number with its interval, noise floor and p-value."""
+    """Return a cell with a metric's value, interval, noise floor and p-value."""
     return Cell(
         about.format(value),
         mark="calibrated" if noise.calibrated else "",
@@ -197,7 +197,7 @@ def cell_of_metric(about: Column, value: float | None, noise: NoiseText) -> Cell
 def metrics_table(
     measured: Measured, *, title: str, estimates: Estimates | None = None, z: ZTests | None = None
 ) -> Table:
-    """Return one row for each metric, one column for each stage.
+    """Return a table with a row per metric and a column per stage.
 
     Args:
         measured: Metrics by stage, then by registry name.
@@ -247,7 +247,7 @@ def short_table(
     title: str,
     estimates: Estimates | None = None,
 ) -> Table:
-    """Return the main metrics with intervals, one line each; of one stage with floor and p, too.
+    """Return a table of the main metrics with intervals; a single stage also gets columns for floor and p-value.
 
     Args:
         measured: As in :func:`metrics_table`, and so are the others.
@@ -278,7 +278,7 @@ def short_table(
 
 
 def _with_intervals(table: Table, main: Measured, estimates: Estimates) -> Table:
-    """Return a table of several stages with the interval of each number behind it."""
+    """Return the table with a column of intervals after the column of each stage."""
     names = list(next(iter(main.values())))
     columns = [table.columns[0]]
     for head in stage_heads(main):
@@ -295,13 +295,13 @@ def _with_intervals(table: Table, main: Measured, estimates: Estimates) -> Table
 
 
 def interval_head(estimates: Estimates) -> str:
-    """Return the head of a column of intervals, such as ``"95 % interval"``."""
+    """Return the header of a column of intervals, such as ``"95 % interval"``."""
     levels = [each.confidence_level for by_name in estimates.values() for each in by_name.values()]
     return f"{100 * (levels[0] if levels else CONFIDENCE_LEVEL):g} % interval"
 
 
 def stage_heads(stages: Iterable[str]) -> list[str]:
-    """Return heads of the columns of stages: a single one is its value, and the first of two is before the second."""
+    """Return column headers for stages: ``value`` for one; ``before`` and ``after`` for two."""
     names = list(stages)
     if len(names) == 1:
         return ["value"]
@@ -309,13 +309,13 @@ def stage_heads(stages: Iterable[str]) -> list[str]:
 
 
 def with_meaning(table: Table) -> Table:
-    """Return the table with a note on what the mark ``~`` means, if it has one."""
+    """Return the table with a note that explains the mark ``~``, if a cell has the mark."""
     marked = any(cell.mark == "calibrated" for row in table.rows for cell in row)
     return replace(table, notes=(*table.notes, WITHIN)) if marked else table
 
 
 def size_of(predictions: AnyPredictions) -> str:
-    """Return how many samples and classes there are, e.g. ``"50,000 samples, 10 classes"``."""
+    """Return the numbers of samples and classes as text, e.g. ``"50,000 samples, 10 classes"``."""
     samples = f"{predictions.num_samples:,} samples"
     if isinstance(predictions, TopLabel):
         return f"{samples}, confidences of the predicted class only"
@@ -323,12 +323,12 @@ def size_of(predictions: AnyPredictions) -> str:
 
 
 def classes_of(predictions: AnyPredictions) -> int:
-    """Return the number of classes; 0 where only the top label is known."""
+    """Return the number of classes, or 0 for top-label predictions."""
     return predictions.num_classes if isinstance(predictions, Predictions) else 0
 
 
 def plain_metrics(measured: Measured, estimates: Estimates) -> dict[str, dict[str, Any]]:
-    """Return the metrics of each stage for JSON: an estimate where there is one, else the value."""
+    """Return the metrics of each stage as a dict for JSON: the estimate if there is one, else the value."""
     return {
         stage: {
             name: estimates[stage][name].plain()
@@ -341,7 +341,7 @@ def plain_metrics(measured: Measured, estimates: Estimates) -> dict[str, dict[st
 
 
 def metrics_frame(measured: Measured, estimates: Estimates, events: Estimates, z: ZTests) -> Any:
-    """Return a pandas DataFrame, a row for each stage and metric; measures of the event come first.
+    """Return a pandas DataFrame with a row per stage and metric; the event's measures come first.
 
     Raises:
         MissingExtraError: If pandas is not installed.

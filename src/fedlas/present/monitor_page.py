@@ -1,4 +1,4 @@
-"""Tables, sentences and the page of ``fedlas monitor``: what each watch shows, and its history."""
+"""Tables, sentences and the page of ``fedlas monitor``."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ _MOST_WORST = 3
 """Labels of a watch whose change is told in a sentence, and drawn."""
 _PARTS = {3: "third", 4: "quarter"}
 _OF_LABELS = (
-    "Strongest evidence first. Gap: prevalence minus mean probability of samples that tell the label. Evidence: of the "
-    "label alone, in the watch that shows most. As much as an alarm needs says that this label has changed; for all "
-    "labels together, that is wrong as rarely as an alarm is."
+    "Strongest evidence first. Gap: prevalence minus mean probability, over samples with a known label. Evidence: of "
+    "the label alone, the largest of all watches. At the alarm threshold, this label has changed; the false-alarm rate "
+    "holds over all labels together."
 )
 _EQUALS = ("predicted as", "samples at probability")
 """How the names of means begin in a watch without a leading one."""
 
 
 def watches_table(content: Mapping[str, Any]) -> Table:
-    """Return one row for each watch: state, live mean, interval on the card, evidence."""
+    """Return a table with a row per watch: state, live mean, interval on the card, and evidence."""
     rows = []
     for name, watch in content["watches"].items():
         if "statistics" not in watch:
@@ -59,7 +59,7 @@ def watches_table(content: Mapping[str, Any]) -> Table:
 
 
 def labels_table(content: Mapping[str, Any], *, most: int | None = None) -> Table | None:
-    """Return one row for each of several labels, the strongest evidence first; None for one label a sample.
+    """Return a table with a row per label, the strongest evidence first, or None for single-label predictions.
 
     Args:
         content: Of a monitor.
@@ -103,7 +103,7 @@ def labels_table(content: Mapping[str, Any], *, most: int | None = None) -> Tabl
 
 
 def statistics_table(content: Mapping[str, Any]) -> Table:
-    """Return one row for each watched mean."""
+    """Return a table with a row per watched mean."""
     rows = [
         (each["name"], *_cells(each, name), f"{each['samples']:,}", _power(each["evidence"]))
         for name, watch in content["watches"].items()
@@ -114,19 +114,19 @@ def statistics_table(content: Mapping[str, Any]) -> Table:
 
 
 def reasons(content: Mapping[str, Any]) -> list[str]:
-    """Return a sentence for each watch with an alarm: which mean moved, and where to."""
+    """Return a sentence per watch in alarm: the mean that changed, its live value and the value on the card."""
     lines = []
     for name in content["alarms"]:
         for worst, after in _worst(content["watches"][name]):
             live, chance = _cells(worst, name)
-            card = f"{_percent(worst['card'], name)} % on the card (by chance {chance} %)"
+            card = f"{_percent(worst['card'], name)} % on the card (interval {chance} %)"
             where = f"{_capital(worst['name'])}: {live} % now, {card}"
-            lines.append(f"{where}; noticed after sample {after:,}.")
+            lines.append(f"{where}; alarm after sample {after:,}.")
     return lines
 
 
 def _worst(watch: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], int]]:
-    """Return the mean with the most evidence in a watch with an alarm, and when it was noticed; of labels one each."""
+    """Return the changed means of a watch in alarm, each with the sample at which the alarm was raised."""
     labels = watch.get("labels", {})
     after = {
         name: each["alarm_after"]
@@ -145,7 +145,7 @@ def _worst(watch: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], int]]:
 
 
 def explanations(content: Mapping[str, Any]) -> list[str]:
-    """Explain the columns, and how rare false alarms are."""
+    """Return notes that explain the columns and the false-alarm rate."""
     watches = {name: watch for name, watch in content["watches"].items() if "statistics" in watch}
     shown = "; ".join(f"{name}: {_leading(watch)['name']}" for name, watch in watches.items())
     threshold = next(watch["threshold"] for watch in watches.values())
@@ -154,20 +154,20 @@ def explanations(content: Mapping[str, Any]) -> list[str]:
         for name, watch in watches.items()
         if watch["watched"] and not watch["alarm"] and _is_outside(_leading(watch))
     ]
-    scatter = f"Quiet, though outside: {', '.join(outside)}. As few live samples scatter that far by chance."
+    scatter = f"Quiet, though outside: {', '.join(outside)}. So few live samples can lie outside by chance."
     return [
         *([scatter] if outside else []),
-        f"Live %: {shown}. On the card: where that mean lies by chance, as far as its test samples tell. Evidence of "
-        f"{threshold:g} is an alarm.",
-        f"False alarms: at most {100 * content['false_alarm']:g} % over the whole stream, however often one looks; a "
-        f"{_PARTS[len(content['watches'])]} of it for each watch.",
+        f"Live %: {shown}. On the card: interval of this mean, from the card's test samples. Alarm at evidence "
+        f"{threshold:g}.",
+        f"False alarms: at most {100 * content['false_alarm']:g} % over the whole stream, at any number of "
+        f"looks; a {_PARTS[len(content['watches'])]} of it per watch.",
     ]
 
 
 def monitor_page(
     monitor: Monitor, *, title: str = "", period: str = "", drifts: Sequence[str] = ()
 ) -> str:
-    """Return the page as HTML, which needs no other file; ``period`` is that of the live samples.
+    """Return the page of a monitor as self-contained HTML; ``period`` is the period of the live samples.
 
     ``drifts`` are sentences on columns that have drifted.
     """
@@ -197,7 +197,7 @@ def monitor_page(
 
 
 def _leading(watch: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the statistic that stands for a watch: its first, or where none is, the one with the most evidence."""
+    """Return the statistic shown for a watch: the first, or the one with most evidence if none leads."""
     statistics: list[Mapping[str, Any]] = watch["statistics"]
     if statistics[0]["name"].startswith(_EQUALS):
         return max(statistics, key=lambda each: each["evidence"])
@@ -205,7 +205,7 @@ def _leading(watch: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _is_outside(statistic: Mapping[str, Any]) -> bool:
-    """Return whether a live mean lies outside the interval on the card."""
+    """Return whether the live mean lies outside the interval on the card."""
     live = statistic["live"]
     return live is not None and not statistic["low"] <= live <= statistic["high"]
 
@@ -219,14 +219,14 @@ def _state(watch: Mapping[str, Any]) -> str:
 
 
 def _cells(statistic: Mapping[str, Any], name: str) -> tuple[str, str]:
-    """Return the live mean and the interval on the card."""
+    """Return the live mean and the interval on the card as text."""
     return _percent(statistic["live"], name), " to ".join(
         _percent(statistic[end], name) for end in ("low", "high")
     )
 
 
 def _percent(share: float | None, name: str) -> str:
-    """Return a share in percent, of calibration with its sign; a dash where there is none."""
+    """Return a share in percent, with a sign for calibration; a dash for None."""
     return DASH if share is None else f"{100 * share:{'+' if name == 'calibration' else ''}.2f}"
 
 
@@ -241,13 +241,13 @@ def _power(evidence: float) -> str:
 
 
 def _ends(stream: Watched) -> Any:
-    """Return the sample at which each row of the histories ends."""
+    """Return the index of the last sample of each row of the histories."""
     rows = -(-stream.samples // stream.width)
     return np.minimum((np.arange(rows) + 1) * stream.width, stream.samples)
 
 
 def _drawn(watch: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the means of a watch that are drawn: the leading one, and one each of the first labels with an alarm."""
+    """Return the means of a watch to draw: the leading mean, and one per label in alarm, at most three labels."""
     leading = _leading(watch)
     worst = _worst(watch) if watch["alarm"] and "labels" in watch else []
     return [leading, *(each for each, _ in worst if each is not leading)]
@@ -256,7 +256,7 @@ def _drawn(watch: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def _means(
     stream: Watched, content: Mapping[str, Any], watch: Watch, shown: Mapping[str, Any]
 ) -> Any:
-    """Draw a mean of a watch row by row, with the card's interval and the limits of chance."""
+    """Draw a mean of a watch over live samples, with the card's interval and the limits of chance."""
     number = watch.statistics.index(shown["name"])
     history = stream.histories[watch.name]
     ax, _ = canvas("light", axes(2.9, 2.2))
@@ -302,7 +302,7 @@ def _means(
 
 
 def _evidence(stream: Watched) -> Any:
-    """Draw the evidence of all watches row by row, and the limit of an alarm."""
+    """Draw the evidence of all watches over live samples, with the alarm threshold."""
     ax, _ = canvas("light", axes(height=2.7 + legend_height(list(stream.watches), MOST_WIDTH)))
     threshold = next(watch.test.threshold for watch in stream.watches.values())
     top = threshold * 30

@@ -1,4 +1,4 @@
-"""Shared by all pages: the template environment, and figures as inline SVG whose colors follow the page's theme."""
+"""Building blocks of all pages: templates, page files, and figures as inline SVG that follow the page's theme."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ MOST_WIDTH = 3.7
 
 @dataclass(frozen=True)
 class Answer:
-    """One sentence on one question, such as ``"Accuracy"``."""
+    """Question, such as ``"Accuracy"``, and its answer in one sentence."""
 
     question: str
     text: str
 
 
 def made_by(period: str = "") -> str:
-    """Return when a page is made and by which version, and the period of its samples."""
+    """Return a sentence with the date, the fedlas version and the period of the samples."""
     samples = f"; samples of {period}" if period else ""
     return (
         f"Made on {datetime.now(UTC).date().isoformat()} by fedlas {fedlas.__version__}{samples}."
@@ -53,7 +53,7 @@ def made_by(period: str = "") -> str:
 
 
 def require_page_packages() -> None:
-    """Import what pages are made with, before work that would be lost without it.
+    """Raise MissingExtraError if a package that pages need is not installed.
 
     Raises:
         MissingExtraError: If a package is not installed.
@@ -77,7 +77,7 @@ _HEAD, _TAIL = 2_000, 100
 
 
 def page_kind(name: str, noun: str) -> Kind:
-    """Return the kind of pages that a template makes, as HTML or printed."""
+    """Return the file kind of the pages that a template makes, as HTML or PDF."""
 
     def is_page(path: Path) -> bool:
         if path.suffix.lower() != ".pdf":
@@ -102,7 +102,7 @@ PICTURE = marked_kind("a picture of fedlas", _DRAWN.encode())
 
 
 def check_page(path: Path) -> None:
-    """Check that there is what pages are made with, before the work.
+    """Check that a page can be written to ``path`` before the work: packages are installed, and a browser for a PDF.
 
     Raises:
         InputError: If the name ends in ``.pdf`` and there is no browser to print it.
@@ -110,12 +110,12 @@ def check_page(path: Path) -> None:
     """
     if path.suffix.lower() == ".pdf" and _browser() is None:
         fix = f"Write {path.with_suffix('.html')}, open it and print the page."
-        raise InputError("a .pdf needs Chromium, Chrome or Edge on the PATH", "none", fix)
+        raise InputError("a .pdf requires Chromium, Chrome or Edge on the PATH", "none", fix)
     require_page_packages()
 
 
 def write_page(path: Path, page: str) -> Path:
-    """Write a page as HTML, or printed to PDF by a browser.
+    """Write a page as HTML, or as PDF printed by a browser.
 
     Raises:
         InputError: If it cannot be written, or the browser cannot print it.
@@ -139,19 +139,21 @@ def write_page(path: Path, page: str) -> Path:
         if not printed.is_file():
             reason = " ".join(done.stderr.split())[-200:]
             fix = f"Write {path.with_suffix('.html')}, open it and print the page."
-            raise InputError("the browser must print the page", f"{browser}: {reason}", fix)
+            raise InputError(
+                "the browser must be able to print the page", f"{browser}: {reason}", fix
+            )
         kind = _KIND.search(page)
         mark = f"\n%{kind[1]}\n" if kind else ""  # a comment, which says that it may be replaced
         return write_atomically(path, lambda file: file.write(printed.read_bytes() + mark.encode()))
 
 
 def _browser() -> str | None:
-    """Return the first browser on the PATH that prints pages."""
+    """Return the first installed browser that can print pages, or None."""
     return next(filter(None, map(shutil.which, _BROWSERS)), None)
 
 
 def render(template: str, *, room: str = ROOM, **context: Any) -> str:
-    """Fill the named template with ``context``; every value is escaped, a missing one is an error.
+    """Render a template; values are escaped, and a missing value is an error.
 
     Control and format characters other than line breaks are written out.
 
@@ -181,21 +183,21 @@ def _environment(room: str) -> Any:
 
 
 def _printable(value: object) -> Any:
-    """Return text as a page may show it; subclasses of ``str``, such as the output of a macro, are unchanged."""
+    """Return text with control characters escaped; subclasses of ``str``, such as markup, are returned unchanged."""
     return "\n".join(map(printable, value.split("\n"))) if type(value) is str else value
 
 
 def axes(width: float = MOST_WIDTH, height: float = 2.9) -> Any:
-    """Return axes of a new figure in the palette that :func:`figure` turns into the page's own."""
+    """Return new Axes in the light palette, to draw on for :func:`figure`."""
     return new_axes(LIGHT, size=(width, height))
 
 
 def figure(ax: Axes, alt: str) -> Any:
-    """Return the figure of these Axes as inline SVG, drawn once: its colors are variables of the stylesheet.
+    """Return the figure of ``ax`` as inline SVG, with colors as variables of the page's stylesheet.
 
     Args:
         ax: Axes in the light palette, see :func:`axes`.
-        alt: Description for those who cannot see it.
+        alt: Alternative text for screen readers.
 
     Returns:
         Markup for a template. Text stays text, so that it can be searched and needs no outlines.
@@ -204,11 +206,11 @@ def figure(ax: Axes, alt: str) -> Any:
 
 
 def themed_svg(ax: Axes, alt: str) -> str:
-    """Return the figure of these Axes as an SVG file that an ``<img>`` can show: its colors follow the reader's theme.
+    """Return the figure of ``ax`` as a standalone SVG whose colors follow the reader's theme.
 
     Args:
         ax: As for :func:`figure`.
-        alt: As there.
+        alt: Alternative text.
     """
     light, dark = (
         ";".join(f"--{name}:{color}" for name, color in _variables(theme).items())
@@ -240,14 +242,14 @@ def diagram(
     band: bool = False,
     themed: bool = False,
 ) -> Any:
-    """Return a small reliability diagram titled ``name``, with the consistency band if asked for.
+    """Draw a small reliability diagram titled ``name``, as SVG.
 
     Args:
         name: Title.
         predictions: The predictions.
         num_bins: Number of bins.
         band: Whether to draw the consistency band.
-        themed: Return an SVG file of its own, for a notebook; else markup for a template.
+        themed: Whether to return a standalone SVG for a notebook, instead of markup for a template.
     """
     options: dict[str, Any] = {"title": name, "legend": False, "band": band, "shares": False}
     ax = reliability_diagram(predictions, num_bins=num_bins, ax=axes(3.1, 3.3), **options)
@@ -255,14 +257,14 @@ def diagram(
 
 
 def image_of(name: str, predictions: AnyPredictions, num_bins: int) -> str:
-    """Return a reliability diagram with the consistency band as an image in HTML, for a notebook."""
+    """Return an HTML image of a reliability diagram with its consistency band, for a notebook."""
     picture = diagram(name, predictions, num_bins, band=True, themed=True)
     content = base64.b64encode(picture.encode()).decode()
     return f'<img style="width: 20em" alt="Reliability diagram" src="data:image/svg+xml;base64,{content}">'
 
 
 def write_picture(picture: Figure, path: Path) -> Path:
-    """Write a matplotlib figure to ``path``; the same figure gives the same bytes.
+    """Write a matplotlib figure to ``path``, with reproducible bytes.
 
     Raises:
         InputError: If the end of the name is no kind of picture, or the folder cannot be written to.
@@ -271,9 +273,9 @@ def write_picture(picture: Figure, path: Path) -> Path:
     kind = path.suffix.removeprefix(".").lower()
     if kind not in kinds:
         raise InputError(
-            "the name must end in a kind of picture",
+            "the file name must end in an image format",
             path.name,
-            f"Take one of {', '.join(sorted(kinds))}.",
+            f"Use one of {', '.join(sorted(kinds))}.",
         )
     return write_atomically(path, lambda file: _save(picture, file, kind, {}))
 
@@ -297,7 +299,7 @@ _SETTINGS = threading.Lock()
 
 
 def _variables(theme: Theme) -> dict[str, str]:
-    """Return the palette as variables of the stylesheet."""
+    """Return the palette as CSS variables."""
     names = ("background", "ink", "muted", "grid", "bar", "over", "under")
     lines = {f"line-{number}": color for number, color in enumerate(theme.lines)}
     return {name: getattr(theme, name) for name in names} | lines
@@ -308,7 +310,7 @@ _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 
 
 
 def _inline(svg: str, alt: str) -> str:
-    """Return matplotlib's SVG without its prolog, with the page's colors and names unique to this figure."""
+    """Return matplotlib's SVG without a prolog, with CSS variables for colors and ids unique to the figure."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", svg, flags=re.DOTALL)
     view = re.search(r'viewBox="[^"]*"', svg)

@@ -1,4 +1,4 @@
-"""The event of two classes: its measures, from which probability on to act, and their tables and diagrams."""
+"""Tables, sentences and plots of the event of two classes: its measures, and decisions by a threshold."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ _MOST_STAGES = 3
 
 
 def is_event(predictions: AnyPredictions) -> bool:
-    """Return whether the probability of an event is the subject: there are two classes, and both are known."""
+    """Return whether the predictions are about an event: two classes, with probabilities of both."""
     return isinstance(predictions, Predictions) and predictions.num_classes == 2
 
 
 def measures_by_stage(
     stages: Mapping[str, AnyPredictions], *, replicates: int, confidence_level: float
 ) -> dict[str, EstimateTable]:
-    """Return the measures of two-class predictions by stage; of more than three stages only the first."""
+    """Return the event's measures by stage; with more than three stages only for the first stage."""
     few = list(stages.items())[: None if len(stages) <= _MOST_STAGES else 1]
     options: dict[str, Any] = {"replicates": replicates, "confidence_level": confidence_level}
     return {name: measures(each, **options) for name, each in few if isinstance(each, Predictions)}
 
 
 def plain_measures(by_stage: MeasuresByStage) -> dict[str, Any]:
-    """Return the measures by stage for JSON; numbers that are not finite are left out."""
+    """Return the measures by stage as a dict for JSON, without values that are not finite."""
     return {
         stage: {name: plain_estimate(each) for name, each in values.items()}
         for stage, values in by_stage.items()
@@ -47,7 +47,7 @@ def plain_measures(by_stage: MeasuresByStage) -> dict[str, Any]:
 
 
 def plain_estimate(estimate: Estimate) -> dict[str, Any]:
-    """Return an estimate for JSON; numbers that are not finite are left out."""
+    """Return an estimate as a dict for JSON, without values that are not finite."""
     return {
         key: value
         for key, value in estimate.plain().items()
@@ -58,7 +58,7 @@ def plain_estimate(estimate: Estimate) -> dict[str, Any]:
 def event_table(
     by_stage: Mapping[str, Mapping[str, Estimate]], *, title: str, details: bool
 ) -> Table:
-    """Return one row for each measure: of each stage the value with its interval, and that of a calibrated model.
+    """Return a table with a row per measure of the event and columns of values and intervals per stage.
 
     Args:
         by_stage: Estimates of the measures of an event by stage, then by name.
@@ -111,17 +111,17 @@ def _measure_cells(
 
 
 def interval_text(estimate: Estimate, form: Any) -> str:
-    """Return ``"[1.37, 2.31]"``; nothing where an end is not known."""
+    """Return an interval as text, such as ``"[1.37, 2.31]"``; empty if it is unknown."""
     return "" if isnan(estimate.low) else f"[{form(estimate.low)}, {form(estimate.high)}]"
 
 
 def p_only(estimate: Estimate) -> str:
-    """Return the p-value without its name, for a column of p-values."""
+    """Return the p-value without ``p`` and ``=``, for a column of p-values."""
     return p_said(estimate.p or 0.0, estimate.least_p).removeprefix("p ").removeprefix("= ")
 
 
 def described(estimates: Mapping[str, Estimate]) -> dict[str, tuple[str, str]]:
-    """Return title, and value with interval as text, of each measure by name."""
+    """Return the title, and the value with its interval as text, of each measure by name."""
     texts = {}
     for name in event_measures():
         if name in estimates:
@@ -136,7 +136,7 @@ def described(estimates: Mapping[str, Estimate]) -> dict[str, tuple[str, str]]:
 def positive_diagrams(
     stages: Mapping[str, AnyPredictions], by_stage: MeasuresByStage, *, event: str
 ) -> list[Any]:
-    """Draw a reliability diagram of the event for each stage with a curve, for a page."""
+    """Draw a reliability diagram of the event per stage for a page, for stages that have a calibration curve."""
     axes_of = {
         name: check_predictions(stages[name])
         for name, values in by_stage.items()
@@ -155,15 +155,15 @@ def positive_diagrams(
 Decisions = Mapping[str, Sequence[Decision]]
 """Decisions by stage, one for each rule."""
 _LEGEND = (
-    "Chosen on the held-out predictions, counted on the test predictions. Net benefit: true positives per 1,000, less "
-    "false alarms at their weight."
+    "Thresholds are chosen on held-out predictions and evaluated on test predictions. Net benefit: true positives per "
+    "1,000 samples, minus weighted false alarms."
 )
 _PERCENT = Column("", "%", places=3).format
 _SHARE = Column("", "%", places=4).format
 
 
 def _per_thousand(estimate: Estimate | None) -> tuple[str, str]:
-    """Return a net benefit and its interval, with digits for the size of the interval's ends."""
+    """Return net benefit per 1,000 samples and its interval as text."""
     if estimate is None:
         return DASH, ""
     places = 1 if max(abs(estimate.low), abs(estimate.high)) >= 0.01 else 2
@@ -173,13 +173,13 @@ def _per_thousand(estimate: Estimate | None) -> tuple[str, str]:
 def rules_of(
     cost_ratio: float | None, budget: float | None, recall: float | None, precision: float | None
 ) -> list[Rule]:
-    """Return a rule for each number that is given."""
+    """Return a decision rule for each argument that is not None."""
     values = {"cost_ratio": cost_ratio, "budget": budget, "recall": recall, "precision": precision}
     return [Rule(**{name: value}) for name, value in values.items() if value is not None]
 
 
 def decision_tables(decisions: Decisions) -> list[Table]:
-    """Return a table for each rule: numbers of each stage with their intervals."""
+    """Return a table per rule, with the numbers and intervals of each stage."""
     stages = list(decisions)
     tables: list[Table] = []
     for number, each in enumerate(zip(*decisions.values(), strict=True), start=1):
@@ -208,7 +208,7 @@ def _ends(estimate: Estimate | None, form: Callable[[float], str]) -> tuple[str,
 
 
 def _scaled(estimate: Estimate | None, number: int) -> str:
-    """Return the interval of a share as one of a number of samples."""
+    """Return the interval of a share, scaled to counts, as text."""
     return "" if estimate is None else interval_text(estimate, lambda end: f"{end * number:.0f}")
 
 
@@ -232,7 +232,7 @@ _ROWS: Mapping[str, Callable[[Decision], tuple[str, str]]] = {
 
 
 def rules_table(decisions: Sequence[Decision]) -> Table:
-    """Return a row for each rule: from which probability of the event to act, and what that does on test."""
+    """Return a table with a row per rule: the threshold, and what acting from it on does on the test samples."""
     rows = []
     for each in decisions:
         rule = f"{each.rule.name.replace('_', ' ')} {each.rule.value:g}"
@@ -246,18 +246,18 @@ def rules_table(decisions: Sequence[Decision]) -> Table:
         ]
         benefit = " ".join(_per_thousand(each.net_benefit))
         rows.append([rule, _SHARE(each.threshold), *counts, benefit])
-    heads = ("rule", "act from %", "acts on", "events found", "alarms", "net benefit")
+    heads = ("rule", "act from %", "acts on", "events found", "false alarms", "net benefit")
     notes = [
-        "Chosen on validation, counted on test. Alarms: false ones. Net benefit: per 1,000, against none."
+        "Chosen on validation, counted on test. Net benefit: per 1,000 samples, relative to acting on none."
     ]
-    return table_of(heads, rows, title="From which probability on to act", notes=notes)
+    return table_of(heads, rows, title="Decision thresholds", notes=notes)
 
 
 def decision_words(decision: Decision, event: str) -> str:
-    """Return one sentence on a decision."""
+    """Return a sentence on a decision: its rule, its threshold and the resulting counts."""
     rule = decision.rule.words
     if decision.threshold is None:
-        return f"Decision ({rule}): no threshold keeps this on the held-out predictions."
+        return f"Decision ({rule}): no threshold satisfies this rule on the held-out predictions."
     return (
         f"Decision ({rule}): act from {_SHARE(decision.threshold)} % on: {decision.acted:,} of "
         f"{decision.num_samples:,} samples, {decision.events_found:,} of {decision.events:,} events of {event} found, "
@@ -266,12 +266,12 @@ def decision_words(decision: Decision, event: str) -> str:
 
 
 def plain_decisions(decisions: Decisions) -> dict[str, Any]:
-    """Return the decisions by stage for JSON."""
+    """Return the decisions by stage as a dict for JSON."""
     return {stage: [each.plain() for each in row] for stage, row in decisions.items()}
 
 
 def curve_picture(stages: Mapping[str, Predictions], decisions: Decisions, event: str) -> Any:
-    """Draw the decision curve of all stages, with the chosen thresholds, for a page."""
+    """Draw the decision curves of all stages with the chosen thresholds, for a page."""
     last = list(decisions.values())[-1] if decisions else ()
     chosen = [each.threshold for each in last if each.threshold is not None]
     names = stage_heads(stages) if len(stages) > 1 else ["model"]
@@ -285,7 +285,7 @@ def curve_picture(stages: Mapping[str, Predictions], decisions: Decisions, event
 def event_pictures(
     stages: Mapping[str, Predictions], decisions: Decisions, event: str
 ) -> list[Any]:
-    """Draw the decision curve of all stages, and of the last the probabilities by outcome, for a page."""
+    """Draw the decision curves of all stages and the risk distribution of the last stage, for a page."""
     pictures = [curve_picture(stages, decisions, event)]
     last = list(stages.values())[-1]
     if len(last.target.unique()) > 1:

@@ -1,4 +1,4 @@
-"""All calibrators on the same samples, ranked by NLL."""
+"""Ranking of calibrators by NLL on the same samples."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from fedlas.present.table import Cell, Column, Table, column
 
 RANKED = ("accuracy", "nll", "brier", "ece")
 """Metrics of the short table."""
-SELECTION = "Ranked by NLL on these samples: measure the one you choose on others."
+SELECTION = "Ranked by NLL on these samples: evaluate the one you choose on others."
 TRADES = "! lower ECE, but higher NLL than as predicted"
 WITHIN = "~ ECE within noise of calibrated"
 
 
 @dataclass(frozen=True)
 class Rank:
-    """Rank of a stage, with what its calibrator does to the predictions.
+    """Position of a stage in the ranking, and how its calibrator changes the predictions.
 
     Attributes:
         stage: ``"as predicted"`` or ``"after NAME"``.
@@ -38,7 +38,7 @@ class Rank:
 
 
 def rank_stages(measured: Measured, stages: Mapping[str, Predictions]) -> list[Rank]:
-    """Rank all stages, the lowest NLL first; equal ones keep their order.
+    """Return all stages ordered by NLL, the lowest first.
 
     Args:
         measured: Metrics by stage, then by registry name.
@@ -66,11 +66,11 @@ def ranking_table(
     estimates: Estimates | None = None,
     metrics: Sequence[str] = RANKED,
 ) -> Table:
-    """Return one row for each calibrator, the lowest NLL first.
+    """Return a table with a row per calibrator, the lowest NLL first.
 
     Args:
-        measured: As in :func:`ranking`.
-        stages: As there.
+        measured: As in :func:`rank_stages`.
+        stages: As in :func:`rank_stages`.
         title: Above the table.
         estimates: Intervals and noise floors by stage, then by registry name.
         metrics: Registry names of the columns; those that were not measured have none.
@@ -102,14 +102,14 @@ def ranking_table(
 
 
 def signs(measured: Measured, stages: Mapping[str, Predictions], estimates: Estimates) -> str:
-    """Return the meaning of the signs of the short table, on one line; nothing without signs."""
+    """Return the legend of the signs in the short table on one line; empty if there are no signs."""
     meanings = [WITHIN] * any(map(bool, estimates.values()))
     meanings += [TRADES] * any(rank.lower_ece_higher_nll for rank in rank_stages(measured, stages))
     return ". ".join([*meanings, ""]).strip()
 
 
 def lead(measured: Measured, estimates: Estimates) -> str:
-    """Return the lowest NLL, and how many calibration errors are within noise, on one line."""
+    """Return a sentence on the stage with the lowest NLL and on how many ECEs are within noise."""
     best = min(measured, key=lambda stage: measured[stage]["nll"])
     text = f"NLL: {best} is lowest, {column('nll').format(measured[best]['nll'])}."
     tested = [noise_in(by_name, column("ece")) for by_name in estimates.values() if by_name]

@@ -1,4 +1,4 @@
-"""``fedlas.report``: measures predictions, before and after calibrators."""
+"""``fedlas.report``: measures predictions before and after calibration."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from fedlas.present.stages import (
     DeferredEstimates,
     HeldOut,
     Rejections,
-    calibrated,
+    apply_calibrators,
     check_options,
     check_rules,
     check_stages,
@@ -54,7 +54,7 @@ from fedlas.stats.draws import has_spread
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate, EstimateTable
 
 _OF_EVENT = ("ece", "nll")
-"""Metrics that the measures of an event take over, with their intervals."""
+"""Metrics whose estimates are copied into the measures of an event."""
 
 
 @overload
@@ -94,7 +94,7 @@ def report(
     period: str = "",
     **columns: Any,
 ) -> Evaluation | LabelEvaluation:
-    """Measure predictions, with intervals and calibration tests, and what a calibrator makes of them.
+    """Measure predictions with intervals and calibration tests, before and after calibration.
 
     With two classes one is the event, and its probability is the subject; of more classes, and of confidences
     alone, the predicted class is.
@@ -102,7 +102,7 @@ def report(
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, a :class:`~fedlas.TopLabel`, or what
             :func:`~fedlas.read_predictions` returned, whose groups and class names are used. A
-            :class:`~fedlas.MultiLabel` has several labels a sample: a line for each, and their means. Or two arrays, as
+            :class:`~fedlas.MultiLabel` gives a row per label, and their means. Or two arrays, as
             :func:`~fedlas.evaluate` takes them: ``report(y_true, y_prob)``. Or a data frame or a file, with
             ``columns``: ``report(frame, probs="p_*", target="y")``.
         target: The second of two arrays; or the column of the labels of a table.
@@ -110,14 +110,14 @@ def report(
         method: Registry name of the calibrator, or ``"all"`` to compare all; None with ``on``: ``"auto"``.
         reject: Shares of wrong among accepted predictions, each in (0, 1): from which confidence to accept.
         groups: Group of each sample ``(N,)``, or the column of a table: events expected and observed in each, or
-            accuracy and ECE; of several labels a sample all labels and the worst one in each.
+            accuracy and ECE; for multi-label predictions, all labels and the worst label in each.
         cost_ratio: For two classes, how many false alarms are as bad as a missed event: from which probability to act.
         budget: The same for a number of samples to act on, out of those measured; it needs ``on``, as the next two do.
         recall: The same for a share of the events to find, in (0, 1].
         precision: The same for a share of events among the alarms, in (0, 1].
-        event: The class, of two, that measures are about, its name or number; None: as the predictions say, else
-            the affirmative one, as "yes" or "1", else the last. A note names it.
-        top_label: Whether the predicted class is the subject of two classes, too.
+        event: Positive class of two, by name or index; None: the event of the predictions, else the affirmative class
+            ("yes", "1"), else the second. A note names the event.
+        top_label: For two classes, whether to measure the predicted class instead of the event.
         heterogeneity: For two classes and samples in clusters, such as hospitals: observed over expected, slope and
             AUROC in each, and their random-effects means, see :func:`fedlas.binary.heterogeneity`.
         num_bins: Number of bins of calibration errors, at least 1.
@@ -147,7 +147,7 @@ def report(
         >>> logits = 3 * torch.randn(400, 5, generator=torch.Generator().manual_seed(0))
         >>> target = torch.multinomial((logits / 2).softmax(1), 1, generator=torch.Generator().manual_seed(1))[:, 0]
         >>> report(Predictions(logits, target), replicates=99).verdict[0]
-        'Over-confident: it claims 76.1 % on average and is right in 59.5 % (400 samples; joint p ≤ 0.01 of 10 tests).'
+        'Over-confident: it claims 76.1 % on average and is right in 59.5 % (400 samples; joint p ≤ 0.01).'
     """
     if is_table(predictions) and not _is_frame_of_scores(predictions, target):
         if isinstance(groups, str):
@@ -156,7 +156,7 @@ def report(
     else:
         source = _of_arrays(predictions, target, columns, groups)
     if isinstance(plain_predictions(source), MultiLabel):
-        return _of_labels(source, dict(locals()))  # most arguments are for one label a sample
+        return _of_labels(source, dict(locals()))  # most arguments are for one label per sample
     level: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates}
     check_options(
         risk="reject", risks=reject, classes=list(classes), name=name, num_bins=num_bins, **level
@@ -181,7 +181,7 @@ def report(
     if held_out is not None:
         remarks.append("" if held_out.val is None else training_data(held_out.val, predictions))
         if method is not None:
-            outcome = calibrated(method, predictions, held_out)
+            outcome = apply_calibrators(method, predictions, held_out)
             stages |= {f"after {each}": after for each, after in outcome.predictions.items()}
     options: dict[str, Any] = {"event": of_event, "num_bins": num_bins, **level}
     by_group = {} if groups is None else _by_group(stages, groups, **options)
@@ -226,17 +226,17 @@ _OF_LABELS = (
     "period",
     "grouped_by",
 )
-"""Arguments of :func:`report` that are for one label a sample, and for several."""
+"""Arguments of :func:`report` for single-label predictions, and for multi-label predictions."""
 
 
 def _of_labels(source: Any, arguments: Mapping[str, Any]) -> LabelEvaluation:
-    """Measure several labels, with the arguments of :func:`report`; refuse what is for one label a sample."""
+    """Return the evaluation of multi-label predictions; raise InputError for arguments of single-label predictions."""
     for name in _OF_ONE_LABEL:
         if arguments[name] not in (None, False, (), []):
             raise InputError(
-                "is for one label a sample",
-                "several",
-                "Leave it out; predictions of one label are several.label(name).",
+                "requires one label per sample",
+                "multi-label predictions",
+                "Omit it, or pass the predictions of one label, predictions.label(name).",
                 argument=name,
             )
     options = {name: arguments[name] for name in _OF_LABELS}
@@ -252,26 +252,26 @@ def _of_labels(source: Any, arguments: Mapping[str, Any]) -> LabelEvaluation:
     return labels_report(predictions, val, groups=groups, **options)
 
 
-_ONE_CLUSTER = "All samples are of one cluster, which shows nothing of others: there are no intervals and no tests."
+_ONE_CLUSTER = "All samples are in one cluster, so that there are no intervals and no tests."
 
 
 def _one_cluster_note(predictions: AnyPredictions) -> str:
-    """Return the note on samples of a single cluster, empty where there are several or none."""
+    """Return a note if all samples are in one cluster, else an empty string."""
     return "" if predictions.clusters is None or has_spread(predictions) else _ONE_CLUSTER
 
 
 def _check_heterogeneity(predictions: AnyPredictions, *, asked: bool, event: bool) -> None:
-    """Refuse clusters to be compared where there are none, or no event."""
+    """Raise InputError if clusters are to be compared without an event or without two clusters."""
     if asked and not event:
         raise InputError(
-            "is for the event of two classes",
+            "requires an event of two classes",
             "the predicted class",
-            ("Pass two classes, without ", Argument("top_label"), "."),
+            ("Pass predictions of two classes, and omit ", Argument("top_label"), "."),
             argument="heterogeneity",
         )
     if asked and (predictions.clusters is None or not has_spread(predictions)):
         raise InputError(
-            "needs samples of at least two clusters",
+            "requires samples from at least two clusters",
             "none" if predictions.clusters is None else "one",
             ("Name the cluster of each sample: ", Argument("clusters"), "."),
             argument="heterogeneity",
@@ -281,7 +281,7 @@ def _check_heterogeneity(predictions: AnyPredictions, *, asked: bool, event: boo
 def _by_cluster(
     stages: Mapping[str, AnyPredictions], source: object, confidence_level: float
 ) -> dict[str, Heterogeneity]:
-    """Return the measures of each cluster by stage."""
+    """Return the heterogeneity between clusters for each stage."""
     names = getattr(source, "cluster_names", ())
     clusters = {}
     for stage, each in stages.items():
@@ -296,15 +296,15 @@ def _by_cluster(
 def _read(
     table: object, on: object, columns: dict[str, Any], target: object, classes: Sequence[str]
 ) -> tuple[Any, Any, int | None]:
-    """Return the predictions of a table, and of the held-out table if that is one, and the number of their event."""
+    """Read the table and the held-out table; return both predictions and the index of the event."""
     if columns.get("covariates") is not None and on is None:
         raise without_calibrator()
     for name in OF_FIT if on is None else ():
         if columns.get(name) is not None:
             raise InputError(
-                "is for a fit that holds rows out",
-                (Argument(name), " without ", Argument("on")),
-                "Leave it out.",
+                ("requires ", Argument("on")),
+                ("no ", Argument("on")),
+                ("Pass ", Argument("on"), ", or omit ", Argument(name), "."),
                 argument=name,
             )
     columns = columns | ({} if target is None else {"target": target})
@@ -315,23 +315,23 @@ def _read(
 
 
 def without_calibrator() -> InputError:
-    """Return the error for covariates that nothing would read."""
+    """Return the error for covariates without a calibrator to use them."""
     return InputError(
-        "is what a calibrator reads, which is fitted on held-out predictions",
+        ("requires ", Argument("on"), ": calibrators are fitted on held-out predictions"),
         ("no ", Argument("on")),
-        ("Pass ", Argument("on"), ", or leave it out."),
+        ("Pass ", Argument("on"), ", or omit ", Argument("covariates"), "."),
         argument="covariates",
     )
 
 
 def _of_arrays(predictions: object, target: object, columns: dict[str, Any], groups: object) -> Any:
-    """Return the predictions in two arrays; anything else unchanged."""
+    """Return predictions built from two arrays; other predictions are returned unchanged."""
     if columns or isinstance(groups, str):
         columns_named(columns)
         raise InputError(
-            f"{next(iter(columns), 'groups')}= must name columns of a table",
+            f"{next(iter(columns), 'groups')}= names columns, so that predictions must be a table",
             describe(predictions),
-            "Pass a data frame, or the path of a file.",
+            "Pass a data frame or the path of a file.",
         )
     if _is_frame_of_scores(predictions, target):
         predictions = np.asarray(predictions)
@@ -339,14 +339,14 @@ def _of_arrays(predictions: object, target: object, columns: dict[str, Any], gro
 
 
 def _is_frame_of_scores(predictions: object, target: object) -> bool:
-    """Return whether a data frame holds scores alone, with the labels in an array beside it."""
+    """Return whether ``predictions`` is a data frame of scores, with the labels in a separate array."""
     return hasattr(predictions, "to_numpy") and not isinstance(target, str | None)
 
 
 def _apart(
     predictions: object, classes: Sequence[str], groups: Sequence[Any] | None
 ) -> tuple[Any, Sequence[str], Sequence[Any] | None]:
-    """Return predictions, class names and groups; those of a table if none are passed."""
+    """Return predictions, class names and groups; a table supplies the names and groups that are not passed."""
     if isinstance(predictions, PredictionTable):
         groups = predictions.groups if groups is None else groups
         return predictions.predictions, classes or predictions.classes or (), groups
@@ -356,7 +356,7 @@ def _apart(
 def _counted(
     predictions: AnyPredictions, groups: Sequence[Any] | None
 ) -> tuple[AnyPredictions, Sequence[Any] | None, str]:
-    """Return the rows of some weight with their groups, and a note on the others, which count for nothing."""
+    """Drop rows of weight zero; return predictions, groups, and a note on the dropped rows."""
     some, counts = with_some_weight(predictions)
     if counts is None:
         return predictions, groups, ""
@@ -376,7 +376,7 @@ def measured_stages(
     confidence_level: float,
     replicates: int,
 ) -> dict[str, Any]:
-    """Return metrics, estimates, tests and measures of the event of each stage: fields of an evaluation."""
+    """Return metrics, estimates, tests and event measures of each stage, as fields of :class:`Evaluation`."""
     level: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates}
     measured = {stage: evaluate(each, num_bins=num_bins) for stage, each in stages.items()}
     names = list(next(iter(measured.values()))) if names is None else names
@@ -418,7 +418,7 @@ def _decisions(
     fitted: Mapping[str, Calibrator],
     confidence_level: float,
 ) -> dict[str, list[Decision]]:
-    """Return the decision by each rule, of each stage: chosen on held-out predictions that it calibrates, too."""
+    """Return the decisions of each stage by each rule, with thresholds chosen on held-out predictions of that stage."""
     decisions = {}
     for stage, each in stages.items() if rules else ():
         val = None
@@ -441,7 +441,7 @@ def _by_group(
     confidence_level: float,
     replicates: int,
 ) -> dict[str, Any]:
-    """Return the measures of each group by stage: of the event, or of the predicted class."""
+    """Return the measures of each group by stage, of the event or of the predicted class."""
     level: dict[str, Any] = {"confidence_level": confidence_level}
     if event:
         return {

@@ -1,4 +1,4 @@
-"""The stages of test predictions: as predicted, after calibrators, and which of them may be accepted; their estimates.
+"""Stages of test predictions (raw, and after each calibrator), their reject options and their estimates.
 
 Calibrators and thresholds are fitted on held-out predictions.
 """
@@ -50,7 +50,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Predictions that calibrators are fitted on.
+    """Held-out predictions that calibrators are fitted on.
 
     Args:
         val: Predictions of the validation part; None if there are none.
@@ -72,16 +72,16 @@ class HeldOut:
         """
         if self.val is None:
             raise InputError(
-                "held-out predictions are needed",
+                "held-out predictions are required",
                 ("no ", Argument("on")),
-                ("Pass ", Argument("on"), " with validation data."),
+                ("Pass ", Argument("on"), " with validation predictions."),
             )
         return self.val
 
     def part_for(
         self, entry: Entry[type[Calibrator]], *, alone: bool
     ) -> tuple[AnyPredictions, str]:
-        """Return the predictions that a calibrator is fitted on, and the part if they were made for it.
+        """Return the predictions to fit a calibrator on, and the name of their part if it is not the validation part.
 
         Args:
             entry: The calibrator.
@@ -95,14 +95,14 @@ class HeldOut:
             return self.validation(), ""
         if part not in self.parts:
             raise InputError(
-                f"the calibrator {entry.name} needs predictions of the part {part!r}, which are made from a run",
-                "a file",
+                f"the calibrator {entry.name} must be fitted on predictions of the part {part!r}",
+                "other predictions",
                 (
-                    "Measure the run instead of its file, or pass ",
+                    "Evaluate the run folder, or pass ",
                     Argument("method", entry.name),
-                    " and ",
+                    f" with predictions of the part {part!r} as ",
                     Argument("on"),
-                    " such predictions.",
+                    ".",
                 ),
             )
         return self.parts[part](entry.value.needs), part
@@ -110,7 +110,7 @@ class HeldOut:
 
 @dataclass
 class Calibrated:
-    """Test predictions after each calibrator.
+    """Test predictions after each calibrator, with the fitted calibrators, notes and errors.
 
     Attributes:
         predictions: By registry name.
@@ -127,7 +127,7 @@ class Calibrated:
     errors: dict[str, InputError | MissingExtraError] = field(default_factory=dict)
 
     def remarks(self, *, short: bool = False) -> list[str]:
-        """Return sentences for below a table: which calibrators are fitted on another file, and which did not run.
+        """Return notes for below a table: calibrators fitted on another part, and calibrators that did not run.
 
         Args:
             short: Whether to leave out what to do about those that did not run.
@@ -142,7 +142,7 @@ class Calibrated:
 
 
 def is_same(a: AnyPredictions, b: AnyPredictions) -> bool:
-    """Return whether two sets of predictions hold the same logits, or confidences and outcomes, sample by sample."""
+    """Return whether two predictions have equal logits, or equal confidences and outcomes."""
     pairs = zip(_numbers_of(a), _numbers_of(b), strict=False)
     return type(a) is type(b) and all(torch.equal(one, other) for one, other in pairs)
 
@@ -163,7 +163,7 @@ def check_options(
     risk: str = "risk",
     confidence_level: float = CONFIDENCE_LEVEL,
 ) -> None:
-    """Check the types of the arguments of :func:`fedlas.report` and :func:`fedlas.card` other than predictions.
+    """Check the types and ranges of options that :func:`fedlas.report` and :func:`fedlas.card` share.
 
     Raises:
         InputError: For a wrong type or a number out of range.
@@ -185,7 +185,7 @@ def check_options(
             raise InputError(f"{what} must be {words}", describe(value), f"Pass {words}.")
     for each in classes or ():
         if not isinstance(each, str):
-            raise InputError("classes must be names", describe(each), "Pass text for each class.")
+            raise InputError("classes must be strings", describe(each), "Pass a name per class.")
     for each in risks:
         check_number(risk, each, low=0, high=1, low_open=True, high_open=True)
 
@@ -197,10 +197,10 @@ def check_stages(
     reject: Sequence[float],
     groups: Sequence[Any] | None,
 ) -> None:
-    """Refuse arguments of :func:`fedlas.report` that contradict each other, before anything is computed."""
+    """Raise InputError if arguments of :func:`fedlas.report` contradict each other."""
     if calibrate is not None and not isinstance(calibrate, str):
         raise InputError(
-            "must be a name",
+            "must be a calibrator's name",
             describe(calibrate),
             ("Pass e.g. ", Argument("method", "temperature"), "."),
             argument="method",
@@ -216,19 +216,21 @@ def check_stages(
     confidences = isinstance(predictions, TopLabel)
     if calibrate == ALL:
         got = Argument("method", ALL)
-        fix = ("Name one calibrator, or leave ", Argument("method"), " out.")
+        fix = ("Name one calibrator, or omit ", Argument("method"), ".")
         if reject:
-            raise InputError("is for one model", got, fix, argument="reject")
+            raise InputError("requires a single calibrator", got, fix, argument="reject")
         if groups is not None:
-            fix = ("Name one calibrator, or leave ", Argument("groups"), " out.")
-            raise InputError("goes with one calibrator at most", got, fix, argument="groups")
+            fix = ("Name one calibrator, or omit ", Argument("groups"), ".")
+            raise InputError("requires at most one calibrator", got, fix, argument="groups")
         if confidences:
-            raise InputError((got, " needs the probabilities of all classes"), "confidences", fix)
+            raise InputError(
+                (got, " requires probabilities of all classes"), "top-label confidences", fix
+            )
     if held_out.val is not None and isinstance(held_out.val, TopLabel) != confidences:
         raise InputError(
-            "must hold what the predictions hold",
-            "confidences in one of them alone",
-            "Pass two sets of scores of all classes, or two of confidences.",
+            "must be of the same kind as the predictions",
+            "probabilities of all classes and top-label confidences",
+            "Pass probabilities of all classes for both, or confidences for both.",
             argument="on",
         )
     if held_out.val is not None and is_same(held_out.val, predictions):
@@ -236,46 +238,38 @@ def check_stages(
 
 
 def same_as_measured() -> InputError:
-    """Return the error of held-out predictions that are the measured ones."""
+    """Return the error for held-out predictions that equal the measured predictions."""
     return InputError(
-        "must be other predictions than those measured",
+        "must differ from the evaluated predictions",
         "the same",
-        "Pass held-out ones, such as those of a validation set; fitting on what is measured would flatter it.",
+        "Pass held-out predictions, such as of a validation set: fitted on the test set, results are too good.",
         argument="on",
     )
 
 
 def _no_held_out(argument: str, value: str | None = None) -> InputError:
-    """Return the error of an argument that needs held-out predictions, where there are none."""
+    """Return the error for an argument that needs held-out predictions when there are none."""
     return InputError(
-        (Argument(argument, value), " needs held-out predictions"),
+        (Argument(argument, value), " requires held-out predictions"),
         ("no ", Argument("on")),
-        (
-            "Pass ",
-            Argument("on"),
-            " with held-out predictions; those of the test set would flatter it.",
-        ),
+        ("Pass ", Argument("on"), " with held-out predictions, not those of the test set."),
     )
 
 
 def check_rules(rules: Sequence[Rule], *, event: bool, has_val: bool) -> None:
-    """Refuse rules of a decision where there is no event, or nothing to choose a threshold on."""
+    """Raise InputError for decision rules without an event, or without held-out predictions to choose thresholds on."""
     if rules and not event:
-        fix = (
-            "Leave it out; from which confidence to accept predictions says ",
-            Argument("reject"),
-            ".",
-        )
+        fix = ("Omit it; ", Argument("reject"), " sets thresholds on the confidence.")
         raise InputError(
-            "is for the event of two classes", "the predicted class", fix, argument=rules[0].name
+            "requires an event of two classes", "the predicted class", fix, argument=rules[0].name
         )
     for rule in rules:
         if rule.name != "cost_ratio" and not has_val:
             raise _no_held_out(rule.name)
 
 
-def calibrated(name: str, test: AnyPredictions, held_out: HeldOut) -> Calibrated:
-    """Return test predictions after the calibrator ``name``, or after each that can run if it is ``"all"``.
+def apply_calibrators(name: str, test: AnyPredictions, held_out: HeldOut) -> Calibrated:
+    """Fit the calibrator ``name``, or every calibrator for ``"all"``, and return the calibrated test predictions.
 
     Raises:
         InputError: For an unknown name; if the named calibrator cannot be fitted or applied; or if none of all can.
@@ -296,7 +290,7 @@ def calibrated(name: str, test: AnyPredictions, held_out: HeldOut) -> Calibrated
             ):
                 val = replace(val, features=None)
                 outcome.notes.append(
-                    f"{entry.name} uses logits alone: those measured hold no features."
+                    f"{entry.name} is fitted without features, because the evaluated predictions have none."
                 )
             calibrator, doubts = fit_with_notes(entry.value(), val, unlabeled=test)
             outcome.predictions[entry.name] = calibrator.transform(test)
@@ -324,7 +318,7 @@ def rejections(
     val: AnyPredictions,
     fitted: Mapping[str, Calibrator],
 ) -> Rejections:
-    """Return thresholds that are chosen on held-out predictions for every stage and applied to its test predictions.
+    """Return the reject option of each stage and risk: the threshold chosen on ``val``, and its result on test.
 
     Args:
         stages: Test predictions by stage.
@@ -341,7 +335,7 @@ def rejections(
 
 
 def rejection_blocks(rejected: Rejections) -> list[Block]:
-    """Return a table for every stage, and sentences on what its numbers mean."""
+    """Return a table of reject options per stage, and sentences that explain the numbers."""
     heads = ("risk %", "accept from", "accepted %", "wrong %", "at most %")
     blocks: list[Block] = []
     needed: dict[float, int] = {}
@@ -353,8 +347,8 @@ def rejection_blocks(rejected: Rejections) -> list[Block]:
             each.chosen.risk: each.chosen.needed for each in options if each.threshold is None
         }
     blocks += [
-        f"No threshold for {100 * risk:g} %: no confidence keeps the risk of the held-out predictions that low. Even "
-        f"without a mistake it takes {samples:,} accepted {'clusters' if clusters else 'ones'}."
+        f"No threshold reaches a risk of {100 * risk:g} % on the held-out predictions. Even without an error, "
+        f"{samples:,} accepted {'clusters' if clusters else 'samples'} would be needed."
         for risk, samples in needed.items()
     ]
     if rejected:
@@ -363,14 +357,16 @@ def rejection_blocks(rejected: Rejections) -> list[Block]:
         first, *after = rejected
         of = " for a sample drawn from a new cluster" if clusters else ""
         texts = [
-            f"Thresholds {first} are chosen on the held-out predictions so that the risk holds with {level}{of}."
+            f"Thresholds {first} are chosen on held-out predictions; the risk bound holds with {level} confidence{of}."
         ]
-        texts += ["Shares are means of the clusters', each of which weighs the same."] * bool(of)
+        texts += ["Shares are means over clusters of equal weight."] * bool(of)
         # What a calibrator was fitted on is no new sample to it: its confidences there are too good.
         texts += [
-            "After a calibrator that was fitted on the same predictions it does not hold."
+            "The bound does not hold after a calibrator that was fitted on the same predictions."
         ] * bool(after)
-        texts += [f"The other columns are of the test predictions, 'at most' with {level}."]
+        texts += [
+            f"The other columns are on test predictions; 'at most' holds with {level} confidence."
+        ]
         blocks.append(Note(" ".join(texts)))
     return blocks
 
@@ -384,7 +380,7 @@ def _cells(each: RejectOption) -> list[str]:
 
 
 class DeferredEstimates(Mapping[str, EstimateTable]):
-    """Estimates by stage that are computed when a stage is first looked up: an event's main numbers need few of them.
+    """Estimates by stage, computed at the first access.
 
     State:
         The tables, once they are computed.
@@ -421,7 +417,7 @@ def estimates_by_stage(
     confidence_level: float = CONFIDENCE_LEVEL,
     values: Mapping[str, Mapping[str, float]] | None = None,
 ) -> dict[str, EstimateTable]:
-    """Return estimates by stage, then by registry name, and show a progress bar.
+    """Return estimates by stage, then by registry name, showing a progress bar.
 
     Args:
         stages: Predictions by stage.

@@ -1,4 +1,4 @@
-"""The table of every report: columns, rows of cells, and how a terminal, Markdown, LaTeX and CSV show them.
+"""``Table``, the table of every report, and its conversion to terminal, Markdown, HTML, LaTeX and CSV.
 
 Pages show it with the macro ``table`` of ``macros.html.j2``.
 """
@@ -33,7 +33,7 @@ _STYLES = {"best": "bold green", "leading": "green", "same": "green", "calibrate
 
 @dataclass(frozen=True)
 class Column:
-    """Column of a table.
+    """A table column: header, unit, direction and number format.
 
     Attributes:
         title: Head of the column.
@@ -59,11 +59,11 @@ class Column:
 
     @property
     def head(self) -> str:
-        """Title, unit and direction, e.g. ``"ECE % ↓"``."""
+        """Header: title, unit and direction, e.g. ``"ECE % ↓"``."""
         return " ".join(part for part in (self.title, self.unit, self.arrow) if part)
 
     def format(self, value: float | None) -> str:
-        """Return ``value`` (a fraction where the unit is percent) as text; a dash for none."""
+        """Return ``value`` as text, a fraction as percent if the unit is percent; a dash for None or NaN."""
         if value is None or isnan(value):
             return DASH
         text = f"{100 * value:.{self.places - 2}f}" if self.unit else f"{value:.{self.places}f}"
@@ -72,7 +72,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell.
+    """A table cell: text, mark, details and the number in full precision.
 
     Attributes:
         value: Its text.
@@ -99,7 +99,7 @@ class Cell:
 
     @property
     def symbol(self) -> str:
-        """The mark as one character, which survives copying, printing and terminals without color."""
+        """The mark as one character, for output without color."""
         return SYMBOLS[self.mark]
 
     @property
@@ -110,12 +110,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells. The first column names the rows.
+    """A table with a title and notes; the first column names the rows.
 
     Attributes:
         columns: One for each cell of a row.
         rows: Cells.
-        title: Above it; names the table for screen readers, too.
+        title: Title above the table, also its name for screen readers.
         notes: Sentences below it.
         narrow: Whether a terminal shows it without space between the columns' borders.
     """
@@ -127,7 +127,7 @@ class Table:
     narrow: bool = False
 
     def where(self, keep: Sequence[int]) -> Table:
-        """Return the same table with these columns only."""
+        """Return the table with a selection of columns, by index."""
         rows = tuple(tuple(row[number] for number in keep) for row in self.rows)
         return replace(self, columns=tuple(self.columns[number] for number in keep), rows=rows)
 
@@ -135,12 +135,12 @@ class Table:
 def column(
     metric: str, *, event: bool = False, places: int | None = None, shown: bool = True
 ) -> Column:
-    """Return how to show a metric; one that is not registered has its name and no direction.
+    """Return the column of a metric; an unregistered metric has its name as title and no direction.
 
     Args:
         metric: Registry name.
         event: Whether the event of two classes is the subject, and its measures are meant.
-        places: Decimals; None for those of the record.
+        places: Decimals; None for the registered number.
         shown: As in :class:`Column`.
     """
     entry = find_measure(metric, event=event)
@@ -159,7 +159,7 @@ def column(
 
 
 def _direction(entry: Metric) -> str:
-    """Return the arrow of a metric, or its ideal; nothing for an event's measure that has none."""
+    """Return the arrow or ideal value of a metric, or an empty string if it has no direction."""
     if entry.ideal is not None:
         return f"→ {entry.ideal:g}"
     directed = entry.subject != "event" or entry.higher_is_better is not None
@@ -174,7 +174,7 @@ def table_of(
     notes: Iterable[str] = (),
     text: Sequence[int] = (0,),
 ) -> Table:
-    """Return a table of plain values: text, numbers (kept at full precision for CSV), None for nothing, or cells.
+    """Build a table from rows of text, numbers, None or cells.
 
     Args:
         heads: Heads of the columns.
@@ -193,7 +193,7 @@ def table_of(
 
 
 def cell_of(value: object) -> Cell:
-    """Return a cell that shows a plain value."""
+    """Convert text, a number or None to a cell; a cell is returned unchanged."""
     if isinstance(value, Cell):
         return value
     if isinstance(value, int | float):
@@ -202,22 +202,22 @@ def cell_of(value: object) -> Cell:
 
 
 def is_detail(metric: str) -> bool:
-    """Return whether ``metric`` is registered as a detail of the main metrics."""
+    """Return whether ``metric`` is registered as a detail rather than a main metric."""
     entry = METRICS.get(metric)
     return entry is not None and entry.detail
 
 
 def plain_summary(summary: str) -> str:
-    """Return the first line of a docstring without its markup: cross-references become the name they point to."""
+    """Return the first line of a docstring without markup; cross-references become the referenced name."""
     return re.sub(r":[a-z:]+:`~?(?:[\w.]*\.)?(\w+)`", r"\1", summary).replace("`", "")
 
 
 def terminal(table: Table, *, details: bool = False, arrows: bool = True) -> Any:
-    """Return a ``rich`` table.
+    """Convert a table to a ``rich`` table for the terminal.
 
     Args:
         table: The table.
-        details: Show the further lines of cells, too.
+        details: Whether to show the further lines of cells.
         arrows: Whether heads say which direction is better.
     """
 
@@ -246,7 +246,7 @@ def terminal(table: Table, *, details: bool = False, arrows: bool = True) -> Any
 
 
 def markdown(table: Table) -> str:
-    """Return a Markdown table padded to equal widths, so that it reads as plain text too."""
+    """Convert a table to Markdown, padded so that it also reads as plain text."""
 
     def shown(cell: Cell) -> str:
         text = f"**{plain(cell.text)}**" if cell.mark == "best" else plain(cell.text)
@@ -274,12 +274,12 @@ def markdown(table: Table) -> str:
 
 
 def html_paragraphs(sentences: Iterable[str]) -> str:
-    """Return an HTML paragraph for each sentence, for notebooks; every text is escaped."""
+    """Return an escaped HTML paragraph per sentence, for notebooks."""
     return "".join(f"<p>{escape(printable(sentence))}</p>" for sentence in sentences)
 
 
 def html_table(table: Table) -> str:
-    """Return a plain HTML table, for notebooks; every text is escaped."""
+    """Convert a table to escaped HTML, for notebooks."""
 
     def shown(cell: Cell) -> str:
         return escape(printable(f"{cell.text} {cell.symbol} {cell.extra}".rstrip(" ")))
@@ -293,7 +293,7 @@ def html_table(table: Table) -> str:
 
 
 def latex(table: Table, *, caption: str = "", label: str = "") -> str:
-    r"""Return a LaTeX table with the rules of ``booktabs``; every text is escaped.
+    r"""Convert a table to LaTeX with the rules of ``booktabs``; text is escaped.
 
     The best mean is bold, and one that is not distinguishable from it underlined.
 
@@ -362,7 +362,7 @@ def _escaped(text: str) -> str:
 
 
 def csv_text(table: Table) -> str:
-    """Return CSV with numbers in full precision; cells without text are empty, and no cell is a formula."""
+    """Convert a table to CSV with full precision; text that a spreadsheet would read as a formula is escaped."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([c.title for c in table.columns])
@@ -374,7 +374,7 @@ def csv_text(table: Table) -> str:
 
 
 def plain(text: str) -> str:
-    r"""Return ``text`` on one line, with what Markdown would read as markup escaped, control and format characters too.
+    r"""Return ``text`` on one line, with Markdown markup and control characters escaped.
 
     Example:
         >>> print(plain("a|b [c] [0.1, 0.2]"))
@@ -385,18 +385,18 @@ def plain(text: str) -> str:
 
 
 def code_block(lines: Iterable[str]) -> str:
-    """Return an indented block, which no content can end early."""
+    """Return lines as an indented Markdown code block."""
     return "\n".join(f"    {printable(line)}" for text in lines for line in text.split("\n"))
 
 
 def bullets(lines: Iterable[str]) -> str:
-    """Return a Markdown list of sentences."""
+    """Return sentences as a Markdown list."""
     return "\n".join(f"- {plain(line)}" for line in lines)
 
 
 @dataclass(frozen=True)
 class Note:
-    """A sentence that explains the block above it."""
+    """An explanatory sentence, shown below another block."""
 
     text: str
 
@@ -411,12 +411,12 @@ def show_blocks(
     as_markdown: bool = False,
     on: Console | None = None,
 ) -> None:
-    """Print sentences and tables.
+    """Print sentences, notes and tables to the terminal.
 
     Args:
         blocks: In their order.
         details: Print the further lines of cells, such as intervals.
-        as_markdown: Print Markdown tables rather than those of a terminal, and break no line.
+        as_markdown: Print tables as Markdown, and do not wrap lines.
         on: A ``rich.console.Console``; None makes one on standard output.
     """
     for block in blocks:
@@ -431,7 +431,7 @@ def show_blocks(
 
 
 def text_of(blocks: Iterable[Block], *, details: bool = False) -> str:
-    """Return what :func:`show_blocks` prints."""
+    """Return blocks as the text that :func:`show_blocks` prints."""
     text = io.StringIO()
     show_blocks(blocks, details=details, on=console(text=text))
     return text.getvalue().rstrip("\n")

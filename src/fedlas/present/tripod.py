@@ -1,4 +1,4 @@
-"""What TRIPOD+AI asks a validation to report, as a paragraph to paste."""
+"""Paragraphs for a paper that report a validation as TRIPOD+AI asks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _ALONE = "All samples were of one cluster; confidence intervals were not calcula
 def paragraphs(
     stages: Mapping[str, tuple[AnyPredictions, Mapping[str, Estimate]]], event: str
 ) -> str:
-    """Return a paragraph for each stage, with its name but for the first.
+    """Return a paragraph per stage; all but the first begin with the stage's name.
 
     Args:
         stages: Predictions and measures of the event, by stage.
@@ -48,10 +48,11 @@ def paragraphs(
         InputError: Without a stage: no event is the subject.
     """
     if not stages:
-        fix = "Measure two classes."
-        raise InputError("a paragraph by TRIPOD+AI is about an event", "no event", fix)
+        fix = "Evaluate predictions of two classes, without top_label=True."
+        raise InputError("a TRIPOD+AI paragraph requires an event of two classes", "no event", fix)
     texts = {
-        name: tripod(check_predictions(each[0]), each[1], event) for name, each in stages.items()
+        name: tripod_paragraph(check_predictions(each[0]), each[1], event)
+        for name, each in stages.items()
     }
     first = next(iter(texts))
     return "\n".join(
@@ -61,12 +62,12 @@ def paragraphs(
 
 
 def to_paste(text: str) -> list[str]:
-    """Return paragraphs under their title."""
+    """Return the paragraphs as lines under a title."""
     return ["To paste, by TRIPOD+AI:", *text.split("\n")]
 
 
-def tripod(predictions: Predictions, measures: Mapping[str, Estimate], event: str) -> str:
-    """Return sentences on samples, events, calibration and discrimination with intervals, and how these were made.
+def tripod_paragraph(predictions: Predictions, measures: Mapping[str, Estimate], event: str) -> str:
+    """Return a paragraph on samples, events, calibration and discrimination, with intervals and their methods.
 
     Args:
         predictions: The samples of the validation.

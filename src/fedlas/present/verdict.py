@@ -1,4 +1,4 @@
-"""The verdict on predictions, in sentences that the tables below them support."""
+"""Verdicts on the calibration of predictions, as sentences."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FEWEST = fewest_replicates(CONFIDENCE_LEVEL)
 
 @dataclass(frozen=True)
 class Evidence:
-    """A test of calibration.
+    """Result of one calibration test.
 
     Attributes:
         text: The number and what it is compared with.
@@ -45,7 +45,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether predictions are calibrated, as far as their samples show it.
+    """Verdict on whether predictions are calibrated, with the tests behind it.
 
     Attributes:
         text: A sentence or two.
@@ -56,6 +56,7 @@ class Verdict:
         least_joint_p: The smallest that its replicates can give.
         claim: What the predictions claim and what occurs, as in ``"expects 'ill' in 4.1 % and 3.9 % occur"``.
         is_reversed: Whether the scores rank the other class of two above the event, beyond chance.
+        joint_tests: Number of tests that the joint test combines.
     """
 
     text: str
@@ -65,21 +66,22 @@ class Verdict:
     least_joint_p: float | None = None
     claim: str = ""
     is_reversed: bool = False
+    joint_tests: int = 0
 
     @property
     def rejected(self) -> list[str]:
-        """Evidence of the tests with a p-value of at most 0.05, the smallest first."""
+        """Texts of the tests with a p-value of at most 0.05, the smallest p-value first."""
         ordered = sorted(self.tests.values(), key=lambda each: each.p)
         return [each.text for each in ordered if rejects(each.p, ALPHA)]
 
     @property
     def is_clear(self) -> bool:
-        """Whether all tests together reject calibration."""
+        """Whether the joint test rejects calibration."""
         return self.joint_p is not None and rejects(self.joint_p, ALPHA)
 
     @property
     def joint(self) -> str:
-        """The joint p-value as text, such as ``"joint p = 0.31"``."""
+        """Joint p-value as text, such as ``"joint p = 0.31"``; empty without a joint test."""
         return "" if self.joint_p is None else f"joint {p_said(self.joint_p, self.least_joint_p)}"
 
 
@@ -93,7 +95,7 @@ def verdict(
     event: str = "class 1",
     scores: Sequence[str] = (),
 ) -> Verdict:
-    """Judge predictions by all tests of their table together, and say in which direction they err.
+    """Return the verdict on predictions by the joint calibration test, with the direction of miscalibration.
 
     Args:
         values: Metrics by registry name; accuracy, ``o_ece``, ``u_ece`` and ``ece`` among them.
@@ -106,7 +108,13 @@ def verdict(
     """
     table = estimates if measures is None else measures
     joint_p = getattr(table, "joint_p", None)
-    judged = Verdict("", {}, joint_p=joint_p, least_joint_p=getattr(table, "least_joint_p", None))
+    judged = Verdict(
+        "",
+        {},
+        joint_p=joint_p,
+        least_joint_p=getattr(table, "least_joint_p", None),
+        joint_tests=len(table.tests) if isinstance(table, EstimateTable) else 0,
+    )
     tests = _tests_of_metrics(estimates) if measures is None else _tests_of_measures(measures)
     if z is not None and joint_p is not None:
         tests["spiegelhalter"] = Evidence(
@@ -143,13 +151,13 @@ def _tests_of_measures(measures: ByName) -> dict[str, Evidence]:
 def _of_top_label(
     judged: Verdict, values: Mapping[str, float], estimates: ByName, samples: int, gap: float | None
 ) -> Verdict:
-    """Compare mean confidence with accuracy; ``gap`` is the p-value of their difference."""
+    """Return the verdict on the predicted class; ``gap`` is the p-value of mean confidence minus accuracy."""
     accuracy = values["accuracy"]
     confidence = accuracy + values["o_ece"] - values["u_ece"]
     claim = f"it claims {100 * confidence:.1f} % on average and is right in {100 * accuracy:.1f} %"
     judged = replace(judged, claim=claim)
     if judged.joint_p is None:
-        text = f"It{claim[2:]} ({samples:,} samples). No test was made of whether that is chance."
+        text = f"It{claim[2:]} ({samples:,} samples). No calibration test was run."
         return replace(judged, text=text)
     tests = dict(judged.tests)
     direction = ""
@@ -164,7 +172,7 @@ def _of_top_label(
             else ""
         )
     judged = replace(judged, tests=tests, direction=direction)
-    claim = f"{claim} ({samples:,} samples; {judged.joint} of {_number(estimates)})"
+    claim = f"{claim} ({samples:,} samples; {judged.joint})"
     if judged.is_clear and direction:
         text = f"{direction.capitalize()}: {claim}."
     elif judged.is_clear:
@@ -186,7 +194,7 @@ def _of_event(
     event: str,
     scores: Sequence[str],
 ) -> Verdict:
-    """Compare how often the event is expected with how often it occurs."""
+    """Return the verdict on the event, from its expected and its observed frequency."""
     expected = 100 * measures["expected"].value
     observed = 100 * measures["observed"].value
     claim = f"Expects {event} in {digits(expected)} % and {digits(observed)} % occur"
@@ -195,8 +203,8 @@ def _of_event(
     area = measures["auroc"].value if "auroc" in measures else 0.5
     if area < 0.5 and reversed_auroc(predictions) is not None:
         question = _question_of_direction(predictions, scores)
-        joint = f"; {judged.joint} of {_number(measures)}" if judged.joint else ""
-        text = f"Ranks the other class above (AUROC {area:.3f}): {question} {claim} ({samples}{joint})."
+        joint = f"; {judged.joint}" if judged.joint else ""
+        text = f"Ranks the other class higher (AUROC {area:.3f}): {question} {claim} ({samples}{joint})."
         return replace(judged, text=text, is_reversed=True)
     if judged.joint_p is None:
         return replace(judged, text=f"{claim} ({samples}). {_without_joint_test(judged)}")
@@ -206,7 +214,7 @@ def _of_event(
     if "slope" in judged.tests and rejects(judged.tests["slope"].p, ALPHA):
         extreme = "too extreme" if measures["slope"].value < 1 else "too close to each other"
         words.append(extreme)
-    about = f"({samples}; {judged.joint} of {_number(measures)})"
+    about = f"({samples}; {judged.joint})"
     if judged.is_clear and words:
         kind = " and ".join(words)
         slope = f", slope {described(measures)['slope'][1]}" if "too" in kind else ""
@@ -217,8 +225,8 @@ def _of_event(
 
 
 def _question_of_direction(predictions: Predictions, scores: Sequence[str]) -> str:
-    """Return the question whether the scores that rank the other class above are of that class."""
-    # One column is of the second class; of two each is of its own.
+    """Return a question on whether the scores are probabilities of the other class."""
+    # A single column is of the second class; two columns are of one class each.
     place = event_number(predictions) if len(scores) == 2 else 1
     other = class_name(predictions, 1 - place)
     if not scores:
@@ -229,12 +237,12 @@ def _question_of_direction(predictions: Predictions, scores: Sequence[str]) -> s
 
 
 def _without_joint_test(judged: Verdict) -> str:
-    """Return a sentence on single tests, such as Wald's of the slope, where no replicates join them to one."""
+    """Return a sentence on the separate tests, Bonferroni-corrected, for a verdict without a joint test."""
     if not judged.tests:
-        return "No test was made of whether that is chance."
+        return "No calibration test was run."
     number = len(judged.tests)
     least = min(judged.tests.values(), key=lambda test: test.p)
-    joint = "no joint test was made, which takes replicates"
+    joint = "no joint test was run, because it needs replicates"
     if rejects(number * least.p, ALPHA):
         return f"Miscalibrated by {least.text}, Bonferroni for {number} tests; {joint}."
     return f"None of {number} tests rejects calibration after Bonferroni; {joint}."
@@ -243,7 +251,7 @@ def _without_joint_test(judged: Verdict) -> str:
 def effect(
     name: str, calibrator: Calibrator | None, before: Stage, after: Stage, *, replicates: int
 ) -> str:
-    """Return a sentence on what a calibrator does to test predictions: a verb only where both numbers agree.
+    """Return a sentence on the effect of a calibrator; it claims better or worse only if error and NLL agree.
 
     Args:
         name: Registry name of the calibrator, as in the heads of the tables.
@@ -270,7 +278,7 @@ def effect(
         fell = fell and new < old
     if paired is not None and paired.better == "a" and paired.p is not None:
         worse = f"{change}; NLL: {p_said(paired.p, None)}"
-        return f"{subject}this makes it worse ({worse}): leave it out, or fit it on other held-out predictions."
+        return f"{subject}this makes it worse ({worse}): omit the calibrator, or fit it on other held-out predictions."
     if judged.joint_p is None or before.verdict.is_reversed:
         return f"{subject}{change}."
     if not fell:
@@ -285,7 +293,7 @@ def effect(
 
 @dataclass(frozen=True)
 class Stage:
-    """Predictions before or after a calibrator, as :func:`effect` compares them.
+    """Predictions before or after calibration, with their verdict and errors, as input of :func:`effect`.
 
     Attributes:
         predictions: The predictions.
@@ -303,14 +311,14 @@ class Stage:
 
 
 def training_data(val: AnyPredictions, test: AnyPredictions) -> str:
-    """Return a sentence if held-out predictions look like those on training data; nothing if they do not."""
+    """Return a warning if the held-out predictions look like predictions on training data, else an empty string."""
     (right, n), (hits, m) = ((accuracy(each), _samples(each)) for each in (val, test))
     spread = (right * (1 - right) / n + hits * (1 - hits) / m) ** 0.5
     if right - hits < 0.02 or right - hits < 4 * spread:
         return ""
     return (
-        f"The held-out predictions are right in {100 * right:.1f} %, these in {100 * hits:.1f} %: if they are of "
-        "training data, the calibrator leaves over-confidence."
+        f"Accuracy is {100 * right:.1f} % on the held-out predictions and {100 * hits:.1f} % on these: if the held-out "
+        "samples were trained on, over-confidence remains after calibration."
     )
 
 
@@ -327,14 +335,8 @@ def _few(texts: Sequence[str]) -> str:
     return ", ".join(texts[:_MOST]) + more
 
 
-def _number(table: ByName) -> str:
-    """Return how many tests are joined, as text."""
-    number = len(table.tests) if isinstance(table, EstimateTable) else 0
-    return f"{number} test{'s' if number > 1 else ''}"
-
-
 def digits(percent: float) -> str:
-    """Return a percentage with one decimal, or with two digits where it is below 1.
+    """Return a percentage as text: one decimal, or two significant digits below 1.
 
     Example:
         >>> digits(6.44), digits(0.2137), digits(0.0)

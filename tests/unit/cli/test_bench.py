@@ -61,7 +61,7 @@ def test_what_arguments_choose():
         (["--executor-set", "retries"], "key=value"),
         (
             ["--workers", "2", "--executor-set", "workers=3"],
-            "workers must be given once; .*Leave --workers out",
+            "workers must be set once, .*Omit --workers",
         ),
     ],
 )
@@ -82,7 +82,7 @@ def test_results_are_counted_as_they_end(tmp_path):
     ]
 
 
-def test_runs_that_are_not_waited_for_make_no_report(tmp_path, capsys):
+def test_pending_runs_write_no_report(tmp_path, capsys):
     assert (
         bench.bench(RECIPE, losses=["ce", "ls"], seeds=[0], out=tmp_path, executor=Backwards()) == 0
     )
@@ -90,7 +90,7 @@ def test_runs_that_are_not_waited_for_make_no_report(tmp_path, capsys):
     assert not (tmp_path / "report.html").exists()
 
 
-def test_how_a_run_is_divided_is_not_what_it_is():
+def test_run_identity_ignores_executor_settings():
     def config(*overrides):
         (run,) = plan(load_recipe("synthetic", [*TINY, *overrides]), losses=["ce"], seeds=[0])
         return run.config()

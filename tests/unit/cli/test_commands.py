@@ -153,7 +153,7 @@ def test_evaluate_all_compares_every_calibrator_that_can_run(files, tmp_path, ca
         assert any(line.split()[:1] == [name] for line in captured.out.splitlines()), name
     page = (tmp_path / "page.html").read_text()
     assert (
-        "Ranked by NLL on these samples: measure the one you choose on others."
+        "Ranked by NLL on these samples: evaluate the one you choose on others."
         in captured.out.splitlines()
     )
     for name, reason in found["not run"].items():
@@ -165,7 +165,7 @@ def test_evaluate_all_compares_every_calibrator_that_can_run(files, tmp_path, ca
     assert page.count("<figure>") == len(ran) + 1
 
 
-def test_what_a_calibrator_doubts_is_a_note_and_no_python_warning(files, tmp_path, capsys):
+def test_calibrator_warning_is_printed_as_note(files, tmp_path, capsys):
     certain = predictions(seed=2)
     Predictions(certain.logits, certain.predicted).save(tmp_path / "certain.npz")
     assert (
@@ -226,7 +226,7 @@ def test_evaluate_never_replaces_predictions(files, tmp_path):
             evaluate_file(
                 **options, html=tmp_path / "predictions" / ".." / "predictions" / "odd.html"
             )
-    with pytest.raises(InputError, match=r"--on .*other predictions"):
+    with pytest.raises(InputError, match=r"--on .*must differ from"):
         evaluate_file(test, on=test.parent / ".." / "predictions" / "test.npz")
     assert test.read_bytes() == page.read_bytes() == before
     assert evaluate_file(test, html=tmp_path / "page.HTM", replicates=0) == 0

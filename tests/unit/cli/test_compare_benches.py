@@ -40,7 +40,7 @@ def test_a_picture_of_no_known_kind_writes_nothing(tmp_path, capsys):
         )
         == 2
     )
-    assert "the name must end in a kind of picture; got a.pgn" in capsys.readouterr().err
+    assert "the file name must end in an image format; got a.pgn" in capsys.readouterr().err
     assert not (tmp_path / "a.pgn").exists()
 
 
@@ -55,7 +55,7 @@ def test_a_picture_of_no_known_kind_writes_nothing(tmp_path, capsys):
         (["fedlas:ls", "--metrics", "ks"], "They measured"),
         (["fedlas@auto:ls@auto"], "calibrators need the validation and test predictions"),
         (["--method", "atuo"], "Did you mean 'auto'"),
-        (["fedlas@auto:ls", "--stage", "auto"], "--stage is for methods without a calibrator"),
+        (["fedlas@auto:ls", "--stage", "auto"], "--stage must not be combined with --method"),
         (["none"], "the bench folder must exist"),
     ],
 )
@@ -66,7 +66,7 @@ def test_what_cannot_be_compared(tmp_path, arguments, message, capsys):
 
 def test_no_folder_is_said(capsys):
     assert main(["compare", "fedlas:ls"]) == 2
-    assert "a folder of a bench must be named" in capsys.readouterr().err
+    assert "requires a bench folder" in capsys.readouterr().err
 
 
 def test_the_picture_is_the_same_each_time(tmp_path):

@@ -76,22 +76,22 @@ def test_groups_are_compared_each(tmp_path, capsys, frame, monkeypatch):
     assert next(line for line in shown.split("\n") if line.strip().startswith("north")).count("*")
 
 
-def test_groups_of_arrays_and_of_two_tables_must_agree(frame):
+def test_mismatched_groups_are_rejected(frame):
     a = fedlas.Predictions.from_probs(frame.p, frame.y)
     b = fedlas.Predictions.from_probs(sharper(frame), frame.y)
     found = fedlas.compare(a, b, ["nll"], replicates=99, groups=frame.site)
     assert found.groups["north"].samples == 200
-    with pytest.raises(InputError, match=r"one group for each sample.*400.*got 3"):
+    with pytest.raises(InputError, match=r"one entry per sample.*400.*got 3"):
         fedlas.compare(a, b, ["nll"], replicates=99, groups=["n", "s", "n"])
     tables = [
         fedlas.read_predictions(frame.assign(site=order), probs="p", target="y", groups="site")
         for order in (frame.site, frame.site[::-1].to_numpy())
     ]
-    with pytest.raises(InputError, match="groups that differ"):
+    with pytest.raises(InputError, match="different groups"):
         fedlas.compare(*tables, replicates=99)
 
 
-def test_groups_that_cannot_tell_are_shown_and_never_starred(tmp_path, capsys, frame):
+def test_untestable_groups_are_never_starred(tmp_path, capsys, frame):
     """One cluster had an interval of no width, one sample was left out, and weights of 0 stopped the command."""
     site = np.repeat(["one cluster", "clusters", "one sample", "no weight"], [200, 190, 1, 9])
     patient = np.where(site == "one cluster", 0, frame.patient)
@@ -120,7 +120,7 @@ def test_groups_that_cannot_tell_are_shown_and_never_starred(tmp_path, capsys, f
     files = [str(tmp_path / name) for name in ("a.csv", "b.csv")]
     assert main(["compare", *files, *OPTIONS[:-1], *roles]) == 0
     shown = capsys.readouterr().out
-    assert "cannot tell" in " ".join(shown.split())
+    assert "not testable" in " ".join(shown.split())
     assert "nan" not in shown
 
 

@@ -6,7 +6,7 @@ from fakes_data import FAKES
 from fedlas.cli import main
 
 
-def test_a_known_data_set_is_checked_against_what_was_published(tmp_path, capsys, monkeypatch):
+def test_data_set_is_checked_against_published_counts(tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("FEDLAS_DATA", raising=False)
     assert main(["data", "check", "digits"]) == 0
     assert "digits can be used; every sample was read." in capsys.readouterr().out
@@ -14,7 +14,7 @@ def test_a_known_data_set_is_checked_against_what_was_published(tmp_path, capsys
     assert main(["data", "check", "cub", root, "--quick"]) == 1
     out = capsys.readouterr().out
     assert "There are 18 images in train; the published data set has 5,994." in out
-    assert "Extract its archive again" in out
+    assert "Extract the archive again" in out
     assert main(["data", "check", "cub", f"{root}/CUB_200_2011/images"]) == 2
     assert "none of them in" in capsys.readouterr().err
     assert main(["data", "check", "svhn"]) == 2

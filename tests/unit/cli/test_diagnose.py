@@ -47,7 +47,7 @@ def test_command_writes_page_and_numbers(folder, capsys):
     assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
 
 
-def test_runs_that_cannot_be_studied_are_left_out_of_a_folder_and_named(folder, tmp_path, capsys):
+def test_unusable_runs_are_skipped_and_named(folder, tmp_path, capsys):
     bench = tmp_path / "bench"
     shutil.copytree(folder, bench)
     (bench / "ce-s0" / "checkpoint.pt").unlink()
@@ -69,7 +69,7 @@ def test_runs_that_cannot_be_studied_are_left_out_of_a_folder_and_named(folder, 
     assert "the predictions must include features" in capsys.readouterr().err
 
 
-def test_one_run_has_its_page_in_its_own_folder(folder, tmp_path):
+def test_single_run_page_is_in_run_folder(folder, tmp_path):
     run = tmp_path / "fedlas-s0"
     shutil.copytree(folder / "fedlas-s0", run)
     assert main(["runs", "diagnose", str(run)]) == 0

@@ -11,7 +11,7 @@ from fedlas.cli.arguments import column_options
 from fedlas.predictions import Columns, Predictions
 
 
-def test_ctrl_c_while_the_command_line_imports_ends_it_like_ctrl_c_later(monkeypatch):
+def test_ctrl_c_during_imports_exits_with_130(monkeypatch):
     """It ended with a traceback and by the signal."""
     real = builtins.__import__
 
@@ -36,13 +36,13 @@ def test_errors_and_columns_are_written_as_options(tmp_path, capsys):
     Predictions(torch.randn(9, 3), torch.zeros(9, dtype=torch.long)).save(tmp_path / "a.npz")
     assert main(["evaluate", str(tmp_path / "a.npz"), "--method", "all"]) == 2
     assert capsys.readouterr().err.startswith(
-        "fedlas: error: fedlas evaluate: --method all needs held-out predictions; got no --on. Pass --on with "
+        "fedlas: error: fedlas evaluate: --method all requires held-out predictions; got no --on. Pass --on with "
     )
     columns = Columns(probs="p_*", target="y", percent=True)
     assert column_options(columns) == " --probs 'p_*' --target y --percent"
 
 
-def test_help_shows_what_is_for_tables_and_what_for_training(capsys):
+def test_help_groups_table_and_training_subcommands(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     tables, training = capsys.readouterr().out.split("tables of predictions:")[1].split("training")

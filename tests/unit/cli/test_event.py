@@ -134,9 +134,7 @@ def test_words_that_settle_nothing_name_both_classes(tmp_path, chances):
 
 
 @pytest.mark.parametrize("command", ["calibrate", "python"])
-def test_a_column_about_the_other_class_stops_the_fit(
-    tmp_path, monkeypatch, capsys, chances, command
-):
+def test_reversed_score_column_stops_the_fit(tmp_path, monkeypatch, capsys, chances, command):
     monkeypatch.chdir(tmp_path)
     write(tmp_path, chances, ("1", "0"), order="", columns="of the other")
     table = pd.read_csv("val.csv").rename(columns={"p_0": "score"})
@@ -152,9 +150,7 @@ def test_a_column_about_the_other_class_stops_the_fit(
     assert main(["calibrate", "val.csv", *options, "--event", "0", "--method", "temperature"]) == 0
 
 
-def test_a_column_whose_name_says_its_class_is_told_by_classes(
-    tmp_path, monkeypatch, capsys, chances
-):
+def test_column_name_with_class_works_with_classes(tmp_path, monkeypatch, capsys, chances):
     monkeypatch.chdir(tmp_path)
     write(tmp_path, chances, ("left", "active"), order="", columns="of the other")
     pd.read_csv("val.csv").rename(columns={"p_active": "p_left"}).to_csv("val.csv", index=False)
@@ -166,13 +162,13 @@ def test_a_column_whose_name_says_its_class_is_told_by_classes(
     assert main(["calibrate", "val.csv", *options, *advice]) == 0
 
 
-def test_models_with_classes_in_two_orders_are_not_said_to_have_two_events():
+def test_different_class_order_is_the_reported_error():
     probs = np.array([[0.2, 0.8], [0.7, 0.3]] * 30)
     one, other = (
         fedlas.Predictions.from_probs(table, ["yes", "no"] * 30, classes=names)
         for table, names in ((probs, ["no", "yes"]), (probs[:, ::-1].copy(), ["yes", "no"]))
     )
-    with pytest.raises(InputError, match=r"classes must be in one order; got no, yes and yes, no"):
+    with pytest.raises(InputError, match=r"classes in the same order; got no, yes and yes, no"):
         fedlas.compare(one, other)
 
 
@@ -213,27 +209,25 @@ def test_covariates_that_nothing_reads_are_refused(tmp_path, monkeypatch, capsys
     assert main(["evaluate", "test.csv", *options, "--covariates", "p_no"]) == 2
     shown = " ".join(capsys.readouterr().err.split())
     assert "--covariates" in shown
-    assert "Pass --on, or leave it out" in shown
+    assert "Pass --on, or omit --covariates" in shown
     with pytest.raises(InputError, match=r"covariates.*Pass on="):
         fedlas.report(pd.read_csv("test.csv"), probs="p_yes", target="y", covariates="p_no")
 
 
-def test_without_replicates_the_tests_of_the_table_are_told(chances):
+def test_verdict_without_replicates_uses_separate_tests(chances):
     p, uniform = chances
     halved = fedlas.Predictions.from_probs(p / 2, (uniform < p).astype(int))
     (sentence, *_) = fedlas.report(halved, replicates=0).verdict
-    assert "No test was made" not in sentence
+    assert "No calibration test was run" not in sentence
     assert "Miscalibrated by in the large" in sentence
-    assert "no joint test was made, which takes replicates" in sentence
+    assert "no joint test was run, because it needs replicates" in sentence
     true = fedlas.Predictions.from_probs(p, (uniform < p).astype(int))
     (sentence, *_) = fedlas.report(true, replicates=0).verdict
     assert "None of 4 tests rejects calibration after Bonferroni" in sentence
 
 
 @pytest.mark.parametrize("columns", ["two", "of the event"])
-def test_a_stream_is_watched_for_the_event_of_its_card(
-    tmp_path, monkeypatch, capsys, chances, columns
-):
+def test_monitor_uses_the_event_of_the_card(tmp_path, monkeypatch, capsys, chances, columns):
     """Of numbers, not names, the other event was taken, and an alarm of nothing was raised; or it had no effect."""
     monkeypatch.chdir(tmp_path)
     options = write(tmp_path, chances, ("1", "0"), order="event last", columns=columns)
@@ -279,7 +273,7 @@ COMMANDS = {
 @pytest.mark.parametrize(
     ("command", "event"), [*((command, "alive") for command in COMMANDS), ("calibrate", "1")]
 )
-def test_a_word_that_is_no_label_is_no_event(deaths, capsys, command, event):
+def test_event_must_be_a_label(deaths, capsys, command, event):
     if command == "monitor":
         card = ["card", "val.csv", "test.csv", *deaths, "--replicates", "0", "--method", "none"]
         assert main([*card, "--out", "card.json"]) == 0
@@ -290,7 +284,7 @@ def test_a_word_that_is_no_label_is_no_event(deaths, capsys, command, event):
 
 
 @pytest.mark.parametrize("event", ["alive", 0, 1])
-def test_a_word_that_is_no_label_is_no_event_in_python(deaths, event):
+def test_event_must_be_a_label_in_python(deaths, event):
     table = pd.read_csv("test.csv")
     columns = {"probs": "risk", "target": "y", "event": event}
     for function in (fedlas.report, fedlas.read_predictions, fedlas.calibrate):
@@ -307,7 +301,7 @@ def test_a_word_that_is_no_label_is_no_event_in_python(deaths, event):
 
 
 @pytest.mark.parametrize("event", [0, "0", 1, "1", "sepsis"])
-def test_a_number_names_the_same_class_in_python_and_on_the_command_line(deaths, capsys, event):
+def test_event_number_is_equal_in_python_and_cli(deaths, capsys, event):
     for name in ("val.csv", "test.csv"):
         table = pd.read_csv(name)
         table.assign(y=(table.y == "yes") * 1).to_csv(name, index=False)
@@ -328,7 +322,7 @@ def test_a_number_names_the_same_class_in_python_and_on_the_command_line(deaths,
 
 
 @pytest.mark.parametrize("event", ["no", None])
-def test_a_column_about_the_other_class_is_found_whoever_names_the_event(deaths, capsys, event):
+def test_reversed_scores_are_found_with_named_event(deaths, capsys, event):
     """With --event no the column is said to be about no: its slope of -0.75 became 0.98 without a word."""
     if event is None:
         for name in ("val.csv", "test.csv"):
@@ -336,7 +330,7 @@ def test_a_column_about_the_other_class_is_found_whoever_names_the_event(deaths,
             table.assign(risk=1 - table.risk).to_csv(name, index=False)
     named = [] if event is None else ["--event", event]
     about, other = ("no", "yes") if event else ("yes", "no")
-    question = "Ranks the other class above (AUROC 0.1"
+    question = "Ranks the other class higher (AUROC 0.1"
     asked = f"): is risk the probability of '{other}'? Expects '{about}' in "
     quick = ["--replicates", "39"]
 
@@ -367,13 +361,13 @@ def test_arrays_about_the_other_class_are_asked_about(chances):
     p, uniform = chances
     target = (uniform < p).astype(int)
     (sentence, *_) = fedlas.report(target, 1 - p, replicates=0).verdict
-    assert sentence.startswith("Ranks the other class above (AUROC 0.")
+    assert sentence.startswith("Ranks the other class higher (AUROC 0.")
     assert "are these scores those of class 0? Expects class 1 in" in sentence
     (sentence, *_) = fedlas.report(target, 1 - p, event="death", replicates=0).verdict
     assert "are these scores those of 'not death'?" in sentence
 
 
-def test_the_advice_on_a_named_number_is_one_that_works(deaths, capsys):
+def test_advice_for_numeric_event_works(deaths, capsys):
     table = pd.read_csv("val.csv")
     table.assign(y=(table.y == "no") * 1).to_csv("val.csv", index=False)
     assert main(["calibrate", "val.csv", *deaths, "--event", "sepsis"]) == 2
@@ -402,9 +396,7 @@ def test_raw_and_calibrated_predictions_are_told_apart_once(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("event", [[], ["--event", "gold"]])
-def test_one_column_of_four_tiers_is_not_made_one_of_two_by_a_name(
-    tmp_path, monkeypatch, capsys, event
-):
+def test_event_name_does_not_make_four_classes_two(tmp_path, monkeypatch, capsys, event):
     """The advice --classes OTHER,silver, followed, read the score of gold as that of silver."""
     monkeypatch.chdir(tmp_path)
     tiers = np.array(["gold", "silver", "bronze", "none"])[np.arange(40) % 4]

@@ -127,7 +127,7 @@ def test_the_description_is_in_the_file(folder):
     assert json.loads(about["inputs"])[0]["shape"] == ["batch", 3, 2, 2]
 
 
-def test_nonsense(folder):
+def test_invalid_export_arguments_are_rejected(folder):
     file, inputs = folder / "one.safetensors", folder / "one.npz"
     np.savez("uneven.npz", a=np.zeros(3), b=np.zeros(4))
     for model, data, options, message in (
@@ -135,19 +135,19 @@ def test_nonsense(folder):
             "users_code:bild",
             inputs,
             {},
-            "must name a function that can be imported; got users_code:bild",
+            "must name an importable function; got users_code:bild",
         ),
         ("no_such_module:build", inputs, {}, "No module named"),
-        ("users_code", inputs, {}, "must name a function"),
+        ("users_code", inputs, {}, "must name an importable function"),
         (
             "users_code:constant",
             inputs,
             {},
-            "must return an nn.Module; got users_code:constant with int",
+            "must return an nn.Module; got int from users_code:constant",
         ),
         ("users_code:no_model", inputs, {}, "must return an nn.Module"),
         ("users_code:Words", inputs, {}, "must have the weights of"),
-        ("users_code:build", folder / "none.npz", {}, "must be an .npz of numbers"),
+        ("users_code:build", folder / "none.npz", {}, "must be an .npz file of numeric arrays"),
         ("users_code:build", folder / "uneven.npz", {}, "the same number of samples"),
         (
             "users_code:build",
@@ -155,7 +155,12 @@ def test_nonsense(folder):
             {"format": "safetensors"},
             "--format must be one of onnx, torch-export",
         ),
-        ("users_code:build", inputs, {"calibrate": "none"}, "--method and --data are for a run"),
+        (
+            "users_code:build",
+            inputs,
+            {"calibrate": "none"},
+            "--method and --data require a run folder",
+        ),
         ("users_code:build", inputs, {"format": "onx"}, "Did you mean 'onnx'"),
         ("users_code:build", inputs, {"out": folder / "net.bin"}, r"--out must end in \.onnx"),
     ):
@@ -178,7 +183,7 @@ def test_nonsense(folder):
     ],
 )
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
-def test_what_is_written_must_be_what_the_model_says(folder, monkeypatch, noise, message):
+def test_export_must_reproduce_the_model(folder, monkeypatch, noise, message):
     import users_code
 
     class Noisy(nn.Sequential):
@@ -207,7 +212,7 @@ def temperature():
     return CALIBRATORS["temperature"].value().fit(Predictions(logits, target))
 
 
-def test_the_height_and_width_of_images_may_be_free(folder, capsys):
+def test_image_height_and_width_can_be_free(folder, capsys):
     runtime = pytest.importorskip("onnxruntime")
     pooled = nn.Sequential(
         nn.Conv2d(3, 4, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten()

@@ -29,7 +29,7 @@ def test_the_command_names_the_columns(calibration, capsys):
     assert 'probs of s_"0, s_"1, in this order' in shown
     assert Path("cal.pt").exists()
     assert main(["export", "cal.json", "--inputs", "x.npz"]) == 2
-    assert "--inputs is for a model" in capsys.readouterr().err
+    assert "--inputs must not be passed with a calibration file" in capsys.readouterr().err
     Path("cal.json").write_text("{}")
     assert main(["export", "cal.json"]) == 2
 

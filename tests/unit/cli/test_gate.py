@@ -53,7 +53,7 @@ def test_what_states_nothing_is_refused(rule):
         Requirement.parse(rule, ["ece", "nll"])
 
 
-def test_a_model_that_is_worse_beyond_chance_and_margin(folder):
+def test_significantly_worse_model_fails(folder):
     good, sure = (fedlas.Predictions.load(folder / f"{name}.npz") for name in ("good", "sure"))
     worse = fedlas.compare(sure, good, ["nll", "accuracy"], replicates=199)
     names = ("new", "old")
@@ -128,9 +128,12 @@ def test_a_new_model_against_the_old_one(folder, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("args", "match"),
     [
-        (["evaluate", "good.npz", "--require", "ece<=x"], "a metric, <= or >=, and a number"),
-        (["evaluate", "good.npz", "--require", "ece<=1", "--replicates", "0"], "needs replicates"),
-        (["evaluate", "good.npz", "--github"], "--github goes with --require"),
+        (["evaluate", "good.npz", "--require", "ece<=x"], "METRIC<=NUMBER or METRIC>=NUMBER"),
+        (
+            ["evaluate", "good.npz", "--require", "ece<=1", "--replicates", "0"],
+            "requires intervals",
+        ),
+        (["evaluate", "good.npz", "--github"], "--github requires --require"),
         (
             [
                 "evaluate",
@@ -142,15 +145,15 @@ def test_a_new_model_against_the_old_one(folder, monkeypatch, capsys):
                 "--require",
                 "ece<=1",
             ],
-            "for one model",
+            "must not be combined with --method all",
         ),
         (["compare", "good.npz", "sure.npz", "--fail-if-worse", "eec"], "'eec'"),
-        (["compare", "good.npz", "sure.npz", "--margin", "0.1"], "--margin goes with"),
+        (["compare", "good.npz", "sure.npz", "--margin", "0.1"], "--margin requires"),
         (
             ["compare", "good.npz", "sure.npz", "--fail-if-worse", "ece", "--margin", "-1"],
             "margin must be",
         ),
-        (["compare", "good.npz", "sure.npz", "--junit", "x.xml"], "--junit goes with"),
+        (["compare", "good.npz", "sure.npz", "--junit", "x.xml"], "--junit requires"),
     ],
 )
 def test_wrong_arguments(folder, monkeypatch, capsys, args, match):
@@ -163,7 +166,7 @@ def test_wrong_arguments(folder, monkeypatch, capsys, args, match):
 @pytest.mark.parametrize(
     ("rule", "read"), [("ece<=0.0x", False), ("eec<=0.03", True), ("ece>=0.03", True)]
 )
-def test_a_rule_that_cannot_be_used_is_refused_before_the_page(
+def test_invalid_rule_is_rejected_before_writing_page(
     folder, tmp_path, monkeypatch, capsys, rule, read
 ):
     """The page and the table were there before the error."""
@@ -273,8 +276,8 @@ def test_each_option_of_several_values_extends():
         ("accuracy>=90", "never holds"),
         ("nll<=1e400", "always holds"),
         ("brier<=2", "always holds"),
-        ("ece>=0.01", "better where it is smaller"),
-        ("accuracy<=0.9", "better where it is larger"),
+        ("ece>=0.01", "smaller is better"),
+        ("accuracy<=0.9", "larger is better"),
         ("ece<=-0.1", "never holds"),
     ],
 )
@@ -294,19 +297,19 @@ def test_a_margin_that_allows_anything_is_refused(folder, monkeypatch, capsys, m
 def test_a_file_is_not_compared_with_itself(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     assert main(["compare", "good.npz", str(folder / "good.npz"), "--fail-if-worse", "nll"]) == 2
-    assert "which are one file" in capsys.readouterr().err
+    assert "which are the same file" in capsys.readouterr().err
 
 
-def test_compare_says_that_two_files_hold_the_same_predictions(tmp_path, capsys):
+def test_compare_notes_identical_predictions(tmp_path, capsys):
     for name in ("a.csv", "b.csv"):
         rows = [f"{0.01 * row:.2f},{row % 2}" for row in range(1, 100)]
         (tmp_path / name).write_text("\n".join(["p,y", *rows]) + "\n")
     files = [str(tmp_path / name) for name in ("a.csv", "b.csv")]
     assert main(["compare", *files, "--probs", "p", "--target", "y", "--replicates", "50"]) == 0
-    assert "both files hold the same predictions" in capsys.readouterr().err
+    assert "both files have the same scores" in capsys.readouterr().err
 
 
-def test_strict_makes_what_cannot_be_told_a_status_of_its_own(folder, monkeypatch):
+def test_strict_undecided_rule_has_own_status(folder, monkeypatch):
     monkeypatch.chdir(folder)
     share = fedlas.evaluate(fedlas.Predictions.load("good.npz"))["accuracy"]
     gate = ["evaluate", "good.npz", "--replicates", "99", "--require", f"accuracy>={share:.3f}"]
@@ -316,7 +319,7 @@ def test_strict_makes_what_cannot_be_told_a_status_of_its_own(folder, monkeypatc
     assert main([*gate, "accuracy>=99%", "--strict"]) == 3
 
 
-def test_a_gate_on_few_of_the_rows_is_no_pass(folder, monkeypatch, capsys):
+def test_gate_on_minority_of_rows_fails(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     table = fedlas.Predictions.load("good.npz").to_frame()
     table.loc[3:, "prob_0"] = None
@@ -343,4 +346,4 @@ def test_a_card_is_a_gate_too(folder, tmp_path, capsys):
     assert main([*command, "--require", "no_metric<=0.1"]) == 2
     assert main([*command, "--strict"]) == 2
     assert not card.exists()
-    assert "--strict goes with --require" in capsys.readouterr().err
+    assert "--strict requires --require" in capsys.readouterr().err

@@ -101,9 +101,7 @@ def test_a_store_without_tricks_is_read(kind, tmp_path, calibration):
 
 @pytest.mark.parametrize("kind", STORES)
 @pytest.mark.parametrize("name", ["x.csv", ".profile"])
-def test_no_name_in_a_store_leads_out_of_the_temporary_folder(
-    kind, name, tmp_path, calibration, capsys
-):
+def test_store_names_stay_within_temporary_folder(kind, name, tmp_path, calibration, capsys):
     """A member of a zip replaced the user's ``.profile``, status 0."""
     home = tmp_path / "home"
     home.mkdir()

@@ -33,7 +33,7 @@ def photos(tmp_path, monkeypatch):
     return fill(tmp_path / "my photos: #1 é")
 
 
-def test_init_then_train_and_look_again_without_naming_the_data(photos, capsys):
+def test_init_then_train_needs_no_data_option(photos, capsys):
     assert main(["init", str(photos)]) == 0
     out = capsys.readouterr().out
     assert "24 images in 2 classes (12 each)" in out
@@ -47,7 +47,7 @@ def test_init_then_train_and_look_again_without_naming_the_data(photos, capsys):
     assert trained.splits.classes == ("day", "night")
 
 
-def test_the_printed_command_works_for_a_name_with_a_dash(photos, capsys):
+def test_printed_command_works_with_leading_dash(photos, capsys):
     photos.rename(photos.parent / "-x")
     assert main(["init", "./-x"]) == 0
     assert "fedlas runs train ./-x.yaml" in capsys.readouterr().out
@@ -59,7 +59,7 @@ def test_the_preset_needs_only_the_place(photos):
     assert load_trained(photos.parent / "run").splits.image_size == 32
 
 
-def test_the_preset_without_a_place_says_how_to_name_it(photos, capsys):
+def test_preset_without_folder_explains_data_option(photos, capsys):
     assert main(["runs", "train", "folder", "--out", "run"]) == 2
     assert "--data PATH" in capsys.readouterr().err
 
@@ -127,15 +127,15 @@ def test_what_a_person_should_know_is_said(tmp_path, capsys):
     init(tmp_path / "x", out=tmp_path / "x.yaml")
     out = " ".join(capsys.readouterr().out.split())
     for words in (
-        "1 file without an image suffix passed over (.txt)",
-        "5 images in two classes, where one label must be wrong, such as a/0.png and b/",
+        "1 file without an image suffix skipped (.txt)",
+        "5 images in two classes, so that one label is wrong, such as a/0.png and b/",
         "b has 5 images and a 30",
         "validation images are too few to choose an epoch and a temperature",
     ):
         assert words in out
 
 
-def test_nothing_is_written_over_and_nothing_is_left_of_a_refusal(photos, tmp_path):
+def test_init_overwrites_nothing_and_cleans_up(photos, tmp_path):
     refused = {
         "x.json": r"must end in \.yaml",
         ".yaml": r"must end in \.yaml",

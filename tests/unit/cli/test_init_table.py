@@ -80,7 +80,7 @@ def test_the_commands_that_are_written_run(
             "look like scores; got a, b in t.csv.*--percent.*--confidence answer.conf",
         ),
         ({**CHURN, "again": CHURN["churned"]}, "got churned, again in t.csv.*--target again"),
-        ({"p_a": YES, "x": ["only"] * 60}, "look like the labels"),
+        ({"p_a": YES, "x": ["only"] * 60}, "look like labels"),
         ({"p": YES, "y": ["ant", "bee"] * 30}, "--probs p --target y\\s--event ant or --event bee"),
     ],
 )
@@ -97,7 +97,7 @@ def test_what_cannot_be_known_is_asked(tmp_path, monkeypatch, capsys, columns, w
     ("name", "is_role"),
     [("weight", False), ("weights", True), ("sample_weight", True), ("SampleWeights", True)],
 )
-def test_the_weight_of_a_body_is_no_weight_of_a_sample(tmp_path, monkeypatch, name, is_role):
+def test_body_weight_column_is_no_sample_weight(tmp_path, monkeypatch, name, is_role):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "t.csv", {**CHURN, name: [60 + row % 30 for row in ROWS]})
     assert main(["init", "t.csv", "--out", "other name.sh"]) == 0
@@ -108,7 +108,7 @@ def test_the_weight_of_a_body_is_no_weight_of_a_sample(tmp_path, monkeypatch, na
     assert "--weights COLUMN" in script
 
 
-def test_the_labels_can_be_named_and_files_are_not_replaced(tmp_path, monkeypatch, capsys):
+def test_target_option_works_and_files_are_kept(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "t.csv", {**CHURN, "again": CHURN["churned"]})
     assert main(["init", "t.csv", "--target", "again"]) == 0
@@ -116,4 +116,4 @@ def test_the_labels_can_be_named_and_files_are_not_replaced(tmp_path, monkeypatc
     assert main(["init", "t.csv", "--target", "again"]) == 2
     assert "must be a new file" in capsys.readouterr().err
     assert main(["init", str(tmp_path), "--target", "again"]) == 2
-    assert "--target is for a table" in capsys.readouterr().err
+    assert "--target requires a table" in capsys.readouterr().err

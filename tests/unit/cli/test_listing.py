@@ -30,7 +30,7 @@ def test_every_kind_is_a_table(listed):
             assert ":func:" not in row["what it is"]
 
 
-def test_losses_say_what_they_need_and_where_they_come_from(listed):
+def test_losses_list_needs_and_papers(listed):
     rows = {row["name"]: row for row in listed("losses")}
     assert list(rows) == list(LOSSES)
     assert rows["ce"]["needs"] == ""
@@ -55,7 +55,7 @@ def test_needs_of_every_loss_show(listed):
         assert own == ("validation" in row["needs"])
 
 
-def test_calibrators_say_what_they_need_and_whether_the_class_stays(listed):
+def test_calibrators_list_needs_and_argmax(listed):
     rows = {row["name"]: row for row in listed("calibrators")}
     assert (rows["temperature"]["needs"], rows["temperature"]["keeps the class"]) == ("", "yes")
     assert (rows["feature-clipping"]["needs"], rows["vector"]["keeps the class"]) == (

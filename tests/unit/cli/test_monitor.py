@@ -115,7 +115,7 @@ def test_standard_input_is_a_period_by_its_name(card, tmp_path, say, monkeypatch
     assert [row["files"] for row in json.loads(history.read_text())["periods"]] == [["-"], ["-"]]
 
 
-def test_what_a_history_refuses_leaves_the_state_of_the_watches(card, tmp_path, say):
+def test_rejected_history_leaves_monitor_state_unchanged(card, tmp_path, say):
     state, history, page = (tmp_path / name for name in ("state.json", "h.json", "h.html"))
     words = ["monitor", card, month(tmp_path / "a.csv", 3), *COLUMNS, "--state", state]
     say([*words, "--history", history, "--covariates", "nope"], 2)
@@ -126,7 +126,7 @@ def test_what_a_history_refuses_leaves_the_state_of_the_watches(card, tmp_path, 
     assert not state.exists()
 
 
-def test_a_single_report_watches_the_columns_of_the_card(card, tmp_path, say):
+def test_single_call_compares_columns_with_card(card, tmp_path, say):
     """Only a history watched them."""
     live, page = tmp_path / "live.csv", tmp_path / "page.html"
     words = ["monitor", card, live, "--probs", "p", *COVARIATES]
@@ -141,7 +141,7 @@ def test_a_single_report_watches_the_columns_of_the_card(card, tmp_path, say):
     assert "the card must hold the columns of --covariates" in said
 
 
-def test_a_card_holds_the_columns_and_says_which_it_cannot_watch_each(tmp_path, say):
+def test_card_has_columns_and_lists_unwatchable_ones(tmp_path, say):
     files = [tmp_path / f"{part}.csv" for part in ("val", "test", "live")]
     for seed, file in enumerate(files):
         rows = Path(month(file, seed, rows=400)).read_text().splitlines()
@@ -174,7 +174,7 @@ def test_rows_that_are_left_out_are_told(card, tmp_path, say):
 @pytest.mark.parametrize(
     ("event", "count"), [("rename", 1), ("torn", 2), ("rename", 2), ("rename", 3), ("rename", 4)]
 )
-def test_a_call_that_is_killed_at_any_write_loses_no_period(card, tmp_path, say, event, count):
+def test_killed_call_loses_no_period(card, tmp_path, say, event, count):
     """Killed at the state, the history, the state once more, the page: both have the month after the next call."""
     files = {number: month(tmp_path / f"{number}.csv", number) for number in (1, 2, 3)}
     state, history = tmp_path / "s.json", tmp_path / "h.json"
@@ -196,7 +196,7 @@ def test_a_call_that_is_killed_at_any_write_loses_no_period(card, tmp_path, say,
 
 @pytest.mark.system
 @pytest.mark.parametrize("event", ["torn", "rename"])
-def test_a_killed_call_leaves_the_state_as_it_was(card, tmp_path, say, event):
+def test_killed_call_leaves_state_unchanged(card, tmp_path, say, event):
     """Killed at its first write, and at the last moment before the new state takes the place of the old."""
     state, file = tmp_path / "state.json", month(tmp_path / "a.csv", 1)
     say(["monitor", card, month(tmp_path / "b.csv", 2), *COLUMNS, "--state", state])

@@ -23,7 +23,7 @@ def drawn(seed):
     ],
     ids=["evaluate", "card"],
 )
-def test_the_old_option_gives_the_same_with_a_warning(words, tmp_path, capsys):
+def test_old_option_works_with_warning(words, tmp_path, capsys):
     places = {name: str(tmp_path / f"{name}.npz") for name in ("VAL", "FILE")} | {
         "OUT": str(tmp_path / "card.json")
     }

@@ -64,7 +64,7 @@ def thesis(tmp_path):
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_folder_of_somebody_else_is_refused_and_left_as_it_is(thesis, verb, capsys):
+def test_foreign_folder_is_rejected_and_unchanged(thesis, verb, capsys):
     before = contents(thesis)
     assert main([*VERBS[verb], "--out", str(thesis)]) == 2
     assert "the output folder must be new or empty" in capsys.readouterr().err
@@ -91,7 +91,7 @@ def test_one_file_of_somebody_else_is_enough(tmp_path, name, capsys):
     assert contents(tmp_path / "x") == {name: b"mine"}
 
 
-def test_a_run_that_lies_where_others_keep_parts_leaves_them(bench):
+def test_run_in_shared_folder_keeps_other_files(bench):
     (bench / "ce-s0" / ".film.mkv.part").write_text("mine")
     (bench / "ce-s0" / "predictions" / ".film.mkv.abcdefgh.part").write_text("mine")
     (bench / "ce-s0" / "metrics.json").unlink()
@@ -125,7 +125,7 @@ def test_an_empty_name_is_not_the_working_folder(tmp_path, monkeypatch, argument
     assert not list(tmp_path.iterdir())
 
 
-def test_a_new_folder_may_hold_what_a_shell_or_git_put_there(tmp_path):
+def test_new_folder_may_contain_hidden_files(tmp_path):
     for name in ("out.log", "nohup.out", "run.err", ".gitkeep", ".DS_Store"):
         (tmp_path / name).write_text("mine")
     assert main([*VERBS["train"], "--out", str(tmp_path)]) == 0
@@ -167,7 +167,7 @@ def test_an_earlier_bench_goes_on(tmp_path, fill):
     check_bench_folder(tmp_path / "new")
 
 
-def test_a_run_or_a_study_is_no_folder_for_a_bench(bench, tmp_path, capsys):
+def test_run_or_study_folder_rejects_bench(bench, tmp_path, capsys):
     before = contents(bench)
     assert main([*VERBS["bench"], "--out", str(bench / "ce-s0")]) == 2
     assert "--out must be a folder for several runs; got" in capsys.readouterr().err
@@ -180,7 +180,7 @@ def test_a_run_or_a_study_is_no_folder_for_a_bench(bench, tmp_path, capsys):
     assert contents(bench) == before
 
 
-def test_a_table_of_somebody_else_is_no_sign_of_a_bench(tmp_path):
+def test_foreign_table_does_not_mark_bench_folder(tmp_path):
     (tmp_path / "results.csv").write_text("name,score\n")
     with pytest.raises(InputError, match=r"new or empty.*results\.csv"):
         check_bench_folder(tmp_path)
@@ -221,7 +221,7 @@ def test_a_card_is_replaced_by_a_card(bench, tmp_path, capsys):
     assert (tmp_path / "c.html").read_text() == "mine"
 
 
-def test_a_run_folder_is_tried_before_work_that_would_be_lost(bench, monkeypatch, capsys):
+def test_run_folder_is_checked_before_training(bench, monkeypatch, capsys):
     def refuse(**options):
         raise PermissionError(13, "Permission denied")
 

@@ -58,7 +58,7 @@ def test_the_main_measures(file, predictions, capsys):
     assert max(map(len, text.splitlines())) <= 80
 
 
-def test_details_have_every_measure_and_the_predicted_class_is_an_option(file, capsys):
+def test_details_show_all_measures_or_top_label(file, capsys):
     evaluate_file(file, replicates=0, details=True)
     text = capsys.readouterr().out
     for name in ("intercept", "observed / expected", "E50 %", "E90 %", "Emax %"):
@@ -67,7 +67,7 @@ def test_details_have_every_measure_and_the_predicted_class_is_an_option(file, c
     assert capsys.readouterr().out.startswith("It claims ")
 
 
-def test_the_level_stands_in_the_head_of_the_column(file, capsys):
+def test_column_header_shows_confidence_level(file, capsys):
     evaluate_file(file, replicates=60, confidence_level=0.9)
     assert "90 % interval" in capsys.readouterr().out
 
@@ -90,7 +90,7 @@ def test_json_has_them_exactly_and_without_nan(file, predictions, capsys):
     assert joint == {"as predicted": binary.measures(predictions, replicates=60).joint_p}
 
 
-def test_an_interval_without_ends_is_left_out_of_json(tmp_path, capsys):
+def test_json_omits_undefined_intervals(tmp_path, capsys):
     # one mistake of a model that is never in doubt
     logits = torch.tensor([[0.0, 1e9], [0.0, -1e9]] * 20)
     evaluate_file(
@@ -139,7 +139,7 @@ def test_weights_keep_the_event(predictions):
     assert list(measures_by_stage(many, replicates=0, confidence_level=0.95)) == ["a"]
 
 
-def test_a_decision_is_chosen_on_val_and_counted_on_test(file, predictions, tmp_path, capsys):
+def test_decision_threshold_from_val_counts_on_test(file, predictions, tmp_path, capsys):
     generator = torch.Generator().manual_seed(5)
     logits = 2 * torch.randn(300, 2, generator=generator)
     val = Predictions(
@@ -171,12 +171,12 @@ def test_a_decision_is_chosen_on_val_and_counted_on_test(file, predictions, tmp_
     assert "Decision curve of class 1" in (tmp_path / "page.html").read_text()
     with pytest.raises(
         InputError,
-        match=r"--budget needs held-out predictions; got no --on\. Pass --on",
+        match=r"--budget requires held-out predictions; got no --on\. Pass --on",
     ):
         evaluate_file(file, budget=10)
 
 
-def test_two_models_of_an_event_are_compared_by_its_probability(tmp_path, capsys, monkeypatch):
+def test_compare_uses_event_probability(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     random = torch.Generator().manual_seed(0)
     log_odds = torch.randn(2000, generator=random) - 2

@@ -30,7 +30,7 @@ def evaluate(capsys, *options):
     return status, said.out + said.err
 
 
-def test_thresholds_come_from_on_and_the_numbers_from_the_file(files, capsys):
+def test_thresholds_from_held_out_numbers_from_file(files, capsys):
     val, test = files
     status, said = evaluate(capsys, "--on", "val.npz", "--reject", "0.3", "0.0001", "--json")
     assert status == 0
@@ -62,18 +62,18 @@ def test_a_calibrator_is_applied_to_both_parts(files, capsys):
 
 def test_the_bound_is_claimed_only_where_it_holds(files, capsys):
     """After a calibrator fitted on the same samples, 6 of 22 thresholds broke it."""
-    broken = "After a calibrator that was fitted on the same predictions it does not hold."
+    broken = "The bound does not hold after a calibrator that was fitted on the same predictions."
     for options, holds in (((), True), (("--method", "temperature"), False)):
         _, said = evaluate(capsys, "--on", "val.npz", "--reject", "0.3", *options)
         text = " ".join(said.split())
         assert (
-            "Thresholds as predicted are chosen on the held-out predictions so that the risk holds with 95%."
+            "Thresholds as predicted are chosen on held-out predictions; the risk bound holds with 95% confidence."
             in text
         )
         assert (broken not in text) is holds
 
 
-def test_the_table_fits_a_terminal_and_says_why_there_is_no_threshold(files, capsys, monkeypatch):
+def test_reject_table_fits_terminal_and_explains_none(files, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     found = reject_option(*files, risk=0.3)
     status, said = evaluate(capsys, "--on", "val.npz", "--reject", "0.3", "0.0001")
@@ -88,17 +88,22 @@ def test_the_table_fits_a_terminal_and_says_why_there_is_no_threshold(files, cap
         f"{100 * found.risk:.2f}",
         upper,
     ]
-    assert "Even without a mistake it takes 52,981 accepted ones." in " ".join(said.split())
+    assert "Even without an error, 52,981 accepted samples would be needed." in " ".join(
+        said.split()
+    )
     assert max(map(len, said.splitlines())) <= 80
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--reject", "0.1"), "--reject needs held-out predictions; got no --on"),
+        (("--reject", "0.1"), "--reject requires held-out predictions; got no --on"),
         (("--reject", "0", "--on", "val.npz"), "reject must be a finite number in (0, 1)"),
         (("--reject", "nan", "--on", "val.npz"), "reject must be a finite number in (0, 1)"),
-        (("--reject", "0.1", "--on", "val.npz", "--method", "all"), "--reject is for one model"),
+        (
+            ("--reject", "0.1", "--on", "val.npz", "--method", "all"),
+            "--reject requires a single calibrator",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_said(files, capsys, options, message):
@@ -129,7 +134,7 @@ def test_clusters_have_a_bound_of_their_own(tmp_path, monkeypatch, capsys):
     words = ["evaluate", "test.csv", "--on", "val.csv", *columns, "--reject", "0.4"]
     assert main(words) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "holds with 95% for a sample drawn from a new cluster" in shown
+    assert "holds with 95% confidence for a sample drawn from a new cluster" in shown
     assert main([*words, "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)["reject"]["as predicted"]
     assert (row["clusters"], row["test"]["coverage"]) == (250, 1.0)

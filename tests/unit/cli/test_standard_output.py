@@ -45,8 +45,8 @@ def test_what_only_prints_fails_if_it_cannot(broken, capsys):
     assert sys.stdout is stream
     error = capsys.readouterr().err
     assert error == (
-        "fedlas: error: standard output: it must take what is shown; got No space left on device. "
-        "Free some space, or direct it elsewhere. Run it again.\n"
+        "fedlas: error: standard output must be writable; got No space left on device. "
+        "Free some space, or redirect the output. Run it again.\n"
     )
 
 
@@ -67,10 +67,8 @@ def test_what_leaves_files_does_not(broken, runs, tmp_path, capsys):
     assert stream.tried > 2
     assert json.loads((tmp_path / "card.json").read_text())
     error = capsys.readouterr().err
-    assert error.startswith(
-        "fedlas: warning: standard output: it must take what is shown; got No space left"
-    )
-    assert error.endswith("The results are there all the same.\n")
+    assert error.startswith("fedlas: warning: standard output must be writable; got No space left")
+    assert error.endswith("The result files are complete.\n")
 
 
 def test_its_own_status_stays(broken, tmp_path, capsys):

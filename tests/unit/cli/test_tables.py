@@ -107,7 +107,10 @@ def test_standard_input_and_output(tmp_path, monkeypatch, capfdbinary):
             ["calibrate", "val.csv", "--probs", "p_*", "--target", "y", "--out", "other.json"],
             "must be new, or a calibration",
         ),
-        (["calibrate", "*.csv", "--probs", "p_*", "--target", "y"], "--out must name"),
+        (
+            ["calibrate", "*.csv", "--probs", "p_*", "--target", "y"],
+            "--out is required when VAL is not",
+        ),
         (
             ["calibrate", "val.csv", "--probs", "p_*", "--target", "y", "--method", "aut"],
             "did you mean|auto",
@@ -249,7 +252,7 @@ def test_calibrate_since(tmp_path, capsys):
     assert "400 rows" in shown
 
 
-def test_calibrate_and_export_do_not_replace_what_they_read(tmp_path, monkeypatch, capsys):
+def test_calibrate_and_export_keep_their_inputs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("v.csv").write_text("p,y\n" + "0.3,0\n0.6,1\n0.7,1\n0.8,0\n" * 20)
     named = ("--probs", "p", "--target", "y", "--method", "temperature")
@@ -267,7 +270,7 @@ def test_calibrate_and_export_do_not_replace_what_they_read(tmp_path, monkeypatc
         assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == files
 
 
-def test_a_log_of_choices_is_written_as_a_log(tmp_path, monkeypatch, capsys):
+def test_log_of_choices_is_written_as_log(tmp_path, monkeypatch, capsys):
     """Its samples hold more than columns."""
     monkeypatch.chdir(tmp_path)
     rows = [
@@ -308,7 +311,7 @@ def test_options_say_how_a_table_is_read(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
-def test_a_row_without_its_list_has_an_empty_cell(tmp_path, monkeypatch, suffix):
+def test_row_without_list_has_empty_cell(tmp_path, monkeypatch, suffix):
     monkeypatch.chdir(tmp_path)
     lists = frame(60)[["p_no", "p_yes"]].to_numpy().tolist()
     val = {"s": lists, "y": (frame(60)["y"] == "yes").astype(int)}

@@ -62,7 +62,7 @@ def test_a_signal_leaves_nothing(process, place, number):
 
 
 @pytest.mark.system
-def test_what_a_killed_process_leaves_is_private_and_goes_at_the_next_start(process, place):
+def test_leftovers_are_private_and_removed_at_start(process, place):
     process.kill()
     process.wait()
     process.stdin.close()

@@ -65,7 +65,7 @@ NO_PATHS = {"float", "int", "_share", "workers_number"}
 PLACES = {"CHROMIUM", "DIR", "FILE", "FOLDER", "HTML", "JSON", "NPZ", "PATH", "XML"}
 
 
-def test_every_option_that_names_a_place_is_in_the_matrix():
+def test_every_output_option_is_in_the_matrix():
     found = set()
     for command, parser in parsers()[1].items():
         for action in parser._actions:
@@ -177,9 +177,7 @@ def test_standard_output_and_stores_are_no_files(place, command, option, capsys)
 
 
 @pytest.mark.parametrize(("command", "option"), WRITES)
-def test_a_folder_without_permission_is_noticed_before_the_work(
-    place, command, option, capsys, monkeypatch
-):
+def test_unwritable_folder_is_rejected_before_work(place, command, option, capsys, monkeypatch):
     """As a user who may not write there; root may write anywhere."""
 
     def refuse(**_):
@@ -235,7 +233,7 @@ def test_a_file_of_another_kind_is_not_replaced(place, command, option, capsys):
         (["export", "cal.json", "--format", "sql"], "cal.sql"),
     ],
 )
-def test_what_is_written_without_being_named_replaces_nothing_either(place, words, mine, capsys):
+def test_default_outputs_replace_no_foreign_file(place, words, mine, capsys):
     Path(mine).write_text("mine")
     refused(words, capsys, said=mine)
 
@@ -246,7 +244,7 @@ def test_a_summary_is_not_the_table_just_written(place, capsys):
     refused([*APPLY, "--out", "-", "--summary", "live.csv"], capsys, said="--summary must")
 
 
-def test_the_page_of_a_history_is_not_its_state(place, capsys):
+def test_history_page_must_differ_from_state(place, capsys):
     words = [*MONITOR, "--history", "k.json", "--state", "k.html"]
     refused(words, capsys, said="the page of --history must be another file than --state")
     words = [*MONITOR, "--history", "k.json", "--page", "k.html"]
@@ -254,7 +252,7 @@ def test_the_page_of_a_history_is_not_its_state(place, capsys):
 
 
 @pytest.mark.parametrize("name", ["report.csv", "report.parquet", "report.jsonl"])
-def test_a_table_in_a_store_is_replaced_by_a_table_of_apply_alone(template, monkeypatch, name):
+def test_store_table_is_replaced_only_by_apply(template, monkeypatch, name):
     fsspec = pytest.importorskip("fsspec")
     monkeypatch.chdir(template)
     store = fsspec.filesystem("memory")
@@ -270,9 +268,7 @@ def test_a_table_in_a_store_is_replaced_by_a_table_of_apply_alone(template, monk
 
 
 @pytest.mark.parametrize("name", ["big.parquet", "big.npz", "big.csv.gz"])
-def test_of_what_is_replaced_in_a_store_only_the_names_are_copied(
-    place, tmp_path, monkeypatch, name
-):
+def test_store_check_copies_only_names(place, tmp_path, monkeypatch, name):
     """A table of gigabytes was copied here to see whether it is one of apply."""
     fsspec = pytest.importorskip("fsspec")
     arrow = pytest.importorskip("pyarrow")

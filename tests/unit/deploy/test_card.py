@@ -196,12 +196,12 @@ def test_of_two_files(tmp_path, capsys, monkeypatch):
     val, test = predictions(0, 1500), predictions(1, 600)
     val.save("val.npz")
     test.save("test.npz")
-    with pytest.raises(InputError, match=r"two files .*got file .*val.npz"):
+    with pytest.raises(InputError, match=r"two prediction files.*got file .*val.npz"):
         card(tmp_path / "val.npz")
     assert card(tmp_path / "val.npz", tmp_path / "test.npz", replicates=0, details=True) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert said.index("is right in") < said.index("What may be accepted")
-    assert "For a risk of " in said
+    assert "For an error rate of " in said
     assert "test: test.npz: 4 classes; 1,500 val, 600 test samples." in said
     assert (
         "chose the calibration as well as the thresholds, so that the bound on their risk need not hold."
@@ -244,14 +244,14 @@ def test_of_a_saved_model_and_two_files(tmp_path, capsys):
         Card.read(tmp_path / "c.json").calibration(logits), other.module()(logits)
     )
     for wrong, options, message in (
-        (places[:1] * 4, {}, "two files of predictions"),
-        ([saved, *places], {"calibrate": "vector"}, "has its calibration"),
+        (places[:1] * 4, {}, "two prediction files"),
+        ([saved, *places], {"calibrate": "vector"}, "contains its calibration"),
         ([places[0], *places], {}, "CalibratedModel.save wrote"),
         ([places[0], tmp_path], {}, "got file .*, folder"),
         (
             [places[0], Predictions(torch.randn(9, 3), [0] * 9).save(tmp_path / "three.npz")],
             {},
-            "the same classes",
+            "the same number of classes",
         ),
     ):
         with pytest.raises(InputError, match=message):
@@ -284,7 +284,7 @@ def test_a_card_of_two_classes_says_from_which_probability_to_act(tmp_path):
     card.save(tmp_path / "churn.json")
     page = (tmp_path / "churn.html").read_text()
     assert "<h1>Churn &lt;1&gt;</h1>" in page
-    assert page.index("Expects class 1 in ") < page.index("From which probability on to act")
+    assert page.index("Expects class 1 in ") < page.index("Decision thresholds")
     assert list(card.to_frame()["rule"]) == ["cost_ratio", "recall"]
     usual = fedlas.card(val, test, "none", replicates=0).card.event["decisions"]
     assert [(row["rule"], row["value"]) for row in usual] == [
@@ -295,5 +295,5 @@ def test_a_card_of_two_classes_says_from_which_probability_to_act(tmp_path):
     other = fedlas.card(val, test, "none", replicates=0, top_label=True)
     assert other.card.event is None
     assert "What may be accepted" in other.text()
-    with pytest.raises(InputError, match="for the event of two classes"):
+    with pytest.raises(InputError, match="requires an event of two classes"):
         fedlas.card(val, test, "none", replicates=0, top_label=True, recall=0.8)

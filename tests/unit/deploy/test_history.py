@@ -75,7 +75,7 @@ def test_a_year_of_months(card, tmp_path):
     page = history_page(read_history(history))
     for text in (
         "6 periods",
-        "Calibrated again: 2026-06.",
+        "Recalibrated: 2026-06.",
         "Quiet in 2026-06",
         "age moved by +",
     ):

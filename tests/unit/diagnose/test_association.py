@@ -33,7 +33,7 @@ def test_values_are_those_of_scipy_and_scikit_learn(values, others, truth):
         assert auroc == pytest.approx(roc_auc_score(right, x), abs=1e-12)
 
 
-def test_intervals_hold_the_truth_about_as_often_as_they_say():
+def test_interval_coverage_is_near_nominal():
     """Bivariate normal with correlation 0.6; coverage of 95 % intervals over 200 draws."""
     rng, hits = np.random.default_rng(0), 0
     for _ in range(200):
@@ -49,7 +49,7 @@ def without(array, row):
 
 
 @pytest.mark.parametrize("truth", [False, True])
-def test_the_infinitesimal_jackknife_is_the_limit_of_the_one_that_leaves_samples_out(truth):
+def test_infinitesimal_jackknife_matches_leave_one_out(truth):
     """Many ties, and values far from normal; the classical jackknife's error by 300 computations without one sample."""
     rng = np.random.default_rng(7)
     x = np.round(rng.standard_t(4, size=300), 1)
@@ -89,7 +89,7 @@ def test_the_bootstrap_gives_about_the_same_interval():
         assert (interval.low, interval.high) == pytest.approx((low, high), abs=0.15 * (high - low))
 
 
-def test_the_jackknife_stays_in_range_and_says_nothing_of_a_single_positive():
+def test_interval_stays_in_range_without_single_positive():
     x = np.arange(20.0)
     assert associations(x, 2 * x).pearson.high == pytest.approx(1.0, abs=1e-12)
     split = associations(x, x > 9).auroc
@@ -101,7 +101,7 @@ def test_the_jackknife_stays_in_range_and_says_nothing_of_a_single_positive():
     assert -1 < close.low < close.value < close.high < 1
 
 
-def test_a_constant_score_has_no_number_and_no_interval():
+def test_constant_score_has_no_correlation():
     result = associations(torch.full((20,), 0.1), torch.arange(20) % 2 == 0)
     assert np.isnan(result.pearson.value)
     assert np.isnan(result.spearman.low)
@@ -127,12 +127,12 @@ def test_large_offsets_do_not_cost_digits():
 @pytest.mark.parametrize(
     ("score", "value", "match"),
     [
-        (torch.ones(3), torch.ones(4), "at least 3 samples"),
-        (torch.ones(2), torch.ones(2), "at least 3 samples"),
-        (torch.ones(3, 1), torch.ones(3, 1), "at least 3 samples"),
+        (torch.ones(3), torch.ones(4), "N at least 3"),
+        (torch.ones(2), torch.ones(2), "N at least 3"),
+        (torch.ones(3, 1), torch.ones(3, 1), "N at least 3"),
         (torch.tensor([1.0, 2.0, float("nan")]), torch.ones(3), "finite"),
-        ("abc", torch.ones(3), "at least 3 samples"),
-        (torch.ones(3), None, "at least 3 samples|must be"),
+        ("abc", torch.ones(3), "N at least 3"),
+        (torch.ones(3), None, "N at least 3|must be"),
     ],
 )
 def test_refuses_what_is_no_number_a_sample(score, value, match):
@@ -140,7 +140,7 @@ def test_refuses_what_is_no_number_a_sample(score, value, match):
         associations(score, value)
 
 
-def test_the_jackknife_takes_every_level_and_counts_no_replicates():
+def test_interval_level_and_zero_replicates():
     rng = np.random.default_rng(4)
     x, y = rng.normal(size=50), rng.normal(size=50)
     narrow, wide, widest = (

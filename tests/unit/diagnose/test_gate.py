@@ -24,7 +24,7 @@ def test_report_by_hand():
     assert found.alpha_quantiles[2] == pytest.approx(0.1)
 
 
-def test_what_does_not_vary_has_no_correlation_and_becomes_null():
+def test_constant_values_have_null_correlation():
     found = gate_report(
         torch.ones(3), torch.full((3,), 0.1), torch.ones(3, dtype=torch.bool), alpha=0.1
     )
@@ -35,9 +35,9 @@ def test_what_does_not_vary_has_no_correlation_and_becomes_null():
 
 
 def test_refuses_other_shapes():
-    with pytest.raises(ValueError, match=r"must be \(N,\)"):
+    with pytest.raises(ValueError, match=r"must have one shape \(N,\)"):
         gate_report(torch.ones(3), torch.ones(2), torch.ones(3, dtype=torch.bool), alpha=0.1)
-    with pytest.raises(ValueError, match=r"must be \(N,\)"):
+    with pytest.raises(ValueError, match=r"must have one shape \(N,\)"):
         gate_report(torch.ones(0), torch.ones(0), torch.ones(0, dtype=torch.bool), alpha=0.1)
 
 

@@ -63,15 +63,15 @@ def test_failure_cases_are_at_most_count(predictions):
 
 def test_refuse_a_score_of_another_length(predictions):
     for function in (indicator_report, binned_scores, failure_cases):
-        with pytest.raises(ValueError, match=r"score must be \(300,\)"):
+        with pytest.raises(ValueError, match=r"score must have shape \(300,\)"):
             function(torch.ones(299), predictions)
         with pytest.raises(ValueError, match="predictions must be"):
             function(torch.ones(300), predictions.logits)
-    with pytest.raises(ValueError, match="at most 300"):
+    with pytest.raises(ValueError, match="at most the number of samples, 300"):
         binned_scores(torch.ones(300), predictions, num_bins=301)
 
 
-def test_the_numbers_of_an_epoch_are_those_of_the_report_with_the_jackknifes_ends(predictions):
+def test_epoch_numbers_equal_report_with_intervals(predictions):
     score = predictions.confidence + 0.3 * torch.randn(
         300, generator=torch.Generator().manual_seed(1)
     )
@@ -84,7 +84,7 @@ def test_the_numbers_of_an_epoch_are_those_of_the_report_with_the_jackknifes_end
         assert numbers[f"{name}_low"] < numbers[name] < numbers[f"{name}_high"]
 
 
-def test_the_numbers_leave_out_scores_that_are_not_finite(predictions):
+def test_numbers_skip_non_finite_scores(predictions):
     score = predictions.confidence.clone()
     score[7] = math.inf
     kept = torch.arange(300) != 7

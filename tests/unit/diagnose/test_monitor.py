@@ -115,7 +115,7 @@ def test_alarm_for_a_gate_that_learns_nothing_new():
     ]
 
 
-def test_no_alarm_for_a_gate_that_is_meant_to_be_fixed():
+def test_fixed_gate_raises_no_alarm():
     loss = LOSSES.build(
         "fedlas-ablation", {"direction": "plus"}, num_classes=CLASSES, num_samples=10
     )
@@ -124,7 +124,7 @@ def test_no_alarm_for_a_gate_that_is_meant_to_be_fixed():
         assert not any("stuck" in alarm for alarm in epoch(monitor)["alarms"])
 
 
-def test_a_gate_that_changes_its_sign_is_not_stuck():
+def test_gate_with_changing_sign_is_not_stuck():
     loss = criterion()
     monitor = monitor_of(loss)
     for bias in (1.0, -1.0, 1.0, -1.0):
@@ -137,7 +137,7 @@ def test_a_gate_that_changes_its_sign_is_not_stuck():
 
 
 @pytest.mark.parametrize("beta", [0.1, 4.0, 50.0])
-def test_saturation_is_of_the_indicator_whatever_beta_makes_of_it(beta):
+def test_saturation_alarm_ignores_beta(beta):
     assert not epoch(monitor_of(criterion(beta=beta)))["alarms"]
     found = epoch(monitor_of(criterion(beta=beta)), shift=5.0)
     assert found["indicator"]["z_far"] == 1.0
@@ -154,7 +154,7 @@ def test_alarms_for_drift():
     assert any("running mean moved by 3.0" in alarm for alarm in epoch(monitor)["alarms"])
 
 
-def test_a_slow_drift_is_one_too_and_is_remembered():
+def test_slow_drift_alarm_survives_checkpoint():
     loss = criterion()
     whole = monitor_of(loss)
     found = []
@@ -169,7 +169,7 @@ def test_a_slow_drift_is_one_too_and_is_remembered():
 
 
 @pytest.mark.parametrize("factor", [0.01, 100.0])
-def test_an_indicator_whose_spread_is_not_that_of_the_norms(factor):
+def test_wrong_indicator_spread_raises_alarm(factor):
     loss = criterion()
     loss.nci.std *= factor
     alarms = epoch(monitor_of(loss))["alarms"]
@@ -226,7 +226,7 @@ def test_a_replaced_indicator_without_moments_is_watched_too():
 
 
 @pytest.mark.parametrize("samples", [1, 2])
-def test_too_few_held_out_samples_for_a_correlation_do_not_end_a_run(samples):
+def test_few_held_out_samples_do_not_raise(samples):
     record = epoch(monitor_of(criterion()), samples=samples)
     assert record["indicator"]["pearson_confidence"] is None
     assert record["indicator"]["auroc_correct"] is None

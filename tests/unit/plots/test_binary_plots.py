@@ -77,7 +77,7 @@ def test_decision_curves_are_net_benefits():
     assert len(decision_curve(models["one"]).collections) == 1
 
 
-def test_the_default_axis_ends_at_three_times_the_events():
+def test_default_axis_ends_at_three_times_prevalence():
     rare_events = Predictions([[0.0, -2.0]] * 18 + [[0.0, 4.0]] * 2, [0] * 18 + [1] * 2)
     low, high = decision_curve(rare_events).get_xlim()
     assert (low, high) == pytest.approx((0.003, 0.3))
@@ -93,7 +93,7 @@ def test_models_of_other_samples_are_refused():
 
 
 @pytest.mark.parametrize("draw", [decision_curve, positive_reliability_diagram])
-def test_they_draw_where_they_are_told_and_touch_nothing_else(draw):
+def test_plots_draw_only_on_given_axes(draw):
     before, figure = dict(matplotlib.rcParams), Figure(facecolor="#123456")
     axes = figure.subplots()
     assert draw(predictions(), ax=axes, theme="dark", title="$x$") is axes
@@ -128,7 +128,7 @@ def test_the_diagram_zooms_to_the_data(shift, scale, most):
     assert axes.texts[0].get_position()[1] > 1
 
 
-def test_the_curve_of_a_rare_event_ends_where_its_probabilities_do():
+def test_rare_event_curve_ends_at_largest_probability():
     axes = decision_curve(rare(-6.0), thresholds="data", marks=[0.01])
     assert axes.get_xlim()[1] < 0.2
     assert axes.get_ylabel() == "net benefit per 1,000"
@@ -156,7 +156,7 @@ def test_the_smoother_is_drawn_and_named():
 
 @pytest.mark.parametrize("scale", ["auto", "zoom", "linear", "logit"])
 @pytest.mark.parametrize("factor", [1.0, 0.3], ids=["calibrated", "too low"])
-def test_the_curve_of_a_rare_event_stays_in_its_frame(scale, factor):
+def test_rare_event_curve_stays_in_frame(scale, factor):
     p = rare(-4.0)
     log_odds = p.logits[:, 1] + np.log(factor)
     p = Predictions(torch.stack([0 * log_odds, log_odds], dim=1), p.target)

@@ -66,7 +66,7 @@ def test_refuses():
         lambda p: consistency_band(p, num_bins=5),
     ],
 )
-def test_bands_of_clusters_are_wider_and_of_equal_weights_the_same(draw):
+def test_clusters_widen_band_equal_weights_do_not(draw):
     """They drew rows where whole clusters depend on each other: 20 copies of each sample gave a fourth of the width."""
     random = np.random.default_rng(0)
     confidence = random.uniform(0.5, 1.0, 100)

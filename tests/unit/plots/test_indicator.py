@@ -4,7 +4,7 @@ import torch
 from fedlas.plots import score_bins, score_scatter, strength_histogram
 
 
-def test_scatter_shows_every_wrong_prediction_and_says_what_it_leaves_out():
+def test_scatter_shows_all_wrong_predictions():
     correct = torch.arange(10_000) % 10 != 0
     axes = score_scatter(torch.randn(10_000), torch.rand(10_000), correct)
     right, wrong = axes.collections
@@ -32,5 +32,5 @@ def test_histogram_shares_add_up_to_a_hundred_each():
     "call", [lambda a, b: score_scatter(a, a, b), lambda a, b: strength_histogram(a, b, alpha=0.1)]
 )
 def test_refuse_other_shapes(call):
-    with pytest.raises(ValueError, match=r"must be \(N,\)"):
+    with pytest.raises(ValueError, match=r"must have one shape \(N,\)"):
         call(torch.rand(4), torch.ones(3, dtype=torch.bool))

@@ -30,7 +30,7 @@ def test_the_worst_six_with_bands_and_names():
     assert axes[0].figure.get_size_inches().tolist() == pytest.approx([9.3, 7.4])
 
 
-def test_labels_of_which_no_curve_can_be_drawn_are_left_out():
+def test_labels_without_a_curve_are_skipped():
     target = TARGET.clone()
     target[:, 0] = 0
     target[:, 1] = 1

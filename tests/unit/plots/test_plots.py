@@ -60,7 +60,7 @@ def test_without_pyplot_a_dropped_figure_is_freed(monkeypatch):
     assert figure() is None
 
 
-def test_it_draws_on_the_axes_it_is_given_and_leaves_its_figure():
+def test_plot_draws_on_given_axes_only():
     figure = Figure(facecolor="#123456")
     left, right = figure.subplots(1, 2)
     assert reliability_diagram(predictions(), ax=left, theme="dark") is left
@@ -70,7 +70,7 @@ def test_it_draws_on_the_axes_it_is_given_and_leaves_its_figure():
 
 
 @pytest.mark.parametrize("num_bins", [1, 7, 15])
-def test_points_bars_and_strip_are_accuracy_gap_and_share(num_bins):
+def test_marks_show_accuracy_gap_and_share(num_bins):
     p = predictions(scale=5.0)
     axes = reliability_diagram(p, num_bins=num_bins)
     bins = reliability_bins(p, num_bins=num_bins)
@@ -109,7 +109,7 @@ def test_a_diagram_without_shares_has_no_strip():
     assert reliability_diagram(predictions(), shares=False).child_axes == []
 
 
-def test_over_and_under_confidence_differ_in_color_and_lightness():
+def test_over_and_under_colors_differ_in_lightness():
     def kind(scale):
         axes = reliability_diagram(predictions(scale, samples=3000, truth=2.0), num_bins=1)
         return matplotlib.colors.to_hex(axes.collections[1].get_color()[0])
@@ -146,7 +146,7 @@ def log(values, metric="ece"):
     return [{"epoch": e, "val": {metric: v}} for e, v in enumerate(values, start=1)]
 
 
-def test_curve_is_the_mean_and_the_band_the_range():
+def test_curve_is_mean_and_band_is_range():
     axes = training_curves({"ce": log([0.4, 0.2]) + log([0.2, 0.1]) + log([0.3])}, metric="val.ece")
     x, y = axes.lines[0].get_data()
     assert list(x) == [1, 2]
@@ -156,7 +156,7 @@ def test_curve_is_the_mean_and_the_band_the_range():
     assert axes.get_ylabel() == "Validation ECE (%)"
 
 
-def test_the_band_of_a_single_run_is_its_interval():
+def test_single_run_band_is_its_interval():
     values = (0.5, 0.6, None)
     lines = [
         {"epoch": e, "nci": {"rho": v, "rho_low": v and v - 0.1, "rho_high": v and v + 0.2}}
@@ -207,13 +207,13 @@ def test_many_methods_look_different():
 
 
 def test_an_unknown_metric_names_those_in_the_log():
-    with pytest.raises(InputError, match=r"lines with val\.ece"):
+    with pytest.raises(InputError, match=r"records with val\.ece"):
         training_curves({"ce": log([0.1])}, metric="val.eec")
-    with pytest.raises(InputError, match="lines with nothing"):
+    with pytest.raises(InputError, match="records with nothing"):
         training_curves({}, metric="val.ece")
 
 
-def test_a_long_title_takes_a_second_line_and_a_short_one_does_not():
+def test_only_long_titles_wrap():
     long = "cross-entropy-without-label-smoothing"
     narrow, wide = (new_axes(LIGHT, size=(width, 3.0)) for width in (3.1, 6.0))
     entitle(narrow, long, LIGHT)
@@ -224,7 +224,7 @@ def test_a_long_title_takes_a_second_line_and_a_short_one_does_not():
 
 @pytest.mark.parametrize("width", [3.7, 5.6])
 @pytest.mark.parametrize("methods", [1, 2, 8, 28])
-def test_a_figure_made_for_its_legend_shows_all_of_it(methods, width):
+def test_figure_has_room_for_its_legend(methods, width):
     names = [f"method number {i}" for i in range(methods)]
     axes = new_axes(LIGHT, size=(width, 2.7 + legend_height(names, width)))
     training_curves({name: log([0.1, 0.2]) for name in names}, metric="val.ece", ax=axes)
@@ -239,7 +239,7 @@ def test_a_figure_made_for_its_legend_shows_all_of_it(methods, width):
     assert 0 <= up.y0 < up.y1 <= whole.y1
 
 
-def test_with_pyplot_it_draws_on_the_empty_current_figure_and_never_over_another():
+def test_pyplot_uses_only_an_empty_current_figure():
     first, second = (reliability_diagram(predictions()).figure for _ in range(2))
     assert plt.get_fignums() == [first.number, second.number]
     sized = plt.figure(figsize=(6, 6))
@@ -251,13 +251,13 @@ def test_with_pyplot_it_draws_on_the_empty_current_figure_and_never_over_another
     assert not right.has_data()
 
 
-def test_the_figure_of_a_page_is_not_of_pyplot():
+def test_page_figures_do_not_use_pyplot():
     with free_figures():
         reliability_diagram(predictions())
     assert not plt.get_fignums()
 
 
-def test_a_figure_for_a_paper_has_the_width_and_font_of_its_column():
+def test_paper_figure_has_column_width_and_font():
     p = Predictions([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]], [0, 0, 0])
     serif = replace(PAPER, font="serif", size=7.0)
     ax = reliability_diagram(p, ax=paper_axes("single"), theme=serif, title="a")
@@ -289,6 +289,6 @@ def _seen(color, matrix):
     ],
     ids=["protanopia", "deuteranopia"],
 )  # fmt: skip
-def test_two_directions_and_two_models_differ_without_red_or_green(theme, matrix):
+def test_colors_differ_for_color_blind_readers(theme, matrix):
     for one, other in ((theme.over, theme.under), (theme.lines[2], theme.lines[1])):
         assert np.linalg.norm(_seen(one, matrix) - _seen(other, matrix)) > 20

@@ -33,7 +33,7 @@ def test_curves_are_the_points():
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["chance", "a", "b"]
 
 
-def test_bars_are_shares_and_nothing_is_lost_beyond_the_ends():
+def test_histogram_shares_include_outliers():
     wild = np.concatenate((UNKNOWN, [1e9]))
     axes = score_histogram(KNOWN, wild, num_bins=10)
     heights = np.array([bar.get_height() for bar in axes.patches]).reshape(2, 10)
@@ -46,7 +46,7 @@ def test_bars_are_shares_and_nothing_is_lost_beyond_the_ends():
     )
 
 
-def test_the_line_is_what_95_percent_are_below_or_at():
+def test_threshold_line_is_95_percent_quantile():
     axes = score_histogram(np.arange(20.0), np.arange(20.0))
     assert axes.lines[0].get_xdata()[0] == 18
 

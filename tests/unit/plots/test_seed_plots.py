@@ -42,7 +42,7 @@ def test_dots_mean_and_interval_of_each_row():
     ]
 
 
-def test_differences_are_colored_where_the_interval_leaves_zero_out():
+def test_differences_with_interval_excluding_zero_are_colored():
     ax = seed_values(
         {"up": [1.0, 1.1], "down": [-1.0, -1.1], "confidence_level": [-1.0, 1.0]},
         label="A - B",
@@ -65,10 +65,10 @@ def test_given_axes_are_used_and_keep_their_figure():
 @pytest.mark.parametrize(
     ("values", "floors", "message"),
     [
-        ({}, {}, "one name must have some"),
-        ({"a": [math.nan]}, {}, "one name must have some"),
+        ({}, {}, "one name must have a finite value"),
+        ({"a": [math.nan]}, {}, "one name must have a finite value"),
         ({"a": [math.inf, 1.0]}, {}, "values must be finite"),
-        ({"a": [1.0]}, {"b": 1.0}, "floors must be of names that have values"),
+        ({"a": [1.0]}, {"b": 1.0}, "names in floors must occur in values"),
     ],
 )
 def test_what_cannot_be_drawn(values, floors, message):

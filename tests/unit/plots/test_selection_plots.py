@@ -32,7 +32,7 @@ DRAW = [risk_coverage_curve]
 
 
 @pytest.mark.parametrize("draw", DRAW)
-def test_they_draw_where_they_are_told_and_touch_nothing_else(draw):
+def test_plots_draw_only_on_given_axes(draw):
     before, figure = dict(matplotlib.rcParams), Figure(facecolor="#123456")
     axes = figure.subplots()
     assert draw(predictions(), ax=axes, theme="dark", title="here") is axes
@@ -61,7 +61,7 @@ def test_they_refuse_logits(draw):
 
 
 def test_what_is_no_axes_is_refused():
-    with pytest.raises(InputError, match="ax must be a matplotlib Axes"):
+    with pytest.raises(InputError, match="ax must be matplotlib Axes"):
         risk_coverage_curve(predictions(), ax="here")
 
 
@@ -72,7 +72,7 @@ def test_they_refuse_an_unknown_theme(draw):
 
 
 @given(st.integers(0, 10_000), st.integers(1, 60), st.integers(1, 4))
-def test_the_mean_risk_is_aurc_whatever_the_order_of_ties(seed, samples, levels):
+def test_mean_risk_equals_aurc_with_ties(seed, samples, levels):
     random = np.random.default_rng(seed)
     logits = np.stack([random.integers(0, levels, samples) / 2.0, np.full(samples, -1.0)], 1)
     p = Predictions(logits, random.integers(0, 2, samples))
@@ -82,7 +82,7 @@ def test_the_mean_risk_is_aurc_whatever_the_order_of_ties(seed, samples, levels)
     assert risk[-1] == pytest.approx(1 - float(p.correct.double().mean()))
 
 
-def test_the_curve_lies_between_oracle_and_its_area_is_e_aurc():
+def test_area_above_oracle_is_e_aurc():
     p = predictions(samples=300)
     model, random, oracle = (line.get_ydata() for line in risk_coverage_curve(p).lines)
     assert (model >= oracle - 1e-9).all()
@@ -90,7 +90,7 @@ def test_the_curve_lies_between_oracle_and_its_area_is_e_aurc():
     assert random[0] == pytest.approx(100 * (1 - float(p.correct.double().mean())))
 
 
-def test_the_band_is_that_of_resampling_samples_one_by_one():
+def test_band_equals_resampling_single_samples():
     """The paper's own procedure, with a loop: draw forecasts, then outcomes from them."""
     p = predictions(samples=300)
     bins = reliability_bins(p, num_bins=5)
@@ -109,7 +109,7 @@ def test_the_band_is_that_of_resampling_samples_one_by_one():
     np.testing.assert_allclose(band.high[filled], high, atol=0.03)
 
 
-def test_a_calibrated_model_lies_within_the_band_as_often_as_it_says():
+def test_band_covers_calibrated_model_at_its_level():
     inside = []
     for seed in range(60):
         p = predictions(samples=500, seed=seed)

@@ -19,7 +19,7 @@ INDEX = torch.arange(300).repeat_interleave(COUNT)
 REPEATED = Predictions(LOGITS[INDEX], TARGET[INDEX])
 
 
-def test_the_reliability_diagram_has_the_points_of_repeated_rows_and_wider_intervals():
+def test_weighted_diagram_matches_repeated_rows():
     ours, theirs = (
         reliability_diagram(WEIGHTED, num_bins=5),
         reliability_diagram(REPEATED, num_bins=5),
@@ -38,7 +38,7 @@ def test_the_reliability_diagram_has_the_points_of_repeated_rows_and_wider_inter
     assert ours.texts[0].get_text() == f"ECE {100 * ece:.2f} %  ·  n = 300, worth {worth:.0f}"
 
 
-def test_the_consistency_band_is_that_of_as_many_samples_as_the_weights_are_worth():
+def test_weighted_band_uses_effective_sample_size():
     heavy = replace(WEIGHTED, weights=torch.where(torch.arange(300) < 30, 100.0, 1.0))
     ours, plain = (
         consistency_band(p, num_bins=2) for p in (heavy, replace(WEIGHTED, weights=None))
@@ -48,7 +48,7 @@ def test_the_consistency_band_is_that_of_as_many_samples_as_the_weights_are_wort
     assert width / other == pytest.approx(2.9, rel=0.35)
 
 
-def test_risk_over_coverage_passes_through_the_points_of_repeated_rows():
+def test_weighted_risk_coverage_matches_repeated_rows():
     coverage, risk = risk_coverage(WEIGHTED)
     others, expected = risk_coverage(REPEATED)
     assert len(coverage) == int((COUNT > 0).sum())

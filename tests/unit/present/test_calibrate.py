@@ -13,7 +13,7 @@ from fedlas.errors import InputError, MissingExtraError
 from fedlas.metrics import evaluate
 from fedlas.predictions import Predictions
 from fedlas.present.ranking import SELECTION, TRADES, WITHIN, rank_stages, ranking_table, signs
-from fedlas.present.stages import ALL, Calibrated, HeldOut, calibrated
+from fedlas.present.stages import ALL, Calibrated, HeldOut, apply_calibrators
 from fedlas.present.table import terminal
 
 # Fits on few samples have much to warn of; the notes are what is tested.
@@ -40,7 +40,7 @@ def test():
 @pytest.fixture(scope="module")
 def everything(val, test):
     """All calibrators that run without features and without a model."""
-    return calibrated(ALL, test, HeldOut(val))
+    return apply_calibrators(ALL, test, HeldOut(val))
 
 
 @pytest.fixture
@@ -53,13 +53,13 @@ class Doubtful(Unchanged):
     doubts = ("look at it.",)
 
 
-def test_those_that_cannot_run_are_named_with_the_reason(val, test, registry):
+def test_failing_calibrators_are_listed_with_reasons(val, test, registry):
     add(
         registry,
         "lacking",
         fit_map=lambda self, *_: (_ for _ in ()).throw(MissingExtraError("fedlas[x]: needs y")),
     )
-    outcome = calibrated(ALL, test, HeldOut(val))
+    outcome = apply_calibrators(ALL, test, HeldOut(val))
     needy = {entry.name for entry in CALIBRATORS.entries() if entry.value.needs}
     assert set(outcome.errors) == needy | {entry.name for entry in made_entries()} | {"lacking"}
     assert needy
@@ -74,23 +74,23 @@ def test_those_that_cannot_run_are_named_with_the_reason(val, test, registry):
     )
 
 
-def test_if_none_can_run_the_first_reason_is_the_error(val):
+def test_all_calibrators_failing_raises_the_first_error(val):
     seven = Predictions(torch.randn(50, 7), torch.zeros(50, dtype=torch.long))
     with pytest.raises(InputError, match="of the same model"):
-        calibrated(ALL, seven, HeldOut(val))
+        apply_calibrators(ALL, seven, HeldOut(val))
 
 
-def test_a_fault_of_ours_is_not_taken_for_a_reason(val, test, registry):
+def test_unexpected_calibrator_error_is_raised(val, test, registry):
     add(registry, "broken", fit_map=lambda self, *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        calibrated(ALL, test, HeldOut(val))
+        apply_calibrators(ALL, test, HeldOut(val))
 
 
 def test_names(val, test):
     with pytest.raises(InputError, match="Did you mean 'temperature'"):
-        calibrated("temprature", test, HeldOut(val))
+        apply_calibrators("temprature", test, HeldOut(val))
     with pytest.raises(InputError, match=r"calibrator drift.*'val-drift'"):
-        calibrated(made_entries()[0].name, test, HeldOut(None, named=False))
+        apply_calibrators(made_entries()[0].name, test, HeldOut(None, named=False))
 
 
 def test_warnings_become_notes(val, test, registry):
@@ -101,7 +101,7 @@ def test_warnings_become_notes(val, test, registry):
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error", CalibrationWarning)
-        outcome = calibrated("doubtful", test, HeldOut(val))
+        outcome = apply_calibrators("doubtful", test, HeldOut(val))
     assert outcome.notes[0].startswith("Doubtful: look at it.")
 
 
@@ -111,7 +111,7 @@ def table_of(measured, stages, width=80):
     return console.file.getvalue()
 
 
-def test_the_table_has_a_row_for_each_and_fits_a_terminal(test, everything):
+def test_ranking_table_fits_a_terminal(test, everything):
     stages = {"as predicted": test} | {
         f"after {name}": each for name, each in everything.predictions.items()
     }

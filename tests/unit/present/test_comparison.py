@@ -54,7 +54,7 @@ def test_groups_are_compared_each_and_corrected_together():
     assert "low" not in plain["groups"]["one"]["nll"]
 
 
-def test_a_group_without_weight_or_both_outcomes_tells_what_it_can():
+def test_weightless_or_single_class_group_is_partly_compared():
     weights = torch.ones(240, dtype=torch.float64)
     weights[:10] = 0
     models = [two(factor, weights=weights) for factor in (1.0, 4.0)]
@@ -82,18 +82,22 @@ def test_methods_over_seeds_are_tested_over_seeds():
 @pytest.mark.parametrize(
     ("pair", "options", "said"),
     [
-        (([GOOD], [SURE]), {}, "as many seeds, two or more"),
-        (([GOOD, drawn(noise=1)], SURE), {}, "both lists of seeds"),
-        (([GOOD, GOOD], [SURE, drawn(2.0)]), {}, "predictions of its own"),
-        (([GOOD, drawn(noise=1)], [SURE, drawn(2.0)]), {"seed": 3}, "are for two models"),
-        ((GOOD, GOOD), {}, "predictions of two models"),
-        ((GOOD, SURE), {"groups": ["a"] * 9}, "one group for each sample, 240"),
+        (([GOOD], [SURE]), {}, "same number of seeds, at least 2"),
+        (([GOOD, drawn(noise=1)], SURE), {}, "both be lists of predictions"),
+        (([GOOD, GOOD], [SURE, drawn(2.0)]), {}, "must be different; got the same object"),
+        (
+            ([GOOD, drawn(noise=1)], [SURE, drawn(2.0)]),
+            {"seed": 3},
+            "must not be passed with lists",
+        ),
+        ((GOOD, GOOD), {}, "must be different predictions"),
+        ((GOOD, SURE), {"groups": ["a"] * 9}, "one entry per sample, 240"),
         (
             (two(names=("no", "yes")), two(4.0, names=("yes", "no"))),
             {},
-            "classes must be in one order",
+            "classes in the same order",
         ),
-        ((two(event=0), two(4.0, event=1)), {}, "about one event"),
+        ((two(event=0), two(4.0, event=1)), {}, "about the same event"),
     ],
 )
 def test_what_is_no_pair_is_refused(pair, options, said):
@@ -101,7 +105,7 @@ def test_what_is_no_pair_is_refused(pair, options, said):
         fedlas.compare(*pair, **options)
 
 
-def test_several_labels_are_compared_by_means_and_have_no_event():
+def test_multi_label_comparison_uses_means_without_event():
     random = torch.Generator().manual_seed(0)
     logits = torch.randn(200, 3, generator=random)
     target = torch.bernoulli(logits.sigmoid(), generator=random).long()
@@ -110,13 +114,13 @@ def test_several_labels_are_compared_by_means_and_have_no_event():
     assert compared["macro_nll"].better == "a"
     assert (compared.samples, compared.event) == (200, "")
     for option in ({"event": 1}, {"groups": ["a"] * 200}, {"top_label": True}):
-        with pytest.raises(InputError, match=f"{next(iter(option))} is for one label"):
+        with pytest.raises(InputError, match=f"{next(iter(option))} requires one label"):
             fedlas.compare(good, sure, **option)
 
 
-def test_a_gate_names_what_was_compared_and_the_event():
+def test_gate_names_metrics_and_event():
     compared = fedlas.compare(two(), two(4.0), ["ece"], replicates=99)
     assert compared.fail_if_worse("ece", names=("new", "old")).status == 0
     for names in ((), ("nll",)):
-        with pytest.raises(InputError, match="must name metrics that were compared, ece"):
+        with pytest.raises(InputError, match="among the compared metrics, ece"):
             compared.fail_if_worse(*names)

@@ -54,7 +54,7 @@ def test_an_over_confident_model_and_its_temperature(sharp):
     values = sharp.measured["as predicted"]
     confidence = values["accuracy"] + values["o_ece"] - values["u_ece"]
     claim = f"claims {100 * confidence:.1f} % on average and is right in {100 * values['accuracy']:.1f} %"
-    assert first == f"Over-confident: it {claim} (1,000 samples; joint p ≤ 0.01 of 10 tests)."
+    assert first == f"Over-confident: it {claim} (1,000 samples; joint p ≤ 0.01)."
     temperature = sharp.outcome.fitted["temperature"].temperature
     after = sharp.measured["after temperature"]
     assert second.startswith(f"After temperature {temperature:.3g}: it claims ")
@@ -62,7 +62,7 @@ def test_an_over_confident_model_and_its_temperature(sharp):
     assert f"(joint p = {sharp.verdicts['after temperature'].joint_p:.2g})" in second
 
 
-def test_it_prints_and_gives_json_html_frame_and_latex(sharp):
+def test_evaluation_prints_and_converts_to_all_formats(sharp):
     assert "repairs it" in repr(sharp)
     assert str(sharp) == sharp.text() != sharp.text(details=True)
     content = json.loads(sharp.json())
@@ -167,28 +167,28 @@ def test_the_joint_p_alone_decides_the_headline(made):
 def test_without_tests_nothing_is_claimed():
     found = report(drawn(sharpness=3), replicates=0)
     assert found.verdict == [found.verdicts["as predicted"].text]
-    assert "No test was made" in found.verdict[0]
+    assert "No calibration test was run" in found.verdict[0]
 
 
 def test_a_calibrator_that_makes_it_worse_is_named():
     found = report(drawn(), on=drawn(sharpness=0.3, seed=1), method="temperature", replicates=99)
-    assert re.search(r"makes it worse \(NLL .*leave it out", found.verdict[1])
+    assert re.search(r"makes it worse \(NLL .*omit the calibrator", found.verdict[1])
 
 
-def test_python_words_in_python_and_options_on_the_command_line():
+def test_errors_name_arguments_or_options():
     with pytest.raises(
         InputError,
-        match=r"^report: method='temperature' needs held-out predictions; got no on=\. Pass on=",
+        match=r"^report: method='temperature' requires held-out predictions; got no on=\. Pass on=",
     ):
         report(drawn(), method="temperature")
     with pytest.raises(InputError, match=r"got 'clases'\. Did you mean 'classes'"):
         report(drawn(), clases=["a"])
 
 
-def test_held_out_predictions_that_look_like_training_data_are_noted():
+def test_held_out_training_data_gets_a_note():
     training = Predictions(drawn().logits, drawn().predicted)
     found = report(drawn(seed=2), on=training, replicates=0)
-    assert any("if they are of training data" in note for note in found.notes)
+    assert any("if the held-out samples were trained on" in note for note in found.notes)
     assert report(drawn(seed=2), on=drawn(), replicates=0).notes == ()
     # what is wrong does not count
     mixed = replace(drawn(seed=2), weights=drawn(seed=2).correct.double())
@@ -197,7 +197,7 @@ def test_held_out_predictions_that_look_like_training_data_are_noted():
 
 
 def test_the_same_predictions_twice_are_refused():
-    with pytest.raises(InputError, match="other predictions"):
+    with pytest.raises(InputError, match="must differ from the evaluated predictions"):
         report(drawn(), on=drawn())
     with pytest.raises(InputError, match="different predictions"):
         fedlas.card(drawn(), drawn())
@@ -220,7 +220,7 @@ def test_confidences_alone_and_groups():
 
 
 @pytest.mark.parametrize("calibrator", ["temperature", "isotonic", "none"])
-def test_a_card_of_confidences_alone_is_saved_and_watched(tmp_path, calibrator):
+def test_top_label_card_is_saved_and_monitored(tmp_path, calibrator):
     val, test, live, worse = (
         TopLabel(each.confidence, each.correct)
         for each in (
@@ -241,7 +241,7 @@ def test_a_card_of_confidences_alone_is_saved_and_watched(tmp_path, calibrator):
     assert monitor.update(worse, raw=True)
     with pytest.raises(InputError, match="must be confidences"):
         monitor.update(drawn())
-    with pytest.raises(InputError, match="the same classes"):
+    with pytest.raises(InputError, match="the same number of classes"):
         fedlas.card(val, drawn())
 
 
@@ -261,7 +261,7 @@ def test_confidences_alone_are_calibrated():
         TopLabel(drawn().confidence, drawn().correct), on=val, method="platt", replicates=99
     ).verdict[1:]
     assert "makes it worse (NLL" in worse
-    with pytest.raises(InputError, match="other predictions"):
+    with pytest.raises(InputError, match="must differ from the evaluated predictions"):
         report(test, on=test)
 
 
@@ -319,9 +319,9 @@ def test_a_page_bears_its_title_date_and_period():
     assert page.index("It claims") < page.index("<table")
 
 
-def test_without_a_browser_a_pdf_is_refused_before_the_work(monkeypatch):
+def test_pdf_without_browser_is_rejected_first(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda _name: None)
-    with pytest.raises(InputError, match=r"needs Chromium.*Write x\.html, open it and print"):
+    with pytest.raises(InputError, match=r"requires Chromium.*Write x\.html, open it and print"):
         check_page(Path("x.pdf"))
 
 
@@ -341,7 +341,7 @@ def test_a_browser_prints_the_page(tmp_path):
     assert not (tmp_path / "y.pdf").exists()
 
 
-def test_a_paragraph_to_paste_has_the_numbers_and_how_intervals_were_made():
+def test_tripod_paragraph_has_numbers_and_interval_methods():
     random = np.random.default_rng(0)
     p = 1 / (1 + np.exp(1 - random.normal(size=900)))
     y = (random.random(900) < p).astype(int)
@@ -374,7 +374,7 @@ def test_a_paragraph_to_paste_has_the_numbers_and_how_intervals_were_made():
     )
 
 
-def test_groups_are_those_of_all_rows_also_where_some_have_no_weight():
+def test_groups_may_include_rows_of_zero_weight():
     probs = torch.linspace(0.1, 0.9, 60)
     weights = torch.ones(60)
     weights[:10] = 0
@@ -412,7 +412,7 @@ def test_rows_of_weight_0_are_not_counted(event):
 
 
 @pytest.mark.parametrize("outcomes", [[0, 0], [1, 1], [0, 1]])
-def test_a_page_of_an_event_shows_its_risks_by_outcome_where_both_occur(outcomes):
+def test_event_page_shows_risk_distribution_by_outcome(outcomes):
     p = torch.linspace(0.1, 0.9, 60)
     page = report(Predictions.from_probs(p, outcomes * 30), replicates=0).html()
     assert ("Distribution of the probability of class 1 by outcome" in page) == (
@@ -421,7 +421,7 @@ def test_a_page_of_an_event_shows_its_risks_by_outcome_where_both_occur(outcomes
     assert "Decision curve of class 1" in page
 
 
-def test_a_reports_files_are_replaced_beside_its_page_alone(tmp_path):
+def test_report_files_are_replaced_only_beside_page(tmp_path):
     (tmp_path / "ood.csv").write_text("mine")
     with pytest.raises(InputError, match=r"ood\.csv must be new"):
         check_report(tmp_path, "ood.html", OOD_PAGE, ("ood.csv",))
@@ -432,7 +432,7 @@ def test_a_reports_files_are_replaced_beside_its_page_alone(tmp_path):
         check_report(tmp_path, "ood.html", OOD_PAGE, ("ood.csv",))
 
 
-def test_the_text_of_an_event_draws_replicates_of_two_metrics_alone(monkeypatch):
+def test_event_text_resamples_only_two_metrics(monkeypatch):
     """The others wait to be looked up, and agree with the measures of the event then."""
     asked = []
     whole = stages.estimated

@@ -32,13 +32,13 @@ def evaluations(rare):
     return {name: fedlas.report(each, replicates=99, classes=names) for name, each in rare.items()}
 
 
-def test_a_model_that_halves_every_risk_does_not_just_hold(evaluations):
+def test_bound_that_halved_risks_pass_gets_warning(evaluations):
     """The bound of the documented gate holds, and the line says what the verdict says."""
     gate = evaluations["halved"].require("ece<=0.03")
     assert gate.status == 0
     assert "ECE of 'yes'" in str(gate)
-    assert "all tests together reject calibration (joint p" in str(gate)
-    assert "one that halves every risk has ECE" in str(gate)
+    assert "the joint test rejects calibration (joint p" in str(gate)
+    assert "a model that halves every risk has ECE" in str(gate)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_rules_of_the_event(evaluations, rule, good, halved):
     assert evaluations["halved"].require(rule).status == halved
 
 
-def test_the_border_of_a_rule_is_the_end_of_the_interval(evaluations):
+def test_rule_is_decided_by_the_interval_end(evaluations):
     for name in ("ece", "observed_to_expected", "brier", "top_label_ece"):
         evaluation = evaluations["halved"]
         stage = "as predicted"
@@ -94,31 +94,31 @@ def test_one_ece_and_one_brier_score_everywhere(rare, evaluations):
     assert alone["ece"].a == compared["ece"].a
 
 
-def test_a_worse_model_fails_in_the_ece_that_the_table_shows(rare):
+def test_worse_model_fails_in_displayed_ece(rare):
     compared = fedlas.compare(rare["halved"], rare["good"], ["ece", "nll"], replicates=99)
     gate = compared.fail_if_worse("ece", "nll")
     assert gate.status == 3
     assert not gate
     assert "in ECE of class 1" in str(gate)
     assert compared.fail_if_worse("ece", margin=0.9).status == 0
-    with pytest.raises(InputError, match="that were compared"):
+    with pytest.raises(InputError, match="among the compared metrics"):
         compared.fail_if_worse("brier")
     with pytest.raises(InputError, match="margin must be less than 1"):
         compared.fail_if_worse("ece", margin=1.0)
 
 
 def test_predictions_are_not_compared_with_themselves(rare):
-    with pytest.raises(InputError, match="one object twice"):
+    with pytest.raises(InputError, match="the same object twice"):
         fedlas.compare(rare["good"], rare["good"])
 
 
 @pytest.mark.parametrize(
     ("rules", "match"),
     [
-        ((), "needs rules"),
+        ((), "requires at least one rule"),
         (("ece",), "a rule must be"),
         (("slope<=x",), "a rule must be"),
-        (("auroc<=0.9",), "better where it is larger"),
+        (("auroc<=0.9",), "larger is better"),
         (("ici<=1",), "always holds"),
         (("observed_to_expected>=0",), "always holds"),
         (("brier<=2",), "always holds"),
@@ -135,7 +135,7 @@ def test_rules_that_decide_nothing_are_refused(evaluations, rules, match):
 
 
 def test_without_replicates_there_is_no_gate(rare):
-    with pytest.raises(InputError, match="needs rules and intervals"):
+    with pytest.raises(InputError, match="requires at least one rule, and a report with intervals"):
         fedlas.report(rare["good"], replicates=0).require("ece<=0.1")
 
 

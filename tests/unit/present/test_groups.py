@@ -41,7 +41,7 @@ def of_top(ece, floor, p, *, confidence=0.9, accuracy=0.8):
         ({"a": of_event(1.5, 0.001)}, "'a' is under-predicted most clearly"),
         ({"a": of_event(0.5, 0.001)}, "'a' is over-predicted most clearly"),
         ({"a": of_event(1.5, 0.2)}, "none is shown to be miscalibrated; the most evidence is against 'a'"),
-        ({"a": of_event(1.5, None)}, "none was tested, as each is of one cluster"),
+        ({"a": of_event(1.5, None)}, "none was tested, because each has a single cluster"),
         ({"a": of_event(1.5, 0.001), "b": of_event(1.4, 0.01)}, "1 more is miscalibrated."),
         ({n: of_event(1.5, 0.001) for n in "abc"}, "2 more are miscalibrated."),
     ],
@@ -64,7 +64,7 @@ def test_sentence_on_groups_of_the_predicted_class(groups, sentence):
     assert sentence in worst_group(groups)
 
 
-def test_table_of_an_event_shows_the_groups_asked_for():
+def test_event_table_shows_at_most_requested_groups():
     groups = {f"g{i}": of_event(1.2, 0.5, slope=None if i else FLAT) for i in range(5)}
     table = event_groups_table(groups, title="T", most=2)
     assert [row[0].value for row in table.rows] == ["g0", "g1"]
@@ -74,7 +74,7 @@ def test_table_of_an_event_shows_the_groups_asked_for():
     assert max(map(len, text_of([table]).split("\n"))) <= 80
 
 
-def test_table_of_the_predicted_class_begins_with_all_samples():
+def test_top_label_table_starts_with_all_samples():
     groups = {f"g{i}": of_top(0.1, 0.02 if i else None, 0.5) for i in range(3)}
     table = groups_table(groups, title="T", whole=of_top(0.05, 0.01, 0.9), most=2)
     assert [row[0].value for row in table.rows] == ["all samples", "g0", "g1"]
@@ -82,7 +82,7 @@ def test_table_of_the_predicted_class_begins_with_all_samples():
     assert csv_text(table).split("\n")[1].startswith("all samples,50,0.8,0.9,0.05,0.01,0.9")
 
 
-def test_a_long_name_of_a_group_is_cut_and_kept_as_a_tip():
+def test_long_group_name_is_truncated_with_tooltip():
     long = "x" * 200
     cell = pooled_table({long: of_event(1.2, 0.5)}, title="T").rows[0][0]
     assert len(cell.value) < 60
@@ -96,7 +96,7 @@ def test_pooled_slope_is_shown_beside_the_groups_own():
     assert [cell.value for cell in second] == ["b", DASH, DASH, "1.00"]
 
 
-def test_numbers_of_groups_are_json_without_what_is_not_known():
+def test_groups_json_omits_unknown_values():
     event = plain_groups({"a": of_event(1.2, None)})
     top = plain_groups({1: of_top(0.1, None, None)})
     assert json.loads(json.dumps([event, top])) == [event, top]
@@ -122,7 +122,9 @@ def test_thresholds_say_what_none_needs():
     assert table.rows[1][3].value == "2 of 100"
     assert table.rows[2][5].value == DASH
     assert "1 % needs 1,000" in table.notes[0]
-    assert acceptance({"thresholds": rows}).startswith("For a risk of 5 %, accept predictions with")
+    assert acceptance({"thresholds": rows}).startswith(
+        "For an error rate of 5 %, accept predictions with"
+    )
     assert "Even" not in " ".join(thresholds_table({"thresholds": rows[1:]}).notes)
 
 
@@ -178,10 +180,10 @@ def test_a_slope_that_differs_is_no_tie():
 @pytest.mark.parametrize(
     ("difference", "sentence"),
     [
-        (over_seeds(), "The NLL of fedlas is lower than that of ls by 0.3000 (p = 0.004, 3 seeds)."),
+        (over_seeds(), "fedlas has lower NLL than ls, by 0.3000 (p = 0.004, 3 seeds)."),
         (over_seeds(p=0.0004), "(p < 0.001, 3 seeds)."),
-        (over_seeds(p=0.4), "No difference in NLL shows between fedlas and ls over 3 seeds."),
-        (over_seeds(p=None), "3 seeds without a spread cannot test the difference of 0.3000."),
+        (over_seeds(p=0.4), "No significant difference in NLL between fedlas and ls over 3 seeds."),
+        (over_seeds(p=None), "the difference of 0.3000 cannot be tested (3 seeds, no spread)."),
     ],
 )  # fmt: skip
 def test_sentence_on_two_methods(difference, sentence):

@@ -24,7 +24,7 @@ def clusters():
     return heterogeneity(Predictions(logits, happened, clusters=where), HOSPITALS)
 
 
-def test_a_row_a_measure_with_what_a_further_cluster_may_have(clusters):
+def test_summary_table_has_prediction_interval_per_measure(clusters):
     table = cluster_tables({"raw": clusters}, most=None)[0]
     assert table.title == "Differences between clusters"
     assert [row[0].value for row in table.rows] == ["O/E", "slope", "AUROC"]
@@ -33,10 +33,13 @@ def test_a_row_a_measure_with_what_a_further_cluster_may_have(clusters):
     assert row[1].number == ratio.mean
     assert row[3].value == f"[{ratio.prediction_low:.2f}, {ratio.prediction_high:.2f}]"
     assert [row[-1].value for row in table.rows] == ["5", "4", "4"]
-    assert "Of 5 clusters 1 no slope, 1 no AUROC: too few events or others." in table.notes
+    assert (
+        "Of 5 clusters, 1 without slope, 1 without AUROC: too few events or non-events."
+        in table.notes
+    )
 
 
-def test_a_row_a_cluster_and_a_dash_where_a_measure_is_not_known(clusters):
+def test_clusters_table_has_dash_for_unknown_measure(clusters):
     _, table = cluster_tables({"raw": clusters}, most=9)
     last = table.rows[-1]
     assert [cell.value for cell in last[:3]] == ["Tiny", "20", "0"]
@@ -62,7 +65,7 @@ def test_each_measure_has_a_forest_plot(clusters):
     assert all("Forest plot of" in each for each in pictures)
 
 
-def test_numbers_that_are_not_known_are_left_out_of_json(clusters):
+def test_clusters_json_omits_unknown_values(clusters):
     plain = json.loads(json.dumps(plain_clusters({"raw": clusters}), allow_nan=False))["raw"]
     assert {*plain["summary"]} == {"observed_to_expected", "slope", "auroc"}
     assert {*plain["clusters"]} == {*HOSPITALS}

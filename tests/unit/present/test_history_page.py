@@ -29,8 +29,8 @@ def test_a_quiet_period(period):
     for said in (
         "ward 3: 2 periods",
         "200 samples, 120 with labels.",
-        "Quiet in 2026-02: no alarm and no drift of a column.",
-        "Calibrated again: never.",
+        "Quiet in 2026-02: no alarm and no column drift.",
+        "Recalibrated: never.",
         "-2.00 to +4.00",
         "calibration by period",
         "mean of age by period",
@@ -49,10 +49,10 @@ def test_the_last_period_is_the_verdict(period):
     assert "Quiet in 2026-03" in page
 
 
-def test_a_new_card_is_named_and_starts_its_own_reference(period):
+def test_new_card_is_named_and_starts_new_reference(period):
     again = replace(moved(period, 20.0), period="2026-02", digest="second")
     page = history_page([period, again])
-    assert "Calibrated again: 2026-02." in page
+    assert "Recalibrated: 2026-02." in page
     assert "Quiet in 2026-02" in page
 
 

@@ -57,7 +57,7 @@ def test_rules_on_means_and_on_the_worst_label(evaluation):
     assert [check.outcome for check in gate.checks] == ["fails", "fails", "holds", "fails"]
     assert gate.status == 3
     assert evaluation.require("macro_ece<=0.2", "calibrated").status == 0
-    for rule, said in (("ece<=0.1", "must name a metric"), ("macro_auroc<=0.9", "must state how good")):  # fmt: skip
+    for rule, said in (("ece<=0.1", "metric of a rule must be"), ("macro_auroc<=0.9", "lower bound")):  # fmt: skip
         with pytest.raises(InputError, match=said):
             raw.require(rule)
 
@@ -77,7 +77,7 @@ def test_a_page_has_curves_of_the_worst_labels(monkeypatch):
     evaluation = fedlas.report(pairs[0], on=pairs[1], replicates=99)
     page = evaluation.html()
     assert page.count('aria-label="Reliability diagram of') == 4
-    assert "macro: the mean of the labels" in page
+    assert "macro: mean over labels" in page
     monkeypatch.setattr("fedlas.plots.labels.positive_reliability_diagram", lambda *_, **__: None)
     assert len(fedlas.report(drawn(), replicates=0)._drawn()) == 6
 
@@ -85,13 +85,13 @@ def test_a_page_has_curves_of_the_worst_labels(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"event": 1}, "event is for one label"),
+        ({"event": 1}, "event requires one label"),
         ({"groups": ["a"] * 599}, "one per sample"),
-        ({"reject": [0.05]}, "reject is for one label"),
-        ({"cost_ratio": 9.0}, "cost_ratio is for one label"),
-        ({"top_label": True}, "top_label is for one label"),
-        ({"heterogeneity": True}, "heterogeneity is for one label"),
-        ({"method": "auto"}, "needs held-out"),
+        ({"reject": [0.05]}, "reject requires one label"),
+        ({"cost_ratio": 9.0}, "cost_ratio requires one label"),
+        ({"top_label": True}, "top_label requires one label"),
+        ({"heterogeneity": True}, "heterogeneity requires one label"),
+        ({"method": "auto"}, "requires held-out"),
         ({"on": drawn()}, "must differ from the predictions"),
         ({"on": drawn().label(0)}, "must be a MultiLabel if"),
         (
@@ -129,7 +129,7 @@ def with_groups(**roles):
     return several, ["here"] * 200 + ["there"] * 200 + ["far"] * 200
 
 
-def test_groups_have_all_labels_together_and_the_worst_one():
+def test_group_rows_have_all_and_worst_label():
     several, groups = with_groups()
     evaluation = fedlas.report(several, groups=groups, on=drawn(1), replicates=99)
     table = evaluation.groups["as predicted"]

@@ -53,7 +53,7 @@ def test_a_row_a_watch_says_its_state(card, alarmed):
     assert rows["accuracy"][1] == rows["accuracy"][3] == DASH
 
 
-def test_a_watch_that_the_card_lacks_has_a_row_and_no_statistics(alarmed):
+def test_watch_missing_on_card_has_no_statistics(alarmed):
     content = alarmed.content
     content["watches"]["classes"] = {"watched": False, "why": "not on card", "alarm": False}
     assert cells(watches_table(content))["classes"] == ["not on card", DASH, DASH, DASH]
@@ -67,10 +67,10 @@ def test_reasons_name_the_mean_that_moved_and_when(alarmed):
     accuracy = next(line for line in lines if line.startswith("Accuracy"))
     live = content["watches"]["accuracy"]["statistics"][0]["live"]
     assert f"{100 * live:.2f} % now" in accuracy
-    assert f"noticed after sample {content['watches']['accuracy']['alarm_after']:,}." in accuracy
+    assert f"alarm after sample {content['watches']['accuracy']['alarm_after']:,}." in accuracy
 
 
-def test_explanations_say_the_bound_and_what_is_quiet_though_outside(alarmed):
+def test_explanations_name_bound_and_quiet_outside_watches(alarmed):
     content = alarmed.content
     told = explanations(content)
     assert "False alarms: at most 1 % over the whole stream" in told[-1]
@@ -89,7 +89,7 @@ def test_the_evidence_is_short_whatever_its_size(alarmed):
     assert shown == ["0.5", "1.2e+03", "10^6", "> 10^9"]
 
 
-def test_the_page_has_a_figure_of_each_watch_and_of_the_evidence(alarmed):
+def test_page_draws_each_watch_and_the_evidence(alarmed):
     page = monitor_page(alarmed, title="Ward 3", period="May 2026", drifts=["DRIFT of age."])
     for said in ("Ward 3", "May 2026", "DRIFT of age.", "ALARM after sample", "1 look."):
         assert said in page

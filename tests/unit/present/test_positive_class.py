@@ -56,7 +56,7 @@ def test_more_than_three_stages_are_measured_once(stages):
     assert [*found] == ["as predicted"]
 
 
-def test_one_stage_has_floor_and_p_and_two_have_a_column_each(by_stage):
+def test_event_table_columns_for_one_and_two_stages(by_stage):
     raw = by_stage["as predicted"]
     alone = event_table({"as predicted": raw}, title="Event", details=False)
     assert [column.head for column in alone.columns][-2:] == ["floor", "p"]
@@ -69,7 +69,7 @@ def test_one_stage_has_floor_and_p_and_two_have_a_column_each(by_stage):
     assert rows(both)["calibration slope → 1"][2].number == by_stage["after"]["slope"].value
 
 
-def test_a_measure_that_a_stage_lacks_is_a_dash(by_stage):
+def test_missing_measure_is_a_dash(by_stage):
     lacking = {name: each for name, each in by_stage["after"].items() if name != "slope"}
     table = event_table({**by_stage, "after": lacking}, title="", details=False)
     assert [cell.value for cell in rows(table)["calibration slope → 1"][2:]] == [DASH, ""]
@@ -117,7 +117,7 @@ def test_a_rule_that_no_threshold_keeps_says_so(decision):
     kept, lacking = rules_table([decision, none]).rows
     assert kept[3].value == f"{decision.events_found:,} of {decision.events:,}"
     assert [cell.value for cell in lacking[1:]] == ["none", *[DASH] * 4]
-    assert "no threshold keeps this" in decision_words(none, "yes")
+    assert "no threshold satisfies this" in decision_words(none, "yes")
     said = decision_words(decision, "yes")
     assert f"{decision.events_found:,} of {decision.events:,} events of yes found" in said
 
@@ -130,7 +130,7 @@ def test_acting_on_nothing_has_no_precision(decision):
     assert [cell.value for cell in found["false alarms"]] == ["0", ""]
 
 
-def test_pictures_are_of_the_curve_and_of_both_outcomes(stages, by_stage, decision):
+def test_event_plots_show_decision_curve_and_outcomes(stages, by_stage, decision):
     texts = [str(each) for each in event_pictures(stages, {"after": [decision]}, "yes")]
     assert ["Decision curve of yes" in texts[0], len(texts)] == [True, 2]
     assert "Distribution of the probability of yes by outcome" in texts[1]

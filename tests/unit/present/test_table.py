@@ -69,11 +69,11 @@ def test_column_of_a_metric_is_its_record(metric):
     assert "`" not in shown.about
 
 
-def test_column_of_an_unknown_metric_has_its_name_and_no_direction():
+def test_unknown_metric_column_has_no_direction():
     assert column("mine", places=1) == Column("mine", metric="mine", places=1)
 
 
-def test_columns_of_an_event_differ_where_its_measure_does():
+def test_event_columns_differ_where_measures_differ():
     assert column("slope", event=True).arrow == "→ 1"
     assert column("ece", event=True).about != column("ece").about
     assert column("prevalence", event=True).arrow == ""
@@ -93,7 +93,7 @@ def test_narrow_table_is_narrower():
     assert max(map(len, narrow.split("\n"))) < max(map(len, wide.split("\n")))
 
 
-def test_markdown_is_one_table_with_the_best_in_bold():
+def test_markdown_table_has_best_in_bold():
     head, rule, first, second = markdown(a_table()).split("\n")
     assert len({len(line) for line in (head, rule, first, second)}) == 1
     assert [cell.strip() for cell in head.strip("|").split("|")] == ["loss", "ECE % ↓", "NLL ↓"]

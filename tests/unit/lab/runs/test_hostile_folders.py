@@ -272,7 +272,7 @@ def test_too_long_name_gives_one_line_error(command, capsys):
 
 def test_columns_are_for_files(bench, capsys):
     assert main(["card", str(bench / "ce-s0"), "--logits", "z*"]) == 2
-    assert "columns are for files" in capsys.readouterr().err
+    assert "options that name columns require a prediction file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("start", [Worker, lambda folder, *_: job_folder(folder)])

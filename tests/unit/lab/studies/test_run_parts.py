@@ -9,7 +9,7 @@ from fedlas.lab.recipes import load_recipe, plan
 from fedlas.lab.runs import execute
 from fedlas.lab.studies import run_held_out, run_parts
 from fedlas.predictions import Predictions
-from fedlas.present.stages import ALL, calibrated
+from fedlas.present.stages import ALL, apply_calibrators
 
 # Fits on tiny runs have much to warn of; the notes are what is tested.
 pytestmark = pytest.mark.filterwarnings("ignore::fedlas.calibrators.CalibrationWarning")
@@ -39,7 +39,7 @@ def test(folder):
 @pytest.fixture(scope="module")
 def everything(folder):
     """All calibrators on the run."""
-    return calibrated(
+    return apply_calibrators(
         ALL, Predictions.load(folder / "predictions" / "test.npz"), run_held_out(folder)
     )
 
@@ -60,7 +60,7 @@ def test_a_part_is_made_once_saved_and_used(folder, test, entry, monkeypatch):
     path = folder / "predictions" / f"{part_of(entry)}.npz"
     path.unlink(missing_ok=True)
     shown = []
-    outcome = calibrated(entry.name, test, run_held_out(folder, show=shown.append))
+    outcome = apply_calibrators(entry.name, test, run_held_out(folder, show=shown.append))
     assert path.is_file()
     assert any(path.name in text for text in shown)
     assert outcome.parts == {entry.name: part_of(entry)}
@@ -71,14 +71,14 @@ def test_a_part_is_made_once_saved_and_used(folder, test, entry, monkeypatch):
     expected = entry.value().fit(made).transform(test)
     assert torch.equal(outcome.predictions[entry.name].logits, expected.logits)
     monkeypatch.setattr(run_parts, "load_trained", None)  # from here on no model is needed
-    again = calibrated(entry.name, test, run_held_out(folder))
+    again = apply_calibrators(entry.name, test, run_held_out(folder))
     assert torch.equal(again.predictions[entry.name].logits, expected.logits)
 
 
 def test_saved_part_without_needed_fields_is_recomputed(folder, test, registry):
     part = part_of(made_entries()[0])
     path = folder / "predictions" / f"{part}.npz"
-    calibrated(made_entries()[0].name, test, run_held_out(folder))
+    apply_calibrators(made_entries()[0].name, test, run_held_out(folder))
     assert Predictions.load(path).features is None
     add(
         registry,
@@ -87,17 +87,19 @@ def test_saved_part_without_needed_fields_is_recomputed(folder, test, registry):
         fit_map=lambda self, *_: Unchanged(),
         metadata={"part": part},
     )
-    calibrated("needy", test, run_held_out(folder))
+    apply_calibrators("needy", test, run_held_out(folder))
     assert Predictions.load(path).features.shape[1] == 12
     before = path.stat().st_mtime_ns
-    calibrated(made_entries()[0].name, test, run_held_out(folder))
+    apply_calibrators(made_entries()[0].name, test, run_held_out(folder))
     assert path.stat().st_mtime_ns == before
 
 
 def test_a_named_file_is_for_the_one_calibrator(folder, test):
     given = folder / "predictions" / "val.npz"
     for entry in made_entries():
-        outcome = calibrated(entry.name, test, run_held_out(folder, val=Predictions.load(given)))
+        outcome = apply_calibrators(
+            entry.name, test, run_held_out(folder, val=Predictions.load(given))
+        )
         assert outcome.parts == {}
         expected = entry.value().fit(Predictions.load(given)).transform(test)
         assert torch.equal(outcome.predictions[entry.name].logits, expected.logits)
@@ -109,5 +111,5 @@ def test_all_of_a_run_folder_equal_each_alone(folder, test, everything):
     assert not outcome.errors
     assert list(outcome.predictions) == list(CALIBRATORS)
     for name in ("temperature", *(entry.name for entry in made_entries())):
-        alone = calibrated(name, test, run_held_out(folder)).predictions[name]
+        alone = apply_calibrators(name, test, run_held_out(folder)).predictions[name]
         assert torch.equal(outcome.predictions[name].logits, alone.logits)
