@@ -257,7 +257,7 @@ def test_a_disk_that_fills_up_is_named_and_resumed(undisturbed, server, tmp_path
         check=False,
     )
     assert done.returncode == 2, done.stderr
-    assert "the output folder must be one that can be written to" in done.stderr
+    assert "the output folder must be writable" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.rglob("*.part"))
     (tmp_path / "x").rename(tmp_path / f"{loss}-s0")

@@ -104,13 +104,15 @@ class Arrays:
             )
             shape, by_column, dtype = header(file)
         if dtype.hasobject or dtype.names or not dtype.itemsize:
-            raise ValueError(f"array {name!r} has dtype {dtype}; only numbers, booleans and text are read")
+            raise ValueError(
+                f"array {name!r} has dtype {dtype}; only numbers, booleans and text are read"
+            )
         # The header is only a claim: the size must be there before memory of that size is taken.
         claimed = math.prod(shape) * dtype.itemsize
         size = info.file_size - file.tell()
         if min(shape, default=1) < 0 or claimed > size:
             raise ValueError(
-                f"the header of array {name!r} claims shape {shape}, which takes {claimed:,} bytes; the file holds {size:,}"
+                f"the header of array {name!r} claims shape {shape}, {claimed:,} bytes; the file has {size:,}"
             )
         return ArrayFile(file, shape, dtype, by_column)
 
@@ -228,7 +230,9 @@ def _check_whole(path: Path) -> None:
             raise ValueError("the archive is compressed, which torch.save never does")
         # torch compares no checksums, and would load weights of which a byte has changed.
         if damaged := archive.testzip():
-            raise ValueError(f"the checksum of its member {damaged!r} does not match: the file is damaged")
+            raise ValueError(
+                f"the checksum of its member {damaged!r} does not match: the file is damaged"
+            )
 
 
 def to_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:

@@ -70,7 +70,9 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Pat
             write(file)
             file.flush()
             os.fsync(file.fileno())
-            if os.name == "posix":  # still locked: once it is closed another writer may take it for a stale one
+            if (
+                os.name == "posix"
+            ):  # still locked: once it is closed another writer may take it for a stale one
                 temporary.replace(path)
         if os.name != "posix":  # Windows renames no open file, and has no such locks
             temporary.replace(path)

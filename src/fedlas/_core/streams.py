@@ -91,7 +91,9 @@ def restore_rng_state(state: dict[str, Any]) -> None:
     random.setstate((version, tuple(numbers), gauss))
     kind, keys, position, has_gauss, cached = state["numpy"]
     if not 0 <= position <= len(keys):  # NumPy does not look, and would read behind them
-        raise ValueError(f"position {position} is outside of a generator state of {len(keys)} numbers")
+        raise ValueError(
+            f"position {position} is outside of a generator state of {len(keys)} numbers"
+        )
     np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.is_available():

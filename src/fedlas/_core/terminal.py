@@ -151,7 +151,9 @@ def copy_to_output(file: IO[bytes]) -> None:
     """
     stream: Any = sys.stdout
     if stream is None or (isinstance(stream, Stream) and stream.is_closed):
-        raise InputError("standard output must be open", "a closed stream", "Name a file with --out.")
+        raise InputError(
+            "standard output must be open", "a closed stream", "Name a file with --out."
+        )
     try:
         shutil.copyfileobj(file, stream.buffer, 1 << 20)
         stream.buffer.flush()

@@ -187,10 +187,14 @@ def test_features_can_be_others_or_none():
         (
             "temperature",
             True,
-            "features are for a method that uses them; got features for TemperatureScaling",
+            "features require a calibrator that uses them; got features for TemperatureScaling",
         ),
-        ("temperature", len, "features are for a method that uses them"),
-        (FeatureClipping(), False, "features must be given to FeatureClipping; got features=False"),
+        ("temperature", len, "features require a calibrator that uses them"),
+        (
+            FeatureClipping(),
+            False,
+            "features must not be False for FeatureClipping, which needs them; got features=False",
+        ),
         (NormTemperature(), 3, "features must be None, True, False or a function; got int 3"),
         (
             NormTemperature(),
@@ -284,7 +288,7 @@ def test_a_calibrated_model_is_calibrated_anew():
     once = calibrate(model, batches(), "temperature")
     with pytest.warns(
         fedlas.errors.CalibrationWarning,
-        match="calibrated already. Its old calibration is taken off",
+        match="calibrated already; a new calibration replaces",
     ):
         again = calibrate(once, batches(seed=4), "temperature")
     assert again.model is model

@@ -102,7 +102,7 @@ def test_where_nothing_can_be_written(tmp_path):
     scaling = TemperatureScaling().fit(VAL)
     with pytest.raises(ValueError, match="can be written to"):
         scaling.save(tmp_path / "file" / "t.json")
-    with pytest.raises(ValueError, match=r"must be a file; got the folder .* Name a file in it"):
+    with pytest.raises(ValueError, match=r"must be a file, not a folder; got .* Name a file in it"):
         scaling.save(tmp_path)  # a folder
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 

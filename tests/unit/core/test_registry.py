@@ -60,7 +60,7 @@ def test_defaults_of_the_metadata():
 
 def test_taken_and_upper_case_names(registry):
     for name in ("ls", "LS2"):
-        with pytest.raises(ValueError, match=f"lower-case and free; got '{name}'"):
+        with pytest.raises(ValueError, match=f"lower-case and not yet registered; got '{name}'"):
             registry.add(name, object())
     assert len(registry) == 2
 

@@ -151,7 +151,7 @@ def test_nonsense(kind):
 
 
 def test_nan_is_counted_and_placed():
-    with pytest.raises(InputError, match=r"2 NaN or infinite of 6.*\(0, 1\)"):
+    with pytest.raises(InputError, match=r"2 NaN or infinite of 6 values.*\(0, 1\)"):
         Predictions([[0.0, float("nan"), 0.0], [0.0, float("inf"), 0.0]], [0, 1])
 
 

@@ -152,7 +152,10 @@ def test_before_and_after_of_another_table_are_those_of_its_predictions(
     ("change", "message"),
     [
         (lambda test: test.drop(columns="y"), "column of the frame; got 'y'"),
-        (lambda test: test.assign(p_maybe=0.0), "the classes of the fit, p_no, p_yes; got p_maybe"),
+        (
+            lambda test: test.assign(p_maybe=0.0),
+            "the classes of the fit, p_no, p_yes; got also p_maybe",
+        ),
         (lambda test: test.assign(p_yes=[None, *test.p_yes[1:]]), r"finite numbers.*Fill it in"),
     ],
 )
