@@ -102,7 +102,7 @@ def test_a_call_that_does_not_fit_the_last_run_is_refused_and_changes_nothing():
     logits = model(images)
     with pytest.raises(ValueError, match="once after each run"):
         loss(logits[:5], target[:5])
-    with pytest.raises(ValueError, match="features of no run"):
+    with pytest.raises(ValueError, match="features of no forward pass"):
         loss(logits, target)
     with pytest.raises(ValueError, match="must not mix"):
         DropInLoss(model, CutMix(num_classes=3))

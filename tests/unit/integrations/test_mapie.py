@@ -88,7 +88,11 @@ def test_a_temperature_widens_the_sets_of_aps_on_a_published_network():
     [
         (drawn(50), {"coverage": 1.0}, r"coverage must be a finite number in \(0, 1\)"),
         (drawn(50), {"score": "apps"}, "Did you mean 'aps'"),
-        (drawn(50, classes=4), {}, "val and test must have as many classes; got 4 and 5"),
+        (
+            drawn(50, classes=4),
+            {},
+            "val and test must have the same number of classes; got 4 and 5",
+        ),
         (
             drawn(18),
             {"coverage": 0.95},
@@ -97,7 +101,7 @@ def test_a_temperature_widens_the_sets_of_aps_on_a_published_network():
         (
             Predictions(torch.zeros(30, 5), [0] * 29 + [1]),
             {"score": "raps"},
-            "labels of three classes for raps; got 2",
+            "labels of at least three classes for score='raps'; got 2",
         ),
         (
             Predictions(torch.zeros(30, 5), [0, 1] * 14 + [2, 3]),

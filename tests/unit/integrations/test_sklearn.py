@@ -231,7 +231,7 @@ class NoScores(ClassifierMixin, BaseEstimator):
             SVC(decision_function_shape="ovo"),
             "temperature",
             3,
-            r"must give one column .* \(300, 6\) of 4 classes",
+            r"must return one column per class.* \(300, 6\) of 4 classes",
         ),
     ],
 )
@@ -338,7 +338,7 @@ class TestSideInformation:
         assert row[:, 5].tolist() == [2, 2]
         assert row[0, 0] == pytest.approx(frame.a.mean())
         assert model.predict_proba(other).shape == (2, 3)
-        with pytest.raises(InputError, match="X must have 7 columns; got 6 columns"):
+        with pytest.raises(InputError, match="X must have 7 columns, as in the fit; got 6 columns"):
             model.side_columns_(frame.drop(columns="a"))
 
     def numbers_alone(self):
@@ -493,7 +493,7 @@ def test_no_cluster_is_on_both_sides_of_a_fold(cv):
     assert all(len(fold) < 50 for fold in folds)
     if cv is None:
         assert sum(50 - len(fold) for fold in folds) == 50
-    with pytest.raises(InputError, match="cv must hold whole groups"):
+    with pytest.raises(InputError, match="cv must not split groups"):
         CalibratedClassifier(
             GaussianNB(), cv=list(KFold(3, shuffle=True, random_state=0).split(X))
         ).fit(X, y, groups=patient)

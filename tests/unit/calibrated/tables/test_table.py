@@ -489,7 +489,7 @@ def test_several_files_are_one_table_in_order(calibration, tmp_path):
 
 REFUSED = {
     "a missing column": ("p_no,q\n0.5,0.5\n", "no 'p_yes'"),
-    "another class": ("p_no,p_yes,p_maybe\n0.5,0.5,0\n", "p_maybe too"),
+    "another class": ("p_no,p_yes,p_maybe\n0.5,0.5,0\n", "also p_maybe"),
     "no number": ("p_no,p_yes\n0.5,0.5\n0.5,\n", "row 2, column 'p_yes'"),
     "nan": ("p_no,p_yes\n0.5,0.5\nnan,0.5\n", "row 2, column 'p_no'"),
     "text": ("p_no,p_yes\n0.5,0.5\n0.5,0.5\n0.5,high\n", "'high' in row 3, column 'p_yes'"),
