@@ -111,7 +111,7 @@ def test_what_does_not_fit_into_memory_is_refused(tmp_path, monkeypatch):
             read_predictions(path, columns)
 
 
-def test_a_table_larger_than_memory_is_read_by_chunks(tmp_path, monkeypatch):
+def test_table_larger_than_memory_is_read_in_chunks(tmp_path, monkeypatch):
     path = tmp_path / "large.npz"
     logits = np.random.default_rng(0).normal(size=(9000, 10)).astype("f4")
     np.savez(path, logits=logits, target=np.zeros(9000, "i8"))
@@ -155,7 +155,7 @@ def test_memory_that_is_left():
             arrays.check_fits(2**60, "all of it")
 
 
-def test_headers_are_parsed_in_one_thread_at_a_time(tmp_path, collector_that_switches_threads):
+def test_headers_are_parsed_by_one_thread(tmp_path, collector_that_switches_threads):
     """Python 3.11 before 3.11.8 raises SystemError where ``ast.parse`` runs in two threads at once."""
     np.savez(tmp_path / "a.npz", a=np.zeros((5, 3)), b=np.arange(4))
 

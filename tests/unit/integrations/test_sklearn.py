@@ -75,7 +75,7 @@ def test_scikit_learns_own_checks(estimator, check):
 
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("estimator", [GaussianNB(), LinearSVC(random_state=0)])
-def test_the_temperature_is_that_of_the_cross_fitted_scores(estimator, classes):
+def test_temperature_is_fitted_on_out_of_fold_scores(estimator, classes):
     X, y = data(classes=classes)
     model = CalibratedClassifier(estimator, "temperature", cv=StratifiedKFold(4)).fit(X, y)
     logits = np.empty((len(y), classes))
@@ -97,7 +97,7 @@ def scores_of(estimator, X):
     return found if found.ndim == 2 else np.stack([0 * found, found], axis=1)
 
 
-def test_a_share_is_held_out_by_class_and_the_rest_trains():
+def test_float_cv_holds_out_a_stratified_share():
     X, y = data()
     model = CalibratedClassifier(LogisticRegression(), cv=0.2, random_state=7).fit(X, y)
     again = CalibratedClassifier(LogisticRegression(), cv=0.2, random_state=7).fit(X, y)
@@ -153,7 +153,7 @@ def test_data_frames_keep_their_names():
 
 # some folds have few samples
 @pytest.mark.filterwarnings("ignore::fedlas.errors.CalibrationWarning")
-def test_a_search_chooses_the_calibrator_and_options_of_the_estimator():
+def test_grid_search_tunes_calibrator_and_estimator():
     X, y = data()
     grid = {"method": ["temperature", PlattScaling()], "estimator__var_smoothing": [1e-9, 1.0]}
     search = GridSearchCV(
@@ -202,7 +202,7 @@ def test_scores_equal_scikit_learns(fitted):
     assert f"test_{next(iter(found))}" in many
 
 
-def test_a_part_without_a_class_is_scored_and_bins_count(fitted):
+def test_scorer_handles_missing_class_and_num_bins(fitted):
     model, X, y = fitted
     some = y != "dog"
     logits = torch.from_numpy(np.log(model.predict_proba(X[some])))
@@ -242,7 +242,7 @@ def test_what_cannot_be_meant_is_said(estimator, calibrator, cv, message):
         CalibratedClassifier(estimator, calibrator, cv=cv).fit(X[order], y[order])
 
 
-def test_labels_of_no_class_and_scores_of_no_model(fitted):
+def test_unknown_labels_and_missing_scores_raise(fitted):
     model, X, y = fitted
     with pytest.raises(InputError, match="classes of the estimator; got eel"):
         model.predictions(X, np.where(y == "cat", "eel", y))
@@ -313,7 +313,7 @@ class TestSideInformation:
         return frame, NAMES[y]
 
     @pytest.mark.filterwarnings("ignore:.*no validation probability changes")
-    def test_columns_are_encoded_as_covariates_of_a_table_are(self, table):
+    def test_columns_are_encoded_like_table_covariates(self, table):
         frame, y = table
         model = CalibratedClassifier(
             self.numbers_alone(), NormTemperature(), features=True, cv="prefit"
@@ -475,7 +475,7 @@ def test_calibrator_is_the_earlier_name_of_method():
 
 
 @pytest.mark.parametrize("cv", [None, 0.25])
-def test_no_cluster_is_on_both_sides_of_a_fold(cv):
+def test_no_cluster_is_split_between_folds(cv):
     seen = []
 
     class Noting(GaussianNB):
@@ -499,7 +499,7 @@ def test_no_cluster_is_on_both_sides_of_a_fold(cv):
         ).fit(X, y, groups=patient)
 
 
-def test_the_event_of_a_classifier_is_the_class_that_is_named():
+def test_event_is_the_named_class():
     X, y = data(classes=2)
     for labels, event, number in (
         (["yes", "no"], None, 1),

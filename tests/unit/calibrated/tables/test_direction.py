@@ -51,7 +51,7 @@ def test_labels_that_cannot_be_read_do_not_matter(calibration, frame):
         assert len(calibration.apply(frame[300:].assign(y=labels))) == 300
 
 
-def test_the_scores_of_the_fit_are_in_the_file(tmp_path, calibration):
+def test_fit_scores_are_saved_in_the_file(tmp_path, calibration):
     assert fedlas.calibrated.TableCalibration.load(
         calibration.save(tmp_path / "cal.json")
     ).fit_scores == (calibration.fit_scores)

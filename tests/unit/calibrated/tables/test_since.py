@@ -25,7 +25,7 @@ def test_files_by_the_date_in_their_names(tmp_path):
         files_since([f"{tmp_path}/val.csv"], "2026")
 
 
-def test_the_name_of_the_file_comes_before_that_of_its_folder(tmp_path):
+def test_date_in_file_name_precedes_folder_date(tmp_path):
     (tmp_path / "export-2026-11-30").mkdir()
     (tmp_path / "export-2026-11-30" / "2025-03.csv").write_text("")
     assert len(files_since([str(tmp_path)], "2025-03")) == 1
