@@ -383,7 +383,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return unfitted
 
 
-_UNUSED = "Calibration improves much with X: the model leaves much of X unused, so a better model would improve as well."
+_UNUSED = "Calibration improves much with X: the model leaves much of X unused, so a better model would gain too."
 
 
 def _warn(doubts: Sequence[str], *, of_inputs: bool) -> None:

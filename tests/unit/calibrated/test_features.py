@@ -246,7 +246,7 @@ def test_files_copies_and_state_dicts(features, tmp_path):
         fedlas.evaluate(calibrated.calibrator.transform(p))["nll"], rel=1e-5
     )
     if features is not None:
-        with pytest.raises(InputError, match="features must be passed"):
+        with pytest.raises(InputError, match="features is required"):
             CalibratedModel.load(path, Several())
 
 

@@ -280,7 +280,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
 
 def test_a_place_that_is_no_folder(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"can be written to.*Not a directory"):
+    with pytest.raises(InputError, match=r"must be writable.*Not a directory"):
         Predictions(LOGITS, [0, 1]).save(tmp_path / "file" / "test.npz")
 
 

@@ -39,8 +39,8 @@ class Missing:
             check_number("max_missing", self.most, low=0, high=1)
         if self.most is not None and self.policy == "error":
             raise InputError(
-                "max_missing requires missing='empty'",
-                "missing='error'",
+                (Argument("max_missing"), " requires ", Argument("missing", "empty")),
+                Argument("missing", "error"),
                 (
                     "Choose ",
                     Argument("missing", "empty"),

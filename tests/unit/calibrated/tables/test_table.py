@@ -415,7 +415,7 @@ def test_single_column_holds_second_class_or_lists(tmp_path):
         for line in (tmp_path / "out.jsonl").read_text().splitlines()
     ]
     np.testing.assert_allclose(rows, all_classes, atol=1e-12)
-    with pytest.raises(InputError, match="scores of the 2 classes"):
+    with pytest.raises(InputError, match=r"one score per class of the fit \(2\)"):
         lists.apply({"p": [[0.2, 0.3, 0.5]]})
 
 
