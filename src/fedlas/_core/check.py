@@ -124,7 +124,7 @@ def check_number(
 
 
 def wrong_argument(name: str, expected: str, got: object, fix: str) -> InputError:
-    """Return an InputError about the argument ``name``, or a value named in words such as ``"the level"``."""
+    """Return an InputError about the argument ``name``, or a value that is described, such as ``"the level"``."""
     if name.isidentifier():
         return InputError(expected, got, fix, argument=name)
     return InputError(f"{name} {expected}", got, fix)

@@ -51,7 +51,7 @@ __all__ = ["CalibratedClassifier", "CalibrationScorer", "calibration_scores", "s
 
 
 class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
-    """Classifier with calibrated probabilities; with ``features=True`` the calibrator also learns from X.
+    """Classifier with calibrated probabilities; ``features=True`` also learns from X and changes the ranking.
 
     scikit-learn's own ``CalibratedClassifierCV`` has sigmoid, isotonic and temperature. This class takes every
     calibrator of :data:`~fedlas.calibrators.CALIBRATORS` that works on logits, shows the warnings of their fits, and

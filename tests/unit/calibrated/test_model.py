@@ -255,7 +255,7 @@ def test_refused(tmp_path):
     )
     with pytest.raises(InputError, match=r"nn\.Module; got function"):
         CalibratedModel(batches, fitted)
-    with pytest.raises(InputError, match="of fedlas.calibrators; got str 'temperature'"):
+    with pytest.raises(InputError, match=r"of fedlas\.calibrators; got str 'temperature'"):
         CalibratedModel(network(), "temperature")
     event = TemperatureScaling().fit(fedlas.TopLabel([0.9, 0.8, 0.7], [True, False, True]))
     with pytest.raises(

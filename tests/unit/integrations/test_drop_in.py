@@ -100,7 +100,7 @@ def test_call_not_matching_last_forward_raises():
     loss = DropInLoss(model, criterion())
     images, target = batches()[0]
     logits = model(images)
-    with pytest.raises(ValueError, match="once after each run"):
+    with pytest.raises(ValueError, match="once after each forward pass"):
         loss(logits[:5], target[:5])
     with pytest.raises(ValueError, match="features of no forward pass"):
         loss(logits, target)

@@ -231,7 +231,7 @@ class NoScores(ClassifierMixin, BaseEstimator):
             SVC(decision_function_shape="ovo"),
             "temperature",
             3,
-            r"must return one column per class.* \(300, 6\) of 4 classes",
+            r"must return one column per class.* \(300, 6\) for 4 classes",
         ),
     ],
 )
@@ -248,7 +248,7 @@ def test_unknown_labels_and_missing_scores_raise(fitted):
         model.predictions(X, np.where(y == "cat", "eel", y))
     with pytest.raises(InputError, match=r"predict_proba; got RidgeClassifier"):
         scorers["neg_ece"](RidgeClassifier().fit(X, y), X, y)
-    with pytest.raises(InputError, match="better direction; got confidence_gap"):
+    with pytest.raises(InputError, match="higher or lower is better; got confidence_gap"):
         CalibrationScorer("confidence_gap")
 
 
