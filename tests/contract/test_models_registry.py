@@ -139,7 +139,7 @@ def test_dropout_works_on_the_features_and_in_training_alone(name, model, images
 
 def test_unknown_option_is_a_clear_error(name):
     with pytest.raises(
-        InputError, match=rf"options must be those of the model {name}; got 'hiden'\. "
+        InputError, match=rf"options must be parameters of the model {name}; got 'hiden'\. "
     ):
         build_model(name, num_classes=2, in_channels=1, hiden=3)
 

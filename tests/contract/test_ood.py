@@ -136,7 +136,7 @@ def test_an_unknown_option_is_refused(entry, setting):
     if "model" in needs_of(entry):
         pytest.skip("its options are the model's business")
     _, _, test, reference = setting
-    with pytest.raises(InputError, match="options must be those of"):
+    with pytest.raises(InputError, match="options must be parameters of"):
         compute_score(entry.name, Outputs.of(test), reference=reference, options={"nonsense": 1})
 
 

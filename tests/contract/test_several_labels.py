@@ -70,7 +70,9 @@ def test_a_role_that_is_measured_is_refused_by_a_fit(name):
     options = {"probs": "p_*", "labels": "y_*", name: MEASURED[name]}
     evaluation = fedlas.report(FRAME, replicates=0, **options)
     assert set(evaluation.groups["as predicted"]) == set(FRAME["who"])
-    with pytest.raises(InputError, match=r"groups would be a covariate .* fedlas\.report"):
+    with pytest.raises(
+        InputError, match=r"groups cannot be used with several labels.* fedlas\.report"
+    ):
         fedlas.calibrate(FRAME, **options)
     table = fedlas.read_predictions(FRAME, **options)
     with pytest.raises(InputError, match="groups requires one label"):

@@ -229,7 +229,7 @@ def test_rows_without_a_score(single, suffix, out, tmp_path, monkeypatch, capsys
     assert "2 of 4 (50 %)" in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / f"out{out}").exists()
     assert main([*words, "--missing", "empty", "--max-missing", "0.5"]) == 0
-    assert "2 of 4 rows have no score; the calibrated cells are empty: rows 2, 3." in " ".join(
+    assert "2 of 4 rows have no score and get empty calibrated cells: rows 2, 3." in " ".join(
         capsys.readouterr().err.split()
     )
     cells = READERS[out](tmp_path / f"out{out}")["calibrated_p"]

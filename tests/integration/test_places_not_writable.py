@@ -46,7 +46,7 @@ def test_commands_in_a_read_only_folder(tmp_path, monkeypatch):
         errors = [line for line in process.stderr.splitlines() if line.startswith("fedlas: error:")]
         assert process.returncode == 2, (command, process.stderr)
         assert len(errors) == 1, (command, process.stderr)
-        assert "can be written to" in errors[0], (command, errors)
+        assert "must be writable" in errors[0], (command, errors)
         assert "Traceback" not in process.stderr, command
     tmp_path.chmod(0o755)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files

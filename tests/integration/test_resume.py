@@ -257,7 +257,7 @@ def test_run_resumes_after_full_disk(undisturbed, server, tmp_path):
         check=False,
     )
     assert done.returncode == 2, done.stderr
-    assert "the output folder must be one that can be written to" in done.stderr
+    assert "the output folder must be writable" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.rglob("*.part"))
     (tmp_path / "x").rename(tmp_path / f"{loss}-s0")

@@ -1,4 +1,4 @@
-"""Arrays from strangers' files: ``.npz`` archives, safetensors and files of ``torch.save``.
+"""Readers and writers of arrays in untrusted files: ``.npz`` archives, safetensors and ``torch.save``.
 
 Sizes are checked before memory is taken, and no code in a file runs.
 """
@@ -40,7 +40,7 @@ _MEMINFO = Path("/proc/meminfo")
 
 @dataclass(frozen=True)
 class ArrayFile:
-    """An array in an archive, open behind its header.
+    """An open file with the values of one array of an archive, positioned after the header.
 
     Attributes:
         file: The values, uncompressed.
@@ -79,7 +79,7 @@ class Arrays:
         return values
 
     def open(self, name: str) -> ArrayFile:
-        """Return an array to be read a part at a time.
+        """Open the array ``name`` for reading in chunks, with its shape and dtype.
 
         Raises:
             KeyError: If there is none of that name.
@@ -90,13 +90,13 @@ class Arrays:
         if info.file_size > max(_FREE, _MOST_RATIO * info.compress_size):
             ratio = f"{info.file_size:,} bytes in {info.compress_size:,}"
             raise ValueError(
-                f"array {name!r} is compressed more than {_MOST_RATIO} times, {ratio}: save it with savez"
+                f"array {name!r} is compressed over {_MOST_RATIO} times, {ratio}: save it with np.savez"
             )
         file = self._files.enter_context(self._archive.open(info))
         with _HEADERS, no_warnings:  # of headers that Python 2 wrote
             version = np.lib.format.read_magic(file)
             if version > (2, 0):  # only for names of fields
-                raise ValueError(f"array {name!r} has fields")
+                raise ValueError(f"array {name!r} has a structured dtype")
             header = (
                 np.lib.format.read_array_header_1_0
                 if version == (1, 0)
@@ -104,18 +104,20 @@ class Arrays:
             )
             shape, by_column, dtype = header(file)
         if dtype.hasobject or dtype.names or not dtype.itemsize:
-            raise ValueError(f"array {name!r} is of {dtype}, not of plain numbers or text")
+            raise ValueError(
+                f"array {name!r} has dtype {dtype}; only numbers, booleans and text are read"
+            )
         # The header is only a claim: the size must be there before memory of that size is taken.
         claimed = math.prod(shape) * dtype.itemsize
         size = info.file_size - file.tell()
         if min(shape, default=1) < 0 or claimed > size:
             raise ValueError(
-                f"the header of array {name!r} claims shape {shape}, {claimed:,} bytes; it has {size:,}"
+                f"the header of array {name!r} claims shape {shape}, {claimed:,} bytes; the file has {size:,}"
             )
         return ArrayFile(file, shape, dtype, by_column)
 
     def check_all(self) -> None:
-        """Check every member, before the archive is copied.
+        """Raise ValueError if any array of the archive is unsafe to read or has an unsafe name.
 
         Raises:
             ValueError: As :meth:`open`; or if a name leads out of a folder, or all arrays together are compressed a
@@ -126,11 +128,11 @@ class Arrays:
         whole = sum(info.file_size for info in members)
         if whole > max(_FREE, _MOST_RATIO * packed):
             raise ValueError(
-                f"its arrays are compressed more than {_MOST_RATIO} times, {whole:,} bytes in {packed:,}"
+                f"the archive has a compression ratio above {_MOST_RATIO}: {whole:,} bytes in {packed:,}"
             )
         for name in self.names:
             if ".." in name.split("/") or name.startswith("/") or "\\" in name or ":" in name:
-                raise ValueError(f"the name {name!r} leads out of a folder")
+                raise ValueError(f"array name {name!r} is not a relative path without '..'")
             self.open(name)
 
     def _info(self, name: str) -> zipfile.ZipInfo:
@@ -140,7 +142,7 @@ class Arrays:
 
 @contextmanager
 def open_arrays(path: Path) -> Iterator[Arrays]:
-    """Open an ``.npz``.
+    """Open an ``.npz`` archive and yield its arrays by name.
 
     Raises:
         OSError: If the file cannot be opened.
@@ -167,13 +169,13 @@ def write_arrays(
     noun: str,
     has_names: Callable[[Collection[str]], bool],
 ) -> Path:
-    """Write an ``.npz`` atomically and return its path; a file there is replaced only if it is of the same kind.
+    """Write an ``.npz`` file atomically and return its path; only an existing file of the same kind is replaced.
 
     Args:
         path: The file.
         arrays: Its arrays by name.
         noun: Name of one, with its article, for messages.
-        has_names: Whether a file with arrays of these names is one.
+        has_names: Return whether a file with arrays of these names is of that kind.
 
     Raises:
         InputError: If another file is there, or the folder cannot be written to.
@@ -191,7 +193,7 @@ def write_arrays(
 
 
 def load_tensors(path: Path) -> Any:
-    """Return the content of a file of ``torch.save``, on the CPU: tensors and plain values.
+    """Return the tensors and plain values that ``torch.save`` wrote to a file, on the CPU.
 
     Raises:
         OSError: If the file cannot be opened.
@@ -220,19 +222,21 @@ def _check_whole(path: Path) -> None:
     ):
         # Among the calls that torch allows in a pickle, only this takes memory of any size. State dicts have none.
         if content.find(b"bytearray") >= 0:
-            raise ValueError("it holds a bytearray")
+            raise ValueError("the pickle contains a bytearray, which no state dict does")
         if content[:2] != b"PK":
             return
     with zipfile.ZipFile(path) as archive:
         if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
-            raise ValueError("a part of it is compressed")
+            raise ValueError("the archive is compressed, which torch.save never does")
         # torch compares no checksums, and would load weights of which a byte has changed.
         if damaged := archive.testzip():
-            raise ValueError(f"its part {damaged!r} does not have the checksum it was saved with")
+            raise ValueError(
+                f"the checksum of its member {damaged!r} does not match: the file is damaged"
+            )
 
 
 def to_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """Return the content of a safetensors file.
+    """Return tensors and metadata serialized as the bytes of a safetensors file.
 
     Raises:
         ValueError: For a tensor of a dtype or layout that the format lacks.
@@ -247,7 +251,7 @@ def to_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -
 
 
 def from_safetensors(content: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors of a safetensors file, on the CPU, and its metadata.
+    """Return the tensors (on the CPU) and the metadata stored in the bytes of a safetensors file.
 
     Raises:
         ValueError: If it is no such file, or is damaged.
@@ -258,12 +262,12 @@ def from_safetensors(content: bytes) -> tuple[dict[str, Tensor], dict[str, str]]
     except (
         Exception
     ) as error:  # the package and torch raise errors of several kinds for damaged bytes
-        raise ValueError(f"it is no readable safetensors file: {error}") from error
+        raise ValueError(f"it is not a readable safetensors file: {error}") from error
     return dict(sorted(tensors.items())), header.get("__metadata__", {})
 
 
 def available_memory() -> int | None:
-    """Return the number of bytes that may still be taken; None where the system does not say."""
+    """Return the number of bytes of memory that are available, or None if the system does not report them."""
     limits = []
     with suppress(OSError, ValueError):  # of a container; "max" where there is none
         limits.append(int(_CGROUP.read_text()))
@@ -278,7 +282,7 @@ def available_memory() -> int | None:
 
 
 def check_fits(size: int, what: str) -> None:
-    """Refuse to take ``size`` bytes that are not there: the system would swap, or kill the process.
+    """Raise ValueError if ``size`` bytes exceed the available memory, before they are allocated.
 
     Raises:
         ValueError: If ``size`` is more than :func:`available_memory`; ``what`` names what would take them.
@@ -286,5 +290,5 @@ def check_fits(size: int, what: str) -> None:
     free = available_memory()
     if free is not None and size > free:
         raise ValueError(
-            f"{what} takes {size / 2**30:,.1f} GiB of memory, and {free / 2**30:,.1f} GiB are free"
+            f"{what} needs {size / 2**30:,.1f} GiB of memory; {free / 2**30:,.1f} GiB are available"
         )

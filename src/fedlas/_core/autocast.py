@@ -1,4 +1,4 @@
-"""Operations outside autocast, in the precision of their inputs."""
+"""Context manager that disables autocast."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _WITH_AUTOCAST = frozenset(
 
 
 def without_autocast(device: str) -> AbstractContextManager[Any]:
-    """Return a context in which operations on ``device`` (its type) run in the precision of their inputs."""
+    """Return a context manager that disables autocast on a device type such as ``"cuda"``."""
     if device in _WITH_AUTOCAST and torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
     return nullcontext()

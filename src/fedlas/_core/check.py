@@ -39,7 +39,7 @@ LARGEST = 2.0**100
 
 
 def reason(error: Exception) -> str:
-    """Return a short description of what is wrong with a file, from the error that reading it raised.
+    """Return a short reason for the error that reading a file raised, for use within another message.
 
     Example:
         >>> reason(KeyError("edges")), reason(InputError("bins must be whole", 0.5, "Write it again."))
@@ -51,12 +51,12 @@ def reason(error: Exception) -> str:
 
 
 def in_a_line(error: Exception, most: int = 200) -> str:
-    """Return the first characters of the text of an error in one line; the name of its kind if it has no text."""
+    """Return the first ``most`` characters of an error's text on one line, or the name of its class if it is empty."""
     return " ".join(str(error).split())[:most] or type(error).__name__
 
 
 def describe(value: object) -> str:
-    """Describe ``value`` for an error message: shape and dtype of a tensor or array, else type and shortened value."""
+    """Return a description of ``value`` for an error message: shape and dtype of an array, else type and value."""
     if getattr(value, "is_nested", False) is True:
         # one of this kind has no shape, and raises where it is asked for
         return f"a nested tensor {getattr(value, 'dtype', '')}"
@@ -72,7 +72,7 @@ def describe(value: object) -> str:
 
 
 def few(names: Sequence[str], most: int = 12) -> str:
-    """List the first names, and say how many more there are."""
+    """Return the first ``most`` names as text, followed by ``and N more``."""
     shown = ", ".join(shortened(str(name), 60) for name in names[:most])
     return (
         f"{shown} and {len(names) - most} more" if len(names) > most else shown or describe(names)
@@ -88,7 +88,9 @@ def check_number(
     low_open: bool = False,
     high_open: bool = False,
 ) -> float:
-    """Return ``value`` as a float if it is in ``[low, high]``; the range excludes ``low`` with ``low_open``, and so on.
+    """Return ``value`` as a float, or raise InputError if it is outside the range from ``low`` to ``high``.
+
+    With ``low_open`` or ``high_open`` the range excludes that end.
 
     Raises:
         InputError: If it is not a finite number in that range.
@@ -122,16 +124,16 @@ def check_number(
 
 
 def wrong_argument(name: str, expected: str, got: object, fix: str) -> InputError:
-    """Return the error of an argument, or of a value that is none and whose name is words, ``"the level"``."""
+    """Return an InputError about the argument ``name``, or a value that is described, such as ``"the level"``."""
     if name.isidentifier():
         return InputError(expected, got, fix, argument=name)
     return InputError(f"{name} {expected}", got, fix)
 
 
 def check_count(name: str, value: object, *, low: int | None = 1) -> int:
-    """Return ``value`` as an int if it is a whole number of at least ``low`` (None: any); NumPy's integers count.
+    """Return ``value`` as an int, or raise InputError if it is not a whole number of at least ``low`` (None: any).
 
-    Counts that take memory and time by themselves have a bound by their name: ``num_bins`` one of 10,000.
+    ``num_bins`` is at most 10,000 and ``replicates`` at most 1,000,000, since both take time and memory.
 
     Raises:
         InputError: If it is not a whole number of at least ``low``, or is above the bound of its name.
@@ -173,7 +175,7 @@ def is_tensor(value: object) -> TypeGuard[Tensor]:
 
 
 def as_numbers(values: object) -> NDArray[np.float64]:
-    """Return real numbers as an array in float64; one NaN ``()`` for text, objects and rows of unequal length.
+    """Return real numbers as a float64 array, or a scalar NaN for text, objects and rows of unequal length.
 
     The caller checks the shape, so that one error says what it takes.
     """
@@ -189,7 +191,7 @@ def as_numbers(values: object) -> NDArray[np.float64]:
 
 
 def check_choice(name: str, value: object, choices: Iterable[T]) -> T:
-    """Return ``value`` if it is one of ``choices``.
+    """Return ``value``, or raise InputError if it is not one of ``choices``.
 
     Raises:
         InputError: If it is not; the message names the nearest choice.
@@ -210,7 +212,7 @@ def check_choice(name: str, value: object, choices: Iterable[T]) -> T:
 
 
 def check_logits(logits: object) -> Tensor:
-    """Return ``logits`` if it is a dense floating tensor ``(N, C, ...)`` with at least one class.
+    """Return ``logits``, or raise InputError if they are not a dense floating tensor ``(N, C, ...)`` with ``C >= 1``.
 
     Raises:
         InputError: For any other type, layout, dtype or number of dimensions.
@@ -239,14 +241,14 @@ def check_logits(logits: object) -> Tensor:
 
 
 def is_dense(value: object) -> TypeGuard[Tensor]:
-    """Return whether ``value`` is a tensor with a number at every place: neither sparse nor nested."""
+    """Return whether ``value`` is a dense tensor: neither sparse nor nested."""
     import torch
 
     return isinstance(value, torch.Tensor) and value.layout is torch.strided and not value.is_nested
 
 
 def check_dense(name: str, value: Tensor) -> None:
-    """Refuse tensors without plain elements: sparse, nested and quantized ones, and those on the meta device.
+    """Raise InputError for a tensor that is sparse, nested, quantized or on the meta device.
 
     Raises:
         InputError: If it is one.
@@ -271,7 +273,7 @@ def check_dense(name: str, value: Tensor) -> None:
 
 
 def check_finite(name: str, value: Tensor) -> None:
-    """Refuse NaN, infinities and numbers beyond ``LARGEST`` (2**100).
+    """Raise NonFiniteError for NaN or infinities, and InputError for absolute values above ``LARGEST`` (2**100).
 
     On an accelerator this waits for the device, so do not call it in a training step.
 
@@ -284,14 +286,14 @@ def check_finite(name: str, value: Tensor) -> None:
         >>> check_finite("features", torch.tensor([1.0, float("nan")]))
         Traceback (most recent call last):
             ...
-        fedlas._core.errors.NonFiniteError: features must be finite; got 1 NaN or infinite of 2, the first ...
+        fedlas._core.errors.NonFiniteError: features must be finite; got 1 NaN or infinite of 2 values, the first ...
     """
     check_dense(name, value)
     check_sizes(name, value)
 
 
 def check_sizes(name: str, value: Tensor) -> None:
-    """Refuse what :func:`check_finite` refuses in a tensor that is dense.
+    """Check a dense tensor for NaN, infinities and values beyond ``LARGEST``, as :func:`check_finite` does.
 
     Raises:
         InputError: As there.
@@ -311,11 +313,11 @@ def check_sizes(name: str, value: Tensor) -> None:
         first = tuple(int(i) for i in bad.nonzero()[0])
         raise NonFiniteError(
             f"{name} must be finite",
-            f"{count} NaN or infinite of {value.numel()}, the first at {first}",
+            f"{count} NaN or infinite of {value.numel()} values, the first at index {first}",
             "Find the step where the model diverged; a metric of such values would mean nothing.",
         )
     raise InputError(
         f"{name} must be between {-LARGEST:g} and {LARGEST:g}",
         f"values from {low:g} to {high:g}",
-        "Find the step where the model diverged, or divide them by a constant.",
+        "Find the step where the model diverged, or rescale the values.",
     )

@@ -1,4 +1,4 @@
-"""Errors and warnings that users can catch by name, without torch: the command line starts with them.
+"""Errors and warnings of the package, importable without torch.
 
 An error message names the public function that was called, then the expected condition, the value, and the remedy.
 """
@@ -19,7 +19,7 @@ from fedlas._core.text import printable, shortened
 
 
 class Argument(NamedTuple):
-    """An argument in a sentence: ``drop_missing=True`` in Python, ``--drop-missing`` on the command line.
+    """An argument in a message, shown as ``drop_missing=True`` in Python and ``--drop-missing`` on the command line.
 
     Attributes:
         name: As the function spells it.
@@ -30,11 +30,11 @@ class Argument(NamedTuple):
     value: object = None
 
     def python(self) -> str:
-        """Return it as a call writes it."""
+        """Return the argument as Python source, such as ``drop_missing=True``."""
         return f"{self.name}=" if self.value is None else f"{self.name}={self.value!r}"
 
     def option(self, options: Mapping[str, str]) -> str:
-        """Return it as a shell takes it; ``options`` has the spelling of each argument."""
+        """Return the argument as a command-line option as spelled in ``options``, or as Python source if not there."""
         if self.name not in options:
             return self.python()
         value = "" if self.value in (None, True) else f" {shlex.quote(str(self.value))}"
@@ -113,19 +113,19 @@ class InputError(ValueError):
         )
 
     def of_command(self, subcommand: str, options: Mapping[str, str]) -> None:
-        """Show the error in the options of a subcommand, by the arguments that they fill."""
+        """Name a subcommand and its options in the message, in place of the function and its arguments."""
         self.owner = f"fedlas {subcommand}"
         self._options = options
 
     def without(self, *arguments: str) -> None:
-        """Leave out remedies with arguments that the call does not take."""
+        """Drop remedies that mention any of these arguments."""
         self._lacks = self._lacks | set(arguments)
 
     def _write(self, text: Text) -> str:
         return write(text, self._options)
 
     def _remedy(self, fix: Text | Sequence[Text]) -> str:
-        """Return the remedy, or those of several that the call can follow, as one sentence."""
+        """Return the remedy, or all applicable remedies joined by "or", as one sentence."""
         if isinstance(fix, str | tuple):
             return self._write(fix)
         remedies = [self._write(text) for text in fix if self._takes(text)]
@@ -149,14 +149,14 @@ class InputError(ValueError):
 
 
 def _names_arguments(value: object) -> TypeGuard[Text]:
-    """Return whether a value is a sentence with arguments, and no tuple of the user."""
+    """Return whether a value is a message with :class:`Argument` parts, rather than a user's tuple."""
     return isinstance(value, Argument) or (
         isinstance(value, tuple) and any(isinstance(word, Argument) for word in value)
     )
 
 
 def write(text: Text, options: Mapping[str, str] | None = None) -> str:
-    """Return a sentence with its arguments as Python writes them, or as the options of a subcommand."""
+    """Return a message as text, with its arguments as command-line ``options`` if given, else as Python source."""
     if isinstance(text, str):
         return text
     sentence = (text,) if isinstance(text, Argument) else text
@@ -180,7 +180,7 @@ class NonFiniteError(InputError):
 
 
 class CalibrationWarning(UserWarning):
-    """A result looks unusual, such as a calibrator's parameters or logits that look like probabilities; it says why.
+    """Warning about an unusual result, such as extreme calibrator parameters or logits that look like probabilities.
 
     Attributes:
         sentence: The text with the arguments that it names, which the command line writes as options.
@@ -199,7 +199,7 @@ _texts: ContextVar[list[str] | None] = ContextVar("texts", default=None)
 
 @contextmanager
 def collected_warnings() -> Iterator[list[str]]:
-    """Give a list that takes the texts of :func:`warn_user` in place of warnings, in this thread alone."""
+    """Yield a list that collects the texts of :func:`warn_user` in this thread; no warning is issued."""
     # warnings.catch_warnings changes the whole process: of two threads that overlap, it leaves one's list for good.
     texts: list[str] = []
     before = _texts.set(texts)
@@ -210,7 +210,7 @@ def collected_warnings() -> Iterator[list[str]]:
 
 
 def warn_user(message: Text, category: type[Warning] = CalibrationWarning) -> None:
-    """Warn at the line of the user's code that led here: the innermost frame outside of this package and of torch."""
+    """Issue a warning that points at the innermost line of code outside of this package and torch."""
     if (texts := _texts.get()) is not None:
         texts.append(write(message))
         return
@@ -245,7 +245,7 @@ def public_name() -> str | None:
 
 
 def _public_call(frame: FrameType) -> str | None:
-    """Return what a frame runs, if it is public."""
+    """Return the name of the public function, class or method that a frame runs, or None if it is private."""
     code = frame.f_code
     first = code.co_varnames[0] if code.co_argcount else ""
     if first not in ("self", "cls"):
@@ -269,12 +269,12 @@ def _public_call(frame: FrameType) -> str | None:
 
 
 def _defines(kind: type, function: str) -> bool:
-    """Return whether a class or one of its bases defines a function, by its qualified name."""
+    """Return whether a class or one of its bases defines the method with a qualified name."""
     return any(base.__qualname__ == function.rpartition(".")[0] for base in kind.__mro__)
 
 
 def _is_public(module: str, name: str) -> bool:
-    """Return whether a name of a module is in the ``__all__`` of one of its packages, or is passed on by ``fedlas``."""
+    """Return whether ``fedlas`` exports a name of a module, or the ``__all__`` of one of its packages lists it."""
     rooms = module.split(".")
     # the laboratory is called by recipes and commands
     if not module.startswith("fedlas.") or rooms[1] in ("_core", "cli", "lab"):
@@ -288,7 +288,7 @@ def _is_public(module: str, name: str) -> bool:
 
 
 def suggestion(name: str, names: Iterable[str]) -> str:
-    """Return a sentence with the choice closest to a misspelled one; without a close one, with the first 30 choices.
+    """Return a "Did you mean" sentence for a misspelled name, or a list of up to 30 choices if none is close.
 
     Example:
         >>> suggestion("temprature", ["temperature", "isotonic"])

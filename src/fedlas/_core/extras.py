@@ -1,4 +1,4 @@
-"""Optional packages: imported where they are used, with an error that names the extra to install."""
+"""Imports of optional packages, with an error that names the extra to install."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class MissingExtraError(ImportError):
 
 
 def require(package: str, *, extra: str) -> ModuleType:
-    """Import and return ``package`` with its usage reports turned off.
+    """Import an optional package and return it, with its telemetry turned off.
 
     Args:
         package: Dotted name of the module, e.g. ``"matplotlib.figure"``.
@@ -69,7 +69,7 @@ def require(package: str, *, extra: str) -> ModuleType:
 
 
 def require_all(*packages: tuple[str, str]) -> None:
-    """Import packages, before work that would be lost without one of them.
+    """Raise MissingExtraError if any of several optional packages is not installed.
 
     Args:
         *packages: Dotted name and extra of each.
@@ -93,5 +93,5 @@ def require_all(*packages: tuple[str, str]) -> None:
 
 
 def install_line(extras: str) -> str:
-    """Return the command that installs extras, and the one for a checkout."""
+    """Return the pip command that installs the extras, and its variant for a checkout."""
     return f"pip install 'fedlas[{extras}]' (in a checkout: pip install -e '.[{extras}]')"

@@ -1,4 +1,4 @@
-"""Atomic writes, JSON, checked names and paths, and the only function that removes files."""
+"""Atomic writes, JSON, checks of paths, and the only function of the package that removes files."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Pat
 
 
 def _locked_part(path: Path) -> tuple[Path, int]:
-    """Return a new temporary file next to ``path`` and its handle, locked as long as this process writes."""
+    """Create a locked temporary file next to ``path``; return its path and file descriptor."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     while True:
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.fedlas.part")
@@ -98,7 +98,7 @@ def _locked_part(path: Path) -> tuple[Path, int]:
 
 
 def _remove_stale(path: Path) -> None:
-    """Remove the temporary files of ``path`` whose writers were killed: nobody holds their locks."""
+    """Remove the temporary files of ``path`` that no running process has locked."""
     for name in os.listdir(path.parent):  # noqa: PTH208 - names are all that is needed
         if name.startswith(f".{path.name}.") and _PART.fullmatch(name):
             with suppress(OSError):
@@ -111,7 +111,7 @@ def _remove_stale(path: Path) -> None:
 
 
 def lock_file(handle: int, *, wait: bool = False) -> bool:
-    """Return whether this process has the lock of a file now; False where the system has no such locks."""
+    """Acquire the exclusive lock of an open file; return False if it is taken or locks are not supported."""
     try:
         import fcntl
 
@@ -122,7 +122,7 @@ def lock_file(handle: int, *, wait: bool = False) -> bool:
 
 
 class _RawFile(io.FileIO):
-    """A file that keeps its write error, since torch.save replaces that error by one about its archive."""
+    """A file that records its write error, which torch.save would hide behind an error about its archive."""
 
     error: OSError | None = None
 
@@ -135,7 +135,7 @@ class _RawFile(io.FileIO):
 
 
 def is_same_file(path: str | Path, other: str | Path) -> bool:
-    """Return whether two names are of one file, perhaps through a link, whether it exists or not."""
+    """Return whether two paths refer to the same file, with links resolved; the file need not exist."""
     if os.path.realpath(path) == os.path.realpath(other):
         return True
     with suppress(OSError):
@@ -144,7 +144,7 @@ def is_same_file(path: str | Path, other: str | Path) -> bool:
 
 
 def check_writable(folder: Path, option: str = "") -> None:
-    """Check that a file can be made in an existing folder, which an option names: before work that would be lost."""
+    """Raise InputError if no file can be created in an existing folder; ``option`` names the folder in the message."""
     try:
         with TemporaryFile(dir=folder):
             pass
@@ -153,7 +153,7 @@ def check_writable(folder: Path, option: str = "") -> None:
 
 
 def remove_parts(*folders: Path) -> None:
-    """Remove the temporary files of killed writers in ``folders`` (not below them); missing folders are skipped.
+    """Remove leftover temporary files directly inside ``folders``; missing folders are skipped.
 
     Note:
         Call it only while no other process writes there, e.g. under the folder's lock: the files of killed and running
@@ -166,7 +166,7 @@ def remove_parts(*folders: Path) -> None:
 
 
 def path_inside(folder: Path, path: Path) -> Path:
-    """Return ``path`` if it lies in ``folder`` and no link on the way leads elsewhere: it may be written or removed.
+    """Return ``path``, or raise InputError if it is not below ``folder`` or a link between them leads elsewhere.
 
     Args:
         folder: The folder that the command names; it may itself be reached by a link.
@@ -191,14 +191,14 @@ def path_inside(folder: Path, path: Path) -> Path:
     ):
         return path
     raise InputError(
-        f"only what lies in {folder} may be written or removed",
+        f"the path must be below {folder}, without links between",
         path,
-        "Check the names and links in that folder; an untrusted folder may contain links that lead elsewhere.",
+        "Check the folder for links that lead elsewhere.",
     )
 
 
 def refuse_links(folder: Path, below: Path) -> Path:
-    """Return ``below`` if neither it nor anything in it is a link: files in it may be written and appended to.
+    """Return the folder ``below``, or raise InputError if it is a link or contains one.
 
     The link that submitit leaves, to a script next to it, is accepted.
 
@@ -213,7 +213,7 @@ def refuse_links(folder: Path, below: Path) -> Path:
 
 
 def _is_submission(link: Path) -> bool:
-    """Return whether a link is the one of submitit."""
+    """Return whether a link is the one that submitit creates to its submission script."""
     script = Path(os.path.realpath(link))
     beside = script.parent == link.parent.resolve() and script.name.endswith("_submission.sh")
     return beside and bool(_SUBMISSION.fullmatch(link.name))
@@ -240,7 +240,7 @@ def remove(path: Path, *, inside: Path) -> None:
 
 
 def check_name(what: str, value: object, fix: str) -> str:
-    """Return ``value`` if it is safe as one part of a path: not empty, no separator, no leading dot.
+    """Return ``value``, or raise InputError if it is not a safe path component (no separator, no leading dot).
 
     Args:
         what: Use of the name, e.g. ``"a run's name"``.
@@ -267,7 +267,7 @@ def is_file(path: Path) -> bool:
 
 
 def no_device(path: Path) -> Path:
-    """Return ``path`` if it is no device or pipe: a stranger's may have no end, or be waited for without end.
+    """Return ``path``, or raise OSError if it is a device or a pipe, from which a read might never return.
 
     Raises:
         OSError: If it is one, perhaps through a link.
@@ -281,7 +281,7 @@ def no_device(path: Path) -> Path:
 
 
 def foreign(folder: Path, allowed: Collection[str] = ()) -> list[str]:
-    """Return names in a folder that show that it is in use; empty if the folder is missing or new.
+    """Return the unexpected names in a folder; empty for a missing, empty or new folder.
 
     Args:
         folder: The folder.
@@ -299,7 +299,7 @@ def foreign(folder: Path, allowed: Collection[str] = ()) -> list[str]:
 
 
 def path_argument(text: str) -> Path:
-    """Return a path from the command line, of ``file:///a`` too; refuses what no path on this machine is.
+    """Return a local path parsed from a command-line argument; ``file:///a`` addresses are accepted.
 
     Raises:
         argparse.ArgumentTypeError: For empty text, or an address such as ``s3://bucket/a.csv``.
@@ -313,7 +313,7 @@ def path_argument(text: str) -> Path:
 
 
 def file_argument(text: str) -> str:
-    """Return the name of a file from the command line as text, since a path drops slashes of ``hdfs:///a.csv``.
+    """Return a file name or address parsed from a command-line argument, as text that keeps ``hdfs:///a.csv`` intact.
 
     Raises:
         argparse.ArgumentTypeError: For ``""``, to which an unset variable expands.
@@ -335,12 +335,12 @@ def write_text(path: str | Path, text: str) -> Path:
 
 
 def write_json(path: str | Path, value: object) -> Path:
-    """Write ``value`` as indented JSON atomically; NaN and infinities are refused, since JSON has none."""
+    """Write ``value`` as indented JSON atomically; NaN and infinities raise ValueError."""
     return write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: str | Path) -> Any:
-    """Return the content of a JSON file, UTF-8.
+    """Return the content of a UTF-8 JSON file.
 
     Raises:
         OSError: If the file cannot be read, or is a device or a pipe.
@@ -351,7 +351,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def checked_path(path: object) -> Path:
-    """Return ``path`` as a :class:`~pathlib.Path`.
+    """Return ``path`` as a :class:`~pathlib.Path`, or raise InputError if it is neither text nor a path.
 
     Raises:
         InputError: If it is neither text nor a path.
@@ -367,7 +367,7 @@ def checked_path(path: object) -> Path:
 
 
 def parse_json(text: str | bytes, *, finite: bool = True) -> Any:
-    """Return values from JSON text; all JSON of the package is read here.
+    """Return the values parsed from JSON text; duplicate keys raise ValueError.
 
     Args:
         text: The text.
@@ -383,7 +383,7 @@ def parse_json(text: str | bytes, *, finite: bool = True) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_each_once, **kinds)
     except RecursionError as error:
-        raise ValueError("its JSON is nested too deeply") from error
+        raise ValueError("the JSON is nested too deeply") from error
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -391,7 +391,7 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(content) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {shortened(repr(twice), 60)} is there twice")
+        raise ValueError(f"the key {shortened(repr(twice), 60)} occurs twice")
     return content
 
 
@@ -402,16 +402,16 @@ def _refuse(constant: str) -> None:
 def _finite(digits: str) -> float:
     number = float(digits)
     if not math.isfinite(number):
-        raise ValueError(f"{digits:.20} is no finite number")
+        raise ValueError(f"{digits:.20} is not a finite number")
     return number
 
 
 def not_writable(path: Path, error: OSError, option: str = "") -> InputError:
-    """Return the error for an output folder, or a file in it, that cannot be written; an option may name it."""
+    """Return the InputError for an output path that cannot be written; ``option`` names the path in the message."""
     what = f"the folder of {option}" if option else "the output folder"
     named = "" if option else " (--out on the command line)"
     return InputError(
-        f"{what} must be one that can be written to",
+        f"{what} must be writable",
         f"{path} ({error.strerror or error})",
         f"Choose another folder{named}, free some space, or change its permissions.",
     )

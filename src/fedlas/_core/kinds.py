@@ -1,4 +1,4 @@
-"""Arguments of the kinds that a function's annotations name: anything else is refused before it runs."""
+"""Decorator that checks the types of arguments against a function's annotations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ R = TypeVar("R")
 
 
 def check_kinds(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a function refuse arguments whose kind is not the annotated one, before it runs.
+    """Decorate a function so that arguments of another type than the annotated one raise InputError before it runs.
 
     The kinds are those of ``_KINDS``. Numbers, ranges, shapes and the elements of a sequence are left to the function.
     It costs about 0.3 us an argument, so it is for calls, not for what a training step repeats.
@@ -62,7 +62,7 @@ def check_kinds(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _kinds_of(annotation: str) -> list[str]:
-    """Return the kinds that an annotation names; none if one of them is not in the table."""
+    """Return the type names in an annotation, or an empty list if any of them is unknown."""
     nodes: list[ast.expr] = [ast.parse(annotation, mode="eval").body]
     names = []
     while nodes:
@@ -77,7 +77,7 @@ def _kinds_of(annotation: str) -> list[str]:
 
 
 def _is_many(value: object, method: str = "__getitem__") -> bool:
-    """Return whether a value has elements, in an order if indexed: no text, class, single number or sparse tensor."""
+    """Return whether a value is a collection with ``method``; text, classes, scalars and sparse tensors are not."""
     if isinstance(value, str | bytes | type) or getattr(value, "ndim", 1) == 0:
         return False
     return is_dense(value) and not value.is_meta if is_tensor(value) else hasattr(value, method)
@@ -90,7 +90,7 @@ def _is_module(value: object) -> bool:
 
 
 def _is_a(*names: str) -> Callable[[object], bool]:
-    """Return a test of an object's class by name: classes of rooms above this one, and of packages not imported."""
+    """Return a predicate: whether an object's class or a base has one of these names, which need not be imported."""
     return lambda value: any(base.__name__ in names for base in type(value).__mro__)
 
 
@@ -139,7 +139,7 @@ _CONSTRUCTORS = {
 
 
 def is_lazy(frame: object) -> bool:
-    """Return whether the rows of a frame are still to be computed: a polars ``LazyFrame``, a relation of DuckDB."""
+    """Return whether a frame is evaluated lazily: a polars ``LazyFrame`` or a DuckDB relation."""
     return (hasattr(frame, "collect_schema") and hasattr(frame, "collect")) or hasattr(
         frame, "to_arrow_table"
     )

@@ -1,4 +1,4 @@
-"""Public names of a package that are imported at their first use."""
+"""Lazy imports of the public names of a package."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def at_first_use(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return the ``__getattr__`` of a package, so that importing one of its modules does not import all.
+    """Return a module-level ``__getattr__`` that imports each public name of a package at its first use.
 
     Args:
         package: Dotted name of the package.
@@ -28,7 +28,7 @@ def at_first_use(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]
 
 
 def add_old_modules(package: str, homes: Mapping[str, Mapping[str, str]]) -> None:
-    """Let pickles find classes by the modules that they were in when they were written.
+    """Register modules under their old names, so that older pickles can be loaded.
 
     Args:
         package: Dotted name of the package.

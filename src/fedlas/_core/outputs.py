@@ -1,4 +1,4 @@
-"""Which files may be replaced: the rule for every place to write that a user names."""
+"""Checks of output files: which existing file may be replaced."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STANDARD = "-"
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of file that an option or a public function writes.
+    """A kind of output file: its name in messages, its suffixes, and a test that recognizes an existing one.
 
     Attributes:
         noun: Name of one, with its article, as in a message; empty for what replaces no file at all.
@@ -32,22 +32,22 @@ class Kind:
 
     @property
     def of_any_name(self) -> Kind:
-        """The same kind, whatever the name ends in."""
+        """A copy of this kind that accepts any suffix."""
         return replace(self, suffixes=())
 
 
 def new_kind(*suffixes: str) -> Kind:
-    """Return the kind of what replaces no file at all."""
+    """Return a kind of file that never replaces an existing file."""
     return Kind("", lambda _: False, suffixes)
 
 
 def json_kind(noun: str, form: str) -> Kind:
-    """Return the kind of JSON files of a format such as ``"fedlas.card/1"``, in any version."""
+    """Return the kind of JSON files with a ``format`` field such as ``"fedlas.card/1"``, in any version."""
     return Kind(noun, lambda path: has_format(path, form), (".json",))
 
 
 def marked_kind(noun: str, mark: bytes, suffixes: tuple[str, ...] = ()) -> Kind:
-    """Return the kind of files that hold some bytes, by which their writer marks them."""
+    """Return the kind of files that contain the bytes ``mark``."""
 
     def is_marked(path: Path) -> bool:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
@@ -57,7 +57,7 @@ def marked_kind(noun: str, mark: bytes, suffixes: tuple[str, ...] = ()) -> Kind:
 
 
 def has_format(path: Path, form: str) -> bool:
-    """Return whether a file is JSON of a format, such as ``fedlas.card/1``, in any version."""
+    """Return whether a file is JSON whose ``format`` field matches ``form``, in any version."""
     try:
         return str(read_json(path)["format"]).startswith(form.partition("/")[0] + "/")
     except (OSError, ValueError, KeyError, TypeError):
@@ -65,14 +65,14 @@ def has_format(path: Path, form: str) -> bool:
 
 
 def is_of_kind(path: Path, kind: Kind) -> bool:
-    """Return whether a file is empty, as one of ``mktemp``, or of a kind, so that it may be replaced."""
+    """Return whether an existing file is of ``kind`` or empty, and may therefore be replaced."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         return path.stat().st_size == 0 or kind.is_one(path)
     return False
 
 
 def check_suffix(option: str, path: Path, kind: Kind) -> None:
-    """Check that a name ends as those of a kind."""
+    """Raise InputError if the suffix of ``path`` is not one of ``kind``."""
     if kind.suffixes and path.suffix.lower() not in kind.suffixes:
         *most, last = kind.suffixes
         ends = f"{', '.join(most)} or {last}" if most else last
@@ -81,14 +81,14 @@ def check_suffix(option: str, path: Path, kind: Kind) -> None:
 
 
 def not_replaced(option: str, place: object, kind: Kind) -> InputError:
-    """Return the error for a place where there is another file."""
+    """Return the InputError for an output path where a file of another kind exists."""
     expected = f"must be new, or {kind.noun} to be replaced" if kind.noun else "must be a new file"
     fix = "Choose another name, or move that file away."
     return InputError(f"{option} {expected}", f"{place}, which exists", fix)
 
 
 def check_place(option: str, place: str | Path, kind: Kind) -> Path:
-    """Check that a file can be written and replaces at most one of its own kind, before any work; only reads.
+    """Return an output path, or raise InputError if it cannot be written or would replace a file of another kind.
 
     Args:
         option: The option or argument that names the file, for messages.
@@ -120,13 +120,13 @@ def check_place(option: str, place: str | Path, kind: Kind) -> Path:
         if os.path.islink(path):  # noqa: PTH114 - Path.is_symlink may raise
             fix = "Name the file that is meant, or remove the link."
             raise InputError(
-                f"{option} must be no link, which may lead to what is not yours",
+                f"{option} must not be a link",
                 f"{path}, to {os.readlink(path)}",  # noqa: PTH115
                 fix,
             )
         if path.is_dir():
             fix = "Name a file in it."
-            raise InputError(f"{option} must be a file", f"the folder {path}", fix)
+            raise InputError(f"{option} must be a file, not a folder", path, fix)
         if path.exists() and not is_of_kind(path, kind):
             raise not_replaced(option, path, kind)
         folder = next(each for each in path.absolute().parents if os.path.lexists(each))

@@ -12,7 +12,7 @@ from fedlas._core.check import InputError, describe
 
 
 def usable_statistics(mean: Sequence[float], std: Sequence[float], channels: int) -> bool:
-    """Return whether ``mean`` and ``std`` fit that many channels, are finite, and ``std`` is above 0."""
+    """Return whether ``mean`` and ``std`` have one finite value per channel, with every ``std`` above 0."""
     try:
         values = [float(value) for value in (*mean, *std)]
     except (TypeError, ValueError):  # no numbers
@@ -30,7 +30,7 @@ def multiply_add(
     white: float = 255.0,
     axes: int = 2,
 ) -> tuple[Tensor, Tensor]:
-    """Return numbers with ``input * scale + shift == (input / white - mean) / std``.
+    """Return the scale and shift of channel normalization: ``input * scale + shift == (input / white - mean) / std``.
 
     Args:
         mean: Mean of each channel, in units of ``white``.
@@ -48,9 +48,9 @@ def multiply_add(
     """
     if not usable_statistics(mean, std, channels):
         raise InputError(
-            f"mean and std must hold one number for each of {channels} channels, finite and std above 0",
+            f"mean and std must have one finite number per channel ({channels}), with std above 0",
             f"mean {describe(mean)}, std {describe(std)}",
-            "Take both from the splits.",
+            "Use the mean and std of the data splits.",
         )
     # In float64, so that each constant is rounded once, at the end.
     mean, std = [float(value) for value in mean], [float(value) for value in std]

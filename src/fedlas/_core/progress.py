@@ -1,4 +1,4 @@
-"""Progress on the terminal: bars, and lines that replace each other; in a log one every ten seconds."""
+"""Progress bars and status lines; in a log file, one line every ten seconds."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _QUIET = 10.0
 
 
 class Bar:
-    """Progress bar with the remaining time, on one line of the terminal. A context manager.
+    """Context manager that shows a progress bar with the remaining time on one line of the terminal.
 
     Args:
         label: Text in front of the bar.
@@ -85,7 +85,7 @@ class Bar:
     def update(
         self, *, done: float | None = None, total: float | None = None, **texts: str
     ) -> None:
-        """Change the number of steps done, of all steps, the ``label`` before the bar or the ``text`` behind it."""
+        """Set the steps done, the total, the ``label`` before the bar or the ``text`` after it."""
         fields = {
             {"label": "description"}.get(name, name): printable(text)
             for name, text in texts.items()
@@ -93,12 +93,12 @@ class Bar:
         self.progress.update(self._task, completed=done, total=total, **fields)
 
     def advance(self, steps: float = 1) -> None:
-        """Count further steps as done."""
+        """Advance the bar by a number of steps."""
         self.progress.advance(self._task, steps)
 
 
 def track(items: Iterable[T], label: str, *, on: Console | None = None) -> Iterator[T]:
-    """Yield the items while a :class:`Bar` shows how many remain.
+    """Yield the items and show their progress in a :class:`Bar`.
 
     Args:
         items: Any iterable; the bar shows the remaining time if it has a length.
@@ -115,7 +115,7 @@ def track(items: Iterable[T], label: str, *, on: Console | None = None) -> Itera
 def steps(
     label: str, total: int, *, on: Console | None = None
 ) -> Iterator[Callable[[str, float], None]]:
-    """Give a function ``advance(name, steps)`` that shows how much is done.
+    """Yield a function ``advance(name, steps)`` that updates a progress bar, or a log line every ten seconds.
 
     It moves a bar on a terminal, and elsewhere writes a line every ten seconds. A notebook shows that line while the
     cell runs, and saves none.
@@ -151,14 +151,14 @@ def steps(
 
 @contextmanager
 def passing_lines() -> Iterator[Any]:
-    """Give a console whose last line a notebook shows while the cell runs, and does not save; None elsewhere."""
+    """Yield a console whose last line a notebook shows until the cell ends, or None outside of a notebook."""
     with ExitStack() as stack:
         write = _notebook_line(stack)
         yield None if write is None else console(text=_Line(write))
 
 
 class _Line(StringIO):
-    """Text of which the last line is shown."""
+    """Text stream that passes each line to a function, which shows it in place of the previous one."""
 
     def __init__(self, show: Callable[[str], Any]) -> None:
         super().__init__()
@@ -171,7 +171,7 @@ class _Line(StringIO):
 
 
 def _notebook_line(stack: ExitStack) -> Callable[[str], Any] | None:
-    """Return a function that shows a line below a notebook's cell until the stack closes; None outside of one."""
+    """Return a function that shows a line below a notebook's cell until ``stack`` closes; None elsewhere."""
     ipython = sys.modules.get("IPython")
     if ipython is None or not hasattr(ipython.get_ipython(), "kernel"):
         return None
@@ -186,7 +186,7 @@ def _notebook_line(stack: ExitStack) -> Callable[[str], Any] | None:
 
 @contextmanager
 def status(on: Console | None = None) -> Iterator[Callable[[str], None]]:
-    """Give a function that shows a line of text: in place on a terminal, elsewhere at most every ten seconds.
+    """Yield a function that shows a status line: in place on a terminal, elsewhere at most every ten seconds.
 
     Args:
         on: A ``rich.console.Console``; None makes one on standard error.

@@ -1,4 +1,4 @@
-"""Several processes on one run: sums and rows of all of them; the main one alone writes files and prints."""
+"""Helpers for distributed runs: collectives over ranks, and work on the main process."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def new_accelerator() -> Any:
     """
     if os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true", "yes"):
         raise InputError(
-            "each process must hold the whole model",
+            "fully sharded training is not supported: each process must hold the whole model",
             "accelerate launch --use_fsdp",
-            "Write --multi_gpu in its place; if memory is short, set train.accumulate and train.precision=bf16.",
+            "Use --multi_gpu instead; to save memory, set train.accumulate and train.precision=bf16.",
         )
     return require("accelerate", extra="bench").Accelerator(
         mixed_precision="no", cpu=not has_accelerator()
@@ -43,14 +43,14 @@ def new_accelerator() -> Any:
 
 
 def has_accelerator() -> bool:
-    """Return whether there is a GPU, or another device that is not the processor."""
+    """Return whether a GPU or another accelerator device is available."""
     if hasattr(torch, "accelerator"):  # since torch 2.6
         return bool(torch.accelerator.is_available())
     return torch.cuda.is_available() or torch.backends.mps.is_available()
 
 
 def on_main(accelerator: Accelerator, action: Callable[[], T]) -> T:
-    """Do something on the main process only, and give its result to all.
+    """Run ``action`` on the main process and return its result on every process.
 
     Args:
         accelerator: ``accelerate.Accelerator``.
@@ -78,7 +78,7 @@ def on_main(accelerator: Accelerator, action: Callable[[], T]) -> T:
 
 
 def gather_object(accelerator: Accelerator, value: Any) -> list[Any]:
-    """Return ``value`` of every process, in the order of ranks, on every process."""
+    """Return a list of the ``value`` of each process, in the order of ranks, on every process."""
     if accelerator.num_processes == 1:
         return [value]
     gathered: list[Any] = require("accelerate.utils", extra="bench").gather_object([value])
@@ -86,7 +86,7 @@ def gather_object(accelerator: Accelerator, value: Any) -> list[Any]:
 
 
 def world_size() -> int:
-    """Return the number of ranks in the default process group; 1 without one."""
+    """Return the size of the default process group, or 1 without one."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
@@ -107,7 +107,7 @@ def sum_across_ranks(value: Tensor) -> Tensor:
 
 
 def add_up_across_ranks(value: Tensor) -> Tensor:
-    """Do as :func:`sum_across_ranks`, with a gradient: each rank's is summed over the losses of all ranks.
+    """Return the sum of ``value`` over all ranks, with a gradient that is summed over all ranks as well.
 
     Note:
         The backward pass is a collective too.
@@ -127,7 +127,7 @@ class _AddUp(torch.autograd.Function):
 
 
 def gather_across_ranks(value: Tensor) -> Tensor:
-    """Return the rows of all ranks, in the order of the ranks (``value`` itself without a process group).
+    """Return the tensors of all ranks concatenated along the first axis (``value`` itself without a process group).
 
     Args:
         value: ``(N, ...)``; ``N`` may differ between ranks, the other sizes may not. Not differentiated.

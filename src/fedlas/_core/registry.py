@@ -1,4 +1,4 @@
-"""Registry: objects by name, with metadata and an error that suggests the closest name."""
+"""Registry of classes or functions by name, with metadata."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Kind = TypeVar("Kind")
 
 @dataclass(frozen=True)
 class Entry(Generic[T]):
-    """One registered class or function.
+    """A registered class or function with its name, summary and metadata.
 
     Attributes:
         name: Registry name, lower-case.
@@ -35,7 +35,7 @@ class Entry(Generic[T]):
 
 
 class Registry(Generic[T]):
-    """Classes or functions of one kind by name, in the order of registration; those of an annex in its order.
+    """Classes or functions of one kind by name, in the order of registration.
 
     Args:
         kind: Kind of the entries, in the singular, for errors: ``"loss"``.
@@ -89,7 +89,7 @@ class Registry(Generic[T]):
             self._all()  # before a user's entry can take the name of one of the package
         if name in self._entries or name != name.lower():
             raise ValueError(
-                f"{self.kind}: a new name must be lower-case and free; got {name!r}. Rename it."
+                f"{self.kind}: a name must be lower-case and not yet registered; got {name!r}. Rename it."
             )
         # The summary comes from the docstring, so that listings cannot differ from it.
         doc = (getattr(value, "__doc__", None) or "").strip()
@@ -100,15 +100,14 @@ class Registry(Generic[T]):
             self._entries = {each.name: each for each in entries}
 
     def _entry(self, name: str, value: T, summary: str, metadata: dict[str, Any]) -> Entry[T]:
-        """Return the record of a registration."""
         return Entry(name, value, summary, {**self._defaults, **metadata})
 
     def _place(self, entry: Entry[T]) -> float:
-        """Return the place of an entry's module in the annex: which one was imported first does not matter."""
+        """Return the position of an entry's module in the list of lazy modules, infinity if the module is not in it."""
         return self._places.get(getattr(entry.value, "__module__", ""), math.inf)
 
     def build(self, name: str, options: Mapping[str, Any] | None = None, /, **offered: Any) -> Any:
-        """Call the class or function registered under ``name``.
+        """Call the class or function registered under ``name`` and return the result.
 
         Args:
             name: Registry name.
@@ -123,7 +122,7 @@ class Registry(Generic[T]):
     def builder(
         self, name: str, options: Mapping[str, Any] | None = None, /, **offered: Any
     ) -> Callable[[], Any]:
-        """Return the class or function with its arguments, ready to be called; the rest as :meth:`build`."""
+        """Return a callable without arguments that builds the entry ``name``; arguments as for :meth:`build`."""
         value: Any = self[name].value
         self.check_options(name, options, offered)
         parameters = inspect.signature(value).parameters
@@ -133,7 +132,7 @@ class Registry(Generic[T]):
     def check_options(
         self, name: str, options: Mapping[str, Any] | None = None, /, offered: Container[str] = ()
     ) -> dict[str, Any]:
-        """Return all options of the class or function under ``name``: the user's choices, else the defaults.
+        """Return the options of the class or function ``name``: its defaults updated with the user's choices.
 
         Args:
             name: Registry name.
@@ -156,14 +155,14 @@ class Registry(Generic[T]):
         for key in chosen:
             if key not in defaults:
                 raise InputError(
-                    f"options must be those of the {self.kind} {name}",
+                    f"options must be parameters of the {self.kind} {name}",
                     repr(key),
                     suggestion(str(key), defaults) if defaults else "Leave it out.",
                 )
         return {**defaults, **chosen}
 
     def get(self, name: object) -> Entry[T] | None:
-        """Return what is registered under a name; None if nothing is."""
+        """Return the entry registered under a name, or None if there is none."""
         if not isinstance(name, str):
             return None
         key = name.lower() if self._ignores_case else name
@@ -196,13 +195,13 @@ class Registry(Generic[T]):
         return list(self._all().values())
 
     def _all(self) -> dict[str, Entry[T]]:
-        """Return the entries by name, those of the annex too."""
+        """Import all lazy modules and return all entries by name."""
         while self._import_next():
             pass
         return self._entries
 
     def _import_next(self) -> bool:
-        """Import the next module of the annex; return False if none is left."""
+        """Import the next lazy module; return False if none is left."""
         # Another thread waits for what is being imported; the module itself may look something up meanwhile.
         with self._importing:
             if not self._annex:

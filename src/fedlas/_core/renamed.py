@@ -1,4 +1,4 @@
-"""Arguments that were renamed: the old name works for one release, with a warning."""
+"""Decorator that accepts the old names of renamed arguments, with a DeprecationWarning."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ R = TypeVar("R")
 
 
 def renamed(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Let a function take arguments by their old names.
+    """Return a decorator that accepts old names of keyword arguments, with a DeprecationWarning.
 
     Args:
         **names: The new name of each old one.
@@ -33,7 +33,7 @@ def renamed(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
                 if old in options and new not in options:
                     place = function.__qualname__.removesuffix(".__init__")
                     warnings.warn(
-                        f"{place}: {old}= is now {new}=; the old name goes with the next release.",
+                        f"{place}: {old}= was renamed to {new}=; the old name will be removed in the next release.",
                         DeprecationWarning,
                         stacklevel=2,
                     )

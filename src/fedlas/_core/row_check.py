@@ -1,4 +1,4 @@
-"""What watches the rows of a table, some at a time, and says in the end what it found."""
+"""Base class of checks over the rows of a table, read in chunks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Rows = TypeVar("Rows", contravariant=True)
 
 
 class RowCheck(ABC, Generic[Rows]):
-    """Watches rows that are read some at a time: refuses a table once all are read, or says what is unusual.
+    """Check that accumulates chunks of rows, and then raises an error about the table or returns notes.
 
     A check of what rows of a live table say is one more in ``calibrated/tables/apply.py``: :class:`EdgeCount` and
     :class:`ScoreDirection`. :class:`NamesAgree` watches names as they are read.
@@ -21,10 +21,10 @@ class RowCheck(ABC, Generic[Rows]):
 
     @abstractmethod
     def add(self, rows: Rows) -> None:
-        """Take in some rows."""
+        """Update the check with a chunk of rows."""
 
     def check(self, where: str) -> None:
-        """Refuse the table of all rows.
+        """Raise InputError if the rows of the whole table fail the check.
 
         Raises:
             InputError: With ``where`` they are.
@@ -32,4 +32,4 @@ class RowCheck(ABC, Generic[Rows]):
 
     @abstractmethod
     def notes(self) -> list[str]:
-        """Return sentences on the rows so far; none where nothing is unusual."""
+        """Return notes about unusual rows so far, or an empty list."""

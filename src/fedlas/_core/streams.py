@@ -1,4 +1,4 @@
-"""Random numbers: one seed a run, and a stream of its own for each thing that draws."""
+"""Random number generators: independent streams derived from the seed of a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 
 class Purpose(IntEnum):
-    """Purpose of a stream: two uses of one seed never see the same numbers. Do not renumber: runs depend on it."""
+    """Purpose of a random stream, part of its key. Do not renumber: the results of published seeds depend on it."""
 
     SPLIT_TRAIN = 0
     SPLIT_TEST = 1
@@ -26,7 +26,7 @@ class Purpose(IntEnum):
 
 
 def stream(*key: int) -> np.random.RandomState:
-    """Return a generator for ``key`` (whole numbers >= 0, the first mostly a purpose), apart from every global one.
+    """Return a random generator seeded by ``key``, a sequence of integers >= 0 that usually begins with a purpose.
 
     Its numbers are a function of the key alone, the same on every machine, device and library version.
 
@@ -40,7 +40,7 @@ def stream(*key: int) -> np.random.RandomState:
 
 
 def derive(seed: int, purpose: str) -> int:
-    """Return a seed for one purpose, so that the draws of one purpose do not shift those of another.
+    """Return an independent seed for one purpose, derived from the seed of a run.
 
     Args:
         seed: Seed of the run.
@@ -64,7 +64,7 @@ def seed_everything(seed: int) -> None:
 
 
 def rng_state() -> dict[str, Any]:
-    """Return the state of every global generator, as tensors and plain values that ``weights_only`` loading accepts."""
+    """Return the state of Python's, numpy's and torch's global generators, loadable with ``weights_only``."""
     version, numbers, gauss = random.getstate()
     kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {
@@ -82,7 +82,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def restore_rng_state(state: dict[str, Any]) -> None:
-    """Put every global generator back to what :func:`rng_state` returned.
+    """Restore the global generators to a state that :func:`rng_state` returned.
 
     Raises:
         Exception: Any kind, if it is something else.
@@ -91,7 +91,9 @@ def restore_rng_state(state: dict[str, Any]) -> None:
     random.setstate((version, tuple(numbers), gauss))
     kind, keys, position, has_gauss, cached = state["numpy"]
     if not 0 <= position <= len(keys):  # NumPy does not look, and would read behind them
-        raise ValueError(f"position {position} of {len(keys)} numbers")
+        raise ValueError(
+            f"position {position} is outside of a generator state of {len(keys)} numbers"
+        )
     np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""Temporary folders for one user alone, which leave nothing behind."""
+"""Private temporary folders that are removed at the end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FOLDER = "fedlas-table-"
 
 @contextmanager
 def private_folder() -> Iterator[Path]:
-    """Yield a temporary folder for this user alone, removed at the end: after an error, SIGTERM and SIGHUP, too.
+    """Yield a private temporary folder that is removed at the end, also after an error, SIGTERM or SIGHUP.
 
     A process that is killed leaves its folder, which :func:`remove_stale_folders` removes.
     """
@@ -45,7 +45,7 @@ def private_folder() -> Iterator[Path]:
 
 
 def remove_stale_folders() -> None:
-    """Remove the temporary folders of this user whose processes were killed: nobody holds their locks."""
+    """Remove this user's temporary folders that no running process has locked."""
     place = Path(gettempdir())
     if not hasattr(os, "O_DIRECTORY"):
         return
@@ -67,7 +67,7 @@ def _remove_if_stale(folder: Path) -> None:
 
 @contextmanager
 def _exit_on_signals() -> Iterator[None]:
-    """Turn signals that would end the process at once into SystemExit, so that what is temporary is removed."""
+    """Raise SystemExit on SIGTERM and SIGHUP within the context, so that cleanup code runs."""
 
     def leave(number: int, _: object) -> None:
         raise SystemExit(128 + number)

@@ -35,11 +35,11 @@ def is_main_process() -> bool:
 
 
 class LostOutputError(Exception):
-    """Nothing more can be shown, and there is nothing else to do."""
+    """Standard output cannot be written any more, and the command has no other result."""
 
 
 class Stream:
-    """A text stream that takes everything: it escapes other encodings' characters, and drops all after an error.
+    """Text stream that never fails: unencodable characters are escaped, and output after a write error is dropped.
 
     Args:
         stream: Standard output or error; None if that is closed.
@@ -71,15 +71,15 @@ class Stream:
 
     @property
     def is_closed(self) -> bool:
-        """Whether nothing that is written goes anywhere."""
+        """Whether the stream is closed, so that all output is dropped."""
         return self._stream is None
 
     def command(self, line: str) -> None:
-        """Write a line that a runner is meant to take for a command."""
+        """Write a workflow command line unescaped, for the GitHub Actions runner."""
         self._try("write", f"{line}\n")
 
     def _without_commands(self, text: str) -> str:
-        """Escape ``::`` at the start of a line, and ``##[`` anywhere, as JSON does: the runner reads neither then."""
+        """Return text with workflow commands escaped: ``::`` at line starts, and ``##[`` anywhere."""
         lines = text.split("\n")
         for number, line in enumerate(lines):
             begins = number > 0 or self._begins_line
@@ -109,7 +109,7 @@ class Stream:
 
 @contextmanager
 def standard_streams(*, keep_going: bool, of_workflow: bool = False) -> Iterator[Stream]:
-    """Replace standard output and error by a :class:`Stream` each, and give that of the output.
+    """Replace standard output and error by :class:`Stream` objects, and yield the one for standard output.
 
     Args:
         keep_going: As for :class:`Stream`, for the output; text that standard error cannot take is always dropped.
@@ -130,20 +130,20 @@ def standard_streams(*, keep_going: bool, of_workflow: bool = False) -> Iterator
 
 
 def standard_input() -> IO[bytes]:
-    """Return the bytes of standard input.
+    """Return standard input as a binary stream.
 
     Raises:
         InputError: If it is closed.
     """
     if sys.stdin is None:
         raise InputError(
-            "standard input must be open", "a closed one", "Name a file in place of -."
+            "standard input must be open", "a closed stream", "Name a file instead of -."
         )
     return sys.stdin.buffer
 
 
 def copy_to_output(file: IO[bytes]) -> None:
-    """Write a file to standard output.
+    """Copy an open binary file to standard output.
 
     Raises:
         InputError: If it is closed.
@@ -151,7 +151,9 @@ def copy_to_output(file: IO[bytes]) -> None:
     """
     stream: Any = sys.stdout
     if stream is None or (isinstance(stream, Stream) and stream.is_closed):
-        raise InputError("standard output must be open", "a closed one", "Name a file by --out.")
+        raise InputError(
+            "standard output must be open", "a closed stream", "Name a file with --out."
+        )
     try:
         shutil.copyfileobj(file, stream.buffer, 1 << 20)
         stream.buffer.flush()
@@ -161,19 +163,19 @@ def copy_to_output(file: IO[bytes]) -> None:
 
 
 def drop_output(stream: Any) -> None:
-    """Send what a stream still holds nowhere: Python writes it when it ends, and would fail again."""
+    """Redirect a stream to the null device, so that flushing its buffer at exit does not fail again."""
     with suppress(OSError, ValueError, AttributeError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123
         os.dup2(nowhere.fileno(), stream.fileno())
 
 
 @cache
 def rich_module(module: str) -> Any:
-    """Return a module of rich."""
+    """Import and return a submodule of rich."""
     return import_module(f"rich.{module}")
 
 
 def console(*, stderr: bool = False, text: StringIO | None = None) -> Any:
-    """Return a ``rich.console.Console`` on standard output, error or ``text``; only this module prints to it."""
+    """Return a ``rich.console.Console`` that writes to standard output, standard error or ``text``."""
     stream: Any = sys.stderr if stderr else sys.stdout
     file: Any = (
         text if text is not None else stream if isinstance(stream, Stream) else Stream(stream)
@@ -193,7 +195,7 @@ def say(
     stderr: bool = False,
     on: Console | None = None,
 ) -> None:
-    """Print lines.
+    """Print lines of plain text.
 
     Args:
         *lines: One line each; a line break within one is escaped.
@@ -208,14 +210,14 @@ def say(
 
 
 def say_commands(*lines: str, stderr: bool = False) -> None:
-    """Print lines that a runner of GitHub Actions takes for commands; their values are escaped already."""
+    """Print workflow commands for the GitHub Actions runner; their values must be escaped already."""
     stream: Any = sys.stderr if stderr else sys.stdout
     for line in lines:
         (stream if isinstance(stream, Stream) else Stream(stream)).command(line)
 
 
 def show(renderable: Any, *, on: Console | None = None) -> None:
-    """Print a table, by default on a new ``rich.console.Console``."""
+    """Print a ``rich`` renderable, by default on a new console."""
     (console() if on is None else on).print(renderable)
 
 
@@ -230,15 +232,15 @@ def table(
     box: str | None = "SIMPLE_HEAD",
     **look: Any,
 ) -> Any:
-    """Return a ``rich`` table, its title above and its caption below.
+    """Return a ``rich`` table with a title above and caption lines below.
 
     Args:
         heads: Column heads.
         rows: Cells of each row.
         title: Title above the table.
         caption: Lines below the table.
-        right: Numbers of right-aligned columns.
-        whole: Numbers of columns whose cells are never wrapped.
+        right: Indices of right-aligned columns.
+        whole: Indices of columns whose cells are never wrapped.
         box: Name of a box in ``rich.box``; None draws no lines.
         **look: Further options of ``rich.table.Table``.
     """
@@ -260,7 +262,7 @@ def table(
 
 
 def as_text(cell: Cell, style: str = "") -> Any:
-    """Return a cell as ``rich.text.Text``, which holds no markup."""
+    """Return a table cell as ``rich.text.Text``, with markup not interpreted."""
     text = rich_module("text").Text
     if isinstance(cell, str):
         return text(printable(cell), style=style)

@@ -1,4 +1,4 @@
-"""Text from strangers, safe to show: on a terminal, on a page, in a spreadsheet."""
+"""Formatting of text, and escaping of untrusted text for terminals, pages and spreadsheets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _JOINERS = "\u200c\u200d"
 
 
 def printable(text: str, unchanged: str = "") -> str:
-    r"""Return ``text`` on one line, with every character that a terminal or a page would interpret escaped.
+    r"""Return ``text`` on one line, with control characters and invisible format characters escaped.
 
     Control characters (line breaks and tabs too, if they are not among the ``unchanged``), invisible format characters
     such as direction overrides, and lone surrogates become escapes as in Python source; all other text is unchanged.
@@ -34,17 +34,17 @@ def printable(text: str, unchanged: str = "") -> str:
 
 
 def shortened(text: str, most: int = 2000) -> str:
-    """Return ``text``, cut after ``most`` characters: names and values from files may have any length."""
+    """Return ``text``, truncated with an ellipsis to at most ``most`` characters."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def listed(parts: Sequence[str]) -> str:
-    """Return parts as text: ``"a, b and c"``."""
+    """Return words joined as in a sentence: ``"a, b and c"``."""
     return " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
 
 
 def command_lines(command: str, *, first: str = "") -> list[str]:
-    r"""Return a command in lines of 80 columns at most, broken before its options as a shell joins them again.
+    r"""Return a shell command wrapped to lines of at most 80 columns, broken with backslashes before its options.
 
     Args:
         command: The command.
@@ -67,12 +67,12 @@ def command_lines(command: str, *, first: str = "") -> list[str]:
 
 
 def number_of(count: int, word: str) -> str:
-    """Return ``"1 seed"`` or ``"2 seeds"``."""
+    """Return a count with its noun in singular or plural: ``"1 seed"``, ``"2 seeds"``."""
     return f"{count} {word}{'s' * (count != 1)}"
 
 
 def spreadsheet_cell(text: str) -> str:
-    """Return ``text`` as a CSV cell that a spreadsheet shows and never evaluates: a formula gets an apostrophe.
+    """Return ``text`` as a CSV cell that a spreadsheet does not evaluate: formulas are prefixed with an apostrophe.
 
     Example:
         >>> spreadsheet_cell("=1+1"), spreadsheet_cell("-0.5"), spreadsheet_cell("a-b")

@@ -1,4 +1,4 @@
-"""Separate values in each thread, changes of the process that threads share, and work on one thread of torch."""
+"""Thread-local objects, context managers shared by threads, and single-threaded torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ R = TypeVar("R")
 
 @contextmanager
 def one_thread(elements: int) -> Iterator[None]:
-    """Let torch work on one thread, if there are few ``elements``; the number of threads is then as before.
+    """Limit torch to a single thread within the context if there are at most 2**22 ``elements``.
 
     Threads wait for one another after each operation. Where another process has a core, that takes ten times as long
     as the work, which one thread does as fast as two on arrays of this size.
@@ -37,7 +37,7 @@ def one_thread(elements: int) -> Iterator[None]:
 
 
 def on_one_thread(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a function of predictions work on :func:`one_thread`, as far as they are few."""
+    """Decorate a function so that it runs in :func:`one_thread` when its predictions or tensors are small."""
 
     @functools.wraps(function)
     def run(*args: P.args, **options: P.kwargs) -> R:
@@ -58,7 +58,7 @@ _MOST = 2**22
 
 
 class OfThread(threading.local):
-    """Base of objects whose attributes have a separate value in each thread.
+    """Base class of objects whose attributes have a separate value in each thread.
 
     A subclass gives each attribute its initial value as a class attribute. ``copy.deepcopy`` and pickling make a new
     object with the initial values.
@@ -79,7 +79,7 @@ class OfThread(threading.local):
 
 
 class Shared:
-    """A change of the whole process for a while: the first thread makes it, and the last one takes it back.
+    """Context manager around a process-wide change that threads share: the first enters it, the last restores it.
 
     Args:
         change: Makes the context manager that changes the process and restores it.

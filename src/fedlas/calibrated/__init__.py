@@ -1,4 +1,4 @@
-"""A trained model or a table of scores with its calibration.
+"""Calibrated models and calibrations of tables of scores.
 
 In: any classifier and a loader of held-out data, or a table of scores and labels. Out: :class:`CalibratedModel`, which
 saves, compiles, exports and moves like the model itself; :class:`TableCalibration`, which adds calibrated columns.

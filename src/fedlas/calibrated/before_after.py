@@ -1,4 +1,4 @@
-"""What a calibration did: accuracy, NLL and ECE without and with it, on test data or by cross-fitting."""
+"""Accuracy, NLL and ECE before and after calibration, on test data or out of fold."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _NUM_BINS = 15
 
 @dataclass(frozen=True)
 class Measured:
-    """Metrics of one stage.
+    """Accuracy, NLL, ECE and optional event metrics of one stage: before or after calibration.
 
     Attributes:
         accuracy: Share of right predictions.
@@ -69,7 +69,7 @@ class Measured:
 
 @dataclass(frozen=True, repr=False)
 class BeforeAfter:
-    """Metrics of a model or a table without and with its calibration; printed, a table, or a sentence of its fit.
+    """Metrics before and after calibration; prints as a table, or as a sentence if they are out-of-fold.
 
     Attributes:
         before: Without.
@@ -92,7 +92,7 @@ class BeforeAfter:
     labels: int = 0
 
     def __str__(self) -> str:
-        """Return a table of a line a metric; of rows that were left out of a fit one sentence."""
+        """Return a table with one line per metric, or one sentence for out-of-fold metrics."""
         return self._sentence() if self.folds else self._table()
 
     __repr__ = __str__
@@ -134,7 +134,7 @@ class BeforeAfter:
         about = f"The event {self.event} on" if self.event else "On"
         about = f"{self.labels:,} labels on" if self.labels else about
         worse = self.after.nll > self.before.nll
-        advice = " It does not help them: more held-out rows may." if worse else ""
+        advice = " Calibration raises the NLL: fit it on more held-out rows." if worse else ""
         count = "" if self.clusters is None else f"{self.clusters:,}"
         if self.in_time:
             clusters, others = (f" of {count} clusters", " of others") if count else ("", "")
@@ -149,7 +149,7 @@ class BeforeAfter:
         return f"{before:.2f} -> {after:.2f} %"
 
     def plain(self) -> dict[str, Any]:
-        """Return plain values of rows that were left out of a fit, for JSON."""
+        """Return the out-of-fold metrics as a dict of plain values for JSON."""
         before, after = (
             {
                 name: value
@@ -167,7 +167,7 @@ class BeforeAfter:
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> Self:
-        """Read the result of :meth:`plain`.
+        """Return the metrics from a dict that :meth:`plain` returned.
 
         Raises:
             ValueError: If it is something else.
@@ -176,7 +176,9 @@ class BeforeAfter:
             {str(k): _number(v) for k, v in content[name].items()} for name in ("before", "after")
         ]
         if not {"ece", "accuracy"} <= stages[0].keys() or stages[0].keys() != stages[1].keys():
-            raise ValueError("metrics before and after must be the same")
+            raise ValueError(
+                "before and after must have the same metrics, among them ece and accuracy"
+            )
         before, after = (Measured(**{"nll": math.nan, **values}) for values in stages)
         clusters = content.get("clusters")
         return cls(
@@ -201,7 +203,7 @@ def _texts(measured: Measured) -> list[str]:
 
 
 def in_sample(val: Predictions, calibrated: Predictions) -> str:
-    """Return one line: how many samples a calibrator was fitted on, and their ECE before and after."""
+    """Return a one-line summary of a fit: the number of samples, and their ECE before and after calibration."""
     before, after = (ece(part) for part in (val, calibrated))
     return f"{val.num_samples:,} samples, ECE {100 * before:.2f} % before, {100 * after:.2f} % after on them"
 
@@ -210,7 +212,7 @@ def in_sample(val: Predictions, calibrated: Predictions) -> str:
 def measured_both(
     before: AnyPredictions | MultiLabel, after: AnyPredictions | MultiLabel
 ) -> BeforeAfter:
-    """Return metrics of the same samples without and with calibration; warn if the NLL rises by more than chance."""
+    """Return metrics of the same samples before and after calibration; warn if the NLL rises significantly."""
     if isinstance(before, MultiLabel) and isinstance(after, MultiLabel):
         from fedlas.binary.label_differences import change_of_nll
 
@@ -219,7 +221,11 @@ def measured_both(
             _warn_about_rise(nll, (high - nll) / 1.96)
         return labels_before_after(before, after, 1000)
     if isinstance(before, MultiLabel) or isinstance(after, MultiLabel):
-        raise InputError("both must hold several labels", "one of them", "Pass the same samples.")
+        raise InputError(
+            "before and after must both be MultiLabel, or neither",
+            "one of them",
+            "Pass both of one kind.",
+        )
     before, after = check_measurable(before), check_measurable(after)
     if isinstance(before, Predictions) and isinstance(after, Predictions):
         _warn_of_rise(before, after)
@@ -252,14 +258,14 @@ def _warn_of_rise(before: Predictions, after: Predictions) -> None:
 def _warn_about_rise(mean: float, error: float) -> None:
     warn_user(
         f"calibration raises the NLL of these samples by {mean:.4f} (standard error {error:.4f}). Calibrate on "
-        "more samples like these, or use the model without it."
+        "more samples like these, or use the model without calibration."
     )
 
 
 def labels_before_after(
     before: MultiLabel, after: MultiLabel, replicates: int = 0, **others: Any
 ) -> BeforeAfter:
-    """Return the means over labels without and with calibration."""
+    """Return multi-label metrics before and after calibration, averaged over labels."""
     from fedlas.binary.labels import LabelData
 
     stages = []
@@ -287,7 +293,7 @@ def measured_left_out(
     *,
     in_time: bool,
 ) -> BeforeAfter:
-    """Return metrics of rows that were left out of a fit, as predicted and calibrated."""
+    """Return metrics of held-out rows before and after out-of-fold calibration."""
     clusters = len(first.clusters.unique()) if several(first.clusters) else None
     if isinstance(first, MultiLabel) and isinstance(last, MultiLabel):
         others: dict[str, Any] = {"folds": folds, "clusters": clusters, "in_time": in_time}
@@ -315,7 +321,7 @@ def measured_left_out(
 
 
 def _values(*stages: AnyPredictions) -> list[dict[str, Any]]:
-    """Return accuracy, NLL and ECE of each stage; no NLL of confidences alone."""
+    """Return accuracy, NLL and ECE of each stage; NLL is NaN for confidences alone."""
     names = [name for name in _METRICS if name != "nll" or isinstance(stages[0], Predictions)]
     entries = entries_of(names, stages[0])
     return [{"nll": math.nan, **values_of(stage, entries, _NUM_BINS)} for stage in stages]
@@ -333,7 +339,9 @@ def before_and_after(
     label: int | str | None = None,
     multi_label: bool = False,
 ) -> BeforeAfter:
-    """Measure both stages in one pass over the loader; ``others`` are its places of weights and clusters.
+    """Return metrics of a model before and after calibration, computed in one pass over the loader.
+
+    ``others`` has the keys or positions of weights and clusters in a batch.
 
     Raises:
         InputError: As :func:`fedlas.calibrate`.
@@ -367,8 +375,8 @@ def before_and_after(
             continue
         if "clusters" in others:
             raise InputError(
-                "are for one label a sample",
-                f"logits of {len(logits):,} positions, which have neither floor nor interval here",
+                "must be left out for dense outputs",
+                f"logits of {len(logits):,} positions, for which no noise floor is computed",
                 ("Leave ", Argument("clusters"), " out."),
                 argument="clusters",
             )
@@ -391,14 +399,14 @@ def before_and_after(
 
 
 def _dense_stages(num_classes: int, *, weighted: bool) -> list[StreamingMetrics]:
-    """Return the metrics of dense outputs without and with calibration, empty."""
+    """Return two empty metric accumulators for dense outputs: before and after calibration."""
     from fedlas.metrics import StreamingMetrics
 
     return [StreamingMetrics(num_classes, metrics=_METRICS, weighted=weighted) for _ in range(2)]
 
 
 def _floor(predictions: AnyPredictions, replicates: int = 1000) -> NoiseFloor:
-    """Return the ECE of a calibrated model; samples of a single cluster count as independent, as in the folds."""
+    """Return the noise floor of the ECE; samples of a single cluster count as independent, as in the folds."""
     from fedlas.stats.noise_floor import noise_floor
 
     if not several(predictions.clusters):
@@ -407,7 +415,7 @@ def _floor(predictions: AnyPredictions, replicates: int = 1000) -> NoiseFloor:
 
 
 def _of_event(*stages: Predictions) -> list[dict[str, Any]]:
-    """Return the metrics of the event of each stage, those that all have."""
+    """Return the event metrics of each stage, restricted to metrics that all stages have."""
     from fedlas.binary import integrated_calibration, logistic_recalibration
 
     entries = entries_of(["nll", "accuracy", "ece", "brier"], stages[0])
@@ -428,7 +436,7 @@ def _of_event(*stages: Predictions) -> list[dict[str, Any]]:
 
 
 def _number(value: object) -> float:
-    """Return a number of a file, whose reader names the file."""
+    """Return a metric read from a file as a float, or raise ValueError if it is not a finite number."""
     try:
         return check_number("a metric", value)
     except InputError as error:

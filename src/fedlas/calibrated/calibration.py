@@ -1,4 +1,4 @@
-"""A fitted calibrator and the notes of its fit: what calibrated models, tables, classifiers and cards hold."""
+"""A fitted calibrator with the notes of its fit, shared by calibrated models, tables, classifiers and cards."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ AnyCalibrator = Calibrator | MultiLabelCalibration
 P = TypeVar("P", bound=AnyPredictions | MultiLabel)
 NONE = "none"
 FITTED_ON = "the validation part"
-"""Where a calibration is fitted, if nothing else is said."""
+"""Default name of the samples that a calibration is fitted on."""
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """A fitted calibrator and the notes of its fit; calibrated models, tables, classifiers and cards hold one.
+    """A fitted calibrator with the notes of its fit.
 
     Attributes:
         calibrator: Of classes, of right and wrong, or of several labels a sample; None leaves predictions unchanged.
@@ -52,38 +52,38 @@ class Calibration:
 
     @property
     def method(self) -> str:
-        """Registry name of the calibrator, of several labels that of each; or ``"none"``."""
+        """Registry name of the calibrator, or of each label's calibrator; ``"none"`` without one."""
         if isinstance(self.calibrator, MultiLabelCalibration):
             return self.calibrator.method
         return NONE if self.calibrator is None else registry_name(self.calibrator)
 
     @property
     def temperature(self) -> float | None:
-        """The temperature; None for another method than temperature scaling."""
+        """The fitted temperature, or None if the method is not temperature scaling."""
         return (
             self.calibrator.temperature if isinstance(self.calibrator, TemperatureScaling) else None
         )
 
     @property
     def multi_label(self) -> bool:
-        """Whether it is of several labels a sample, whose probabilities are sigmoids."""
+        """Whether a sample may have several labels, each with a sigmoid probability."""
         return isinstance(self.calibrator, MultiLabelCalibration)
 
     @property
     def num_classes(self) -> int:
-        """``C`` or the number of labels; 0 for confidences alone, and without a calibrator."""
+        """Number of classes or labels; 0 for confidences alone or without a calibrator."""
         if self.calibrator is None or self.calibrator.top_label:
             return 0
         return self.calibrator.num_classes or 0
 
     @property
     def uses_features(self) -> bool:
-        """Whether it needs the features that its fit used."""
+        """Whether the calibrator was fitted on features and needs them to transform predictions."""
         return self.calibrator is not None and self.calibrator.num_features is not None
 
     @property
     def is_fitted_on_validation(self) -> bool:
-        """Whether the validation samples on which thresholds are chosen are those of its fit."""
+        """Whether the calibrator was fitted on the validation samples that the thresholds are chosen on."""
         return self.calibrator is not None and self.fitted_on == FITTED_ON
 
     def __call__(self, logits: Tensor) -> Tensor:
@@ -93,25 +93,25 @@ class Calibration:
         return self.transform(Predictions(logits)).logits
 
     def transform(self, predictions: P) -> P:
-        """Return the same samples, calibrated."""
+        """Return calibrated predictions of the same samples."""
         calibrator: Any = self.calibrator
         calibrated: P = predictions if calibrator is None else calibrator.transform(predictions)
         return calibrated
 
     def module(self) -> nn.Module:
-        """Return a layer that follows a model: calibrated logits of logits (and features)."""
+        """Return the calibrator as a layer from logits (and features) to calibrated logits."""
         return nn.Identity() if self.calibrator is None else self.calibrator.module()
 
     def probs(self, logits: Tensor) -> Tensor:
-        """Return the probabilities of calibrated logits ``(n, C, ...)``, or of several labels ``(n, L)``."""
+        """Return the softmax of calibrated logits ``(n, C, ...)``, or the sigmoids of several labels ``(n, L)``."""
         return logits.sigmoid() if self.multi_label else logits.softmax(dim=1)
 
     def saved(self) -> dict[str, Any]:
-        """Return all parameters for the file of a model or a table; none without a calibrator."""
+        """Return all parameters of the calibrator as a dict for a saved file; empty without a calibrator."""
         return {} if self.calibrator is None else self.calibrator.plain()
 
     def plain(self) -> dict[str, Any]:
-        """Return the method and one temperature, or all parameters, for a card or an exported file."""
+        """Return a dict for a card or an exported file: the method with its temperature or all parameters."""
         whole = self.saved()
         if self.multi_label:
             return {"method": self.method, **whole}
@@ -130,7 +130,7 @@ class Calibration:
         notes: tuple[str, ...] = (),
         fitted_on: str = FITTED_ON,
     ) -> Calibration:
-        """Return the calibration that :meth:`saved` described.
+        """Return the calibration from a dict that :meth:`saved` returned.
 
         Args:
             content: Plain values.
@@ -147,7 +147,7 @@ class Calibration:
 
 
 def unfitted_calibrator(method: object, *, multi_label: bool | None = None) -> AnyCalibrator:
-    """Return an unfitted calibrator: the one of that name, or a copy of the one that is passed.
+    """Return an unfitted calibrator for a registered name, or a copy of a calibrator.
 
     Args:
         method: A registered name or a calibrator.
@@ -161,9 +161,9 @@ def unfitted_calibrator(method: object, *, multi_label: bool | None = None) -> A
         return MultiLabelCalibration.of_method(method)
     if isinstance(method, MultiLabelCalibration) and multi_label is False:
         raise InputError(
-            "the calibration must be of classes",
-            "one of several labels a sample",
-            "Calibrate the model in PyTorch, or one label at a time.",
+            "method must calibrate classes",
+            "a MultiLabelCalibration",
+            "Use fedlas.calibrate for several labels, or calibrate one label at a time.",
         )
     if isinstance(method, Calibrator | MultiLabelCalibration):
         return copy.deepcopy(method)
@@ -181,8 +181,8 @@ def unfitted_calibrator(method: object, *, multi_label: bool | None = None) -> A
     part = entry.metadata.get("part", "val")
     if part != "val":
         raise InputError(
-            "the method must be one that is fitted on the loader's own data",
-            f"{entry.name}, which is fitted on data under growing noise",
+            "method must be fitted on the samples of the loader",
+            f"{entry.name}, which is fitted on increasingly noisy inputs",
             f"Fit {entry.value.__name__}() on fedlas.objective.drifted_predictions(model, loader), and pass it to "
             "fedlas.CalibratedModel(model, calibrator).",
         )

@@ -1,4 +1,4 @@
-"""The file of a calibrated model: a model's weights, its calibrator and the names of its heads."""
+"""Reader and writer of the file of a calibrated model: weights, calibrator and the names of its heads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def write_file(
     calibration: Calibration,
     about: Mapping[str, Any],
 ) -> Path:
-    """Write the file atomically.
+    """Write the weights and the calibration of a model atomically as a safetensors file.
 
     Args:
         path: The file.
@@ -49,13 +49,13 @@ def write_file(
         raise InputError(
             "the model's state_dict must hold tensors of a common dtype",
             error,
-            "Save the parts yourself: model.state_dict() and calibrator.save(path).",
+            "Save model.state_dict() with torch.save, and the calibrator with calibrator.save(path).",
         ) from error
     return write_atomically(path, lambda file: file.write(content))
 
 
 def read_file(path: Path) -> tuple[dict[str, Tensor], Calibration, dict[str, Any]]:
-    """Return weights, calibration and the further values.
+    """Return the weights, the calibration and the other metadata of a calibrated model's file.
 
     Raises:
         InputError: If it cannot be read, or is no such file.
@@ -75,7 +75,7 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], Calibration, dict[str, Any
             or not isinstance(about.get("features"), str | None)
         ):
             raise ValueError(
-                "head must be a name or a list of names, features text, and ignore_index a number"
+                "head must be a name or a list of names, features a string, and ignore_index an integer"
             )
     except (KeyError, TypeError, ValueError) as error:
         raise _foreign(path, reason(error)) from error
@@ -90,7 +90,7 @@ def _parts(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except ValueError as error:
         raise _foreign(path, str(error)) from error
     if metadata.get("fedlas") != FORMAT or "fedlas.calibrator" not in metadata:
-        raise _foreign(path, "no calibration in it")
+        raise _foreign(path, "the file holds no calibration")
     return weights, metadata
 
 
@@ -99,7 +99,7 @@ CALIBRATED_MODEL = Kind("a file of CalibratedModel.save", lambda path: bool(_par
 
 def _foreign(path: Path, why: str) -> InputError:
     return InputError(
-        "the file must be one that CalibratedModel.save wrote",
+        "the file must be written by CalibratedModel.save",
         f"{path} ({why})",
         "Write one with fedlas.calibrate(model, val_loader).save(path).",
     )

@@ -1,4 +1,4 @@
-"""Calibrates a trained model on held-out data."""
+"""``fedlas.calibrate``: fits a calibrator to a trained model or a table of scores."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["calibrate"]
 
 _HELD = 2**22
-"""Most logits that are held until the line about the fit is read; of more it is computed at once."""
+"""Most logits that are kept until the summary of the fit is read; for more, the summary is computed at once."""
 
 
 @overload
@@ -70,7 +70,9 @@ def calibrate(
     multi_label: bool | None = None,
     **columns: Any,
 ) -> CalibratedModel | TableCalibration:
-    """Fit a calibrator on held-out data: of a model, which then returns calibrated logits, or of a table of scores.
+    """Calibrate a trained model, or a table of scores, on held-out data.
+
+    A calibrated model returns calibrated logits.
 
     A table is a data frame, or the path of a file; ``probs="p_*", target="y"`` and other fields of
     ``fedlas.predictions.Columns`` say what its columns hold. The result has ``apply(frame)`` and ``save(path)``.
@@ -139,7 +141,7 @@ def calibrate(
     if isinstance(network, CalibratedModel):
         network = network.model
         warn_user(
-            "fedlas.calibrate: the model is calibrated already. Its old calibration is taken off, and a new one fitted."
+            "fedlas.calibrate: the model is calibrated already; a new calibration replaces the old one."
         )
     calibrator = unfitted_calibrator(method)
     if isinstance(calibrator, MultiLabelCalibration):
@@ -175,7 +177,7 @@ def calibrate(
 
 
 def _fit(calibrator: AnyCalibrator, runner: Runner) -> Callable[[], str]:
-    """Fit the calibrator; return the function of the line about the fit, which holds the samples if they are few."""
+    """Fit the calibrator and return a function that computes the one-line summary of the fit."""
     if isinstance(calibrator, MultiLabelCalibration):
         labels = collected_labels(runner)
         values = {name: getattr(labels, name) for name in SAMPLE_VALUES}
@@ -202,13 +204,13 @@ def _reader(
     features: bool | Callable[..., Tensor] | None,
     head: str | nn.Module | None,
 ) -> Reader | HeadSearch:
-    """Return the reader of the features that the calibrator uses and the user asks for."""
+    """Return the reader of the features that the calibrator needs or the user requests."""
     needed = "features" in calibrator.needs
     used = needed or "features" in getattr(calibrator, "wants", ())
     if features is False or features is None:
         if needed and features is False:
             raise InputError(
-                f"must be given to {type(calibrator).__name__}",
+                f"must not be False for {type(calibrator).__name__}, which needs them",
                 Argument("features", False),
                 "Leave features out, or choose another method.",
                 argument="features",
@@ -217,7 +219,7 @@ def _reader(
         return HeadSearch(head, required=needed) if is_read else NoFeatures()
     if not used:
         raise InputError(
-            "features are for a method that uses them",
+            "features require a calibrator that uses them",
             f"features for {type(calibrator).__name__}",
             ("Leave features out, or choose ", Argument("method", "auto"), "."),
         )

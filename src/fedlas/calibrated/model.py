@@ -33,7 +33,7 @@ COMPUTED = "computed"
 
 
 class CalibratedModel(nn.Module):
-    """A model that returns calibrated logits; :func:`fedlas.calibrate` fits and makes one.
+    """A classifier that returns calibrated logits; :func:`fedlas.calibrate` fits one.
 
     Args:
         model: Any classifier with logits ``(N, C)`` or ``(N, C, d1, ...)``, or an object or mapping with ``logits``; an
@@ -86,8 +86,8 @@ class CalibratedModel(nn.Module):
         network = network_of(model)
         if not isinstance(calibrator, Calibrator | MultiLabelCalibration) or calibrator.top_label:
             raise InputError(
-                "the calibrator must be one of fedlas.calibrators, and for classes",
-                f"{describe(calibrator)}{' for right and wrong' * isinstance(calibrator, Calibrator)}",
+                "calibrator must be a class-wise or multi-label calibrator of fedlas.calibrators",
+                f"{describe(calibrator)}{' fitted on a TopLabel' * isinstance(calibrator, Calibrator)}",
                 "Fit one, e.g. TemperatureScaling().fit(val); or call fedlas.calibrate(model, val_loader).",
             )
         if ignore_index is not None:
@@ -105,30 +105,30 @@ class CalibratedModel(nn.Module):
 
     @property
     def fitted_on(self) -> str | None:
-        """Samples of the fit, and their ECE before and after, as text; None if unknown."""
+        """Summary of the fit as text: the number of samples, and their ECE before and after; None if unknown."""
         if self._fit is not None:
             self._fitted_on = self._fit()
             self._fit = None
         return self._fitted_on
 
     def _say(self, fit: str | Callable[[], str]) -> None:
-        """Set what :attr:`fitted_on` is, or a function that computes it."""
+        """Set the text of :attr:`fitted_on`, or a function that computes it at the first use."""
         self._fit = fit if callable(fit) else lambda: fit
 
     @property
     def multi_label(self) -> bool:
-        """Whether its logits are those of independent labels, whose probabilities are sigmoids."""
+        """Whether the model is multi-label: independent labels with sigmoid probabilities."""
         return self.fitted.multi_label
 
     @property
     def calibrator(self) -> AnyCalibrator:
-        """A copy of the fitted calibrator."""
+        """The fitted calibrator."""
         calibrator: Any = self.fitted.calibrator
         return calibrator
 
     @property
     def called_as(self) -> nn.Module:
-        """The model, whose arguments it takes."""
+        """The underlying model, which defines the arguments of a call."""
         inner = getattr(self.model, "called_as", self.model)
         return inner if isinstance(inner, nn.Module) else self.model
 
@@ -141,7 +141,7 @@ class CalibratedModel(nn.Module):
         return {**self.__dict__, "_fitted_on": self.fitted_on, "_fit": None}
 
     def forward(self, *inputs: Any, **options: Any) -> Tensor:
-        """Return calibrated logits, of the shape and dtype of the model's; the arguments are the model's.
+        """Return calibrated logits in the shape and dtype of the model's logits; takes the model's arguments.
 
         Raises:
             InputError: If the model returns no logits, or those of another number of classes.
@@ -163,8 +163,8 @@ class CalibratedModel(nn.Module):
         """
         if (inputs is None) is not bool(named):
             raise InputError(
-                "inputs must be passed once",
-                "both" if named else "none",
+                "exactly one of inputs and keyword arguments must be passed",
+                "both" if named else "neither",
                 "Pass a batch, or the arguments of forward by name.",
             )
         batch = moved(named if inputs is None else inputs, device_of(self))
@@ -186,7 +186,7 @@ class CalibratedModel(nn.Module):
         weights: int | str | None = None,
         clusters: int | str | None = None,
     ) -> BeforeAfter:
-        """Measure accuracy, NLL and ECE on test data without and with the calibration; print it to see a table.
+        """Return accuracy, NLL and ECE on test data before and after calibration; prints as a table.
 
         Args:
             test_loader: As the loader of :func:`fedlas.calibrate`, with other samples.
@@ -224,7 +224,7 @@ class CalibratedModel(nn.Module):
         )
 
     def save(self, path: str | Path) -> Path:
-        """Write weights and calibration as a safetensors file, and return the path; it holds no code and no pickle.
+        """Save weights and calibration as a safetensors file, without code or pickles, and return the path.
 
         The weights have the names that they have in the model, so that other tools read the file as one of its weights.
         A function of features is code, and a module of such is not part of the file: pass it to :meth:`load`.
@@ -246,7 +246,7 @@ class CalibratedModel(nn.Module):
         *,
         features: Callable[..., Tensor] | None = None,
     ) -> Self:
-        """Read what :meth:`save` wrote into a model of the same architecture.
+        """Load a file that :meth:`save` wrote into a model of the same architecture.
 
         Args:
             path: The file.
@@ -264,9 +264,9 @@ class CalibratedModel(nn.Module):
         _check_fit(checked_path(path), weights, network.state_dict())
         if about.get("features") == COMPUTED and features is None:
             raise InputError(
-                "features must be passed, which a function of yours computes",
+                "features is required: this calibration uses a function of the inputs",
                 "none",
-                "Pass the function that calibrate was given: load(path, model, features=function).",
+                "Pass the function that fedlas.calibrate was given: load(path, model, features=function).",
             )
         heads = about.get("head") if head is None else head
         calibrator: Any = calibration.calibrator
@@ -277,13 +277,13 @@ class CalibratedModel(nn.Module):
         return loaded
 
     def get_extra_state(self) -> Tensor:
-        """Return the calibrator as bytes of JSON, for ``state_dict``."""
+        """Return the calibrator serialized as JSON bytes, for ``state_dict``."""
         return torch.frombuffer(
             bytearray(json.dumps(self.fitted.saved()).encode()), dtype=torch.uint8
         )
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Adopt the calibrator of a ``state_dict``.
+        """Restore the calibrator from a ``state_dict``.
 
         Raises:
             InputError: If it is none.
@@ -292,7 +292,7 @@ class CalibratedModel(nn.Module):
             content = parse_json(bytes(state.tolist()).decode())
         except (AttributeError, TypeError, ValueError) as error:
             raise InputError(
-                "_extra_state of a state dict must be a calibrator, as bytes of JSON",
+                "_extra_state of a state dict must be a calibrator as JSON bytes",
                 describe(state),
                 "Load the state_dict() of a CalibratedModel.",
             ) from error
@@ -321,7 +321,7 @@ class CalibratedModel(nn.Module):
         return HeadInput([_part(self.model, head) for head in self._named_heads])
 
     def _outputs(self, inputs: Sequence[Any], options: dict[str, Any]) -> list[Tensor]:
-        """Return the model's logits, and the features if the calibrator uses them."""
+        """Return a list of the model's logits and, if the calibrator uses them, the features."""
         output, features = self._reader(self.model, inputs, options)
         logits = (logits_of if self.multi_label else class_logits)(output)
         if features is None:
@@ -329,7 +329,7 @@ class CalibratedModel(nn.Module):
         return [logits, features.flatten(1) if logits.ndim == 2 else features]
 
     def _head_names(self) -> list[str] | None:
-        """Return the names of the heads in the model, None if it has none; the model itself has an empty name."""
+        """Return the names of the heads, or None if any is not in the model; the model itself is named ``""``."""
         heads: Sequence[Any] = self._reader.heads or self._named_heads
         names = {id(module): name for name, module in self.model.named_modules()}
         paths = [names.get(id(head)) if isinstance(head, nn.Module) else head for head in heads]
@@ -337,12 +337,12 @@ class CalibratedModel(nn.Module):
 
 
 def _part(model: nn.Module, head: str | nn.Module | None) -> nn.Module:
-    """Return the head, where an empty name is the model itself."""
+    """Return the head by name or module; the empty name is the model itself."""
     return model if head == "" else part_of("head", model, head or "")
 
 
 def _check_fit(path: Path, weights: dict[str, Tensor], expected: dict[str, Any]) -> None:
-    """Refuse weights of another architecture before any is copied."""
+    """Raise InputError if the names or shapes of saved weights differ from those of the model."""
     wrong = [f"{name} is missing" for name in expected if name not in weights]
     wrong += [f"{name} is unknown" for name in weights if name not in expected]
     wrong += [

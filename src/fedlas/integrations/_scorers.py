@@ -1,4 +1,4 @@
-"""Calibration metrics as scorers of scikit-learn."""
+"""scikit-learn scorers for calibration metrics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fedlas.predictions import Predictions
 
 @dataclass(frozen=True)
 class CalibrationScorer:
-    """A metric of this library as scikit-learn's ``scoring=``; the higher the better.
+    """scikit-learn scorer for a metric of this library; higher is better.
 
     scikit-learn maximizes scores, so a metric that is better when lower has its sign changed.
 
@@ -48,14 +48,14 @@ class CalibrationScorer:
         check_count("num_bins", self.num_bins)
         if METRICS[self.metric].higher_is_better is None or METRICS[self.metric].needs:
             raise InputError(
-                "metric must have a better direction",
+                "metric must be one where higher or lower is better",
                 self.metric,
                 f"Choose one of {', '.join(_directed())}.",
             )
 
     @property
     def name(self) -> str:
-        """The metric's name, after ``neg_`` if its sign is changed."""
+        """Name of the metric, prefixed by ``neg_`` if its sign is flipped."""
         entry = METRICS[self.metric]
         return entry.name if entry.higher_is_better else f"neg_{entry.name}"
 
@@ -65,7 +65,7 @@ class CalibrationScorer:
 
 
 def calibration_scores(estimator: Any, X: Any, y: Any) -> dict[str, float]:  # noqa: N803
-    """Return all of :data:`scorers` in one prediction and one pass, by name: ``cross_validate(..., scoring=this)``.
+    """Return the scores of all :data:`scorers` by name, from one prediction: ``cross_validate(..., scoring=this)``.
 
     Args:
         estimator: A fitted classifier with ``predict_proba``.
@@ -87,7 +87,7 @@ def calibration_scores(estimator: Any, X: Any, y: Any) -> dict[str, float]:  # n
 
 
 def _directed() -> list[str]:
-    # Those of an event say nothing of more than two classes; by name they are scorers, too.
+    # Event metrics are undefined for more than two classes; CalibrationScorer takes them by name.
     entries = [each for each in METRICS.entries() if each.subject != "event"]
     return [e.name for e in entries if e.higher_is_better is not None and not e.needs]
 
@@ -113,7 +113,7 @@ def _predicted(estimator: Any, X: Any, y: Any) -> Predictions:  # noqa: N803
         raise InputError(
             "the estimator must have predict_proba",
             type(estimator).__name__,
-            "Put it into a CalibratedClassifier, which has them.",
+            "Wrap it in a CalibratedClassifier, which has predict_proba.",
         )
     return predictions_from(
         estimator.predict_proba(X), "predict_proba", y, np.asarray(estimator.classes_)

@@ -1,4 +1,4 @@
-"""What a scikit-learn classifier returns, as logits and class indices."""
+"""Conversion of scikit-learn scores and labels to logits and class indices."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _METHODS = ("decision_function", "predict_proba")
 
 
 def predictions_from(scores: Any, method: str, y: Any, classes: NDArray[Any]) -> Predictions:
-    """Return predictions from the scores that ``method`` of a classifier returned, and labels."""
+    """Return predictions from classifier scores and labels; ``method`` computed the scores."""
     return Predictions(logits_from(scores, method, len(classes)), class_indices(y, classes))
 
 
 def score_method(estimator: Any) -> str:
-    """Return the name of the method whose scores are calibrated."""
+    """Return the name of the estimator's score method, ``decision_function`` or ``predict_proba``."""
     method = next((name for name in _METHODS if hasattr(estimator, name)), None)
     if method is None:
         raise InputError(
@@ -34,15 +34,15 @@ def score_method(estimator: Any) -> str:
 
 
 def logits_from(scores: Any, method: str, num_classes: int) -> Tensor:
-    """Return logits ``(N, C)`` float64 of what a classifier returned."""
+    """Return float64 logits ``(N, C)`` converted from scores of ``decision_function`` or ``predict_proba``."""
     values = np.asarray(scores, dtype=np.float64)
     if method == "decision_function" and values.ndim == 1 and num_classes == 2:
         # so that both classes are treated alike
         values = np.stack([-values / 2, values / 2], axis=1)
     if values.ndim != 2 or values.shape[1] != num_classes or num_classes < 2:
         raise InputError(
-            f"{method} must give one column for each of at least two classes",
-            f"{values.shape} of {num_classes} class{'es' * (num_classes != 1)}",
+            f"{method} must return one column per class, for at least two classes",
+            f"shape {values.shape} for {num_classes} class{'es' * (num_classes != 1)}",
             "Check the labels; an SVC needs decision_function_shape='ovr'.",
         )
     return torch.from_numpy(
@@ -51,7 +51,7 @@ def logits_from(scores: Any, method: str, num_classes: int) -> Tensor:
 
 
 def class_indices(y: Any, classes: NDArray[Any]) -> Tensor:
-    """Return the place of each label in the sorted classes ``(N,)`` int64."""
+    """Return the index of each label in the sorted classes, ``(N,)`` int64."""
     labels = np.asarray(y).ravel()
     indices = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
     if not (classes[indices] == labels).all():
@@ -59,6 +59,6 @@ def class_indices(y: Any, classes: NDArray[Any]) -> Tensor:
         raise InputError(
             "labels must be classes of the estimator",
             ", ".join(strange[:5]),
-            "Fit the estimator on samples of every class.",
+            "Check the labels, or fit the estimator on samples of every class.",
         )
     return torch.from_numpy(indices)

@@ -1,4 +1,4 @@
-"""The inputs of a scikit-learn model as side information, by the encoder of covariates of tables."""
+"""Encoding of a scikit-learn model's inputs as features for a calibrator."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.tables.encoder import MOST_VALUES, covariates_of_columns, encode_columns
 
 _MOST_NUMBERS = 2**27
-"""Numbers of side information that are made dense, 1 GiB of float64."""
+"""Most numbers of a sparse matrix that are made dense, 1 GiB of float64."""
 
 
 @dataclass
 class SideColumns:
-    """Turns inputs ``X`` into features ``(N, D)``, as the samples of the fit define them.
+    """Encoder of inputs ``X`` as features ``(N, D)``, fitted on the calibration samples.
 
     Args:
-        source: Makes the side information of ``X``: the first steps of a pipeline, or a function of the user.
+        source: Function applied to ``X`` first: the first steps of a pipeline, or a function of the user.
 
     State:
         After :meth:`fit`: ``columns``, the names of all columns of ``X``, numbered if they have none; ``encoder``, what
@@ -41,7 +41,7 @@ class SideColumns:
     note: str = ""
 
     def fit(self, X: Any) -> Tensor | None:  # noqa: N803 (scikit-learn's)
-        """Return features of the samples of the fit, or None if ``X`` has no columns."""
+        """Fit the encoder to ``X`` and return its features ``(N, D)``, or None if ``X`` has no usable columns."""
         values = self._values(X)
         parts = self._columns_of(values)
         if parts is None:
@@ -65,19 +65,19 @@ class SideColumns:
         parts = self._columns_of(self._values(X))
         if parts is None or len(parts) != len(self.columns):
             raise InputError(
-                f"X must have {len(self.columns)} columns",
+                f"X must have {len(self.columns)} columns, as in the fit",
                 describe(X) if parts is None else f"{len(parts)} columns",
-                "Pass the columns of the fit, in their order.",
+                "Pass the columns of the fit, in the same order.",
             )
         return self._made(dict(zip(self.columns, parts.values(), strict=True)))
 
     @property
     def is_numeric(self) -> bool:
-        """Whether every column holds numbers, so that a layer can make the features."""
+        """Whether every column holds numbers, so that the encoder can be a torch module."""
         return self.encoder is not None and self.encoder.numbers == self.columns
 
     def layer(self) -> nn.Module:
-        """Return the same map of numbers ``(N, D)`` as a module."""
+        """Return the encoder of numeric columns ``(N, D)`` as a torch module."""
         encoder = self.encoder or Covariates()
         means = torch.tensor([encoder.means[name] for name in self.columns], dtype=torch.float64)
         return NumbersLayer(means, tuple(map(self.columns.index, encoder.gaps)))
@@ -106,7 +106,7 @@ class SideColumns:
 
 
 class NumbersLayer(nn.Module):
-    """Features of numbers, missing ones filled with the mean of their column.
+    """Torch module that encodes numeric columns: missing values become the column's mean.
 
     Args:
         means: Mean of each column ``(D,)``.
@@ -130,14 +130,14 @@ class NumbersLayer(nn.Module):
 
 
 def _array(series: Any) -> NDArray[Any]:
-    """Return a column of a frame; None stands for missing values of pandas' own types."""
+    """Return a frame's column as an array, with missing values of pandas' extension types as None."""
     if hasattr(series, "notna") and not isinstance(series.dtype, np.dtype):
         series = series.astype(object).where(series.notna(), None)
     return np.asarray(series)
 
 
 def _plain(column: NDArray[Any]) -> NDArray[Any]:
-    """Return numbers as float64 of at most 1.3e30, all else as text or objects."""
+    """Return numbers as float64 clipped to +-1.3e30, and all other values unchanged."""
     if column.dtype.kind == "O":
         try:
             values = [np.nan if value is None else value for value in column.tolist()]
@@ -154,7 +154,7 @@ def _are_numbers(values: list[Any]) -> bool:
 
 
 def _says_something(column: NDArray[Any]) -> bool:
-    """Return whether a column holds a number, or text of a few values; times do not count."""
+    """Return whether a column holds numbers or a few distinct categories; times are not informative."""
     if column.dtype.kind == "f":
         return not bool(np.isnan(column).all())
     if column.dtype.kind not in "OUSb":
@@ -164,7 +164,7 @@ def _says_something(column: NDArray[Any]) -> bool:
 
 
 def side_source(estimator: Any, features: Any) -> Any:
-    """Return the function that makes side information of ``X``; None: it is ``X``."""
+    """Return the function that maps ``X`` to side information, or None if ``X`` itself is used."""
     if callable(features):
         return features
     inner = estimator.estimator if type(estimator).__name__ == "FrozenEstimator" else estimator

@@ -1,4 +1,4 @@
-"""Rows that a scikit-learn model holds out: folds with every class in each training part, of whole groups."""
+"""Cross-validation splits with whole groups and every class in each training part."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fedlas._core.extras import require
 
 
 def held_out(y: Any, groups: Any, share: float, seed: Any) -> tuple[Any, Any]:
-    """Return rows to train on and a held-out share of the rows by class, or of the groups."""
+    """Return indices of training and held-out rows, split by class, or by group if there are groups."""
     model_selection = require("sklearn.model_selection", extra="sklearn")
     rows = np.arange(len(y))
     if groups is None:
@@ -25,7 +25,7 @@ def held_out(y: Any, groups: Any, share: float, seed: Any) -> tuple[Any, Any]:
 
 
 def splits_of(cv: Any, X: Any, y: Any, groups: Any) -> list[Any]:  # noqa: N803
-    """Return the folds, each with every class in its training part; of whole groups unless ``cv`` has its own."""
+    """Return the (train, test) splits of ``cv``, checked to hold whole groups and every class in training."""
     model_selection = require("sklearn.model_selection", extra="sklearn")
     if groups is not None and (cv is None or isinstance(cv, int)):
         cv = model_selection.StratifiedGroupKFold(5 if cv is None else cv)
@@ -38,20 +38,20 @@ def splits_of(cv: Any, X: Any, y: Any, groups: Any) -> list[Any]:  # noqa: N803
         if len(missing):
             names = ", ".join(map(str, missing[:5]))
             raise InputError(
-                "each training fold must have samples of every class",
+                "the training part of each fold must have samples of every class",
                 f"fold {number} without {names}",
-                "Use stratified folds, and at least two samples a class.",
+                "Use stratified folds, and at least two samples per class.",
             )
     return splits
 
 
 def _check_whole(splits: Sequence[Any], groups: NDArray[Any]) -> None:
-    """Refuse folds that tear groups apart."""
+    """Raise InputError if a group is in both the training and the test part of a split."""
     for number, (train, test) in enumerate(splits):
         torn = np.intersect1d(groups[train], groups[test])
         if len(torn):
             raise InputError(
-                "cv must hold whole groups",
+                "cv must not split groups",
                 f"group {torn[0]!r} in both parts of fold {number}",
                 "Pass a splitter of groups, such as StratifiedGroupKFold(5), or a number of folds.",
             )

@@ -1,4 +1,4 @@
-"""A loss called with logits and target alone, for training loops that pass nothing else."""
+"""Losses for training loops that pass only logits and target."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["DropInLoss"]
 
 
 class _LastRun(OfThread):
-    """The head's input in the last run of the model in this thread, or the error that prevented reading it."""
+    """The head's input from the last forward pass in this thread, or the error that reading it raised."""
 
     features: Tensor | InputError | None = None
 
 
 class DropInLoss(nn.Module):
-    """``loss(logits, target)`` for a criterion that needs features: hooks on the model read them.
+    """Wrapper for criteria that need features, called as ``loss(logits, target)``; model hooks read the features.
 
     It is for loops that cannot be changed: timm's script, torch-uncertainty's routines, skorch. In your own loop
     :class:`~fedlas.Objective` is safer, since it is model and loss in one module.
@@ -67,9 +67,9 @@ class DropInLoss(nn.Module):
         for name, module in (("model", model), ("criterion", criterion)):
             if not isinstance(module, nn.Module):
                 raise InputError(
-                    f"the {name} must be an nn.Module", describe(module), "Build it first."
+                    f"{name} must be an nn.Module", describe(module), "Build it first."
                 )
-        fix = "Mix in the loop, and pass the soft targets; or use fedlas.Objective."
+        fix = "Mix samples in the training loop and pass soft targets, or use fedlas.Objective."
         self.needs = refuse_mixing(criterion, fix)
         self.criterion = criterion
         # in a list, so that it is not a submodule: its owner saves and moves it
@@ -94,7 +94,7 @@ class DropInLoss(nn.Module):
         return self._model[0]
 
     def forward(self, logits: Tensor, target: Tensor, *, index: Tensor | None = None) -> Tensor:
-        """Return the criterion's loss of the model's last output.
+        """Return the loss of the criterion for the model's last output.
 
         Args:
             logits: The model's whole output.
@@ -113,9 +113,9 @@ class DropInLoss(nn.Module):
                 raise last
             if last is None or not isinstance(logits, Tensor) or len(last) != len(logits):
                 raise InputError(
-                    "the loss must be called once after each run of the model, on the model's whole output",
-                    f"logits {describe(logits)}, and features {'of no run' if last is None else describe(last)}",
-                    "Pass the loss the model it was built with, or use fedlas.Objective.",
+                    "the loss must be called once after each forward pass, with the model's whole output",
+                    f"logits {describe(logits)}; features {'of no forward pass' if last is None else describe(last)}",
+                    "Call the model that the loss was built with, or use fedlas.Objective.",
                 )
             features = last
         head = self._head[0] if self._head else None
@@ -124,7 +124,7 @@ class DropInLoss(nn.Module):
         return loss
 
     def update_from_validation(self, predictions: Any) -> None:
-        """Pass validation predictions to the criterion if it learns from them."""
+        """Update the criterion from validation predictions, if it has ``update_from_validation``."""
         update = getattr(self.criterion, "update_from_validation", None)
         if update is not None:
             update(predictions)
@@ -132,7 +132,7 @@ class DropInLoss(nn.Module):
     def param_groups(
         self, *, weight_decay: float = 0.0, lr: float | None = None
     ) -> list[dict[str, Any]]:
-        """Return the model's parameters, and the criterion's without decay; see :func:`fedlas.param_groups`."""
+        """Return optimizer groups: the model's parameters, and the criterion's without weight decay."""
         return groups_of(self.model, self.criterion, weight_decay=weight_decay, lr=lr)
 
     @check_kinds
@@ -167,7 +167,7 @@ class DropInLoss(nn.Module):
 
 
 def refuse_mixing(criterion: nn.Module, fix: str) -> frozenset[str]:
-    """Return what the criterion needs.
+    """Return the ``needs`` of a criterion, or raise InputError if the criterion mixes samples.
 
     Raises:
         InputError: If it mixes samples.
@@ -181,7 +181,7 @@ def refuse_mixing(criterion: nn.Module, fix: str) -> frozenset[str]:
 def keywords_for(
     needs: Set[str], features: Tensor | None, head: Any, index: Tensor | None
 ) -> dict[str, Tensor]:
-    """Return the keywords of a criterion that are in its ``needs``; ``head`` is the classifier head, or None."""
+    """Return the keyword arguments that a criterion needs: features, head weight and index."""
     values = {"features": features, "head_weight": getattr(head, "weight", None), "index": index}
     return {name: value for name, value in values.items() if value is not None and name in needs}
 
@@ -205,12 +205,12 @@ def add_parameters(
 
 
 def ignored_label(criterion: nn.Module) -> int:
-    """Return the label that a criterion leaves out."""
+    """Return the criterion's ``ignore_index``, by default -100."""
     return getattr(criterion, "ignore_index", -100)
 
 
 def divisor(criterion: nn.Module, labels: Tensor) -> Tensor:
-    """Return the divisor of a criterion's mean; a criterion with another divisor has ``counted``."""
+    """Return the divisor of the criterion's mean over labels, such as the number of valid labels."""
     counted: Callable[[Tensor], Tensor] | None = getattr(criterion, "counted", None)
     if counted is not None:
         return counted(labels)

@@ -1,6 +1,6 @@
-"""Tables that outgrow one process: a function of a batch and a merge of sums, for Ray, Spark, DuckDB and others.
+"""Metrics and calibration of large tables in batches, for Ray, Spark, DuckDB and other engines.
 
-The engine reads, schedules and writes. Here are what it calls on a batch of rows, and how the results add up.
+The engine reads, schedules and writes; these functions process its batches and merge the results.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _LEVEL = 0.95
 def sums_of_batch(
     batch: Any, columns: Columns, *, metrics: Sequence[str] | None = None, num_bins: int = 15
 ) -> StreamingMetrics:
-    """Return the sums of a batch with labels, from which metrics are computed; they merge and pickle.
+    """Return the metric sums of a labeled batch; sums of several batches can be merged and pickled.
 
     Args:
         batch: An Arrow table, a pandas or polars frame, or a mapping from names to columns.
@@ -60,7 +60,7 @@ def sums_of_batch(
     predictions = read_predictions(_plain(batch), columns).predictions
     if not isinstance(predictions, Predictions) or not predictions.has_target:
         raise InputError(
-            "rows must have scores of all classes, and labels",
+            "the batch must have scores of all classes and labels",
             f"columns {columns}",
             "Name probs= or logits=, and target=.",
         )
@@ -74,7 +74,7 @@ def sums_of_batch(
 
 @check_kinds
 def estimates_of_sums(blocks: Iterable[StreamingMetrics], groups: int = 50) -> dict[str, Estimate]:
-    """Return metrics of the merged sums of blocks of rows, with intervals from leaving groups of blocks out in turn.
+    """Return metrics of merged batch sums, with intervals by a delete-a-group jackknife.
 
     Args:
         blocks: Sums of the blocks, all of the same metrics.
@@ -105,14 +105,16 @@ def estimates_of_sums(blocks: Iterable[StreamingMetrics], groups: int = 50) -> d
     for number, block in enumerate(blocks):
         if not isinstance(block, StreamingMetrics):
             raise InputError(
-                "blocks must hold sums", describe(block), "Pass what sums_of_batch returned."
+                "blocks must be StreamingMetrics",
+                describe(block),
+                "Pass what sums_of_batch returned.",
             )
         if number < groups:
             parts.append(block)
         else:
             parts[number % groups].merge(block)
     if not parts:
-        raise InputError("there must be at least one block of rows", "none", "Check the table.")
+        raise InputError("blocks must not be empty", "none", "Check the table.")
     # All but one group, from sums of those before it and of those after it.
     after = [parts[-1]]
     for block in parts[-2::-1]:
@@ -133,7 +135,7 @@ def estimates_of_sums(blocks: Iterable[StreamingMetrics], groups: int = 50) -> d
 
 
 def _merged(*sums: StreamingMetrics) -> StreamingMetrics:
-    """Return the sum of sums, which stay as they are."""
+    """Return merged sums, leaving the arguments unchanged."""
     result: StreamingMetrics = pickle.loads(pickle.dumps(sums[0]))  # our own bytes
     for other in sums[1:]:
         result.merge(other)
@@ -161,7 +163,7 @@ def evaluate_dataset(
     batch_size: int = 2**20,
     **ray_options: Any,
 ) -> dict[str, Estimate]:
-    """Return metrics of a Ray ``Dataset`` with labels; :func:`fedlas.evaluate` for more rows than one process holds.
+    """Return metrics with intervals of a labeled Ray ``Dataset``, computed in batches.
 
     Args:
         dataset: The ``ray.data.Dataset``.
@@ -191,7 +193,7 @@ def evaluate_dataset(
 
 
 def _columns_of(dataset: Any, columns: Columns) -> list[str]:
-    """Return the names of the columns that are read, so that the engine reads no others."""
+    """Return the names of the dataset's columns that the metrics need."""
     patterns = [
         pattern
         for name in ("logits", "probs", "target", "weights", "label_probs")
@@ -209,7 +211,7 @@ def _pickled_sums(batch: Any, **options: Any) -> dict[str, list[bytes]]:
 
 
 class _Apply:
-    """An actor that holds the calibration, and adds its columns to batches."""
+    """Callable that adds calibrated columns to batches."""
 
     def __init__(self, content: bytes, missing: MissingPolicy | None) -> None:
         self._calibration: TableCalibration = pickle.loads(content)  # our own bytes
@@ -230,7 +232,7 @@ def apply_dataset(
     missing: MissingPolicy | None = None,
     **ray_options: Any,
 ) -> Any:
-    """Return a Ray ``Dataset`` with the calibrated columns added, by actors that load the calibration once.
+    """Return a Ray ``Dataset`` with the calibrated columns added; each actor loads the calibration once.
 
     Args:
         dataset: The ``ray.data.Dataset``.
@@ -255,7 +257,7 @@ def apply_dataset(
 def calibrated_batches(
     calibration: TableCalibration, *, missing: MissingPolicy | None = None
 ) -> Callable[[Iterable[Any]], Iterator[Any]]:
-    """Return a function from an iterator of batches to one with the calibrated columns added.
+    """Return a function that adds calibrated columns to each batch of an iterator.
 
     Spark takes it as ``frame.mapInArrow(calibrated_batches(calibration), schema)`` or ``mapInPandas``; an Arrow
     ``RecordBatch`` comes back as one. ``missing`` says what happens to rows without a score.
@@ -274,7 +276,7 @@ def calibrated_batches(
 
 
 class SqlCall(str):
-    """The text of a call in SQL.
+    """An SQL function call as text, which counts the rows without a score.
 
     Attributes:
         nulls: Rows so far without a score, for which it returned NULL.
@@ -287,7 +289,7 @@ class SqlCall(str):
 def duckdb_function(
     connection: Any, calibration: TableCalibration, name: str = "calibrated"
 ) -> SqlCall:
-    """Add a function of the columns of a calibration to a DuckDB connection, and return a call of it.
+    """Register a calibration as an SQL function of a DuckDB connection, and return the text of a call.
 
     The function returns a number, or with several scores a struct of the calibrated columns; NULL where a score is
     NULL. The call counts such rows.
@@ -305,11 +307,17 @@ def duckdb_function(
     """
     if not hasattr(connection, "create_function"):
         fix = "Pass what duckdb.connect() returned."
-        raise InputError("connection must be one of DuckDB", describe(connection), fix)
+        raise InputError("connection must be a DuckDB connection", describe(connection), fix)
     if not name.isidentifier():
-        raise InputError("name must be that of a function in SQL", repr(name), "Pass 'calibrated'.")
+        raise InputError(
+            "name must be a valid SQL function name",
+            repr(name),
+            "Pass a name such as 'calibrated'.",
+        )
     if calibration.in_lists:
-        raise InputError("scores must be columns of numbers", "lists", "Write a column a class.")
+        raise InputError(
+            "scores must be in one column per class", "lists", "Write one column per class."
+        )
     arrow = require("pyarrow", extra="tables")
     covariates = calibration.covariates
     numbers = [*calibration.scores, *(covariates.numbers if covariates else ())]
@@ -345,12 +353,12 @@ def duckdb_function(
 
 
 def _quoted(name: str) -> str:
-    """Return a name as an identifier."""
+    """Return a name as a quoted SQL identifier."""
     return '"{}"'.format(name.replace('"', '""'))
 
 
 def _plain(batch: Any) -> Any:
-    """Return an Arrow table as columns by name, and any other frame unchanged."""
+    """Return an Arrow table as a dict of columns, and any other frame unchanged."""
     if isinstance(batch, Mapping) or not hasattr(batch, "column_names"):
         return batch
     return {name: batch[name] for name in batch.column_names}

@@ -33,7 +33,7 @@ Pool = Callable[[Tensor, Mapping[str, Any]], Tensor]
 
 
 class CriterionMixin:
-    """Adds a criterion to a Hugging Face ``Trainer``: ``class MyTrainer(CriterionMixin, SomeTrainer)``.
+    """Mixin that adds a criterion to a Hugging Face ``Trainer``: ``class MyTrainer(CriterionMixin, SomeTrainer)``.
 
     It is for image, text and token classification: models that return ``.logits`` ``(N, C)``, or ``(N, L, C)`` for
     tokens.
@@ -104,8 +104,8 @@ class CriterionMixin:
         if trainer.compute_loss_func is not None or trainer.label_smoother is not None:
             raise InputError(
                 "criterion must be the only loss",
-                "compute_loss_func or label_smoothing_factor too",
-                "Leave them out.",
+                "also compute_loss_func or label_smoothing_factor",
+                "Leave compute_loss_func and label_smoothing_factor out.",
             )
         # The Trainer moves the model to the device and nothing else.
         self.criterion = criterion.to(trainer.args.device)
@@ -129,7 +129,7 @@ class CriterionMixin:
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Return the loss of a batch: its mean, or in training its part of the mean of the accumulated batch."""
+        """Return the mean loss of a batch, or in training the batch's share of the accumulated mean."""
         inputs = dict(inputs)
         labels = inputs.pop("labels", None)
         index = inputs.pop("index", None)
@@ -144,7 +144,7 @@ class CriterionMixin:
             logits = logits.movedim(-1, 1)
         if features is not None and "features" in self.needs:
             features = self._fitting(features, logits, inputs)
-        # Of samples to evaluate it is not the place in the training set.
+        # In evaluation the index is not the position in the training set.
         index = index if model.training else None
         extra = drop_in.keywords_for(self.needs, features, self.head, index)
         # The loss: a part of an accumulated batch in training, a mean otherwise.
@@ -162,7 +162,7 @@ class CriterionMixin:
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor | None]:
-        """Return the parts of an accumulated batch and the divisor of its mean; the gate's gradient is reset."""
+        """Return the batches of an accumulation step and the divisor of their mean; reset the criterion's gradients."""
         parts, _ = self._parent.get_batch_samples(epoch_iterator, num_batches, device)
         self.criterion.zero_grad()  # the Trainer does this for the model only
         if not parts or any("labels" not in part for part in parts):
@@ -187,21 +187,21 @@ class CriterionMixin:
         return _with_logits(outputs), self._tap.stop()
 
     def _fitting(self, features: Tensor, logits: Tensor, inputs: Mapping[str, Any]) -> Tensor:
-        """Return features for the criterion: ``(N, D)``, or ``(N, D, L)`` for logits of every token."""
+        """Return features in the shape of the logits: ``(N, D)``, or ``(N, D, L)`` for logits of every token."""
         if logits.ndim == 3:
             return features.movedim(-1, 1) if features.ndim == 3 else features
         if features.ndim > 2 and self.pool is not None:
             features = self.pool(features, inputs)
         if features.ndim != 2:
             raise InputError(
-                f"the head's input must be (N, D), since the logits are {tuple(logits.shape)}",
+                f"the head's input must be (N, D) for logits {tuple(logits.shape)}",
                 describe(features),
                 "Pass pool=lambda features, inputs: ..., which picks the token whose logits are returned.",
             )
         return features
 
     def _sum(self, logits: Tensor, labels: Tensor, extra: dict[str, Any]) -> Tensor:
-        """Return the criterion's sum over a part of a batch; 0 for a part without valid labels."""
+        """Return the criterion's loss summed over a batch, or 0 for a batch without valid labels."""
         if self._none_counts(labels):
             return logits.sum() * 0.0
         criterion: Any = self.criterion
@@ -212,7 +212,7 @@ class CriterionMixin:
             criterion.reduction = "mean"
 
     def _none_counts(self, labels: Tensor) -> bool:
-        """Return whether no label is valid, which a loss refuses; only checked on the CPU, where nothing waits."""
+        """Return whether all labels are ignored; checked only on the CPU, elsewhere False, to avoid a device sync."""
         looks = labels.device.type == "cpu" and not labels.is_floating_point()
         return looks and bool((labels == drop_in.ignored_label(self.criterion)).all())
 
@@ -243,7 +243,7 @@ class CriterionMixin:
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        """As the Trainer; a criterion that learns from validation then gets the predictions."""
+        """Run the Trainer's evaluation loop, then update a criterion that learns from validation predictions."""
         update = getattr(self.criterion, "update_from_validation", None)
         learns = update is not None and self._trainer.is_in_train
         only_loss = False if learns else prediction_loss_only
@@ -251,8 +251,8 @@ class CriterionMixin:
         if update is not None and learns:
             if output.predictions is None or output.label_ids is None:
                 raise InputError(
-                    "the criterion must see the predictions of each evaluation",
-                    "an evaluation that keeps none",
+                    "the criterion requires the predictions of each evaluation",
+                    "batch_eval_metrics=True, which keeps none",
                     "Set batch_eval_metrics=False.",
                 )
             ignored = drop_in.ignored_label(self.criterion)
@@ -262,7 +262,7 @@ class CriterionMixin:
     # --- checkpoints ----------------------------------------------------------------------------------------------
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """As the Trainer, and the criterion's state next to the model."""
+        """Save the model as the Trainer does, and the criterion's state next to the model."""
         self._parent.save_model(output_dir, _internal_call=_internal_call)
         args = self._trainer.args
         if args.should_save:
@@ -292,7 +292,7 @@ class CriterionMixin:
         )
         if about["missing_keys"]:
             raise InputError(
-                "a checkpoint must hold every weight of the model",
+                "the checkpoint must hold every weight of the model",
                 f"{self._folder} without {', '.join(sorted(about['missing_keys'])[:5])}",
                 "Resume with the model that wrote it.",
             )
@@ -306,19 +306,19 @@ class CriterionMixin:
             self.criterion.load_state_dict(load_tensors(path))
         except (OSError, ValueError) as error:
             raise InputError(
-                f"a checkpoint must hold the criterion's state in {CRITERION_FILE}",
+                f"the checkpoint must hold the criterion's state in {CRITERION_FILE}",
                 f"{path} ({error})",
                 "Resume from a checkpoint that this Trainer wrote, with the same criterion.",
             ) from error
 
     @property
     def _trainer(self) -> Any:
-        """The Trainer that this class is a part of."""
+        """This object, typed as a Trainer."""
         return self
 
     @property
     def _parent(self) -> Any:
-        """The Trainer that this class extends."""
+        """The methods of the Trainer that the mixin overrides."""
         return super()
 
 
@@ -340,7 +340,7 @@ class CriterionTrainer(CriterionMixin, _transformers.Trainer):  # type: ignore[n
 
 
 class ComputeMetrics:
-    """Accuracy, NLL and ECE of an evaluation, or other metrics, for the Trainer's ``compute_metrics``.
+    """Callable for the Trainer's ``compute_metrics``: accuracy, NLL and ECE, or other metrics.
 
     Args:
         metrics: Registry names; None for all that :func:`~fedlas.evaluate` computes from logits and target.
@@ -395,7 +395,7 @@ class ComputeMetrics:
 
 
 def _with_logits(outputs: Any) -> Any:
-    """Return a plain dictionary as Hugging Face's own kind of output, so that it has ``.logits``."""
+    """Return a mapping as a ``ModelOutput`` with ``.logits``, and any other output unchanged."""
     if isinstance(outputs, Mapping) and not hasattr(outputs, "logits"):
         return require("transformers.utils", extra="hf").ModelOutput(**outputs)
     return outputs

@@ -51,16 +51,16 @@ README = "README.md"
 _LIBRARY = "fedlas"
 _MINE = f"library_name: {_LIBRARY}\n"
 _DAMAGE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""Errors of a card whose content is not what its format says."""
+"""Errors that a malformed card raises."""
 _ARROWS: dict[bool | None, str] = {True: " ↑", False: " ↓"}
 
 
 @runtime_checkable
 class Saved(Protocol):
-    """A model that writes itself into one file, such as a ``CalibratedModel``."""
+    """A model with a ``save(path)`` method, such as a ``CalibratedModel``."""
 
     def save(self, path: str | Path) -> Path:
-        """Write the file and return its path."""
+        """Save the model to a file and return its path."""
 
 
 @check_kinds
@@ -103,7 +103,7 @@ def model_card(
     """
     content = Card.of(card)
     if not isinstance(tags, list | tuple) or not all(isinstance(tag, str) for tag in tags):
-        raise InputError("tags must be texts", describe(tags), "Pass a list of str.")
+        raise InputError("tags must be a list of strings", describe(tags), "Pass a list of str.")
     try:
         content = replace(
             content,
@@ -135,7 +135,7 @@ def model_card(
 def save_pretrained(
     model: Saved | str | Path, folder: str | Path, *, card: CardSource, **about: Any
 ) -> Path:
-    """Write a folder as the Hub holds it: the model's file, ``card.json``, and ``README.md``, its model card.
+    """Write a folder for the Hub: the model's file, ``card.json``, and the model card ``README.md``.
 
     Args:
         model: A ``CalibratedModel``, saved as ``model.safetensors`` without a pickle; or a file, such as one that
@@ -192,7 +192,7 @@ def save_pretrained(
 
 
 def _check_folder(place: Path, name: str, source: Path | None) -> None:
-    """Refuse a folder in which another file than one of an earlier call would be replaced."""
+    """Raise InputError if the folder has a file that an earlier call did not write and this one would replace."""
     page = marked_kind("a model card of this function", _MINE.encode())
     check_place(README, place / README, page)
     check_place(CARD, place / CARD, CARD_KIND)
@@ -212,7 +212,7 @@ def push_to_hub(
     api: HfApi | None = None,
     **about: Any,
 ) -> str:
-    """Upload what :func:`save_pretrained` writes to a repository of the Hub, which is made if there is none.
+    """Upload a model with its card to a repository of the Hub, created if it does not exist, and return its address.
 
     Args:
         model: As for :func:`save_pretrained`; no folder, whose other files could be private.
@@ -243,7 +243,7 @@ def push_to_hub(
 
 
 def download(source: str | Path, *, revision: str | None = None, token: str | None = None) -> Path:
-    """Return the folder of a model: a local one, or a repository of the Hub, which is downloaded into its cache.
+    """Return the local folder of a saved model; a Hub repository is downloaded to the cache.
 
     Args:
         source: A folder of :func:`save_pretrained`, or ``"user/name"``.
@@ -312,7 +312,7 @@ _TASKS = {
 
 
 def _task_of(model: object) -> str | None:
-    """Return the task that a model's inputs show; None if they do not."""
+    """Return the Hub's task name inferred from the model's inputs, or None if they do not show it."""
     network = getattr(model, "model", model)
     if not isinstance(network, nn.Module):
         return None
@@ -322,7 +322,7 @@ def _task_of(model: object) -> str | None:
 
 
 def _results(card: Card, task: str | None) -> Iterator[EvalResult]:
-    """Yield every calibrated metric in the Hub's format."""
+    """Yield each metric after calibration as an ``EvalResult``."""
     data = _word(card.data["name"])
     slug = re.sub(r"[^a-z0-9.-]+", "-", data.lower()).strip("-") or "data"
     for name, entry in _measured(card)["calibrated"].items():
@@ -335,13 +335,13 @@ def _results(card: Card, task: str | None) -> Iterator[EvalResult]:
 
 
 def _measured(card: Card) -> dict[str, dict[str, Any]]:
-    """Return the numbers of each stage by the names of measures; those of an event in place of all classes'."""
+    """Return the metrics of each stage by name; event metrics replace metrics of the same name over all classes."""
     of_event = (card.event or {}).get("measures", {})
     return {stage: {**row, **of_event.get(stage, {})} for stage, row in card.metrics.items()}
 
 
 def _texts(card: Card) -> dict[str, Any]:
-    """Return the texts of the template."""
+    """Return the variables of the model card template."""
     metrics = _measured(card)
     how = _word(str(card.calibration))
     data = _word(card.data["name"])
@@ -382,7 +382,7 @@ def _texts(card: Card) -> dict[str, Any]:
 
 
 def _made(card: Card) -> Iterator[str]:
-    """Yield when the card was made and by what, and the period of the test samples, as far as it says so."""
+    """Yield sentences on the card's date and version and on the period of the test samples, where known."""
     if origin := card.made:
         yield f"Measured on {origin['on']} with fedlas {origin['fedlas']}."
     if period := card.data.get("period"):
@@ -409,7 +409,7 @@ def _metric_row(record: Metric | None, name: str, stages: Sequence[Mapping[str, 
 
 
 def _label_row(name: str, entry: Mapping[str, Any]) -> list[str]:
-    """Return the cells of one of several labels; empty where a measure is not known."""
+    """Return the table cells of one label, with empty cells for missing metrics."""
 
     def shown(measure: str, scale: float, places: int) -> str:
         value = (entry.get(measure) or {}).get("value")
@@ -431,12 +431,12 @@ def _label_row(name: str, entry: Mapping[str, Any]) -> list[str]:
 
 
 def _direction(record: Metric) -> str:
-    """Return the arrow of a metric, or what is best where that is neither most nor least."""
+    """Return an arrow up or down for the better direction of a metric, or an arrow to its ideal value."""
     if record.ideal is not None:
         return f" → {record.ideal:g}"
     return _ARROWS.get(record.higher_is_better, "")
 
 
 def _word(text: object) -> str:
-    """Return text on one line that neither ends a table's cell nor begins markup."""
+    """Return text escaped for one cell of a Markdown table."""
     return re.sub(r"([|<>`\[\]*])", r"\\\1", printable(str(text)).replace("\n", " "))

@@ -1,4 +1,4 @@
-"""Lightning: a callback that measures calibration, monitors gate and NCI, and updates a loss from validation."""
+"""Lightning: a callback that logs calibration metrics, monitors the gate, and updates a loss from validation."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 
 class CalibrationCallback(Callback):
-    """Measures the output of the module's :class:`~fedlas.Objective` in validation and test.
+    """Lightning callback that logs calibration metrics of the module's :class:`~fedlas.Objective`.
 
     The module keeps its own steps. It holds an objective, calls it in ``training_step`` and ``validation_step``
     (``loss, logits = self.objective(images, target)``), and gives ``fedlas.param_groups(self.objective)`` to its
@@ -98,7 +98,7 @@ class CalibrationCallback(Callback):
     # --- Lightning's hooks -----------------------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Find the objective and hook it."""
+        """Find the module's objective and register hooks on it."""
         self.teardown(trainer, pl_module, stage)
         objective = _objective_in(pl_module, self.objective)
         criterion: Any = objective.criterion
@@ -126,29 +126,29 @@ class CalibrationCallback(Callback):
         self._listening = ""
 
     def on_train_batch_start(self, *_: Any) -> None:
-        """Record the gate's decisions on training samples."""
+        """Start recording the gate's decisions on a training batch."""
         self._listening = "train"
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Stop recording."""
+        """Stop recording the gate's decisions."""
         self._listening = ""
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002 (Lightning's signature)
-        """Measure a validation, but not the sanity check before training."""
+        """Start collecting validation outputs, except in the sanity check before training."""
         alone = "" if trainer.sanity_checking else "val"
         self._begin("fit" if alone and trainer.state.fn == "fit" else alone)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002 (Lightning's signature)
-        """Log metrics, gate and indicator, and pass the predictions to a criterion that learns from them."""
+        """Log validation metrics and gate statistics, and update a criterion that learns from validation."""
         if self._listening:
             self._finish(pl_module)
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002 (Lightning's signature)
-        """Measure a test."""
+        """Start collecting test outputs."""
         self._begin("test")
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002 (Lightning's signature)
-        """Log metrics."""
+        """Log the test metrics."""
         self._finish(pl_module)
 
     def state_dict(self) -> dict[str, Any]:
@@ -217,7 +217,7 @@ class CalibrationCallback(Callback):
         if self._streaming is None:
             raise InputError(
                 f"{'test' if stage == 'test' else 'validation'}_step must call the module's objective",
-                "no call of it",
+                "no call of the objective",
                 "Write loss, logits = self.objective(images, target) there.",
             )
         # Metrics of all ranks.
@@ -263,14 +263,15 @@ def _objective_in(module: LightningModule, name: str | None) -> Objective:
     if len(chosen) == 1:
         return next(iter(chosen.values()))
     raise InputError(
-        "the module must hold one fedlas.Objective" + ("" if name is None else f" named {name!r}"),
+        "the module must have exactly one fedlas.Objective"
+        + ("" if name is None else f" named {name!r}"),
         f"{type(module).__name__} with {', '.join(chosen) or 'none'}",
         "Write self.objective = fedlas.Objective(model, criterion) in its __init__, or name one: objective='...'.",
     )
 
 
 def _of_all_ranks(predictions: Predictions) -> Predictions:
-    """Return the predictions of every process, in the order of the ranks; the same on each."""
+    """Return the predictions of all ranks, concatenated in the order of ranks."""
     if world_size() == 1:
         return predictions
     parts: list[Any] = [None] * world_size()

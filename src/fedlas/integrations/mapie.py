@@ -1,4 +1,4 @@
-"""MAPIE: prediction sets (conformal prediction) from predictions of this library."""
+"""MAPIE: conformal prediction sets and risk control from predictions of this library."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Score = Literal["auto", "lac", "top_k", "aps", "raps"]
 
 @dataclass(frozen=True)
 class PredictionSets:
-    """A set of classes for each sample.
+    """Conformal prediction sets: a set of classes for each sample.
 
     Attributes:
         sets: Whether a class is in the set ``(N, C)`` bool.
@@ -44,7 +44,7 @@ class PredictionSets:
 
     @property
     def coverage(self) -> float:
-        """Share of samples whose label is in their set."""
+        """Empirical coverage: the share of samples whose prediction set contains their label."""
         return float(self.sets.gather(1, self.predictions.target[:, None]).double().mean())
 
     @property
@@ -69,7 +69,7 @@ def prediction_sets(
     by_class: bool = False,
     seed: int = 0,
 ) -> PredictionSets:
-    """Return sets of classes that hold the label of a new sample with probability ``coverage`` (split conformal).
+    """Return split conformal prediction sets, which contain the label of a new sample with probability ``coverage``.
 
     The probability is over the draw of ``val`` and of the sample, if both are drawn alike; no calibration is assumed.
     It holds on average over all samples and not for each hard input; with ``by_class`` for each class.
@@ -121,7 +121,7 @@ def prediction_sets(
     check_count("seed", seed, low=0)
     if val.num_classes != test.num_classes:
         raise InputError(
-            "val and test must have as many classes",
+            "val and test must have the same number of classes",
             f"{val.num_classes} and {test.num_classes}",
             "Pass predictions of one model.",
         )
@@ -132,7 +132,9 @@ def prediction_sets(
     suffices = int(present.min()) >= 10 and val.num_samples >= fewest
     if by_class:
         if score not in ("lac", "auto"):
-            raise InputError("by_class must have the score 'lac'", score, "Leave one of them out.")
+            raise InputError(
+                "by_class requires score='lac' or 'auto'", repr(score), "Leave one out."
+            )
         return PredictionSets(_class_conditional(val, test, coverage), test)
     if score == "auto":
         score = "raps" if len(present) >= 3 and suffices else "lac"
@@ -140,20 +142,20 @@ def prediction_sets(
     if math.ceil((used + 1) * coverage) > used or used <= 1 / min(coverage, 1 - coverage):
         raise InputError(
             f"val must have enough samples for a coverage of {coverage:g}",
-            used,
-            "Use more, or a coverage nearer to a half.",
+            f"{used} samples",
+            "Use more samples, or a coverage closer to 0.5.",
         )
     if score != "lac" and len(present) < 3:
         raise InputError(
-            f"val must have labels of three classes for {score}",
-            len(present),
-            "Use 'lac', the only one of two classes.",
+            f"val must have labels of at least three classes for score={score!r}",
+            f"{len(present)} classes",
+            "Use score='lac'.",
         )
     if score == "raps" and not suffices:
         raise InputError(
-            f"val must have {fewest} samples, and ten samples of each class, for raps",
-            f"{val.num_samples}, {int(present.min())} of the rarest",
-            "Use more, or 'auto', which takes another score then.",
+            f"val must have at least {fewest} samples, and 10 of each class, for score='raps'",
+            f"{val.num_samples} samples, {int(present.min())} of the rarest class",
+            "Use more samples, or score='auto', which then chooses 'lac'.",
         )
     # The conformal step is MAPIE's; its "model" turns logits into probabilities.
     conformal = SplitConformalClassifier(
@@ -174,7 +176,7 @@ def prediction_sets(
 
 
 def _class_conditional(val: Predictions, test: Predictions, coverage: float) -> Tensor:
-    """Return sets ``(N, C)`` with a threshold for each class from its own samples; MAPIE has none by label."""
+    """Return class-conditional (Mondrian) prediction sets ``(N, C)``, with a separate LAC threshold for each class."""
     misses = 1 - val.probs.double()
     probs = test.probs.double()
     highest = torch.full((val.num_classes,), torch.inf, dtype=torch.float64, device=probs.device)
@@ -196,7 +198,7 @@ def controlled_threshold(
     target: float,
     confidence_level: float = 0.9,
 ) -> float | None:
-    """Return a threshold of the probability that keeps a risk on the right side of ``target``, at this confidence.
+    """Return a probability threshold that controls a risk at ``target`` with ``confidence_level``, or None.
 
     The event is the second of two classes, or of more "the top label is right": its precision is then the accuracy of
     the answers that are given, and all below the threshold are refused.
@@ -254,7 +256,7 @@ def _rows(predictions: Predictions) -> NDArray[np.float64]:
 
 
 def _softmax_classifier(num_classes: int) -> Any:
-    """Return a scikit-learn classifier that takes logits ``(N, C)`` as its input."""
+    """Return a fitted scikit-learn classifier whose probabilities are the softmax of its input logits ``(N, C)``."""
     sklearn = require("sklearn.base", extra="conformal")
 
     class SoftmaxClassifier(sklearn.ClassifierMixin, sklearn.BaseEstimator):  # type: ignore[name-defined]

@@ -1,4 +1,4 @@
-"""Rows for metrics from dense outputs, of sequences or images."""
+"""Conversion of dense outputs, of sequences or images, to one row per valid position."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["valid_positions"]
 
 
 def valid_positions(logits: Any, target: Any, *, ignore_index: int = -100) -> tuple[Tensor, Tensor]:
-    """Return one row for each valid position, for :class:`~fedlas.metrics.StreamingMetrics` and ``Predictions``.
+    """Return the logits ``(M, C)`` and labels ``(M,)`` of all positions whose label is not ``ignore_index``.
 
     Args:
         logits: ``(N, C)`` or dense ``(N, C, d1, ...)``.
@@ -38,9 +38,9 @@ def valid_positions(logits: Any, target: Any, *, ignore_index: int = -100) -> tu
     shape = (logits.shape[0], *logits.shape[2:])
     if not isinstance(target, Tensor) or target.is_floating_point() or target.shape != shape:
         raise InputError(
-            f"target must be class indices {shape} for logits {tuple(logits.shape)}",
+            f"target must be class indices of shape {shape} for logits {tuple(logits.shape)}",
             describe(target),
-            "Put the classes second, logits.movedim(-1, 1), and pass hard labels.",
+            "Move classes to the second axis with logits.movedim(-1, 1), and pass hard labels.",
         )
     rows = logits.movedim(1, -1).reshape(-1, logits.shape[1])
     target = target.reshape(-1)
@@ -49,7 +49,7 @@ def valid_positions(logits: Any, target: Any, *, ignore_index: int = -100) -> tu
 
 
 def valid_rows(predictions: Any, labels: Any, ignore_index: int) -> tuple[Tensor, Tensor]:
-    """Return valid rows of logits ``(N, C)`` or ``(N, L, C)``; hidden states after the logits are ignored."""
+    """Return logits and labels at valid positions, from logits ``(N, C)`` or ``(N, L, C)`` of a transformers model."""
     logits = predictions[0] if isinstance(predictions, tuple | list) else predictions
     logits, labels = (
         part if isinstance(part, Tensor) else torch.from_numpy(np.array(part))

@@ -51,7 +51,7 @@ __all__ = ["CalibratedClassifier", "CalibrationScorer", "calibration_scores", "s
 
 
 class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
-    """Classifier whose scores are rescaled; with ``features=True`` it also learns from X and changes the ranking.
+    """Classifier with calibrated probabilities; ``features=True`` also learns from X and changes the ranking.
 
     scikit-learn's own ``CalibratedClassifierCV`` has sigmoid, isotonic and temperature. This class takes every
     calibrator of :data:`~fedlas.calibrators.CALIBRATORS` that works on logits, shows the warnings of their fits, and
@@ -152,7 +152,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         sample_weight: Any = None,
         groups: Any = None,
     ) -> CalibratedClassifier:
-        """Fit estimator and calibrator.
+        """Fit the estimator, and the calibrator on held-out scores.
 
         Args:
             X: What the estimator takes: an array, a sparse matrix or a data frame ``(N, ...)``.
@@ -162,7 +162,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             groups: Group of each sample ``(N,)``, such as its patient, or None; as in ``cross_val_score``. Samples of
                 one are not independent: the folds of ``cv`` and those of the calibrator hold whole groups.
         """
-        # What cannot be meant is refused before anything is fitted.
+        # Check all arguments before anything is fitted.
         calibrator = self._new_calibrator()
         method = score_method(self.estimator)
         takes_features = self._takes_features(calibrator)
@@ -208,7 +208,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         units: Any,
         method: str,
     ) -> tuple[Any, Any, NDArray[np.int64] | None]:
-        """Return the fitted estimator, scores of samples that it has not seen, and their rows; None: all rows."""
+        """Return the fitted estimator, held-out scores, and the indices of their rows (None for all rows)."""
         takes_weights = weight is not None and has_fit_parameter(self.estimator, "sample_weight")
         options: dict[str, Any] = {"sample_weight": weight} if takes_weights else {}
         if isinstance(self.estimator, FrozenEstimator) or self.cv == "prefit":
@@ -253,12 +253,12 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return probs.numpy(), ends.numpy()
 
     def decision_function(self, X: Any) -> NDArray[Any]:  # noqa: N803
-        """Return calibrated logits ``(N, C)``; of two classes the log-odds ``(N,)`` of the second."""
+        """Return calibrated logits ``(N, C)``, or for two classes the log-odds ``(N,)`` of the second."""
         logits = self._calibrated(X)
         return (logits if logits.shape[1] != 2 else logits[:, 1] - logits[:, 0]).numpy()
 
     def predict(self, X: Any) -> NDArray[Any]:  # noqa: N803
-        """Return the class of the highest probability ``(N,)``."""
+        """Return the most probable class of each sample, ``(N,)``."""
         best = self._calibrated(X).argmax(dim=1).numpy()  # first: it says if nothing is fitted
         return self.classes_[best]
 
@@ -269,7 +269,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         sample_weight: Any = None,
         groups: Any = None,
     ) -> Predictions:
-        """Return calibrated logits and labels, for ``fedlas.evaluate`` and whatever else takes predictions.
+        """Return calibrated predictions with labels, for ``fedlas.evaluate`` and similar functions.
 
         Args:
             X: What the estimator takes.
@@ -312,7 +312,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         sample_weight: Any = None,
         groups: Any = None,
     ) -> BeforeAfter:
-        """Measure accuracy, NLL and ECE on test data without and with the calibration; print it to see a table.
+        """Return accuracy, NLL and ECE on test data before and after calibration; prints as a table.
 
         Args:
             X: What the estimator takes.
@@ -327,7 +327,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return measured_both(calibrated.with_logits(self._scores(X)), calibrated)
 
     def __sklearn_tags__(self) -> Any:
-        """Return those of a classifier; sparse and pairwise input as the estimator takes them."""
+        """Return a classifier's tags, with the estimator's tags for sparse and pairwise input."""
         tags = super().__sklearn_tags__()
         inner = get_tags(self.estimator)
         tags.input_tags.sparse = inner.input_tags.sparse
@@ -335,7 +335,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return tags
 
     def _takes_features(self, calibrator: Calibrator) -> bool:
-        """Return whether the calibrator gets side information."""
+        """Return whether the calibrator is fitted with side information."""
         wants = "features" in getattr(calibrator, "wants", ())
         choice = self.features
         if isinstance(choice, bool):
@@ -343,7 +343,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if not callable(choice) or not wants:
             where = f"a function for {type(calibrator).__name__}"
             raise InputError(
-                "features must be False, True or a function, for a calibrator that uses them",
+                "features must be False, True or a function, and the calibrator must use features",
                 where if callable(choice) else describe(choice),
                 "Leave features out, or choose method='auto'.",
             )
@@ -367,7 +367,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         choice = self.method
         if self.calibrator is not None:
             warnings.warn(
-                "CalibratedClassifier: calibrator= is now method=, and will go in the next release.",
+                "CalibratedClassifier: calibrator= is now method=; the old name will be removed in the next release.",
                 DeprecationWarning,
                 stacklevel=3,
             )
@@ -375,25 +375,25 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         calibrator: Any = unfitted_calibrator(choice, multi_label=False)
         if calibrator.needs:
             raise InputError(
-                "the calibrator must need nothing but logits",
+                "the calibrator must work on logits alone",
                 f"one that needs {', '.join(sorted(calibrator.needs))}",
-                "Choose one that works on logits alone, e.g. 'vector'.",
+                "Choose a method such as 'vector' or 'temperature'.",
             )
         unfitted: Calibrator = calibrator
         return unfitted
 
 
-_UNUSED = "The calibrator gains much from X: the model leaves much of X unused; a better model would gain too."
+_UNUSED = "Calibration improves much with X: the model leaves much of X unused, so a better model would gain too."
 
 
 def _warn(doubts: Sequence[str], *, of_inputs: bool) -> None:
-    """Warn of the doubts of a fit; that features may hold the label does not go for X, which the model takes."""
+    """Issue the warnings of a fit; for inputs X, replace the warning that features may contain the label."""
     for doubt in doubts:
         warn_user(_UNUSED if of_inputs and LABEL_IN_FEATURES in doubt else doubt)
 
 
 def _with_top(raw: Predictions, probability: Tensor) -> Tensor:
-    """Return probabilities ``(N, C)`` whose likeliest class has that ``probability (N,)``, the others in proportion."""
+    """Return probabilities ``(N, C)`` with the top class set to ``probability (N,)`` and the others rescaled."""
     probs = raw.probs.double()
     top = raw.predicted[:, None]
     others = probs.scatter(1, top, 0.0)

@@ -17,7 +17,7 @@ __all__ = ["CriterionClassifier"]
 
 
 class CriterionClassifier(NeuralNetClassifier):
-    """``skorch.NeuralNetClassifier`` on modules that return logits, for criteria that need the head's input.
+    """``skorch.NeuralNetClassifier`` for modules that return logits, with any criterion of this library.
 
     Args:
         module: As for ``NeuralNetClassifier``; returns logits ``(N, C)``.
@@ -64,21 +64,21 @@ class CriterionClassifier(NeuralNetClassifier):
         self.head = head
 
     def initialize_module(self) -> CriterionClassifier:
-        """As skorch does; an existing criterion then reads the new module."""
+        """Initialize the module as skorch does, and connect an existing criterion to the new module."""
         super().initialize_module()
         if isinstance(getattr(self, "criterion_", None), DropInLoss):
             self.criterion_ = DropInLoss(self.module_, self.criterion_.criterion, self.head)
         return self
 
     def initialize_criterion(self) -> CriterionClassifier:
-        """As skorch does; the criterion then reads the module."""
+        """Initialize the criterion as skorch does, and connect it to the module."""
         super().initialize_criterion()
         if not isinstance(self.criterion_, DropInLoss):
             self.criterion_ = DropInLoss(self.module_, self.criterion_, self.head)
         return self
 
     def initialize_optimizer(self, *args: Any, **kwargs: Any) -> CriterionClassifier:
-        """As skorch does, with the criterion's parameters in a group without weight decay."""
+        """Initialize the optimizer as skorch does, with the criterion's parameters in a group without weight decay."""
         super().initialize_optimizer(*args, **kwargs)
         criterion_ids = {id(p) for p in self.criterion_.criterion.parameters()}
         for group in self.optimizer_.param_groups:
@@ -88,5 +88,5 @@ class CriterionClassifier(NeuralNetClassifier):
 
 
 def softmax(logits: Tensor) -> Tensor:
-    """Return probabilities ``(N, C)`` of logits ``(N, C)``."""
+    """Return softmax probabilities ``(N, C)`` of logits ``(N, C)``."""
     return logits.softmax(dim=1)

@@ -1,4 +1,4 @@
-"""timm: a task for its training script, and a loss that replaces the script's own."""
+"""timm: a training task with a criterion of this library."""
 
 from __future__ import annotations
 
@@ -72,11 +72,11 @@ class CriterionTask(TrainingTask):
 
     @property
     def objective(self) -> Objective:
-        """Model and criterion, without wrappers such as DDP."""
+        """The :class:`~fedlas.Objective` of model and criterion, without wrappers such as DDP."""
         return unwrap_model(self.trainable_module)
 
     def forward(self, input: Tensor, target: Tensor) -> dict[str, Tensor]:  # noqa: A002 (timm's name)
-        """Return loss and logits of a batch.
+        """Return the loss and the logits of a batch as a dict.
 
         Args:
             input: Images ``(N, D, H, W)``.
@@ -89,7 +89,7 @@ class CriterionTask(TrainingTask):
         return {"loss": loss, "output": logits}
 
     def create_optimizer(self, opt: str = "sgd", **options: Any) -> torch.optim.Optimizer:
-        """Call ``timm.optim.create_optimizer_v2`` for the model; the criterion's parameters get no weight decay.
+        """Return an optimizer by ``timm.optim.create_optimizer_v2``; the criterion's parameters get no weight decay.
 
         Args:
             opt: timm's name of the optimizer.
@@ -139,7 +139,7 @@ class CriterionTask(TrainingTask):
         return inner.model if isinstance(inner, Objective) else inner
 
     def get_clip_parameters(self, exclude_head: bool = False) -> list[nn.Parameter]:
-        """Return the model's parameters; the gate's gradient is not clipped, as in the published code.
+        """Return the parameters to clip: the model's, without the gate's, as in the published code.
 
         Args:
             exclude_head: Leave out the last two, as timm does for adaptive clipping.
@@ -148,7 +148,7 @@ class CriterionTask(TrainingTask):
         return parameters[:-2] if exclude_head else parameters
 
     def get_task_state(self, module: nn.Module | None = None, ema: bool = False) -> dict[str, Any]:
-        """Return gate and NCI, for timm's checkpoint."""
+        """Return the criterion's state for timm's checkpoint."""
         objective = self._objective(module, ema)
         return {} if objective is None else dict(objective.criterion.state_dict())
 
@@ -159,7 +159,7 @@ class CriterionTask(TrainingTask):
         module: nn.Module | None = None,
         ema: bool = False,
     ) -> None:
-        """Restore the state that :meth:`get_task_state` returned.
+        """Restore the criterion's state that :meth:`get_task_state` returned.
 
         Args:
             state: The state; None if the checkpoint has none, for a criterion without state.

@@ -22,7 +22,7 @@ __all__ = ["CalibrationByClass", "CalibrationByGroup", "CalibrationMetric", "Cal
 
 
 class _Sums(Metric):
-    """A metric whose state is that of an accumulator; torchmetrics sums it over ranks."""
+    """Base class of metrics whose state is the sums of an accumulator; torchmetrics adds the sums over ranks."""
 
     is_differentiable = False
     full_state_update = False
@@ -48,11 +48,11 @@ class _Sums(Metric):
             raise
 
     def set_dtype(self, dst_type: str | torch.dtype) -> Metric:  # noqa: ARG002 (torchmetrics' name)
-        """Do nothing: the state is float64 for every precision of the model."""
+        """Keep the float64 state: this method does nothing."""
         return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **options: Any) -> Self:
-        """Move the state to the device of the model, and keep its type; on the CPU if the device has no float64."""
+        """Move the state to the model's device, or to the CPU if the device has no float64; keep the dtype."""
 
         def move(state: Tensor) -> Tensor:
             device = fn(torch.empty(0, device=state.device)).device
@@ -62,7 +62,7 @@ class _Sums(Metric):
         return self
 
     def _take(self, *batch: Any, **extra: Any) -> None:
-        """Add a batch, the arguments of the accumulator's ``update``, to the state."""
+        """Add a batch to the state; the arguments are those of the accumulator's ``update``."""
         batch_sums: Any = self._empty()
         batch_sums.update(*batch, **extra)
         state = batch_sums.state_dict()
@@ -73,14 +73,14 @@ class _Sums(Metric):
             setattr(self, key, new)
 
     def _whole(self) -> Any:
-        """Return the result of an accumulator with this state."""
+        """Return the result that an accumulator computes from the state."""
         whole: Any = self._empty()
         whole.load_state_dict({name: getattr(self, key).cpu() for key, name in self._keys.items()})
         return whole.compute()
 
 
 class CalibrationMetrics(_Sums):
-    """Many metrics in one pass, as a dictionary; see :class:`~fedlas.metrics.StreamingMetrics`.
+    """Several calibration metrics in one pass, as a dict; see :class:`~fedlas.metrics.StreamingMetrics`.
 
     Args:
         num_classes: ``C``.
@@ -135,7 +135,7 @@ class CalibrationMetrics(_Sums):
         self._take(logits, target)
 
     def compute(self) -> dict[str, Tensor]:
-        """Return every metric of all samples so far, float64, by registry name.
+        """Return every metric over all samples so far, as float64 scalars by registry name.
 
         Raises:
             InputError: If there are none.
@@ -146,7 +146,7 @@ class CalibrationMetrics(_Sums):
 
 
 class CalibrationMetric(CalibrationMetrics):
-    """One metric by its registry name, as a number: for monitoring, or for a ``MetricCollection``.
+    """A single calibration metric by its registry name, for monitoring or a ``MetricCollection``.
 
     For several metrics, one :class:`CalibrationMetrics` is cheaper, since it reads each batch once.
 
@@ -173,11 +173,11 @@ class CalibrationMetric(CalibrationMetrics):
 
     @property
     def higher_is_better(self) -> bool | None:  # type: ignore[override]  # an attribute there; here it depends on the name
-        """As registered; None if the metric has a sign, and 0 is best."""
+        """Whether a higher value is better; None for a signed metric, where 0 is best."""
         return METRICS[self.name].higher_is_better
 
     def compute(self) -> Tensor:  # type: ignore[override]  # a number, so that it can be monitored
-        """Return the metric of all samples so far, float64.
+        """Return the metric over all samples so far, as a float64 scalar.
 
         Raises:
             InputError: If there are none.
@@ -186,7 +186,7 @@ class CalibrationMetric(CalibrationMetrics):
 
 
 class CalibrationByClass(_Sums):
-    """Calibration of each class's probability; see :class:`~fedlas.metrics.StreamingClasses`.
+    """Calibration metrics of each class; see :class:`~fedlas.metrics.StreamingClasses`.
 
     Args:
         num_classes: ``C``.
@@ -231,7 +231,7 @@ class CalibrationByClass(_Sums):
 
 
 class CalibrationByGroup(_Sums):
-    """Accuracy and calibration in groups of samples; see :class:`~fedlas.metrics.StreamingGroups`.
+    """Accuracy and calibration metrics of each group; see :class:`~fedlas.metrics.StreamingGroups`.
 
     Args:
         groups: All possible groups, each once.
@@ -265,7 +265,7 @@ class CalibrationByGroup(_Sums):
         self._take(logits, target, groups=groups)
 
     def compute(self) -> dict[str, Tensor]:
-        """Return samples, accuracy, confidence, gap, ECE and its two sides of every group, by name.
+        """Return sample count, accuracy, confidence, gap and ECE (total, over- and under-confident) of each group.
 
         Returns:
             ``(G,)`` float64 each, in the order of the groups; NaN for a group without samples.
@@ -279,7 +279,7 @@ class CalibrationByGroup(_Sums):
 
 
 def _columns(rows: Sequence[Any], names: Sequence[str]) -> dict[str, Tensor]:
-    """Return a column for each name: the attribute of every row, NaN for a row that is None."""
+    """Return a tensor per name with that attribute of every row, NaN for a row that is None."""
     values = {
         name: [math.nan if row is None else getattr(row, name) for row in rows] for name in names
     }

@@ -14,7 +14,7 @@ RISE = np.array([0.10, 0.02, 0.05, 0.15])
 """Rise of the NLL in each cluster: its mean is 2.8 standard errors."""
 
 
-def test_a_rise_in_few_clusters_is_judged_by_students_distribution():
+def test_rise_in_few_clusters_uses_student_t():
     """Of four clusters chance makes 3.2 standard errors, not 1.96."""
     zero = torch.zeros(400, dtype=torch.float64)
     prob = torch.tensor(0.5 * np.exp(-RISE.repeat(100)))

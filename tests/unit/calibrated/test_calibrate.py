@@ -66,7 +66,7 @@ def test_dense_outputs(method):
     assert measured.after.nll < measured.before.nll
 
 
-def test_labels_of_255_without_ignore_index_say_what_to_pass():
+def test_labels_255_without_ignore_index_explain_the_fix():
     message = r"got 255 for \d+ of \d+ labels. Pass ignore_index=255"
     with pytest.raises(InputError, match=message):
         calibrate(Pixels(), images(), "temperature")
@@ -88,7 +88,7 @@ def test_a_generator_is_read_once():
         calibrate(Pixels(), iter(()))
 
 
-def test_the_loader_is_iterated_once_and_no_draw_is_taken():
+def test_loader_is_iterated_once_without_random_draws():
     """An iterator of a DataLoader starts workers and takes a number from the generator of all."""
     calls = []
 
@@ -190,7 +190,7 @@ def test_refused():
         calibrate(nn.LSTM(3, 3), good)
 
 
-def test_the_line_that_is_printed_names_model_members_samples_and_errors():
+def test_repr_names_model_members_samples_and_errors():
     torch.manual_seed(0)
     inputs = torch.randn(300, 3)
     text = repr(
@@ -202,7 +202,7 @@ def test_the_line_that_is_printed_names_model_members_samples_and_errors():
     assert text.count("\n") == 0
 
 
-def test_of_too_many_logits_a_random_sample_is_fitted_on(monkeypatch):
+def test_too_many_logits_are_subsampled_for_the_fit(monkeypatch):
     monkeypatch.setattr(module, "MOST_LOGITS", 300)
     monkeypatch.setattr(module, "_HELD", 0)
     some = calibrate(Pixels(), images(count=60), ignore_index=255)
@@ -219,7 +219,7 @@ def test_features_count_too_where_rows_are_sampled(monkeypatch):
     assert calibrate(nn.Linear(7, 3), batches, features=False).fitted_on.startswith("400 samples")
 
 
-def test_a_classifier_of_scikit_learn_is_shown_the_way():
+def test_sklearn_classifier_error_names_the_right_class():
     from sklearn.naive_bayes import GaussianNB
 
     with pytest.raises(ValueError, match=r"CalibratedClassifier\(model\)"):
@@ -250,7 +250,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda value: type(value).__name__)
-def test_wrong_types_are_refused_in_words_of_this_library(wrong, tmp_path):
+def test_wrong_types_raise_input_error(wrong, tmp_path):
     batches = [(torch.randn(200, 3), torch.randint(3, (200,)))]
     calls = [
         lambda: (

@@ -31,7 +31,7 @@ LABELS = MultiLabel(
         (CLASSES, "none", "none", 0),
     ],
 )
-def test_calibration_knows_its_facts_and_returns_from_a_card(val, method, text, classes):
+def test_calibration_properties_and_round_trip_through_card(val, method, text, classes):
     calibration = fit_calibration(method, val)
     assert str(calibration).startswith(text)
     assert calibration.num_classes == classes
@@ -47,7 +47,7 @@ def test_calibration_knows_its_facts_and_returns_from_a_card(val, method, text, 
 
 
 @pytest.mark.parametrize("val", [CLASSES, LABELS])
-def test_layer_and_probabilities_of_a_calibration_are_those_of_its_samples(val):
+def test_layer_and_probs_match_transformed_predictions(val):
     calibration = fit_calibration("platt", val)
     logits = calibration.module()(LOGITS)
     torch.testing.assert_close(logits, calibration(LOGITS))

@@ -97,7 +97,7 @@ X = torch.randn(7, 6, generator=torch.Generator().manual_seed(5))
         "Objective",
     ],
 )
-def test_the_head_is_the_module_whose_output_is_the_logits(model, width):
+def test_head_is_module_that_outputs_the_logits(model, width):
     loader = batches()
     if width == 8:
         loader = [(x, (y > 0).long()) for x, y in loader]
@@ -140,7 +140,7 @@ class Pooled(nn.Module):
         (Pooled(), r"the head's input \(200, 6, 1\) does not match the logits \(200, 3\) row by row"),
     ],
 )
-def test_without_a_head_logits_alone_are_used_and_one_line_says_so(model, why):
+def test_without_head_uses_logits_alone_with_note(model, why):
     calibrated = calibrate(model, batches(), NormTemperature())
     assert calibrated.calibrator.num_features is None
     line = repr(calibrated)
@@ -187,10 +187,14 @@ def test_features_can_be_others_or_none():
         (
             "temperature",
             True,
-            "features are for a method that uses them; got features for TemperatureScaling",
+            "features require a calibrator that uses them; got features for TemperatureScaling",
         ),
-        ("temperature", len, "features are for a method that uses them"),
-        (FeatureClipping(), False, "features must be given to FeatureClipping; got features=False"),
+        ("temperature", len, "features require a calibrator that uses them"),
+        (
+            FeatureClipping(),
+            False,
+            "features must not be False for FeatureClipping, which needs them; got features=False",
+        ),
         (NormTemperature(), 3, "features must be None, True, False or a function; got int 3"),
         (
             NormTemperature(),
@@ -242,7 +246,7 @@ def test_files_copies_and_state_dicts(features, tmp_path):
         fedlas.evaluate(calibrated.calibrator.transform(p))["nll"], rel=1e-5
     )
     if features is not None:
-        with pytest.raises(InputError, match="features must be passed"):
+        with pytest.raises(InputError, match="features is required"):
             CalibratedModel.load(path, Several())
 
 
@@ -261,7 +265,7 @@ def test_dense_outputs_have_features_of_each_position():
     )
 
 
-def test_a_list_is_an_ensemble_with_the_features_of_all(tmp_path):
+def test_list_is_ensemble_with_features_of_all_members(tmp_path):
     models = [three_layers(seed) for seed in range(3)]
     calibrated = calibrate(models, batches(), NormTemperature())
     assert calibrated.calibrator.num_features == 15
@@ -284,7 +288,7 @@ def test_a_calibrated_model_is_calibrated_anew():
     once = calibrate(model, batches(), "temperature")
     with pytest.warns(
         fedlas.errors.CalibrationWarning,
-        match="calibrated already. Its old calibration is taken off",
+        match="calibrated already; a new calibration replaces",
     ):
         again = calibrate(once, batches(seed=4), "temperature")
     assert again.model is model
@@ -303,7 +307,7 @@ def test_weights_of_samples_and_labels_elsewhere():
     assert weighted.calibrator.temperature == pytest.approx(repeated.calibrator.temperature)
 
 
-def test_an_objective_finds_its_head_in_the_first_batch():
+def test_objective_finds_head_in_first_batch():
     objective = Objective(Several(), FedLAS(num_classes=C))
     x, y = batches()[0]
     with pytest.raises(InputError, match="one recognizable"):

@@ -255,11 +255,11 @@ def test_refused(tmp_path):
     )
     with pytest.raises(InputError, match=r"nn\.Module; got function"):
         CalibratedModel(batches, fitted)
-    with pytest.raises(InputError, match="for classes; got str 'temperature'"):
+    with pytest.raises(InputError, match=r"of fedlas\.calibrators; got str 'temperature'"):
         CalibratedModel(network(), "temperature")
     event = TemperatureScaling().fit(fedlas.TopLabel([0.9, 0.8, 0.7], [True, False, True]))
     with pytest.raises(
-        InputError, match=r"for classes; got TemperatureScaling.* for right and wrong"
+        InputError, match=r"of fedlas\.calibrators; got TemperatureScaling.* fitted on a TopLabel"
     ):
         CalibratedModel(nn.Identity(), event)
     with pytest.raises(InputError, match=r"CalibratedModel: .*fitted first"):
@@ -292,10 +292,10 @@ def test_files_that_are_none_leave_the_model_alone(tmp_path):
     save_file(weights, tmp_path / "headed.safetensors", {**about, "fedlas.about": '{"head": 3}'})
     for name, message in (
         ("none", "No such file"),
-        ("plain", "no calibration in it"),
+        ("plain", "the file holds no calibration"),
         ("damaged", "must have format"),
-        ("short", "no readable safetensors"),
-        ("headed", "must be one that CalibratedModel.save wrote"),
+        ("short", "not a readable safetensors"),
+        ("headed", "must be written by CalibratedModel.save"),
     ):
         with pytest.raises(InputError, match=message):
             CalibratedModel.load(tmp_path / f"{name}.safetensors", network())

@@ -183,7 +183,7 @@ def test_saved_as_npz(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.float32, torch.bool])
-def test_rows_that_do_not_sum_to_one_are_several_labels(dtype):
+def test_rows_not_summing_to_one_are_multi_label(dtype):
     """argmax(1) of them trains and measures a model of one label, wrong, without a word."""
     logits = torch.randn(8, 6, generator=torch.Generator().manual_seed(0))
     several = (logits > 0).to(dtype)

@@ -35,7 +35,7 @@ class Flat(nn.Module):
     "form", [torch.Tensor.long, torch.Tensor.float, lambda labels: labels.unsqueeze(1)]
 )
 @pytest.mark.parametrize("wrap", [lambda net: net, Flat])
-def test_one_output_is_the_logit_of_the_second_class(binary, form, wrap):
+def test_single_output_is_logit_of_second_class(binary, form, wrap):
     net, inputs, labels = binary
     predictions = fedlas.predict(wrap(net), [(inputs, form(labels))])
     assert torch.equal(predictions.target, labels.long())
@@ -63,7 +63,7 @@ class Text(nn.Module):
 
 
 @pytest.mark.system
-def test_text_models_are_called_by_name_and_exported_with_a_free_length(tmp_path):
+def test_text_models_take_keywords_and_export_dynamic_length(tmp_path):
     runtime = pytest.importorskip("onnxruntime")
     torch.manual_seed(0)
     batch = {
@@ -77,7 +77,7 @@ def test_text_models_are_called_by_name_and_exported_with_a_free_length(tmp_path
     model = fedlas.calibrate(network, [(batch, target)], method="temperature")
     assert torch.equal(model.predict_proba(**batch), model.predict_proba(batch))
     for wrong in ({"inputs": batch, "input_ids": batch["input_ids"]}, {}):
-        with pytest.raises(InputError, match="passed once"):
+        with pytest.raises(InputError, match="exactly one of inputs"):
             model.predict_proba(**wrong)
     export(model, tmp_path / "text.onnx", batch)
     session = runtime.InferenceSession(tmp_path / "text.onnx")

@@ -100,9 +100,9 @@ def test_unknown_options_in_a_file(tmp_path, options):
 def test_where_nothing_can_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     scaling = TemperatureScaling().fit(VAL)
-    with pytest.raises(ValueError, match="can be written to"):
+    with pytest.raises(ValueError, match="must be writable"):
         scaling.save(tmp_path / "file" / "t.json")
-    with pytest.raises(ValueError, match=r"must be a file; got the folder .* Name a file in it"):
+    with pytest.raises(ValueError, match=r"must be a file, not a folder; got .* Name a file in it"):
         scaling.save(tmp_path)  # a folder
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 

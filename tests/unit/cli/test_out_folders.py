@@ -229,6 +229,4 @@ def test_run_folder_is_checked_before_training(bench, monkeypatch, capsys):
     monkeypatch.setattr("fedlas.lab.studies.shift.measure_shift", pytest.fail)
     folder = bench / "ce-s0"
     assert main(["runs", "shift", str(folder)]) == 2
-    assert (
-        f"one that can be written to; got {folder} (Permission denied)" in capsys.readouterr().err
-    )
+    assert f"must be writable; got {folder} (Permission denied)" in capsys.readouterr().err

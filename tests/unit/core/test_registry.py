@@ -60,7 +60,7 @@ def test_defaults_of_the_metadata():
 
 def test_taken_and_upper_case_names(registry):
     for name in ("ls", "LS2"):
-        with pytest.raises(ValueError, match=f"lower-case and free; got '{name}'"):
+        with pytest.raises(ValueError, match=f"lower-case and not yet registered; got '{name}'"):
             registry.add(name, object())
     assert len(registry) == 2
 
@@ -135,19 +135,19 @@ def annexed(tmp_path, monkeypatch):
         sys.modules.pop(name, None)
 
 
-def test_a_name_imports_no_more_of_the_annex_than_it_needs(annexed):
+def test_lookup_imports_only_modules_it_needs(annexed):
     assert annexed["one"].summary == "A loss."
     assert "losses_one" in sys.modules
     assert "losses_two" not in sys.modules
 
 
-def test_an_interrupted_import_of_the_annex_is_tried_again(annexed):
+def test_interrupted_lazy_import_is_retried(annexed):
     with pytest.raises(KeyboardInterrupt):
         list(annexed)
     assert list(annexed) == ["one", "two"]
 
 
-def test_entries_are_in_the_order_of_the_annex_whichever_is_imported_first():
+def test_entry_order_is_independent_of_import_order():
     registry = Registry("function", annex=["fedlas._core.check", "fedlas._core.registry"])
     registry.add("later", Registry)
     registry.add("earlier", check_count)
@@ -155,9 +155,9 @@ def test_entries_are_in_the_order_of_the_annex_whichever_is_imported_first():
     assert list(registry) == ["earlier", "later", "own"]
 
 
-def test_a_users_entry_cannot_take_a_name_of_the_annex(annexed):
+def test_user_entry_cannot_take_a_lazy_name(annexed):
     with pytest.raises(KeyboardInterrupt):
         list(annexed)
-    with pytest.raises(ValueError, match="free"):
+    with pytest.raises(ValueError, match="not yet registered"):
         annexed.add("two", lambda: None)
     assert list(annexed) == ["one", "two"]

@@ -83,7 +83,7 @@ def test_only_the_main_process_speaks(capsys, monkeypatch):
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_table_shows_every_text_as_it_is_written():
+def test_table_shows_text_literally():
     on = screen(force_terminal=True, color_system="standard")
     made = table(
         [HOSTILE, "n"],
@@ -101,7 +101,7 @@ def test_a_table_shows_every_text_as_it_is_written():
         assert sign not in text
 
 
-def test_bars_and_status_show_names_as_they_are_written():
+def test_bars_and_status_show_names_literally():
     on = screen(force_terminal=True, color_system=None)
     with Bar(HOSTILE, total=2, on=on) as bar:
         bar.update(done=1, text=HOSTILE)
@@ -124,14 +124,14 @@ def test_a_bar_is_for_terminals():
 
 
 @pytest.mark.parametrize(("after", "times"), [(0.0, True), (1e9, False)])
-def test_a_bar_can_wait_until_the_work_is_long(after, times):
+def test_bar_appears_only_after_delay(after, times):
     on = screen(force_terminal=True, color_system=None)
     with Bar("fitting auto", total=None, on=on, after=after):
         pass
     assert ("fitting auto" in on.file.getvalue()) == times
 
 
-def test_a_status_in_a_log_is_rare_and_on_a_terminal_leaves_nothing(monkeypatch):
+def test_status_is_rare_in_logs_transient_on_terminals(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     log = Console(file=io.StringIO())

@@ -20,7 +20,7 @@ def two_threads():
     torch.set_num_threads(before)
 
 
-def test_few_numbers_take_one_thread_and_many_take_all(two_threads):
+def test_small_work_takes_one_thread_large_takes_all(two_threads):
     with one_thread(1000):
         assert torch.get_num_threads() == 1
     with one_thread(2**23):

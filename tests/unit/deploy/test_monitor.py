@@ -601,7 +601,7 @@ def test_a_damaged_state_is_refused_and_left_alone(card, tmp_path, path, value):
 
 def test_a_state_that_cannot_be_locked(card, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="can be written to"):
+    with pytest.raises(InputError, match="must be writable"):
         monitor(
             card,
             [write(tmp_path / "a.csv", live(0, 50))],

@@ -58,7 +58,7 @@ def test_the_documented_lines(build, capsys):
     assert fedlas.evaluate(after)["nll"] < 1.2
 
 
-def test_a_model_of_another_library_is_shown_the_way():
+def test_model_of_another_library_gets_helpful_error():
     with pytest.raises(
         InputError, match=r"Predictions\.from_probs\(model\.predict\(inputs\), target\)"
     ):

@@ -50,7 +50,7 @@ def test_trains_bit_for_bit_like_an_objective():
     assert int(loss.criterion.nci.num_batches_tracked) == 4
 
 
-def test_a_state_of_its_own_and_the_model_untouched():
+def test_loss_has_own_state_and_leaves_model_untouched():
     model = network()
     keys = set(model.state_dict())
     loss = DropInLoss(model, criterion())
@@ -95,14 +95,14 @@ def test_copies_and_pickles_listen_to_their_own_model():
     assert int(pair[1].criterion.nci.num_batches_tracked) == 0
 
 
-def test_a_call_that_does_not_fit_the_last_run_is_refused_and_changes_nothing():
+def test_call_not_matching_last_forward_raises():
     model = network()
     loss = DropInLoss(model, criterion())
     images, target = batches()[0]
     logits = model(images)
-    with pytest.raises(ValueError, match="once after each run"):
+    with pytest.raises(ValueError, match="once after each forward pass"):
         loss(logits[:5], target[:5])
-    with pytest.raises(ValueError, match="features of no run"):
+    with pytest.raises(ValueError, match="features of no forward pass"):
         loss(logits, target)
     with pytest.raises(ValueError, match="must not mix"):
         DropInLoss(model, CutMix(num_classes=3))
@@ -111,7 +111,7 @@ def test_a_call_that_does_not_fit_the_last_run_is_refused_and_changes_nothing():
     assert int(loss.criterion.nci.num_batches_tracked) == 0
 
 
-def test_a_head_that_ran_twice_matters_only_to_the_loss():
+def test_head_called_twice_raises_only_in_the_loss():
     class Twice(nn.Module):
         def __init__(self):
             super().__init__()

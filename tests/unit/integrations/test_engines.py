@@ -45,7 +45,7 @@ def rows_of(frame, part):
     return {name: column[part] for name, column in frame.items()}
 
 
-def test_merged_sums_are_those_of_one_process_and_their_intervals_cover():
+def test_merged_sums_match_one_process_and_intervals_cover():
     whole = fedlas.evaluate(predictions_of(table(200_000, 99)))
     hits = {"nll": 0, "ece": 0, "accuracy": 0}
     for seed in range(20):

@@ -134,7 +134,7 @@ def test_stopped_and_gone_on_is_as_never_stopped(tmp_path):
     assert len(rest.optimizer.param_groups) == len(whole.optimizer.param_groups)
 
 
-def test_the_gate_learns_in_a_group_of_its_own_and_the_model_keeps_its_keys(tmp_path):
+def test_gate_has_own_group_and_model_keeps_keys(tmp_path):
     criterion, model = FedLAS(num_classes=C), image_model()
     before = {name: value.clone() for name, value in criterion.gate.state_dict().items()}
     keys = set(model.state_dict())
@@ -354,7 +354,7 @@ def test_what_is_wrong_is_said(tmp_path):
         )
 
 
-def test_soft_labels_of_tokens_have_the_mean_of_hard_ones(tmp_path):
+def test_soft_token_labels_give_mean_of_hard_labels(tmp_path):
     run = trainer(
         tmp_path, bert(transformers.BertForTokenClassification), nn.CrossEntropyLoss(), None
     )
@@ -397,7 +397,7 @@ def test_metrics_are_three_and_all_on_demand():
     assert every["nll"] == ComputeMetrics()(batch)["nll"]
 
 
-def test_an_optimizer_of_the_model_alone_gets_the_gate(tmp_path):
+def test_gate_is_added_to_a_model_only_optimizer(tmp_path):
     model, criterion = image_model(), FedLAS(num_classes=C)
     before = [each.clone() for each in criterion.gate.parameters()]
 
@@ -421,7 +421,7 @@ class Scaled(Loss):
         return self.scale * batch.cross_entropy()
 
 
-def test_a_plain_trainer_that_lacks_parameters_of_the_loss_is_warned(tmp_path):
+def test_plain_trainer_without_loss_parameters_warns(tmp_path):
     loss = Scaled()
 
     def made(model, args, criterion, **options):
@@ -435,7 +435,7 @@ def test_a_plain_trainer_that_lacks_parameters_of_the_loss_is_warned(tmp_path):
         run.train()
 
 
-def test_samples_to_evaluate_have_no_place_in_the_training_set(tmp_path):
+def test_evaluation_ignores_the_training_index(tmp_path):
     criterion = OwnAverage(num_classes=C, num_samples=24)
     numbered = [{**sample, "index": torch.tensor(place)} for place, sample in enumerate(images())]
     run = trainer(

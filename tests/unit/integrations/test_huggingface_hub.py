@@ -106,7 +106,7 @@ def test_people_read_metrics_thresholds_and_limits(parts, card):
     assert f"temperature {calibration.temperature:.4g}" in text
 
 
-def test_a_name_and_a_data_set_may_be_given(card):
+def test_name_and_dataset_override_the_card(card):
     found = model_card(
         {**card.plain(), "calibration": {"method": "none"}}, name="net", dataset="CIFAR-10"
     )
@@ -126,7 +126,7 @@ def test_intervals_stand_next_to_the_numbers(card):
     assert "| ECE % ↓ | 10.00 | 2.00 | 1.00 to 3.00 |" in model_card(content).text
 
 
-def test_the_card_of_an_event_shows_the_measures_of_the_event():
+def test_event_card_shows_event_metrics():
     random = torch.Generator().manual_seed(0)
     log_odds = 2 * torch.randn(2, 300, generator=random, dtype=torch.float64)
     val, test = (
@@ -166,7 +166,7 @@ def test_a_folder_holds_model_card_and_readme(card, tmp_path):
     assert "from_pretrained(" not in (again / "README.md").read_text()
 
 
-def test_an_option_that_the_card_lacks_is_named_before_anything_is_written(card, tmp_path):
+def test_unknown_option_raises_before_writing(card, tmp_path):
     with pytest.raises(
         InputError,
         match=r"an option must be one of dataset, .*Did you mean 'license'",
@@ -186,7 +186,7 @@ def test_a_calibrated_model_comes_back(card, tmp_path):
     assert torch.equal(again.predict_proba(inputs), model.predict_proba(inputs))
 
 
-def test_an_upload_makes_the_repository_and_sends_three_files(card, tmp_path):
+def test_upload_creates_repository_and_sends_three_files(card, tmp_path):
     api = Api()
     assert (
         push_to_hub(Model(), "me/net", private=True, api=api, card=card, license="mit")
@@ -207,7 +207,7 @@ def test_an_upload_makes_the_repository_and_sends_three_files(card, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["README.md", "card.json", ".env"])
-def test_a_model_is_not_named_as_what_is_written_beside_it(card, tmp_path, name):
+def test_model_named_like_card_or_readme_is_refused(card, tmp_path, name):
     (tmp_path / name).write_bytes(b"graph")
     with pytest.raises(InputError, match="model's file"):
         save_pretrained(tmp_path / name, tmp_path / "hub", card=card)
@@ -221,7 +221,7 @@ def test_a_repository_is_quoted_for_python(card):
     assert ast.literal_eval(call.args[0]) == 'a", __import__("os"), "\n'
 
 
-def test_what_cannot_be_meant_is_said_and_leaves_nothing(card, tmp_path):
+def test_invalid_arguments_raise_and_write_nothing(card, tmp_path):
     place, api = tmp_path / "hub", Api()
     for model, given, message in (
         (3, card, "must have save"),
@@ -295,7 +295,7 @@ def test_the_task_is_that_of_the_inputs(card, tmp_path, network, task):
     assert ModelCard(readme).data.to_dict().get("pipeline_tag") == task
 
 
-def test_a_card_of_several_labels_has_a_line_a_label():
+def test_multi_label_card_has_one_row_per_label():
     random = torch.Generator().manual_seed(0)
     logits = [torch.randn(300, 2, generator=random) for _ in "ab"]
     val, test = (

@@ -142,7 +142,7 @@ class Learner(CrossEntropy):
         self.seen.append(predictions)
 
 
-def test_a_criterion_learns_from_each_validation_but_not_from_others(tmp_path):
+def test_criterion_learns_only_from_validation_during_fit(tmp_path):
     criterion = Learner()
     module, callback = Module(criterion), CalibrationCallback()
     run = trainer(tmp_path, callback, num_sanity_val_steps=2)
@@ -203,7 +203,7 @@ def test_nothing_stays_behind(tmp_path):
 
 @pytest.mark.parametrize("package", ["lightning", "transformers", "timm", "skorch"])
 @pytest.mark.system
-def test_without_the_package_the_error_says_what_to_install(package):
+def test_missing_package_error_names_the_install_command(package):
     extra, module = {"transformers": ("hf", "huggingface")}.get(package, (package, package))
     program = f"import sys; sys.modules[{package!r}] = None; import fedlas.integrations.{module}"
     done = subprocess.run(

@@ -43,7 +43,7 @@ def test_sets_are_those_of_split_conformal_prediction(coverage, score, scores):
 
 
 @pytest.mark.parametrize("score", ["aps", "raps"])
-def test_randomized_sets_have_the_wanted_coverage_and_others_more(score):
+def test_randomized_sets_have_exact_coverage_others_more(score):
     val, test = drawn(4000), drawn(4000, seed=1)
     exact = prediction_sets(val, test, score=score, randomized=True)
     assert exact.coverage == pytest.approx(0.9, abs=0.02)
@@ -54,7 +54,7 @@ def test_randomized_sets_have_the_wanted_coverage_and_others_more(score):
     assert not torch.equal(again.sets, exact.sets)
 
 
-def test_half_precision_two_classes_and_classes_that_validation_lacks():
+def test_half_precision_two_classes_and_missing_classes():
     val, test = drawn(300, classes=2), drawn(100, classes=2, seed=1)
     narrow = Predictions(100 * val.logits.float(), val.target)
     assert prediction_sets(narrow, narrow).coverage > 0.85
@@ -66,7 +66,7 @@ def test_half_precision_two_classes_and_classes_that_validation_lacks():
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="needs ../shared/real")
-def test_a_temperature_widens_the_sets_of_aps_on_a_published_network():
+def test_temperature_widens_aps_sets_of_published_network():
     arrays = np.load(REAL)
     half = np.random.default_rng(0).permutation(10_000)
     val, test = (
@@ -88,7 +88,11 @@ def test_a_temperature_widens_the_sets_of_aps_on_a_published_network():
     [
         (drawn(50), {"coverage": 1.0}, r"coverage must be a finite number in \(0, 1\)"),
         (drawn(50), {"score": "apps"}, "Did you mean 'aps'"),
-        (drawn(50, classes=4), {}, "val and test must have as many classes; got 4 and 5"),
+        (
+            drawn(50, classes=4),
+            {},
+            "val and test must have the same number of classes; got 4 and 5",
+        ),
         (
             drawn(18),
             {"coverage": 0.95},
@@ -97,12 +101,12 @@ def test_a_temperature_widens_the_sets_of_aps_on_a_published_network():
         (
             Predictions(torch.zeros(30, 5), [0] * 29 + [1]),
             {"score": "raps"},
-            "labels of three classes for raps; got 2",
+            "labels of at least three classes for score='raps'; got 2",
         ),
         (
             Predictions(torch.zeros(30, 5), [0, 1] * 14 + [2, 3]),
             {"score": "raps"},
-            "ten samples of each class",
+            "10 of each class",
         ),
         ("val.npz", {}, "val must be Predictions"),
     ],
@@ -113,7 +117,7 @@ def test_what_cannot_be_meant_is_said(val, options, message):
 
 
 @pytest.mark.parametrize(("classes", "each"), [(2, 40), (3, 6), (3, 10), (10, 10)])
-def test_auto_takes_a_score_that_the_samples_suffice_for(classes, each):
+def test_auto_score_depends_on_sample_count(classes, each):
     target = torch.arange(classes).repeat(each)
     val = Predictions(
         torch.randn(len(target), classes, generator=torch.Generator().manual_seed(0)), target

@@ -25,7 +25,7 @@ def test_every_position_that_counts_and_no_other(samples, dense, seed):
         assert label == y
 
 
-def test_pixels_streamed_batch_by_batch_are_all_pixels_at_once():
+def test_streamed_pixels_match_all_pixels_at_once():
     generator = torch.Generator().manual_seed(0)
     logits, target = (
         torch.randn(6, 4, 5, 7, generator=generator),

@@ -75,7 +75,7 @@ def test_scikit_learns_own_checks(estimator, check):
 
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("estimator", [GaussianNB(), LinearSVC(random_state=0)])
-def test_the_temperature_is_that_of_the_cross_fitted_scores(estimator, classes):
+def test_temperature_is_fitted_on_out_of_fold_scores(estimator, classes):
     X, y = data(classes=classes)
     model = CalibratedClassifier(estimator, "temperature", cv=StratifiedKFold(4)).fit(X, y)
     logits = np.empty((len(y), classes))
@@ -97,7 +97,7 @@ def scores_of(estimator, X):
     return found if found.ndim == 2 else np.stack([0 * found, found], axis=1)
 
 
-def test_a_share_is_held_out_by_class_and_the_rest_trains():
+def test_float_cv_holds_out_a_stratified_share():
     X, y = data()
     model = CalibratedClassifier(LogisticRegression(), cv=0.2, random_state=7).fit(X, y)
     again = CalibratedClassifier(LogisticRegression(), cv=0.2, random_state=7).fit(X, y)
@@ -153,7 +153,7 @@ def test_data_frames_keep_their_names():
 
 # some folds have few samples
 @pytest.mark.filterwarnings("ignore::fedlas.errors.CalibrationWarning")
-def test_a_search_chooses_the_calibrator_and_options_of_the_estimator():
+def test_grid_search_tunes_calibrator_and_estimator():
     X, y = data()
     grid = {"method": ["temperature", PlattScaling()], "estimator__var_smoothing": [1e-9, 1.0]}
     search = GridSearchCV(
@@ -202,7 +202,7 @@ def test_scores_equal_scikit_learns(fitted):
     assert f"test_{next(iter(found))}" in many
 
 
-def test_a_part_without_a_class_is_scored_and_bins_count(fitted):
+def test_scorer_handles_missing_class_and_num_bins(fitted):
     model, X, y = fitted
     some = y != "dog"
     logits = torch.from_numpy(np.log(model.predict_proba(X[some])))
@@ -231,7 +231,7 @@ class NoScores(ClassifierMixin, BaseEstimator):
             SVC(decision_function_shape="ovo"),
             "temperature",
             3,
-            r"must give one column .* \(300, 6\) of 4 classes",
+            r"must return one column per class.* \(300, 6\) for 4 classes",
         ),
     ],
 )
@@ -242,13 +242,13 @@ def test_what_cannot_be_meant_is_said(estimator, calibrator, cv, message):
         CalibratedClassifier(estimator, calibrator, cv=cv).fit(X[order], y[order])
 
 
-def test_labels_of_no_class_and_scores_of_no_model(fitted):
+def test_unknown_labels_and_missing_scores_raise(fitted):
     model, X, y = fitted
     with pytest.raises(InputError, match="classes of the estimator; got eel"):
         model.predictions(X, np.where(y == "cat", "eel", y))
     with pytest.raises(InputError, match=r"predict_proba; got RidgeClassifier"):
         scorers["neg_ece"](RidgeClassifier().fit(X, y), X, y)
-    with pytest.raises(InputError, match="better direction; got confidence_gap"):
+    with pytest.raises(InputError, match="higher or lower is better; got confidence_gap"):
         CalibrationScorer("confidence_gap")
 
 
@@ -313,7 +313,7 @@ class TestSideInformation:
         return frame, NAMES[y]
 
     @pytest.mark.filterwarnings("ignore:.*changes no validation probability")
-    def test_columns_are_encoded_as_covariates_of_a_table_are(self, table):
+    def test_columns_are_encoded_like_table_covariates(self, table):
         frame, y = table
         model = CalibratedClassifier(
             self.numbers_alone(), NormTemperature(), features=True, cv="prefit"
@@ -338,7 +338,7 @@ class TestSideInformation:
         assert row[:, 5].tolist() == [2, 2]
         assert row[0, 0] == pytest.approx(frame.a.mean())
         assert model.predict_proba(other).shape == (2, 3)
-        with pytest.raises(InputError, match="X must have 7 columns; got 6 columns"):
+        with pytest.raises(InputError, match="X must have 7 columns, as in the fit; got 6 columns"):
             model.side_columns_(frame.drop(columns="a"))
 
     def numbers_alone(self):
@@ -475,7 +475,7 @@ def test_calibrator_is_the_earlier_name_of_method():
 
 
 @pytest.mark.parametrize("cv", [None, 0.25])
-def test_no_cluster_is_on_both_sides_of_a_fold(cv):
+def test_no_cluster_is_split_between_folds(cv):
     seen = []
 
     class Noting(GaussianNB):
@@ -493,13 +493,13 @@ def test_no_cluster_is_on_both_sides_of_a_fold(cv):
     assert all(len(fold) < 50 for fold in folds)
     if cv is None:
         assert sum(50 - len(fold) for fold in folds) == 50
-    with pytest.raises(InputError, match="cv must hold whole groups"):
+    with pytest.raises(InputError, match="cv must not split groups"):
         CalibratedClassifier(
             GaussianNB(), cv=list(KFold(3, shuffle=True, random_state=0).split(X))
         ).fit(X, y, groups=patient)
 
 
-def test_the_event_of_a_classifier_is_the_class_that_is_named():
+def test_event_is_the_named_class():
     X, y = data(classes=2)
     for labels, event, number in (
         (["yes", "no"], None, 1),

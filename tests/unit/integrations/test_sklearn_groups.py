@@ -47,7 +47,7 @@ def test_new_patients_are_no_worse_than_without_features(cv):
 
 def test_folds_of_torn_groups_are_refused():
     X, y, groups = patients(10, 0)
-    with pytest.raises(InputError, match="whole groups"):
+    with pytest.raises(InputError, match="must not split groups"):
         CalibratedClassifier(Score(), cv=list(KFold(3, shuffle=True).split(X))).fit(
             X, y, groups=groups
         )

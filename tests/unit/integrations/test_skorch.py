@@ -94,7 +94,7 @@ def test_as_scikit_learn_uses_it():
     assert made(criterion=nn.CrossEntropyLoss).fit(images, target).score(images, target) > 0.3
 
 
-def test_validation_leaves_nci_alone_and_a_new_module_is_heard():
+def test_validation_keeps_nci_and_new_module_is_hooked():
     from skorch.dataset import ValidSplit
 
     images, target = data()

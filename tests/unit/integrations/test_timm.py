@@ -44,7 +44,7 @@ def test_loss_and_output_of_an_objective():
     assert torch.equal(result["output"], logits)
 
 
-def test_the_gate_learns_without_decay_and_is_not_clipped():
+def test_gate_learns_without_decay_or_clipping():
     task = made()
     optimizer = task.create_optimizer("sgd", lr=0.1, weight_decay=0.3)
     gate = {id(p) for p in task.objective.criterion.gate.parameters()}
@@ -58,7 +58,7 @@ def test_the_gate_learns_without_decay_and_is_not_clipped():
     assert not torch.equal(task.objective.criterion.gate.out.weight, before)
 
 
-def test_a_checkpoint_goes_on_with_gate_nci_and_average():
+def test_checkpoint_restores_gate_nci_and_ema():
     whole = made()
     whole.setup_ema(decay=0.5)
     optimizer = whole.create_optimizer("adamw", lr=0.01)
@@ -91,7 +91,7 @@ def test_a_checkpoint_goes_on_with_gate_nci_and_average():
     assert int(rest.objective.criterion.nci.num_batches_tracked) == 4
 
 
-def test_soft_targets_as_of_mixup_and_timms_own_losses():
+def test_mixup_soft_targets_and_timm_losses():
     images, target = batch()
     soft = nn.functional.one_hot(target, 3).float() * 0.8 + 0.2 / 3
     assert made()(images, soft)["loss"].isfinite()
@@ -102,7 +102,7 @@ def test_soft_targets_as_of_mixup_and_timms_own_losses():
     assert len(task.create_optimizer("sgd", lr=0.1).param_groups) <= 2
 
 
-def test_the_eval_model_maps_images_to_logits_also_when_compiled():
+def test_eval_model_returns_logits_also_when_compiled():
     task = made()
     task.compile(backend="eager")
     assert task.get_eval_model()(batch()[0]).shape == (6, 3)

@@ -35,7 +35,7 @@ def network():
     return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
 
 
-def test_a_routine_trains_as_an_objective_does_and_keeps_gate_and_nci(tmp_path):
+def test_routine_trains_like_objective_and_saves_state(tmp_path):
     images = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
     loader = DataLoader(TensorDataset(images, images[:, :3].argmax(1)), batch_size=20)
     model = network()

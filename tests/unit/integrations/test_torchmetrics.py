@@ -42,7 +42,7 @@ def test_a_dictionary_of_what_evaluate_computes():
     assert {name: value.item() for name, value in found.items()} == expected
 
 
-def test_one_metric_is_a_number_and_knows_its_direction():
+def test_single_metric_is_a_scalar_with_direction():
     logits, target = data()
     metric = filled(CalibrationMetric("ece", num_classes=C, num_bins=10), logits, target)
     assert metric.compute().item() == evaluate(Predictions(logits, target), num_bins=10)["ece"]
@@ -121,7 +121,7 @@ def test_a_checkpoint_holds_the_sums():
     assert other.compute() == pytest.approx(metric.compute().item(), rel=1e-12)
 
 
-def test_changing_the_precision_of_a_module_leaves_the_sums_alone():
+def test_changing_module_precision_keeps_float64_sums():
     logits, target = data()
     metric = CalibrationMetric("ece", num_classes=C).half().to(torch.float16)
     metric.set_dtype(torch.float16)
@@ -170,7 +170,7 @@ def test_a_refused_batch_changes_nothing(call, collected):
     )
 
 
-def test_a_batch_that_fails_while_it_is_added_is_not_taken_in(monkeypatch):
+def test_failed_batch_leaves_state_unchanged(monkeypatch):
     logits, target = data()
     metric = CalibrationMetrics(C, metrics=["ece", "accuracy"])
     metric.update(logits, target)

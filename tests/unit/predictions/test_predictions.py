@@ -151,7 +151,7 @@ def test_invalid_arguments_are_refused(kind):
 
 
 def test_nan_is_counted_and_placed():
-    with pytest.raises(InputError, match=r"2 NaN or infinite of 6.*\(0, 1\)"):
+    with pytest.raises(InputError, match=r"2 NaN or infinite of 6 values.*\(0, 1\)"):
         Predictions([[0.0, float("nan"), 0.0], [0.0, float("inf"), 0.0]], [0, 1])
 
 
@@ -280,7 +280,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
 
 def test_a_place_that_is_no_folder(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"can be written to.*Not a directory"):
+    with pytest.raises(InputError, match=r"must be writable.*Not a directory"):
         Predictions(LOGITS, [0, 1]).save(tmp_path / "file" / "test.npz")
 
 

@@ -1,4 +1,4 @@
-"""Calibrations of tables: fitted, checked on rows left out, applied to frames and files.
+"""Calibrations of tables: fit, out-of-fold metrics, and application to frames and files.
 
 In: ``fedlas.predictions.tables`` and calibrators. Out: ``TableCalibration``.
 """

@@ -1,4 +1,4 @@
-"""A calibration applied to another table: its rows, some at a time, with the calibrated columns."""
+"""Application of a calibration to the rows of another table, in chunks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from fedlas.predictions.tables.table import Values
 
 @dataclass(frozen=True)
 class Applied:
-    """What was done to the rows of a table.
+    """Result of applying a calibration to a table: counts, added columns and notes.
 
     Attributes:
         rows: Rows in the table.
@@ -49,7 +49,7 @@ class Applied:
     missing: dict[str, Any] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
-        """Return what was done as plain values for JSON."""
+        """Return the result as a dict of plain values for JSON."""
         return asdict(self)
 
 
@@ -61,15 +61,15 @@ def applied(
     *,
     notes: Callable[[ScoreTable], tuple[str, ...]] = ScoreTable.notes,
 ) -> Applied:
-    """Calibrate the rows of a table, some at a time.
+    """Calibrate the rows of a table in chunks, and pass the calibrated columns of each chunk to ``write``.
 
     Args:
         calibration: The ``TableCalibration``.
-        source: What holds the rows.
-        missing: What happens to rows without a score, which it counts.
+        source: The open table.
+        missing: Policy for rows without a score, and their count.
         write: Is called for some rows before the next are read, with a function that returns an array for each column
             that is added: ``(n,)``, or ``(n, C)`` for a column of lists; NaN where there is no score.
-        notes: What is said of how the table was read.
+        notes: Returns notes about how the table was read.
 
     Raises:
         InputError: If a column is missing, or a value is no score; row and column are named.
@@ -101,7 +101,7 @@ def applied(
 
 
 def frame_applied(calibration: Any, frame: Any, missing: Missing) -> tuple[Any, Applied]:
-    """Return a frame, perhaps without a score or a row, with the calibrated columns, and what was done."""
+    """Return a frame with the calibrated columns added, and the result of applying the calibration."""
     parts: list[list[NDArray[Any]]] = []
     rows = collected(frame)  # once: a second time its rows may come in another order
     done = applied(
@@ -118,7 +118,7 @@ def frame_applied(calibration: Any, frame: Any, missing: Missing) -> tuple[Any, 
 
 
 def with_columns(frame: object, columns: Mapping[str, NDArray[Any]]) -> Any:
-    """Return a frame of the same kind with more columns ``(n,)`` or ``(n, C)``; an Arrow table for a relation.
+    """Return a frame of the same kind with columns ``(n,)`` or ``(n, C)`` added.
 
     Raises:
         InputError: For another kind of frame.
@@ -136,7 +136,7 @@ def with_columns(frame: object, columns: Mapping[str, NDArray[Any]]) -> Any:
         rows = narwhals.from_native(frame, eager_only=True)
     except TypeError as error:
         raise InputError(
-            "the frame must be one of pandas, polars or Arrow", describe(frame), "Convert it."
+            "frame must be a pandas, polars or Arrow table", describe(frame), "Convert it."
         ) from error
     series = [
         narwhals.new_series(
@@ -148,7 +148,7 @@ def with_columns(frame: object, columns: Mapping[str, NDArray[Any]]) -> Any:
 
 
 _JUDGED = (*LABELS, "weights", "clusters")
-"""What is said of rows whose labels judge a calibration."""
+"""Roles of columns that are read only to evaluate a calibration."""
 
 
 def source_of(
@@ -160,7 +160,7 @@ def source_of(
     drop_missing: bool = False,
     live: Any = None,
 ) -> Format:
-    """Return the open table of a frame or files; the separator is that of each file, where it is noticed."""
+    """Open a frame or files as a table; the separator of CSV files is detected, else the one of the fit is used."""
     columns = Columns(format=form, separator=separator, drop_missing=drop_missing)
     # That of the fit is tried where none is noticed that gives the scores.
     of_fit = calibration.columns.separator
@@ -175,7 +175,7 @@ def source_of(
 def live_table(
     calibration: Any, source: Format, missing: Missing, *, labels: bool = False
 ) -> ScoreTable:
-    """Return another table with the same columns, found by their names or by paths into objects.
+    """Return a table opened with the columns of the fit, found by their names or JSON paths.
 
     Args:
         calibration: The ``TableCalibration``.
@@ -203,9 +203,9 @@ def live_table(
         )
     if there := [name for name in calibration.added if name in names]:
         raise InputError(
-            "there must be no column of a name that is added",
+            "the table must not have a calibrated column already",
             f"{there[0]!r} in {label}",
-            "Calibrate the scores once: remove the column, or rename it.",
+            "Remove the column, or rename it.",
         )
     singles = (name for name, each in ROLES.items() if each.metavar == "COLUMN")
     others = {*required, *(getattr(columns, name) for name in singles)}
@@ -214,8 +214,8 @@ def live_table(
         if pattern not in names and more:
             raise InputError(
                 f"columns that match {pattern!r} must be the classes of the fit, {few(calibration.scores)}",
-                f"{few(more)} too in {label}",
-                "A calibration is for the classes of its fit: fit another, or remove the column.",
+                f"also {few(more)} in {label}",
+                "Remove the column, or fit a calibration on these classes.",
             )
     # The other roles are for the fit alone.
     roles = [name for name in ROLES if ROLES[name].of_live or (labels and name in _JUDGED)]
@@ -238,7 +238,7 @@ def live_table(
 def live_rows(
     table: ScoreTable, missing: Missing
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], Values]]:
-    """Yield as :meth:`ScoreTable.rows`, and count rows without a score; errors advise what the table can do."""
+    """Yield the chunks of :meth:`ScoreTable.rows`, and count the rows without a score in ``missing``."""
     files = set[str]()
     try:
         for rows, index, values in table.rows():
@@ -261,13 +261,13 @@ def filled_columns(
     file: str,
     score_type: np.dtype[Any],
 ) -> list[NDArray[Any]]:
-    """Return an array for each column that is added, of ``count`` rows; NaN where there is no score.
+    """Return the calibrated columns, each of ``count`` rows, with NaN for rows without a score.
 
     Args:
         calibration: The ``TableCalibration``.
-        values: What rows with a score say.
-        index: Their places among all rows.
-        count: All rows.
+        values: Values of the rows with a score.
+        index: Their indices among all rows.
+        count: Number of all rows.
         file: Their file, for messages.
         score_type: Type of its scores.
     """
@@ -283,12 +283,12 @@ def filled_columns(
 
 
 def calibrated_columns(calibration: Any, values: Values, label: str) -> list[NDArray[Any]]:
-    """Return an array for each column that is added, ``(n,)``, or ``(n, C)`` for a column of lists."""
+    """Return the calibrated columns, each ``(n,)``, or ``(n, C)`` for a column of lists."""
     classes = calibration.fitted.num_classes
     scores = values["scores"]
     if classes and scores.shape[1] != classes:
         raise InputError(
-            f"{calibration.scores[0]!r} must hold the scores of the {classes} classes of the fit",
+            f"{calibration.scores[0]!r} must hold one score per class of the fit ({classes})",
             f"{scores.shape[1]} in {label}",
             "Pass scores of the same model.",
         )
@@ -306,7 +306,7 @@ def calibrated_columns(calibration: Any, values: Values, label: str) -> list[NDA
 
 
 def _calibrated(calibration: Any, values: Values) -> Tensor:
-    """Return calibrated confidences ``(n,)``, or scores ``(n, C)`` of the kind of the columns."""
+    """Return calibrated confidences ``(n,)``, or calibrated probabilities or logits ``(n, C)``."""
     if not calibration.fitted.num_classes:  # confidences have an outcome, which nothing reads
         values = values | {"outcome": torch.zeros(len(values["scores"]), dtype=torch.bool)}
     columns = replace(calibration.columns, event=None)

@@ -1,4 +1,4 @@
-"""What a fit makes of rows that it did not see: one fold after another is left out, calibrated and measured."""
+"""Out-of-fold metrics of a calibrator: each fold is calibrated by a fit on the other folds."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from fedlas.predictions.sample_values import SAMPLE_VALUES
 C = TypeVar("C", bound=Calibrator | MultiLabelCalibration)
 _FOLDS = 5
 _ENOUGH = 5000
-"""Folds are left out until they have this many rows together."""
+"""Number of out-of-fold rows after which no further fold is calibrated."""
 
 
 def fit_and_check(
     calibrator: C, val: AnyPredictions | MultiLabel
 ) -> tuple[C, tuple[str, ...], BeforeAfter | None]:
-    """Return the fitted calibrator, its notes, and metrics of rows that were left out in turn.
+    """Fit a calibrator and return it with the notes of its fit and its out-of-fold metrics.
 
     A mixture holds folds out to find its weights; what it predicts for each, with weights of the other folds, is
     measured. Any other calibrator is fitted again without each fold.
@@ -62,7 +62,7 @@ def fit_and_check(
 def cross_fit(
     calibrator: Calibrator | MultiLabelCalibration, val: AnyPredictions | MultiLabel
 ) -> BeforeAfter | None:
-    """Fit on all folds but one, calibrate that one, and measure; None for fewer than two distinct rows.
+    """Return out-of-fold metrics before and after calibration, or None for fewer than two distinct rows.
 
     Args:
         calibrator: One with the options of the fit; it is not changed.
@@ -93,7 +93,7 @@ def cross_fit(
 
 
 def _of_samples(val: MultiLabel) -> Predictions:
-    """Return samples of several labels as of two classes, with a label or without: folds have their share of both."""
+    """Return two-class predictions of whether a sample has any label, for stratified folds of multi-label samples."""
     mean = val.logits.mean(dim=1)
     others = {name: getattr(val, name) for name in SAMPLE_VALUES}
     has_label = (val.target == 1).any(dim=1).long()

@@ -1,4 +1,4 @@
-"""Notices a column that holds the probability of the other of two classes than the column of the fit."""
+"""Check that a score column is about the same of two classes as in the fit."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from fedlas.predictions.tables.table import Values
 
 _LEVELS = np.linspace(0.05, 0.95, 19)
 _FAR = 0.2
-"""Mean distance of the quantiles of scores from those of the fit, below which nothing is said."""
+"""Mean distance between the score quantiles and the quantiles at the fit, below which there is no note."""
 _CELLS = 2000
-"""Cells of probability in which live rows are counted."""
+"""Number of probability bins in which the rows are counted."""
 _FEWEST = 20
-"""Rows that say something about the distribution of scores."""
+"""Fewest rows for which the score distributions are compared."""
 
 
 @dataclass(frozen=True)
 class FitScores:
-    """Scores of the second of two classes at the fit.
+    """Distribution of the scores of the second of two classes at the fit.
 
     Attributes:
         quantiles: Their quantiles at 5, 10, ... 95 %.
@@ -43,14 +43,14 @@ class FitScores:
 
     @classmethod
     def of(cls, val: AnyPredictions) -> Self | None:
-        """Return those of predictions; None but for two classes that both occur."""
+        """Return the score distribution of two-class predictions, or None if a class does not occur."""
         if not isinstance(val, Predictions) or val.num_classes != 2 or len(val.target.unique()) < 2:
             return None
         return cls(tuple(_quantiles(val.probs[:, 1])), auroc(val, event=1).value)
 
     @classmethod
     def read(cls, content: Mapping[str, Any] | None) -> Self | None:
-        """Read plain values; None where a file of an earlier version has none.
+        """Return the scores from a dict of plain values, or None if an earlier version saved none.
 
         Raises:
             ValueError: If they are no such values.
@@ -59,12 +59,12 @@ class FitScores:
             return None
         quantiles = tuple(float(value) for value in content["quantiles"])
         if len(quantiles) != len(_LEVELS):
-            raise ValueError(f"{len(_LEVELS)} quantiles of the scores are needed")
+            raise ValueError(f"fit_scores must have {len(_LEVELS)} quantiles")
         return cls(quantiles, float(content["auroc"]))
 
 
 class ScoreDirection(RowCheck[Values]):
-    """Scores of live rows, compared with those of the fit.
+    """Check whether the scores of a table are about the other class than at the fit.
 
     Args:
         calibration: The ``TableCalibration``.
@@ -84,7 +84,7 @@ class ScoreDirection(RowCheck[Values]):
             _check_labels(calibration, source)
 
     def add(self, rows: Values) -> None:
-        """Take in the scores of some rows."""
+        """Count the scores of a chunk of rows."""
         if self._fit is not None:
             val: Any = predictions_of(rows, replace(self._calibration.columns, event=None))
             probs = val.probs
@@ -92,7 +92,7 @@ class ScoreDirection(RowCheck[Values]):
             self._counts += np.bincount(cells, minlength=_CELLS)
 
     def notes(self) -> list[str]:
-        """Return a sentence if 1 less the scores are distributed as the scores of the fit, and they are not."""
+        """Return a note if ``1 - score`` is distributed as the scores of the fit, but the scores are not."""
         fit = self._fit
         rows = int(self._counts.sum())
         if fit is None or rows < _FEWEST:
@@ -107,8 +107,8 @@ class ScoreDirection(RowCheck[Values]):
             return []
         names = self._calibration.classes or ("0", "1")
         return [
-            f"{few(self._calibration.scores)} may hold the probability of {names[0]!r}: its median is "
-            f"{quantiles[9]:.3g}, at the fit it was {fit.quantiles[9]:.3g}. Check what the column is about."
+            f"{few(self._calibration.scores)} may hold the probability of {names[0]!r}: the median is "
+            f"{quantiles[9]:.3g}, at the fit it was {fit.quantiles[9]:.3g}. Check which class the column is about."
         ]
 
 
@@ -139,7 +139,7 @@ def _check_labels(calibration: Any, source: Format) -> None:
             val._replaced(classes=calibration.classes or None, event=1),
             few(calibration.scores),
             calibration.classes,
-            fix="The column looks like the probability of {other}; pass the column that the fit read.",
+            fix="The column looks like the probability of {other}; pass the score column of the fit.",
         )
 
 

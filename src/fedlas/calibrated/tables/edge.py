@@ -1,4 +1,4 @@
-"""Counts rows of a table whose covariates lie where the fit of the calibration saw hardly any."""
+"""Count of rows whose covariates are outside the range of the fit."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from fedlas.calibrators import Calibrator, MultiLabelCalibration
 from fedlas.predictions.tables.table import Values
 
 USUAL = 0.10
-"""Share of rows like those of the fit that lie beyond the edge: 7 to 11 % of new rows in ten tables."""
+"""Expected share of rows out of range if the table is like the one of the fit: 7 to 11 % in ten tables."""
 _CHANCE = 3.0
-"""Standard errors above that share from which on the count is noted."""
+"""Standard errors above the expected share from which on there is a note."""
 
 
 class EdgeCount(RowCheck[Values]):
-    """Rows beyond the edge of the fit's covariates, where the calibration falls back to the scores alone.
+    """Count of rows with covariates outside the range of the fit, where only the scores are calibrated.
 
     Args:
         calibrator: A fitted one; without covariates nothing is counted.
@@ -46,7 +46,7 @@ class EdgeCount(RowCheck[Values]):
         self.columns: Counter[str] = Counter()
 
     def add(self, rows: Values) -> None:
-        """Count some rows, whose ``features (n, D)`` are in the order of the names."""
+        """Count the rows of a chunk that are outside the range; ``features (n, D)`` are in the order of the names."""
         features = rows.get("features")
         if self._side is None or features is None:
             return
@@ -61,24 +61,24 @@ class EdgeCount(RowCheck[Values]):
 
     @property
     def is_unusual(self) -> bool:
-        """Whether more rows are beyond the edge than of a table like that of the fit."""
+        """Whether significantly more rows are out of range than in a table like the one of the fit."""
         error = (USUAL * (1 - USUAL) * self.rows) ** 0.5
         return self.beyond > USUAL * self.rows + _CHANCE * error
 
     def notes(self) -> list[str]:
-        """Return a sentence if there are unusually many such rows."""
+        """Return a note if unusually many rows are out of range."""
         if not self.is_unusual:
             return []
         columns = [f"{name!r} ({count:,})" for name, count in self.columns.most_common()]
         where = f" By column: {few(columns, 4)}." if columns else ""
         share = 100 * self.beyond / self.rows
         return [
-            f"{self.beyond:,} of {self.rows:,} rows ({share:.0f} %) have covariates unlike those of the fit, where the "
-            f"correction by covariates fades; about {100 * USUAL:.0f} % are usual.{where}"
+            f"{self.beyond:,} of {self.rows:,} rows ({share:.0f} %) have covariates outside the range of the fit, "
+            f"where the correction by covariates fades; about {100 * USUAL:.0f} % are expected.{where}"
         ]
 
     def plain(self) -> dict[str, Any]:
-        """Return the counts as plain values for JSON."""
+        """Return the counts as a dict of plain values for JSON."""
         return {
             "rows": self.rows,
             "beyond": self.beyond,

@@ -1,4 +1,4 @@
-"""Tables in files, with calibrated columns added: one pass, in memory that does not depend on the number of rows."""
+"""Streaming application of a calibration to tables in files, in memory independent of the number of rows."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SUMMARY = Kind("a summary of fedlas apply", lambda path: has_format(path, SUMMAR
 
 
 def is_calibrated(path: Path) -> bool:
-    """Return whether a table has columns that ``fedlas apply`` adds.
+    """Return whether a table file has columns that ``fedlas apply`` added.
 
     Raises:
         InputError: If it cannot be read.
@@ -64,7 +64,7 @@ def open_live(
     missing: Missing,
     separator: str | None = None,
 ) -> Format:
-    """Return the table that files hold together, logs of lm-evaluation-harness if the fit was on such.
+    """Return files opened as one table, or as lm-evaluation-harness logs if the fit was on such logs.
 
     Raises:
         InputError: If a file does not exist or cannot be read, or the files are not alike; or for logs, if the fit was
@@ -74,9 +74,9 @@ def open_live(
     are_logs = are_live_logs(calibration, [file.path for file in files])
     if are_logs and calibration.columns.groups == "length":
         raise InputError(
-            "groups must have names that all logs share",
-            "ranges of length",
-            "Fit it with --covariates length, which takes numbers of words.",
+            "groups must be a column that all logs share",
+            "length, whose ranges differ between logs",
+            "Fit the calibration with --covariates length, which counts words.",
         )
     form: Any = "lm-eval" if are_logs else "table"
     drop = missing.policy == "empty"
@@ -91,7 +91,7 @@ def open_live(
 
 
 def are_live_logs(calibration: TableCalibration, paths: Sequence[Path]) -> bool:
-    """Return whether files are logs of lm-evaluation-harness, as those of the fit."""
+    """Return whether the files and the files of the fit are logs of lm-evaluation-harness."""
     return calibration.columns.format == "lm-eval" and all(map(is_lm_eval, paths))
 
 
@@ -104,7 +104,7 @@ def apply_to_files(
     missing: Missing | None = None,
     separator: str | None = None,
 ) -> Applied:
-    """Write the rows of a table with the calibrated columns added; the file is complete, or is not there.
+    """Write the rows of table files with the calibrated columns added, atomically, and return the result.
 
     Logs of lm-evaluation-harness are written as they were, with a calibrated confidence in each sample.
 
@@ -113,7 +113,7 @@ def apply_to_files(
         names: The files, one after another.
         out: The file, or its address in a store; None is standard output.
         suffix: Format, as the end of a name; empty for that of ``out``, or of what is read.
-        missing: What happens to rows without a score; None is what the calibration says.
+        missing: Policy for rows without a score; None is the calibration's default.
         separator: Separator of a CSV file; None notices it.
 
     Raises:
@@ -153,7 +153,7 @@ def apply_to_files(
 def _written(
     calibration: TableCalibration, source: Format, writer: Writer, missing: Missing
 ) -> Applied:
-    """Calibrate and write some rows while the next are read."""
+    """Calibrate and write each chunk of rows while the next chunk is read."""
     writing: list[Future[None]] = []
 
     def write(columns: Callable[[], list[NDArray[Any]]]) -> None:
@@ -175,7 +175,7 @@ def _written(
 def calibrate_table(
     table: object, method: str | Calibrator | MultiLabelCalibration, columns: Columns
 ) -> TableCalibration:
-    """Fit a calibrator on a table with labels; see :func:`fedlas.calibrate`."""
+    """Fit a calibration to a labeled table, a frame or files; see :func:`fedlas.calibrate`."""
     if not isinstance(table, str | Path | list | tuple):
         return TableCalibration.fit(table, columns, method)
     with local_files([table] if isinstance(table, str | Path) else table) as paths:

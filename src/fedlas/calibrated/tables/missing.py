@@ -1,4 +1,4 @@
-"""Rows of a table without a score: refused, or kept with an empty calibrated cell and counted."""
+"""Policy for rows of a table without a score, and their count."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SHOWN = 20
 
 @dataclass
 class Missing:
-    """What to do with rows without a score, and those there were.
+    """Policy for rows without a score, and the count of such rows.
 
     Args:
         policy: ``"error"`` refuses the table; ``"empty"`` keeps the rows and leaves their calibrated cells empty.
@@ -39,8 +39,8 @@ class Missing:
             check_number("max_missing", self.most, low=0, high=1)
         if self.most is not None and self.policy == "error":
             raise InputError(
-                "max_missing goes with empty cells for rows without a score",
-                "missing is 'error'",
+                (Argument("max_missing"), " requires ", Argument("missing", "empty")),
+                Argument("missing", "error"),
                 (
                     "Choose ",
                     Argument("missing", "empty"),
@@ -51,20 +51,20 @@ class Missing:
             )
 
     def add(self, rows: Sequence[int], file: str, *, several: bool) -> None:
-        """Count rows without a score, by their numbers in a file."""
+        """Count rows without a score, given by their row numbers in a file."""
         self.count += len(rows)
         where = f" of {file}" if several else ""
         self.first += [f"{row:,}{where}" for row in rows[: _SHOWN - len(self.first)]]
 
     def check(self, rows: int, label: str) -> None:
-        """Refuse a table with too many such rows, or without any other.
+        """Raise InputError if the table is empty, or too many rows or all rows lack a score.
 
         Raises:
             InputError: Then; the first of them are named.
         """
         if not rows:
             raise InputError(
-                "there must be at least one row", f"none in {label}", "Check the file."
+                "the table must have at least one row", f"none in {label}", "Check the file."
             )
         if self.count == rows:
             raise InputError(
@@ -76,16 +76,16 @@ class Missing:
             raise InputError(
                 f"at most {100 * self.most:g} % of the rows may lack a score",
                 f"{self.count:,} of {rows:,} ({100 * self.count / rows:.3g} %) in {label}: {self._rows()}",
-                "Look at these rows, or allow more of them.",
+                "Check these rows, or raise the limit.",
             )
 
     def notes(self, rows: int) -> list[str]:
-        """Say how many rows have an empty cell, and which are the first, as a sentence."""
+        """Return a note with the count and the first of the rows without a score, or an empty list."""
         if not self.count:
             return []
-        has = "has" if self.count == 1 else "have"
+        has, get = ("has", "gets") if self.count == 1 else ("have", "get")
         return [
-            f"{self.count:,} of {rows:,} rows {has} no score; the calibrated cells are empty: {self._rows()}."
+            f"{self.count:,} of {rows:,} rows {has} no score and {get} empty calibrated cells: {self._rows()}."
         ]
 
     def _rows(self) -> str:
@@ -94,12 +94,12 @@ class Missing:
         return f"row{'s' * (self.count > 1)} {', '.join(self.first)}{end}"
 
     def plain(self) -> dict[str, Any]:
-        """Return the counts as plain values for JSON."""
+        """Return the counts as a dict of plain values for JSON."""
         return {"count": self.count, "first": self.first}
 
 
 def share_of(text: str) -> float:
-    """Return the share in a text, ``1%`` or ``0.01``.
+    """Return a share parsed from text such as ``1%`` or ``0.01``.
 
     Raises:
         ValueError: For other text.

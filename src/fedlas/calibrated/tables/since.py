@@ -1,4 +1,4 @@
-"""Files of a date or later, by the date in their names: what a monthly job calibrates on again."""
+"""Selection of files by the date in their names, for jobs that recalibrate every month."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _PARTITION = re.compile(
 
 
 class Dates(NamedTuple):
-    """The days that the rows of a file are of, as its name says: those of a year, a quarter, a month, or one day."""
+    """First and last day of the period in a file's name: a year, a quarter, a month or a day."""
 
     first: date
     last: date
 
 
 def dates_in(text: str) -> Dates | None:
-    """Return the days of the most exact date in a name, or None without a date that exists.
+    """Return the date range of the most precise date in a path, or None if the path has no valid date.
 
     Partitions such as ``year=2026/month=3`` come first, then the name of the file, then those of its folders.
 
@@ -55,7 +55,7 @@ def dates_in(text: str) -> Dates | None:
 
 
 def files_since(names: Sequence[Name], since: str) -> list[TableFile]:
-    """Return the files of names, patterns and folders whose date is ``since`` or later.
+    """Return the files with a date of ``since`` or later in their names; folders and patterns are expanded.
 
     Args:
         names: Paths and patterns; of a folder, all files in it.
@@ -69,7 +69,7 @@ def files_since(names: Sequence[Name], since: str) -> list[TableFile]:
     start = None if match is None else _dates(match)
     if start is None:
         raise InputError(
-            "--since must be a year, a quarter, a month or a day of the calendar",
+            "--since must be a valid year, quarter, month or day",
             repr(since),
             "Write it as 2026-05.",
         )
@@ -79,21 +79,23 @@ def files_since(names: Sequence[Name], since: str) -> list[TableFile]:
     ]
     if unclear:
         raise InputError(
-            "with --since every file must have a date that is as exact",
-            f"{few(unclear, 6)}, within which {since} lies",
-            "Rename it, as 2026-05.csv, or name an earlier --since.",
+            "with --since the date in every file's name must be as precise as --since",
+            f"{few(unclear, 6)}, whose period contains {since}",
+            "Rename it, such as 2026-05.csv, or use an earlier --since.",
         )
     late = [file for file, dates in files.items() if dates.first >= start.first]
     if not late:
         every = [file.name for file in files]
         raise InputError(
-            f"a file must be of {since} or later", few(every, 6), "Choose an earlier date."
+            f"at least one file must have a date of {since} or later",
+            few(every, 6),
+            "Choose an earlier date.",
         )
     return late
 
 
 def _dated_files(names: Sequence[Name]) -> dict[TableFile, Dates]:
-    """Return the dates of the files of names, patterns and folders; each file must have one."""
+    """Return the date range of each file; raise InputError for a file without a date in its name."""
     files: list[TableFile] = []
     for name in names:
         # A folder may hold other files than Parquet here.
@@ -106,21 +108,21 @@ def _dated_files(names: Sequence[Name]) -> dict[TableFile, Dates]:
         dates = dates_in(str(file.path))
         if dates is None:
             raise InputError(
-                "with --since every file must have a date of the calendar in its name, such as 2026-05",
+                "with --since every file must have a valid date in its name, such as 2026-05",
                 file.path,
-                "Rename it, or name the files to calibrate on.",
+                "Rename the file, or list the files to calibrate on.",
             )
         result[file] = dates
     return result
 
 
 def _exactness(match: re.Match[str]) -> int:
-    """Return how many parts of a date a name holds."""
+    """Return the number of parts (year, quarter, month, day) of a matched date."""
     return sum(value is not None for part, value in match.groupdict().items() if part != "mark")
 
 
 def _dates(match: re.Match[str]) -> Dates | None:
-    """Return the days of a date; None if the calendar has no such date."""
+    """Return the date range of a matched date, or None if the calendar has no such date."""
     parts = {
         part: int(value) for part, value in match.groupdict().items() if (value or "").isdigit()
     }
@@ -135,6 +137,6 @@ def _dates(match: re.Match[str]) -> Dates | None:
 
 
 def _inside(folder: Path) -> list[Path]:
-    """Return the files of a folder and of those below it, without hidden ones."""
+    """Return all files in a folder and its subfolders, without hidden files."""
     paths = folder.rglob("*")
     return sorted(path for path in paths if path.is_file() and path.name[:1] not in "._")

@@ -1,4 +1,4 @@
-"""The calibration of a table: columns of scores, what was fitted on them, and its file."""
+"""The calibration of a table of scores, and its file."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CALIBRATION = json_kind("a calibration of fedlas calibrate", FORMAT)
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TableCalibration:
-    """The calibration of a table of scores; :func:`fedlas.calibrate` fits one, ``fedlas apply`` uses its file.
+    """A fitted calibration of a table of scores, as :func:`fedlas.calibrate` returns it.
 
     Attributes:
         fitted: The fitted calibrator, with sentences on the table and the fit.
@@ -79,10 +79,10 @@ class TableCalibration:
         columns: Columns,
         method: str | Calibrator | MultiLabelCalibration = "auto",
     ) -> Self:
-        """Fit a calibrator on a table with labels; see :func:`fedlas.calibrate`."""
+        """Fit a calibration to a labeled table; see :func:`fedlas.calibrate`."""
         if columns.confidence_as == "vote":
             raise InputError(
-                "a calibration is of one row a question",
+                "a calibration requires one row per question",
                 Argument("confidence_as", "vote"),
                 "Write confidence and outcome of each question, as fedlas.predictions.self_consistency returns them, "
                 "to a table of their own.",
@@ -95,8 +95,8 @@ class TableCalibration:
         table = ScoreTable(source, replace(columns, groups=None), covariates or Covariates())
         if not columns.has_outcomes:
             raise InputError(
-                "the rows must have labels",
-                "no column of them",
+                "the table must have labels",
+                "no column of labels",
                 (
                     "Name the column of the labels: ",
                     Argument("target", "y"),
@@ -119,7 +119,7 @@ class TableCalibration:
             calibrator, doubts, cross_fitted = fit_and_check(unfitted, val)
         if covariates is not None and calibrator.num_features is None:
             names = few(covariates.columns, 6)
-            unread = f"The calibrator reads no covariates, so apply needs none of: {names}."
+            unread = f"The calibrator uses no covariates, so `apply` does not need {names}."
             doubts = (*doubts, unread)
             covariates = None
         if covariates is not None:  # without the counts of this table
@@ -139,7 +139,7 @@ class TableCalibration:
         )
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take the fields of a pickle, in which earlier versions have ``calibrator`` and ``notes``."""
+        """Restore the fields from a pickle, also of earlier versions with ``calibrator`` and ``notes``."""
         if "calibrator" in state:
             fitted = Calibration(state.pop("calibrator"), state.pop("notes"))
             state = {**state, "fitted": fitted}
@@ -153,22 +153,22 @@ class TableCalibration:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Sentences on the table and the fit."""
+        """Notes about the table and the fit, one sentence each."""
         return self.fitted.notes
 
     @property
     def label_names(self) -> tuple[str, ...] | None:
-        """Names of several labels a sample; None for one label a sample."""
+        """Names of the labels of a multi-label table, or None for one label per sample."""
         return self.classes if self.fitted.multi_label else None
 
     @property
     def added(self) -> tuple[str, ...]:
-        """Names of the columns that are added: ``calibrated_`` and the name of the score."""
+        """Names of the columns that :meth:`apply` adds: ``calibrated_`` followed by the score's name."""
         return tuple(f"{ADDED}{name}" for name in self.scores)
 
     @property
     def missing(self) -> MissingPolicy:
-        """What happens to rows without a score unless it is said: answers of language models may lack one."""
+        """Default policy for rows without a score: ``"empty"`` for answers of language models, else ``"error"``."""
         of_answers = self.columns.confidence_as != "number" or self.columns.format == "lm-eval"
         return "empty" if of_answers else "error"
 
@@ -179,7 +179,7 @@ class TableCalibration:
         missing: MissingPolicy | None = None,
         max_missing: float | None = None,
     ) -> Any:
-        """Return the frame with the calibrated columns added; nothing else changes, and no labels are needed.
+        """Return a frame with the calibrated columns added; no labels are needed.
 
         Args:
             frame: A pandas or polars ``DataFrame``, an Arrow table, or a mapping from names to columns; also a polars
@@ -206,7 +206,7 @@ class TableCalibration:
         return after
 
     def before_after(self, table: object) -> BeforeAfter:
-        """Measure accuracy, NLL and ECE of other rows with labels without and with the calibration.
+        """Return accuracy, NLL and ECE of another labeled table before and after calibration.
 
         Args:
             table: A frame or files with the columns of the fit, those of labels, weights and clusters among them.
@@ -246,11 +246,11 @@ class TableCalibration:
         return measured_both(before, self.fitted.transform(before))
 
     def edge_count(self) -> EdgeCount:
-        """Return a count of rows with covariates unlike those of the fit, of no rows yet."""
+        """Return an empty counter of rows whose covariates are outside the range of the fit."""
         return EdgeCount(self.calibrator, self.covariates.names if self.covariates else ())
 
     def save(self, path: str | Path) -> Path:
-        """Write the calibration as JSON, atomically, and return the path.
+        """Save the calibration as JSON, atomically, and return the path.
 
         Raises:
             InputError: If another file is there, or the folder is not writable.
@@ -258,7 +258,7 @@ class TableCalibration:
         return write_json(check_place("path", path, CALIBRATION.of_any_name), self.plain())
 
     def plain(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
+        """Return the calibration as a dict of plain values for JSON."""
         columns = {
             name: value
             for name, value in asdict(self.columns).items()
@@ -282,7 +282,7 @@ class TableCalibration:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read what :meth:`save` wrote; plain JSON, so a file from a stranger cannot run code.
+        """Load a calibration that :meth:`save` wrote, from JSON that cannot run code.
 
         Raises:
             InputError: If it cannot be read or is something else.
@@ -295,7 +295,7 @@ class TableCalibration:
             raise
         except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
             raise InputError(
-                "the file must be the calibration of a table",
+                "the file must be a calibration of a table",
                 f"{path} ({reason(error)})",
                 "Write one with fedlas calibrate VAL --probs 'p_*' --target y --out cal.json.",
             ) from error
@@ -303,7 +303,7 @@ class TableCalibration:
     @classmethod
     def _read(cls, content: object, path: object) -> Self:
         if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise ValueError(f"no format {FORMAT!r}")
+            raise ValueError(f"its format is not {FORMAT!r}")
         names = {each.name for each in fields(Columns)}
         columns = Columns(
             **{name: value for name, value in content["columns"].items() if name in names}
@@ -311,13 +311,11 @@ class TableCalibration:
         scores, classes, notes = (_texts(content, name) for name in ("scores", "classes", "notes"))
         fitted = Calibration.read(content["calibrator"], source=path, notes=notes)
         if not scores or len(scores) not in (1, fitted.num_classes) or columns.kind is None:
-            raise ValueError(f"{len(scores)} columns of scores")
+            raise ValueError(f"{len(scores)} score columns do not fit the calibrator")
         if fitted.multi_label != (columns.labels is not None):
-            raise ValueError(
-                "a calibrator of several labels without their columns, or of one with them"
-            )
+            raise ValueError("calibrator and columns must both be for several labels, or neither")
         if (fitted.num_classes == 0) != (columns.kind == "confidence"):
-            raise ValueError(f"a calibrator of other scores than {columns.kind}")
+            raise ValueError(f"the calibrator does not fit scores of kind {columns.kind}")
         covariates = content["covariates"]
         cross_fitted = content["cross_fitted"]
         return cls(
@@ -335,16 +333,16 @@ class TableCalibration:
 
 
 def _with_effect(columns: Columns) -> Columns:
-    """Return the columns, or refuse one that would have no effect on a calibration."""
+    """Return the columns, or raise InputError if one would have no effect on a calibration."""
     if columns.label_probs is not None:
         raise InputError(
-            ("a calibration must be fitted without ", Argument("label_probs")),
-            "one, which would have no effect on it",
-            ("Leave it out: it is for ", "fedlas.report and fedlas evaluate."),
+            (Argument("label_probs"), " has no effect on a calibration"),
+            "a column for it",
+            "Leave it out; fedlas.report and fedlas evaluate use it.",
         )
     if columns.labels is not None and columns.groups is not None:
         raise InputError(
-            "would be a covariate of the fit, and the curves of several labels read their probabilities alone",
+            "cannot be used with several labels, whose calibration has no covariates",
             Argument("labels"),
             "Leave it out: fedlas.report and fedlas evaluate measure each group.",
             argument="groups",
@@ -353,7 +351,7 @@ def _with_effect(columns: Columns) -> Columns:
 
 
 def _covariates(columns: Columns) -> tuple[str, ...] | None:
-    """Return the names of the covariates, the groups among them; a pattern stays one."""
+    """Return the names of the covariates and of the groups, with patterns unexpanded; None without any."""
     names = columns.words("covariates")
     if columns.groups is not None and columns.groups not in names:
         names.append(columns.groups)

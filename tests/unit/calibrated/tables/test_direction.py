@@ -34,14 +34,14 @@ def test_the_file_stops_it_too(tmp_path, frame, calibration):
     frame[300:].assign(p=1 - frame.p).to_csv(tmp_path / "live.csv", index=False)
     with pytest.raises(InputError) as caught:
         apply_to_files(calibration, [tmp_path / "live.csv"], tmp_path / "out.csv")
-    said = "looks like the probability of 'no'; pass the column that the fit read"
+    said = "looks like the probability of 'no'; pass the score column of the fit"
     assert said in str(caught.value)
     assert not (tmp_path / "out.csv").exists()
 
 
 def test_without_labels_a_note_says_so(calibration, frame):
     live = frame[["p"]][300:]
-    with pytest.warns(UserWarning, match=r"p may hold the probability of 'no': its median is 0\.9"):
+    with pytest.warns(UserWarning, match=r"p may hold the probability of 'no': the median is 0\.9"):
         calibration.apply(1 - live)
     calibration.apply(live)  # a warning would be an error
 
@@ -51,7 +51,7 @@ def test_labels_that_cannot_be_read_do_not_matter(calibration, frame):
         assert len(calibration.apply(frame[300:].assign(y=labels))) == 300
 
 
-def test_the_scores_of_the_fit_are_in_the_file(tmp_path, calibration):
+def test_fit_scores_are_saved_in_the_file(tmp_path, calibration):
     assert fedlas.calibrated.TableCalibration.load(
         calibration.save(tmp_path / "cal.json")
     ).fit_scores == (calibration.fit_scores)

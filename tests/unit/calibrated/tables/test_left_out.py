@@ -33,7 +33,7 @@ def problem(samples, classes, seed, *, features=0, strength=0.0, size=None):
     ],
     ids=["3 classes", "10 classes", "useless features", "features", "clusters"],
 )
-def test_it_promises_no_more_than_fits_without_each_fold(val):
+def test_out_of_fold_ece_is_not_optimistic(val):
     """Weights that saw the labels would look better than they are; those of the other folds do not."""
     _, _, check = fit_and_check(AutoCalibration(), val)
     full = cross_fit(AutoCalibration(), val)

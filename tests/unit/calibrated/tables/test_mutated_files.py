@@ -62,7 +62,7 @@ def test_a_mutated_calibration_is_applied_or_refused(tmp_path, method):
     assert answers == {"applied", "refused"}
 
 
-def test_a_column_without_a_number_in_the_fit_has_no_range():
+def test_column_without_numbers_in_fit_has_no_range():
     """Its values in other rows were a KeyError."""
     draw = np.random.default_rng(0)
     p, dose = draw.uniform(0.1, 0.9, 400), draw.normal(size=400)

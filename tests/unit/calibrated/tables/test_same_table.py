@@ -27,7 +27,7 @@ class Shuffled:
         return self.frame.sample(fraction=1, shuffle=True, seed=self.times)
 
 
-def test_the_rows_of_a_lazy_frame_are_computed_once(monkeypatch):
+def test_lazy_frame_is_collected_once(monkeypatch):
     val = pl.DataFrame({"p": P, "y": LABEL})
     calibration = fedlas.calibrate(val, probs="p", target="y", event="bee", method="temperature")
     want = dict(zip(P.tolist(), calibration.apply(val)["calibrated_p"].to_list(), strict=True))
@@ -39,7 +39,7 @@ def test_the_rows_of_a_lazy_frame_are_computed_once(monkeypatch):
 
 
 @pytest.mark.parametrize("role", ["clusters", "groups", "time"])
-def test_a_column_of_another_role_is_no_score_of_a_pattern(role):
+def test_pattern_excludes_columns_of_other_roles(role):
     table = {"p_ant": 1 - P, "p_bee": P, "label": LABEL, "p_id": np.arange(N) // 20}
     fit = {"probs": "p_*", "target": "label", "method": "auto", role: "p_id"}
     after = fedlas.calibrate(table, **fit).apply(table)

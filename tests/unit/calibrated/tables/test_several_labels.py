@@ -94,7 +94,7 @@ def test_methods_weights_and_unknown_labels_are_used():
         assert np.abs(other.apply(frame())["calibrated_p_mass"] - plain).max() > 1e-4
     with pytest.raises(InputError, match="covariates is for one label"):
         fitted(covariates="age")
-    with pytest.raises(InputError, match="groups would be a covariate"):
+    with pytest.raises(InputError, match="groups cannot be used with several labels"):
         fitted(groups="site")
 
 

@@ -17,15 +17,15 @@ def test_files_by_the_date_in_their_names(tmp_path):
     assert late[2].partition == {"year": "2026", "month": "7"}
     late = files_since([f"{tmp_path}/2026-*.csv"], "2026")
     assert [file.path.name for file in late] == ["2026-04.csv", "2026-05.csv"]
-    for since, match in (("May", "a year, a quarter, a month or a day"), ("2027", "2027 or later")):
+    for since, match in (("May", "a valid year, quarter, month or day"), ("2027", "2027 or later")):
         with pytest.raises(InputError, match=match):
             files_since([str(tmp_path)], since)
     (tmp_path / "val.csv").write_text("")
-    with pytest.raises(InputError, match="a date of the calendar in its name"):
+    with pytest.raises(InputError, match="a valid date in its name"):
         files_since([f"{tmp_path}/val.csv"], "2026")
 
 
-def test_the_name_of_the_file_comes_before_that_of_its_folder(tmp_path):
+def test_date_in_file_name_precedes_folder_date(tmp_path):
     (tmp_path / "export-2026-11-30").mkdir()
     (tmp_path / "export-2026-11-30" / "2025-03.csv").write_text("")
     assert len(files_since([str(tmp_path)], "2025-03")) == 1
@@ -59,13 +59,17 @@ def test_a_later_date_counts_however_it_is_written(tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "since", "message"),
     [
-        ("2026.csv", "2026-05", "a date that is as exact; got .*2026.csv, within which 2026-05"),
-        ("2026Q2.csv", "2026-05", "as exact"),
-        ("2026-05.csv", "2026-05-02", "as exact"),
-        ("2026-13.csv", "2026-05", "as exact"),
-        ("2026-02-30.csv", "2026", "a date of the calendar in its name"),
-        ("year=2026/month=13/a.csv", "2026", "a date of the calendar in its name"),
-        ("2026-05.csv", "2026-02-30", "--since must be .* of the calendar; got '2026-02-30'"),
+        (
+            "2026.csv",
+            "2026-05",
+            "must be as precise as --since; got .*2026.csv, whose period contains 2026-05",
+        ),
+        ("2026Q2.csv", "2026-05", "as precise"),
+        ("2026-05.csv", "2026-05-02", "as precise"),
+        ("2026-13.csv", "2026-05", "as precise"),
+        ("2026-02-30.csv", "2026", "a valid date in its name"),
+        ("year=2026/month=13/a.csv", "2026", "a valid date in its name"),
+        ("2026-05.csv", "2026-02-30", "--since must be a valid .*; got '2026-02-30'"),
         ("2026-05.csv", "2026-05.csv", "--since must be"),
     ],
 )

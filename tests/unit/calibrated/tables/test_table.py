@@ -79,7 +79,7 @@ def test_frames_of_each_kind_get_the_same_columns(calibration):
     assert of_mapping["calibrated_p_yes"].tolist() == after["calibrated_p_yes"].to_list()
 
 
-def test_the_file_of_a_calibration_is_plain_json_and_gives_the_same(calibration, tmp_path):
+def test_calibration_file_is_plain_json_and_round_trips(calibration, tmp_path):
     again = fedlas.TableCalibration.load(calibration.save(tmp_path / "cal.json"))
     assert again.plain() == calibration.plain()
     assert repr(again) == repr(calibration)
@@ -115,7 +115,7 @@ def test_there_must_be_a_file(tmp_path):
         fedlas.TableCalibration.load(tmp_path / "none.json")
 
 
-def test_cross_fitting_measures_rows_that_the_fit_did_not_see(calibration):
+def test_cross_fitting_measures_held_out_rows(calibration):
     measured = calibration.cross_fitted
     assert measured.samples == 300
     assert measured.after.nll < measured.before.nll
@@ -133,9 +133,7 @@ def test_cross_fitting_measures_rows_that_the_fit_did_not_see(calibration):
 
 
 @pytest.mark.parametrize("source", ["frame", "file"])
-def test_before_and_after_of_another_table_are_those_of_its_predictions(
-    calibration, tmp_path, source
-):
+def test_before_after_of_another_table_matches_its_predictions(calibration, tmp_path, source):
     test = frame(500).iloc[:, ::-1]  # columns have names, not places
     test.to_csv(tmp_path / "test.csv", index=False)
     measured = calibration.before_after(test if source == "frame" else tmp_path / "test.csv")
@@ -152,7 +150,10 @@ def test_before_and_after_of_another_table_are_those_of_its_predictions(
     ("change", "message"),
     [
         (lambda test: test.drop(columns="y"), "column of the frame; got 'y'"),
-        (lambda test: test.assign(p_maybe=0.0), "the classes of the fit, p_no, p_yes; got p_maybe"),
+        (
+            lambda test: test.assign(p_maybe=0.0),
+            "the classes of the fit, p_no, p_yes; got also p_maybe",
+        ),
         (lambda test: test.assign(p_yes=[None, *test.p_yes[1:]]), r"finite numbers.*Fill it in"),
     ],
 )
@@ -259,7 +260,7 @@ def test_columns_of_parquet_keep_their_types(calibration, tmp_path):
     pd.testing.assert_frame_equal(after, calibration.apply(live))
 
 
-def test_a_text_that_stands_in_every_row_is_not_written_out(calibration, tmp_path):
+def test_constant_text_column_is_not_expanded(calibration, tmp_path):
     """A file of 50 kB took 1.6 GB: dictionaries became text for all rows at a time."""
     live = pa.Table.from_pandas(frame(2000).drop(columns="y"), preserve_index=False)
     live = live.append_column("more", pa.array(["x" * 200_000]).take(pa.array([0] * 2000)))
@@ -293,7 +294,7 @@ class Late:
         return done
 
 
-def test_a_chunk_belongs_to_its_file_however_late_it_is_written(tmp_path, monkeypatch):
+def test_late_chunks_are_written_to_their_own_file(tmp_path, monkeypatch):
     probs, target = scores(200, 3)
     logits = np.log(probs)
     np.savez(tmp_path / "val.npz", logits=logits, target=target)
@@ -391,7 +392,7 @@ def test_lines_may_end_with_a_return_alone(calibration, tmp_path):
     assert len(after.columns) == 4
 
 
-def test_one_column_holds_the_second_class_or_lists_of_all(tmp_path):
+def test_single_column_holds_second_class_or_lists(tmp_path):
     probs, target = scores(200)
     single = fedlas.calibrate(
         {"p": probs[:, 1], "y": target}, probs="p", target="y", method="temperature"
@@ -416,7 +417,7 @@ def test_one_column_holds_the_second_class_or_lists_of_all(tmp_path):
         for line in (tmp_path / "out.jsonl").read_text().splitlines()
     ]
     np.testing.assert_allclose(rows, all_classes, atol=1e-12)
-    with pytest.raises(InputError, match="scores of the 2 classes"):
+    with pytest.raises(InputError, match=r"one score per class of the fit \(2\)"):
         lists.apply({"p": [[0.2, 0.3, 0.5]]})
 
 
@@ -488,7 +489,7 @@ def test_several_files_are_one_table_in_order(calibration, tmp_path):
 
 REFUSED = {
     "a missing column": ("p_no,q\n0.5,0.5\n", "no 'p_yes'"),
-    "another class": ("p_no,p_yes,p_maybe\n0.5,0.5,0\n", "p_maybe too"),
+    "another class": ("p_no,p_yes,p_maybe\n0.5,0.5,0\n", "also p_maybe"),
     "no number": ("p_no,p_yes\n0.5,0.5\n0.5,\n", "row 2, column 'p_yes'"),
     "nan": ("p_no,p_yes\n0.5,0.5\nnan,0.5\n", "row 2, column 'p_no'"),
     "text": ("p_no,p_yes\n0.5,0.5\n0.5,0.5\n0.5,high\n", "'high' in row 3, column 'p_yes'"),
@@ -505,9 +506,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("block", [24, 1 << 22])
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_used_is_named_and_leaves_nothing(
-    calibration, tmp_path, monkeypatch, case, block
-):
+def test_unusable_table_raises_and_writes_nothing(calibration, tmp_path, monkeypatch, case, block):
     monkeypatch.setattr(lines, "BYTES", block)
     text, match = REFUSED[case]
     (tmp_path / "live.csv").write_text(text)
@@ -575,7 +574,7 @@ def test_integers_that_a_format_cannot_hold_are_refused(calibration, tmp_path, s
         apply(calibration, tmp_path / "live.jsonl", out=tmp_path / f"out{suffix}")
 
 
-def test_what_is_added_is_named_as_in_the_format_that_is_written(calibration, tmp_path):
+def test_added_columns_are_named_by_output_format(calibration, tmp_path):
     """Parquet was said to have the path that JSON lines have."""
     table = frame(40).rename(columns={"p_no": "out.p_no", "p_yes": "out.p_yes"})
     fit = fedlas.calibrate(table, probs="out.p_no,out.p_yes", target="y", method="temperature")
@@ -589,7 +588,7 @@ def test_what_is_added_is_named_as_in_the_format_that_is_written(calibration, tm
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
 @pytest.mark.parametrize("files", [1, 2])
-def test_a_key_that_the_first_object_lacks_is_a_column(tmp_path, suffix, files):
+def test_key_missing_in_first_object_is_a_column(tmp_path, suffix, files):
     """It is read, and written, whichever row lacks it."""
     table = frame(60).assign(site=["x", "y"] * 30, note=[f"n{row}" for row in range(60)])
     fit = fedlas.calibrate(table, probs="p_*", target="y", covariates="site", method="temperature")
@@ -611,7 +610,7 @@ def test_a_key_that_the_first_object_lacks_is_a_column(tmp_path, suffix, files):
     assert written["calibrated_p_yes"].notna().all()
 
 
-def test_a_key_of_a_late_row_alone_is_written_or_refused(tmp_path):
+def test_key_only_in_late_row_is_handled(tmp_path):
     rows = frame(1100).drop(columns="y").to_dict("records")
     rows[-1]["late"] = 1
     fit = fedlas.calibrate(frame(60), probs="p_*", target="y", method="temperature")
@@ -622,7 +621,7 @@ def test_a_key_of_a_late_row_alone_is_written_or_refused(tmp_path):
     assert json.loads((tmp_path / "out.jsonl").read_text().splitlines()[-1])["late"] == 1
 
 
-def test_a_class_that_the_first_object_lacks_is_one(tmp_path):
+def test_class_missing_in_first_object_is_a_class(tmp_path):
     rows = [{"p_a": 0.5, "p_b": 0.5, "y": "a"}, {"p_a": 0.2, "p_b": 0.3, "p_c": 0.5, "y": "c"}]
     (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
     with pytest.raises(InputError, match="row 1"):
@@ -633,7 +632,7 @@ def test_a_class_that_the_first_object_lacks_is_one(tmp_path):
     assert table.classes == ("a", "b", "c")
 
 
-def test_the_table_is_not_written_into_the_folder_that_is_read(calibration, tmp_path):
+def test_output_inside_input_folder_is_refused(calibration, tmp_path):
     (tmp_path / "live").mkdir()
     frame(40).to_parquet(tmp_path / "live" / "a.parquet")
     out = tmp_path / "live" / "all.parquet"
@@ -642,7 +641,7 @@ def test_the_table_is_not_written_into_the_folder_that_is_read(calibration, tmp_
     assert not out.exists()
 
 
-def test_a_row_is_named_by_the_folder_of_its_file_where_files_share_a_name(calibration, tmp_path):
+def test_errors_name_folder_if_file_names_repeat(calibration, tmp_path):
     for month, gap in (("11", 0.5), ("12", np.nan)):
         folder = tmp_path / "live" / f"month={month}"
         folder.mkdir(parents=True)
@@ -654,9 +653,7 @@ def test_a_row_is_named_by_the_folder_of_its_file_where_files_share_a_name(calib
         apply(calibration, tmp_path / "live", out=tmp_path / "out.parquet")
 
 
-def test_addresses_of_an_unknown_store_are_refused_and_no_folder_of_that_name_is_made(
-    calibration, tmp_path, monkeypatch
-):
+def test_unknown_store_is_refused_without_creating_a_folder(calibration, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     frame(40).to_csv("live.csv", index=False)
     before = sorted(tmp_path.iterdir())
@@ -688,7 +685,7 @@ def test_the_separator_is_that_of_each_file(tmp_path, monkeypatch, of_fit, of_li
     assert said or fit.before_after("live.csv").samples == 40
 
 
-def test_rows_of_weight_0_are_as_if_they_were_not_there():
+def test_rows_with_zero_weight_are_ignored():
     draw = np.random.default_rng(0)
     scores = draw.uniform(0.05, 0.95, 300)
     frame = {"p": scores, "y": (draw.uniform(size=300) < scores**2).astype(int)}
@@ -702,7 +699,7 @@ def test_rows_of_weight_0_are_as_if_they_were_not_there():
     assert str(one.before_after(frame)) == str(one.before_after(some))
 
 
-def test_notes_of_a_table_name_its_columns_and_classes():
+def test_notes_name_columns_and_classes_of_table():
     draw = np.random.default_rng(0)
     names = [f"c{number:02d}" for number in range(1, 5)]
     patient = np.repeat(np.arange(20), 10)

@@ -74,7 +74,7 @@ def saved(tmp_path_factory):
 @pytest.mark.parametrize(
     ("fit", "live"), [("sign", "plain"), ("plain", "sign"), ("sign", "percent")]
 )
-def test_percent_signs_of_a_column_are_those_of_the_fit(tmp_path, saved, suffix, column, fit, live):
+def test_percent_signs_of_column_match_the_fit(tmp_path, saved, suffix, column, fit, live):
     calibration = fedlas.TableCalibration.load(saved(suffix, column, fit))
     assert apply(calibration, write(tmp_path / f"same{suffix}", in_form(column, fit))).rows == 400
     other = write(tmp_path / f"live{suffix}", in_form(column, live))
@@ -149,7 +149,7 @@ def test_values_far_outside_the_fit_are_counted(tmp_path):
     assert not any("outside" in note for note in apply(calibration, tmp_path / "val.csv").notes)
 
 
-def test_a_file_of_before_units_loads_and_says_that_they_are_not_compared(tmp_path):
+def test_older_file_without_units_loads_with_a_note(tmp_path):
     fitted = calibrate(write(tmp_path / "val.csv", ROWS), covariates="load")
     content = json.loads(fitted.save(tmp_path / "new.json").read_text())
     del content["units"]
@@ -168,7 +168,7 @@ def test_a_file_of_before_units_loads_and_says_that_they_are_not_compared(tmp_pa
         assert "without units" in " ".join(apply(calibration, signs).notes)
 
 
-def test_a_frame_with_other_values_than_the_fit_warns_as_its_file_does(tmp_path):
+def test_frame_with_unusual_values_warns_like_a_file(tmp_path):
     rows = [row | {"site": "ab"[number % 2]} for number, row in enumerate(ROWS)]
     calibration = calibrate(write(tmp_path / "val.csv", rows), covariates="load,site")
     frame = {name: [row[name] for row in rows] for name in ("load", "p", "site")}

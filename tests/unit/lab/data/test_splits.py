@@ -176,11 +176,11 @@ def test_indices_are_saved_with_nothing_left_behind(tmp_path):
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_read_only_folder_is_a_clear_error(tmp_path):
     tmp_path.chmod(0o500)
-    with pytest.raises(InputError, match="can be written to"):
+    with pytest.raises(InputError, match="must be writable"):
         split(source([10, 10]), seed=0, val_size=4).save_indices(tmp_path / "split.npz")
 
 
 def test_file_in_place_of_folder_raises(tmp_path):
     (tmp_path / "run").write_text("")
-    with pytest.raises(InputError, match="can be written to"):
+    with pytest.raises(InputError, match="must be writable"):
         split(source([10, 10]), seed=0, val_size=4).save_indices(tmp_path / "run" / "split.npz")

@@ -251,7 +251,7 @@ def test_what_is_no_file_of_weights(tmp_path, name, content):
 
 
 @pytest.mark.parametrize(
-    ("what", "message"), [("packed", "compressed"), ("array", "holds a bytearray")]
+    ("what", "message"), [("packed", "compressed"), ("array", "contains a bytearray")]
 )
 def test_what_would_grow_is_not_loaded(theirs, tmp_path, what, message):
     """A pickle of 30 bytes may ask for an array of any size, and an archive may be a bomb."""

@@ -379,7 +379,7 @@ def test_nothing_is_written_when_nothing_finished(tmp_path):
 def test_read_only_folder(tmp_path, write_bench):
     folder = write_bench(tmp_path / "b", losses=("ce",), seeds=(0,), samples=80)
     folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
-    with pytest.raises(InputError, match="can be written to"):
+    with pytest.raises(InputError, match="must be writable"):
         write_report(folder)
     folder.chmod(stat.S_IRWXU)
 
@@ -388,7 +388,7 @@ def test_read_only_folder(tmp_path, write_bench):
 def test_path_in_the_way_raises_input_error(tmp_path, write_bench):
     folder = write_bench(tmp_path / "b", losses=("ce",), seeds=(0,), samples=80)
     (folder / "report.md").mkdir()
-    with pytest.raises(InputError, match="can be written to"):
+    with pytest.raises(InputError, match="must be writable"):
         write_report(folder)
     assert not list(folder.glob(".*.part"))
 

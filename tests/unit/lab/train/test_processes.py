@@ -181,5 +181,5 @@ def test_parts_of_a_batch_make_the_same_step(folder, tmp_path, other):
 
 def test_model_sharding_launcher_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(InputError, match=r"whole model; got .*--use_fsdp\. Write --multi_gpu"):
+    with pytest.raises(InputError, match=r"whole model; got .*--use_fsdp\. Use --multi_gpu"):
         train(objective("ce"), tmp_path)

@@ -251,13 +251,13 @@ def test_log_of_free_answers_keeps_unstated_samples(tmp_path):
     assert values[0] is None
     assert set(values[1::2]) == {None}
     assert all(0 < value < 1 for value in values[2::2])
-    assert "1 of 40 rows has no score; the calibrated cells are empty: row 1." in done.notes
+    assert "1 of 40 rows has no score and gets empty calibrated cells: row 1." in done.notes
 
 
 def test_length_ranges_of_another_log_are_refused(tmp_path):
     samples = [sample(n, [1.0 * (n % 5), 1.0], n % 2) for n in range(60)]
     path, fit = fitted(tmp_path, samples, groups="length")
-    with pytest.raises(InputError, match="groups must have names that all logs share"):
+    with pytest.raises(InputError, match="groups must be a column that all logs share"):
         applied(fit, path)
 
 

@@ -250,7 +250,7 @@ def test_more_refusals(tmp_path):
     with pytest.raises(InputError, match=r"must end in \.csv"):
         read_predictions(_touch(tmp_path / "a.xlsx"), Columns(logits="p_*", target="label"))
     (tmp_path / "twice.jsonl").write_text('{"a": 1, "a": 2}\n')
-    with pytest.raises(InputError, match=r"the key 'a' is there twice in row 1"):
+    with pytest.raises(InputError, match=r"the key 'a' occurs twice in row 1"):
         list(open_table(tmp_path / "twice.jsonl", Columns(logits="a")).blocks())
     (tmp_path / "lacks.jsonl").write_text('{"a": 1, "b": 2, "y": 0}\n{"a": 1, "y": 0}\n')
     with pytest.raises(InputError, match="no number in row 2, column 'b'"):
