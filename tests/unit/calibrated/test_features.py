@@ -137,7 +137,10 @@ class Pooled(nn.Module):
     [
         (nn.Identity(), "no module outputs the logits"),
         (nn.Sequential(nn.Linear(6, 6), Reused()), "the head does not run exactly once"),
-        (Pooled(), r"the head's input \(200, 6, 1\) does not match the logits \(200, 3\) row by row"),
+        (
+            Pooled(),
+            r"the head's input \(200, 6, 1\) does not match the logits \(200, 3\) row by row",
+        ),
     ],
 )
 def test_without_head_uses_logits_alone_with_note(model, why):
