@@ -29,7 +29,7 @@ VAL, TEST = drawn(0), drawn(1)
 )
 def test_the_old_argument_gives_the_same_with_a_warning(call, old):
     expected = call(method="temperature")
-    with pytest.warns(DeprecationWarning, match=f"{old}= is now method="):
+    with pytest.warns(DeprecationWarning, match=f"{old}= was renamed to method="):
         assert call(**{old: "temperature"}) == expected
 
 
@@ -37,6 +37,6 @@ def test_the_old_argument_gives_the_same_with_a_warning(call, old):
 def test_the_event_by_its_old_argument(name):
     call = getattr(fedlas.binary, name)
     more = (["a", "b"] * 100,) if name == "group_measures" else ()
-    with pytest.warns(DeprecationWarning, match=r"positive= is now event="):
+    with pytest.warns(DeprecationWarning, match=r"positive= was renamed to event="):
         old = call(TEST, *more, positive=2)
     assert repr(old) == repr(call(TEST, *more, event=2))

@@ -204,7 +204,7 @@ def test_features_can_be_others_or_none():
             lambda inputs: inputs.argmax(1),
             r"must return a tensor \(N, D\); got \(200,\)",
         ),
-        (NormTemperature(), lambda inputs: inputs[:3], "features must be"),
+        (NormTemperature(), lambda inputs: inputs[:3], "features must have shape"),
     ],
 )
 def test_features_that_are_none(method, features, message):

@@ -122,11 +122,17 @@ LOGITS, TARGET = torch.zeros(2, L), [[1, 0, 1], [0, 0, 0]]
         (lambda: Predictions(LOGITS, TARGET), r"fedlas\.MultiLabel\(logits, target\)"),
         (lambda: Predictions(LOGITS, [[0, 1, 0], [1, 0, 0]]), r"target\.argmax\(1\)"),
         (lambda: TemperatureScaling().fit(MultiLabel(LOGITS, TARGET)), r"several\.pooled\(\)"),
-        (lambda: MultiLabel(LOGITS, [[1, 2, 0]] * 2), "target must be 0, 1 or -100"),
-        (lambda: MultiLabel(LOGITS, TARGET, names=["a"]), "names must be 3 different ones"),
+        (lambda: MultiLabel(LOGITS, [[1, 2, 0]] * 2), "values 0, 1 or -100"),
+        (lambda: MultiLabel(LOGITS, TARGET, names=["a"]), "must hold 3 different names"),
         (lambda: MultiLabel(LOGITS.reshape(2, L, 1), TARGET), r"logits must be \(N, L\)"),
-        (lambda: MultiLabel(LOGITS, TARGET).label("cat"), "label must be one of these; got 'cat'"),
-        (lambda: MultiLabel(LOGITS, torch.full((2, L), -100)).label(0), "label '0' must be known"),
+        (
+            lambda: MultiLabel(LOGITS, TARGET).label("cat"),
+            "label must be one of the names; got 'cat'",
+        ),
+        (
+            lambda: MultiLabel(LOGITS, torch.full((2, L), -100)).label(0),
+            "label '0' must have a known target",
+        ),
         (
             lambda: fedlas.predict(net(), [(torch.zeros(2, 4), torch.zeros(2))], multi_label=True),
             r"0 or 1 .*\(2, 3\)",

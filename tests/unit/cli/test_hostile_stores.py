@@ -140,7 +140,7 @@ def test_only_tables_of_a_store_are_copied(kind, tmp_path, calibration, capsys, 
         store_class = fsspec.get_filesystem_class(protocol)
         monkeypatch.setattr(store_class, "get_file", lambda self, *names: copied.append(names))
         assert main(["apply", calibration, store, "--out", str(tmp_path / "out.csv")]) == 2
-    assert "the name must end in .csv, .tsv" in " ".join(capsys.readouterr().err.split())
+    assert "the file name must end in .csv, .tsv" in " ".join(capsys.readouterr().err.split())
     assert not copied
 
 

@@ -401,7 +401,7 @@ def test_scores_of_apply_are_not_calibrated_twice_unnoticed(place, capsys):
         ],
     ):
         assert main(words) == 0
-        assert "fedlas apply has calibrated calibrated_p: a fit" in capsys.readouterr().err
+        assert "calibrated by fedlas apply already" in capsys.readouterr().err
     assert main(["evaluate", "o.csv", *named, "--replicates", "0"]) == 0
     assert "fedlas apply has" not in capsys.readouterr().err
     refused(["apply", "cal.json", "o.csv", "--out", "again.csv"], capsys, said="calibrated_p")

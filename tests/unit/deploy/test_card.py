@@ -246,7 +246,7 @@ def test_of_a_saved_model_and_two_files(tmp_path, capsys):
     for wrong, options, message in (
         (places[:1] * 4, {}, "two prediction files"),
         ([saved, *places], {"calibrate": "vector"}, "contains its calibration"),
-        ([places[0], *places], {}, "CalibratedModel.save wrote"),
+        ([places[0], *places], {}, "written by CalibratedModel.save"),
         ([places[0], tmp_path], {}, "got file .*, folder"),
         (
             [places[0], Predictions(torch.randn(9, 3), [0] * 9).save(tmp_path / "three.npz")],

@@ -208,7 +208,7 @@ def test_a_quiet_mean_outside_its_interval_is_explained(card, tmp_path):
     content = monitor(card, [month(tmp_path / "1.csv", 1)], columns=COLUMNS).content
     leading = content["watches"]["events"]["statistics"][0]
     leading["live"] = leading["low"] - 0.003
-    assert explanations(content)[0].startswith("Quiet, though outside: events. As few live samples")
+    assert explanations(content)[0].startswith("Quiet, though outside: events. So few live samples")
     leading["live"] = leading["low"]
     assert not explanations(content)[0].startswith("Quiet")
 

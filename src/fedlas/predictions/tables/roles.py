@@ -248,12 +248,8 @@ class Columns:
         check_several_rows(self)
         for option in _OF_ONE_LABEL if self.labels is not None else ():
             if getattr(self, option) not in (None, False, (), "number"):
-                raise InputError(
-                    "is for one label per sample",
-                    Argument("labels"),
-                    "Leave it out.",
-                    argument=option,
-                )
+                got, fix = Argument("labels"), "Leave it out."
+                raise InputError("is for one label per sample", got, fix, argument=option)
         if self.labels is not None and self.covariates is not None:
             raise InputError(
                 "is for one label per sample: curves of several labels use their probabilities only",

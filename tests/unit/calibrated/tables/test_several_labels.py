@@ -151,7 +151,7 @@ def test_two_models_are_compared_by_means_over_labels():
     ):
         with pytest.raises(InputError, match=said):
             fedlas.compare(several, other)
-    with pytest.raises(InputError, match="event is for one label"):
+    with pytest.raises(InputError, match="event requires one label"):
         fedlas.compare(*tables, event=1)
     with pytest.raises(InputError, match="metrics"):
         fedlas.compare(*tables, metrics=["ece"])

@@ -39,7 +39,7 @@ def test_other_depths_are_refused(depth):
 
 
 def test_the_nearest_depths_are_named():
-    with pytest.raises(InputError, match=r"depth .*6 n \+ 4; got 30"):
+    with pytest.raises(InputError, match=r"depth .*6 n \+ 4 for a whole number n; got 30"):
         built(depth=30)
 
 

@@ -176,7 +176,7 @@ def test_another_normalisation_for_the_test_part(tmp_path):
     (run,) = plan(
         load_recipe("digits", [*overrides, *wrong]), losses=["ce"], seeds=[0], out=tmp_path / "x"
     )
-    with pytest.raises(InputError, match="must hold 1 numbers"):
+    with pytest.raises(InputError, match="must each hold 1 finite numbers"):
         execute(run)
     assert not (tmp_path / "x").exists()
 

@@ -66,5 +66,5 @@ def test_the_picture_shows_the_differences_of_each_metric(tmp_path):
 def test_no_seed_in_common(tmp_path):
     write_numbers(tmp_path, {"ls": [0.04, 0.05], "ce": [0.03]})
     (tmp_path / "ls-s0" / "metrics.json").unlink()
-    with pytest.raises(InputError, match="seed in common; got ls:ce"):
+    with pytest.raises(InputError, match="seed in common; got none for ls:ce"):
         method_differences(collect(tmp_path), ["ls:ce"], metric="ece")

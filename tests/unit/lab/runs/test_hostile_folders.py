@@ -157,7 +157,7 @@ def read_all(folder):
             {"model": {"options": {"hidden": [20_000, 20_000]}}},
             "must not be larger than its checkpoint",
         ),
-        ({"data": {"options": {"num_train": 10**9}}}, "must be at most 200,000,000"),
+        ({"data": {"options": {"num_train": 10**9}}}, "must have at most 200,000,000"),
     ],
 )
 def test_small_configuration_cannot_exhaust_memory(bench, changes, message):
@@ -272,7 +272,7 @@ def test_too_long_name_gives_one_line_error(command, capsys):
 
 def test_columns_are_for_files(bench, capsys):
     assert main(["card", str(bench / "ce-s0"), "--logits", "z*"]) == 2
-    assert "options that name columns require a prediction file" in capsys.readouterr().err
+    assert "options that name columns require prediction files" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("start", [Worker, lambda folder, *_: job_folder(folder)])

@@ -137,9 +137,7 @@ def test_a_small_validation_part_is_named_once(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, logger="fedlas"):
         run_all(runs)
     (said,) = [record.message for record in caplog.records if "validation" in record.message]
-    assert said.startswith(
-        "50 validation images are too few to choose an epoch and a temperature by"
-    )
+    assert said.startswith("50 validation images are too few to choose an epoch and a temperature")
     caplog.clear()
     warn_of_small_validation(200)
     assert not caplog.records

@@ -263,6 +263,6 @@ def test_subcommand_prints_packed_and_remaining_runs(bench, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "6 runs" in out
     assert "ls-s9" in out
-    assert "folders of 6 of them" in out.replace("\n", " ")
+    assert "folders of 6 packed runs" in out.replace("\n", " ")
     assert main(["runs", "pack", str(tmp_path / "none")]) == 2
     assert "the bench folder must exist" in capsys.readouterr().err

@@ -101,7 +101,7 @@ KINDS = [  # where, what is put there, what the error says of it
     ("rng.0", None, "random generators: "),
     ("rng.0.python", "x", "random generators: "),
     ("rng.0.python.1", [10**30] * 625, "random generators: "),
-    ("rng.0.numpy.2", 10**6, "position 1000000 of 624"),
+    ("rng.0.numpy.2", 10**6, "position 1000000 is outside"),
     ("rng.0.torch", torch.zeros(5), "random generators: "),
 ]
 

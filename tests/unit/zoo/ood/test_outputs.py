@@ -23,7 +23,7 @@ def test_round_trip(tmp_path):
 
 def test_they_are_no_predictions_to_evaluate(tmp_path):
     path = Outputs(torch.zeros(2, 3)).save(tmp_path / "a.npz", about={})
-    with pytest.raises(InputError, match="must hold labels"):
+    with pytest.raises(InputError, match="must have labels"):
         evaluate(Predictions.load(path))
 
 
