@@ -166,7 +166,7 @@ def test_invalid_export_arguments_are_rejected(folder):
     ):
         with pytest.raises(InputError, match=message):
             export_file(file, model=model, inputs=data, **options)
-    with pytest.raises(InputError, match=r"CalibratedModel\.save wrote"):
+    with pytest.raises(InputError, match=r"written by CalibratedModel\.save"):
         export_file(inputs, model="users_code:build", inputs=inputs)
     assert main(["export", str(file)]) == 2
     assert sorted(path.suffix for path in folder.glob("one.*")) == [".npz", ".safetensors"]

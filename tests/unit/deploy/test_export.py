@@ -143,7 +143,7 @@ def test_nonsense(run_folder, tmp_path):
         ({"format": "onx"}, "Did you mean 'onnx'"),
         ({"out": tmp_path / "net.pt"}, r"--out must end in \.onnx"),
         ({"calibrate": "drift-temperature"}, "the calibrator must be one of"),
-        ({"inputs": tmp_path / "net.npz"}, "--inputs are for FILE"),
+        ({"inputs": tmp_path / "net.npz"}, "--inputs require the file"),
     ):
         with pytest.raises(InputError, match=message):
             export(run_folder, **options)

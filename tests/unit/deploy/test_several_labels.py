@@ -202,7 +202,7 @@ def test_the_method_may_be_fitted_or_named_or_none():
         (val, test.label(0)),
         (val.label(0), test),
     ):
-        with pytest.raises(InputError, match=r"must (differ|hold|have)"):
+        with pytest.raises(InputError, match=r"must (differ|hold|have|be a MultiLabel)"):
             fedlas.card(*pair, replicates=0)
 
 
