@@ -57,7 +57,7 @@ def measures(
         Estimate by name: ``observed`` and ``expected`` (share of positives, mean probability), ``brier`` (of the one
         probability), ``observed_to_expected``, ``in_the_large``, ``slope``, ``intercept``, ``ici``, ``e50``, ``e90``,
         ``emax``, ``auroc``, ``average_precision``, ``brier_skill``, ``r2``, ``d``, ``u`` and ``q`` without
-        interval, ``spiegelhalter_z``, and every other registered measure of an event. Each test of calibration has its
+        interval, and every other registered measure of an event that has an interval. Each test of calibration has its
         own p-value:
         Wald's of slope, intercept and calibration in the large, that of the number of positives given the
         probabilities, and consistency resampling. Those that these samples cannot give are missing: the line where a
@@ -100,7 +100,7 @@ def measures(
     numbers |= {name: Estimate(value, nan, nan, **level) for name, value in indices.items()}
     options = {"event": event, **level, "replicates": replicates, "seed": seed}
     for name, record in event_measures().items():
-        if name not in numbers and record.estimate is not None:
+        if name not in numbers and record.estimate is not None and record.has_interval:
             with suppress(InputError):  # the measure is not defined for these samples
                 numbers[name] = replace(own_estimate(record, predictions, **options), **level)
     return EstimateTable(numbers, null if replicates else None)
