@@ -121,7 +121,7 @@ def check_place(option: str, place: str | Path, kind: Kind) -> Path:
             fix = "Name the file that is meant, or remove the link."
             raise InputError(
                 f"{option} must not be a link",
-                f"{path}, to {os.readlink(path)}",  # noqa: PTH115
+                f"{path}, to {path.readlink()}",
                 fix,
             )
         if path.is_dir():

@@ -164,7 +164,7 @@ def copy_to_output(file: IO[bytes]) -> None:
 
 def drop_output(stream: Any) -> None:
     """Redirect a stream to the null device, so that flushing its buffer at exit does not fail again."""
-    with suppress(OSError, ValueError, AttributeError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123
+    with suppress(OSError, ValueError, AttributeError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device
         os.dup2(nowhere.fileno(), stream.fileno())
 
 

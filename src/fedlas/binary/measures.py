@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from math import inf, nan
 from typing import Any
 
@@ -102,7 +102,7 @@ def measures(
     for name, record in event_measures().items():
         if name not in numbers and record.estimate is not None and record.has_interval:
             with suppress(InputError):  # the measure is not defined for these samples
-                numbers[name] = replace(own_estimate(record, predictions, **options), **level)
+                numbers[name] = own_estimate(record, predictions, **options)
     return EstimateTable(numbers, null if replicates else None)
 
 

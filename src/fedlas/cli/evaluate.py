@@ -93,9 +93,8 @@ def add_evaluate(add: AddSubcommand) -> None:
 def _evaluate(args: argparse.Namespace) -> int:
     from fedlas.predictions import read_predictions
     from fedlas.predictions.tables.read import notes_of
-    from fedlas.present.evaluation import RAW
     from fedlas.present.report import report
-    from fedlas.present.stages import HeldOut
+    from fedlas.present.stages import RAW, HeldOut
 
     args.file, *more = args.file
     columns = columns_of(args)

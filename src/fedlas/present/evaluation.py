@@ -53,7 +53,7 @@ from fedlas.present.positive_class import (
     positive_diagrams,
 )
 from fedlas.present.ranking import SELECTION, lead, rank_stages, ranking_table, signs
-from fedlas.present.stages import Calibrated, Rejections, rejection_blocks
+from fedlas.present.stages import RAW, Calibrated, Rejections, rejection_blocks
 from fedlas.present.table import (
     Block,
     Note,
@@ -69,8 +69,6 @@ from fedlas.present.verdict import Stage, Verdict, effect, verdict
 from fedlas.stats import GroupEstimate
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate, EstimateTable
 
-RAW = "as predicted"
-"""The stage before any calibrator."""
 REPAIR = "fedlas.report(predictions, on=held_out)"
 """How to fit a calibrator in Python."""
 _MOST_COLUMNS = 3  # of more stages each gets a row instead of a column

@@ -29,6 +29,7 @@ from fedlas.present.label_tables import (
 from fedlas.present.metric_tables import metrics_frame, short_table
 from fedlas.present.page import axes, figure, made_by, render, themed_svg
 from fedlas.present.positive_class import plain_measures
+from fedlas.present.stages import RAW
 from fedlas.present.table import (
     Block,
     Table,
@@ -41,7 +42,6 @@ from fedlas.present.table import (
 from fedlas.present.verdict import Verdict
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate
 
-RAW = "as predicted"
 _MEANS = (
     "macro: mean over labels. micro: over all labels and samples pooled, so that frequent labels dominate. "
     "Intervals are over samples{clusters}, each with all of its labels."

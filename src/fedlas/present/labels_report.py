@@ -11,7 +11,8 @@ from fedlas.calibrators import MultiLabelCalibration
 from fedlas.calibrators.fit_notes import fit_with_notes
 from fedlas.predictions import MultiLabel
 from fedlas.predictions.multi_label import check_known, check_same_labels
-from fedlas.present.labels import RAW, LabelEvaluation
+from fedlas.present.labels import LabelEvaluation
+from fedlas.present.stages import RAW
 
 
 def labels_report(

@@ -29,7 +29,7 @@ from fedlas.predictions.any_predictions import (
 from fedlas.predictions.event import about_event, event_note
 from fedlas.predictions.tables.roles import OF_FIT, columns_named
 from fedlas.predictions.two_arrays import predictions_of_arrays
-from fedlas.present.evaluation import RAW, REPAIR, Evaluation
+from fedlas.present.evaluation import REPAIR, Evaluation
 from fedlas.present.labels import LabelEvaluation
 from fedlas.present.labels_report import labels_report
 from fedlas.present.metric_tables import COMPARED
@@ -37,6 +37,7 @@ from fedlas.present.positive_class import is_event, measures_by_stage, rules_of
 from fedlas.present.stages import (
     ALL,
     DEFAULT,
+    RAW,
     Calibrated,
     DeferredEstimates,
     HeldOut,

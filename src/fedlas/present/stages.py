@@ -41,6 +41,8 @@ from fedlas.stats.estimates import (
 )
 from fedlas.stats.selective_risk import RejectOption, reject_option
 
+RAW = "as predicted"
+"""The stage before any calibrator."""
 ALL = "all"
 """In place of a name: every calibrator that can run."""
 DEFAULT = METHOD
