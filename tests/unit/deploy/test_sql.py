@@ -197,7 +197,7 @@ def test_a_kept_column_must_not_be_there_twice(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["probs", "logits"])
-def test_auto_of_most_classes_has_no_more_columns_than_databases_take(kind):
+def test_auto_with_many_classes_respects_column_limits(kind):
     logits, target = drawn(2000, 19)
     scores = logits if kind == "logits" else softmax(logits)
     frame = {f"s{k}": column for k, column in enumerate(scores.T)} | {"y": target}
@@ -244,14 +244,14 @@ def test_percent_signs_are_refused(tmp_path):
         export(calibration, tmp_path / "a.sql", form="sql")
 
 
-def test_a_dialect_is_one_that_is_there_and_for_sql_alone(tmp_path):
+def test_dialect_must_exist_and_requires_sql(tmp_path):
     frame, names = table("single", 300)
     calibration = fedlas.calibrate(frame, method="temperature", **names)
     with pytest.raises(InputError, match=r"dialect must be one of .*'oracle'"):
         export(calibration, tmp_path / "a.sql", form="sql", dialect="oracle")
-    with pytest.raises(InputError, match="dialect is for sql"):
+    with pytest.raises(InputError, match="dialect must be left out unless"):
         export(calibration, tmp_path / "a.onnx", dialect="duckdb")
-    with pytest.raises(InputError, match="keep is for sql"):
+    with pytest.raises(InputError, match="keep must be left out unless"):
         export(calibration, tmp_path / "a.onnx", keep=["id"])
 
 
