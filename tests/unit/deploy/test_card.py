@@ -98,7 +98,7 @@ def test_reused_validation_samples_give_an_approximate_guarantee(folder, content
         replace(fit_calibration("temperature", val), fitted_on="another part"),
     ):
         card = make_card(val, test, calibration, **plain)
-        assert "each row holds with 95%" in card.selective["method"]
+        assert "each row holds with probability 95%" in card.selective["method"]
         assert any("samples chose the thresholds" in each for each in card.limits)
 
 
@@ -151,7 +151,7 @@ def test_limits_say_what_is_known(content):
         "3 of 4 classes have fewer than 30",
         "is more than chance",
         "(p ≤ 0.001). Confidences",
-        "has 20.00 % on the test part",
+        "has a risk of 20.00 % on the test part",
         "A doubt.",
     ):
         assert part in said, part

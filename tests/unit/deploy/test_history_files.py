@@ -101,13 +101,13 @@ def test_a_state_counts_no_copy_of_a_file(card, tmp_path):
     (tmp_path / "b.csv.gz").write_bytes(gzip.compress(text.replace(b"\n", b"\r\n")))
     options = {"columns": COLUMNS, "state": tmp_path / "s.json"}
     monitor(card, [tmp_path / "a.csv"], **options)
-    with pytest.raises(InputError, match="a file must be new to the state"):
+    with pytest.raises(InputError, match="each file must be new to the state"):
         monitor(card, [tmp_path / "b.csv.gz"], **options)
 
 
 def test_standard_input_needs_a_name(tmp_path):
     file = month(tmp_path / "in.csv", 1)
-    with pytest.raises(InputError, match="Name it by --period"):
+    with pytest.raises(InputError, match="Pass --period"):
         PeriodHistory(tmp_path / "h.json", ["-"], [file])
 
 

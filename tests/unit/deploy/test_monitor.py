@@ -119,10 +119,10 @@ def test_class_order_must_match_the_card(card, tmp_path):
             Monitor(named).update(predictions)
             continue
         with pytest.raises(
-            InputError, match=r"ape, bee, cow, in its order; got bee, ape, cow in a.csv"
+            InputError, match=r"ape, bee, cow, in the order of the card; got bee, ape, cow in a.csv"
         ):
             look(named, [tmp_path / "a.csv"], columns=columns)
-        with pytest.raises(InputError, match="ape, bee, cow, in its order"):
+        with pytest.raises(InputError, match="ape, bee, cow, in the order of the card"):
             Monitor(named).update(predictions)
     look(card, [tmp_path / "a.csv"], columns=columns)  # a card without names
 
@@ -594,7 +594,7 @@ def test_a_damaged_state_is_refused_and_left_alone(card, tmp_path, path, value):
     monitor(card, [good], columns=COLUMNS, state=state)
     bad = damaged(json.loads(state.read_text()), path, value)
     state.write_text(bad)
-    with pytest.raises(InputError, match=r"it wrote; got .*state\.json"):
+    with pytest.raises(InputError, match=r"written by fedlas monitor; got .*state\.json"):
         monitor(card, [good], columns=COLUMNS, state=state)
     assert state.read_text() == bad
 
@@ -638,7 +638,7 @@ def test_invalid_monitor_inputs_raise(card, tmp_path):
     empty = tmp_path / "empty.csv"
     empty.write_text("z_0,z_1,z_2,y\n")
     for files, options, message in (
-        ([two], {}, "card's 3 classes"),
+        ([two], {}, "must have 3 classes, like the card"),
         ([empty], {}, "at least one sample"),
         ([tmp_path / "none.csv"], {}, "must exist"),
         ([good], {"columns": None}, "scores and labels must be named"),
@@ -654,7 +654,7 @@ def test_invalid_monitor_inputs_raise(card, tmp_path):
         monitor(card, [good], columns=COLUMNS, state=state, false_alarm=0.1)
     # the good one before it has left nothing
     other = write(tmp_path / "b.csv", live(1, 50))
-    with pytest.raises(InputError, match="card's 3 classes"):
+    with pytest.raises(InputError, match="must have 3 classes, like the card"):
         monitor(card, [other, two], columns=COLUMNS, state=state)
     assert state.read_text() == before
     for text in ("no json", "{}", "[]"):

@@ -147,9 +147,12 @@ def test_labels_are_found_by_name(card):
 @pytest.mark.parametrize(
     ("live", "said"),
     [
-        (drawn(0, 9, names=("edema", "mass", "nodule", "cyst")), "labels must be the card's"),
-        (MultiLabel(torch.zeros(5, 3)), "labels must be the card's"),
-        (drawn(0, 9).label("mass"), "labels must be the card's"),
+        (
+            drawn(0, 9, names=("edema", "mass", "nodule", "cyst")),
+            "labels must be those of the card",
+        ),
+        (MultiLabel(torch.zeros(5, 3)), "labels must be those of the card"),
+        (drawn(0, 9).label("mass"), "labels must be those of the card"),
         (replace(drawn(0, 9), weights=torch.ones(9)), "must have no weights"),
         (replace(drawn(0, 9), clusters=torch.zeros(9)), "must be independent"),
     ],
@@ -167,7 +170,7 @@ def test_a_card_of_classes_takes_no_labels():
     card = make_card(
         *halves, fit_calibration("none", halves[0]), model={"run": "a"}, data={"name": "b"}
     )
-    with pytest.raises(InputError, match="labels must be one a sample"):
+    with pytest.raises(InputError, match="labels must be one per sample"):
         Monitor(card).update(drawn(0, 9))
 
 
@@ -303,10 +306,10 @@ def test_commands_and_files(card, tmp_path, capsys):
     for options, said in (
         (
             ["--probs", "p_edema,p_mass,p_nodule,p_hernia", "--target", "y_mass"],
-            "--target is for one label",
+            "--target must be left out for a multi-label card",
         ),
         (["--probs", "p_edema"], "each of several labels must have a score column of its own"),
-        (["--probs", "p_edema,p_mass"], "labels must be the card's"),
+        (["--probs", "p_edema,p_mass"], "labels must be those of the card"),
     ):
         assert main(["monitor", str(place), str(broken), *options]) == 2
         assert said in " ".join(capsys.readouterr().err.split())

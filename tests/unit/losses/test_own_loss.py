@@ -40,9 +40,9 @@ def test_another_shape_is_refused_at_each_call(name, reduction):
     function, fix = WRONG[name]
     criterion = returns(function)(reduction=reduction)
     for _ in range(2):
-        with pytest.raises(InputError, match=f"Mine.per_sample must return.*{fix}"):
+        with pytest.raises(InputError, match=rf"Mine\.per_sample must return.*{fix}"):
             criterion(*batch())
-    with pytest.raises(InputError, match="Mine.per_sample"):
+    with pytest.raises(InputError, match=r"Mine\.per_sample"):
         criterion.eval()(*batch())
 
 

@@ -162,7 +162,7 @@ def _batch(card: Card, live: LiveScores, *, raw: bool, source: str) -> LiveBatch
         )
     if scores.shape[1] != card.num_classes:
         fix = "Pass predictions of the model of this card."
-        expected = f"predictions must have {card.num_classes} classes, as the card"
+        expected = f"predictions must have {card.num_classes} classes, like the card"
         if not card.num_classes:
             expected = "predictions must be confidences, because the card knows no classes"
         raise InputError(expected, f"{scores.shape[1]} classes in {source}", fix)

@@ -107,9 +107,7 @@ def check_positions(values: object, rows: int, owner: str) -> Tensor:
         return values
     shape = tuple(values.shape) if isinstance(values, Tensor) else None
     if shape == ():
-        fix = (
-            "Return unreduced values, without .mean() or .sum(); reduction= is applied afterwards."
-        )
+        fix = "Return unreduced values, without .mean() or .sum(); reduction= is applied later."
     elif shape == (rows, 1):
         fix = "Return values.squeeze(1)."
     elif shape is not None and shape[:1] == (rows,):
