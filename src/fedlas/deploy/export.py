@@ -234,7 +234,7 @@ def _checked_axes(free_axes: Sequence[int] | FreeAxes, inputs: Mapping[str, Tens
     )
     if not isinstance(by_input, Mapping):
         raise InputError(
-            "free_axes must be a list of axes, or a mapping from inputs to lists",
+            "free axes must be a list of axes, or a mapping from inputs to lists",
             describe(free_axes),
             "Pass for example (2, 3).",
         )
@@ -246,7 +246,7 @@ def _checked_axes(free_axes: Sequence[int] | FreeAxes, inputs: Mapping[str, Tens
             shapes = ", ".join(f"{each} {tuple(value.shape)}" for each, value in inputs.items())
             got = f"{describe(axes)} for {name!r}"
             raise InputError(
-                "free_axes must be axes of an existing input, 1 or higher",
+                "each free axis must be an axis of an input, 1 or higher",
                 got,
                 f"The inputs are: {shapes}.",
             )
@@ -290,7 +290,7 @@ def _export(
             (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
         )
         got = f"{type(error).__name__}: {reason[:300]}"
-        fix = "Try another format, or leave free_axes out." if axes else "Try another format."
+        fix = "Try another format, or leave the free axes out." if axes else "Try another format."
         raise InputError(f"the model must be convertible to {form}", got, fix) from error
 
     def reference(batch: Mapping[str, Tensor]) -> NDArray[np.floating[Any]]:

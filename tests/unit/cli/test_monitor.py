@@ -167,7 +167,7 @@ def test_rows_that_are_left_out_are_told(card, tmp_path, say):
     words = ["monitor", card, tmp_path / "live.csv", "--probs", "p", "--covariates", "site"]
     out, err = say([*words, "--drop-missing"], 3)
     assert "p is missing in 13 % of rows" in out
-    assert "38 rows of live.csv have missing values and were left out" in err
+    assert "38 rows of live.csv lack a value and were left out" in err
 
 
 @pytest.mark.system

@@ -118,7 +118,7 @@ def _of_table(table: ScoreTable, file: Path) -> Iterable[LiveScores]:
         names = table.classes if table.label_names is None else table.label_names
         yield LiveScores(*block, names, event, table.label_names is not None)
     if table.dropped:
-        warn_user(f"{table.dropped:,} rows of {file.name} have missing values and were left out.")
+        warn_user(f"{table.dropped:,} rows of {file.name} lack a value and were left out.")
 
 
 def _scores(predictions: Predictions | TopLabel | MultiLabel) -> LiveScores:
