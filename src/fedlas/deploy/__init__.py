@@ -1,6 +1,6 @@
-"""Calibrated models as files, the calibration card, and drift in a stream of predictions.
+"""Export of calibrated models, calibration cards, and drift monitoring of live predictions.
 
-In: a model, its calibration, its predictions. Out: ONNX, ``torch.export`` or TorchScript files; a card as plain values;
+In: a model, its calibration, its predictions. Out: ONNX, ``torch.export`` or TorchScript files; a card as JSON values;
 an alarm or none. :func:`fedlas.card` makes a card.
 """
 

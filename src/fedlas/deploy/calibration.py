@@ -1,4 +1,4 @@
-"""The calibration that goes out with a model: fitted on its validation part, or read from a card."""
+"""The calibration deployed with a model: fitted to validation predictions, or read from a card."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Calibration", "check_method", "fit_calibration", "read_calibration"]
 
 
 def check_method(method: str) -> str:
-    """Return the name of a calibrator that is fitted on a run's validation part, or none; refuse others."""
+    """Return ``method`` if it names a calibrator fitted to the validation part, or is ``"none"``; else raise."""
     names = [
         entry.name for entry in CALIBRATORS.entries() if entry.metadata.get("part", "val") == "val"
     ]
@@ -25,7 +25,7 @@ def check_method(method: str) -> str:
 
 
 def fit_calibration(method: str, val: AnyPredictions | MultiLabel) -> Calibration:
-    """Return the calibration fitted on validation predictions."""
+    """Return a calibration of the given method, fitted to validation predictions."""
     method = check_method(method)
     if method == NONE:
         return Calibration(None)
@@ -34,7 +34,7 @@ def fit_calibration(method: str, val: AnyPredictions | MultiLabel) -> Calibratio
 
 
 def read_calibration(content: Mapping[str, Any], num_classes: int) -> Calibration:
-    """Read the result of :meth:`Calibration.plain`; confidences alone have 0 classes."""
+    """Return the calibration stored in a card by :meth:`Calibration.plain`; ``num_classes`` is 0 for confidences."""
     try:
         if content["method"] == NONE:
             return Calibration(None)
@@ -54,9 +54,9 @@ def read_calibration(content: Mapping[str, Any], num_classes: int) -> Calibratio
         calibration = Calibration.read(whole, source="the card", fitted_on=fitted_on)
         if calibration.num_classes != num_classes:
             raise ValueError(
-                f"a calibrator of {calibration.num_classes} classes, not {num_classes}"
+                f"the calibrator has {calibration.num_classes} classes, the model {num_classes}"
             )
         return calibration
     except (KeyError, TypeError, ValueError) as error:
-        fix = "Write it again: fedlas card RUN."
-        raise InputError("the card must hold a calibration", reason(error), fix) from error
+        fix = "Write the card again: fedlas card RUN."
+        raise InputError("the card must contain a valid calibration", reason(error), fix) from error

@@ -1,4 +1,4 @@
-"""A model with its calibration as a file, compared with the model before it gets its name."""
+"""Export of calibrated models to files, each verified against the model before it is written."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ from fedlas.predictions.multi_label import log_odds_of
 from fedlas.predictions.probabilities import FLOOR
 
 TOLERANCE = 1e-5
-"""Most that a probability may differ from the model's own."""
+"""Largest accepted difference between a probability of the file and of the model."""
 PIXELS = "images"
-"""Name of the input of a run's model."""
+"""Input name of an exported image model."""
 
 
 @check_kinds
@@ -54,9 +54,9 @@ def export_model(
     about: Mapping[str, Any],
     tolerance: float = TOLERANCE,
 ) -> Exported:
-    """Write a model of images with normalization and calibration, if the file gives the model's own probabilities."""
-    # ``images`` gives batches of uint8 (n, channels, H, W), each time from the start; ``expected`` are the model's own
-    # predictions on all of them, before calibration.
+    """Export an image model with normalization and calibration, after verifying the probabilities of the file."""
+    # ``images`` yields all uint8 batches (n, channels, H, W) at each call; ``expected`` are the predictions of the
+    # model on these images, before calibration.
     check_number("tolerance", tolerance, low=0)
     inner = (
         model if calibration.calibrator is None else CalibratedModel(model, calibration.calibrator)
@@ -78,9 +78,9 @@ def export_model(
             done += len(batch)
         if done != len(probs):
             expected_text = (
-                f"the test part must have the {len(probs)} samples that the run predicted"
+                f"the test part must have {len(probs)} samples, as the predictions of the run"
             )
-            raise InputError(expected_text, done, "Train it again.")
+            raise InputError(expected_text, done, "Train the run again.")
 
     example = {PIXELS: next(iter(images()))}
     return _export(
@@ -102,7 +102,7 @@ def export(
     about: Mapping[str, Any] | None = None,
     tolerance: float = TOLERANCE,
 ) -> Exported:
-    """Write a calibrated model to a file, and check that the file gives the model's own probabilities.
+    """Export a calibrated model to a file, after checking that the file reproduces the model's probabilities.
 
     Args:
         model: A :class:`~fedlas.CalibratedModel`; or a fitted ``CalibratedClassifier`` of scikit-learn, in ONNX, whose
@@ -118,12 +118,12 @@ def export(
             L)`` unless the model fixes it. TorchScript fixes no size by itself.
         dialect: The database that ``sql`` is for; None is ``"duckdb"``.
         keep: Further columns of the table that the statement of ``sql`` returns, such as an id.
-        about: Plain values to keep inside the file.
-        tolerance: Most that a probability may differ.
+        about: Metadata to store in the file, as JSON values.
+        tolerance: Largest accepted difference of a probability.
 
     Raises:
-        InputError: If the model cannot be written in this form or fixes a free axis, or what was written gives other
-            probabilities. No file is left then.
+        InputError: If the model cannot be exported to this format or fixes a free axis, or the file gives other
+            probabilities. No file is then written.
         MissingExtraError: If a package of the form is not installed.
     """
     check_choice("form", form, FORMATS)
@@ -132,20 +132,24 @@ def export(
         check_choice("dialect", dialect, get_args(SqlDialect))
     if form != "sql" and (dialect is not None or keep):
         name = "keep" if dialect is None else "dialect"
-        raise InputError(f"{name} is for sql", f"form {form!r}", "Leave it out.")
+        raise InputError(
+            "must be left out unless the format is sql", form, "Leave it out.", argument=name
+        )
     if isinstance(model, TableCalibration):
         module = TableModule(model, dialect or "duckdb", keep).eval()
         return _export_table(module, checked_path(path), form, dict(about or {}), tolerance)
     is_pipeline = is_calibrated_pipeline(model)
     if is_pipeline or (hasattr(model, "estimator_") and hasattr(model, "calibrator_")):
         if form != "onnx":
-            raise InputError("a scikit-learn model goes out as onnx", form, "Leave form out.")
+            raise InputError(
+                "form must be 'onnx' for a scikit-learn model", form, "Leave form out."
+            )
         write = export_pipeline if is_pipeline else export_sklearn
         return write(model, checked_path(path), inputs, dict(about or {}), tolerance)
     if not isinstance(model, CalibratedModel):
-        fix = "Pass what fedlas.calibrate(model, val_loader) returns."
+        fix = "Pass the result of fedlas.calibrate(model, val_loader)."
         raise InputError(
-            "the model must be a CalibratedModel or a fitted CalibratedClassifier",
+            "model must be a CalibratedModel, a fitted CalibratedClassifier or a TableCalibration",
             describe(model),
             fix,
         )
@@ -159,15 +163,17 @@ def export(
     parts = [
         {name: value[start : start + BATCH] for name, value in tensors.items()} for start in starts
     ]
-    if axes:  # another size of each free axis, so that the file cannot have fixed it
+    if axes:  # another size of each free axis, so that a fixed size is detected
         parts.append(_stretched(parts[0], axes))
         try:
             with torch.no_grad():
                 deployed(*parts[-1].values())
         except (RuntimeError, ValueError, IndexError) as error:
-            got = f"{type(error).__name__} with half as much again: {str(error)[:200]}"
+            got = f"{type(error).__name__} at 1.5 times the size: {str(error)[:200]}"
             raise InputError(
-                "free axes must be free in the model", got, "Leave out those it fixes."
+                "the model must accept any size of each free axis",
+                got,
+                "Leave out axes of fixed size.",
             ) from error
 
     def samples() -> Iterator[tuple[Mapping[str, Tensor], NDArray[np.floating[Any]]]]:
@@ -184,7 +190,7 @@ def export(
 def _export_table(
     module: TableModule, out: Path, form: str, about: dict[str, Any], tolerance: float
 ) -> Exported:
-    """Write the calibration of a table: from scores, and covariates in their order, to probabilities."""
+    """Export a table calibration, a map from scores and covariates to probabilities."""
     inputs = module.example()
     calibration = module.calibration
     covariates = calibration.covariates
@@ -200,7 +206,7 @@ def _export_table(
 
 
 def _checked_inputs(inputs: object) -> dict[str, Tensor]:
-    fix = "Pass a tensor (N, ...), or a mapping of them by name."
+    fix = "Pass a tensor (N, ...), or a mapping from input names to tensors."
     if (
         not isinstance(inputs, Mapping)
         or not inputs
@@ -208,11 +214,15 @@ def _checked_inputs(inputs: object) -> dict[str, Tensor]:
             is_dense(v) and not v.is_meta and not v.is_complex() and v.ndim for v in inputs.values()
         )
     ):
-        raise InputError("inputs must be tensors of samples", describe(inputs), fix)
+        raise InputError(
+            "inputs must be a dense tensor (N, ...) or a mapping of such tensors",
+            describe(inputs),
+            fix,
+        )
     sizes = {len(value) for value in inputs.values()}
     if len(sizes) != 1 or 0 in sizes:
         raise InputError(
-            "inputs must have the same number of samples, at least 1", sorted(sizes), fix
+            "all inputs must have the same number of samples, at least 1", sorted(sizes), fix
         )
     return {str(name): value for name, value in inputs.items()}
 
@@ -224,7 +234,9 @@ def _checked_axes(free_axes: Sequence[int] | FreeAxes, inputs: Mapping[str, Tens
     )
     if not isinstance(by_input, Mapping):
         raise InputError(
-            "free axes must be a list, or lists by input", describe(free_axes), "Pass (2, 3)."
+            "free axes must be a list of axes, or a mapping from inputs to lists",
+            describe(free_axes),
+            "Pass for example (2, 3).",
         )
     for name, axes in by_input.items():
         most = inputs[name].ndim if name in inputs else 0
@@ -232,15 +244,17 @@ def _checked_axes(free_axes: Sequence[int] | FreeAxes, inputs: Mapping[str, Tens
             isinstance(axis, int) and 0 < axis < most for axis in axes
         ):
             shapes = ", ".join(f"{each} {tuple(value.shape)}" for each, value in inputs.items())
-            got = f"{describe(axes)} of {name!r}"
+            got = f"{describe(axes)} for {name!r}"
             raise InputError(
-                "free axes must be axes of an input after the first", got, f"Inputs: {shapes}."
+                "each free axis must be an axis of an input, 1 or higher",
+                got,
+                f"The inputs are: {shapes}.",
             )
     return by_input
 
 
 def _stretched(inputs: Mapping[str, Tensor], axes: FreeAxes) -> dict[str, Tensor]:
-    """Return the inputs with half as much again along each free axis."""
+    """Return the inputs lengthened by half along each free axis."""
     longer = dict(inputs)
     for name, axis in ((name, axis) for name, each in axes.items() for axis in each):
         value = longer[name]
@@ -262,7 +276,7 @@ def _export(
     axes: FreeAxes | None = None,
     ranges: Mapping[str, tuple[float, float]] | None = None,
 ) -> Exported:
-    """Write the bytes, read them again, compare, and only then give them a name."""
+    """Convert the model, compare the result with the model on all samples, and write the file if they agree."""
     inputs = [
         described_input(name, value, axes or {}, ranges or {}) for name, value in example.items()
     ]
@@ -277,7 +291,7 @@ def _export(
         )
         got = f"{type(error).__name__}: {reason[:300]}"
         fix = "Try another format, or leave the free axes out." if axes else "Try another format."
-        raise InputError(f"the model must be one that {form} can hold", got, fix) from error
+        raise InputError(f"the model must be convertible to {form}", got, fix) from error
 
     def reference(batch: Mapping[str, Tensor]) -> NDArray[np.floating[Any]]:
         with torch.inference_mode():
@@ -288,11 +302,11 @@ def _export(
 
 
 _ROWS = 256
-"""Rows that a file is compared on."""
+"""Example rows on which an exported table calibration is compared."""
 
 
 class TableModule(nn.Module):
-    """From the scores of a table, and its covariates, to calibrated ones in float64, the precision of a CSV."""
+    """Module that maps scores and covariates of a table to calibrated logits and probabilities, in float64."""
 
     def __init__(
         self, calibration: TableCalibration, dialect: SqlDialect, keep: Sequence[str]
@@ -308,7 +322,7 @@ class TableModule(nn.Module):
         self.calibration = calibration
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return calibrated logits and probabilities ``(N, C)`` of scores ``(N, columns)``, covariates ``(N, D)``."""
+        """Return calibrated logits and probabilities ``(N, C)`` for scores ``(N, columns)``, covariates ``(N, D)``."""
         scores = inputs[0] / 100.0 if self.percent else inputs[0]
         if self.fitted.multi_label:
             # A missing score makes the whole row missing.
@@ -324,7 +338,7 @@ class TableModule(nn.Module):
         return calibrated, self.fitted.probs(calibrated)
 
     def example(self) -> dict[str, Tensor]:
-        """Return scores of every size, some of them missing, and covariates, to compare a file with the calibration."""
+        """Return example inputs for verifying an export: scores of all magnitudes, some missing, and covariates."""
         random = torch.Generator().manual_seed(0)
         classes = 2 if self.single else self.fitted.num_classes or 2
         spread = torch.linspace(0.1, 12.0, _ROWS, dtype=torch.float64).unsqueeze(1)
@@ -344,7 +358,7 @@ class TableModule(nn.Module):
         return inputs
 
     def expected(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Return the probabilities that the calibrator itself gives; NaN in rows that lack a score."""
+        """Return the probabilities of the calibrator, ``(N, C)``; NaN in rows with a missing score."""
         complete = inputs["scores"].isfinite().all(dim=1)
         rows = {name: value[complete] for name, value in inputs.items()}
         some = self._calibrated(rows["scores"], rows.get("covariates"))

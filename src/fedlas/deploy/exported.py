@@ -1,4 +1,4 @@
-"""A file that was exported: what it takes, and how well it agrees with its model."""
+"""Verification of exported files: inputs, metadata, and the largest difference from the model."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from fedlas._core.outputs import check_place
 from fedlas.deploy.formats import FORMATS, OUTPUTS, Batch, FreeAxes, Probs, exported_kind
 
 Samples = Iterable[tuple[Batch, NDArray[np.floating[Any]]]]
-"""Batches of inputs by name, and the probabilities that they must give."""
+"""Batches of inputs by name, with the expected probabilities."""
 Reference = Callable[[Any], NDArray[Any]] | None
-"""From a batch to the probabilities of the model itself here, which show whether the conversion causes a difference;
-None if what is expected was computed here.
+"""Function from a batch to the probabilities of the model on this machine, which shows whether a difference comes from
+the conversion; None if the expected probabilities were computed on this machine.
 """
 BATCH = 64
-"""Samples that are compared at once."""
+"""Samples per batch of the comparison."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A file, and how well it agrees with its model.
+    """An exported file with its inputs, usage example, and largest difference from the model.
 
     Attributes:
         path: The file.
         form: One of :data:`~fedlas.deploy.formats.FORMATS`.
         size: Bytes.
         inputs: Inputs: for each ``name``, ``dtype``, ``shape`` (free axes by name, ``"batch"`` first) and ``range``.
-        example: Lines that load and call it, of Python or, for a database, of a shell.
+        example: Lines of Python, or of a shell for a database, that load and call the file.
         difference: Largest absolute difference of a probability.
-        samples: How many samples were compared: all.
+        samples: Number of samples compared.
     """
 
     path: Path
@@ -51,24 +51,22 @@ class Exported:
     samples: int
 
     def plain(self) -> dict[str, Any]:
-        """Return the fields that a card holds."""
+        """Return the entry of the file on a calibration card, as JSON values."""
         about = {"difference": self.difference, "samples": self.samples}
         return {"file": self.path.name, "format": self.form, **about}
 
 
 def called(probs: Probs, inputs: Batch) -> NDArray[np.float64]:
-    """Return what the file gives; one that fails on a batch has fixed a size."""
+    """Return the probabilities of an exported file for a batch; raise InputError if it rejects the batch size."""
     try:
         return np.asarray(
             probs({name: np.asarray(value) for name, value in inputs.items()}), dtype=np.float64
         )
     except Exception as error:  # of any runtime
         size = len(next(iter(inputs.values())))
-        got = (
-            f"{type(error).__name__} on one of {size}: {str(error).strip().splitlines()[-1][:300]}"
-        )
-        fix = "Try another format, or take the sizes in the model's forward from its inputs."
-        raise InputError("what was written must take batches of any size", got, fix) from error
+        got = f"{type(error).__name__} for a batch of {size}: {str(error).strip().splitlines()[-1][:300]}"
+        fix = "Try another format, or read sizes from the inputs in the model's forward."
+        raise InputError("the exported file must accept batches of any size", got, fix) from error
 
 
 def described_input(
@@ -77,7 +75,7 @@ def described_input(
     axes: FreeAxes,
     ranges: Mapping[str, tuple[float, float]],
 ) -> dict[str, Any]:
-    """Return the name, dtype, shape and range of one input; texts have no range."""
+    """Return name, dtype, shape and range of an input as JSON values; text has no range."""
     numbers = np.asarray(value)
     is_text = numbers.dtype == object
     bounds = [] if is_text else [np.nanmin(numbers).item(), np.nanmax(numbers).item()]
@@ -97,7 +95,7 @@ def described_input(
 
 
 def _read_back(form: str, content: bytes) -> Probs:
-    """Return what a file computes, as its own reader loads it."""
+    """Return the prediction function of an exported file, loaded by the runtime of its format."""
     try:
         return FORMATS[form].read(content)
     except MissingExtraError:
@@ -105,11 +103,13 @@ def _read_back(form: str, content: bytes) -> Probs:
     except Exception as error:  # of any runtime
         got = f"{type(error).__name__}: {str(error)[:300]}"
         fix = "Try another format."
-        raise InputError(f"{FORMATS[form].reader} must load what was written", got, fix) from error
+        raise InputError(
+            f"{FORMATS[form].reader} must be able to load the exported file", got, fix
+        ) from error
 
 
 def all_facts(about: Mapping[str, Any], inputs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return what a file says about itself: facts about the model, its inputs, and what every file holds."""
+    """Return the metadata of an exported file: facts about the model, inputs, outputs, format and version."""
     general = {"format": "fedlas.export/1", "torch": str(torch.__version__)}
     return {**about, "inputs": list(inputs), **general, "outputs": list(OUTPUTS)}
 
@@ -124,7 +124,7 @@ def write_checked(
     samples: Samples,
     tolerance: float,
 ) -> Exported:
-    """Give the content of a file its name if what it computes agrees with the model on every sample."""
+    """Write an exported file if its probabilities agree with the model on every sample, else raise InputError."""
     check_place("path", out, exported_kind(form).of_any_name)
     difference, compared = check_export(_read_back(form, content), reference, samples, tolerance)
     write_atomically(out, lambda file: file.write(content))
@@ -138,29 +138,29 @@ def check_export(
     samples: Samples,
     tolerance: float,
 ) -> tuple[float, int]:
-    """Return the largest difference from the model's own probabilities, and the number of samples compared."""
+    """Return the largest difference from the expected probabilities, and the number of samples compared."""
     largest = 0.0
     at = 0
     done = 0
     here = 0.0
     for number, (inputs, expected) in enumerate(samples):
         exported = called(probs, inputs)
-        if number == 0:  # another size of batch, so that the file cannot have fixed it
+        if number == 0:  # another batch size, so that a fixed size is detected
             exported[:1] = called(probs, {name: value[:1] for name, value in inputs.items()})
         if exported.shape != expected.shape:
             raise InputError(
-                "the model must give as many probabilities as were expected",
-                f"shape {exported.shape} for {expected.shape}",
+                "the exported model must return probabilities of the expected shape",
+                f"shape {exported.shape} instead of {expected.shape}",
                 "Pass the model that made the predictions.",
             )
-        # NaN must count as a difference, and compares as none; where a score is missing it is what is expected.
+        # NaN must count as a difference, although it compares as none, except where NaN is expected (a missing score).
         differences = np.abs(exported - expected)
         differences[np.isnan(exported) & np.isnan(expected)] = 0.0
         apart = differences.reshape(len(exported), -1).max(axis=1)
         worst = (
             int(apart.argmax()) if np.isfinite(apart).all() else int((~np.isfinite(apart)).argmax())
         )
-        # Too far: is it the conversion, or does the model on this machine differ from the run as well?
+        # Above tolerance: find out whether the conversion is the cause, or the model differs on this machine too.
         if not apart[worst] <= max(largest, tolerance) and reference is not None:
             here = max(here, float(np.nanmax(np.abs(reference(inputs) - expected))))
         if not apart[worst] <= largest:
@@ -169,12 +169,12 @@ def check_export(
         done += len(exported)
     if not largest <= tolerance:
         why = (
-            f"The run's model in PyTorch differs by {here:.2g} on this machine already: it predicted on another device "
-            "or in another precision. Export it where it was trained, or measure it again here"
+            f"The PyTorch model of the run also differs by {here:.2g} on this machine: its predictions were made on "
+            "another device or in another precision. Export it where it was trained, or evaluate it again here"
             if here > tolerance
-            else "The model gives these probabilities, so the conversion is at fault. Try another format; or avoid "
-            "steps, on which rounding decides: a calibrator such as temperature, trees without scaling in front"
+            else "The model reproduces its probabilities, so the conversion changes them. Try another format, or avoid "
+            "steps that amplify rounding: use a smooth calibrator such as temperature, and trees without scaling"
         )
-        expected_text = f"probabilities must equal the model's within {tolerance:g}"
+        expected_text = f"probabilities of the file must equal the model's within {tolerance:g}"
         raise InputError(expected_text, f"a difference of {largest:.3g} at sample {at}", f"{why}.")
     return largest, done

@@ -1,4 +1,4 @@
-"""The formats of an exported model: each writes a file's bytes, and reads them back as a user would."""
+"""Export formats: each converts a model to the bytes of a file, and loads them for predictions."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from fedlas.objective.call import class_logits
 OUTPUTS = ("logits", "probs")
 """Names of the outputs of an exported model."""
 OPSET = 18
-"""Version of ONNX's operators."""
+"""ONNX operator set version."""
 _MOST_BYTES = 2**31 - 1  # a protobuf message cannot be larger
 
 Examples = Mapping[str, Tensor]
-"""Some samples of each input, by name, in the order of the inputs."""
+"""Example tensors by input name, in the order of the inputs."""
 Batch = Mapping[str, Tensor | NDArray[Any]]
-"""The same, perhaps as arrays, which may hold texts."""
+"""Tensors or arrays (possibly of text) by input name."""
 FreeAxes = Mapping[str, Sequence[int]]
-"""Axes of any size, in addition to the first, by input."""
+"""Axes of dynamic size by input, besides the first axis."""
 Probs = Callable[[Mapping[str, NDArray[Any]]], NDArray[np.floating[Any]]]
-"""From inputs by name to probabilities ``(N, C, ...)``."""
+"""Function from arrays by input name to probabilities ``(N, C, ...)``."""
 
 
 class Deployed(nn.Module):
-    """Normalization of raw pixels (with ``mean`` and ``std``), calibrated model and softmax in one module."""
+    """Module to export: optional pixel normalization, calibrated model and softmax."""
 
     scale: Tensor
     shift: Tensor
@@ -64,7 +64,7 @@ class Deployed(nn.Module):
             self.register_buffer("shift", shift)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return calibrated logits and probabilities ``(N, C, ...)`` each; pixels are ``(N, channels, H, W)`` uint8."""
+        """Return calibrated logits and probabilities ``(N, C, ...)``; pixels are uint8 ``(N, channels, H, W)``."""
         tensors = (
             [part.float() * self.scale + self.shift for part in inputs]
             if self.pixels
@@ -80,28 +80,28 @@ class Deployed(nn.Module):
 
 @dataclass(frozen=True)
 class Exporter:
-    """A format of a model: its graph with normalization and calibration."""
+    """Export format: functions that write, load and show how to call a file."""
 
     suffix: str
-    # Name of the program that checks it.
+    # Runtime that loads the file for verification.
     reader: str
-    # From the model, some samples, their free axes and facts about the model to the content of a file.
+    # From model, example inputs, free axes and metadata to the bytes of a file.
     write: Callable[[nn.Module, Examples, FreeAxes, Mapping[str, Any]], bytes]
-    # From the content to a function that a user of the file would have.
+    # From the bytes to the prediction function of the file.
     read: Callable[[bytes], Probs]
-    # From the file and some samples to four lines of Python that load and call it.
+    # From the path and example inputs to lines of code that load and call the file.
     example: Callable[[Path, Batch], list[str]]
 
 
 def metadata(about: Mapping[str, Any]) -> dict[str, str]:
-    """Return facts about a model by name: text unchanged, all else as JSON."""
+    """Return metadata with all values as text: strings unchanged, other values as JSON."""
     return {
         key: value if isinstance(value, str) else json.dumps(value) for key, value in about.items()
     }
 
 
 def onnx_program(model: nn.Module, example: Examples, axes: FreeAxes) -> Any:
-    """Return the ONNX model of a module with the outputs :data:`OUTPUTS`, as a protobuf message."""
+    """Convert a module to an ONNX protobuf with the outputs ``logits`` and ``probs``."""
     require_all(*((package, "onnx") for package in ("onnx", "onnxscript", "onnxruntime")))
     with quiet:
         program = torch.onnx.export(
@@ -120,18 +120,18 @@ def onnx_program(model: nn.Module, example: Examples, axes: FreeAxes) -> Any:
 
 
 def onnx_bytes(proto: Any, about: Mapping[str, Any]) -> bytes:
-    """Return the content of an ONNX file, the facts about the model inside it."""
+    """Return the bytes of an ONNX file with metadata; raise InputError above 2 GiB."""
     require("onnx.helper", extra="onnx").set_model_props(proto, metadata(about))
     proto.producer_name, proto.producer_version = "fedlas", str(about.get("fedlas", ""))
     if proto.ByteSize() > _MOST_BYTES:
         got = f"{proto.ByteSize():,} bytes"
-        raise InputError("an ONNX file holds at most 2 GiB", got, "Use torch-export.")
+        raise InputError("an ONNX file must be at most 2 GiB", got, "Use the format torch-export.")
     content: bytes = proto.SerializeToString()
     return content
 
 
 def read_onnx(content: bytes) -> Probs:
-    """Return what an ONNX file computes, by onnxruntime on the processor."""
+    """Return the prediction function of an ONNX file, run by onnxruntime on the CPU."""
     runtime = require("onnxruntime", extra="onnx")
     options = runtime.SessionOptions()
     options.log_severity_level = 3
@@ -146,7 +146,7 @@ def _write_onnx(
 
 
 def onnx_lines(path: Path, example: Batch) -> list[str]:
-    """Return four lines of Python that load and call an ONNX file."""
+    """Return lines of Python that load and call an ONNX file."""
     arrays = ", ".join(
         f'"{name}": numpy.zeros({(1, *value.shape[1:])}, "{str(value.dtype).removeprefix("torch.")}")'
         if str(value.dtype) != "object"
@@ -220,8 +220,8 @@ def _torch_lines(load: str) -> Callable[[Path, Batch], list[str]]:
 
 
 def _sizes(example: Examples, axes: FreeAxes) -> tuple[tuple[dict[int, Any], ...]]:
-    """Return the axes of any size of each input: the batch, the sequence of tokens, and those that are asked for."""
-    # Tokens are whole numbers (N, L). Their length is free unless the model fixes it.
+    """Return the dynamic shapes of the inputs: the batch axis, the token axis of integer inputs, and ``axes``."""
+    # Integer inputs (N, L) are tokens, of dynamic length unless the model fixes it.
     sizes = []
     dim = torch.export.Dim
     for name, value in example.items():
@@ -242,11 +242,11 @@ FORMATS: dict[str, Exporter] = {
     ),
     "sql": Exporter(".sql", "SQLite", write_sql, read_sql, sql_lines),
 }  # fmt: skip
-"""By the name on the command line."""
+"""Export formats by name."""
 
 
 def exported_kind(form: str) -> Kind:
-    """Return the kind of files of a format, which say inside that they are exported."""
+    """Return the file kind of an export format, recognized by suffix and the marker in the content."""
     suffix = FORMATS[form].suffix
     return marked_kind(f"a {suffix} of fedlas export", b"fedlas.export/", (suffix,))
 
@@ -269,4 +269,4 @@ def _errors_only() -> Iterator[None]:
 
 
 quiet = Shared(_errors_only)
-"""Silences the exporters' notices to their own developers."""
+"""Context manager that silences warnings and log messages of the exporters below errors."""

@@ -1,4 +1,4 @@
-"""What a card of several labels holds of its test samples, in which a monitor looks for a change."""
+"""Reference statistics per label of a multi-label card, to which a monitor compares live predictions."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from fedlas.stats.gap_sums import (
 from fedlas.stats.rows import Floats
 
 ALL_LABELS = "all labels"
-"""Name of the mean over labels."""
+"""Name that stands for the mean over all labels."""
 _CELLS = 3
 _BINS = 4
-"""Cells of a label's probability in which its gap is followed, and bins of its distribution."""
+"""Number of probability cells for the calibration gap of a label, and of bins for its distribution."""
 
 
 @dataclass(frozen=True)
 class LabelReference:
-    """Sums over the test part for one of several labels, in cells and bins that validation predictions choose.
+    """Reference statistics of one label on the test part, in cells and bins of validation quantiles.
 
     Attributes:
-        gaps: Of the samples that tell the label, in cells of its probability.
-        scores: Of the probability of all samples, without outcomes.
-        bin_edges: Ends of the bins of the probability ``(B + 1,)``.
-        bin_counts: Samples in each bin ``(B,)``.
+        gaps: Sums over the samples with a known label, in cells of the probability.
+        scores: Sums of the probability over all samples, without outcomes.
+        bin_edges: Edges of the probability bins ``(B + 1,)``.
+        bin_counts: Number of samples per bin ``(B,)``.
     """
 
     gaps: GapSums
@@ -47,18 +47,18 @@ class LabelReference:
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> LabelReference:
-        """Read what :func:`label_reference` holds of a label; refuse sums that do not agree."""
+        """Return a label's entry in the result of :func:`label_reference`; raise ValueError for inconsistent sums."""
         gaps, scores = (GapSums.read(content[name]) for name in ("gaps", "scores"))
         edges = check_edges(read_array(content, "bin_edges"))
         counts = read_counts(content, "bin_counts")
         samples = scores.count[0]
         if edges.shape != (len(counts) + 1,) or not counts.sum() == samples >= gaps.count[0]:
-            raise ValueError(f"bins of {counts.sum():g} of {samples:g} samples")
+            raise ValueError(f"bin_counts sum to {counts.sum():g}, not to {samples:g} samples")
         return cls(gaps, scores, edges, counts)
 
 
 def label_reference(val: MultiLabel, test: MultiLabel) -> dict[str, Any]:
-    """Return sums over the test part for ``fedlas monitor``: of each label, and of the mean of all labels."""
+    """Return reference statistics of the test part for a monitor: per label, and for the mean over labels."""
     probability, chosen = (each.logits.double().sigmoid().numpy() for each in (test, val))
     target = test.target.numpy()
     labels = []
@@ -90,7 +90,7 @@ def label_reference(val: MultiLabel, test: MultiLabel) -> dict[str, Any]:
 
 
 def _sums(values: Floats) -> GapSums:
-    """Return the sums of values in ``[0, 1]``, without outcomes."""
+    """Return the sums of values in ``[0, 1]`` in one cell, with all outcomes False."""
     return GapSums.of((0.0, 1.0), values, np.zeros(len(values), dtype=bool))
 
 
@@ -103,9 +103,9 @@ def _prevalence(_probability: Floats, happened: NDArray[np.bool_]) -> Floats:
 
 
 def _calibration(probability: Floats, happened: NDArray[np.bool_]) -> Floats:
-    # Moved from [-1, 1] to [0, 1], as sums are.
+    # Mapped from [-1, 1] to [0, 1], the range of GapSums.
     return np.asarray((1.0 + (happened - probability).mean(axis=1)) / 2)
 
 
 MEANS = {"calibration": _calibration, "prevalence": _prevalence, "probability": _probability}
-"""By watch: the mean over the labels ``(n,)`` of probabilities and outcomes ``(n, L)``, in ``[0, 1]``."""
+"""Functions by watch: mean over labels ``(n,)`` in ``[0, 1]``, from probabilities and outcomes ``(n, L)``."""

@@ -1,4 +1,4 @@
-"""Makes a calibration card: thresholds for a risk, metrics, and known limits as sentences."""
+"""Construction of a calibration card: metrics, thresholds for target risks, and known limits."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ from fedlas.stats.selective_risk import DEFAULT_RISKS, reject_option
 
 CELLS = 5
 BINS = 100
-"""Cells of confidence in which the gap is followed, and bins of its distribution, for ``fedlas monitor``."""
+"""Number of confidence cells for the calibration gap, and of bins for the distribution, for ``fedlas monitor``."""
 STAGES = ("as predicted", "calibrated")
 METHOD = (
     "Learn then Test (Angelopoulos et al. 2021): fixed-sequence tests with exact binomial p-values over a fixed grid "
     "of thresholds, from ten starts; {promise}"
 )
-HOLDS = "each row holds with {level:.0%} over the draw of the validation part."
+HOLDS = "each row holds with probability {level:.0%} over the draw of the validation part."
 APPROXIMATE = (
-    "the calibrator was fitted on the same validation part, so the risk need not hold with {level:.0%}: the test "
-    "part is the check."
+    "the calibrator was fitted to the same validation part, so the {level:.0%} guarantee is approximate: compare the "
+    "risk on the test part."
 )
 
 _FEW = 30
-"""Samples of a class below which nothing is known about its calibration."""
+"""Test samples of a class below which its calibration cannot be assessed."""
 
 
 @check_kinds
@@ -65,15 +65,15 @@ def make_card(
     event: Mapping[str, Any] | None = None,
     labels: Mapping[str, Any] | None = None,
 ) -> Card:
-    """Return a calibration card: thresholds chosen on ``val``, numbers measured on ``test``."""
-    # Neither is calibrated yet. ``model`` and ``data`` are facts to record: ``run`` or ``name``, and where known
-    # ``classes``, ``settings``, ``samples``, ``period``. With ``event`` the card is about the probability of the second
-    # of two classes; several labels have their measures in ``labels`` and no thresholds. No threshold's bound, and none
-    # of a monitor, holds with weights.
+    """Return a calibration card, with thresholds chosen on ``val`` and metrics computed on ``test``."""
+    # ``val`` and ``test`` are uncalibrated. ``model`` and ``data`` are facts to record: ``run`` or ``name``, and where
+    # known ``classes``, ``settings``, ``samples``, ``period``. With ``event`` the card describes the probability of the
+    # second of two classes; a multi-label card has metrics in ``labels`` and no thresholds. Sample weights are refused:
+    # the bounds of thresholds and of monitors do not hold with them.
     _check_arguments(val, test, model, data, replicates)
     if metrics is not None:
         _check_metrics(metrics)
-    # The card is about the calibrated model; the raw one stands next to it.
+    # The card describes the calibrated model; metrics of the raw model are added for comparison.
     stages = stages_of(test, calibration)
     val = calibration.transform(val)
     test = stages[STAGES[1]]
@@ -90,7 +90,7 @@ def make_card(
         made={"on": datetime.now(UTC).date().isoformat(), "fedlas": fedlas.__version__},
         model={"classes": None, **model, **sections.pop("model")},
         calibration=calibration,
-        # What is served: an exported model gives calibrated predictions, all else those that the test file holds.
+        # Live predictions: calibrated from an exported model, else raw like the test file.
         live="raw" if exported is None and calibration.calibrator is not None else "calibrated",
         data={**data, "samples": {**data.get("samples", {}), **sizes}},
         metrics={stage: _shown(each, test) for stage, each in metrics.items()},
@@ -115,7 +115,7 @@ def _of_one_label(
     risks: Sequence[float],
     promise: str,
 ) -> tuple[dict[str, Any], Sequence[int]]:
-    """Return the sections of a card that are about one label a sample, and the test samples of each class."""
+    """Return the card sections for one label per sample, and the number of test samples per class."""
     num_classes = 0
     class_counts = None
     samples_of: Sequence[int] = ()
@@ -139,7 +139,7 @@ def _of_one_label(
 
 
 def _of_labels(val: object, test: object) -> tuple[dict[str, Any], Sequence[int]]:
-    """Return the sections of a card of several labels, and the test samples of the rarer outcome of each."""
+    """Return the card sections for several labels, and the number of test samples of each label's rarer outcome."""
     val, test = check_same_labels(val, test, "validation predictions")
     target = check_known(test).target
     by_outcome = ((target == outcome).sum(dim=0).tolist() for outcome in (0, 1))
@@ -152,13 +152,13 @@ def _of_labels(val: object, test: object) -> tuple[dict[str, Any], Sequence[int]
 
 
 def _values(predictions: AnyPredictions | MultiLabel, num_bins: int) -> dict[str, dict[str, float]]:
-    """Return the metrics without intervals."""
+    """Return the metrics by name as ``{"value": ...}``, without intervals."""
     values = evaluate(predictions, num_bins=num_bins)
     return {name: {"value": value} for name, value in values.items()}
 
 
 def _shown(metrics: Mapping[str, Any], test: AnyPredictions | MultiLabel) -> dict[str, Any]:
-    """Return the metrics of a card, without those that say nothing of so few classes."""
+    """Return the metrics to show, without those that need more classes than ``test`` has."""
     if not isinstance(test, Predictions):
         return dict(metrics)
     classes = test.num_classes
@@ -174,7 +174,7 @@ def _check_arguments(
     data: Mapping[str, Any],
     replicates: int,
 ) -> None:
-    """Refuse weights and clusters, facts without a name, and a number of replicates that is none."""
+    """Raise InputError for weights, clusters, missing names of model or data, or an invalid number of replicates."""
     for part in (val, test):
         check_takes_weights(part, takes_weights=False)
         whose = "a monitor's" if isinstance(part, MultiLabel) else "the thresholds'"
@@ -183,11 +183,11 @@ def _check_arguments(
     for argument, about, key in (("model", model, "run"), ("data", data, "name")):
         if key not in about:
             fix = f"Pass {{{key!r}: 'test {argument}'}}."
-            raise InputError(f"must hold {key!r}", describe(about), fix, argument=argument)
+            raise InputError(f"must have the key {key!r}", describe(about), fix, argument=argument)
 
 
 def _check_metrics(metrics: Metrics) -> None:
-    """Refuse metrics that are not the values of both stages, by the names of metrics."""
+    """Raise InputError unless ``metrics`` maps both stages and known metric names to entries with a value."""
     stages: Any = metrics
     are_there = isinstance(stages, Mapping) and stages.keys() == {*STAGES}
     for entries in stages.values() if are_there else [None]:
@@ -197,7 +197,7 @@ def _check_metrics(metrics: Metrics) -> None:
             or not all(isinstance(each, Mapping) and "value" in each for each in entries.values())
         ):
             raise InputError(
-                f"must hold, for each of {' and '.join(STAGES)}, the value of each metric by its name",
+                f"must map {' and '.join(map(repr, STAGES))} to metrics by name, each with a 'value'",
                 describe(metrics),
                 "Pass {'as predicted': {'ece': {'value': 0.1}}, 'calibrated': {...}}, or leave it out.",
                 argument="metrics",
@@ -205,12 +205,12 @@ def _check_metrics(metrics: Metrics) -> None:
 
 
 def stages_of(test: P, calibration: Calibration) -> dict[str, P]:
-    """Test predictions of each of :data:`STAGES`: as predicted, and calibrated."""
+    """Return the test predictions by stage: as predicted, and calibrated."""
     return dict(zip(STAGES, (test, calibration.transform(test)), strict=True))
 
 
 def _width(val: AnyPredictions, test: AnyPredictions, subject: Subject) -> dict[str, Any]:
-    """Return the widths of Venn-ABERS bounds of test scores: the fewer validation samples, the wider."""
+    """Return mean and 95 % quantile of the widths of Venn-ABERS intervals of the test scores."""
     venn_abers, _ = fit_with_notes(VennAbers(), outcomes(val, subject))
     low, high = venn_abers.interval(outcomes(test, subject)).T
     return {
@@ -223,7 +223,7 @@ def _width(val: AnyPredictions, test: AnyPredictions, subject: Subject) -> dict[
 def _reference(
     val: AnyPredictions, test: AnyPredictions, class_counts: list[int] | None, subject: Subject
 ) -> dict[str, Any]:
-    """Return sums over the test part for ``fedlas monitor``, in cells that validation predictions choose."""
+    """Return reference statistics of the test part for a monitor, in cells and bins of validation quantiles."""
     held_out, tested = outcomes(val, subject), outcomes(test, subject)
     chosen = held_out.confidence.cpu().double().numpy()
     confidence = tested.confidence.cpu().double().numpy()
@@ -240,7 +240,7 @@ def _reference(
 
 
 def known_limits(card: Card, samples_of: Sequence[int]) -> list[str]:
-    """Return sentences, the most general first; ``samples_of`` counts the test samples of each class ``(C,)``."""
+    """Return the known limits of a card as sentences; ``samples_of`` is the number of test samples per class."""
     notes = card.calibration.notes
     return [*_general(card), *_numbers(card, samples_of), *_training(card), *notes]
 
@@ -255,20 +255,20 @@ def _general(card: Card) -> Iterator[str]:
     )
     trained = "seed" in card.model
     is_fitted = card.calibration.is_fitted_on_validation
-    check = "The test part had no part in it: its column is the check."
+    check = "The test part was not used for these choices, so its numbers check them."
     if card.subject == "labels":
         chosen = f"{'the calibration and ' * is_fitted}the cells in which fedlas monitor compares"
         yield f"The {samples['val']:,} validation samples chose {chosen}. {check}"
         return
     chosen = (
         "the epoch and the calibration as well as the thresholds, "
-        "so that the bound on their risk need not hold"
+        "so that the bound on their risk is approximate"
     )
     if not trained:
         chosen = chosen.replace("the epoch and ", "") if is_fitted else "the thresholds"
     yield f"The {samples['val']:,} validation samples chose {chosen}. {check}"
     if trained:
-        yield "It is one training run: another seed gives another model with other numbers."
+        yield "The model is a single training run: another seed gives other numbers."
 
 
 def _numbers(card: Card, samples_of: Sequence[int]) -> Iterator[str]:
@@ -281,36 +281,36 @@ def _numbers(card: Card, samples_of: Sequence[int]) -> Iterator[str]:
         if ece["p"] > ALPHA:
             yield (
                 f"An ECE of {value} is not distinguishable from that of a perfectly calibrated model, which has "
-                f"{floor} on average on so few samples ({p}): errors smaller than chance makes are neither "
-                "shown nor excluded."
+                f"{floor} on average at this sample size ({p}). Smaller calibration errors cannot be detected "
+                "or excluded."
             )
         else:
             yield (
                 f"The ECE of {value} is more than chance: a perfectly calibrated model would have {floor} on average "
-                f"({p}). Confidences are not exactly probabilities."
+                f"({p}). Confidences deviate from probabilities."
             )
     # Single classes.
     few = sum(count < _FEW for count in samples_of)
     if few:
         which = f"classes have fewer than {_FEW} test samples"
         if card.subject == "labels":
-            which = f"labels have fewer than {_FEW} test samples with them, or without"
-        yield f"{few} of {len(samples_of)} {which}: about them alone nothing is known."
+            which = f"labels have fewer than {_FEW} positive or {_FEW} negative test samples"
+        yield f"{few} of {len(samples_of)} {which}: their calibration alone cannot be assessed."
     # Thresholds that could not be found, and those that the test part contradicts.
     missed = [row for row in card.selective["thresholds"] if row["threshold"] is None]
     if missed:
         risks = ", ".join(f"{100 * row['risk']:g} %" for row in missed)
         most = max(row["needed"] for row in missed)
         yield (
-            f"No threshold can be vouched for a risk of {risks}: the validation part is too small, or the model is "
-            f"wrong too often where it is most confident. Even without a mistake the smallest risk needs {most:,} "
-            "accepted samples."
+            f"No threshold guarantees a risk of {risks}: the validation part is too small, or the most confident "
+            f"predictions have too many errors. The smallest risk requires at least {most:,} accepted samples, even "
+            "without errors."
         )
     for row in card.selective["thresholds"]:
         risk = row.get("test", {}).get("risk")
         if risk is not None and risk > row["risk"]:
             actual = f"{100 * risk:.2f} %"
-            yield f"The threshold for a risk of {100 * row['risk']:g} % has {actual} on the test part."
+            yield f"The threshold for a risk of {100 * row['risk']:g} % has a risk of {actual} on the test part."
 
 
 def _training(card: Card) -> Iterator[str]:
@@ -318,20 +318,20 @@ def _training(card: Card) -> Iterator[str]:
     for key, text in (
         (
             "label_noise",
-            "Some training labels were made wrong on purpose, validation labels may be too.",
+            "Label noise was added to the training labels, and possibly to the validation labels.",
         ),
         (
             "long_tail",
-            "Training and validation classes were made rare on purpose, test classes were not.",
+            "Training and validation classes were made long-tailed, test classes were not.",
         ),
-        ("corruption", "The test images were corrupted on purpose."),
+        ("corruption", "The test images were artificially corrupted."),
         (
             "hold_out_classes",
-            "Some classes were held out: inputs of unknown classes get a confidence like any other.",
+            "Some classes were held out of training: inputs of unknown classes get confidences like any other.",
         ),
-        ("test_mean", "The test images were not normalized as the training images."),
+        ("test_mean", "The test images were normalized differently from the training images."),
     ):
         if data.get(key):
             yield text
     if card.model.get("dirty"):
-        yield "The run was made from sources that differ from their commit."
+        yield "The run was made from source code with uncommitted changes."

@@ -1,4 +1,4 @@
-"""A pipeline that ends in a calibrated classifier in ONNX: columns of a frame, numbers and texts, to probabilities."""
+"""Export to ONNX of a scikit-learn pipeline that ends in a calibrated classifier, with one input per column."""
 
 from __future__ import annotations
 
@@ -16,18 +16,16 @@ from fedlas.deploy.formats import onnx_bytes
 from fedlas.deploy.sklearn_onnx import classifier_graph, export_sklearn, to_onnx
 
 Columns = dict[str, NDArray[Any]]
-"""By name, numbers or texts ``(N, 1)``, or one matrix of numbers ``(N, D)``."""
+"""ONNX inputs by name: numbers or text ``(N, 1)`` per column, or one matrix ``(N, D)``."""
 FrameOf = Callable[[Mapping[str, Any]], Any]
-"""From some rows of all columns to what the pipeline takes."""
+"""Function from columns by name to the frame or array that the pipeline takes."""
 _ATTEMPTS = ((np.float32, False), (np.float32, True), (np.float64, False), (np.float64, True))
-"""Precision of numbers, and whether whole numbers stay so: codes of categories do, numbers that are scaled must not."""
-_FIX = (
-    "Export the last step, and transform before it: export(pipe[-1], path, pipe[:-1].transform(X))."
-)
+"""Attempts: float dtype, and whether integers stay integers, as category codes must and scaled numbers must not."""
+_FIX = "Export only the last step, with transformed inputs: export(pipe[-1], path, pipe[:-1].transform(X))."
 
 
 def is_calibrated_pipeline(model: object) -> bool:
-    """Return whether the last of several steps is a fitted ``CalibratedClassifier``."""
+    """Return whether ``model`` is a pipeline whose last step is a fitted ``CalibratedClassifier``."""
     steps: Any = getattr(model, "steps", None) or [("", None)]
     last = steps[-1][1]
     return hasattr(last, "calibrator_") and hasattr(last, "estimator_")
@@ -40,18 +38,18 @@ def export_pipeline(
     about: dict[str, Any],
     tolerance: float,
 ) -> Exported:
-    """Write the steps of a pipeline in ONNX with the calibrated classifier behind them.
+    """Export a pipeline that ends in a calibrated classifier to an ONNX file.
 
     Raises:
-        InputError: If a step cannot be converted, or what was converted gives other probabilities.
+        InputError: If a step cannot be converted, or the converted model gives other probabilities.
     """
     if len(pipe.steps) == 1:
         return export_sklearn(pipe[-1], out, X, about, tolerance)
     if not len(getattr(X, "shape", ())) == 2 or not len(X):
         raise InputError(
-            "inputs must be a frame or an array (N, D)",
+            "inputs must be a frame or an array (N, D) with at least one row",
             describe(X),
-            "Pass some rows that pipe takes.",
+            "Pass example rows for the pipeline.",
         )
     errors: list[InputError] = []
     for kind, whole in _ATTEMPTS:
@@ -61,20 +59,23 @@ def export_pipeline(
             return _pipeline_file(pipe, out, columns, frame_of, probs, about, tolerance)
         except InputError as error:
             errors.append(error)
-    # Where one attempt could be converted, its difference says more than what failed in another.
+    # The probability difference of a converted attempt is more informative than conversion errors.
     closest = next((each for each in errors if each.parts[0].startswith("probab")), None)
     if closest is not None:
         expected, got, _ = closest.parts
-        fix = f"Leave scaling in front of trees out, since they compare rounded numbers. {_FIX}"
+        fix = f"Remove scaling before trees, which are sensitive to rounding. {_FIX}"
         raise InputError(expected, got, fix) from closest
     expected, got, fix = errors[0].parts
     if fix != _FIX:
-        expected, got = "skl2onnx must convert the steps before the last", f"{got} ({expected})"
+        expected, got = (
+            "skl2onnx must be able to convert the steps before the last",
+            f"{got} ({expected})",
+        )
     raise InputError(expected, got, _FIX) from errors[0]
 
 
 def _columns_of(X: Any, kind: type, *, whole: bool) -> tuple[Columns, FrameOf]:  # noqa: N803
-    """Return the columns of ``X`` as ONNX takes them, and a function from those to what the pipeline takes."""
+    """Return the columns of ``X`` in ONNX dtypes, and a function that converts them back to pipeline inputs."""
     if not hasattr(X, "columns"):
         try:
             matrix: NDArray[Any] = np.asarray(X.toarray() if hasattr(X, "toarray") else X).astype(
@@ -82,7 +83,7 @@ def _columns_of(X: Any, kind: type, *, whole: bool) -> tuple[Columns, FrameOf]: 
             )
         except (TypeError, ValueError) as error:
             raise InputError(
-                "inputs of several kinds must be a frame with names", describe(X), _FIX
+                "inputs must be numeric, or a frame with named columns", describe(X), _FIX
             ) from error
         return {"X": matrix}, lambda columns: columns["X"]
     frames = require("pandas", extra="tables")
@@ -107,19 +108,19 @@ def _columns_of(X: Any, kind: type, *, whole: bool) -> tuple[Columns, FrameOf]: 
 
 
 def _texts(name: object, values: NDArray[Any]) -> NDArray[Any]:
-    """Return a column of texts, which in ONNX cannot be missing."""
+    """Return a text column as objects; raise InputError if a value is missing, which ONNX does not support."""
     lacking = sum(not isinstance(value, str) for value in values.tolist())
     if lacking:
         raise InputError(
-            f"column {str(name)!r} must hold numbers, or a text in each row",
-            f"{lacking:,} rows without one",
+            f"column {str(name)!r} must be numeric, or have text in each row",
+            f"{lacking:,} rows without text",
             _FIX,
         )
     return values.astype(object)
 
 
 def _types_of(columns: Columns) -> list[tuple[str, Any]]:
-    """Return the inputs of the graph in the words of skl2onnx."""
+    """Return the graph inputs as pairs of name and skl2onnx tensor type."""
     types = require("skl2onnx.common.data_types", extra="onnx")
     by_dtype = {
         np.dtype(np.float32): types.FloatTensorType,
@@ -133,9 +134,9 @@ def _types_of(columns: Columns) -> list[tuple[str, Any]]:
 
 
 def _steps_graph(pipe: Any, columns: Columns) -> tuple[Any, dict[str, str]]:
-    """Return the graph of the steps before the last, and by column the name of its input; of used columns alone."""
+    """Return the ONNX graph of the steps before the last, and the graph input name of each used column."""
     graph = to_onnx(pipe[:-1], None, _types_of(columns), {})
-    # Converters change names that are no identifiers, and keep inputs that nothing reads.
+    # Converters change names that are not identifiers, and keep unused inputs.
     names = dict(zip(columns, [each.name for each in graph.graph.input], strict=True))
     read = {name for node in graph.graph.node for name in node.input}
     for each in [each for each in graph.graph.input if each.name not in read]:
@@ -154,7 +155,7 @@ def _pipeline_file(
 ) -> Exported:
     compose = require("onnx.compose", extra="onnx")
     last = pipe[-1]
-    # The steps before the classifier, from the columns that they use to numbers, and the classifier behind them.
+    # Merge the graph of the preprocessing steps with the graph of the calibrated classifier.
     steps, names = _steps_graph(pipe, columns)
     double = any(column.dtype == np.float64 for column in columns.values())
     numbers = pipe[:-1].transform(frame_of({name: part[:BATCH] for name, part in columns.items()}))
@@ -167,7 +168,7 @@ def _pipeline_file(
     behind = compose.add_prefix(behind, "last/", rename_outputs=False)
     link = (steps.graph.output[0].name, behind.graph.input[0].name)
     whole = compose.merge_models(steps, behind, io_map=[link])
-    # All samples, a batch at a time.
+    # Verify on all samples, in batches.
     samples = {graph_name: columns[name] for name, graph_name in names.items()}
     inputs = [described_input(name, column, {}, {}) for name, column in samples.items()]
     about = {**about, "columns": list(names), "calibration": last.fitted_.plain()}

@@ -1,4 +1,4 @@
-"""A calibrated classifier of scikit-learn in ONNX: a converter takes its estimator or trees, the calibrator follows."""
+"""Export of a calibrated scikit-learn classifier to ONNX: converted estimator, merged with the calibrator."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from fedlas.deploy.formats import OPSET, OUTPUTS, onnx_bytes, onnx_program, quie
 
 
 class _Behind(nn.Module):
-    """Calibrated logits and probabilities of an estimator's scores, and of columns if there is side information."""
+    """Module from estimator scores, and optional side information columns, to calibrated logits and probabilities."""
 
     def __init__(
         self, layer: nn.Module, *, decides: bool, binary: bool, side: nn.Module | None
     ) -> None:
         super().__init__()
         self.layer = layer
-        self.decides = decides  # scores of decision_function, else probabilities
-        self.binary = binary  # of two classes decision_function has one column
+        self.decides = decides  # scores are decision values, else probabilities
+        self.binary = binary  # decision_function has one column for two classes
         self.side = side
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return calibrated logits and probabilities ``(N, C)`` of scores ``(N, C)``, and perhaps of ``(N, D)``."""
+        """Return calibrated logits and probabilities ``(N, C)`` for scores ``(N, C)``, optional columns ``(N, D)``."""
         scores, *columns = inputs
         if self.decides and self.binary:
             half = scores[:, -1:] / 2
@@ -53,7 +53,7 @@ class _Behind(nn.Module):
 
 
 def classifier_graph(model: Any, rows: NDArray[Any]) -> Any:
-    """Return an ONNX model from ``X (N, D)``, of the dtype of ``rows``, to calibrated logits and probabilities."""
+    """Convert a calibrated classifier to ONNX: ``X (N, D)``, in the dtype of ``rows``, to logits and probabilities."""
     compose = require("onnx.compose", extra="onnx")
     estimator = model.estimator_
     if type(estimator).__name__ == "FrozenEstimator":
@@ -63,10 +63,10 @@ def classifier_graph(model: Any, rows: NDArray[Any]) -> Any:
     classes = len(model.classes_)
     base = _converted(estimator, last, rows, raw_scores=decides)
     scores = base.graph.output[-1].name
-    # The scores, and the columns of side information, go into the calibrator's layer.
+    # Inputs of the calibrator: scores, and columns of side information.
     dtype = torch.from_numpy(rows).dtype
     width = 2 if decides and classes == 2 else classes
-    # trees add up in single precision
+    # Tree ensembles sum in single precision.
     kind = torch.float32 if booster_of(last) is not None else dtype
     example = {"scores": torch.zeros(3, width, dtype=kind)}
     side = _side_layer(model)
@@ -83,7 +83,7 @@ def classifier_graph(model: Any, rows: NDArray[Any]) -> Any:
 
 
 def _converted(estimator: object, last: object, rows: NDArray[Any], *, raw_scores: bool) -> Any:
-    """Return an estimator in ONNX, whose last output is its scores."""
+    """Convert an estimator to ONNX; the last output holds decision values or probabilities."""
     if booster_of(last) is not None:
         with quiet:
             trees = booster_graph(last, raw_scores=raw_scores)
@@ -101,13 +101,13 @@ def _to_onnx(estimator: object, last: object, rows: NDArray[Any], options: dict[
 
 
 def to_onnx(estimator: object, last: object, types: object, options: dict[str, bool]) -> Any:
-    """Return an estimator, or steps, in ONNX.
+    """Convert a fitted estimator or pipeline to ONNX with skl2onnx.
 
     Args:
-        estimator: Fitted.
-        last: What the options are for.
-        types: Pairs of names of inputs and their types in skl2onnx.
-        options: Those of skl2onnx.
+        estimator: Fitted estimator or pipeline.
+        last: The step that the options apply to.
+        types: Pairs of input name and skl2onnx type.
+        options: Options of skl2onnx.
 
     Raises:
         InputError: If skl2onnx cannot convert it.
@@ -116,9 +116,9 @@ def to_onnx(estimator: object, last: object, types: object, options: dict[str, b
     histograms = require("sklearn.ensemble", extra="sklearn").HistGradientBoostingClassifier
     if getattr(last, "is_categorical_", None) is not None:
         raise InputError(
-            "skl2onnx must convert the estimator, whose trees it takes for trees of numbers",
+            "the estimator must not have categorical features, which skl2onnx would treat as numeric",
             f"{type(last).__name__} with categorical_features",
-            "Encode the categories in a pipeline before it, or train LightGBM or CatBoost.",
+            "Encode categories in a pipeline before the estimator, or use LightGBM or CatBoost.",
         )
     try:
         with quiet:
@@ -133,13 +133,13 @@ def to_onnx(estimator: object, last: object, types: object, options: dict[str, b
         raise
     except Exception as error:  # whatever a converter meets in an estimator
         raise _refused(
-            "skl2onnx must convert the estimator",
+            "skl2onnx must be able to convert the estimator",
             last,
             error,
-            "Save the model by skops or pickle instead, or choose another estimator, such as "
+            "Save the model with skops or pickle instead, or use another estimator, such as "
             "GradientBoostingClassifier or LightGBM.",
         ) from error
-    # It names the versions that its nodes need at least; graphs are merged in one version.
+    # skl2onnx sets minimum operator versions; merging graphs requires equal versions.
     versions = {each.domain: each.version for each in proto.opset_import} | _VERSIONS
     helper = require("onnx.helper", extra="onnx")
     del proto.opset_import[:]
@@ -150,8 +150,8 @@ def to_onnx(estimator: object, last: object, types: object, options: dict[str, b
 
 
 def _histogram_trees(scope: Any, operator: Any, container: Any) -> None:
-    """Convert the trees of a ``HistGradientBoostingClassifier``."""
-    # Where missing numbers go, skl2onnx 1.20 writes as booleans, which protobuf no longer takes for whole numbers.
+    """Convert the trees of a ``HistGradientBoostingClassifier``, as a skl2onnx converter function."""
+    # skl2onnx 1.20 writes the branch of missing values as booleans, which protobuf no longer accepts as integers.
     trees = require("skl2onnx.operator_converters.random_forest", extra="onnx")
     add_node = container.add_node
 
@@ -167,7 +167,7 @@ def _histogram_trees(scope: Any, operator: Any, container: Any) -> None:
 
 
 def _behind_steps(estimator: Any, trees: Any, rows: NDArray[Any]) -> Any:
-    """Return the trees behind the first steps of a pipeline, with an input of the dtype of the rows."""
+    """Return a graph of the preprocessing steps followed by the trees, with inputs in the dtype of ``rows``."""
     helper = require("onnx.helper", extra="onnx")
     compose = require("onnx.compose", extra="onnx")
     kind = helper.np_dtype_to_tensor_dtype(rows.dtype)
@@ -192,14 +192,14 @@ def _refused(expected: str, model: object, error: Exception, fix: str) -> InputE
 
 
 def _side_layer(model: Any) -> nn.Module | None:
-    """Return the layer from columns to side information, None if the calibrator uses none."""
+    """Return the layer that maps columns to side information, or None if the calibrator uses none."""
     if not model.fitted_.uses_features:
         return None
     side = model.side_columns_
     if callable(model.features) or not side.is_numeric:
         raise InputError(
-            "side information must come from numbers in X",
-            "a function of yours" if callable(model.features) else "columns with categories",
+            "side information must come from numeric columns of X",
+            "a custom function" if callable(model.features) else "columns with categories",
             "Fit it with features=False, or encode the categories in a pipeline.",
         )
     layer: nn.Module = side.layer()
@@ -207,7 +207,7 @@ def _side_layer(model: Any) -> nn.Module | None:
 
 
 def _side_columns(model: Any, estimator: Any, base: Any, rows: NDArray[Any]) -> str:
-    """Add the columns of side information to the graph of the estimator, and return their name."""
+    """Add the side information columns as an output of the estimator graph, and return the output name."""
     helper = require("onnx.helper", extra="onnx")
     graph = base.graph
     source = graph.input[0]
@@ -238,14 +238,16 @@ def export_sklearn(
     about: dict[str, Any],
     tolerance: float,
 ) -> Exported:
-    """Write the base estimator in ONNX with the calibrator behind it: in float32, or float64 if that is not enough."""
+    """Export a calibrated classifier to ONNX in float32, or in float64 if float32 is not accurate enough."""
     try:
         rows = np.asarray(X.toarray() if hasattr(X, "toarray") else X, dtype=np.float64)
     except (TypeError, ValueError):
         rows = np.empty(0)
     if rows.ndim != 2 or not len(rows):
         raise InputError(
-            "inputs must be numbers (N, D)", describe(X), "Pass the features of some samples."
+            "inputs must be a numeric array (N, D)",
+            describe(X),
+            "Pass the features of example samples.",
         )
     try:
         return _sklearn_file(
@@ -253,7 +255,7 @@ def export_sklearn(
         )
     except (
         InputError
-    ) as error:  # float32 is what trees compare in, and too coarse where probabilities underflow
+    ) as error:  # trees compare in float32, which is too coarse where probabilities underflow
         try:
             return _sklearn_file(model, out, torch.from_numpy(rows), about, tolerance)
         except InputError:
@@ -276,28 +278,28 @@ def _sklearn_file(
 
 
 _AROUND = {"Identity", "Cast", "Mul", "ZipMap"}
-"""Nodes that converters put around the trees, and that change the form of their results alone."""
+"""Node types that converters add around the trees, and that only reshape the results."""
 _VERSIONS = {"": OPSET, "ai.onnx.ml": 3}
-"""Versions of ONNX's operators, and of those for trees and other classical models."""
+"""Operator set versions of ONNX, and of its domain for trees and other classical models."""
 
 
 def booster_of(estimator: object) -> str | None:
-    """Return the package of a gradient-boosting classifier; None of any other estimator."""
+    """Return ``"lightgbm"``, ``"xgboost"`` or ``"catboost"`` for their classifiers, or None for other estimators."""
     package = type(estimator).__module__.partition(".")[0]
     return package if package in ("lightgbm", "xgboost", "catboost") else None
 
 
 def booster_graph(estimator: Any, *, raw_scores: bool) -> Any:
-    """Return an ONNX model from ``X (N, D)`` to ``scores (N, C)``: sums of the trees, or probabilities."""
+    """Convert a boosting classifier to ONNX: ``X (N, D)`` to ``scores (N, C)``, raw scores or probabilities."""
     helper = require("onnx.helper", extra="onnx")
     proto = _trees_of(estimator)
     trees = [node for node in proto.graph.node if node.op_type == "TreeEnsembleClassifier"]
     others = {node.op_type for node in proto.graph.node} - _AROUND - {"TreeEnsembleClassifier"}
     if len(trees) != 1 or others:
         raise InputError(
-            "a booster must become one node of trees",
-            f"{type(estimator).__name__}, which becomes {', '.join(node.op_type for node in proto.graph.node)}",
-            "Train it with trees alone, and a classification objective.",
+            "the boosting classifier must convert to a single tree ensemble",
+            f"{type(estimator).__name__}, converted to {', '.join(node.op_type for node in proto.graph.node)}",
+            "Train it with tree boosters and a classification objective.",
         )
     (node,) = trees
     for attribute in node.attribute:
@@ -306,7 +308,7 @@ def booster_graph(estimator: Any, *, raw_scores: bool) -> Any:
     node.input[0] = "numbers"
     node.output[1] = "scores"
     single = 1
-    double = 11  # TensorProto.FLOAT and DOUBLE; the layer behind takes what X has
+    double = 11  # TensorProto.FLOAT and DOUBLE; the calibrator layer uses the dtype of X
     cast = helper.make_node("Cast", ["X"], ["numbers"], to=single)
     kind = helper.make_tensor_value_info("X", double, [None, int(estimator.n_features_in_)])
     scores = helper.make_tensor_value_info("scores", single, [None, None])
@@ -316,7 +318,7 @@ def booster_graph(estimator: Any, *, raw_scores: bool) -> Any:
 
 
 def _trees_of(estimator: Any) -> Any:
-    """Return what the package's own converter, or that of onnxmltools, makes of the classifier."""
+    """Convert a boosting classifier to ONNX with the converter of CatBoost or of onnxmltools."""
     package = booster_of(estimator)
     try:
         if package == "catboost":
@@ -326,7 +328,7 @@ def _trees_of(estimator: Any) -> Any:
         initial = [("X", types.FloatTensorType([None, int(estimator.n_features_in_)]))]
         convert = tools.convert_lightgbm if package == "lightgbm" else tools.convert_xgboost
         if package == "xgboost":
-            # the converter reads names such as f0 alone, not those of the columns of a frame
+            # The converter accepts only feature names such as f0, not column names of a frame.
             estimator = copy.deepcopy(estimator)
             estimator.get_booster().feature_names = None
         return convert(estimator, initial_types=initial)
@@ -334,8 +336,8 @@ def _trees_of(estimator: Any) -> Any:
         raise
     except Exception as error:  # whatever a converter meets in an estimator
         raise _refused(
-            f"the converter for {package} must take it",
+            f"the ONNX converter for {package} must support the classifier",
             estimator,
             error,
-            f"Save the model by {package} itself or by pickle.",
+            f"Save the model with {package} or pickle instead.",
         ) from error

@@ -1,4 +1,4 @@
-"""The calibration of a table as one SELECT that a database runs, and that is read back in SQLite to check it."""
+"""Export of a table calibration as a SQL SELECT statement, verified by running it in SQLite."""
 
 from __future__ import annotations
 
@@ -39,28 +39,28 @@ if TYPE_CHECKING:
     from fedlas.calibrated import TableCalibration
 
 TABLE = "predictions"
-"""Name of the table in the statement, to be replaced."""
+"""Placeholder for the name of the table in the statement."""
 _HEAD = "-- fedlas: "
-"""Begins the line that describes the columns as JSON."""
+"""Prefix of the first line, which describes the columns as JSON."""
 _MATERIALIZED = " AS MATERIALIZED (SELECT"
-"""Begins a stage. SQLite and PostgreSQL put stages into each other unless told not to, which takes all memory."""
+"""Start of a stage. SQLite and PostgreSQL inline stages that are not MATERIALIZED, which exhausts memory."""
 _PLAIN = " AS (SELECT"
 _MOST_LABELS = 300
 _MOST_CLASSES = 50
-"""Most classes: the statement grows with them, for a matrix with their square."""
+"""Largest numbers of labels and classes; the length of the statement grows up to quadratically with classes."""
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a database writes names and numbers, and what calls the statement.
+    """SQL dialect: quoting of names, casts to numbers, and commands that run a statement.
 
     Attributes:
-        mark: The quotation mark of names.
-        number: From a name to a number in double precision.
-        example: Lines that run the file ``{path}``, which a shell takes as ``{shell}``.
-        stage: What begins a stage, after its name.
-        doubled: Whether a mark within a name is written twice; otherwise no name has one.
-        longest: Most bytes of a name.
+        mark: Quotation mark of identifiers.
+        number: Template that casts a column to double precision.
+        example: Lines that run the file, ``{path}`` in Python and ``{shell}`` in a shell.
+        stage: Start of a stage, after its name.
+        doubled: Whether quotation marks in names are escaped by doubling; otherwise names must not contain any.
+        longest: Largest length of a name in bytes.
     """
 
     mark: str
@@ -71,7 +71,7 @@ class Dialect:
     longest: int = 2**31
 
     def quote(self, name: str) -> str:
-        """Return a name as an identifier."""
+        """Return ``name`` as a quoted SQL identifier."""
         return f"{self.mark}{name.replace(self.mark, 2 * self.mark)}{self.mark}"
 
 
@@ -86,13 +86,13 @@ DIALECTS: dict[str, Dialect] = {
             _READ,
             "print(duckdb.sql(sql))",
         ),
-        # It computes a stage once without being told, and takes three times as long if it is told.
+        # DuckDB computes each stage once anyway, and takes three times as long with MATERIALIZED.
         stage=_PLAIN,
     ),
     "postgres": Dialect(
         '"', "CAST({} AS DOUBLE PRECISION)", ("psql YOUR_DATABASE --file {shell}",), longest=63
     ),
-    # Tables that SQLite imports from CSV hold empty text, which it would take for 0.
+    # SQLite imports missing CSV cells as empty text, which a cast would turn into 0.
     "sqlite": Dialect(
         '"', "CAST(NULLIF({}, '') AS DOUBLE PRECISION)", ("sqlite3 YOUR_FILE < {shell}",)
     ),
@@ -110,7 +110,7 @@ DIALECTS: dict[str, Dialect] = {
         stage=_PLAIN,
     ),
 }
-"""By name; the first is the default."""
+"""SQL dialects by name; the first is the default."""
 
 
 def statement(
@@ -119,30 +119,30 @@ def statement(
     dialect: SqlDialect = "duckdb",
     keep: Sequence[str] = (),
 ) -> str:
-    """Return the SELECT of a calibration: kept columns, scores and calibrated columns of a table ``predictions``.
+    """Return a SELECT statement that computes kept columns, scores and calibrated columns of a table ``predictions``.
 
     Raises:
-        InputError: If the calibrator has no short formula, the scores are no columns of numbers, or their names are
-            none in a database.
+        InputError: If the calibrator has no SQL formula, the scores are not numeric columns, or a column name is
+            invalid in the database.
     """
     columns = calibration.columns
     if calibration.in_lists or columns.confidence_as != "number" or columns.format is not None:
         raise InputError(
-            "sql is for scores in columns of numbers",
+            "for sql the scores must be in numeric columns",
             "lists or text" if calibration.in_lists else f"the scores of {calibration.scores[0]!r}",
-            "Write a column a class, or export to onnx.",
+            "Write one column per class, or export to onnx.",
         )
     if signs := [name for name in calibration.scores if calibration.units.percent.get(name)]:
         raise InputError(
-            "sql is for scores in columns of numbers",
+            "for sql the scores must be in numeric columns",
             f"numbers with percent signs in {few(signs)}",
-            "Write them as numbers, and fit the calibration again; or export to onnx.",
+            "Remove the percent signs and fit the calibration again, or export to onnx.",
         )
     classes = calibration.fitted.num_classes or 2
     several = calibration.fitted.multi_label
     most, noun = (_MOST_LABELS, "labels") if several else (_MOST_CLASSES, "classes")
     if classes > most:
-        raise InputError(f"sql is for at most {most} {noun}", classes, "Export to onnx.")
+        raise InputError(f"for sql there must be at most {most} {noun}", classes, "Export to onnx.")
     _check_names((*keep, *calibration.scores, *calibration.added), dialect)
     described = {
         **{name: about[name] for name in ("fedlas", "format") if name in about},
@@ -168,19 +168,19 @@ def statement(
 
 
 def _prefix(head: str) -> str:
-    """Return how the names of all further columns begin, which no column of a table has by chance."""
+    """Return a prefix for computed columns that is unlikely to occur in column names of a table."""
     return f"fedlas_{sha256(head.encode()).hexdigest()[:4]}_"
 
 
 def _check_names(names: Sequence[str], dialect: SqlDialect) -> None:
-    """Refuse names that a database cannot hold or tell apart."""
+    """Raise InputError for column names that the database does not allow or does not distinguish."""
     form = DIALECTS[dialect]
-    fix = "Rename it in the table, and fit the calibration again; or export to onnx."
+    fix = "Rename the column and fit the calibration again, or export to onnx."
     spellings: dict[str, str] = {}
     for name in names:
         if name.lower() in spellings:
             raise InputError(
-                "columns must have names that differ in more than capital letters, which databases do not tell apart",
+                "column names must differ in more than upper and lower case, which databases ignore",
                 f"{spellings[name.lower()]!r} and {name!r}",
                 fix,
             )
@@ -188,10 +188,10 @@ def _check_names(names: Sequence[str], dialect: SqlDialect) -> None:
         if any(ord(letter) < 32 for letter in name) or (
             not form.doubled and {form.mark, "\\"} & set(name)
         ):
-            raise InputError(f"columns must have names that {dialect} can hold", repr(name), fix)
+            raise InputError(f"column names must be valid in {dialect}", repr(name), fix)
         if len(name.encode()) > form.longest:
             raise InputError(
-                f"columns must have names of at most {form.longest} bytes in {dialect}",
+                f"column names must have at most {form.longest} bytes in {dialect}",
                 repr(name),
                 fix,
             )
@@ -200,7 +200,7 @@ def _check_names(names: Sequence[str], dialect: SqlDialect) -> None:
 def _classes(
     program: Program, calibration: TableCalibration, calibrator: Calibrator, scores: Names
 ) -> Names:
-    """Return the calibrated columns of classes."""
+    """Add the stages of a single-label calibrator, and return the calibrated columns."""
     logits = _logits(program, calibration, scores)
     least = calibrator.least_log
     if least is not None:
@@ -212,13 +212,13 @@ def _classes(
 def _labels(
     program: Program, calibration: MultiLabelCalibration, kind: str, scores: Names
 ) -> Names:
-    """Return the calibrated columns of several labels a sample."""
+    """Add the stages of a multi-label calibration, and return the calibrated columns."""
     curves = calibration.curves
     if curves is None:
         raise InputError(
-            "sql is for the curves of several labels",
+            "for sql a multi-label calibration must use the default calibrator",
             calibration.method,
-            "Fit without --method, or export to onnx.",
+            "Fit it without --method, or export to onnx.",
         )
     if kind == "logits":
         return label_curves(program, curves, scores)
@@ -231,7 +231,7 @@ def _labels(
 
 
 def _scores(program: Program, calibration: TableCalibration, dialect: Dialect) -> Names:
-    """Return the columns of the scores, NULL in rows that lack one."""
+    """Add the stages that read the scores, and return their columns; NULL in rows with a missing score."""
     scores = program.add(
         [dialect.number.format(dialect.quote(name)) for name in calibration.scores]
     )
@@ -242,7 +242,7 @@ def _scores(program: Program, calibration: TableCalibration, dialect: Dialect) -
 
 
 def _logits(program: Program, calibration: TableCalibration, scores: Names) -> Names:
-    """Return the columns of the logits of all classes."""
+    """Add the stages that convert scores to logits, and return one column per class."""
     if calibration.columns.kind == "logits":
         return program.add(["0.0e0", scores[0]]) if len(scores) == 1 else scores
     if len(scores) == 1:
@@ -254,7 +254,7 @@ def _logits(program: Program, calibration: TableCalibration, scores: Names) -> N
 
 
 def _results(program: Program, calibration: TableCalibration, logits: Names) -> Names:
-    """Return the columns that are added, of the kind and number of the scores."""
+    """Add the stages that convert calibrated logits to the unit of the scores, and return the result columns."""
     single = len(calibration.scores) == 1
     if calibration.columns.kind == "logits":
         return program.add([f"{logits[1]} - {logits[0]}"]) if single else logits
@@ -265,11 +265,11 @@ def _results(program: Program, calibration: TableCalibration, logits: Names) -> 
 def _text(
     program: Program, names: Sequence[str], results: Mapping[str, str], head: str, dialect: Dialect
 ) -> str:
-    """Return the statement of the stages, from kept columns and from results by the name that they get."""
+    """Return the SQL text of a program, with kept columns ``names`` and ``results`` by output name."""
     lines = [
         head,
-        f"-- Replace {TABLE} by your table. To keep columns such as an id, export with --keep.",
-        "-- A missing score gives a missing result. Scores are not checked: probabilities must lie in [0, 1].",
+        f"-- Replace {TABLE} by your table. To return columns such as an id, export with --keep.",
+        "-- A missing score gives NULL. Scores are not checked: probabilities must be in [0, 1].",
         "WITH",
     ]
     source = TABLE
@@ -289,8 +289,8 @@ def _text(
 def _live_columns(
     program: Program, results: Iterable[str]
 ) -> list[tuple[list[str], list[tuple[str, str]]]]:
-    """Return, for each stage, the columns that later ones read: names of those before, and those that it computes."""
-    # SQLite has at most 2,000 columns and PostgreSQL 1,664; auto of 19 classes computes more.
+    """Return, per stage, the columns that later stages need: names to pass on, and columns to compute."""
+    # SQLite allows 2,000 columns and PostgreSQL 1,664; auto with 19 classes computes more.
     ours = re.compile(rf"\b{program.prefix}\d+\b")
     needed = set(results)
     stages = []
@@ -305,19 +305,19 @@ def _live_columns(
 def write_sql(
     module: Any, _example: Mapping[str, Tensor], _axes: Any, about: Mapping[str, Any]
 ) -> bytes:
-    """Return the bytes of a file of the statement; only the calibration of a table has one."""
+    """Return the SQL file of a table calibration as bytes; raise InputError for other modules."""
     calibration = getattr(module, "calibration", None)
     if calibration is None:
         raise InputError(
-            "sql is for the calibration of a table",
-            "a model",
-            "Pass the file of fedlas calibrate; models go out as onnx.",
+            "for sql the model must be a table calibration",
+            "another model",
+            "Pass a file written by fedlas calibrate; export other models to onnx.",
         )
     return statement(calibration, about, module.dialect, module.keep).encode()
 
 
 def read_sql(content: bytes) -> Any:
-    """Return what the statement computes, by SQLite: probabilities ``(n, C)`` of ``scores (n, columns)``."""
+    """Return the prediction function of a SQL file, run in SQLite: ``scores (n, columns)`` to ``probs (n, C)``."""
     text = content.decode()
     described = json.loads(text.splitlines()[0].removeprefix(_HEAD))
 
@@ -341,8 +341,8 @@ def read_sql(content: bytes) -> Any:
 def run_in_sqlite(
     text: str, columns: Sequence[str], keeps: Sequence[str], scores: NDArray[Any]
 ) -> NDArray[np.floating[Any]]:
-    """Return the calibrated columns ``(n, A)`` of the statement, for scores ``(n, columns)``; NaN where it has NULL."""
-    # No name of a column holds the end of a line, so that only stages begin like this.
+    """Return the calibrated columns ``(n, A)`` of a statement for scores ``(n, columns)``; NaN for NULL."""
+    # Column names contain no line breaks, so only stages match at the start of a line.
     stage = re.compile(rf"^({_prefix(text.splitlines()[0])}s\d+){re.escape(_PLAIN)}", re.MULTILINE)
     connection = sqlite3.connect(":memory:")
     try:
@@ -358,7 +358,7 @@ def run_in_sqlite(
 
 
 def sql_lines(path: Path, _example: object) -> list[str]:
-    """Return the lines that run the statement in the database that it was written for."""
+    """Return the commands that run the SQL file in its database."""
     with path.open(encoding="utf-8") as file:
         described = json.loads(file.readline().removeprefix(_HEAD))
     places = {"path": path.as_posix(), "shell": quote(path.as_posix())}

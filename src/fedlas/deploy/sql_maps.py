@@ -1,7 +1,7 @@
-"""Fitted maps as columns of SQL: each stage is a list of expressions over the columns of the stages before it.
+"""Fitted calibration maps as SQL: each stage is a list of expressions over the columns of earlier stages.
 
-Only ``+ - * /``, ``CASE``, ``EXP`` and ``LN`` are used, which every warehouse has. ``EXP`` never underflows and ``LN``
-never meets 0, since some warehouses raise errors there.
+Only ``+ - * /``, ``CASE``, ``EXP`` and ``LN`` are used, which every database has. ``EXP`` never underflows and ``LN``
+is never applied to 0, since some databases raise errors there.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from fedlas.calibrators.structured import LEAST_LOG, StructuredMap
 from fedlas.calibrators.temperature import Divided
 
 Names = list[str]
-"""Columns of one number for each class."""
+"""Names of columns, one per class."""
 _LEAST_EXPONENT = -700.0
-"""Below it the exponential is 0: near the smallest float64."""
+"""Exponent below which the exponential is set to 0, near the float64 minimum."""
 _NO_REST = -1e30
-"""Logarithm of the probability of all other classes, where it underflows."""
+"""Lower bound of the log-probability of all other classes, which may underflow."""
 _LIFT = 1e-4
-"""As in ``mixture``: how far the predicted class is lifted above the others."""
+"""Logit margin by which the predicted class is kept on top, as in ``mixture``."""
 _LARGEST = 1.7e308
-"""Scores beyond it are infinite."""
+"""Largest finite score."""
 
 
 class Program:
-    """Stages of columns; a stage may use the columns of those before it.
+    """SQL program under construction: stages of columns, each computed from columns of earlier stages.
 
     Args:
-        prefix: Begins the name of each column, and of no column of the table.
+        prefix: Prefix of the computed columns, which no column of the table has.
 
     State:
         ``stages``: lists of ``(name, expression)``, to which :meth:`add` appends.
@@ -55,51 +55,51 @@ class Program:
         self._count = 0
 
     def add(self, expressions: Sequence[str]) -> Names:
-        """Append a stage and return the names of its columns."""
+        """Append a stage with one column per expression, and return the column names."""
         names = [f"{self.prefix}{self._count + number}" for number in range(len(expressions))]
         self._count += len(names)
         self.stages.append(list(zip(names, expressions, strict=True)))
         return names
 
     def one(self, expression: str) -> str:
-        """Append a stage of one column."""
+        """Append a stage with one column, and return the column name."""
         return self.add([expression])[0]
 
 
 def literal(value: float | Tensor) -> str:
-    """Return a number as a literal of double precision; an exponent keeps it from being a decimal."""
+    """Return a number as a SQL literal; the exponent makes the type double instead of decimal."""
     text = repr(float(value))
     text = text if "e" in text else f"{text}e0"
     return f"({text})" if text.startswith("-") else text
 
 
 def total(terms: Sequence[str]) -> str:
-    """Return a sum."""
+    """Return the SQL sum of terms, in parentheses."""
     return f"({' + '.join(terms)})"
 
 
 def at_least(name: str, least: float | Tensor) -> str:
-    """Return the larger of a column and a number."""
+    """Return a SQL expression for the larger of a column and a constant."""
     return f"CASE WHEN {name} < {literal(least)} THEN {literal(least)} ELSE {name} END"
 
 
 def null_unless_finite(program: Program, names: Names) -> Names:
-    """Return the columns, or NULL in all of them where one is NULL, NaN or infinite."""
-    # In some databases NaN is larger than any number, in others all its comparisons are false.
+    """Return copies of the columns that are all NULL in rows where any is NULL, NaN or infinite."""
+    # NaN is larger than any number in some databases, and compares as false in others.
     finite = [f"{name} BETWEEN {literal(-_LARGEST)} AND {literal(_LARGEST)}" for name in names]
     zero = program.one(f"CASE WHEN {' AND '.join(finite)} THEN 0.0e0 END")
     return program.add([f"{name} + {zero}" for name in names])
 
 
 def exponential(expression: str) -> str:
-    """Return the exponential of a short expression, 0 where it underflows."""
+    """Return a SQL expression for the exponential, 0 where it underflows."""
     return (
         f"CASE WHEN {expression} < {literal(_LEAST_EXPONENT)} THEN 0.0e0 ELSE EXP({expression}) END"
     )
 
 
 def log_softmax(program: Program, logits: Names) -> Names:
-    """Return columns of the log-probabilities."""
+    """Append the stages of a log-softmax, and return the columns of log-probabilities."""
     largest = maximum(program, logits)
     shifted = program.add([f"{name} - {largest}" for name in logits])
     powers = program.add([exponential(name) for name in shifted])
@@ -108,12 +108,12 @@ def log_softmax(program: Program, logits: Names) -> Names:
 
 
 def softmax(program: Program, logits: Names) -> Names:
-    """Return columns of the probabilities."""
+    """Append the stages of a softmax, and return the columns of probabilities."""
     return program.add([exponential(name) for name in log_softmax(program, logits)])
 
 
 def maximum(program: Program, names: Names) -> str:
-    """Return the largest of some columns, two at a time."""
+    """Append the stages of a pairwise maximum, and return the column of the largest value."""
     while len(names) > 1:
         pairs = [names[at : at + 2] for at in range(0, len(names), 2)]
         names = program.add(
@@ -128,20 +128,20 @@ def maximum(program: Program, names: Names) -> str:
 
 
 def first_largest(program: Program, names: Names) -> str:
-    """Return the number of the first column that is the largest."""
+    """Append the stages of an argmax, and return the column of the index (the first for ties)."""
     largest = maximum(program, names)
     cases = " ".join(f"WHEN {name} >= {largest} THEN {at}" for at, name in enumerate(names[:-1]))
     return program.one(f"CASE {cases} ELSE {len(names) - 1} END")
 
 
 def class_and_rest(program: Program, logits: Names) -> tuple[Names, Names]:
-    """Return ``log p_k`` and ``log(1 - p_k)``, summed from the other classes."""
+    """Return the columns of ``log p_k`` and of ``log(1 - p_k)``, accurate also where ``p_k`` is near 1."""
     log_probs = log_softmax(program, logits)
     if len(logits) == 2:
         rest = program.add([at_least(name, _NO_REST) for name in log_probs[::-1]])
         return log_probs, rest
     top = first_largest(program, log_probs)
-    # Relative to the largest of the others, whose probabilities may all underflow.
+    # Sum relative to the largest of the other classes, because their probabilities may all underflow.
     others = program.add(
         [
             f"CASE WHEN {top} = {at} THEN {literal(_NO_REST)} ELSE {name} END"
@@ -162,7 +162,7 @@ def class_and_rest(program: Program, logits: Names) -> tuple[Names, Names]:
 
 
 def log_sigmoid(program: Program, scores: Names) -> Names:
-    """Return columns of ``log sigmoid``, without overflow at either end."""
+    """Append the stages of ``log sigmoid``, without overflow, and return the columns."""
     sizes = program.add([f"CASE WHEN {name} < 0 THEN {name} ELSE -{name} END" for name in scores])
     powers = program.add([exponential(name) for name in sizes])
     return program.add(
@@ -233,7 +233,7 @@ def _pooled(program: Program, row_map: PooledMap, logits: Names) -> Names:
 
 
 def label_curves(program: Program, row_map: LabelCurves, odds: Names) -> Names:
-    """Append the stages of curves of log-odds, and return the columns of the calibrated ones."""
+    """Append the stages of per-label calibration curves, and return the columns of calibrated log-odds."""
     inside = []
     for name, low, high in zip(odds, *(each.tolist() for each in row_map.reach()), strict=True):
         above = f"WHEN {name} > {literal(high)} THEN {literal(high)}"
@@ -361,29 +361,29 @@ _MAPS: dict[type[nn.Module], Callable[..., Names]] = {
 
 
 def columns_of_map(program: Program, row_map: Any, logits: Names) -> Names:
-    """Append the stages of a fitted map, and return the columns of its calibrated logits.
+    """Append the stages of a fitted calibration map, and return the columns of calibrated logits.
 
     Raises:
-        InputError: If the map has no formula here.
+        InputError: If the map has no SQL formula.
     """
     write = _MAPS.get(type(row_map))
     got = type(row_map).__name__ if write is None else ""
     if isinstance(row_map, CalibratedMixture):
-        got = "auto of many classes" if row_map.share.top is not None else got
-        got = "auto with classes without a sample" if row_map.absent is not None else got
+        got = "auto with many classes" if row_map.share.top is not None else got
+        got = "auto with classes that have no samples" if row_map.absent is not None else got
         got = "auto with covariates" if row_map.side is not None else got
     if write is None or got:
         raise InputError(
-            "sql is for calibrators with a short formula",
+            "for sql the calibrator must have a SQL formula",
             got,
-            f"Fit without covariates, with --method {', '.join(with_formula())}, or auto of fewer than {MANY_CLASSES} "
-            "classes; or export to onnx.",
+            f"Fit without covariates by --method {', '.join(with_formula())}, or auto with fewer than {MANY_CLASSES} "
+            "classes, or export to onnx.",
         )
     return write(program, row_map, logits)
 
 
 def with_formula() -> tuple[str, ...]:
-    """Return the names of the calibrators of a table whose map has a formula of its own."""
+    """Return the names of the calibrators with a SQL formula."""
     return tuple(
         each.name
         for each in CALIBRATORS.entries()

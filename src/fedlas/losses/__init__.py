@@ -1,8 +1,7 @@
-"""Training losses, one paper a file; ``LOSSES`` lists them, and ``LOSSES.build(name, ...)`` makes one by name.
+"""Training losses, one paper per file; ``LOSSES`` lists all of them, ``LOSSES.build(name, ...)`` builds one by name.
 
-In: logits and target of a batch, and the tensors that a loss names in ``needs``. Out: the loss, a scalar or one value a
-position. ``_base`` holds what the files share: the contract, the checked batch, penalties and composites. Every name
-here is imported at its first use.
+In: logits and target of a batch, and the tensors that a loss names in ``needs``. Out: the loss, a scalar or one value
+per position. ``_base`` holds the base classes, the validated batch and the wrappers. Names are imported at first use.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""FedLAS with one of its parts replaced, to compare with: whether the gate or the indicator has an effect of its own.
+"""Ablations of FedLAS: the gate, the indicator or the spread of strengths is replaced by a baseline.
 
 Source: "FedLAS: Feature-Modulated Bidirectional Label Smoothing for Neural Network Calibration" (arXiv 2606.28654);
 the ablations are this library's.
@@ -33,7 +33,7 @@ _FIXED = {"plus": 1.0, "minus": -1.0, "zero": 0.0, "against": 0.0}
     tune={"alpha": "0.005:0.3:log", "beta": "0.25:16:log", "momentum": "0.001:1:log"},
 )
 class FedLASAblation(FedLAS):
-    """FedLAS, ``alpha_i = 2 alpha sigmoid(beta psi_i Z_i)``, with another direction ``psi``, score ``Z`` or spread.
+    """Ablation of FedLAS, ``alpha_i = 2 alpha sigmoid(beta psi_i Z_i)``: replaces ``psi``, ``Z`` or the spread.
 
     Args:
         num_classes: Number of classes C.
@@ -85,14 +85,14 @@ class FedLASAblation(FedLAS):
             self.gate.requires_grad_(False)
 
     def strength_of(self, scores: Tensor, psi: Tensor, valid: Tensor | None) -> Tensor:
-        """Return ``alpha_i (N,)``, with the parts replaced."""
+        """Return the strength per sample ``alpha_i (N,)`` of the ablation; the batch mean for ``spread="mean"``."""
         alpha = super().strength_of(scores, psi, valid)
         if self.spread == "own":
             return alpha
         if valid is None:
             valid = torch.ones_like(alpha, dtype=torch.bool)
         sums = torch.stack((torch.where(valid, alpha, 0.0).sum(), valid.sum().to(alpha.dtype)))
-        # elsewhere a single rank may call it, and would wait forever
+        # Outside training a single rank may call this, and would wait forever.
         if self.training and torch.is_grad_enabled():
             sums = add_up_across_ranks(sums)
         total, count = sums.unbind()
@@ -100,21 +100,21 @@ class FedLASAblation(FedLAS):
 
     @property
     def gate_decides(self) -> bool:  # type: ignore[override]  # here it depends on an argument
-        """False if the score alone determines the direction."""
+        """Whether the gate determines the direction; False for ``direction="against"``, which uses the score alone."""
         return self.direction != "against"
 
     def direction_of(self, scores: Tensor, psi: Tensor) -> Tensor:
-        """Return the direction ``(N,)``; for ``"against"`` the sign that keeps the strength at alpha or below."""
+        """Return the direction per sample, ``(N,)``: ``psi``, or ``-sign(score)`` for ``"against"``."""
         return psi if self.gate_decides else -scores.sign()
 
 
 def _constant(value: float, rows: Tensor, *, valid: Tensor | None = None) -> Tensor:  # noqa: ARG001 (as an indicator)
-    """Return the same number for every row."""
+    """Return ``value`` for each row, ``(N,)`` float32."""
     return torch.full((rows.shape[0],), value, dtype=torch.float32, device=rows.device)
 
 
 def _noise(features: Tensor, *, valid: Tensor | None = None) -> Tensor:  # noqa: ARG001 (as an indicator)
-    """Return a standard normal number from the bits of each row: no generator, and independent of the order."""
+    """Return a standard normal number per row, computed from the bits of the row: deterministic, in any row order."""
     # Multiplicative hashing of the bits (int64 wraps around), then a uniform number from 24 of them.
     bits = features.detach().float().contiguous().view(torch.int32).sum(dim=1, dtype=torch.int64)
     mixed = bits * 0x1E3779B97F4A7C15

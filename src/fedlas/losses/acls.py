@@ -19,7 +19,7 @@ from fedlas.losses._base import LOSSES, Batch, LossOptions, Penalized, Variant, 
 def adaptive_penalty(
     logits: Tensor, *, margin: float, lambda1: float, lambda2: float, variant: Variant = "paper"
 ) -> Tensor:
-    """Return the regularizer of each row ``(N,)``: it lowers the arg-max logit and raises distant other logits.
+    """Return the ACLS penalty per row, ``(N,)``, which lowers the top logit and raises logits far below it.
 
     ``lambda1 relu(z_yhat - min_k z_k - m)^2 + lambda2 mean_{k != yhat} relu(sg(z_yhat) - z_k - m)^2``, where ``yhat``
     is the predicted class and ``sg`` stops the gradient.
@@ -83,7 +83,7 @@ class ACLS(Penalized):
         self.variant: Variant = check_choice("variant", variant, get_args(Variant))
 
     def parts(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return cross-entropy and regularizer of each position, both ``(M,)``."""
+        """Return cross-entropy and ACLS penalty per position, both ``(M,)``."""
         penalty = adaptive_penalty(
             batch.logits,
             margin=self.margin,

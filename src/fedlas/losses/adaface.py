@@ -17,15 +17,15 @@ from fedlas._core.check import check_number
 from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, cross_entropy, paper
 from fedlas.losses.nci import NormConfidenceIndicator
 
-# distance of cosines from 1 and of angles from 0 and pi, where the slope of the arc cosine is infinite
+# Minimum distance of cosines from 1 and of angles from 0 and pi, where the slope of acos is infinite.
 _EPS = 1e-3
 
 
 def adaptive_margin(cosine: Tensor, quality: Tensor, *, margin: float) -> Tensor:
-    """Return the change of the target's cosine ``(N,)``: ``cos(theta + g_angle) - g_add - cos theta``.
+    """Return the margin added to the target cosine, ``(N,)``: ``cos(theta + g_angle) - g_add - cos theta``.
 
-    ``g_angle = -margin quality`` and ``g_add = margin quality + margin``: a purely angular margin at quality -1, one
-    on the cosine at 0, and at 1 twice that one with an angle that is smaller by ``margin``.
+    ``g_angle = -margin quality`` and ``g_add = margin quality + margin``. At quality -1 the margin is angular, at 0
+    additive on the cosine, and at 1 it is twice the additive margin at an angle smaller by ``margin``.
 
     Args:
         cosine: ``cos theta (N,)`` between features and the target's weight.
@@ -52,7 +52,7 @@ def adaptive_margin(cosine: Tensor, quality: Tensor, *, margin: float) -> Tensor
     tune={"margin": "0.05:0.8", "spread": "0.05:1:log", "momentum": "0.001:1:log"},
 )
 class AdaFace(Loss):
-    """AdaFace: cross-entropy after ``z_y <- z_y + ||w_y|| ||h|| (cos(theta_y + g_angle) - g_add - cos theta_y)``.
+    """AdaFace: cross-entropy with ``||w_y|| ||h|| (cos(theta_y + g_angle) - g_add - cos theta_y)`` added to ``z_y``.
 
     ``theta_y`` is the angle between the head's input h and the target's row of its weight; ``g_angle = -margin q`` and
     ``g_add = margin q + margin``, with the quality ``q = clip(spread Z, -1, 1)`` of the standardized L2 norm ``Z`` of
@@ -116,7 +116,7 @@ class AdaFace(Loss):
         self.indicator = NormConfidenceIndicator(momentum, init, norm_p=2)
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Return the loss of each position ``(M,)``; in training this moves the moments once."""
+        """Return the loss per position, ``(M,)``; in training also update the running moments of the norms."""
         features, head_weight = batch.linear_inputs()
         quality = self._quality(batch)
         favored = batch.favored()
@@ -139,7 +139,7 @@ class AdaFace(Loss):
         return cross_entropy(moved, batch.target, batch.weight)
 
     def _quality(self, batch: Batch) -> Tensor:
-        """Return ``clip(spread Z, -1, 1)`` of each position ``(M,)``, without gradient; 0 where it is ignored."""
+        """Return the quality ``clip(spread Z, -1, 1)`` per position, ``(M,)``, detached; 0 at ignored positions."""
         features = batch.need("features")
         valid = batch.valid_rows(len(features))
         scores: Tensor = self.indicator(features, valid=valid)

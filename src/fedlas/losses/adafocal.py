@@ -1,4 +1,4 @@
-"""AdaFocal: focal loss whose exponent adapts to the calibration on the validation set, bin by bin.
+"""AdaFocal: focal loss with an exponent per confidence bin, adapted to the calibration on the validation set.
 
 Source: Ghosh, Schaaf, Gormley 2022, "AdaFocal: Calibration-aware Adaptive Focal Loss", NeurIPS, section 5 and
 Algorithm 1 (arXiv 2211.11838). Written from the paper.
@@ -24,7 +24,7 @@ from fedlas.predictions import Predictions
 
 
 def signed_focal(nll: Tensor, gamma: Tensor) -> Tensor:
-    """Return focal loss for ``gamma >= 0``, inverse-focal loss below, from ``nll = -log p``.
+    """Return the focal loss for ``gamma >= 0`` and the inverse focal loss for ``gamma < 0``, from ``nll = -log p``.
 
     ``(1 - p)^gamma nll`` and ``(1 + p)^|gamma| nll``: samples that are already likely get less weight from the
     first and more from the second.
@@ -50,7 +50,7 @@ def signed_focal(nll: Tensor, gamma: Tensor) -> Tensor:
     tune={"rate": "0.1:10:log", "switch": "0.05:1:log"},
 )
 class AdaFocal(PreciseBuffers, LearnsFromValidation):
-    """AdaFocal: focal loss with one exponent a bin of confidence, learned from the validation set.
+    """AdaFocal: focal loss with one exponent per confidence bin, adapted to the validation set.
 
     A sample whose true class has probability ``p`` uses the exponent ``g_b`` of the bin b that contains ``p``:
     ``-(1 - p)^g_b log p``, or ``-(1 + p)^|g_b| log p`` where ``g_b < 0``. After each validation, with mean confidence
@@ -122,17 +122,17 @@ class AdaFocal(PreciseBuffers, LearnsFromValidation):
         )
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Return the loss of each position ``(M,)``."""
+        """Return the loss per position, ``(M,)``."""
         return batch.cost_of_target(
             lambda nll: signed_focal(nll, self.exponents((-nll.detach()).exp()))
         )
 
     def exponents(self, probs: Tensor) -> Tensor:
-        """Return the exponent of a true class of each probability, in the shape and dtype of ``probs``."""
+        """Return the focal exponent for each probability of the true class, in the shape and dtype of ``probs``."""
         return self.gammas[torch.bucketize(probs, self.edges.to(probs.dtype))].to(probs.dtype)
 
     def learn_from(self, predictions: Predictions) -> None:
-        """Cut the validation confidences into bins and update each bin's exponent.
+        """Recompute equal-mass bins of the validation confidences, and update the exponent of each bin.
 
         Args:
             predictions: Predictions on the validation set after an epoch; never on the test set.
@@ -155,7 +155,7 @@ class AdaFocal(PreciseBuffers, LearnsFromValidation):
 
 
 def _equal_mass_edges(values: Tensor, num_bins: int) -> Tensor:
-    """Return upper edges ``(num_bins - 1,)`` of bins with equal numbers of values ``(N,)``, as far as ties allow."""
+    """Return the inner edges ``(num_bins - 1,)`` of bins of equal mass of ``values (N,)``, as far as ties allow."""
     # how many values lie below each edge
     below = torch.arange(1, num_bins, device="cpu") * len(values) // num_bins
     return values.sort().values[(below - 1).clamp(min=0)]
@@ -164,7 +164,7 @@ def _equal_mass_edges(values: Tensor, num_bins: int) -> Tensor:
 def _calibration_gaps(
     place: Tensor, confidence: Tensor, correct: Tensor, num_bins: int
 ) -> tuple[Tensor, Tensor]:
-    """Return mean confidence minus accuracy ``(num_bins,)`` float64, and whether each bin ``place (N,)`` is filled."""
+    """Return confidence minus accuracy per bin, ``(num_bins,)`` float64, and a mask of non-empty bins."""
     count = torch.bincount(place, minlength=num_bins)
     excess = torch.bincount(
         place, weights=confidence.double() - correct.double(), minlength=num_bins

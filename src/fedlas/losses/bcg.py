@@ -13,7 +13,7 @@ from fedlas._core.check import check_count
 
 
 class BidirectionalCalibrationGate(nn.Module):
-    """Decides for each sample whether a large feature norm raises (+1) or lowers (-1) its smoothing.
+    """Gate of FedLAS: an MLP on logits that predicts, per sample, +1 or -1, the sign of the norm's effect on smoothing.
 
     ``o = W2 leaky_relu_0.01(W1 z + b1) + b2``, ``u = softmax(o)_1 - softmax(o)_0``, ``psi = sign(u)`` with the gradient
     passed straight through: ``d psi / d u := 1``.
@@ -48,7 +48,7 @@ class BidirectionalCalibrationGate(nn.Module):
         self.out = nn.Linear(width, 2)
 
     def forward(self, logits: Tensor) -> Tensor:
-        """Return the direction of each sample.
+        """Return the direction per sample, -1 or +1.
 
         Args:
             logits: ``(N, C)``; converted to the parameters' dtype.
@@ -64,7 +64,7 @@ class BidirectionalCalibrationGate(nn.Module):
 
 
 class TopLogitsGate(BidirectionalCalibrationGate):
-    """The gate for many classes: it reads only the ``top`` largest logits of each sample, less the mean of all.
+    """Gate for many classes, whose inputs are the ``top`` largest logits per sample, minus the mean logit.
 
     Its parameters grow with ``top`` and not with the square of the number of classes. It is invariant to a shift and to
     the order of the classes. This gate is this library's; the paper has none for many classes.
@@ -97,7 +97,7 @@ class TopLogitsGate(BidirectionalCalibrationGate):
         self.out = nn.Linear(8, 2)
 
     def forward(self, logits: Tensor) -> Tensor:
-        """Return the direction of each sample, as :class:`BidirectionalCalibrationGate` does."""
+        """Return the direction per sample, -1 or +1, from ``logits (N, C)``."""
         logits = logits.detach()
         return super().forward(
             logits.topk(self.top, dim=1).values - logits.mean(dim=1, keepdim=True)
@@ -105,7 +105,7 @@ class TopLogitsGate(BidirectionalCalibrationGate):
 
 
 def sign_straight_through(u: Tensor) -> Tensor:
-    """Return ``sign(u)``, with the gradient of the identity (Bengio et al. 2013, arXiv 1308.3432)."""
+    """Return ``sign(u)`` with a straight-through gradient of 1 (Bengio et al. 2013, arXiv 1308.3432)."""
     fixed = u.detach()
     # The bracket is exactly zero, so the value is exactly -1, 0 or +1; only its gradient remains.
     return torch.sign(fixed) + (u - fixed)

@@ -1,4 +1,4 @@
-"""Two classes with one logit: any loss of this library on a model that ends in a single output.
+"""Binary classification with one logit: ``OneLogit`` applies a two-class loss to a model with a single output.
 
 Source: "FedLAS" (arXiv 2606.28654) does not treat this case; ``docs/tasks.md`` describes this library's reading.
 """
@@ -17,7 +17,7 @@ from fedlas.predictions import Predictions
 
 
 def two_logits(logit: Tensor) -> Tensor:
-    """Return logits ``(-z / 2, z / 2)``, whose softmax is ``(1 - sigmoid(z), sigmoid(z))``, for one logit ``z``.
+    """Return two-class logits ``(-z / 2, z / 2)`` with softmax ``(1 - sigmoid(z), sigmoid(z))`` for a logit ``z``.
 
     Args:
         logit: ``(N,)`` or ``(N, 1)``, or dense ``(N, 1, d1, ...)``; any floating dtype.
@@ -40,24 +40,24 @@ def two_logits(logit: Tensor) -> Tensor:
     single = is_dense(logit) and logit.is_floating_point() and logit.ndim >= 1
     if not single or (logit.ndim > 1 and logit.shape[1] != 1):
         raise InputError(
-            "the logit must be a floating tensor (N,), (N, 1) or (N, 1, d1, ...)",
+            "logits must be a floating tensor (N,), (N, 1) or (N, 1, d1, ...)",
             describe(logit),
-            "Pass one raw score a sample, before any sigmoid.",
+            "Pass one logit per sample, before any sigmoid.",
         )
     if logit.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         logit = logit.float()  # smaller floats have no arithmetic
     if can_look(logit) and bool(logit.detach().isinf().any()):
         raise InputError(
-            "the logit must not be infinite, since only a difference of two would be one",
-            f"{int(logit.isinf().sum())} infinite of {logit.numel()}",
-            "Clamp it, e.g. logit.clamp(-100, 100).",
+            "logits must be finite",
+            f"{int(logit.isinf().sum())} infinite values of {logit.numel()}",
+            "Clamp them, e.g. logits.clamp(-100, 100).",
         )
     half = (logit[:, None] if logit.ndim == 1 else logit) / 2
     return torch.cat((-half, half), dim=1)
 
 
 class OneLogit(nn.Module):
-    """A criterion of two classes for a model with one logit, called like ``nn.BCEWithLogitsLoss``.
+    """Wrapper that applies a two-class criterion to a single logit, called like ``nn.BCEWithLogitsLoss``.
 
     It is ``criterion((-z / 2, z / 2), y)``. With cross-entropy this is exactly the binary cross-entropy of
     ``sigmoid(z)``, with label smoothing that of ``y (1 - alpha) + alpha / 2``; with FedLAS the gate sees both logits.
@@ -89,21 +89,21 @@ class OneLogit(nn.Module):
             None,
         ):
             raise InputError(
-                "the criterion must be a loss for two classes",
+                "criterion must be a loss for two classes",
                 describe(criterion),
-                "Build it so, e.g. OneLogit(FedLAS(num_classes=2)).",
+                "Build it with two classes, e.g. OneLogit(FedLAS(num_classes=2)).",
             )
         if "head_weight" in getattr(criterion, "needs", ()):
             raise InputError(
-                "the criterion must not need the head's weight",
+                "criterion must not need head_weight",
                 criterion,
-                "Use a model with two logits for it.",
+                "Use a model with two logits for this loss.",
             )
         self.criterion = criterion
         self.needs: frozenset[str] = frozenset(getattr(criterion, "needs", ()))
 
     def forward(self, logits: Tensor, target: Tensor, **extra: Any) -> Tensor:
-        """Return the loss of a batch.
+        """Return the loss of a batch of single logits.
 
         Args:
             logits: One a sample, ``(N,)``, ``(N, 1)`` or dense ``(N, 1, d1, ...)``.
@@ -118,9 +118,9 @@ class OneLogit(nn.Module):
         shape = (pair.shape[0], *pair.shape[2:])
         if not is_dense(target) or target.shape not in (shape, (shape[0], 1, *shape[1:])):
             raise InputError(
-                f"target must be {shape} for logits {tuple(logits.shape)}",
+                f"target must have shape {shape} for logits {tuple(logits.shape)}",
                 describe(target),
-                "Pass 0 or 1 a sample, or the probability of class 1.",
+                "Pass 0 or 1 per sample, or the probability of class 1.",
             )
         target = target.reshape(shape)
         if target.is_floating_point():
@@ -133,5 +133,5 @@ class OneLogit(nn.Module):
 
     @property
     def update_from_validation(self) -> Callable[[Predictions], None]:
-        """The criterion's method, for predictions of two logits; where it does not learn from them there is none."""
+        """The ``update_from_validation`` method of the criterion, for two-logit predictions; missing if it has none."""
         return cast("Any", self.criterion).update_from_validation

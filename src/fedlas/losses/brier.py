@@ -13,7 +13,7 @@ from fedlas.losses._base import LOSSES, Batch, Loss
 
 
 def squared_error(logits: Tensor, target: Tensor) -> Tensor:
-    """Return ``sum_k (p_k - t_k)^2`` of each row ``(N,)``, in [0, 2]; differentiable twice."""
+    """Return the Brier score per row, ``sum_k (p_k - t_k)^2``, ``(N,)`` in [0, 2]; twice differentiable."""
     probs = F.softmax(logits, dim=1)
     if target.ndim == 2:
         return (probs - target).square().sum(dim=1)
@@ -49,5 +49,5 @@ class BrierLoss(Loss):
     masked_classes = True
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Return the loss of each position ``(M,)``."""
+        """Return the loss per position, ``(M,)``."""
         return batch.weighted(squared_error(batch.logits, batch.target))

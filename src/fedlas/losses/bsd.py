@@ -1,4 +1,4 @@
-"""Bayesian self-distillation: the label starts a Dirichlet distribution, which the predictions update.
+"""Bayesian self-distillation: a Dirichlet target per sample, initialized by the label and updated by predictions.
 
 Source: Adelöw, Maki, Gamba 2025, "Bayesian Self-Distillation for Image Classification" (arXiv 2512.24162). Written from
 the paper.
@@ -22,7 +22,7 @@ from fedlas.losses._base import LOSSES, Batch, LossOptions, Remembering, paper
     tune={"prior": "1:100:log", "discount": "0.5:1"},
 )
 class BayesianSelfDistillation(Remembering):
-    """BSD: ``CE(a / sum(a), p)``, the counts a being ``prior * t`` at first; each visit sets ``a <- discount a + p``.
+    """BSD: ``CE(a / sum(a), p)``; Dirichlet counts start at ``a = prior * t``, each visit sets ``a <- discount a + p``.
 
     The target is the mean of a Dirichlet distribution that starts at the label and takes predictions as observations.
 
@@ -68,7 +68,7 @@ class BayesianSelfDistillation(Remembering):
         self.discount = check_number("discount", discount, low=0, high=1, low_open=True)
 
     def updated(self, rows: Tensor, visits: Tensor, probs: Tensor, batch: Batch) -> Tensor:
-        """Return the mean of the updated distribution."""
+        """Return the mean of the updated Dirichlet distribution per sample, ``(M, C)``."""
         mean = torch.where((visits > 0)[:, None], rows, batch.probabilities())
         # The total after v visits: prior d^v + (1 + d + ... + d^(v - 1)).
         decay = torch.full_like(probs[:, 0], self.discount).pow(visits)

@@ -1,4 +1,4 @@
-"""CALS-ALM: margin-based label smoothing with one multiplier a class, learned by an augmented Lagrangian method.
+"""CALS-ALM: margin-based label smoothing with one multiplier per class, learned by an augmented Lagrangian method.
 
 Source: Liu, Rony, Galdran, Dolz, Ben Ayed 2023, "Class Adaptive Network Calibration", CVPR, section 3
 (arXiv 2211.15088). Written from the paper; constants that it leaves open are those of the published configuration.
@@ -23,11 +23,11 @@ from fedlas.losses._base import (
 )
 from fedlas.predictions import Predictions
 
-_ELEMENTS = 1 << 22  # of the validation logits at a time
+_ELEMENTS = 1 << 22  # validation logits processed at a time
 
 
 def phr_penalty(logits: Tensor, multipliers: Tensor, rho: Tensor, *, margin: float) -> Tensor:
-    """Return ``mean_k P(h_k, l_k, rho_k)`` of each row ``(N,)``, with ``h_k = (max_j z_j - z_k) / margin - 1``.
+    """Return the PHR penalty ``mean_k P(h_k, l_k, rho_k)`` per row, with ``h_k = (max_j z_j - z_k) / margin - 1``.
 
     P is the Powell-Hestenes-Rockafellar function of the constraint ``h_k <= 0``,
     ``(max(0, l + rho h)^2 - l^2) / (2 rho)``: ``l h + rho h^2 / 2`` where ``l + rho h`` is positive, else constant.
@@ -145,14 +145,14 @@ class CALS(PreciseBuffers, LearnsFromValidation):
         self.register_buffer("num_updates", torch.tensor(0, dtype=torch.int64))
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Return the loss of each position ``(M,)``."""
+        """Return the loss per position, ``(M,)``."""
         multipliers = self.multipliers.to(batch.logits.dtype)
         rho = self.rho.to(batch.logits.dtype)
         penalty = phr_penalty(batch.logits, multipliers, rho, margin=self.margin)
         return batch.cross_entropy() + batch.weighted(penalty)
 
     def learn_from(self, predictions: Predictions) -> None:
-        """Update the multipliers, and every ``rho_every`` validations rho, from how far the constraints are violated.
+        """Update the multipliers from the constraint violations, and rho at every ``rho_every``-th validation.
 
         Args:
             predictions: Predictions on the validation set after an epoch; never on the test set.
@@ -174,8 +174,7 @@ class CALS(PreciseBuffers, LearnsFromValidation):
         slope = slope / predictions.num_samples
         violation = violation / predictions.num_samples
 
-        # Where a violation has not fallen enough since the last update, it costs more from now on.
-        # at the first update there is no last violation
+        # Increase rho where the violation has not fallen enough since the last update, if there was one.
         if number % self.rho_every == 0 and number > self.every:
             bound = self.tolerance * self.violation.cpu().double().clamp(min=0)
             self.rho.copy_(

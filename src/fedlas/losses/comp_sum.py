@@ -1,4 +1,4 @@
-"""Generalized cross-entropy: the comp-sum family, from the sum-exponential loss over cross-entropy to the MAE.
+"""Generalized cross-entropy (comp-sum losses), which ranges from the sum-exponential loss to the MAE.
 
 Source: Mao, Mohri, Zhong 2023, "Cross-Entropy Loss Functions: Theoretical Analysis and Applications", ICML
 (arXiv 2304.07288); for tau in (1, 2) Zhang and Sabuncu 2018, "Generalized Cross Entropy Loss" (arXiv 1805.07836).
@@ -17,7 +17,7 @@ from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, paper
 
 
 def generalized_cross_entropy(nll: Tensor, tau: float) -> Tensor:
-    """Return ``(1 - p^(tau - 1)) / (tau - 1)`` from ``nll = -log p``; ``nll`` itself for ``tau = 1``.
+    """Return the generalized cross-entropy ``(1 - p^(tau - 1)) / (tau - 1)`` from ``nll = -log p``.
 
     Args:
         nll: Any shape.
@@ -65,5 +65,5 @@ class GCE(Loss):
         self.tau = check_number("tau", tau, low=0, high=2)
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Return the loss of each position ``(M,)``."""
+        """Return the loss per position, ``(M,)``."""
         return batch.cost_of_target(lambda nll: generalized_cross_entropy(nll, self.tau))

@@ -34,7 +34,7 @@ from fedlas.predictions import Predictions
     tune={"rate": "0.1:2:log"},
 )
 class Controlled(PreciseBuffers, LearnsFromValidation, OnBase):
-    """A loss whose strength is moved after each validation: ``a <- clip(a + rate * mean(confidence - correct))``.
+    """Wrapper that updates the strength of a loss after each validation by ``rate * (confidence - accuracy)``.
 
     The strength grows where held-out predictions are over-confident, and shrinks where they are under-confident. Data
     set it instead of the training loss, so it needs no tuning.
@@ -50,7 +50,7 @@ class Controlled(PreciseBuffers, LearnsFromValidation, OnBase):
             them.
 
     Attributes:
-        base: The loss.
+        base: The wrapped loss.
         value: Buffer, the current strength, scalar float32.
 
     State:
@@ -99,13 +99,13 @@ class Controlled(PreciseBuffers, LearnsFromValidation, OnBase):
         self.register_buffer("value", torch.tensor(start, dtype=torch.float32))
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Return the loss of each position ``(M,)``."""
+        """Return the loss per position, ``(M,)``."""
         return self.base.with_strength(
             batch, self.value.to(batch.logits.dtype).expand(len(batch.logits))
         )
 
     def learn_from(self, predictions: Predictions) -> None:
-        """Move the strength by the gap between mean confidence and accuracy.
+        """Add ``rate`` times the calibration gap (mean confidence minus accuracy) to the strength.
 
         Args:
             predictions: Predictions on the validation set after an epoch; never on the test set.

@@ -1,4 +1,4 @@
-"""CPC: calibration by pairwise constraints, which compare every two classes of a sample.
+"""CPC: calibration by pairwise constraints between the classes of a sample.
 
 Source: Cheng and Vasconcelos 2022, "Calibrating Deep Neural Networks by Pairwise Constraints", CVPR
 (https://openaccess.thecvf.com/content/CVPR2022/html/Cheng_Calibrating_Deep_Neural_Networks_by_Pairwise_Constraints_CVPR_2022_paper.html).
@@ -17,13 +17,13 @@ from torch import Tensor
 from fedlas._core.check import check_choice, check_number
 from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, Variant, can_look, in_blocks
 
-_PAIRS_IN_CACHE = 1 << 18  # pairs of classes a block on a CPU: small enough for its cache
-# elsewhere each block is a kernel to launch or a part of a graph to compile: few and large
+_PAIRS_IN_CACHE = 1 << 18  # pairs of classes per block on a CPU: small enough for its cache
+# Elsewhere each block is a kernel launch or a part of a compiled graph: few and large blocks.
 _PAIRS_AT_ONCE = 1 << 24
 
 
 def _pair_sums(logits: Tensor, target: Tensor, *, a: float, b: float) -> Tensor:
-    """Return ``sum_jk (a t_j + b (T - t_j - t_k)) softplus(z_k - z_j)`` of each row ``(M,)``; ``T = sum_k t_k``."""
+    """Return ``sum_jk (a t_j + b (T - t_j - t_k)) softplus(z_k - z_j)`` per row, ``(M,)``; ``T = sum_k t_k``."""
     # For a hard target: a times the target's constraints plus b times those among the other classes.
     gap = logits[:, None, :] - logits[:, :, None]  # z_k - z_j at [i, j, k]
     # Two classes j and k weigh claim_j - b t_k: a if j is the target, 0 if k is, else b; soft targets mix these.
@@ -34,7 +34,7 @@ def _pair_sums(logits: Tensor, target: Tensor, *, a: float, b: float) -> Tensor:
 def pairwise_constraints(
     logits: Tensor, target: Tensor, *, lambda1: float, lambda2: float, variant: Variant = "paper"
 ) -> Tensor:
-    """Return the penalty of each row ``(N,)``: the target should beat every other class, and the others be equal.
+    """Return the CPC penalty per row, ``(N,)``: target logit above the other logits, the other logits equal.
 
     ``lambda1 mean_{k != y} -log s(z_y - z_k) + lambda2 mean_{j != k; j, k != y} -0.5 log s(z_j - z_k)``, ``s`` the
     logistic function.
@@ -116,7 +116,7 @@ class CPC(Loss):
         self.variant: Variant = check_choice("variant", variant, get_args(Variant))
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Return the loss of each position ``(M,)``."""
+        """Return the loss per position, ``(M,)``."""
         penalty = pairwise_constraints(
             batch.logits,
             batch.target,

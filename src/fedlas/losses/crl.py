@@ -1,4 +1,4 @@
-"""CRL, the correctness ranking loss: confidences are ranked by how often each sample was right during training.
+"""CRL, the correctness ranking loss: confidences are ranked by how often each sample was classified correctly.
 
 Source: Moon, Kim, Shin, Hwang 2020, "Confidence-Aware Learning for Deep Neural Networks", ICML, section 3
 (arXiv 2007.01458). Written from the paper.
@@ -26,7 +26,7 @@ from fedlas.losses._base import (
 
 
 def ranking_penalty(confidence: Tensor, correctness: Tensor, neighbor: Tensor) -> Tensor:
-    """Return ``relu(-sign(c_i - c_j) (k_i - k_j) + |c_i - c_j|)`` of each sample i and its neighbor j, ``(N,)``.
+    """Return the ranking penalty per sample i with neighbor j: ``relu(-sign(c_i - c_j) (k_i - k_j) + |c_i - c_j|)``.
 
     Args:
         confidence: ``k (N,)`` in [0, 1].
@@ -45,7 +45,7 @@ def ranking_penalty(confidence: Tensor, correctness: Tensor, neighbor: Tensor) -
 
 
 def next_valid(valid: Tensor) -> Tensor:
-    """Return the position of the next valid sample after each ``(N,)`` int64; the first follows the last.
+    """Return, per sample, the index of the next valid sample, ``(N,)`` int64, cyclically.
 
     Args:
         valid: ``(N,)`` bool. Without a valid sample the positions are arbitrary, but in range.
@@ -125,14 +125,14 @@ class CRL(PreciseBuffers, Loss):
         self.register_buffer("visits", torch.zeros(self.num_samples, dtype=torch.float32))
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Return the loss of each position ``(M,)``; in training this adds the batch to the histories."""
+        """Return the loss per position, ``(M,)``; in training also update the correctness histories."""
         nll, confidence, correct = batch.nll_and_confidence()
         if batch.index is None:  # in evaluation
             return nll
         index = batch.index.to(self.right.device)
         rows = len(batch.index)
         check_index(index, self.num_samples)
-        # An image has one confidence and one history, whatever the number of its positions.
+        # One confidence and one history per image, averaged over positions.
         confidence, share = (
             batch.mean_of_rows(part, rows) for part in (confidence, correct.to(confidence.dtype))
         )
@@ -148,7 +148,7 @@ class CRL(PreciseBuffers, Loss):
 
     @torch.no_grad()
     def _record(self, index: Tensor, share: Tensor, valid: Tensor | None) -> None:
-        """Add a batch to the histories: whether each sample was right ``(N,)``, or what share of it."""
+        """Add the correctness of a batch, ``share (N,)`` in [0, 1], to the histories; ignored samples do not count."""
         visit = torch.ones_like(self.right[index]) if valid is None else valid.to(self.right.dtype)
         share = share.to(self.right.dtype) * visit
         if world_size() == 1:

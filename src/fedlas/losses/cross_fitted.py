@@ -1,4 +1,4 @@
-"""The label mixed with the predictions of models that have not seen the sample.
+"""Cross-entropy on the label mixed with out-of-fold predictions.
 
 Cross-fitting comes from double machine learning (Chernozhukov et al. 2018); its use as a target next to the label is
 this library's. ``data.cross_fit`` of a recipe trains the models.
@@ -25,7 +25,7 @@ from fedlas.losses._base import LOSSES, Remembering, paper
     tune={"alpha": "0.1:1", "gamma": "0:1"},
 )
 class CrossFitted(Remembering):
-    """``CE((1 - alpha) t + alpha q, p)``, in which ``q`` comes from models that were trained without the sample.
+    """Cross-entropy on ``(1 - alpha) t + alpha q``, where ``q`` is the out-of-fold prediction for the sample.
 
     Args:
         num_classes: Number of classes C.
@@ -52,10 +52,10 @@ class CrossFitted(Remembering):
     """
 
     def set_targets(self, probs: Tensor) -> None:
-        """Adopt the probabilities ``(N, C)`` of all samples, in the order of ``index``.
+        """Set the out-of-fold probabilities ``(N, C)`` of all training samples, in the order of ``index``.
 
         Raises:
-            InputError: For another shape, or rows that are no probabilities. Nothing has changed then.
+            InputError: For a wrong shape, or rows that do not sum to 1. The state is then unchanged.
         """
         expected = (self.memory.num_samples, self.memory.num_classes)
         fits = isinstance(probs, Tensor) and tuple(probs.shape) == expected
@@ -65,9 +65,9 @@ class CrossFitted(Remembering):
             or not bool(((probs.sum(dim=1) - 1).abs() < 1e-3).all())
         ):
             raise InputError(
-                f"targets must be {expected}, every row probabilities that sum to 1",
+                f"probs must have shape {expected} and rows of probabilities that sum to 1",
                 describe(probs),
-                "Pass the probabilities of models that have not seen the sample.",
+                "Pass out-of-fold probabilities, one row per training sample.",
             )
         device = self.memory.rows.device
         self.memory.record(torch.arange(len(probs), device=device), probs.to(device), None)

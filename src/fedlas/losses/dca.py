@@ -49,6 +49,6 @@ class DCA(Penalized):
         self.alpha = check_number("alpha", alpha, low=0)
 
     def parts(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return cross-entropy of each position ``(M,)``, and the gap of the batch, a scalar."""
+        """Return cross-entropy per position, ``(M,)``, and ``|mean confidence - accuracy|`` of the batch, a scalar."""
         nll, confidence, correct = batch.nll_and_confidence()
         return nll, batch.mean_of_rows(confidence - correct.to(confidence.dtype), 1).abs()

@@ -24,7 +24,7 @@ _PAPER = {
 
 @LOSSES.register("bsce-gra", **_PAPER, tune={"gamma": "0.25:4:log"})
 class BSCEGRA(Loss):
-    """BSCE-GRA: ``w (-log p_y)`` with ``w = ||t - p||_norm^gamma``, through which no gradient flows.
+    """BSCE-GRA: cross-entropy weighted by the detached distance ``||t - p||_norm^gamma`` of target and prediction.
 
     Args:
         gamma: Exponent, at least 0; 0 is cross-entropy.
@@ -53,7 +53,7 @@ class BSCEGRA(Loss):
         self.norm = check_number("norm", norm, low=1)
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Return the loss of each position ``(M,)``."""
+        """Return the loss per position, ``(M,)``."""
         return (
             target_distance(batch.logits, batch.target, norm=self.norm) ** self.gamma
             * batch.cross_entropy()
@@ -62,7 +62,7 @@ class BSCEGRA(Loss):
 
 @LOSSES.register("dual-focal-gra", **_PAPER, tune={"gamma": "0.5:10"})
 class DualFocalGRA(Loss):
-    """Dual focal loss whose bracket is a weight: ``(1 - p_y + p_j)^gamma (-log p_y)``, no gradient through the bracket.
+    """Dual focal loss with a detached weight: ``(1 - p_y + p_j)^gamma (-log p_y)``, no gradient through the power.
 
     Args:
         gamma: Exponent, at least 0; 0 is cross-entropy.
@@ -87,7 +87,7 @@ class DualFocalGRA(Loss):
         self.gamma = check_number("gamma", gamma, low=0)
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Return the loss of each position ``(M,)``."""
+        """Return the loss per position, ``(M,)``."""
         with torch.no_grad():
             label = batch.favored()
             nll = F.cross_entropy(batch.logits, label, reduction="none")

@@ -1,4 +1,4 @@
-"""Dual focal loss: the focal bracket also contains the largest probability below the target's.
+"""Dual focal loss: the focal factor also depends on the largest probability below that of the target.
 
 Source: Tao et al. 2023, "Dual Focal Loss for Calibration" (arXiv 2305.13665). Written from the paper.
 """
@@ -16,7 +16,7 @@ from fedlas.losses.focal import focal
 
 
 def next_lower(probs: Tensor) -> Tensor:
-    """Return for every class the largest probability strictly below its own, or 0: ``(M, C)``.
+    """Return, for each class, the largest probability strictly below that of the class, or 0, ``(M, C)``.
 
     Args:
         probs: ``(M, C)``.
@@ -32,7 +32,7 @@ def next_lower(probs: Tensor) -> Tensor:
 
 
 def rival_of_target(logits: Tensor, target: Tensor, nll: Tensor) -> Tensor:
-    """Return :func:`next_lower` of the target alone ``(M,)``; it takes a maximum of logits and does not sort.
+    """Return the largest probability strictly below that of the target, or 0, ``(M,)``, without sorting.
 
     Args:
         logits: ``(M, C)``.
@@ -79,7 +79,7 @@ class DualFocalLoss(Loss):
         self.gamma = check_number("gamma", gamma, low=0)
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Return the loss of each position ``(M,)``."""
+        """Return the loss per position, ``(M,)``."""
 
         def cost(nll: Tensor) -> Tensor:
             logits = batch.logits

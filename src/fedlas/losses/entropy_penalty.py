@@ -17,7 +17,7 @@ from fedlas.losses._base import LEAST, LOSSES, Batch, LossOptions, Penalized, Va
 
 
 def negative_entropy(log_probs: Tensor) -> Tensor:
-    """Return ``sum_k p_k log p_k`` of each row, ``(N,)`` in ``[-log C, 0]``; differentiable twice."""
+    """Return the negative entropy per row, ``sum_k p_k log p_k``, ``(N,)`` in ``[-log C, 0]``; twice differentiable."""
     # Finite for a masked class too: its share of the entropy, 0 times this, is then 0.
     log_probs = log_probs.clamp(min=LEAST)
     return torch.linalg.vecdot(log_probs.exp(), log_probs)
@@ -57,7 +57,7 @@ class EntropyPenalty(Penalized):
         self.variant: Variant = check_choice("variant", variant, get_args(Variant))
 
     def parts(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return cross-entropy and negative entropy of each position, both ``(M,)``."""
+        """Return cross-entropy and negative entropy per position, both ``(M,)``."""
         log_probs = F.log_softmax(batch.logits, dim=1)
         penalty = negative_entropy(log_probs)
         return batch.cross_entropy(

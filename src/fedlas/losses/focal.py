@@ -16,7 +16,7 @@ from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, LossWithStreng
 
 
 def focal(nll: Tensor, gamma: Tensor | float, *, rival: Tensor | None = None) -> Tensor:
-    """Return ``(1 - p + rival)^gamma (-log p)``, elementwise.
+    """Return the elementwise focal loss ``(1 - p + rival)^gamma (-log p)``, from ``nll = -log p``.
 
     Args:
         nll: ``-log p``, ``(M,)`` of one class a position or ``(M, C)`` of all classes.
@@ -66,7 +66,7 @@ class FocalLoss(LossWithStrength):
         self.gamma = check_number("gamma", gamma, low=0)
 
     def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
-        """Return the loss of each position ``(M,)`` with another gamma, a float or ``(M,)``."""
+        """Return the loss per position ``(M,)``, with ``strength``, a float or ``(M,)``, in place of gamma."""
         return batch.cost_of_target(lambda nll: focal(nll, strength))
 
 
@@ -94,7 +94,7 @@ class FLSD53(Loss):
     _shows_masked = True
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Return the loss of each position ``(M,)``."""
+        """Return the loss per position, ``(M,)``."""
         return batch.cost_of_target(
             lambda nll: focal(nll, torch.where((-nll.detach()).exp() < 0.2, 5.0, 3.0).to(nll))
         )

@@ -1,4 +1,4 @@
-"""Instance-based label smoothing: a teacher says how much each sample's label is smoothed, or toward which classes.
+"""Instance-based label smoothing: a teacher sets the smoothing strength per sample, or its distribution over classes.
 
 Source: Maher, Kull 2021, "Instance-based Label Smoothing For Better Calibrated Classification Networks" (arXiv
 2110.05355). The formulas of its two methods are taken from the authors' published code; the text of the paper was not
@@ -16,7 +16,7 @@ from fedlas.losses._base import LOSSES, LossOptions, paper
 from fedlas.losses.cross_fitted import CrossFitted
 
 _LEAST = 1e-5
-"""Added to a teacher's probabilities: one that excludes all wrong classes says nothing of them, so they share alike."""
+"""Added to the teacher's probabilities: if all wrong classes have probability 0, they share the mass equally."""
 
 _Form = Literal["classes", "amount"]
 
@@ -33,7 +33,7 @@ _Form = Literal["classes", "amount"]
     tune={"alpha": "0.01:0.2:log", "temperature": "1:16:log"},
 )
 class InstanceSmoothing(CrossFitted):
-    """Label smoothing whose mass a teacher's probabilities ``q`` divide among the wrong classes, or set in size.
+    """Label smoothing in which teacher probabilities ``q`` distribute the smoothed mass over classes, or set its size.
 
     The target of class y is ``1 - a`` and of another class k
 
@@ -87,7 +87,7 @@ class InstanceSmoothing(CrossFitted):
         self.temperature = check_number("temperature", temperature, low=1)
 
     def targets(self, q: Tensor, label: Tensor, strength: Tensor) -> Tensor:
-        """Return targets ``(M, C)`` from labels, one-hot or soft, a teacher's ``q (M, C)``, and ``strength (M, 1)``."""
+        """Return smoothed targets ``(M, C)`` for labels, teacher probabilities ``q (M, C)``, ``strength (M, 1)``."""
         q = ((q + _LEAST).log() / self.temperature).softmax(dim=1)
         # Each class of the label passes mass on to the others: by shares q_k / (1 - q_y), or 1 / (C - 1) each.
         if self.form == "amount":

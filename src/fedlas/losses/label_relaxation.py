@@ -1,4 +1,4 @@
-"""Label relaxation: no loss while the label's probability is high enough, the nearest permitted target otherwise.
+"""Label relaxation: zero loss where ``p_y >= 1 - alpha``, else the divergence from the nearest relaxed target.
 
 Source: Lienen and Hüllermeier 2021, "From Label Smoothing to Label Relaxation", AAAI,
 https://ojs.aaai.org/index.php/AAAI/article/view/17041. Written from the paper.
@@ -23,7 +23,7 @@ from fedlas.losses._base import LOSSES, Batch, LossOptions, LossWithStrength
     tune={"alpha": "0.01:0.3:log"},
 )
 class LabelRelaxation(LossWithStrength):
-    """Label relaxation: ``KL(r || p)`` where ``p_y < 1 - alpha``, else 0; r is the nearest with ``r_y = 1 - alpha``.
+    """Label relaxation: ``KL(r || p)`` if ``p_y < 1 - alpha``, else 0; r is the closest target, ``r_y = 1 - alpha``.
 
     It gives the other classes the mass alpha in the proportions of the prediction.
 
@@ -50,7 +50,7 @@ class LabelRelaxation(LossWithStrength):
         self.alpha = check_number("alpha", alpha, low=0, high=1)
 
     def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
-        """Return the loss of each position ``(M,)`` with another alpha, a float or ``(M,)``."""
+        """Return the loss per position ``(M,)``, with ``strength``, a float or ``(M,)``, in place of alpha."""
         alpha = torch.as_tensor(strength, dtype=batch.logits.dtype, device=batch.logits.device)
 
         def cost(nll: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Cross-entropy and label smoothing, with a strength that may differ from sample to sample.
+"""Cross-entropy and label smoothing, with one strength for all samples or one per sample.
 
 Source: Szegedy et al. 2016, "Rethinking the Inception Architecture", section 7; Müller et al. 2019, "When Does Label
 Smoothing Help?" (arXiv 1906.02629).
@@ -28,11 +28,11 @@ from fedlas.losses._base import (
 )
 
 _LARGE = 1 << 24
-"""Elements of logits (64 MiB) above which backward computes the softmax again instead of keeping it."""
+"""Elements of logits (64 MiB) above which backward recomputes the softmax instead of storing it."""
 
 
 class _SmoothedNLL(torch.autograd.Function):
-    """Smoothed negative log-likelihood of hard targets, with a strength for each row."""
+    """Autograd function of label-smoothed cross-entropy with hard targets and a strength per row."""
 
     # With q_k = (1 - a) [k = y] + a / C the loss is -sum_k q_k log p_k and its gradient p - q: one softmax pass
     # forward, one exp backward, and no one-hot rows in between. The log-softmax is kept for backward, as
@@ -85,7 +85,7 @@ class _SmoothedNLL(torch.autograd.Function):
 def smoothed_nll(
     logits: Tensor, target: Tensor, alpha: Tensor | float, weight: Tensor | None = None
 ) -> Tensor:
-    """Return ``(1 - alpha_i) (-log p_y) + alpha_i mean_k(-log p_k)`` of each row of checked inputs ``(N,)``.
+    """Return ``(1 - alpha_i) (-log p_y) + alpha_i mean_k(-log p_k)`` per row, ``(N,)``, of validated inputs.
 
     Args:
         logits: ``(N, C)``.
@@ -111,7 +111,7 @@ def smoothed_cross_entropy(
     ignore_index: int = -100,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """Return label-smoothed cross-entropy whose strength may differ from sample to sample.
+    """Return label-smoothed cross-entropy, with one strength for all samples or one per sample.
 
     ``l_i = (1 - alpha_i) (-log p_y) + alpha_i mean_k(-log p_k)``. With a float it equals
     ``F.cross_entropy(..., label_smoothing=alpha)``, class weights and soft targets included.
@@ -157,13 +157,13 @@ def smoothed_cross_entropy(
             raise InputError(
                 f"alpha must broadcast to {batch.shape}",
                 describe(alpha),
-                "Pass one strength for all, or one for each position.",
+                "Pass a float, or one strength per position.",
             ) from error
         if not 0 <= low <= high <= 1:
             raise InputError(
                 "alpha must be in [0, 1]",
                 f"values from {low:g} to {high:g}",
-                "Pass strengths as fractions.",
+                "Pass fractions, such as 0.05.",
             )
     else:
         alpha = check_number("alpha", alpha, low=0, high=1)
@@ -192,11 +192,11 @@ class CrossEntropy(Loss):
     _shows_masked = True
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Return the loss of each position ``(M,)``."""
+        """Return the loss per position, ``(M,)``."""
         return batch.cross_entropy()
 
     def reduced(self, batch: Batch) -> Tensor:
-        """Return the reduced loss; the usual mean in one operation."""
+        """Return the reduced loss; the plain mean is computed by a single fused operation."""
         if self.reduction == "mean" and batch.plain:
             return F.cross_entropy(batch.logits, batch.target)
         return super().reduced(batch)
@@ -232,11 +232,11 @@ class LabelSmoothing(LossWithStrength):
         self.alpha = check_number("alpha", alpha, low=0, high=1)
 
     def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
-        """Return the loss of each position ``(M,)`` with another alpha, a float or ``(M,)``."""
+        """Return the loss per position ``(M,)``, with ``strength``, a float or ``(M,)``, in place of alpha."""
         return smoothed_nll(batch.logits, batch.target, strength, batch.weight)
 
     def reduced(self, batch: Batch) -> Tensor:
-        """Return the reduced loss; the usual mean in one operation."""
+        """Return the reduced loss; the plain mean is computed by a single fused operation."""
         if self.reduction == "mean" and batch.plain:
             return F.cross_entropy(batch.logits, batch.target, label_smoothing=self.alpha)
         return super().reduced(batch)

@@ -1,4 +1,4 @@
-"""LogitNorm: cross-entropy on logits of constant length, so that training cannot lower the loss by scaling them.
+"""LogitNorm: cross-entropy on L2-normalized logits, so that training cannot lower the loss by scaling logits.
 
 Source: Wei et al. 2022, "Mitigating Neural Network Overconfidence with Logit Normalization", ICML
 (arXiv 2205.09310). Written from the paper.
@@ -19,7 +19,7 @@ _EPS = 1e-7  # published code adds it to the norm
 
 
 def normalized_logits(logits: Tensor, *, temperature: float, variant: Variant = "paper") -> Tensor:
-    """Return ``z / (temperature ||z||_2)`` of each row, ``(N, C)``.
+    """Return logits divided by norm and temperature, ``z / (temperature ||z||_2)`` per row, ``(N, C)``.
 
     Args:
         logits: ``(N, C)``.
@@ -83,6 +83,6 @@ class LogitNorm(Loss):
         self.variant: Variant = check_choice("variant", variant, get_args(Variant))
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Return the loss of each position ``(M,)``."""
+        """Return the loss per position, ``(M,)``."""
         scaled = normalized_logits(batch.logits, temperature=self.temperature, variant=self.variant)
         return cross_entropy(scaled, batch.target, batch.weight)

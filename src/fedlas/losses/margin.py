@@ -19,7 +19,7 @@ Form = Literal["sum", "convex"]
 
 
 def margin_penalty(logits: Tensor, margin: float) -> Tensor:
-    """Return ``mean_k relu(max_j z_j - z_k - margin)`` of each row, ``(N,)``.
+    """Return the margin penalty per row, ``mean_k relu(max_j z_j - z_k - margin)``, ``(N,)``.
 
     Args:
         logits: ``(N, C)``.
@@ -76,11 +76,11 @@ class MbLS(Penalized):
         self.margin = check_number("margin", margin, low=0)
 
     def parts(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return cross-entropy and margin penalty of each position, both ``(M,)``."""
+        """Return cross-entropy and margin penalty per position, both ``(M,)``."""
         return batch.cross_entropy(), margin_penalty(batch.logits, self.margin)
 
     def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
-        """Return the loss of each position ``(M,)`` with another alpha, a float or ``(M,)``."""
+        """Return the loss per position ``(M,)``, with ``strength``, a float or ``(M,)``, in place of alpha."""
         if self.form == "sum":
             return super().with_strength(batch, strength)
         cross_entropy, penalty = self.parts(batch)

@@ -1,4 +1,4 @@
-"""MaxSup: label smoothing that penalizes the largest logit, even if it is not the target's.
+"""MaxSup: label smoothing that penalizes the largest logit instead of the target logit.
 
 Source: Zhou et al. 2025, "MaxSup: Overcoming Representation Collapse in Label Smoothing"
 (arXiv 2502.15798). Written from the paper.
@@ -15,7 +15,7 @@ from fedlas.losses._base import LOSSES, Batch, LossOptions, Penalized, paper
 
 
 def top_excess(logits: Tensor) -> Tensor:
-    """Return ``max_k z_k - mean_k z_k`` of each row, ``(N,)``, at least 0."""
+    """Return the top logit minus the mean logit per row, ``max_k z_k - mean_k z_k``, ``(N,)``, at least 0."""
     # amax, since equal maxima share its gradient evenly; max gives it to one of them.
     return logits.amax(dim=1) - logits.mean(dim=1)
 
@@ -55,5 +55,5 @@ class MaxSup(Penalized):
         self.alpha = check_number("alpha", alpha, low=0)
 
     def parts(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return cross-entropy and excess of the largest logit of each position, both ``(M,)``."""
+        """Return cross-entropy and top logit minus mean logit per position, both ``(M,)``."""
         return batch.cross_entropy(), top_excess(batch.logits)

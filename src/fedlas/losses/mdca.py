@@ -1,4 +1,4 @@
-"""MDCA: the difference between mean probability and frequency of each class of a batch as an auxiliary loss.
+"""MDCA: auxiliary loss on the difference between mean probability and frequency of each class in a batch.
 
 Source: Hebbalaguppe et al. 2022, "A Stitch in Time Saves Nine: A Train-Time Regularizing Loss for Improved Neural
 Network Calibration", CVPR (arXiv 2203.13834). Written from the paper.
@@ -16,7 +16,7 @@ from fedlas.losses._base import LOSSES, Base, BaseOptions, Batch, OnBase, Penali
 
 
 def class_gap(batch: Batch) -> Tensor:
-    """Return ``mean_k |mean_i p_ik - mean_i t_ik|`` over the positions that count, a scalar in [0, 1]."""
+    """Return ``mean_k |mean_i p_ik - mean_i t_ik|`` over the valid positions of a batch, a scalar in [0, 1]."""
     # The mean of the differences is the difference of the means, in one pass and with one mask.
     return (
         batch.mean_of_rows(F.softmax(batch.logits, dim=1) - batch.probabilities(), 1).abs().mean()
@@ -72,5 +72,5 @@ class MDCA(Penalized, OnBase):
         self.alpha = check_number("alpha", alpha, low=0)
 
     def parts(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the base's loss of each position ``(M,)``, and the gap of the batch, a scalar."""
+        """Return the loss of the base per position, ``(M,)``, and the class calibration gap of the batch, a scalar."""
         return self.base.per_sample(batch), class_gap(batch)

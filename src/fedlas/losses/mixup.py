@@ -1,4 +1,4 @@
-"""Mixup and CutMix: any loss, trained on mixed samples with mixed targets.
+"""Mixup and CutMix: wrappers that train any loss on mixed inputs and mixed targets.
 
 Source: Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization" (arXiv 1710.09412), section 2. Thulasidasan et
 al. 2019, "On Mixup Training: Improved Calibration and Predictive Uncertainty" (arXiv 1905.11001). Yun et al. 2019,
@@ -27,32 +27,32 @@ from fedlas.losses._base import (
 
 
 def check_mixable(inputs: Any, target: Any) -> None:
-    """Refuse what cannot be mixed sample by sample."""
+    """Raise InputError unless inputs are floating and have one target per sample."""
     both = is_dense(inputs) and is_dense(target) and not inputs.is_meta and not target.is_meta
     if both and inputs.is_floating_point() and inputs.ndim and inputs.shape[:1] == target.shape[:1]:
         labels = not target.is_complex() and target.dtype != torch.bool
         if labels and target.ndim > target.is_floating_point() and inputs.dtype.itemsize > 1:
             return
     raise InputError(
-        "inputs must be a floating tensor with one row a target, which are classes or probabilities",
+        "inputs must be a floating tensor with one row per target, and targets class indices or probabilities",
         f"{describe(inputs)} for target {describe(target)}",
-        "Mix the inputs of the model; integers such as token ids cannot be mixed.",
+        "Pass floating model inputs; integers such as token ids cannot be mixed.",
     )
 
 
 def draw_share(alpha: float) -> Tensor:
-    """Draw the share of the first sample from ``Beta(alpha, alpha)``, with PyTorch's global CPU generator."""
+    """Draw a mixing coefficient from ``Beta(alpha, alpha)``, with PyTorch's global CPU generator."""
     share: Tensor = torch.distributions.Beta(alpha, alpha, validate_args=False).sample()
     return share
 
 
 def draw_partners(samples: int, device: torch.device) -> Tensor:
-    """Draw a random order ``(N,)``, the partner of each sample; the same numbers on every device."""
+    """Draw a random permutation ``(N,)``, the mixing partner per sample; the same on every device."""
     return torch.randperm(samples).to(device)
 
 
 def mix_batch(inputs: Tensor, target: Tensor, *, classes: int, alpha: float) -> Mixed:
-    """Return ``s x_i + (1 - s) x_j`` and ``s y_i + (1 - s) y_j``, with one s from Beta(alpha, alpha) for the batch.
+    """Return ``s x_i + (1 - s) x_j`` and ``s y_i + (1 - s) y_j``, with ``s`` from Beta(alpha, alpha), one per batch.
 
     Raises:
         InputError: If the inputs are not floating, or on CPU a target is out of range or ignored.
@@ -67,10 +67,10 @@ def mix_batch(inputs: Tensor, target: Tensor, *, classes: int, alpha: float) -> 
 
 
 def soft_targets(inputs: Tensor, target: Tensor, classes: int) -> Tensor:
-    """Return soft targets ``(N, C)`` or ``(N, C, d1, ...)`` of a batch that can be mixed.
+    """Return targets as probabilities ``(N, C)`` or ``(N, C, d1, ...)``, one-hot for class indices.
 
     Raises:
-        InputError: If it cannot be.
+        InputError: If the batch cannot be mixed.
     """
     check_mixable(inputs, target)
     if target.is_floating_point():
@@ -81,16 +81,16 @@ def soft_targets(inputs: Tensor, target: Tensor, classes: int) -> Tensor:
         and not 0 <= int(target.min()) <= int(target.max()) < classes
     ):
         raise InputError(
-            f"target must be in [0, {classes}), without ignored positions",
+            f"target must be in [0, {classes}); ignored samples cannot be mixed",
             f"values from {int(target.min())} to {int(target.max())}",
-            "Leave such samples out of the batch: half of an ignored sample cannot be ignored.",
+            "Remove ignored samples from the batch.",
         )
     return F.one_hot(target.to(torch.int64), classes).movedim(-1, 1).to(inputs.dtype)
 
 
 @LOSSES.register("mixup", **paper("mixup", 2018, "1710.09412"), tune={"alpha": "0.05:2:log"})
 class Mixup(OnBase):
-    """Mixup: a loss on ``s x_i + (1 - s) x_j`` with the target ``s y_i + (1 - s) y_j``, ``s`` from Beta(alpha, alpha).
+    """Mixup: a loss on ``s x_i + (1 - s) x_j`` with target ``s y_i + (1 - s) y_j`` and ``s`` from Beta(alpha, alpha).
 
     Args:
         num_classes: Number of classes C.
@@ -132,11 +132,11 @@ class Mixup(OnBase):
         self.alpha = check_number("alpha", alpha, low=0, low_open=True)
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Return the base's loss of each position ``(M,)``."""
+        """Return the loss of the base per position, ``(M,)``."""
         return self.base.per_sample(batch)
 
     def mix(self, inputs: Tensor, target: Tensor) -> Mixed:
-        """Mix each sample with another one of the batch.
+        """Return the batch with each sample mixed with another sample of the batch.
 
         Args:
             inputs: ``(N, ...)``, floating.
@@ -153,7 +153,7 @@ class Mixup(OnBase):
 
 @LOSSES.register("cutmix", **paper("CutMix", 2019, "1905.04899"), tune={"alpha": "0.1:2:log"})
 class CutMix(Mixup):
-    """CutMix: a loss on images with a box pasted in from another one, their targets mixed by area.
+    """CutMix: a loss on images with a box pasted from another image, and targets mixed by area.
 
     The box has the share ``1 - s`` of the area, ``s`` from Beta(alpha, alpha), and a uniform center. It is cut at the
     borders of the image; the share of its remaining area mixes the targets.
@@ -192,7 +192,7 @@ class CutMix(Mixup):
         super().__init__(num_classes=num_classes, base=base, alpha=alpha, **options)
 
     def mix(self, inputs: Tensor, target: Tensor) -> Mixed:
-        """Paste a box of another image of the batch into each.
+        """Return the batch with a box of another image pasted into each image.
 
         Args:
             inputs: ``(N, channels, H, W)``, floating.
@@ -208,9 +208,9 @@ class CutMix(Mixup):
         soft = soft_targets(inputs, target, self.num_classes)
         if inputs.ndim != 4 or soft.ndim != 2 or 0 in inputs.shape:
             raise InputError(
-                "inputs must be images (N, channels, H, W) with one target each",
-                f"{tuple(inputs.shape)} with target {tuple(target.shape)}",
-                "Use mixup, which mixes inputs of any shape.",
+                "inputs must be images (N, channels, H, W) with one target per image",
+                f"shape {tuple(inputs.shape)} with target {tuple(target.shape)}",
+                "Use mixup, which supports inputs of any shape.",
             )
         # One box for all; the shares of the targets are those of the pixels that are left of it.
         share = draw_share(self.alpha)
@@ -226,7 +226,7 @@ class CutMix(Mixup):
 
 
 def _side(length: int, share: Tensor) -> Tensor:
-    """Return which positions along one axis the box covers, bool ``(length,)``."""
+    """Return a mask ``(length,)`` of the positions along one axis that a random box covers."""
     # A side of sqrt(1 - share) gives the box an area of 1 - share; around a uniform center, it is cut at the borders.
     half = (length * (1 - share).sqrt()).long() // 2
     position = torch.arange(length)

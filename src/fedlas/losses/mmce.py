@@ -1,4 +1,4 @@
-"""MMCE: the maximum mean calibration error of a batch, a kernel statistic, as an auxiliary loss.
+"""MMCE: maximum mean calibration error of a batch, a kernel statistic, as an auxiliary loss.
 
 Source: Kumar, Sarawagi, Jain 2018, "Trainable Calibration Measures for Neural Networks from Kernel Mean Embeddings",
 ICML, section 3 (https://proceedings.mlr.press/v80/kumar18a.html). Written from the paper.
@@ -14,12 +14,12 @@ from torch import Tensor
 from fedlas._core.check import check_choice, check_number
 from fedlas.losses._base import LOSSES, Batch, LossOptions, Penalized, Variant, in_blocks
 
-_PAIRS = 1 << 22  # of the kernel matrix at a time: 16 MiB in float32
-_FLOOR = 1e-10  # under the root, whose slope would be infinite at 0
+_PAIRS = 1 << 22  # entries of the kernel matrix per block: 16 MiB in float32
+_FLOOR = 1e-10  # added under the square root, whose slope is infinite at 0
 
 
 def _kernel_form(residual: Tensor, confidence: Tensor, width: float) -> Tensor:
-    """Return ``sum_ij e_i K_ij e_j`` with the kernel ``K_ij = exp(-|r_i - r_j| / width)``."""
+    """Return ``sum_ij e_i K_ij e_j`` of residuals e with the kernel ``K_ij = exp(-|r_i - r_j| / width)``."""
 
     def block(left: Tensor, rows: Tensor) -> Tensor:
         kernel = ((rows[:, None] - confidence).abs() / -width).exp()
@@ -80,12 +80,12 @@ def kernel_calibration_error(
 
 
 def _root(squared: Tensor) -> Tensor:
-    # Rounding may take a sum that is 0 below it.
+    # Rounding may make a sum of 0 slightly negative.
     return (squared.clamp(min=0) + _FLOOR).sqrt()
 
 
 class _OnKernel(Penalized):
-    """Base class of MMCE and its weighted form."""
+    """Base class of MMCE and weighted MMCE."""
 
     masked_classes = True
     balanced: ClassVar[bool]
@@ -104,7 +104,7 @@ class _OnKernel(Penalized):
         self.variant: Variant = check_choice("variant", variant, get_args(Variant))
 
     def parts(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return cross-entropy of each position ``(M,)``, and the calibration error of the batch, a scalar."""
+        """Return cross-entropy per position, ``(M,)``, and the MMCE of the batch, a scalar."""
         nll, confidence, correct = batch.nll_and_confidence()
         return nll, kernel_calibration_error(
             confidence,
@@ -123,7 +123,7 @@ ABOUT: dict[str, Any] = {
     "pairwise": True,
     "tune": {"alpha": "0.1:20:log", "width": "0.1:1:log"},
 }
-"""Registry metadata of both forms."""
+"""Registry metadata of MMCE and weighted MMCE."""
 
 
 @LOSSES.register("mmce", **ABOUT)
@@ -159,7 +159,7 @@ class MMCE(_OnKernel):
 
 @LOSSES.register("mmce-weighted", **ABOUT)
 class WeightedMMCE(_OnKernel):
-    """Weighted MMCE: as MMCE, with right and wrong predictions of the batch given equal weight in the error.
+    """Weighted MMCE: MMCE in which correct and incorrect predictions have equal total weight.
 
     The square of the error is ``sum_{c_i = c_j = 0} r_i r_j K_ij / w^2 + sum_{c_i = c_j = 1} (1 - r_i)(1 - r_j) K_ij /
     v^2 - 2 sum_{c_i = 1, c_j = 0} (1 - r_i) r_j K_ij / (v w)`` for ``v`` right and ``w`` wrong predictions and the

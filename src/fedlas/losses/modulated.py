@@ -1,4 +1,4 @@
-"""NCI and BCG around any loss that has a strength: FedLAS for every such loss.
+"""``Modulated``: NCI and BCG set the strength of any loss per sample; FedLAS is the case of label smoothing.
 
 Source: "FedLAS: Feature-Modulated Bidirectional Label Smoothing for Neural Network Calibration" (arXiv 2606.28654,
 ECCV 2026), which applies it to label smoothing and to its margin-based form; other bases are this library's reading.
@@ -34,7 +34,7 @@ from fedlas.losses._base import (
 from fedlas.losses.bcg import BidirectionalCalibrationGate, TopLogitsGate
 from fedlas.losses.nci import NormConfidenceIndicator
 
-# The gate reads the logits themselves, so a shift of them may change its decision.
+# The gate reads raw logits, so the loss is not shift invariant.
 ABOUT: dict[str, Any] = {
     "paper": "FedLAS",
     "year": 2026,
@@ -46,7 +46,7 @@ _PUBLISHED_START = (20.0, 100.0)
 
 
 def adaptive_strength(scores: Tensor, psi: Tensor, *, alpha: float, beta: float) -> Tensor:
-    """Return ``2 alpha sigmoid(beta psi Z)``, the strength of each sample, in ``(0, 2 alpha)``.
+    """Return the strength per sample, ``2 alpha sigmoid(beta psi Z)``, in ``(0, 2 alpha)``.
 
     Args:
         scores: Standardized feature norms ``Z (N,)``.
@@ -63,7 +63,7 @@ def adaptive_strength(scores: Tensor, psi: Tensor, *, alpha: float, beta: float)
 
 
 class IndicatorOptions(LossOptions, total=False):
-    """Options of the indicator that every modulated loss has, see :class:`Modulated`."""
+    """Keyword options of the norm indicator and the gate, see :class:`Modulated`."""
 
     momentum: float
     norm_p: float
@@ -72,7 +72,7 @@ class IndicatorOptions(LossOptions, total=False):
 
 
 class ModulatedOptions(IndicatorOptions, total=False):
-    """These, and the two parts that can be replaced."""
+    """Keyword options of :class:`Modulated`: the indicator options, and replacements of ``nci`` and ``gate``."""
 
     nci: Callable[..., Tensor] | None
     gate: Callable[[Tensor], Tensor] | None
@@ -85,7 +85,7 @@ class ModulatedOptions(IndicatorOptions, total=False):
     tune={"beta": "0.25:16:log", "momentum": "0.001:1:log"},
 )
 class Modulated(OnBase):
-    """A loss whose strength NCI and BCG set: ``alpha_i = 2 alpha sigmoid(beta psi_i Z_i)`` in place of ``alpha``.
+    """Wrapper that replaces the strength of a loss by ``alpha_i = 2 alpha sigmoid(beta psi_i Z_i)`` per sample.
 
     ``alpha`` is the strength with which the base was built. A base names its strength in ``strength`` and computes
     itself with another one in ``with_strength(batch, (M,))``: ``ls``, ``mbls``, ``acls``, ``entropy-penalty`` (alpha),
@@ -131,7 +131,7 @@ class Modulated(OnBase):
 
     needs: ClassVar[frozenset[str]] = frozenset({"features"})
     gate_decides: bool = True
-    """Whether :meth:`direction_of` returns the gate's decision, so that logits alone determine the directions."""
+    """Whether the gate, and so the logits alone, determine the direction of each sample."""
 
     def __init__(
         self,
@@ -163,9 +163,9 @@ class Modulated(OnBase):
         for part, replacement in (("nci", nci), ("gate", gate)):
             if replacement is not None and not callable(replacement):
                 raise InputError(
-                    f"{part} must be a module or a function",
+                    f"{part} must be a module, a function or None",
                     describe(replacement),
-                    f"Leave {part} out.",
+                    f"Leave out {part} for the default.",
                 )
         start = (
             _PUBLISHED_START
@@ -182,12 +182,12 @@ class Modulated(OnBase):
         self.gate = gate
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Return the loss of each position ``(M,)``; in training this moves NCI once."""
+        """Return the loss per position, ``(M,)``; in training also update the running moments of NCI."""
         return self.base.with_strength(batch, batch.at_positions(self._strength(batch)))
 
     @torch.no_grad()
     def smoothing(self, logits: Tensor, features: Tensor) -> Tensor:
-        """Return the strength ``alpha_i`` of each sample, for monitors and plots; the state does not change.
+        """Return the strength ``alpha_i`` per sample, for monitoring and plots; the state does not change.
 
         Args:
             logits: ``(N, C)`` or ``(N, C, d1, ...)``.
@@ -213,7 +213,7 @@ class Modulated(OnBase):
         return alpha if batch.per_image else alpha.reshape(batch.shape)
 
     def _strength(self, batch: Batch) -> Tensor:
-        """Return ``alpha_i``: ``(M,)``, or ``(N,)`` for a dense batch with one feature vector an image."""
+        """Return the strength ``alpha_i`` per position ``(M,)``, or ``(N,)`` if features are per image."""
         features = batch.need("features")
         rows = len(features)
 
@@ -225,27 +225,29 @@ class Modulated(OnBase):
         psi = _one_each("gate", self.gate(logits), rows)
         scores = _one_each("nci", self.nci(features, valid=valid), rows)
 
-        # 0 times NaN is NaN: the scores of ignored samples must not reach the gate's gradient
+        # 0 * NaN is NaN: scores of ignored samples must not reach the gradient of the gate.
         if valid is not None:
             scores = torch.where(valid, scores, 0.0)
         alpha = self.strength_of(scores, psi, valid).to(batch.logits.dtype)
         return alpha if valid is None else torch.where(valid, alpha, 0.0)
 
     def strength_of(self, scores: Tensor, psi: Tensor, valid: Tensor | None) -> Tensor:  # noqa: ARG002 (for subclasses)
-        """Return ``alpha_i (N,)`` from standardized norms and directions ``(N,)``; ``valid (N,)`` marks what counts."""
+        """Return the strength per sample, ``(N,)``, from standardized norms and gate outputs ``(N,)``."""
         return adaptive_strength(
             scores, self.direction_of(scores, psi), alpha=self.alpha, beta=self.beta
         )
 
     def direction_of(self, scores: Tensor, psi: Tensor) -> Tensor:  # noqa: ARG002 (for subclasses)
-        """Return the direction ``(N,)`` from standardized norms and the gate's output ``(N,)``: here the output."""
+        """Return the direction per sample, ``(N,)``: the output of the gate; subclasses may use the norms."""
         return psi
 
 
 def _one_each(part: str, value: Tensor, rows: int) -> Tensor:
-    """Return ``value`` if it has one number a row; another shape would broadcast to a plausible but wrong loss."""
+    """Return ``value`` if its shape is ``(rows,)``; another shape would broadcast to a plausible but wrong loss."""
     if isinstance(value, Tensor) and value.shape == (rows,):
         return value
     raise InputError(
-        f"the {part} must return ({rows},)", describe(value), "Drop other axes, e.g. .squeeze(1)."
+        f"{part} must return a tensor ({rows},)",
+        describe(value),
+        "Remove other axes, e.g. .squeeze(1).",
     )

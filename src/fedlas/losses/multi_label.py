@@ -1,4 +1,4 @@
-"""Several labels a sample, each with a sigmoid: losses with a strength, and FedLAS, label by label.
+"""Multi-label losses: a two-class loss or FedLAS applied to each label, with sigmoids.
 
 Source: "FedLAS" (arXiv 2606.28654) does not treat this case; ``docs/tasks.md`` describes this library's reading.
 """
@@ -31,7 +31,7 @@ from fedlas.losses.modulated import Modulated, ModulatedOptions
 def label_pairs(
     logits: Tensor, target: Tensor, *, ignore_index: int = -100
 ) -> tuple[Tensor, Tensor]:
-    """Return each known label of each sample as a row of two classes: for ``Predictions`` and metrics.
+    """Return the known labels as two-class samples, logits ``(M, 2)`` and targets ``(M,)``, for metrics.
 
     Args:
         logits: ``(N, L)``, one a label, before any sigmoid.
@@ -56,35 +56,35 @@ def label_pairs(
         raise InputError(
             f"target must be 0, 1 or ignore_index {ignore_index}",
             f"values from {float(labels.min()):g} to {float(labels.max()):g}",
-            "Metrics need hard labels.",
+            "Pass hard labels: metrics do not accept soft ones.",
         )
     return two_logits(logits[labeled]), labels.long()
 
 
 class _PerLabel(OnBase):
-    """Base of both losses: the loss of each label as a problem of two classes, and the mean over known labels."""
+    """Base class of multi-label losses: a two-class loss per label, averaged over known labels."""
 
     pos_weight: Tensor | None
 
     def _keep_weights(self, pos_weight: Tensor | Sequence[float] | None) -> None:
-        """Register ``pos_weight`` as a buffer, and check the lengths of both weights."""
+        """Register ``pos_weight`` as a buffer, and check that both weights have one value per label."""
         self.register_buffer("pos_weight", class_weights(pos_weight))
         for name, value in (("weight", self.weight), ("pos_weight", self.pos_weight)):
             if value is not None and value.shape != (self.num_classes,):
                 raise InputError(
-                    f"{name} must be ({self.num_classes},)",
+                    f"{name} must have shape ({self.num_classes},)",
                     describe(value),
-                    "Pass one weight for each label.",
+                    "Pass one weight per label.",
                 )
 
     @abstractmethod
     def _per_label(
         self, pairs: Batch, logits: Tensor, labeled: Tensor, extras: dict[str, Tensor]
     ) -> Tensor:
-        """Return the loss of each label ``(N L,)``, unweighted."""
+        """Return the unweighted loss per sample and label, ``(N L,)``."""
 
     def _forward(self, logits: Tensor, target: Tensor, extras: dict[str, Tensor]) -> Tensor:
-        pairs = self._pairs(logits, target)  # checks both, so that an error here moves no moments
+        pairs = self._pairs(logits, target)  # raises for invalid arguments before any state changes
         labeled = target != self.ignore_index
         values = check_positions(
             self._per_label(pairs, logits, labeled, extras),
@@ -98,21 +98,21 @@ class _PerLabel(OnBase):
         return reduce(values.reshape(-1), pairs, self.reduction)
 
     def counted(self, target: Tensor) -> Tensor:
-        """Return the divisor of the mean, a scalar: the number of known labels of ``target (N, L)``."""
+        """Return the number of known labels in ``target (N, L)``, a scalar: the divisor of the mean."""
         return (target != self.ignore_index).sum()
 
     def _pairs(self, logits: Tensor, target: Tensor) -> Batch:
-        """Return every label of every sample as a row of two classes; unknown ones are masked."""
+        """Return a two-class batch with one row per sample and label; unknown labels are ignored positions."""
         _check_shapes(logits, target, self.num_classes)
         labeled = target != self.ignore_index
         if can_look(logits):
             inside = target[labeled]
-            # this form is false for NaN
+            # Written so that NaN fails.
             if not inside.numel() or not bool(((inside >= 0) & (inside <= 1)).all()):
                 raise InputError(
-                    f"target must be in [0, 1] or ignore_index {self.ignore_index}, with one known label or more",
+                    f"target must be in [0, 1] or ignore_index {self.ignore_index}, with at least one known label",
                     f"values from {float(target.min()):g} to {float(target.max()):g}",
-                    "Check the labels, and skip batches without a known one.",
+                    "Check the labels, and skip batches without any known label.",
                 )
         # Floats may be soft targets, so each becomes a row of two probabilities.
         wide = logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
@@ -130,7 +130,7 @@ class _PerLabel(OnBase):
 
 
 class MultiLabelLoss(_PerLabel):
-    """The base's loss of each label as a problem of two classes, with sigmoids: the mean over all known labels.
+    """Multi-label loss: mean of a two-class base loss over all known labels, with sigmoid probabilities.
 
     With cross-entropy it is ``nn.BCEWithLogitsLoss``; with label smoothing targets are ``t (1 - alpha) + alpha / 2``.
 
@@ -170,9 +170,9 @@ class MultiLabelLoss(_PerLabel):
         self.num_classes = check_count("num_labels", num_labels)  # outputs of the head
         if self.needs:
             raise InputError(
-                "the base must need logits and target alone",
+                "base must need only logits and target",
                 f"{type(self.base).__name__}, which needs {', '.join(sorted(self.needs))}",
-                "Use MultiLabelFedLAS for a gate; other losses are not defined for several labels.",
+                "For FedLAS use MultiLabelFedLAS; other losses with extra inputs have no multi-label form.",
             )
         self._keep_weights(pos_weight)
 
@@ -186,12 +186,12 @@ class MultiLabelLoss(_PerLabel):
         return self.per_sample(pairs)
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Return the base's loss of each row, two classes a row."""
+        """Return the loss of the base per row of a two-class batch."""
         return self.base.per_sample(batch)
 
 
 class MultiLabelFedLAS(_PerLabel, Modulated):
-    """FedLAS with sigmoids: one strength a sample, from its feature norm and all its logits, for each of its labels.
+    """Multi-label FedLAS: sigmoid losses of all labels of a sample share one strength, from feature norm and logits.
 
     ``alpha_i = 2 alpha sigmoid(beta psi_i Z_i)`` as in :class:`~fedlas.losses.FedLAS`. NCI reads the features, the gate
     the logits ``(N, L)``. The base's loss of every label, a problem of two classes, has the strength ``alpha_i``.
@@ -248,7 +248,7 @@ def _check_shapes(logits: Any, target: Any, labels: int | None = None) -> None:
     fits = fits and is_dense(target) and target.shape == logits.shape and not target.is_complex()
     if not fits or labels not in (None, logits.shape[1]):
         raise InputError(
-            f"logits and target must both be (N, {labels or 'L'}), one a label",
+            f"logits and target must both have shape (N, {labels or 'L'}), one column per label",
             f"{describe(logits)} and {describe(target)}",
-            "Pass 0 or 1 for each label of each sample.",
+            "Pass 0 or 1 per sample and label.",
         )

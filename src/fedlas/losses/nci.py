@@ -1,4 +1,4 @@
-"""NCI, the feature-norm confidence indicator of FedLAS.
+"""NCI, the norm confidence indicator of FedLAS: feature norms standardized by running moments.
 
 Source: "FedLAS: Feature-Modulated Bidirectional Label Smoothing for Neural Network Calibration" (arXiv 2606.28654).
 """
@@ -20,7 +20,7 @@ _EPS = 1e-3
 
 
 class NormConfidenceIndicator(PreciseBuffers):
-    """Distance of each sample's feature norm from the running mean, in running standard deviations.
+    """Standardized feature norm per sample: deviation from the running mean, in running standard deviations.
 
     ``n_i = ||h_i||_p``; in training the moments move first, ``mean <- m mean(n) + (1 - m) mean`` and the same for the
     unbiased standard deviation; then ``Z_i = (n_i - mean) / (std + 1e-3)``.
@@ -73,7 +73,7 @@ class NormConfidenceIndicator(PreciseBuffers):
         if init is not None:
             if not isinstance(init, tuple | list) or len(init) != 2:
                 raise InputError(
-                    "init must be None or (mean, std)",
+                    "init must be None or a pair (mean, std)",
                     repr(init),
                     "Pass two numbers, e.g. (20, 100).",
                 )
@@ -85,7 +85,7 @@ class NormConfidenceIndicator(PreciseBuffers):
         self.register_buffer("num_batches_tracked", torch.tensor(0, dtype=torch.int64))
 
     def forward(self, features: Tensor, *, valid: Tensor | None = None) -> Tensor:
-        """Return standardized feature norms.
+        """Return the standardized feature norm per sample.
 
         Args:
             features: ``(N, D)``, any floating dtype; norms are computed in float32.
@@ -97,20 +97,20 @@ class NormConfidenceIndicator(PreciseBuffers):
         norms = feature_norms(features.detach(), self.norm_p)
         if self.training and torch.is_grad_enabled():
             self._update(norms, valid)
-        # The moments have moved before they are used, as in the published code.
+        # The moments are updated before they are used, as in the published code.
         scores = (norms - self.mean) / (self.std + _EPS)
         if self.init is not None or (can_look(norms) and int(self.num_batches_tracked)):
             return scores
         return torch.where(self.num_batches_tracked > 0, scores, 0.0)
 
     def _update(self, norms: Tensor, valid: Tensor | None) -> None:
-        """Move the moments toward those of a batch; on a device nothing branches on values, which would stall it."""
+        """Update the running mean and standard deviation from a batch, without synchronizing an accelerator."""
         mean, std, count = _moments(norms, valid)
         compiling = torch.compiler.is_compiling()
         if isinstance(count, int) and count < 2:
             if not compiling and self.init is None and int(self.num_batches_tracked) == 0:
                 raise InputError(
-                    "the first training batch must have at least two samples, since it sets the running moments",
+                    "the first training batch must have at least two samples, because it sets the running moments",
                     f"{count}",
                     "Use a larger batch, drop_last=True, or init=(mean, std).",
                 )
@@ -136,7 +136,7 @@ class NormConfidenceIndicator(PreciseBuffers):
 
 
 def feature_norms(features: Tensor, norm_p: float = 1) -> Tensor:
-    """Return ``||h_i||_p`` of each row, ``(N,)`` float32."""
+    """Return the feature norm ``||h_i||_p`` per row, ``(N,)`` float32."""
     features = features.float()
     if norm_p == 1:  # several times faster than vector_norm on CPU
         return features.abs().sum(dim=1)
@@ -144,7 +144,7 @@ def feature_norms(features: Tensor, norm_p: float = 1) -> Tensor:
 
 
 def _moments(norms: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, int | Tensor]:
-    """Return mean, unbiased standard deviation and number of the valid norms, over all ranks."""
+    """Return mean, unbiased standard deviation and count of the valid norms over all ranks."""
     if valid is None and world_size() == 1:
         if len(norms) < 2:
             return norms.new_zeros(()), norms.new_zeros(()), len(norms)

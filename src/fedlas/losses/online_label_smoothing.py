@@ -1,4 +1,4 @@
-"""Online label smoothing: the label mixed with the mean prediction of its class.
+"""Online label smoothing: the label mixed with the mean correct prediction of the class in the last epoch.
 
 Source: Zhang et al. 2021, "Delving Deep into Label Smoothing", IEEE TIP (arXiv 2011.12562). Written from the paper.
 """
@@ -31,7 +31,7 @@ from fedlas.predictions import Predictions
     tune={"alpha": "0.05:1:log"},
 )
 class OnlineLabelSmoothing(PreciseBuffers, Informed, LearnsFromValidation):
-    """OLS: ``CE((1 - alpha) t + alpha q_y, p)``, q_y the mean of last epoch's right predictions of class y.
+    """OLS: ``CE((1 - alpha) t + alpha q_y, p)``, ``q_y`` the mean correct prediction of class y in the last epoch.
 
     Args:
         num_classes: Number of classes C.
@@ -79,7 +79,7 @@ class OnlineLabelSmoothing(PreciseBuffers, Informed, LearnsFromValidation):
         self.register_buffer("sums", torch.zeros_like(uniform))
 
     def second_target(self, batch: Batch) -> tuple[Tensor, None]:
-        """Return the soft label of each position's class; in training also add the batch to the sums."""
+        """Return the soft label of the target class per position, ``(M, C)``; in training also accumulate the batch."""
         label = batch.favored()
         if self.training and torch.is_grad_enabled():
             self._add(batch, label)
@@ -98,7 +98,7 @@ class OnlineLabelSmoothing(PreciseBuffers, Informed, LearnsFromValidation):
         self.sums.add_(sum_across_ranks(added))
 
     def learn_from(self, predictions: Predictions) -> None:  # noqa: ARG002 (the signature)
-        """Turn the sums of this epoch into soft labels; the predictions mark its end."""
+        """Replace the soft labels by the means of this epoch; the predictions only mark the end of the epoch."""
         total = self.sums.sum(dim=1, keepdim=True)
         self.soft_labels.copy_(
             torch.where(total > 0, self.sums / total.clamp(min=1e-6), self.soft_labels)

@@ -1,4 +1,4 @@
-"""The label mixed with a running average of the model's own predictions on the sample.
+"""Cross-entropy on the label mixed with a running average of past predictions for the sample.
 
 The average comes from temporal ensembling (Laine and Aila 2017, arXiv 1610.02242), which uses it for unlabeled samples.
 Its use as a target next to the label is this library's. :class:`~fedlas.losses.Controlled` can set its weight.
@@ -23,7 +23,7 @@ from fedlas.losses._base import LOSSES, Batch, LossOptions, Remembering, paper
     tune={"alpha": "0.1:1", "keep": "0:0.99", "gamma": "0:1"},
 )
 class OwnAverage(Remembering):
-    """``CE((1 - alpha) t + alpha q, p)``; each visit of the sample moves q: ``q <- keep q + (1 - keep) p``.
+    """Cross-entropy on ``(1 - alpha) t + alpha q``; each visit of a sample updates ``q <- keep q + (1 - keep) p``.
 
     Args:
         num_classes: Number of classes C.
@@ -70,6 +70,6 @@ class OwnAverage(Remembering):
         self.keep = check_number("keep", keep, low=0, high=1, high_open=True)
 
     def updated(self, rows: Tensor, visits: Tensor, probs: Tensor, batch: Batch) -> Tensor:  # noqa: ARG002
-        """Return the moved average."""
+        """Return the updated running average of predictions per sample, ``(M, C)``."""
         # The row of a sample that is seen for the first time is 0, which is no average to start from.
         return torch.where((visits > 0)[:, None], self.keep * rows + (1 - self.keep) * probs, probs)

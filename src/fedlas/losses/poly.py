@@ -1,4 +1,4 @@
-"""PolyLoss: cross-entropy as a polynomial in ``1 - p_y``, with another coefficient for its first term.
+"""PolyLoss: cross-entropy plus a multiple of the first term of its expansion in ``1 - p_y``.
 
 Source: Leng et al. 2022, "PolyLoss: A Polynomial Expansion Perspective of Classification Loss Functions", ICLR,
 its Poly-1 form (arXiv 2204.12511). Written from the paper.
@@ -44,6 +44,6 @@ class PolyLoss(Loss):
         self.eps = check_number("eps", eps, low=-1)
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Return the loss of each position ``(M,)``."""
+        """Return the loss per position, ``(M,)``."""
         # expm1 finds 1 - p without cancellation where p is near 1.
         return batch.cost_of_target(lambda nll: nll - self.eps * torch.expm1(-nll))

@@ -1,4 +1,4 @@
-"""PS-KD: the label mixed with the model's own prediction at the previous visit, and more of it in later epochs.
+"""PS-KD: the label mixed with the previous prediction for the sample, with a weight that grows over epochs.
 
 Source: Kim, Ji, Yoon, Hwang 2021, "Self-Knowledge Distillation with Progressive Refinement of Targets", ICCV
 (arXiv 2006.12000). Written from the paper.
@@ -24,7 +24,7 @@ from fedlas.losses._base import LOSSES, Batch, LossOptions, Remembering, paper
     tune={"alpha": "0.1:1", "keep": "0:0.98"},
 )
 class PSKD(Remembering):
-    """PS-KD: ``CE((1 - a_t) t + a_t q, p)``, q the prediction at the previous visit, ``a_t = alpha t / T`` in epoch t.
+    """PS-KD: ``CE((1 - a_t) t + a_t q, p)``, q the previous prediction for the sample, ``a_t = alpha t / T``.
 
     Args:
         num_classes: Number of classes C.
@@ -74,7 +74,7 @@ class PSKD(Remembering):
         self.num_epochs = check_count("num_epochs", num_epochs)
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Return the loss of each position ``(M,)``."""
+        """Return the loss per position, ``(M,)``."""
         if batch.index is None:
             return self.with_strength(batch, self.alpha)
         epoch = self.memory.visits[batch.need("index").clamp(0, self.memory.num_samples - 1)] + 1
@@ -83,7 +83,7 @@ class PSKD(Remembering):
         )
 
     def updated(self, rows: Tensor, visits: Tensor, probs: Tensor, batch: Batch) -> Tensor:  # noqa: ARG002
-        """Return the prediction itself, or the moved average."""
+        """Return the current prediction per sample, ``(M, C)``, or the updated running average."""
         # v / (v + 1) makes it the exact mean of the first visits: the first prediction weighs no more than others.
         keep = (visits / (visits + 1)).to(probs.dtype).clamp(max=self.keep)
         return torch.lerp(probs, rows, keep[:, None])

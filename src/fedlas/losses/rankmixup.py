@@ -1,4 +1,4 @@
-"""RankMixup: mixed samples should have less confidence than raw ones, and less the more they are mixed.
+"""RankMixup: penalties that rank confidence by mixing: raw samples above mixed ones, weakly mixed above strongly mixed.
 
 Source: Noh et al. 2023, "RankMixup: Ranking-Based Mixup Training for Network Calibration", ICCV, section 3
 (arXiv 2308.11990), and what its published code (cvlab-yonsei/RankMixup) does where the paper is silent. Written from
@@ -27,7 +27,7 @@ from fedlas.losses.mixup import check_mixable, draw_partners, draw_share
 
 
 def margin_ranking_penalty(logits: Tensor, mixed: Tensor, share: Tensor, margin: float) -> Tensor:
-    """Return MRL ``(M,)``: ``mean_k relu(max z(mixed_k) - max z + margin)``; 0 for mixtures of one class.
+    """Return the margin ranking penalty ``mean_k relu(max z(mixed_k) - max z + margin)`` per position, ``(M,)``.
 
     Args:
         logits: Logits of the raw samples, ``(M, C)``.
@@ -41,7 +41,7 @@ def margin_ranking_penalty(logits: Tensor, mixed: Tensor, share: Tensor, margin:
 
 
 def ndcg_penalty(logits: Tensor, mixed: Tensor, share: Tensor) -> Tensor:
-    """Return M-NDCG of a raw sample and its mixed versions, ``(M,)`` in [0, 1): ``1 - min(DCG / IDCG, IDCG / DCG)``.
+    """Return the NDCG ranking penalty ``1 - min(DCG / IDCG, IDCG / DCG)`` per position, ``(M,)`` in [0, 1).
 
     ``DCG = conf_0 + sum_j conf_j / log2(j + 2)`` over ``j = 1, ..., K``, the mixed versions in the order of falling
     shares. IDCG is the same sum of the shares, with 1 for the raw sample. So confidences are pulled toward the shares
@@ -67,7 +67,7 @@ def ndcg_penalty(logits: Tensor, mixed: Tensor, share: Tensor) -> Tensor:
 
 
 class _RankMixup(Loss):
-    """Base of both forms: cross-entropy on raw samples, and a penalty on the ranking of their mixed versions."""
+    """Base class of RankMixup: cross-entropy on raw samples plus a ranking penalty on mixed versions."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"mixed", "mixed_share"})
     masked_classes = True
@@ -87,10 +87,10 @@ class _RankMixup(Loss):
 
     @abstractmethod
     def penalty(self, logits: Tensor, mixed: Tensor, share: Tensor) -> Tensor:
-        """Return the penalty of each position ``(M,)``."""
+        """Return the ranking penalty per position, ``(M,)``."""
 
     def mix(self, inputs: Tensor, target: Tensor) -> Mixed:
-        """Return the unchanged batch, and mixed versions ``s x_i + (1 - s) x_j`` of it with their shares.
+        """Return the unchanged batch with mixed versions ``s x_i + (1 - s) x_j`` and their main-class shares.
 
         Args:
             inputs: ``(N, ...)``, floating.
@@ -119,7 +119,7 @@ class _RankMixup(Loss):
         )
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Return the loss of each position ``(M,)``; cross-entropy alone without mixed versions (in ``eval()``)."""
+        """Return the loss per position, ``(M,)``; without mixed versions (in ``eval()``) only the cross-entropy."""
         values = batch.cross_entropy()
         if batch.mixed is None or batch.mixed_share is None:
             return values
@@ -137,7 +137,7 @@ _ABOUT = {"paper": "RankMixup", "year": 2023, "url": "https://arxiv.org/abs/2308
     tune={"alpha": "0.01:1:log", "margin": "0:5", "mix_alpha": "0.2:5:log"},
 )
 class RankMixupMRL(_RankMixup):
-    """RankMixup with its margin ranking loss: ``-log p_y + alpha mean_k relu(max z(mixed_k) - max z + margin)``.
+    """RankMixup with the margin ranking loss: ``-log p_y + alpha mean_k relu(max z(mixed_k) - max z + margin)``.
 
     Args:
         alpha: Weight of the penalty, at least 0.
@@ -183,13 +183,13 @@ class RankMixupMRL(_RankMixup):
         self.margin = check_number("margin", margin, low=0)
 
     def penalty(self, logits: Tensor, mixed: Tensor, share: Tensor) -> Tensor:
-        """Return the margin ranking penalty of each position ``(M,)``."""
+        """Return the margin ranking penalty per position, ``(M,)``."""
         return margin_ranking_penalty(logits, mixed, share, self.margin)
 
 
 @LOSSES.register("rankmixup-ndcg", **_ABOUT, tune={"alpha": "0.01:1:log", "mix_alpha": "0.2:5:log"})
 class RankMixupNDCG(_RankMixup):
-    """RankMixup with its ranking measure M-NDCG: ``-log p_y + alpha (1 - min(DCG / IDCG, IDCG / DCG))``.
+    """RankMixup with the M-NDCG ranking penalty: ``-log p_y + alpha (1 - min(DCG / IDCG, IDCG / DCG))``.
 
     See :func:`ndcg_penalty` for the measure: DCG sums the confidences in the order of the mixing shares, IDCG the
     shares themselves.
@@ -216,5 +216,5 @@ class RankMixupNDCG(_RankMixup):
     """
 
     def penalty(self, logits: Tensor, mixed: Tensor, share: Tensor) -> Tensor:
-        """Return the distance of each position's confidences from its shares, ``(M,)``."""
+        """Return the NDCG ranking penalty per position, ``(M,)``."""
         return ndcg_penalty(logits, mixed, share)

@@ -1,4 +1,4 @@
-"""SpHOR, first stage: features that meet orthogonal label embeddings on a sphere, under Mixup and label smoothing.
+"""SpHOR, first stage: features aligned with orthogonal class embeddings on a sphere, with Mixup and label smoothing.
 
 Source: Bahavan, Seneviratne, Halgamuge 2026, "SpHOR: A Representation Learning Perspective on Open-set Recognition for
 Identifying Unknown Classes in Deep Neural Networks", CVPR Findings (arXiv 2503.08049). The full text was not available:
@@ -25,7 +25,7 @@ Embeddings = Literal["learned", "fixed"]
 
 
 def orthonormal_rows(count: int, size: int, *, device: torch.device | None = None) -> Tensor:
-    """Return ``count`` orthogonal unit vectors ``(count, size)``: cosines of rising frequency.
+    """Return ``count`` orthonormal vectors ``(count, size)``: cosines of increasing frequency.
 
     Args:
         count: How many, at most ``size``.
@@ -46,7 +46,7 @@ def orthonormal_rows(count: int, size: int, *, device: torch.device | None = Non
 
 
 def orthogonality_penalty(embeddings: Tensor, temperature: float) -> Tensor:
-    """Return ``log mean_(i != j) exp((m_i . m_j)^2 / temperature)`` of unit rows ``m (C, p)``: 0 if orthogonal.
+    """Return ``log mean_(i != j) exp((m_i . m_j)^2 / temperature)`` of unit rows ``m (C, p)``; 0 if orthogonal.
 
     Args:
         embeddings: ``(C, p)``; lengths do not matter. One alone is orthogonal.
@@ -73,7 +73,7 @@ def orthogonality_penalty(embeddings: Tensor, temperature: float) -> Tensor:
     tune={"temperature": "0.02:0.5:log", "smoothing": "0:0.4", "mix_alpha": "0.1:2:log"},
 )
 class SpHOR(Loss):
-    """SpHOR: cross-entropy of ``cos(z, m_k) / temperature``, z the projected features and m_k a class's embedding.
+    """SpHOR: cross-entropy of ``cos(z, m_k) / temperature``, with projected features z and class embeddings m_k.
 
     The classes are a mixture of von Mises-Fisher distributions with one concentration, ``1 / temperature``, around
     embeddings that :func:`~fedlas.losses.orthogonality_penalty` keeps orthogonal. The batch is mixed and its targets
@@ -168,7 +168,7 @@ class SpHOR(Loss):
             self.register_buffer("vectors", vectors)
 
     def mix(self, inputs: Tensor, target: Tensor) -> Mixed:
-        """Mix each sample with another one of the batch, as :meth:`Mixup.mix` does.
+        """Return the batch with each sample mixed with another sample, as in :meth:`Mixup.mix`.
 
         Args:
             inputs: ``(N, ...)``, floating.
@@ -185,7 +185,7 @@ class SpHOR(Loss):
         return mix_batch(inputs, target, classes=self.num_classes, alpha=self.mix_alpha)
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Return the loss of each position ``(M,)``, the penalty of the embeddings in each."""
+        """Return the loss per position, ``(M,)``; the orthogonality penalty is added to each position."""
         features, head_weight = batch.linear_inputs()
         # In the closed form the smoothing spreads over all classes, the target's own among them: C / (C - 1) as much.
         spread = min(self.smoothing * self.num_classes / max(self.num_classes - 1, 1), 1.0)
@@ -204,9 +204,9 @@ class SpHOR(Loss):
             return features
         if features.shape[1] != self.num_features:
             raise InputError(
-                f"features must have num_features = {self.num_features} columns",
-                tuple(features.shape),
-                "Build the loss with the length of the head's input.",
+                f"features must have {self.num_features} columns (num_features of the loss)",
+                f"shape {tuple(features.shape)}",
+                "Set num_features to the input size of the classifier head.",
             )
         return F.linear(
             features,
@@ -222,8 +222,8 @@ class SpHOR(Loss):
     def _orthonormal(self, size: int, device: torch.device | None = None) -> Tensor:
         if size < self.num_classes:
             raise InputError(
-                f"there must be a dimension for each of {self.num_classes} orthogonal embeddings",
-                f"{size} dimensions",
-                "Raise projection, or use a model with a longer head's input.",
+                f"the embedding size must be at least the number of classes, {self.num_classes}",
+                size,
+                "Increase projection, or use a model with larger features.",
             )
         return orthonormal_rows(self.num_classes, size, device=device)

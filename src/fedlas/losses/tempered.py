@@ -1,4 +1,4 @@
-"""A loss whose temperature and bias follow held-out predictions, alone or with the model's past predictions as targets.
+"""Losses on tempered logits, whose temperature and class bias are fitted to held-out predictions during training.
 
 Both are this library's. The factor T before the loss comes from distillation (Hinton et al. 2015, arXiv 1503.02531):
 it keeps the size of the gradient at any T. With the logarithm of the label's shares as the bias the loss is logit
@@ -29,15 +29,15 @@ from fedlas.losses.ps_kd import PSKD
 from fedlas.predictions import Predictions
 
 _LEAST = 1e-12
-"""Stands for a spread of 0, where float64 rounds all probabilities of a class to 0 or 1."""
+"""Lower bound of a variance that is 0 because float64 rounds all probabilities of a class to 0 or 1."""
 STEP = 0.2
-"""By how much log T and the bias move at most: validation after a wild early epoch says little."""
+"""Largest change of log T and of the bias per update, because validation results of early epochs are unreliable."""
 
 
 def log_temperature_step(predictions: Predictions) -> float:
-    """Return the log of the temperature that suits the predictions, by one Newton step on their NLL from 1.
+    """Return an estimate of the optimal log-temperature: one Newton step on the NLL from ``T = 1``.
 
-    ``mean(E_p[z] - z_y) / mean(Var_p[z])``: above 0 if they are over-confident, 0 if all their logits agree.
+    ``mean(E_p[z] - z_y) / mean(Var_p[z])``: above 0 if over-confident, 0 if all logits of each sample are equal.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``; their weights count.
@@ -57,7 +57,7 @@ def log_temperature_step(predictions: Predictions) -> float:
 
 
 def class_bias_step(predictions: Predictions) -> Tensor:
-    """Return the change of each class's bias: a Newton step on the NLL, class by class, shrunk for chance.
+    """Return the bias correction per class: a Newton step on the NLL for each class, shrunk toward 0 for noise.
 
     ``(share of label k - mean(p_k)) / mean(p_k (1 - p_k))``, times ``max(0, 1 - 1 / z^2)``. With ``z`` the step in
     standard errors, that is the factor of James and Stein: a class whose share is right within chance keeps its logits.
@@ -85,7 +85,7 @@ def class_bias_step(predictions: Predictions) -> Tensor:
 
 
 def _weights(predictions: Predictions) -> Tensor:
-    """Return the weight of each sample ``(N,)`` float64; 1 without."""
+    """Return the sample weights ``(N,)`` float64, or ones if the predictions are unweighted."""
     if predictions.weights is None:
         return torch.ones_like(predictions.target, dtype=torch.float64)
     return predictions.weights.to(predictions.target.device)
@@ -100,7 +100,7 @@ def _weights(predictions: Predictions) -> Tensor:
     tune={"rate": "0.1:1:log"},
 )
 class Tempered(PreciseBuffers, LearnsFromValidation, OnBase):
-    """``T * base((logits + bias) / T)``; T and bias follow held-out predictions until the logits are calibrated.
+    """Wrapper ``T * base((logits + bias) / T)``, with T and class bias updated until held-out logits are calibrated.
 
     The optimum of the base may be predictions that are too soft, too sharp, or biased toward some classes. The tempered
     logits, which the base gets, go there. The logits themselves, the model's output, stay calibrated on held-out data.
@@ -115,7 +115,7 @@ class Tempered(PreciseBuffers, LearnsFromValidation, OnBase):
             them.
 
     Attributes:
-        base: The loss.
+        base: The wrapped loss.
         log_temperature: Buffer, the logarithm of T, float32; 0 at first.
         bias: Buffer ``(C,)`` float32, 0 at first: by how much training labels favor each class. None if
             ``bias_rate`` is 0.
@@ -157,16 +157,18 @@ class Tempered(PreciseBuffers, LearnsFromValidation, OnBase):
     ) -> None:
         super().__init__(base, num_classes=num_classes, **options)
         if "head_weight" in self.base.needs:
-            fix = "Choose one that is a function of the logits, such as ls or ps-kd."
+            fix = "Choose a loss of the logits, such as ls or ps-kd."
             raise InputError(
-                "base must not read the weight of the head, which T does not divide", self.base, fix
+                "base must not need head_weight, because the temperature scales only logits",
+                self.base,
+                fix,
             )
         self.rate = check_number("rate", rate, low=0, high=1)
         self.bias_rate = check_number("bias_rate", bias_rate, low=0, high=1)
         if self.bias_rate and num_classes is None:
             fix = "Pass num_classes, or bias_rate=0."
             raise InputError(
-                "a bias for each class needs the number of classes", "num_classes=None", fix
+                "num_classes must be set if bias_rate is above 0", "num_classes=None", fix
             )
         self.register_buffer("log_temperature", torch.zeros((), dtype=torch.float32))
         bias = (
@@ -178,11 +180,11 @@ class Tempered(PreciseBuffers, LearnsFromValidation, OnBase):
 
     @property
     def temperature(self) -> Tensor:
-        """T, by which the loss divides logits; a scalar."""
+        """Temperature T that divides the logits, a scalar."""
         return self.log_temperature.exp()
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Return the loss of each position ``(M,)``."""
+        """Return the loss per position, ``(M,)``."""
         mixed = None if batch.mixed is None else self._tempered(batch.mixed)
         values: Tensor = self.base.per_sample(
             replace(batch, logits=self._tempered(batch.logits), mixed=mixed)
@@ -190,13 +192,13 @@ class Tempered(PreciseBuffers, LearnsFromValidation, OnBase):
         return self.temperature.to(batch.logits.dtype) * values
 
     def _tempered(self, logits: Tensor) -> Tensor:
-        """Return the batch for the base: logits with the bias, divided by T."""
+        """Return ``(logits + bias) / T``."""
         if self.bias is not None:
             logits = logits + self.bias.to(logits.dtype)
         return logits / self.temperature.to(logits.dtype)
 
     def learn_from(self, predictions: Predictions) -> None:
-        """Move T, so that logits shrink where held-out predictions are over-confident, and the bias.
+        """Update T and the class bias from held-out predictions; T decreases if the predictions are over-confident.
 
         Args:
             predictions: Predictions on the validation set after an epoch; never on the test set.
@@ -218,7 +220,7 @@ class Tempered(PreciseBuffers, LearnsFromValidation, OnBase):
     tune={"alpha": "0.1:1", "keep": "0:0.98"},
 )
 class TemperedPast(Tempered):
-    """:class:`Tempered` :class:`PSKD` with a running average: the target is the label and, more and more, q.
+    """PS-KD with a running average of past predictions as second target, on logits tempered as in :class:`Tempered`.
 
     ``q`` is the average of the model's predictions on the sample at earlier visits, at the temperature and bias of the
     loss. Such targets are softer for samples that are hard or wrongly labeled. They are too soft in all, and favor the

@@ -1,4 +1,4 @@
-"""The von Mises-Fisher loss: cross-entropy of an uncertain embedding whose concentration is the feature norm.
+"""Von Mises-Fisher loss: expected cross-entropy of a random embedding whose concentration grows with the feature norm.
 
 Source: Scott, Gallagher, Mozer 2021, "von Mises-Fisher Loss: An Exploration of Embedding Geometries for Supervised
 Learning", ICCV, section 3 (arXiv 2103.15718). Written from the paper; the class names the differences.
@@ -34,7 +34,7 @@ _LEAST = 20.0
 
 
 def resultant_rate(square: Tensor, *, dim: int) -> Tensor:
-    """Return ``R(kappa) / kappa`` from ``square = kappa^2``; ``R = I_(D/2) / I_(D/2 - 1)`` is the mean's length.
+    """Return ``R(kappa) / kappa`` for ``square = kappa^2``; R is the mean resultant length ``I_(D/2) / I_(D/2 - 1)``.
 
     The expansion of DLMF 10.41.3 at a large order, then the recurrence 10.29.1 down to the order of ``dim``.
 
@@ -62,7 +62,7 @@ def resultant_rate(square: Tensor, *, dim: int) -> Tensor:
 
 
 def log_mgf(square: Tensor, *, dim: int) -> Tensor:
-    """Return ``log E exp(a . u)`` for ``u`` uniform on the unit sphere, from ``square = ||a||^2``.
+    """Return the log moment-generating function ``log E exp(a . u)``, u uniform on the sphere, ``square = ||a||^2``.
 
     For z distributed as von Mises-Fisher with mean direction ``a / ||a||`` and concentration ``||a||``, differences of
     it are log moment generating functions: ``log E exp(b . z) = log_mgf(||a + b||^2) - log_mgf(||a||^2)``. It is
@@ -100,7 +100,7 @@ def log_mgf(square: Tensor, *, dim: int) -> Tensor:
 
 
 def _start(dim: int) -> tuple[float, int]:
-    """Return the order of the expansion, and how many steps of the recurrence lead down to ``dim / 2 - 1``."""
+    """Return the Bessel order of the expansion, and the number of recurrence steps down to order ``dim / 2 - 1``."""
     order = dim / 2 - 1
     steps = max(0, math.ceil(_LEAST - order))
     return order + steps, steps
@@ -116,7 +116,7 @@ def uncertain_cross_entropy(
     concentration: Tensor | float,
     weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Bound the expected cross-entropy of ``W s z + b`` from above: two terms ``(N,)``, whose sum is the bound.
+    """Return two terms ``(N,)`` whose sum is an upper bound of the expected cross-entropy of ``W s z + b``.
 
     z is von Mises-Fisher on the unit sphere, of mean direction ``h / ||h||`` and concentration ``kappa =
     concentration ||h||``; the radius s is such that the mean of ``s z`` is h. With L the function
@@ -173,7 +173,7 @@ def uncertain_cross_entropy(
     tune={"confidence": "0.3:0.99"},
 )
 class VMF(PreciseBuffers, Loss):
-    """Von Mises-Fisher loss: a bound of ``E[-log softmax(W s z + b)_y]``, z a random unit vector around the features.
+    """Von Mises-Fisher loss: upper bound of ``E[-log softmax(W s z + b)_y]``, z random around the feature direction.
 
     The head's input h is taken as the mean of a random ``s z``, where z is von Mises-Fisher with mean direction
     ``h / ||h||`` and concentration ``kappa = concentration ||h||``, and s such that ``E s z = h``. The expected
@@ -245,12 +245,12 @@ class VMF(PreciseBuffers, Loss):
         )
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Return the loss of each position ``(M,)``; the first call in training sets the concentration."""
+        """Return the loss per position, ``(M,)``; the first training batch sets the concentration."""
         features, head_weight = batch.linear_inputs()
         if self.fixed_concentration is None and self.training and torch.is_grad_enabled():
             self._start(batch)
         logits = batch.logits
-        # the bias mixes samples: ignored ones must not reach the others
+        # The bias is a mean over samples: ignored samples must not enter it.
         if batch.valid is not None:
             logits = torch.where(batch.valid[:, None], logits, 0.0)
         bias = _head_bias(logits, features, head_weight, batch.valid)
@@ -269,7 +269,7 @@ class VMF(PreciseBuffers, Loss):
 
     @torch.no_grad()
     def _start(self, batch: Batch) -> None:
-        """Set the concentration, if it is not set and the norms of the batch allow it."""
+        """Set the concentration from the mean feature norm of a batch, unless it is already set."""
         features = batch.need("features")
         is_set = self.concentration > 0
         if can_look(is_set) and bool(is_set):  # elsewhere the work is done in vain
@@ -290,6 +290,6 @@ class VMF(PreciseBuffers, Loss):
 def _head_bias(
     logits: Tensor, features: Tensor, head_weight: Tensor, valid: Tensor | None
 ) -> Tensor:
-    """Return ``b (C,)`` of a head ``z = W h + b``, from the means of both sides; ignored rows of both must be 0."""
+    """Return the head bias ``b (C,)`` from means of ``z = W h + b``; ignored rows of z and h must be 0."""
     count = logits.shape[0] if valid is None else valid.sum().clamp(min=1)
     return (logits.sum(dim=0) - head_weight @ features.sum(dim=0)) / count

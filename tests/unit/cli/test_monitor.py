@@ -56,7 +56,7 @@ def test_the_status_says_it(card, tmp_path, say):
     good = month(tmp_path / "good.csv", 2, rows=2000)
     bad = month(tmp_path / "bad.csv", 2, rows=2000, factor=4.0)
     monitor = ["monitor", card, *COLUMNS, "--false-alarm", "0.05"]
-    quiet = "No alarm: no change shows in calibration, events, probability and actions."
+    quiet = "No alarm: no change detected in calibration, events, probability and actions."
     assert quiet in say([*monitor, good])[0]
     alarm = re.search(r"ALARM after sample ([\d,]+):", say([*monitor, good, bad], 3)[0])
     assert int(alarm[1].replace(",", "")) > 2000  # in the second file
@@ -64,7 +64,7 @@ def test_the_status_says_it(card, tmp_path, say):
     assert content["alarms"]
     said = say(["monitor", card, good, "--probs", "p", "--details"])[0]
     assert "no labels" in said
-    assert "No alarm: no change shows in probability and actions." in said
+    assert "No alarm: no change detected in probability and actions." in said
     assert "event rate" in said
     said = say(["monitor", card, good, "--target", "y"], 2)[1]
     assert "the columns of scores and labels must be named" in said
@@ -111,7 +111,7 @@ def test_standard_input_is_a_period_by_its_name(card, tmp_path, say, monkeypatch
         say(["monitor", card, "-", *options])
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
     said = say(["monitor", card, "-", *COLUMNS, "--history", history, "--period", "2026-03"], 2)[1]
-    assert "of the same content as one of '2026-02'" in said
+    assert "with the same content as a file of '2026-02'" in said
     assert [row["files"] for row in json.loads(history.read_text())["periods"]] == [["-"], ["-"]]
 
 
@@ -138,7 +138,7 @@ def test_single_call_compares_columns_with_card(card, tmp_path, say):
     bare = tmp_path / "bare.json"
     bare.write_text(json.dumps({**json.loads(Path(card).read_text()), "columns": {}}))
     said = say(["monitor", bare, *words[2:]], 2)[1]
-    assert "the card must hold the columns of --covariates" in said
+    assert "the card must have statistics of the columns of --covariates" in said
 
 
 def test_card_has_columns_and_lists_unwatchable_ones(tmp_path, say):

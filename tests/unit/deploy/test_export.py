@@ -115,14 +115,14 @@ def test_what_gives_other_probabilities_is_not_left(run_folder, tmp_path, monkey
     assert not list(tmp_path.iterdir())
 
 
-def test_predictions_made_elsewhere_are_told_from_a_wrong_conversion(run_folder, tmp_path):
+def test_export_distinguishes_device_from_conversion_differences(run_folder, tmp_path):
     copy = tmp_path / "ce-s3"
     shutil.copytree(run_folder, copy)
     test = Predictions.load(copy / "predictions" / "test.npz")
     test.with_logits(test.logits + 0.01 * torch.randn(test.logits.shape)).save(
         copy / "predictions" / "test.npz"
     )
-    with pytest.raises(InputError, match=r"differs by .*already"):
+    with pytest.raises(InputError, match=r"also differs by .* on this machine"):
         export(copy, format="torch-export", replicates=0)
     assert not (copy / "export").exists()
 
@@ -133,12 +133,12 @@ def test_not_a_number_is_no_agreement(run_folder, tmp_path, monkeypatch):
         read=lambda content: lambda inputs: np.full((300, 10), np.nan)[: len(inputs["images"])],
     )
     monkeypatch.setitem(FORMATS, "torch-export", silent)
-    with pytest.raises(InputError, match="conversion is at fault"):
+    with pytest.raises(InputError, match="conversion changes them"):
         export(run_folder, format="torch-export", out=tmp_path / "net.pt2", replicates=0)
     assert not list(tmp_path.iterdir())
 
 
-def test_nonsense(run_folder, tmp_path):
+def test_invalid_export_arguments_raise(run_folder, tmp_path):
     for options, message in (
         ({"format": "onx"}, "Did you mean 'onnx'"),
         ({"out": tmp_path / "net.pt"}, r"--out must end in \.onnx"),

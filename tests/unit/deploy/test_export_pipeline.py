@@ -156,13 +156,13 @@ def test_the_error_is_the_line_that_works(kind, tmp_path):
     assert eval(f"export({line}))", scope).difference < 1e-5
 
 
-def test_what_is_no_table_and_another_form_are_refused(tmp_path):
+def test_pipeline_export_rejects_other_inputs_and_formats(tmp_path):
     rows, target = frame()
     pipe = make_pipeline(steps(), CalibratedClassifier(LogisticRegression(), "temperature", cv=3))
     pipe.fit(rows, target)
     with pytest.raises(InputError, match="frame or an array"):
         deploy.export(pipe, tmp_path / "net.onnx", "rows")
-    with pytest.raises(InputError, match="frame with names"):
+    with pytest.raises(InputError, match="frame with named columns"):
         deploy.export(pipe, tmp_path / "net.onnx", rows.to_numpy())
-    with pytest.raises(InputError, match="goes out as onnx"):
+    with pytest.raises(InputError, match="form must be 'onnx'"):
         deploy.export(pipe, tmp_path / "net.pt", rows, form="torchscript")

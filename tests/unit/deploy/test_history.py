@@ -85,12 +85,12 @@ def test_a_year_of_months(card, tmp_path):
 def test_what_is_no_history_is_left_alone(card, tmp_path):
     other = tmp_path / "history.json"
     other.write_text('{"mine": 1}')
-    with pytest.raises(InputError, match="--history must be a file that it wrote, or a new one"):
+    with pytest.raises(InputError, match="--history must be a new file, or a history written by"):
         add_period(card, other, [write(tmp_path / "a.csv", 3)], COLUMNS)
     assert other.read_text() == '{"mine": 1}'
 
 
-def test_a_month_that_is_run_again_stays_the_reference_of_later_ones(card, tmp_path):
+def test_repeated_first_period_remains_the_reference(card, tmp_path):
     """It moved to the end, so that the months after it were compared with one another."""
     history = tmp_path / "history.json"
 
@@ -105,19 +105,19 @@ def test_a_month_that_is_run_again_stays_the_reference_of_later_ones(card, tmp_p
     assert [period.period for period in read_history(history)] == ["2026-01", "2026-02", "2026-03"]
 
 
-def test_a_month_that_the_state_counts_is_not_run_again(card, tmp_path):
+def test_period_counted_by_state_is_refused(card, tmp_path):
     """The history replaced it, and the state counted its samples twice."""
     files = [write(tmp_path / "2026-01.csv", 3)]
     history, state = tmp_path / "history.json", tmp_path / "state.json"
     add_period(card, history, files, COLUMNS, state=state)
     before = state.read_bytes(), history.read_bytes()
-    with pytest.raises(InputError, match="with --state, a period must be new"):
+    with pytest.raises(InputError, match="with --state, the period must be new"):
         add_period(card, history, files, COLUMNS, state=state)
     assert (state.read_bytes(), history.read_bytes()) == before
     add_period(card, history, files, COLUMNS)
 
 
-def test_a_month_is_the_same_by_a_relative_path(card, tmp_path, monkeypatch):
+def test_relative_path_identifies_the_same_period(card, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     history, file = tmp_path / "history.json", write(tmp_path / "2026-01.csv", 3)
     for path in (file, file.relative_to(tmp_path)):
@@ -167,12 +167,14 @@ def test_columns_are_compared_with_those_on_the_card(card, tmp_path):
     # The history begins with the card's columns too.
     assert add_period(on_card, tmp_path / "history.json", [moved], COVARIATES)[0]
     bare = columns_of_card(Card.read(card))
-    with pytest.raises(InputError, match="the card must hold the columns of --covariates"):
+    with pytest.raises(
+        InputError, match="the card must have statistics of the columns of --covariates"
+    ):
         check_columns(bare, column_sums([usual], COVARIATES), ["age", "site"])
     content = json.loads(on_card.read_text())
     content["columns"] = {"age": {"mean": "x"}}
     on_card.write_text(json.dumps(content))
-    with pytest.raises(InputError, match="the card must hold what the monitor compares with"):
+    with pytest.raises(InputError, match="the card must have valid column statistics"):
         columns_of_card(Card.read(on_card))
 
 

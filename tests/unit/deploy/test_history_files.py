@@ -61,21 +61,21 @@ def test_other_rows_under_one_name_are_refused(add, tmp_path):
     add(month(tmp_path / "a" / "x.csv", 1))
     before = (tmp_path / "h.json").read_bytes()
     for file in (tmp_path / "b" / "x.csv", tmp_path / "a" / "x.csv"):
-        with pytest.raises(InputError, match="Name this one by --period"):
+        with pytest.raises(InputError, match="Pass --period with a new name"):
             add(month(file, 2))
     assert (tmp_path / "h.json").read_bytes() == before
     add(tmp_path / "b" / "x.csv", name="2026-02")
     month(tmp_path / "c" / "1.csv", 3)
     add(tmp_path / "c" / "*.csv", name="2026-03")
     month(tmp_path / "c" / "2.csv", 4)
-    with pytest.raises(InputError, match="of the same content as one of '2026-03'"):
+    with pytest.raises(InputError, match="with the same content as a file of '2026-03'"):
         add(tmp_path / "c" / "*.csv")
     # By its name a month is replaced.
     add(tmp_path / "c" / "*.csv", name="2026-03")
     assert periods(tmp_path) == ["x", "2026-02", "2026-03"]
 
 
-def test_the_same_rows_are_one_period_however_they_are_stored(add, tmp_path):
+def test_same_content_is_one_period_in_any_storage(add, tmp_path):
     first = month(tmp_path / "2026-01.csv", 1)
     text = first.read_bytes()
     add(first)
@@ -89,10 +89,10 @@ def test_the_same_rows_are_one_period_however_they_are_stored(add, tmp_path):
     for name, content in copies.items():
         (tmp_path / name).write_bytes(content)
         add(tmp_path / name)
-        with pytest.raises(InputError, match="of the same content as one of '2026-01'"):
+        with pytest.raises(InputError, match="with the same content as a file of '2026-01'"):
             add(tmp_path / name, name="2026-03")
     assert periods(tmp_path) == ["2026-01", "2026-02"]
-    with pytest.raises(InputError, match="in one period of a history, and once"):
+    with pytest.raises(InputError, match="in only one period of a history, and only once"):
         add(tmp_path / "dos.csv", tmp_path / "packed.csv.gz")
 
 
@@ -101,13 +101,13 @@ def test_a_state_counts_no_copy_of_a_file(card, tmp_path):
     (tmp_path / "b.csv.gz").write_bytes(gzip.compress(text.replace(b"\n", b"\r\n")))
     options = {"columns": COLUMNS, "state": tmp_path / "s.json"}
     monitor(card, [tmp_path / "a.csv"], **options)
-    with pytest.raises(InputError, match="a file must be new to the state"):
+    with pytest.raises(InputError, match="each file must be new to the state"):
         monitor(card, [tmp_path / "b.csv.gz"], **options)
 
 
 def test_standard_input_needs_a_name(tmp_path):
     file = month(tmp_path / "in.csv", 1)
-    with pytest.raises(InputError, match="Name it by --period"):
+    with pytest.raises(InputError, match="Pass --period"):
         PeriodHistory(tmp_path / "h.json", ["-"], [file])
 
 
@@ -118,7 +118,9 @@ def test_a_history_of_before_is_not_replaced_unasked(add, tmp_path):
     content = json.loads((tmp_path / "h.json").read_text())
     del content["periods"][0]["contents"]
     (tmp_path / "h.json").write_text(json.dumps(content))
-    with pytest.raises(InputError, match="files of another period must have another name"):
+    with pytest.raises(
+        InputError, match="the name of a period must be new, because its files differ"
+    ):
         add(file)
     add(file, name="2026-01")
     add(file)
@@ -177,7 +179,7 @@ def test_an_error_leaves_history_and_state(add, tmp_path, monkeypatch):
     assert periods(tmp_path) == ["1", "2"]
 
 
-def test_the_card_is_the_reference_whatever_the_history_says(add, tmp_path):
+def test_card_statistics_override_those_in_history(add, tmp_path):
     """A history with another first month silenced the drift that the card shows."""
     add(month(tmp_path / "1.csv", 1), columns=COVARIATES)
     moved = month(tmp_path / "2.csv", 2, moved=2.0)
@@ -213,7 +215,7 @@ def test_a_quiet_mean_outside_its_interval_is_explained(card, tmp_path):
     assert not explanations(content)[0].startswith("Quiet")
 
 
-def test_a_history_of_many_columns_draws_those_that_drifted(add, tmp_path):
+def test_wide_history_plots_only_drifted_columns(add, tmp_path):
     """A page of 1,000 columns took 43 seconds."""
     add(month(tmp_path / "1.csv", 1), columns=COVARIATES)
     (period,) = read_history(tmp_path / "h.json")

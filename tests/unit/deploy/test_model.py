@@ -24,7 +24,7 @@ def test_a_calibration_comes_back_from_its_card(method):
     assert again.temperature == calibration.temperature
 
 
-def test_probabilities_of_0_are_raised_as_on_the_card():
+def test_zero_probabilities_are_clamped_as_on_card():
     logits = 6 * torch.randn(
         400, CLASSES, generator=torch.Generator().manual_seed(0), dtype=torch.float64
     )
@@ -37,13 +37,13 @@ def test_probabilities_of_0_are_raised_as_on_the_card():
     torch.testing.assert_close(again.transform(given).probs, calibration.transform(given).probs)
 
 
-def test_nonsense():
+def test_invalid_card_model_raises():
     with pytest.raises(InputError, match="Did you mean 'temperature'"):
         fit_calibration("temprature", val())
     for content in ({}, {"method": "temperature"}, {"method": "temperature", "temperature": -1},
                     {"method": "vector", "calibrator": {"weight": [1.0], "bias": [0.0]}},
                     fit_calibration("vector", Predictions(torch.randn(60, 3), torch.arange(60) % 3)).plain(),
                     ):  # fmt: skip
-        with pytest.raises(InputError, match="must hold a calibration"):
+        with pytest.raises(InputError, match="must contain a valid calibration"):
             read_calibration(content, CLASSES)
     assert Calibration(None).plain() == {"method": "none", "temperature": None}

@@ -65,7 +65,7 @@ def test_labels_do_not_silence(card, tmp_path):
 
 
 @pytest.mark.parametrize("method", ["isotonic", "histogram-binning"])
-def test_steps_of_a_calibrator_do_not_fall_on_the_edges_of_what_is_watched(tmp_path, method):
+def test_calibrator_steps_avoid_watched_bin_edges(tmp_path, method):
     """The card counts them in single precision, and the monitor in double or from rounded probabilities."""
     val, test = (
         Predictions(each.logits[:, :2], each.target.clamp(max=1))
@@ -102,7 +102,7 @@ def test_a_log_of_a_language_model_is_watched(card, tmp_path):
     assert look(card, [file], columns=None) == watcher.content
 
 
-def test_classes_in_another_order_than_on_the_card_are_refused(card, tmp_path):
+def test_class_order_must_match_the_card(card, tmp_path):
     """By position, the accuracy of a service that swapped two columns would be a false alarm, or a false peace."""
     content = json.loads(card.read_text())
     content["model"]["classes"] = ["ape", "bee", "cow"]
@@ -119,10 +119,10 @@ def test_classes_in_another_order_than_on_the_card_are_refused(card, tmp_path):
             Monitor(named).update(predictions)
             continue
         with pytest.raises(
-            InputError, match=r"ape, bee, cow, in its order; got bee, ape, cow in a.csv"
+            InputError, match=r"ape, bee, cow, in the order of the card; got bee, ape, cow in a.csv"
         ):
             look(named, [tmp_path / "a.csv"], columns=columns)
-        with pytest.raises(InputError, match="ape, bee, cow, in its order"):
+        with pytest.raises(InputError, match="ape, bee, cow, in the order of the card"):
             Monitor(named).update(predictions)
     look(card, [tmp_path / "a.csv"], columns=columns)  # a card without names
 
@@ -158,7 +158,7 @@ def test_without_a_change_there_is_no_alarm(card, tmp_path):
         ({"raw": 2.0}, {"calibration", "accuracy", "confidence"}),
     ],
 )
-def test_each_change_is_seen_by_the_watches_that_it_is_for(card, tmp_path, change, alarms):
+def test_each_change_alarms_its_own_watches(card, tmp_path, change, alarms):
     file = write(tmp_path / "a.csv", live(0, 3000, **change))
     found = look(card, [file], columns=COLUMNS)
     assert set(found["alarms"]) == alarms
@@ -174,7 +174,7 @@ def test_each_change_is_seen_by_the_watches_that_it_is_for(card, tmp_path, chang
     }
 
 
-def test_a_class_that_takes_over_is_seen_without_labels(card, tmp_path):
+def test_class_shift_is_detected_without_labels(card, tmp_path):
     """The confidences stay as they are: the columns of the scores are in another order in one of four rows."""
     given = live(0, 3000)
     swapped = torch.where(
@@ -190,7 +190,7 @@ def test_a_class_that_takes_over_is_seen_without_labels(card, tmp_path):
     )
 
 
-def test_the_risk_of_what_a_threshold_accepts_is_watched(card):
+def test_risk_above_thresholds_is_watched(card):
     """Mistakes move to where the card accepts: accuracy stays, and so do the confidences."""
     known = Card.read(card)
     (cut,) = {row.threshold for row in known.thresholds if row.risk == 0.05}
@@ -228,7 +228,7 @@ def test_many_classes_are_watched_in_groups(card):
     np.testing.assert_allclose(values.mean(axis=0), watch.card)
 
 
-def test_no_share_below_a_confidence_that_rounding_decides_is_watched(card):
+def test_saturated_confidences_are_not_watch_points(card):
     """A model so sure that most confidences are 1 in float32, which a service in another precision rounds otherwise."""
     parts = (live(seed, 500, raw=20.0) for seed in (1, 2))
     made = make_card(
@@ -394,7 +394,7 @@ def test_an_update_is_a_look_at_a_file(card, tmp_path, labeled, raw):
 
 
 @pytest.mark.parametrize("labeled", [True, False])
-def test_confidences_alone_are_watched_as_far_as_they_go(card, tmp_path, labeled):
+def test_confidences_without_classes_are_monitored(card, tmp_path, labeled):
     given = live(0, 3000, factor=3.0)
     rows = zip(given.confidence.tolist(), given.correct.tolist(), strict=True)
     file = tmp_path / "a.csv"
@@ -452,7 +452,7 @@ def test_processes_that_share_a_state_lose_no_batch(card, tmp_path):
     assert content["samples"] == content["watches"]["accuracy"]["samples"] == ROUNDS * (50 + 51)
 
 
-def test_the_state_is_locked_while_the_stream_is_read(card, tmp_path, monkeypatch):
+def test_state_is_locked_while_files_are_read(card, tmp_path, monkeypatch):
     """Between what was read of it and what is written nobody else writes."""
     state, tried = tmp_path / "state.json", []
 
@@ -594,7 +594,7 @@ def test_a_damaged_state_is_refused_and_left_alone(card, tmp_path, path, value):
     monitor(card, [good], columns=COLUMNS, state=state)
     bad = damaged(json.loads(state.read_text()), path, value)
     state.write_text(bad)
-    with pytest.raises(InputError, match=r"it wrote; got .*state\.json"):
+    with pytest.raises(InputError, match=r"written by fedlas monitor; got .*state\.json"):
         monitor(card, [good], columns=COLUMNS, state=state)
     assert state.read_text() == bad
 
@@ -614,11 +614,11 @@ def test_a_run_folder_stands_for_its_card(card, tmp_path):
     assert monitor(card.parent, [live(0, 300).save(tmp_path / "a.npz")]).status == 0
 
 
-def test_a_state_of_an_older_version_is_refused_in_words(card, tmp_path):
+def test_older_state_format_is_refused(card, tmp_path):
     state = tmp_path / "state.json"
     for alarm, said in (
-        (None, "tests were others. Name"),
-        (17, "tests were others, with an alarm. Name"),
+        (None, "with format 'fedlas.monitor/1'. Pass"),
+        (17, "with format 'fedlas.monitor/1' and an alarm. Pass"),
     ):
         state.write_text(
             json.dumps(
@@ -631,14 +631,14 @@ def test_a_state_of_an_older_version_is_refused_in_words(card, tmp_path):
         assert state.read_text() == before
 
 
-def test_nonsense(card, tmp_path):
+def test_invalid_monitor_inputs_raise(card, tmp_path):
     good = write(tmp_path / "a.csv", live(0, 50))
     two = tmp_path / "two.csv"
     two.write_text("z_0,z_1,y\n1,2,0\n")
     empty = tmp_path / "empty.csv"
     empty.write_text("z_0,z_1,z_2,y\n")
     for files, options, message in (
-        ([two], {}, "card's 3 classes"),
+        ([two], {}, "must have 3 classes, like the card"),
         ([empty], {}, "at least one sample"),
         ([tmp_path / "none.csv"], {}, "must exist"),
         ([good], {"columns": None}, "scores and labels must be named"),
@@ -654,12 +654,12 @@ def test_nonsense(card, tmp_path):
         monitor(card, [good], columns=COLUMNS, state=state, false_alarm=0.1)
     # the good one before it has left nothing
     other = write(tmp_path / "b.csv", live(1, 50))
-    with pytest.raises(InputError, match="card's 3 classes"):
+    with pytest.raises(InputError, match="must have 3 classes, like the card"):
         monitor(card, [other, two], columns=COLUMNS, state=state)
     assert state.read_text() == before
     for text in ("no json", "{}", "[]"):
         state.write_text(text)
-        with pytest.raises(InputError, match="a file that it wrote"):
+        with pytest.raises(InputError, match="a file written by fedlas monitor"):
             monitor(card, [good], columns=COLUMNS, state=state)
 
 
@@ -690,7 +690,7 @@ def event_card(tmp_path_factory):
         ({"swap": 1}, {"calibration", "events"}),
     ],
 )
-def test_a_card_of_an_event_has_its_probability_watched(event_card, change, alarms):
+def test_event_card_watches_event_probability(event_card, change, alarms):
     """At 5 % nearly every prediction is 'no': its confidence and its accuracy hide what happens to the event."""
     watcher = Monitor(event_card)
     watcher.update(rare(2, 12000, **change))
@@ -702,9 +702,9 @@ def test_a_card_of_an_event_has_its_probability_watched(event_card, change, alar
     assert live == pytest.approx(float(rare(2, 12000).target.double().mean()))
 
 
-def test_confidences_cannot_be_compared_with_a_card_of_an_event(event_card):
+def test_event_card_refuses_confidences(event_card):
     given = rare(2, 50)
-    with pytest.raises(InputError, match="both classes, since the card is about the event"):
+    with pytest.raises(InputError, match="both classes, because the card describes an event"):
         Monitor(event_card).update(TopLabel(given.confidence, given.correct), raw=False)
 
 

@@ -147,9 +147,12 @@ def test_labels_are_found_by_name(card):
 @pytest.mark.parametrize(
     ("live", "said"),
     [
-        (drawn(0, 9, names=("edema", "mass", "nodule", "cyst")), "labels must be the card's"),
-        (MultiLabel(torch.zeros(5, 3)), "labels must be the card's"),
-        (drawn(0, 9).label("mass"), "labels must be the card's"),
+        (
+            drawn(0, 9, names=("edema", "mass", "nodule", "cyst")),
+            "labels must be those of the card",
+        ),
+        (MultiLabel(torch.zeros(5, 3)), "labels must be those of the card"),
+        (drawn(0, 9).label("mass"), "labels must be those of the card"),
         (replace(drawn(0, 9), weights=torch.ones(9)), "must have no weights"),
         (replace(drawn(0, 9), clusters=torch.zeros(9)), "must be independent"),
     ],
@@ -167,11 +170,11 @@ def test_a_card_of_classes_takes_no_labels():
     card = make_card(
         *halves, fit_calibration("none", halves[0]), model={"run": "a"}, data={"name": "b"}
     )
-    with pytest.raises(InputError, match="labels must be one a sample"):
+    with pytest.raises(InputError, match="labels must be one per sample"):
         Monitor(card).update(drawn(0, 9))
 
 
-def test_a_label_that_no_test_sample_tells_has_its_probability_watched():
+def test_label_unknown_in_test_part_watches_probability():
     val, test = drawn(0), drawn(1)
     test = replace(test, target=test.target.index_fill(1, torch.tensor([3]), -100))
     card = make_card(
@@ -184,7 +187,7 @@ def test_a_label_that_no_test_sample_tells_has_its_probability_watched():
     assert "hernia" in watches["probability"]["labels"]
 
 
-def test_the_method_may_be_fitted_or_named_or_none():
+def test_multi_label_card_accepts_each_method_form():
     val, test = drawn(0, 400), drawn(1, 400)
     fitted = MultiLabelCalibration().fit(val)
     cards = [fedlas.card(val, test, method, replicates=0) for method in ("auto", fitted, "none")]
@@ -217,7 +220,9 @@ def test_what_a_card_shows():
     assert "After partial-pooling: macro ECE" in text
     assert "worst label's ECE" in text
     assert all(len(line) <= 80 for line in text.splitlines())
-    assert "The test part had no part in it" in " ".join(card.text(details=True).split())
+    assert "The test part was not used for these choices" in " ".join(
+        card.text(details=True).split()
+    )
     page = card.html()
     assert "<title>X-rays</title>" in page
     assert "Labels, calibrated" in page
@@ -250,7 +255,7 @@ def test_the_whole_way_of_a_nightly_job(tmp_path, capsys):
     watch = ["monitor", str(card)]
     assert main([*watch, str(monday), *columns, "--state", str(state)]) == 0
     assert main([*watch, str(night), "--probs", "p_*", "--state", str(state)]) == 0
-    assert "no change shows in calibration" in " ".join(capsys.readouterr().out.split())
+    assert "no change detected in calibration" in " ".join(capsys.readouterr().out.split())
     command = [*watch, str(tuesday), *columns, "--state", str(state), "--page", str(page), "--json"]
     assert main(command) == ALARM
     resumed = json.loads(capsys.readouterr().out)
@@ -301,10 +306,10 @@ def test_commands_and_files(card, tmp_path, capsys):
     for options, said in (
         (
             ["--probs", "p_edema,p_mass,p_nodule,p_hernia", "--target", "y_mass"],
-            "--target is for one label",
+            "--target must be left out for a multi-label card",
         ),
         (["--probs", "p_edema"], "each of several labels must have a score column of its own"),
-        (["--probs", "p_edema,p_mass"], "labels must be the card's"),
+        (["--probs", "p_edema,p_mass"], "labels must be those of the card"),
     ):
         assert main(["monitor", str(place), str(broken), *options]) == 2
         assert said in " ".join(capsys.readouterr().err.split())

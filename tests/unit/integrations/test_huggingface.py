@@ -431,7 +431,9 @@ def test_plain_trainer_without_loss_parameters_warns(tmp_path):
         return transformers.Trainer(model, args, compute_loss_func=compute, **options)
 
     run = trainer(tmp_path, Plain(), loss, images(160), made=made, label_names=["labels"])
-    with pytest.warns(CalibrationWarning, match="Scaled: the optimizer must have its 1 parameters"):
+    with pytest.warns(
+        CalibrationWarning, match="Scaled: the optimizer must include the 1 parameters"
+    ):
         run.train()
 
 

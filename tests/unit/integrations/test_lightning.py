@@ -233,5 +233,5 @@ class WithoutGate(Module):
 
 def test_an_optimizer_without_the_gate_is_named(tmp_path):
     run = trainer(tmp_path, CalibrationCallback(), max_epochs=16)
-    with pytest.warns(CalibrationWarning, match="FedLAS: the optimizer must have"):
+    with pytest.warns(CalibrationWarning, match="FedLAS: the optimizer must include"):
         run.fit(WithoutGate(), loader(), loader(40, 1))

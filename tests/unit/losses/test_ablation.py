@@ -69,7 +69,7 @@ def test_constant_score():
     torch.testing.assert_close(found, (0.2 * torch.sigmoid(4.0 * psi)).detach())
 
 
-def test_noise_is_standard_normal_and_unrelated_to_the_norm():
+def test_noise_score_is_normal_and_independent_of_norm():
     features = torch.rand(20000, 16)
     criterion = FedLASAblation(num_classes=5, score="noise")
     noise = criterion.nci(features)

@@ -23,7 +23,7 @@ def test_by_hand():
     torch.testing.assert_close(value, F.cross_entropy(LOGITS, TARGET) + 0.2 * (49 + 0.5 * 26.5))
 
 
-def test_the_second_term_sends_no_gradient_to_the_largest_logit():
+def test_second_term_has_no_gradient_at_top_logit():
     logits = LOGITS.clone().requires_grad_()
     criterion = ACLS(margin=3.0, lambda1=0.0, lambda2=1.0)
     penalty_of(criterion, logits, TARGET).sum().backward()
@@ -42,6 +42,6 @@ def test_only_the_paper_variant_ignores_a_shift():
     "options",
     [{"alpha": -1.0}, {"margin": -1.0}, {"lambda1": -1.0}, {"lambda2": -1.0}, {"variant": "papre"}],
 )
-def test_nonsense(options):
+def test_invalid_acls_arguments_raise(options):
     with pytest.raises(InputError, match=f"ACLS: {next(iter(options))}"):
         ACLS(**options)

@@ -106,7 +106,7 @@ def test_the_margins_at_the_ends_of_the_quality():
         assert value == pytest.approx(math.log1p(math.exp(-2 * expected)), rel=1e-5)
 
 
-def test_long_features_stress_hard_samples_and_short_ones_easy_samples():
+def test_margin_stresses_hard_samples_for_long_features():
     """Quality-adaptive: with long features hard samples get larger gradients, with short ones easy samples."""
 
     def slope(angle, quality):
@@ -136,7 +136,7 @@ def test_no_margin_is_cross_entropy():
     torch.testing.assert_close(value, F.cross_entropy(logits, target))
 
 
-def test_the_scaled_form_is_cross_entropy_of_cosines_without_a_margin():
+def test_scaled_form_without_margin_equals_cosine_cross_entropy():
     _, target, features, weight = batch(1)
     cosines = F.normalize(features, dim=1) @ F.normalize(weight, dim=1).T
     value = AdaFace(margin=0.0, scale=16.0)(
@@ -145,7 +145,7 @@ def test_the_scaled_form_is_cross_entropy_of_cosines_without_a_margin():
     torch.testing.assert_close(value, F.cross_entropy(16 * cosines, target))
 
 
-def test_no_gradient_through_the_quality_but_through_angle_and_norms():
+def test_gradient_flows_through_angle_but_not_quality():
     logits, target, features, weight = batch(2)
     features, weight = features.double().requires_grad_(), weight.double().requires_grad_()
     criterion = AdaFace().eval()
@@ -239,6 +239,6 @@ def test_the_first_batch_needs_two_samples():
         ({"init": (1.0,)}, "init"),
     ],
 )
-def test_nonsense(options, match):
+def test_invalid_adaface_arguments_raise(options, match):
     with pytest.raises(InputError, match=match):
         AdaFace(**options)

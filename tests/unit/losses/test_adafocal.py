@@ -95,7 +95,7 @@ def test_exponents_are_clipped():
     assert criterion.gammas.item() == -2.0
 
 
-def test_ties_stay_together_and_an_empty_bin_keeps_its_exponent():
+def test_ties_share_bins_and_empty_bins_keep_exponents():
     criterion = AdaFocal(num_bins=4)
     criterion.update_from_validation(
         confident([0.5, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.9], [False] * 8)
@@ -152,7 +152,7 @@ def test_before_any_validation_it_is_focal_loss():
     )
 
 
-def test_no_gradient_through_the_choice_and_a_finite_one_at_certainty():
+def test_exponent_is_detached_and_gradient_finite_at_certainty():
     criterion = AdaFocal(num_bins=2)
     for gamma in (0.2, -2.0):
         criterion.gammas.fill_(gamma)
@@ -161,7 +161,7 @@ def test_no_gradient_through_the_choice_and_a_finite_one_at_certainty():
         assert torch.isfinite(logits.grad).all()
 
 
-def test_inverse_focal_pulls_harder_than_cross_entropy_and_focal_less():
+def test_inverse_focal_gradient_exceeds_cross_entropy_gradient():
     criterion = AdaFocal(num_bins=1)
     gradients = []
     for gamma in (-1.0, 0.0, 1.0):
@@ -193,6 +193,6 @@ def test_buffers_stay_float32_through_half():
         ({"gamma": -0.5, "gamma_min": 0.0}, "gamma must"),
     ],
 )
-def test_nonsense(options, match):
+def test_invalid_adafocal_arguments_raise(options, match):
     with pytest.raises(InputError, match=f"AdaFocal: {match}"):
         AdaFocal(**options)

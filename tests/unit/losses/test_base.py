@@ -85,7 +85,7 @@ def test_soft_targets_are_weighed_by_their_expected_weight():
     torch.testing.assert_close(value, (logits.square().sum(1) * (target @ weight)).mean())
 
 
-def test_a_batch_whose_weights_are_0_has_the_mean_0():
+def test_zero_weight_batch_has_mean_zero():
     """The sum of weights is divided by, and F.cross_entropy has NaN there."""
     weight, target = torch.tensor([0.0, 1.0, 1.0]), torch.zeros(N, dtype=torch.int64)
     criterion = Recording(weight=weight)
@@ -167,7 +167,7 @@ INDICATOR = ["momentum", "norm_p", "variant", "gate_top"]
      (FedLASAblation, ["num_classes", "direction", "score", "spread", "alpha", "beta", *INDICATOR]),
      (MultiLabelFedLAS, ["num_labels", "base", "beta", "pos_weight", *INDICATOR, "nci", "gate"])],
 )  # fmt: skip
-def test_only_the_options_of_the_base_class_that_are_named_are_inherited(kind, own):
+def test_signature_inherits_only_named_base_options(kind, own):
     parameters = inspect.signature(kind).parameters
     assert list(parameters) == [*own, "reduction", "ignore_index", "weight"]
     assert parameters["momentum"].default == 0.95

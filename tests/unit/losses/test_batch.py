@@ -21,14 +21,14 @@ def test_plain():
     assert given.valid_rows(2) is None
 
 
-def test_ignored_rows_are_zero_even_if_they_hold_nan():
+def test_ignored_rows_with_nan_become_zero():
     features = torch.tensor([[1.0] * 4, [float("nan")] * 4])
     given = batch(features, torch.tensor([0, -100]))
     assert given.linear_inputs()[0].tolist() == [[1.0] * 4, [0.0] * 4]
     assert given.valid_rows(2).tolist() == [True, False]
 
 
-def test_features_of_an_image_are_repeated_for_its_positions():
+def test_image_features_are_repeated_per_position():
     features = torch.randn(2, 4)
     given = batch(features, torch.tensor([[0, -100, 2], [-100, -100, -100]]), dense=(3,))
     rows = given.linear_inputs()[0].float()
@@ -69,7 +69,7 @@ def test_one_value_a_row_is_its_own_mean():
 @pytest.mark.parametrize(
     "weight", [None, torch.tensor([0.5, 1.0, 3.0], dtype=torch.float64)], ids=["plain", "weighted"]
 )
-def test_cost_of_the_target_is_the_expectation_over_soft_targets(weight):
+def test_target_cost_averages_over_soft_targets(weight):
     logits, soft = (
         torch.randn(4, 3, dtype=torch.float64),
         torch.rand(4, 3, dtype=torch.float64).softmax(1),

@@ -63,12 +63,12 @@ def test_huge_logits(value):
 
 
 @pytest.mark.parametrize("classes", [0, -1, 2.0, "3", None, True])
-def test_nonsense(classes):
+def test_invalid_gate_arguments_raise(classes):
     with pytest.raises(InputError, match="BidirectionalCalibrationGate: num_classes"):
         BidirectionalCalibrationGate(classes)
 
 
-def test_the_gate_for_many_classes_knows_neither_order_nor_shift():
+def test_top_logits_gate_ignores_order_and_shift():
     torch.manual_seed(0)
     gate = TopLogitsGate(1000, top=4)
     logits = torch.randn(64, 1000)

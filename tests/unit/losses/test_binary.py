@@ -61,7 +61,7 @@ def test_class_weights_and_ignored_positions():
     )
 
 
-def test_fedlas_on_one_logit_is_fedlas_on_the_pair_in_an_objective():
+def test_one_logit_fedlas_equals_two_logit_objective():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 1))
     criterion = FedLAS(num_classes=2, alpha=0.2)
@@ -93,9 +93,9 @@ def test_gradients_and_margins():
 def test_nonsense_is_refused():
     with pytest.raises(ValueError, match="loss for two classes"):
         OneLogit(FedLAS(num_classes=3))
-    with pytest.raises(ValueError, match=r"logit .*floating .*\(N,\), \(N, 1\)"):
+    with pytest.raises(ValueError, match=r"logits .*floating .*\(N,\), \(N, 1\)"):
         OneLogit(CrossEntropy())(torch.zeros(4, 2), torch.zeros(4).long())
-    with pytest.raises(ValueError, match=r"target must be \(4,\)"):
+    with pytest.raises(ValueError, match=r"target must have shape \(4,\)"):
         OneLogit(CrossEntropy())(torch.zeros(4), torch.zeros(5).long())
     with pytest.raises(TypeError, match="features must be passed"):
         OneLogit(FedLAS(num_classes=2))(torch.zeros(4), torch.zeros(4).long())
@@ -103,7 +103,7 @@ def test_nonsense_is_refused():
         OneLogit(CrossEntropy())(torch.zeros(4), torch.full((4,), 2))
 
 
-def test_a_model_with_one_output_and_a_loss_of_two_classes_are_told_of_the_wrapper():
+def test_single_output_error_names_one_logit():
     model, inputs = torch.nn.Linear(4, 1), torch.randn(8, 4)
     for target in (torch.ones(8), torch.ones(8, dtype=torch.long)):
         with pytest.raises(InputError, match="OneLogit"):

@@ -40,7 +40,7 @@ def test_gradients_are_autograds(soft):
     )
 
 
-def test_a_prediction_equal_to_its_soft_target_costs_nothing():
+def test_prediction_equal_to_soft_target_has_zero_loss():
     torch.testing.assert_close(BrierLoss()(LOGITS, PROBS), torch.tensor(0.0, dtype=torch.float64))
 
 

@@ -47,7 +47,7 @@ def test_of_equal_logits_the_first_is_the_prediction():
 @pytest.mark.parametrize(
     "criterion", [DCA(), MDCA(), MMCE(), WeightedMMCE()], ids=lambda c: type(c).__name__
 )
-def test_the_content_of_an_ignored_position_has_no_effect(criterion):
+def test_ignored_positions_have_no_effect(criterion):
     logits, target = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, -100, 1])
     clean, dirty = logits.clone().requires_grad_(), logits.clone()
     dirty[4] = float("nan")
@@ -62,7 +62,7 @@ def test_the_content_of_an_ignored_position_has_no_effect(criterion):
 
 @pytest.mark.parametrize("weight", [None, [1.0, 2.0, 0.5]], ids=["plain", "weighted"])
 @pytest.mark.parametrize("kind", [DCA, MDCA, MMCE, WeightedMMCE])
-def test_the_term_of_the_batch_is_added_to_every_position(kind, weight):
+def test_batch_penalty_is_added_to_every_position(kind, weight):
     """It is weighted like the cross-entropy, so that the weighted mean of the losses contains alpha times the term."""
     logits, target = torch.randn(6, 3, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1, 1])
     options = {"weight": weight, "reduction": "none"}

@@ -14,7 +14,7 @@ def held_out(confidence, right, total=100):
     return Predictions(logits, (torch.arange(total) >= right).long())
 
 
-def test_the_strength_moves_by_the_gap_and_stops_at_its_bounds():
+def test_strength_follows_gap_within_bounds():
     criterion = Controlled(base={"name": "ls", "alpha": 0.1}, rate=0.5, low=0.05, high=0.3)
     criterion.update_from_validation(held_out(0.9, right=70))
     assert criterion.value.item() == pytest.approx(0.1 + 0.5 * 0.2, abs=1e-6)
@@ -36,7 +36,7 @@ def test_it_is_the_base_at_that_strength():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"base": "ce"}, "base must have a strength"),
+        ({"base": "ce"}, "base must be a loss with a strength option"),
         ({"low": 0.5, "high": 0.2}, "low must be"),
         ({"high": 1.5}, "high must be"),
     ],
@@ -46,5 +46,5 @@ def test_options_that_cannot_be(options, message):
         Controlled(**options)
 
 
-def test_it_starts_at_the_strength_of_the_base_also_above_one():
+def test_initial_strength_equals_base_strength_above_one():
     assert Controlled(base={"name": "focal", "gamma": 3.0}).value.item() == 3

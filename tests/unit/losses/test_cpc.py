@@ -109,7 +109,7 @@ def test_no_tensor_exceeds_a_block(largest_tensor):
     assert 2**17 < seen.numel <= 2**18  # all pairs: 614,400
 
 
-def test_confident_and_right_costs_nothing_in_the_first_part():
+def test_first_penalty_vanishes_for_confident_correct_predictions():
     logits = torch.tensor([[1e4, 0.0, -1e4]], requires_grad=True)
     value = constraints(logits, torch.tensor([0]), lambda1=1.0, lambda2=0.0)
     value.backward()
@@ -137,6 +137,6 @@ def test_class_weights_weigh_the_penalty():
 
 
 @pytest.mark.parametrize("options", [{"lambda1": -1.0}, {"lambda2": -1.0}, {"variant": "papre"}])
-def test_nonsense(options):
+def test_invalid_cpc_arguments_raise(options):
     with pytest.raises(InputError, match=f"CPC: {next(iter(options))}"):
         CPC(**options)

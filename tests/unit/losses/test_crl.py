@@ -99,7 +99,7 @@ def test_history_is_used_before_it_moves():
     torch.testing.assert_close(twin(logits, target, index=index), second)
 
 
-def test_a_batch_without_a_valid_sample_is_nothing_where_values_cannot_be_read():
+def test_fully_ignored_batch_is_zero_when_compiled():
     criterion = CRL(num_samples=20).eval()
     logits, target, index = batch(0)
     gradient = torch.func.grad(lambda z: criterion(z, torch.full_like(target, -100), index=index))
@@ -179,7 +179,7 @@ def test_one_class_is_always_certain():
 
 
 @pytest.mark.parametrize("options", [{"alpha": -1.0}, {"num_samples": 0}])
-def test_nonsense(options):
+def test_invalid_crl_arguments_raise(options):
     with pytest.raises(InputError, match=f"CRL: {next(iter(options))}"):
         CRL(**{"num_samples": 3} | options)
 

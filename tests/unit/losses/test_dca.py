@@ -43,13 +43,13 @@ def test_masked_mean():
     assert gap(LOGITS, torch.tensor([0, 1, -100])) == pytest.approx(0.2)  # 0.7 - 0.5
 
 
-def test_soft_targets_are_right_where_they_agree_on_the_first():
+def test_soft_targets_are_correct_at_their_argmax():
     soft = torch.tensor([[0.6, 0.4], [0.1, 0.9], [0.7, 0.3]], dtype=torch.float64)
     expected = F.cross_entropy(LOGITS, soft) + abs(1.9 / 3 - 2 / 3)
     torch.testing.assert_close(DCA()(LOGITS, soft), expected)
 
 
 @pytest.mark.parametrize("options", [{"alpha": -1.0}, {"alpha": "1"}])
-def test_nonsense(options):
+def test_invalid_dca_arguments_raise(options):
     with pytest.raises(InputError, match="DCA: alpha"):
         DCA(**options)

@@ -32,7 +32,7 @@ def test_bsce_gra_in_numbers():
     assert gradient(BSCEGRA(), logits, target)[0].tolist() == pytest.approx([0.7954951, -0.7954951])
 
 
-def test_dual_focal_gra_has_the_value_of_dual_focal_and_the_scaled_gradient():
+def test_dual_focal_gra_detaches_the_weight():
     criterion, plain = DualFocalGRA(gamma=2.0), DualFocalLoss(gamma=2.0)
     torch.testing.assert_close(criterion(LOGITS, TARGET), plain(LOGITS, TARGET))
     probs = LOGITS.softmax(1)
@@ -42,7 +42,7 @@ def test_dual_focal_gra_has_the_value_of_dual_focal_and_the_scaled_gradient():
     )
 
 
-def test_label_relaxation_is_the_divergence_from_the_nearest_permitted_target():
+def test_label_relaxation_equals_divergence_from_nearest_target():
     criterion, alpha = LabelRelaxation(alpha=0.2), 0.2
     probs = LOGITS.softmax(1)
     assert probs[0, 0] > 0.8 > probs[1, 2]  # the first is permitted, the second not
@@ -65,7 +65,7 @@ def test_comp_sum_family(tau):
     assert math.isfinite(GCE(tau=tau)(torch.tensor([[0.0, 40.0]]), torch.tensor([0])))
 
 
-def test_a_class_without_a_share_of_a_soft_target_adds_nothing():
+def test_zero_soft_target_class_adds_nothing():
     criterion = GCE(tau=0.0)
     assert criterion(
         torch.tensor([[300.0, 0.0]]), torch.tensor([[1.0, 0.0]])

@@ -187,7 +187,7 @@ def test_smoothing_refuses_nonsense(cls):
 
 
 @BOTH
-def test_features_and_gate_send_no_gradient_to_the_model(cls):
+def test_features_and_gate_are_detached_from_model(cls):
     criterion = cls(num_classes=C)
     logits, target, features = batch()
     features.requires_grad_()
@@ -301,7 +301,7 @@ def test_dense_images_share_one_strength():
 @pytest.mark.parametrize("what", ["features", "logits"])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @BOTH
-def test_ignored_samples_that_are_not_finite_do_not_poison_the_gate(cls, what, bad):
+def test_non_finite_ignored_samples_do_not_affect_gate(cls, what, bad):
     torch.manual_seed(0)
     criterion = cls(num_classes=C)
     clean = copy.deepcopy(criterion)
@@ -339,7 +339,7 @@ def test_ignored_samples_that_are_not_finite_do_not_poison_the_gate(cls, what, b
     ],
     ids=str,
 )
-def test_nonsense(cls, options, match):
+def test_invalid_fedlas_arguments_raise(cls, options, match):
     with pytest.raises(InputError, match=match):
         cls(**{"num_classes": C, **options})
 
@@ -355,7 +355,7 @@ def test_repr_names_the_settings():
 
 
 @pytest.mark.parametrize("part", ["nci", "gate"])
-def test_a_replacement_of_another_shape_is_refused_and_moves_nothing(part):
+def test_wrong_replacement_shape_raises_and_keeps_state(part):
     column = torch.nn.Linear(5, 1)
     replacement = {
         "nci": lambda features, valid=None: features.sum(dim=1, keepdim=True),
@@ -363,7 +363,9 @@ def test_a_replacement_of_another_shape_is_refused_and_moves_nothing(part):
     }[part]
     criterion = FedLAS(num_classes=5, **{part: replacement})
     logits, target, features = torch.randn(8, 5), torch.arange(8) % 5, torch.rand(8, 6)
-    with pytest.raises(ValueError, match=rf"FedLAS: the {part} must return \(8,\); got \(8, 1\)"):
+    with pytest.raises(
+        ValueError, match=rf"FedLAS: {part} must return a tensor \(8,\); got \(8, 1\)"
+    ):
         criterion(logits, target, features=features)
     if part == "gate":
         assert criterion.nci.num_batches_tracked == 0

@@ -41,7 +41,7 @@ def test_an_average_that_keeps_everything_never_moves():
 
 
 @pytest.mark.parametrize("strength", [0.4, torch.tensor([0.1, 0.7], dtype=torch.float64)])
-def test_own_average_is_weighted_by_the_distance_to_the_whole_target(strength):
+def test_own_average_weight_uses_mixed_target_distance(strength):
     criteria = [
         OwnAverage(num_samples=5, num_classes=3, gamma=gamma, reduction="none").double()
         for gamma in (0, 0.5)
@@ -60,7 +60,7 @@ def test_own_average_is_weighted_by_the_distance_to_the_whole_target(strength):
     torch.testing.assert_close(gradients[1], weight * gradients[0], rtol=1e-3, atol=1e-3)
 
 
-def test_ps_kd_raises_the_weight_of_the_previous_prediction():
+def test_ps_kd_weight_grows_over_epochs():
     criterion = PSKD(num_samples=5, num_classes=3, num_epochs=4, alpha=0.8).double()
     criterion(LOGITS, TARGET, index=INDEX)
     for epoch, (logits, before) in enumerate(
@@ -86,7 +86,7 @@ def test_bsd_keeps_the_counts_of_a_dirichlet_distribution(discount):
         counts = discount * counts + logits.softmax(1)
 
 
-def test_online_label_smoothing_averages_right_predictions_of_the_epoch():
+def test_online_label_smoothing_averages_correct_predictions():
     criterion = OnlineLabelSmoothing(num_classes=3, alpha=0.5).double()
     uniform = torch.full((2, 3), 1 / 3, dtype=torch.float64)
     torch.testing.assert_close(criterion(LOGITS, TARGET), mixed(LOGITS, uniform, 0.5))
@@ -101,7 +101,7 @@ def test_online_label_smoothing_averages_right_predictions_of_the_epoch():
 
 
 @pytest.mark.parametrize("name", MEMORIES)
-def test_a_memory_changes_in_training_only_and_not_by_ignored_samples(name):
+def test_memory_updates_only_in_training_without_ignored_samples(name):
     criterion = LOSSES.build(name, {}, num_classes=3, num_samples=5, num_epochs=2)
     criterion(LOGITS, torch.tensor([0, -100]), index=INDEX)
     assert criterion.memory.visits.tolist() == [0, 0, 0, 1, 0]
@@ -113,7 +113,7 @@ def test_a_memory_changes_in_training_only_and_not_by_ignored_samples(name):
 
 
 @pytest.mark.parametrize("name", MEMORIES)
-def test_an_index_outside_the_training_set_says_what_to_do(name):
+def test_index_outside_training_set_raises(name):
     criterion = LOSSES.build(name, {}, num_classes=3, num_samples=5, num_epochs=2)
     with pytest.raises(InputError, match=r"index .*\[0, 5\).*no fixed position"):
         criterion(LOGITS, TARGET, index=torch.tensor([0, 5]))

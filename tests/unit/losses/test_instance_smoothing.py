@@ -31,7 +31,7 @@ def test_targets(form, expected):
 
 
 @pytest.mark.parametrize("form", ["classes", "amount"])
-def test_a_soft_target_is_a_mixture_of_the_targets_of_its_classes(form):
+def test_soft_target_mixes_class_targets(form):
     criterion = built(alpha=0.3, form=form)
     label = torch.tensor([[0.7, 0.2, 0.1], [0.0, 0.5, 0.5]])
     mixture = sum(
@@ -49,7 +49,7 @@ def test_a_hot_teacher_divides_alike():
     torch.testing.assert_close(loss, LabelSmoothing(alpha=0.3)(LOGITS, TARGET), atol=1e-5, rtol=0)
 
 
-def test_a_teacher_that_is_certain_says_nothing_of_the_other_classes():
+def test_certain_teacher_spreads_mass_evenly():
     criterion = built()
     found = criterion.targets(torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([[1.0, 0.0, 0.0]]), 0.1)
     torch.testing.assert_close(found, torch.tensor([[0.9, 0.05, 0.05]]), atol=1e-4, rtol=0)

@@ -178,7 +178,7 @@ def test_backward_twice_through_a_kept_graph():
     ("rows", "alpha", "copies"),
     [(64, 0.0, 1), (64, 0.1, 1), (64, "tensor", 1), (2**19 + 1, 0.1, 1), (2**19 + 1, "tensor", 0)],
 )  # one strength for all is F.cross_entropy itself
-def test_one_copy_of_the_logits_is_kept_for_backward_and_none_of_large_ones(rows, alpha, copies):
+def test_backward_stores_one_copy_of_logits(rows, alpha, copies):
     """Large are more than 2^24 elements."""
     alpha = torch.full((rows,), 0.1).requires_grad_() if alpha == "tensor" else alpha
     z, target, kept = torch.randn(rows, 32, requires_grad=True), torch.arange(rows) % 32, []
@@ -226,12 +226,12 @@ def test_nan_is_not_hidden():
         ({"alpha": torch.rand(N + 1)}, rf"alpha must broadcast to \({N},\)"),
         ({"alpha": torch.rand(N, 1)}, rf"alpha must broadcast to \({N},\)"),
         ({"alpha": 0.1, "reduction": "avg"}, "reduction"),
-        ({"alpha": 0.1, "weight": torch.rand(C + 1)}, rf"weight must be \({C},\)"),
-        ({"alpha": 0.1, "weight": torch.tensor(1.0)}, rf"weight must be \({C},\)"),
-        ({"alpha": 0.1, "weight": [1.0] * C}, rf"weight must be \({C},\)"),
+        ({"alpha": 0.1, "weight": torch.rand(C + 1)}, rf"weights must have shape \({C},\)"),
+        ({"alpha": 0.1, "weight": torch.tensor(1.0)}, rf"weights must have shape \({C},\)"),
+        ({"alpha": 0.1, "weight": [1.0] * C}, rf"weights must have shape \({C},\)"),
     ],
 )
-def test_nonsense(options, match):
+def test_invalid_label_smoothing_arguments_raise(options, match):
     with pytest.raises(InputError, match=match) as caught:
         smoothed_cross_entropy(logits(), hard(), **options)
     assert caught.value.owner == "smoothed_cross_entropy"

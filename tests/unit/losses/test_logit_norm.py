@@ -97,6 +97,6 @@ def test_second_derivative_with_a_row_of_zeros(variant):
 @pytest.mark.parametrize(
     "options", [{"temperature": 0.0}, {"temperature": -1.0}, {"variant": "papre"}]
 )
-def test_nonsense(options):
+def test_invalid_logit_norm_arguments_raise(options):
     with pytest.raises(InputError, match=f"LogitNorm: {next(iter(options))}"):
         LogitNorm(**options)

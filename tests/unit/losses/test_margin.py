@@ -44,6 +44,6 @@ def test_class_weights_weigh_the_penalty_by_the_target():
 @pytest.mark.parametrize(
     "options", [{"alpha": -1.0}, {"margin": -0.1}, {"margin": float("inf")}, {"alpha": "1"}]
 )
-def test_nonsense(options):
+def test_invalid_margin_arguments_raise(options):
     with pytest.raises(InputError, match=f"MbLS: {next(iter(options))}"):
         MbLS(**options)

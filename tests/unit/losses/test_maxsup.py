@@ -55,6 +55,6 @@ def test_a_schedule_may_set_alpha():
 
 
 @pytest.mark.parametrize("options", [{"alpha": -1.0}, {"alpha": "1"}])
-def test_nonsense(options):
+def test_invalid_maxsup_arguments_raise(options):
     with pytest.raises(InputError, match="MaxSup: alpha"):
         MaxSup(**options)

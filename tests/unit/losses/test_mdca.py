@@ -73,8 +73,8 @@ def test_needs_what_its_base_needs():
 @pytest.mark.parametrize(
     ("options", "match"),
     [({"alpha": -1.0}, "alpha"), ({"base": 3}, "base must be"), ({"base": "focl"}, "Did you mean 'focal'"),
-     ({"base": FocalLoss(reduction="sum")}, "base must leave reduction"), ({"num_classes": 0}, "num_classes")],
+     ({"base": FocalLoss(reduction="sum")}, "base must have default reduction"), ({"num_classes": 0}, "num_classes")],
 )  # fmt: skip
-def test_nonsense(options, match):
+def test_invalid_mdca_arguments_raise(options, match):
     with pytest.raises(InputError, match=match):
         MDCA(**options)

@@ -38,7 +38,7 @@ def test_cutmix_targets_follow_the_pixels(seed):
     assert torch.equal(images, torch.arange(6.0)[:, None, None, None].expand(6, 1, 9, 7))
 
 
-def test_cutmix_boxes_have_the_right_size_and_any_position():
+def test_cutmix_boxes_have_expected_size_and_random_position():
     torch.manual_seed(0)
     images = torch.zeros(2, 1, 32, 32)
     images[1] = 1
@@ -135,9 +135,9 @@ def extras(objective, model):
     ("inputs", "target", "message"),
     [
         (IMAGES, TARGET - 1, r"target must be in \[0, 5\).*got values from -1 to 3"),
-        (IMAGES, torch.where(TARGET == 0, -100, TARGET), "without ignored positions"),
+        (IMAGES, torch.where(TARGET == 0, -100, TARGET), "ignored samples cannot be mixed"),
         (IMAGES.long(), TARGET, "must be a floating tensor"),
-        (IMAGES[:5], TARGET, "one row a target"),
+        (IMAGES[:5], TARGET, "one row per target"),
         ("images", TARGET, "must be a floating tensor"),
     ],
 )

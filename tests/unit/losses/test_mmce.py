@@ -187,6 +187,6 @@ def test_class_uses_its_options():
 
 @pytest.mark.parametrize("options", [{"alpha": -1.0}, {"width": 0.0}, {"variant": "papre"}])
 @pytest.mark.parametrize("kind", [MMCE, WeightedMMCE])
-def test_nonsense(kind, options):
+def test_invalid_mmce_arguments_raise(kind, options):
     with pytest.raises(InputError, match=f"{kind.__name__}: {next(iter(options))}"):
         kind(**options)

@@ -49,7 +49,7 @@ def test_registered_name_and_published_defaults():
     assert (criterion.beta, criterion.nci.momentum, criterion.nci.norm_p) == (4.0, 0.95, 1)
 
 
-def test_the_gate_alone_decides_unless_a_subclass_says_otherwise():
+def test_gate_decides_unless_subclass_overrides():
     assert Modulated(num_classes=5).gate_decides
     assert not FedLASAblation(num_classes=5, direction="against").gate_decides
 
@@ -122,7 +122,7 @@ def test_fedlas_and_fedlas_plus_are_instances_of_it():
         assert ours.state_dict().keys() == general.state_dict().keys()
 
 
-def test_a_base_that_needs_more_passes_its_needs_on():
+def test_needs_include_those_of_the_base():
     class NeedsIndex(LabelSmoothing):
         """Label smoothing that needs the index."""
 
@@ -136,20 +136,23 @@ def test_a_base_that_needs_more_passes_its_needs_on():
 @pytest.mark.parametrize(
     ("base", "message"),
     [
-        ("ce", r"base must have a strength; got CrossEntropy\(\)\. Choose one of: ls, "),
+        (
+            "ce",
+            r"base must be a loss with a strength option; got CrossEntropy\(\)\. Choose one of: ls, ",
+        ),
         ("acsl", "Did you mean 'acls'"),
         ({"name": "focal", "gama": 1.0}, "Did you mean 'gamma'"),
-        ({"gamma": 1.0}, "base must be a loss, its name, or a mapping with its name"),
-        (None, "base must be a loss, its name, or a mapping with its name"),
+        ({"gamma": 1.0}, "base must be a loss, a registry name, or a mapping with a 'name'"),
+        (None, "base must be a loss, a registry name, or a mapping with a 'name'"),
         (LabelSmoothing(alpha=0.6), r"alpha of the base must be a finite number in \[0, 0.5\]"),
         (
             MbLS(alpha=0.6, form="convex"),
             r"alpha of the base must be a finite number in \[0, 0.5\]",
         ),
-        (ACLS(reduction="sum"), "base must leave reduction"),
-        (FocalLoss(weight=[1.0] * 5), "base must leave reduction"),
-        (EntropyPenalty(ignore_index=3), "base must leave reduction"),
-        (Mixup(num_classes=5), "and mixing to the loss around it"),
+        (ACLS(reduction="sum"), "base must have default reduction"),
+        (FocalLoss(weight=[1.0] * 5), "base must have default reduction"),
+        (EntropyPenalty(ignore_index=3), "base must have default reduction"),
+        (Mixup(num_classes=5), "and no mix method"),
     ],
     ids=str,
 )

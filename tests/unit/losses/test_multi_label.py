@@ -123,19 +123,19 @@ def test_pairs_for_metrics():
 
 def test_nonsense_is_refused_and_moves_nothing():
     logits, target = data()
-    with pytest.raises(ValueError, match=r"logits and target alone.*MultiLabelFedLAS"):
+    with pytest.raises(ValueError, match=r"only logits and target.*MultiLabelFedLAS"):
         MultiLabelLoss(num_labels=L, base={"name": "fedlas"})
-    with pytest.raises(ValueError, match=r"logits and target .*both be \(N"):
+    with pytest.raises(ValueError, match=r"logits and target .*both have shape \(N"):
         MultiLabelLoss(num_labels=L)(logits, target[:, 0])
-    with pytest.raises(ValueError, match=r"both be \(N, 4\)"):
+    with pytest.raises(ValueError, match=r"both have shape \(N, 4\)"):
         MultiLabelLoss(num_labels=L)(logits[:, :3], target[:, :3])
-    with pytest.raises(ValueError, match=r"weight must be \(4,\)"):
+    with pytest.raises(ValueError, match=r"weight must have shape \(4,\)"):
         MultiLabelLoss(num_labels=L, pos_weight=[1.0])
     with pytest.raises(ValueError, match="finite, non-negative"):
         MultiLabelLoss(num_labels=L, pos_weight=[1.0, -1, 1, 1])
     with pytest.raises(ValueError, match=r"target .*0, 1 or ignore_index"):
         label_pairs(logits, target + 0.5)
-    with pytest.raises(ValueError, match="must not be infinite"):
+    with pytest.raises(ValueError, match="logits must be finite"):
         MultiLabelLoss(num_labels=L)(logits.index_fill(0, torch.tensor(0), float("-inf")), target)
     criterion = fedlas_loss()
     for wrong in (target + 1, torch.full_like(target, -100), target * float("nan")):

@@ -45,7 +45,7 @@ def test_running_moments_by_hand(init, momentum, p):
     assert state(nci)[2] == len(BATCHES)
 
 
-def test_norms_are_l1_by_default_and_the_mask_is_a_keyword():
+def test_default_norm_is_l1_and_mask_keyword_only():
     nci = NormConfidenceIndicator()
     nci(BATCHES[0])
     assert nci.mean.item() == pytest.approx(norm(BATCHES[0], 1).mean(), rel=1e-5)
@@ -118,7 +118,7 @@ def test_all_valid_equals_no_mask():
 @pytest.mark.parametrize("count", [0, 1])
 @pytest.mark.parametrize("init", [None, (20.0, 100.0)])
 @pytest.mark.parametrize("ready", [False, True])
-def test_fewer_than_two_valid_samples_leave_the_moments_alone(count, init, ready):
+def test_fewer_than_two_valid_samples_keep_moments(count, init, ready):
     nci = NormConfidenceIndicator(init=init)
     if ready:
         nci(BATCHES[0])
@@ -145,7 +145,7 @@ def test_a_single_sample_cannot_be_the_first_batch():
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), 3e38])
 @pytest.mark.parametrize("ready", [False, True])
 @pytest.mark.parametrize("mask", [False, True])
-def test_a_batch_that_is_not_finite_leaves_the_moments_alone(bad, ready, mask):
+def test_non_finite_batch_keeps_moments(bad, ready, mask):
     nci = NormConfidenceIndicator()
     if ready:
         nci(BATCHES[0])
@@ -239,6 +239,6 @@ def test_to_meta_and_back():
         ({"init": "ab"}, "init"),
     ],
 )
-def test_nonsense(options, match):
+def test_invalid_indicator_arguments_raise(options, match):
     with pytest.raises(InputError, match=f"NormConfidenceIndicator: {match}"):
         NormConfidenceIndicator(**options)

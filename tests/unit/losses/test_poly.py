@@ -49,6 +49,6 @@ def test_soft_targets_take_shares():
 
 
 @pytest.mark.parametrize("options", [{"eps": -1.01}, {"eps": "1"}])
-def test_nonsense(options):
+def test_invalid_poly_arguments_raise(options):
     with pytest.raises(InputError, match="PolyLoss: eps"):
         PolyLoss(**options)

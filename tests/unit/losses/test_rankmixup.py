@@ -124,5 +124,5 @@ def test_training_without_mixed_samples_is_an_error():
 def test_integers_cannot_be_mixed():
     with pytest.raises(InputError, match="floating"):
         RankMixupMRL().mix(torch.ones(4, 7, dtype=torch.int64), TARGET)
-    with pytest.raises(InputError, match="one row a target"):
+    with pytest.raises(InputError, match="one row per target"):
         RankMixupMRL().mix(torch.ones(3, 7), TARGET)

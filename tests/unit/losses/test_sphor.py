@@ -142,7 +142,7 @@ def test_gradient_by_finite_differences():
     assert torch.autograd.gradcheck(loss, (features, vectors, weight))
 
 
-def test_the_head_learns_and_the_features_do_not_feel_it():
+def test_probe_trains_head_but_not_features():
     inputs = torch.randn(4, 4)
 
     def slopes(probe):
@@ -239,7 +239,7 @@ def test_two_halves_with_averaged_gradients_are_the_whole():
     [
         (
             {"num_features": 6, "projection": 2},
-            "a dimension for each of 3 orthogonal embeddings; got 2 dimensions",
+            "at least the number of classes, 3; got 2",
         ),
         ({"smoothing": 0.7}, "smoothing"),
         ({"embeddings": "frozen"}, "embeddings"),
@@ -253,11 +253,11 @@ def test_what_cannot_be(options, message):
 
 
 def test_features_of_another_length():
-    with pytest.raises(InputError, match=r"num_features = 6 columns; got \(4, 5\)"):
+    with pytest.raises(InputError, match=r"must have 6 columns .*; got shape \(4, 5\)"):
         call(SpHOR(num_classes=3, num_features=6), torch.rand(4, 5), TARGET)
-    with pytest.raises(InputError, match="a dimension for each of 3"):
+    with pytest.raises(InputError, match="at least the number of classes, 3"):
         call(SpHOR(num_classes=3), torch.rand(4, 2), TARGET)
 
 
-def test_without_a_number_of_features_there_is_nothing_to_learn():
+def test_without_num_features_there_are_no_parameters():
     assert list(LOSSES.build("sphor", {}, num_classes=3).parameters()) == []

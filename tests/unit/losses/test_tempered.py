@@ -45,7 +45,7 @@ def test_equal_logits_ask_for_nothing():
     assert log_temperature_step(Predictions(torch.zeros(3, 2), torch.tensor([0, 1, 1]))) == 0.0
 
 
-def test_it_is_the_base_at_that_temperature_with_a_gradient_of_the_same_size():
+def test_tempered_loss_preserves_gradient_scale():
     criterion = Tempered(base={"name": "ls", "alpha": 0.1}, rate=1.0)
     criterion.update_from_validation(over_confident(1.1))
     temperature = criterion.temperature.item()
@@ -63,7 +63,7 @@ def test_it_is_the_base_at_that_temperature_with_a_gradient_of_the_same_size():
     torch.testing.assert_close(gradient, ((logits / temperature).softmax(1) - smooth).detach() / 6)
 
 
-def test_it_moves_by_a_share_of_what_is_wanted_and_never_far():
+def test_update_is_fraction_of_newton_step_and_bounded():
     criterion = Tempered(rate=0.25)
     predictions = over_confident(1.2)
     criterion.update_from_validation(predictions)
@@ -75,7 +75,7 @@ def test_it_moves_by_a_share_of_what_is_wanted_and_never_far():
     assert criterion.log_temperature.item() == pytest.approx(before - 0.2)
 
 
-def test_a_model_that_is_trained_with_it_is_calibrated_under_soft_targets():
+def test_tempered_training_calibrates_under_soft_targets():
     """Label smoothing of 0.4 makes a linear model under-confident; at its temperature the logits are not."""
     torch.manual_seed(0)
     inputs = torch.randn(4000, 4)
@@ -100,7 +100,7 @@ def test_a_model_that_is_trained_with_it_is_calibrated_under_soft_targets():
 
 
 def test_a_base_that_reads_the_head_is_refused():
-    with pytest.raises(InputError, match="not read the weight"):
+    with pytest.raises(InputError, match="not need head_weight"):
         Tempered(num_classes=3, base={"name": "vmf"})
 
 
@@ -110,7 +110,7 @@ def shifted(bias, samples=4000):
     return Predictions(predictions.logits - torch.tensor(bias), predictions.target)
 
 
-def test_the_class_bias_step_is_what_each_class_lacks():
+def test_class_bias_step_equals_missing_share():
     found = class_bias_step(shifted([0.2, -0.2, 0.0, 0.0, 0.0], samples=200_000))
     # Each class for itself: by C / (C - 1) too far, as if the others stood still.
     torch.testing.assert_close(
@@ -119,7 +119,7 @@ def test_the_class_bias_step_is_what_each_class_lacks():
     assert found[2:].abs().max() < 0.02
 
 
-def test_between_two_classes_the_step_is_twice_as_long():
+def test_class_bias_step_doubles_for_two_classes():
     logits = torch.tensor([[0.1, 0.0]], dtype=torch.float64).repeat(20_000, 1)
     target = torch.arange(20_000) % 2
     torch.testing.assert_close(
@@ -151,7 +151,7 @@ def test_to_the_temperature_a_weight_is_copies():
     assert log_temperature_step(weighted) == pytest.approx(log_temperature_step(copied))
 
 
-def test_to_the_bias_a_weight_is_less_than_copies():
+def test_weighted_samples_shrink_bias_more_than_copies():
     """One observation that counts twice: chance explains more than with two of them."""
     weighted, copied = (class_bias_step(each) for each in weighted_and_copied())
     assert (weighted.abs() <= copied.abs() + 1e-12).all()
@@ -168,7 +168,7 @@ def test_what_chance_explains_moves_no_class():
     assert class_bias_step(exact).tolist() == [0, 0]
 
 
-def test_a_model_that_is_trained_on_a_long_tail_knows_that_classes_are_balanced():
+def test_bias_corrects_long_tailed_training_to_balanced_classes():
     """The bias becomes the logarithm of the label's shares, as in logit adjustment."""
     generator = torch.Generator().manual_seed(0)
     shares = torch.tensor([0.7, 0.2, 0.1])
@@ -196,11 +196,11 @@ def test_a_model_that_is_trained_on_a_long_tail_knows_that_classes_are_balanced(
 
 
 def test_a_bias_needs_the_number_of_classes():
-    with pytest.raises(InputError, match=r"number of classes.*bias_rate=0"):
+    with pytest.raises(InputError, match=r"num_classes must be set.*bias_rate=0"):
         Tempered(bias_rate=0.5)
 
 
-def test_past_predictions_are_kept_at_the_temperature_and_bias_of_the_loss():
+def test_past_predictions_are_stored_tempered():
     criterion = TemperedPast(num_samples=4, num_classes=5, num_epochs=4, keep=0.5)
     criterion.update_from_validation(shifted([1.0, 0.0, 0.0, 0.0, -1.0]))
     logits, target, index = torch.randn(4, 5), torch.tensor([0, 1, 2, 3]), torch.arange(4)
@@ -209,7 +209,7 @@ def test_past_predictions_are_kept_at_the_temperature_and_bias_of_the_loss():
     torch.testing.assert_close(criterion.base.memory.rows.float(), expected, atol=3e-3, rtol=0)
 
 
-def test_the_average_of_ps_kd_is_a_mean_at_first():
+def test_ps_kd_average_starts_as_mean():
     criterion = PSKD(num_samples=1, num_classes=2, num_epochs=9, keep=0.75)
     said = [0.2, 0.4, 0.9, 0.5, 0.6, 0.1]
     for p in said:

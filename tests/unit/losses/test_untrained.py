@@ -34,7 +34,7 @@ def sgd(parameters, **options):
     return torch.optim.SGD(parameters, lr=0.1, **options)
 
 
-def test_a_gate_that_the_optimizer_lacks_is_named_once():
+def test_gate_missing_from_optimizer_warns_once():
     objective = fedlas.Objective(network(), FedLAS(num_classes=C))
     optimizer = sgd(objective.model.parameters())
     with pytest.warns(
@@ -64,7 +64,7 @@ def test_a_gate_without_an_objective_is_named_too():
 @pytest.mark.parametrize(
     "kind", ["groups", "two optimizers", "learning rate of 0", "frozen", "no gate"]
 )
-def test_nothing_is_said_of_a_gate_that_is_trained_or_need_not_be(kind):
+def test_trained_or_frozen_gate_does_not_warn(kind):
     criterion = LabelSmoothing() if kind == "no gate" else FedLAS(num_classes=C)
     objective = fedlas.Objective(network(), criterion)
     if kind == "frozen":

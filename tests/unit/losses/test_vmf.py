@@ -49,7 +49,7 @@ def expectations(features, concentration):
 
 
 @pytest.mark.parametrize("concentration", [0.3, 2.0, 10.0])
-def test_the_mean_of_the_random_embedding_is_the_features(concentration):
+def test_mean_of_random_embedding_equals_features(concentration):
     features = problem()[2]
     for h, (_, _, radius, mean) in zip(
         features, expectations(features, concentration), strict=True
@@ -146,7 +146,7 @@ def test_the_bias_is_computed_from_the_batch():
     torch.testing.assert_close(values[[0, 1, 3]], (nll + excess)[[0, 1, 3]])
 
 
-def test_gradients_of_features_weight_and_logits_are_those_of_one_formula():
+def test_gradients_match_reference_formula():
     """Through the whole head: finite differences of weight, bias and features."""
     _, target, features, weight, bias = problem(samples=4)
     criterion = VMF(concentration=1.5)
@@ -168,7 +168,7 @@ def test_zero_features_have_a_finite_gradient():
     assert torch.isfinite(weight.grad).all()
 
 
-def test_short_features_cost_more_than_long_ones_of_the_same_logits():
+def test_short_features_have_larger_loss():
     """The same logits, from short features under large weights or from long ones under small weights."""
     logits, target, features, weight, _ = problem(dim=16, samples=20)
     losses = [
@@ -216,7 +216,7 @@ def test_ignored_samples_do_not_touch_the_concentration():
 
 
 @pytest.mark.parametrize("bad", [0.0, float("nan"), float("inf")])
-def test_a_batch_without_usable_norms_does_not_set_it(bad):
+def test_unusable_norms_do_not_set_concentration(bad):
     logits, target, features, weight, _ = problem(dtype=torch.float32)
     criterion = VMF()
     criterion(logits, target, features=torch.full_like(features, bad), head_weight=weight)
@@ -225,7 +225,7 @@ def test_a_batch_without_usable_norms_does_not_set_it(bad):
     assert criterion.concentration > 0
 
 
-def test_it_is_not_set_in_eval_or_without_gradients_and_a_given_one_never_moves():
+def test_concentration_is_set_only_in_training():
     logits, target, features, weight, _ = problem(dtype=torch.float32)
     criterion = VMF()
     with torch.no_grad():
@@ -250,7 +250,7 @@ def test_through_the_objective():
 @pytest.mark.parametrize(
     "options", [{"confidence": 0}, {"confidence": 1}, {"confidence": 1.5}, {"concentration": 0}]
 )
-def test_nonsense(options):
+def test_invalid_vmf_arguments_raise(options):
     with pytest.raises(InputError, match=f"VMF: {next(iter(options))}"):
         VMF(**options)
 
@@ -330,7 +330,7 @@ def test_closed_forms():
 
 
 @pytest.mark.parametrize("dim", [42, 43, 64, 512])
-def test_the_rate_is_exactly_twice_the_slope_of_the_expansion(dim):
+def test_rate_equals_twice_log_mgf_slope(dim):
     square = squares([0.0, 1.0, 0.3 * dim, 1.0 * dim, 9.0 * dim]).requires_grad_()
     (slope,) = torch.autograd.grad(log_mgf(square, dim=dim).sum(), square)
     torch.testing.assert_close(resultant_rate(square, dim=dim), 2 * slope, rtol=1e-12, atol=0)

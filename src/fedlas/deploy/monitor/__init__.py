@@ -1,6 +1,6 @@
-"""Watches over a stream of predictions, in constant memory: has anything changed since the card was written?
+"""Drift monitoring of live predictions: sequential tests against a calibration card, in constant memory.
 
-In: a card, and files of predictions with or without labels. Out: what each watch found, and its history.
+In: a card, and files of predictions with or without labels. Out: the result and history of each test.
 """
 
 from fedlas.deploy.monitor.look import ALARM, Monitor, monitor

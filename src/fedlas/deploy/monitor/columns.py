@@ -1,4 +1,4 @@
-"""Columns of a stream, watched without labels: means, shares of categories, new categories, and missing values."""
+"""Drift of covariates and scores without labels: means, category shares, new categories and missing values."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ from fedlas.predictions.tables.encoder import MOST_VALUES
 from fedlas.predictions.tables.read import open_source
 
 MOVED = 0.5
-"""Standard deviations by which a column's mean moves before that is called drift."""
+"""Change of a column mean, in standard deviations, above which it is drift."""
 MISSING = 0.05
-"""Change of the share of missing values, or of a category, that is called drift."""
+"""Change of the share of missing values, or of a category, above which it is drift."""
 NEW = 0.01
-"""Share of rows with categories that were not there before that is called drift."""
+"""Share of rows with new categories above which it is drift."""
 _CERTAIN = 4.0
-"""Standard errors that a drift must exceed too, so that few rows raise none."""
+"""Number of standard errors that a change must also exceed, so that small samples raise no drift."""
 _RARE = 0.01
-"""Share of rows below which a category is one of the rare ones, where a column has more than are watched."""
+"""Share of rows below which a category is rare, in a column with too many categories to watch each."""
 _FEWEST = 40
-"""Rows of a category that is watched by itself there: of fewer, the most frequent are so by chance."""
+"""Least rows of a category to be watched individually in such a column; smaller ones are frequent by chance."""
 _BUCKETS = 256
-"""Buckets into which the rows of an open column fall by a hash of their category."""
+"""Hash buckets that count the categories of a column with too many categories."""
 _FEWEST_OF_NAME = 5
-"""Runs of each category on average, below which a column is an identifier: its names are new all the time."""
+"""Mean number of runs per category below which a column is an identifier, whose values are always new."""
 _FEWEST_IN_BUCKET = 5
-"""Rows that a bucket has on average, or buckets are joined."""
+"""Mean number of rows per bucket below which buckets are merged."""
 _MOST_COUNTED = 16 * MOST_VALUES
-"""Different values that are counted at a time."""
+"""Largest number of distinct values counted at a time."""
 _SLACK = 1e-6
-"""Sums of shares are a little off."""
+"""Tolerance for sums of rounded shares."""
 _LARGEST = 1e150
-"""Numbers of this size or more are none of a column: their squares are no numbers any more."""
+"""Absolute value from which numbers are treated as text, because their squares overflow."""
 
 
 @dataclass(frozen=True)
 class Drift:
-    """A column that moved in a period, against what it was before."""
+    """Drift of a column in a period, relative to a reference."""
 
     period: str
     column: str
@@ -64,24 +64,24 @@ class Drift:
 
 @dataclass
 class _Cells:
-    """What was counted of a column so far."""
+    """Running counts of the values of a column: rows, missing values, numbers and categories."""
 
     rows: int = 0
     missing: int = 0
     texts: int = 0
     numbers: int = 0
-    # Sums are of the differences from the first number: a constant has a deviation of exactly 0.
+    # Sums are of differences from the first number, so that a constant has a deviation of exactly 0.
     first: float = 0.0
     sum: float = 0.0
     squares: float = 0.0
     categories: Counter[str] = field(default_factory=Counter)
     values: Counter[float] = field(default_factory=Counter)
-    # Runs of equal texts by a hash of each, since a card names no rare one, and rows of a cluster are not independent.
+    # Runs of equal text by hash: cards do not name rare categories, and consecutive equal rows are not independent.
     buckets: Counter[int] = field(default_factory=Counter)
     last: str = ""
 
     def add(self, cells: Iterable[str], decimal_point: str) -> None:
-        """Count cells of text."""
+        """Count cells given as text."""
         numbers = []
         categories: Counter[str] = Counter()
         for text in cells:
@@ -105,7 +105,7 @@ class _Cells:
             self.add_numbers(np.array(numbers))
 
     def add_numbers(self, values: NDArray[Any]) -> None:
-        """Count numbers ``(n,)``, or lists of them ``(n, C)``, of which only missing ones are counted."""
+        """Count numbers ``(n,)``; of lists of numbers ``(n, C)`` only the missing ones are counted."""
         is_missing = np.isnan(values).reshape(len(values), -1).any(axis=1)
         self.rows += len(values)
         self.missing += int(is_missing.sum())
@@ -121,10 +121,10 @@ class _Cells:
             _count(self.values, Counter(numbers.tolist()))
 
     def plain(self) -> dict[str, Any]:
-        """Return rows, shares of missing cells and texts, mean and deviation of numbers, and shares of categories.
+        """Return the column statistics as JSON values: rows, missing share, mean, deviation, and category shares.
 
-        Where there are more than :data:`~fedlas.predictions.covariates.MOST_VALUES` categories, those in at least 1 %
-        of the rows have shares, and the others one together.
+        Where there are more than :data:`~fedlas.predictions.covariates.MOST_VALUES` categories, only those in at
+        least 1 % of the rows have a share of their own.
         """
         result: dict[str, Any] = {
             "rows": self.rows,
@@ -149,12 +149,12 @@ class _Cells:
 
 
 def _bucket(text: str) -> int:
-    """Return the bucket of a text, the same in every process."""
+    """Return the hash bucket of a category, stable across processes."""
     return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=1).digest()[0]
 
 
 def _count(counter: Counter[Any], counts: Mapping[Any, int]) -> None:
-    """Add counts; of too many values those that are rare so far are forgotten."""
+    """Add ``counts`` to ``counter``, and drop the rarest values if there are too many."""
     counter.update(counts)
     if len(counter) > _MOST_COUNTED:
         frequent = counter.most_common(_MOST_COUNTED // 2)
@@ -163,7 +163,7 @@ def _count(counter: Counter[Any], counts: Mapping[Any, int]) -> None:
 
 
 def column_sums(files: Sequence[Path], columns: Columns | None) -> dict[str, dict[str, Any]]:
-    """Return what :func:`drift_between` compares of each column of covariates, and of the scores.
+    """Return the statistics of each covariate and numeric score column in ``files``, for :func:`drift_between`.
 
     Raises:
         InputError: If a column does not exist.
@@ -188,7 +188,7 @@ def column_sums(files: Sequence[Path], columns: Columns | None) -> dict[str, dic
 
 
 def _scores_in(names: Sequence[str], columns: Columns) -> list[str]:
-    """Return the columns of scores that are numbers."""
+    """Return the names of the numeric score columns."""
     patterns = columns.words(columns.kind or "logits")
     are_numbers = columns.confidence_as == "number"
     return [
@@ -199,42 +199,42 @@ def _scores_in(names: Sequence[str], columns: Columns) -> list[str]:
 
 
 def columns_of_card(card: Card) -> dict[str, dict[str, Any]]:
-    """Return the column statistics of the card's test samples; empty if it has none.
+    """Return the column statistics of the test samples stored in a card; empty if there are none.
 
     Raises:
-        InputError: If it holds something else.
+        InputError: If the statistics are invalid.
     """
     try:
         return read_columns({} if card.columns is None else card.columns)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
-            "the card must hold what the monitor compares with",
+            "the card must have valid column statistics",
             f"columns of {card.name} ({reason(error)})",
-            "Write one with fedlas card VAL TEST --covariates COLUMNS.",
+            "Write the card again: fedlas card VAL TEST --covariates COLUMNS.",
         ) from error
 
 
 def read_columns(content: object) -> dict[str, dict[str, Any]]:
-    """Read what :func:`column_sums` returned.
+    """Return validated column statistics, as :func:`column_sums` returned them.
 
     Raises:
-        KeyError, TypeError, ValueError: If it is what no samples have.
+        KeyError, TypeError, ValueError: If values are missing, invalid or inconsistent.
     """
     if not isinstance(content, dict):
-        raise TypeError("columns that are no object")
+        raise TypeError("columns must be a JSON object")
     return {name: _read_column(name, column) for name, column in content.items()}
 
 
 def _read_column(name: str, column: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(column, dict):
-        raise TypeError(f"{name} is no object")
+        raise TypeError(f"{name} must be a JSON object")
     rows = check_count("rows", column["rows"])
     shares = {part: column[part] for part in ("missing", "texts", "rare") if part in column}
     if "mean" in column or "numbers" in column:
         if check_count("numbers", column["numbers"]) > rows:
-            raise ValueError(f"{column['numbers']} numbers of {name} in {rows} rows")
+            raise ValueError(f"{name} has {column['numbers']} numbers in {rows} rows")
         for part, low in (("mean", -_LARGEST), ("most", -_LARGEST), ("sd", 0.0)):
-            # A whole number of any size is one of JSON, and none of an array.
+            # JSON integers may be too large for an array.
             column = {**column, part: check_number(part, column[part], low=low, high=_LARGEST)}
         shares["share_of_most"] = column["share_of_most"]
     for part, share in {"missing": column["missing"], **shares}.items():
@@ -243,10 +243,10 @@ def _read_column(name: str, column: Mapping[str, Any]) -> dict[str, Any]:
         parts = [*dict(column["shares"]).values(), column.get("rare", 0.0)]
         total = sum(check_number("share", share, low=-_SLACK, high=1) for share in parts)
         if abs(total - column["texts"]) > _SLACK:
-            raise ValueError(f"shares of {name} that do not add up")
+            raise ValueError(f"the category shares of {name} must add up to the share of text")
     if "buckets" in column:
         if len([check_count("runs", runs, low=0) for runs in column["buckets"]]) != _BUCKETS:
-            raise ValueError(f"{len(column['buckets'])} buckets of {name}")
+            raise ValueError(f"{name} has {len(column['buckets'])} buckets instead of {_BUCKETS}")
         check_count("names", column["names"])
     return dict(column)
 
@@ -254,7 +254,7 @@ def _read_column(name: str, column: Mapping[str, Any]) -> dict[str, Any]:
 def drift_between(
     before: Mapping[str, Mapping[str, Any]], now: Mapping[str, Mapping[str, Any]], period: str = ""
 ) -> list[Drift]:
-    """Return each drift of columns from what they were before; columns that only one has are not compared."""
+    """Return the drift of each column that is in both statistics, from ``before`` to ``now``."""
     return [
         Drift(period, name, change)
         for name, column in now.items()
@@ -266,10 +266,10 @@ def drift_between(
 def check_columns(
     before: Mapping[str, Any], now: Mapping[str, Any], patterns: Sequence[str]
 ) -> None:
-    """Refuse columns of these names or patterns that nothing can be compared with; scores may have other names.
+    """Raise InputError if a column that matches ``patterns`` is missing in ``before``.
 
     Raises:
-        InputError: If a card holds other columns.
+        InputError: If the card lacks a column.
     """
     lacking = [
         name
@@ -278,9 +278,9 @@ def check_columns(
     ]
     if lacking:
         raise InputError(
-            "the card must hold the columns of --covariates",
-            f"no {few(lacking)} on it",
-            "Write the card with --covariates; or add --history, which compares with its first period.",
+            "the card must have statistics of the columns of --covariates",
+            f"a card without {few(lacking)}",
+            "Write the card with --covariates, or add --history to compare with the first period.",
         )
 
 
@@ -303,7 +303,7 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def _moved(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return how the mean moved, or that a constant is none."""
+    """Return a description of the mean change, or of a former constant that varies; empty if there is no drift."""
     gap = now["mean"] - before["mean"]
     if before["sd"] > 0:
         error = math.sqrt(before["sd"] ** 2 / before["numbers"] + now["sd"] ** 2 / now["numbers"])
@@ -311,7 +311,7 @@ def _moved(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         return [f"moved by {gap / before['sd']:+.1f} sd"] if is_drift else []
     unlike = 1 - now["share_of_most"]
     if now["most"] != before["mean"]:
-        # As many are the constant as the most frequent number, at most.
+        # At most as many rows have the former constant as the most frequent number.
         unlike = max(0.5, unlike)
     if not _differ(before, now, (0.0, unlike), NEW):
         return []
@@ -320,7 +320,7 @@ def _moved(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def _category_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return the categories whose shares changed, those that are new, and the change of all rare ones together."""
+    """Return descriptions of changed category shares, new categories, and changes among rare categories."""
     shares: Mapping[str, float] = before["shares"]
     live: Mapping[str, float] = now.get("shares", {})
     is_open = "rare" in before
@@ -348,7 +348,7 @@ def _category_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list
         if _differ(before, now, others, MISSING):
             changes.append(f"is one of the rare categories in {_from(others)}")
     runs = sum(before.get("buckets", ()))
-    # Where names were forgotten there are more than are counted.
+    # If rare categories were dropped, `names` is a lower bound.
     if not changes and runs >= _FEWEST_OF_NAME * before.get("names", runs + 1):
         share = _share_of_others(before, now, [*shares])
         if share > MISSING:
@@ -359,9 +359,9 @@ def _category_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list
 def _share_of_others(
     before: Mapping[str, Any], now: Mapping[str, Any], frequent: Sequence[str]
 ) -> float:
-    """Return the least share of rows whose rare categories must be others for their buckets to differ so; 0 by chance.
+    """Return a lower bound on the share of rows whose rare categories changed, or 0 if within chance.
 
-    Rows of one category in a run count once. Buckets of frequent categories do not count.
+    The buckets of rare categories are compared by a chi-squared test; a run of equal rows counts once.
     """
     counts = np.zeros((2, _BUCKETS))
     for place, column in enumerate((before, now)):
@@ -376,7 +376,7 @@ def _share_of_others(
     degrees = counts.shape[1] - 1
     if totals.min() < 1.0 or degrees < 1:
         return 0.0
-    # Chi-squared of two samples, as nearly normal as its cube root is.
+    # Two-sample chi-squared statistic; its cube root is nearly normal (Wilson-Hilferty).
     shares = counts / totals
     variance = counts.sum(axis=0) / totals.sum() * (1.0 / totals).sum()
     statistic = float(((shares[0] - shares[1]) ** 2 / variance).sum())
@@ -389,32 +389,32 @@ def _share_of_others(
 
 
 def _frequent(column: Mapping[str, Any]) -> dict[str, float]:
-    """Return the shares of the categories that are watched one by one where a column has too many."""
-    # Twice the share from which one is counted: what falls a little is still counted.
+    """Return the shares of the categories frequent enough to be watched individually."""
+    # Twice the threshold of a rare category, so that a small decrease does not make it rare.
     fewest = max(2 * _RARE, _FEWEST / column["rows"])
     return {text: share for text, share in column["shares"].items() if share >= fewest}
 
 
 def limits_of(columns: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return a sentence for each column that has too many categories to watch each of them."""
+    """Return a known limit, as a sentence, for each column with too many categories to watch individually."""
     return [
-        f"{name} has more than {MOST_VALUES} categories. Those in less than {200 * _RARE:.0f} % of the rows, together "
-        f"{100 * (column['texts'] - sum(_frequent(column).values())):.0f} %, are watched together: of new names "
-        "among them only many are drift."
+        f"{name} has more than {MOST_VALUES} categories. Those in less than {200 * _RARE:.0f} % of the rows, "
+        f"{100 * (column['texts'] - sum(_frequent(column).values())):.0f} % in total, are watched only as a group, so "
+        "a few new categories are not detected."
         for name, column in columns.items()
         if "rare" in column
     ]
 
 
 def _from(shares: tuple[float, float], least: str = "") -> str:
-    """Return a share now, and what it was."""
+    """Return the current and the previous share as text, such as ``"10 % of rows, before in 5 %"``."""
     return f"{100 * shares[1]:.0f} % of rows, before in {least}{100 * shares[0]:.0f} %"
 
 
 def _differ(
     before: Mapping[str, Any], now: Mapping[str, Any], shares: tuple[float, float], least: float
 ) -> bool:
-    """Return whether a share changed by more than ``least``, and than chance."""
+    """Return whether two shares ``(before, now)`` differ by more than ``least`` and by more than chance."""
     share = min(1.0, max(shares))
     error = math.sqrt(share * (1 - share) * (1 / before["rows"] + 1 / now["rows"]))
     return abs(shares[1] - shares[0]) > max(least, _CERTAIN * error)

@@ -1,4 +1,4 @@
-"""Periods of a monitored service, such as months: one row each, in a JSON file that a page shows."""
+"""History of a monitored service: one record per period, such as a month, in a JSON file."""
 
 from __future__ import annotations
 
@@ -24,22 +24,23 @@ HISTORY = json_kind("a history of fedlas monitor", FORMAT)
 
 
 class PeriodHistory:
-    """The periods in a file, and the place of a new one among them; the caller has locked it.
+    """Periods in a history file, to which one period is added or replaced; the caller must hold the lock.
 
     Args:
-        path: The file; there may be none yet.
-        names: Files of the new period, as they were passed.
-        here: Their names on this machine, see :func:`~fedlas.predictions.tables.files.local_names`.
-        name: Name of the period, whose place it takes; empty for that of its files. A new one comes last, and the same
-            files take their own place.
-        state: State of the stream, if there is one, which counts the samples of the earlier periods.
+        path: History file, which need not exist yet.
+        names: Files of the new period, as passed by the user.
+        here: Local names of these files, see :func:`~fedlas.predictions.tables.files.local_names`.
+        name: Name of the period; empty to derive it from the file names. A period of the same name, or else of the
+            same files, is replaced; otherwise the period is appended.
+        state: State file of the stream, which counts the samples of earlier periods, or None.
 
     Attributes:
-        periods: All periods, the new one only once it was added.
-        is_completed: Whether periods were added that the state counted in a call that was stopped.
+        periods: All periods; the new one only after :meth:`add`.
+        is_completed: Whether periods of an interrupted call were recovered from the state.
 
     Raises:
-        InputError: If the file is no history, the period is of files of another one, or the state counts it.
+        InputError: If the file is not a history, a file belongs to another period, or the state already counts the
+            period.
     """
 
     def __init__(
@@ -56,24 +57,24 @@ class PeriodHistory:
         self.is_completed = state is not None and state.exists() and self._complete(state)
         if not name and STANDARD in map(str, names):
             raise InputError(
-                "with --history, a period from standard input must have a name",
+                "with --history, a period read from standard input must have a name",
                 STANDARD,
-                "Name it by --period, such as 2026-05.",
+                "Pass --period, such as 2026-05.",
             )
-        # Names of files may hold anything, and a page and a terminal show them.
+        # File names may contain any character, and are shown on a page and in a terminal.
         self._files = tuple(printable(str(file)) for file in _names_of(names, here))
         self._contents = contents_of(here)
         self._name = printable(name or " ".join(stem_of(Path(str(file))) for file in names))
         self._place = self._place_of(is_named=bool(name))
         if state is not None and state.exists() and self._place < len(self.periods):
             raise InputError(
-                "with --state, a period must be new: its samples cannot be taken back",
+                "with --state, the period must be new, because counted samples cannot be removed",
                 f"{self.periods[self._place].period!r}, which is in {path}",
-                f"To replace it, leave out --state; or remove {state} and {path}, and run all periods in order.",
+                f"To replace the period, leave out --state, or remove {state} and {path} and run all periods in order.",
             )
 
     def _complete(self, state: Path) -> bool:
-        """Add what the state counts since the call that counted it was stopped before it wrote here."""
+        """Add periods that the state counts but an interrupted call did not write; return whether there were any."""
         pending = take_pending(state)
         present = {(period.period, period.contents) for period in self.periods}
         lacking = [each for each in pending if (each.period, each.contents) not in present]
@@ -85,7 +86,7 @@ class PeriodHistory:
         return bool(lacking)
 
     def _place_of(self, *, is_named: bool) -> int:
-        """Return the place of the new period: that of the same files or the same name, or else the last."""
+        """Return the index of the period to replace (same files or same name), or the number of periods to append."""
         new = [content.digest for content in self._contents]
         names = [period.period for period in self.periods]
         place = names.index(self._name) if self._name in names else len(names)
@@ -96,9 +97,9 @@ class PeriodHistory:
                 self._name = names[place]
             elif place < len(names):
                 raise InputError(
-                    "files of another period must have another name",
-                    f"{self._name!r} in {self.path} of {few(self.periods[place].files)}",
-                    "Name this one by --period, such as 2026-05; to replace the other, by its name.",
+                    "the name of a period must be new, because its files differ",
+                    f"{self._name!r}, in {self.path} for {few(self.periods[place].files)}",
+                    "Pass --period with a new name, such as 2026-05, or with this name to replace the period.",
                 )
         _check_counted_once(
             self._contents, self.periods[:place] + self.periods[place + 1 :], self.path
@@ -106,12 +107,12 @@ class PeriodHistory:
         return place
 
     def add(self, watcher: Monitor, card_file: Path, columns: Mapping[str, Any]) -> list[Drift]:
-        """Add what the monitor saw to the periods, and return the drift of its columns; nothing is written.
+        """Add the period that a monitor has read, and return the drift of its columns; the file is not written.
 
         Args:
-            watcher: What watched the files.
-            card_file: The card, or its folder.
-            columns: What :func:`~fedlas.deploy.monitor.columns.column_sums` returned.
+            watcher: Monitor that has read the files of the period.
+            card_file: Card file, or its folder.
+            columns: Result of :func:`~fedlas.deploy.monitor.columns.column_sums`.
         """
         card = card_file / "card.json" if card_file.is_dir() else card_file
         content = {
@@ -128,7 +129,7 @@ class PeriodHistory:
         }
         new = Period.read(content)
         self.periods[self._place :] = [new, *self.periods[self._place + 1 :]]
-        # The card says what its periods are compared with, whatever the history says.
+        # Periods of the same card are compared with the statistics of the card, not with those in the history.
         self.periods = [
             replace(each, columns_of_card=new.columns_of_card)
             if each.digest == new.digest
@@ -138,9 +139,9 @@ class PeriodHistory:
         return [drift for drift in drifts(self.periods) if drift.period == self._name]
 
     def write(self, watcher: Monitor) -> None:
-        """Write the periods and the state that counts the new one: both, or neither if one cannot be written.
+        """Write the history and the state: both, or neither if one cannot be written.
 
-        A call that is stopped in between leaves a state that holds the period until the next call has added it here.
+        If the call is interrupted in between, the state keeps the period, and the next call adds it to the history.
         """
         if self._state is None:
             write_history(self.path, self.periods)
@@ -159,7 +160,7 @@ class PeriodHistory:
 
 
 def _names_of(names: Sequence[Name], here: Sequence[Name]) -> list[str]:
-    """Return the files of names and patterns, in stores as they are named there."""
+    """Return the file names that ``names`` and patterns match; files in remote stores keep their address."""
     result: list[str] = []
     for name, local in zip(names, here, strict=True):
         is_copy = str(name) == STANDARD or address_of(name) is not None
@@ -168,49 +169,51 @@ def _names_of(names: Sequence[Name], here: Sequence[Name]) -> list[str]:
 
 
 def _check_counted_once(contents: Sequence[Content], others: Sequence[Period], path: Path) -> None:
-    """Check that no file is in two periods, or twice in one, by what it holds."""
-    fix = "Leave it out; to run that period again, pass all of its files alone."
+    """Raise InputError if a file, compared by content, is in another period or twice in this one."""
+    fix = "Leave the file out, or pass exactly the files of that period to run it again."
     counted = {digest: other.period for other in others for digest in other.contents}
     for content in contents:
         period = counted.get(content.digest)
         if period or [each.digest for each in contents].count(content.digest) > 1:
-            where = f"of the same content as one of {period!r} in {path}" if period else "twice"
+            where = (
+                f"with the same content as a file of {period!r} in {path}" if period else "twice"
+            )
             raise InputError(
-                "a file must be in one period of a history, and once",
+                "each file must be in only one period of a history, and only once",
                 f"{content.name}, {where}",
                 fix,
             )
 
 
 def write_history(path: Path, periods: Sequence[Period]) -> None:
-    """Write the periods of a history, atomically."""
+    """Write periods to a history file atomically."""
     write_json(path, {"format": FORMAT, "periods": [period.plain() for period in periods]})
 
 
 def read_history(path: Path) -> list[Period]:
-    """Return the periods of a history.
+    """Return the periods in a history file.
 
     Raises:
-        InputError: If the file is none, or holds what no monitor writes.
+        InputError: If the file is not a valid history.
     """
     try:
         content = read_json(path)
         if content["format"] != FORMAT:
-            raise ValueError(f"format {content['format']!r}")
+            raise ValueError(f"the format is {content['format']!r}")
         periods = [*map(Period.read, content["periods"])]
         if len({period.period for period in periods}) < len(periods):
-            raise ValueError("two periods of one name")
+            raise ValueError("two periods have the same name")
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
-            "--history must be a file that it wrote, or a new one",
+            "--history must be a new file, or a history written by fedlas monitor",
             f"{path} ({reason(error)})",
-            "Name another file, or move that one away.",
+            "Pass another file, or move this one.",
         ) from error
     return periods
 
 
 def drifts(periods: Sequence[Period]) -> list[Drift]:
-    """Return each drift of a column from its card, or else from the first period of the same card."""
+    """Return the drift of each column and period, relative to the card or else to the first period of the card."""
     first: dict[str, dict[str, Any]] = {}
     result = []
     for period in periods:

@@ -1,4 +1,4 @@
-"""Live predictions, from files or memory, as batches for the watches: calibrated where they are raw, and checked."""
+"""Conversion of live predictions, from files or memory, to checked and calibrated batches for the watches."""
 
 from __future__ import annotations
 
@@ -30,51 +30,53 @@ from fedlas.resample.clusters import check_independent
 
 _NOT_WATCHED = {
     "weights": (
-        "samples must have no weights, which the tests of a stream do not use",
-        "Leave the weights out.",
+        "samples must have no weights, which monitoring does not support",
+        "Leave out the weights.",
     ),
     "clusters": (
-        "samples must be independent for the bound on false alarms to hold",
-        "Keep one row of each cluster: without the clusters the bound would be stated, and not hold.",
+        "samples must be independent, because the bound on false alarms requires independence",
+        "Keep one row per cluster; leaving out only the cluster column would make the bound invalid.",
     ),
 }
-"""Roles of a column that are refused: the condition and the remedy."""
+"""Column roles that monitoring does not support: condition and remedy."""
 
 
 @dataclass(frozen=True)
 class LiveScores:
-    """Scores and outcomes of some rows."""
+    """Scores and outcomes of a block of live samples."""
 
-    # Confidences (n,), or logits (n, C); of several labels (n, L).
+    # Confidences (n,), logits (n, C), or multi-label logits (n, L).
     scores: Tensor
-    # Whether confidences came true (n,), or labels; of several (n, L). None without labels.
+    # Correctness of confidences (n,), labels (n,), or several labels (n, L); None without labels.
     outcome: Tensor | None
-    # Names of the classes, or of several labels; empty if they have none.
+    # Names of the classes or labels; empty if unknown.
     classes: tuple[str, ...] = ()
-    # The class that was said to be the event, its name or number; None if none was.
+    # Name or index of the event class, or None.
     event: str | int | None = None
     is_several: bool = False
 
 
 def check_raw(columns: Columns) -> None:
-    """Refuse scores of ``fedlas apply``, to which the card's calibration would be applied again."""
+    """Raise InputError for scores that ``fedlas apply`` has already calibrated."""
     if names := columns.calibrated_scores:
         raise InputError(
-            "live predictions must be raw, as the card says, since its calibration is applied to them",
-            f"{few(names)}, which fedlas apply has calibrated",
-            "Name the columns of the raw scores, or say that these are calibrated (--calibrated on the command line).",
+            "live predictions must be uncalibrated, because the card's calibration is applied to them",
+            f"{few(names)}, calibrated by fedlas apply",
+            "Pass the columns of raw scores, or state that these are calibrated (--calibrated on the command line).",
         )
 
 
 def batches(card: Card, file: Path, columns: Columns | None, *, raw: bool) -> Iterable[LiveBatch]:
-    """Return the batches of a file; features come with all of its rows."""
+    """Return the live batches of a file: a single one if the calibration uses features."""
     of_labels = card.subject == "labels"
     if (raw and card.calibration.uses_features) or (of_labels and file.suffix == ".npz"):
         predictions = read_predictions(file, columns, labeled=False).predictions
         return [batch_of(card, predictions, raw=raw, source=file.name)]
     if of_labels and columns is not None and columns.target is not None:
-        fix = ("Name the columns of all labels by ", Argument("labels"), ".")
-        raise InputError("is for one label", "a card of several", fix, argument="target")
+        fix = ("Pass the columns of all labels as ", Argument("labels"), ".")
+        raise InputError(
+            "must be left out for a multi-label card", columns.target, fix, argument="target"
+        )
     blocks = _blocks(file, columns, () if of_labels else None)
     return (_batch(card, scores, raw=raw, source=file.name) for scores in blocks)
 
@@ -82,12 +84,15 @@ def batches(card: Card, file: Path, columns: Columns | None, *, raw: bool) -> It
 def batch_of(
     card: Card, predictions: Predictions | TopLabel | MultiLabel, *, raw: bool, source: str
 ) -> LiveBatch:
-    """Return confidences and outcomes of predictions, whose features go into a calibration that uses them."""
+    """Return a live batch of predictions, calibrated by the card if ``raw``."""
     if raw and card.calibration.uses_features:
         if predictions.features is None:
-            expected = "raw predictions must hold the features that the card's calibration uses"
-            fix = "Save them, fedlas.predict(model, loader, features=True).save(path), or pass calibrated predictions."
-            raise InputError(expected, f"{source} without", fix)
+            expected = "raw predictions must have features, which the card's calibration uses"
+            fix = (
+                "Save them by fedlas.predict(model, loader, features=True).save(path), or pass calibrated "
+                "predictions."
+            )
+            raise InputError(expected, f"no features in {source}", fix)
         predictions = card.calibration.transform(predictions)
         raw = False
     return _batch(card, _scores(predictions), raw=raw, source=source)
@@ -96,7 +101,7 @@ def batch_of(
 def _blocks(
     file: Path, columns: Columns | None, label_names: tuple[str, ...] | None
 ) -> Iterable[LiveScores]:
-    """Return scores and outcomes of some rows at a time."""
+    """Return an iterable of blocks of scores and outcomes in a file."""
     if is_log(file, columns or Columns()):
         return [_scores(read_predictions(file, columns, labeled=False).predictions)]
     table = open_table(file, columns, label_names=label_names)
@@ -107,7 +112,7 @@ def _blocks(
 
 
 def _of_table(table: ScoreTable, file: Path) -> Iterable[LiveScores]:
-    """Yield scores and outcomes; say in the end how many rows were left out."""
+    """Yield blocks of scores and outcomes; at the end warn about rows that were left out."""
     for block in table.blocks():
         event = event_among(table.classes, table.columns.event)
         names = table.classes if table.label_names is None else table.label_names
@@ -130,33 +135,37 @@ def _scores(predictions: Predictions | TopLabel | MultiLabel) -> LiveScores:
 
 
 def _batch(card: Card, live: LiveScores, *, raw: bool, source: str) -> LiveBatch:
-    """Return confidences and outcomes of scores, whose classes must be those of the card, in its order."""
+    """Return a live batch of scores after checking that the classes match the card; calibrated if ``raw``."""
     scores, outcome = live.scores, live.outcome
     if card.subject == "labels" or live.is_several:
         return _batch_of_labels(card, live, raw=raw, source=source)
     if scores.ndim == 1:
         if card.subject == "event":
-            fix = "Pass the probability of the event, or a card of the predicted class."
-            expected = "predictions must have both classes, since the card is about the event"
-            raise InputError(expected, f"confidences in {source}", fix)
+            fix = "Pass the probability of the event, or use a card without an event."
+            expected = (
+                "predictions must have scores of both classes, because the card describes an event"
+            )
+            raise InputError(expected, f"only confidences in {source}", fix)
         if raw and card.num_classes:
-            fix = "Pass the scores of all classes, or say that the confidences are calibrated."
+            fix = "Pass the scores of all classes, or state that the confidences are calibrated."
             raise InputError(
-                "raw predictions need the scores of all classes", f"confidences in {source}", fix
+                "raw predictions must have the scores of all classes",
+                f"only confidences in {source}",
+                fix,
             )
         if raw:
-            # In their own precision, as on the card: steps of a calibrator coincide with ends of its bins.
+            # In the input precision, as for the card: steps of a calibrator coincide with bin edges.
             unknown = torch.zeros(len(scores), dtype=torch.bool)
             scores = card.calibration.transform(TopLabel(scores, unknown)).confidence
         return LiveBatch(
             scores.double().numpy(), None if outcome is None else outcome.numpy(), None
         )
     if scores.shape[1] != card.num_classes:
-        fix = "Pass predictions of the model that the card is about."
-        expected = f"predictions must have the card's {card.num_classes} classes"
+        fix = "Pass predictions of the model of this card."
+        expected = f"predictions must have {card.num_classes} classes, like the card"
         if not card.num_classes:
-            expected = "predictions must be confidences, as the card's"
-        raise InputError(expected, f"{scores.shape[1]} in {source}", fix)
+            expected = "predictions must be confidences, because the card knows no classes"
+        raise InputError(expected, f"{scores.shape[1]} classes in {source}", fix)
     _check_classes(card, live, source)
     logits = card.calibration(scores.double()) if raw else scores.double()
     if card.subject == "event":
@@ -168,19 +177,17 @@ def _batch(card: Card, live: LiveScores, *, raw: bool, source: str) -> LiveBatch
 
 
 def _batch_of_labels(card: Card, live: LiveScores, *, raw: bool, source: str) -> LiveBatch:
-    """Return probabilities and outcomes of several labels, which must be those of the card, in its order."""
+    """Return a live batch of several labels, ordered as on the card; calibrated if ``raw``."""
     names, of_labels = live.classes, card.subject == "labels"
-    # Labels without names are numbered.
+    # Labels without names are named 0, 1, ...
     numbers = tuple(map(str, range(card.num_classes)))
     is_alike = {*names} == {*card.classes} or (
         numbers in (names, card.classes) and len(names) == card.num_classes
     )
     if not (of_labels and live.is_several and is_alike):
-        of_card = f"the card's, {few(card.classes)}" if of_labels else "one a sample"
-        fix = (
-            "Pass predictions of the model that the card is about, or write a card of these labels."
-        )
-        got = few(names) if live.is_several else "one label a sample"
+        of_card = f"those of the card, {few(card.classes)}" if of_labels else "one per sample"
+        fix = "Pass predictions of the model of this card, or write a card for these labels."
+        got = few(names) if live.is_several else "one label per sample"
         raise InputError(f"labels must be {of_card}", f"{got} in {source}", fix)
     logits, outcome = live.scores.double(), live.outcome
     if {*names} == {*card.classes}:
@@ -195,22 +202,22 @@ def _batch_of_labels(card: Card, live: LiveScores, *, raw: bool, source: str) ->
 
 
 def _check_classes(card: Card, live: LiveScores, source: str) -> None:
-    """Refuse classes, or an event, other than those of the card."""
-    # Classes without names are their numbers: those of a column about class 0 come in the other order.
+    """Raise InputError if classes, their order or the event differ from the card."""
+    # Classes without names are named 0, 1, ...; a single column for class 0 has the reverse order.
     numbers = tuple(map(str, range(card.num_classes)))
     names, live_names = (each or numbers for each in (card.classes, live.classes))
     if names != live_names and ((live.classes and card.classes) or set(names) == set(live_names)):
         raise InputError(
-            f"classes must be those of the card, {few(names)}, in its order",
+            f"classes must be {few(names)}, in the order of the card",
             f"{few(live_names)} in {source}",
-            "Order the columns as for the card, or write a card of this model.",
+            "Order the columns as on the card, or write a card for this model.",
         )
-    # The event of 0 and 1 may have been named for the card.
+    # The card may have a name for the event of 0/1 labels.
     number = checked_event(live.event, card.num_classes, live.classes or card.classes or None)
     if card.subject == "event" and number not in (None, card.event_index):
         raise InputError(
-            f"must be the card's, {names[card.event_index]}",
+            f"must be {names[card.event_index]}, the event of the card",
             f"{live.event} in {source}",
-            ("Leave ", Argument("event"), " out, or write a card of this event."),
+            ("Leave ", Argument("event"), " out, or write a card for this event."),
             argument="event",
         )

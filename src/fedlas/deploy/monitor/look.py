@@ -1,4 +1,4 @@
-"""``fedlas monitor``: reads a stream of predictions, passes it to the watches and reports their state."""
+"""``Monitor``, which runs the watches of a card on a stream of predictions and reports alarms."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from fedlas.predictions import (
 from fedlas.stats.intervals import check_level
 
 ALARM = 3
-"""Exit status of an alarm."""
+"""Exit status of ``fedlas monitor`` after an alarm."""
 
 
 class Monitor:
-    """Watches predictions of a service for a change since its card.
+    """Drift monitor: sequential tests for a change of live predictions since a calibration card was written.
 
     Watches look at each batch. With a card of the predicted class: calibration and accuracy (with the risk at the
     card's thresholds) where it has labels, the distribution of confidences and the shares of the predicted classes
@@ -42,14 +42,14 @@ class Monitor:
     often one looks; none can silence another.
 
     Args:
-        card: A calibration card, what :func:`fedlas.card` returned, or its JSON file or content.
+        card: A calibration card, the result of :func:`fedlas.card`, a JSON file, or JSON values.
         false_alarm: Largest probability of an alarm while nothing changes, over the whole stream and all watches.
 
     Raises:
         InputError: If the card cannot be used, or ``false_alarm`` is not in (0, 1).
 
     State:
-        Every :meth:`update` adds to the tests.
+        Every :meth:`update` continues the tests.
     """
 
     def __init__(self, card: CardSource, *, false_alarm: float = 0.01) -> None:
@@ -59,20 +59,20 @@ class Monitor:
         self._stream = Watched.nothing(self._watches)
         self._raw = self.card.raw
         self._before = self._totals()
-        # What a state must agree with.
+        # Values that a state file must match.
         self._identity: dict[str, Any] = {}
 
     @check_kinds
     def update(
         self, predictions: Predictions | TopLabel | MultiLabel, *, raw: bool | None = None
     ) -> bool:
-        """Add predictions and return whether there has been an alarm.
+        """Update the tests with live predictions, and return whether there has been an alarm.
 
         Args:
-            predictions: In the order of time, with labels or without; with a card of several labels a
-                :class:`~fedlas.MultiLabel`, of which any may be unknown.
-            raw: Whether they have not been through the card's calibration, which is then applied first; None: as the
-                card says.
+            predictions: In order of time, with or without labels; for a multi-label card a
+                :class:`~fedlas.MultiLabel`, with any labels unknown.
+            raw: Whether the predictions are uncalibrated, so that the card's calibration is applied; None uses the
+                setting of the card.
 
         Raises:
             InputError: For another number of classes, or other labels, than the card's, or ``raw`` confidences.
@@ -87,11 +87,15 @@ class Monitor:
         for batch in batches:
             self._stream.observe(batch)
         if self._stream.samples == before:
-            raise InputError("there must be at least one sample", "none", "Check the files.")
+            raise InputError(
+                "live predictions must have at least one sample",
+                "none",
+                "Pass files or predictions with samples.",
+            )
         self._stream.looks += 1
 
     def _totals(self) -> dict[str, tuple[float, float]]:
-        """Return samples, and those with labels, and count and sum of the leading mean of each watch."""
+        """Return pairs by watch name: count and sum of its first statistic; ``""`` has samples and labeled samples."""
         stream = self._stream
         totals = {
             name: (float(each.count[:, 0].sum()), float(each.total[:, 0].sum()))
@@ -100,13 +104,13 @@ class Monitor:
         return {"": (float(stream.samples), float(stream.labeled)), **totals}
 
     def write_state(self, path: Path, pending: Sequence[Period] = ()) -> None:
-        """Write the state, with the periods that it counts and whose history is written next."""
+        """Write the state file, including periods whose history is not written yet."""
         self._stream.pending += pending
         self._stream.write(path, self._identity)
 
     @property
     def last_look(self) -> dict[str, Any]:
-        """Samples of the last look alone, and the leading mean of each watch with its 95 % interval, for JSON."""
+        """Results of the last update alone, as JSON values: samples, and mean with 95 % interval of each watch."""
         now = self._totals()
         samples, labeled = (int(a - b) for a, b in zip(now[""], self._before[""], strict=True))
         means = {}
@@ -128,12 +132,12 @@ class Monitor:
 
     @property
     def status(self) -> int:
-        """Exit status: 0, or :data:`ALARM`."""
+        """Exit status: 0 without an alarm, else :data:`ALARM`."""
         return 0 if self._stream.alarm is None else ALARM
 
     @property
     def content(self) -> dict[str, Any]:
-        """Samples, alarms and what each watch shows, as plain values for JSON."""
+        """State of the monitor as JSON values: samples, alarms and statistics of each watch."""
         stream = self._stream
         watches = {watch.name: watch for watch in self._watches}
         return {
@@ -156,7 +160,7 @@ class Monitor:
 
     @property
     def summary(self) -> str:
-        """Number of samples and what they are compared with, as a sentence."""
+        """Sentence with the number of live samples and the card that they are compared with."""
         samples = self._stream.samples
         labeled = self._stream.labeled
         with_labels = {0: "without labels", samples: "with labels"}.get(
@@ -168,16 +172,16 @@ class Monitor:
 
     @property
     def verdict(self) -> str:
-        """Alarm or none, and by which watch, as a sentence."""
+        """Sentence that states whether there is an alarm, and from which watches."""
         alarms = self._stream.alarms
         if alarms:
             return f"ALARM after sample {min(alarms.values()):,}: {listed(self.alarmed)} changed since the card."
         watched = [watch.name for watch in self._watches if watch.test.samples]
-        return f"No alarm: no change shows in {listed(watched)}."
+        return f"No alarm: no change detected in {listed(watched)}."
 
     @property
     def alarmed(self) -> list[str]:
-        """Watches with an alarm, the earliest first, with the labels that were enough for it: calibration of edema."""
+        """Names of the watches with an alarm, earliest first, with the labels, such as "calibration of edema"."""
         stream = self._stream
         names = sorted(stream.alarms, key=lambda name: stream.alarms[name])
         labels = {name: [*stream.labels.get(name, ())] for name in names}
@@ -201,9 +205,8 @@ def monitor(
     raw: bool | None = None,
     state: Path | None = None,
 ) -> Monitor:
-    """Return a monitor that has read files of live predictions in the order of time; an error leaves the state."""
-    # Calls that share a state wait for one another, each from before it reads the state until it has written it. An
-    # alarm stays until the file is removed.
+    """Run a monitor on files of live predictions, in order of time, and update the state file if there is no error."""
+    # The lock is held from before the state is read until it is written. An alarm persists until the file is removed.
     with locked_files(state):
         watcher = watch_files(
             card_file, files, false_alarm=false_alarm, columns=columns, raw=raw, state=state
@@ -222,7 +225,7 @@ def watch_files(
     raw: bool | None = None,
     state: Path | None = None,
 ) -> Monitor:
-    """Return a monitor as :func:`monitor` does; only reads, and the caller has locked the state."""
+    """Run a monitor as :func:`monitor` does, without writing the state; the caller must hold the lock."""
     path = card_file / "card.json" if card_file.is_dir() else card_file
     watcher = Monitor(path, false_alarm=false_alarm)
     watcher._raw = watcher.card.raw if raw is None else raw

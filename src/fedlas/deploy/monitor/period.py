@@ -1,4 +1,4 @@
-"""One period of a monitored service, such as a month: what a history and a state hold of it, checked when read."""
+"""``Period``, the record of one monitoring period, such as a month, validated when read."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from fedlas._core.check import check_count, check_number
 from fedlas.deploy.monitor.columns import read_columns
 
 _FARTHEST = 3.0
-"""Means of shares lie in [-1, 1], and their intervals reach 1.96 farther at most."""
+"""Largest absolute value of a mean or interval end: means are in [-1, 1], intervals extend by at most 1.96."""
 
 
 @dataclass(frozen=True)
 class PeriodMean:
-    """Leading mean of a watch in a period, with its 95 % interval, and that on the card."""
+    """First statistic of a watch in a period: mean with 95 % interval, and the mean on the card."""
 
     name: str
     samples: int
@@ -26,13 +26,13 @@ class PeriodMean:
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> PeriodMean:
-        """Read what :func:`dataclasses.asdict` returned."""
+        """Return a validated mean from JSON values, as written by :func:`dataclasses.asdict`."""
         mean, low, high, card = (
             check_number(name, content[name], low=-_FARTHEST, high=_FARTHEST)
             for name in ("mean", "low", "high", "card")
         )
         if not low <= mean <= high:
-            raise ValueError(f"a mean of {mean} outside its interval")
+            raise ValueError(f"the mean {mean} is outside its interval")
         return cls(
             _text(content, "name"),
             check_count("samples", content["samples"]),
@@ -45,21 +45,21 @@ class PeriodMean:
 
 @dataclass(frozen=True)
 class Period:
-    """A row of a history.
+    """Record of one period in a monitoring history.
 
     Attributes:
         period: Name.
         files: Names of the files, as they were passed.
-        contents: Digest of what each file held; none where they were not stored yet.
+        contents: Digest of the content of each file; empty in old histories.
         card: Name of the card's run.
         digest: First digits of the SHA-256 of the card.
-        made: Date on which the card was made; empty if it holds none.
+        made: Date of the card; empty if unknown.
         samples: Samples of the period.
-        labeled: Those with labels.
-        means: Leading mean of each watch that saw samples.
+        labeled: Samples with labels.
+        means: First mean of each watch that has samples.
         alarms: Watches with an alarm at the end of the period.
-        columns: What :func:`~fedlas.deploy.monitor.columns.column_sums` returned.
-        columns_of_card: The same of the card's test samples.
+        columns: Column statistics, from :func:`~fedlas.deploy.monitor.columns.column_sums`.
+        columns_of_card: Column statistics of the card's test samples.
     """
 
     period: str
@@ -77,17 +77,17 @@ class Period:
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> Period:
-        """Read what :meth:`plain` returned.
+        """Return a validated period from JSON values, as written by :meth:`plain`.
 
         Raises:
-            KeyError, TypeError, ValueError: If it is what no monitor writes.
+            KeyError, TypeError, ValueError: If values are missing or invalid.
         """
         if not isinstance(content, dict):
-            raise TypeError("a period that is no object")
+            raise TypeError("a period must be a JSON object")
         samples = check_count("samples", content["samples"])
         labeled = check_count("labeled", content["labeled"], low=0)
         if labeled > samples:
-            raise ValueError(f"{labeled} labels of {samples} samples")
+            raise ValueError(f"{labeled} labeled samples of {samples}")
         return cls(
             _text(content, "period"),
             _texts(content, "files"),
@@ -104,19 +104,19 @@ class Period:
         )
 
     def plain(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
+        """Return the period as JSON values."""
         return asdict(self)
 
 
 def _text(content: Mapping[str, Any], name: str, *, least: int = 1) -> str:
     value = content[name]
     if not isinstance(value, str) or len(value) < least:
-        raise ValueError(f"{name} is no text")
+        raise ValueError(f"{name} must be a string")
     return value
 
 
 def _texts(content: Mapping[str, Any], name: str) -> tuple[str, ...]:
     values = content[name]
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise ValueError(f"{name} is no list of texts")
+        raise ValueError(f"{name} must be a list of strings")
     return tuple(values)

@@ -1,4 +1,4 @@
-"""State of a monitored stream: tests, alarms, a history in a bounded number of rows; its file, and the lock on it."""
+"""State of a monitored stream: tests, alarms and history of bounded length; reading, writing and locking its file."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ STATE = Kind("a state of fedlas monitor", lambda path: has_format(path, FORMAT))
 
 ROWS = 64
 FIRST_WIDTH = 50
-"""Most rows of a history, and samples in a row at first: when all rows are full, each two become one."""
+"""Largest number of rows of a history, and initial samples per row; if all rows are full, pairs are merged."""
 
 
 @dataclass(frozen=True)
 class History:
-    """A row for each so many samples of the stream."""
+    """Statistics and evidence of a watch over time, one row per fixed number of samples."""
 
-    count: Floats  # samples that have each statistic (R, S)
+    count: Floats  # samples with each statistic (R, S)
     total: Floats  # sum of each statistic (R, S)
     evidence: Floats  # of the watch at the end of each row (R,)
 
     @classmethod
     def empty(cls, statistics: int) -> History:
-        """Return a history of no samples."""
+        """Return an empty history of the given number of statistics."""
         return cls(np.zeros((0, statistics)), np.zeros((0, statistics)), np.zeros(0))
 
     def after(
         self, row: int, batch: tuple[Floats, NDArray[np.bool_]] | None, evidence: float
     ) -> History:
-        """Return it with more samples in its last row or a new one; ``batch`` is values and which samples have them."""
+        """Return the history with a batch added to row ``row``; ``batch`` is values ``(n, S)`` and a mask, or None."""
         count, total, last = (
             np.concatenate([rows, np.zeros((row + 1 - len(rows), *rows.shape[1:]))])
             for rows in (self.count, self.total, self.evidence)
@@ -62,7 +62,7 @@ class History:
         return History(count, total, last)
 
     def merged(self) -> History:
-        """Return it with each two rows as one; their number is even."""
+        """Return the history with pairs of rows merged; the number of rows must be even."""
         count, total = (
             each.reshape(-1, 2, each.shape[1]).sum(axis=1) for each in (self.count, self.total)
         )
@@ -70,17 +70,17 @@ class History:
 
     @property
     def means(self) -> Floats:
-        """Mean of each statistic over all rows ``(S,)``; NaN where there is no sample."""
+        """Mean of each statistic over all rows, ``(S,)``; NaN without samples."""
         with np.errstate(invalid="ignore"):
             return self.total.sum(axis=0) / self.count.sum(axis=0)
 
     def plain(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
+        """Return the history as JSON values."""
         return {name: rows.tolist() for name, rows in vars(self).items()}
 
     @classmethod
     def read(cls, content: Mapping[str, Any], least: Floats, most: Floats) -> History:
-        """Read what :meth:`plain` returned, of statistics in ``[least, most]``; refuse sums that no samples have."""
+        """Return a validated history from the result of :meth:`plain`, with statistics in ``[least, most]``."""
         count, total, evidence = (
             read_array(content, name) for name in ("count", "total", "evidence")
         )
@@ -89,17 +89,19 @@ class History:
             or total.shape != count.shape
             or (evidence < 0).any()
         ):
-            raise ValueError(f"a history of {count.shape}, {total.shape} and {evidence.shape}")
+            raise ValueError(
+                f"the history has inconsistent shapes {count.shape}, {total.shape} and {evidence.shape}"
+            )
         read_counts({"count": count.ravel().tolist()}, "count")
-        slack = 1e-9 * np.maximum(count, 1)  # sums of floats are a little off
+        slack = 1e-9 * np.maximum(count, 1)  # rounding of sums
         if ((total < least * count - slack) | (total > most * count + slack)).any():
-            raise ValueError("a history with sums that no samples have")
+            raise ValueError("the sums of the history are out of range")
         return cls(count, total, evidence)
 
 
 @dataclass
 class Watched:
-    """State of a stream by the name of each watch. The wealth of the tests is in the watches themselves."""
+    """State of a monitored stream: samples, alarms and histories by watch; the tests are part of the watches."""
 
     watches: Mapping[str, Watch]
     samples: int = 0  # with and without labels
@@ -107,29 +109,29 @@ class Watched:
     looks: int = 0  # at the tests
     width: int = FIRST_WIDTH  # samples in a row of the histories
     alarms: dict[str, int] = field(default_factory=dict)  # after which sample
-    # Of several labels, after which sample each was enough for the alarm of a watch by itself.
+    # Multi-label: sample after which each label alone caused the alarm of a watch.
     labels: dict[str, dict[str, int]] = field(default_factory=dict)
     histories: dict[str, History] = field(default_factory=dict)
-    files: list[str] = field(default_factory=list)  # digests of those that were counted
-    # Periods that are counted here, and perhaps not in their history yet: it is written next.
+    files: list[str] = field(default_factory=list)  # digests of counted files
+    # Counted periods that may not be in the history file yet.
     pending: list[Period] = field(default_factory=list)
 
     @classmethod
     def nothing(cls, watches: Sequence[Watch]) -> Watched:
-        """Return the state before the first sample."""
+        """Return the initial state, before the first sample."""
         histories = {watch.name: History.empty(len(watch.statistics)) for watch in watches}
         return cls({watch.name: watch for watch in watches}, histories=histories)
 
     @property
     def alarm(self) -> int | None:
-        """Sample after which there was the first alarm; None if there was none."""
+        """Number of samples at the first alarm, or None without an alarm."""
         return min(self.alarms.values(), default=None)
 
     def observe(self, batch: LiveBatch) -> None:
-        """Add some samples to every watch that can use them."""
+        """Update every watch that applies to the batch, its history, and the alarms."""
         start = 0
         while start < len(batch):
-            # Rows of the histories end at whole multiples of their width, however the stream is cut into files.
+            # History rows end at multiples of their width, however the stream is split into files.
             row = self.samples // self.width
             if row == ROWS:
                 self.histories = {
@@ -152,22 +154,22 @@ class Watched:
             start += len(part)
 
     def count_files(self, names: Sequence[Path]) -> None:
-        """Add files to those that are counted.
+        """Record files as counted.
 
         Raises:
-            InputError: If one was counted before, by its content.
+            InputError: If a file of the same content was counted before.
         """
         for file in contents_of(names):
             if {file.digest, file.as_stored} & {*self.files}:
                 raise InputError(
-                    "a file must be new to the state, which would count its samples twice",
+                    "each file must be new to the state, or its samples would be counted twice",
                     file.name,
-                    "Leave it out, or start another state.",
+                    "Leave out the file, or use a new state file.",
                 )
             self.files.append(file.digest)
 
     def write(self, path: Path, identity: Mapping[str, Any]) -> None:
-        """Write the file atomically: if it cannot be written, what was there before is still there."""
+        """Write the state file atomically; on failure the old file remains."""
         content = {
             name: getattr(self, name)
             for name in ("samples", "labeled", "looks", "width", "alarms", "files")
@@ -188,7 +190,7 @@ class Watched:
 
 
 class Content(NamedTuple):
-    """What a file held: a digest that its copies share, and that of its bytes, by which older states name it."""
+    """Name of a file, digest of its uncompressed content, and digest of its stored bytes (used by older states)."""
 
     name: str
     digest: str
@@ -196,7 +198,7 @@ class Content(NamedTuple):
 
 
 def contents_of(names: Sequence[Name]) -> list[Content]:
-    """Return what files, folders and patterns hold; what does not exist is left to who reads it."""
+    """Return the digests of files, folders and patterns; missing files are skipped."""
     result = []
     for file in files_of(names):
         if is_file(file.path):
@@ -204,7 +206,7 @@ def contents_of(names: Sequence[Name]) -> list[Content]:
                 as_stored = hashlib.file_digest(stored, "sha256").hexdigest()[:16]
             try:
                 digest = content_digest(file.path)
-            except OSError:  # damaged: who reads it says so
+            except OSError:  # damaged: the reader reports it
                 digest = as_stored
             result.append(Content(str(file.path), digest, as_stored))
     return result
@@ -212,9 +214,9 @@ def contents_of(names: Sequence[Name]) -> list[Content]:
 
 @contextmanager
 def locked_files(*paths: Path | None) -> Iterator[None]:
-    """Lock files that are read and then written, against other processes; wait until they are free."""
-    # The locks are those of the system, on hidden files next to them. They end with the process, however that ends,
-    # and the empty files stay. Everyone locks in the same order, so that no two wait for each other.
+    """Context manager that locks files against other processes, and waits until they are free."""
+    # System locks on hidden files next to the files. They end with the process; the empty lock files remain. All
+    # processes lock in the same order, which prevents deadlocks.
     filelock = require("filelock", extra="tables")
     places = {Path(os.path.realpath(path.parent), path.name) for path in paths if path is not None}
     with ExitStack() as locks:
@@ -230,49 +232,49 @@ def locked_files(*paths: Path | None) -> Iterator[None]:
 
 
 def take_pending(path: Path) -> list[Period]:
-    """Return the periods that a state counts and its history may lack, since the call that counted them was stopped.
+    """Return the periods counted in a state file that an interrupted call may not have written to the history.
 
     Raises:
-        InputError: If the state is none.
+        InputError: If the file is not a valid state.
     """
     with _of_state(path):
         return [*map(Period.read, dict(read_json(path)).get("pending", []))]
 
 
 def forget_pending(path: Path) -> None:
-    """Remove those periods from a state, now that its history has them."""
+    """Remove the pending periods from a state file, after they were written to the history."""
     content = read_json(path)
     del content["pending"]
     write_json(path, content)
 
 
 def read_state(path: Path, identity: Mapping[str, Any], watches: Sequence[Watch]) -> Watched:
-    """Return the state in a file, of this card, false-alarm rate and version; the tests of ``watches`` continue."""
+    """Return the state in a file, which must match ``identity``, and restore the tests of ``watches``."""
     with _of_state(path):
         content = read_json(path)
         other = next((key for key, value in identity.items() if content[key] != value), None)
         if other is None:
             return _watched(content, watches)
     if other == "format":
-        got = f"{path} of {content[other]!r}, whose tests were others" + (
-            ", with an alarm" if content.get("alarm") is not None else ""
+        got = f"{path} with format {content[other]!r}" + (
+            " and an alarm" if content.get("alarm") is not None else ""
         )
-        raise InputError(f"the state must be of this version, {FORMAT!r}", got, _FIX)
+        raise InputError(f"--state must be a file with format {FORMAT!r}", got, _FIX)
     got = f"{path} with {other} {content[other]!r} instead of {identity[other]!r}"
-    raise InputError("the state must be of the same card and false-alarm rate", got, _FIX)
+    raise InputError("--state must be a file for the same card and false-alarm rate", got, _FIX)
 
 
-_FIX = "Name another file for the state, or remove it to start from nothing."
+_FIX = "Pass another file for the state, or remove it to start again."
 
 
 @contextmanager
 def _of_state(path: Path) -> Iterator[None]:
-    """Turn what reading a state raises into an InputError."""
+    """Context manager that converts errors of reading a state file to InputError."""
     try:
         yield
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         got = f"{path} ({reason(error)})"
-        raise InputError("the state must be a file that it wrote", got, _FIX) from error
+        raise InputError("--state must be a file written by fedlas monitor", got, _FIX) from error
 
 
 def _watched(content: Mapping[str, Any], watches: Sequence[Watch]) -> Watched:
@@ -288,46 +290,50 @@ def _watched(content: Mapping[str, Any], watches: Sequence[Watch]) -> Watched:
         name: {label: check_count("alarm", sample) for label, sample in labels.items()}
         for name, labels in dict(content.get("labels", {})).items()
     }
-    # A state of before has none.
+    # Absent in older states.
     state.files = [str(digest) for digest in content.get("files", [])]
     state.pending = [*map(Period.read, content.get("pending", []))]
     if set(content["watches"]) != set(state.watches) or not set(state.alarms) <= set(state.watches):
         raise ValueError(
-            f"watches {', '.join(content['watches'])} with alarms of {', '.join(state.alarms)}"
+            f"the watches are {', '.join(content['watches'])}, with alarms of {', '.join(state.alarms)}"
         )
     by_label = [sample for labels in state.labels.values() for sample in labels.values()]
     for name, labels in state.labels.items():
         if name not in state.alarms or not {*labels} <= {*state.watches[name].parts}:
-            raise ValueError(f"alarms of {', '.join(labels)} in {name}")
+            raise ValueError(f"the alarms of {name} have unknown labels: {', '.join(labels)}")
     if max(state.labeled, *state.alarms.values(), *by_label, 0) > state.samples:
         raise ValueError(
-            f"{state.labeled} labels and alarms after {state.alarms} of {state.samples} samples"
+            f"{state.labeled} labeled samples and alarms after {state.alarms}, but {state.samples} samples"
         )
     for name, watch in state.watches.items():
         each = content["watches"][name]
         test = watch.test
         active = read_array(each, "active")
         if active.shape != test.active.shape or not (active >= 0).all():
-            raise ValueError(f"active {active.shape} of {name}")
+            raise ValueError(f"the test state of {name} is invalid: shape {active.shape}")
         test.samples = check_count("samples", each["samples"], low=0)
         test.active = active
         history = state.histories[name] = History.read(each["history"], test.least, test.most)
-        # A label, or a class, that some samples lack is missing in the watch too; confidences are never.
+        # Labels or classes may be missing in some samples, and then in the watch; confidences never are.
         expected = dict.fromkeys(("calibration", "accuracy", "events", "prevalence"), state.labeled)
         expected |= dict.fromkeys(("confidence", "probability", "actions"), state.samples)
         counted = history.count[:, 0].sum()
         least = expected.get(name, test.samples)
-        # Of several labels a sample may lack some, or all.
+        # Multi-label samples may lack some or all labels.
         fits = test.samples == counted == least or (
             watch.parts and test.samples >= max(counted, least)
         )
         if not fits or test.samples > state.samples:
-            raise ValueError(f"{counted:g} and {test.samples} of {state.samples} samples in {name}")
+            raise ValueError(
+                f"{name} counts {counted:g} and {test.samples} of {state.samples} samples"
+            )
         if (
             len(history.evidence) != -(-state.samples // state.width)
             or len(history.evidence) > ROWS
         ):
-            raise ValueError(f"{len(history.evidence)} rows of {state.width} samples in {name}")
+            raise ValueError(
+                f"{name} has {len(history.evidence)} rows of {state.width} samples for {state.samples} samples"
+            )
         if bool(np.any(history.evidence >= test.threshold)) and name not in state.alarms:
-            raise ValueError(f"no alarm in {name} in spite of its evidence")
+            raise ValueError(f"{name} has no alarm although its evidence exceeds the threshold")
     return state

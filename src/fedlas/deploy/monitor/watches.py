@@ -1,4 +1,4 @@
-"""The watches of a stream, each with a test of its own.
+"""Watches of a monitored stream: statistics of live batches, each group with a sequential test against the card.
 
 With a card of the predicted class: calibration, accuracy, confidences and classes. With a card of an event:
 calibration, how often the event occurs, its probabilities, and how many samples are acted on. With a card of several
@@ -27,31 +27,31 @@ WATCHES = {
     "event": ("calibration", "events", "probability", "actions"),
     "labels": ("calibration", "prevalence", "probability"),
 }
-"""By the subject of the card. Each may spend an equal share of the false alarms, with something to watch or without."""
+"""Names of the watches by subject of the card; each has an equal share of the false-alarm rate."""
 _WORDS = {
     "top label": ("accuracy", "confidence", "wrong"),
     "event": ("event rate", "probability", "false alarms"),
     "labels": ("prevalence", "probability", "false alarms"),
 }
-"""How sentences name the mean outcome, the score, and the mistakes above a threshold."""
+"""Terms by subject: mean outcome, score, and errors above a threshold."""
 _POINTS = 9
-"""Confidences at which the share of samples below is watched."""
+"""Number of confidences at which the share of samples below is watched."""
 _SATURATED = 2e-6
-"""No confidence this near 1 is such a point: steps of float32 are 6e-8 there, and other rounding moves shares."""
+"""Least distance of these confidences from 1, where float32 rounding (6e-8) would change the shares."""
 GROUPS = 32
-"""Most groups of classes. Each takes its part of the false alarms, so a thousand classes are not watched singly."""
+"""Largest number of groups of classes; each takes a part of the false-alarm rate, so many classes are grouped."""
 
 
 @dataclass(frozen=True)
 class LiveBatch:
-    """Some live samples ``(n,)``, or those of several labels ``(n, L)``, in the order of time."""
+    """Batch of live samples in order of time: confidences and outcomes ``(n,)``, or ``(n, L)`` for several labels."""
 
-    # Probability of the predicted class; with a card of an event that of the event, or that of each label.
+    # Probability of the predicted class, of the event, or of each label, by subject of the card.
     confidence: Floats
-    # Whether that is the label, the event occurred, or the label is there; None without labels.
+    # Whether the prediction is correct, the event occurred, or the label is present; None without labels.
     correct: NDArray[np.bool_] | None
     predicted: NDArray[np.int64] | None
-    # Of several labels, which are known; None: all.
+    # Mask of known labels (n, L); None if all are known.
     known: NDArray[np.bool_] | None = None
 
     def __getitem__(self, rows: slice) -> LiveBatch:
@@ -63,37 +63,37 @@ class LiveBatch:
 
     @property
     def labeled(self) -> int:
-        """Samples with labels, of which at least one is known."""
+        """Number of samples with at least one known label."""
         if self.correct is None or self.known is None:
             return 0 if self.correct is None else len(self)
         return int(self.known.any(axis=1).sum())
 
     def label(self, place: int) -> LiveBatch:
-        """Return one of several labels, whose unknown ones count as absent."""
+        """Return the batch of the label with index ``place``; unknown labels count as absent."""
         correct = None if self.correct is None else self.correct[:, place]
         return LiveBatch(self.confidence[:, place], correct, None)
 
 
 @dataclass(frozen=True)
 class Watch:
-    """One of :data:`WATCHES`: averaged statistics ``(S,)``, the watch's own first, then finer ones."""
+    """A watch: S statistics of live batches, the main one first, their values on the card, and a sequential test."""
 
     name: str
     statistics: tuple[str, ...]
-    card: Floats  # their means there
-    spread: Floats  # standard deviations of one sample there
-    test: MeanDrift  # its intervals come from the card
-    missing: str  # why a batch cannot be watched, such as "no labels"
-    # Statistics of a batch and whether each sample has them; None if it lacks what they need.
+    card: Floats  # means on the card (S,)
+    spread: Floats  # standard deviations per sample on the card (S,)
+    test: MeanDrift  # with intervals from the card
+    missing: str  # reason if no batch can be watched, such as "no labels"
+    # Function from a batch to statistics and mask (n, S), or None if the batch lacks labels or classes.
     values: Callable[[LiveBatch], Values | None]
-    # What the parts of the test are of; none where all of it is of one thing.
+    # Names of the labels that the parts of the test belong to; empty for one label per sample.
     parts: tuple[str, ...] = ()
 
 
 def watches_of(card: Card, *, false_alarm: float) -> tuple[Watch, ...]:
-    """Return the watches over predictions of the card's model, which share the false alarms equally."""
-    # One half of each watch's share is for the card: its intervals miss a mean with that probability. The other half is
-    # for the stream.
+    """Return the watches for live predictions of a card's model, with equal shares of the false-alarm rate."""
+    # Half of each watch's share is spent on the intervals of the card, which miss a mean with that probability, and
+    # half on the test of the stream.
     half = false_alarm / len(WATCHES[card.subject]) / 2
     if card.subject == "labels":
         return _of_labels(card, half)
@@ -106,7 +106,7 @@ def watches_of(card: Card, *, false_alarm: float) -> tuple[Watch, ...]:
 
 
 def _calibration(card: Card | LabelReference, half: float) -> Watch:
-    """Return the watch of correctness minus confidence, over all samples and in the card's cells."""
+    """Return the watch of mean outcome minus confidence, overall and per confidence cell of the card."""
     gaps = card.gaps
     lowest, highest = ends_of(gaps.edges)
     low, high = gaps.bounds(confidence_level=1 - half)
@@ -138,7 +138,7 @@ def _calibration(card: Card | LabelReference, half: float) -> Watch:
 
 
 def _accuracy(card: Card | LabelReference, half: float) -> Watch:
-    """Return the watch of the mean outcome, and of mistakes among the samples above the card's thresholds."""
+    """Return the watch of the mean outcome and of the error rates above the card's thresholds."""
     count = int(card.gaps.count[0])
     right = round(card.gaps.right[0])
     rows = [row for row in card.thresholds if row.accepted]
@@ -150,7 +150,7 @@ def _accuracy(card: Card | LabelReference, half: float) -> Watch:
         if row.risk is None:
             ends.append(clopper_pearson(row.wrong, row.accepted, confidence_level=1 - miss))
             continue
-        # The card allows its target risk: only a risk above both that and the risk on the test part is a change.
+        # Only a risk above both the target risk and the risk on the test part is a change.
         shown = clopper_pearson(row.wrong, row.accepted, confidence_level=1 - miss, sides=1)[1]
         ends.append((0.0, max(row.risk, shown)))
 
@@ -168,9 +168,9 @@ def _accuracy(card: Card | LabelReference, half: float) -> Watch:
 
 
 def _confidence(card: Card | LabelReference, sums: GapSums, half: float) -> Watch:
-    """Return the watch of the mean confidence, and of the shares of samples below some confidences."""
+    """Return the watch of the confidence distribution: mean, and shares of samples below fixed confidences."""
     count = int(sums.count[0])
-    # By number and not by what lies below: the points must not depend on the samples that are counted.
+    # Bins by index, not by counts: the points must not depend on the counted samples.
     places = np.unique(np.linspace(0, len(card.bin_counts), _POINTS + 2).round().astype(int)[1:-1])
     places = places[
         (places > 0) & (places < len(card.bin_counts)) & (1 - card.bin_edges[places] > _SATURATED)
@@ -199,7 +199,7 @@ def _confidence(card: Card | LabelReference, sums: GapSums, half: float) -> Watc
 
 
 def _classes(card: Card, counts: Floats, half: float) -> Watch:
-    """Return the watch of the shares of the predicted classes, or of groups of classes that follow each other."""
+    """Return the watch of the shares of predicted classes, or of groups of adjacent classes."""
     groups = np.array_split(np.arange(len(counts)), min(GROUPS, len(counts)))
     group_of = np.concatenate(
         [np.full(len(members), number) for number, members in enumerate(groups)]
@@ -226,7 +226,7 @@ def _classes(card: Card, counts: Floats, half: float) -> Watch:
 
 
 def _actions(card: Card, half: float) -> Watch:
-    """Return the watch of the shares of samples on which one acts, at the card's thresholds."""
+    """Return the watch of the shares of samples at or above the card's decision thresholds."""
     count = int(card.gaps.count[0])
     cuts = np.array([row.threshold for row in card.thresholds])
     acted = [row.accepted for row in card.thresholds]
@@ -242,11 +242,11 @@ def _actions(card: Card, half: float) -> Watch:
 
 
 def _of_labels(card: Card, half: float) -> tuple[Watch, ...]:
-    """Return the watches of several labels: over each label and, first, over the mean of all."""
-    # All intervals of a watch hold together: those of a label miss a mean with an equal share of its probability.
+    """Return the watches of a multi-label card; each covers the mean over labels and every label."""
+    # The intervals of a watch hold simultaneously: each label has an equal share of the error probability.
     miss = half / (1 + card.num_classes)
     every = dict(enumerate(card.label_references))
-    # A label that no test sample tells has nothing to be compared with but its probability.
+    # For a label unknown in all test samples only the probability can be compared.
     labeled = {place: each for place, each in every.items() if each.gaps.count[0]}
     by_watch = {
         "calibration": {place: _calibration(each, miss) for place, each in labeled.items()},
@@ -264,7 +264,7 @@ def _of_labels(card: Card, half: float) -> tuple[Watch, ...]:
 
 
 def _mean_of_labels(name: str, sums: GapSums, miss: float) -> Watch:
-    """Return the watch over the mean of all labels of a sample; of outcomes, where all of them are known."""
+    """Return the watch of the mean over all labels; outcomes are used only if all labels of a sample are known."""
     least = -1.0 if name == "calibration" else 0.0
     of_outcomes = name != "probability"
 
@@ -295,7 +295,7 @@ def _mean_of_labels(name: str, sums: GapSums, miss: float) -> Watch:
 
 
 def _joined(whole: Watch, labels: Mapping[int, Watch], names: Sequence[str], half: float) -> Watch:
-    """Return the watch over the mean of all labels, and over each by its number: one test, of which each is a part."""
+    """Return one watch that combines the mean over labels with the watches of single labels, by label index."""
     watches = [whole, *labels.values()]
     titles = (ALL_LABELS, *(names[place] for place in labels))
     tests = [each.test for each in watches]
@@ -345,9 +345,9 @@ def _of_shares(
     missing: str,
     values: Callable[[LiveBatch], Values | None],
 ) -> Watch:
-    """Return a watch over means of values from 0 to 1, each in the interval with these ends."""
+    """Return a watch of means of values in [0, 1], with the given shares on the card and interval ends."""
     low, high = (np.array(each) for each in zip(*ends, strict=True))
-    # The largest spread of a share in its interval: a card without a mistake does not make every mistake remarkable.
+    # Largest standard deviation in the interval, so that a card without errors does not make every error significant.
     widest = np.clip(0.5, low, high)
     spread = np.sqrt(widest * (1 - widest))
     test = MeanDrift(low, high, np.zeros_like(low), np.ones_like(low), false_alarm=half)

@@ -1,4 +1,4 @@
-"""Shared parts of the losses: the contract, the checked batch, penalties, memories and composites.
+"""Base classes of the losses, the validated ``Batch``, penalties, prediction memory and wrappers around other losses.
 
 In: the arguments of a loss. Out: a ``Batch`` of positions, then the reduced loss. Private: ``fedlas.losses`` exports
 what other packages and users need.

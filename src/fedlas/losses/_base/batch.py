@@ -1,4 +1,4 @@
-"""The checked, flattened batch that every loss works on, how arguments become one, and its reduction.
+"""``Batch``, the validated and flattened input of every loss, its construction from call arguments, and reductions.
 
 Ignored positions stay in the batch, with a mask: selecting them would make shapes depend on data, which stalls an
 accelerator and breaks ``torch.compile(fullgraph=True)``. On a CPU, where a look at the targets is free, the mask is
@@ -57,7 +57,7 @@ EXTRAS = {
 
 @dataclass(slots=True, eq=False)  # frozen costs a microsecond for each attribute
 class Batch:
-    """One checked batch, flattened to ``M`` independent positions.
+    """Validated logits and targets of a batch, flattened to ``M`` independent positions.
 
     Attributes:
         logits: ``(M, C)``, float32 or float64. ``M = N`` for plain classification, ``N * d1 * ...`` for dense inputs.
@@ -65,11 +65,11 @@ class Batch:
         valid: ``(M,)`` bool, False at ignored positions; None if every position counts.
         weight: Class weights ``(C,)``, or None.
         shape: Shape of the unflattened target: ``(N,)`` or ``(N, d1, ...)``.
-        per_image: Whether a dense input has one feature vector an image rather than one a position.
-        features: ``(M, D)``, or ``(N, D)`` if a dense input has one feature vector an image; None if not passed.
+        per_image: Whether a dense input has one feature vector per image instead of one per position.
+        features: ``(M, D)``, or ``(N, D)`` if a dense input has one feature vector per image; None if not passed.
         index: ``(N,)`` int64 position of each sample in the training set; None if not passed.
         mixed: ``(M, K, C)`` logits of K mixed versions of each sample, in the dtype of ``logits``; None if not passed.
-        mixed_share: ``(M, K)`` share of each that is of its main class, in the dtype of ``logits``; None if not passed.
+        mixed_share: ``(M, K)`` share of the main class in each mixed version, like ``logits``; None if not passed.
         head_weight: ``(C, D)`` weight of the classifier head; None if not passed.
 
     Example:
@@ -92,19 +92,19 @@ class Batch:
 
     @property
     def soft(self) -> bool:
-        """Whether targets are probabilities ``(M, C)``."""
+        """Whether targets are class probabilities ``(M, C)`` instead of class indices ``(M,)``."""
         return self.target.ndim == 2
 
     @property
     def plain(self) -> bool:
-        """Whether targets are hard, and all positions and classes count equally."""
+        """Whether targets are class indices, no position is ignored, and no class weights are set."""
         return self.valid is None and self.weight is None and self.target.ndim == 1
 
     def need(self, name: str) -> Tensor:
-        """Return the attribute ``name``, one of the tensors that a loss may declare in ``needs``.
+        """Return the optional tensor ``name``, such as ``features``; raise TypeError if the caller did not pass one.
 
         Raises:
-            TypeError: If it was not passed.
+            TypeError: If the tensor was not passed.
         """
         value: Tensor | None = getattr(self, name)
         if value is None:
@@ -112,7 +112,7 @@ class Batch:
         return value
 
     def cross_entropy(self, log_probs: Tensor | None = None) -> Tensor:
-        """Return ``-log p_y (M,)``, class weights included; for soft targets ``-sum_k t_k log p_k``.
+        """Return the class-weighted cross-entropy per position, ``(M,)``: ``-log p_y``, or ``-sum_k t_k log p_k``.
 
         Args:
             log_probs: ``log p (M, C)``, if the loss has computed it.
@@ -120,13 +120,13 @@ class Batch:
         return cross_entropy(self.logits, self.target, self.weight, log_probs)
 
     def weighted(self, values: Tensor) -> Tensor:
-        """Multiply ``values (M,)`` by the class weight of each target; by the expected weight for soft targets."""
+        """Return ``values (M,)`` times the class weight of each target (for soft targets the expected weight)."""
         if self.weight is None:
             return values
         return values * (self.target @ self.weight if self.soft else self.weight[self.target])
 
     def cost_of_target(self, cost: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return ``cost(-log p_y) (M,)``, class weights included; for soft targets ``sum_k t_k cost_k``.
+        """Return the class-weighted ``cost(-log p_y)`` per position, ``(M,)``; its expectation over soft targets.
 
         Args:
             cost: Elementwise function of ``-log p``, ``(M,)`` for hard targets. For soft ones it gets ``(M, C)`` of
@@ -138,18 +138,18 @@ class Batch:
         return (self.target * (costs if self.weight is None else costs * self.weight)).sum(dim=1)
 
     def nll_and_confidence(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return weighted cross-entropy, largest probability, and whether its class is the target's: all ``(M,)``."""
+        """Return class-weighted cross-entropy, top-label confidence and correctness of each position, all ``(M,)``."""
         log_probs = F.log_softmax(self.logits, dim=1)
         top = log_probs.detach().argmax(dim=1, keepdim=True)
         confidence = log_probs.gather(1, top).squeeze(1).exp()
         return self.cross_entropy(log_probs), confidence, top.squeeze(1) == self.favored()
 
     def favored(self) -> Tensor:
-        """Return the class that a target favors ``(M,)``: a hard target itself, the arg-max of a soft one."""
+        """Return the target class of each position ``(M,)``; for soft targets the arg-max."""
         return self.target.argmax(dim=1) if self.soft else self.target
 
     def probabilities(self) -> Tensor:
-        """Return the target as probabilities ``(M, C)`` in the dtype of the logits: hard ones as one-hot rows."""
+        """Return targets as probabilities ``(M, C)`` in the dtype of the logits; class indices become one-hot rows."""
         return (
             self.target
             if self.soft
@@ -157,11 +157,11 @@ class Batch:
         )
 
     def valid_rows(self, rows: int) -> Tensor | None:
-        """Return which of ``rows`` samples have a valid position ``(rows,)`` bool; None if all positions count."""
+        """Return a mask ``(rows,)`` of the samples with a valid position, or None if all positions are valid."""
         return None if self.valid is None else self.valid.reshape(rows, -1).any(dim=1)
 
     def mean_of_rows(self, values: Tensor, rows: int) -> Tensor:
-        """Average ``values (M, ...)`` over the valid positions of each of ``rows`` samples: ``(rows, ...)``."""
+        """Return the mean of ``values (M, ...)`` over the valid positions of each sample, ``(rows, ...)``."""
         if len(values) == rows:
             return values
         values = values.reshape(rows, -1, *values.shape[1:])
@@ -171,14 +171,14 @@ class Batch:
         return torch.where(inside, values, 0.0).sum(dim=1) / inside.sum(dim=1).clamp(min=1)
 
     def at_positions(self, values: Tensor) -> Tensor:
-        """Repeat ``values (rows, ...)`` of each sample for each of its positions: ``(M, ...)``."""
+        """Return ``values (rows, ...)`` per sample, repeated for each position of the sample, ``(M, ...)``."""
         repeats = len(self.logits) // len(values)
         return values if repeats == 1 else values.repeat_interleave(repeats, dim=0)
 
     def linear_inputs(self) -> tuple[Tensor, Tensor]:
-        """Return features ``(M, D)``, one row a position, and the head's weight ``(C, D)``, in the logits' dtype.
+        """Return features per position ``(M, D)`` and the head's weight ``(C, D)``, in the dtype of the logits.
 
-        Features of ignored positions are 0: their content, even NaN, does not reach the gradient of the weight.
+        Features of ignored positions are set to 0: their content, even NaN, does not reach the gradient of the weight.
         """
         features = self.at_positions(self.need("features").to(self.logits.dtype))
         if self.valid is not None:
@@ -186,16 +186,16 @@ class Batch:
         return features, self.need("head_weight")
 
     def check_classes(self, num_classes: int | None) -> None:
-        """Refuse logits with another number of classes than the loss was built for; None accepts any."""
+        """Raise InputError unless the logits have ``num_classes`` columns; None accepts any number."""
         if num_classes is not None and self.logits.shape[1] != num_classes:
             raise InputError(
-                f"logits must have num_classes = {num_classes} columns",
-                tuple(self.logits.shape),
+                f"logits must have {num_classes} classes (num_classes of the loss)",
+                f"shape {tuple(self.logits.shape)}",
                 "Build the loss with the number of classes of the model.",
             )
 
     def normalizer(self) -> Tensor | int:
-        """Return the divisor of a mean, as in ``F.cross_entropy``; above 0, so that an empty mean is 0, not NaN."""
+        """Return the divisor of the mean, as in ``F.cross_entropy``; above 0, so that an empty mean is 0, not NaN."""
         if self.weight is not None and not self.soft:
             each = self.weight[self.target]
             total = each.sum() if self.valid is None else (each * self.valid).sum()
@@ -206,7 +206,7 @@ class Batch:
 def cross_entropy(
     logits: Tensor, target: Tensor, weight: Tensor | None = None, log_probs: Tensor | None = None
 ) -> Tensor:
-    """Return ``-log p_y`` or ``-sum_k t_k log p_k`` of each row of checked inputs ``(N,)``, class weights included."""
+    """Return the class-weighted cross-entropy per row, ``(N,)``, of validated logits and hard or soft targets."""
     if log_probs is None and target.ndim == 1:
         return F.cross_entropy(logits, target, weight, reduction="none")
     log_probs = F.log_softmax(logits, dim=1) if log_probs is None else log_probs
@@ -217,7 +217,7 @@ def cross_entropy(
 
 
 def reduce(values: Tensor, batch: Batch, reduction: Reduction) -> Tensor:
-    """Reduce per-position losses ``(M,)``: masked mean or sum, or ``(N, d1, ...)`` for ``"none"``.
+    """Return the mean or sum of losses ``(M,)`` over valid positions, or all losses ``(N, d1, ...)`` for ``"none"``.
 
     Example:
         >>> batch = Batch(torch.zeros(2, 4), torch.tensor([0, 3]), torch.tensor([True, False]), None, shape=(2,))
@@ -236,7 +236,7 @@ def reduce(values: Tensor, batch: Batch, reduction: Reduction) -> Tensor:
 
 
 def missing(need: str) -> TypeError:
-    """Return the error for a tensor that a loss needs and was not passed."""
+    """Return a TypeError for a tensor that the loss requires and the caller did not pass."""
     return TypeError(
         f"{public_name()}: {need} must be passed ({EXTRAS[need][0]}); got None. "
         f"Call {public_name()}(...)(logits, target, {need}={need})"
@@ -245,12 +245,12 @@ def missing(need: str) -> TypeError:
 
 
 def can_look(tensor: Tensor) -> bool:
-    """Return whether values of ``tensor`` may be read: on a device it would stall, while compiling it would fail."""
+    """Return whether Python may branch on values of ``tensor``: on CPU, and not while compiling or transforming."""
     return not torch.compiler.is_compiling() and tensor.is_cpu and not is_transformed()
 
 
 def is_transformed() -> bool:
-    """Return whether a transform of ``torch.func`` runs, in which values cannot be read and buffers not written to."""
+    """Return whether code runs inside a ``torch.func`` transform, where values cannot be read nor buffers written."""
     return torch._C._are_functorch_transforms_active()
 
 
@@ -266,23 +266,27 @@ def prepare(
     look_for_masked: bool = True,
     num_classes: int | None = None,
 ) -> Batch:
-    """Check and flatten the arguments of a loss; see :class:`Loss` and its ``forward`` for shapes and errors."""
-    # ``averaged``: a mean will be taken, and then nothing counts in a batch whose class weights are all 0.
-    # ``masked_classes``: logits of -inf are accepted; ``look_for_masked`` also with hard targets, on a CPU.
+    """Validate the arguments of a loss call and return them as a flattened ``Batch``; shapes as in ``Loss.forward``."""
+    # ``averaged``: the reduction is a mean; a batch whose class weights are all 0 then contributes nothing.
+    # ``masked_classes``: accept logits of -inf. ``look_for_masked``: look for them with hard targets too, on a CPU.
     # Logits and class weights.
     logits = check_logits(logits)
     rows, classes, *dense = logits.shape
     shape = (rows, *dense)
     if 0 in shape:
-        got = f"logits {tuple(logits.shape)}"
-        raise InputError("a batch must hold at least one position", got, "Skip empty batches.")
+        got = f"shape {tuple(logits.shape)}"
+        raise InputError(
+            "logits must contain at least one sample and one position", got, "Skip empty batches."
+        )
     flat = _rows(logits)
     if flat.dtype not in (torch.float32, torch.float64):
         flat = flat.float()
     if weight is not None:
         if not isinstance(weight, Tensor) or weight.shape != (classes,):
-            expected = f"weight must be ({classes},) like logits {tuple(logits.shape)}"
-            raise InputError(expected, describe(weight), "Pass one weight for each class.")
+            expected = (
+                f"class weights must have shape ({classes},) for logits {tuple(logits.shape)}"
+            )
+            raise InputError(expected, describe(weight), "Pass one weight per class.")
         _check_device("weight", weight, logits)
         weight = weight.to(flat.dtype)
 
@@ -297,7 +301,7 @@ def prepare(
         target = soft_target(_rows(target), look).to(flat.dtype)
     else:
         raise InputError(
-            f"target must be integers {shape} or probabilities {tuple(logits.shape)} for logits {tuple(logits.shape)}",
+            f"target must be class indices {shape} or probabilities {tuple(logits.shape)}, as the logits",
             describe(target),
             _target_fix(target, logits, shape),
         )
@@ -318,24 +322,24 @@ def prepare(
 
 
 def _target_fix(target: Any, logits: Tensor, shape: tuple[int, ...]) -> str:
-    """Return what to do about a target that is neither indices of a shape nor probabilities."""
+    """Return the remedy for a target whose shape or dtype fits neither class indices nor probabilities."""
     classes = logits.shape[1]
     if classes == 1:
         return ONE_OUTPUT
     came = target.shape if isinstance(target, Tensor) else None
     if came == shape:
-        return "Class indices must be integers: if all are whole, pass target.long()."
+        return "If the values are class indices, pass target.long()."
     if came == logits.shape[:-1]:
-        return "Put the classes second: logits.movedim(-1, 1)."
+        return "Move the class axis to position 1: logits.movedim(-1, 1)."
     if came == logits.shape and len(came) == 2:
         return several_labels(
             target, f"Train on them by fedlas.losses.MultiLabelLoss(num_labels={classes})."
         )
-    return "Pass class indices, or one row of class probabilities a sample."
+    return "Pass class indices, or one row of class probabilities per sample."
 
 
 def _add_extras(batch: Batch, extras: Mapping[str, Any], logits: Tensor) -> None:
-    """Give a batch the tensors that only some losses need, checked and flattened like the logits ``(N, C, ...)``."""
+    """Validate the optional tensors, such as features, and set them on the batch, flattened like the logits."""
     for name, value in extras.items():
         setattr(batch, name, _checked_extra(name, value, logits, extras))
     if batch.features is not None:
@@ -370,12 +374,12 @@ def _floating(value: object) -> TypeGuard[Tensor]:
 
 def _check_device(name: str, value: Tensor, logits: Tensor) -> None:
     if value.device != logits.device:
-        expected = f"{name} must be on {logits.device} like logits"
+        expected = f"{name} must be on the device of the logits, {logits.device}"
         raise InputError(expected, value.device, f"Move it: {name}.to(logits.device).")
 
 
 def _checked_extra(name: str, value: Any, logits: Tensor, extras: Mapping[str, Any]) -> Tensor:
-    """Check one of the tensors of :data:`EXTRAS` and return it."""
+    """Return an optional tensor after checking shape, dtype and device against the logits."""
     rows, classes, *dense = logits.shape
     views = _length(extras.get("mixed"), "K")
     width = _length(extras.get("features"), "D")
@@ -402,7 +406,7 @@ def _checked_extra(name: str, value: Any, logits: Tensor, extras: Mapping[str, A
             axes = tuple(range(2, value.ndim))
             fix = f"Pool them first, e.g. features.mean({axes if len(axes) > 1 else axes[0]})."
         raise InputError(expected, describe(value), fix)
-    # an index on the CPU finds its place in a buffer on any device
+    # An index on the CPU works for a buffer on any device.
     if not is_index or value.device.type != "cpu":
         _check_device(name, value, logits)
     return value

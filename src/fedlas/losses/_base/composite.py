@@ -1,4 +1,4 @@
-"""Losses that are built around any other loss."""
+"""Base class and construction of losses that wrap another loss."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Base = Loss | str | Mapping[str, Any]
 
 
 def as_loss(base: Base, **sizes: int | None) -> Loss:
-    """Build the loss that ``base`` names, or return ``base`` itself if it is a loss."""
+    """Return ``base`` if it is a loss, else build it from its registry name or from a mapping with name and options."""
     if isinstance(base, str):
         base = {"name": base}
     if isinstance(base, Mapping) and isinstance(base.get("name"), str):
@@ -24,7 +24,7 @@ def as_loss(base: Base, **sizes: int | None) -> Loss:
         base = LOSSES.build(base["name"], options, **offered)
     if not isinstance(base, Loss):
         raise InputError(
-            "base must be a loss, its name, or a mapping with its name",
+            "base must be a loss, a registry name, or a mapping with a 'name'",
             describe(base),
             "Write e.g. base='focal', or base={'name': 'focal', 'gamma': 2}.",
         )
@@ -35,7 +35,7 @@ def as_loss(base: Base, **sizes: int | None) -> Loss:
         or hasattr(base, "mix")
     ):
         raise InputError(
-            "base must leave reduction, ignore_index, weight and mixing to the loss around it",
+            "base must have default reduction, ignore_index and weight, and no mix method",
             base,
             f"Pass them to {public_name()}.",
         )
@@ -43,17 +43,17 @@ def as_loss(base: Base, **sizes: int | None) -> Loss:
 
 
 class BaseOptions(LossOptions, total=False):
-    """Sizes that a base may need, and the options of every loss; see :class:`OnBase`."""
+    """Keyword options of a wrapper loss: those of :class:`LossOptions`, ``num_samples`` and ``num_epochs``."""
 
     num_samples: int | None
     num_epochs: int | None
 
 
 class OnBase(Loss):
-    """A loss around another one: it has the needs of its base, and passes validation predictions on to it.
+    """Base class of losses that wrap another loss; needs and validation updates are those of the wrapped loss.
 
     Args:
-        base: The loss around which this one is built; see :func:`as_loss`.
+        base: The wrapped loss, its registry name, or a mapping; see :func:`as_loss`.
         num_classes: Number of classes C; None accepts any, if the base does.
         num_samples: Size of the training set, for a base that needs it.
         num_epochs: Length of the training, for a base that needs it.
@@ -92,18 +92,18 @@ class OnBase(Loss):
         self.masked_classes = type(self).masked_classes and self.base.masked_classes  # type: ignore[misc]
 
     def strength_of_base(self) -> str:
-        """Return the name of the option that sets the base's strength.
+        """Return the name of the strength option of the base, such as ``"alpha"``.
 
         Raises:
-            InputError: If the base has none.
+            InputError: If the base has no strength option.
         """
         if self.base.strength is None:
             able = [entry.name for entry in LOSSES.entries() if entry.value.strength is not None]
             fix = f"Choose one of: {', '.join(able)}."
-            raise InputError("base must have a strength", self.base, fix)
+            raise InputError("base must be a loss with a strength option", self.base, fix)
         return self.base.strength
 
     @property
     def update_from_validation(self) -> Callable[[Predictions], None]:
-        """The base's method; where the base does not learn from validation there is none."""
+        """The ``update_from_validation`` method of the base; missing if the base does not learn from validation."""
         return cast("Any", self.base).update_from_validation

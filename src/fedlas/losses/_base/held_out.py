@@ -1,4 +1,4 @@
-"""Losses that learn from validation predictions, and the warning where a training loop never passes them on."""
+"""Base class of losses that learn from validation predictions, with a warning if training never passes any."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from fedlas.predictions.any_predictions import check_predictions
 
 
 class LearnsFromValidation(Loss):
-    """A loss with a method ``update_from_validation(predictions)``, which the training loop must call.
+    """Base class of losses whose state is updated from validation predictions after each epoch.
 
     A subclass writes ``learn_from``. The loss warns once if training continues without any call: at the third pass over
     the training set, if it has ``num_samples``, or at the second ``eval()`` after training batches. Inside
     ``torch.compile`` nothing is counted.
 
     Attributes:
-        counts_weights: Whether a weighted sample counts by its weight; if not, weights are refused.
+        counts_weights: Whether sample weights are used; if not, weighted predictions raise an error.
 
     Example:
         >>> class Sharpened(LearnsFromValidation):
@@ -43,31 +43,33 @@ class LearnsFromValidation(Loss):
 
     @cached_property
     def _calls(self) -> SimpleNamespace:
-        """Calls of a training loop so far; not a part of the state."""
+        """Counters of training batches, evaluations and updates so far; not part of the state dict."""
         return SimpleNamespace(updated=False, trained=False, evaluations=0, samples=0)
 
     @abstractmethod
     def learn_from(self, predictions: Predictions) -> None:
-        """Learn from checked predictions, without gradients."""
+        """Update the state of the loss from validated predictions; called without gradients."""
 
     @torch.no_grad()
     def update_from_validation(self, predictions: Predictions) -> None:
-        """Learn from validation predictions; call it after each epoch, never with the test set.
+        """Update the loss from validation predictions; call after each epoch, never with the test set.
 
         Raises:
-            InputError: If they are no Predictions, have another number of classes than the loss, or weights that would
-                not count. Nothing has changed then.
+            InputError: If the argument is not Predictions, has another number of classes than the loss, or has sample
+                weights that the loss does not use. The state is then unchanged.
         """
         if self.num_classes not in (None, check_predictions(predictions).num_classes):
             raise InputError(
-                f"predictions must have num_classes = {self.num_classes} columns",
-                tuple(predictions.logits.shape),
+                f"predictions must have {self.num_classes} classes (num_classes of the loss)",
+                f"logits {tuple(predictions.logits.shape)}",
                 "Pass predictions of the model that is trained with this loss.",
             )
         if predictions.weights is not None and not self.counts_weights:
-            got = "weights"
+            got = "weighted predictions"
             fix = "Pass dataclasses.replace(predictions, weights=None)."
-            raise InputError("predictions must have no weights, which would not count", got, fix)
+            raise InputError(
+                "predictions must have no sample weights, which this loss does not use", got, fix
+            )
         self.learn_from(predictions)
         if (
             update := getattr(getattr(self, "base", None), "update_from_validation", None)
@@ -76,7 +78,7 @@ class LearnsFromValidation(Loss):
         self._calls.updated = True
 
     def train(self, mode: bool = True) -> Self:
-        """Switch to training or evaluation mode."""
+        """Set training or evaluation mode, and warn if validation predictions never arrive."""
         calls = self._calls
         if not mode and calls.trained:
             calls.trained, calls.evaluations = False, calls.evaluations + 1
@@ -100,6 +102,6 @@ class LearnsFromValidation(Loss):
             self._calls.updated = True  # once
             warn_user(
                 f"{type(self).__name__}: training must call update_from_validation(predictions); got no call in "
-                f"{after}, so the loss has learned nothing from validation. Call it after each epoch, e.g. "
+                f"{after}, so the loss has not used validation data. Call it after each epoch, e.g. "
                 "criterion.update_from_validation(fedlas.predict(model, val_loader)).",
             )

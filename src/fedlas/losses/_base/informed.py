@@ -1,4 +1,4 @@
-"""Losses whose target mixes the label with a second one, and the memory of earlier predictions behind some of them."""
+"""Base classes of losses that mix the label with a second soft target, and the memory of past predictions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fedlas.losses._base.loss import LossOptions, LossWithStrength, PreciseBuffe
 
 
 class Informed(LossWithStrength):
-    """``CE((1 - alpha) t + alpha q, p)`` with a second target ``q`` for each sample; label smoothing has 1/C there."""
+    """Cross-entropy on ``(1 - alpha) t + alpha q`` with a soft target ``q`` per sample; 1/C gives label smoothing."""
 
     strength_bound = 1.0
 
@@ -27,19 +27,19 @@ class Informed(LossWithStrength):
 
     @abstractmethod
     def second_target(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """Return ``q (M, C)`` without gradient, and which positions have one ``(M,)`` bool; None if all have."""
+        """Return detached second targets ``q (M, C)`` and a mask ``(M,)`` of positions with one, or None for all."""
 
     def targets(self, q: Tensor, label: Tensor, strength: Tensor) -> Tensor:
-        """Mix labels ``(M, C)``, one-hot or soft, with second targets, by ``strength (M, 1)``: ``(M, C)``."""
+        """Return ``(1 - strength) label + strength q``, ``(M, C)``; labels are one-hot or soft, ``strength (M, 1)``."""
         return torch.lerp(label, q, strength)
 
     def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
-        """Return the loss of each position ``(M,)`` with another alpha, a float or ``(M,)``."""
+        """Return the loss per position ``(M,)``, with ``strength``, a float or ``(M,)``, in place of alpha."""
         q, present = self.second_target(batch)
         label = batch.probabilities()
         share = torch.as_tensor(strength, dtype=q.dtype, device=q.device).expand(len(q))[:, None]
         target = self.targets(q, label, share)
-        if present is not None:  # without a second target the label is the only one
+        if present is not None:  # samples without a second target keep the label
             target = torch.where(present[:, None], target, label)
         values = cross_entropy(batch.logits, target, batch.weight)
         return (
@@ -48,7 +48,7 @@ class Informed(LossWithStrength):
 
 
 def target_distance(logits: Tensor, target: Tensor, *, norm: float = 2.0) -> Tensor:
-    """Return ``||t - p||_norm`` of each row ``(M,)``, without a gradient.
+    """Return the distance ``||t - p||_norm`` between target and prediction per row, ``(M,)``, without gradient.
 
     Args:
         logits: ``(M, C)``.
@@ -62,7 +62,7 @@ def target_distance(logits: Tensor, target: Tensor, *, norm: float = 2.0) -> Ten
 
 
 class Remembering(Informed):
-    """An informed loss whose ``q`` is a row of class probabilities for each training sample, in a memory."""
+    """Base class of losses whose second target is stored per training sample, as class probabilities in a memory."""
 
     needs = frozenset({"index"})
 
@@ -79,14 +79,18 @@ class Remembering(Informed):
         self.memory = PredictionMemory(num_classes=num_classes, num_samples=num_samples)
 
     def updated(self, rows: Tensor, visits: Tensor, probs: Tensor, batch: Batch) -> Tensor | None:  # noqa: ARG002 (for subclasses)
-        """Return the rows ``(M, C)`` to remember, from earlier rows, their number of visits, and the prediction.
+        """Return the probabilities ``(M, C)`` to store for a batch, or None to leave the memory unchanged.
 
-        None leaves the memory unchanged.
+        Args:
+            rows: Stored probabilities ``(M, C)``.
+            visits: How often each sample was stored so far, ``(M,)``.
+            probs: Current predictions ``(M, C)``.
+            batch: The batch.
         """
         return None
 
     def second_target(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """Recall the rows; in training also record this visit."""
+        """Return stored probabilities ``(M, C)`` and a mask ``(M,)`` of seen samples; in training update the memory."""
         rows, visits = self.memory.recall(batch)
         if self.training and torch.is_grad_enabled():
             new = self.updated(rows, visits, F.softmax(batch.logits.detach(), dim=1), batch)
@@ -96,12 +100,12 @@ class Remembering(Informed):
 
 
 def check_index(index: Tensor, num_samples: int) -> None:
-    """Refuse positions ``(N,)`` outside the training set; on an accelerator nothing is read."""
+    """Raise InputError if an index ``(N,)`` is outside the training set; checked on CPU only."""
     if can_look(index):
         low, high = (int(bound) for bound in index.aminmax())
         if low < 0 or high >= num_samples:
             raise InputError(
-                f"index must be in [0, {num_samples}), the positions in the training set",
+                f"index must be in [0, {num_samples}), the range of the training set",
                 f"values from {low} to {high}",
                 "Build the loss with num_samples = the size of the training set. A data set whose samples have no "
                 "fixed position, such as a stream, cannot be used.",
@@ -109,7 +113,7 @@ def check_index(index: Tensor, num_samples: int) -> None:
 
 
 class PredictionMemory(PreciseBuffers):
-    """One row of class probabilities for each training sample, shared by all ranks.
+    """Memory of class probabilities, one row per training sample, synchronized across ranks.
 
     Args:
         num_classes: C.
@@ -138,15 +142,15 @@ class PredictionMemory(PreciseBuffers):
         self.register_buffer("visits", torch.zeros(self.num_samples, dtype=torch.int32))
 
     def recall(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return rows ``(M, C)``, which sum to 1, and visits ``(M,)`` of a batch's samples; both are 0 of new ones."""
+        """Return stored probabilities ``(M, C)`` and visit counts ``(M,)`` of a batch; 0 for unseen samples."""
         batch.check_classes(self.num_classes)
         if batch.index is None:  # in evaluation
             return torch.zeros_like(batch.logits), torch.zeros_like(batch.logits[:, 0])
         index = batch.need("index")
         if len(index) != len(batch.logits):
             raise InputError(
-                "it remembers one prediction a sample, so logits must be (N, C)",
-                f"{len(batch.logits)} positions of {len(index)} samples",
+                "logits must be (N, C), because the loss stores one prediction per sample",
+                f"{len(batch.logits)} positions for {len(index)} samples",
                 "Use a loss without a memory, such as ls, for dense outputs.",
             )
         check_index(index, self.num_samples)
@@ -158,7 +162,7 @@ class PredictionMemory(PreciseBuffers):
 
     @torch.no_grad()
     def record(self, index: Tensor, rows: Tensor, valid: Tensor | None) -> None:
-        """Replace the rows of the samples at ``index`` by ``rows (M, C)``; only where ``valid (M,)``."""
+        """Store probabilities ``rows (M, C)`` of the samples at ``index``, except where ``valid (M,)`` is False."""
         # Ignored samples write their old row back: selecting the others would make shapes depend on data.
         visits = self.visits[index] + (1 if valid is None else valid.to(self.visits.dtype))
         rows = rows.to(self.rows.dtype)

@@ -1,4 +1,4 @@
-"""The contract of a loss: needs, precision, class weights, reduction; and the registry of losses.
+"""``Loss``, the base class of all losses: required tensors, precision, class weights, reductions; and the registry.
 
 ``Loss.forward`` leaves autocast, checks its input and flattens everything to a ``Batch`` of ``M`` positions (``M = N``
 for plain classification). A subclass sees only that batch.
@@ -38,7 +38,7 @@ from fedlas.losses._base.refusals import check_depends_on, check_masked, check_p
 from fedlas.losses._base.untrained import UntrainedWatch
 
 Variant = Literal["paper", "reference"]
-"""The formula of the paper, or that of published code where the two differ."""
+"""The formula of the paper, or of published code where the two differ."""
 
 LOSSES: Registry[type[Loss]] = Registry(
     "loss", annex=[f"fedlas.losses.{module}" for module in HOMES], paper="", year=0, url=""
@@ -57,13 +57,13 @@ it also searches the base's).
 
 @dataclass(frozen=True)
 class Mixed:
-    """The batch that replaces a given one in training, from a loss with ``mix(inputs, target)``.
+    """Mixed inputs and targets that replace a training batch, returned by ``mix(inputs, target)`` of a loss.
 
     Attributes:
         inputs: The inputs; the model's logits for them are passed as ``logits``.
-        target: Their target, hard or soft.
+        target: Hard or soft targets of the inputs.
         views: Further inputs, each shaped like ``inputs``; their logits are passed as ``mixed``.
-        shares: Share of each view that is of its main class, ``(N, K)`` or ``(N, K, d1, ...)`` of K views; passed as
+        shares: Share of the main class in each view, ``(N, K)`` or ``(N, K, d1, ...)`` of K views; passed as
             ``mixed_share``.
 
     Example:
@@ -78,7 +78,7 @@ class Mixed:
 
 
 class LossOptions(TypedDict, total=False):
-    """The options of every loss, see :class:`Loss`; a loss names its own before ``**options: Unpack[LossOptions]``.
+    """Keyword options that every loss accepts: ``reduction``, ``ignore_index`` and class ``weight``; see :class:`Loss`.
 
     Example:
         >>> from fedlas.losses import LabelSmoothing
@@ -93,7 +93,7 @@ class LossOptions(TypedDict, total=False):
 
 
 class Loss(nn.Module, ABC):
-    """Base of every training loss: ``criterion(logits, target, *, features=None, index=None, ...)``.
+    """Base class of all training losses: ``criterion(logits, target, *, features=None, index=None, ...)``.
 
     A subclass implements :meth:`per_sample` on a checked, flattened :class:`Batch`. In ``needs`` it names the tensors
     that it takes in addition to logits and target: ``features``, ``index``, ``mixed``, ``mixed_share``,
@@ -140,7 +140,7 @@ class Loss(nn.Module, ABC):
     strength: ClassVar[str | None] = None
     """Name of the option that sets how strong the regularization is; :meth:`with_strength` takes another value."""
     masked_classes: ClassVar[bool] = False
-    """Whether logits of -inf are accepted, as those of classes that cannot be; see the Note of the class."""
+    """Whether logits of -inf, which mask impossible classes, are accepted; see the Note of the class."""
     _shows_masked: ClassVar[bool] = False
     """Whether the loss has no memory, and for hard targets is infinite or NaN where a logit of -inf is refused.
 
@@ -184,10 +184,10 @@ class Loss(nn.Module, ABC):
 
     @abstractmethod
     def per_sample(self, batch: Batch) -> Tensor:
-        """Return the loss of each position ``(M,)``, class weights included; ignored positions may have any value."""
+        """Return the class-weighted loss per position, ``(M,)``; values at ignored positions are arbitrary."""
 
     def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:  # noqa: ARG002 (for subclasses)
-        """Return the loss of each position ``(M,)`` with another strength, a float or one for each position ``(M,)``.
+        """Return the loss per position ``(M,)`` with another strength: a float, or one value per position ``(M,)``.
 
         Raises:
             TypeError: If the loss has no strength.
@@ -205,7 +205,7 @@ class Loss(nn.Module, ABC):
         mixed_share: Tensor | None = None,
         head_weight: Tensor | None = None,
     ) -> Tensor:
-        """Return the loss of a batch.
+        """Return the loss of a batch, reduced by ``reduction``.
 
         Args:
             logits: ``(N, C)`` or dense ``(N, C, d1, ...)``, any floating dtype.
@@ -215,7 +215,7 @@ class Loss(nn.Module, ABC):
                 without it has no history.
             mixed: Logits of K mixed versions of each sample, ``(N, K, C)`` or ``(N, K, C, d1, ...)``. Not needed in
                 ``eval()``.
-            mixed_share: Share of each mixed version that is of its main class, ``(N, K)`` or ``(N, K, d1, ...)``; 1 of
+            mixed_share: Share of the main class in each mixed version, ``(N, K)`` or ``(N, K, d1, ...)``; 1 of
                 samples of one class. Not needed in ``eval()``.
             head_weight: Weight of the classifier head, ``(C, D)``.
 
@@ -241,8 +241,8 @@ class Loss(nn.Module, ABC):
                 if not (self.training and is_transformed()):
                     raise
                 raise InputError(
-                    "a loss that updates its state must be in eval() under transforms of torch.func",
-                    "one in train()",
+                    "a loss with state must be in eval() mode inside torch.func transforms",
+                    "train() mode",
                     "Call criterion.eval() first, or differentiate with autograd.",
                 ) from error
         if self.training and not self._watch_is_over:
@@ -251,7 +251,7 @@ class Loss(nn.Module, ABC):
 
     def _forward(self, logits: Tensor, target: Tensor, extras: dict[str, Tensor]) -> Tensor:
         if absent := self.needs - extras.keys():
-            # a validation has neither mixed samples nor places in the training set
+            # Validation batches have neither mixed samples nor training-set indices.
             for need in EXTRAS:
                 if need in absent and (self.training or not need.startswith(("mixed", "index"))):
                     raise missing(need)
@@ -268,7 +268,7 @@ class Loss(nn.Module, ABC):
         return value
 
     def _watch_training(self, value: Tensor, logits: Tensor) -> None:
-        """Check once that gradients reach the logits, and that an optimizer moves the parameters of the loss."""
+        """Check that gradients reach the logits, and that an optimizer updates the parameters of the loss."""
         if torch.compiler.is_compiling() or is_transformed() or not torch.is_grad_enabled():
             return
         if not logits.requires_grad:
@@ -280,12 +280,12 @@ class Loss(nn.Module, ABC):
         self._watch_is_over = self._watch.done
 
     def reduced(self, batch: Batch) -> Tensor:
-        """Return the loss of the batch: that of its positions, reduced."""
+        """Return the loss of the batch: the losses per position, reduced by ``reduction``."""
         values = check_positions(self.per_sample(batch), batch.logits.shape[0], type(self).__name__)
         return reduce(values, batch, self.reduction)
 
     def extra_repr(self) -> str:
-        """Return the options with plain values, for ``repr``; shared options only if they differ from the defaults."""
+        """Return the scalar options for ``repr``; ``reduction`` and ``ignore_index`` only if not the default."""
         values = {key: getattr(self, key, None) for key in inspect.signature(type(self)).parameters}
         return ", ".join(
             f"{key}={value!r}"
@@ -296,7 +296,7 @@ class Loss(nn.Module, ABC):
 
 
 class LossWithStrength(Loss):
-    """A loss with one option that sets its strength, named by ``strength``; a subclass writes ``with_strength``.
+    """Base class of losses with a strength option, named by ``strength``; subclasses implement ``with_strength``.
 
     Example:
         >>> class Tempered(LossWithStrength):
@@ -312,16 +312,16 @@ class LossWithStrength(Loss):
     strength = "alpha"
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Return the loss of each position ``(M,)``."""
+        """Return the loss per position, ``(M,)``."""
         return self.with_strength(batch, getattr(self, self.strength))
 
     @abstractmethod
     def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
-        """Return the loss of each position ``(M,)`` with another strength, a float or one a position ``(M,)``."""
+        """Return the loss per position ``(M,)`` with another strength: a float, or one value per position ``(M,)``."""
 
 
 class Penalized(LossWithStrength):
-    """A classification loss plus ``alpha`` times a penalty; a subclass writes ``parts``.
+    """Base class of losses of the form ``loss + alpha * penalty``; subclasses implement ``parts``.
 
     The penalty of a position is weighted like its cross-entropy.
 
@@ -336,10 +336,10 @@ class Penalized(LossWithStrength):
 
     @abstractmethod
     def parts(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the weighted classification loss ``(M,)``, and the unweighted penalty ``(M,)`` or scalar."""
+        """Return the class-weighted loss ``(M,)`` and the penalty, unweighted, per position ``(M,)`` or a scalar."""
 
     def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
-        """Return the loss of each position ``(M,)`` with another alpha, a float or one for each position ``(M,)``."""
+        """Return the loss per position ``(M,)``, with ``strength``, a float or ``(M,)``, in place of alpha."""
         values, penalty = self.parts(batch)
         check_positions(values, batch.logits.shape[0], type(self).__name__)
         if isinstance(strength, Tensor):
@@ -348,7 +348,7 @@ class Penalized(LossWithStrength):
 
 
 class PreciseBuffers(nn.Module):
-    """A module whose buffers in ``precise`` keep their dtype through ``.half()``, ``.bfloat16()`` and ``.double()``.
+    """Mixin whose buffers named in ``precise`` keep their dtype through ``.half()``, ``.bfloat16()``, ``.double()``.
 
     An average or a count in half precision would stop moving. The buffers still follow the module to other devices.
     """
@@ -369,7 +369,7 @@ class PreciseBuffers(nn.Module):
 
 
 def _option_names(annotation: Any, scope: dict[str, Any]) -> set[str]:
-    """List the options in ``**options: Unpack[...]``; without an annotation those of all losses, else none."""
+    """Return the option names in an ``Unpack[...]`` annotation; without annotation the names in ``LossOptions``."""
     if isinstance(annotation, str):  # its module imports annotations from __future__
         try:
             annotation = eval(annotation, scope)
@@ -388,7 +388,7 @@ def paper(title: str, year: int, arxiv: str) -> dict[str, Any]:
 
 
 def class_weights(weight: object) -> Tensor | None:
-    """Copy class weights ``(C,)`` in the default dtype; None stays None."""
+    """Return validated class weights ``(C,)`` as a new tensor in the default dtype, or None for None."""
     if weight is None:
         return None
     try:
@@ -403,15 +403,15 @@ def class_weights(weight: object) -> Tensor | None:
     )
     if values is None or not row or not bool(values.any()):
         raise InputError(
-            "weight must be (C,), finite, non-negative and not all 0",
+            "class weights must be (C,), finite, non-negative and not all 0",
             describe(weight),
-            "Pass one weight for each class.",
+            "Pass one weight per class.",
         )
     return values
 
 
 def in_blocks(function: Callable[..., Tensor], rows: int, *tensors: Tensor) -> Tensor:
-    """Call ``function`` on at most ``rows`` rows of ``tensors`` at a time, and concatenate the results."""
+    """Return the concatenated results of ``function`` on blocks of at most ``rows`` rows of ``tensors``."""
     # Several blocks are computed again in backward, so that one of them is in memory at a time.
     blocks = list(zip(*(tensor.split(rows) for tensor in tensors), strict=True))
     if len(blocks) == 1:

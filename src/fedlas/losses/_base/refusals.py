@@ -1,4 +1,4 @@
-"""Checks of targets, of logits of -inf, of class weights of 0, and of what the loss of a user returns."""
+"""Checks of targets, logits of -inf, zero class weights, and values returned by custom losses."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, NonFiniteError, describe
 
-ONE_OUTPUT = "For a model with one output wrap a loss of two classes: fedlas.losses.OneLogit(loss)."
+ONE_OUTPUT = "For a model with one output, wrap a two-class loss: fedlas.losses.OneLogit(loss)."
 
 
 def hard_target(
     target: Tensor, classes: int, ignore_index: int, look: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Return targets with ignored positions set to 0, and the mask of the others; None if all are known to count."""
+    """Return class indices, 0 at ignored positions, and the mask of valid positions, or None if all are valid."""
     if target.ndim > 1:
         target = target.reshape(-1)
     if target.dtype != torch.int64:
@@ -23,14 +23,14 @@ def hard_target(
         low = int(smallest)
         high = int(largest)
         if low >= 0 and high < classes and not low <= ignore_index <= high:
-            # the usual case: no mask from here on, which is worth the two comparisons
+            # The usual case: no mask is needed, which saves more than the two comparisons cost.
             return target, None
     valid = target != ignore_index
     if look and not bool(valid.any()):
         raise InputError(
-            "a batch must hold at least one position that counts",
-            f"{target.numel()} targets that all equal ignore_index {ignore_index}",
-            "Skip such batches: their mean is not defined.",
+            "target must have at least one position that is not ignored",
+            f"{target.numel()} targets, all equal to ignore_index {ignore_index}",
+            "Skip such batches: the mean loss is undefined.",
         )
     masked = torch.where(valid, target, 0)
     if look and not 0 <= int(masked.min()) <= int(masked.max()) < classes:
@@ -41,28 +41,28 @@ def hard_target(
             f"values from {int(counted.min())} to {int(counted.max())}",
             ONE_OUTPUT
             if classes == 1
-            else "Pass ignore_index=255 to leave positions without a class out."
+            else "Pass ignore_index=255 to ignore unlabeled positions."
             if bool((outside == 255).all())
-            else "Check the labels and the number of classes of the model.",
+            else "Check that labels are class indices and that the model has as many outputs as there are classes.",
         )
     return masked, valid
 
 
 def soft_target(target: Tensor, look: bool) -> Tensor:
-    """Return soft targets ``(M, C)``; their range is checked, with room for rounding, where values may be read."""
+    """Return soft targets ``(M, C)`` after checking, where values may be read, that they are in [0, 1]."""
     if look:
         low, high = (float(bound) for bound in target.detach().aminmax())
         if not -1e-3 <= low <= high <= 1 + 1e-3:  # written so that NaN fails
             raise InputError(
-                "soft targets must be probabilities in [0, 1]",
+                "soft targets must be in [0, 1]",
                 f"values from {low:g} to {high:g}",
-                "Pass one row of class probabilities a sample, e.g. scores.softmax(1).",
+                "Pass one row of class probabilities per sample, e.g. scores.softmax(1).",
             )
     return target
 
 
 def check_masked(logits: Tensor, target: Tensor, valid: Tensor | None, supported: bool) -> None:
-    """Refuse logits of -inf where the loss is not defined for them: see :attr:`Loss.masked_classes`."""
+    """Raise NonFiniteError for logits of -inf where the loss is undefined; see :attr:`Loss.masked_classes`."""
     masked = logits == float("-inf")
     if valid is not None:
         masked &= valid[:, None]
@@ -72,9 +72,9 @@ def check_masked(logits: Tensor, target: Tensor, valid: Tensor | None, supported
     got = f"{int(masked.sum())} logits of -inf, the first at position {first[0]}, class {first[1]}"
     if not supported:
         raise NonFiniteError(
-            "logits must be above -inf, since its formula is infinite or not defined for masked classes",
+            "logits must be finite: this loss is infinite or undefined for masked classes (logits of -inf)",
             got,
-            "Leave masked classes out of the logits, or choose a loss of probabilities, such as ce, focal or brier.",
+            "Remove masked classes from the logits, or use a loss that supports them, such as ce, focal or brier.",
         )
     hit = (
         (masked & (target > 0)).any(1)
@@ -83,16 +83,16 @@ def check_masked(logits: Tensor, target: Tensor, valid: Tensor | None, supported
     )
     if bool(hit.any()):
         raise NonFiniteError(
-            "logits must be above -inf for the class of the target",
+            "the target class must have a finite logit",
             got,
-            "Mask other classes only: the loss of a class that cannot be is infinite.",
+            "Mask only classes other than the target: the loss of a masked target is infinite.",
         )
 
 
 def unless_weightless(
     target: Tensor, valid: Tensor | None, weight: Tensor, look: bool
 ) -> Tensor | None:
-    """Return the mask of positions that count: none where all of them would have a class weight of 0."""
+    """Return the mask of valid positions, all False if every valid position has a class weight of 0."""
     # Otherwise such a batch has a mean of 0 / 0, and after one step all parameters are NaN.
     each = target @ weight if target.ndim == 2 else weight[target]
     some = (each if valid is None else torch.where(valid, each, 0.0)).amax() > 0
@@ -102,27 +102,27 @@ def unless_weightless(
 
 
 def check_positions(values: object, rows: int, owner: str) -> Tensor:
-    """Return the loss of each position if it is ``(rows,)`` and floating; anything else would be averaged wrongly."""
+    """Return the result of ``per_sample`` if it is floating with shape ``(rows,)``, else raise InputError."""
     if isinstance(values, Tensor) and values.shape == (rows,) and values.is_floating_point():
         return values
     shape = tuple(values.shape) if isinstance(values, Tensor) else None
     if shape == ():
-        fix = "Leave .mean() and .sum() out: reduction= takes them."
+        fix = "Return unreduced values, without .mean() or .sum(); reduction= is applied later."
     elif shape == (rows, 1):
         fix = "Return values.squeeze(1)."
     elif shape is not None and shape[:1] == (rows,):
         fix = "Sum over the classes: return values.sum(dim=1)."
     else:
-        fix = "Return one value a row of batch.logits."
+        fix = "Return one value per row of batch.logits."
     raise InputError(
-        f"per_sample of {owner} must return the loss of each position, ({rows},) floating",
+        f"{owner}.per_sample must return one loss per position, a floating tensor ({rows},)",
         describe(values),
         fix,
     )
 
 
 def check_depends_on(value: Tensor, logits: Tensor, owner: str) -> None:
-    """Refuse a loss that has no path of gradients to the logits: it would train nothing."""
+    """Raise InputError if no gradient path leads from the loss to the logits, so that nothing would be trained."""
     origin = logits.grad_fn
     waiting = [value.grad_fn]
     visited = set()
@@ -135,7 +135,7 @@ def check_depends_on(value: Tensor, logits: Tensor, owner: str) -> None:
         visited.add(node)
         waiting += [following for following, _ in node.next_functions]
     raise InputError(
-        f"the loss of {owner} must depend on the logits",
-        "a value without a gradient with respect to them",
+        f"the loss of {owner} must have a gradient with respect to the logits",
+        "a value detached from the logits",
         "Compute it from batch.logits, without detach(), item() or numpy().",
     )

@@ -1,4 +1,4 @@
-"""Notices a loss whose own parameters, such as a gate's, no optimizer moves while those of the model move."""
+"""Detection of loss parameters, such as the gate's, that are missing from the optimizer."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from torch import Tensor, nn
 from fedlas._core.check import warn_user
 
 _WINDOW = 10
-"""Training batches between two looks at values, which an accelerator would have to wait for."""
+"""Training batches between two comparisons of parameter values, which synchronize an accelerator."""
 _STRIKES = 3
-"""Looks at which the model has moved and the loss has not, after which the loss is called untrained."""
+"""Comparisons in which the model has changed and the loss has not, after which the warning is issued."""
 _CALM = 200
-"""Batches without a gradient that was left over, after which nothing is watched any more."""
+"""Batches whose gradients were cleared by an optimizer, after which the check ends."""
 _FEW = 64
-"""Values of a parameter that are looked at."""
+"""Leading values of each parameter that are compared."""
 
 
 class UntrainedWatch:
-    """Compares the parameters of a loss with one of the model's now and then, until it is clear whether they move.
+    """Check that the optimizer updates the parameters of a loss, by comparing them now and then with a model parameter.
 
     State:
-        Nothing of it is copied or pickled with the loss: a copy watches anew.
+        Not copied or pickled with the loss: a copy starts its own check.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class UntrainedWatch:
         return UntrainedWatch, ()
 
     def see(self, parameters: Iterable[nn.Parameter], logits: Tensor, owner: str) -> None:
-        """Take in a training batch, and warn once of parameters that stand still while those of the model move."""
+        """Observe a training batch, and warn once if parameters of the loss stay constant while the model changes."""
         if not self._own:
             self._begin([each for each in parameters if each.requires_grad], logits)
             return
@@ -63,7 +63,8 @@ class UntrainedWatch:
         self._before = self._values(of_model)
 
     def _values(self, of_model: nn.Parameter) -> list[Tensor]:
-        """Return some values of the model's parameter and of each of the loss; fused optimizers count no versions."""
+        """Return copies of the leading values of the model parameter and of each loss parameter."""
+        # Tensor versions would be cheaper, but fused optimizers do not increase them.
         return [each.detach().flatten()[:_FEW].clone() for each in (of_model, *self._own)]
 
     def _look(self, owner: str) -> None:
@@ -87,9 +88,9 @@ class UntrainedWatch:
         if any(bool(each.grad.any()) for each in parameters if each.grad is not None):
             count = sum(each.numel() for each in parameters)
             warn_user(
-                f"{owner}: the optimizer must have its {count:,} parameters, such as the gate's; got gradients that no "
-                "step uses while the model moves, so it is not trained. Build the optimizer of "
-                "fedlas.param_groups(objective), or of [*model.parameters(), *criterion.parameters()]."
+                f"{owner}: the optimizer must include the {count:,} parameters of the loss, such as the gate's; got a "
+                "model that changes and parameters that do not, so they are not trained. Build the optimizer from "
+                "fedlas.param_groups(objective), or from [*model.parameters(), *criterion.parameters()]."
             )
 
     def _stop(self) -> None:
@@ -100,7 +101,7 @@ class UntrainedWatch:
 
 
 def _parameter_behind(logits: Tensor, own: list[nn.Parameter]) -> nn.Parameter | None:
-    """Return the parameter of the model that is nearest to the logits in the graph of gradients; None without any."""
+    """Return the model parameter nearest to the logits in the autograd graph, or None if there is none."""
     mine = set(map(id, own))
     waiting: list[Any] = [logits.grad_fn]
     visited = set()
