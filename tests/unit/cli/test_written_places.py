@@ -382,7 +382,7 @@ def test_scores_of_apply_are_not_calibrated_twice_unnoticed(place, capsys):
     lines = Path("o.csv").read_text().splitlines()
     Path("half.csv").write_text("\n".join(lines[:61]))
     named = ("--probs", "calibrated_p", "--target", "y")
-    refused(["monitor", "binary.json", "o.csv", *named], capsys, said="must be raw")
+    refused(["monitor", "binary.json", "o.csv", *named], capsys, said="must be uncalibrated")
     assert main(["monitor", "binary.json", "o.csv", *named, "--calibrated"]) in (0, 3)
     assert main(["monitor", "binary.json", "o.csv", *SCORES]) in (0, 3)
     capsys.readouterr()

@@ -123,7 +123,7 @@ def test_sql_gives_what_apply_gives(tmp_path):
         assert np.isnan(after[0]).all()
         for place, name in enumerate(calibration.added):
             np.testing.assert_allclose(after[1:, place], applied[name][1:], rtol=1e-9, atol=1e-12)
-    with pytest.raises(InputError, match="curves of several labels"):
+    with pytest.raises(InputError, match="must use the default calibrator"):
         export(fitted(method="temperature"), tmp_path / "t.sql", form="sql")
 
 
