@@ -216,7 +216,9 @@ def test_labels_of_another_dtype_move_no_classes(shape):
     indices = torch.zeros(shape[:1] + shape[2:])
     criterion = fedlas.losses.LabelSmoothing()
     for target in (indices, indices.bool()):
-        with pytest.raises(InputError, match=r"must be class indices.*pass target\.long\(\)") as error:
+        with pytest.raises(
+            InputError, match=r"must be class indices.*pass target\.long\(\)"
+        ) as error:
             criterion(logits, target)
         assert "movedim" not in str(error.value)
     last = torch.zeros(8, 5, dtype=torch.int64)
