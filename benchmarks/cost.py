@@ -18,7 +18,7 @@ import torch
 from fedlas import Predictions, estimates, evaluate
 from fedlas.metrics import ece
 from fedlas.plots import LIGHT, new_axes
-from fedlas.plots.theme import caption, dress, legend
+from fedlas.plots.theme import draw_legend, set_labels, style_axes
 
 WORKS: dict[str, Callable[[Predictions], object]] = {
     "ECE": ece,
@@ -71,9 +71,9 @@ def main() -> None:
         for shape, each in zip(shapes, seconds, strict=True):
             numbers = ", ".join(f"{name} {value:.4f} s" for name, value in each.items())
             print(f"{shape[0]:>9,} x {shape[1]:<5} {numbers}", flush=True)
-        dress(ax, LIGHT)
-        caption(ax, LIGHT, label, "seconds of one core")
-    legend(axes[0], LIGHT, loc="upper left")
+        style_axes(ax, LIGHT)
+        set_labels(ax, LIGHT, label, "seconds of one core")
+    draw_legend(axes[0], LIGHT, loc="upper left")
     axes[0].figure.savefig(options.out, metadata={"Date": None})
 
 

@@ -23,7 +23,7 @@ from calibrators import normalized
 from torch import Tensor
 
 from fedlas import Predictions
-from fedlas.calibrators._fit.top_map import TopLabelMap, _fit
+from fedlas.calibrators._fit.top_map import TopLabelMap, _fit_map
 from fedlas.metrics import debiased_ece2, ece
 
 COLUMNS = ("ece", "floor", "square", "ece_test_map", "ece_ten")
@@ -38,7 +38,7 @@ def log_probs(probs: Any) -> Tensor:
 
 def map_of(rows: Tensor, target: Tensor) -> TopLabelMap:
     """The last map of these rows."""
-    return _fit(rows, target, torch.ones(len(target), dtype=torch.float64))
+    return _fit_map(rows, target, torch.ones(len(target), dtype=torch.float64))
 
 
 def floor(confidence: Tensor, draws: int = 40, bins: int = 15) -> float:

@@ -55,8 +55,8 @@ def few(args: argparse.Namespace) -> Iterator[dict[str, object]]:
                 order = np.random.RandomState(100 + seed).permutation(len(labels))
                 fit, test = order[:size], order[size:][:3000]
                 for prior, (raw, scaled) in PRIORS.items():
-                    fit_mixture._PRIOR = fit_mixture._PRIOR_OF_FEW = (raw, scaled)
-                    fit_mixture._SHARED = 0.0
+                    fit_mixture._PRIOR = fit_mixture._PRIOR_FEW_SAMPLES = (raw, scaled)
+                    fit_mixture._SHARED_COUNT = 0.0
                     auto = AutoCalibration().fit(Predictions(logits[fit], labels[fit]))
                     after = auto.transform(Predictions(logits[test], labels[test]))
                     yield {
@@ -69,15 +69,15 @@ def few(args: argparse.Namespace) -> Iterator[dict[str, object]]:
 def priors(args: argparse.Namespace) -> Iterator[dict[str, object]]:
     """NLL and smooth ECE of ``auto`` with each prior, on the splits that ``calibrators.py`` reports."""
     options = argparse.Namespace(real=args.real, keel=None, kept=args.kept, development=False)
-    usual = fit_mixture._absent
-    fit_mixture._absent = lambda *_: (None, ())
+    usual = fit_mixture._absent_share_with_note
+    fit_mixture._absent_share_with_note = lambda *_: (None, ())
     for size in (50, 80):
         for group in "abc":
             for name, *arrays in cases(group, options, size):
                 probs, target, others, labels = (torch.from_numpy(each) for each in arrays)
                 for prior, (raw, scaled) in PRIORS.items():
-                    fit_mixture._PRIOR = fit_mixture._PRIOR_OF_FEW = (raw, scaled)
-                    fit_mixture._SHARED = 0.0
+                    fit_mixture._PRIOR = fit_mixture._PRIOR_FEW_SAMPLES = (raw, scaled)
+                    fit_mixture._SHARED_COUNT = 0.0
                     auto = AutoCalibration().fit(Predictions(probs.clamp(min=1e-12).log(), target))
                     after = auto.transform(Predictions(others.clamp(min=1e-12).log(), labels))
                     yield {
@@ -85,7 +85,7 @@ def priors(args: argparse.Namespace) -> Iterator[dict[str, object]]:
                         "nll": float(nll(after)),
                         "smooth_ece": float(smooth_ece(after)),
                     }
-    fit_mixture._absent = usual
+    fit_mixture._absent_share_with_note = usual
 
 
 def caps(size: int, absent: int, singles: int) -> dict[str, float]:
@@ -146,11 +146,11 @@ def spread(args: argparse.Namespace) -> Iterator[dict[str, object]]:
 
 def fitted(val: Predictions, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Log-probabilities of ``auto`` without the step, of ``val`` and the rows, and of ``auto before``, of the rows."""
-    usual = fit_mixture._absent
-    fit_mixture._absent = lambda *_: (None, ())
+    usual = fit_mixture._absent_share_with_note
+    fit_mixture._absent_share_with_note = lambda *_: (None, ())
     auto = AutoCalibration().fit(val)
     own, others = (auto.transform(Predictions(z)).logits.log_softmax(1) for z in (val.logits, rows))
-    fit_mixture._absent = usual
+    fit_mixture._absent_share_with_note = usual
     before = auto_before(val.probs.numpy(), val.target.numpy())(rows.softmax(1).numpy())
     return own, others, torch.from_numpy(before).log()
 

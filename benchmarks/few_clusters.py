@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from fedlas import Predictions, binary, compare, estimates
-from fedlas.metrics.evaluation import entries_of, values_of
+from fedlas.metrics.evaluation import compute_metrics, resolve_metrics
 
 ALPHA = 0.05
 KNOWN_SD = 0.8
@@ -75,7 +75,7 @@ def truths(mean: float, samples: int = 500_000) -> dict[str, float]:
     event = random.random(samples) < 1.0 / (1.0 + np.exp(-log_odds))
     calibrated = two_columns(log_odds, event, np.arange(samples))
     claimed = sharper(calibrated)
-    found = values_of(claimed, entries_of(MEANS, claimed), 15)
+    found = compute_metrics(claimed, resolve_metrics(MEANS, claimed), 15)
     line = binary.logistic_recalibration(
         Predictions(claimed.logits[:200_000], claimed.target[:200_000])
     )
@@ -84,7 +84,9 @@ def truths(mean: float, samples: int = 500_000) -> dict[str, float]:
         "slope": 1.0 / SHARPNESS,
         "in_the_large": line.in_the_large.value,
         "observed_to_expected": float(ratio),
-        "nll difference": values_of(calibrated, entries_of(["nll"], calibrated), 15)["nll"]
+        "nll difference": compute_metrics(calibrated, resolve_metrics(["nll"], calibrated), 15)[
+            "nll"
+        ]
         - found["nll"],
     }
     return {name: float(value) for name, value in found.items()}

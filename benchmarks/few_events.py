@@ -17,9 +17,9 @@ import torch
 
 from fedlas import Predictions
 from fedlas.binary import group_measures
-from fedlas.stats.degrees import cluster_degrees
-from fedlas.stats.intervals import interval_from
-from fedlas.stats.proportion import paired_shares
+from fedlas.stats.degrees import degrees_of_freedom
+from fedlas.stats.intervals import interval_from_replicates
+from fedlas.stats.proportion import paired_share_interval
 
 DESIGNS = ((400, -5.0), (400, -4.3), (400, -3.0), (100, -2.3), (1000, -1.0))
 """Rows of a test set, and the mean of their log-odds."""
@@ -61,16 +61,16 @@ def accuracies(sets: int, seed: int) -> None:
             for _ in range(sets):
                 number, a, b, weights = two_models(clusters, mean, random)
                 weights = weights if is_weighted else np.ones(len(number))
-                low, high = paired_shares(a, b, weights, number, confidence_level=0.95)
+                low, high = paired_share_interval(a, b, weights, number, confidence_level=0.95)
                 times = random.multinomial(clusters, np.full(clusters, 1 / clusters), size=399)
                 sums = np.bincount(number, weights * (a * 1.0 - b)), np.bincount(number, weights)
                 values = np.divide(*(times @ each for each in sums))
-                drawn = interval_from(
+                drawn = interval_from_replicates(
                     sums[0].sum() / sums[1].sum(),
                     values,
                     confidence_level=0.95,
                     method="percentile",
-                    degrees=cluster_degrees(weights, number),
+                    degrees=degrees_of_freedom(weights, number),
                 )
                 held = drawn.low <= truth <= drawn.high
                 hits.append((held, drawn.low == drawn.high == 0.0, low <= truth <= high))

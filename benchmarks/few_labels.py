@@ -40,7 +40,7 @@ from numpy.typing import NDArray
 
 from fedlas import Predictions
 from fedlas.calibrators import AutoCalibration, TemperatureScaling, fit_mixture
-from fedlas.calibrators._fit.folds import copies_of, worth
+from fedlas.calibrators._fit.folds import effective_count, original_sample_ids
 from fedlas.metrics import nll as negative_log_likelihood
 
 Array = NDArray[Any]
@@ -86,22 +86,24 @@ def run(args: argparse.Namespace) -> None:
 
 def fewest(args: argparse.Namespace) -> None:
     """Write scores with 30 and 50 labels, and what the samples of a cell are worth, copies counted once."""
-    limit = fit_mixture._FEW
+    limit = fit_mixture._FEW_SAMPLES
     with args.out.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(FEWEST)
         for draw, (group, cell, *arrays) in itertools.product(range(DRAWS), [*pools(args)]):
             for size, val, test in drawn(draw, SIZES[:2], *arrays):
-                samples = worth(copies_of(val), torch.ones(size, dtype=torch.float64))
+                samples = effective_count(
+                    original_sample_ids(val), torch.ones(size, dtype=torch.float64)
+                )
                 nll = [negative_log_likelihood(test)]
                 for kind, least in (
                     (TemperatureScaling, limit),
                     (AutoCalibration, limit),
                     (AutoCalibration, 21.0),
                 ):
-                    fit_mixture._FEW = least
+                    fit_mixture._FEW_SAMPLES = least
                     nll.append(negative_log_likelihood(kind().fit(val).transform(test)))
-                fit_mixture._FEW = limit
+                fit_mixture._FEW_SAMPLES = limit
                 writer.writerow(
                     (group, cell, size, draw, f"{samples:.1f}", *(f"{each:.6f}" for each in nll))
                 )

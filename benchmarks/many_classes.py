@@ -235,16 +235,16 @@ def build(args: argparse.Namespace) -> None:
 
 def auto_before(probs: Array, target: Array) -> Callable[[Array], Array]:
     """``auto`` with the members it had before, and without what followed them since."""
-    many, absent = fit_mixture.MANY_CLASSES, fit_mixture._absent
+    many, absent = fit_mixture.MANY_CLASSES, fit_mixture._absent_share_with_note
     for module in (fit_mixture, mixture_weights):
         module.MANY_CLASSES = 10**9
-    fit_mixture._absent = lambda *_: (None, ())
+    fit_mixture._absent_share_with_note = lambda *_: (None, ())
     try:
         return fit_of(AutoCalibration)(probs, target)
     finally:
         for module in (fit_mixture, mixture_weights):
             module.MANY_CLASSES = many
-        fit_mixture._absent = absent
+        fit_mixture._absent_share_with_note = absent
 
 
 def fits() -> dict[str, Any]:

@@ -23,8 +23,8 @@ from fedlas import Predictions
 from fedlas.deploy.calibration import read_calibration
 from fedlas.deploy.card import Card
 from fedlas.deploy.make_card import make_card
-from fedlas.deploy.monitor.state import Watched
-from fedlas.deploy.monitor.watches import WATCHES, LiveBatch, watches_of
+from fedlas.deploy.monitor.state import StreamState
+from fedlas.deploy.monitor.watches import WATCHES, LiveBatch, build_watches
 
 CLASSES, SCALE = 10, 12.0
 NONE = read_calibration({"method": "none"}, CLASSES)
@@ -112,7 +112,9 @@ def alarms(args: argparse.Namespace, test: int) -> None:
     found = dict.fromkeys((*WATCHES["top label"], "any"), 0)
     for trial in range(args.first, args.first + args.alarms):
         generator = torch.Generator().manual_seed(trial)
-        seen = Watched.nothing(watches_of(card_of(test, generator), false_alarm=args.false_alarm))
+        seen = StreamState.initial(
+            build_watches(card_of(test, generator), false_alarm=args.false_alarm)
+        )
         seen.observe(batch_of(draw(args.length, generator)))
         for name in seen.alarms:
             found[name] += 1
@@ -132,7 +134,9 @@ def power(args: argparse.Namespace, test: int, change: str, good: int) -> None:
     delays, first, early = [], dict.fromkeys(WATCHES["top label"], 0), 0
     for trial in range(args.first, args.first + args.power):
         generator, rng = torch.Generator().manual_seed(trial), np.random.default_rng(trial)
-        seen = Watched.nothing(watches_of(card_of(test, generator), false_alarm=args.false_alarm))
+        seen = StreamState.initial(
+            build_watches(card_of(test, generator), false_alarm=args.false_alarm)
+        )
         if good:
             seen.observe(batch_of(draw(good, generator)))
         early += bool(seen.alarms)
@@ -140,8 +144,8 @@ def power(args: argparse.Namespace, test: int, change: str, good: int) -> None:
         for start in range(0, args.length, 250):  # no need to read on after the alarm
             if not seen.alarms:
                 seen.observe(live[start : start + 250])
-        if seen.alarm is not None and seen.alarm > good:
-            delays.append(seen.alarm - good)
+        if seen.first_alarm is not None and seen.first_alarm > good:
+            delays.append(seen.first_alarm - good)
             first[min(seen.alarms, key=lambda name: seen.alarms[name])] += 1
         else:
             delays.append(np.inf)

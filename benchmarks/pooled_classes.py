@@ -115,7 +115,7 @@ def without_pooled(val: Predictions) -> tuple[Members, tuple[str, ...]]:
     return others, dropped
 
 
-USUAL = fit_mixture._usual
+USUAL = fit_mixture._default_members
 
 
 def run(args: argparse.Namespace) -> None:
@@ -134,7 +134,7 @@ def run(args: argparse.Namespace) -> None:
             row: dict[str, Any] = {"pair": path.stem, "size": size, "draw": draw}
             row |= {"rows": len(probs), "classes": probs.shape[1]}
             for name, members in (("before", without_pooled), ("pooled", USUAL)):
-                fit_mixture._usual = members
+                fit_mixture._default_members = members
                 auto = AutoCalibration().fit(Predictions(probs.log(), target))
                 after = auto.transform(Predictions(others.log(), labels))
                 row |= {

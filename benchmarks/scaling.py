@@ -80,7 +80,7 @@ def gradient_of_step(loss: str, accelerator, **config) -> dict[str, torch.Tensor
     engine.wrapped.train()
     parts = list(engine.parts(*batch_of(accelerator.process_index, accelerator.num_processes)))
     for number, (inputs, target, index, share) in enumerate(parts, start=1):
-        with engine.collecting(last=number == len(parts)):
+        with engine.gradient_sync(last=number == len(parts)):
             engine.backward(engine.wrapped(inputs, target, index=index)[0], share)
     engine.step(None)
     after = objective.state_dict()
@@ -121,7 +121,7 @@ def loop(loss: str, accelerator, steps: int, rank: int, ranks: int):
 
     def epoch() -> None:
         with TrainingProgress("benchmark", epochs=1000, steps=steps, quiet=True) as bar:
-            training._train(1, bar)
+            training._train_epoch(1, bar)
 
     return epoch
 

@@ -517,10 +517,10 @@ def curve_table(rows: list[dict[str, str]]) -> str:
 
 def figure(rows: list[dict[str, str]], path: Path) -> None:
     """Gain against number of validation samples, one line for each data set."""
-    from fedlas.plots.theme import REFERENCE, canvas, caption, legend_outside
+    from fedlas.plots.theme import REFERENCE, draw_legend_outside, set_labels, styled_axes
 
     points = curve(rows)
-    axes, palette = canvas("light", None, size=(6.4, 4.2))
+    axes, palette = styled_axes("light", None, size=(6.4, 4.2))
     names = list(dict.fromkeys(name for name, _ in next(iter(points.values()))))
     for number, name in enumerate(names):
         heights = [by_data(change)[name] for change in points.values()]
@@ -538,10 +538,10 @@ def figure(rows: list[dict[str, str]], path: Path) -> None:
     axes.set_xscale("log")
     axes.set_xticks(list(points), [f"{count:,}" for count in points])
     axes.minorticks_off()
-    caption(
+    set_labels(
         axes, palette, "validation samples", "NLL with side information, % above auto on logits"
     )
-    legend_outside(axes, palette, most=4)
+    draw_legend_outside(axes, palette, max_columns=4)
     axes.figure.savefig(path, metadata={"Date": None})
 
 

@@ -139,7 +139,7 @@ def main() -> None:
 
         def our_pass(training=training) -> None:
             with TrainingProgress("benchmark", epochs=1000, steps=steps) as bar:
-                training._train(1, bar)
+                training._train_epoch(1, bar)
 
         times: dict[str, list[float]] = {"bare": [], "loop": []}
         cpu: dict[str, list[float]] = {"bare": [], "loop": []}

@@ -25,7 +25,7 @@ from sklearn.preprocessing import StandardScaler
 
 from fedlas import Predictions, estimates, evaluate
 from fedlas.metrics import true_ece
-from fedlas.stats import effective_samples
+from fedlas.stats import effective_sample_size
 
 METRICS = ("accuracy", "nll", "brier", "ece", "classwise_ece")
 SHIFTED = ("accuracy", "nll", "ece")
@@ -66,7 +66,7 @@ def coverage(samples: int, sets: int) -> None:
             held, worth = dict.fromkeys(METRICS, 0.0), 0.0
             for seed in range(sets):
                 given = weighted(samples, sharpness, kind, seed)
-                worth += effective_samples(given.weights) / sets
+                worth += effective_sample_size(given.weights) / sets
                 for name, found in estimates(given, METRICS, replicates=199, seed=seed).items():
                     held[name] += (found.low <= truth[name] <= found.high) / sets
             shares = "  ".join(f"{name} {share:.3f}" for name, share in held.items())
@@ -99,7 +99,7 @@ def shift(mean: float, sets: int, samples: int = 4000) -> None:
         plain.append([evaluate(given)[name] for name in SHIFTED])
         values.append([found[name].value for name in SHIFTED])
         held.append([found[name].low <= truth[name] <= found[name].high for name in SHIFTED])
-        worth.append(effective_samples(weights))
+        worth.append(effective_sample_size(weights))
     print(f"shift {mean:g}: worth {np.mean(worth):.0f} of {samples}")
     for place, name in enumerate(SHIFTED):
         unweighted, estimate, covered = (

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from fedlas import Predictions
 from fedlas.calibrators import AutoCalibration
 from fedlas.plots import LIGHT, reliability_diagram
-from fedlas.plots.theme import dress
-from fedlas.present.page import themed_svg
+from fedlas.plots.theme import style_axes
+from fedlas.present.page import to_themed_svg
 
 ALT = "Two reliability diagrams of a ResNet-20 on CIFAR-10: before calibration with large gaps, after it without"
 
@@ -33,9 +33,9 @@ def draw(file: Path) -> str:
     figure = Figure(figsize=(7.4, 3.7), layout="constrained")
     for number, (title, predictions) in enumerate(stages.items(), start=1):
         axes = figure.add_subplot(1, 2, number)
-        dress(axes, LIGHT)
+        style_axes(axes, LIGHT)
         reliability_diagram(predictions, ax=axes, title=title, legend=False, shares=False)
-    return themed_svg(axes, ALT)
+    return to_themed_svg(axes, ALT)
 
 
 if __name__ == "__main__":

@@ -18,18 +18,25 @@ from typing import Any
 
 import yaml
 
-from fedlas.lab.report.bench_tables import published_numbers, results_table
-from fedlas.lab.report.cells import cell_of, noise_of
+from fedlas.lab.report.bench_tables import read_published_numbers, results_table
+from fedlas.lab.report.cells import method_cell, method_noise
 from fedlas.lab.results.differences import method_differences
-from fedlas.lab.results.result import Result, result_from
+from fedlas.lab.results.result import Result, build_result
 from fedlas.lab.results.stages import AUTO, with_calibrators
-from fedlas.lab.runs.collection import collect
+from fedlas.lab.runs.collection import collect_runs
 from fedlas.lab.runs.intervals import with_estimates
 from fedlas.lab.runs.summary import STAGES
 from fedlas.plots import LIGHT, seed_values
-from fedlas.plots.theme import dress, legend_outside, name_axis, name_ticks, new_axes
-from fedlas.present.page import MOST_WIDTH, axes, themed_svg
-from fedlas.present.table import DASH, Table, column, csv_text, markdown, table_of
+from fedlas.plots.theme import draw_legend_outside, new_axes, set_axis_label, set_ticks, style_axes
+from fedlas.present.page import MAX_FIGURE_WIDTH, new_page_axes, to_themed_svg
+from fedlas.present.table import (
+    DASH,
+    Table,
+    make_table,
+    markdown_table,
+    metric_column,
+    table_to_csv,
+)
 from fedlas.stats import Difference, holm, mean_interval, paired_t_test
 from fedlas.stats.estimates import is_calibration_error
 
@@ -98,9 +105,9 @@ _BOARD = re.compile(r"(<!-- leaderboard -->\n).*?(<!-- end -->)", re.DOTALL)
 @cache
 def model_of(study: str) -> Result:
     """The packed runs of a study."""
-    return result_from(
+    return build_result(
         with_calibrators(
-            with_estimates(collect(ROOT / study), replicates=0), [AUTO], required=False
+            with_estimates(collect_runs(ROOT / study), replicates=0), [AUTO], required=False
         )
     )
 
@@ -108,7 +115,9 @@ def model_of(study: str) -> Result:
 def filled(text: str) -> str:
     """A page with its tables up to date."""
     text = _PLACE.sub(
-        lambda found: f"{found[1]}\n{markdown(_table(yaml.safe_load(found[2])))}\n\n{found[3]}",
+        lambda found: (
+            f"{found[1]}\n{markdown_table(_table(yaml.safe_load(found[2])))}\n\n{found[3]}"
+        ),
         text,
     )
     return _BOARD.sub(lambda found: f"{found[1]}\n{leaderboard()}\n\n{found[2]}", text)
@@ -117,7 +126,7 @@ def filled(text: str) -> str:
 def leaderboard() -> str:
     """For each data set a table with a row a method, the lowest NLL first."""
     return "\n\n".join(
-        f"## {title}\n\n{markdown(board(model_of(study)))}" for study, title in BOARD.items()
+        f"## {title}\n\n{markdown_table(board(model_of(study)))}" for study, title in BOARD.items()
     )
 
 
@@ -127,10 +136,10 @@ def board(model: Result) -> Table:
     rows = []
     for method in model.methods:
         *first, after = _with_floor(model, method)
-        interval = noise_of(model, method, column("ece")).interval or DASH
+        interval = method_noise(model, method, metric_column("ece")).interval or DASH
         rows.append([method, *first, interval, after, *[_mean(model, method, "aurc")] * aurc])
-    return table_of(
-        [*_HEADS[:-1], "95 % interval", _HEADS[-1], *[column("aurc").head] * aurc], rows
+    return make_table(
+        [*_HEADS[:-1], "95 % interval", _HEADS[-1], *[metric_column("aurc").head] * aurc], rows
     )
 
 
@@ -139,7 +148,7 @@ _HEADS = ("method", "seeds", "accuracy %", "NLL", "ECE % (floor)", "after T")
 
 def _with_floor(model: Result, method: str) -> list[Any]:
     """Seeds, accuracy, NLL, ECE with its noise floor, and ECE after temperature scaling."""
-    noise, (ece, after) = noise_of(model, method, column("ece")), _ece(model, method)
+    noise, (ece, after) = method_noise(model, method, metric_column("ece")), _ece(model, method)
     floor = f" ({'~' * noise.calibrated}{noise.floor})" if noise.floor else ""
     means = [_mean(model, method, metric) for metric in ("accuracy", "nll")]
     return [len(model.seeds[method]), *means, f"{ece}{floor}", after]
@@ -151,8 +160,8 @@ def _ece(model: Result, method: str) -> list[str]:
 
 
 def _mean(model: Result, method: str, metric: str, stage: str = "test") -> str:
-    return cell_of(
-        model, method, column(metric, places=4 if column(metric).unit else 3), stage
+    return method_cell(
+        model, method, metric_column(metric, places=4 if metric_column(metric).unit else 3), stage
     ).text
 
 
@@ -169,7 +178,7 @@ def _methods(study: str, methods: Mapping[str, str | None] | None, note: str = "
         [method, *_with_floor(model, method), *[word] * bool(note)]
         for method, word in chosen.items()
     ]
-    return table_of([*_HEADS, *[note] * bool(note)], rows)
+    return make_table([*_HEADS, *[note] * bool(note)], rows)
 
 
 def _calibrated(study: str) -> Table:
@@ -177,7 +186,10 @@ def _calibrated(study: str) -> Table:
     model, stages = model_of(study), (*STAGES, AUTO)
     rows = []
     for method in model.methods:
-        ece, floor = (_mean(model, method, "ece"), noise_of(model, method, column("ece")).floor)
+        ece, floor = (
+            _mean(model, method, "ece"),
+            method_noise(model, method, metric_column("ece")).floor,
+        )
         nll = [_mean(model, method, "nll", stage) for stage in stages]
         after = [_mean(model, method, "ece", stage) for stage in stages[1:]]
         accuracy = [_mean(model, method, "accuracy", stage) for stage in ("test", AUTO)]
@@ -192,13 +204,13 @@ def _calibrated(study: str) -> Table:
         "after T",
         "after auto",
     ]
-    return table_of([*heads, "accuracy % after auto"], rows)
+    return make_table([*heads, "accuracy % after auto"], rows)
 
 
 def _levels(studies: Mapping[str, str], metric: str) -> Table:
     """Every published figure of our methods with ResNet-50, a column a source, and ours."""
     published = [
-        row for row in published_numbers() if row[metric] and not row["model"].endswith("101")
+        row for row in read_published_numbers() if row[metric] and not row["model"].endswith("101")
     ]
     sources = {
         source: source.split()[0]
@@ -220,12 +232,12 @@ def _levels(studies: Mapping[str, str], metric: str) -> Table:
                 )
                 for source in sources
             ]
-            noise = noise_of(model, method, column(metric))
+            noise = method_noise(model, method, metric_column(metric))
             floor = f" ({'~' * noise.calibrated}{noise.floor})" if noise.floor else ""
             if set(theirs) != {DASH}:
                 rows.append([data, method, *theirs, _mean(model, method, metric) + floor])
     here = "here" + " (floor)" * is_calibration_error(metric)
-    return table_of(["data", "method", *sources.values(), here], rows, text=(0, 1))
+    return make_table(["data", "method", *sources.values(), here], rows, left_aligned=(0, 1))
 
 
 def _elsewhere(data: Sequence[str]) -> Table:
@@ -233,10 +245,14 @@ def _elsewhere(data: Sequence[str]) -> Table:
     heads = {"data": "data", "model": "network", "method": "method", "accuracy": "accuracy %", "ece": "ECE %",
              "adaptive_ece": "adaptive ECE %", "source": "source", "note": "note"}  # fmt: skip
     rows = [
-        [row[key] or DASH for key in heads] for row in published_numbers() if row["data"] in data
+        [row[key] or DASH for key in heads]
+        for row in read_published_numbers()
+        if row["data"] in data
     ]
-    return table_of(
-        [*heads.values(), "here"], [[*row, "not run"] for row in rows], text=(0, 1, 2, 6, 7, 8)
+    return make_table(
+        [*heads.values(), "here"],
+        [[*row, "not run"] for row in rows],
+        left_aligned=(0, 1, 2, 6, 7, 8),
     )
 
 
@@ -261,7 +277,7 @@ def _corrupted(study: str) -> Table:
         places = [2 if name.startswith("nll") else 1 for name in values]
         rows.append([method, len(runs), clean, *map(_spread, values.values(), places)])
     heads = ["ECE %, clean", "accuracy %, corrupted", "ECE %", "after T", "NLL", "after T"]
-    return table_of(["method", "seeds", *heads], rows)
+    return make_table(["method", "seeds", *heads], rows)
 
 
 def _detected(study: str) -> Table:
@@ -277,7 +293,7 @@ def _detected(study: str) -> Table:
         [method, *(_spread(values[score], 1) for score in scores)]
         for method, values in found.items()
     ]
-    return table_of(["AUROC %", *scores], rows)
+    return make_table(["AUROC %", *scores], rows)
 
 
 def _repaired(study: str, pair: str) -> Table:
@@ -297,7 +313,7 @@ def _repaired(study: str, pair: str) -> Table:
             zip(found.items(), tests, strict=True), key=lambda item: fmean(item[0][1][its])
         )
     ]
-    return table_of(["NLL after", mine, its, "difference [95 %]", "Holm"], rows)
+    return make_table(["NLL after", mine, its, "difference [95 %]", "Holm"], rows)
 
 
 def _compare(study: str, pairs: Sequence[str], stage: str = "test") -> Table:
@@ -310,7 +326,7 @@ def _compare(study: str, pairs: Sequence[str], stage: str = "test") -> Table:
         [pair.replace(":", " - "), *ece, *nll]
         for pair, ece, nll in zip(pairs, *columns, strict=True)
     ]
-    return table_of(["A - B", "ECE points [95 %]", "t", "Holm", "NLL [95 %]", "t", "Holm"], rows)
+    return make_table(["A - B", "ECE points [95 %]", "t", "Holm", "NLL [95 %]", "t", "Holm"], rows)
 
 
 def _published(rows: Sequence[Sequence[str]]) -> Table:
@@ -328,8 +344,8 @@ def _published(rows: Sequence[Sequence[str]]) -> Table:
                 _difference(found, metric.replace(" ", "_"))[0],
             ]
         )
-    return table_of(
-        ["data", "A - B", "points of", "published", "here [95 %]"], shown, text=(0, 1, 2, 3)
+    return make_table(
+        ["data", "A - B", "points of", "published", "here [95 %]"], shown, left_aligned=(0, 1, 2, 3)
     )
 
 
@@ -353,8 +369,10 @@ def _gate(study: str, methods: Mapping[str, str]) -> Table:
         strength = _spread(strengths, 3) if strengths else ""
         rows.append([method, replaced, strength, *_ece(model, method), *tests[method]])
     heads = ["FedLAS minus it, ECE points [95 %]", "Holm", "NLL [95 %]", "Holm"]
-    return table_of(
-        ["method", "what is replaced", "strength", "ECE %", "after T", *heads], rows, text=(0, 1)
+    return make_table(
+        ["method", "what is replaced", "strength", "ECE %", "after T", *heads],
+        rows,
+        left_aligned=(0, 1),
     )
 
 
@@ -381,7 +399,7 @@ def _indicator(study: str) -> Table:
         [method, *(_spread(column, 2) for column in zip(*runs, strict=True))]
         for method, runs in by_rank
     ]
-    return table_of(["method", *asked], rows)
+    return make_table(["method", *asked], rows)
 
 
 def _halves(study: str) -> Table:
@@ -437,7 +455,7 @@ def _halves(study: str) -> Table:
         for n in networks
         for head in ("NLL", "minus temperature", "ECE %", "new class %")
     ]
-    return table_of(["calibrator", *heads], shown)
+    return make_table(["calibrator", *heads], shown)
 
 
 def _shifted(study: str, about: Mapping[str, str]) -> Table:
@@ -497,7 +515,7 @@ def _shifted(study: str, about: Mapping[str, str]) -> Table:
         for run in production
     ]
     rows.append(["monitor: alarm without a shift", *quiet])
-    return table_of(["what", *map(_network, networks)], rows)
+    return make_table(["what", *map(_network, networks)], rows)
 
 
 def _selected(row: dict[str, Any]) -> str:
@@ -540,7 +558,7 @@ def _against_baseline(study: str, method: str) -> Table:
         "ECE % (floor)",
         "of ce + T",
     ]
-    return table_of(heads, rows)
+    return make_table(heads, rows)
 
 
 def _against_others(study: str, method: str) -> Table:
@@ -566,7 +584,7 @@ def _against_others(study: str, method: str) -> Table:
         "setting", "NLL minus ce + structured [95 %]", "Holm", "AURC minus ce + T, thousandths [95 %]",
         "ECE above its floor, points", "of ce + T", "of fedlas",
     ]  # fmt: skip
-    return table_of(heads, rows)
+    return make_table(heads, rows)
 
 
 def _parts(study: str, methods: Sequence[str]) -> Table:
@@ -577,7 +595,7 @@ def _parts(study: str, methods: Sequence[str]) -> Table:
         if all((method, "") in found for method in methods):
             tests = _with_holm([_minus_baseline(found, method, "nll") for method in methods])
             rows.append([title, *(difference for difference, _ in tests)])
-    return table_of(["NLL minus ce + T [95 %]", *methods], rows)
+    return make_table(["NLL minus ce + T [95 %]", *methods], rows)
 
 
 def _settings(study: str, name: str, seeds: Sequence[int]) -> Table:
@@ -595,7 +613,7 @@ def _settings(study: str, name: str, seeds: Sequence[int]) -> Table:
         ]
         for method, test in zip(methods, tests, strict=True)
     ]  # fmt: skip
-    return table_of(
+    return make_table(
         [
             "method",
             "accuracy %",
@@ -743,10 +761,10 @@ def _effects(title: str) -> Table:
         for row in rows
     ]
     over = f"mean of {len(means[0])} and {len(means[1])} that entered none"
-    return table_of(
+    return make_table(
         [title, "entered a choice", "ECE as trained, points [95 %]", "NLL after auto [95 %]"],
         [*shown, [over, "", _interval(means[0], 1), _interval(means[1], 3)]],
-        text=(0, 1),
+        left_aligned=(0, 1),
     )
 
 
@@ -774,7 +792,7 @@ def _differences(
 
 def _difference(found: Difference, metric: str) -> list[str]:
     """Mean and interval, p-value of the t-test, and the same with Holm's correction."""
-    scale, places = (100, 2) if column(metric).unit else (1, 3)
+    scale, places = (100, 2) if metric_column(metric).unit else (1, 3)
     ends = [f"{scale * end:+.{places}f}" for end in found.interval or ()]
     p_values = [
         DASH if p is None else "≤ 0.001" if p < 0.001 else f"{p:.3f}"
@@ -793,33 +811,33 @@ def _spread(values: Sequence[float], places: int) -> str:
 
 def draw(study: str) -> str:
     """The ECE of a study by method, a dot for each seed, as SVG: no wider than a phone."""
-    model, about = model_of(study), column("ece")
+    model, about = model_of(study), metric_column("ece")
     methods = [method for method in model.methods if method in FIGURES[study] or not FIGURES[study]]
     values = {method: [100 * value for value in model.values(method, "ece")] for method in methods}
-    noise = {method: noise_of(model, method, about).floor_value for method in methods}
+    noise = {method: method_noise(model, method, about).floor_value for method in methods}
     floors = {method: 100 * value for method, value in noise.items() if value is not None}
-    drawn = axes(height=1.2 + 0.19 * len(methods))
+    drawn = new_page_axes(height=1.2 + 0.19 * len(methods))
     seed_values(values, floors=floors, label=about.head, ax=drawn, legend=False)
     drawn.set_xlim(left=0)
-    legend_outside(drawn, LIGHT, most=2)
-    return themed_svg(
+    draw_legend_outside(drawn, LIGHT, max_columns=2)
+    return to_themed_svg(
         drawn, f"{study}: ECE of each method before temperature scaling, a dot for each seed"
     )
 
 
 def draw_shift(study: str) -> str:
     """ECE against accuracy of every corruption, before and after calibrators that were fitted on clean images."""
-    rows, drawn = _csv(study, "shift"), axes(height=3.2)
-    dress(drawn, LIGHT)
+    rows, drawn = _csv(study, "shift"), new_page_axes(height=3.2)
+    style_axes(drawn, LIGHT)
     for number, method in enumerate(dict.fromkeys(row["calibrator"] for row in rows)):
         found = [row for row in rows if row["calibrator"] == method]
         points = [[100 * float(row[metric]) for row in found] for metric in ("accuracy", "ece")]
         drawn.scatter(*points, s=14, color=LIGHT.lines[number], marker="o^s"[number], label=method)
-    name_axis(drawn.xaxis, "accuracy % on corrupted images", LIGHT)
-    name_axis(drawn.yaxis, "ECE %", LIGHT)
+    set_axis_label(drawn.xaxis, "accuracy % on corrupted images", LIGHT)
+    set_axis_label(drawn.yaxis, "ECE %", LIGHT)
     drawn.set_ylim(bottom=0)
-    legend_outside(drawn, LIGHT, most=3)
-    return themed_svg(
+    draw_legend_outside(drawn, LIGHT, max_columns=3)
+    return to_themed_svg(
         drawn,
         "The ECE of two networks under 15 corruptions: the lower the accuracy, the higher the ECE",
     )
@@ -832,10 +850,10 @@ def draw_methods(study: str) -> str:
         found = _by_method(study, setting)
         pairs = zip(found[WINNER, ""]["nll"], found["ce", "temperature"]["nll"], strict=True)
         values[title] = [100 * (mine / its - 1) for mine, its in pairs]
-    drawn = axes(height=1.2 + 0.24 * len(values))
+    drawn = new_page_axes(height=1.2 + 0.24 * len(values))
     seed_values(values, label="NLL against ce + temperature, %", zero=True, ax=drawn, legend=False)
-    legend_outside(drawn, LIGHT, most=2)
-    return themed_svg(
+    draw_legend_outside(drawn, LIGHT, max_columns=2)
+    return to_themed_svg(
         drawn,
         f"NLL of {WINNER} before any calibrator, relative to cross-entropy after a temperature",
     )
@@ -844,13 +862,13 @@ def draw_methods(study: str) -> str:
 def draw_effects() -> str:
     """FedLAS less label smoothing on each data set, ECE as trained and NLL after auto, with 95 % intervals, as SVG."""
     rows = effects()[::-1]
-    left, right = new_axes(LIGHT, size=(1.6 * MOST_WIDTH, 1.0 + 0.19 * len(rows)), panels=2)
+    left, right = new_axes(LIGHT, size=(1.6 * MAX_FIGURE_WIDTH, 1.0 + 0.19 * len(rows)), panels=2)
     panels = (
         (left, "ece", "ECE, points (left: FedLAS lower)"),
         (right, "nll", "NLL after auto (left: lower)"),
     )
     for drawn, name, label in panels:
-        dress(drawn, LIGHT)
+        style_axes(drawn, LIGHT)
         drawn.axvline(0, color=LIGHT.lines[0], linewidth=0.8)
         for place, row in enumerate(rows):
             if values := getattr(row, name):
@@ -862,11 +880,11 @@ def draw_effects() -> str:
                     [fmean(values)], [place], "o", color=color, markerfacecolor=fill, markersize=3.8
                 )
         drawn.set_ylim(-0.7, len(rows) - 0.3)
-        name_axis(drawn.xaxis, label, LIGHT)
+        set_axis_label(drawn.xaxis, label, LIGHT)
         drawn.xaxis.set_label_position("top")  # what is shown stands above a figure of thirty rows
-    name_ticks(left.yaxis, range(len(rows)), [row.data for row in rows])
+    set_ticks(left.yaxis, range(len(rows)), [row.data for row in rows])
     right.set_yticks([])
-    return themed_svg(
+    return to_themed_svg(
         left,
         "FedLAS less label smoothing on each data set with 95 percent intervals: the ECE as trained goes either way, "
         "the NLL after auto differs on hardly any",
@@ -890,5 +908,5 @@ if __name__ == "__main__":
     (ROOT / "methods" / "figure.svg").write_text(draw_methods("methods"), encoding="utf-8")
     for file in ROOT.rglob("runs.zip"):
         study = file.parent.relative_to(ROOT).as_posix()
-        text = csv_text(results_table(model_of(study).summary))
+        text = table_to_csv(results_table(model_of(study).summary))
         (file.parent / "results.csv").write_text(text, encoding="utf-8")

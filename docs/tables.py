@@ -7,7 +7,7 @@ A Markdown file marks a place with ``<!-- fedlas list KIND -->`` and ``<!-- end 
 import re
 from pathlib import Path
 
-from fedlas.cli.listing import listing
+from fedlas.cli.listing import list_kind
 
 RECOMMENDED = {
     "losses": "ce ls mbls fedlas fedlas+ tempered-past controlled",
@@ -30,7 +30,7 @@ def filled(text: str) -> str:
 
 def _table(kind: str, rows_shown: str) -> str:
     """The table of a kind, recommended rows first and the others as they are registered, or one of the two."""
-    head, rule, *rows = listing(kind).markdown().split("\n")
+    head, rule, *rows = list_kind(kind).markdown().split("\n")
     first = RECOMMENDED.get(kind, "").split()
     places = {name: place for place, name in enumerate(first)}
 

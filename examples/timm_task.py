@@ -36,7 +36,7 @@ def train_script(criterion):
     model, loader, test_loader = parts()
     train_loss_fn = DropInLoss(model, criterion)
     optimizer = timm.optim.create_optimizer_v2(model, opt="sgd", lr=0.05, weight_decay=5e-4)
-    train_loss_fn.add_to(optimizer)  # the gate learns too
+    train_loss_fn.add_to_optimizer(optimizer)  # the gate learns too
     run(lambda images, target: train_loss_fn(model(images), target), model, optimizer, loader)
     return fedlas.evaluate(fedlas.predict(model, test_loader))
 

@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 import fedlas
-from fedlas.deploy.monitor.columns import column_sums, limits_of
+from fedlas.deploy.monitor.columns import category_limits, column_statistics
 from fedlas.deploy.monitor.history import PeriodHistory
-from fedlas.deploy.monitor.look import watch_files
+from fedlas.deploy.monitor.look import monitor_files
 
 
 def write_card(path, val, test, columns, method="none"):
@@ -13,14 +13,14 @@ def write_card(path, val, test, columns, method="none"):
     of_scores = replace(columns, covariates=None)
     parts = [fedlas.read_predictions(file, of_scores) for file in (val, test)]
     card = fedlas.card(*parts, method, replicates=0).card  # without the page
-    sums = column_sums([test], columns)
-    return replace(card, columns=sums, limits=[*card.limits, *limits_of(sums)]).save(path)
+    sums = column_statistics([test], columns)
+    return replace(card, columns=sums, limits=[*card.limits, *category_limits(sums)]).save(path)
 
 
 def add_period(card, history, files, columns, *, state=None, name=""):
     """Add files to a history and a state; return the drifts as sentences, and the watches that raised an alarm."""
     periods = PeriodHistory(history, files, files, name, state)
-    watcher = watch_files(card, files, columns=replace(columns, covariates=None), state=state)
-    drifts = periods.add(watcher, card, column_sums(files, columns))
+    watcher = monitor_files(card, files, columns=replace(columns, covariates=None), state=state)
+    drifts = periods.add(watcher, card, column_statistics(files, columns))
     periods.write(watcher)
     return [*map(str, drifts)], watcher.content["alarms"]

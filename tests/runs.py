@@ -1,6 +1,6 @@
 """The finished runs that tests read, each trained once a session; see the fixture ``runs``."""
 
-from fedlas.lab.recipes import load_recipe, plan
+from fedlas.lab.recipes import load_recipe, plan_runs
 from fedlas.lab.runs import execute
 
 FIXED = {"precision": "fp32", "channels_last": False}
@@ -29,7 +29,7 @@ RUNS = {
 
 def train(out, recipe, settings, losses, seeds):
     """Train; returns the runs' folders by name."""
-    runs = plan(load_recipe(recipe, settings), losses=list(losses), seeds=list(seeds), out=out)
+    runs = plan_runs(load_recipe(recipe, settings), losses=list(losses), seeds=list(seeds), out=out)
     for run in runs:
         execute(run)
     return {run.name: run.folder for run in runs}

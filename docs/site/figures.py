@@ -19,7 +19,7 @@ import torch
 from fedlas import Predictions
 from fedlas.lab.results.differences import method_differences
 from fedlas.lab.runs.bench_folder import run_folders
-from fedlas.lab.runs.collection import collect
+from fedlas.lab.runs.collection import collect_runs
 from fedlas.lab.runs.summary import FinishedRun
 from fedlas.losses import NormConfidenceIndicator, adaptive_strength, smoothed_cross_entropy
 from fedlas.metrics import ece
@@ -31,8 +31,8 @@ from fedlas.plots import (
     seed_values,
     training_curves,
 )
-from fedlas.plots.theme import DASHES, dress, free_figures, legend_outside
-from fedlas.present.page import themed_svg
+from fedlas.plots.theme import DASHES, draw_legend_outside, style_axes, without_pyplot
+from fedlas.present.page import to_themed_svg
 from fedlas.stats import noise_floor
 
 RUNS = Path(__file__).resolve().parents[2] / "results" / "fashion-mnist"
@@ -51,10 +51,10 @@ FIGURES: dict[str, Callable[[], Any]] = {}
 """By name, functions that return the Axes that were drawn on."""
 
 
-@free_figures()
+@without_pyplot()
 def draw(name: str) -> str:
     """Return the SVG of a figure."""
-    return themed_svg(FIGURES[name](), name)
+    return to_themed_svg(FIGURES[name](), name)
 
 
 def _figure(name: str) -> Callable[[Callable[[], Any]], Callable[[], Any]]:
@@ -198,7 +198,7 @@ def _strength_and_ece() -> Any:
         "FedLAS": ("fedlas",),
         "ablations": ("fedlas-mean", *ABLATIONS, *NORMS),
     }
-    runs = collect(RUNS).runs
+    runs = collect_runs(RUNS).runs
     for i, (name, losses) in enumerate(named.items()):
         points = [
             (_strength_of(run), 100 * run.measured["test"]["ece"])
@@ -284,20 +284,20 @@ def _strength_of(run: FinishedRun) -> float:
 
 def _measured(pairs: list[str]) -> Any:
     """Differences in ECE between methods of the runs in ``results/``, seed by seed."""
-    pairs_measured = method_differences(collect(RUNS), pairs, metric="ece")
+    pairs_measured = method_differences(collect_runs(RUNS), pairs, metric="ece")
     values = {
         " - ".join(each.names): [100 * (a - b) for a, b in zip(*each.values, strict=True)]
         for each in pairs_measured
     }
     axes = new_axes(LIGHT, size=(3.7, 1.1 + 0.26 * len(pairs_measured)))
     seed_values(values, label="ECE (points), A - B", zero=True, ax=axes, legend=False)
-    legend_outside(axes, LIGHT, most=3)
+    draw_legend_outside(axes, LIGHT, max_columns=3)
     return axes
 
 
 def _axes() -> Any:
     axes = new_axes(LIGHT, size=SIZE)
-    dress(axes, LIGHT)
+    style_axes(axes, LIGHT)
     axes.grid(color=LIGHT.grid, linewidth=0.8)
     return axes
 

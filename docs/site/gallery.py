@@ -25,7 +25,7 @@ from traitlets.config import Config
 import fedlas
 from fedlas.calibrators import CALIBRATORS
 from fedlas.plots import LIGHT
-from fedlas.present.page import themed_svg
+from fedlas.present.page import to_themed_svg
 
 _OWN_CALIBRATORS = {entry.name: entry for entry in CALIBRATORS.entries()}
 _ORDER = (
@@ -64,7 +64,7 @@ def scrape(_block: Any, variables: dict[str, Any], settings: dict[str, Any]) -> 
         axes = drawing.axes
         panels = ", ".join(ax.get_title() or ax.get_ylabel() for ax in axes)
         files.append(Path(path).with_suffix(".svg"))
-        drawn = themed_svg(axes[0], f"{example} {panels}").replace("#000000", "var(--ink)")
+        drawn = to_themed_svg(axes[0], f"{example} {panels}").replace("#000000", "var(--ink)")
         drawn = drawn.replace(
             "<style>svg{", "<style>svg{fill:var(--ink);", 1
         )  # what has no fill is black

@@ -13,7 +13,7 @@ from PIL import Image
 
 from fedlas import Predictions
 from fedlas.cli import main
-from fedlas.lab.report import bench_result
+from fedlas.lab.report import read_bench_result
 
 PLAIN, GATED = "cross-entropy-without-label-smoothing", "fedlas"
 RECIPE = f"""
@@ -70,7 +70,9 @@ def _make_all():
 
     with patch.object(jinja2.Environment, "get_template", recorded):
         _bench()
-        bench_result({"digits": Path("digits")}, ["raw", "temperature"]).write(Path("compared"))
+        read_bench_result({"digits": Path("digits")}, ["raw", "temperature"]).write(
+            Path("compared")
+        )
         _single_run()
         _evaluations()
         few = ("--replicates", "39")

@@ -57,7 +57,7 @@ def inline(**settings):
     """A plot as reports hold them: inline, with the colors of the page."""
     axes = plot()
     axes.text(0.5, 0.5, "label", **{"fontsize": 9, "color": LIGHT.ink, **settings})
-    return f"<figure style='width: 340px'>{pages.figure(axes, 'A plot')}</figure>"
+    return f"<figure style='width: 340px'>{pages.to_inline_svg(axes, 'A plot')}</figure>"
 
 
 @pytest.fixture(scope="module")

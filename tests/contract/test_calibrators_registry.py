@@ -12,7 +12,7 @@ import torch
 
 from fedlas import Predictions, predict
 from fedlas.calibrators import CALIBRATORS, CalibrationWarning, Calibrator, fit_mixture
-from fedlas.deploy.sql_maps import with_formula
+from fedlas.deploy.sql_maps import sql_calibrator_names
 from fedlas.lab.data import Batches, load_dataset
 from fedlas.lab.models import build_model
 from fedlas.metrics import evaluate, true_ece
@@ -195,10 +195,12 @@ def test_undoes_over_confidence(entry, overconfident):
 
 
 @pytest.mark.parametrize(
-    "name", sorted({kind for kind, _ in fit_mixture._usual(predictions())[0].values()})
+    "name", sorted({kind for kind, _ in fit_mixture._default_members(predictions())[0].values()})
 )
 def test_a_usual_member_of_auto_has_a_formula_in_sql(name):
-    assert name in with_formula(), "auto is exported to SQL: add its map to deploy/sql_maps.py"
+    assert name in sql_calibrator_names(), (
+        "auto is exported to SQL: add its map to deploy/sql_maps.py"
+    )
 
 
 @pytest.mark.filterwarnings("default::fedlas.calibrators.CalibrationWarning")

@@ -11,7 +11,7 @@ import torch
 
 from fakes_data import FAKES, OPTIONS
 from fedlas.errors import InputError
-from fedlas.lab.data import DATASETS, Files, Images, Source, load_dataset, split
+from fedlas.lab.data import DATASETS, ImageFiles, Images, Source, load_dataset, split
 
 
 @pytest.fixture(params=list(DATASETS))
@@ -43,7 +43,7 @@ def options(name):
 def test_is_a_source_of_uint8_images(name, root, options):
     source = load_dataset(name, root, **options)
     assert isinstance(source, Source)
-    assert isinstance(source.train, Images | Files)
+    assert isinstance(source.train, Images | ImageFiles)
     assert type(source.train) is type(source.test)
     for part in (source.train, source.test):
         image = part.image(len(part) - 1)

@@ -19,9 +19,9 @@ from fedlas.integrations.engines import estimates_of_sums, sums_of_batch
 from fedlas.integrations.sklearn import CalibrationScorer
 from fedlas.lab import BenchResult
 from fedlas.lab.report import result_table
-from fedlas.lab.results import result_from
+from fedlas.lab.results import build_result
 from fedlas.lab.runs import FinishedRun, RunFolder, Summary
-from fedlas.lab.train import check_select
+from fedlas.lab.train import check_selection_metric
 from fedlas.metrics import METRICS, StreamingMetrics
 from fedlas.plots import training_curves
 from fedlas.predictions import Columns
@@ -90,7 +90,7 @@ def summary_of(name):
 @cache
 def result_of(name):
     """What a report shows of these runs."""
-    return result_from(summary_of(name))
+    return build_result(summary_of(name))
 
 
 @cache
@@ -153,7 +153,7 @@ USES = {
     "a bench's pairs": lambda name: bench_of(name).pairs_table(["a:b"], name),
     "a bench's ranks": lambda name: bench_of(name).ranks(name),
     "a bench's figure": figure_of,
-    "train.select": check_select,
+    "train.select": check_selection_metric,
     "a plot of training": curves_of,
 }  # fmt: skip
 

@@ -6,12 +6,12 @@ import torch
 
 from fedlas import Predictions
 from fedlas.metrics import METRICS
-from fedlas.metrics.evaluation import values_of
+from fedlas.metrics.evaluation import compute_metrics
 from fedlas.stats import bootstrap_interval, noise_floor, paired_bootstrap
-from fedlas.stats.bootstrap import is_error
-from fedlas.stats.draws import redrawn, resampled
+from fedlas.stats.bootstrap import is_nonnegative_error
+from fedlas.stats.draws import iter_bootstrap, iter_null
 from fedlas.stats.rows import Rows
-from fedlas.stats.tables import replicate_values
+from fedlas.stats.tables import evaluate_replicates
 
 OF_CLASSES = [e for e in METRICS.entries() if e.subject != "event"]  # the others: test_measures.py
 
@@ -49,16 +49,16 @@ CASES = [
 
 
 def one_by_one(entry, block, num_bins):
-    return [values_of(one, [entry], num_bins)[entry.name] for one in block.predictions()]
+    return [compute_metrics(one, [entry], num_bins)[entry.name] for one in block.predictions()]
 
 
 def agree(entry, rows, seed, case):
     """Replicates of a metric are its own values, for resampled rows and for redrawn labels."""
-    for draw in (resampled, redrawn):
+    for draw in (iter_bootstrap, iter_null):
         block = next(draw(rows, replicates=5, seed=seed))
         # The metrics sum in single precision in places.
         np.testing.assert_allclose(
-            replicate_values(entry, block), one_by_one(entry, block, rows.num_bins), rtol=1e-5, atol=1e-7,
+            evaluate_replicates(entry, block), one_by_one(entry, block, rows.num_bins), rtol=1e-5, atol=1e-7,
             err_msg=f"{draw.__name__}, {case}",
         )  # fmt: skip
 
@@ -114,7 +114,7 @@ def test_nothing_is_changed(entry):
 
 
 def test_what_is_called_zero_for_calibrated_models_goes_there(entry):
-    if not is_error(entry):
+    if not is_nonnegative_error(entry):
         pytest.skip("no calibration error, or not known as one")
     few, many = (
         noise_floor(predictions(n, sharpness=1.0), metric=entry.name, replicates=20).mean

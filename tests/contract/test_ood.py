@@ -17,7 +17,7 @@ from fedlas.zoo.ood import (
     compute_score,
     options_of,
 )
-from fedlas.zoo.ood.base import INPUTS, follows_temperature, needs_of
+from fedlas.zoo.ood.base import INPUTS, depends_on_temperature, required_inputs
 
 SAMPLES, CLASSES, WIDTH = 40, 4, 6
 
@@ -61,7 +61,7 @@ def setting():
 def score(entry, setting, rows=slice(None), scale=1.0):
     model, images, test, reference = setting
     outputs = Outputs(test.logits[rows] / scale, test.features[rows])
-    if "model" in needs_of(entry):
+    if "model" in required_inputs(entry):
         value = entry.value(model=model, inputs=images[rows], std=(1.0,))
         outputs = replace(outputs, scores={entry.name: value})
     return compute_score(entry.name, outputs, reference=reference.scaled(scale))
@@ -75,7 +75,7 @@ def test_metadata(entry):
         assert isinstance(entry.metadata.get(name), str), name
     assert entry.metadata["url"].startswith("https://")
     assert isinstance(entry.metadata["year"], int)
-    assert needs_of(entry)
+    assert required_inputs(entry)
 
 
 def test_parameters_are_needs_or_options(entry):
@@ -98,7 +98,7 @@ def test_one_finite_number_a_sample(entry, setting):
 
 def test_predictions_without_labels_are_scored_alike(entry, setting):
     _, _, test, reference = setting
-    if "model" in needs_of(entry):
+    if "model" in required_inputs(entry):
         with pytest.raises(InputError, match="is computed from images"):
             compute_score(entry.name, test.without_target(), reference=reference)
     else:
@@ -116,7 +116,7 @@ def test_samples_do_not_see_each_other(entry, setting):
 
 def test_a_temperature_changes_those_that_look_at_logits(entry, setting):
     changed = not torch.allclose(score(entry, setting), score(entry, setting, scale=3.0), rtol=1e-4)
-    assert changed == follows_temperature(entry)
+    assert changed == depends_on_temperature(entry)
 
 
 def test_its_arguments_stay_as_they_are(entry, setting):
@@ -133,7 +133,7 @@ def test_its_arguments_stay_as_they_are(entry, setting):
 
 
 def test_an_unknown_option_is_refused(entry, setting):
-    if "model" in needs_of(entry):
+    if "model" in required_inputs(entry):
         pytest.skip("its options are the model's business")
     _, _, test, reference = setting
     with pytest.raises(InputError, match="options must be parameters of"):
@@ -141,7 +141,7 @@ def test_an_unknown_option_is_refused(entry, setting):
 
 
 def test_extreme_logits_give_finite_scores(entry, setting):
-    if "model" in needs_of(entry) or not follows_temperature(entry):
+    if "model" in required_inputs(entry) or not depends_on_temperature(entry):
         pytest.skip("does not look at logits")
     reference = setting[-1]
     extreme = Outputs(torch.tensor([[1e4, -1e4, 0.0, 0.0], [0.0] * 4, [1e-4] * 4, [-1e4] * 4]))

@@ -10,7 +10,7 @@ from torch import nn
 import fedlas
 from fedlas import Predictions, TopLabel
 from fedlas.calibrators import CALIBRATORS
-from fedlas.calibrators._fit.folds import folds_of
+from fedlas.calibrators._fit.folds import make_folds
 from fedlas.cli import main
 from fedlas.deploy import Monitor, export, fit_calibration, make_card
 from fedlas.errors import InputError
@@ -120,7 +120,7 @@ def test_no_row_is_judged_by_a_fit_on_later_ones():
     time = torch.arange(SAMPLES) // 50
     for clusters in (None, torch.arange(SAMPLES) // 30):
         val = replace(PLAIN, time=time, clusters=clusters)
-        folds = folds_of(val, 5)
+        folds = make_folds(val, 5)
         assert folds.count == 5
         for fold in range(folds.count):
             train, test = folds.train(fold), folds.test(fold)
@@ -129,8 +129,8 @@ def test_no_row_is_judged_by_a_fit_on_later_ones():
             assert time[train].max() < time[test].min()
             if clusters is not None:
                 assert not {*clusters[train].tolist()} & {*clusters[test].tolist()}
-        assert not folds.judged[time == 0].any()
-    assert folds_of(replace(PLAIN, time=torch.arange(SAMPLES)), 5).in_time  # no time twice
+        assert not folds.held_out_mask[time == 0].any()
+    assert make_folds(replace(PLAIN, time=torch.arange(SAMPLES)), 5).in_time  # no time twice
     one_each = replace(PLAIN, time=time, clusters=np.arange(SAMPLES) % 4)
     with pytest.raises(InputError, match="in order of time"):
         fedlas.calibrators.AutoCalibration().fit(one_each)

@@ -11,9 +11,9 @@ import pytest
 import fedlas
 from fedlas.calibrated import apply_to_files
 from fedlas.cli import main
-from fedlas.predictions.tables.files import FORMATS, STANDARD, local_files
-from fedlas.predictions.tables.formats.by_suffix import source_of
-from fedlas.predictions.tables.formats.json_lines import at_path
+from fedlas.predictions.tables.files import FORMATS, STANDARD_STREAM, local_table_files
+from fedlas.predictions.tables.formats.by_suffix import open_format
+from fedlas.predictions.tables.formats.json_lines import value_at_path
 
 # A contributor of a metric may have none of these.
 pd = pytest.importorskip("pandas")
@@ -70,8 +70,8 @@ def test_standard_input_is_told_by_its_first_bytes(suffix, tmp_path, monkeypatch
     WRITERS[suffix](tmp_path / f"val{suffix}", pd.DataFrame(FLAT))
     content = (tmp_path / f"val{suffix}").read_bytes()
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
-    with local_files([STANDARD]) as files:
-        assert source_of(files[0]).names == [*FLAT], "add its first bytes to `_MAGIC` of files.py"
+    with local_table_files([STANDARD_STREAM]) as files:
+        assert open_format(files[0]).names == [*FLAT], "add its first bytes to `_MAGIC` of files.py"
 
 
 def command(words, columns):
@@ -176,7 +176,7 @@ def test_logs_get_their_confidences_back(case, tmp_path, monkeypatch, capsys):
     beside = dict.fromkeys(("outputs.0", "outputs[0]"), "calibrated_outputs.0")
     beside |= {"response.conf": "calibrated_response.conf"}
     head, _, tail = path.rpartition(".")
-    values = [at_path(row, beside.get(path, f"{head}.calibrated_{tail}")) for row in after]
+    values = [value_at_path(row, beside.get(path, f"{head}.calibrated_{tail}")) for row in after]
     calibration = fedlas.TableCalibration.load("cal.json")
     applied = calibration.apply(pd.DataFrame(rows))
     np.testing.assert_allclose(values, applied[f"calibrated_{path}"], atol=1e-12)

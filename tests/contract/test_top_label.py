@@ -9,8 +9,8 @@ import torch
 import fedlas
 from fedlas import Predictions, TopLabel
 from fedlas.metrics import METRICS
-from fedlas.metrics.evaluation import values_of
-from fedlas.metrics.metric import lacks
+from fedlas.metrics.evaluation import compute_metrics
+from fedlas.metrics.metric import lacks_inputs
 from fedlas.stats import (
     bootstrap_interval,
     bootstrap_intervals,
@@ -21,8 +21,8 @@ from fedlas.stats import (
 
 NEEDS_ALL = r"needs the probabilities of all classes; got a TopLabel.*Pass Predictions"
 ONE = TopLabel([0.5], [True])
-ENOUGH = [entry.name for entry in METRICS.entries() if not lacks(entry, ONE)]
-OTHERS = [entry.name for entry in METRICS.entries() if lacks(entry, ONE)]
+ENOUGH = [entry.name for entry in METRICS.entries() if not lacks_inputs(entry, ONE)]
+OTHERS = [entry.name for entry in METRICS.entries() if lacks_inputs(entry, ONE)]
 
 
 def predictions(samples=300, classes=5, dtype=torch.float32, seed=0):
@@ -59,7 +59,9 @@ def test_values_are_equal(dtype):
     p = predictions(dtype=dtype)
     entries = [METRICS[name] for name in ENOUGH]
     for num_bins in (1, 15, 400):
-        assert values_of(top(p), entries, num_bins) == values_of(p, entries, num_bins), num_bins
+        assert compute_metrics(top(p), entries, num_bins) == compute_metrics(
+            p, entries, num_bins
+        ), num_bins
     assert {entry.name: entry.value(top(p)) for entry in entries} == {
         entry.name: entry.value(p) for entry in entries
     }

@@ -8,7 +8,7 @@ import torch
 
 from fedlas.cli import main
 from fedlas.errors import InputError, MissingExtraError
-from fedlas.lab.runs import collect, recorded
+from fedlas.lab.runs import collect_runs, default_metrics
 from fedlas.lab.studies.uncertainty import UNCERTAINTY, apply_method, plan_method
 from fedlas.predictions import Predictions
 
@@ -79,7 +79,7 @@ def test_leaves_a_folder_like_any_run(made, bench):
         source = Predictions.load(bench / "ce-s0" / "predictions" / f"{part}.npz")
         assert torch.equal(found.target, source.target)
         assert torch.equal(found.label_probs, source.label_probs)
-        assert metrics[part] == recorded(found)
+        assert metrics[part] == default_metrics(found)
     reference = json.loads((bench / "ce-s0" / "metrics.json").read_text())
     assert reference.keys() <= metrics.keys()
     assert metrics["test_calibrated"].keys() == reference["test_calibrated"].keys()
@@ -109,7 +109,9 @@ def test_the_same_again_elsewhere(made, name, bench, tmp_path):
 @pytest.mark.system
 def test_report_and_evaluation_take_it(made, name, capsys):
     derived, _ = made
-    (run,) = [run for run in collect(derived.folder.parent).runs if run.name == derived.folder.name]
+    (run,) = [
+        run for run in collect_runs(derived.folder.parent).runs if run.name == derived.folder.name
+    ]
     assert (run.loss, run.made_by) == (f"{name}(ce)", name)
     if name == "deep-ensemble":  # its folder is like that of the others
         assert main(["evaluate", str(derived.folder), "--method", "temperature", "--json"]) == 0

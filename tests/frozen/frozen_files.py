@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import fedlas
 from fedlas.calibrators import Calibrator, MultiLabelCalibration, TemperatureScaling
 from fedlas.cli import main
-from fedlas.lab.runs import RunFolder, collect, load_trained
+from fedlas.lab.runs import RunFolder, collect_runs, load_trained_run
 
 FILES = Path(__file__).parent / "files"
 CLASSES = ("ape", "bee", "cat")
@@ -124,7 +124,7 @@ def run_numbers(summary):
 
 def outputs_of_run(folder):
     """Return logits of the model of a run folder, with the weights of its checkpoint."""
-    trained = load_trained(folder / "bench" / "ce-s0")
+    trained = load_trained_run(folder / "bench" / "ce-s0")
     with torch.no_grad():
         return trained.objective.model(torch.linspace(-1, 1, 128).reshape(2, 1, 8, 8)).tolist()
 
@@ -182,11 +182,11 @@ READINGS = {
         json.loads(Path("history.json").read_text(encoding="utf-8"))["periods"][0]["columns"],
     ],
     "run folder": lambda folder: [
-        run_numbers(collect(folder / "bench")),
+        run_numbers(collect_runs(folder / "bench")),
         fedlas.evaluate(RunFolder(folder / "bench" / "ce-s0").predictions("test"))["nll"],
     ],
     "checkpoint": outputs_of_run,
-    "pack": lambda folder: run_numbers(collect(folder / "packed")),
+    "pack": lambda folder: run_numbers(collect_runs(folder / "packed")),
     "ONNX": through_onnx,
     "SQL": through_sql,
 }
@@ -289,10 +289,10 @@ def write_runs(folder):
     """Write the folder of a bench with one loss, its pack, and a model of it as ONNX."""
     import onnx
 
-    from fedlas.lab.recipes import load_recipe, plan
+    from fedlas.lab.recipes import load_recipe, plan_runs
     from fedlas.lab.runs import execute
 
-    for run in plan(
+    for run in plan_runs(
         load_recipe("synthetic", SMALL), losses=["ce"], seeds=[0], out=folder / "bench"
     ):
         execute(run)

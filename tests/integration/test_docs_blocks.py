@@ -21,8 +21,8 @@ import torch
 from fedlas.cli import main
 from fedlas.cli import parse as parse_words
 from fedlas.errors import MissingExtraError
-from fedlas.lab.benches import load_group
-from fedlas.lab.recipes import is_group, load_recipe, parse_value, plan
+from fedlas.lab.benches import load_recipe_group
+from fedlas.lab.recipes import is_recipe_group, load_recipe, parse_yaml_value, plan_runs
 from markdown_blocks import DRAWINGS, OUTSIDE, PAGES, ROOT, blocks_in, blocks_of
 
 pytestmark = pytest.mark.system
@@ -181,7 +181,7 @@ def parse(arguments, block):
             else []
         )
         # builds every loss that it would train with
-        assert load_group(recipe, parsed.set).plan(losses=losses)
+        assert load_recipe_group(recipe, parsed.set).plan(losses=losses)
     return True
 
 
@@ -189,16 +189,16 @@ def load_yaml(block, _namespace, _printed):
     """A whole recipe, a group, or a part of a recipe; every loss that it names is built."""
     name = block.title or "block.yaml"
     Path(name).write_text(block.text, encoding="utf-8")
-    content = parse_value(block.text, block.where)
-    if is_group(content):
-        assert load_group(name).plan()
+    content = parse_yaml_value(block.text, block.where)
+    if is_recipe_group(content):
+        assert load_recipe_group(name).plan()
         return
     whole = "extends" in content or "model" in content
     if not whole:
         name = "part.yaml"
         Path(name).write_text(f"extends: digits\n{block.text}", encoding="utf-8")
     recipe = load_recipe(name)
-    assert plan(recipe, losses=sorted({*recipe.losses, *recipe.methods}), seeds=[0])
+    assert plan_runs(recipe, losses=sorted({*recipe.losses, *recipe.methods}), seeds=[0])
 
 
 def compare(block, _namespace, printed):

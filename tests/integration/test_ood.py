@@ -54,7 +54,7 @@ def open_set_run(finished_open_set, tmp_path):
 def _no_figures(request, monkeypatch):
     """Drawing takes longer than all else here; one test looks at the page."""
     if request.node.name != "test_one_run":
-        monkeypatch.setattr("fedlas.lab.report.ood._figures", lambda *_args: ("", [], ""))
+        monkeypatch.setattr("fedlas.lab.report.ood._score_figures", lambda *_args: ("", [], ""))
 
 
 def call(capsys, *arguments):
@@ -240,7 +240,8 @@ def test_score_that_cannot_run_is_named(capsys, run, monkeypatch):
         OOD_SCORES, "_entries", {name: OOD_SCORES._entries[name] for name in ("msp", "knn")}
     )
     monkeypatch.setattr(
-        "fedlas.zoo.ood.fitted_scores.check_bank", lambda *_args, **_more: torch.zeros(9, 8)
+        "fedlas.zoo.ood.fitted_scores.check_train_features",
+        lambda *_args, **_more: torch.zeros(9, 8),
     )
     status, out, _ = call(capsys, "runs", "ood", run, "--data", "digits", "--replicates", "39")
     assert status == 0
@@ -268,9 +269,9 @@ def test_without_the_extra_the_other_scores_run(capsys, run, monkeypatch):
 
 
 def test_the_same_images_are_refused(capsys, run, tmp_path):
-    from fedlas.lab.runs import load_trained
+    from fedlas.lab.runs import load_trained_run
 
-    own = load_trained(run).splits.test
+    own = load_trained_run(run).splits.test
     arrays = {f"{part}_images": own.images[:, 0].numpy() for part in ("train", "test")}
     arrays |= {f"{part}_target": own.target.numpy() for part in ("train", "test")}
     np.savez(tmp_path / "own.npz", **arrays)

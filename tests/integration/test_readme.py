@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import fedlas
-from fedlas.lab.benches import load_group
+from fedlas.lab.benches import load_recipe_group
 from fedlas.losses import LOSSES
 
 ROOT = Path(__file__).parents[2]
@@ -73,7 +73,9 @@ def test_it_counts_what_there_is():
 def test_commands_name_recipes_that_exist():
     used = re.findall(r"fedlas (?:bench|train) ([a-z0-9/-]+)", README)
     assert used
-    assert all(load_group(name).recipes for name in set(used))  # one recipe is a group of its own
+    assert all(
+        load_recipe_group(name).recipes for name in set(used)
+    )  # one recipe is a group of its own
 
 
 @pytest.mark.parametrize("target", ["demo", "test"])

@@ -115,7 +115,7 @@ def test_from_runs_to_a_report(capsys, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("average", ["ema", "swa"])
 def test_averaged_weights_are_what_a_run_predicts_with(capsys, tmp_path, average):
-    from fedlas.lab.runs import load_trained, predictions_of
+    from fedlas.lab.runs import load_trained_run, predict_part
     from fedlas.lab.train import load_checkpoint
     from fedlas.predictions import Predictions
 
@@ -140,8 +140,8 @@ def test_averaged_weights_are_what_a_run_predicts_with(capsys, tmp_path, average
         *OVERRIDES,
         *settings,
     )
-    trained = load_trained(tmp_path / "x")
-    found = predictions_of(
+    trained = load_trained_run(tmp_path / "x")
+    found = predict_part(
         trained.objective, trained.splits, trained.splits.test, batch_size=50, features=True
     )
     saved = Predictions.load(tmp_path / "x" / "predictions" / "test.npz")

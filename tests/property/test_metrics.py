@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fedlas import Predictions
 from fedlas.metrics import METRICS, StreamingMetrics, brier_decomposition, evaluate, scan
-from fedlas.metrics.evaluation import values_of
+from fedlas.metrics.evaluation import compute_metrics
 
 # Coarse logits make ties and edges frequent; the large ones make probabilities 0 and 1.
 LOGITS = st.sampled_from([0.0, 0.5, 1.0, -1.0, 2.0, math.log(2), math.log(3), 30.0, -200.0, 200.0])
@@ -139,7 +139,7 @@ def test_weights_are_repeated_rows_up_to_a_factor_and_0_is_absence(p, num_bins, 
 
     def found(index, weights):
         part = Predictions(p.logits[index], p.target[index], weights=weights)
-        return values_of(part, defined(EVERY, part), num_bins)
+        return compute_metrics(part, defined(EVERY, part), num_bins)
 
     everyone, present = torch.arange(p.num_samples), weights.nonzero().squeeze(1)
     expected = found(everyone, weights)

@@ -370,14 +370,14 @@ NAMED = {
         "logits": lambda d: d.normal(d.samples),
         "target": lambda d: d.classes(d.samples, most=2),
     },
-    "fedlas.losses.label_pairs": {
+    "fedlas.losses.labels_as_two_classes": {
         "logits": lambda d: d.normal(9, CLASSES),
         "target": lambda d: d.classes(9, CLASSES, most=2),
     },
     "fedlas.stats.Estimate.of": {
         "content": lambda d: fedlas.estimates(d.predictions(), ["ece"])["ece"].plain()
     },
-    "fedlas.stats.effective_samples": {"weights": lambda _: [1.0, 2.0]},
+    "fedlas.stats.effective_sample_size": {"weights": lambda _: [1.0, 2.0]},
     "fedlas.stats.mean_interval": {"values": lambda _: [1.0, 2.0, 4.0]},
     "fedlas.stats.paired_bootstrap": dict.fromkeys("ab", lambda _: Draw(7).predictions(30)),
     "fedlas.compare": dict.fromkeys("ab", lambda _: Draw(7).predictions(30)),
@@ -551,7 +551,7 @@ CHEAP = {"replicates": 40}
 
 RECORDS = {
     "Batch", "Batches", "Calibration", "CalibrationLayer", "Chunk", "Covariates", "CriterionMixin", "CriterionTrainer",
-    "Files", "Images", "JointProgress", "Mixed", "Source",
+    "ImageFiles", "Images", "JointProgress", "Mixed", "Source",
     "SpiegelhalterTest", "Splits", "StreamedBatches", "ScoreTable", "SqlCall", "Statistic", "Sums", "View",
 }  # fmt: skip
 """Classes that the library alone makes, in addition to dataclasses other than these:"""
@@ -565,15 +565,15 @@ FROM_USERS = {
     "TopLabel",
 }
 BETWEEN_ROOMS = {
-    "check_dataset", "corrupted", "files_since", "fit_calibration", "load_weights",
-    "long_tailed", "open_set", "open_table", "options_of", "read_calibration", "reduce",
-    "survey", "weights_digest", "with_label_noise",
+    "check_dataset", "corrupt_part", "files_since", "fit_calibration", "load_weights",
+    "make_long_tailed", "make_open_set", "open_table", "options_of", "read_calibration", "reduce",
+    "survey_images", "weights_digest", "add_label_noise",
 }  # fmt: skip
 """Functions that other rooms call, with what they have checked; the command line takes words of a shell."""
 INTERNAL = {
     "counted", "exponents", "find", "fit_map", "fit_parts", "from_plain", "learn_from", "of_samples", "or_default",
-    "pair_labels", "patterns", "penalty", "ready", "results", "scaled", "second_target", "strength_of", "targets",
-    "updated",
+    "pair_labels", "patterns", "penalty", "prepare_task", "results", "scaled", "second_target", "strength_of",
+    "targets", "updated",
 }  # fmt: skip
 """Methods that only the library calls, in addition to those that take a ``Batch``."""
 

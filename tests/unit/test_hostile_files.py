@@ -20,7 +20,7 @@ from fedlas.deploy.monitor.state import read_state
 from fedlas.errors import InputError
 from fedlas.lab.data.sets.mnist import load_mnist
 from fedlas.lab.recipes import load_recipe
-from fedlas.lab.runs import RunFolder, collect
+from fedlas.lab.runs import RunFolder, collect_runs
 from fedlas.lab.runs.folder import PACK_MARK
 
 READERS = {
@@ -139,7 +139,7 @@ def test_a_pack_that_grows_is_refused_before_it_is_unpacked(content, tmp_path):
     bench = write_pack(tmp_path / "bench", PACKS[content])
     assert (bench / "runs.zip").stat().st_size < 100_000
     with pytest.raises(InputError, match=r"at most"):
-        collect(bench)
+        collect_runs(bench)
 
 
 @pytest.mark.parametrize("claimed", [1, 2**12, 2**31])

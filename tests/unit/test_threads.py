@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import fedlas
-from fedlas._core.errors import collected_warnings
+from fedlas._core.errors import collect_warnings
 from fedlas.calibrators import Calibrator, TemperatureScaling
 from fedlas.deploy.formats import quiet
 from fedlas.integrations.mapie import prediction_sets
@@ -106,7 +106,7 @@ def test_exports_that_overlap_leave_warnings_and_loggers_alone():
 
 def test_warnings_are_collected_in_one_thread_alone():
     few = predictions(2, size=20)
-    with ThreadPoolExecutor(1) as other, collected_warnings() as texts:
+    with ThreadPoolExecutor(1) as other, collect_warnings() as texts:
         with pytest.warns(fedlas.errors.CalibrationWarning, match="samples are few"):
             other.submit(TemperatureScaling().fit, few).result()
         assert texts == []

@@ -215,7 +215,7 @@ def member_defs(n):
     for x in n.body:
         if isinstance(x,FN): out.add(x.name)
         elif isinstance(x,ast.AnnAssign) and isinstance(x.target,ast.Name): out.add(x.target.id)
-        elif isinstance(x,ast.Assign): out|={t.id for t in x.targets if isinstance(t,ast.Name)}
+        elif isinstance(x,ast.Assign): out|={t.id for t in x.mix_targets if isinstance(t,ast.Name)}
     for x in ast.walk(n):
         if isinstance(x,ast.Attribute) and isinstance(x.ctx,ast.Store) and isinstance(x.value,ast.Name) and x.value.id in("self","cls"): out.add(x.attr)
     return out
@@ -405,7 +405,7 @@ for old,by in members.items():
             for x in n.body:
                 if isinstance(x,ast.AnnAssign) and isinstance(x.target,ast.Name) and x.target.id==old: edit(m,x.target.lineno,x.target.col_offset,old,r.new,r)
                 elif isinstance(x,ast.Assign):
-                    for t in x.targets:
+                    for t in x.mix_targets:
                         if isinstance(t,ast.Name) and t.id==old: edit(m,t.lineno,t.col_offset,old,r.new,r)
 # strings
 allnames={r.old:r for r in names.values()}
@@ -415,7 +415,7 @@ for m in files.values():
     inall=set()
     for x in m.tree.body:
         if isinstance(x,(ast.Assign,ast.AnnAssign,ast.AugAssign)):
-            t=x.targets[0] if isinstance(x,ast.Assign) else x.target
+            t=x.mix_targets[0] if isinstance(x,ast.Assign) else x.target
             if isinstance(t,ast.Name) and (t.id=="__all__" or m.is_pkg or t.id.startswith("_LAZY")) and x.value is not None:
                 inall|={id(c) for c in ast.walk(x.value)}
     setat=set()

@@ -23,12 +23,12 @@ from torch import Tensor
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
-from fedlas._core.files import no_device, parse_json, write_atomically
-from fedlas._core.threads import no_warnings
+from fedlas._core.files import parse_json, require_no_device, write_atomically
+from fedlas._core.threads import ignore_warnings
 
-_FREE = 2**26
+_RATIO_EXEMPT_BYTES = 2**26
 """Bytes up to which an array may be compressed to anything: labels in order shrink to almost nothing."""
-_MOST_RATIO = 100
+_MAX_RATIO = 100
 """Most that a larger array may be compressed. Scores hardly shrink at all; a zip bomb shrinks a thousandfold."""
 
 _HEADERS = threading.Lock()
@@ -55,7 +55,7 @@ class ArrayFile:
     by_column: bool
 
 
-class Arrays:
+class ArrayArchive:
     """The arrays in an open archive, by name."""
 
     def __init__(self, archive: zipfile.ZipFile, files: ExitStack) -> None:
@@ -73,7 +73,7 @@ class Arrays:
             ValueError: As :meth:`open`; or if it does not fit into memory.
         """
         array = self.open(name)
-        check_fits(math.prod(array.shape) * array.dtype.itemsize, f"array {name!r}")
+        require_memory(math.prod(array.shape) * array.dtype.itemsize, f"array {name!r}")
         with _HEADERS, self._archive.open(self._info(name)) as file:
             values: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
         return values
@@ -87,13 +87,13 @@ class Arrays:
                 than the file holds.
         """
         info = self._info(name)
-        if info.file_size > max(_FREE, _MOST_RATIO * info.compress_size):
+        if info.file_size > max(_RATIO_EXEMPT_BYTES, _MAX_RATIO * info.compress_size):
             ratio = f"{info.file_size:,} bytes in {info.compress_size:,}"
             raise ValueError(
-                f"array {name!r} is compressed over {_MOST_RATIO} times, {ratio}: save it with np.savez"
+                f"array {name!r} is compressed over {_MAX_RATIO} times, {ratio}: save it with np.savez"
             )
         file = self._files.enter_context(self._archive.open(info))
-        with _HEADERS, no_warnings:  # of headers that Python 2 wrote
+        with _HEADERS, ignore_warnings:  # of headers that Python 2 wrote
             version = np.lib.format.read_magic(file)
             if version > (2, 0):  # only for names of fields
                 raise ValueError(f"array {name!r} has a structured dtype")
@@ -126,9 +126,9 @@ class Arrays:
         members = self._archive.infolist()
         packed = sum(info.compress_size for info in members)
         whole = sum(info.file_size for info in members)
-        if whole > max(_FREE, _MOST_RATIO * packed):
+        if whole > max(_RATIO_EXEMPT_BYTES, _MAX_RATIO * packed):
             raise ValueError(
-                f"the archive has a compression ratio above {_MOST_RATIO}: {whole:,} bytes in {packed:,}"
+                f"the archive has a compression ratio above {_MAX_RATIO}: {whole:,} bytes in {packed:,}"
             )
         for name in self.names:
             if ".." in name.split("/") or name.startswith("/") or "\\" in name or ":" in name:
@@ -141,7 +141,7 @@ class Arrays:
 
 
 @contextmanager
-def open_arrays(path: Path) -> Iterator[Arrays]:
+def open_arrays(path: Path) -> Iterator[ArrayArchive]:
     """Open an ``.npz`` archive and yield its arrays by name.
 
     Raises:
@@ -151,8 +151,8 @@ def open_arrays(path: Path) -> Iterator[Arrays]:
     """
     try:
         # The archive's own file closes only after all that was opened in it.
-        with zipfile.ZipFile(no_device(path)) as archive, ExitStack() as files:
-            yield Arrays(archive, files)
+        with zipfile.ZipFile(require_no_device(path)) as archive, ExitStack() as files:
+            yield ArrayArchive(archive, files)
     except (InputError, OSError):
         raise
     except (
@@ -167,7 +167,7 @@ def write_arrays(
     path: str | Path,
     arrays: Mapping[str, Any],
     noun: str,
-    has_names: Callable[[Collection[str]], bool],
+    accepts_names: Callable[[Collection[str]], bool],
 ) -> Path:
     """Write an ``.npz`` file atomically and return its path; only an existing file of the same kind is replaced.
 
@@ -175,19 +175,19 @@ def write_arrays(
         path: The file.
         arrays: Its arrays by name.
         noun: Name of one, with its article, for messages.
-        has_names: Return whether a file with arrays of these names is of that kind.
+        accepts_names: Return whether a file with arrays of these names is of that kind.
 
     Raises:
         InputError: If another file is there, or the folder cannot be written to.
     """
     # Imported here: two tensors need no rule of places.
-    from fedlas._core.outputs import Kind, check_place
+    from fedlas._core.outputs import FileKind, check_output_path
 
     def is_one(existing: Path) -> bool:
         with open_arrays(existing) as archive:
-            return has_names(archive.names)
+            return accepts_names(archive.names)
 
-    place = check_place("path", path, Kind(noun, is_one))
+    place = check_output_path("path", path, FileKind(noun, is_one))
     content: dict[str, Any] = dict(arrays)
     return write_atomically(place, lambda file: np.savez(file, **content))
 
@@ -201,8 +201,8 @@ def load_tensors(path: Path) -> Any:
             grow: ``torch.save`` compresses nothing.
     """
     try:
-        _check_whole(path)
-        with no_warnings:  # torch warns about foreign files, which the error explains
+        _check_tensor_archive(path)
+        with ignore_warnings:  # torch warns about foreign files, which the error explains
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
@@ -215,9 +215,9 @@ def load_tensors(path: Path) -> Any:
         ) from error
 
 
-def _check_whole(path: Path) -> None:
+def _check_tensor_archive(path: Path) -> None:
     with (
-        no_device(path).open("rb") as file,
+        require_no_device(path).open("rb") as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
     ):
         # Among the calls that torch allows in a pickle, only this takes memory of any size. State dicts have none.
@@ -281,14 +281,14 @@ def available_memory() -> int | None:
     return min(limits, default=None)
 
 
-def check_fits(size: int, what: str) -> None:
-    """Raise ValueError if ``size`` bytes exceed the available memory, before they are allocated.
+def require_memory(num_bytes: int, what: str) -> None:
+    """Raise ValueError if ``num_bytes`` bytes exceed the available memory, before they are allocated.
 
     Raises:
-        ValueError: If ``size`` is more than :func:`available_memory`; ``what`` names what would take them.
+        ValueError: If ``num_bytes`` is more than :func:`available_memory`; ``what`` names what would take them.
     """
     free = available_memory()
-    if free is not None and size > free:
+    if free is not None and num_bytes > free:
         raise ValueError(
-            f"{what} needs {size / 2**30:,.1f} GiB of memory; {free / 2**30:,.1f} GiB are available"
+            f"{what} needs {num_bytes / 2**30:,.1f} GiB of memory; {free / 2**30:,.1f} GiB are available"
         )

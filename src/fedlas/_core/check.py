@@ -24,7 +24,7 @@ from fedlas._core.errors import NonFiniteError as NonFiniteError
 from fedlas._core.errors import Text as Text
 from fedlas._core.errors import suggestion as suggestion
 from fedlas._core.errors import warn_user as warn_user
-from fedlas._core.text import shortened
+from fedlas._core.text import truncate
 
 # torch and numpy are imported where a value may be theirs: the command line shows --help without them.
 if TYPE_CHECKING:
@@ -38,11 +38,11 @@ LARGEST = 2.0**100
 """The largest size of a logit or feature, 1.3e30: a hundred million of them add up to a float32."""
 
 
-def reason(error: Exception) -> str:
+def error_reason(error: Exception) -> str:
     """Return a short reason for the error that reading a file raised, for use within another message.
 
     Example:
-        >>> reason(KeyError("edges")), reason(InputError("bins must be whole", 0.5, "Write it again."))
+        >>> error_reason(KeyError("edges")), error_reason(InputError("bins must be whole", 0.5, "Write it again."))
         ("'edges' is missing", 'bins must be whole; got 0.5')
     """
     if isinstance(error, InputError):
@@ -50,9 +50,9 @@ def reason(error: Exception) -> str:
     return f"{error} is missing" if isinstance(error, KeyError) else str(error)
 
 
-def in_a_line(error: Exception, most: int = 200) -> str:
-    """Return the first ``most`` characters of an error's text on one line, or the name of its class if it is empty."""
-    return " ".join(str(error).split())[:most] or type(error).__name__
+def one_line_error(error: Exception, max_length: int = 200) -> str:
+    """Return the first ``max_length`` characters of an error's text on one line, or the name of its class if it is empty."""
+    return " ".join(str(error).split())[:max_length] or type(error).__name__
 
 
 def describe(value: object) -> str:
@@ -68,14 +68,14 @@ def describe(value: object) -> str:
         if isinstance(value, list | tuple | dict | set | frozenset | int)
         else repr(value)
     )
-    return f"{type(value).__name__} {shortened(text, 200)}"
+    return f"{type(value).__name__} {truncate(text, 200)}"
 
 
-def few(names: Sequence[str], most: int = 12) -> str:
-    """Return the first ``most`` names as text, followed by ``and N more``."""
-    shown = ", ".join(shortened(str(name), 60) for name in names[:most])
+def truncated_list(names: Sequence[str], limit: int = 12) -> str:
+    """Return the first ``limit`` names as text, followed by ``and N more``."""
+    shown = ", ".join(truncate(str(name), 60) for name in names[:limit])
     return (
-        f"{shown} and {len(names) - most} more" if len(names) > most else shown or describe(names)
+        f"{shown} and {len(names) - limit} more" if len(names) > limit else shown or describe(names)
     )
 
 
@@ -115,7 +115,7 @@ def check_number(
             return number
     start = "(" if low_open or low == -math.inf else "["
     end = ")" if high_open or high == math.inf else "]"
-    raise wrong_argument(
+    raise argument_error(
         name,
         f"must be a finite number in {start}{low:g}, {high:g}{end}",
         describe(value),
@@ -123,7 +123,7 @@ def check_number(
     )
 
 
-def wrong_argument(name: str, expected: str, got: object, fix: str) -> InputError:
+def argument_error(name: str, expected: str, got: object, fix: str) -> InputError:
     """Return an InputError about the argument ``name``, or a value that is described, such as ``"the level"``."""
     if name.isidentifier():
         return InputError(expected, got, fix, argument=name)
@@ -150,12 +150,12 @@ def check_count(name: str, value: object, *, low: int | None = 1) -> int:
     number = (
         None if isinstance(whole, bool) or not isinstance(whole, numbers.Integral) else int(whole)
     )
-    high = _MOST.get(name, 2**62)  # larger ones are no sizes of torch
+    high = _MAX_COUNTS.get(name, 2**62)  # larger ones are no sizes of torch
     if number is not None and (low is None or low <= number) and abs(number) <= high:
         return number
     too_many = number is not None and abs(number) > high
     bound = f" of at most {high}" if too_many else "" if low is None else f" of at least {low}"
-    raise wrong_argument(
+    raise argument_error(
         name,
         f"must be a whole number{bound}",
         describe(value),
@@ -163,7 +163,7 @@ def check_count(name: str, value: object, *, low: int | None = 1) -> int:
     )
 
 
-_MOST = {"num_bins": 10_000, "replicates": 1_000_000}
+_MAX_COUNTS = {"num_bins": 10_000, "replicates": 1_000_000}
 """Classwise errors take up to 2 s and 1 GB in 10,000 bins of 1,000 classes."""
 
 
@@ -174,7 +174,7 @@ def is_tensor(value: object) -> TypeGuard[Tensor]:
     return isinstance(value, Tensor)
 
 
-def as_numbers(values: object) -> NDArray[np.float64]:
+def as_float_array(values: object) -> NDArray[np.float64]:
     """Return real numbers as a float64 array, or a scalar NaN for text, objects and rows of unequal length.
 
     The caller checks the shape, so that one error says what it takes.
@@ -208,7 +208,7 @@ def check_choice(name: str, value: object, choices: Iterable[T]) -> T:
     if isinstance(value, str) and value in names:
         return names[names.index(value)]
     expected = f"must be one of {', '.join(names)}"
-    raise wrong_argument(name, expected, repr(value), suggestion(str(value), names))
+    raise argument_error(name, expected, repr(value), suggestion(str(value), names))
 
 
 def check_logits(logits: object) -> Tensor:
@@ -289,10 +289,10 @@ def check_finite(name: str, value: Tensor) -> None:
         fedlas._core.errors.NonFiniteError: features must be finite; got 1 NaN or infinite of 2 values, the first ...
     """
     check_dense(name, value)
-    check_sizes(name, value)
+    check_finite_dense(name, value)
 
 
-def check_sizes(name: str, value: Tensor) -> None:
+def check_finite_dense(name: str, value: Tensor) -> None:
     """Check a dense tensor for NaN, infinities and values beyond ``LARGEST``, as :func:`check_finite` does.
 
     Raises:

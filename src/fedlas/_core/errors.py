@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from types import FrameType
 from typing import NamedTuple, TypeAlias, TypeGuard
 
-from fedlas._core.text import printable, shortened
+from fedlas._core.text import printable, truncate
 
 
 class Argument(NamedTuple):
@@ -29,14 +29,14 @@ class Argument(NamedTuple):
     name: str
     value: object = None
 
-    def python(self) -> str:
+    def to_python(self) -> str:
         """Return the argument as Python source, such as ``drop_missing=True``."""
         return f"{self.name}=" if self.value is None else f"{self.name}={self.value!r}"
 
-    def option(self, options: Mapping[str, str]) -> str:
+    def to_option(self, options: Mapping[str, str]) -> str:
         """Return the argument as a command-line option as spelled in ``options``, or as Python source if not there."""
         if self.name not in options:
-            return self.python()
+            return self.to_python()
         value = "" if self.value in (None, True) else f" {shlex.quote(str(self.value))}"
         return f"{options[self.name]}{value}"
 
@@ -75,7 +75,7 @@ class InputError(ValueError):
         >>> error = InputError("must be a column", "no 'y'", "Did you mean 'label'?", argument="target")
         >>> print(error)
         target must be a column; got no 'y'. Did you mean 'label'?
-        >>> error.of_command("calibrate", {"target": "--target"})
+        >>> error.write_for_command("calibrate", {"target": "--target"})
         >>> print(error)
         fedlas calibrate: --target must be a column; got no 'y'. Did you mean 'label'?
     """
@@ -90,11 +90,11 @@ class InputError(ValueError):
         fixes: Mapping[str, Text | Sequence[Text]] | None = None,
     ) -> None:
         self.argument = argument
-        self.owner = public_name()
-        named: Text = (str(got) or repr(got)) if not _names_arguments(got) else got
+        self.owner = public_call_name()
+        named: Text = (str(got) or repr(got)) if not _has_arguments(got) else got
         self._sentences = (expected, named, fix)
         self._fixes = dict(fixes or {})
-        self._lacks: frozenset[str] = frozenset()
+        self._absent_arguments: frozenset[str] = frozenset()
         self._options: Mapping[str, str] | None = None
         super().__init__(*self._sentences)
 
@@ -107,28 +107,28 @@ class InputError(ValueError):
         if self.argument is not None:
             subject = f"{(self._options or {}).get(self.argument, self.argument)} "
         return (
-            shortened(subject + self._write(expected)),
-            shortened(self._write(got)),
-            self._remedy(self._fixes.get(where, fix)),
+            truncate(subject + self._format(expected)),
+            truncate(self._format(got)),
+            self._format_fix(self._fixes.get(where, fix)),
         )
 
-    def of_command(self, subcommand: str, options: Mapping[str, str]) -> None:
+    def write_for_command(self, subcommand: str, options: Mapping[str, str]) -> None:
         """Name a subcommand and its options in the message, in place of the function and its arguments."""
         self.owner = f"fedlas {subcommand}"
         self._options = options
 
     def without(self, *arguments: str) -> None:
         """Drop remedies that mention any of these arguments."""
-        self._lacks = self._lacks | set(arguments)
+        self._absent_arguments = self._absent_arguments | set(arguments)
 
-    def _write(self, text: Text) -> str:
-        return write(text, self._options)
+    def _format(self, text: Text) -> str:
+        return format_text(text, self._options)
 
-    def _remedy(self, fix: Text | Sequence[Text]) -> str:
+    def _format_fix(self, fix: Text | Sequence[Text]) -> str:
         """Return the remedy, or all applicable remedies joined by "or", as one sentence."""
         if isinstance(fix, str | tuple):
-            return self._write(fix)
-        remedies = [self._write(text) for text in fix if self._takes(text)]
+            return self._format(fix)
+        remedies = [self._format(text) for text in fix if self._is_applicable(text)]
         between = "; " if len(remedies) > 2 else ", "
         sentence = (
             f"{between.join([*remedies[:-1], ''])}or {remedies[-1]}."
@@ -137,25 +137,25 @@ class InputError(ValueError):
         )
         return sentence[:1].upper() + sentence[1:]
 
-    def _takes(self, text: Text) -> bool:
+    def _is_applicable(self, text: Text) -> bool:
         sentence = (text,) if isinstance(text, Argument) else text
         names = {piece.name for piece in sentence if isinstance(piece, Argument)}
         there = self._options is None or names <= self._options.keys()
-        return there and not names & self._lacks
+        return there and not names & self._absent_arguments
 
     def __str__(self) -> str:
         owner = f"{self.owner}: " if self.owner else ""
         return printable(owner + "{}; got {}. {}".format(*self.parts))
 
 
-def _names_arguments(value: object) -> TypeGuard[Text]:
+def _has_arguments(value: object) -> TypeGuard[Text]:
     """Return whether a value is a message with :class:`Argument` parts, rather than a user's tuple."""
     return isinstance(value, Argument) or (
         isinstance(value, tuple) and any(isinstance(word, Argument) for word in value)
     )
 
 
-def write(text: Text, options: Mapping[str, str] | None = None) -> str:
+def format_text(text: Text, options: Mapping[str, str] | None = None) -> str:
     """Return a message as text, with its arguments as command-line ``options`` if given, else as Python source."""
     if isinstance(text, str):
         return text
@@ -163,9 +163,9 @@ def write(text: Text, options: Mapping[str, str] | None = None) -> str:
     return "".join(
         piece
         if isinstance(piece, str)
-        else piece.python()
+        else piece.to_python()
         if options is None
-        else piece.option(options)
+        else piece.to_option(options)
         for piece in sentence
     )
 
@@ -198,7 +198,7 @@ _texts: ContextVar[list[str] | None] = ContextVar("texts", default=None)
 
 
 @contextmanager
-def collected_warnings() -> Iterator[list[str]]:
+def collect_warnings() -> Iterator[list[str]]:
     """Yield a list that collects the texts of :func:`warn_user` in this thread; no warning is issued."""
     # warnings.catch_warnings changes the whole process: of two threads that overlap, it leaves one's list for good.
     texts: list[str] = []
@@ -212,14 +212,14 @@ def collected_warnings() -> Iterator[list[str]]:
 def warn_user(message: Text, category: type[Warning] = CalibrationWarning) -> None:
     """Issue a warning that points at the innermost line of code outside of this package and torch."""
     if (texts := _texts.get()) is not None:
-        texts.append(write(message))
+        texts.append(format_text(message))
         return
     frame = sys._getframe(1)
     level = 2
     while frame.f_back is not None and _is_internal(frame):
         frame = frame.f_back
         level = level + 1
-    warning = category(write(message))
+    warning = category(format_text(message))
     if isinstance(warning, CalibrationWarning):
         warning.sentence = message
     warnings.warn(warning, stacklevel=level)
@@ -231,12 +231,12 @@ def _is_internal(frame: FrameType) -> bool:
     return f"{module}.".startswith(("fedlas.", "torch.")) or frame.f_code.co_filename == "<string>"
 
 
-def public_name() -> str | None:
+def public_call_name() -> str | None:
     """Return the public function, class or method that the user's code called, e.g. ``"TemperatureScaling.fit"``."""
     name = None
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        public = _public_call(frame)
+        public = _frame_public_name(frame)
         if public is None and name is not None and not _is_internal(frame):
             break  # the user's code
         name = public or name
@@ -244,7 +244,7 @@ def public_name() -> str | None:
     return name
 
 
-def _public_call(frame: FrameType) -> str | None:
+def _frame_public_name(frame: FrameType) -> str | None:
     """Return the name of the public function, class or method that a frame runs, or None if it is private."""
     code = frame.f_code
     first = code.co_varnames[0] if code.co_argcount else ""
@@ -260,7 +260,7 @@ def _public_call(frame: FrameType) -> str | None:
         variables.clear()  # a copy, which would keep the frame's files and errors alive
     kind = value if isinstance(value, type) else type(value)
     of_class = code.co_name.endswith("__") or code.co_name == "forward"
-    if not _is_internal(frame) and not _defines(kind, code.co_qualname):
+    if not _is_internal(frame) and not _has_method(kind, code.co_qualname):
         return None  # a function of the user whose first argument is called so
     hidden = kind.__name__.startswith("_") or (code.co_name.startswith("_") and not of_class)
     if hidden or not any(_is_public(base.__module__, base.__name__) for base in kind.__mro__):
@@ -268,7 +268,7 @@ def _public_call(frame: FrameType) -> str | None:
     return kind.__name__ if of_class else f"{kind.__name__}.{code.co_name}"
 
 
-def _defines(kind: type, function: str) -> bool:
+def _has_method(kind: type, function: str) -> bool:
     """Return whether a class or one of its bases defines the method with a qualified name."""
     return any(base.__qualname__ == function.rpartition(".")[0] for base in kind.__mro__)
 

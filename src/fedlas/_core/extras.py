@@ -64,7 +64,7 @@ def require(package: str, *, extra: str) -> ModuleType:
             raise
         raise MissingExtraError(
             f"fedlas[{extra}]: this needs the package {root!r}; it is not installed. Install it with: "
-            f"{install_line(extra)}"
+            f"{install_command(extra)}"
         ) from error
 
 
@@ -88,10 +88,10 @@ def require_all(*packages: tuple[str, str]) -> None:
         names = ", ".join(repr(name) for name, _ in missing)
         verb = "is" if len(missing) == 1 else "are"
         raise MissingExtraError(
-            f"fedlas[{extras}]: this needs {names}, which {verb} not installed. Install with: {install_line(extras)}"
+            f"fedlas[{extras}]: this needs {names}, which {verb} not installed. Install with: {install_command(extras)}"
         )
 
 
-def install_line(extras: str) -> str:
+def install_command(extras: str) -> str:
     """Return the pip command that installs the extras, and its variant for a checkout."""
     return f"pip install 'fedlas[{extras}]' (in a checkout: pip install -e '.[{extras}]')"

@@ -17,7 +17,7 @@ from tempfile import TemporaryFile
 from typing import IO, Any
 
 from fedlas._core.check import InputError
-from fedlas._core.text import shortened
+from fedlas._core.text import truncate
 
 _PART = re.compile(r"\..+\.[a-z0-9_]{8}\.fedlas\.part")
 _SUBMISSION = re.compile(r"\.submission_file_[0-9a-f]{32}\.sh")
@@ -44,7 +44,7 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Pat
 
     Note:
         A process that is killed while it writes leaves a hidden ``.fedlas.part`` file next to ``path``. Nothing reads
-        it; the next writer of the same path removes it, and :func:`remove_parts` all of a folder.
+        it; the next writer of the same path removes it, and :func:`remove_stale_temporaries` all of a folder.
 
     Example:
         >>> from tempfile import mkdtemp
@@ -52,19 +52,19 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Pat
         >>> write_atomically(folder / "a.txt", lambda file: file.write(b"whole")).read_text()
         'whole'
     """
-    path = checked_path(path)
+    path = to_path(path)
     try:
-        no_device(path)  # a rename would replace it: root would have no /dev/null afterward
+        require_no_device(path)  # a rename would replace it: root would have no /dev/null afterward
     except OSError as error:
-        raise not_writable(path, error) from error
+        raise not_writable_error(path, error) from error
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale(path)
-        temporary, handle = _locked_part(path)
+        _remove_stale_temporaries(path)
+        temporary, handle = _create_locked_temporary(path)
     except OSError as error:
-        raise not_writable(path.parent, error) from error
+        raise not_writable_error(path.parent, error) from error
     # Write and sync the temporary file, then rename it: a reader sees the old file or the new one.
-    raw = _RawFile(handle, "wb")
+    raw = _ErrorKeepingFile(handle, "wb")
     try:
         with io.BufferedWriter(raw) as file:
             write(file)
@@ -80,11 +80,11 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Pat
         cause = error if isinstance(error, OSError) else raw.error
         if cause is None or not isinstance(error, Exception):
             raise
-        raise not_writable(path, cause) from error
+        raise not_writable_error(path, cause) from error
     return path
 
 
-def _locked_part(path: Path) -> tuple[Path, int]:
+def _create_locked_temporary(path: Path) -> tuple[Path, int]:
     """Create a locked temporary file next to ``path``; return its path and file descriptor."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     while True:
@@ -97,7 +97,7 @@ def _locked_part(path: Path) -> tuple[Path, int]:
         os.close(handle)
 
 
-def _remove_stale(path: Path) -> None:
+def _remove_stale_temporaries(path: Path) -> None:
     """Remove the temporary files of ``path`` that no running process has locked."""
     for name in os.listdir(path.parent):  # noqa: PTH208 - names are all that is needed
         if name.startswith(f".{path.name}.") and _PART.fullmatch(name):
@@ -121,7 +121,7 @@ def lock_file(handle: int, *, wait: bool = False) -> bool:
     return True
 
 
-class _RawFile(io.FileIO):
+class _ErrorKeepingFile(io.FileIO):
     """A file that records its write error, which torch.save would hide behind an error about its archive."""
 
     error: OSError | None = None
@@ -149,10 +149,10 @@ def check_writable(folder: Path, option: str = "") -> None:
         with TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise not_writable(folder, error, option) from error
+        raise not_writable_error(folder, error, option) from error
 
 
-def remove_parts(*folders: Path) -> None:
+def remove_stale_temporaries(*folders: Path) -> None:
     """Remove leftover temporary files directly inside ``folders``; missing folders are skipped.
 
     Note:
@@ -165,7 +165,7 @@ def remove_parts(*folders: Path) -> None:
                 remove(folder / name, inside=folder)
 
 
-def path_inside(folder: Path, path: Path) -> Path:
+def require_inside(folder: Path, path: Path) -> Path:
     """Return ``path``, or raise InputError if it is not below ``folder`` or a link between them leads elsewhere.
 
     Args:
@@ -179,7 +179,7 @@ def path_inside(folder: Path, path: Path) -> Path:
     Example:
         >>> from tempfile import mkdtemp
         >>> folder = Path(mkdtemp())
-        >>> path_inside(folder, folder / "predictions" / "test.npz").name
+        >>> require_inside(folder, folder / "predictions" / "test.npz").name
         'test.npz'
     """
     # A name alone does not say where a path leads: a link in an untrusted folder may lead anywhere.
@@ -197,22 +197,22 @@ def path_inside(folder: Path, path: Path) -> Path:
     )
 
 
-def refuse_links(folder: Path, below: Path) -> Path:
+def require_no_links(folder: Path, below: Path) -> Path:
     """Return the folder ``below``, or raise InputError if it is a link or contains one.
 
     The link that submitit leaves, to a script next to it, is accepted.
 
     Raises:
-        InputError: If one is, or ``below`` does not lead into ``folder``, as :func:`path_inside`.
+        InputError: If one is, or ``below`` does not lead into ``folder``, as :func:`require_inside`.
     """
-    path_inside(folder, below / "file")
+    require_inside(folder, below / "file")
     for path in below.rglob("*"):
-        if path.is_symlink() and not _is_submission(path):
-            path_inside(folder, path / "file")
+        if path.is_symlink() and not _is_submitit_link(path):
+            require_inside(folder, path / "file")
     return below
 
 
-def _is_submission(link: Path) -> bool:
+def _is_submitit_link(link: Path) -> bool:
     """Return whether a link is the one that submitit creates to its submission script."""
     script = Path(os.path.realpath(link))
     beside = script.parent == link.parent.resolve() and script.name.endswith("_submission.sh")
@@ -227,19 +227,19 @@ def remove(path: Path, *, inside: Path) -> None:
         inside: A folder above it.
 
     Raises:
-        InputError: If ``path`` does not lead into that folder, as :func:`path_inside`, or cannot be removed.
+        InputError: If ``path`` does not lead into that folder, as :func:`require_inside`, or cannot be removed.
     """
-    path_inside(inside, path)
+    require_inside(inside, path)
     try:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
     except OSError as error:
-        raise not_writable(path, error) from error
+        raise not_writable_error(path, error) from error
 
 
-def check_name(what: str, value: object, fix: str) -> str:
+def check_path_component(what: str, value: object, fix: str) -> str:
     """Return ``value``, or raise InputError if it is not a safe path component (no separator, no leading dot).
 
     Args:
@@ -266,7 +266,7 @@ def is_file(path: Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises there
 
 
-def no_device(path: Path) -> Path:
+def require_no_device(path: Path) -> Path:
     """Return ``path``, or raise OSError if it is a device or a pipe, from which a read might never return.
 
     Raises:
@@ -280,7 +280,7 @@ def no_device(path: Path) -> Path:
     return path
 
 
-def foreign(folder: Path, allowed: Collection[str] = ()) -> list[str]:
+def unexpected_names(folder: Path, allowed: Collection[str] = ()) -> list[str]:
     """Return the unexpected names in a folder; empty for a missing, empty or new folder.
 
     Args:
@@ -298,13 +298,13 @@ def foreign(folder: Path, allowed: Collection[str] = ()) -> list[str]:
     ]
 
 
-def path_argument(text: str) -> Path:
+def parse_path(text: str) -> Path:
     """Return a local path parsed from a command-line argument; ``file:///a`` addresses are accepted.
 
     Raises:
         argparse.ArgumentTypeError: For empty text, or an address such as ``s3://bucket/a.csv``.
     """
-    text = file_argument(text)
+    text = parse_file_name(text)
     if "://" in text:  # a path would become a folder of that name
         raise argparse.ArgumentTypeError(
             f"it must be a path on this machine; got {text!r}. Name one, and copy the file from there"
@@ -312,14 +312,14 @@ def path_argument(text: str) -> Path:
     return Path(text)
 
 
-def file_argument(text: str) -> str:
+def parse_file_name(text: str) -> str:
     """Return a file name or address parsed from a command-line argument, as text that keeps ``hdfs:///a.csv`` intact.
 
     Raises:
         argparse.ArgumentTypeError: For ``""``, to which an unset variable expands.
 
     Example:
-        >>> file_argument("hdfs:///a.csv"), file_argument("file:///tmp/a.csv")
+        >>> parse_file_name("hdfs:///a.csv"), parse_file_name("file:///tmp/a.csv")
         ('hdfs:///a.csv', '/tmp/a.csv')
     """
     if not text.strip():
@@ -347,10 +347,10 @@ def read_json(path: str | Path) -> Any:
         ValueError: If it is not JSON. NaN and infinities are refused too: comparisons with NaN are false, so range
             checks of the content would miss it.
     """
-    return parse_json(no_device(checked_path(path)).read_text(encoding="utf-8"))
+    return parse_json(require_no_device(to_path(path)).read_text(encoding="utf-8"))
 
 
-def checked_path(path: object) -> Path:
+def to_path(path: object) -> Path:
     """Return ``path`` as a :class:`~pathlib.Path`, or raise InputError if it is neither text nor a path.
 
     Raises:
@@ -360,7 +360,7 @@ def checked_path(path: object) -> Path:
     if isinstance(name, bytes) or "\0" in name:
         raise InputError(
             "a path must be a str or a Path without null characters",
-            f"{type(path).__name__} {shortened(repr(path), 200)}",
+            f"{type(path).__name__} {truncate(repr(path), 200)}",
             "Pass the name of a file.",
         )
     return Path(name)
@@ -376,37 +376,37 @@ def parse_json(text: str | bytes, *, finite: bool = True) -> Any:
     Raises:
         ValueError: If it is not JSON, names a key twice, is nested too deeply, or has a number of thousands of digits.
     """
-    kinds: dict[str, Any] = {"parse_constant": _refuse} if finite else {}
+    kinds: dict[str, Any] = {"parse_constant": _reject_constant} if finite else {}
     # Numbers are looked at one by one only where one of them may be too large.
     if finite and (isinstance(text, bytes) or _MAY_BE_HUGE.search(text)):
-        kinds["parse_float"] = _finite
+        kinds["parse_float"] = _parse_finite_float
     try:
-        return json.loads(text, object_pairs_hook=_each_once, **kinds)
+        return json.loads(text, object_pairs_hook=_dict_without_duplicates, **kinds)
     except RecursionError as error:
         raise ValueError("the JSON is nested too deeply") from error
 
 
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _dict_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {shortened(repr(twice), 60)} occurs twice")
+        raise ValueError(f"the key {truncate(repr(twice), 60)} occurs twice")
     return content
 
 
-def _refuse(constant: str) -> None:
+def _reject_constant(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
 
 
-def _finite(digits: str) -> float:
+def _parse_finite_float(digits: str) -> float:
     number = float(digits)
     if not math.isfinite(number):
         raise ValueError(f"{digits:.20} is not a finite number")
     return number
 
 
-def not_writable(path: Path, error: OSError, option: str = "") -> InputError:
+def not_writable_error(path: Path, error: OSError, option: str = "") -> InputError:
     """Return the InputError for an output path that cannot be written; ``option`` names the path in the message."""
     what = f"the folder of {option}" if option else "the output folder"
     named = "" if option else " (--out on the command line)"

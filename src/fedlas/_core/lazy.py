@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 
-def at_first_use(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
+def lazy_getattr(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
     """Return a module-level ``__getattr__`` that imports each public name of a package at its first use.
 
     Args:
@@ -27,14 +27,14 @@ def at_first_use(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]
     return attribute
 
 
-def add_old_modules(package: str, homes: Mapping[str, Mapping[str, str]]) -> None:
+def alias_old_modules(package: str, homes: Mapping[str, Mapping[str, str]]) -> None:
     """Register modules under their old names, so that older pickles can be loaded.
 
     Args:
         package: Dotted name of the package.
-        homes: By old module, its names as for :func:`at_first_use`; nothing else is in it.
+        homes: By old module, its names as for :func:`lazy_getattr`; nothing else is in it.
     """
     for old, names in homes.items():
         module = ModuleType(f"{package}.{old}")
-        vars(module)["__getattr__"] = at_first_use(package, names)
+        vars(module)["__getattr__"] = lazy_getattr(package, names)
         sys.modules[module.__name__] = module

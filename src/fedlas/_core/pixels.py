@@ -11,7 +11,7 @@ from torch import Tensor
 from fedlas._core.check import InputError, describe
 
 
-def usable_statistics(mean: Sequence[float], std: Sequence[float], channels: int) -> bool:
+def is_valid_normalization(mean: Sequence[float], std: Sequence[float], channels: int) -> bool:
     """Return whether ``mean`` and ``std`` have one finite value per channel, with every ``std`` above 0."""
     try:
         values = [float(value) for value in (*mean, *std)]
@@ -21,23 +21,23 @@ def usable_statistics(mean: Sequence[float], std: Sequence[float], channels: int
     return is_fitting and all(map(math.isfinite, values)) and min(values[channels:], default=0) > 0
 
 
-def multiply_add(
+def normalization_scale_shift(
     mean: Sequence[float],
     std: Sequence[float],
     *,
     channels: int,
     device: torch.device,
-    white: float = 255.0,
+    max_value: float = 255.0,
     axes: int = 2,
 ) -> tuple[Tensor, Tensor]:
     """Return the scale and shift of channel normalization: ``input * scale + shift == (input / white - mean) / std``.
 
     Args:
-        mean: Mean of each channel, in units of ``white``.
+        mean: Mean of each channel, in units of ``max_value``.
         std: Standard deviation of each.
         channels: How many there are.
         device: Device of the numbers.
-        white: Largest value of a pixel; 1 for inputs in units of their own.
+        max_value: Largest value of a pixel; 1 for inputs in units of their own.
         axes: Axes of an input after its channels.
 
     Returns:
@@ -46,7 +46,7 @@ def multiply_add(
     Raises:
         InputError: If the statistics do not fit the channels.
     """
-    if not usable_statistics(mean, std, channels):
+    if not is_valid_normalization(mean, std, channels):
         raise InputError(
             f"mean and std must have one finite number per channel ({channels}), with std above 0",
             f"mean {describe(mean)}, std {describe(std)}",
@@ -55,7 +55,7 @@ def multiply_add(
     # In float64, so that each constant is rounded once, at the end.
     mean, std = [float(value) for value in mean], [float(value) for value in std]
     deviation = torch.tensor(std, dtype=torch.float64)
-    scale = 1 / (white * deviation)
+    scale = 1 / (max_value * deviation)
     shift = -torch.tensor(mean, dtype=torch.float64) / deviation
 
     def shaped(value: Tensor) -> Tensor:

@@ -12,21 +12,21 @@ from typing import Any, Self, TypeVar
 from fedlas._core.extras import MissingExtraError
 from fedlas._core.terminal import (
     Console,
-    Stream,
-    as_text,
+    SafeStream,
     console,
     is_main_process,
+    print_lines,
     rich_module,
-    say,
+    to_rich_text,
 )
 from fedlas._core.text import printable
 
 T = TypeVar("T")
-_QUIET = 10.0
+_LOG_INTERVAL = 10.0
 """Seconds between two lines when the output is not a terminal."""
 
 
-class Bar:
+class ProgressBar:
     """Context manager that shows a progress bar with the remaining time on one line of the terminal.
 
     Args:
@@ -50,7 +50,7 @@ class Bar:
         done: int = 0,
         on: Console | None = None,
         quiet: bool = False,
-        after: float = 0.0,
+        delay: float = 0.0,
     ) -> None:
         rich = rich_module("progress")
         self.console = console(stderr=True) if on is None else on
@@ -71,7 +71,7 @@ class Bar:
         table = self.progress.get_renderables
 
         def late_table() -> Iterable[Any]:
-            return table() if (task.elapsed or 0.0) >= after else ()
+            return table() if (task.elapsed or 0.0) >= delay else ()
 
         self.progress.get_renderables = late_table
 
@@ -98,24 +98,24 @@ class Bar:
 
 
 def track(items: Iterable[T], label: str, *, on: Console | None = None) -> Iterator[T]:
-    """Yield the items and show their progress in a :class:`Bar`.
+    """Yield the items and show their progress in a :class:`ProgressBar`.
 
     Args:
         items: Any iterable; the bar shows the remaining time if it has a length.
         label: Text in front of the bar.
         on: A ``rich.console.Console``; None makes one on standard error.
     """
-    with Bar(label, total=len(items) if isinstance(items, Sized) else None, on=on) as bar:
+    with ProgressBar(label, total=len(items) if isinstance(items, Sized) else None, on=on) as bar:
         for item in items:
             yield item
             bar.advance()
 
 
 @contextmanager
-def steps(
+def show_progress(
     label: str, total: int, *, on: Console | None = None
 ) -> Iterator[Callable[[str, float], None]]:
-    """Yield a function ``advance(name, steps)`` that updates a progress bar, or a log line every ten seconds.
+    """Yield a function ``advance(name, show_progress)`` that updates a progress bar, or a log line every ten seconds.
 
     It moves a bar on a terminal, and elsewhere writes a line every ten seconds. A notebook shows that line while the
     cell runs, and saves none.
@@ -128,11 +128,11 @@ def steps(
     stream: Any = sys.stderr if on is None else on.file
     with ExitStack() as stack:
         bar = None
-        write = _notebook_line(stack) if on is None else None
+        write = _open_notebook_line(stack) if on is None else None
         if write is None and (stream.isatty() if on is None else on.is_terminal):
             with suppress(MissingExtraError):  # without rich there are lines
-                bar = stack.enter_context(Bar(label, total=total, on=on, quiet=not total))
-        write = write or (lambda text: Stream(stream).write(f"{text}\n"))
+                bar = stack.enter_context(ProgressBar(label, total=total, on=on, quiet=not total))
+        write = write or (lambda text: SafeStream(stream).write(f"{text}\n"))
         done = 0.0
         shown = time.monotonic()
 
@@ -142,7 +142,7 @@ def steps(
             if bar is not None:
                 bar.advance(number)
                 bar.update(text=name)
-            elif time.monotonic() - shown > _QUIET and is_main_process():
+            elif time.monotonic() - shown > _LOG_INTERVAL and is_main_process():
                 shown = time.monotonic()
                 write(printable(f"{label}: {done / max(total, 1):.0%}, {name}"))
 
@@ -150,14 +150,14 @@ def steps(
 
 
 @contextmanager
-def passing_lines() -> Iterator[Any]:
+def transient_console() -> Iterator[Any]:
     """Yield a console whose last line a notebook shows until the cell ends, or None outside of a notebook."""
     with ExitStack() as stack:
-        write = _notebook_line(stack)
-        yield None if write is None else console(text=_Line(write))
+        write = _open_notebook_line(stack)
+        yield None if write is None else console(text=_LastLine(write))
 
 
-class _Line(StringIO):
+class _LastLine(StringIO):
     """Text stream that passes each line to a function, which shows it in place of the previous one."""
 
     def __init__(self, show: Callable[[str], Any]) -> None:
@@ -170,7 +170,7 @@ class _Line(StringIO):
         return len(text)
 
 
-def _notebook_line(stack: ExitStack) -> Callable[[str], Any] | None:
+def _open_notebook_line(stack: ExitStack) -> Callable[[str], Any] | None:
     """Return a function that shows a line below a notebook's cell until ``stack`` closes; None elsewhere."""
     ipython = sys.modules.get("IPython")
     if ipython is None or not hasattr(ipython.get_ipython(), "kernel"):
@@ -185,7 +185,7 @@ def _notebook_line(stack: ExitStack) -> Callable[[str], Any] | None:
 
 
 @contextmanager
-def status(on: Console | None = None) -> Iterator[Callable[[str], None]]:
+def show_status(on: Console | None = None) -> Iterator[Callable[[str], None]]:
     """Yield a function that shows a status line: in place on a terminal, elsewhere at most every ten seconds.
 
     Args:
@@ -196,13 +196,13 @@ def status(on: Console | None = None) -> Iterator[Callable[[str], None]]:
 
     def line(text: str) -> None:
         nonlocal shown
-        if time.monotonic() - shown > _QUIET:
-            say(text, on=screen)
+        if time.monotonic() - shown > _LOG_INTERVAL:
+            print_lines(text, on=screen)
             shown = time.monotonic()
 
     # In a file or a log, lines that replace each other would pile up.
     if screen.is_terminal:
         with screen.status("") as spinner:
-            yield lambda text: spinner.update(as_text(text))
+            yield lambda text: spinner.update(to_rich_text(text))
     else:
         yield line

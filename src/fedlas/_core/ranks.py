@@ -49,7 +49,7 @@ def has_accelerator() -> bool:
     return torch.cuda.is_available() or torch.backends.mps.is_available()
 
 
-def on_main(accelerator: Accelerator, action: Callable[[], T]) -> T:
+def run_on_main(accelerator: Accelerator, action: Callable[[], T]) -> T:
     """Run ``action`` on the main process and return its result on every process.
 
     Args:
@@ -106,17 +106,17 @@ def sum_across_ranks(value: Tensor) -> Tensor:
     return total
 
 
-def add_up_across_ranks(value: Tensor) -> Tensor:
+def sum_across_ranks_differentiably(value: Tensor) -> Tensor:
     """Return the sum of ``value`` over all ranks, with a gradient that is summed over all ranks as well.
 
     Note:
         The backward pass is a collective too.
     """
-    total: Tensor = value if world_size() == 1 else _AddUp.apply(value)
+    total: Tensor = value if world_size() == 1 else _DifferentiableSum.apply(value)
     return total
 
 
-class _AddUp(torch.autograd.Function):
+class _DifferentiableSum(torch.autograd.Function):
     @staticmethod
     def forward(_context: object, value: Tensor) -> Tensor:
         return sum_across_ranks(value)

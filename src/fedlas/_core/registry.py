@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 from fedlas._core.check import InputError, describe, suggestion
 
 T = TypeVar("T")
-Kind = TypeVar("Kind")
+Decorated = TypeVar("Decorated")
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Registry(Generic[T]):
     Args:
         kind: Kind of the entries, in the singular, for errors: ``"loss"``.
         ignores_case: Whether ``registry["ECE"]`` is ``registry["ece"]``.
-        annex: Modules whose import registers more entries; imported, one after the other, when all names or one of
+        lazy_modules: Modules whose import registers more entries; imported, one after the other, when all names or one of
             theirs are asked for.
         **defaults: Metadata of every entry whose registration does not give it.
 
@@ -57,25 +57,30 @@ class Registry(Generic[T]):
     """
 
     def __init__(
-        self, kind: str, *, ignores_case: bool = False, annex: Iterable[str] = (), **defaults: Any
+        self,
+        kind: str,
+        *,
+        ignores_case: bool = False,
+        lazy_modules: Iterable[str] = (),
+        **defaults: Any,
     ) -> None:
         self.kind = kind
         self._ignores_case = ignores_case
-        self._annex = list(annex)
-        self._places = {module: place for place, module in enumerate(self._annex)}
+        self._lazy_modules = list(lazy_modules)
+        self._import_positions = {module: place for place, module in enumerate(self._lazy_modules)}
         self._importing = RLock()
         self._adding = Lock()
         self._defaults = defaults
         self._entries: dict[str, Entry[T]] = {}
 
-    def register(self, name: str, **metadata: Any) -> Callable[[Kind], Kind]:
+    def register(self, name: str, **metadata: Any) -> Callable[[Decorated], Decorated]:
         """Register the decorated class or function under ``name``; it keeps its own type.
 
         Raises:
             ValueError: If the name is taken or not lower-case.
         """
 
-        def decorate(value: Kind) -> Kind:
+        def decorate(value: Decorated) -> Decorated:
             registered: Any = value
             self.add(name, registered, **metadata)
             return value
@@ -86,25 +91,25 @@ class Registry(Generic[T]):
         """Register ``value`` under ``name``, without a decorator; see :meth:`register`."""
         package = __name__.partition(".")[0]
         if getattr(value, "__module__", package).partition(".")[0] != package:
-            self._all()  # before a user's entry can take the name of one of the package
+            self._import_all()  # before a user's entry can take the name of one of the package
         if name in self._entries or name != name.lower():
             raise ValueError(
                 f"{self.kind}: a name must be lower-case and not yet registered; got {name!r}. Rename it."
             )
         # The summary comes from the docstring, so that listings cannot differ from it.
         doc = (getattr(value, "__doc__", None) or "").strip()
-        entry = self._entry(name, value, doc.split("\n")[0], metadata)
+        entry = self._make_entry(name, value, doc.split("\n")[0], metadata)
         with self._adding:  # two threads may import modules of the annex
             # Sorting is stable: entries of one place keep the order of their registration.
-            entries = sorted([*self._entries.values(), entry], key=self._place)
+            entries = sorted([*self._entries.values(), entry], key=self._import_order)
             self._entries = {each.name: each for each in entries}
 
-    def _entry(self, name: str, value: T, summary: str, metadata: dict[str, Any]) -> Entry[T]:
+    def _make_entry(self, name: str, value: T, summary: str, metadata: dict[str, Any]) -> Entry[T]:
         return Entry(name, value, summary, {**self._defaults, **metadata})
 
-    def _place(self, entry: Entry[T]) -> float:
+    def _import_order(self, entry: Entry[T]) -> float:
         """Return the position of an entry's module in the list of lazy modules, infinity if the module is not in it."""
-        return self._places.get(getattr(entry.value, "__module__", ""), math.inf)
+        return self._import_positions.get(getattr(entry.value, "__module__", ""), math.inf)
 
     def build(self, name: str, options: Mapping[str, Any] | None = None, /, **offered: Any) -> Any:
         """Call the class or function registered under ``name`` and return the result.
@@ -124,12 +129,12 @@ class Registry(Generic[T]):
     ) -> Callable[[], Any]:
         """Return a callable without arguments that builds the entry ``name``; arguments as for :meth:`build`."""
         value: Any = self[name].value
-        self.check_options(name, options, offered)
+        self.resolve_options(name, options, offered)
         parameters = inspect.signature(value).parameters
         passed = {key: offer for key, offer in offered.items() if key in parameters}
         return partial(value, **passed, **(options or {}))
 
-    def check_options(
+    def resolve_options(
         self, name: str, options: Mapping[str, Any] | None = None, /, offered: Container[str] = ()
     ) -> dict[str, Any]:
         """Return the options of the class or function ``name``: its defaults updated with the user's choices.
@@ -177,24 +182,24 @@ class Registry(Generic[T]):
             raise InputError(
                 f"the name must be a registered {self.kind}",
                 repr(name),
-                suggestion(str(name), self._all()),
+                suggestion(str(name), self._import_all()),
             )
         return entry
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._all())
+        return iter(self._import_all())
 
     def __contains__(self, name: object) -> bool:
         return self.get(name) is not None
 
     def __len__(self) -> int:
-        return len(self._all())
+        return len(self._import_all())
 
     def entries(self) -> list[Entry[T]]:
         """Return all entries, in the order of registration."""
-        return list(self._all().values())
+        return list(self._import_all().values())
 
-    def _all(self) -> dict[str, Entry[T]]:
+    def _import_all(self) -> dict[str, Entry[T]]:
         """Import all lazy modules and return all entries by name."""
         while self._import_next():
             pass
@@ -204,12 +209,12 @@ class Registry(Generic[T]):
         """Import the next lazy module; return False if none is left."""
         # Another thread waits for what is being imported; the module itself may look something up meanwhile.
         with self._importing:
-            if not self._annex:
+            if not self._lazy_modules:
                 return False
-            module = self._annex.pop(0)
+            module = self._lazy_modules.pop(0)
             try:
                 import_module(module)
             except BaseException:  # such as Ctrl-C: the next lookup tries again
-                self._annex.insert(0, module)
+                self._lazy_modules.insert(0, module)
                 raise
         return True

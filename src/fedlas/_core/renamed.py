@@ -11,14 +11,14 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def renamed(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def accept_old_names(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Return a decorator that accepts old names of keyword arguments, with a DeprecationWarning.
 
     Args:
         **names: The new name of each old one.
 
     Example:
-        >>> @renamed(calibrator="method")
+        >>> @accept_old_names(calibrator="method")
         ... def fit(method: str = "auto") -> str:
         ...     return method
         >>> with warnings.catch_warnings(action="ignore"):

@@ -12,7 +12,7 @@ class RowCheck(ABC, Generic[Rows]):
     """Check that accumulates chunks of rows, and then raises an error about the table or returns notes.
 
     A check of what rows of a live table say is one more in ``calibrated/tables/apply.py``: :class:`EdgeCount` and
-    :class:`ScoreDirection`. :class:`NamesAgree` watches names as they are read.
+    :class:`ScoreDirection`. :class:`NameAgreement` watches names as they are read.
 
     These do not fit: ``Units``, which belong to a fit, too, and are saved with it; ``Probabilities`` and ``Labels``,
     which return the rows converted; ``Missing`` and ``Answers``, which count rows that no other check sees, and whose

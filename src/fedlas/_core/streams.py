@@ -25,7 +25,7 @@ class Purpose(IntEnum):
     CROSS_FIT = 8
 
 
-def stream(*key: int) -> np.random.RandomState:
+def seeded_generator(*key: int) -> np.random.RandomState:
     """Return a random generator seeded by ``key``, a sequence of integers >= 0 that usually begins with a purpose.
 
     Its numbers are a function of the key alone, the same on every machine, device and library version.
@@ -39,7 +39,7 @@ def stream(*key: int) -> np.random.RandomState:
     )
 
 
-def derive(seed: int, purpose: str) -> int:
+def derive_seed(seed: int, purpose: str) -> int:
     """Return an independent seed for one purpose, derived from the seed of a run.
 
     Args:
@@ -50,7 +50,7 @@ def derive(seed: int, purpose: str) -> int:
         An integer in ``[0, 2**32)``, the same on every machine.
 
     Example:
-        >>> derive(0, "model") == derive(0, "model"), derive(0, "model") == derive(0, "criterion")
+        >>> derive_seed(0, "model") == derive_seed(0, "model"), derive_seed(0, "model") == derive_seed(0, "criterion")
         (True, False)
     """
     return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:4], "little")

@@ -13,7 +13,7 @@ from tempfile import gettempdir, mkdtemp
 from fedlas._core.check import InputError
 from fedlas._core.files import lock_file, remove
 
-_FOLDER = "fedlas-table-"
+_PREFIX = "fedlas-table-"
 """Beginning of the names of temporary folders, which only :func:`private_folder` makes."""
 
 
@@ -26,7 +26,7 @@ def private_folder() -> Iterator[Path]:
     place = Path(gettempdir())
     with _exit_on_signals():
         while True:
-            folder = Path(mkdtemp(prefix=_FOLDER, dir=place))
+            folder = Path(mkdtemp(prefix=_PREFIX, dir=place))
             handle = os.open(folder, os.O_RDONLY) if hasattr(os, "O_DIRECTORY") else None
             # Another process may have taken it for a stale one before it was locked.
             if handle is None:
@@ -51,7 +51,7 @@ def remove_stale_folders() -> None:
         return
     with suppress(OSError):
         for name in os.listdir(place):  # noqa: PTH208 - names are all that is needed
-            if name.startswith(_FOLDER):
+            if name.startswith(_PREFIX):
                 _remove_if_stale(place / name)
 
 

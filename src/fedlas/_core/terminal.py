@@ -38,7 +38,7 @@ class LostOutputError(Exception):
     """Standard output cannot be written any more, and the command has no other result."""
 
 
-class Stream:
+class SafeStream:
     """Text stream that never fails: unencodable characters are escaped, and output after a write error is dropped.
 
     Args:
@@ -50,10 +50,10 @@ class Stream:
         error: The first error of the system; None if there was none.
     """
 
-    def __init__(self, stream: Any, *, keep_going: bool = True, of_workflow: bool = False) -> None:
+    def __init__(self, stream: Any, *, keep_going: bool = True, in_workflow: bool = False) -> None:
         self._stream = stream
         self._keep_going = keep_going
-        self._of_workflow = of_workflow
+        self._in_workflow = in_workflow
         self._begins_line = True
         # closed, or of a notebook, which takes any character
         with suppress(AttributeError, OSError, ValueError):
@@ -66,7 +66,7 @@ class Stream:
 
     def write(self, text: str) -> int:
         """Write ``text``."""
-        self._try("write", self._without_commands(text) if self._of_workflow else text)
+        self._call_stream("write", self._escape_commands(text) if self._in_workflow else text)
         return len(text)
 
     @property
@@ -74,11 +74,11 @@ class Stream:
         """Whether the stream is closed, so that all output is dropped."""
         return self._stream is None
 
-    def command(self, line: str) -> None:
+    def write_command(self, line: str) -> None:
         """Write a workflow command line unescaped, for the GitHub Actions runner."""
-        self._try("write", f"{line}\n")
+        self._call_stream("write", f"{line}\n")
 
-    def _without_commands(self, text: str) -> str:
+    def _escape_commands(self, text: str) -> str:
         """Return text with workflow commands escaped: ``::`` at line starts, and ``##[`` anywhere."""
         lines = text.split("\n")
         for number, line in enumerate(lines):
@@ -91,15 +91,15 @@ class Stream:
 
     def flush(self) -> None:
         """Write the buffered text."""
-        self._try("flush")
+        self._call_stream("flush")
 
-    def _try(self, method: str, *arguments: str) -> None:
+    def _call_stream(self, method: str, *arguments: str) -> None:
         try:
             if self._stream is not None:
                 getattr(self._stream, method)(*arguments)
         except OSError as error:
             self.error = self.error or error
-            drop_output(self._stream)
+            discard_output(self._stream)
             if not self._keep_going:
                 raise LostOutputError from error
 
@@ -108,20 +108,22 @@ class Stream:
 
 
 @contextmanager
-def standard_streams(*, keep_going: bool, of_workflow: bool = False) -> Iterator[Stream]:
-    """Replace standard output and error by :class:`Stream` objects, and yield the one for standard output.
+def replace_standard_streams(
+    *, keep_going: bool, in_workflow: bool = False
+) -> Iterator[SafeStream]:
+    """Replace standard output and error by :class:`SafeStream` objects, and yield the one for standard output.
 
     Args:
-        keep_going: As for :class:`Stream`, for the output; text that standard error cannot take is always dropped.
-        of_workflow: As for :class:`Stream`, for both.
+        keep_going: As for :class:`SafeStream`, for the output; text that standard error cannot take is always dropped.
+        in_workflow: As for :class:`SafeStream`, for both.
     """
     # A file that is opened while one of the numbers 0 to 2 is free would get that number, and the printed text.
     while (number := os.open(os.devnull, os.O_RDWR)) < 3:
         pass
     os.close(number)
     before = sys.stdout, sys.stderr
-    output = Stream(sys.stdout, keep_going=keep_going, of_workflow=of_workflow)
-    streams: Any = output, Stream(sys.stderr, of_workflow=of_workflow)
+    output = SafeStream(sys.stdout, keep_going=keep_going, in_workflow=in_workflow)
+    streams: Any = output, SafeStream(sys.stderr, in_workflow=in_workflow)
     sys.stdout, sys.stderr = streams
     try:
         yield output
@@ -150,7 +152,7 @@ def copy_to_output(file: IO[bytes]) -> None:
         LostOutputError: If its reader has ended, such as ``head``.
     """
     stream: Any = sys.stdout
-    if stream is None or (isinstance(stream, Stream) and stream.is_closed):
+    if stream is None or (isinstance(stream, SafeStream) and stream.is_closed):
         raise InputError(
             "standard output must be open", "a closed stream", "Name a file with --out."
         )
@@ -158,11 +160,11 @@ def copy_to_output(file: IO[bytes]) -> None:
         shutil.copyfileobj(file, stream.buffer, 1 << 20)
         stream.buffer.flush()
     except BrokenPipeError as error:
-        drop_output(stream)
+        discard_output(stream)
         raise LostOutputError from error
 
 
-def drop_output(stream: Any) -> None:
+def discard_output(stream: Any) -> None:
     """Redirect a stream to the null device, so that flushing its buffer at exit does not fail again."""
     with suppress(OSError, ValueError, AttributeError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device
         os.dup2(nowhere.fileno(), stream.fileno())
@@ -178,7 +180,11 @@ def console(*, stderr: bool = False, text: StringIO | None = None) -> Any:
     """Return a ``rich.console.Console`` that writes to standard output, standard error or ``text``."""
     stream: Any = sys.stderr if stderr else sys.stdout
     file: Any = (
-        text if text is not None else stream if isinstance(stream, Stream) else Stream(stream)
+        text
+        if text is not None
+        else stream
+        if isinstance(stream, SafeStream)
+        else SafeStream(stream)
     )
     # Rich shows tables in a notebook by itself, past the file, so that no text could be made of them.
     options: dict[str, Any] = {
@@ -188,7 +194,7 @@ def console(*, stderr: bool = False, text: StringIO | None = None) -> Any:
     return rich_module("console").Console(file=file, stderr=stderr, **options)
 
 
-def say(
+def print_lines(
     *lines: str,
     style: str | None = None,
     wrap: bool = False,
@@ -206,62 +212,62 @@ def say(
     """
     screen = console(stderr=stderr) if on is None else on
     for line in lines:
-        screen.print(as_text(line), style=style, soft_wrap=not wrap)
+        screen.print(to_rich_text(line), style=style, soft_wrap=not wrap)
 
 
-def say_commands(*lines: str, stderr: bool = False) -> None:
+def print_workflow_commands(*lines: str, stderr: bool = False) -> None:
     """Print workflow commands for the GitHub Actions runner; their values must be escaped already."""
     stream: Any = sys.stderr if stderr else sys.stdout
     for line in lines:
-        (stream if isinstance(stream, Stream) else Stream(stream)).command(line)
+        (stream if isinstance(stream, SafeStream) else SafeStream(stream)).write_command(line)
 
 
-def show(renderable: Any, *, on: Console | None = None) -> None:
+def print_renderable(renderable: Any, *, on: Console | None = None) -> None:
     """Print a ``rich`` renderable, by default on a new console."""
     (console() if on is None else on).print(renderable)
 
 
-def table(
-    heads: Sequence[str],
+def rich_table(
+    headers: Sequence[str],
     rows: Iterable[Sequence[Cell]],
     *,
     title: str = "",
     caption: Iterable[str] = (),
     right: Collection[int] = (),
-    whole: Collection[int] = (),
+    no_wrap: Collection[int] = (),
     box: str | None = "SIMPLE_HEAD",
     **look: Any,
 ) -> Any:
     """Return a ``rich`` table with a title above and caption lines below.
 
     Args:
-        heads: Column heads.
+        headers: Column heads.
         rows: Cells of each row.
         title: Title above the table.
         caption: Lines below the table.
         right: Indices of right-aligned columns.
-        whole: Indices of columns whose cells are never wrapped.
+        no_wrap: Indices of columns whose cells are never wrapped.
         box: Name of a box in ``rich.box``; None draws no lines.
-        **look: Further options of ``rich.table.Table``.
+        **look: Further options of ``rich.rich_table.Table``.
     """
     style = None if box is None else getattr(rich_module("box"), box)
     grid = rich_module("table").Table(box=style, **look)
-    for number, head in enumerate(heads):
+    for number, head in enumerate(headers):
         grid.add_column(
-            as_text(head),
+            to_rich_text(head),
             justify="right" if number in right else "left",
-            no_wrap=number in whole,
-            overflow="ellipsis" if number in whole else "fold",
+            no_wrap=number in no_wrap,
+            overflow="ellipsis" if number in no_wrap else "fold",
         )
     for row in rows:
-        grid.add_row(*map(as_text, row))
+        grid.add_row(*map(to_rich_text, row))
     # Title and caption as wide as the terminal: a narrow table would wrap them to its own width.
-    above = [as_text(title, "bold")] if title else []
-    below = [as_text(line, "dim") for line in caption]
+    above = [to_rich_text(title, "bold")] if title else []
+    below = [to_rich_text(line, "dim") for line in caption]
     return rich_module("console").Group(*above, grid, *below)
 
 
-def as_text(cell: Cell, style: str = "") -> Any:
+def to_rich_text(cell: Cell, style: str = "") -> Any:
     """Return a table cell as ``rich.text.Text``, with markup not interpreted."""
     text = rich_module("text").Text
     if isinstance(cell, str):

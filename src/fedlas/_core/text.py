@@ -13,10 +13,10 @@ _WIDTH = 80
 _JOINERS = "\u200c\u200d"
 
 
-def printable(text: str, unchanged: str = "") -> str:
+def printable(text: str, keep: str = "") -> str:
     r"""Return ``text`` on one line, with control characters and invisible format characters escaped.
 
-    Control characters (line breaks and tabs too, if they are not among the ``unchanged``), invisible format characters
+    Control characters (line breaks and tabs too, if they are not among the ``keep``), invisible format characters
     such as direction overrides, and lone surrogates become escapes as in Python source; all other text is unchanged.
 
     Example:
@@ -27,36 +27,36 @@ def printable(text: str, unchanged: str = "") -> str:
         return text
     return "".join(
         char.encode("unicode_escape").decode()
-        if unicodedata.category(char) in _COMMANDS and char not in _JOINERS + unchanged
+        if unicodedata.category(char) in _COMMANDS and char not in _JOINERS + keep
         else char
         for char in text
     )
 
 
-def shortened(text: str, most: int = 2000) -> str:
-    """Return ``text``, truncated with an ellipsis to at most ``most`` characters."""
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+def truncate(text: str, max_length: int = 2000) -> str:
+    """Return ``text``, truncated with an ellipsis to at most ``max_length`` characters."""
+    return text if len(text) <= max_length else f"{text[: max_length - 1]}…"
 
 
-def listed(parts: Sequence[str]) -> str:
+def join_words(parts: Sequence[str]) -> str:
     """Return words joined as in a sentence: ``"a, b and c"``."""
     return " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
 
 
-def command_lines(command: str, *, first: str = "") -> list[str]:
+def wrap_command(command: str, *, prefix: str = "") -> list[str]:
     r"""Return a shell command wrapped to lines of at most 80 columns, broken with backslashes before its options.
 
     Args:
         command: The command.
-        first: Stands in front of it; the other lines are indented by its width.
+        prefix: Stands in front of it; the other lines are indented by its width.
 
     Example:
-        >>> len(command_lines("fedlas apply cal.json LIVE.csv")), command_lines("a --b", first="next: ")
+        >>> len(wrap_command("fedlas apply cal.json LIVE.csv")), wrap_command("a --b", first="next: ")
         (1, ['next: a --b'])
     """
     head, *options = command.split(" --")
-    lines = [first + head]
-    indent = " " * (len(first) + 2)
+    lines = [prefix + head]
+    indent = " " * (len(prefix) + 2)
     for option in options:
         if len(lines[-1]) + len(option) + 3 + len(" \\") > _WIDTH:
             lines[-1] += " \\"
@@ -66,16 +66,16 @@ def command_lines(command: str, *, first: str = "") -> list[str]:
     return lines
 
 
-def number_of(count: int, word: str) -> str:
+def pluralize(count: int, word: str) -> str:
     """Return a count with its noun in singular or plural: ``"1 seed"``, ``"2 seeds"``."""
     return f"{count} {word}{'s' * (count != 1)}"
 
 
-def spreadsheet_cell(text: str) -> str:
+def escape_spreadsheet_cell(text: str) -> str:
     """Return ``text`` as a CSV cell that a spreadsheet does not evaluate: formulas are prefixed with an apostrophe.
 
     Example:
-        >>> spreadsheet_cell("=1+1"), spreadsheet_cell("-0.5"), spreadsheet_cell("a-b")
+        >>> escape_spreadsheet_cell("=1+1"), escape_spreadsheet_cell("-0.5"), escape_spreadsheet_cell("a-b")
         ("'=1+1", '-0.5', 'a-b')
     """
     text = printable(text)

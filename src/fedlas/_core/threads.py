@@ -16,17 +16,17 @@ R = TypeVar("R")
 
 
 @contextmanager
-def one_thread(elements: int) -> Iterator[None]:
-    """Limit torch to a single thread within the context if there are at most 2**22 ``elements``.
+def single_thread_if_small(num_elements: int) -> Iterator[None]:
+    """Limit torch to a single thread within the context if there are at most 2**22 ``num_elements``.
 
     Threads wait for one another after each operation. Where another process has a core, that takes ten times as long
     as the work, which one thread does as fast as two on arrays of this size.
 
     Args:
-        elements: Numbers that an operation works on, such as ``N C`` logits.
+        num_elements: Numbers that an operation works on, such as ``N C`` logits.
     """
     threads = torch.get_num_threads()
-    if elements > _MOST or threads == 1:
+    if num_elements > _MAX_ELEMENTS or threads == 1:
         yield
         return
     torch.set_num_threads(1)
@@ -36,8 +36,8 @@ def one_thread(elements: int) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def on_one_thread(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a function so that it runs in :func:`one_thread` when its predictions or tensors are small."""
+def run_single_threaded(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a function so that it runs in :func:`single_thread_if_small` when its predictions or tensors are small."""
 
     @functools.wraps(function)
     def run(*args: P.args, **options: P.kwargs) -> R:
@@ -47,24 +47,24 @@ def on_one_thread(function: Callable[P, R]) -> Callable[P, R]:
                 sizes.append(value.numel())
             elif hasattr(value, "num_samples"):
                 sizes.append(value.num_samples * getattr(value, "num_classes", 2))
-        with one_thread(max(sizes)):
+        with single_thread_if_small(max(sizes)):
             return function(*args, **options)
 
     return run
 
 
-_MOST = 2**22
+_MAX_ELEMENTS = 2**22
 """Most elements for one thread; fits and replicates work on blocks of 2**18 of them."""
 
 
-class OfThread(threading.local):
+class ThreadLocal(threading.local):
     """Base class of objects whose attributes have a separate value in each thread.
 
     A subclass gives each attribute its initial value as a class attribute. ``copy.deepcopy`` and pickling make a new
     object with the initial values.
 
     Example:
-        >>> class Seen(OfThread):
+        >>> class Seen(ThreadLocal):
         ...     number = 0
         >>> seen = Seen()
         >>> other = threading.Thread(target=setattr, args=(seen, "number", 2))
@@ -78,15 +78,15 @@ class OfThread(threading.local):
         return type(self), ()
 
 
-class Shared:
+class SharedContext:
     """Context manager around a process-wide change that threads share: the first enters it, the last restores it.
 
     Args:
         change: Makes the context manager that changes the process and restores it.
 
     Example:
-        >>> no_warnings = Shared(lambda: warnings.catch_warnings(action="ignore"))
-        >>> with no_warnings:
+        >>> ignore_warnings = SharedContext(lambda: warnings.catch_warnings(action="ignore"))
+        >>> with ignore_warnings:
         ...     warnings.warn("not shown")
     """
 
@@ -110,5 +110,5 @@ class Shared:
                 self._active.__exit__(None, None, None)
 
 
-no_warnings = Shared(lambda: warnings.catch_warnings(action="ignore"))
+ignore_warnings = SharedContext(lambda: warnings.catch_warnings(action="ignore"))
 """Hides the warnings of other packages, which a user of this one cannot act on."""

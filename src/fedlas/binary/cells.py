@@ -18,18 +18,18 @@ class Loess:
     """Loess with local parabolas over cells of nearly equal probability; the curve is linear in the cells' sums."""
 
     def __init__(
-        self, data: Positive, span: float, *, most: int, places: Floats | None = None
+        self, data: Positive, span: float, *, max_cells: int, places: Floats | None = None
     ) -> None:
-        self.cell = cells_of(data, most)
-        self.sums = cells_with_sums(data, self.cell)
+        self.cell = assign_cells(data, max_cells)
+        self.sums = make_outcome_cells(data, self.cell)
         self.counts = self.sums.count
-        self.positives = self.sums.happened
+        self.positives = self.sums.positives
         self.means: Floats = self.sums.expected / self.counts
-        self.places = _places(data, self.means) if places is None else places
+        self.places = _evaluation_points(data, self.means) if places is None else places
         # The powers of the distances, weighted; a distance of 1 is where the weight ends.
         self._powers: Floats = np.empty((5, len(self.places), len(self.means)))
         nearest = max(1, int(span * data.num_samples + 1e-5))
-        width = _widths(self.means, self.counts, self.places, nearest)[:, None]
+        width = _window_widths(self.means, self.counts, self.places, nearest)[:, None]
         away = self.means - self.places[:, None]
         # If the nearest samples have one probability, the curve there is their share of positives.
         scaled = np.divide(
@@ -68,61 +68,62 @@ class Loess:
         total = reached[:, -1]
         ici = (away * counts).sum(axis=1) / total
         quantiles = {
-            name: _quantile(ranked, reached, q * (total - 1)) for name, q in _QUANTILES.items()
+            name: _quantile_of_cells(ranked, reached, q * (total - 1))
+            for name, q in _QUANTILES.items()
         }
         return {"ici": ici} | quantiles
 
 
-def cells_with_sums(data: Positive, cell: Integers) -> OutcomeCells:
+def make_outcome_cells(data: Positive, cell: Integers) -> OutcomeCells:
     """Return cells with their sums and replicates, from each sample's cell index ``(N,)``."""
     return OutcomeCells(
         cell, int(cell.max()) + 1, data.probability, data.outcome, data.weights, data.clusters
     )
 
 
-def cells_of(data: Positive, most: int) -> Integers:
-    """Return the cell index of each sample ``(N,)``: one cell per distinct probability, or about ``most``."""
-    distinct, cell, count = data.table(_distinct)
-    if len(distinct) <= most:
+def assign_cells(data: Positive, max_cells: int) -> Integers:
+    """Return the cell index of each sample ``(N,)``: one cell per distinct probability, or about ``max_cells``."""
+    distinct, cell, count = data.table(_distinct_probs)
+    if len(distinct) <= max_cells:
         return cell
     # Half of the cells share the samples, half the probabilities: most samples may have nearly the same.
     rank = (count.cumsum() - count) / data.num_samples
-    by_rank = np.floor(0.5 * most * rank)
-    by_value = np.floor(0.5 * most * distinct)
+    by_rank = np.floor(0.5 * max_cells * rank)
+    by_value = np.floor(0.5 * max_cells * distinct)
     merged: Integers = np.unique(by_rank + by_value, return_inverse=True)[1]
     return merged[cell]
 
 
-def _distinct(data: Positive) -> tuple[Floats, Integers, Integers]:
+def _distinct_probs(data: Positive) -> tuple[Floats, Integers, Integers]:
     """Return distinct probabilities, each sample's index among them, and their counts."""
     return np.unique(data.probability, return_inverse=True, return_counts=True)
 
 
-def _widths(means: Floats, counts: Floats, places: Floats, nearest: int) -> Floats:
-    """Return window half-widths ``(G,)`` that hold the ``nearest`` samples around each place."""
+def _window_widths(means: Floats, counts: Floats, points: Floats, num_nearest: int) -> Floats:
+    """Return window half-widths ``(G,)`` that hold the ``num_nearest`` samples around each place."""
     upto = np.concatenate([[0.0], counts.cumsum()])
-    rank = np.searchsorted(means, places)
+    rank = np.searchsorted(means, points)
     # The last cell below the place, or the first above it, is at that distance. Bisection finds the innermost cell
     # below from which on as many samples lie as near.
-    low = np.full(len(places), -1)
+    low = np.full(len(points), -1)
     high = rank.copy()
     while (high - low > 1).any():
         middle = (low + high) // 2
-        reach = places - means[np.maximum(middle, 0)]
-        last = np.searchsorted(means, places + reach, side="right")
-        enough = (middle >= 0) & (upto[last] - upto[np.maximum(middle, 0)] >= nearest)
+        reach = points - means[np.maximum(middle, 0)]
+        last = np.searchsorted(means, points + reach, side="right")
+        enough = (middle >= 0) & (upto[last] - upto[np.maximum(middle, 0)] >= num_nearest)
         going = high - low > 1
         low = np.where(going & enough, middle, low)
         high = np.where(going & ~enough, middle, high)
-    below = np.where(low >= 0, places - means[np.maximum(low, 0)], np.inf)
+    below = np.where(low >= 0, points - means[np.maximum(low, 0)], np.inf)
     # With all cells beyond that one, so many above are needed.
-    last = np.searchsorted(upto, nearest + upto[low + 1])
-    above = np.where(last < len(upto), means[np.minimum(last, len(means)) - 1] - places, np.inf)
+    last = np.searchsorted(upto, num_nearest + upto[low + 1])
+    above = np.where(last < len(upto), means[np.minimum(last, len(means)) - 1] - points, np.inf)
     width = np.minimum(below, np.maximum(above, 0.0))
-    return np.where(np.isfinite(width), width, np.maximum(places - means[0], means[-1] - places))
+    return np.where(np.isfinite(width), width, np.maximum(points - means[0], means[-1] - points))
 
 
-def _places(data: Positive, means: Floats) -> Floats:
+def _evaluation_points(data: Positive, means: Floats) -> Floats:
     if len(means) <= 2 * _POINTS:
         return means
     low = float(means[0])
@@ -131,13 +132,15 @@ def _places(data: Positive, means: Floats) -> Floats:
     return np.unique(np.concatenate([quantiles, np.linspace(low, high, _POINTS)]))
 
 
-def _quantile(ranked: Floats, reached: Floats, rank: Floats) -> Floats:
+def _quantile_of_cells(ranked: Floats, reached: Floats, rank: Floats) -> Floats:
     """Return the value at a fractional rank, from sorted values and cumulative counts, as :func:`numpy.quantile`."""
     below = np.floor(rank)
 
-    def at(whole: Floats) -> Floats:
+    def value_at(whole: Floats) -> Floats:
         index = np.minimum((reached <= whole[:, None]).sum(axis=1), ranked.shape[1] - 1)
         value: Floats = ranked[np.arange(len(ranked)), index]
         return value
 
-    return at(below) + (rank - below) * (at(np.minimum(below + 1, reached[:, -1] - 1)) - at(below))
+    return value_at(below) + (rank - below) * (
+        value_at(np.minimum(below + 1, reached[:, -1] - 1)) - value_at(below)
+    )

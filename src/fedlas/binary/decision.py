@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from fedlas._core.check import InputError, check_number
-from fedlas._core.renamed import renamed
-from fedlas.binary.net_benefit import Totals
+from fedlas._core.renamed import accept_old_names
+from fedlas.binary.net_benefit import CumulativeTotals
 from fedlas.binary.positive import Floats, Positive, positive_class
 from fedlas.predictions import Predictions
-from fedlas.stats.degrees import student_score
+from fedlas.stats.degrees import critical_t
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate
-from fedlas.stats.intervals import check_level
+from fedlas.stats.intervals import check_confidence_level
 
 
 @dataclass(frozen=True)
@@ -104,16 +104,16 @@ class Decision:
         title = f"{self.rule.words[:1].upper()}{self.rule.words[1:]}"
         if self.threshold is None:
             return f"{title}: no threshold satisfies this rule"
-        level = next((each.confidence_level for each in self._shares if each is not None), 0.95)
+        level = next((each.confidence_level for each in self._estimates if each is not None), 0.95)
         rows = [
             ("act from", f"{100 * self.threshold:.2f} %", ""),
             ("acted on", f"{self.acted:,}", f"of {self.num_samples:,}"),
             ("events found", f"{self.events_found:,}", f"of {self.events:,}"),
             ("false alarms", f"{self.false_alarms:,}", ""),
-            ("recall", *_written(self.recall, 100, " %")),
-            ("precision", *_written(self.precision, 100, " %")),
-            ("net benefit per 1,000", *_written(self.net_benefit, 1000)),
-            ("... over acting on all", *_written(self.over_all, 1000)),
+            ("recall", *_format_estimate(self.recall, 100, " %")),
+            ("precision", *_format_estimate(self.precision, 100, " %")),
+            ("net benefit per 1,000", *_format_estimate(self.net_benefit, 1000)),
+            ("... over acting on all", *_format_estimate(self.over_all, 1000)),
         ]
         wide = max(len(value) for _, value, _ in rows)
         lines = [f"{name:<22}  {value:>{wide}}  {note}".rstrip() for name, value, note in rows]
@@ -122,7 +122,7 @@ class Decision:
     __repr__ = __str__
 
     @property
-    def _shares(self) -> tuple[Estimate | None, ...]:
+    def _estimates(self) -> tuple[Estimate | None, ...]:
         return self.recall, self.precision, self.net_benefit, self.over_all
 
     @property
@@ -140,7 +140,7 @@ class Decision:
         return content
 
 
-def _written(estimate: Estimate | None, unit: int, sign: str = "") -> tuple[str, str]:
+def _format_estimate(estimate: Estimate | None, unit: int, sign: str = "") -> tuple[str, str]:
     """Return a value and its interval as text, in the given unit."""
     if estimate is None:
         return "-", ""
@@ -155,7 +155,7 @@ _PLAIN = (
 """What a decision shows beside its rule; without a threshold the first two."""
 
 
-@renamed(positive="event")
+@accept_old_names(positive="event")
 def choose_threshold(
     val: Predictions, rule: Rule, *, num_samples: int, event: int | str | None = None
 ) -> float | None:
@@ -185,7 +185,7 @@ def choose_threshold(
     if rule.name == "cost_ratio":
         return 1.0 / (1.0 + rule.value)
     order = np.argsort(data.probability, kind="stable")
-    totals = Totals(data, order)
+    totals = CumulativeTotals(data, order)
     # A threshold is a probability of the samples: all that have as much or more are acted on.
     probability = data.probability[order]
     first = np.searchsorted(probability, np.unique(probability), side="left")
@@ -203,7 +203,7 @@ def choose_threshold(
     return float(probability[first[places[-1 if rule.name == "recall" else 0]]])
 
 
-@renamed(positive="event")
+@accept_old_names(positive="event")
 def decide(
     val: Predictions | None,
     test: Predictions,
@@ -246,7 +246,7 @@ def decide(
         Vickers and Elkin 2006 (Medical Decision Making 26); Pauker and Kassirer, "The threshold approach to clinical
         decision making", New England Journal of Medicine 302 (1980), for the threshold of a cost ratio.
     """
-    check_level(confidence_level)
+    check_confidence_level(confidence_level)
     data = positive_class(test, event)
     if val is None and rule.name != "cost_ratio":
         fix = "Pass held-out predictions; a threshold chosen on the test set would look better than it is."
@@ -262,11 +262,13 @@ def decide(
     first = np.array([int((~acts).sum())])
     # A probability that rounds to 1 is one step of a float below it: odds of 1e300 have no square.
     weight = np.array([threshold / max(1.0 - threshold, float(np.finfo(np.float64).epsneg))])
-    totals = Totals(data, order)
-    gain = _estimate(totals.mean(first, weight), confidence_level, data.degrees())
-    over_all = _estimate(totals.mean(first, weight, below=True), confidence_level, data.degrees())
-    recall = _share(data, acts, happened, confidence_level)
-    precision = _share(data, happened, acts, confidence_level)
+    totals = CumulativeTotals(data, order)
+    gain = _net_benefit_estimate(totals.mean(first, weight), confidence_level, data.degrees())
+    over_all = _net_benefit_estimate(
+        totals.mean(first, weight, below=True), confidence_level, data.degrees()
+    )
+    recall = _share_estimate(data, acts, happened, confidence_level)
+    precision = _share_estimate(data, happened, acts, confidence_level)
     return Decision(
         rule,
         threshold,
@@ -281,13 +283,17 @@ def decide(
     )
 
 
-def _estimate(mean: tuple[Floats, Floats], confidence_level: float, degrees: float) -> Estimate:
+def _net_benefit_estimate(
+    mean: tuple[Floats, Floats], confidence_level: float, degrees: float
+) -> Estimate:
     value = float(mean[0][0])
-    reach = student_score(confidence_level, degrees) * float(mean[1][0])
+    reach = critical_t(confidence_level, degrees) * float(mean[1][0])
     return Estimate(value, value - reach, value + reach, confidence_level=confidence_level)
 
 
-def _share(data: Positive, hits: Any, among: Any, confidence_level: float) -> Estimate | None:
+def _share_estimate(
+    data: Positive, hits: Any, among: Any, confidence_level: float
+) -> Estimate | None:
     """Return the share of ``hits`` among the samples in ``among``, with its interval, or None if there are none."""
     rows = np.flatnonzero(among)
     if not len(rows):

@@ -8,23 +8,28 @@ from collections.abc import Sequence
 import numpy as np
 
 from fedlas._core.check import Argument, InputError, Text, check_count
-from fedlas._core.renamed import renamed
-from fedlas.binary.cells import cells_with_sums
-from fedlas.binary.event_records import measure_of_classes
+from fedlas._core.renamed import accept_old_names
+from fedlas.binary.cells import make_outcome_cells
+from fedlas.binary.event_records import register_class_measure
 from fedlas.binary.positive import Floats, Integers, Positive, positive_class
 from fedlas.metrics.metric import METRICS
-from fedlas.metrics.ranking_scores import area_and_influence, mean_precision
+from fedlas.metrics.ranking_scores import auroc_and_influence, compute_average_precision
 from fedlas.predictions import Predictions
-from fedlas.predictions.event import class_name, event_name, event_number
-from fedlas.stats.cell_sums import CellDraws
+from fedlas.predictions.event import event_index, quoted_class, quoted_event
+from fedlas.stats.cell_sums import CellResampler
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate
-from fedlas.stats.intervals import area_interval, check_level, fewest_replicates, interval_from
+from fedlas.stats.intervals import (
+    auroc_interval,
+    check_confidence_level,
+    interval_from_replicates,
+    min_replicates,
+)
 
 _MOST_EVENTS = 1024
 """Distinct scores of events that replicates tell apart."""
 
 
-@measure_of_classes(
+@register_class_measure(
     METRICS["auroc"],
     "AUROC",
     180,
@@ -32,7 +37,7 @@ _MOST_EVENTS = 1024
     percent=False,
     places=3,
 )
-@renamed(positive="event")
+@accept_old_names(positive="event")
 def auroc(
     predictions: Predictions,
     *,
@@ -63,24 +68,24 @@ def auroc(
         curve data", Biometrics 53 (1997), for clusters.
     """
     data = positive_class(predictions, event, both_outcomes=True)
-    return area_estimate(data, check_level(confidence_level))
+    return auroc_estimate(data, check_confidence_level(confidence_level))
 
 
-def area_estimate(data: Positive, confidence_level: float) -> Estimate:
+def auroc_estimate(data: Positive, confidence_level: float) -> Estimate:
     """Return AUROC with its interval."""
-    return area_with_influence(data, confidence_level, data.order)[0]
+    return auroc_with_influence(data, confidence_level, data.order)[0]
 
 
-def area_with_influence(
+def auroc_with_influence(
     data: Positive, confidence_level: float, order: Integers | None = None
 ) -> tuple[Estimate, Floats]:
     """Return AUROC with its interval, and each sample's influence ``(N,)``; ``order`` sorts by score if given."""
-    area, influence = area_and_influence(data.log_odds, data.outcome > 0, data.counts, order=order)
+    area, influence = auroc_and_influence(data.log_odds, data.outcome > 0, data.counts, order=order)
     if data.clusters is None:
         error = math.sqrt(float(influence @ influence))
     else:
         error = data.error_of_mean(influence * data.num_samples / data.counts)
-    ends = area_interval(
+    ends = auroc_interval(
         area,
         error,
         influence,
@@ -91,7 +96,7 @@ def area_with_influence(
     return Estimate(area, *ends, confidence_level=confidence_level), influence
 
 
-@measure_of_classes(
+@register_class_measure(
     METRICS["average_precision"],
     "average precision",
     190,
@@ -99,7 +104,7 @@ def area_with_influence(
     percent=False,
     places=3,
 )
-@renamed(positive="event")
+@accept_old_names(positive="event")
 def average_precision(
     predictions: Predictions,
     *,
@@ -131,25 +136,27 @@ def average_precision(
         >>> round(average_precision(p, replicates=0).value, 4)
         0.8333
     """
-    check_level(confidence_level)
+    check_confidence_level(confidence_level)
     check_count("replicates", replicates, low=0)
     check_count("seed", seed, low=0)
     data = positive_class(predictions, event, both_outcomes=True)
-    return precision_estimate(data, confidence_level, replicates, seed)
+    return average_precision_estimate(data, confidence_level, replicates, seed)
 
 
-def precision_estimate(
+def average_precision_estimate(
     data: Positive, confidence_level: float, replicates: int, seed: int
 ) -> Estimate:
     """Return the average precision with its interval."""
-    value = mean_precision(data.log_odds, data.outcome > 0, data.counts, order=data.order)
-    if replicates < fewest_replicates(confidence_level):
+    value = compute_average_precision(
+        data.log_odds, data.outcome > 0, data.counts, order=data.order
+    )
+    if replicates < min_replicates(confidence_level):
         return Estimate(value, math.nan, math.nan, confidence_level=confidence_level)
-    cells = cells_with_sums(data, _cells(data))
-    counts, positives = CellDraws(cells, replicates, seed).resampled()
-    moved = value - float(_precision(cells.count[None], cells.happened[None])[0])
-    replicate_values = _precision(counts, positives)
-    ends = interval_from(
+    cells = make_outcome_cells(data, _cells_between_events(data))
+    counts, positives = CellResampler(cells, replicates, seed).draw_bootstrap()
+    moved = value - float(_average_precision_of_cells(cells.count[None], cells.positives[None])[0])
+    replicate_values = _average_precision_of_cells(counts, positives)
+    ends = interval_from_replicates(
         value,
         replicate_values + moved,
         confidence_level=confidence_level,
@@ -161,7 +168,7 @@ def precision_estimate(
     return Estimate(value, low, high, replicates=replicates, confidence_level=confidence_level)
 
 
-def _cells(data: Positive) -> Integers:
+def _cells_between_events(data: Positive) -> Integers:
     """Return cell indices ``(N,)`` of score ranges that start at the scores of events."""
     # Precision changes at the scores of events alone, so that nothing is lost if there are few of them.
     ordered = data.log_odds[data.order]
@@ -176,7 +183,7 @@ def _cells(data: Positive) -> Integers:
     return number
 
 
-def _precision(counts: Floats, positives: Floats) -> Floats:
+def _average_precision_of_cells(counts: Floats, positives: Floats) -> Floats:
     """Return average precision ``(R,)`` from sample and event counts of cells by ascending score ``(R, M)``."""
     hits = positives[:, ::-1].cumsum(axis=1)
     rows = counts[:, ::-1].cumsum(axis=1)
@@ -201,11 +208,11 @@ def reversed_auroc(predictions: Predictions) -> Estimate | None:
     data = positive_class(predictions, None)
     if len(data.outcome) < _FEWEST_ROWS or data.outcome.min() == data.outcome.max():
         return None
-    area = area_estimate(data, 0.99)
+    area = auroc_estimate(data, 0.99)
     return area if area.high < 0.5 else None
 
 
-def check_direction(
+def check_score_direction(
     predictions: Predictions, columns: str, classes: Sequence[str], *, fix: str = ""
 ) -> None:
     """Raise InputError if the scores rank the other one of two classes significantly higher.
@@ -221,12 +228,12 @@ def check_direction(
         InputError: If the 99 % interval of AUROC lies below 0.5.
 
     Example:
-        >>> check_direction(Predictions([[0.0, 1.0], [1.0, 0.0]], [1, 0]), "p", ())
+        >>> check_score_direction(Predictions([[0.0, 1.0], [1.0, 0.0]], [1, 0]), "p", ())
     """
     area = reversed_auroc(predictions)
     if area is None:
         return
-    other = class_name(predictions, 1 - event_number(predictions))
+    other = quoted_class(predictions, 1 - event_index(predictions))
     remedy = Argument("classes", ",".join(classes[::-1])) if classes else Argument("event", "0")
     advice: Text = (
         f"The column looks like the probability of {other}; ",
@@ -234,7 +241,7 @@ def check_direction(
         " if that is meant.",
     )
     raise InputError(
-        f"scores must rank {event_name(predictions)} above the rest",
+        f"scores must rank {quoted_event(predictions)} above the rest",
         f"AUROC {area.value:.3f} [{area.low:.3f}, {area.high:.3f}] of {columns}",
         fix.format(other=other) if fix else advice,
     )

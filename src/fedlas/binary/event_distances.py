@@ -11,12 +11,12 @@ from fedlas.binary.cells import Loess
 from fedlas.binary.event_records import (
     REPLICATES_OF_ONE,
     ReplicatedMeasure,
-    named_measure,
+    register_named_measure,
 )
 from fedlas.binary.integrated_calibration import SPAN, integrated_calibration
 from fedlas.binary.positive import Floats, positive_class
 from fedlas.predictions import Predictions
-from fedlas.predictions.event import event_number
+from fedlas.predictions.event import event_index
 from fedlas.stats.cell_sums import OutcomeCells
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate
 from fedlas.stats.replicates import RowReplicates
@@ -25,26 +25,26 @@ from fedlas.stats.rows import Rows
 _CELLS = 1024
 
 
-def _smoother(rows: Rows) -> tuple[Loess, OutcomeCells]:
-    event = event_number(rows.all_classes)
-    data = positive_class(rows.all_classes, None)
-    smoother = Loess(data, SPAN, most=_CELLS)
+def _fit_loess(rows: Rows) -> tuple[Loess, OutcomeCells]:
+    event = event_index(rows.multiclass_predictions)
+    data = positive_class(rows.multiclass_predictions, None)
+    smoother = Loess(data, SPAN, max_cells=_CELLS)
     return smoother, rows.cells(smoother.cell, data.probability, data.outcome, event)
 
 
-def _distances(block: RowReplicates) -> dict[str, Floats]:
+def _loess_distances(block: RowReplicates) -> dict[str, Floats]:
     """Return ICI, E50, E90 and Emax of every replicate ``(R,)``, with the loess windows of the data."""
-    smoother, cells = block.rows.table(_smoother)
+    smoother, cells = block.rows.table(_fit_loess)
     sums = block.over(cells)
     curves = smoother.curves(*np.broadcast_arrays(sums.count, sums.outcome))
     return smoother.distances(curves, sums.count)
 
 
-def _replicated(name: str) -> Callable[[RowReplicates], Floats]:
-    return lambda block: block.table(_distances)[name]
+def _replicate_function(name: str) -> Callable[[RowReplicates], Floats]:
+    return lambda block: block.table(_loess_distances)[name]
 
 
-def _distance(name: str, text: str, *record: Any, **fields: Any) -> ReplicatedMeasure:
+def _register_distance(name: str, text: str, *record: Any, **fields: Any) -> ReplicatedMeasure:
     """Register a distance between probability and loess-smoothed frequency as a measure."""
 
     def measure(
@@ -67,12 +67,12 @@ def _distance(name: str, text: str, *record: Any, **fields: Any) -> ReplicatedMe
 
     about: dict[str, Any] = {
         "percent": True, "places": 4, "higher_is_better": False, "between": (0.0, 1.0), "several_labels": False,
-        "zero_if_calibrated": True, "paper": "Austin and Steyerberg 2019", "replicated": _replicated(name),
+        "zero_if_calibrated": True, "paper": "Austin and Steyerberg 2019", "replicated": _replicate_function(name),
     }  # fmt: skip
-    return named_measure(name, text, measure, *record, **about, **fields)
+    return register_named_measure(name, text, measure, *record, **about, **fields)
 
 
-ici = _distance(
+ici = _register_distance(
     "ici",
     """Integrated calibration index: mean distance between the probability and the loess-smoothed frequency.
 
@@ -88,7 +88,7 @@ ici = _distance(
     60,
 )
 
-e50 = _distance(
+e50 = _register_distance(
     "e50",
     """Median distance between the probability and the loess-smoothed frequency.
 
@@ -105,7 +105,7 @@ e50 = _distance(
     detail=True,
 )
 
-e90 = _distance(
+e90 = _register_distance(
     "e90",
     """90th percentile of the distance between the probability and the loess-smoothed frequency.
 
@@ -122,7 +122,7 @@ e90 = _distance(
     detail=True,
 )
 
-emax = _distance(
+emax = _register_distance(
     "emax",
     """Largest distance between the probability and the loess-smoothed frequency.
 

@@ -13,39 +13,41 @@ import numpy as np
 import torch
 
 from fedlas.binary.event_records import (
-    Index,
-    MeasureAtLevel,
+    IntervalMeasure,
+    PointMeasure,
     Terms,
-    event_measure,
-    measure_of_classes,
-    named_measure,
+    register_class_measure,
+    register_event_measure,
+    register_named_measure,
 )
 from fedlas.binary.likelihood import likelihood_indices
-from fedlas.binary.measures import line_estimates, rates
+from fedlas.binary.measures import rate_estimates, recalibration_estimates
 from fedlas.binary.positive import Floats, Positive, positive_class
-from fedlas.binary.recalibration import regression, shift_terms
+from fedlas.binary.recalibration import fit_recalibration, shift_influence
 from fedlas.metrics.metric import EVENT, METRICS
 from fedlas.predictions import Predictions
-from fedlas.predictions.any_predictions import check_predictions
-from fedlas.predictions.probabilities import logits_of_log_odds
+from fedlas.predictions.any_predictions import require_predictions
+from fedlas.predictions.probabilities import binary_logits
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate, estimates
-from fedlas.stats.intervals import check_level
+from fedlas.stats.intervals import check_confidence_level
 from fedlas.stats.spiegelhalter import spiegelhalter_test
 
-_SHARE = (0.0, 1.0)
+_UNIT_RANGE = (0.0, 1.0)
 
 
-def _ratio_terms(data: Positive) -> Floats:
+def _ratio_influence(data: Positive) -> Floats:
     expected = data.mean(data.probability)
     ratio = data.mean(data.outcome) / expected
     return np.asarray((data.outcome - ratio * data.probability) / expected)
 
 
-def _line_terms(place: int) -> Terms:
-    return lambda data: np.asarray(data.num_samples * regression(data)[1].influence[:, place])
+def _coefficient_influence(index: int) -> Terms:
+    return lambda data: np.asarray(
+        data.num_samples * fit_recalibration(data)[1].influence[:, index]
+    )
 
 
-def _rate(name: str, text: str, *record: Any, **fields: Any) -> MeasureAtLevel:
+def _register_mean(name: str, text: str, *record: Any, **fields: Any) -> IntervalMeasure:
     """Register a measure that is a mean over samples."""
 
     def measure(
@@ -54,12 +56,14 @@ def _rate(name: str, text: str, *record: Any, **fields: Any) -> MeasureAtLevel:
         event: int | str | None = None,
         confidence_level: float = CONFIDENCE_LEVEL,
     ) -> Estimate:
-        return rates(positive_class(predictions, event), check_level(confidence_level))[name]
+        return rate_estimates(
+            positive_class(predictions, event), check_confidence_level(confidence_level)
+        )[name]
 
-    return named_measure(name, text, measure, *record, **fields)
+    return register_named_measure(name, text, measure, *record, **fields)
 
 
-def _line(name: str, text: str, *record: Any, **fields: Any) -> MeasureAtLevel:
+def _register_recalibration(name: str, text: str, *record: Any, **fields: Any) -> IntervalMeasure:
     """Register a measure that is a number of the logistic recalibration."""
 
     def measure(
@@ -69,12 +73,12 @@ def _line(name: str, text: str, *record: Any, **fields: Any) -> MeasureAtLevel:
         confidence_level: float = CONFIDENCE_LEVEL,
     ) -> Estimate:
         data = positive_class(predictions, event, both_outcomes=True)
-        return line_estimates(data, check_level(confidence_level))[name]
+        return recalibration_estimates(data, check_confidence_level(confidence_level))[name]
 
-    return named_measure(name, text, measure, *record, **fields)
+    return register_named_measure(name, text, measure, *record, **fields)
 
 
-def _index(name: str, text: str, *record: Any, **fields: Any) -> Index:
+def _register_likelihood_index(name: str, text: str, *record: Any, **fields: Any) -> PointMeasure:
     """Register a likelihood index as a measure."""
 
     def measure(predictions: Predictions, *, event: int | str | None = None) -> Estimate:
@@ -82,10 +86,10 @@ def _index(name: str, text: str, *record: Any, **fields: Any) -> Index:
         return Estimate(value, np.nan, np.nan)
 
     options: dict[str, Any] = {"detail": True, "has_interval": False, "paper": "Harrell 2015"}
-    return named_measure(name, text, measure, *record, **options, **fields)
+    return register_named_measure(name, text, measure, *record, **options, **fields)
 
 
-observed = _rate(
+observed = _register_mean(
     "observed",
     """Prevalence: share of samples with the event.
 
@@ -100,12 +104,12 @@ observed = _rate(
     0,
     percent=True,
     places=4,
-    between=_SHARE,
+    between=_UNIT_RANGE,
     several_labels=False,
     terms=lambda data: data.outcome - data.mean(data.outcome),
 )
 
-expected = _rate(
+expected = _register_mean(
     "expected",
     """Mean probability of the event.
 
@@ -120,12 +124,12 @@ expected = _rate(
     10,
     percent=True,
     places=4,
-    between=_SHARE,
+    between=_UNIT_RANGE,
     several_labels=False,
     terms=lambda data: data.probability - data.mean(data.probability),
 )
 
-observed_to_expected = _line(
+observed_to_expected = _register_recalibration(
     "observed_to_expected",
     """Observed over expected events: above 1 the event occurs more often than expected.
 
@@ -141,10 +145,10 @@ observed_to_expected = _line(
     20,
     ideal=1.0,
     between=(0.0, inf),
-    terms=_ratio_terms,
+    terms=_ratio_influence,
 )
 
-in_the_large = _line(
+in_the_large = _register_recalibration(
     "in_the_large",
     """Calibration in the large: shift of all log-odds that makes the mean probability equal the prevalence.
 
@@ -160,10 +164,10 @@ in_the_large = _line(
     30,
     ideal=0.0,
     detail=True,
-    terms=shift_terms,
+    terms=shift_influence,
 )
 
-slope = _line(
+slope = _register_recalibration(
     "slope",
     """Calibration slope: below 1 the probabilities are too extreme.
 
@@ -178,11 +182,11 @@ slope = _line(
     "calibration slope",
     40,
     ideal=1.0,
-    terms=_line_terms(0),
+    terms=_coefficient_influence(0),
     paper="Cox 1958",
 )
 
-intercept = _line(
+intercept = _register_recalibration(
     "intercept",
     """Calibration intercept: correction of the log-odds at a probability of 1/2, fitted with :func:`slope`.
 
@@ -198,11 +202,11 @@ intercept = _line(
     50,
     ideal=0.0,
     detail=True,
-    terms=_line_terms(1),
+    terms=_coefficient_influence(1),
     paper="Cox 1958",
 )
 
-r2 = _index(
+r2 = _register_likelihood_index(
     "r2",
     """Nagelkerke's R2: share of the likelihood explained beyond the prevalence.
 
@@ -220,7 +224,7 @@ r2 = _index(
     higher_is_better=True,
 )
 
-d = _index(
+d = _register_likelihood_index(
     "d",
     """Discrimination index D: likelihood ratio statistic of the probabilities minus 1, per sample.
 
@@ -238,7 +242,7 @@ d = _index(
     higher_is_better=True,
 )
 
-u = _index(
+u = _register_likelihood_index(
     "u",
     """Unreliability index U: likelihood ratio statistic of a recalibration minus 2, per sample.
 
@@ -256,7 +260,7 @@ u = _index(
     ideal=0.0,
 )
 
-q = _index(
+q = _register_likelihood_index(
     "q",
     """Quality index, D - U.
 
@@ -275,12 +279,12 @@ q = _index(
 )
 
 
-def _two_classes(predictions: Predictions, event: int | str | None) -> Predictions:
+def _to_two_classes(predictions: Predictions, event: int | str | None) -> Predictions:
     """Return two-class predictions whose last class is the event; other classes are merged into the first."""
     if event is None and predictions.num_classes == 2:
         return predictions
     data = positive_class(predictions, event)
-    logits = logits_of_log_odds(torch.from_numpy(data.log_odds))
+    logits = binary_logits(torch.from_numpy(data.log_odds))
     weights, clusters = (
         None if each is None else torch.from_numpy(each) for each in (data.weights, data.clusters)
     )
@@ -288,7 +292,7 @@ def _two_classes(predictions: Predictions, event: int | str | None) -> Predictio
     return Predictions(logits, target, weights=weights, clusters=clusters)
 
 
-@event_measure("Spiegelhalter's z", 110, places=2, ideal=0.0, detail=True, has_interval=False,
+@register_event_measure("Spiegelhalter's z", 110, places=2, ideal=0.0, detail=True, has_interval=False,
     several_labels=False, paper="Spiegelhalter 1986")  # fmt: skip
 def spiegelhalter_z(predictions: Predictions, *, event: int | str | None = None) -> Estimate:
     """Spiegelhalter's z: standard normal if calibrated.
@@ -308,19 +312,19 @@ def spiegelhalter_z(predictions: Predictions, *, event: int | str | None = None)
         >>> round(spiegelhalter_z(p).value, 3)
         0.252
     """
-    z, p = spiegelhalter_test(_two_classes(check_predictions(predictions), event))
+    z, p = spiegelhalter_test(_to_two_classes(require_predictions(predictions), event))
     return Estimate(z, np.nan, np.nan, p=p, test="Spiegelhalter")
 
 
-def _of_classes(
+def _estimate_event_metric(
     name: str, predictions: Predictions, event: int | str | None, **options: Any
 ) -> Estimate:
     """Return a measure that is also a multi-class metric, with its interval from :func:`fedlas.estimates`."""
-    two = _two_classes(check_predictions(predictions), event)
+    two = _to_two_classes(require_predictions(predictions), event)
     return estimates(two, [EVENT + name], **options)[EVENT + name]
 
 
-@measure_of_classes(METRICS["classwise_ece"], "ECE", 65,
+@register_class_measure(METRICS["classwise_ece"], "ECE", 65,
     "Classwise ECE of the event's probability over equal-width bins.")  # fmt: skip
 def ece(
     predictions: Predictions,
@@ -352,10 +356,12 @@ def ece(
         0.25
     """
     options: dict[str, Any] = {"num_bins": num_bins, "confidence_level": confidence_level}
-    return _of_classes("ece", predictions, event, replicates=replicates, seed=seed, **options)
+    return _estimate_event_metric(
+        "ece", predictions, event, replicates=replicates, seed=seed, **options
+    )
 
 
-@measure_of_classes(METRICS["nll"], "NLL", 120, "Mean negative log-likelihood of the outcome.",
+@register_class_measure(METRICS["nll"], "NLL", 120, "Mean negative log-likelihood of the outcome.",
     percent=False, between=(0.0, inf))  # fmt: skip
 def nll(
     predictions: Predictions,
@@ -385,10 +391,12 @@ def nll(
         0.6931
     """
     options: dict[str, Any] = {"confidence_level": confidence_level}
-    return _of_classes("nll", predictions, event, replicates=replicates, seed=seed, **options)
+    return _estimate_event_metric(
+        "nll", predictions, event, replicates=replicates, seed=seed, **options
+    )
 
 
-@measure_of_classes(METRICS["brier"], "Brier score", 130, "Mean squared error of the event's probability.",
+@register_class_measure(METRICS["brier"], "Brier score", 130, "Mean squared error of the event's probability.",
     percent=False)  # fmt: skip
 def brier(
     predictions: Predictions,
@@ -410,4 +418,6 @@ def brier(
         >>> brier([0.5, 0.5], [1, 0]).value
         0.25
     """
-    return rates(positive_class(predictions, event), check_level(confidence_level))["brier"]
+    return rate_estimates(
+        positive_class(predictions, event), check_confidence_level(confidence_level)
+    )["brier"]

@@ -28,11 +28,11 @@ _REFUSED = "For predictions of other than two classes without ``event``, or wher
 _COMMON = {"subject": "event", "default": False, "weighted": True}
 REPLICATES_OF_ONE = 199
 """Replicates of one measure of distance."""
-_AFTER = 1000
+_ORDER_OFFSET = 1000
 """Metrics of all classes come before those of an event."""
 
 
-class Index(Protocol):
+class PointMeasure(Protocol):
     """Measure of an event without an interval."""
 
     __name__: str
@@ -43,7 +43,7 @@ class Index(Protocol):
         """Return the measure of predictions, or of scores and labels."""
 
 
-class MeasureAtLevel(Protocol):
+class IntervalMeasure(Protocol):
     """Measure of an event with an interval."""
 
     __name__: str
@@ -77,7 +77,7 @@ class ReplicatedMeasure(Protocol):
         """Return the measure of predictions, or of scores and labels."""
 
 
-def named_measure(
+def register_named_measure(
     name: str, text: str, function: Function[P], *record: Any, **fields: Any
 ) -> ArrayFunction[P, Estimate]:
     """Register a function as an event measure under ``name``, with a docstring completed by its arguments.
@@ -86,8 +86,8 @@ def named_measure(
         name: The name of the measure.
         text: Its docstring: a summary, and what it returns, with an example.
         function: From predictions and options to the estimate; gets name and docstring.
-        *record: As in :func:`event_measure`.
-        **fields: As in :func:`event_measure`.
+        *record: As in :func:`register_event_measure`.
+        **fields: As in :func:`register_event_measure`.
     """
     summary, _, rest = text.strip().partition("\n")
     returns, _, example = inspect.cleandoc(rest).partition("Example:\n")
@@ -98,10 +98,10 @@ def named_measure(
         f"Raises:\n    InputError: {_REFUSED}\n\nExample:\n{example}\n"
     )
     function.__name__ = function.__qualname__ = name
-    return event_measure(*record, **fields)(function)
+    return register_event_measure(*record, **fields)(function)
 
 
-def event_measure(
+def register_event_measure(
     title: str, order: float, *, terms: Terms | None = None, **fields: Any
 ) -> Callable[[Function[P]], ArrayFunction[P, Estimate]]:
     """Return a decorator that registers a function as an event measure and lets it accept two arrays.
@@ -123,14 +123,16 @@ def event_measure(
             return float(estimate(predictions, **plain).value)
 
         value.__doc__ = function.__doc__
-        influence = None if terms is None else lambda predictions: _influence(predictions, terms)
+        influence = (
+            None if terms is None else lambda predictions: _sample_influence(predictions, terms)
+        )
         METRICS.add(
             function.__name__,
             value,
             **{
                 **_COMMON,
                 "title": title,
-                "order": _AFTER + order,
+                "order": _ORDER_OFFSET + order,
                 "percent": False,
                 "places": 3,
                 "higher_is_better": None,
@@ -146,17 +148,17 @@ def event_measure(
     return decorate
 
 
-def measure_of_classes(
-    base: Metric, title: str, order: float, about: str, **fields: Any
+def register_class_measure(
+    base: Metric, title: str, order: float, summary: str, **fields: Any
 ) -> Callable[[Function[P]], ArrayFunction[P, Estimate]]:
     """Return a decorator for an event measure that is computed as the metric ``base`` of several classes.
 
     Args:
         base: The record of other classes.
-        title: As in :func:`event_measure`.
-        order: As in :func:`event_measure`.
-        about: Summary of the record.
-        **fields: As in :func:`event_measure`.
+        title: As in :func:`register_event_measure`.
+        order: As in :func:`register_event_measure`.
+        summary: Summary of the record.
+        **fields: As in :func:`register_event_measure`.
     """
 
     def value(predictions: Predictions) -> float:
@@ -171,7 +173,7 @@ def measure_of_classes(
             **{
                 **_COMMON,
                 "title": title,
-                "order": _AFTER + order,
+                "order": _ORDER_OFFSET + order,
                 "between": (0.0, 1.0),
                 **{field: getattr(base, field) for field in same},
                 **fields,
@@ -179,11 +181,11 @@ def measure_of_classes(
         )
         return accept_arrays(function)
 
-    value.__doc__ = about
+    value.__doc__ = summary
     return decorate
 
 
-def _influence(predictions: Predictions, terms: Terms) -> Floats:
+def _sample_influence(predictions: Predictions, terms: Terms) -> Floats:
     """Return the influence of each sample on a measure ``(N,)``."""
     data = positive_class(predictions, None)
     return np.asarray(terms(data) * data.counts / data.num_samples)

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from fedlas._core.renamed import renamed
-from fedlas.binary.many_groups import Grouped, measured_groups
+from fedlas._core.renamed import accept_old_names
+from fedlas.binary.many_groups import GroupedSamples, iter_group_rows
 from fedlas.binary.positive import positive_class
-from fedlas.metrics.groups import check_two_a_group, group_numbers
+from fedlas.metrics.groups import check_group_sizes, factorize_groups
 from fedlas.predictions import Predictions
-from fedlas.predictions.any_predictions import check_labeled
+from fedlas.predictions.any_predictions import require_labels
 from fedlas.stats.compare import holm
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate
-from fedlas.stats.intervals import check_level, z_score
+from fedlas.stats.intervals import check_confidence_level, critical_z
 from fedlas.stats.pooling import partial_pooling
 from fedlas.stats.result_table import ResultTable
 
@@ -50,7 +50,7 @@ class GroupMeasures:
     p: float | None = None
 
 
-@renamed(positive="event")
+@accept_old_names(positive="event")
 def group_measures(
     predictions: Predictions,
     groups: Sequence[Any],
@@ -92,20 +92,20 @@ def group_measures(
         >>> next(iter(found)), round(found["there"].ratio.value, 2), found["there"].p < 0.001
         ('there', 2.4, True)
     """
-    check_level(confidence_level)
-    check_labeled(predictions)
-    names, number = group_numbers(predictions, groups)
+    check_confidence_level(confidence_level)
+    require_labels(predictions)
+    names, number = factorize_groups(predictions, groups)
     if predictions.weights is not None:
         number = number[predictions.weights.cpu().numpy() > 0]
-    check_two_a_group(names, len(number))
+    check_group_sizes(names, len(number))
     data = positive_class(predictions, event)
     present, number = np.unique(number, return_inverse=True)
-    groups_of_rows = Grouped.of(data, number)
-    rows = [*measured_groups(groups_of_rows, confidence_level, is_plain=data.is_plain)]
+    groups_of_rows = GroupedSamples.from_positive(data, number)
+    rows = [*iter_group_rows(groups_of_rows, confidence_level, is_iid=data.is_iid)]
     p_values = {place: p for place, row in enumerate(rows) if (p := row.ratio.p) is not None}
     corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
     slopes, shifts = (
-        _pooled([getattr(row, name) for row in rows], confidence_level)
+        _pool_estimates([getattr(row, name) for row in rows], confidence_level)
         for name in ("slope", "shift")
     )
     order = sorted(
@@ -125,13 +125,15 @@ def group_measures(
     )
 
 
-def _pooled(estimates: Sequence[Estimate | None], confidence_level: float) -> list[Estimate | None]:
+def _pool_estimates(
+    estimates: Sequence[Estimate | None], confidence_level: float
+) -> list[Estimate | None]:
     """Return the group estimates after partial pooling; None for a group without an estimate."""
     pooled: list[Estimate | None] = [None] * len(estimates)
     numbers = {place: each for place, each in enumerate(estimates) if each is not None}
     if len(numbers) < 2:
         return pooled
-    z = z_score(confidence_level)
+    z = critical_z(confidence_level)
     errors = np.array([(each.high - each.low) / (2.0 * z) for each in numbers.values()])
     result = partial_pooling(np.array([each.value for each in numbers.values()]), errors)
     for place, value, error in zip(

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 
 from fedlas._core.check import Argument, InputError
-from fedlas.binary.many_groups import Grouped, measured_groups
+from fedlas.binary.many_groups import GroupedSamples, iter_group_rows
 from fedlas.binary.positive import Positive, positive_class
 from fedlas.binary.recalibration import observed_to_expected
-from fedlas.metrics.ranking_scores import area_and_influence
+from fedlas.metrics.ranking_scores import auroc_and_influence
 from fedlas.predictions import Predictions
-from fedlas.predictions.any_predictions import check_labeled
-from fedlas.stats.degrees import student_score
+from fedlas.predictions.any_predictions import require_labels
+from fedlas.stats.degrees import critical_t
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate
-from fedlas.stats.intervals import check_level
+from fedlas.stats.intervals import check_confidence_level
 from fedlas.stats.random_effects import RandomEffects, random_effects
 from fedlas.stats.result_table import ResultTable
 
@@ -107,8 +107,8 @@ def heterogeneity(
         prediction model performance across multiple studies: Which scale helps ensure between-study normality for the
         C-statistic and calibration measures?", Statistical Methods in Medical Research 27 (2018), for the scales.
     """
-    check_level(confidence_level)
-    check_labeled(predictions)
+    check_confidence_level(confidence_level)
+    require_labels(predictions)
     data = positive_class(predictions, event)
     clusters = predictions.clusters
     if clusters is None or data.clusters is None or not data.clusters.any():
@@ -129,8 +129,10 @@ def heterogeneity(
     )
     titles = dict(zip(present.tolist(), present.tolist() if names is None else names, strict=True))
     alone = replace(data, clusters=None)
-    rows = measured_groups(
-        Grouped.of(alone, data.clusters), confidence_level, is_plain=data.weights is None
+    rows = iter_group_rows(
+        GroupedSamples.from_positive(alone, data.clusters),
+        confidence_level,
+        is_iid=data.weights is None,
     )
     order = np.argsort(data.clusters, kind="stable")
     parts = np.split(order, np.bincount(data.clusters).cumsum()[:-1])
@@ -138,15 +140,18 @@ def heterogeneity(
     pairs: dict[str, list[tuple[float, float]]] = {name: [] for name in SCALES}
     for number, row, part in zip(numbers_present.tolist(), rows, parts, strict=True):
         samples = alone.rows(part)
-        numbers = {"observed_to_expected": _ratio(samples), "auroc": _area(samples)}
+        numbers = {
+            "observed_to_expected": _log_ratio_and_error(samples),
+            "auroc": _logit_auroc_and_error(samples),
+        }
         if row.slope is not None:
-            score = student_score(confidence_level, math.inf)
+            score = critical_t(confidence_level, math.inf)
             numbers["slope"] = row.slope.value, (row.slope.high - row.slope.low) / (2.0 * score)
         estimates = {}
         for name, pair in numbers.items():
             if pair is not None:
                 pairs[name].append(pair)
-                estimates[name] = _estimate(name, *pair, confidence_level)
+                estimates[name] = _estimate_on_scale(name, *pair, confidence_level)
         by_cluster[titles[number]] = ClusterMeasures(row.num_samples, row.events, **estimates)
     summary: ResultTable[str, RandomEffects] = ResultTable()
     ends = ("mean", "low", "high", "prediction_low", "prediction_high")
@@ -155,13 +160,13 @@ def heterogeneity(
             values, errors = np.array(of_measure).T
             effects = random_effects(values, errors, confidence_level=confidence_level)
             numbers_back: dict[str, Any] = {
-                end: _from_scale(name, getattr(effects, end)) for end in ends
+                end: _inverse_scale(name, getattr(effects, end)) for end in ends
             }
             summary[name] = replace(effects, **numbers_back)
     return Heterogeneity(by_cluster, summary)
 
 
-def _ratio(data: Positive) -> tuple[float, float] | None:
+def _log_ratio_and_error(data: Positive) -> tuple[float, float] | None:
     """Return the logarithm of the O/E ratio and its standard error, or None if undefined."""
     added = 0.0 if data.outcome.any() else 0.5
     if not (added or data.probability.any()):
@@ -170,24 +175,24 @@ def _ratio(data: Positive) -> tuple[float, float] | None:
     return (math.log(ratio), error) if error > 0.0 else None
 
 
-def _area(data: Positive) -> tuple[float, float] | None:
+def _logit_auroc_and_error(data: Positive) -> tuple[float, float] | None:
     """Return the log-odds of AUROC and its standard error (DeLong), or None if undefined."""
     if data.outcome.min() == data.outcome.max():
         return None
-    area, influence = area_and_influence(data.log_odds, data.outcome > 0, data.counts)
+    area, influence = auroc_and_influence(data.log_odds, data.outcome > 0, data.counts)
     error = math.sqrt(float(influence @ influence))
     if not 0.0 < area < 1.0 or not error > 0.0:
         return None
     return math.log(area / (1.0 - area)), error / (area * (1.0 - area))
 
 
-def _estimate(name: str, value: float, error: float, confidence_level: float) -> Estimate:
-    reach = student_score(confidence_level, math.inf) * error
-    low, high = (_from_scale(name, end) for end in (value - reach, value + reach))
-    return Estimate(_from_scale(name, value), low, high, confidence_level=confidence_level)
+def _estimate_on_scale(name: str, value: float, error: float, confidence_level: float) -> Estimate:
+    reach = critical_t(confidence_level, math.inf) * error
+    low, high = (_inverse_scale(name, end) for end in (value - reach, value + reach))
+    return Estimate(_inverse_scale(name, value), low, high, confidence_level=confidence_level)
 
 
-def _from_scale(name: str, value: float) -> float:
+def _inverse_scale(name: str, value: float) -> float:
     """Transform a value from the scale of the mean (log, logit or identity) to the measure's own scale."""
     if SCALES[name] == "identity":
         return value

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 
 from fedlas._core.check import InputError, check_count, check_number
-from fedlas._core.renamed import renamed
+from fedlas._core.renamed import accept_old_names
 from fedlas.binary.cells import Loess
 from fedlas.binary.positive import Floats, Positive, positive_class
 from fedlas.predictions import Predictions
-from fedlas.stats.bootstrap import error_interval
-from fedlas.stats.cell_sums import CellDraws
-from fedlas.stats.degrees import replicate_ends
+from fedlas.stats.bootstrap import calibration_error_interval
+from fedlas.stats.cell_sums import CellResampler
+from fedlas.stats.degrees import pointwise_interval
 from fedlas.stats.estimates import RESAMPLING, Estimate, check_replicates
 from fedlas.stats.joint import NullReplicates
-from fedlas.stats.noise_floor import least_p, share_at_least
+from fedlas.stats.noise_floor import least_p, monte_carlo_p_value
 
 _MOST_CELLS = 8192
 _REPLICATE_CELLS = 1024
@@ -52,7 +52,7 @@ class IntegratedCalibration:
     high: Floats
 
 
-@renamed(positive="event")
+@accept_old_names(positive="event")
 def integrated_calibration(
     predictions: Predictions,
     *,
@@ -134,7 +134,7 @@ def curve_and_tests(
             data.num_samples,
             "Use a larger test set.",
         )
-    smoother = Loess(data, span, most=_MOST_CELLS)
+    smoother = Loess(data, span, max_cells=_MOST_CELLS)
     counts = smoother.counts[None]
     curve = smoother.curves(counts, smoother.positives[None])
     values = {name: float(value[0]) for name, value in smoother.distances(curve, counts).items()}
@@ -148,18 +148,18 @@ def curve_and_tests(
         return IntegratedCalibration(**parts, low=unknown, high=unknown), null
 
     # Replicates need no finer cells than that; what is compared with them is computed from the same cells.
-    coarse = Loess(data, span, most=_REPLICATE_CELLS, places=smoother.places)
-    draws = CellDraws(coarse.sums, replicates, seed)
-    counts_drawn, positives_drawn = draws.resampled()
+    coarse = Loess(data, span, max_cells=_REPLICATE_CELLS, places=smoother.places)
+    draws = CellResampler(coarse.sums, replicates, seed)
+    counts_drawn, positives_drawn = draws.draw_bootstrap()
     redrawn = coarse.curves(counts_drawn, positives_drawn)
     samples = coarse.distances(redrawn, counts_drawn)
-    labels = draws.redrawn()
+    labels = draws.draw_calibrated_outcomes()
     counts = coarse.counts[None]
     floors = coarse.distances(coarse.curves(counts, labels), counts)
     observed = coarse.distances(coarse.curves(counts, coarse.positives[None]), counts)
 
-    def estimate(name: str) -> Estimate:
-        ends = error_interval(
+    def estimate_distance(name: str) -> Estimate:
+        ends = calibration_error_interval(
             values[name],
             samples[name],
             floors[name],
@@ -172,22 +172,22 @@ def curve_and_tests(
             ends.low,
             min(ends.high, 1.0),
             float(floors[name].mean()),
-            share_at_least(floors[name], float(observed[name][0])),
+            monte_carlo_p_value(floors[name], float(observed[name][0])),
             least_p(replicates, "worse"),
             replicates,
             confidence_level,
             RESAMPLING,
         )
 
-    low, high = replicate_ends(redrawn, confidence_level, degrees)
-    parts |= {name: estimate(name) for name in DISTANCES}
-    for name, terms in _score_terms(data, coarse).items():
+    low, high = pointwise_interval(redrawn, confidence_level, degrees)
+    parts |= {name: estimate_distance(name) for name in DISTANCES}
+    for name, terms in _score_test_weights(data, coarse).items():
         size = abs(float((coarse.positives - coarse.counts * coarse.means) @ terms))
         null.add(name, size, np.abs((labels - coarse.counts * coarse.means) @ terms))
     return IntegratedCalibration(**parts, low=low, high=high), null
 
 
-def _score_terms(data: Positive, cells: Loess) -> dict[str, Floats]:
+def _score_test_weights(data: Positive, cells: Loess) -> dict[str, Floats]:
     """Return each cell's weight in the score tests of shift and slope, and in Spiegelhalter's z."""
     # The score of the slope is taken at the shift that fits best, to first order: gaps are weighted by the log-odds
     # less their mean, which the variances of the outcomes weight.

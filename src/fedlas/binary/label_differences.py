@@ -7,25 +7,25 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fedlas._core.check import InputError, check_choice
-from fedlas._core.kinds import check_kinds
-from fedlas._core.threads import on_one_thread
-from fedlas.binary.labels import LabelData, errors_overall
+from fedlas._core.kinds import check_argument_types
+from fedlas._core.threads import run_single_threaded
+from fedlas.binary.labels import LabelData, summarize_errors
 from fedlas.binary.positive import Floats
 from fedlas.predictions import MultiLabel
-from fedlas.predictions.multi_label import check_known
-from fedlas.stats.compare import correct
-from fedlas.stats.degrees import two_sided
+from fedlas.predictions.multi_label import require_known_labels
+from fedlas.stats.compare import apply_holm
+from fedlas.stats.degrees import two_sided_p_value
 from fedlas.stats.difference import Difference
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, check_replicates
-from fedlas.stats.intervals import check_level, normal_interval, standard_error
-from fedlas.stats.two_models import drawn_difference
+from fedlas.stats.intervals import check_confidence_level, normal_interval, standard_error
+from fedlas.stats.two_models import bootstrap_difference_test
 
 COMPARED = ("macro_nll", "macro_brier", "macro_auroc", "macro_ece", "micro_nll")
 """Means over labels that are compared by default."""
 
 
-@check_kinds
-@on_one_thread
+@check_argument_types
+@run_single_threaded
 def compare_labels(
     a: MultiLabel,
     b: MultiLabel,
@@ -50,12 +50,12 @@ def compare_labels(
     Raises:
         InputError: For different samples or labels, or an unknown metric.
     """
-    _check_same(a, b)
-    check_replicates(replicates, check_level(confidence_level))
-    both = LabelData.of(a), LabelData.of(b)
+    _check_same_labels(a, b)
+    check_replicates(replicates, check_confidence_level(confidence_level))
+    both = LabelData.from_predictions(a), LabelData.from_predictions(b)
     means = [each.means() for each in both]
     errors = [
-        errors_overall(each.errors(num_bins=num_bins, replicates=replicates, seed=seed))
+        summarize_errors(each.errors(num_bins=num_bins, replicates=replicates, seed=seed))
         for each in both
     ]
     names = list(COMPARED if metrics is None else metrics)
@@ -65,20 +65,20 @@ def compare_labels(
         check_choice("metrics", name, known_names)
         if name in means[0]:
             differences.append(
-                _paired(name, means[0][name], means[1][name], both[1], confidence_level)
+                _paired_difference(name, means[0][name], means[1][name], both[1], confidence_level)
             )
             continue
         (value, samples, _), (other, others, _) = errors[0][name], errors[1][name]
         differences.append(
-            _drawn_difference(
+            _bootstrap_difference(
                 name, value, other, samples - others, confidence_level, both[0].degrees
             )
         )
     count = a.num_samples
-    return {each.metric: replace(each, count=count) for each in correct(differences)}
+    return {each.metric: replace(each, count=count) for each in apply_holm(differences)}
 
 
-def _paired(
+def _paired_difference(
     name: str,
     first: tuple[float, Floats],
     second: tuple[float, Floats],
@@ -87,39 +87,39 @@ def _paired(
 ) -> Difference:
     moved = first[1] - second[1]
     gap = first[0] - second[0]
-    error = standard_error(moved, data.predictions) if data.has_spread else math.nan
+    error = standard_error(moved, data.predictions) if data.has_several_units else math.nan
     ends = normal_interval(gap, error, confidence_level=confidence_level, degrees=data.degrees)
     p = (
         None
         if math.isnan(error)
-        else two_sided(gap / error, data.degrees)
+        else two_sided_p_value(gap / error, data.degrees)
         if error
         else float(gap == 0)
     )
     return Difference(name, first[0], second[0], ends.low, ends.high, p)
 
 
-def _drawn_difference(
+def _bootstrap_difference(
     name: str, a: float, b: float, gaps: Floats, confidence_level: float, degrees: float
 ) -> Difference:
     """Return a difference with the interval and p-value from its replicates ``(R,)``."""
     if not len(gaps):
         return Difference(name, a, b)
-    ends, p = drawn_difference(
+    ends, p = bootstrap_difference_test(
         a - b, gaps, confidence_level=confidence_level, method="auto", degrees=degrees
     )
     return Difference(name, a, b, ends.low, ends.high, p)
 
 
-def _check_same(a: MultiLabel, b: MultiLabel) -> None:
+def _check_same_labels(a: MultiLabel, b: MultiLabel) -> None:
     """Raise InputError if two predictions differ in samples, labels, weights or clusters."""
     got = (
         ""
         if a.logits.shape == b.logits.shape and a.names == b.names
         else "different samples or labels"
     )
-    check_known(a)
-    check_known(b)
+    require_known_labels(a)
+    require_known_labels(b)
     if not got and bool((a.target != b.target).any()):
         row = int((a.target != b.target).any(dim=1).nonzero()[0])
         got = f"different labels, first in row {row + 1:,}"
@@ -135,11 +135,11 @@ def _check_same(a: MultiLabel, b: MultiLabel) -> None:
         )
 
 
-def change_of_nll(
+def macro_nll_change(
     a: MultiLabel, b: MultiLabel, confidence_level: float = CONFIDENCE_LEVEL
 ) -> tuple[float, float, float]:
     """Return macro NLL of ``b`` minus that of ``a``, and the ends of its paired interval."""
-    first, second = LabelData.of(a), LabelData.of(b)
+    first, second = LabelData.from_predictions(a), LabelData.from_predictions(b)
     after, before = (each.means(areas=False)["macro_nll"] for each in (second, first))
-    change = _paired("macro_nll", after, before, second, confidence_level)
+    change = _paired_difference("macro_nll", after, before, second, confidence_level)
     return change.difference, change.low, change.high

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from fedlas._core.kinds import check_kinds
+from fedlas._core.kinds import check_argument_types
 from fedlas.binary.groups import group_measures
 from fedlas.binary.labels import LabelMeasures, label_measures
-from fedlas.metrics.groups import check_two_a_group, group_numbers
+from fedlas.metrics.groups import check_group_sizes, factorize_groups
 from fedlas.predictions import MultiLabel
-from fedlas.predictions.any_predictions import with_some_weight
-from fedlas.predictions.multi_label import UNKNOWN, check_known, check_labels
+from fedlas.predictions.any_predictions import drop_zero_weights
+from fedlas.predictions.multi_label import UNKNOWN, require_known_labels, require_multi_label
 from fedlas.stats.compare import holm
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate
 from fedlas.stats.group_estimates import MOST_TESTED
@@ -50,7 +50,7 @@ class LabelGroupMeasures:
     p: float | None = None
 
 
-@check_kinds
+@check_argument_types
 def label_group_measures(
     predictions: MultiLabel,
     groups: Sequence[Any],
@@ -86,16 +86,16 @@ def label_group_measures(
         >>> next(iter(found)), found["there"].worst_label, round(found["there"].worst.ratio.value, 1)
         ('there', 'dog', 0.5)
     """
-    check_labels(predictions)
+    require_multi_label(predictions)
     several: Any = predictions
-    names, number = group_numbers(several, groups)
-    counts = (check_known(predictions).target != UNKNOWN).any(dim=1)
-    several, some = with_some_weight(replace(several.rows(counts), features=None))
+    names, number = factorize_groups(several, groups)
+    counts = (require_known_labels(predictions).target != UNKNOWN).any(dim=1)
+    several, some = drop_zero_weights(replace(several.rows(counts), features=None))
     number = number[counts.numpy()]
     if some is not None:
         number = number[some.numpy()]
     present = np.unique(number).tolist()
-    check_two_a_group(present, len(number))
+    check_group_sizes(present, len(number))
     rows = (several.target != UNKNOWN).nonzero()[:, 0].numpy()
     pooled = group_measures(
         several.pooled(), number[rows].tolist(), confidence_level=confidence_level

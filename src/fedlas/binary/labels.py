@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_count
-from fedlas._core.kinds import check_kinds
-from fedlas._core.threads import on_one_thread
-from fedlas.binary.discrimination import area_with_influence
-from fedlas.binary.many_groups import Grouped, GroupRow, measured_groups, softplus
+from fedlas._core.kinds import check_argument_types
+from fedlas._core.threads import run_single_threaded
+from fedlas.binary.discrimination import auroc_with_influence
+from fedlas.binary.many_groups import GroupedSamples, GroupRow, iter_group_rows, softplus
 from fedlas.binary.positive import Floats, Integers, Positive
 from fedlas.metrics.evaluation import EVALUATIONS
-from fedlas.metrics.ranking_scores import area_and_influence
+from fedlas.metrics.ranking_scores import auroc_and_influence
 from fedlas.predictions import MultiLabel
-from fedlas.predictions.multi_label import UNKNOWN, check_known, check_labels
-from fedlas.stats.bootstrap import error_interval
+from fedlas.predictions.multi_label import UNKNOWN, require_known_labels, require_multi_label
+from fedlas.stats.bootstrap import calibration_error_interval
 from fedlas.stats.compare import holm
-from fedlas.stats.degrees import cluster_degrees
+from fedlas.stats.degrees import degrees_of_freedom
 from fedlas.stats.estimates import (
     CONFIDENCE_LEVEL,
     REPLICATES,
@@ -31,14 +31,14 @@ from fedlas.stats.estimates import (
     Estimate,
     check_replicates,
 )
-from fedlas.stats.intervals import check_level, normal_interval, standard_error
-from fedlas.stats.label_bins import LabelErrors, label_errors
-from fedlas.stats.noise_floor import least_p, share_at_least
+from fedlas.stats.intervals import check_confidence_level, normal_interval, standard_error
+from fedlas.stats.label_bins import LabelErrors, compute_label_errors
+from fedlas.stats.noise_floor import least_p, monte_carlo_p_value
 from fedlas.stats.result_table import ResultTable
 
-_ROWS = 2**17
+_CHUNK_ROWS = 2**17
 """Labels of samples that are measured in one pass, whose numbers stay in the cache of a processor."""
-FEWEST_OUTCOMES = 5
+MIN_OUTCOMES = 5
 """Samples with, and without, a label below which its slope is not tested."""
 
 
@@ -99,8 +99,8 @@ class LabelTable(ResultTable[str, LabelMeasures]):
         self.unknown = unknown
 
 
-@check_kinds
-@on_one_thread
+@check_argument_types
+@run_single_threaded
 def label_measures(
     predictions: MultiLabel,
     *,
@@ -139,31 +139,31 @@ def label_measures(
         >>> next(iter(found)), round(found["dog"].slope.value, 1), found["dog"].p < 0.001 < found["cat"].p
         ('dog', 0.3, True)
     """
-    check_labels(predictions)
+    require_multi_label(predictions)
     check_count("num_bins", num_bins)
     check_count("seed", seed, low=0)
-    check_replicates(replicates, check_level(confidence_level))
-    data = LabelData.of(predictions)
+    check_replicates(replicates, check_confidence_level(confidence_level))
+    data = LabelData.from_predictions(predictions)
     errors = data.errors(num_bins=num_bins, replicates=replicates, seed=seed)
     lines: list[LabelMeasures] = []
-    for place, (row, positive) in enumerate(data.lines(confidence_level)):
+    for place, (row, positive) in enumerate(data.iter_labels(confidence_level)):
         area = None
         if 0 < row.events < row.num_samples:
-            area, influence = area_with_influence(positive, confidence_level)
-            data.add_area(place, area.value, influence)
+            area, influence = auroc_with_influence(positive, confidence_level)
+            data.add_auroc(place, area.value, influence)
         lines.append(
             LabelMeasures(
                 row.num_samples,
                 row.events,
-                _prevalence(row, positive, confidence_level),
+                _prevalence_estimate(row, positive, confidence_level),
                 row.expected,
                 row.ratio,
                 row.slope,
-                _error(errors, place, data.degrees, confidence_level),
+                _label_ece_estimate(errors, place, data.degrees, confidence_level),
                 area,
             )
         )
-    p_values = [_p_of(line) for line in lines]
+    p_values = [_combined_p_value(line) for line in lines]
     corrected = holm([p for p in p_values if p is not None])
     tested = {place for place, p in enumerate(p_values) if p is not None}
     adjusted = dict(zip(sorted(tested), corrected, strict=True))
@@ -183,12 +183,12 @@ def label_measures(
 
 
 @EVALUATIONS.register("several labels")
-@on_one_thread
+@run_single_threaded
 def means_over_labels(predictions: MultiLabel, num_bins: int) -> dict[str, float]:
     """Return macro and micro metrics and the worst label's ECE, by name."""
-    data = LabelData.of(predictions)
+    data = LabelData.from_predictions(predictions)
     errors = data.errors(num_bins=num_bins, replicates=0, seed=0)
-    measured = data.means() | errors_overall(errors)
+    measured = data.means() | summarize_errors(errors)
     return {name: value for name, (value, *_) in measured.items()}
 
 
@@ -211,7 +211,7 @@ class LabelData:
         self.unknown = tuple(names[~inside].tolist())
         self.predictions = predictions
         self._logits: Tensor = predictions.logits[:, inside]
-        self.happened: NDArray[np.bool_] = (predictions.target == 1).numpy()[:, inside]
+        self.positives: NDArray[np.bool_] = (predictions.target == 1).numpy()[:, inside]
         self.known = has_label[:, inside]
         each = (
             np.ones(len(has_label)) if weights is None else weights.numpy() / weights.mean().item()
@@ -222,18 +222,18 @@ class LabelData:
         self.clusters: Integers | None = (
             None if clusters is None else np.unique(clusters.numpy(), return_inverse=True)[1]
         )
-        self.degrees = cluster_degrees(each, self.clusters)
+        self.degrees = degrees_of_freedom(each, self.clusters)
         self._areas: list[float] = []
         self._moved: Floats = np.zeros(len(has_label))
 
     @classmethod
-    def of(cls, predictions: MultiLabel) -> LabelData:
+    def from_predictions(cls, predictions: MultiLabel) -> LabelData:
         """Return the arrays of ``predictions``, without samples of weight 0.
 
         Raises:
             InputError: If no label is known.
         """
-        check_known(predictions)
+        require_known_labels(predictions)
         if predictions.weights is not None and not bool(predictions.weights.all()):
             predictions = predictions.rows(predictions.weights > 0)
         has_label = (predictions.target != UNKNOWN).numpy()
@@ -244,37 +244,39 @@ class LabelData:
 
     def errors(self, *, num_bins: int, replicates: int, seed: int) -> LabelErrors:
         """Return the ECE of each label with replicates; without replicates if there is only one sample or cluster."""
-        return label_errors(
+        return compute_label_errors(
             self._logits.double().sigmoid(),
-            self.happened,
+            self.positives,
             self.counts,
             self.clusters,
             num_bins=num_bins,
-            replicates=replicates if self.has_spread else 0,
+            replicates=replicates if self.has_several_units else 0,
             seed=seed,
         )
 
     @property
-    def has_spread(self) -> bool:
+    def has_several_units(self) -> bool:
         """Whether there are at least two samples, or two clusters, to resample."""
         return len(self.known) > 1 and self.degrees > 0
 
-    def lines(self, confidence_level: float) -> Iterator[tuple[GroupRow, Positive]]:
+    def iter_labels(self, confidence_level: float) -> Iterator[tuple[GroupRow, Positive]]:
         """Yield events and estimates, and the samples, of each label."""
         is_plain = self._weights is None and self.clusters is None
-        for part in self._parts():
+        for part in self._label_slices():
             has_label = self.known[:, part].T
             label, sample = np.nonzero(has_label)
             log_odds = self._logits[:, part].T.double().numpy()[has_label]
             whole = Positive(
                 log_odds,
                 np.exp(-softplus(-log_odds)),
-                self.happened[:, part].T[has_label].astype(np.float64),
+                self.positives[:, part].T[has_label].astype(np.float64),
                 None if self._weights is None else self._weights[sample],
                 None if self.clusters is None else self.clusters[sample],
             )
             ends = np.bincount(label, minlength=len(has_label)).cumsum()
-            rows = measured_groups(Grouped.of(whole, label), confidence_level, is_plain=is_plain)
+            rows = iter_group_rows(
+                GroupedSamples.from_positive(whole, label), confidence_level, is_iid=is_plain
+            )
             for row, end in zip(rows, ends.tolist(), strict=True):
                 yield row, whole.rows(np.arange(end - row.num_samples, end))
 
@@ -282,7 +284,9 @@ class LabelData:
         """Return estimates of the macro and micro means."""
         means = {}
         for name, (value, influence) in self.means().items():
-            error = standard_error(influence, self.predictions) if self.has_spread else math.nan
+            error = (
+                standard_error(influence, self.predictions) if self.has_several_units else math.nan
+            )
             ends = normal_interval(
                 value, error, confidence_level=confidence_level, degrees=self.degrees
             )
@@ -290,8 +294,8 @@ class LabelData:
             means[name] = Estimate(
                 value, max(ends.low, 0.0), min(ends.high, high), confidence_level=confidence_level
             )
-        for name, parts in errors_overall(errors).items():
-            means[name] = _error_estimate(*parts, self.degrees, confidence_level, tested=False)
+        for name, parts in summarize_errors(errors).items():
+            means[name] = _ece_estimate(*parts, self.degrees, confidence_level, tested=False)
         return means
 
     @property
@@ -308,10 +312,10 @@ class LabelData:
         """
         sums = {name: np.zeros((2, len(self.known))) for name in ("nll", "brier")}
         by_label: dict[str, list[Floats]] = {name: [] for name in sums}
-        for part in self._parts():
+        for part in self._label_slices():
             counts = self.counts[:, part]
             logits = self._logits[:, part].double().numpy()
-            happened = self.happened[:, part]
+            happened = self.positives[:, part]
             rows = {
                 "nll": softplus((1.0 - 2.0 * happened) * logits),
                 "brier": (np.exp(-softplus(-logits)) - happened) ** 2,
@@ -333,32 +337,32 @@ class LabelData:
             means[f"micro_{name}"] = float(mean), (values - mean * of_samples) / whole
         if areas and not self._areas:
             for place in range(len(self.names)):
-                self._measure_area(place)
+                self._add_label_auroc(place)
         if areas and self._areas:
             count = len(self._areas)
             means["macro_auroc"] = float(np.mean(self._areas)), self._moved / count
         return means
 
-    def add_area(self, place: int, area: float, influence: Floats) -> None:
+    def add_auroc(self, index: int, auroc: float, influence: Floats) -> None:
         """Add the AUROC of a label, and its influences on the samples with a known label."""
-        self._areas.append(area)
-        self._moved[self.known[:, place]] += influence
+        self._areas.append(auroc)
+        self._moved[self.known[:, index]] += influence
 
-    def _measure_area(self, place: int) -> None:
+    def _add_label_auroc(self, index: int) -> None:
         """Compute and add the AUROC of a label, if both outcomes occur."""
-        has_label = self.known[:, place]
-        happened = self.happened[has_label, place]
+        has_label = self.known[:, index]
+        happened = self.positives[has_label, index]
         if happened.any() and not happened.all():
-            scores = self._logits[:, place].double().numpy()[has_label]
-            counts = self.counts[has_label, place]
-            self.add_area(place, *area_and_influence(scores, happened, counts))
+            scores = self._logits[:, index].double().numpy()[has_label]
+            counts = self.counts[has_label, index]
+            self.add_auroc(index, *auroc_and_influence(scores, happened, counts))
 
-    def _parts(self) -> Iterator[slice]:
-        step = max(1, _ROWS // len(self.known))
+    def _label_slices(self) -> Iterator[slice]:
+        step = max(1, _CHUNK_ROWS // len(self.known))
         return (slice(start, start + step) for start in range(0, len(self.names), step))
 
 
-def errors_overall(errors: LabelErrors) -> dict[str, tuple[float, Floats, Floats]]:
+def summarize_errors(errors: LabelErrors) -> dict[str, tuple[float, Floats, Floats]]:
     """Return macro, worst-label and micro ECE, each with bootstrap and null replicates."""
     mean: Callable[..., Any] = np.mean
     most: Callable[..., Any] = np.max
@@ -374,33 +378,35 @@ def errors_overall(errors: LabelErrors) -> dict[str, tuple[float, Floats, Floats
     }
 
 
-def _error(errors: LabelErrors, place: int, degrees: float, confidence_level: float) -> Estimate:
+def _label_ece_estimate(
+    errors: LabelErrors, index: int, degrees: float, confidence_level: float
+) -> Estimate:
     """Return the ECE of one label as an estimate."""
-    parts = float(errors.values[place]), errors.samples[:, place], errors.floors[:, place]
-    return _error_estimate(*parts, degrees, confidence_level, tested=True)
+    parts = float(errors.values[index]), errors.samples[:, index], errors.floors[:, index]
+    return _ece_estimate(*parts, degrees, confidence_level, tested=True)
 
 
-def _error_estimate(
+def _ece_estimate(
     value: float,
-    samples: Floats,
-    floors: Floats,
+    replicates: Floats,
+    null_replicates: Floats,
     degrees: float,
     confidence_level: float,
     *,
     tested: bool,
 ) -> Estimate:
-    if not len(samples):
+    if not len(replicates):
         return Estimate(value, math.nan, math.nan, confidence_level=confidence_level)
-    interval = error_interval(
-        value, samples, floors, confidence_level=confidence_level, degrees=degrees
+    interval = calibration_error_interval(
+        value, replicates, null_replicates, confidence_level=confidence_level, degrees=degrees
     )
-    count = len(samples)
+    count = len(replicates)
     return Estimate(
         value,
         interval.low,
         min(interval.high, 1.0),
-        floor=float(floors.mean()),
-        p=share_at_least(floors, value) if tested else None,
+        floor=float(null_replicates.mean()),
+        p=monte_carlo_p_value(null_replicates, value) if tested else None,
         least_p=least_p(count, "worse") if tested else None,
         replicates=count,
         confidence_level=confidence_level,
@@ -408,8 +414,8 @@ def _error_estimate(
     )
 
 
-def _prevalence(row: GroupRow, positive: Positive, confidence_level: float) -> Estimate:
-    if positive.is_plain and row.expected > 0.0:
+def _prevalence_estimate(row: GroupRow, positive: Positive, confidence_level: float) -> Estimate:
+    if positive.is_iid and row.expected > 0.0:
         # The exact interval of the share is that of observed over expected.
         ends = (row.expected * row.ratio.low, row.expected * row.ratio.high)
         return Estimate(row.observed, *ends, confidence_level=confidence_level)
@@ -418,11 +424,11 @@ def _prevalence(row: GroupRow, positive: Positive, confidence_level: float) -> E
     return Estimate(*share, confidence_level=confidence_level)
 
 
-def _p_of(line: LabelMeasures) -> float | None:
+def _combined_p_value(line: LabelMeasures) -> float | None:
     """Return the Bonferroni-combined p-value of the number of positives and the slope, or None if untested."""
     rare = min(line.positives, line.num_samples - line.positives)
     tested = [line.ratio.p]
-    if line.slope is not None and rare >= FEWEST_OUTCOMES:
+    if line.slope is not None and rare >= MIN_OUTCOMES:
         tested.append(line.slope.p)
     p_values = [p for p in tested if p is not None]
     return min(1.0, len(p_values) * min(p_values)) if p_values else None

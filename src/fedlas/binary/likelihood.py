@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedlas.binary.positive import Positive, positive_class
-from fedlas.binary.recalibration import log_likelihood, regression
+from fedlas.binary.recalibration import fit_recalibration, log_likelihood
 from fedlas.predictions import Predictions
 
 
@@ -63,17 +63,17 @@ def likelihood_indices(
         "Two further applications of a model for binary regression", Biometrika 45 (1958), for the recalibration;
         Harrell, "Regression Modeling Strategies" (2015), section 10.9, for D, U and Q.
     """
-    return indices_of(positive_class(predictions, event, both_outcomes=True))
+    return compute_likelihood_indices(positive_class(predictions, event, both_outcomes=True))
 
 
-def indices_of(data: Positive) -> LikelihoodIndices:
+def compute_likelihood_indices(data: Positive) -> LikelihoodIndices:
     """Return the likelihood indices of samples with both outcomes."""
     number = data.num_samples
     share = data.mean(data.outcome)
     constant = np.full(number, math.log(share) - math.log1p(-share))
     prior = log_likelihood(data, constant)
     model = log_likelihood(data, data.log_odds)
-    best = data.table(regression)[1].log_likelihood
+    best = data.table(fit_recalibration)[1].log_likelihood
     # The exponential of a model far worse than the prevalence has no float.
     gain = -np.expm1(np.minimum(2 * (prior - model) / number, 700.0))
     r2 = float(gain) / -math.expm1(2 * prior / number)

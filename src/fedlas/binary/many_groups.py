@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 
 from fedlas.binary.positive import EventSums, Floats, Integers, Positive
-from fedlas.resample.clusters import variance_over_clusters
-from fedlas.resample.effective import effective_samples_of_groups
-from fedlas.stats.degrees import degrees_of_groups, student_scores, two_sideds
+from fedlas.resample.clusters import clustered_sum_variance
+from fedlas.resample.effective import effective_sample_size_by_group
+from fedlas.stats.degrees import critical_t_values, group_degrees_of_freedom, two_sided_p_values
 from fedlas.stats.estimates import Estimate
-from fedlas.stats.proportion import clopper_pearsons, poisson_binomial_ps
+from fedlas.stats.proportion import clopper_pearson_intervals, poisson_binomial_p_values
 
 _STEPS = 100
 _ROUNDING = 1e-14
@@ -29,7 +29,7 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
-class Grouped(EventSums):
+class GroupedSamples(EventSums):
     """Samples sorted by group; every group has at least one."""
 
     # Log-odds and outcomes `(N,)` of the samples, and how many samples each group has `(G,)`.
@@ -43,23 +43,23 @@ class Grouped(EventSums):
     is_weighted: bool = False
 
     @classmethod
-    def of(cls, data: Positive, number: Integers) -> Grouped:
+    def from_positive(cls, data: Positive, codes: Integers) -> GroupedSamples:
         """Return the samples sorted by group codes ``(N,)``."""
-        order = np.argsort(number, kind="stable")
-        size = np.bincount(number)
+        order = np.argsort(codes, kind="stable")
+        size = np.bincount(codes)
         counts = data.counts[order]
         groups = cls(data.log_odds[order], data.outcome[order], size[size > 0], counts)
         if data.weights is not None:
-            counts = counts / groups.spread(groups.mean(np.ones(len(counts))))
+            counts = counts / groups.broadcast(groups.mean(np.ones(len(counts))))
             groups = replace(groups, counts=counts, is_weighted=True)
         if data.clusters is None:
             return groups
-        pair = number[order] * (data.clusters.max() + 1) + data.clusters[order]
+        pair = codes[order] * (data.clusters.max() + 1) + data.clusters[order]
         return replace(groups, clusters=np.unique(pair, return_inverse=True)[1])
 
-    def only(self, chosen: Mask) -> Grouped:
+    def select(self, chosen: Mask) -> GroupedSamples:
         """Return the samples of the chosen groups ``(G,)``."""
-        rows = self.spread(chosen)
+        rows = self.broadcast(chosen)
         some = replace(
             self,
             log_odds=self.log_odds[rows],
@@ -73,41 +73,41 @@ class Grouped(EventSums):
 
     def mean(self, values: Floats) -> Floats:
         """Return the weighted mean of ``values (N,)`` in each group ``(G,)``."""
-        return self.totals(self.counts * values) / self.size
+        return self.sum_by_group(self.counts * values) / self.size
 
     def variance_of_sum(self, terms: Floats) -> Floats:
         """Return the variance of the weighted sum of ``terms (N,)`` in each group ``(G,)``; NaN for one cluster."""
         sums = self.counts * terms
         if self.clusters is None:
-            return self.totals(sums**2)
+            return self.sum_by_group(sums**2)
         group = self._group_of_clusters(self.clusters)
         squares = np.bincount(group, np.bincount(self.clusters, sums) ** 2)
-        return variance_over_clusters(squares, np.bincount(group))
+        return clustered_sum_variance(squares, np.bincount(group))
 
-    def variance_of_independent(self, factors: Floats, probability: Floats) -> Floats:
+    def binomial_variance(self, factors: Floats, probability: Floats) -> Floats:
         """Return the variance ``(G,)`` of weighted sums of ``factors (N,)`` times gaps, for independent outcomes."""
-        return self.totals((self.counts * factors) ** 2 * (probability * (1.0 - probability)))
+        return self.sum_by_group((self.counts * factors) ** 2 * (probability * (1.0 - probability)))
 
     def effective_samples(self) -> Floats:
         """Return the effective number of samples, or clusters, of each group ``(G,)`` (Kish)."""
         if self.clusters is None:
-            return effective_samples_of_groups(self.counts, self._group)
+            return effective_sample_size_by_group(self.counts, self._group)
         weights = np.bincount(self.clusters, self.counts)
-        return effective_samples_of_groups(weights, self._group_of_clusters(self.clusters))
+        return effective_sample_size_by_group(weights, self._group_of_clusters(self.clusters))
 
     def degrees(self, terms: Floats) -> Floats:
-        """Return the degrees of freedom ``(G,)`` of each group's variance, see :func:`cluster_degrees`."""
+        """Return the degrees of freedom ``(G,)`` of each group's variance, see :func:`degrees_of_freedom`."""
         if self.clusters is None:
             return np.full(len(self.size), math.inf)
         squares = (self.counts * terms) ** 2
-        shares = squares / self.spread(np.maximum(self.totals(squares), 1e-300))
+        shares = squares / self.broadcast(np.maximum(self.sum_by_group(squares), 1e-300))
         group = self._group_of_clusters(self.clusters)
-        return degrees_of_groups(np.bincount(self.clusters, shares), group)
+        return group_degrees_of_freedom(np.bincount(self.clusters, shares), group)
 
     @property
     def _group(self) -> Integers:
         """Group of each sample ``(N,)``."""
-        return self.spread(np.arange(len(self.size)))
+        return self.broadcast(np.arange(len(self.size)))
 
     def _group_of_clusters(self, clusters: Integers) -> Integers:
         """Return the group of each cluster ``(K,)``."""
@@ -115,18 +115,18 @@ class Grouped(EventSums):
         group[clusters] = self._group
         return group
 
-    def spread(self, values: NDArray[Any]) -> NDArray[Any]:
+    def broadcast(self, values: NDArray[Any]) -> NDArray[Any]:
         """Return the value of each sample's group ``(N,)``, from values of the groups ``(G,)``."""
         return np.repeat(values, self.size)
 
-    def totals(self, values: Floats, function: np.ufunc = np.add) -> Floats:
+    def sum_by_group(self, values: Floats, function: np.ufunc = np.add) -> Floats:
         """Return the sum of ``values (N,)`` in each group ``(G,)``, or another reduction by ``function``."""
         start = np.concatenate(([0], self.size.cumsum()[:-1]))
         return np.asarray(function.reduceat(values, start), dtype=np.float64)
 
     def log_likelihood(self, log_odds: Floats) -> Floats:
         """Return the log-likelihood of the outcomes in each group ``(G,)``, given log-odds ``(N,)``."""
-        return -self.totals(self.counts * softplus((1.0 - 2.0 * self.outcome) * log_odds))
+        return -self.sum_by_group(self.counts * softplus((1.0 - 2.0 * self.outcome) * log_odds))
 
 
 @dataclass(frozen=True)
@@ -142,30 +142,30 @@ class GroupRow:
     shift: Estimate | None
 
 
-def measured_groups(
-    data: Grouped, confidence_level: float, *, is_plain: bool
+def iter_group_rows(
+    data: GroupedSamples, confidence_level: float, *, is_iid: bool
 ) -> Iterator[GroupRow]:
-    """Yield the measures of each group in order; ``is_plain``: samples are independent and unweighted."""
+    """Yield the measures of each group in order; ``is_iid``: samples are independent and unweighted."""
     # Small ones to the last digit, unlike by the hyperbolic tangent: where all are small, gaps are nothing else.
     probability = np.exp(-softplus(-data.log_odds))
     size = data.size
-    counts = data.totals(data.outcome).astype(np.int64)
+    counts = data.sum_by_group(data.outcome).astype(np.int64)
     expected = data.mean(probability)
     observed = data.mean(data.outcome)
     mean = np.maximum(expected, 1e-300)
-    if is_plain:
+    if is_iid:
         test = "Poisson binomial"
-        ends = clopper_pearsons(counts, size, confidence_level=confidence_level)
+        ends = clopper_pearson_intervals(counts, size, confidence_level=confidence_level)
         low, high = (end / mean for end in ends)
-        p_values = poisson_binomial_ps(probability, size, counts)
+        p_values = poisson_binomial_p_values(probability, size, counts)
     else:
         test = "Wald"
-        low, high = _ratio_ends(data, probability, observed / mean, confidence_level)
-        p_values = _events_tests(data, probability)
+        low, high = _ratio_intervals(data, probability, observed / mean, confidence_level)
+        p_values = _event_count_p_values(data, probability)
 
     # Lines only where both outcomes occur and no threshold separates them.
-    chosen = _overlap(data) & (expected > 0.0)
-    lines = _estimates(data, chosen, confidence_level, is_plain=is_plain)
+    chosen = _outcomes_overlap(data) & (expected > 0.0)
+    lines = _recalibration_estimates(data, chosen, confidence_level, is_iid=is_iid)
     ratio = observed / mean
     arrays = (size, counts, expected, observed, ratio, low, high, p_values, chosen)
     for row in zip(*(each.tolist() for each in arrays), strict=True):
@@ -183,14 +183,14 @@ def measured_groups(
         yield GroupRow(samples, happened, mean_probability, share, estimate, slope, shift)
 
 
-def _ratio_ends(
-    data: Grouped, probability: Floats, ratio: Floats, confidence_level: float
+def _ratio_intervals(
+    data: GroupedSamples, probability: Floats, ratio: Floats, confidence_level: float
 ) -> tuple[Floats, Floats]:
     """Return the ends of log-normal intervals of the O/E ratio ``(G,)``."""
-    gaps = data.outcome - data.spread(ratio) * probability
+    gaps = data.outcome - data.broadcast(ratio) * probability
     observed = data.mean(data.outcome)
-    error, degrees = data.error_of_events(gaps, probability)
-    score = student_scores(confidence_level, degrees)
+    error, degrees = data.event_sum_error(gaps, probability)
+    score = critical_t_values(confidence_level, degrees)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         reach = np.exp(score * error / (observed * data.size))
         # The logarithm of no event has no interval: of as many samples as the weights, or clusters, are worth the share
@@ -201,22 +201,22 @@ def _ratio_ends(
         return np.where(observed > 0, ratio / reach, high * 0.0), high
 
 
-def _events_tests(data: Grouped, probability: Floats) -> Floats:
+def _event_count_p_values(data: GroupedSamples, probability: Floats) -> Floats:
     """Return the p-value of the number of events in each group ``(G,)``; NaN for one cluster."""
     gaps = data.outcome - probability
     mean = data.mean(gaps)
-    error, degrees = data.error_of_events(gaps - data.spread(mean), probability)
+    error, degrees = data.event_sum_error(gaps - data.broadcast(mean), probability)
     with np.errstate(invalid="ignore", divide="ignore"):
         # Without an error every probability is 0 or 1, and so is every outcome what it says, or none is.
         scores = np.where((error == 0.0) & (mean == 0.0), 0.0, mean * data.size / error)
-    return two_sideds(scores, degrees)
+    return two_sided_p_values(scores, degrees)
 
 
-def _overlap(data: Grouped) -> Mask:
+def _outcomes_overlap(data: GroupedSamples) -> Mask:
     """Return whether the log-odds of both outcomes overlap in each group ``(G,)``."""
     happened = data.outcome > 0
     ends = [
-        data.totals(np.where(side, data.log_odds, -sign * np.inf), function)
+        data.sum_by_group(np.where(side, data.log_odds, -sign * np.inf), function)
         for side in (happened, ~happened)
         for sign, function in ((1.0, np.maximum), (-1.0, np.minimum))
     ]
@@ -225,41 +225,41 @@ def _overlap(data: Grouped) -> Mask:
     return both & (most_no > least_yes) & (most_yes > least_no)
 
 
-def _estimates(
-    data: Grouped, chosen: Mask, confidence_level: float, *, is_plain: bool
+def _recalibration_estimates(
+    data: GroupedSamples, chosen: Mask, confidence_level: float, *, is_iid: bool
 ) -> Iterator[tuple[Estimate | None, Estimate | None]]:
     """Yield slope and calibration in the large of each chosen group."""
     if not chosen.any():
         return
-    groups = data.only(chosen)
+    groups = data.select(chosen)
     yield from zip(
-        _walds(*_slopes(groups, is_plain=is_plain), 1.0, confidence_level),
-        _walds(*_shifts(groups), 0.0, confidence_level),
+        _wald_estimates(*_fit_slopes(groups, is_iid=is_iid), 1.0, confidence_level),
+        _wald_estimates(*_fit_shifts(groups), 0.0, confidence_level),
         strict=True,
     )
 
 
-def _walds(
+def _wald_estimates(
     value: Floats, error: Floats, degrees: Floats, ideal: float, confidence_level: float
 ) -> Iterator[Estimate | None]:
     """Yield estimates of values ``(G,)`` with Wald tests against ``ideal``; None without a standard error."""
     has_error = (error > 0.0) & (error < math.inf)
     error = np.where(has_error, error, 1.0)
-    reach = student_scores(confidence_level, degrees) * error
-    p_values = two_sideds((value - ideal) / error, degrees)
+    reach = critical_t_values(confidence_level, degrees) * error
+    p_values = two_sided_p_values((value - ideal) / error, degrees)
     arrays = (has_error, value, value - reach, value + reach, p_values)
     for is_measured, number, low, high, p in zip(*(each.tolist() for each in arrays), strict=True):
         estimate = Estimate(number, low, high, p=p, confidence_level=confidence_level, test="Wald")
         yield estimate if is_measured else None
 
 
-def _slopes(groups: Grouped, *, is_plain: bool) -> tuple[Floats, Floats, Floats]:
+def _fit_slopes(groups: GroupedSamples, *, is_iid: bool) -> tuple[Floats, Floats, Floats]:
     """Fit each group's calibration slope by Newton's method; return slopes, standard errors and degrees ``(G,)``."""
     size = groups.size
-    center = groups.totals(groups.log_odds) / size
-    away = groups.log_odds - groups.spread(center)
-    unit = np.sqrt(groups.totals(away**2) / size)
-    whole = samples = replace(groups, log_odds=away / groups.spread(unit), clusters=None)
+    center = groups.sum_by_group(groups.log_odds) / size
+    away = groups.log_odds - groups.broadcast(center)
+    unit = np.sqrt(groups.sum_by_group(away**2) / size)
+    whole = samples = replace(groups, log_odds=away / groups.broadcast(unit), clusters=None)
     line = np.zeros((2, len(size)))
     inverse = np.zeros((2, len(size)))
     value = samples.log_likelihood(0.0 * away)
@@ -271,7 +271,7 @@ def _slopes(groups: Grouped, *, is_plain: bool) -> tuple[Floats, Floats, Floats]
         is_last = rise <= rounding
         share = np.ones(len(active))
         while True:
-            new = samples.log_likelihood(_at(samples, line[:, active] + share * step))
+            new = samples.log_likelihood(_line_log_odds(samples, line[:, active] + share * step))
             lower = (new < value - rounding) & ~is_last
             if not lower.any():
                 break
@@ -282,29 +282,29 @@ def _slopes(groups: Grouped, *, is_plain: bool) -> tuple[Floats, Floats, Floats]
         if not len(active):
             break
         value = new[going]
-        samples = samples.only(going)
+        samples = samples.select(going)
     slope = line[0] / unit
-    if is_plain:
+    if is_iid:
         return slope, np.sqrt(inverse[0]) / unit, np.full(len(size), math.inf)
     # How much each sample moves the slope: its score, by the row of the inverse of the curvature.
-    probability = _sigmoid(_at(whole, line))
+    probability = _sigmoid(_line_log_odds(whole, line))
     regular = np.isfinite(inverse[0])
     first, mixed = np.where(regular, inverse, 0.0) / unit
-    factors = groups.spread(first) * whole.log_odds + groups.spread(mixed)
+    factors = groups.broadcast(first) * whole.log_odds + groups.broadcast(mixed)
     influence = factors * (groups.outcome - probability)
     variance = np.max(groups.covariances(factors, probability), axis=0)
     error = np.where(regular, np.sqrt(variance), math.inf)
     return slope, error, groups.degrees(influence)
 
 
-def _newton_step(samples: Grouped, line: Floats) -> tuple[Floats, Floats, Floats]:
+def _newton_step(samples: GroupedSamples, line: Floats) -> tuple[Floats, Floats, Floats]:
     """Return the Newton step ``(2, G)``, its predicted rise, and the slope's row of the inverse Hessian ``(2, G)``."""
     x = samples.log_odds
-    probability = _sigmoid(_at(samples, line))
+    probability = _sigmoid(_line_log_odds(samples, line))
     curvature = samples.counts * probability * (1.0 - probability)
     gap = samples.counts * (samples.outcome - probability)
     first, mixed, last, *gradient = (
-        samples.totals(values)
+        samples.sum_by_group(values)
         for values in (curvature * x * x, curvature * x, curvature, gap * x, gap)
     )
     determinant = first * last - mixed**2
@@ -323,23 +323,23 @@ def _newton_step(samples: Grouped, line: Floats) -> tuple[Floats, Floats, Floats
     return step, step[0] * gradient[0] + step[1] * gradient[1], row
 
 
-def _at(samples: Grouped, line: Floats) -> Floats:
+def _line_log_odds(samples: GroupedSamples, line: Floats) -> Floats:
     """Return ``slope * log_odds + intercept`` ``(N,)`` with each group's line ``(2, G)``."""
-    return np.asarray(samples.spread(line[0]) * samples.log_odds + samples.spread(line[1]))
+    return np.asarray(samples.broadcast(line[0]) * samples.log_odds + samples.broadcast(line[1]))
 
 
-def _shifts(groups: Grouped) -> tuple[Floats, Floats, Floats]:
+def _fit_shifts(groups: GroupedSamples) -> tuple[Floats, Floats, Floats]:
     """Fit calibration in the large of each group; return shifts, standard errors and degrees ``(G,)``."""
     prevalence = groups.mean(groups.outcome)
     target = np.log(prevalence) - np.log1p(-prevalence)
-    low = target - groups.totals(groups.log_odds, np.maximum)
-    high = target - groups.totals(groups.log_odds, np.minimum)
+    low = target - groups.sum_by_group(groups.log_odds, np.maximum)
+    high = target - groups.sum_by_group(groups.log_odds, np.minimum)
     shift = 0.5 * (low + high)
     active = np.arange(len(shift))
     samples = replace(groups, clusters=None)
     for _ in range(_STEPS):
         at = shift[active]
-        probability = _sigmoid(samples.log_odds + samples.spread(at))
+        probability = _sigmoid(samples.log_odds + samples.broadcast(at))
         information = samples.mean(probability * (1.0 - probability))
         gap = prevalence[active] - samples.mean(probability)
         low[active] = np.where(gap > 0, at, low[active])
@@ -352,8 +352,8 @@ def _shifts(groups: Grouped) -> tuple[Floats, Floats, Floats]:
         active = active[going]
         if not len(active):
             break
-        samples = samples.only(going)
-    probability = _sigmoid(groups.log_odds + groups.spread(shift))
+        samples = samples.select(going)
+    probability = _sigmoid(groups.log_odds + groups.broadcast(shift))
     information = groups.size * groups.mean(probability * (1.0 - probability))
     gaps = groups.outcome - probability
     variance = np.max(groups.covariances(np.ones(len(gaps)), probability), axis=0)

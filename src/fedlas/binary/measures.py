@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 
 from fedlas._core.check import InputError, check_count
-from fedlas._core.renamed import renamed
-from fedlas.binary.discrimination import area_estimate, precision_estimate
-from fedlas.binary.event_records import event_measure
+from fedlas._core.renamed import accept_old_names
+from fedlas.binary.discrimination import auroc_estimate, average_precision_estimate
+from fedlas.binary.event_records import register_event_measure
 from fedlas.binary.integrated_calibration import DISTANCES, curve_and_tests
-from fedlas.binary.likelihood import indices_of
+from fedlas.binary.likelihood import compute_likelihood_indices
 from fedlas.binary.positive import Floats, Positive, positive_class
 from fedlas.binary.recalibration import (
-    events_test,
-    recalibration_of,
-    tested,
+    compute_recalibration,
+    estimate_with_test,
+    event_count_test,
     wald_estimate,
 )
 from fedlas.metrics.metric import event_measures
@@ -29,13 +29,13 @@ from fedlas.stats.estimates import (
     REPLICATES,
     Estimate,
     EstimateTable,
-    own_estimate,
-    share_estimate,
+    registered_estimate,
+    unit_interval_estimate,
 )
-from fedlas.stats.intervals import check_level, normal_interval
+from fedlas.stats.intervals import check_confidence_level, normal_interval
 
 
-@renamed(positive="event")
+@accept_old_names(positive="event")
 def measures(
     predictions: Predictions,
     *,
@@ -83,62 +83,66 @@ def measures(
     check_count("seed", seed, low=0)
     data = positive_class(predictions, event)
     outcome = data.outcome
-    level: dict[str, Any] = {"confidence_level": check_level(confidence_level)}
-    numbers = rates(data, confidence_level)
+    level: dict[str, Any] = {"confidence_level": check_confidence_level(confidence_level)}
+    numbers = rate_estimates(data, confidence_level)
     if len(outcome) < 10 or outcome.min() == outcome.max():
         return EstimateTable(numbers)
     try:
-        numbers |= line_estimates(data, confidence_level)
-        indices = asdict(indices_of(data))
+        numbers |= recalibration_estimates(data, confidence_level)
+        indices = asdict(compute_likelihood_indices(data))
     except InputError:  # the outcomes can be separated; all else was checked above
         indices = {}
     curve, null = curve_and_tests(data, replicates=replicates, seed=seed, **level)
     numbers |= {name: getattr(curve, name) for name in DISTANCES}
-    numbers["auroc"] = area_estimate(data, confidence_level)
-    numbers["average_precision"] = precision_estimate(data, confidence_level, replicates, seed)
-    numbers["brier_skill"] = _skill(data, confidence_level)
+    numbers["auroc"] = auroc_estimate(data, confidence_level)
+    numbers["average_precision"] = average_precision_estimate(
+        data, confidence_level, replicates, seed
+    )
+    numbers["brier_skill"] = _brier_skill_estimate(data, confidence_level)
     numbers |= {name: Estimate(value, nan, nan, **level) for name, value in indices.items()}
     options = {"event": event, **level, "replicates": replicates, "seed": seed}
     for name, record in event_measures().items():
         if name not in numbers and record.estimate is not None and record.has_interval:
             with suppress(InputError):  # the measure is not defined for these samples
-                numbers[name] = own_estimate(record, predictions, **options)
+                numbers[name] = registered_estimate(record, predictions, **options)
     return EstimateTable(numbers, null if replicates else None)
 
 
-def line_estimates(data: Positive, confidence_level: float) -> dict[str, Estimate]:
+def recalibration_estimates(data: Positive, confidence_level: float) -> dict[str, Estimate]:
     """Return the numbers of the logistic recalibration, each with its own test."""
-    line = recalibration_of(data, confidence_level)
+    line = compute_recalibration(data, confidence_level)
     return {
-        "observed_to_expected": tested(line.observed_to_expected, *events_test(data)),
+        "observed_to_expected": estimate_with_test(
+            line.observed_to_expected, *event_count_test(data)
+        ),
         "in_the_large": wald_estimate(line.in_the_large, 0.0),
         "slope": wald_estimate(line.slope, 1.0),
         "intercept": wald_estimate(line.intercept, 0.0),
     }
 
 
-def rates(data: Positive, confidence_level: float) -> dict[str, Estimate]:
+def rate_estimates(data: Positive, confidence_level: float) -> dict[str, Estimate]:
     """Return prevalence, mean probability and Brier score, with intervals."""
     level: dict[str, Any] = {"confidence_level": confidence_level}
     observed = data.share(data.outcome > 0, np.arange(data.num_samples), confidence_level)
     squares = (data.probability - data.outcome) ** 2
     return {
         "observed": Estimate(*observed, **level),
-        "expected": _mean(data, data.probability, confidence_level),
-        "brier": _mean(data, squares, confidence_level),
+        "expected": _mean_estimate(data, data.probability, confidence_level),
+        "brier": _mean_estimate(data, squares, confidence_level),
     }
 
 
-def _mean(data: Positive, values: Floats, confidence_level: float) -> Estimate:
+def _mean_estimate(data: Positive, values: Floats, confidence_level: float) -> Estimate:
     """Return the mean of values in [0, 1] with its normal interval, or Student's t interval with few clusters."""
     value = data.mean(values)
     terms = values - value
-    return share_estimate(
+    return unit_interval_estimate(
         value, data.error_of_mean(terms), confidence_level, degrees=data.degrees(terms)
     )
 
 
-def skill_terms(data: Positive) -> Floats:
+def brier_skill_influence(data: Positive) -> Floats:
     """Return the influence of each sample on the scaled Brier score ``(N,)``, before weighting; mean 0."""
     squares = (data.probability - data.outcome) ** 2
     prevalence = data.mean(data.outcome)
@@ -150,15 +154,15 @@ def skill_terms(data: Positive) -> Floats:
     return np.asarray(influence - data.mean(influence))
 
 
-@event_measure(
+@register_event_measure(
     "Brier scaled",
     135,
     higher_is_better=True,
     between=(-inf, 1.0),
-    terms=skill_terms,
+    terms=brier_skill_influence,
     paper="Brier 1950",
 )
-@renamed(positive="event")
+@accept_old_names(positive="event")
 def brier_skill(
     predictions: Predictions, *, event: int | str | None = None, confidence_level: float = 0.95
 ) -> Estimate:
@@ -191,15 +195,17 @@ def brier_skill(
         Brier 1950; Murphy, "Skill scores based on the mean square error", Monthly Weather Review 116 (1988); Kattan and
         Gerds, "The index of prediction accuracy", Diagnostic and Prognostic Research 2 (2018).
     """
-    return _skill(positive_class(predictions, event, both_outcomes=True), confidence_level)
+    return _brier_skill_estimate(
+        positive_class(predictions, event, both_outcomes=True), confidence_level
+    )
 
 
-def _skill(data: Positive, confidence_level: float) -> Estimate:
+def _brier_skill_estimate(data: Positive, confidence_level: float) -> Estimate:
     """Return the Brier skill score of samples with both outcomes, with its interval."""
     brier = data.mean((data.probability - data.outcome) ** 2)
     prevalence = data.mean(data.outcome)
     spread = prevalence * (1.0 - prevalence)
-    terms = skill_terms(data)
+    terms = brier_skill_influence(data)
     interval = normal_interval(
         1.0 - brier / spread,
         data.error_of_mean(terms),

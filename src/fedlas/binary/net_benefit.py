@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fedlas._core.check import InputError, as_numbers, describe
-from fedlas._core.renamed import renamed
+from fedlas._core.check import InputError, as_float_array, describe
+from fedlas._core.renamed import accept_old_names
 from fedlas.binary.positive import Floats, Integers, Positive, positive_class
 from fedlas.metrics.sums import ROUNDING
 from fedlas.predictions import Predictions
-from fedlas.stats.degrees import student_score
-from fedlas.stats.intervals import check_level
+from fedlas.stats.degrees import critical_t
+from fedlas.stats.intervals import check_confidence_level
 
 THRESHOLDS = tuple(step / 100 for step in range(1, 100))
 """Thresholds where none are chosen."""
@@ -45,7 +45,7 @@ class NetBenefit:
     gain_high: Floats
 
 
-@renamed(positive="event")
+@accept_old_names(positive="event")
 def net_benefit(
     predictions: Predictions,
     *,
@@ -89,8 +89,8 @@ def net_benefit(
         Making 26 (2006).
     """
     data = positive_class(predictions, event)
-    z = student_score(check_level(confidence_level), data.degrees())
-    limit = as_numbers(thresholds)
+    z = critical_t(check_confidence_level(confidence_level), data.degrees())
+    limit = as_float_array(thresholds)
     if limit.ndim != 1 or not len(limit) or not bool(((limit > 0) & (limit < 1)).all()):
         raise InputError(
             "thresholds must be probabilities in (0, 1)",
@@ -99,7 +99,7 @@ def net_benefit(
         )
     # Positives and others from each rank on are counted once, so that each threshold costs one look-up.
     order = np.argsort(data.probability, kind="stable")
-    totals = Totals(data, order)
+    totals = CumulativeTotals(data, order)
     # A probability equals a threshold also where its logarithm was rounded in between.
     rounding = ROUNDING * torch.finfo(predictions.scores.dtype).eps * (1.0 - np.log(limit))
     first = np.searchsorted(data.probability[order], limit * (1.0 - rounding), side="left")
@@ -122,7 +122,7 @@ def net_benefit(
     )
 
 
-class Totals:
+class CumulativeTotals:
     """Reverse cumulative sums of positives and others, by rank of the probability."""
 
     def __init__(self, data: Positive, order: Integers) -> None:
@@ -130,10 +130,10 @@ class Totals:
         self._order = order
         weights = data.counts[order]
         self._happened = data.outcome[order] > 0
-        self.positives = _from_each_rank(weights * self._happened)
-        self.others = _from_each_rank(weights * ~self._happened)
-        self._square_positives = _from_each_rank(weights**2 * self._happened)
-        self._square_others = _from_each_rank(weights**2 * ~self._happened)
+        self.positives = _reverse_cumsum(weights * self._happened)
+        self.others = _reverse_cumsum(weights * ~self._happened)
+        self._square_positives = _reverse_cumsum(weights**2 * self._happened)
+        self._square_others = _reverse_cumsum(weights**2 * ~self._happened)
 
     def mean(
         self, first: Integers, weight: Floats, *, below: bool = False
@@ -153,10 +153,10 @@ class Totals:
         error = np.sqrt(np.maximum(variance, 0.0) / samples)
         if self._data.clusters is not None:
             thresholds = zip(first, weight, value, strict=True)
-            error = np.array([self._clustered(*each, below=below) for each in thresholds])
+            error = np.array([self._clustered_error(*each, below=below) for each in thresholds])
         return (-value if below else value), error
 
-    def _clustered(self, first: int, weight: float, value: float, *, below: bool) -> float:
+    def _clustered_error(self, first: int, weight: float, value: float, *, below: bool) -> float:
         """Return the standard error of the mean from sums over clusters."""
         part = slice(None, first) if below else slice(first, None)
         terms = np.zeros(self._data.num_samples)
@@ -164,6 +164,6 @@ class Totals:
         return self._data.error_of_mean(terms - value)
 
 
-def _from_each_rank(values: Floats) -> Floats:
+def _reverse_cumsum(values: Floats) -> Floats:
     """Return reverse cumulative sums of ``values (N,)``, ``(N + 1,)``."""
     return np.concatenate([np.cumsum(values[::-1])[::-1], [0.0]])

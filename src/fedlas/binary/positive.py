@@ -14,17 +14,17 @@ import torch
 from numpy.typing import NDArray
 
 from fedlas._core.check import Argument, InputError, Text, check_choice, check_count
-from fedlas._core.renamed import renamed
+from fedlas._core.renamed import accept_old_names
 from fedlas.metrics.calibration_error import equal_mass_bins
-from fedlas.metrics.equal_width import BinSums, bins_of
-from fedlas.metrics.sums import averaging_one
+from fedlas.metrics.equal_width import BinSums, bins_from_table
+from fedlas.metrics.sums import normalized_weights
 from fedlas.predictions import Predictions
-from fedlas.predictions.any_predictions import check_predictions
-from fedlas.predictions.event import event_number
-from fedlas.resample.clusters import variance_over_clusters
-from fedlas.stats.degrees import cluster_degrees
-from fedlas.stats.intervals import check_level
-from fedlas.stats.proportion import clopper_pearson, weighted_share, wilson
+from fedlas.predictions.any_predictions import require_predictions
+from fedlas.predictions.event import event_index
+from fedlas.resample.clusters import clustered_sum_variance
+from fedlas.stats.degrees import degrees_of_freedom
+from fedlas.stats.intervals import check_confidence_level
+from fedlas.stats.proportion import clopper_pearson, weighted_share_interval, wilson_interval
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -53,7 +53,7 @@ class EventSums(ABC):
         """Return the variance of the weighted sum of ``terms (N,)`` or ``(N, k)``, which have mean 0."""
 
     @abstractmethod
-    def variance_of_independent(self, factors: Floats, probability: Floats) -> Floats:
+    def binomial_variance(self, factors: Floats, probability: Floats) -> Floats:
         """Return the variance of the weighted sum of ``factors`` times gaps, for independent outcomes.
 
         Args:
@@ -63,7 +63,7 @@ class EventSums(ABC):
 
     @abstractmethod
     def degrees(self, terms: Floats) -> Any:
-        """Return the degrees of freedom of the variance, see :func:`~fedlas.stats.degrees.cluster_degrees`."""
+        """Return the degrees of freedom of the variance, see :func:`~fedlas.stats.degrees.degrees_of_freedom`."""
 
     def covariances(self, factors: Floats, probability: Floats) -> list[Floats]:
         """Return sandwich, and with weights also model-based, covariances of sums of ``factors`` times gaps.
@@ -76,14 +76,14 @@ class EventSums(ABC):
         # independent, and Student's degrees allow for a variance from few of them.
         if not self.is_weighted or self.clusters is not None:
             return [measured]
-        return [measured, self.variance_of_independent(factors, probability)]
+        return [measured, self.binomial_variance(factors, probability)]
 
-    def error_of_events(self, terms: Floats, probability: Floats) -> tuple[Any, Any]:
+    def event_sum_error(self, terms: Floats, probability: Floats) -> tuple[Any, Any]:
         """Return the standard error of a sum of gaps between outcome and probability, and its degrees of freedom.
 
         ``terms (N,)`` are the gaps less their mean. It is not below that of independent events.
         """
-        lowest = self.variance_of_independent(np.ones(len(terms)), probability)
+        lowest = self.binomial_variance(np.ones(len(terms)), probability)
         error = np.sqrt(np.maximum(self.variance_of_sum(terms), lowest))
         return error, self.degrees(np.sqrt(probability * (1.0 - probability)))
 
@@ -115,7 +115,7 @@ class Positive(EventSums):
         return self.weights is not None
 
     @property
-    def is_plain(self) -> bool:
+    def is_iid(self) -> bool:
         """Whether samples are independent and unweighted."""
         return self.weights is None and self.clusters is None
 
@@ -135,14 +135,14 @@ class Positive(EventSums):
             self._tables[make] = make(self)
         return cast(T, self._tables[make])
 
-    def rows(self, rows: Integers) -> Positive:
+    def rows(self, index: Integers) -> Positive:
         """Return the samples at the given indices, with weights rescaled to average 1."""
-        weights = None if self.weights is None else self.weights[rows]
-        clusters = None if self.clusters is None else self.clusters[rows]
+        weights = None if self.weights is None else self.weights[index]
+        clusters = None if self.clusters is None else self.clusters[index]
         return Positive(
-            self.log_odds[rows],
-            self.probability[rows],
-            self.outcome[rows],
+            self.log_odds[index],
+            self.probability[index],
+            self.outcome[index],
             None if weights is None else weights / weights.mean(),
             None if clusters is None else np.unique(clusters, return_inverse=True)[1],
         )
@@ -158,13 +158,13 @@ class Positive(EventSums):
             return np.asarray(sums.T @ sums)
         # Samples of one cluster may depend on each other in any way.
         totals = np.apply_along_axis(partial(np.bincount, self.clusters), 0, sums)
-        return variance_over_clusters(totals.T @ totals, len(totals))
+        return clustered_sum_variance(totals.T @ totals, len(totals))
 
     def error_of_mean(self, terms: Floats) -> float:
         """Return the standard error of the weighted mean of ``terms (N,)``, which have mean 0."""
         return math.sqrt(self.variance_of_sum(terms)) / self.num_samples
 
-    def variance_of_independent(self, factors: Floats, probability: Floats) -> Floats:
+    def binomial_variance(self, factors: Floats, probability: Floats) -> Floats:
         """Return the variance, or covariance ``(k, k)``, of sums of ``factors`` times gaps of independent outcomes."""
         sums = (factors.T * self.counts).T
         return np.asarray((sums.T * (probability * (1.0 - probability))) @ sums)
@@ -172,7 +172,7 @@ class Positive(EventSums):
     def degrees(self, terms: Floats | None = None) -> float:
         """Return the degrees of freedom of the variance of a sum of ``terms (N,)`` or ``(N, k)``; default: of ones."""
         counts = self.counts if terms is None or terms.ndim == 1 else self.counts[:, None]
-        return cluster_degrees(counts if terms is None else terms * counts, self.clusters)
+        return degrees_of_freedom(counts if terms is None else terms * counts, self.clusters)
 
     def share(
         self, hits: NDArray[np.bool_], rows: Integers, confidence_level: float
@@ -183,12 +183,12 @@ class Positive(EventSums):
         if self.degrees() == 0.0:
             return value, math.nan, math.nan
         level: Any = {"confidence_level": confidence_level}
-        if self.is_plain:
+        if self.is_iid:
             return value, *clopper_pearson(int(inside.sum()), len(rows), **level)
         clusters = self.clusters
         if clusters is not None:
             clusters = np.unique(clusters[rows], return_inverse=True)[1]
-        low, high = weighted_share(inside, self.counts[rows], clusters, **level)
+        low, high = weighted_share_interval(inside, self.counts[rows], clusters, **level)
         return value, float(low), float(high)
 
 
@@ -196,7 +196,7 @@ def positive_class(
     predictions: Predictions, event: int | str | None, *, both_outcomes: bool = False
 ) -> Positive:
     """Return the class ``event``, given by name or index, against the rest; by default the event of two classes."""
-    predictions = check_predictions(predictions)
+    predictions = require_predictions(predictions)
     classes = predictions.num_classes
     if classes < 2 or (event is None and classes != 2):
         expected = "predictions must have two classes, or event must name the positive class"
@@ -207,8 +207,8 @@ def positive_class(
             else "Pass predictions with at least two classes."
         )
         raise InputError(expected, got, fix)
-    number = event_number(predictions) if event is None else _class_number(event, predictions)
-    predictions = counted(predictions)
+    number = event_index(predictions) if event is None else _class_index(event, predictions)
+    predictions = drop_zero_weights(predictions)
     # In float64 from the logits: float32 probabilities near 1 would have lost their odds.
     odds = []
     for rows in predictions.logits.detach().cpu().split(max(1, _ELEMENTS // classes)):
@@ -217,7 +217,7 @@ def positive_class(
         odds.append(rows[:, number].double() - others)
     log_odds = torch.cat(odds)
     outcome = (predictions.target.cpu() == number).double().numpy()
-    shares = averaging_one(predictions)
+    shares = normalized_weights(predictions)
     weights = None if shares is None else shares.numpy()
     names = getattr(predictions, "clusters", None)
     clusters = None if names is None else np.unique(names.cpu().numpy(), return_inverse=True)[1]
@@ -228,7 +228,7 @@ def positive_class(
     return Positive(log_odds.numpy(), log_odds.sigmoid().numpy(), outcome, weights, clusters)
 
 
-def _class_number(event: int | str, predictions: Predictions) -> int:
+def _class_index(event: int | str, predictions: Predictions) -> int:
     """Return the class index for a class name or index."""
     names = predictions.classes or ()
     if isinstance(event, str):
@@ -243,7 +243,7 @@ def _class_number(event: int | str, predictions: Predictions) -> int:
     return number
 
 
-def counted(predictions: Predictions) -> Predictions:
+def drop_zero_weights(predictions: Predictions) -> Predictions:
     """Return the samples with positive weight."""
     weights = predictions.weights
     if weights is None or bool(weights.all()):
@@ -276,7 +276,7 @@ class PositiveBins:
     high: Floats
 
 
-@renamed(positive="event")
+@accept_old_names(positive="event")
 def positive_bins(
     predictions: Predictions,
     *,
@@ -315,32 +315,32 @@ def positive_bins(
     """
     check_count("num_bins", num_bins)
     check_choice("scheme", scheme, _SCHEMES)
-    check_level(confidence_level)
+    check_confidence_level(confidence_level)
     data = positive_class(predictions, event)
     # In the precision of the scores, because what counts as equal to an edge depends on it.
     probability = torch.from_numpy(data.probability).to(predictions.scores.dtype)
     outcome = torch.from_numpy(data.outcome)
     if scheme == "equal-mass":
-        bins = bins_of(*equal_mass_bins(probability, outcome > 0, num_bins))
+        bins = bins_from_table(*equal_mass_bins(probability, outcome > 0, num_bins))
     else:
         sums = BinSums(num_bins)
         sums.add(probability, outcome, torch.ones_like(outcome))
         bins = sums.bins()
     edges = bins.edges.numpy()
-    if data.is_plain:
+    if data.is_iid:
         count = bins.count.double().numpy()
         frequency = bins.accuracy.numpy()
         with np.errstate(invalid="ignore", divide="ignore"):  # empty bins
-            low, high = wilson(frequency, count, confidence_level=confidence_level)
+            low, high = wilson_interval(frequency, count, confidence_level=confidence_level)
         return PositiveBins(edges, count, bins.confidence.numpy(), frequency, low, high)
     place = np.clip(np.searchsorted(edges, probability.numpy(), side="left") - 1, 0, len(edges) - 2)
     rows = [np.flatnonzero(place == number) for number in range(len(edges) - 1)]
     return PositiveBins(
-        edges, *np.array([_weighted_bin(data, each, confidence_level) for each in rows]).T
+        edges, *np.array([_summarize_bin(data, each, confidence_level) for each in rows]).T
     )
 
 
-def _weighted_bin(data: Positive, rows: Integers, confidence_level: float) -> tuple[float, ...]:
+def _summarize_bin(data: Positive, rows: Integers, confidence_level: float) -> tuple[float, ...]:
     """Return count, probability, frequency and interval ends of one bin; NaN without samples."""
     if not len(rows):
         return 0.0, *[math.nan] * 4

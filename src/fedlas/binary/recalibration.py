@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedlas._core.check import InputError
-from fedlas._core.renamed import renamed
+from fedlas._core.renamed import accept_old_names
 from fedlas.binary.positive import Floats, Positive, positive_class
 from fedlas.predictions import Predictions
-from fedlas.stats.degrees import student_score, two_sided, wald_p
+from fedlas.stats.degrees import critical_t, two_sided_p_value, wald_p_value
 from fedlas.stats.estimates import Estimate
-from fedlas.stats.intervals import Interval, check_level, normal_interval
-from fedlas.stats.proportion import poisson_binomial_p
+from fedlas.stats.intervals import Interval, check_confidence_level, normal_interval
+from fedlas.stats.proportion import poisson_binomial_p_value
 
 _STEPS = 100
 _ROUNDING = 1e-14
@@ -48,7 +48,7 @@ class LogisticRecalibration:
     p_value: float
 
 
-@renamed(positive="event")
+@accept_old_names(positive="event")
 def logistic_recalibration(
     predictions: Predictions, *, event: int | str | None = None, confidence_level: float = 0.95
 ) -> LogisticRecalibration:
@@ -94,13 +94,13 @@ def logistic_recalibration(
         error of the ratio.
     """
     data = positive_class(predictions, event, both_outcomes=True)
-    return recalibration_of(data, check_level(confidence_level))
+    return compute_recalibration(data, check_confidence_level(confidence_level))
 
 
-def recalibration_of(data: Positive, confidence_level: float) -> LogisticRecalibration:
+def compute_recalibration(data: Positive, confidence_level: float) -> LogisticRecalibration:
     """Return the logistic recalibration of samples with both outcomes."""
-    line, fit = data.table(regression)
-    shift, shift_error, shift_degrees = _in_the_large(data)
+    line, fit = data.table(fit_recalibration)
+    shift, shift_error, shift_degrees = _fit_shift(data)
 
     if not data.probability.any():
         raise InputError(
@@ -110,12 +110,12 @@ def recalibration_of(data: Positive, confidence_level: float) -> LogisticRecalib
         )
     ratio, relative, ratio_degrees = observed_to_expected(data)
     with np.errstate(over="ignore"):  # of an event of hardly any weight: no end
-        reach = float(np.exp(student_score(confidence_level, ratio_degrees) * relative))
+        reach = float(np.exp(critical_t(confidence_level, ratio_degrees) * relative))
     errors = fit.errors(np.eye(2))
 
     # Weights and clusters leave no likelihood to compare, so that Wald's statistic stands in.
     statistic = 2.0 * (fit.log_likelihood - log_likelihood(data, data.log_odds))
-    if not data.is_plain:
+    if not data.is_iid:
         away = line - np.array([1.0, 0.0])
         # NaN of a singular covariance stays.
         statistic = float(np.min([_wald_statistic(each, away) for each in fit.covariances]))
@@ -143,23 +143,25 @@ def recalibration_of(data: Positive, confidence_level: float) -> LogisticRecalib
             "log-normal",
             ratio_degrees,
         ),
-        p_value=wald_p(statistic, fit.joint_degrees),
+        p_value=wald_p_value(statistic, fit.joint_degrees),
     )
 
 
-def observed_to_expected(data: Positive, added: float = 0.0) -> tuple[float, float, float]:
+def observed_to_expected(
+    data: Positive, continuity_correction: float = 0.0
+) -> tuple[float, float, float]:
     """Return the O/E ratio, the standard error of its logarithm, and the degrees of freedom of the error.
 
-    ``added`` events are observed and expected beside those of the samples.
+    ``continuity_correction`` events are observed and expected beside those of the samples.
     """
-    observed = float(data.counts @ data.outcome) + added
-    ratio = observed / (float(data.counts @ data.probability) + added)
-    if data.is_plain or added:
+    observed = float(data.counts @ data.outcome) + continuity_correction
+    ratio = observed / (float(data.counts @ data.probability) + continuity_correction)
+    if data.is_iid or continuity_correction:
         # The logarithm is nearly normal; the variance is that of a binomial count of positives.
         share = min(observed / data.num_samples, 1.0)
         return ratio, math.sqrt((1.0 - share) / observed), math.inf
     gaps = data.outcome - ratio * data.probability
-    error, degrees = data.error_of_events(gaps, data.probability)
+    error, degrees = data.event_sum_error(gaps, data.probability)
     return ratio, error / observed, degrees
 
 
@@ -192,7 +194,7 @@ class LogisticFit:
         return np.asarray(np.sqrt(np.max(variances, axis=0)))
 
 
-def regression(data: Positive) -> tuple[Floats, LogisticFit]:
+def fit_recalibration(data: Positive) -> tuple[Floats, LogisticFit]:
     """Return slope and intercept ``(2,)`` of the logistic recalibration, with their uncertainty."""
     happened = data.outcome > 0
     yes = data.log_odds[happened]
@@ -248,7 +250,7 @@ def fit_logistic(
     probability = _sigmoid(columns @ point)
     factors = columns @ covariance @ back.T
     influence = factors * (data.outcome - probability)[:, None]
-    if data.is_plain:
+    if data.is_iid:
         endless = [math.inf] * len(point)
         return point, LogisticFit([back @ covariance @ back.T], endless, math.inf, value, influence)
     return point, LogisticFit(
@@ -279,7 +281,7 @@ class SplineCurve:
     knots: Floats
 
 
-@renamed(positive="event")
+@accept_old_names(positive="event")
 def spline_curve(
     predictions: Predictions,
     *,
@@ -320,23 +322,25 @@ def spline_curve(
     if num_knots not in _KNOTS:
         raise InputError("num_knots must be 3, 4 or 5", num_knots, "Use 5, or 3 for few samples.")
     data = positive_class(predictions, event, both_outcomes=True)
-    data.table(regression)  # refuses outcomes that can be separated
+    data.table(fit_recalibration)  # refuses outcomes that can be separated
     center = float(data.log_odds.mean())
     unit = float(data.log_odds.std())
     x = (data.log_odds - center) / unit
     knots = np.unique(np.quantile(x, _KNOTS[num_knots]))
     places = np.unique(np.quantile(x, np.linspace(0.0, 1.0, _POINTS)))
-    point, fit = fit_logistic(data, _restricted_cubic(x, knots))
-    columns = _restricted_cubic(places, knots)
+    point, fit = fit_logistic(data, _spline_basis(x, knots))
+    columns = _spline_basis(places, knots)
     line = columns @ point
-    reach = student_score(check_level(confidence_level), fit.joint_degrees) * fit.errors(columns)
+    reach = critical_t(check_confidence_level(confidence_level), fit.joint_degrees) * fit.errors(
+        columns
+    )
     probability, bends = (_sigmoid(center + unit * each) for each in (places, knots))
     return SplineCurve(
         probability, _sigmoid(line), _sigmoid(line - reach), _sigmoid(line + reach), bends
     )
 
 
-def _restricted_cubic(x: Floats, knots: Floats) -> Floats:
+def _spline_basis(x: Floats, knots: Floats) -> Floats:
     """Return the restricted cubic spline basis ``(N, K)``: constant, linear, and one term per inner knot."""
     columns = [np.ones_like(x), x]
     *bends, last_but_one, last = knots if len(knots) > 2 else (0.0, 1.0)
@@ -351,7 +355,7 @@ def _restricted_cubic(x: Floats, knots: Floats) -> Floats:
     return np.stack(columns, axis=1)
 
 
-def _in_the_large(data: Positive) -> tuple[float, float, float]:
+def _fit_shift(data: Positive) -> tuple[float, float, float]:
     """Return the shift of all log-odds to the prevalence, its standard error and degrees of freedom."""
     prevalence = data.mean(data.outcome)
     target = math.log(prevalence) - math.log1p(-prevalence)
@@ -379,9 +383,9 @@ def _in_the_large(data: Positive) -> tuple[float, float, float]:
     return shift, math.sqrt(variance) / data.num_samples / information, data.degrees(gaps)
 
 
-def shift_terms(data: Positive) -> Floats:
+def shift_influence(data: Positive) -> Floats:
     """Return the influence of each sample on calibration in the large ``(N,)``, before weighting; mean 0."""
-    probability = _sigmoid(data.log_odds + _in_the_large(data)[0])
+    probability = _sigmoid(data.log_odds + _fit_shift(data)[0])
     return np.asarray((data.outcome - probability) / data.mean(probability * (1.0 - probability)))
 
 
@@ -402,29 +406,33 @@ def wald_estimate(interval: Interval, ideal: float) -> Estimate:
     """Return an estimate with Wald's test against ``ideal``, or untested without a standard error."""
     p = None
     if 0.0 < interval.standard_error < math.inf:
-        p = two_sided(
+        p = two_sided_p_value(
             (interval.value - ideal) / interval.standard_error,
             math.inf if interval.degrees is None else interval.degrees,
         )
-    return tested(interval, p, "Wald")
+    return estimate_with_test(interval, p, "Wald")
 
 
-def tested(interval: Interval, p: float | None, test: str) -> Estimate:
+def estimate_with_test(interval: Interval, p: float | None, test: str) -> Estimate:
     """Return an interval as an estimate, with the p-value of a test."""
     ends = (interval.low, interval.high)
     level = interval.confidence_level
     return Estimate(interval.value, *ends, p=p, confidence_level=level, test=test)
 
 
-def events_test(data: Positive) -> tuple[float | None, str]:
+def event_count_test(data: Positive) -> tuple[float | None, str]:
     """Return the p-value and name of the test of the number of events; None for one cluster."""
-    if data.is_plain:
-        return poisson_binomial_p(data.probability, int(data.outcome.sum())), "Poisson binomial"
+    if data.is_iid:
+        return poisson_binomial_p_value(
+            data.probability, int(data.outcome.sum())
+        ), "Poisson binomial"
     gaps = data.outcome - data.probability
     mean = data.mean(gaps)
-    error, degrees = data.error_of_events(gaps - mean, data.probability)
+    error, degrees = data.event_sum_error(gaps - mean, data.probability)
     if math.isnan(error):
         return None, ""
     away = mean * data.num_samples
     # Without an error every probability is 0 or 1, and so is every outcome what it says, or none is.
-    return two_sided(away / error if error > 0 else math.inf if away else 0.0, degrees), "Wald"
+    return two_sided_p_value(
+        away / error if error > 0 else math.inf if away else 0.0, degrees
+    ), "Wald"

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedlas._core.check import Argument, InputError, check_number
-from fedlas.binary.discrimination import area_estimate
+from fedlas.binary.discrimination import auroc_estimate
 from fedlas.binary.positive import Floats, positive_class
 from fedlas.predictions import Predictions
-from fedlas.stats.intervals import check_level
+from fedlas.stats.intervals import check_confidence_level
 
 _NODES = 40_001
 """Places of the log-odds at which expectations are summed."""
@@ -28,7 +28,7 @@ _NAMES = {
 }
 
 
-class LogOdds(NamedTuple):
+class LogOddsDistribution(NamedTuple):
     """Discrete distribution of log-odds: values ``(G,)`` with weights that add up to 1."""
 
     places: Floats
@@ -158,7 +158,7 @@ def validation_size(
         outcome", Statistics in Medicine 40 (2021); Riley et al., "Evaluation of clinical prediction models (part 3)",
         BMJ 384 (2024); Newcombe, Statistics in Medicine 25 (2006), for the variance of AUROC.
     """
-    check_level(confidence_level)
+    check_confidence_level(confidence_level)
     widths = {
         "observed_to_expected": width_observed_to_expected,
         "slope": width_slope,
@@ -167,38 +167,40 @@ def validation_size(
     }
     for name, width in widths.items():
         check_number(f"width_{name}", width, low=0.0, low_open=True)
-    _check_used(
+    _check_option_used(
         "threshold",
         threshold,
         sensitivity=sensitivity,
         specificity=specificity,
         width_net_benefit=width_net_benefit,
     )
-    _check_used("predictions", predictions, event=event)
-    log_odds = _named_distribution(lp_normal, risk_beta, predictions, event)
+    _check_option_used("predictions", predictions, event=event)
+    log_odds = _chosen_distribution(lp_normal, risk_beta, predictions, event)
     if predictions is not None and log_odds is not None:
         data = positive_class(predictions, event, both_outcomes=True)
         prevalence = log_odds.mean(log_odds.probability) if prevalence is None else prevalence
-        auroc = area_estimate(data, confidence_level).value if auroc is None else auroc
-    share = _anticipated("prevalence", prevalence, 0.0)
-    area = _anticipated("auroc", auroc, 0.5)
-    log_odds = log_odds or _of_area(area, share)
+        auroc = auroc_estimate(data, confidence_level).value if auroc is None else auroc
+    share = _require_share("prevalence", prevalence, 0.0)
+    area = _require_share("auroc", auroc, 0.5)
+    log_odds = log_odds or _log_odds_from_auroc(area, share)
 
     score = NormalDist().inv_cdf(0.5 + confidence_level / 2)
     needed = {
-        "observed_to_expected": _of_ratio(
+        "observed_to_expected": _samples_for_ratio(
             share, math.asinh(width_observed_to_expected / 2) / score
         ),
-        "slope": _of_slope(log_odds, width_slope / (2 * score)),
-        "auroc": _of_auroc(area, share, width_auroc / (2 * score)),
+        "slope": _samples_for_slope(log_odds, width_slope / (2 * score)),
+        "auroc": _samples_for_auroc(area, share, width_auroc / (2 * score)),
     }
     # No measure has a value without an event and another sample.
     fewest = 1.0 / min(share, 1.0 - share)
-    sizes = {name: _whole(name, max(samples, fewest)) for name, samples in needed.items()}
+    sizes = {
+        name: _round_up_samples(name, max(samples, fewest)) for name, samples in needed.items()
+    }
     values = {"observed_to_expected": 1.0, "slope": 1.0, "auroc": area}
     if threshold is not None:
         limit = check_number("threshold", threshold, low=0, high=1, low_open=True, high_open=True)
-        hits, passes = _shares(log_odds, limit, sensitivity, specificity)
+        hits, passes = _sensitivity_and_specificity(log_odds, limit, sensitivity, specificity)
         weight = (1 - share) / share * limit / (1 - limit)
         values["net_benefit"] = hits - weight * (1 - passes)
         variance = (
@@ -207,7 +209,9 @@ def validation_size(
             + weight**2 * (1 - passes) ** 2 / (share * (1 - share))
         )
         error = widths["net_benefit"] / (2 * score)
-        sizes["net_benefit"] = _whole("net_benefit", max(variance / error / error, fewest))
+        sizes["net_benefit"] = _round_up_samples(
+            "net_benefit", max(variance / error / error, fewest)
+        )
     samples = max(sizes.values())
     return ValidationSize(
         samples, share * samples, sizes, values, {name: widths[name] for name in sizes}, share,
@@ -215,7 +219,7 @@ def validation_size(
     )  # fmt: skip
 
 
-def _check_used(needed: str, value: object, **options: Any) -> None:
+def _check_option_used(needed: str, value: object, **options: Any) -> None:
     """Raise InputError for options that require ``needed`` when it is missing."""
     for name, option in options.items():
         if option is not None and value is None:
@@ -227,7 +231,7 @@ def _check_used(needed: str, value: object, **options: Any) -> None:
             )
 
 
-def _whole(name: str, samples: float) -> int:
+def _round_up_samples(name: str, samples: float) -> int:
     """Return a required sample size rounded up, or raise InputError if it is too large."""
     if samples > _MOST:
         raise InputError(
@@ -239,7 +243,7 @@ def _whole(name: str, samples: float) -> int:
     return math.ceil(samples)
 
 
-def _anticipated(name: str, value: float | None, low: float) -> float:
+def _require_share(name: str, value: float | None, low: float) -> float:
     if value is None:
         fixes = {
             "command": ("Pass ", Argument(name), ": the value expected in the study population."),
@@ -258,12 +262,12 @@ def _anticipated(name: str, value: float | None, low: float) -> float:
     return check_number(name, value, low=low, high=1.0, low_open=True, high_open=True)
 
 
-def _named_distribution(
+def _chosen_distribution(
     lp_normal: Sequence[float] | None,
     risk_beta: Sequence[float] | None,
     predictions: Predictions | None,
     event: int | str | None,
-) -> LogOdds | None:
+) -> LogOddsDistribution | None:
     """Return the distribution of log-odds that was passed, or None."""
     named = {"lp_normal": lp_normal, "risk_beta": risk_beta, "predictions": predictions}
     chosen = [name for name, value in named.items() if value is not None]
@@ -276,15 +280,17 @@ def _named_distribution(
         )
     if predictions is not None:
         data = positive_class(predictions, event)
-        return LogOdds(data.log_odds, data.counts / data.num_samples)
+        return LogOddsDistribution(data.log_odds, data.counts / data.num_samples)
     if lp_normal is not None:
-        mean, deviation = _pair("lp_normal", lp_normal, "mean and standard deviation")
-        return _normal([(1.0, mean)], check_number("lp_normal", deviation, low=0, low_open=True))
+        mean, deviation = _check_pair("lp_normal", lp_normal, "mean and standard deviation")
+        return _normal_mixture(
+            [(1.0, mean)], check_number("lp_normal", deviation, low=0, low_open=True)
+        )
     if risk_beta is None:
         return None
     a, b = (
         check_number("risk_beta", value, low=0, low_open=True)
-        for value in _pair("risk_beta", risk_beta, "two parameters")
+        for value in _check_pair("risk_beta", risk_beta, "two parameters")
     )
     # Steps are small about the mode, where a and b are large, and about 0, where they are small, and grow outward.
     mode = math.log(a) - math.log(b) if min(a, b) > 1.0 else 0.0
@@ -294,41 +300,41 @@ def _named_distribution(
     places = mode + unit * np.sinh(steps)
     logs = -a * np.logaddexp(0, -places) - b * np.logaddexp(0, places) + np.log(np.cosh(steps))
     weights = np.exp(logs - logs.max())
-    return LogOdds(places, weights / weights.sum())
+    return LogOddsDistribution(places, weights / weights.sum())
 
 
-def _pair(name: str, values: Sequence[float], what: str) -> tuple[float, float]:
+def _check_pair(name: str, values: Sequence[float], expected: str) -> tuple[float, float]:
     if len(values) != 2:
         raise InputError(
-            f"must be {what}", f"{len(values)} numbers", "Pass two numbers.", argument=name
+            f"must be {expected}", f"{len(values)} numbers", "Pass two numbers.", argument=name
         )
     first, second = (check_number(name, value) for value in values)
     return first, second
 
 
-def _normal(parts: Sequence[tuple[float, float]], deviation: float) -> LogOdds:
+def _normal_mixture(parts: Sequence[tuple[float, float]], deviation: float) -> LogOddsDistribution:
     """Return a mixture of normal distributions with one deviation, from (weight, mean) ``parts``."""
     means = [mean for _, mean in parts]
     places = np.linspace(min(means) - 10 * deviation, max(means) + 10 * deviation, _NODES)
     densities = [w * np.exp(-0.5 * ((places - mean) / deviation) ** 2) for w, mean in parts]
     weights = np.sum(densities, axis=0)
-    return LogOdds(places, weights / weights.sum())
+    return LogOddsDistribution(places, weights / weights.sum())
 
 
-def _of_area(area: float, prevalence: float) -> LogOdds:
+def _log_odds_from_auroc(auroc: float, prevalence: float) -> LogOddsDistribution:
     """Return the calibrated binormal distribution of log-odds with this AUROC and prevalence."""
-    variance = 2 * NormalDist().inv_cdf(area) ** 2
+    variance = 2 * NormalDist().inv_cdf(auroc) ** 2
     others = math.log(prevalence / (1 - prevalence)) - variance / 2
     parts = [(prevalence, others + variance), (1 - prevalence, others)]
-    return _normal(parts, math.sqrt(variance))
+    return _normal_mixture(parts, math.sqrt(variance))
 
 
-def _of_ratio(prevalence: float, error: float) -> float:
+def _samples_for_ratio(prevalence: float, error: float) -> float:
     """Return the sample size at which log(O/E) has this standard error."""
     return (1 - prevalence) / prevalence / error / error
 
 
-def _of_slope(log_odds: LogOdds, error: float) -> float:
+def _samples_for_slope(log_odds: LogOddsDistribution, error: float) -> float:
     """Return the sample size at which the slope has this standard error, from the Fisher information per sample."""
     spread = log_odds.probability * (1 - log_odds.probability)
     total = log_odds.mean(spread)
@@ -339,25 +345,28 @@ def _of_slope(log_odds: LogOdds, error: float) -> float:
     return 1.0 / information / error / error if information > 0.0 else math.inf
 
 
-def _of_auroc(area: float, prevalence: float, error: float) -> float:
+def _samples_for_auroc(auroc: float, prevalence: float, error: float) -> float:
     """Return the smallest sample size at which Newcombe's standard error of AUROC is at most ``error``."""
 
-    def of(samples: float) -> float:
+    def variance(samples: float) -> float:
         others = samples / 2 - 1
-        factor = 1 + others * (1 - area) / (2 - area) + others * area / (1 + area)
-        return area * (1 - area) * factor / (samples**2 * prevalence * (1 - prevalence))
+        factor = 1 + others * (1 - auroc) / (2 - auroc) + others * auroc / (1 + auroc)
+        return auroc * (1 - auroc) * factor / (samples**2 * prevalence * (1 - prevalence))
 
     low, high = 1, _MOST
-    if of(high) > error**2:
+    if variance(high) > error**2:
         return math.inf
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if of(middle) <= error**2 else (middle + 1, high)
+        low, high = (low, middle) if variance(middle) <= error**2 else (middle + 1, high)
     return low
 
 
-def _shares(
-    log_odds: LogOdds, threshold: float, sensitivity: float | None, specificity: float | None
+def _sensitivity_and_specificity(
+    log_odds: LogOddsDistribution,
+    threshold: float,
+    sensitivity: float | None,
+    specificity: float | None,
 ) -> tuple[float, float]:
     """Return sensitivity and specificity at a threshold, as passed or from the log-odds distribution."""
     risk = log_odds.probability

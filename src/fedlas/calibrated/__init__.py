@@ -7,7 +7,7 @@ Every public name is imported at its first use: a model needs nothing of tables.
 
 from typing import TYPE_CHECKING
 
-from fedlas._core.lazy import add_old_modules, at_first_use
+from fedlas._core.lazy import alias_old_modules, lazy_getattr
 
 if TYPE_CHECKING:
     from fedlas.calibrated.before_after import BeforeAfter, Measured, measured_both
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:  # a type checker would take any name for one of the package
-    __getattr__ = at_first_use(
+    __getattr__ = lazy_getattr(
         __name__,
         {
             "before_after": "BeforeAfter Measured measured_both",
@@ -40,7 +40,7 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of the packa
             "tables.files": "apply_to_files",
         },
     )
-    add_old_modules(
+    alias_old_modules(
         __name__,
         {
             "direction": {"tables.direction": "FitScores"},

@@ -13,17 +13,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fedlas._core.check import Argument, InputError, check_number, reason, warn_user
-from fedlas._core.kinds import check_kinds
-from fedlas.calibrators._fit.rowwise import weights_of
-from fedlas.features.read import Reader
+from fedlas._core.check import Argument, InputError, check_number, error_reason, warn_user
+from fedlas._core.kinds import check_argument_types
+from fedlas.calibrators._fit.rowwise import sample_weights
+from fedlas.features.readers import Reader
 from fedlas.metrics import ece
-from fedlas.metrics.evaluation import entries_of, values_of
+from fedlas.metrics.evaluation import compute_metrics, resolve_metrics
 from fedlas.objective.runner import Runner
 from fedlas.predictions import MultiLabel, Predictions
-from fedlas.predictions.any_predictions import AnyPredictions, check_measurable
-from fedlas.predictions.event import event_name
-from fedlas.resample.clusters import mean_and_error, several
+from fedlas.predictions.any_predictions import AnyPredictions, require_top_label
+from fedlas.predictions.event import quoted_event
+from fedlas.resample.clusters import is_clustered, mean_and_standard_error
 
 __all__ = ["BeforeAfter", "Measured"]
 
@@ -208,15 +208,15 @@ def in_sample(val: Predictions, calibrated: Predictions) -> str:
     return f"{val.num_samples:,} samples, ECE {100 * before:.2f} % before, {100 * after:.2f} % after on them"
 
 
-@check_kinds
+@check_argument_types
 def measured_both(
     before: AnyPredictions | MultiLabel, after: AnyPredictions | MultiLabel
 ) -> BeforeAfter:
     """Return metrics of the same samples before and after calibration; warn if the NLL rises significantly."""
     if isinstance(before, MultiLabel) and isinstance(after, MultiLabel):
-        from fedlas.binary.label_differences import change_of_nll
+        from fedlas.binary.label_differences import macro_nll_change
 
-        nll, low, high = change_of_nll(before, after)
+        nll, low, high = macro_nll_change(before, after)
         if low > 0:
             _warn_about_rise(nll, (high - nll) / 1.96)
         return labels_before_after(before, after, 1000)
@@ -226,7 +226,7 @@ def measured_both(
             "one of them",
             "Pass both of one kind.",
         )
-    before, after = check_measurable(before), check_measurable(after)
+    before, after = require_top_label(before), require_top_label(after)
     if isinstance(before, Predictions) and isinstance(after, Predictions):
         _warn_of_rise(before, after)
     stages = [
@@ -237,21 +237,21 @@ def measured_both(
 
 
 def _warn_of_rise(before: Predictions, after: Predictions) -> None:
-    from fedlas.stats.degrees import cluster_degrees, student_score
+    from fedlas.stats.degrees import critical_t, degrees_of_freedom
     from fedlas.stats.estimates import CONFIDENCE_LEVEL
 
     nll = [
         cross_entropy(part.logits.double(), part.target, reduction="none")
         for part in (before, after)
     ]
-    weights = weights_of(before)
+    weights = sample_weights(before)
     weights = weights * (len(weights) / weights.sum())
-    mean, error = mean_and_error(nll[1] - nll[0], weights, before.clusters)
+    mean, error = mean_and_standard_error(nll[1] - nll[0], weights, before.clusters)
     number = None
-    if several(before.clusters):
+    if is_clustered(before.clusters):
         number = np.unique(before.clusters.cpu().numpy(), return_inverse=True)[1]
-    degrees = cluster_degrees(weights.cpu().numpy(), number)
-    if mean > student_score(CONFIDENCE_LEVEL, degrees) * error:
+    degrees = degrees_of_freedom(weights.cpu().numpy(), number)
+    if mean > critical_t(CONFIDENCE_LEVEL, degrees) * error:
         _warn_about_rise(mean, error)
 
 
@@ -270,9 +270,9 @@ def labels_before_after(
 
     stages = []
     for stage in (before, after):
-        data = LabelData.of(stage)
+        data = LabelData.from_predictions(stage)
         errors = data.errors(num_bins=_NUM_BINS, replicates=replicates, seed=0)
-        right = (data.probability > 0.5) == data.happened
+        right = (data.probability > 0.5) == data.positives
         stages.append(
             Measured(
                 accuracy=float((data.counts * right).sum() / data.counts.sum()),
@@ -294,11 +294,11 @@ def measured_left_out(
     in_time: bool,
 ) -> BeforeAfter:
     """Return metrics of held-out rows before and after out-of-fold calibration."""
-    clusters = len(first.clusters.unique()) if several(first.clusters) else None
+    clusters = len(first.clusters.unique()) if is_clustered(first.clusters) else None
     if isinstance(first, MultiLabel) and isinstance(last, MultiLabel):
         others: dict[str, Any] = {"folds": folds, "clusters": clusters, "in_time": in_time}
         return labels_before_after(first, last, 200, **others)
-    first, last = check_measurable(first), check_measurable(last)
+    first, last = require_top_label(first), require_top_label(last)
     event = ""
     noise = _floor(last, replicates=200) if last.num_samples > 1 else None
     if (
@@ -307,7 +307,7 @@ def measured_left_out(
         and first.num_classes == 2
         and len(first.target.unique()) == 2
     ):
-        event = event_name(first)
+        event = quoted_event(first)
         values = _of_event(first, last)
     else:
         values = _values(first, last)
@@ -323,8 +323,8 @@ def measured_left_out(
 def _values(*stages: AnyPredictions) -> list[dict[str, Any]]:
     """Return accuracy, NLL and ECE of each stage; NLL is NaN for confidences alone."""
     names = [name for name in _METRICS if name != "nll" or isinstance(stages[0], Predictions)]
-    entries = entries_of(names, stages[0])
-    return [{"nll": math.nan, **values_of(stage, entries, _NUM_BINS)} for stage in stages]
+    entries = resolve_metrics(names, stages[0])
+    return [{"nll": math.nan, **compute_metrics(stage, entries, _NUM_BINS)} for stage in stages]
 
 
 def before_and_after(
@@ -409,7 +409,7 @@ def _floor(predictions: AnyPredictions, replicates: int = 1000) -> NoiseFloor:
     """Return the noise floor of the ECE; samples of a single cluster count as independent, as in the folds."""
     from fedlas.stats.noise_floor import noise_floor
 
-    if not several(predictions.clusters):
+    if not is_clustered(predictions.clusters):
         predictions = replace(predictions, clusters=None)
     return noise_floor(predictions, replicates=replicates)
 
@@ -418,10 +418,10 @@ def _of_event(*stages: Predictions) -> list[dict[str, Any]]:
     """Return the event metrics of each stage, restricted to metrics that all stages have."""
     from fedlas.binary import integrated_calibration, logistic_recalibration
 
-    entries = entries_of(["nll", "accuracy", "ece", "brier"], stages[0])
+    entries = resolve_metrics(["nll", "accuracy", "ece", "brier"], stages[0])
     values = []
     for stage in stages:
-        metrics = values_of(stage, entries, _NUM_BINS)
+        metrics = compute_metrics(stage, entries, _NUM_BINS)
         with suppress(InputError):  # outcomes that can be separated have no line
             line = logistic_recalibration(stage)
             metrics["observed_to_expected"] = line.observed_to_expected.value
@@ -440,4 +440,4 @@ def _number(value: object) -> float:
     try:
         return check_number("a metric", value)
     except InputError as error:
-        raise ValueError(reason(error)) from error
+        raise ValueError(error_reason(error)) from error

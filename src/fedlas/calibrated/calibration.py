@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fedlas._core.check import InputError, check_choice, describe
 from fedlas.calibrators import CALIBRATORS, Calibrator, MultiLabelCalibration, TemperatureScaling
 from fedlas.calibrators.base import registry_name
-from fedlas.calibrators.multilabel import MULTI_LABEL
+from fedlas.calibrators.multilabel import MULTI_LABEL_FORMAT
 from fedlas.predictions import MultiLabel, Predictions
 from fedlas.predictions.any_predictions import AnyPredictions
 
@@ -141,7 +141,7 @@ class Calibration:
         Raises:
             InputError: If they describe none.
         """
-        several = isinstance(content, dict) and content.get("format") == MULTI_LABEL
+        several = isinstance(content, dict) and content.get("format") == MULTI_LABEL_FORMAT
         kind: Any = MultiLabelCalibration if several else Calibrator
         return cls(kind.from_plain(content, source=source), notes, fitted_on)
 
@@ -158,7 +158,7 @@ def unfitted_calibrator(method: object, *, multi_label: bool | None = None) -> A
             several labels where classes are calibrated.
     """
     if multi_label:
-        return MultiLabelCalibration.of_method(method)
+        return MultiLabelCalibration.from_method(method)
     if isinstance(method, MultiLabelCalibration) and multi_label is False:
         raise InputError(
             "method must calibrate classes",

@@ -10,9 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from fedlas._core.arrays import from_safetensors, to_safetensors
-from fedlas._core.check import InputError, reason
-from fedlas._core.files import no_device, parse_json, write_atomically
-from fedlas._core.outputs import Kind, check_place
+from fedlas._core.check import InputError, error_reason
+from fedlas._core.files import parse_json, require_no_device, write_atomically
+from fedlas._core.outputs import FileKind, check_output_path
 from fedlas.calibrated.calibration import Calibration
 
 FORMAT = "fedlas.calibrated/1"
@@ -36,7 +36,7 @@ def write_file(
         InputError: If the calibrator cannot be saved, the weights are no tensors of a common dtype, or another file is
             there.
     """
-    path = check_place("path", path, CALIBRATED_MODEL)
+    path = check_output_path("path", path, CALIBRATED_MODEL)
     metadata = {
         "format": "pt",  # what other readers look for
         "fedlas": FORMAT,
@@ -78,13 +78,13 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], Calibration, dict[str, Any
                 "head must be a name or a list of names, features a string, and ignore_index an integer"
             )
     except (KeyError, TypeError, ValueError) as error:
-        raise _foreign(path, reason(error)) from error
+        raise _foreign(path, error_reason(error)) from error
     return weights, Calibration.read(content, source=path), about
 
 
 def _parts(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
-        weights, metadata = from_safetensors(no_device(path).read_bytes())
+        weights, metadata = from_safetensors(require_no_device(path).read_bytes())
     except OSError as error:
         raise _foreign(path, error.strerror or str(error)) from error
     except ValueError as error:
@@ -94,7 +94,7 @@ def _parts(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return weights, metadata
 
 
-CALIBRATED_MODEL = Kind("a file of CalibratedModel.save", lambda path: bool(_parts(path)))
+CALIBRATED_MODEL = FileKind("a file of CalibratedModel.save", lambda path: bool(_parts(path)))
 
 
 def _foreign(path: Path, why: str) -> InputError:

@@ -13,10 +13,10 @@ from fedlas.calibrated.before_after import in_sample, labels_before_after
 from fedlas.calibrated.calibration import AnyCalibrator, unfitted_calibrator
 from fedlas.calibrated.model import CalibratedModel
 from fedlas.calibrators import Calibrator, MultiLabelCalibration
-from fedlas.features.read import ComputedFeatures, NoFeatures, Reader
+from fedlas.features.readers import ComputedFeatures, NoFeatures, Reader
 from fedlas.objective.head_search import HeadSearch
-from fedlas.objective.network import network_of
-from fedlas.objective.runner import MOST_LOGITS, Runner, collected, collected_labels
+from fedlas.objective.network import to_network
+from fedlas.objective.runner import MOST_LOGITS, Runner, collect_multi_label, collect_predictions
 from fedlas.predictions import MultiLabel
 from fedlas.predictions.any_predictions import is_table
 from fedlas.predictions.sample_values import SAMPLE_VALUES
@@ -133,11 +133,11 @@ def calibrate(
     others = {name: place for name, place in named.items() if place is not None}
     if columns or is_table(model):
         from fedlas.calibrated.tables.files import calibrate_table
-        from fedlas.predictions.tables.roles import columns_named
+        from fedlas.predictions.tables.roles import columns_from_kwargs
 
         columns |= others
-        return calibrate_table(model, method, columns_named(columns))
-    network = network_of(model)
+        return calibrate_table(model, method, columns_from_kwargs(columns))
+    network = to_network(model)
     if isinstance(network, CalibratedModel):
         network = network.model
         warn_user(
@@ -179,11 +179,11 @@ def calibrate(
 def _fit(calibrator: AnyCalibrator, runner: Runner) -> Callable[[], str]:
     """Fit the calibrator and return a function that computes the one-line summary of the fit."""
     if isinstance(calibrator, MultiLabelCalibration):
-        labels = collected_labels(runner)
+        labels = collect_multi_label(runner)
         values = {name: getattr(labels, name) for name in SAMPLE_VALUES}
         calibrator.fit(labels.logits, labels.target, **values)
         return lambda: _labels_in_sample(calibrator, labels)
-    val, total = collected(runner, most=MOST_LOGITS)
+    val, total = collect_predictions(runner, max_logits=MOST_LOGITS)
     calibrator.fit(val)
     share = "" if total == val.num_samples else f"a random sample of {total:,}: "
     if val.logits.numel() <= _HELD:

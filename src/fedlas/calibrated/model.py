@@ -13,17 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_choice, check_count, describe
-from fedlas._core.files import checked_path, parse_json
+from fedlas._core.files import parse_json, to_path
 from fedlas.calibrated.before_after import BeforeAfter, before_and_after
 from fedlas.calibrated.calibration import AnyCalibrator, Calibration
 from fedlas.calibrated.file import read_file, write_file
 from fedlas.calibrators import Calibrator, MultiLabelCalibration
 from fedlas.features import find_head
-from fedlas.features.head import part_of
-from fedlas.features.read import ComputedFeatures, HeadInput, NoFeatures, Reader
-from fedlas.objective.call import Arguments, class_logits, logits_of, moved
-from fedlas.objective.network import network_of
-from fedlas.objective.runner import device_of
+from fedlas.features.head import find_submodule
+from fedlas.features.readers import ComputedFeatures, HeadInput, NoFeatures, Reader
+from fedlas.objective.call import ForwardArguments, class_logits, extract_logits, move_to_device
+from fedlas.objective.network import to_network
+from fedlas.objective.runner import model_device
 
 __all__ = ["CalibratedModel"]
 
@@ -83,7 +83,7 @@ class CalibratedModel(nn.Module):
         features: Callable[..., Tensor] | None = None,
     ) -> None:
         super().__init__()
-        network = network_of(model)
+        network = to_network(model)
         if not isinstance(calibrator, Calibrator | MultiLabelCalibration) or calibrator.top_label:
             raise InputError(
                 "calibrator must be a class-wise or multi-label calibrator of fedlas.calibrators",
@@ -167,8 +167,8 @@ class CalibratedModel(nn.Module):
                 "both" if named else "neither",
                 "Pass a batch, or the arguments of forward by name.",
             )
-        batch = moved(named if inputs is None else inputs, device_of(self))
-        positional, options = Arguments.of(self.model).bind(self.model, batch, {})
+        batch = move_to_device(named if inputs is None else inputs, model_device(self))
+        positional, options = ForwardArguments.from_model(self.model).bind(self.model, batch, {})
         with torch.no_grad():
             logits, *features = self._outputs(positional, options)
             # In full precision from here on: half precision has three digits, and a softmax amplifies errors.
@@ -259,9 +259,9 @@ class CalibratedModel(nn.Module):
             InputError: If the file cannot be read or is none, or its weights are those of another architecture: the
                 model is then unchanged. If its features come from a function, and none is passed.
         """
-        weights, calibration, about = read_file(checked_path(path))
-        network = network_of(model)
-        _check_fit(checked_path(path), weights, network.state_dict())
+        weights, calibration, about = read_file(to_path(path))
+        network = to_network(model)
+        _check_fit(to_path(path), weights, network.state_dict())
         if about.get("features") == COMPUTED and features is None:
             raise InputError(
                 "features is required: this calibration uses a function of the inputs",
@@ -308,7 +308,7 @@ class CalibratedModel(nn.Module):
             # The head may outlive this module, and would keep a hook of each calibration.
             weakref.finalize(self, self._reader.remove).atexit = False
         self.fitted = fitted
-        device = device_of(self.model)
+        device = model_device(self.model)
         # A fit is made on the CPU.
         self.calibration = layer if device.type == "cpu" else layer.to(device)
 
@@ -323,7 +323,7 @@ class CalibratedModel(nn.Module):
     def _outputs(self, inputs: Sequence[Any], options: dict[str, Any]) -> list[Tensor]:
         """Return a list of the model's logits and, if the calibrator uses them, the features."""
         output, features = self._reader(self.model, inputs, options)
-        logits = (logits_of if self.multi_label else class_logits)(output)
+        logits = (extract_logits if self.multi_label else class_logits)(output)
         if features is None:
             return [logits]
         return [logits, features.flatten(1) if logits.ndim == 2 else features]
@@ -338,7 +338,7 @@ class CalibratedModel(nn.Module):
 
 def _part(model: nn.Module, head: str | nn.Module | None) -> nn.Module:
     """Return the head by name or module; the empty name is the model itself."""
-    return model if head == "" else part_of("head", model, head or "")
+    return model if head == "" else find_submodule("head", model, head or "")
 
 
 def _check_fit(path: Path, weights: dict[str, Tensor], expected: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ behind the methods. Every name here is imported at its first use.
 
 from typing import TYPE_CHECKING
 
-from fedlas._core.lazy import at_first_use
+from fedlas._core.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from fedlas.calibrators.affine import VectorScaling
@@ -89,7 +89,7 @@ HOMES = {
 """The public names of each module; ``CALIBRATORS`` imports them all, in this order, when it is asked for all."""
 
 if not TYPE_CHECKING:  # a type checker would take any name for one of the package
-    __getattr__ = at_first_use(__name__, HOMES)
+    __getattr__ = lazy_getattr(__name__, HOMES)
 
     def __dir__() -> list[str]:
         return __all__

@@ -13,9 +13,14 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedlas._core.check import check_count, check_number
-from fedlas.calibrators._fit.doubts import some, unconverged, when, with_doubts
-from fedlas.calibrators._fit.folds import folds_of
-from fedlas.calibrators._fit.rowwise import double_rows, weights_of
+from fedlas.calibrators._fit.fit_warnings import (
+    attach_warnings,
+    convergence_warning,
+    format_classes,
+    warning_if,
+)
+from fedlas.calibrators._fit.folds import make_folds
+from fedlas.calibrators._fit.rowwise import iter_float64_rows, sample_weights
 from fedlas.calibrators._fit.softmax_regression import (
     FREEDOMS,
     AffineMap,
@@ -24,10 +29,10 @@ from fedlas.calibrators._fit.softmax_regression import (
     SoftmaxRegression,
 )
 from fedlas.calibrators._fit.state import zeros
-from fedlas.calibrators._fit.temperature_search import nll_temperature, temperatures_of_parts
+from fedlas.calibrators._fit.temperature_search import nll_temperature, subset_temperatures
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions
-from fedlas.resample.clusters import mean_and_error
+from fedlas.resample.clusters import mean_and_standard_error
 from fedlas.resample.folds import Folds
 
 __all__ = ["VectorScaling"]
@@ -35,11 +40,11 @@ __all__ = ["VectorScaling"]
 NO_GAIN = "held-out samples show no gain over temperature scaling, so temperature scaling is used instead."
 
 # Most input elements for which the regressions of the folds are cached; each holds two arrays of that size.
-_KEPT = 2**20
+_MAX_CACHED = 2**20
 # Held-out losses need less precision than the final parameters.
 _SEARCH_TOLERANCE = 1e-5
 # A weaker penalty must lower the held-out NLL by this many nats per sample.
-_GAIN = 1e-5
+_MIN_GAIN = 1e-5
 
 
 class HeldOutLoss:
@@ -50,7 +55,7 @@ class HeldOutLoss:
         target: ``(N,)``.
         folds: Which samples are left out in turn.
         weights: Weight of each sample ``(N,)``.
-        problem: Makes the regression for given inputs, labels, weights and penalties.
+        make_regression: Makes the regression for given inputs, labels, weights and penalties.
         clusters: Cluster of each sample ``(N,)``; None if they are independent.
 
     State:
@@ -64,14 +69,14 @@ class HeldOutLoss:
         *,
         folds: Folds,
         weights: Tensor,
-        problem: Callable[[Tensor, Tensor, Tensor, Penalties], SoftmaxRegression],
+        make_regression: Callable[[Tensor, Tensor, Tensor, Penalties], SoftmaxRegression],
         clusters: Tensor | None = None,
     ) -> None:
         self._inputs = inputs
         self._target = target
         self._weights = weights
         self._clusters = clusters
-        self._problem = problem
+        self._problem = make_regression
         self._folds = folds
         self._last: list[AffineMap | None] = [None] * folds.count
         self._kept: list[SoftmaxRegression] = []
@@ -83,65 +88,65 @@ class HeldOutLoss:
             losses = zeros(len(self._target))
             for fold in range(self._folds.count):
                 test = self._folds.test(fold)
-                problem = self._penalized(fold, penalties)
+                problem = self._fold_regression(fold, penalties)
                 self._last[fold] = affine = problem.solve(
                     self._last[fold], tolerance=_SEARCH_TOLERANCE
                 )
-                losses[test] = nll(self._inputs[test], self._target[test], affine)
+                losses[test] = row_nll(self._inputs[test], self._target[test], affine)
             self._losses[penalties] = losses
         return self._losses[penalties]
 
-    def _penalized(self, fold: int, penalties: Penalties) -> SoftmaxRegression:
+    def _fold_regression(self, fold: int, penalties: Penalties) -> SoftmaxRegression:
         """Return the regression on the training samples of a fold, with the given penalties."""
         if fold < len(self._kept):
-            self._kept[fold].penalize(penalties)
+            self._kept[fold].set_penalties(penalties)
             return self._kept[fold]
         train = self._folds.train(fold)
         problem = self._problem(
             self._inputs[train], self._target[train], self._weights[train], penalties
         )
-        if self._inputs.numel() <= _KEPT:
+        if self._inputs.numel() <= _MAX_CACHED:
             self._kept.append(problem)
         return problem
 
-    def first_best(self, values: Sequence[Penalties]) -> Penalties:
+    def select_penalties(self, candidates: Sequence[Penalties]) -> Penalties:
         """Return the last candidate that lowers the held-out loss; the search stops at the first one that does not."""
-        best = values[0]
-        lowest = float(self._weights @ self.losses(values[0]))
-        for value in values[1:]:
-            following = float(self._weights @ self.losses(value))
-            if following > lowest - _GAIN * float(self._weights.sum()):
+        best = candidates[0]
+        lowest = float(self._weights @ self.losses(candidates[0]))
+        for value in candidates[1:]:
+            loss = float(self._weights @ self.losses(value))
+            if loss > lowest - _MIN_GAIN * float(self._weights.sum()):
                 break
             best = value
-            lowest = following
+            lowest = loss
         return best
 
-    def beats(self, scaled: AffineMap, penalties: Penalties) -> bool:
+    def beats_temperature_scaling(self, scaled: AffineMap, penalties: Penalties) -> bool:
         """Return whether the held-out loss is below that of temperature scaling by over one standard error.
 
         The parameters of a flexible map follow a few samples of a rare class, and so does the held-out loss.
         """
-        gain = nll(self._inputs, self._target, scaled) - self.losses(penalties)
-        judged = self._folds.judged
-        clusters = None if self._clusters is None else self._clusters[judged]
-        mean, error = mean_and_error(gain[judged], self._weights[judged], clusters)
+        gain = row_nll(self._inputs, self._target, scaled) - self.losses(penalties)
+        held_out = self._folds.held_out_mask
+        clusters = None if self._clusters is None else self._clusters[held_out]
+        mean, error = mean_and_standard_error(gain[held_out], self._weights[held_out], clusters)
         return mean > error
 
 
-def nll(inputs: Tensor, target: Tensor, affine: AffineMap) -> Tensor:
+def row_nll(inputs: Tensor, target: Tensor, affine: AffineMap) -> Tensor:
     """Return ``-log softmax(W x + b)[y]`` of each row of ``inputs (N, C)``, float64."""
     parts = [
         cross_entropy(affine(rows), target[part], reduction="none")
-        for part, rows in double_rows(inputs)
+        for part, rows in iter_float64_rows(inputs)
     ]
     return torch.cat(parts)
 
 
 # A factor above this multiple of the factor of temperature scaling is extreme.
-_EXTREME = 10.0
+_MAX_FACTOR = 10.0
 
 
-SEPARATED = (
+SEPARATED_LABELS = (
     "every validation label is predicted correctly, so the likelihood has no maximum and only a weak penalty bounds "
     "the parameters. Check that the validation set is large enough and not training data."
 )
@@ -155,16 +160,16 @@ class Start:
         scale: The inputs times this number are the predictions after temperature scaling.
         width: Unit of the changes that the regression makes to the scale: the scale itself or, if that makes
             predictions nearly uniform, one over the spread of the inputs.
-        doubt: Warning of temperature scaling, or None.
+        warning: Warning of temperature scaling, or None.
     """
 
     scale: float
     width: float
-    doubt: str | None = None
+    warning: str | None = None
 
-    def as_map(self, like: Tensor) -> AffineMap:
+    def to_map(self, inputs: Tensor) -> AffineMap:
         """Return temperature scaling as an affine map of inputs ``(N, C)``, with a diagonal weight."""
-        factors = torch.full((like.shape[1],), self.scale, dtype=torch.float64, device="cpu")
+        factors = torch.full((inputs.shape[1],), self.scale, dtype=torch.float64, device="cpu")
         return AffineMap(factors, torch.zeros_like(factors))
 
 
@@ -173,19 +178,19 @@ class AffineFit(NamedTuple):
 
     Attributes:
         affine: The fitted map; None: use temperature scaling instead.
-        doubt: Warning of the fit, or None.
-        more: Further constructor arguments of the calibrator's map.
+        warning: Warning of the fit, or None.
+        extra_buffers: Further constructor arguments of the calibrator's map.
     """
 
     affine: AffineMap | None
-    doubt: str | None = None
-    more: tuple[Any, ...] = ()
+    warning: str | None = None
+    extra_buffers: tuple[Any, ...] = ()
 
 
 class AffineCalibrator(Calibrator):
     """Base of the affine calibrators; falls back to temperature scaling if held-out samples show no gain.
 
-    A subclass writes ``_regression``, and ``_inputs`` if the map takes anything but logits.
+    A subclass writes ``_fit_regression``, and ``_inputs`` if the map takes anything but logits.
     """
 
     map_type: ClassVar[type[AffineMap]] = AffineMap
@@ -216,59 +221,61 @@ class AffineCalibrator(Calibrator):
         return logits
 
     @abstractmethod
-    def _regression(self, inputs: Tensor, val: Predictions, start: Start) -> AffineFit:
+    def _fit_regression(self, inputs: Tensor, val: Predictions, start: Start) -> AffineFit:
         """Fit the regression of the labels of ``val`` on ``inputs``."""
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> AffineMap:
         """Fit the affine map to ``val``."""
         inputs = self._inputs(val.logits.cpu())
         scaled = temperature_start(val)
-        fit = self._regression(inputs, val, scaled)
+        fit = self._fit_regression(inputs, val, scaled)
         if fit.affine is None:
-            same = scaled.as_map(inputs)
-            weight = same.weight if self.map_type is DiagonalMap else same.weight.diag()
-            row_map = self.map_type(weight, same.bias, *fit.more)
-            return with_doubts(row_map, fit.doubt, scaled.doubt)
-        count = torch.bincount(val.target.cpu(), weights_of(val), minlength=val.num_classes)
-        return with_doubts(
-            self.map_type(fit.affine.weight, fit.affine.bias, *fit.more),
-            unconverged(fit.affine.converged),
-            fit.doubt,
-            far_off(count, fit.affine.weight / scaled.width),
-            self._separated(val, fit.affine),
+            scaling = scaled.to_map(inputs)
+            weight = scaling.weight if self.map_type is DiagonalMap else scaling.weight.diag()
+            row_map = self.map_type(weight, scaling.bias, *fit.extra_buffers)
+            return attach_warnings(row_map, fit.warning, scaled.warning)
+        count = torch.bincount(val.target.cpu(), sample_weights(val), minlength=val.num_classes)
+        return attach_warnings(
+            self.map_type(fit.affine.weight, fit.affine.bias, *fit.extra_buffers),
+            convergence_warning(fit.affine.converged),
+            fit.warning,
+            extreme_factors_warning(count, fit.affine.weight / scaled.width),
+            self._separation_warning(val, fit.affine),
         )
 
-    def _separated(self, val: Predictions, affine: AffineMap) -> str | None:
+    def _separation_warning(self, val: Predictions, affine: AffineMap) -> str | None:
         """Return a warning if all labels are predicted, so that the likelihood is unbounded; else None."""
         wrong_after = any(
             bool((affine(self._inputs(rows)).argmax(dim=1) != val.target[part].cpu()).any())
-            for part, rows in double_rows(val.logits)
+            for part, rows in iter_float64_rows(val.logits)
         )
-        return when(val.num_classes > 1 and (bool(val.correct.all()) or not wrong_after), SEPARATED)
+        return warning_if(
+            val.num_classes > 1 and (bool(val.correct.all()) or not wrong_after), SEPARATED_LABELS
+        )
 
 
-class _Near(NamedTuple):
+class _StartTemperature(NamedTuple):
     """Temperature fitted to all samples, where the search for the temperatures of subsets starts."""
 
     temperature: float
     is_held: bool
 
 
-def starts_of_parts(val: Predictions, parts: Tensor) -> list[Start]:
+def subset_starts(val: Predictions, subset_weights: Tensor) -> list[Start]:
     """Return the temperature scaling of each weighted subset of the samples; weights are ``(F, N)``."""
     best = nll_temperature(val)
-    near = _Near(best.value, best.doubt is not None)
-    temperatures = temperatures_of_parts(val, parts, near).tolist()
+    near = _StartTemperature(best.value, best.warning is not None)
+    temperatures = subset_temperatures(val, subset_weights, near).tolist()
     return [Start(1 / value, max(1 / value, 1 / best.spread)) for value in temperatures]
 
 
-def part_of(val: Predictions, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def select_subset(val: Predictions, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return logits, labels and weights of the samples whose weight ``(N,)`` is above 0."""
     inside = weights > 0
     return val.logits.cpu()[inside], val.target.cpu()[inside], weights[inside]
 
 
-PART_TOLERANCE = 1e-3
+SUBSET_TOLERANCE = 1e-3
 """Tolerance of fits to subsets, which start from the map of all samples and are only used for held-out losses."""
 
 
@@ -276,21 +283,26 @@ def temperature_start(val: Predictions) -> Start:
     """Return temperature scaling of ``val`` as the start of a regression."""
     best = nll_temperature(val)
     scale = 1 / best.value
-    return Start(scale, max(scale, 1 / best.spread), best.doubt)
+    return Start(scale, max(scale, 1 / best.spread), best.warning)
 
 
-def far_off(count: Tensor, relative: Tensor) -> str | None:
+def extreme_factors_warning(class_counts: Tensor, relative_weight: Tensor) -> str | None:
     """Return a warning if the factor of a class is negative or extreme, or None.
 
-    ``relative`` is the weight divided by the factor of temperature scaling, ``(C, C)`` or its diagonal ``(C,)``.
-    ``count`` is the number of samples of each class; classes without a sample are skipped, they have their own warning.
+    ``relative_weight`` is the weight divided by the factor of temperature scaling, ``(C, C)`` or its diagonal ``(C,)``.
+    ``class_counts`` is the number of samples of each class; classes without a sample are skipped, they have their own warning.
     """
-    factors = relative if relative.ndim == 1 else relative.diagonal()
-    off = (((factors <= 0) | (factors > _EXTREME)) & (count > 0)).nonzero().squeeze(1).tolist()
-    return when(
-        off and len(count) > 1,
-        f"the factor of the own logit is below 0 or above {_EXTREME:g} times the factor of temperature scaling for "
-        f"{some(off)}; with a factor below 0, a higher logit means a lower probability. Check that logits and labels "
+    factors = relative_weight if relative_weight.ndim == 1 else relative_weight.diagonal()
+    extreme = (
+        (((factors <= 0) | (factors > _MAX_FACTOR)) & (class_counts > 0))
+        .nonzero()
+        .squeeze(1)
+        .tolist()
+    )
+    return warning_if(
+        extreme and len(class_counts) > 1,
+        f"the factor of the own logit is below 0 or above {_MAX_FACTOR:g} times the factor of temperature scaling for "
+        f"{format_classes(extreme)}; with a factor below 0, a higher logit means a lower probability. Check that logits and labels "
         "match, and use a larger validation set or temperature scaling.",
     )
 
@@ -349,40 +361,47 @@ class VectorScaling(AffineCalibrator):
             None if freedom is None else check_number("freedom", freedom, low=0, low_open=True)
         )
 
-    def fit_parts(self, val: Predictions, parts: Tensor, start: Any) -> list[nn.Module]:
+    def fit_subsets(self, val: Predictions, subset_weights: Tensor, start: Any) -> list[nn.Module]:
         """Return one map per weighted subset; with a given freedom, the fits start from the map of all samples."""
         if self.freedom is None:
-            return super().fit_parts(val, parts, start)
+            return super().fit_subsets(val, subset_weights, start)
         maps: list[nn.Module] = []
-        for weights, near in zip(parts, starts_of_parts(val, parts), strict=True):
+        for weights, near in zip(subset_weights, subset_starts(val, subset_weights), strict=True):
             problem = SoftmaxRegression(
-                *part_of(val, weights),
+                *select_subset(val, weights),
                 Penalties(freedom=self.freedom),
                 diagonal=True,
                 scale=near.scale,
                 width=near.width,
             )
-            maps.append(problem.solve(start, tolerance=PART_TOLERANCE))
+            maps.append(problem.solve(start, tolerance=SUBSET_TOLERANCE))
         return maps
 
-    def _regression(self, inputs: Tensor, val: Predictions, start: Start) -> AffineFit:
-        problem = partial(SoftmaxRegression, diagonal=True, scale=start.scale, width=start.width)
+    def _fit_regression(self, inputs: Tensor, val: Predictions, start: Start) -> AffineFit:
+        make_regression = partial(
+            SoftmaxRegression, diagonal=True, scale=start.scale, width=start.width
+        )
         target = val.target.cpu()
-        weights = weights_of(val)
+        weights = sample_weights(val)
         if self.freedom is not None:
             return AffineFit(
-                problem(inputs, target, weights, Penalties(freedom=self.freedom)).solve()
+                make_regression(inputs, target, weights, Penalties(freedom=self.freedom)).solve()
             )
         if self.num_folds is None:
-            return AffineFit(problem(inputs, target, weights, Penalties()).solve())
-        folds = folds_of(val, self.num_folds, inputs, weights)
+            return AffineFit(make_regression(inputs, target, weights, Penalties()).solve())
+        folds = make_folds(val, self.num_folds, inputs, weights)
         if not folds.count:
-            equal = "all samples are identical, so none can be held out; temperature scaling is used instead."
-            return AffineFit(None, equal)
+            no_folds = "all samples are identical, so none can be held out; temperature scaling is used instead."
+            return AffineFit(None, no_folds)
         score = HeldOutLoss(
-            inputs, target, folds=folds, weights=weights, clusters=val.clusters, problem=problem
+            inputs,
+            target,
+            folds=folds,
+            weights=weights,
+            clusters=val.clusters,
+            make_regression=make_regression,
         )
-        best = score.first_best([Penalties(freedom=value) for value in FREEDOMS])
-        if not score.beats(start.as_map(inputs), best):
+        best = score.select_penalties([Penalties(freedom=value) for value in FREEDOMS])
+        if not score.beats_temperature_scaling(start.to_map(inputs), best):
             return AffineFit(None, NO_GAIN)
-        return AffineFit(problem(inputs, target, weights, best).solve())
+        return AffineFit(make_regression(inputs, target, weights, best).solve())

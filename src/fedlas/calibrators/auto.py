@@ -9,13 +9,13 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_count, describe
-from fedlas._core.kinds import check_kinds
+from fedlas._core.kinds import check_argument_types
 from fedlas.calibrators._fit.absent_share import AbsentShare
-from fedlas.calibrators._fit.folds import LeftOut
+from fedlas.calibrators._fit.folds import OutOfFold
 from fedlas.calibrators._fit.side_maps import SideInformation
-from fedlas.calibrators._fit.state import load_map, must, numbers_of
+from fedlas.calibrators._fit.state import buffers_to_dict, load_map, require_valid
 from fedlas.calibrators.base import CALIBRATORS, Calibrator, registry_name
-from fedlas.calibrators.fit_mixture import Members, fitted_mixture
+from fedlas.calibrators.fit_mixture import Members, fit_calibrated_mixture
 from fedlas.calibrators.mixture import CalibratedMixture, Share
 from fedlas.predictions import Predictions, TopLabel
 
@@ -79,7 +79,7 @@ class AutoCalibration(Calibrator):
         Equal rows of logits are copies of one sample and are held out together, unless their labels show that the
         scores have few values, such as stated confidences or votes. Copies and weights say how often a sample counts,
         not how much is known: the weights are scaled to sum to as many samples as they are worth
-        (:func:`~fedlas.stats.effective_samples`).
+        (:func:`~fedlas.stats.effective_sample_size`).
 
         With clusters (patients, images) whole clusters are held out together. Their samples are worth fewer
         independent ones, by Kish's design effect of the labels' residuals. What the mixture gains over temperature
@@ -120,7 +120,7 @@ class AutoCalibration(Calibrator):
     per_class = False
     enough = (60, 0)
 
-    @check_kinds
+    @check_argument_types
     def __init__(
         self,
         keep_class: bool = False,
@@ -133,7 +133,7 @@ class AutoCalibration(Calibrator):
         self.features = features
         self.num_folds = check_count("num_folds", num_folds, low=2)
         self.members = None if members is None else list(members)
-        self._own = None if members is None else _named(members)
+        self._own = None if members is None else _name_members(members)
 
     def __repr__(self) -> str:
         shown: dict[str, Any] = {"keep_class": self.keep_class, "num_folds": self.num_folds}
@@ -196,51 +196,57 @@ class AutoCalibration(Calibrator):
         """Fit the mixture to ``val``; with regressions on features, if there are features and they gain enough."""
         return self._fit_mixture(val)
 
-    def _fit_with_left_out(self, val: Predictions | TopLabel) -> list[LeftOut]:
+    def _fit_out_of_fold(self, val: Predictions | TopLabel) -> list[OutOfFold]:
         if self.keep_class or isinstance(val, TopLabel):
-            return super()._fit_with_left_out(val)
-        left_out: list[LeftOut] = []
-        self._fit_by(partial(self._fit_mixture, left_out=left_out), val)
+            return super()._fit_out_of_fold(val)
+        left_out: list[OutOfFold] = []
+        self._fit_with(partial(self._fit_mixture, left_out=left_out), val)
         return left_out
 
     def _fit_mixture(
-        self, val: Predictions, left_out: list[LeftOut] | None = None
+        self, val: Predictions, left_out: list[OutOfFold] | None = None
     ) -> CalibratedMixture:
         if not self.features and val.features is not None:
-            val = val._replaced(features=None)
-        return fitted_mixture(
+            val = val._replace_fields(features=None)
+        return fit_calibrated_mixture(
             val, self._own, self.num_folds, keep_class=self.keep_class, left_out=left_out
         )
 
-    def _plain_arguments(self) -> dict[str, Any]:
+    def _saveable_arguments(self) -> dict[str, Any]:
         # Members that carry weight are in the state.
         return {**self._arguments(), "members": None}
 
-    def _plain_state(self) -> dict[str, Any]:
+    def _saveable_state(self) -> dict[str, Any]:
         mixture = self.map
         texts = {"dropped": list(mixture.dropped), "notes": list(mixture.notes)}
-        return {"members": mixture.kinds, **texts, "numbers": numbers_of(mixture)}
+        return {"members": mixture.kinds, **texts, "numbers": buffers_to_dict(mixture)}
 
     def _read_state(self, state: Any) -> nn.Module:
-        must(isinstance(state["members"], dict), "members must map names to registry names")
-        kinds = {name: kind and CALIBRATORS[kind].name for name, kind in state["members"].items()}
-        types = [kind and CALIBRATORS[kind].value.map_type for kind in kinds.values()]
-        places = [f"members.{number}" for number in range(len(types))]
+        require_valid(
+            isinstance(state["members"], dict), "members must map names to registry names"
+        )
+        registry_names = {
+            name: kind and CALIBRATORS[kind].name for name, kind in state["members"].items()
+        }
+        map_types = [kind and CALIBRATORS[kind].value.map_type for kind in registry_names.values()]
+        module_names = [f"members.{number}" for number in range(len(map_types))]
         texts: Any = {name: tuple(map(str, state[name])) for name in ("dropped", "notes")}
-        parts = {**dict(zip(places, types, strict=True)), "share": Share}
+        parts = {**dict(zip(module_names, map_types, strict=True)), "share": Share}
         parts |= {"side": SideInformation, "side_share": Share, "absent": AbsentShare}
 
         def mixture(**modules: Any) -> nn.Module:
             members = [
                 nn.Identity() if kind is None else modules.pop(place)
-                for place, kind in zip(places, types, strict=True)
+                for place, kind in zip(module_names, map_types, strict=True)
             ]
-            return CalibratedMixture(kinds, members, **modules, keep_class=self.keep_class, **texts)
+            return CalibratedMixture(
+                registry_names, members, **modules, keep_class=self.keep_class, **texts
+            )
 
         return load_map(mixture, state["numbers"], self.num_classes or 0, self.num_features, parts)
 
 
-def _named(members: Sequence[str | Calibrator]) -> Members:
+def _name_members(members: Sequence[str | Calibrator]) -> Members:
     """Return calibrators by name, each with its registry name; raise InputError for other members."""
     named: Members = {}
     for member in members:
@@ -250,7 +256,7 @@ def _named(members: Sequence[str | Calibrator]) -> Members:
             fix = 'Pass names such as "temperature", or calibrators with fit_map.'
             expected = "members must be registered names, or calibrators that need logits alone"
             raise InputError(expected, describe(member), fix)
-        calibrator._plain_arguments()
+        calibrator._saveable_arguments()
         kind = registry_name(calibrator)
         named[kind if kind not in named else f"{kind} {len(named) + 1}"] = (kind, calibrator)
     return named

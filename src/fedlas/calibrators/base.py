@@ -23,37 +23,53 @@ from fedlas._core.check import (
     warn_user,
 )
 from fedlas._core.files import write_json
-from fedlas._core.outputs import check_place, json_kind
+from fedlas._core.outputs import check_output_path, json_kind
 from fedlas._core.registry import Registry
-from fedlas._core.threads import on_one_thread
+from fedlas._core.threads import run_single_threaded
 from fedlas.calibrators import HOMES
-from fedlas.calibrators._fit.doubts import absent_classes, clustered, joined, unchanged, when
-from fedlas.calibrators._fit.folds import LeftOut
-from fedlas.calibrators._fit.own import FitMap, checked_map, missing_attribute
-from fedlas.calibrators._fit.rowwise import (
-    ArrayOf,
-    array_kind,
-    as_predictions,
-    features_of,
-    floored,
-    map_rows,
-    prepared,
-    weights_of,
+from fedlas.calibrators._fit.custom_calibrators import (
+    FitMap,
+    fit_checked_map,
+    raise_missing_attribute,
 )
-from fedlas.calibrators._fit.state import fitted, load_map, must, numbers_of, read_saved
+from fedlas.calibrators._fit.fit_warnings import (
+    absent_classes_warning,
+    cluster_warning,
+    join_warnings,
+    no_change_warning,
+    warning_if,
+)
+from fedlas.calibrators._fit.folds import OutOfFold
+from fedlas.calibrators._fit.rowwise import (
+    ArrayKind,
+    array_kind,
+    floor_log_probs,
+    map_rows,
+    prepare_samples,
+    require_features,
+    sample_weights,
+    to_predictions,
+)
+from fedlas.calibrators._fit.state import (
+    buffers_to_dict,
+    load_map,
+    read_saved_json,
+    require_fitted,
+    require_valid,
+)
 from fedlas.calibrators.layer import CalibrationLayer
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.any_predictions import check_labeled, check_predictions, plain_predictions
-from fedlas.predictions.multi_label import MultiLabel, check_labels
-from fedlas.resample.effective import effective_samples
+from fedlas.predictions.any_predictions import require_labels, require_predictions, unwrap_table
+from fedlas.predictions.multi_label import MultiLabel, require_multi_label
+from fedlas.resample.effective import effective_sample_size
 
 __all__ = ["CALIBRATORS", "CalibrationWarning", "Calibrator"]
 
 FORMAT = "fedlas.calibrator/1"
-CALIBRATOR = json_kind("a file of a calibrator", FORMAT).of_any_name
-_MOST_CLASSES = 1_000_000
+CALIBRATOR = json_kind("a file of a calibrator", FORMAT).with_any_suffix
+_MAX_CLASSES = 1_000_000
 """Most classes or features of a map that is read from a file: reading applies the map to two rows of this width."""
-_RARE = ("num_features", "top_label", "least_log", "array_of")
+_OPTIONAL_FIELDS = ("num_features", "top_label", "least_log", "array_of")
 """Fields that a file holds only if they differ from their defaults."""
 
 
@@ -68,7 +84,10 @@ class CalibratorRegistry(Registry["type[Calibrator]"]):
 
 CALIBRATORS = CalibratorRegistry(
     "calibrator",
-    annex=[*(f"fedlas.calibrators.{module}" for module in HOMES), "fedlas.zoo.semantic_grouping"],
+    lazy_modules=[
+        *(f"fedlas.calibrators.{module}" for module in HOMES),
+        "fedlas.zoo.semantic_grouping",
+    ],
 )
 """Calibrator classes, constructible without arguments.
 
@@ -121,11 +140,11 @@ class Calibrator(ABC):
     num_features: int | None = None
     top_label: bool = False
     least_log: float | None = None
-    array_of: ArrayOf | None = None
+    array_of: ArrayKind | None = None
     _map: nn.Module | None = None
 
     if not TYPE_CHECKING:  # where nothing else has the attribute
-        __getattr__ = missing_attribute
+        __getattr__ = raise_missing_attribute
 
     def __repr__(self) -> str:
         return f"{self._owner}({', '.join(f'{name}={value!r}' for name, value in self._arguments().items())})"
@@ -143,31 +162,33 @@ class Calibrator(ABC):
             warnings of :meth:`fit`.
         """
 
-    def _features_for(self, row_map: nn.Module, val: Predictions) -> Tensor | None:
+    def _map_features(self, row_map: nn.Module, val: Predictions) -> Tensor | None:
         """Return the features ``(N, D)`` that the map needs in addition to logits, or None if it needs none."""
         used = self.needs or (self.wants and val.features is not None)
-        return features_of(val) if used and getattr(row_map, "uses_features", True) else None
+        return require_features(val) if used and getattr(row_map, "uses_features", True) else None
 
-    def fit_parts(self, val: Predictions, parts: Tensor, start: nn.Module) -> list[nn.Module]:
+    def fit_subsets(
+        self, val: Predictions, subset_weights: Tensor, start: nn.Module
+    ) -> list[nn.Module]:
         """Return one map per weighted subset of the samples; ``auto`` computes out-of-fold predictions with them.
 
         Args:
             val: All samples, without features.
-            parts: Weights of the samples in each subset ``(F, N)``; 0: not in the subset.
+            subset_weights: Weights of the samples in each subset ``(F, N)``; 0: not in the subset.
             start: The map fitted to all samples.
         """
         maps = []
-        for weights in parts:
+        for weights in subset_weights:
             inside = weights > 0
             part = val.rows(inside)
             if val.weights is not None:
-                part = part._replaced(weights=weights[inside])
+                part = part._replace_fields(weights=weights[inside])
             maps.append(self.fit_map(part, start))
         return maps
 
     def fit_labels(self, val: MultiLabel) -> list[Self]:
         """Return one fitted copy per label; each label is a two-class problem, absent or present."""
-        check_labels(val, "val")
+        require_multi_label(val, "val")
         return [copy.deepcopy(self).fit(val.label(place)) for place in range(val.num_labels)]
 
     @property
@@ -177,7 +198,7 @@ class Calibrator(ABC):
         Raises:
             InputError: Before ``fit``.
         """
-        return fitted(self._map)
+        return require_fitted(self._map)
 
     def fit(self, val: Predictions | TopLabel | Tensor, target: Tensor | None = None) -> Self:
         """Fit to held-out samples, which must be neither training nor test data, and return ``self``.
@@ -201,35 +222,39 @@ class Calibrator(ABC):
             and if samples are so few that the NLL may become worse. On simulated sets of 20, 50 and 200 samples every
             fit that made it worse by 0.05 nats warned (``benchmarks/calibrators.py simulated``).
         """
-        return self._fit_by(self.fit_map, val, target)
+        return self._fit_with(self.fit_map, val, target)
 
-    def _fit_with_left_out(self, val: Predictions | TopLabel) -> list[LeftOut]:
+    def _fit_out_of_fold(self, val: Predictions | TopLabel) -> list[OutOfFold]:
         """Fit like :meth:`fit` and return the out-of-fold predictions of the fit; empty if it has no folds."""
         self.fit(val)
         return []
 
-    @on_one_thread
-    def _fit_by(self, fit_map: FitMap, val: object, target: Tensor | None = None) -> Self:
+    @run_single_threaded
+    def _fit_with(self, fit_map: FitMap, val: object, target: Tensor | None = None) -> Self:
         """Fit with the given ``fit_map`` function, store the map, emit the warnings of the fit and return ``self``."""
-        val = plain_predictions(val)
+        val = unwrap_table(val)
         top_label = isinstance(val, TopLabel)
         array_of = None if target is None else array_kind(val)
-        val = check_labeled(as_predictions(val, target))
+        val = require_labels(to_predictions(val, target))
         if self.needs:
-            features_of(val)
-        few = self._few(val)
-        val, least, zeros = prepared(val, repeat=not self.takes_weights, floor=not self.needs)
-        row_map = checked_map(self, val, fit_map)
-        features = self._features_for(row_map, val)
+            require_features(val)
+        few_samples = self._few_samples_warning(val)
+        val, least, zero_labels = prepare_samples(
+            val, repeat_rows=not self.takes_weights, raise_zeros=not self.needs
+        )
+        row_map = fit_checked_map(self, val, fit_map)
+        features = self._map_features(row_map, val)
         self.num_features = None if features is None else features.shape[1]
         self.num_classes = val.num_classes
         self.top_label = top_label
         self.least_log = least
         self.array_of = array_of
         self._map = row_map
-        doubt = joined(zeros, *self._doubts(val), few, clustered(val, features))
-        if doubt is not None:
-            warn_user(f"{self._owner}: {doubt}")
+        warning = join_warnings(
+            zero_labels, *self._fit_warnings(val), few_samples, cluster_warning(val, features)
+        )
+        if warning is not None:
+            warn_user(f"{self._owner}: {warning}")
         return self
 
     @overload
@@ -244,7 +269,7 @@ class Calibrator(ABC):
     @overload
     def transform(self, test: NDArray[Any]) -> NDArray[Any]: ...
 
-    @on_one_thread
+    @run_single_threaded
     def transform(
         self, test: Predictions | TopLabel | Tensor | NDArray[Any]
     ) -> Predictions | TopLabel | Tensor | NDArray[Any]:
@@ -256,17 +281,17 @@ class Calibrator(ABC):
             InputError: Before ``fit``, if one is a :class:`~fedlas.TopLabel` where the other is not, or if the number
                 of classes (or of features, where they are needed) differs from that of the fit.
         """
-        test = plain_predictions(test)
+        test = unwrap_table(test)
         if isinstance(test, Tensor | np.ndarray) and self.array_of is not None:
             return self._transform_array(test)
         if isinstance(test, TopLabel) and self.top_label:
-            logits = self._apply(self._checked(as_predictions(test)))
+            logits = self._apply(self._check_inputs(to_predictions(test)))
             return replace(test, confidence=logits.softmax(dim=1)[:, 1].to(test.confidence.dtype))
-        test = check_predictions(test)
+        test = require_predictions(test)
         if self.top_label:
             fix = "Pass TopLabel(test.confidence, test.correct), or fit the calibrator on Predictions."
             raise InputError("test must be a TopLabel, as in the fit", "Predictions", fix)
-        return test.with_logits(self._apply(self._checked(test)))
+        return test.with_logits(self._apply(self._check_inputs(test)))
 
     def _transform_array(self, test: Tensor | NDArray[Any]) -> Tensor | NDArray[Any]:
         """Return calibrated probabilities or logits for an array, in its shape; as the array of the fit."""
@@ -277,44 +302,47 @@ class Calibrator(ABC):
         result = result[:, 1] if scores.ndim == 1 else result
         return result if isinstance(test, Tensor) else result.cpu().numpy()
 
-    def _checked(self, test: Predictions) -> Predictions:
+    def _check_inputs(self, test: Predictions) -> Predictions:
         """Return the predictions; raise InputError if classes or features are not as many as in the fit."""
-        num_classes = fitted(self.num_classes)
-        wide = {"logits": (test.num_classes, num_classes)}
+        num_classes = require_fitted(self.num_classes)
+        widths = {"logits": (test.num_classes, num_classes)}
         if self.num_features is not None:
-            wide["features"] = (features_of(test).shape[1], self.num_features)
-        for name, (columns, expected) in wide.items():
-            if columns != expected:
+            widths["features"] = (require_features(test).shape[1], self.num_features)
+        for name, (width, expected) in widths.items():
+            if width != expected:
                 raise InputError(
                     f"{name} must have shape (N, {expected}) as in the fit",
-                    f"({test.num_samples}, {columns})",
+                    f"({test.num_samples}, {width})",
                     "Fit the calibrator on predictions of the same model.",
                 )
         return test
 
-    def _few(self, val: Predictions) -> str | None:
-        samples = effective_samples(weights_of(val))
+    def _few_samples_warning(self, val: Predictions) -> str | None:
+        samples = effective_sample_size(sample_weights(val))
         enough = max(self.enough[0], self.enough[1] * val.num_classes)
-        return when(
+        return warning_if(
             val.num_classes > 1 and samples < enough,
             f"{samples:.4g} samples are few: with fewer than about {enough:,} the NLL of new samples can get worse. "
             "Use more samples, or auto, which does the least harm.",
         )
 
-    def _doubts(self, val: Predictions) -> list[str | None]:
+    def _fit_warnings(self, val: Predictions) -> list[str | None]:
         """Return the warnings after a fit to ``val``; None entries are no warnings."""
         row_map = self.map
-        doubts = [*getattr(row_map, "doubts", ()), absent_classes(val) if self.per_class else None]
-        return [*doubts, unchanged(val, row_map, self._side(val))]
+        doubts = [
+            *getattr(row_map, "doubts", ()),
+            absent_classes_warning(val) if self.per_class else None,
+        ]
+        return [*doubts, no_change_warning(val, row_map, self._side_inputs(val))]
 
-    def _side(self, predictions: Predictions) -> Tensor | None:
+    def _side_inputs(self, predictions: Predictions) -> Tensor | None:
         """Return the second input of the map ``(N, ...)``, such as features, or None if the map takes logits alone."""
         return None if self.num_features is None else predictions.features
 
     def _apply(self, test: Predictions) -> Tensor:
         """Return calibrated logits ``(N, C)`` of checked predictions."""
-        test = floored(test, self.least_log)
-        return map_rows(test.logits, self.map, self._side(test))
+        test = floor_log_probs(test, self.least_log)
+        return map_rows(test.logits, self.map, self._side_inputs(test))
 
     def module(self) -> CalibrationLayer:
         """Return the fitted map as a layer that maps logits (and features) to calibrated logits.
@@ -326,7 +354,7 @@ class Calibrator(ABC):
         """
         layer = CalibrationLayer(
             copy.deepcopy(self.map),
-            num_classes=fitted(self.num_classes),
+            num_classes=require_fitted(self.num_classes),
             num_features=self.num_features,
             least_log=self.least_log,
         )
@@ -339,7 +367,7 @@ class Calibrator(ABC):
             InputError: Before ``fit``, if another file than one of a calibrator is there, or the folder is not
                 writable.
         """
-        return write_json(check_place("path", path, CALIBRATOR), self.plain())
+        return write_json(check_output_path("path", path, CALIBRATOR), self.plain())
 
     def plain(self) -> dict[str, Any]:
         """Return the calibrator as a dict that JSON can hold; :meth:`from_plain` reads it.
@@ -350,10 +378,10 @@ class Calibrator(ABC):
         return {
             "format": FORMAT,
             "calibrator": registry_name(self),
-            "num_classes": fitted(self.num_classes),
-            **{name: value for name in _RARE if (value := getattr(self, name))},
-            "options": self._plain_arguments(),
-            "state": self._plain_state(),
+            "num_classes": require_fitted(self.num_classes),
+            **{name: value for name in _OPTIONAL_FIELDS if (value := getattr(self, name))},
+            "options": self._saveable_arguments(),
+            "state": self._saveable_state(),
         }
 
     @classmethod
@@ -365,7 +393,7 @@ class Calibrator(ABC):
         Raises:
             InputError: If the file is missing or malformed, or holds another calibrator.
         """
-        return cls.from_plain(read_saved(path, "Calibrator"), source=path)
+        return cls.from_plain(read_saved_json(path, "Calibrator"), source=path)
 
     @classmethod
     def from_plain(cls, content: object, *, source: object = "plain values") -> Self:
@@ -383,9 +411,9 @@ class Calibrator(ABC):
             not isinstance(content, dict)
             or content.get("format") != FORMAT
             or not all(isinstance(content.get(name), kind) for name, kind in fields.items())
-            or not 1 <= content["num_classes"] <= _MOST_CLASSES
+            or not 1 <= content["num_classes"] <= _MAX_CLASSES
         ):
-            names = f"{', '.join(fields)} (1 to {_MOST_CLASSES:,})"
+            names = f"{', '.join(fields)} (1 to {_MAX_CLASSES:,})"
             expected = f"a calibrator file must have format {FORMAT!r} and the fields {names}"
             fix = "Save the calibrator again with Calibrator.save."
             raise InputError(expected, f"{source} with other content", fix)
@@ -401,13 +429,13 @@ class Calibrator(ABC):
             calibrator.num_classes = content["num_classes"]
             if "features" in kind.needs or ("features" in kind.wants and "num_features" in content):
                 calibrator.num_features = check_count("num_features", content["num_features"])
-                few = calibrator.num_features <= _MOST_CLASSES
-                must(few, f"num_features must be at most {_MOST_CLASSES:,}")
+                few = calibrator.num_features <= _MAX_CLASSES
+                require_valid(few, f"num_features must be at most {_MAX_CLASSES:,}")
             calibrator.top_label = content.get("top_label", False) is True
             if (array_of := content.get("array_of")) is not None:
-                calibrator.array_of = check_choice("array_of", array_of, get_args(ArrayOf))
-            if (least := content.get("least_log")) is not None:
-                calibrator.least_log = check_number("least_log", least, high=0)
+                calibrator.array_of = check_choice("array_of", array_of, get_args(ArrayKind))
+            if (least_log := content.get("least_log")) is not None:
+                calibrator.least_log = check_number("least_log", least_log, high=0)
             calibrator._map = calibrator._read_state(content["state"])
         except (KeyError, TypeError, ValueError) as error:
             expected = f"the file must hold the state of a {kind.__name__}"
@@ -418,7 +446,7 @@ class Calibrator(ABC):
         """Return the constructor arguments by name."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
-    def _plain_arguments(self) -> dict[str, Any]:
+    def _saveable_arguments(self) -> dict[str, Any]:
         """Return the constructor arguments for a file; raise InputError if one is a function."""
         arguments = self._arguments()
         for name, value in arguments.items():
@@ -429,8 +457,8 @@ class Calibrator(ABC):
                 )
         return arguments
 
-    def _plain_state(self) -> dict[str, Any]:
-        return numbers_of(self.map)
+    def _saveable_state(self) -> dict[str, Any]:
+        return buffers_to_dict(self.map)
 
     def _read_state(self, state: object) -> nn.Module:
         """Return the map stored in the state of a file; raise KeyError, TypeError or ValueError if it is malformed."""

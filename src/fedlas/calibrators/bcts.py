@@ -7,8 +7,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from fedlas._core.check import check_number
-from fedlas.calibrators._fit.softmax_regression import DiagonalMap, bias_corrected_temperature
-from fedlas.calibrators.affine import AffineCalibrator, AffineFit, Start, part_of, starts_of_parts
+from fedlas.calibrators._fit.softmax_regression import DiagonalMap, fit_bias_corrected_temperature
+from fedlas.calibrators.affine import (
+    AffineCalibrator,
+    AffineFit,
+    Start,
+    select_subset,
+    subset_starts,
+)
 from fedlas.calibrators.base import CALIBRATORS
 from fedlas.predictions import Predictions
 
@@ -56,21 +62,23 @@ class BiasCorrectedTemperature(AffineCalibrator):
     def __init__(self, prior: float | None = None) -> None:
         self.prior = None if prior is None else check_number("prior", prior, low=0, low_open=True)
 
-    def fit_parts(self, val: Predictions, parts: Tensor, start: Any) -> list[nn.Module]:
+    def fit_subsets(self, val: Predictions, subset_weights: Tensor, start: Any) -> list[nn.Module]:
         """Return one map per weighted subset of the samples; the fits start from the map of all samples."""
         return [
-            bias_corrected_temperature(
-                *part_of(val, weights),
+            fit_bias_corrected_temperature(
+                *select_subset(val, weights),
                 scale=near.scale,
                 width=near.width,
                 prior=self.prior or float(val.num_classes),
-                near=start,
+                warm_start=start,
             )
-            for weights, near in zip(parts, starts_of_parts(val, parts), strict=True)
+            for weights, near in zip(
+                subset_weights, subset_starts(val, subset_weights), strict=True
+            )
         ]
 
-    def _regression(self, inputs: Tensor, val: Predictions, start: Start) -> AffineFit:
-        fit = bias_corrected_temperature(
+    def _fit_regression(self, inputs: Tensor, val: Predictions, start: Start) -> AffineFit:
+        fit = fit_bias_corrected_temperature(
             inputs,
             val.target,
             val.weights,
@@ -78,4 +86,4 @@ class BiasCorrectedTemperature(AffineCalibrator):
             width=start.width,
             prior=self.prior or float(val.num_classes),
         )
-        return AffineFit(fit, start.doubt)
+        return AffineFit(fit, start.warning)

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import check_choice, check_number
-from fedlas.calibrators._fit.doubts import unconverged, with_doubts
-from fedlas.calibrators._fit.rowwise import double_rows, weights_of
-from fedlas.calibrators._fit.softmax_regression import AffineMap, bias_corrected_temperature
-from fedlas.calibrators._fit.state import must, zeros
+from fedlas.calibrators._fit.fit_warnings import attach_warnings, convergence_warning
+from fedlas.calibrators._fit.rowwise import iter_float64_rows, sample_weights
+from fedlas.calibrators._fit.softmax_regression import AffineMap, fit_bias_corrected_temperature
+from fedlas.calibrators._fit.state import require_valid, zeros
 from fedlas.calibrators.affine import temperature_start
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions
@@ -22,13 +22,13 @@ Base = Literal["bias-corrected", "temperature", "none"]
 
 _STEPS = 30
 """Steps of expectation maximization; twice as many changed no probability of held-out samples by a percent."""
-_CANDIDATES = 64
+_MAX_CANDIDATES = 64
 """Most candidate classes per sample: the most probable ones."""
-_UNSEEN = 0.01
+_PSEUDO_COUNT = 0.01
 """Pseudo-count that is added to each class in the label shares."""
-_LEAST = 1e-5
+_MIN_ENTRY = 1e-5
 """Smaller entries are merged into the part of the row that is spread over all labels."""
-_DENSE = 2048
+_MAX_DENSE_CLASSES = 2048
 """Most classes for which the matrix is stored densely, 32 MiB."""
 
 
@@ -66,7 +66,7 @@ class ConfusionMap(nn.Module):
         for name, number in {**numbers, "value": value}.items():
             self.register_buffer(name, number)
         self._classes = len(share)
-        if self._classes <= _DENSE:
+        if self._classes <= _MAX_DENSE_CLASSES:
             self.register_buffer("_matrix", self.matrix(), persistent=False)
 
     def matrix(self) -> Tensor:
@@ -78,7 +78,7 @@ class ConfusionMap(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """Return calibrated logits for logits ``(n, C)``."""
         probs = self.base(rows).softmax(dim=1)
-        if self._classes <= _DENSE:
+        if self._classes <= _MAX_DENSE_CLASSES:
             return torch.log(probs @ self._matrix)
         parts = probs.index_select(1, self.source) * self.value
         common = (probs @ self.spread).unsqueeze(1) * self.share
@@ -89,11 +89,11 @@ class ConfusionMap(nn.Module):
         for name in ("share", "spread"):
             numbers = getattr(self, name)
             fits = numbers.shape == (classes,) and bool((numbers > 0).all())
-            must(fits, f"{name} must hold {classes} numbers above 0")
+            require_valid(fits, f"{name} must hold {classes} numbers above 0")
         total = self.spread + zeros(classes).index_add(0, self.source, self.value)
-        must(bool((self.value >= 0).all()), "value must be at least 0")
-        must(bool(((total - 1).abs() < 1e-6).all()), "rows of the matrix must sum to 1")
-        must(abs(float(self.share.sum()) - 1) < 1e-6, "share must sum to 1")
+        require_valid(bool((self.value >= 0).all()), "value must be at least 0")
+        require_valid(bool(((total - 1).abs() < 1e-6).all()), "rows of the matrix must sum to 1")
+        require_valid(abs(float(self.share.sum()) - 1) < 1e-6, "share must sum to 1")
 
 
 @CALIBRATORS.register(
@@ -160,17 +160,17 @@ class ConfusionCalibration(Calibrator):
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> ConfusionMap:
         """Fit the confusion matrix to ``val``."""
-        base, doubt = _fitted_base(val, self.base)
+        base, warning = _fit_base(val, self.base)
         classes = val.num_classes
         target = val.target.cpu()
-        weights = weights_of(val)
-        share = torch.bincount(target, weights, minlength=classes) + _UNSEEN
+        weights = sample_weights(val)
+        share = torch.bincount(target, weights, minlength=classes) + _PSEUDO_COUNT
         share = share / share.sum()
 
         # The most probable classes of each sample (N, J).
         tops = [
-            base(rows).softmax(dim=1).topk(min(_CANDIDATES, classes), dim=1)
-            for _, rows in double_rows(val.logits)
+            base(rows).softmax(dim=1).topk(min(_MAX_CANDIDATES, classes), dim=1)
+            for _, rows in iter_float64_rows(val.logits)
         ]
         probs = torch.cat([top.values for top in tops])
         source = torch.cat([top.indices for top in tops])
@@ -188,10 +188,10 @@ class ConfusionCalibration(Calibrator):
             joint = probs * ((count + prior) / total[row])[entry]
             joint *= (weights / (joint.sum(dim=1) + others)).unsqueeze(1)
             count = zeros(len(pair)).index_add(0, entry.flatten(), joint.flatten())
-        return with_doubts(_as_map(base, share, self.strength, (row, label, count)), doubt)
+        return attach_warnings(_build_map(base, share, self.strength, (row, label, count)), warning)
 
 
-def _as_map(
+def _build_map(
     base: AffineMap, share: Tensor, strength: float, counts: tuple[Tensor, Tensor, Tensor]
 ) -> ConfusionMap:
     """Return the map for EM counts ``(row, label, count)`` of class-label pairs, and the prior."""
@@ -199,7 +199,7 @@ def _as_map(
     classes = len(share)
     total = zeros(classes).index_add(0, row, count) + strength + 1
     index = torch.arange(classes, device="cpu")
-    large = count / total[row] >= _LEAST
+    large = count / total[row] >= _MIN_ENTRY
     row = torch.cat([index, row[large]])
     label = torch.cat([index, label[large]])
     value = torch.cat([strength / total, (count / total[counts[0]])[large]])
@@ -207,15 +207,15 @@ def _as_map(
     return ConfusionMap(base, share, spread, row, label, value)
 
 
-def _fitted_base(val: Predictions, base: Base) -> tuple[AffineMap, str | None]:
+def _fit_base(val: Predictions, base: Base) -> tuple[AffineMap, str | None]:
     """Fit the base calibrator; return its map, and a warning or None."""
     one = zeros(val.num_classes) + 1
     if base == "none" or val.num_classes == 1:
         return AffineMap(one, 0 * one), None
     start = temperature_start(val)
     if base == "temperature":
-        return AffineMap(one * start.scale, 0 * one), start.doubt
-    affine = bias_corrected_temperature(
+        return AffineMap(one * start.scale, 0 * one), start.warning
+    affine = fit_bias_corrected_temperature(
         val.logits, val.target, val.weights, scale=start.scale, width=start.width, prior=1.0
     )
-    return affine, start.doubt or unconverged(affine.converged)
+    return affine, start.warning or convergence_warning(affine.converged)

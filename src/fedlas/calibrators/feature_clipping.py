@@ -12,11 +12,16 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedlas._core.check import InputError, check_finite, describe
-from fedlas._core.kinds import check_kinds
-from fedlas.calibrators._fit.doubts import at_bound, less_accurate, when, with_doubts
+from fedlas._core.kinds import check_argument_types
+from fedlas.calibrators._fit.fit_warnings import (
+    accuracy_drop_warning,
+    attach_warnings,
+    bound_warning,
+    warning_if,
+)
 from fedlas.calibrators._fit.minimize import golden_section
-from fedlas.calibrators._fit.rowwise import double_rows
-from fedlas.calibrators._fit.state import Numbers, doubles, must, zeros
+from fedlas.calibrators._fit.rowwise import iter_float64_rows
+from fedlas.calibrators._fit.state import BufferModule, float64_tensor, require_valid, zeros
 from fedlas.calibrators._fit.temperature_search import BestTemperature, nll_temperature
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions
@@ -28,8 +33,10 @@ _GRID = 32
 # Error of the threshold as a share of the largest feature. The NLL is flat at its minimum: a smaller error would follow
 # rounding.
 _TOLERANCE = 1e-7
-_CHECK = "Check that features and labels match, and that the validation set is not training data."
-_LESS_SURE = (
+_LABEL_ADVICE = (
+    "Check that features and labels match, and that the validation set is not training data."
+)
+_ACCURACY_ADVICE = (
     "clipping lowers the confidence at the cost of correct predictions. Use temperature scaling, or a larger "
     "threshold inside the model."
 )
@@ -37,11 +44,11 @@ _LESS_SURE = (
 
 # Largest distance of a row of logits from the head's, as a share of the spread of the rows. bfloat16 in the head causes
 # up to 0.02; a head that is not linear causes far more.
-_MISFIT = 0.05
+_MAX_MISFIT = 0.05
 # Rounding of float32 logits with a large offset, as a share of the largest.
 _ROUNDING = 1e-6
 # Features that vary by less than this share of the widest direction vary by the rounding of float32.
-_NO_SPREAD = 1e-6
+_MIN_SPREAD = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,13 +59,13 @@ class LinearHead:
         weight: ``W (C, D)``, float64.
         bias: ``b (C,)``, float64.
         scale: Root mean square distance of the logits from their mean, plus rounding: the unit of the misfit.
-        undetermined: Count of feature directions without variation, in which the weight is unknown.
+        num_undetermined: Count of feature directions without variation, in which the weight is unknown.
     """
 
     weight: Tensor
     bias: Tensor
     scale: float
-    undetermined: int = 0
+    num_undetermined: int = 0
 
     def check(self, features: Tensor, logits: Tensor, fix: str) -> None:
         """Raise InputError if the logits are not the output of the head for the features.
@@ -68,12 +75,12 @@ class LinearHead:
         """
         misfit = 0.0
         unit = max(self.scale, sys.float_info.min)
-        for part, rows in double_rows(features):
+        for part, rows in iter_float64_rows(features):
             expected = rows @ self.weight.T + self.bias
             misfit = max(
-                misfit, float(((_centered(logits[part]) - expected) / unit).norm(dim=1).max())
+                misfit, float(((_center_rows(logits[part]) - expected) / unit).norm(dim=1).max())
             )
-        if not misfit <= _MISFIT:
+        if not misfit <= _MAX_MISFIT:
             raise InputError(
                 "logits must be the output of one linear head on the features, in validation and test",
                 f"a row that differs by {misfit:.2g} times the spread of the logits",
@@ -81,7 +88,7 @@ class LinearHead:
             )
 
 
-class Clipped(Numbers):
+class Clipped(BufferModule):
     """Map of feature clipping: logits recomputed from clipped features, divided by the temperature.
 
     Attributes:
@@ -109,7 +116,7 @@ class Clipped(Numbers):
         """Raise ValueError for wrong shapes, or a negative scale, threshold or temperature."""
         super().check(classes)
         fits = self.scale >= 0 and self.threshold >= 0 and self.temperature > 0
-        must(fits, "scale and threshold must be at least 0, and temperature above 0")
+        require_valid(fits, "scale and threshold must be at least 0, and temperature above 0")
 
 
 @CALIBRATORS.register(
@@ -167,7 +174,7 @@ class FeatureClipping(Calibrator):
     takes_weights = False
     per_class = False
 
-    @check_kinds
+    @check_argument_types
     def __init__(
         self,
         head: nn.Module | tuple[Tensor, Tensor | None] | None = None,
@@ -202,7 +209,7 @@ class FeatureClipping(Calibrator):
             head = recover_head(features, val.logits)
             fix = "A nonlinear head cannot be recovered: clip inside the model, or use another calibrator."
         else:
-            head = given_head(self.head, features, val.logits)
+            head = parse_head(self.head, features, val.logits)
             fix = "Pass the layer whose input is the features and whose output is the logits."
         head.check(features, val.logits, fix)
 
@@ -219,31 +226,31 @@ class FeatureClipping(Calibrator):
             return logits / best.value, best
 
         grid = clipping_grid(features)
-        threshold = lowest(lambda c: float(cross_entropy(clip(c)[0], target)), grid)
+        threshold = minimize_on_grid(lambda c: float(cross_entropy(clip(c)[0], target)), grid)
         logits, best = clip(threshold)
         row_map = Clipped(
             # Contiguous, so that products round alike before and after saving.
             weight=head.weight.clone(memory_format=torch.contiguous_format),
             bias=head.bias,
-            scale=doubles(head.scale),
-            threshold=doubles(threshold),
-            temperature=doubles(best.value),
+            scale=float64_tensor(head.scale),
+            threshold=float64_tensor(threshold),
+            temperature=float64_tensor(best.value),
         )
-        return with_doubts(
+        return attach_warnings(
             row_map,
-            when(
-                head.undetermined,
-                f"{head.undetermined} of {features.shape[1]} feature directions do not vary among {val.num_samples} "
+            warning_if(
+                head.num_undetermined,
+                f"{head.num_undetermined} of {features.shape[1]} feature directions do not vary among {val.num_samples} "
                 "validation samples, so the head's weights are unknown there. Pass head, or use a larger validation "
                 "set.",
             ),
-            _at_bound(threshold, grid),
-            best.doubt,
-            less_accurate(val, logits, _LESS_SURE),
+            _threshold_warning(threshold, grid),
+            best.warning,
+            accuracy_drop_warning(val, logits, _ACCURACY_ADVICE),
         )
 
-    def _checked(self, test: Predictions) -> Predictions:
-        test = super()._checked(test)
+    def _check_inputs(self, test: Predictions) -> Predictions:
+        test = super()._check_inputs(test)
         head = LinearHead(self.map.weight, self.map.bias, float(self.map.scale))
         head.check(
             cast(Tensor, test.features),
@@ -268,7 +275,7 @@ def clipped_logits(weight: Tensor, features: Tensor, logits: Tensor, threshold: 
         threshold: ``c``, at least 0.
     """
     result = logits.detach().cpu().double().clone()
-    for part, rows in double_rows(features):
+    for part, rows in iter_float64_rows(features):
         # Only what clipping removes goes through the head, so rows without clipped features keep their logits exactly.
         result[part] -= (rows - rows.clamp(-threshold, threshold)) @ weight.T
     return result
@@ -281,29 +288,31 @@ def clipping_grid(features: Tensor) -> list[float]:
     if not len(size):
         return [0.0]
     # Quantiles put thresholds where features are many; even steps cover the sparse range of the largest.
-    at = torch.linspace(0, len(size) - 1, _GRID, dtype=torch.float64, device="cpu").long()
+    indices = torch.linspace(0, len(size) - 1, _GRID, dtype=torch.float64, device="cpu").long()
     steps = torch.linspace(0, 1, _GRID + 1, dtype=torch.float64, device="cpu") * size[-1]
-    return torch.cat([size[at], steps]).unique().tolist()
+    return torch.cat([size[indices], steps]).unique().tolist()
 
 
-def lowest(function: Callable[[float], float], grid: list[float]) -> float:
+def minimize_on_grid(function: Callable[[float], float], grid: list[float]) -> float:
     """Return the minimizer of ``function``: best point of the ascending grid, refined by golden section search."""
-    tried = {point: function(point) for point in grid}
-    best = grid.index(min(tried, key=tried.__getitem__))
-    ends = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
+    values = {point: function(point) for point in grid}
+    best = grid.index(min(values, key=values.__getitem__))
+    bracket = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
     # Its result is not used: on a function with several minima an earlier point may be lower, and all are remembered.
     golden_section(
-        lambda point: tried.setdefault(point, function(point)), *ends, _TOLERANCE * grid[-1]
+        lambda point: values.setdefault(point, function(point)), *bracket, _TOLERANCE * grid[-1]
     )
-    return min(tried, key=tried.__getitem__)
+    return min(values, key=values.__getitem__)
 
 
-def _at_bound(threshold: float, grid: list[float]) -> str | None:
+def _threshold_warning(threshold: float, grid: list[float]) -> str | None:
     """Return a warning if the threshold is 0 or as large as the largest feature, or None."""
     if threshold <= _TOLERANCE * grid[-1]:
-        return at_bound("threshold 0, where features have no effect", check=_CHECK)
+        return bound_warning("threshold 0, where features have no effect", advice=_LABEL_ADVICE)
     if threshold >= (1 - _TOLERANCE) * grid[-1]:
-        return at_bound(f"the largest feature {threshold:g}, where nothing is clipped", check="")
+        return bound_warning(
+            f"the largest feature {threshold:g}, where nothing is clipped", advice=""
+        )
     return None
 
 
@@ -320,31 +329,36 @@ def recover_head(features: Tensor, logits: Tensor) -> LinearHead:
         the features. Directions whose spread is rounding are left out rather than divided by it.
     """
     samples = len(features)
-    logit_mean = _mean(logits)
+    logit_mean = _centered_mean(logits)
     mean = (
-        sum((rows.sum(dim=0) for _, rows in double_rows(features)), torch.zeros((), device="cpu"))
+        sum(
+            (rows.sum(dim=0) for _, rows in iter_float64_rows(features)),
+            torch.zeros((), device="cpu"),
+        )
         / samples
     )
     moments = zeros(len(mean), len(mean))
-    mixed = zeros(len(mean), logits.shape[1])
-    for part, rows in double_rows(features):
+    cross_moments = zeros(len(mean), logits.shape[1])
+    for part, rows in iter_float64_rows(features):
         rows = rows - mean
         moments += rows.T @ rows
-        mixed += rows.T @ (_centered(logits[part]) - logit_mean)
+        cross_moments += rows.T @ (_center_rows(logits[part]) - logit_mean)
 
     # A pseudo-inverse in standardized coordinates, where one threshold serves features of any scale.
     deviation = moments.diagonal().clamp(min=0).sqrt()
-    varies = deviation > _NO_SPREAD * samples**0.5 * mean.abs()
+    varies = deviation > _MIN_SPREAD * samples**0.5 * mean.abs()
     inverse = torch.where(varies, 1 / deviation.where(varies, 1.0), 0.0).unsqueeze(1)
     values, vectors = torch.linalg.eigh(inverse * moments * inverse.T)
-    spread = values > _NO_SPREAD**2 * values.amax()
-    divided = torch.where(spread, 1 / values.where(spread, 1.0), 0.0).unsqueeze(1)
-    weight = (inverse * (vectors @ (divided * (vectors.T @ (inverse * mixed))))).T
+    spread = values > _MIN_SPREAD**2 * values.amax()
+    inverse_values = torch.where(spread, 1 / values.where(spread, 1.0), 0.0).unsqueeze(1)
+    weight = (inverse * (vectors @ (inverse_values * (vectors.T @ (inverse * cross_moments))))).T
     undetermined = int(varies.sum()) - int(spread.sum())
-    return LinearHead(weight, logit_mean - weight @ mean, _scale(logits), max(undetermined, 0))
+    return LinearHead(
+        weight, logit_mean - weight @ mean, _logit_scale(logits), max(undetermined, 0)
+    )
 
 
-def given_head(
+def parse_head(
     head: nn.Module | tuple[Tensor, Tensor | None], features: Tensor, logits: Tensor
 ) -> LinearHead:
     """Return the head given as a linear layer or a (weight, bias) pair.
@@ -353,7 +367,7 @@ def given_head(
         InputError: If it is neither a linear layer nor a pair of weight and bias, does not fit the shapes of
             ``features`` and ``logits``, or is not finite.
     """
-    weight, bias = head if isinstance(head, tuple) and len(head) == 2 else _parameters(head)
+    weight, bias = head if isinstance(head, tuple) and len(head) == 2 else _linear_parameters(head)
     shape = (logits.shape[1], features.shape[1])
     fits = isinstance(weight, Tensor) and weight.shape == shape
     if (
@@ -370,31 +384,33 @@ def given_head(
     bias = zeros(shape[0]) if bias is None else bias.detach().cpu().double()
     for name, value in (("the head's weight", weight), ("the head's bias", bias)):
         check_finite(name, value)
-    return LinearHead(weight - weight.mean(dim=0), bias - bias.mean(), _scale(logits))
+    return LinearHead(weight - weight.mean(dim=0), bias - bias.mean(), _logit_scale(logits))
 
 
-def _parameters(head: object) -> tuple[Tensor | None, Tensor | None]:
+def _linear_parameters(head: object) -> tuple[Tensor | None, Tensor | None]:
     """Return weight and bias of a linear layer, or ``(None, None)``."""
     return (head.weight, head.bias) if isinstance(head, nn.Linear) else (None, None)
 
 
-def _centered(logits: Tensor) -> Tensor:
+def _center_rows(logits: Tensor) -> Tensor:
     """Return float64 rows of logits with their row means subtracted."""
     rows = logits.detach().cpu().double()
     return rows - rows.mean(dim=1, keepdim=True)
 
 
-def _mean(logits: Tensor) -> Tensor:
+def _centered_mean(logits: Tensor) -> Tensor:
     """Return the mean of the centered rows ``(C,)``."""
     total = sum(
-        (_centered(rows).sum(dim=0) for _, rows in double_rows(logits)),
+        (_center_rows(rows).sum(dim=0) for _, rows in iter_float64_rows(logits)),
         torch.zeros((), device="cpu"),
     )
     return total / len(logits)
 
 
-def _scale(logits: Tensor) -> float:
+def _logit_scale(logits: Tensor) -> float:
     """Return the root mean square distance of the centered rows from their mean, plus a rounding allowance."""
-    mean = _mean(logits)
-    total = sum(float((_centered(rows) - mean).square().sum()) for _, rows in double_rows(logits))
-    return float((total / len(logits)) ** 0.5) + _ROUNDING / _MISFIT * float(logits.abs().max())
+    mean = _centered_mean(logits)
+    total = sum(
+        float((_center_rows(rows) - mean).square().sum()) for _, rows in iter_float64_rows(logits)
+    )
+    return float((total / len(logits)) ** 0.5) + _ROUNDING / _MAX_MISFIT * float(logits.abs().max())

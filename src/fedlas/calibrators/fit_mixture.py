@@ -11,11 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError
-from fedlas.calibrators._fit.absent_share import AbsentShare, fitted_absent_share
-from fedlas.calibrators._fit.doubts import some, when, with_doubts
-from fedlas.calibrators._fit.folds import LeftOut, copies_of, folds_of, worth
-from fedlas.calibrators._fit.own import checked_map
-from fedlas.calibrators._fit.rowwise import double_rows, weights_of
+from fedlas.calibrators._fit.absent_share import AbsentShare, fit_absent_share
+from fedlas.calibrators._fit.custom_calibrators import fit_checked_map
+from fedlas.calibrators._fit.fit_warnings import attach_warnings, format_classes, warning_if
+from fedlas.calibrators._fit.folds import (
+    OutOfFold,
+    effective_count,
+    make_folds,
+    validation_sample_ids,
+)
+from fedlas.calibrators._fit.rowwise import iter_float64_rows, sample_weights
 from fedlas.calibrators._fit.side_maps import SideInformation
 from fedlas.calibrators._fit.state import zeros
 from fedlas.calibrators._fit.temperature_search import nll_temperature
@@ -31,71 +36,71 @@ from fedlas.calibrators.mixture import (
     Share,
 )
 from fedlas.calibrators.mixture_features import (
-    fitted_regressions,
-    plan_of,
-    predicted_left_out,
-    with_features,
+    fit_regressions,
+    out_of_fold_predictions,
+    regression_plan,
+    weigh_regressions,
 )
 from fedlas.calibrators.mixture_weights import (
-    MANY,
     MANY_CLASSES,
+    MANY_SAMPLES,
     Prior,
-    identity,
-    share_of_logits,
+    fit_logit_share,
+    identity_map,
 )
 from fedlas.calibrators.pooled_spline import PooledSplineCalibration
 from fedlas.calibrators.spline import SplineCalibration
 from fedlas.calibrators.structured import StructuredScaling
 from fedlas.calibrators.temperature import TemperatureScaling
 from fedlas.predictions import Predictions
-from fedlas.resample.clusters import joined_groups, several
-from fedlas.resample.folds import canonical_order, evenly
+from fedlas.resample.clusters import is_clustered, merge_overlapping_groups
+from fedlas.resample.folds import canonical_order, systematic_sample
 
 RAW = "as predicted"
-_FEW = 30.0
+_FEW_SAMPLES = 30.0
 """With fewer samples, unchanged predictions and temperature scaling get two pseudo-samples each: without them the
 mixture can be far over-confident by chance."""
-_PRIOR_OF_FEW = (2.0, 2.0)
+_PRIOR_FEW_SAMPLES = (2.0, 2.0)
 _PRIOR = (0.0, 2.0)
-_SHARED = 1.0
+_SHARED_COUNT = 1.0
 """Pseudo-samples that unchanged predictions and temperature scaling share by their held-out likelihood."""
-_PRIOR_OF_MANY = (2.0, 8.0)
+_PRIOR_MANY_CLASSES = (2.0, 8.0)
 """Pseudo-samples of both with many classes, where more members have parameters."""
-_FLEXIBLE = 2**19
+_MAX_FLEXIBLE_LOGITS = 2**19
 """Most logits (N x C) that a member with a curve or a matrix row per class is fitted on: about a second per member."""
-_FEWEST_ROWS = 10
+_MIN_ROWS_PER_CLASS = 10
 """Fewest rows per class for these members."""
-_MOST_HELD_OUT = 2**22
+_MAX_HELD_OUT_LOGITS = 2**22
 """Most held-out logits over all folds."""
-_MATRIX_CLASSES = 32
+_MAX_MATRIX_CLASSES = 32
 _NORMAL_95 = 1.645
 """Standard errors of a one-sided 95 % bound."""
-_PART_FOR_ABSENT = 100
+_SAMPLES_PER_ABSENT = 100
 """Absent classes get one pseudo-sample each, together at most one per this many samples."""
 
 Members = dict[str, tuple[str, Calibrator]]
 """Registry name and calibrator of each member, by the member's name."""
 
 
-def fitted_mixture(
+def fit_calibrated_mixture(
     val: Predictions,
-    own: Members | None,
+    custom_members: Members | None,
     num_folds: int,
     *,
     keep_class: bool,
-    left_out: list[LeftOut] | None = None,
+    left_out: list[OutOfFold] | None = None,
 ) -> CalibratedMixture:
     """Fit a mixture of calibrators to ``val``; with regressions on features, if there are some and they gain.
 
     Args:
         val: With labels.
-        own: Members in place of the default ones.
+        custom_members: Members in place of the default ones.
         num_folds: Number of folds.
         keep_class: See :class:`CalibratedMixture`.
         left_out: A list that out-of-fold predictions of the mixture are added to, one entry per fold.
     """
-    split, val = _split(val, num_folds)
-    members, dropped = _usual(val) if own is None else (own, ())
+    split, val = _make_cross_fit(val, num_folds)
+    members, dropped = _default_members(val) if custom_members is None else (custom_members, ())
 
     # Fit each member to all samples, expensive members to a subsample.
     maps: dict[str, nn.Module] = {RAW: nn.Identity()}
@@ -103,34 +108,36 @@ def fitted_mixture(
     failed = []
     for name, (_, member) in members.items():
         try:
-            _check(member, val)
-            maps[name] = checked_map(member, split.whole(name in _DEAR), member.fit_map)
+            _check_weights(member, val)
+            maps[name] = fit_checked_map(
+                member, split.member_samples(name in _EXPENSIVE), member.fit_map
+            )
             fitted[name] = member
         except (InputError, RuntimeError) as error:
             failed.append(f"{name} ({str(error).splitlines()[0]})")
-    doubt = when(failed, f"members left out because their fit failed: {', '.join(failed)}.")
+    doubt = warning_if(failed, f"members left out because their fit failed: {', '.join(failed)}.")
 
     # Fit weights and the last map to out-of-fold predictions.
     weights = zeros(len(fitted))
     weights[0] = 1.0
-    share = Share(weights, identity(val.num_classes))
+    share = Share(weights, identity_map(val.num_classes))
     side = None
     side_share = None
     note = None
-    guess = ""
+    group_note = ""
     log_probs = None
     if split.held_out:
-        prior = _prior(val, fitted)
-        log_probs = split.log_probs(fitted, maps, _DEAR)
-        share = share_of_logits(log_probs, prior, split)
+        prior = _member_prior(val, fitted)
+        log_probs = split.log_probs(fitted, maps, _EXPENSIVE)
+        share = fit_logit_share(log_probs, prior, split)
         regressions = None
         if val.features is not None:
-            regressions = fitted_regressions(split, val.features, log_probs, prior)
-            side, side_share, note = with_features(split, regressions, log_probs, share)
-            guess = regressions.note if side is not None and regressions is not None else ""
+            regressions = fit_regressions(split, val.features, log_probs, prior)
+            side, side_share, note = weigh_regressions(split, regressions, log_probs, share)
+            group_note = regressions.note if side is not None and regressions is not None else ""
         if left_out is not None:
-            left_out += predicted_left_out(split, log_probs, prior, regressions)
-    absent, absent_note = _absent(split, log_probs, share)
+            left_out += out_of_fold_predictions(split, log_probs, prior, regressions)
+    absent, absent_note = _absent_share_with_note(split, log_probs, share)
     if left_out and absent is not None:
         logits = val.logits.cpu().double()
         left_out[:] = [
@@ -143,42 +150,42 @@ def fitted_mixture(
     mixture = CalibratedMixture(
         {name: None if name == RAW else members[name][0] for name in names},
         [maps[name] for name in names],
-        share.only(used),
+        share.select(used),
         side,
-        side_share and side_share.only(used),
+        side_share and side_share.select(used),
         absent,
         keep_class=keep_class,
         dropped=(*dropped, *failed),
         notes=(
             *absent_note,
-            *_notes(split, [name for name in names if name in _DEAR], side),
-            *filter(None, [guess]),
+            *_subsampling_notes(split, [name for name in names if name in _EXPENSIVE], side),
+            *filter(None, [group_note]),
         ),
     )
-    return with_doubts(mixture, doubt, note)
+    return attach_warnings(mixture, doubt, note)
 
 
-def _prior(val: Predictions, names: Iterable[str]) -> Prior:
+def _member_prior(val: Predictions, member_names: Iterable[str]) -> Prior:
     """Return the pseudo-counts of the members; sample weights must sum to the effective sample count."""
-    members = [*names]
+    members = [*member_names]
     base = members.index("temperature") if "temperature" in members else None
     if base is None:
-        return Prior((_PRIOR_OF_FEW[0],))
+        return Prior((_PRIOR_FEW_SAMPLES[0],))
     shared = 0.0
     if val.num_classes >= MANY_CLASSES:
-        raw, scaled = _PRIOR_OF_MANY
-    elif float(weights_of(val).sum()) < _FEW:
-        raw, scaled = _PRIOR_OF_FEW
+        raw, scaled = _PRIOR_MANY_CLASSES
+    elif float(sample_weights(val).sum()) < _FEW_SAMPLES:
+        raw, scaled = _PRIOR_FEW_SAMPLES
     else:
         raw, scaled = _PRIOR
-        shared = _SHARED
+        shared = _SHARED_COUNT
     counts = [0.0] * len(members)
     counts[0] = raw
     counts[base] = scaled
     return Prior(tuple(counts), shared, base)
 
 
-def _absent(
+def _absent_share_with_note(
     split: CrossFit, log_probs: Tensor | None, share: Share
 ) -> tuple[AbsentShare | None, tuple[str, ...]]:
     """Return the map for classes without a sample and a note about it; None and no note if every class has one.
@@ -189,7 +196,7 @@ def _absent(
         share: The mixture weights of the members.
     """
     val = split.val
-    weights = weights_of(val)
+    weights = sample_weights(val)
     present = torch.bincount(val.target.cpu(), weights, minlength=val.num_classes) > 0
     if bool(present.all()):
         return None, ()
@@ -199,34 +206,38 @@ def _absent(
     # (singles + 2 doubles)/N^2 (Good and Turing); the bound is one-sided with 95 % confidence. If many classes are
     # absent: one sample for each, up to a hundredth of all samples. A lower bound costs too much when such a class
     # does occur, a higher one when it never does.
-    came = torch.bincount(val.target.cpu()[split.distinct])
-    singles, doubles = int((came == 1).sum()), int((came == 2).sum())
+    class_counts = torch.bincount(val.target.cpu()[split.first_rows])
+    singles, doubles = int((class_counts == 1).sum()), int((class_counts == 2).sum())
     unseen = math.ceil(singles + _NORMAL_95 * math.sqrt(singles + 2 * doubles))
-    hundredth = round(float(weights.sum())) // _PART_FOR_ABSENT
-    most = max(3, unseen, min(int((~present).sum()), hundredth))
+    hundredth = round(float(weights.sum())) // _SAMPLES_PER_ABSENT
+    max_count = max(3, unseen, min(int((~present).sum()), hundredth))
     rows = split.rows if log_probs is not None else split.order
     logits = val.logits.cpu()[rows].double()
-    before = logits.log_softmax(1) if log_probs is None else share(log_probs.transpose(0, 1))
-    total = float(weights.sum())
-    absent, mean = fitted_absent_share(
-        logits, before, present, weights[rows], temperature, most / total
+    mixture_log_probs = (
+        logits.log_softmax(1) if log_probs is None else share(log_probs.transpose(0, 1))
     )
-    classes = some((~present).nonzero().squeeze(1).tolist(), val.classes)
+    total = float(weights.sum())
+    absent, mean = fit_absent_share(
+        logits, mixture_log_probs, present, weights[rows], temperature, max_count / total
+    )
+    classes = format_classes((~present).nonzero().squeeze(1).tolist(), val.classes)
     note = (
-        f"{classes} without a validation sample: auto assigns {100 * mean:.2g} % of the probability, at most {most}/N. "
+        f"{classes} without a validation sample: auto assigns {100 * mean:.2g} % of the probability, at most {max_count}/N. "
         "If such a class does occur, add samples of it."
     )
     return absent, (note,)
 
 
-_DEAR = frozenset({"isotonic", "spline", "pooled spline", "matrix"})
+_EXPENSIVE = frozenset({"isotonic", "spline", "pooled spline", "matrix"})
 
 
-def _notes(split: CrossFit, dear: list[str], side: SideInformation | None) -> tuple[str, ...]:
+def _subsampling_notes(
+    split: CrossFit, expensive: list[str], side: SideInformation | None
+) -> tuple[str, ...]:
     """Return a note on each component that was fitted on a random sample of the rows."""
-    rows = {" and ".join(dear): int(split.thinned.sum()) if dear else 0}
+    rows = {" and ".join(expensive): int(split.thinned.sum()) if expensive else 0}
     if side is not None and split.val.features is not None:
-        rows[FEATURES] = plan_of(split, split.val.features).rows
+        rows[FEATURES] = regression_plan(split, split.val.features).rows
     total = split.val.num_samples
     return tuple(
         f"{name} of auto: fitted on a random sample of {count:,} of {total:,} rows."
@@ -235,7 +246,7 @@ def _notes(split: CrossFit, dear: list[str], side: SideInformation | None) -> tu
     )
 
 
-def _usual(val: Predictions) -> tuple[Members, tuple[str, ...]]:
+def _default_members(val: Predictions) -> tuple[Members, tuple[str, ...]]:
     """Return the default members by name, and the names of those dropped because they are too expensive."""
     members: Members = {
         "temperature": ("temperature", TemperatureScaling()),
@@ -253,56 +264,59 @@ def _usual(val: Predictions) -> tuple[Members, tuple[str, ...]]:
             "held confusion": ("confusion", ConfusionCalibration(10.0, "none")),
             "pooled spline": ("pooled-spline", PooledSplineCalibration()),
         }
-    most = _FLEXIBLE // val.num_classes
+    max_rows = _MAX_FLEXIBLE_LOGITS // val.num_classes
     dropped: tuple[str, ...] = ()
-    if most < min(val.num_samples, _FEWEST_ROWS * val.num_classes):
-        dropped = tuple(name for name in members if name in _DEAR)
-    elif val.num_classes > _MATRIX_CLASSES:
+    if max_rows < min(val.num_samples, _MIN_ROWS_PER_CLASS * val.num_classes):
+        dropped = tuple(name for name in members if name in _EXPENSIVE)
+    elif val.num_classes > _MAX_MATRIX_CLASSES:
         dropped = ("matrix",)
     return {name: member for name, member in members.items() if name not in dropped}, dropped
 
 
-def _check(member: Calibrator, val: Predictions) -> None:
+def _check_weights(member: Calibrator, val: Predictions) -> None:
     """Raise InputError if the member does not support weights and the weights are unequal."""
-    weights = weights_of(val)
+    weights = sample_weights(val)
     if not member.takes_weights and bool((weights != weights[0]).any()):
         fix = "Choose members that support sample weights."
         raise InputError("members must support sample weights", "unequal weights", fix)
 
 
-def _split(val: Predictions, num_folds: int) -> tuple[CrossFit, Predictions]:
+def _make_cross_fit(val: Predictions, num_folds: int) -> tuple[CrossFit, Predictions]:
     """Return the folds for cross-fitting, and the samples with weights that sum to the effective sample count."""
-    number = copies_of(val)
-    if several(val.clusters):
+    sample_ids = validation_sample_ids(val)
+    if is_clustered(val.clusters):
         # Clusters that only group duplicates of a sample add nothing to the sample ids.
-        joined = joined_groups(number, val.clusters.cpu().numpy())
-        val = val if joined.max() < number.max() else val._replaced(clusters=None)
-    folds = folds_of(val, num_folds, weights=val.weights, features=val.features)
+        cluster_codes = merge_overlapping_groups(sample_ids, val.clusters.cpu().numpy())
+        val = val if cluster_codes.max() < sample_ids.max() else val._replace_fields(clusters=None)
+    folds = make_folds(val, num_folds, weights=val.weights, features=val.features)
 
     # Scale the weights to the effective sample count: duplicates, weights and clusters add counts, not information.
-    weights = weights_of(val)
-    samples = worth(number, weights)
-    if several(val.clusters):
-        samples /= _design_effect(val, val.clusters, torch.from_numpy(number))
+    weights = sample_weights(val)
+    samples = effective_count(sample_ids, weights)
+    if is_clustered(val.clusters):
+        samples /= _design_effect(val, val.clusters, torch.from_numpy(sample_ids))
     weights = weights * (samples / weights.sum())
     if val.weights is not None or bool((weights != 1).any()):
-        val = val._replaced(weights=None if bool((weights == 1).all()) else weights)
+        val = val._replace_fields(weights=None if bool((weights == 1).all()) else weights)
 
     # Hold out all folds unless there are too many logits: with one fold, the weights depend on the rows in it.
     order = canonical_order(val.logits, val.target, val.features)
-    sizes = torch.bincount(folds.number[folds.judged]).cumsum(0) * val.num_classes
-    count = min(folds.count, int((sizes < _MOST_HELD_OUT).sum()) + 1)
+    sizes = torch.bincount(folds.number[folds.held_out_mask]).cumsum(0) * val.num_classes
+    count = min(folds.count, int((sizes < _MAX_HELD_OUT_LOGITS).sum()) + 1)
     if val.num_classes == 1:
         count = 0
-    most = max(MANY, _MOST_HELD_OUT // val.num_classes) // max(1, count)
-    held_out = [evenly(order[folds.test(fold)[order]], most).sort().values for fold in range(count)]
+    max_rows = max(MANY_SAMPLES, _MAX_HELD_OUT_LOGITS // val.num_classes) // max(1, count)
+    held_out = [
+        systematic_sample(order[folds.test(fold)[order]], max_rows).sort().values
+        for fold in range(count)
+    ]
     thinned = torch.zeros(val.num_samples, dtype=torch.bool, device="cpu")
-    thinned[evenly(order, _FLEXIBLE // val.num_classes)] = True
-    copies = torch.from_numpy(np.unique(number, return_index=True)[1])
-    return CrossFit(val, folds, tuple(held_out), thinned, order, copies), val
+    thinned[systematic_sample(order, _MAX_FLEXIBLE_LOGITS // val.num_classes)] = True
+    first_rows = torch.from_numpy(np.unique(sample_ids, return_index=True)[1])
+    return CrossFit(val, folds, tuple(held_out), thinned, order, first_rows), val
 
 
-def _design_effect(val: Predictions, clusters: Tensor, sample: Tensor) -> float:
+def _design_effect(val: Predictions, clusters: Tensor, sample_ids: Tensor) -> float:
     """Return the design effect of the clusters on sums of residuals (Kish), at least 1.
 
     Residuals are labels minus probabilities after temperature scaling.
@@ -310,20 +324,22 @@ def _design_effect(val: Predictions, clusters: Tensor, sample: Tensor) -> float:
     Args:
         val: With labels.
         clusters: ``(N,)``.
-        sample: Sample id of each row ``(N,)``; duplicate rows share an id and count as one sample.
+        sample_ids: Sample id of each row ``(N,)``; duplicate rows share an id and count as one sample.
     """
     temperature = nll_temperature(val).value
     residuals = torch.zeros(val.num_samples, val.num_classes, dtype=torch.float64)
-    for part, rows in double_rows(val.logits):
+    for part, rows in iter_float64_rows(val.logits):
         residuals[part] = -(rows / temperature).softmax(dim=1)
     residuals[torch.arange(val.num_samples), val.target.cpu()] += 1
-    residuals *= weights_of(val).unsqueeze(1)
-    within = _sum_of_squared_sums(residuals, sample)
+    residuals *= sample_weights(val).unsqueeze(1)
+    within = _sum_of_squared_sums(residuals, sample_ids)
     between = _sum_of_squared_sums(residuals, torch.unique(clusters, return_inverse=True)[1])
     return max(1.0, between / within) if within else 1.0
 
 
-def _sum_of_squared_sums(rows: Tensor, group: Tensor) -> float:
+def _sum_of_squared_sums(rows: Tensor, group_codes: Tensor) -> float:
     """Return the sum over groups of the squared norm of the group sum of ``rows (N, C)``."""
-    sums = rows.new_zeros(int(group.max()) + 1, rows.shape[1]).index_add_(0, group, rows)
+    sums = rows.new_zeros(int(group_codes.max()) + 1, rows.shape[1]).index_add_(
+        0, group_codes, rows
+    )
     return float(sums.square().sum())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from fedlas._core.errors import collected_warnings
+from fedlas._core.errors import collect_warnings
 from fedlas.calibrators.base import Calibrator
 from fedlas.calibrators.multilabel import MultiLabelCalibration
 from fedlas.predictions import MultiLabel, Predictions, TopLabel
@@ -24,7 +24,7 @@ def fit_with_notes(
     If ``unlabeled`` is given and the calibrator has ``adapt``, it adapts to those samples; their labels are not used.
     """
     notes: tuple[str, ...] = ()
-    with collected_warnings() as texts:
+    with collect_warnings() as texts:
         fit: Callable[..., Any] = calibrator.fit
         fit(val)
         if isinstance(unlabeled, Predictions) and hasattr(calibrator, "adapt"):

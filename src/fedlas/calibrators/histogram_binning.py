@@ -9,31 +9,31 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import check_choice, check_count
-from fedlas.calibrators._fit.doubts import less_accurate, when, with_doubts
+from fedlas.calibrators._fit.fit_warnings import accuracy_drop_warning, attach_warnings, warning_if
 from fedlas.calibrators._fit.one_vs_rest import (
-    class_columns,
-    edges_below,
-    floored_log,
-    padded_edges,
+    class_prob_columns,
+    count_edges_below,
+    log_with_floor,
+    pad_edges,
 )
-from fedlas.calibrators._fit.rowwise import smallest_probability
-from fedlas.calibrators._fit.state import Numbers, doubles, must, ones
+from fedlas.calibrators._fit.rowwise import probability_floor
+from fedlas.calibrators._fit.state import BufferModule, float64_tensor, ones, require_valid
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.metrics.equal_width import equal_width_edges
-from fedlas.metrics.ranking import equal_mass_places
+from fedlas.metrics.ranking import equal_mass_indices
 from fedlas.predictions import Predictions
 from fedlas.predictions.probabilities import softmax
 
 __all__ = ["ClassBins", "HistogramBinning"]
 
-_TIES = (
+_TIES_ADVICE = (
     "with many classes the highest bin of a class also holds samples of other classes. Use isotonic regression or "
     "temperature scaling."
 )
 Scheme = Literal["equal-mass", "equal-width"]
 
 
-class ClassBins(Numbers):
+class ClassBins(BufferModule):
     """Bins of the probability of each class, and the share of the class in each bin; float64.
 
     Attributes:
@@ -47,21 +47,23 @@ class ClassBins(Numbers):
 
     def __init__(self, **numbers: Tensor) -> None:
         super().__init__(**numbers)
-        must(self.edges.ndim == 2, "edges must have shape (C, B - 1)")
-        self.register_buffer("_padded", padded_edges(self.edges.T), persistent=False)
+        require_valid(self.edges.ndim == 2, "edges must have shape (C, B - 1)")
+        self.register_buffer("_padded", pad_edges(self.edges.T), persistent=False)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return calibrated logits for logits ``(n, C)``."""
-        index = edges_below(self._padded, softmax(rows))
-        return floored_log(self.share.T.gather(0, index), self.floor)
+        index = count_edges_below(self._padded, softmax(rows))
+        return log_with_floor(self.share.T.gather(0, index), self.floor)
 
     def check(self, classes: int) -> None:
         """Raise ValueError for wrong shapes, edges that do not ascend, or shares outside 0 to 1."""
         super().check(classes)
-        must(self.edges.shape[1] == self.share.shape[1] - 1, "each bin must have a share")
-        must((self.edges.diff(dim=1) >= 0).all(), "edges must ascend")
+        require_valid(self.edges.shape[1] == self.share.shape[1] - 1, "each bin must have a share")
+        require_valid((self.edges.diff(dim=1) >= 0).all(), "edges must ascend")
         within = bool(((self.share >= 0) & (self.share <= 1)).all())
-        must(within and 0 < self.floor <= 1, "shares must be in [0, 1], and floor in (0, 1]")
+        require_valid(
+            within and 0 < self.floor <= 1, "shares must be in [0, 1], and floor in (0, 1]"
+        )
 
 
 @CALIBRATORS.register(
@@ -121,14 +123,14 @@ class HistogramBinning(Calibrator):
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> ClassBins:
         """Fit the bins to ``val``."""
         target = val.target.cpu()
-        columns = class_columns(val.logits)
+        columns = class_prob_columns(val.logits)
         equal_width = (
             equal_width_edges(self.num_bins)[1:-1].expand(val.num_classes, -1).contiguous()
         )
-        cuts = equal_width if self.scheme == "equal-width" else self._cuts(columns)
-        bounds = torch.nn.functional.pad(cuts, (1, 1))
+        edges = equal_width if self.scheme == "equal-width" else self._equal_mass_edges(columns)
+        bounds = torch.nn.functional.pad(edges, (1, 1))
         bounds[:, -1] = 1.0
-        index = torch.searchsorted(cuts, columns)
+        index = torch.searchsorted(edges, columns)
         cell = index + self.num_bins * torch.arange(val.num_classes, device="cpu").unsqueeze(1)
         count, hits = (
             each.flatten()
@@ -137,20 +139,20 @@ class HistogramBinning(Calibrator):
             for each in (cell, cell.gather(0, target.unsqueeze(0)))
         )
         share = torch.where(count > 0, hits / count.double(), (bounds[:, 1:] + bounds[:, :-1]) / 2)
-        least = doubles(smallest_probability(val.num_samples, val.num_classes))
-        bins = ClassBins(edges=cuts, share=share, floor=least)
-        doubt = f"{val.num_samples} samples cannot fill {self.num_bins} bins. Use fewer bins, or temperature scaling."
-        calibrated = floored_log(share.gather(1, index).T, least)
-        few = when(val.num_samples < self.num_bins, doubt)
-        return with_doubts(bins, few, less_accurate(val, calibrated, _TIES))
+        least = float64_tensor(probability_floor(val.num_samples, val.num_classes))
+        bins = ClassBins(edges=edges, share=share, floor=least)
+        text = f"{val.num_samples} samples cannot fill {self.num_bins} bins. Use fewer bins, or temperature scaling."
+        calibrated = log_with_floor(share.gather(1, index).T, least)
+        too_few = warning_if(val.num_samples < self.num_bins, text)
+        return attach_warnings(bins, too_few, accuracy_drop_warning(val, calibrated, _TIES_ADVICE))
 
-    def _cuts(self, columns: Tensor) -> Tensor:
+    def _equal_mass_edges(self, columns: Tensor) -> Tensor:
         """Return inner edges ``(C, B - 1)`` of equal-mass bins for columns ``(C, N)``, midway between samples."""
         # torch takes several times as long
         ordered = torch.from_numpy(np.sort(columns.numpy(), axis=1))
         below = ones(len(ordered), self.num_bins - 1)
         for edges, probs in zip(below, ordered.numpy(), strict=True):
-            places = equal_mass_places(probs, None, self.num_bins)
+            places = equal_mass_indices(probs, None, self.num_bins)
             edges[: len(places)] = torch.from_numpy(np.where(places > 0, probs[places - 1], 0.0))
         above = ordered.gather(
             1, torch.searchsorted(ordered, below, right=True).clamp(max=ordered.shape[1] - 1)

@@ -9,16 +9,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedlas.calibrators._fit.doubts import some, when, with_doubts
+from fedlas.calibrators._fit.fit_warnings import attach_warnings, format_classes, warning_if
 from fedlas.calibrators._fit.one_vs_rest import (
-    class_columns,
-    edges_below,
-    floored_log,
-    padded_columns,
-    padded_edges,
+    class_prob_columns,
+    count_edges_below,
+    log_with_floor,
+    pad_columns,
+    pad_edges,
 )
-from fedlas.calibrators._fit.rowwise import smallest_probability, weights_of
-from fedlas.calibrators._fit.state import Numbers, doubles, must
+from fedlas.calibrators._fit.rowwise import probability_floor, sample_weights
+from fedlas.calibrators._fit.state import BufferModule, float64_tensor, require_valid
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions
 from fedlas.predictions.probabilities import softmax
@@ -26,7 +26,7 @@ from fedlas.predictions.probabilities import softmax
 __all__ = ["Curves", "IsotonicCalibration"]
 
 
-class Curves(Numbers):
+class Curves(BufferModule):
     """Nondecreasing piecewise linear maps of the class probabilities.
 
     Attributes:
@@ -42,29 +42,29 @@ class Curves(Numbers):
     def __init__(self, **numbers: Tensor) -> None:
         super().__init__(**numbers)
         fits = (self.size > 0).all() and self.size.sum() == len(self.at) == len(self.value)
-        must(
+        require_valid(
             fits,
             "each class must have at least one point, and size must sum to the number of points",
         )
         # Columns of one length: a point below all probabilities first, and the last one over and over.
-        at = padded_columns(self.at, self.size, torch.inf)
-        heights = padded_columns(self.value, self.size)
+        at = pad_columns(self.at, self.size, torch.inf)
+        heights = pad_columns(self.value, self.size)
         at = torch.cat([torch.full_like(at[:1], -1.0), at, torch.full_like(at[:1], torch.inf)])
         heights = torch.cat([heights[:1], heights, heights[-1:]])
         # Points that are infinitely far, or the same, have no slope between them.
         slopes = (heights.diff(dim=0) / at.diff(dim=0)).nan_to_num(posinf=0.0)
         derived = {"_starts": at[:-1], "_heights": heights[:-1], "_slopes": slopes}
-        for name, column in {**derived, "_bends": padded_edges(at[1:])}.items():
+        for name, column in {**derived, "_bends": pad_edges(at[1:])}.items():
             self.register_buffer(name, column, persistent=False)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return calibrated logits for logits ``(n, C)``."""
         probs = softmax(rows)
-        index = edges_below(self._bends, probs)
+        index = count_edges_below(self._bends, probs)
         at, value, slope = (
             column.gather(0, index) for column in (self._starts, self._heights, self._slopes)
         )
-        return floored_log(value + slope * (probs - at), self.floor)
+        return log_with_floor(value + slope * (probs - at), self.floor)
 
     def check(self, classes: int) -> None:
         """Raise ValueError for wrong shapes, or curves that fall or leave the range 0 to 1."""
@@ -74,8 +74,8 @@ class Curves(Numbers):
         inside[first - 1] = False
         rises = all(bool((each.diff()[inside] >= 0).all()) for each in (self.at, self.value))
         within = bool(((self.value >= 0) & (self.value <= 1)).all())
-        must(rises and within, "each curve must be nondecreasing, with values in [0, 1]")
-        must(0 < self.floor <= 1, "floor must be in (0, 1]")
+        require_valid(rises and within, "each curve must be nondecreasing, with values in [0, 1]")
+        require_valid(0 < self.floor <= 1, "floor must be in (0, 1]")
 
 
 @CALIBRATORS.register(
@@ -115,10 +115,10 @@ class IsotonicCalibration(Calibrator):
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Curves:
         """Fit the isotonic curves to ``val``."""
         target = val.target.cpu().numpy()
-        weights = weights_of(val).numpy()
+        weights = sample_weights(val).numpy()
         points = [
-            rising_curve(probs, target == label, weights)
-            for label, probs in enumerate(class_columns(val.logits).numpy())
+            fit_isotonic_curve(probs, target == label, weights)
+            for label, probs in enumerate(class_prob_columns(val.logits).numpy())
         ]
         present = set(target.tolist())
         flat = [
@@ -126,39 +126,39 @@ class IsotonicCalibration(Calibrator):
             for label, (_, value) in enumerate(points)
             if label in present and np.ptp(value) == 0
         ]
-        doubt = (
-            f"the fitted map of {some(flat)} is constant: the class is not more frequent where its probability is "
+        text = (
+            f"the fitted map of {format_classes(flat)} is constant: the class is not more frequent where its probability is "
             "higher. Check that logits and labels match."
         )
-        floor = smallest_probability(float(weights.sum()), val.num_classes)
+        floor = probability_floor(float(weights.sum()), val.num_classes)
         curves = Curves(
             size=torch.tensor([len(at) for at, _ in points], device="cpu"),
             at=torch.from_numpy(np.concatenate([at for at, _ in points])),
             value=torch.from_numpy(np.concatenate([value for _, value in points])),
-            floor=doubles(floor),
+            floor=float64_tensor(floor),
         )
-        return with_doubts(curves, when(flat and val.num_classes > 1, doubt))
+        return attach_warnings(curves, warning_if(flat and val.num_classes > 1, text))
 
 
-def rising_curve(
-    at: NDArray[np.float64], event: NDArray[np.bool_], weights: NDArray[np.float64]
+def fit_isotonic_curve(
+    scores: NDArray[np.float64], is_event: NDArray[np.bool_], weights: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the isotonic regression of an event on scores, as the points at both ends of each step.
 
     Args:
-        at: ``(N,)``.
-        event: ``(N,)``.
+        scores: ``(N,)``.
+        is_event: ``(N,)``.
         weights: ``(N,)``.
 
     Example:
-        >>> at, value = rising_curve(np.array([0.1, 0.2, 0.3, 0.4]), np.array([0, 1, 0, 1]) == 1, np.ones(4))
+        >>> at, value = fit_isotonic_curve(np.array([0.1, 0.2, 0.3, 0.4]), np.array([0, 1, 0, 1]) == 1, np.ones(4))
         >>> at.tolist(), value.tolist()
         ([0.1, 0.2, 0.3, 0.4], [0.0, 0.5, 0.5, 1.0])
     """
-    place, group = np.unique(at, return_inverse=True)
+    values, group = np.unique(scores, return_inverse=True)
     size = np.bincount(group, weights)
-    hits = np.bincount(group, weights * event)
-    first = np.arange(len(place))
+    hits = np.bincount(group, weights * is_event)
+    first = np.arange(len(values))
     # Neighbors that fall belong to one step. All of them are pooled at once, until no step falls.
     while len(size) > 1:
         share = hits / size
@@ -169,6 +169,6 @@ def rising_curve(
         size = np.add.reduceat(size, start)
         hits = np.add.reduceat(hits, start)
         first = first[start]
-    last = np.append(first[1:], len(place)) - 1
-    both = np.unique(np.concatenate([first, last]))
-    return place[both], (hits / size)[np.searchsorted(first, both, side="right") - 1]
+    last = np.append(first[1:], len(values)) - 1
+    corners = np.unique(np.concatenate([first, last]))
+    return values[corners], (hits / size)[np.searchsorted(first, corners, side="right") - 1]

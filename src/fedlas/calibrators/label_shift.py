@@ -13,25 +13,35 @@ from torch import Tensor, nn
 from fedlas._core.check import (
     CalibrationWarning,
     InputError,
-    as_numbers,
+    as_float_array,
     check_choice,
     check_finite,
     check_logits,
     describe,
     warn_user,
 )
-from fedlas.calibrators._fit.doubts import absent_classes, unconverged, when, with_doubts
-from fedlas.calibrators._fit.minimize import mixture_weights
-from fedlas.calibrators._fit.rowwise import counted, double_rows, floored, weights_of
-from fedlas.calibrators._fit.softmax_regression import AffineMap, bias_corrected_temperature
-from fedlas.calibrators._fit.state import doubles, must, zeros
+from fedlas.calibrators._fit.fit_warnings import (
+    absent_classes_warning,
+    attach_warnings,
+    convergence_warning,
+    warning_if,
+)
+from fedlas.calibrators._fit.minimize import fit_mixture_weights
+from fedlas.calibrators._fit.rowwise import (
+    floor_log_probs,
+    iter_float64_rows,
+    normalize_weights,
+    sample_weights,
+)
+from fedlas.calibrators._fit.softmax_regression import AffineMap, fit_bias_corrected_temperature
+from fedlas.calibrators._fit.state import float64_tensor, require_valid, zeros
 from fedlas.calibrators.affine import temperature_start
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions
 
 __all__ = ["LabelShift"]
 
-_LEAST = 1e-12
+_MIN_SHARE = 1e-12
 """Smallest class share, so that its logarithm is finite."""
 
 Base = Literal["bias-corrected", "temperature", "none"]
@@ -62,7 +72,7 @@ class Shifted(AffineMap):
         super().check(classes)
         for share in (self.source, self.target):
             fits = share.shape == (classes,) and bool((share > 0).all())
-            must(fits, "source and target must hold a share above 0 for each class")
+            require_valid(fits, "source and target must hold a share above 0 for each class")
 
 
 @CALIBRATORS.register(
@@ -124,7 +134,7 @@ class LabelShift(Calibrator):
     map_type = Shifted
 
     def __init__(self, prior: Sequence[float] | None = None, base: Base = "bias-corrected") -> None:
-        self.prior = None if prior is None else _checked_prior(prior)
+        self.prior = None if prior is None else _normalize_prior(prior)
         self.base = check_choice("base", base, get_args(Base))
 
     @property
@@ -157,7 +167,7 @@ class LabelShift(Calibrator):
         Raises:
             InputError: Before ``fit``, if the prior was given, or if the logits do not fit.
         """
-        before = AffineMap(self.map.weight, self.map.bias)
+        base = AffineMap(self.map.weight, self.map.bias)
         source = self.source_prior
         if self.prior is not None:
             raise InputError(
@@ -173,21 +183,25 @@ class LabelShift(Calibrator):
                 "Pass logits of the same model.",
             )
         check_finite("logits", logits)
-        samples = counted(unlabeled if isinstance(unlabeled, Predictions) else Predictions(logits))
-        ratio = _probs(floored(samples, self.least_log).logits, before) / source
-        shares, converged = mixture_weights(ratio, weights_of(samples), start=source / source.sum())
-        shares = shares.clamp(min=_LEAST)
-        self._map = Shifted(before.weight, before.bias, source, shares / shares.sum())
+        samples = normalize_weights(
+            unlabeled if isinstance(unlabeled, Predictions) else Predictions(logits)
+        )
+        ratio = _calibrated_probs(floor_log_probs(samples, self.least_log).logits, base) / source
+        shares, converged = fit_mixture_weights(
+            ratio, sample_weights(samples), start=source / source.sum()
+        )
+        shares = shares.clamp(min=_MIN_SHARE)
+        self._map = Shifted(base.weight, base.bias, source, shares / shares.sum())
         if not converged:
             text = "EM did not converge, so the class shares are uncertain. Check that the logits separate the classes."
             warn_user(f"LabelShift: {text}", CalibrationWarning)
         return self
 
-    def _doubts(self, val: Predictions) -> list[str | None]:
+    def _fit_warnings(self, val: Predictions) -> list[str | None]:
         # Before adapt the map changes nothing by design: no warning about that.
         if self.base == "none" and self.prior is None:
-            return [absent_classes(val)]
-        return super()._doubts(val)
+            return [absent_classes_warning(val)]
+        return super()._fit_warnings(val)
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Shifted:
         """Fit the base calibrator and the source class frequencies to ``val``."""
@@ -197,41 +211,41 @@ class LabelShift(Calibrator):
                 f"{len(self.prior)} shares",
                 "Pass the shares in the order of the classes.",
             )
-        before, doubts = self._calibrated(val)
-        weights = weights_of(val)
-        source = weights @ _probs(val.logits, before) / weights.sum()
+        base, messages = self._fit_base(val)
+        weights = sample_weights(val)
+        source = weights @ _calibrated_probs(val.logits, base) / weights.sum()
         # A class that is never likely keeps a share that can be divided by.
         source = source.clamp(min=torch.finfo(torch.float64).tiny)
-        target = source if self.prior is None else doubles(self.prior)
-        return with_doubts(Shifted(before.weight, before.bias, source, target), *doubts)
+        target = source if self.prior is None else float64_tensor(self.prior)
+        return attach_warnings(Shifted(base.weight, base.bias, source, target), *messages)
 
-    def _calibrated(self, val: Predictions) -> tuple[AffineMap, list[str | None]]:
+    def _fit_base(self, val: Predictions) -> tuple[AffineMap, list[str | None]]:
         """Fit the base calibrator; return its map and the warnings."""
         zero = zeros(val.num_classes)
         if self.base == "none":
             return AffineMap(zero + 1, zero), []
         start = temperature_start(val)
         # Where few mistakes hold the temperature, they would not hold the offsets.
-        if self.base == "temperature" or start.doubt is not None or val.num_classes == 1:
-            return AffineMap(zero + start.scale, zero), [start.doubt]
-        affine = bias_corrected_temperature(
+        if self.base == "temperature" or start.warning is not None or val.num_classes == 1:
+            return AffineMap(zero + start.scale, zero), [start.warning]
+        affine = fit_bias_corrected_temperature(
             val.logits, val.target, val.weights, scale=start.scale, width=start.width
         )
         reversed_ = "the fitted factor is not above 0, so a higher logit means a lower probability. Check the labels."
         return affine, [
-            unconverged(affine.converged),
-            when(float(affine.weight[0]) <= 0, reversed_),
+            convergence_warning(affine.converged),
+            warning_if(float(affine.weight[0]) <= 0, reversed_),
         ]
 
 
-def _probs(logits: Tensor, before: AffineMap) -> Tensor:
+def _calibrated_probs(logits: Tensor, base: AffineMap) -> Tensor:
     """Return calibrated probabilities ``(N, C)``, float64 on the CPU."""
-    return torch.cat([before(rows).softmax(dim=1) for _, rows in double_rows(logits)])
+    return torch.cat([base(rows).softmax(dim=1) for _, rows in iter_float64_rows(logits)])
 
 
-def _checked_prior(prior: object) -> list[float]:
+def _normalize_prior(prior: object) -> list[float]:
     """Return the prior scaled to sum to 1; raise InputError if it is not a distribution."""
-    shares = as_numbers(prior)
+    shares = as_float_array(prior)
     good = shares.ndim == 1 and len(shares) > 0 and bool((np.isfinite(shares) & (shares > 0)).all())
     if not good or abs(float(shares.sum()) - 1) > 1e-3:
         raise InputError(

@@ -69,13 +69,13 @@ class CalibrationLayer(nn.Module):
         Raises:
             InputError: For another number of classes or features.
         """
-        rows = _rows("logits", logits, self.num_classes)
+        rows = _move_columns_last("logits", logits, self.num_classes)
         parts = [rows.reshape(-1, self.num_classes)]
         if self.least_log is not None:
             # Before they are widened, as in transform, so that what lies on an edge stays there.
             parts = [parts[0].log_softmax(dim=1).clamp(min=self.least_log)]
         if self.num_features is not None:
-            columns = _rows("features", features, self.num_features)
+            columns = _move_columns_last("features", features, self.num_features)
             parts.append(columns.reshape(-1, self.num_features))
         calibrated: Tensor = self.map(*(part.to(self.precision) for part in parts))
         return calibrated.to(logits.dtype).reshape(rows.shape).movedim(-1, 1)
@@ -94,7 +94,7 @@ class CalibrationLayer(nn.Module):
         return super()._apply(keep, recurse)
 
 
-def _rows(name: str, value: Any, columns: int) -> Tensor:
+def _move_columns_last(name: str, value: Any, columns: int) -> Tensor:
     """Return the tensor with its class or feature dimension last; raise InputError for another size."""
     # A tracer has symbols for sizes, and warns when they are compared.
     tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]  # torch does not export it

@@ -10,16 +10,16 @@ from typing import ClassVar
 from torch import Tensor
 
 from fedlas._core.check import check_count, check_number
-from fedlas.calibrators._fit.doubts import when
-from fedlas.calibrators._fit.folds import folds_of
-from fedlas.calibrators._fit.rowwise import weights_of
+from fedlas.calibrators._fit.fit_warnings import warning_if
+from fedlas.calibrators._fit.folds import make_folds
+from fedlas.calibrators._fit.rowwise import sample_weights
 from fedlas.calibrators._fit.softmax_regression import (
     FREEDOMS,
     AffineMap,
     Penalties,
     SoftmaxRegression,
 )
-from fedlas.calibrators._fit.state import doubles, must
+from fedlas.calibrators._fit.state import float64_tensor, require_valid
 from fedlas.calibrators.affine import NO_GAIN, AffineCalibrator, AffineFit, HeldOutLoss, Start
 from fedlas.calibrators.base import CALIBRATORS
 from fedlas.predictions import Predictions
@@ -33,7 +33,7 @@ OFF_DIAGONAL_FREEDOM = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 INTERCEPT_FREEDOM = (0.03, 0.3, 3.0, 30.0)
 """Standard deviations of the intercepts in the grid of cross-validation, in nats."""
 
-_LARGEST = 1e200
+_MAX_PENALTY = 1e200
 """Largest penalty that is stored: with logits in small units it could exceed the range of a file."""
 
 
@@ -53,9 +53,9 @@ class PenalizedMap(AffineMap):
     def check(self, classes: int) -> None:
         """Raise ValueError for wrong shapes, or penalties that are not three numbers of at least 0."""
         super().check(classes)
-        must(self.weight.ndim == 2, "weight must be a matrix")
+        require_valid(self.weight.ndim == 2, "weight must be a matrix")
         fits = self.penalties.shape == (3,) and bool((self.penalties >= 0).all())
-        must(
+        require_valid(
             fits and self.penalties[2] > 0,
             "penalties must be three numbers of at least 0, the last above 0",
         )
@@ -98,25 +98,27 @@ class RegularizedMatrix(AffineCalibrator):
         """
         return Penalties(*self.map.penalties.tolist())
 
-    def _regression(self, inputs: Tensor, val: Predictions, start: Start) -> AffineFit:
-        problem = partial(SoftmaxRegression, diagonal=False, scale=start.scale, width=start.width)
-        penalties, doubt = self._chosen(inputs, val, start, problem)
+    def _fit_regression(self, inputs: Tensor, val: Predictions, start: Start) -> AffineFit:
+        make_regression = partial(
+            SoftmaxRegression, diagonal=False, scale=start.scale, width=start.width
+        )
+        penalties, warning = self._choose_penalties(inputs, val, start, make_regression)
         affine = None
-        if doubt != NO_GAIN:
-            affine = problem(inputs, val.target, weights_of(val), penalties).solve()
-        off_diagonal = min(penalties.off_diagonal, _LARGEST)
-        numbers = doubles([off_diagonal, penalties.intercept, penalties.freedom])
-        return AffineFit(affine, doubt, (numbers,))
+        if warning != NO_GAIN:
+            affine = make_regression(inputs, val.target, sample_weights(val), penalties).solve()
+        off_diagonal = min(penalties.off_diagonal, _MAX_PENALTY)
+        numbers = float64_tensor([off_diagonal, penalties.intercept, penalties.freedom])
+        return AffineFit(affine, warning, (numbers,))
 
-    def _chosen(
+    def _choose_penalties(
         self,
         inputs: Tensor,
         val: Predictions,
         start: Start,
-        problem: Callable[..., SoftmaxRegression],
+        make_regression: Callable[..., SoftmaxRegression],
     ) -> tuple[Penalties, str | None]:
         """Return the given penalties, or those of the grid with the lowest held-out NLL; and a warning or None."""
-        weights = weights_of(val)
+        weights = sample_weights(val)
         classes = inputs.shape[1]
         samples = float(weights.sum())
         off_diagonal, intercept = penalty_grids(samples, classes, start.width)
@@ -128,24 +130,35 @@ class RegularizedMatrix(AffineCalibrator):
         if len(off_diagonal) == len(intercept) == 1:
             return strongest, None
         target = val.target.cpu()
-        folds = folds_of(val, self.num_folds, inputs, weights)
-        filled = int(folds.number.max()) + 1
-        if filled < self.num_folds and not folds.in_time:
-            few = (
-                f"{filled} distinct samples or clusters cannot fill {self.num_folds} folds, so the strongest penalties "
+        folds = make_folds(val, self.num_folds, inputs, weights)
+        num_filled = int(folds.number.max()) + 1
+        if num_filled < self.num_folds and not folds.in_time:
+            too_few = (
+                f"{num_filled} distinct samples or clusters cannot fill {self.num_folds} folds, so the strongest penalties "
                 "are used."
             )
-            return replace(strongest, freedom=FREEDOMS[0]), few
+            return replace(strongest, freedom=FREEDOMS[0]), too_few
 
         # One penalty after the other: the fits are nested, and the grid of all at once costs many times as much.
-        score = HeldOutLoss(
-            inputs, target, folds=folds, weights=weights, clusters=val.clusters, problem=problem
+        held_out_loss = HeldOutLoss(
+            inputs,
+            target,
+            folds=folds,
+            weights=weights,
+            clusters=val.clusters,
+            make_regression=make_regression,
         )
         middle = intercept[len(intercept) // 2]
-        best = score.first_best([Penalties(off_diagonal[0], middle, value) for value in FREEDOMS])
-        best = score.first_best([replace(best, off_diagonal=value) for value in off_diagonal])
-        best = score.first_best([replace(best, intercept=value) for value in intercept])
-        if not score.beats(start.as_map(inputs), best):
+        best = held_out_loss.select_penalties(
+            [Penalties(off_diagonal[0], middle, value) for value in FREEDOMS]
+        )
+        best = held_out_loss.select_penalties(
+            [replace(best, off_diagonal=value) for value in off_diagonal]
+        )
+        best = held_out_loss.select_penalties(
+            [replace(best, intercept=value) for value in intercept]
+        )
+        if not held_out_loss.beats_temperature_scaling(start.to_map(inputs), best):
             return replace(strongest, freedom=FREEDOMS[0]), NO_GAIN
 
         searched = (
@@ -153,7 +166,7 @@ class RegularizedMatrix(AffineCalibrator):
             ("intercept", best.intercept, intercept),
         )
         weakest = [name for name, chosen, grid in searched if len(grid) > 1 and chosen == grid[-1]]
-        return best, when(
+        return best, warning_if(
             weakest,
             f"cross-validation chose the weakest penalty of its grid for {' and '.join(weakest)}. Pass a weaker one, "
             "or check that logits and classes match.",

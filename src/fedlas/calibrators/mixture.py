@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from fedlas.calibrators._fit.absent_share import AbsentShare
-from fedlas.calibrators._fit.rowwise import double_rows, weights_of
+from fedlas.calibrators._fit.rowwise import iter_float64_rows, sample_weights
 from fedlas.calibrators._fit.side_maps import SideInformation
 from fedlas.calibrators._fit.softmax_regression import AffineMap
-from fedlas.calibrators._fit.state import must
+from fedlas.calibrators._fit.state import require_valid
 from fedlas.calibrators._fit.top_map import TopLabelMap
 from fedlas.calibrators.base import Calibrator
 from fedlas.predictions import Predictions
@@ -52,17 +52,17 @@ class Share(nn.Module):
         result: Tensor = log_softmax(calibrated)
         return result if self.top is None else self.top(result)
 
-    def only(self, chosen: Tensor) -> Share:
+    def select(self, is_chosen: Tensor) -> Share:
         """Return the mixture restricted to the selected members (a mask) and all components after the members."""
-        rest = len(self.weights) - len(chosen)
-        return Share(self.weights[pad(chosen, (0, rest), value=True)], self.last, self.top)
+        rest = len(self.weights) - len(is_chosen)
+        return Share(self.weights[pad(is_chosen, (0, rest), value=True)], self.last, self.top)
 
     def check(self, _: int) -> None:
         """Raise ValueError unless the weights are at least 0 and sum to 1."""
         weights = self.weights
         fits = weights.ndim == 1 and len(weights) > 0 and bool((weights >= 0).all())
         fits = fits and abs(float(weights.sum()) - 1) <= 1e-6
-        must(fits, "weights must be at least 0 and sum to 1")
+        require_valid(fits, "weights must be at least 0 and sum to 1")
 
 
 class CalibratedMixture(nn.Module):
@@ -119,14 +119,14 @@ class CalibratedMixture(nn.Module):
     def check(self, _: int) -> None:
         """Raise ValueError unless each member and each regression has a weight."""
         count = len(self.members)
-        must(len(self.share.weights) == count, "each member must have a weight")
-        must(
+        require_valid(len(self.share.weights) == count, "each member must have a weight")
+        require_valid(
             (self.side is None) == (self.side_share is None),
             "side and side_share must both be given",
         )
         if self.side is not None and self.side_share is not None:
             fits = len(self.side_share.weights) == count + sum(self.side.counts)
-            must(fits, "each member and regression must have a weight")
+            require_valid(fits, "each member and regression must have a weight")
 
     @property
     def weights(self) -> dict[str, float]:
@@ -169,7 +169,7 @@ class CrossFit:
         held_out: Held-out rows ``(n,)`` of each fold that is used.
         thinned: Mask of the rows that expensive members are fitted on ``(N,)``.
         order: All rows, by class and in random order within a class ``(N,)``.
-        distinct: The first row of each distinct sample ``(M,)``.
+        first_rows: The first row of each distinct sample ``(M,)``.
     """
 
     val: Predictions
@@ -177,53 +177,59 @@ class CrossFit:
     held_out: tuple[Tensor, ...]
     thinned: Tensor
     order: Tensor
-    distinct: Tensor
+    first_rows: Tensor
 
     @cached_property
     def rows(self) -> Tensor:
         """Indices of all held-out rows, fold by fold."""
         return torch.cat(self.held_out)
 
-    def whole(self, dear: bool) -> Predictions:
+    def member_samples(self, is_expensive: bool) -> Predictions:
         """Return the samples that a member is fitted on, without features: a subsample if it is expensive, else all."""
-        return self._thin if dear and not bool(self.thinned.all()) else self._plain
+        return (
+            self._thinned_samples
+            if is_expensive and not bool(self.thinned.all())
+            else self._without_features
+        )
 
     @cached_property
-    def _plain(self) -> Predictions:
-        return self.val if self.val.features is None else self.val._replaced(features=None)
+    def _without_features(self) -> Predictions:
+        return self.val if self.val.features is None else self.val._replace_fields(features=None)
 
     @cached_property
-    def _thin(self) -> Predictions:
-        return self._plain.rows(self.thinned)
+    def _thinned_samples(self) -> Predictions:
+        return self._without_features.rows(self.thinned)
 
     def log_probs(
         self,
         members: Mapping[str, Calibrator | None],
         maps: Mapping[str, nn.Module],
-        dear: frozenset[str],
+        expensive: frozenset[str],
     ) -> Tensor:
         """Return the out-of-fold log-probabilities ``(K, n, C)`` of each member.
 
         Args:
             members: Calibrators by name; None: unchanged predictions.
             maps: Maps fitted to all samples, by name.
-            dear: Names of the members that are fitted on a subsample.
+            expensive: Names of the members that are fitted on a subsample.
         """
-        inside = torch.stack([self.folds.train(fold) for fold in range(len(self.held_out))])
-        parts = inside * weights_of(self.val)
+        is_train = torch.stack([self.folds.train(fold) for fold in range(len(self.held_out))])
+        subset_weights = is_train * sample_weights(self.val)
         fits: list[list[nn.Module]] = []
         for name, member in members.items():
             if member is None:
-                fits.append([nn.Identity()] * len(parts))
+                fits.append([nn.Identity()] * len(subset_weights))
                 continue
-            rows = parts[:, self.thinned] if name in dear else parts
-            fits.append(member.fit_parts(self.whole(name in dear), rows, maps[name]))
+            rows = subset_weights[:, self.thinned] if name in expensive else subset_weights
+            fits.append(
+                member.fit_subsets(self.member_samples(name in expensive), rows, maps[name])
+            )
         logits = self.val.logits.cpu()
         results = []
         for fold, rows in enumerate(self.held_out):
             results += [
                 torch.stack([fit[fold](each) for fit in fits])
-                for _, each in double_rows(logits[rows])
+                for _, each in iter_float64_rows(logits[rows])
             ]
         return torch.cat(results, dim=1).log_softmax(dim=2)
 

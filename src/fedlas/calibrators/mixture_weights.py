@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fedlas.calibrators._fit.minimize import mixture_weights
-from fedlas.calibrators._fit.rowwise import weights_of
-from fedlas.calibrators._fit.softmax_regression import AffineMap, bias_corrected_temperature
-from fedlas.calibrators._fit.state import doubles, ones, zeros
-from fedlas.calibrators._fit.temperature_search import LEAST_MISTAKES, nll_temperature
-from fedlas.calibrators._fit.top_map import TopLabelMap, fitted_top_map
+from fedlas.calibrators._fit.minimize import fit_mixture_weights
+from fedlas.calibrators._fit.rowwise import sample_weights
+from fedlas.calibrators._fit.softmax_regression import AffineMap, fit_bias_corrected_temperature
+from fedlas.calibrators._fit.state import float64_tensor, ones, zeros
+from fedlas.calibrators._fit.temperature_search import MIN_MISTAKES, nll_temperature
+from fedlas.calibrators._fit.top_map import TopLabelMap, fit_top_label_map
 from fedlas.calibrators.mixture import (
     CrossFit,
     Share,
@@ -20,28 +20,28 @@ from fedlas.calibrators.mixture import (
 )
 from fedlas.predictions import Predictions
 from fedlas.predictions.probabilities import log_softmax
-from fedlas.resample.clusters import mean_and_error, several
+from fedlas.resample.clusters import is_clustered, mean_and_standard_error
 
 MANY_CLASSES = 20
 """From this many classes on, further members join and a top-label map follows."""
-_STEPS = 500
+_MAX_STEPS = 500
 """Most steps from equal weights; with few samples, reaching the maximum gains nothing on new samples."""
-MANY = 2000
+MANY_SAMPLES = 2000
 """With more held-out samples, the search runs to the maximum."""
-_SMALLEST = 1e-3
+_MIN_WEIGHT = 1e-3
 """Smallest weight of a member; below it the member is left out."""
-_NEVER = 1e-9
+_MIN_PROB = 1e-9
 """Floor of label probabilities, so that a single sample cannot exclude a member."""
-_SHARPENED = (100.0, 400.0)
+_LAST_MAP_SAMPLES = (100.0, 400.0)
 """Held-out sample counts at which the last map starts to count and at which it counts in full, linear in between. With
 fewer samples it does more harm than good."""
-_FEWEST_FOR_TOP = 100
+_MIN_TOP_MAP_SAMPLES = 100
 """Fewest held-out samples for the top-label map, which cross-validation then accepts or rejects."""
-_FOLDS_OF_TOP = 5
+_NUM_TOP_MAP_FOLDS = 5
 """Folds of the cross-validation of the top-label map, if a single fold is held out."""
-_BESIDE_FEATURES = 1.0
+_MAX_EXTRA_COUNT = 1.0
 """Most extra pseudo-samples per member if there are regressions on features."""
-_FEW = 100
+_FEW_SAMPLES = 100
 """With fewer held-out samples, or with clusters, the gain of features is shrunk by its standard error."""
 
 
@@ -60,10 +60,10 @@ class Prior:
     shared: float = 0.0
     base: int | None = None
 
-    def beside_features(self) -> Prior:
+    def with_features(self) -> Prior:
         """Return the prior for mixtures with regressions on features: up to one more pseudo-sample per member."""
-        more = tuple(each + min(each, _BESIDE_FEATURES) for each in self.counts)
-        return replace(self, counts=more, shared=self.shared + min(self.shared, _BESIDE_FEATURES))
+        more = tuple(each + min(each, _MAX_EXTRA_COUNT) for each in self.counts)
+        return replace(self, counts=more, shared=self.shared + min(self.shared, _MAX_EXTRA_COUNT))
 
     def members(self, log_probs: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         """Return the pseudo-count of each member ``(K,)``.
@@ -74,51 +74,51 @@ class Prior:
             weights: ``(n,)``.
         """
         counts = zeros(len(log_probs))
-        counts[: len(self.counts)] = doubles(self.counts)
+        counts[: len(self.counts)] = float64_tensor(self.counts)
         if self.base is None:
             return counts
         # Unchanged predictions that expect almost no mistake get no extra count: the samples cannot test them.
         mistakes = weights @ (1 - log_probs[0].exp().amax(dim=1))
         both = torch.stack([weights @ labels[:, 0], weights @ labels[:, self.base]])
-        trust = both.softmax(dim=0)[0] if mistakes >= LEAST_MISTAKES else zeros(())
+        trust = both.softmax(dim=0)[0] if mistakes >= MIN_MISTAKES else zeros(())
         counts[0] += self.shared * trust
         counts[self.base] += self.shared * (1 - trust)
         return counts
 
 
-def fitted_share(log_probs: Tensor, prior: Prior, split: CrossFit) -> Share:
+def fit_share(log_probs: Tensor, prior: Prior, split: CrossFit) -> Share:
     """Fit mixture weights and the final map to log-probabilities ``(K, n, C)``, with pseudo-counts of the members."""
     target = split.val.target.cpu()[split.rows]
-    weights = weights_of(split.val)[split.rows]
+    weights = sample_weights(split.val)[split.rows]
     labels = label_log_probs(log_probs, target)
     counts = prior.members(log_probs, labels, weights)
-    parts = labels.exp().clamp(min=_NEVER)
+    parts = labels.exp().clamp(min=_MIN_PROB)
     samples = float(weights.sum())
-    few = samples <= MANY
+    few = samples <= MANY_SAMPLES
     start = torch.full_like(counts, 1 / len(counts)) if few else None
-    shares, _ = mixture_weights(parts, weights, counts, start=start, most_steps=_STEPS)
+    shares, _ = fit_mixture_weights(parts, weights, counts, start=start, most_steps=_MAX_STEPS)
 
     # The final map, if there are enough samples. With many classes a top-label map: offsets per class would over-fit.
     mixture = (log_probs + shares.log().view(-1, 1, 1)).logsumexp(dim=0)
-    last = identity(log_probs.shape[2])
-    top = None
+    last_map = identity_map(log_probs.shape[2])
+    top_map = None
     if log_probs.shape[2] >= MANY_CLASSES:
-        if samples >= _FEWEST_FOR_TOP:
-            top = _top_map(log_softmax(mixture), split)
-    elif samples > _SHARPENED[0]:
+        if samples >= _MIN_TOP_MAP_SAMPLES:
+            top_map = _fit_top_map(log_softmax(mixture), split)
+    elif samples > _LAST_MAP_SAMPLES[0]:
         sizes = None if split.val.weights is None else weights
         scale = 1 / nll_temperature(Predictions(mixture, target, weights=sizes)).value
         ridge = float(log_probs.shape[2])
-        fit = bias_corrected_temperature(
+        fit = fit_bias_corrected_temperature(
             mixture, target, weights, scale=scale, width=scale, prior=ridge
         )
-        none, full = _SHARPENED
-        last = _toward_identity(fit, min(1.0, (samples - none) / (full - none)))
-    shares = torch.where(shares < _SMALLEST, 0.0, shares)
-    return Share(shares / shares.sum(), last, top)
+        none, full = _LAST_MAP_SAMPLES
+        last_map = _shrink_to_identity(fit, min(1.0, (samples - none) / (full - none)))
+    shares = torch.where(shares < _MIN_WEIGHT, 0.0, shares)
+    return Share(shares / shares.sum(), last_map, top_map)
 
 
-def _top_map(log_probs: Tensor, split: CrossFit) -> TopLabelMap | None:
+def _fit_top_map(log_probs: Tensor, split: CrossFit) -> TopLabelMap | None:
     """Fit the top-label map to held-out log-probabilities ``(n, C)``; None if cross-validation shows no gain."""
     if split.folds.in_time:  # cross-validation would evaluate earlier samples by later ones
         return None
@@ -128,71 +128,71 @@ def _top_map(log_probs: Tensor, split: CrossFit) -> TopLabelMap | None:
         rank = torch.empty_like(split.order)
         rank[split.order] = torch.arange(len(rank), device="cpu")
         number = rank[split.rows].argsort().argsort()
-        if clusters is not None and several(clusters):
+        if clusters is not None and is_clustered(clusters):
             number = torch.unique(clusters, return_inverse=True)[1]
-        folds = number % _FOLDS_OF_TOP
-    samples = (split.val.target.cpu()[split.rows], weights_of(split.val)[split.rows])
-    return fitted_top_map(log_probs, *samples, folds, clusters)
+        folds = number % _NUM_TOP_MAP_FOLDS
+    samples = (split.val.target.cpu()[split.rows], sample_weights(split.val)[split.rows])
+    return fit_top_label_map(log_probs, *samples, folds, clusters)
 
 
-def _drawn_back(share: Share, log_probs: Tensor, base: int, split: CrossFit) -> Share:
-    """Return the mixture shrunk toward member ``base``, the more the larger the standard error of its gain.
+def _shrink_to_base(share: Share, log_probs: Tensor, base_index: int, split: CrossFit) -> Share:
+    """Return the mixture shrunk toward member ``base_index``, the more the larger the standard error of its gain.
 
     The standard error is over clusters: few clusters are little evidence, however many samples they hold.
     """
     target = split.val.target.cpu()[split.rows].unsqueeze(1)
-    before = log_probs[base].gather(1, target).squeeze(1)
-    gain = of_labels(share, log_probs, split) - before
-    trust = trust_in(gain, split)
+    before = log_probs[base_index].gather(1, target).squeeze(1)
+    gain = mixture_label_log_probs(share, log_probs, split) - before
+    trust = gain_trust(gain, split)
     weights = trust * share.weights
-    weights[base] += 1 - trust
-    last = _toward_identity(share.last, trust)
+    weights[base_index] += 1 - trust
+    last = _shrink_to_identity(share.last, trust)
     top = share.top
     if top is not None:
         top = TopLabelMap(knots=top.knots, coefficients=trust * top.coefficients)
     return Share(weights, last, top)
 
 
-def _toward_identity(row_map: AffineMap, trust: float) -> AffineMap:
+def _shrink_to_identity(row_map: AffineMap, trust: float) -> AffineMap:
     """Return the interpolation between the identity map (``trust`` 0) and ``row_map`` (``trust`` 1)."""
-    same = identity(len(row_map.bias))
+    same = identity_map(len(row_map.bias))
     return AffineMap(
         trust * row_map.weight + (1 - trust) * same.weight,
         trust * row_map.bias + (1 - trust) * same.bias,
     )
 
 
-def share_of_logits(log_probs: Tensor, prior: Prior, split: CrossFit) -> Share:
+def fit_logit_share(log_probs: Tensor, prior: Prior, split: CrossFit) -> Share:
     """Fit the weights of the members that use logits alone."""
-    share = fitted_share(log_probs, prior, split)
-    if several(split.val.clusters) and prior.base is not None:
-        share = _drawn_back(share, log_probs, prior.base, split)
+    share = fit_share(log_probs, prior, split)
+    if is_clustered(split.val.clusters) and prior.base is not None:
+        share = _shrink_to_base(share, log_probs, prior.base, split)
     return share
 
 
-def of_labels(share: Share, log_probs: Tensor, split: CrossFit) -> Tensor:
+def mixture_label_log_probs(share: Share, log_probs: Tensor, split: CrossFit) -> Tensor:
     """Return the mixture's log-probability of each held-out label ``(n,)``, from components ``(K, n, C)``."""
     target = split.val.target.cpu()[split.rows].unsqueeze(1)
     result: Tensor = share(log_probs.transpose(0, 1)).gather(1, target).squeeze(1)
     return result
 
 
-def trust_in(gain: Tensor, split: CrossFit) -> float:
+def gain_trust(gain: Tensor, split: CrossFit) -> float:
     """Return the trust in a gain: 1, or less if few samples or clusters are held out and the gain is uncertain."""
     clusters = split.val.clusters
-    weights = weights_of(split.val)[split.rows]
-    if not several(clusters) and float(weights.sum()) >= _FEW:
+    weights = sample_weights(split.val)[split.rows]
+    if not is_clustered(clusters) and float(weights.sum()) >= _FEW_SAMPLES:
         return 1.0
-    return beyond_error(gain, weights, None if clusters is None else clusters[split.rows])
+    return shrinkage_factor(gain, weights, None if clusters is None else clusters[split.rows])
 
 
-def beyond_error(gain: Tensor, weights: Tensor, clusters: Tensor | None) -> float:
+def shrinkage_factor(gain: Tensor, weights: Tensor, clusters: Tensor | None) -> float:
     """Return the shrinkage factor in [0, 1] of a gain ``(n,)``, by its standard error over clusters."""
-    mean, error = mean_and_error(gain, weights, clusters)
+    mean, error = mean_and_standard_error(gain, weights, clusters)
     return max(0.0, 1 - (error / mean) ** 2) if mean > 0 else 0.0
 
 
-def identity(classes: int) -> AffineMap:
+def identity_map(classes: int) -> AffineMap:
     """Return the identity as an affine map."""
     one = ones(classes)
     return AffineMap(one, 0 * one)

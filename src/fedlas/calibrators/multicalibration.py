@@ -13,13 +13,18 @@ from fedlas._core.check import InputError, check_choice, check_count, check_numb
 from fedlas.calibrators._fit.confidence_cells import (
     Cells,
     Update,
-    held_out_length,
-    predicted_log_odds,
-    with_log_odds,
+    select_update_count,
+    set_top_class_log_odds,
+    top_class_log_odds,
 )
-from fedlas.calibrators._fit.doubts import when, with_doubts
-from fedlas.calibrators._fit.folds import folds_of
-from fedlas.calibrators._fit.state import Numbers, doubles, fitted, must
+from fedlas.calibrators._fit.fit_warnings import attach_warnings, warning_if
+from fedlas.calibrators._fit.folds import make_folds
+from fedlas.calibrators._fit.state import (
+    BufferModule,
+    float64_tensor,
+    require_fitted,
+    require_valid,
+)
 from fedlas.calibrators._fit.temperature_search import BestTemperature, nll_temperature
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.calibrators.layer import CalibrationLayer
@@ -31,10 +36,10 @@ __all__ = ["Multicalibration"]
 Groups = Literal["predicted", "all"]
 Start = Literal["temperature", "none"]
 
-_MOST_UPDATES = 500
+_MAX_UPDATES = 500
 
 
-class Corrections(Numbers):
+class Corrections(BufferModule):
     """Fitted map of multicalibration: a temperature, then corrections of the confidence in order.
 
     Attributes:
@@ -70,25 +75,27 @@ class Corrections(Numbers):
         cells = Cells(int(self.num_levels))
         members = groups.nonzero()
         temperature = float(self.temperature)
-        before = predicted_log_odds(rows, temperature)
+        before = top_class_log_odds(rows, temperature)
         after = before
         for update in self.updates:
             after = cells.apply(after, members, update)
         # Only rows whose confidence moves are rewritten, so that the others keep their scaled logits exactly.
         result = rows / temperature
-        moved = (after != before).nonzero().squeeze(1)
-        if len(moved):
-            result[moved] = with_log_odds(result[moved], before[moved], after[moved])
+        changed = (after != before).nonzero().squeeze(1)
+        if len(changed):
+            result[changed] = set_top_class_log_odds(
+                result[changed], before[changed], after[changed]
+            )
         return result
 
     def check(self, classes: int) -> None:
         """Raise ValueError for wrong shapes, or a temperature, group or level out of range."""
         super().check(classes)
-        must(self.temperature > 0, "temperature must be above 0")
-        most = torch.stack([self.num_groups, self.num_levels])
-        fits = most.dtype == self.cells.dtype == torch.int64 and bool((most > 0).all())
-        within = bool(((self.cells >= 0) & (self.cells < most)).all())
-        must(
+        require_valid(self.temperature > 0, "temperature must be above 0")
+        limits = torch.stack([self.num_groups, self.num_levels])
+        fits = limits.dtype == self.cells.dtype == torch.int64 and bool((limits > 0).all())
+        within = bool(((self.cells >= 0) & (self.cells < limits)).all())
+        require_valid(
             fits and self.cells.shape[1] == 2 and within,
             "cells must be indices of groups and levels",
         )
@@ -207,60 +214,60 @@ class Multicalibration(Calibrator):
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Corrections:
         """Fit the temperature and the corrections to ``val``."""
-        groups = self._membership(val)
+        groups = self._group_membership(val)
         # In one order, because rounding of sums, and so the worst cell, may depend on it.
         order = canonical_order(val.logits, val.target)
         ordered = Predictions(val.logits.cpu()[order], val.target.cpu()[order])
         first = nll_temperature(ordered) if self.start == "temperature" else BestTemperature(1.0)
         temperature = first.value
 
-        log_odds = predicted_log_odds(val.logits, temperature)[order]
+        log_odds = top_class_log_odds(val.logits, temperature)[order]
         correct = val.correct.cpu().double()[order]
         groups = groups[order]
-        cells = self._cells()
-        most = _MOST_UPDATES if val.num_classes > 1 else 0
-        if self.num_folds is not None and most:
+        cells = self._make_cells()
+        max_updates = _MAX_UPDATES if val.num_classes > 1 else 0
+        if self.num_folds is not None and max_updates:
             clusters = None if val.clusters is None else val.clusters[order]
-            folds = folds_of(val, self.num_folds).rows(order)
+            folds = make_folds(val, self.num_folds).rows(order)
             # A single fold leaves nothing to hold out.
-            most = (
-                held_out_length(cells, log_odds, correct, groups, folds, most, clusters)
+            max_updates = (
+                select_update_count(cells, log_odds, correct, groups, folds, max_updates, clusters)
                 if folds.count
                 else 0
             )
-        updates = list(cells.path(log_odds, correct, groups.nonzero(), most))
+        updates = list(cells.path(log_odds, correct, groups.nonzero(), max_updates))
 
         too_many = (
-            f"cells still have errors above alpha after {_MOST_UPDATES} corrections. "
+            f"cells still have errors above alpha after {_MAX_UPDATES} corrections. "
             "Choose a larger alpha or min_size."
         )
         numbers = {"num_groups": groups.shape[1], "num_levels": self.num_levels}
         row_map = Corrections(
-            temperature=doubles(temperature),
+            temperature=float64_tensor(temperature),
             cells=torch.tensor(
                 [[each.group, each.level] for each in updates], dtype=torch.int64, device="cpu"
             ),
-            shifts=doubles([each.shift for each in updates]),
+            shifts=float64_tensor([each.shift for each in updates]),
             **{name: torch.tensor(number, device="cpu") for name, number in numbers.items()},
         )
-        return with_doubts(
+        return attach_warnings(
             row_map,
-            first.doubt,
-            self._no_update(groups, updates),
-            when(len(updates) == _MOST_UPDATES, too_many),
+            first.warning,
+            self._no_update_warning(groups, updates),
+            warning_if(len(updates) == _MAX_UPDATES, too_many),
         )
 
-    def _no_update(self, groups: Tensor, updates: list[Update]) -> str | None:
+    def _no_update_warning(self, groups: Tensor, updates: list[Update]) -> str | None:
         """Return a warning if no correction was made, with the reason; else None."""
         if updates:
             return None
         largest = int(groups.sum(dim=0).max())
         if largest < self.min_size:
             return f"no group has {self.min_size} samples (the largest has {largest}), so no cell can be corrected."
-        rest = "; the result is temperature scaling" if self.start == "temperature" else ""
-        return f"no cell has an error above alpha that held-out samples confirm{rest}. No action is needed."
+        suffix = "; the result is temperature scaling" if self.start == "temperature" else ""
+        return f"no cell has an error above alpha that held-out samples confirm{suffix}. No action is needed."
 
-    def _membership(self, predictions: Predictions) -> Tensor:
+    def _group_membership(self, predictions: Predictions) -> Tensor:
         """Return group membership ``(N, G)``, bool on the CPU; groups may not depend on labels."""
         if not callable(self.groups):
             most = 1 if self.groups == "all" else 1 + predictions.num_classes
@@ -280,10 +287,10 @@ class Multicalibration(Calibrator):
             )
         return groups.cpu()
 
-    def _side(self, predictions: Predictions) -> Tensor | None:
+    def _side_inputs(self, predictions: Predictions) -> Tensor | None:
         if not callable(self.groups):
             return None
-        groups = self._membership(predictions)
+        groups = self._group_membership(predictions)
         if groups.shape[1] != int(self.map.num_groups):
             raise InputError(
                 f"groups must return as many groups as in the fit, {int(self.map.num_groups)}",
@@ -298,12 +305,12 @@ class Multicalibration(Calibrator):
         Raises:
             InputError: Always.
         """
-        fitted(self._map)
+        require_fitted(self._map)
         raise InputError(
             "module() requires a calibrator whose map depends on logits and features alone",
             f"{type(self).__name__}, which also depends on groups",
             "Calibrate predictions with transform, or choose another calibrator, such as temperature or vector.",
         )
 
-    def _cells(self) -> Cells:
+    def _make_cells(self) -> Cells:
         return Cells(self.num_levels, self.alpha, self.min_size)

@@ -11,26 +11,26 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_choice, check_dense, check_logits, describe
 from fedlas._core.files import write_json
-from fedlas._core.kinds import check_kinds
-from fedlas._core.outputs import check_place, json_kind
-from fedlas._core.renamed import renamed
-from fedlas.calibrators._fit.state import fitted, read_saved
+from fedlas._core.kinds import check_argument_types
+from fedlas._core.outputs import check_output_path, json_kind
+from fedlas._core.renamed import accept_old_names
+from fedlas.calibrators._fit.state import read_saved_json, require_fitted
 from fedlas.calibrators.auto import AutoCalibration
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.calibrators.layer import CalibrationLayer
 from fedlas.calibrators.partial_pooling import LabelCurves, PooledMap
-from fedlas.predictions.multi_label import MultiLabel, check_known
-from fedlas.predictions.probabilities import logits_of_log_odds
+from fedlas.predictions.multi_label import MultiLabel, require_known_labels
+from fedlas.predictions.probabilities import binary_logits
 
 __all__ = ["MultiLabelCalibration"]
 
-MULTI_LABEL = "fedlas.multilabel/1"
+MULTI_LABEL_FORMAT = "fedlas.multilabel/1"
 """Format name in the file."""
-_ENOUGH_FOR_FEATURES = 1000
+_MIN_FEATURE_SAMPLES = 1000
 """From this many samples on, features help a label more than pooling with other labels (``results/labels``)."""
 
 
-class LabelLayers(nn.Module):
+class LabelwiseLayers(nn.Module):
     """Module that calibrates logits ``(N, L)`` with one calibration layer per label."""
 
     def __init__(self, layers: list[nn.Module]) -> None:
@@ -54,7 +54,7 @@ class LabelLayers(nn.Module):
                 expected, describe(logits), "Pass logits of the model that was calibrated."
             )
         pairs = [
-            layer(logits_of_log_odds(column), None if layer.num_features is None else features)
+            layer(binary_logits(column), None if layer.num_features is None else features)
             for layer, column in zip(self.layers, columns, strict=True)
         ]
         return torch.stack([pair[:, 1] - pair[:, 0] for pair in pairs], dim=1)
@@ -81,8 +81,8 @@ class MultiLabelCalibration:
         [3.1, 0.5]
     """
 
-    @renamed(calibrator="method")
-    @check_kinds
+    @accept_old_names(calibrator="method")
+    @check_argument_types
     def __init__(self, method: str | Calibrator | None = None, *, shared: bool = False) -> None:
         calibrator = method or "partial-pooling"
         if not isinstance(calibrator, Calibrator):
@@ -103,7 +103,7 @@ class MultiLabelCalibration:
         self._fitted: list[Calibrator] | None = None
 
     @classmethod
-    def of_method(cls, method: object) -> Self:
+    def from_method(cls, method: object) -> Self:
         """Return a calibration of several labels for a method name or a calibrator.
 
         ``"auto"`` is the default: the curves of all labels together, and ``auto`` for each with features of at least
@@ -113,7 +113,7 @@ class MultiLabelCalibration:
             InputError: As the constructor.
 
         Example:
-            >>> MultiLabelCalibration.of_method("auto"), MultiLabelCalibration.of_method("isotonic")
+            >>> MultiLabelCalibration.from_method("auto"), MultiLabelCalibration.from_method("isotonic")
             (MultiLabelCalibration(PartialPooling()), MultiLabelCalibration(IsotonicCalibration()))
         """
         if isinstance(method, cls):
@@ -133,7 +133,7 @@ class MultiLabelCalibration:
         Raises:
             InputError: Before ``fit``.
         """
-        return fitted(self._fitted)
+        return require_fitted(self._fitted)
 
     needs: frozenset[str] = frozenset()
     top_label = False
@@ -182,12 +182,14 @@ class MultiLabelCalibration:
                 raise InputError(
                     "a MultiLabel must be the only argument of fit", "further arguments", fix
                 )
-            val = check_known(logits)
+            val = require_known_labels(logits)
         else:
-            val = check_known(MultiLabel(logits, target, None, *values))
-        enough = val.features is not None and len(val.logits) >= _ENOUGH_FOR_FEATURES
+            val = require_known_labels(MultiLabel(logits, target, None, *values))
+        use_auto = val.features is not None and len(val.logits) >= _MIN_FEATURE_SAMPLES
         calibrator = (
-            AutoCalibration() if self._uses_features and enough else copy.deepcopy(self.calibrator)
+            AutoCalibration()
+            if self._uses_features and use_auto
+            else copy.deepcopy(self.calibrator)
         )
         self._fitted = (
             [calibrator.fit(val.pooled())] * val.num_labels
@@ -262,7 +264,7 @@ class MultiLabelCalibration:
         if (curves := self.curves) is not None:
             # One layer, since thousands of them take long to run and to export.
             return CalibrationLayer(curves, num_classes=len(self.calibrators)).eval()
-        return LabelLayers([calibrator.module() for calibrator in self.calibrators]).eval()
+        return LabelwiseLayers([calibrator.module() for calibrator in self.calibrators]).eval()
 
     def save(self, path: str | Path) -> Path:
         """Write the fitted calibrators to ``path`` as JSON.
@@ -272,8 +274,8 @@ class MultiLabelCalibration:
                 writable.
         """
         content = self.plain()
-        kind = json_kind("a file of calibrators of labels", MULTI_LABEL).of_any_name
-        return write_json(check_place("path", path, kind), content)
+        kind = json_kind("a file of calibrators of labels", MULTI_LABEL_FORMAT).with_any_suffix
+        return write_json(check_output_path("path", path, kind), content)
 
     def plain(self) -> dict[str, Any]:
         """Return the calibration as a dict that JSON can hold; :meth:`from_plain` reads it.
@@ -282,7 +284,7 @@ class MultiLabelCalibration:
             InputError: Before ``fit``.
         """
         labels = [each.plain() for each in self.calibrators]
-        return {"format": MULTI_LABEL, "shared": self.shared, "labels": labels}
+        return {"format": MULTI_LABEL_FORMAT, "shared": self.shared, "labels": labels}
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -291,7 +293,7 @@ class MultiLabelCalibration:
         Raises:
             InputError: If it is no such file.
         """
-        return cls.from_plain(read_saved(path, _OWNER), source=path)
+        return cls.from_plain(read_saved_json(path, _OWNER), source=path)
 
     @classmethod
     def from_plain(cls, content: Any, *, source: object = "plain values") -> Self:
@@ -301,8 +303,8 @@ class MultiLabelCalibration:
             InputError: If it is something else.
         """
         try:
-            if content["format"] != MULTI_LABEL:
-                raise ValueError(f"format is not {MULTI_LABEL!r}")
+            if content["format"] != MULTI_LABEL_FORMAT:
+                raise ValueError(f"format is not {MULTI_LABEL_FORMAT!r}")
             each = [Calibrator.from_plain(plain, source=source) for plain in content["labels"]]
             calibration = cls(each[0], shared=content.get("shared", False))
         except (KeyError, TypeError, ValueError, IndexError) as error:

@@ -8,15 +8,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from fedlas.calibrators._fit.doubts import some, unconverged, when, with_doubts
+from fedlas.calibrators._fit.fit_warnings import (
+    attach_warnings,
+    convergence_warning,
+    format_classes,
+    warning_if,
+)
 from fedlas.calibrators._fit.one_vs_rest import (
-    class_and_rest,
+    class_rest_log_probs,
+    find_separated_classes,
     fit_one_vs_rest,
     log_odds,
-    separated_classes,
 )
-from fedlas.calibrators._fit.rowwise import weights_of
-from fedlas.calibrators._fit.state import Numbers, doubles, must, ones
+from fedlas.calibrators._fit.rowwise import sample_weights
+from fedlas.calibrators._fit.state import BufferModule, float64_tensor, ones, require_valid
 from fedlas.calibrators._fit.temperature_search import nll_temperature
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions
@@ -24,7 +29,7 @@ from fedlas.predictions import Predictions
 __all__ = ["BetaCalibration", "PlattScaling"]
 
 
-class Sigmoids(Numbers):
+class Sigmoids(BufferModule):
     """One-vs-rest sigmoids, ``log sigmoid(sum_f a_kf x_ikf + c_k)`` for class ``k``; a subclass defines features ``x``.
 
     Attributes:
@@ -49,7 +54,7 @@ class Sigmoids(Numbers):
     def check(self, classes: int) -> None:
         """Raise ValueError for wrong shapes."""
         super().check(classes)
-        must(
+        require_valid(
             self.numbers.shape[1] == len(self.terms),
             f"numbers must have the columns {', '.join(self.terms)}",
         )
@@ -74,13 +79,13 @@ class BetaMap(Sigmoids):
     @staticmethod
     def features(rows: Tensor) -> Tensor:
         """Return ``ln p`` and ``-ln(1 - p)`` of each class ``(n, C, 2)``."""
-        log_p, rest = class_and_rest(rows)
+        log_p, rest = class_rest_log_probs(rows)
         return torch.stack([log_p, -rest], dim=2)
 
     def check(self, classes: int) -> None:
         """Raise ValueError for wrong shapes, or a or b below 0."""
         super().check(classes)
-        must((self.numbers[:, :2] >= 0).all(), "a and b must be at least 0")
+        require_valid((self.numbers[:, :2] >= 0).all(), "a and b must be at least 0")
 
 
 class OneVsRestCalibrator(Calibrator):
@@ -139,19 +144,19 @@ class PlattScaling(OneVsRestCalibrator):
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Sigmoids:
         """Fit the sigmoids to ``val``."""
-        weights = weights_of(val)
-        count = torch.bincount(val.target.cpu(), weights, minlength=val.num_classes)
-        labels = ((count + 1) / (count + 2), 1 / (weights.sum() - count + 2))
+        weights = sample_weights(val)
+        class_counts = torch.bincount(val.target.cpu(), weights, minlength=val.num_classes)
+        labels = ((class_counts + 1) / (class_counts + 2), 1 / (weights.sum() - class_counts + 2))
         parameters, converged = fit_one_vs_rest(
             val.logits, val.target, PlattMap.features, weights, labels=labels
         )
-        falling = ((parameters[:, 0] <= 0) & (count > 0)).nonzero().squeeze(1).tolist()
-        return with_doubts(
+        falling = ((parameters[:, 0] <= 0) & (class_counts > 0)).nonzero().squeeze(1).tolist()
+        return attach_warnings(
             PlattMap(numbers=parameters),
-            unconverged(converged),
-            when(
+            convergence_warning(converged),
+            warning_if(
                 falling,
-                f"the fitted slope is not above 0 for {some(falling)}: a higher score does not mean a higher "
+                f"the fitted slope is not above 0 for {format_classes(falling)}: a higher score does not mean a higher "
                 "probability. Check that logits and labels match.",
             ),
         )
@@ -206,26 +211,26 @@ class BetaCalibration(OneVsRestCalibrator):
             val.logits,
             val.target,
             BetaMap.features,
-            weights_of(val),
+            sample_weights(val),
             nonnegative=True,
-            hold=ones(3),
+            ridge=ones(3),
             # Temperature scaling, so that the unit of the logits does not matter.
-            anchor=doubles([scale, scale, 0.0]),
+            anchor=float64_tensor([scale, scale, 0.0]),
         )
         present = torch.bincount(val.target.cpu(), minlength=val.num_classes) > 0
-        bounded = ((parameters[:, :2] == 0).any(dim=1) & present).nonzero().squeeze(1).tolist()
-        apart = separated_classes(val)
-        return with_doubts(
+        at_bound = ((parameters[:, :2] == 0).any(dim=1) & present).nonzero().squeeze(1).tolist()
+        separated = find_separated_classes(val)
+        return attach_warnings(
             BetaMap(numbers=parameters),
-            unconverged(converged),
-            when(
-                apart,
-                f"the probability of {some(apart)} perfectly separates its samples from the rest, so the likelihood "
+            convergence_warning(converged),
+            warning_if(
+                separated,
+                f"the probability of {format_classes(separated)} perfectly separates its samples from the rest, so the likelihood "
                 "has no maximum and only a weak penalty bounds the parameters. Use a larger validation set.",
             ),
-            when(
-                bounded,
-                f"a or b is at its bound 0 for {some(bounded)}: the map is then flat near probability 0 or 1. The "
+            warning_if(
+                at_bound,
+                f"a or b is at its bound 0 for {format_classes(at_bound)}: the map is then flat near probability 0 or 1. The "
                 "usual cause is few samples there. Use a larger validation set.",
             ),
         )

@@ -9,27 +9,33 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import warn_user
-from fedlas.calibrators._fit.doubts import joined, some, unconverged, when, with_doubts
+from fedlas.calibrators._fit.fit_warnings import (
+    attach_warnings,
+    convergence_warning,
+    format_classes,
+    join_warnings,
+    warning_if,
+)
 from fedlas.calibrators._fit.one_vs_rest import log_odds
 from fedlas.calibrators._fit.partial_pooling import LabelRows, PooledCurves, fit_pooled_curves
 from fedlas.calibrators._fit.pooled_splines import stable_softplus
-from fedlas.calibrators._fit.rowwise import double_rows, scaled_weights, weights_of
-from fedlas.calibrators._fit.state import Numbers, must, ones
+from fedlas.calibrators._fit.rowwise import iter_float64_rows, sample_weights, scale_weights
+from fedlas.calibrators._fit.state import BufferModule, ones, require_valid
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions
-from fedlas.predictions.multi_label import UNKNOWN, MultiLabel, check_labels
-from fedlas.resample.effective import effective_samples
+from fedlas.predictions.multi_label import UNKNOWN, MultiLabel, require_multi_label
+from fedlas.resample.effective import effective_sample_size
 
 __all__ = ["LabelCurves", "PartialPooling"]
 
-_FAR = 1e4
+_MAX_LOG_ODDS = 1e4
 """Bound beyond all log-odds."""
 _NOUN = ("label", "labels")
-_ENOUGH = 50
+_MIN_SAMPLES = 50
 """Fewest samples for which the method was evaluated (``results/labels``)."""
 
 
-class LabelCurves(Numbers):
+class LabelCurves(BufferModule):
     """Calibration curves of labels: log-odds ``a log p - b log(1 - p) + c`` for ``p = sigmoid(z)``, never falling.
 
     Attributes:
@@ -40,24 +46,24 @@ class LabelCurves(Numbers):
 
     def forward(self, logits: Tensor) -> Tensor:
         """Return calibrated logits for logits ``(N, L)``; their sigmoids are the probabilities."""
-        low, high = self.reach()
+        low, high = self.rising_range()
         a, b, c = self.numbers.unbind(dim=1)
         scores = logits.maximum(low).minimum(high)
         return b * stable_softplus(scores) - a * stable_softplus(-scores) + c
 
-    def reach(self) -> tuple[Tensor, Tensor]:
+    def rising_range(self) -> tuple[Tensor, Tensor]:
         """Return the lowest and highest logit ``(L,)`` between which each curve rises; it is constant outside."""
         a, b, _ = self.numbers.unbind(dim=1)
         # The slope a (1 - p) + b p is 0 where p / (1 - p) = -a / b.
         turn = (-a / torch.where(b == 0, 1.0, b)).clamp(min=1e-300).log()
-        low = torch.where((a < 0) & (b > 0), turn, -_FAR)
-        return low, torch.where((a > 0) & (b < 0), turn, _FAR)
+        low = torch.where((a < 0) & (b > 0), turn, -_MAX_LOG_ODDS)
+        return low, torch.where((a > 0) & (b < 0), turn, _MAX_LOG_ODDS)
 
     def check(self, classes: int) -> None:
         """Raise ValueError for wrong shapes, or curves that fall everywhere."""
         super().check(classes)
-        must(self.numbers.shape[1] == 3, "numbers must have the columns a, b and c")
-        must((self.numbers[:, :2].amax(dim=1) >= 0).all(), "a or b must be at least 0")
+        require_valid(self.numbers.shape[1] == 3, "numbers must have the columns a, b and c")
+        require_valid((self.numbers[:, :2].amax(dim=1) >= 0).all(), "a or b must be at least 0")
 
 
 class PooledMap(LabelCurves):
@@ -118,72 +124,76 @@ class PartialPooling(Calibrator):
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> PooledMap:
         """Fit the curve of each class of ``val`` against the rest."""
-        odds = torch.cat([log_odds(rows) for _, rows in double_rows(val.logits)]).T.contiguous()
+        odds = torch.cat(
+            [log_odds(rows) for _, rows in iter_float64_rows(val.logits)]
+        ).T.contiguous()
         classes = torch.arange(val.num_classes, device="cpu").unsqueeze(1)
         target = val.target.cpu() == classes
         if val.num_classes == 2:
             # With two classes, one curve determines the other.
             odds, target = odds[1:], target[1:]
-        rows = LabelRows(odds, target, weights_of(val).unsqueeze(0))
+        rows = LabelRows(odds, target, sample_weights(val).unsqueeze(0))
         curves = fit_pooled_curves(rows, val.clusters)
         numbers = curves.numbers
         if val.num_classes == 2:
-            numbers = torch.cat([mirrored(numbers), numbers])
-        return with_doubts(PooledMap(numbers=numbers), unconverged(curves.converged))
+            numbers = torch.cat([mirror_curves(numbers), numbers])
+        return attach_warnings(PooledMap(numbers=numbers), convergence_warning(curves.converged))
 
     def fit_labels(self, val: MultiLabel) -> list[Self]:
         """Return one fitted copy per label; each label is a two-class problem, absent or present."""
-        check_labels(val, "val")
-        weights = scaled_weights(ones(val.num_samples) if val.weights is None else val.weights)
+        require_multi_label(val, "val")
+        weights = scale_weights(ones(val.num_samples) if val.weights is None else val.weights)
         used = weights > 0
         target = val.target[used].T
-        each = weights[used].unsqueeze(0)
+        used_weights = weights[used].unsqueeze(0)
         rows = LabelRows(
             val.logits[used].T.contiguous(),
             (target == 1).contiguous(),
-            each * (target != UNKNOWN) if bool((target == UNKNOWN).any()) else each,
+            used_weights * (target != UNKNOWN) if bool((target == UNKNOWN).any()) else used_weights,
         )
         curves = fit_pooled_curves(rows, None if val.clusters is None else val.clusters[used])
-        doubt = joined(*self._doubts_of_labels(val, rows, curves))
-        if doubt is not None:
-            warn_user(f"{self._owner}: {doubt}")
+        warning = join_warnings(*self._label_warnings(val, rows, curves))
+        if warning is not None:
+            warn_user(f"{self._owner}: {warning}")
         fits = []
         for numbers in curves.numbers.split(1):
             fit = copy.copy(self)
             fit.num_classes = 2
-            fit._map = PooledMap(numbers=torch.cat([mirrored(numbers), numbers]))
+            fit._map = PooledMap(numbers=torch.cat([mirror_curves(numbers), numbers]))
             fits.append(fit)
         return fits
 
-    def _doubts_of_labels(
+    def _label_warnings(
         self, val: MultiLabel, rows: LabelRows, curves: PooledCurves
     ) -> list[str | None]:
         """Return the warnings after a fit to labels; None entries are no warnings."""
-        counted = rows.weights > 0
-        without = {
-            "positive": ~(rows.target & counted).any(dim=1),
-            "negative": ~(~rows.target & counted).any(dim=1),
+        is_counted = rows.weights > 0
+        lacks_sample = {
+            "positive": ~(rows.target & is_counted).any(dim=1),
+            "negative": ~(~rows.target & is_counted).any(dim=1),
         }
-        places = {word: lacking.nonzero().flatten().tolist() for word, lacking in without.items()}
-        samples = effective_samples(rows.weights.amax(dim=0)) / curves.design_effect
+        label_indices = {
+            word: lacking.nonzero().flatten().tolist() for word, lacking in lacks_sample.items()
+        }
+        samples = effective_sample_size(rows.weights.amax(dim=0)) / curves.design_effect
         return [
             *(
-                when(
+                warning_if(
                     labels,
-                    f"{some(labels, val.names, _NOUN)} without a {word} sample: the curve is estimated from the other "
+                    f"{format_classes(labels, val.names, _NOUN)} without a {word} sample: the curve is estimated from the other "
                     "labels.",
                 )
-                for word, labels in places.items()
+                for word, labels in label_indices.items()
             ),
-            when(
-                samples < _ENOUGH,
-                f"{samples:.4g} samples are few: with fewer than about {_ENOUGH} the NLL of new samples can get worse.",
+            warning_if(
+                samples < _MIN_SAMPLES,
+                f"{samples:.4g} samples are few: with fewer than about {_MIN_SAMPLES} the NLL of new samples can get worse.",
             ),
-            unconverged(curves.converged),
+            convergence_warning(curves.converged),
         ]
 
 
-def mirrored(numbers: Tensor) -> Tensor:
+def mirror_curves(numbers: Tensor) -> Tensor:
     """Return ``a``, ``b`` and ``c`` of the complementary class in a two-class problem, ``(..., 3)``."""
     a, b, c = numbers.unbind(dim=-1)
     return torch.stack([b, a, -c], dim=-1)

@@ -8,28 +8,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from fedlas.calibrators._fit.one_vs_rest import class_and_rest
+from fedlas.calibrators._fit.one_vs_rest import class_rest_log_probs
 from fedlas.calibrators._fit.pooled_splines import (
-    IDENTITY,
+    IDENTITY_CURVE,
     PooledFit,
     curve_basis,
     curve_knots,
     fit_pooled_splines,
     stable_softplus,
 )
-from fedlas.calibrators._fit.rowwise import double_rows, weights_of
-from fedlas.calibrators._fit.state import Numbers, doubles, must
+from fedlas.calibrators._fit.rowwise import iter_float64_rows, sample_weights
+from fedlas.calibrators._fit.state import BufferModule, float64_tensor, require_valid
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions
 
 __all__ = ["PooledSplineCalibration", "PooledSplines"]
 
 _ROUNDS = 8
-_ROUNDS_OF_PARTS = 3
+_SUBSET_ROUNDS = 3
 """EM rounds, starting from the identity and from the fit of all samples."""
 
 
-class PooledSplines(Numbers):
+class PooledSplines(BufferModule):
     """Smooth one-vs-rest curves of class probabilities as ``log sigmoid``, with the distribution they are drawn from.
 
     Attributes:
@@ -45,7 +45,7 @@ class PooledSplines(Numbers):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return calibrated logits for logits ``(n, C)``; their softmax divides the sigmoids by their sum."""
-        log_p, rest = class_and_rest(rows)
+        log_p, rest = class_rest_log_probs(rows)
         odds = log_p - rest
         a, b, c, *bends = self.numbers.unbind(dim=1)
         total = log_p * a - rest * b + c
@@ -56,11 +56,11 @@ class PooledSplines(Numbers):
     def check(self, classes: int) -> None:
         """Raise ValueError for wrong shapes, or a width that is not above 0."""
         super().check(classes)
-        must(
+        require_valid(
             self.numbers.shape[1] == len(self.knots) + 3,
             "numbers must have three columns more than there are knots",
         )
-        must(self.width > 0, "width must be above 0")
+        require_valid(self.width > 0, "width must be above 0")
 
 
 @CALIBRATORS.register(
@@ -104,48 +104,48 @@ class PooledSplineCalibration(Calibrator):
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> PooledSplines:
         """Fit the curves to ``val``."""
-        log_p, rest, labels = _columns(val)
-        weights = weights_of(val)
+        log_p, rest, labels = _class_log_probs(val)
+        weights = sample_weights(val)
         is_label = labels > 0
         odds = (log_p - rest)[is_label]
         knots, width = curve_knots(odds, weights.expand_as(labels)[is_label])
         basis = curve_basis(log_p, rest, knots, width)
         fit = fit_pooled_splines(
-            basis, labels, weights.unsqueeze(0), doubles(IDENTITY), most_rounds=_ROUNDS
+            basis, labels, weights.unsqueeze(0), float64_tensor(IDENTITY_CURVE), most_rounds=_ROUNDS
         )
-        return _map(fit, knots, width)
+        return _build_map(fit, knots, width)
 
-    def fit_parts(self, val: Predictions, parts: Tensor, start: Any) -> list[nn.Module]:
+    def fit_subsets(self, val: Predictions, subset_weights: Tensor, start: Any) -> list[nn.Module]:
         """Return one map per weighted subset, with the knots and the start of the map of all samples."""
-        log_p, rest, labels = _columns(val)
+        log_p, rest, labels = _class_log_probs(val)
         basis = curve_basis(log_p, rest, start.knots, start.width)
-        first = PooledFit(start.numbers, start.mean, start.covariance)
+        first_fit = PooledFit(start.numbers, start.mean, start.covariance)
         return [
-            _map(
+            _build_map(
                 fit_pooled_splines(
                     basis,
                     labels,
                     part.unsqueeze(0),
-                    doubles(IDENTITY),
-                    start=first,
-                    most_rounds=_ROUNDS_OF_PARTS,
+                    float64_tensor(IDENTITY_CURVE),
+                    start=first_fit,
+                    most_rounds=_SUBSET_ROUNDS,
                 ),
                 start.knots,
                 start.width,
             )
-            for part in parts
+            for part in subset_weights
         ]
 
 
-def _columns(val: Predictions) -> tuple[Tensor, Tensor, Tensor]:
+def _class_log_probs(val: Predictions) -> tuple[Tensor, Tensor, Tensor]:
     """Return ``log p``, ``log(1 - p)`` and the one-hot labels of all samples, each ``(C, N)``."""
-    parts = [class_and_rest(rows) for _, rows in double_rows(val.logits)]
+    parts = [class_rest_log_probs(rows) for _, rows in iter_float64_rows(val.logits)]
     log_p, rest = (torch.cat(each).T.contiguous() for each in zip(*parts, strict=True))
     classes = torch.arange(val.num_classes, device="cpu").unsqueeze(1)
     return log_p, rest, (val.target.cpu() == classes).double()
 
 
-def _map(fit: PooledFit, knots: Tensor, width: Tensor) -> PooledSplines:
+def _build_map(fit: PooledFit, knots: Tensor, width: Tensor) -> PooledSplines:
     return PooledSplines(
         knots=knots, width=width, numbers=fit.curves, mean=fit.mean, covariance=fit.covariance
     )

@@ -11,7 +11,7 @@ LANDMARKS = 150
 
 
 @dataclass(frozen=True)
-class Plan:
+class RegressionPlan:
     """Size of the regressions on features, and of the sample they are fitted to.
 
     Attributes:
@@ -30,39 +30,39 @@ class Plan:
     rank: int = 512
     rows: int = 2**62
 
-    def cost(self, rows: int, classes: int, columns: int, parts: int) -> float:
+    def estimate_cost(self, rows: int, classes: int, features: int, fits: int) -> float:
         """Return the approximate number of operations per pass over the samples."""
-        rank = min(self.rank, columns)
-        problems = parts * len(self.ridges) * len(self.offsets)
-        linear = problems * (1 + self.plain) * (rank + _SOFTMAX)
+        rank = min(self.rank, features)
+        problems = fits * len(self.ridges) * len(self.offsets)
+        linear = problems * (1 + self.plain) * (rank + _SOFTMAX_COST)
         return (
             min(rows, self.rows)
             * classes
-            * (linear + self.kernel * problems * (LANDMARKS + _SOFTMAX))
+            * (linear + self.kernel * problems * (LANDMARKS + _SOFTMAX_COST))
         )
 
 
-_SOFTMAX = 100
+_SOFTMAX_COST = 100
 """Cost of one softmax element, in multiplications."""
-_AFFORDABLE = 2e9
-_AFFORDABLE_A_LOGIT = 150.0
+_MAX_COST = 2e9
+_MAX_COST_PER_LOGIT = 150.0
 _PLANS = (
-    Plan(),
-    Plan(offsets=(1,)),
-    Plan(offsets=(1,), rank=256),
-    Plan(offsets=(1,), rank=256, kernel=False),
-    Plan(offsets=(1,), rank=128, kernel=False, ridges=RIDGES[1:]),
-    Plan(offsets=(1,), rank=128, kernel=False, ridges=RIDGES[1:], plain=False),
-    Plan(offsets=(1,), rank=64, kernel=False, ridges=RIDGES[2:], plain=False),
+    RegressionPlan(),
+    RegressionPlan(offsets=(1,)),
+    RegressionPlan(offsets=(1,), rank=256),
+    RegressionPlan(offsets=(1,), rank=256, kernel=False),
+    RegressionPlan(offsets=(1,), rank=128, kernel=False, ridges=RIDGES[1:]),
+    RegressionPlan(offsets=(1,), rank=128, kernel=False, ridges=RIDGES[1:], plain=False),
+    RegressionPlan(offsets=(1,), rank=64, kernel=False, ridges=RIDGES[2:], plain=False),
 )
 
 
-def affordable(rows: int, classes: int, columns: int, parts: int) -> Plan:
+def choose_plan(rows: int, classes: int, features: int, fits: int) -> RegressionPlan:
     """Return the largest plan that takes seconds, or half a minute if the logits take a gigabyte."""
-    most = max(_AFFORDABLE, _AFFORDABLE_A_LOGIT * rows * classes)
+    max_cost = max(_MAX_COST, _MAX_COST_PER_LOGIT * rows * classes)
     for plan in _PLANS:
-        if plan.cost(rows, classes, columns, parts) <= most:
+        if plan.estimate_cost(rows, classes, features, fits) <= max_cost:
             return plan
     last = _PLANS[-1]
-    share = most / last.cost(rows, classes, columns, parts)
+    share = max_cost / last.estimate_cost(rows, classes, features, fits)
     return replace(last, rows=max(1, int(rows * share)))

@@ -9,21 +9,21 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from fedlas._core.check import check_count
-from fedlas.calibrators._fit.doubts import unconverged, with_doubts
+from fedlas.calibrators._fit.fit_warnings import attach_warnings, convergence_warning
 from fedlas.calibrators._fit.one_vs_rest import fit_one_vs_rest, log_odds
-from fedlas.calibrators._fit.rowwise import blocks, double_rows, weights_of
-from fedlas.calibrators._fit.state import Numbers, doubles, must
+from fedlas.calibrators._fit.rowwise import iter_float64_rows, sample_weights, weight_blocks
+from fedlas.calibrators._fit.state import BufferModule, float64_tensor, require_valid
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions
 
-__all__ = ["BrokenLines", "SplineCalibration"]
+__all__ = ["PiecewiseLinearMap", "SplineCalibration"]
 
-_FREE = 1e-3
-_HELD = 1.0
+_SLOPE_RIDGE = 1e-3
+_BEND_RIDGE = 1.0
 """Ridges of slope and offset, and of the changes of slope at the knots, in observations."""
 
 
-class BrokenLines(Numbers):
+class PiecewiseLinearMap(BufferModule):
     """Continuous piecewise linear functions of the log-odds of each class, as ``log sigmoid``.
 
     Attributes:
@@ -51,7 +51,7 @@ class BrokenLines(Numbers):
     def check(self, classes: int) -> None:
         """Raise ValueError for wrong shapes."""
         super().check(classes)
-        must(
+        require_valid(
             self.numbers.shape[1] == self.knots.shape[1] + 2,
             "numbers must have two columns more than knots",
         )
@@ -93,46 +93,48 @@ class SplineCalibration(Calibrator):
         Lucena 2018 (logistic regression on a spline basis of the score).
     """
 
-    map_type = BrokenLines
+    map_type = PiecewiseLinearMap
     enough = (100, 100)
 
     def __init__(self, num_knots: int = 6) -> None:
         self.num_knots = check_count("num_knots", num_knots)
 
-    def fit_map(self, val: Predictions, start: nn.Module | None = None) -> BrokenLines:
+    def fit_map(self, val: Predictions, start: nn.Module | None = None) -> PiecewiseLinearMap:
         """Fit the curves to ``val``."""
-        weights = weights_of(val)
-        knots = self._knots(val, weights)
-        numbers, converged = self._numbers(val, weights, knots)
-        return with_doubts(BrokenLines(knots=knots, numbers=numbers), unconverged(converged))
+        weights = sample_weights(val)
+        knots = self._fit_knots(val, weights)
+        numbers, converged = self._fit_numbers(val, weights, knots)
+        return attach_warnings(
+            PiecewiseLinearMap(knots=knots, numbers=numbers), convergence_warning(converged)
+        )
 
-    def fit_parts(self, val: Predictions, parts: Tensor, start: Any) -> list[nn.Module]:
+    def fit_subsets(self, val: Predictions, subset_weights: Tensor, start: Any) -> list[nn.Module]:
         """Return one map per weighted subset, with the knots of the map of all samples."""
         return [
-            BrokenLines(knots=start.knots, numbers=each)
-            for block in blocks(parts, val.logits)
-            for each in self._numbers(val, block, start.knots, start.numbers)[0]
+            PiecewiseLinearMap(knots=start.knots, numbers=each)
+            for block in weight_blocks(subset_weights, val.logits)
+            for each in self._fit_numbers(val, block, start.knots, start.numbers)[0]
         ]
 
-    def _numbers(
+    def _fit_numbers(
         self, val: Predictions, weights: Tensor, knots: Tensor, start: Tensor | None = None
     ) -> tuple[Tensor, bool]:
-        ridge = doubles([_FREE, *[_HELD] * self.num_knots, _FREE])
-        same = doubles([1.0, *[0.0] * (self.num_knots + 1)])
-        shape = BrokenLines(knots=knots, numbers=same.expand(val.num_classes, -1))
+        ridge = float64_tensor([_SLOPE_RIDGE, *[_BEND_RIDGE] * self.num_knots, _SLOPE_RIDGE])
+        identity = float64_tensor([1.0, *[0.0] * (self.num_knots + 1)])
+        shape = PiecewiseLinearMap(knots=knots, numbers=identity.expand(val.num_classes, -1))
         return fit_one_vs_rest(
             val.logits,
             val.target,
             shape.features,
             weights,
-            hold=ridge,
-            anchor=same,
+            ridge=ridge,
+            anchor=identity,
             start=start,
         )
 
-    def _knots(self, val: Predictions, weights: Tensor) -> Tensor:
+    def _fit_knots(self, val: Predictions, weights: Tensor) -> Tensor:
         """Return quantiles of each class's log-odds ``(C, K)``."""
-        odds = torch.cat([log_odds(rows) for _, rows in double_rows(val.logits)])
+        odds = torch.cat([log_odds(rows) for _, rows in iter_float64_rows(val.logits)])
         ordered, order = odds.sort(dim=0)
         share = weights[order].cumsum(dim=0)
         at = torch.arange(1, self.num_knots + 1, dtype=torch.float64, device="cpu") / (

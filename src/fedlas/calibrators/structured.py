@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import check_choice
-from fedlas.calibrators._fit.doubts import unconverged, when, with_doubts
-from fedlas.calibrators._fit.rowwise import blocks, total_nll, weights_of
+from fedlas.calibrators._fit.fit_warnings import attach_warnings, convergence_warning, warning_if
+from fedlas.calibrators._fit.rowwise import sample_weights, total_nll, weight_blocks
 from fedlas.calibrators._fit.softmax_regression import AffineMap, Penalties, SoftmaxRegression
-from fedlas.calibrators._fit.state import doubles, must, ones
-from fedlas.calibrators._fit.temperature_search import nll_temperature, temperatures_of_parts
+from fedlas.calibrators._fit.state import float64_tensor, ones, require_valid
+from fedlas.calibrators._fit.temperature_search import nll_temperature, subset_temperatures
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions
 from fedlas.predictions.probabilities import log_softmax
@@ -22,14 +22,14 @@ __all__ = ["StructuredMap", "StructuredScaling"]
 
 Form = Literal["matrix", "vector"]
 
-_MATRIX_SAMPLES = 50
+_MIN_MATRIX_SAMPLES = 50
 """Fewest validation samples per class for the matrix. On the 20 published vision cells of CalArena (2605.30188) its NLL
 is below that of the vector in 17 of the 19 cells with 50 or more, and above it in the one with 14."""
-_MATRIX_CLASSES = 200
+_MAX_MATRIX_CLASSES = 200
 """Most classes for the matrix: with more, fitting ``C^2`` parameters takes minutes."""
 
 # Floor of log-probabilities: the log of the smallest normal float32, as in the published package.
-LEAST_LOG = math.log(torch.finfo(torch.float32).tiny)
+MIN_LOG_PROB = math.log(torch.finfo(torch.float32).tiny)
 
 
 class StructuredMap(AffineMap):
@@ -58,21 +58,21 @@ class StructuredMap(AffineMap):
         self.is_held = is_held
 
     def inputs(self, log_probs: Tensor) -> Tensor:
-        """Return the inputs of the affine map for log-probabilities ``(n, C)``, floored at ``LEAST_LOG``."""
+        """Return the inputs of the affine map for log-probabilities ``(n, C)``, floored at ``MIN_LOG_PROB``."""
         tempered = log_softmax(log_probs / self.temperature)
         uniform = 1 / (self.num_samples + 1)
         return torch.log((1 - uniform) * tempered.exp() + uniform / log_probs.shape[1])
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return calibrated logits for logits ``(n, C)``."""
-        return super().forward(self.inputs(log_softmax(rows).clamp(min=LEAST_LOG)))
+        return super().forward(self.inputs(log_softmax(rows).clamp(min=MIN_LOG_PROB)))
 
     def check(self, classes: int) -> None:
         """Raise ValueError for wrong shapes, or a temperature or sample count that is not above 0."""
         super().check(classes)
         for name in ("temperature", "num_samples"):
             number = getattr(self, name)
-            must(number.ndim == 0 and float(number) > 0, f"{name} must be above 0")
+            require_valid(number.ndim == 0 and float(number) > 0, f"{name} must be above 0")
 
 
 @CALIBRATORS.register(
@@ -120,41 +120,45 @@ class StructuredScaling(Calibrator):
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> StructuredMap:
         """Fit temperature and affine map to ``val``."""
         best = nll_temperature(val)
-        weights = weights_of(val).unsqueeze(0)
-        form = self.form or chosen_form(float(weights.sum()), val.num_classes)
-        (new,) = self._regressed(val, weights, doubles(best.value).unsqueeze(0), form)
-        new.is_held = best.doubt is not None
-        worse = val.num_classes > 1 and total_nll(val, new) >= total_nll(val, lambda rows: rows)
+        weights = sample_weights(val).unsqueeze(0)
+        form = self.form or choose_form(float(weights.sum()), val.num_classes)
+        (row_map,) = self._fit_regressions(
+            val, weights, float64_tensor(best.value).unsqueeze(0), form
+        )
+        row_map.is_held = best.warning is not None
+        is_worse = val.num_classes > 1 and total_nll(val, row_map) >= total_nll(
+            val, lambda rows: rows
+        )
         advice = "Choose temperature scaling, or use a larger validation set."
-        return with_doubts(
-            new,
-            best.doubt,
-            unconverged(new.converged),
-            when(worse, f"the validation NLL is not lower than before the fit. {advice}"),
+        return attach_warnings(
+            row_map,
+            best.warning,
+            convergence_warning(row_map.converged),
+            warning_if(is_worse, f"the validation NLL is not lower than before the fit. {advice}"),
         )
 
-    def fit_parts(self, val: Predictions, parts: Tensor, start: Any) -> list[nn.Module]:
+    def fit_subsets(self, val: Predictions, subset_weights: Tensor, start: Any) -> list[nn.Module]:
         """Return one map per weighted subset; all are fitted at once, from the map of all samples."""
         form: Form = "matrix" if start.weight.ndim == 2 else "vector"
         return [
             each
-            for block in blocks(parts, val.logits)
-            for each in self._regressed(
-                val, block, temperatures_of_parts(val, block, start), form, start
+            for block in weight_blocks(subset_weights, val.logits)
+            for each in self._fit_regressions(
+                val, block, subset_temperatures(val, block, start), form, start
             )
         ]
 
-    def _regressed(
+    def _fit_regressions(
         self,
         val: Predictions,
-        parts: Tensor,
+        subset_weights: Tensor,
         temperatures: Tensor,
         form: Form,
-        near: AffineMap | None = None,
+        warm_start: AffineMap | None = None,
     ) -> list[StructuredMap]:
         """Return one map per weighted subset of ``val``; weights are ``(F, N)``."""
         classes = val.num_classes
-        totals = parts.sum(dim=1)
+        totals = subset_weights.sum(dim=1)
         identity = ones(classes)
         weight = identity if form == "vector" else identity.diag()
         maps = [
@@ -163,18 +167,18 @@ class StructuredScaling(Calibrator):
         ]
         if classes == 1:
             return maps
-        log_probs = log_softmax(val.logits.cpu().double()).clamp(min=LEAST_LOG)
+        log_probs = log_softmax(val.logits.cpu().double()).clamp(min=MIN_LOG_PROB)
         off_diagonal = (classes * (classes - 1)) ** 2 / totals
         regression = SoftmaxRegression(
             torch.stack([each.inputs(log_probs) for each in maps]),
             val.target,
-            parts,
+            subset_weights,
             Penalties(off_diagonal, classes * classes / totals),
             diagonal=form == "vector",
             scale=1.0,
             diagonal_penalty=classes / totals,
         )
-        affine = regression.solve(near, tolerance=1e-8 if near is None else 1e-3)
+        affine = regression.solve(warm_start, tolerance=1e-8 if warm_start is None else 1e-3)
         for number, each in enumerate(maps):
             each.weight = affine.weight[number]
             each.bias = affine.bias[number]
@@ -182,15 +186,15 @@ class StructuredScaling(Calibrator):
         return maps
 
 
-def chosen_form(samples: float, classes: int) -> Form:
+def choose_form(samples: float, classes: int) -> Form:
     """Return "matrix" or "vector", by the numbers of validation samples and classes.
 
     Example:
-        >>> chosen_form(5000, 10), chosen_form(2897, 200), chosen_form(50_000, 1000)
+        >>> choose_form(5000, 10), choose_form(2897, 200), choose_form(50_000, 1000)
         ('matrix', 'vector', 'vector')
     """
     return (
         "matrix"
-        if classes <= _MATRIX_CLASSES and samples >= _MATRIX_SAMPLES * classes
+        if classes <= _MAX_MATRIX_CLASSES and samples >= _MIN_MATRIX_SAMPLES * classes
         else "vector"
     )

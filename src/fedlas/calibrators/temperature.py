@@ -10,17 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import check_choice, check_count
-from fedlas.calibrators._fit.doubts import at_bound, with_doubts
-from fedlas.calibrators._fit.minimize import mixture_weights
-from fedlas.calibrators._fit.rowwise import double_rows, weights_of
-from fedlas.calibrators._fit.state import Numbers, doubles, must
+from fedlas.calibrators._fit.fit_warnings import attach_warnings, bound_warning
+from fedlas.calibrators._fit.minimize import fit_mixture_weights
+from fedlas.calibrators._fit.rowwise import iter_float64_rows, sample_weights
+from fedlas.calibrators._fit.state import BufferModule, float64_tensor, require_valid
 from fedlas.calibrators._fit.temperature_search import (
     nll_temperature,
-    temperatures_of_parts,
+    subset_temperatures,
 )
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.metrics.equal_width import BinSums, mean_gap
-from fedlas.metrics.scan import chunks
+from fedlas.metrics.scan import iter_chunks
 from fedlas.predictions import Predictions
 
 __all__ = [
@@ -54,9 +54,9 @@ class Divided(nn.Module):
         self.is_held = is_held
 
     @classmethod
-    def at(cls, temperature: float, doubt: str | None = None) -> Divided:
+    def from_temperature(cls, temperature: float, warning: str | None = None) -> Divided:
         """Return the map for a temperature, with the warning of its fit or None."""
-        return with_doubts(cls(doubles(temperature), doubt is not None), doubt)
+        return attach_warnings(cls(float64_tensor(temperature), warning is not None), warning)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return calibrated logits for logits ``(n, C)``."""
@@ -65,7 +65,7 @@ class Divided(nn.Module):
     def check(self, _: int) -> None:
         """Raise ValueError unless the temperature is a scalar above 0 whose inverse is finite."""
         fits = self.temperature.ndim == 0 and float(self.temperature) >= sys.float_info.min
-        must(fits, "temperature must be a scalar above 0")
+        require_valid(fits, "temperature must be a scalar above 0")
 
 
 class SingleTemperature(Calibrator):
@@ -83,7 +83,7 @@ class SingleTemperature(Calibrator):
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Divided:
         """Fit the temperature to ``val``."""
         best = nll_temperature(val)
-        return Divided.at(best.value, best.doubt)
+        return Divided.from_temperature(best.value, best.warning)
 
     @property
     def temperature(self) -> float:
@@ -153,21 +153,23 @@ class TemperatureScaling(SingleTemperature):
             temperature = ece_temperature(val, num_bins=self.num_bins)
             at_end = temperature in (ECE_GRID[0], ECE_GRID[-1])
             ends = [f"temperature {temperature:g}"] if at_end else []
-            return Divided.at(temperature, at_bound(*ends, objective="ECE"))
+            return Divided.from_temperature(temperature, bound_warning(*ends, objective="ECE"))
         return super().fit_map(val)
 
-    def fit_parts(self, val: Predictions, parts: Tensor, start: nn.Module) -> list[nn.Module]:
+    def fit_subsets(
+        self, val: Predictions, subset_weights: Tensor, start: nn.Module
+    ) -> list[nn.Module]:
         """Return one map per weighted subset, by two Newton steps from the map of all samples."""
         if self.objective == "ece":
-            return super().fit_parts(val, parts, start)
-        return [Divided(each) for each in temperatures_of_parts(val, parts, start)]
+            return super().fit_subsets(val, subset_weights, start)
+        return [Divided(each) for each in subset_temperatures(val, subset_weights, start)]
 
 
 def ece_temperature(val: Predictions, num_bins: int = 15) -> float:
     """Return the temperature of :data:`ECE_GRID` with the lowest ECE; the first one if several tie."""
     sums = {temperature: BinSums(num_bins) for temperature in ECE_GRID}
     # Chunks outside, so that the logits come from memory once and not once for each temperature.
-    for chunk in chunks(val):
+    for chunk in iter_chunks(val):
         for temperature, bins in sums.items():
             confidence = (chunk.logits / temperature).softmax(dim=1).amax(dim=1)
             bins.add(confidence.cpu(), chunk.correct, chunk.weights)
@@ -216,11 +218,11 @@ class DriftTemperature(SingleTemperature):
 MAX_UNIFORM = 0.99
 """Largest weight of the uniform part; with a weight of 1 all classes would be equally likely."""
 
-_SMALLEST = 1e-6
+_MIN_WEIGHT = 1e-6
 """Smallest mixture weight; smaller ones become 0."""
 
 
-class Mixture(Numbers):
+class Mixture(BufferModule):
     """Mixture of scaled, raw and uniform predictions, ``w1 softmax(z / temperature) + w2 softmax(z) + w3 / C``.
 
     Attributes:
@@ -243,10 +245,10 @@ class Mixture(Numbers):
     def check(self, classes: int) -> None:
         """Raise ValueError for a temperature that is not above 0, or weights that are not on the simplex."""
         super().check(classes)
-        must(self.temperature > 0, "temperature must be above 0")
+        require_valid(self.temperature > 0, "temperature must be above 0")
         positive = len(self.weights) == 3 and bool((self.weights >= 0).all())
         fits = positive and abs(float(self.weights.sum()) - 1) <= 1e-9
-        must(
+        require_valid(
             fits and float(self.weights[2]) <= MAX_UNIFORM,
             f"weights must be at least 0 and sum to 1, the last at most {MAX_UNIFORM:g}",
         )
@@ -292,7 +294,7 @@ class EnsembleTemperatureScaling(Calibrator):
         target = val.target.cpu()
 
         def label_probs(temperature: float) -> Tensor:
-            chunks = double_rows(val.logits)
+            chunks = iter_float64_rows(val.logits)
             logs = [
                 (rows / temperature).log_softmax(dim=1).gather(1, target[at].unsqueeze(1))
                 for at, rows in chunks
@@ -303,16 +305,18 @@ class EnsembleTemperatureScaling(Calibrator):
         parts = torch.cat(
             [label_probs(best.value), raw, torch.full_like(raw, 1 / val.num_classes)], dim=1
         )
-        weights, _ = mixture_weights(parts, weights_of(val))
-        weights = torch.where(weights < _SMALLEST, 0.0, weights)
+        weights, _ = fit_mixture_weights(parts, sample_weights(val))
+        weights = torch.where(weights < _MIN_WEIGHT, 0.0, weights)
         weights = weights / weights.sum()
-        doubt = None
+        bound_text = None
         if float(weights[2]) > MAX_UNIFORM:
             if not float(weights[:2].sum()):
                 weights[0] = 1.0
             weights[:2] *= (1 - MAX_UNIFORM) / weights[:2].sum()
             weights[2] = MAX_UNIFORM
-            doubt = at_bound(f"weight {MAX_UNIFORM:g} of the uniform part")
-        return with_doubts(
-            Mixture(temperature=doubles(best.value), weights=weights), best.doubt, doubt
+            bound_text = bound_warning(f"weight {MAX_UNIFORM:g} of the uniform part")
+        return attach_warnings(
+            Mixture(temperature=float64_tensor(best.value), weights=weights),
+            best.warning,
+            bound_text,
         )

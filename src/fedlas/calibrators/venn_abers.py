@@ -11,27 +11,27 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError
 from fedlas.calibrators._fit.one_vs_rest import (
-    class_columns,
-    edges_below,
-    floored_log,
-    padded_columns,
-    padded_edges,
+    class_prob_columns,
+    count_edges_below,
+    log_with_floor,
+    pad_columns,
+    pad_edges,
 )
-from fedlas.calibrators._fit.rowwise import as_predictions, floored, weights_of
-from fedlas.calibrators._fit.state import Numbers, must
+from fedlas.calibrators._fit.rowwise import floor_log_probs, sample_weights, to_predictions
+from fedlas.calibrators._fit.state import BufferModule, require_valid
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.any_predictions import check_predictions
+from fedlas.predictions.any_predictions import require_predictions
 from fedlas.predictions.probabilities import softmax
 
 __all__ = ["VennAbers", "VennCurves"]
 
-_LEAST = 1e-12
+_MIN_PROB = 1e-12
 Curve = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 """Ascending probabilities of the validation samples ``(K,)``, and ``p0`` and ``p1`` between them ``(K + 1,)``."""
 
 
-class VennCurves(Numbers):
+class VennCurves(BufferModule):
     """Step functions ``p0`` and ``p1`` of the probability of each class; float64.
 
     Attributes:
@@ -49,34 +49,34 @@ class VennCurves(Numbers):
         steps = self.size + 1
         counts = int(self.size.sum()), int(steps.sum()), int(steps.sum())
         fits = counts == (len(self.at), len(self.low), len(self.high))
-        must(
+        require_valid(
             fits and bool((self.size > 0).all()),
             "each class must have a place, and size must match at, low and high",
         )
-        edges = padded_columns(self.at, self.size, torch.inf)
+        edges = pad_columns(self.at, self.size, torch.inf)
         # A number that equals an edge has the upper p0 and the lower p1.
-        below = padded_edges(torch.nextafter(edges, torch.zeros_like(edges)))
-        derived = {"_edges": padded_edges(edges), "_next": below}
+        shifted_edges = pad_edges(torch.nextafter(edges, torch.zeros_like(edges)))
+        derived = {"_edges": pad_edges(edges), "_next": shifted_edges}
         derived |= {
-            "_lows": padded_columns(self.low, steps),
-            "_highs": padded_columns(self.high, steps),
+            "_lows": pad_columns(self.low, steps),
+            "_highs": pad_columns(self.high, steps),
         }
         for name, column in derived.items():
             self.register_buffer(name, column, persistent=False)
 
-    def bounds(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def probability_bounds(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return ``p0`` and ``p1`` of each class for logits ``(n, C)``."""
         probs = softmax(rows)
         last = len(self._lows) - 1
         below, at_most = (
-            edges_below(edges, probs).clamp(max=last) for edges in (self._edges, self._next)
+            count_edges_below(edges, probs).clamp(max=last) for edges in (self._edges, self._next)
         )
         return self._lows.gather(0, at_most), self._highs.gather(0, below)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return calibrated logits for logits ``(n, C)``."""
-        low, high = self.bounds(rows)
-        return floored_log(high / (1 - low + high), _LEAST)
+        low, high = self.probability_bounds(rows)
+        return log_with_floor(high / (1 - low + high), _MIN_PROB)
 
     def check(self, classes: int) -> None:
         """Raise ValueError for wrong shapes, places that do not ascend, or values outside ``0 <= p0 <= p1 <= 1``."""
@@ -84,7 +84,9 @@ class VennCurves(Numbers):
         ascend = all(bool((each.diff() > 0).all()) for each in self.at.split(self.size.tolist()))
         low, high = self.low, self.high
         within = bool(((low >= 0) & (low <= high) & (high <= 1)).all())
-        must(ascend and within, "each curve must have ascending places and 0 <= low <= high <= 1")
+        require_valid(
+            ascend and within, "each curve must have ascending places and 0 <= low <= high <= 1"
+        )
 
 
 @CALIBRATORS.register(
@@ -137,22 +139,24 @@ class VennAbers(Calibrator):
         curves = self.map
         if isinstance(test, Predictions) and self.top_label:
             test = TopLabel(test.confidence, torch.zeros(test.num_samples, dtype=torch.bool))
-        predictions = as_predictions(test) if self.top_label else check_predictions(test)
+        predictions = to_predictions(test) if self.top_label else require_predictions(test)
         if predictions.num_classes != 2 or self.num_classes != 2:
             fix = "Fit with fit_event, which uses the top label."
             raise InputError(
                 "interval() requires predictions with two classes", predictions.num_classes, fix
             )
-        low, high = curves.bounds(floored(predictions, self.least_log).logits.cpu().double())
+        low, high = curves.probability_bounds(
+            floor_log_probs(predictions, self.least_log).logits.cpu().double()
+        )
         return torch.stack([low[:, 1], high[:, 1]], dim=1)
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> VennCurves:
         """Fit the step functions to ``val``."""
         target = val.target.cpu().numpy()
-        weights = weights_of(val).numpy()
-        columns = class_columns(val.logits).numpy()
+        weights = sample_weights(val).numpy()
+        columns = class_prob_columns(val.logits).numpy()
         curves = [
-            venn_curve(probs, target == label, weights) for label, probs in enumerate(columns)
+            fit_venn_curve(probs, target == label, weights) for label, probs in enumerate(columns)
         ]
         at, low, high = (
             torch.from_numpy(np.concatenate(part)) for part in zip(*curves, strict=True)
@@ -161,21 +165,23 @@ class VennAbers(Calibrator):
         return VennCurves(size=size, at=at, low=low, high=high)
 
 
-def venn_curve(
-    probs: NDArray[np.float64], event: NDArray[np.bool_], weights: NDArray[np.float64]
+def fit_venn_curve(
+    probs: NDArray[np.float64], is_event: NDArray[np.bool_], weights: NDArray[np.float64]
 ) -> Curve:
     """Return the places where ``p0`` and ``p1`` of one class change, and the values between them."""
-    at, group = np.unique(probs, return_inverse=True)
+    scores, group = np.unique(probs, return_inverse=True)
     size, hits = (
-        np.bincount(group, part).astype(np.float64) for part in (weights, weights * event)
+        np.bincount(group, part).astype(np.float64) for part in (weights, weights * is_event)
     )
-    upper = np.append(_raised(size, hits), 1.0)
+    upper = np.append(_isotonic_with_event(size, hits), 1.0)
     # The lower one is the upper one of the opposite event, seen from the other side.
-    lower = 1 - np.append(_raised(size[::-1], (size - hits)[::-1]), 1.0)[::-1]
-    return at, lower, upper
+    lower = 1 - np.append(_isotonic_with_event(size[::-1], (size - hits)[::-1]), 1.0)[::-1]
+    return scores, lower, upper
 
 
-def _raised(size: NDArray[np.float64], hits: NDArray[np.float64]) -> NDArray[np.float64]:
+def _isotonic_with_event(
+    size: NDArray[np.float64], hits: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Return the isotonic value of an added event of weight 1 before group ``i``, for each group ``(K,)``."""
     # A stack holds the corners of the greatest convex minorant of the cumulative sums, while the added event moves
     # right past one group after the other: all values together take as long as one regression.
@@ -186,27 +192,27 @@ def _raised(size: NDArray[np.float64], hits: NDArray[np.float64]) -> NDArray[np.
     ]
     stack: list[tuple[float, float]] = []
     for point in reversed(points):
-        while len(stack) > 1 and not _below(point, stack[-1], stack[-2]):
+        while len(stack) > 1 and not _is_below_line(point, stack[-1], stack[-2]):
             stack.pop()
         stack.append(point)
     values = np.empty(len(size))
-    for number in range(len(size)):
+    for index in range(len(size)):
         (start, first), (end, second) = stack[-1], stack[-2]
-        values[number] = (second - first) / (end - start)
+        values[index] = (second - first) / (end - start)
         # Swap the additional event and the group: the corner between them moves.
-        (a, b), (c, d), (e, f) = points[number : number + 3]
-        moved = (a + e - c, b + f - d)
-        points[number + 1] = moved
-        if moved[1] >= first + (moved[0] - start) * values[number]:
+        (a, b), (c, d), (e, f) = points[index : index + 3]
+        new_corner = (a + e - c, b + f - d)
+        points[index + 1] = new_corner
+        if new_corner[1] >= first + (new_corner[0] - start) * values[index]:
             continue
         stack.pop()
-        while len(stack) > 1 and not _below(moved, stack[-1], stack[-2]):
+        while len(stack) > 1 and not _is_below_line(new_corner, stack[-1], stack[-2]):
             stack.pop()
-        stack.append(moved)
+        stack.append(new_corner)
     return values
 
 
-def _below(
+def _is_below_line(
     start: tuple[float, float], middle: tuple[float, float], end: tuple[float, float]
 ) -> bool:
     """Return whether ``middle`` lies strictly below the line from ``start`` to ``end``."""

@@ -11,15 +11,15 @@ from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.defaults import CONFIDENCE_LEVEL, METHOD, REPLICATES
-from fedlas._core.files import file_argument, path_argument
-from fedlas._core.terminal import say_commands
+from fedlas._core.files import parse_file_name, parse_path
+from fedlas._core.terminal import print_workflow_commands
 from fedlas.predictions.tables.roles import ROLES, Columns
 
 AddSubcommand = Callable[[Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 """``add(run, positional)``: the parser of a subcommand, whose name and summary are in :mod:`fedlas.cli.main`."""
 
 
-def option(
+def add_option(
     parser: argparse.ArgumentParser,
     name: str,
     metavar: str | tuple[str, ...] | None,
@@ -31,11 +31,11 @@ def option(
     An option of several values that is given again adds to its first values, and both replace its default.
     """
     if settings.get("nargs") == "+" and name.startswith("-"):
-        settings = {"action": Several} | settings
+        settings = {"action": ExtendValues} | settings
     parser.add_argument(name, metavar=metavar, help=text, **settings)
 
 
-class Several(argparse.Action):
+class ExtendValues(argparse.Action):
     """Argparse action that collects the values of a repeated option into one list."""
 
     def __call__(  # noqa: D102 (argparse calls it)
@@ -43,14 +43,14 @@ class Several(argparse.Action):
     ) -> None:
         before = getattr(namespace, self.dest)
         earlier = [] if before is self.default else before
-        setattr(namespace, self.dest, [*earlier, *self.separate(values)])
+        setattr(namespace, self.dest, [*earlier, *self.split(values)])
 
-    def separate(self, values: Any) -> list[Any]:
+    def split(self, values: Any) -> list[Any]:
         """Return the values of a single use of the option as a list."""
         return list(values)
 
 
-def flag(parser: argparse.ArgumentParser, name: str, text: str) -> None:
+def add_flag(parser: argparse.ArgumentParser, name: str, text: str) -> None:
     """Add an option without a value."""
     parser.add_argument(name, action="store_true", help=text)
 
@@ -59,14 +59,14 @@ def add_path(
     parser: argparse.ArgumentParser, name: str, metavar: str, text: str, **settings: Any
 ) -> None:
     """Add a local path; an empty string, as from an unset shell variable, is rejected."""
-    option(parser, name, metavar, text, type=path_argument, **settings)
+    add_option(parser, name, metavar, text, type=parse_path, **settings)
 
 
 def add_files(
     parser: argparse.ArgumentParser, name: str, metavar: str, text: str, **settings: Any
 ) -> None:
     """Add table files to read: paths, glob patterns, folders or store addresses, kept as text."""
-    option(parser, name, metavar, text, type=file_argument, **settings)
+    add_option(parser, name, metavar, text, type=parse_file_name, **settings)
 
 
 def add_page(parser: argparse.ArgumentParser, name: str, text: str) -> None:
@@ -74,18 +74,18 @@ def add_page(parser: argparse.ArgumentParser, name: str, text: str) -> None:
     about = f"{text}: .html, or .pdf where there is a Chromium (default: none)"
     add_path(parser, name, "FILE", about)
     title = f"title of {name} (default: the name of the file)"
-    option(parser, "--title", "TEXT", title, default="")
+    add_option(parser, "--title", "TEXT", title, default="")
     period = "when the samples were collected, for the page (default: none)"
-    option(parser, "--period", "TEXT", period, default="")
+    add_option(parser, "--period", "TEXT", period, default="")
 
 
 def check_page_options(args: argparse.Namespace, name: str, *, period_alone: bool = False) -> None:
     """Raise InputError if the page cannot be written, or if ``--title`` or ``--period`` come without a page."""
-    from fedlas.present.page import check_page
+    from fedlas.present.page import check_page_output
 
     place = getattr(args, name.removeprefix("--"))
     if place is not None:
-        check_page(place)
+        check_page_output(place)
     elif args.title or (args.period and not period_alone):
         raise InputError(
             f"--title and --period require {name}",
@@ -94,9 +94,13 @@ def check_page_options(args: argparse.Namespace, name: str, *, period_alone: boo
         )
 
 
-def add_data_folder(parser: argparse.ArgumentParser, what: str, *, flag: str = "--data") -> None:
+def add_data_folder(
+    parser: argparse.ArgumentParser, description: str, *, flag: str = "--data"
+) -> None:
     """Add the option for the data folder of finished runs."""
-    option(parser, flag, "FOLDER", f"{what} (default: as in training, then $FEDLAS_DATA)")
+    add_option(
+        parser, flag, "FOLDER", f"{description} (default: as in training, then $FEDLAS_DATA)"
+    )
 
 
 NUM_BINS = 15
@@ -104,7 +108,7 @@ NUM_BINS = 15
 
 def add_replicates(parser: argparse.ArgumentParser, *, default: int = REPLICATES) -> None:
     """Add ``--replicates``."""
-    option(
+    add_option(
         parser,
         "--replicates",
         "N",
@@ -116,7 +120,7 @@ def add_replicates(parser: argparse.ArgumentParser, *, default: int = REPLICATES
 
 def add_confidence_level(parser: argparse.ArgumentParser) -> None:
     """Add ``--confidence-level``."""
-    option(
+    add_option(
         parser,
         "--confidence-level",
         "LEVEL",
@@ -126,7 +130,7 @@ def add_confidence_level(parser: argparse.ArgumentParser) -> None:
     )
 
 
-_RULES = {
+_RULE_OPTIONS = {
     "cost_ratio": ("RATIO", "act where a missed event is as bad as RATIO false alarms, e.g. 9"),
     "budget": ("N", "act on at most N of the test samples"),
     "recall": ("SHARE", "find at least this share of the events, e.g. 0.8"),
@@ -135,21 +139,21 @@ _RULES = {
 """By the argument in Python: placeholder and line of ``--help``."""
 
 
-def add_rules(parser: argparse.ArgumentParser, default: str = "no decision") -> None:
+def add_decision_rules(parser: argparse.ArgumentParser, default: str = "no decision") -> None:
     """Add the options that choose a probability threshold for acting on the event."""
-    for name, (metavar, text) in _RULES.items():
+    for name, (metavar, text) in _RULE_OPTIONS.items():
         about = f"two classes: {text} (default: {default})"
-        option(parser, f"--{name.replace('_', '-')}", metavar, about, type=float)
+        add_option(parser, f"--{name.replace('_', '-')}", metavar, about, type=float)
 
 
-def rules_given(args: argparse.Namespace) -> dict[str, Any]:
+def parse_decision_rules(args: argparse.Namespace) -> dict[str, Any]:
     """Return the decision rules that were given, by argument name."""
-    return {name: value for name in _RULES if (value := getattr(args, name)) is not None}
+    return {name: value for name in _RULE_OPTIONS if (value := getattr(args, name)) is not None}
 
 
 def add_num_bins(parser: argparse.ArgumentParser) -> None:
     """Add ``--num-bins``."""
-    option(
+    add_option(
         parser,
         "--num-bins",
         "N",
@@ -159,21 +163,21 @@ def add_num_bins(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_columns(parser: argparse.ArgumentParser) -> None:
+def add_score_columns(parser: argparse.ArgumentParser) -> None:
     """Add the options that name the columns of scores and labels and their format."""
     _add_roles(parser, [name for name, role in ROLES.items() if role.kind != "sample"])
 
 
-def add_samples(parser: argparse.ArgumentParser, without: Sequence[str] = ()) -> None:
-    """Add the options for columns about samples, such as ``--groups``, except the roles in ``without``."""
+def add_sample_columns(parser: argparse.ArgumentParser, excluded: Sequence[str] = ()) -> None:
+    """Add the options for columns about samples, such as ``--groups``, except the roles in ``excluded``."""
     names = [name for name, role in ROLES.items() if role.kind == "sample"]
-    _add_roles(parser, [name for name in names if name not in without])
+    _add_roles(parser, [name for name in names if name not in excluded])
 
 
-def add_refused(parser: argparse.ArgumentParser) -> None:
+def add_hidden_sample_columns(parser: argparse.ArgumentParser) -> None:
     """Add hidden ``--weights`` and ``--clusters``, so that a later check can reject them with a reason."""
     for name in ("--weights", "--clusters"):
-        option(parser, name, "COLUMN", argparse.SUPPRESS)
+        add_option(parser, name, "COLUMN", argparse.SUPPRESS)
 
 
 def _add_roles(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
@@ -181,22 +185,22 @@ def _add_roles(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
     for name in names:
         role = ROLES[name]
         if role.metavar is None:
-            flag(parser, _option_of(name), role.text)
+            add_flag(parser, _role_option(name), role.text)
             continue
         settings: dict[str, Any] = {"dest": name}
         if role.choices:
             settings["choices"] = role.choices
         elif role.metavar in ("COLUMNS", "A,B,C"):
             settings["action"] = "append"
-        option(parser, _option_of(name), role.metavar or None, role.text, **settings)
+        add_option(parser, _role_option(name), role.metavar or None, role.text, **settings)
 
 
-def _option_of(name: str) -> str:
+def _role_option(name: str) -> str:
     """Return the option name of a column role."""
     return ROLES[name].option or f"--{name.replace('_', '-')}"
 
 
-def columns_of(args: argparse.Namespace) -> Columns | None:
+def parse_columns(args: argparse.Namespace) -> Columns | None:
     """Return the columns named by the options, or None if no option names a column."""
     values: dict[str, Any] = {name: getattr(args, name, None) for name in ROLES}
     # An option that is given once holds a list; given again, each time one name.
@@ -208,14 +212,14 @@ def columns_of(args: argparse.Namespace) -> Columns | None:
     return Columns(**values) if values else None
 
 
-def column_options(columns: Columns | None) -> str:
+def format_column_options(columns: Columns | None) -> str:
     """Return the command-line options that name ``columns``, shell-quoted: " --probs 'p_*' --target y --percent"."""
     parts: list[str] = []
     for each in fields(Columns):
         value: Any = getattr(columns, each.name, each.default)
         if not value or value == each.default:
             continue
-        option = _option_of(each.name)
+        option = _role_option(each.name)
         if each.name == "classes":
             value = ",".join(value)
         names = [value] if isinstance(value, str) else value
@@ -225,23 +229,23 @@ def column_options(columns: Columns | None) -> str:
 
 def add_method(parser: argparse.ArgumentParser, old: str, text: str, **settings: Any) -> None:
     """Add ``--method``, and its deprecated name ``old``."""
-    option(parser, "--method", "NAME", text, **settings)
+    add_option(parser, "--method", "NAME", text, **settings)
     parser.add_argument(
         old,
         dest="method",
         help=argparse.SUPPRESS,
-        **{"default": argparse.SUPPRESS} | settings | {"action": OldName},
+        **{"default": argparse.SUPPRESS} | settings | {"action": DeprecatedOption},
     )
 
 
-class OldName(Several):
+class DeprecatedOption(ExtendValues):
     """Argparse action for a deprecated option name: warns, and stores the values under the new name."""
 
     def __call__(  # noqa: D102 (argparse calls it)
         self, _parser: object, namespace: argparse.Namespace, values: object, option: object = None
     ) -> None:
         text = f"{option} is now --{self.dest}; the old name goes with the next release."
-        say_commands(f"fedlas: warning: {text}", stderr=True)
+        print_workflow_commands(f"fedlas: warning: {text}", stderr=True)
         if isinstance(values, list):
             super().__call__(_parser, namespace, values)
         else:
@@ -259,6 +263,6 @@ def add_card_options(parser: argparse.ArgumentParser) -> None:
     add_data_folder(parser, "folder of the run's data")
 
 
-def laboratory(module: str, name: str) -> Any:
+def import_from_lab(module: str, name: str) -> Any:
     """Import and return a function of ``fedlas.lab``, which only run folders need."""
     return getattr(import_module(f"fedlas.lab.{module}"), name)

@@ -8,27 +8,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError
-from fedlas._core.terminal import is_main_process, say
-from fedlas.cli.arguments import AddSubcommand, Several, add_path, flag, option
-from fedlas.cli.bench_group import add_recipe, add_track, overrides_of
+from fedlas._core.terminal import is_main_process, print_lines
+from fedlas.cli.arguments import AddSubcommand, ExtendValues, add_flag, add_option, add_path
 from fedlas.cli.compare import add_calibrators
+from fedlas.cli.recipe_options import add_recipe, add_track, recipe_overrides
 from fedlas.cli.report import report_folder, require_report_packages
 
 if TYPE_CHECKING:
     from fedlas.lab.benches.executors import Executor
-    from fedlas.lab.benches.suite import Group
+    from fedlas.lab.benches.suite import RecipeGroup
     from fedlas.lab.recipes.recipe import Recipe
 
-_SHORT = ("workers", "gpus_per_run", "cpus_per_run")
+_EXECUTOR_OPTIONS = ("workers", "gpus_per_run", "cpus_per_run")
 
 
 def add_bench(add: AddSubcommand) -> None:
     """Add the subcommand fedlas bench."""
-    parser = add(_bench, "RECIPE")
+    parser = add(_run, "RECIPE")
     add_recipe(parser)
     add_track(parser)
     add_losses(parser, "losses to run")
-    option(
+    add_option(
         parser,
         "--seeds",
         "SEED",
@@ -39,64 +39,68 @@ def add_bench(add: AddSubcommand) -> None:
     )
     add_calibrators(parser)
     add_path(parser, "--out", "FOLDER", "folder of the runs and the report (default: runs/RECIPE)")
-    flag(
+    add_flag(
         parser,
         "--dry-run",
         "print every run with its steps and folder, without running it (default: run)",
     )
-    flag(parser, "--details", "print every number and how to read it (default: verdict and table)")
+    add_flag(
+        parser, "--details", "print every number and how to read it (default: verdict and table)"
+    )
     title = "title of the report, or of a group's comparison (default: it names the recipe)"
-    option(parser, "--title", "TEXT", title, default="")
+    add_option(parser, "--title", "TEXT", title, default="")
     add_executor(parser)
 
 
-def add_losses(parser: argparse.ArgumentParser, what: str) -> None:
+def add_losses(parser: argparse.ArgumentParser, description: str) -> None:
     """Add ``--losses``; names may be separated by spaces or commas."""
-    option(
+    add_option(
         parser,
         "--losses",
         "LOSS",
-        f"{what}, or 'all' (default: the recipe's)",
+        f"{description}, or 'all' (default: the recipe's)",
         nargs="+",
-        action=_Names,
+        action=_ExtendNames,
         default=[],
     )
 
 
-class _Names(Several):
+class _ExtendNames(ExtendValues):
     """Argparse action for names separated by spaces or commas."""
 
-    def separate(self, values: Any) -> list[str]:
+    def split(self, values: Any) -> list[str]:
         return [name for value in values for name in value.split(",") if name]
 
 
 def add_executor(parser: argparse.ArgumentParser) -> None:
     """Add the options that choose an executor."""
-    option(
+    add_option(
         parser,
         "--executor",
         "NAME",
         "place of the runs: local, ray, slurm (default: %(default)s)",
         default="local",
     )
-    option(
+    add_option(
         parser,
         "--workers",
         "N",
         "runs at a time; 'auto' is one for each core where the model is small (a forward pass of a batch takes "
         "under 5 billion operations) and there is no GPU, else one; on other machines as many as fit "
         "(default: auto)",
-        type=workers_number,
+        type=parse_workers,
     )
-    option(
+    add_option(
         parser,
         "--gpus-per-run",
         "N",
         "GPUs of a run; with 0.5 two share one (default: the executor's)",
         type=float,
     )
-    option(parser, "--cpus-per-run", "N", "threads of a run (default: the executor's)", type=int)
-    option(
+    add_option(
+        parser, "--cpus-per-run", "N", "threads of a run (default: the executor's)", type=int
+    )
+    add_option(
         parser,
         "--executor-set",
         "KEY=VALUE",
@@ -106,7 +110,7 @@ def add_executor(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def workers_number(text: str) -> int | None:
+def parse_workers(text: str) -> int | None:
     """Parse a number of workers; ``auto`` becomes None."""
     if text == "auto":
         return None
@@ -116,12 +120,14 @@ def workers_number(text: str) -> int | None:
         raise argparse.ArgumentTypeError(f"must be a number or auto; got {text!r}") from None
 
 
-def executor_of(args: argparse.Namespace) -> Executor:
+def build_executor(args: argparse.Namespace) -> Executor:
     """Build the executor from parsed arguments."""
     from fedlas.lab.benches.executors import EXECUTORS
     from fedlas.lab.recipes.recipe import parse_options
 
-    options = {name: getattr(args, name) for name in _SHORT if getattr(args, name) is not None}
+    options = {
+        name: getattr(args, name) for name in _EXECUTOR_OPTIONS if getattr(args, name) is not None
+    }
     for key, value in parse_options(args.executor_set).items():
         if key in options:
             flag = f"--{key.replace('_', '-')}"
@@ -134,21 +140,23 @@ def executor_of(args: argparse.Namespace) -> Executor:
     return EXECUTORS.build(args.executor, options)
 
 
-def _bench(args: argparse.Namespace) -> int:
-    from fedlas.lab.benches.suite import dry_run_bench, load_group
+def _run(args: argparse.Namespace) -> int:
+    from fedlas.lab.benches.suite import dry_run_bench, load_recipe_group
     from fedlas.lab.results.stages import check_calibrators
 
-    group = load_group(args.recipe, overrides_of(args), data=args.data, trackers=args.track)
-    executor = executor_of(args)
+    group = load_recipe_group(
+        args.recipe, recipe_overrides(args), data=args.data, trackers=args.track
+    )
+    executor = build_executor(args)
     check_calibrators(args.method)
     chosen: dict[str, Any] = {"losses": args.losses, "seeds": args.seeds, "out": args.out}
     if args.dry_run:
         return dry_run_bench(group, **chosen)
     options = {"calibrators": args.method, "details": args.details, "title": args.title}
-    return bench_group(group, **chosen, executor=executor, **options)
+    return run_bench_group(group, **chosen, executor=executor, **options)
 
 
-def bench(
+def run_bench(
     recipe: Recipe,
     *,
     losses: Sequence[str] = (),
@@ -161,18 +169,18 @@ def bench(
 ) -> int:
     """Run a recipe with several losses and seeds, and report; return 1 if a run failed."""
     from fedlas.lab.benches.all_runs import run_all
-    from fedlas.lab.recipes.planning import plan
+    from fedlas.lab.recipes.planning import plan_runs
     from fedlas.lab.results.stages import check_calibrators
     from fedlas.lab.runs.folder import RunFolder
 
     # Plan the runs and say how many are left.
     require_report_packages()
     check_calibrators(calibrators)
-    runs = plan(recipe, losses=losses, seeds=seeds, out=out)
+    runs = plan_runs(recipe, losses=losses, seeds=seeds, out=out)
     folder = runs[0].folder.parent
     methods = list(dict.fromkeys(run.loss for run in runs))
     ready = sum(RunFolder(run.folder).is_finished for run in runs)
-    say(
+    print_lines(
         f"{recipe.name}: {len(methods)} losses x {len(runs) // len(methods)} seeds = {len(runs)} runs"
         f"{f', {ready} of them finished before' if ready else ''}, in {folder}",
         wrap=True,
@@ -182,7 +190,7 @@ def bench(
     outcome = run_all(runs, executor=executor)
     if outcome.pending:
         return 1 if outcome.failed else 0
-    outcome.check_finished(folder)
+    outcome.require_finished(folder)
     # Report what finished.
     if is_main_process():
         report_folder(folder, details=details, heading=title, failures=outcome.failed)
@@ -191,12 +199,12 @@ def bench(
     if outcome.failed:
         noted = all(RunFolder(folder / name).error_path.is_file() for name in outcome.failed)
         failed = f"failed: {', '.join(outcome.failed)}{' (see error.txt in each)' * noted}"
-        say(failed, style="bold red", wrap=True, stderr=True)
+        print_lines(failed, style="bold red", wrap=True, stderr=True)
     return 1 if outcome.failed else 0
 
 
-def bench_group(
-    group: Group,
+def run_bench_group(
+    group: RecipeGroup,
     *,
     losses: Sequence[str] = (),
     seeds: Sequence[int] = (),
@@ -205,35 +213,37 @@ def bench_group(
 ) -> int:
     """Run every recipe of a group, and compare them; return 1 if a run or a recipe failed."""
     if len(group.recipes) == 1:
-        return bench(group.recipes[0], losses=losses, seeds=seeds, out=out, **options)
+        return run_bench(group.recipes[0], losses=losses, seeds=seeds, out=out, **options)
     calibrators = options.get("calibrators", ())
     title = options.pop("title", "")
     planned = group.plan(losses=losses, seeds=seeds, out=out)
     status = 0
     failed: list[str] = []
     for number, (recipe, _) in enumerate(planned, start=1):
-        say("", f"{group.name} [{number}/{len(planned)}]", style="bold", wrap=True, stderr=True)
+        print_lines(
+            "", f"{group.name} [{number}/{len(planned)}]", style="bold", wrap=True, stderr=True
+        )
         try:
             # A recipe that cannot be run does not stop the others of its group.
-            done = bench(
+            done = run_bench(
                 recipe, losses=losses, seeds=seeds, out=group.folder(recipe, out), **options
             )
         except InputError as error:
-            say(f"{recipe.name} cannot be run: {error}", style="red", stderr=True)
+            print_lines(f"{recipe.name} cannot be run: {error}", style="red", stderr=True)
             done = 1
         if done:
             failed.append(recipe.name)
         status = max(status, done)
     if failed:
-        say(f"not complete: {', '.join(failed)}", style="bold red", wrap=True, stderr=True)
+        print_lines(f"not complete: {', '.join(failed)}", style="bold red", wrap=True, stderr=True)
     if losses or len({tuple(recipe.methods) for recipe in group.recipes}) == 1:
         _compare_recipes(group, out, calibrators, title=title, left_out=failed)
-    say(*(f"then: {command}" for command in group.then), stderr=True)
+    print_lines(*(f"then: {command}" for command in group.then), stderr=True)
     return status
 
 
 def _compare_recipes(
-    group: Group,
+    group: RecipeGroup,
     out: Path | None,
     calibrators: Sequence[str],
     *,
@@ -243,7 +253,7 @@ def _compare_recipes(
     """Print a comparison of the group's recipes, which have the same methods."""
     folders = [group.folder(each, out) for each in group.recipes if each.name not in left_out]
     if len(folders) > 1 and is_main_process():
-        say("", f"{group.name}: {len(folders)} recipes", style="bold")
+        print_lines("", f"{group.name}: {len(folders)} recipes", style="bold")
         place = out or Path("runs") / Path(group.name).stem
         _show_comparison(folders, calibrators or ["raw"], place, name=title)
 
@@ -257,11 +267,11 @@ def _show_comparison(
     failures: Mapping[str, str] | None = None,
 ) -> None:
     """Print a comparison of finished benches, and write its page, LaTeX and figures."""
-    from fedlas.lab.report.read_benches import bench_result
-    from fedlas.present.table import show_blocks
+    from fedlas.lab.report.read_benches import read_bench_result
+    from fedlas.present.table import print_blocks
 
     reasons = {folders[0].name: failures or {}}
-    result = bench_result(folders, calibrators, name=name, failures=reasons)
-    show_blocks(result.blocks())
+    result = read_bench_result(folders, calibrators, name=name, failures=reasons)
+    print_blocks(result.blocks())
     page, table, *_ = result.write(out)
-    say(f"comparison: {page}", f"            {table}")
+    print_lines(f"comparison: {page}", f"            {table}")

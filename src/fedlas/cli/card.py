@@ -10,27 +10,27 @@ from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError
 from fedlas._core.defaults import METHOD, RISKS
-from fedlas._core.outputs import STANDARD
-from fedlas._core.terminal import say
+from fedlas._core.outputs import STANDARD_STREAM
+from fedlas._core.terminal import print_lines
 from fedlas.cli.arguments import (
     AddSubcommand,
     add_card_options,
-    add_columns,
+    add_decision_rules,
     add_files,
+    add_flag,
+    add_hidden_sample_columns,
+    add_option,
     add_path,
-    add_refused,
-    add_rules,
-    columns_of,
-    flag,
-    laboratory,
-    option,
-    rules_given,
+    add_score_columns,
+    import_from_lab,
+    parse_columns,
+    parse_decision_rules,
 )
-from fedlas.cli.gate import add_require, check_gate, show_gate
+from fedlas.cli.gate import add_require_options, check_gate_options, print_gate
 from fedlas.predictions.tables.files import (
-    address_of,
-    holds_parquet,
-    local_names,
+    has_parquet_files,
+    local_copies,
+    store_address,
 )
 from fedlas.predictions.tables.outputs import Output, check_outputs
 from fedlas.predictions.tables.roles import Columns
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 def add_card(add: AddSubcommand) -> None:
     """Add the subcommand ``fedlas card``."""
-    parser = add(_card, "RUN | [MODEL] VAL TEST")
+    parser = add(_run, "RUN | [MODEL] VAL TEST")
     add_files(
         parser,
         "places",
@@ -56,7 +56,7 @@ def add_card(add: AddSubcommand) -> None:
         "JSON",
         "file to write, next to an .html page (default: RUN/card.json, or .card.json of MODEL or TEST)",
     )
-    option(
+    add_option(
         parser,
         "--risks",
         "X",
@@ -65,36 +65,38 @@ def add_card(add: AddSubcommand) -> None:
         nargs="+",
         default=RISKS,
     )
-    option(parser, "--title", "TEXT", "title of the page (default: of the model)", default="")
-    option(
+    add_option(parser, "--title", "TEXT", "title of the page (default: of the model)", default="")
+    add_option(
         parser,
         "--period",
         "TEXT",
         "when the test samples were collected, for the card (default: none)",
         default="",
     )
-    flag(parser, "--top-label", "two classes: card of the predicted class (default: of the event)")
-    add_rules(parser, "events found: 0.5, 0.8 and 0.9")
-    add_require(parser)
+    add_flag(
+        parser, "--top-label", "two classes: card of the predicted class (default: of the event)"
+    )
+    add_decision_rules(parser, "events found: 0.5, 0.8 and 0.9")
+    add_require_options(parser)
     parser.set_defaults(json=False)  # which a gate asks for
-    flag(parser, "--details", "print all metrics and known limits (default: thresholds)")
+    add_flag(parser, "--details", "print all metrics and known limits (default: thresholds)")
     add_card_options(parser)
-    add_columns(parser)
+    add_score_columns(parser)
     text = "columns of the test file for fedlas monitor to compare with; named like --logits (default: none)"
-    option(parser, "--covariates", "COLUMNS", text, nargs="+")
-    add_refused(parser)
+    add_option(parser, "--covariates", "COLUMNS", text, nargs="+")
+    add_hidden_sample_columns(parser)
 
 
-def _card(args: argparse.Namespace) -> int:
-    from fedlas.deploy.monitor.columns import column_sums, limits_of
-    from fedlas.present.table import show_blocks
+def _run(args: argparse.Namespace) -> int:
+    from fedlas.deploy.monitor.columns import category_limits, column_statistics
+    from fedlas.present.table import print_blocks
 
     places = args.places
     paths = [Path(place) for place in places]
-    out = _checked_out(args, paths)
-    columns = columns_of(args)
+    out = _checked_output_path(args, paths)
+    columns = parse_columns(args)
     options = {"risks": args.risks, "replicates": args.replicates}
-    rules = rules_given(args)
+    rules = parse_decision_rules(args)
     for_files = {**rules, "title": args.title, "period": args.period, "top_label": args.top_label}
     if any(for_files.values()) and len(places) == 1:
         names = ", ".join(
@@ -106,17 +108,19 @@ def _card(args: argparse.Namespace) -> int:
             f"Pass two prediction files, or omit {names}.",
         )
     if len(places) > 1:
-        with local_names(places) as files:
+        with local_copies(places) as files:
             local = [Path(str(name)) for name in files]
-            sums = column_sums(local[-1:], columns)
+            sums = column_statistics(local[-1:], columns)
             if columns is not None:  # of the scores alone
                 columns = replace(columns, covariates=None)
-            card = _card_of_files(local, args.method, columns, {**options, **for_files})
+            card = _build_card_from_files(local, args.method, columns, {**options, **for_files})
         if sums:
             content = card.card
-            content = replace(content, columns=sums, limits=[*content.limits, *limits_of(sums)])
+            content = replace(
+                content, columns=sums, limits=[*content.limits, *category_limits(sums)]
+            )
             card = replace(card, card=content)
-            say(*(f"note: {limit}" for limit in limits_of(sums)), stderr=True)
+            print_lines(*(f"note: {limit}" for limit in category_limits(sums)), stderr=True)
     elif columns is not None:
         raise InputError(
             "options that name columns require prediction files",
@@ -124,36 +128,36 @@ def _card(args: argparse.Namespace) -> int:
             "Omit these options, or pass two prediction files.",
         )
     else:
-        card_of_run = laboratory("studies.export", "card_of_run")
+        card_of_run = import_from_lab("studies.export", "fit_run_card")
         card = card_of_run(paths[0], calibrate=args.method or METHOD, data=args.data, **options)
     # A rule that cannot be used is refused before the card is written.
     bounds, strict = args.require, args.strict
     gate = card.evaluation.require(*bounds, strict=strict) if bounds else None
     page = card.save(out)
-    show_blocks(card.blocks(details=args.details), details=args.details)
-    say(f"card: {out}", f"      {page}")
-    return 0 if gate is None else show_gate(gate, args, suite=card.card.name)
+    print_blocks(card.blocks(details=args.details), details=args.details)
+    print_lines(f"card: {out}", f"      {page}")
+    return 0 if gate is None else print_gate(gate, args, suite=card.card.name)
 
 
-def _checked_out(args: argparse.Namespace, paths: Sequence[Path]) -> Path:
+def _checked_output_path(args: argparse.Namespace, paths: Sequence[Path]) -> Path:
     """Return the path of the card to write; raise InputError for contradicting options before reading anything."""
     from fedlas.deploy.card import CARD
-    from fedlas.present.gate import JUNIT, check_rules
+    from fedlas.present.gate import JUNIT, check_rule_syntax
     from fedlas.present.page import CARD_PAGE, require_page_packages
     from fedlas.stats.estimates import check_replicates
 
     places = args.places
     out: Path | None = args.out
     check_replicates(args.replicates)
-    check_gate(args, "--require", args.require)
-    check_rules(args.require)
+    check_gate_options(args, "--require", args.require)
+    check_rule_syntax(args.require)
     require_page_packages()
-    _check_places(paths)
+    _check_sources(paths)
     # The place is checked before the work, so that minutes of bootstrap are not lost to a typing error.
     if out is None and len(places) == 1:
         out = paths[0] / "card.json"
     elif out is None:  # next to the model, if there is one
-        out = _place_of_card(places[0] if len(places) == 3 else places[-1])
+        out = _default_card_path(places[0] if len(places) == 3 else places[-1])
     written = (
         Output("--junit", args.junit, JUNIT),
         Output("--out", out, CARD),
@@ -163,18 +167,18 @@ def _checked_out(args: argparse.Namespace, paths: Sequence[Path]) -> Path:
     return out
 
 
-def _place_of_card(beside: str) -> Path:
-    if beside == STANDARD or address_of(beside) is not None:
+def _default_card_path(source: str) -> Path:
+    if source == STANDARD_STREAM or store_address(source) is not None:
         raise InputError(
             "--out is required, because the test file is not a local file",
             "no --out",
             "Add --out card.json.",
         )
-    return Path(beside).with_suffix(".card.json")
+    return Path(source).with_suffix(".card.json")
 
 
-def _check_places(places: Sequence[Path]) -> None:
-    folders = [place for place in places if place.is_dir() and not holds_parquet(place)]
+def _check_sources(places: Sequence[Path]) -> None:
+    folders = [place for place in places if place.is_dir() and not has_parquet_files(place)]
     if len(folders) == len(places) == 1 or (not folders and len(places) in (2, 3)):
         return
     raise InputError(
@@ -184,7 +188,7 @@ def _check_places(places: Sequence[Path]) -> None:
     )
 
 
-def _card_of_files(
+def _build_card_from_files(
     places: Sequence[Path],
     calibrate: str | None,
     columns: Columns | None,
@@ -209,7 +213,7 @@ def _card_of_files(
             f"{', '.join(val.classes[:12])} and {', '.join(test.classes[:12])}",
             "Name the classes alike in both files, or pass --classes a,b,c.",
         )
-    say(*(f"note: {note}" for note in dict.fromkeys((*val.notes, *test.notes))))
+    print_lines(*(f"note: {note}" for note in dict.fromkeys((*val.notes, *test.notes))))
     method: Any = read_file(models[0])[1].calibrator if models else calibrate or METHOD
     return make_card(
         val,

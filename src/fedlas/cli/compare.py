@@ -13,21 +13,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import Argument, InputError
-from fedlas._core.terminal import say
+from fedlas._core.terminal import print_lines
 from fedlas.cli.arguments import (
     AddSubcommand,
-    add_columns,
     add_files,
+    add_flag,
     add_method,
     add_num_bins,
+    add_option,
     add_path,
     add_replicates,
-    add_samples,
-    columns_of,
-    flag,
-    option,
+    add_sample_columns,
+    add_score_columns,
+    parse_columns,
 )
-from fedlas.cli.gate import add_gate, check_gate, show_gate
+from fedlas.cli.gate import add_gate_options, check_gate_options, print_gate
 from fedlas.predictions.tables.outputs import Output, check_outputs
 from fedlas.predictions.tables.roles import OF_FIT, SCORES
 
@@ -39,15 +39,15 @@ if TYPE_CHECKING:
 
 _PAIR = re.compile(r"[^/\\:]*:[^/\\:]*")
 """Two methods of a bench, ``fedlas:ls``; an address of a store has a slash."""
-_OF_ALL = ("names", "metrics", "form", "title", "run", "subcommand")
-_OF_RUNS = ("method", "stage", "rope", "plot")
-_REFUSED: dict[str, tuple[str, ...]] = {
+_COMMON_OPTIONS = ("names", "metrics", "form", "title", "run", "subcommand")
+_RUN_OPTIONS = ("method", "stage", "rope", "plot")
+_REJECTED_OPTIONS: dict[str, tuple[str, ...]] = {
     "folders of benches": (),
-    "lists of seeds": (*_OF_RUNS, "replicates", "groups", "clusters"),
-    "two files": (*_OF_RUNS, "details", "others"),
+    "lists of seeds": (*_RUN_OPTIONS, "replicates", "groups", "clusters"),
+    "two files": (*_RUN_OPTIONS, "details", "others"),
 }
-"""By what is compared, the options that say nothing of it; benches take :data:`_OF_BENCHES` alone."""
-_OF_BENCHES = (*_OF_ALL, *_OF_RUNS, "details", "replicates")
+"""By what is compared, the options that say nothing of it; benches take :data:`_BENCH_OPTIONS` alone."""
+_BENCH_OPTIONS = (*_COMMON_OPTIONS, *_RUN_OPTIONS, "details", "replicates")
 
 
 def add_compare(add: AddSubcommand) -> None:
@@ -71,7 +71,7 @@ def add_compare(add: AddSubcommand) -> None:
         "metrics (default: accuracy, nll, brier, ece; of two classes auroc, nll, brier, ece of the event; of benches "
         "ece for pairs in one, else nll ece)"
     )
-    option(parser, "--metrics", "NAME", metrics, nargs="+", default=())
+    add_option(parser, "--metrics", "NAME", metrics, nargs="+", default=())
     parser.set_defaults(form="terminal")
     for name, text in (
         ("markdown", "Markdown tables"),
@@ -85,22 +85,22 @@ def add_compare(add: AddSubcommand) -> None:
             help=f"{text} (default: for the terminal)",
         )
     title = "title of the tables (default: the files, the recipe, or the number of data sets)"
-    option(parser, "--title", "TEXT", title, default="")
+    add_option(parser, "--title", "TEXT", title, default="")
     add_replicates(parser)
-    _add_options_of_files(parser)
-    _add_options_of_runs(parser)
+    _add_file_options(parser)
+    _add_run_options(parser)
 
 
-def _add_options_of_files(parser: argparse.ArgumentParser) -> None:
-    flag(
+def _add_file_options(parser: argparse.ArgumentParser) -> None:
+    add_flag(
         parser,
         "--top-label",
         "two classes: compare the predicted class (default: the probability of the event)",
     )
-    add_columns(parser)
-    add_samples(parser, without=("label_probs", "covariates", *OF_FIT))
+    add_score_columns(parser)
+    add_sample_columns(parser, excluded=("label_probs", "covariates", *OF_FIT))
     add_num_bins(parser)
-    option(
+    add_option(
         parser,
         "--fail-if-worse",
         "NAME",
@@ -108,7 +108,7 @@ def _add_options_of_files(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=(),
     )
-    option(
+    add_option(
         parser,
         "--margin",
         "X",
@@ -116,25 +116,25 @@ def _add_options_of_files(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.0,
     )
-    add_gate(parser)
-    flag(parser, "--json", "print JSON (default: a table)")
+    add_gate_options(parser)
+    add_flag(parser, "--json", "print JSON (default: a table)")
 
 
-def _add_options_of_runs(parser: argparse.ArgumentParser) -> None:
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
     add_calibrators(parser)
     text = "benches: compare the raw predictions, or those after this calibrator (default: raw)"
-    option(parser, "--stage", "NAME", text, default="raw")
+    add_option(parser, "--stage", "NAME", text, default="raw")
     text = (
         "several benches: also the probability that one method is better, by Bayesian signed ranks; differences "
         "up to X in the metric are equivalent, e.g. 0.005 for half a point of an ECE (default: none)"
     )
-    option(parser, "--rope", "X", text, type=float)
+    add_option(parser, "--rope", "X", text, type=float)
     text = (
         "benches: also draw them: .svg, .png or .pdf; seed by seed, or ranks over several benches "
         "(default: none)"
     )
     add_path(parser, "--plot", "FILE", text, nargs="+", default=[])
-    flag(parser, "--details", "benches: also show means or deviations (default: what fits)")
+    add_flag(parser, "--details", "benches: also show means or deviations (default: what fits)")
 
 
 def add_calibrators(parser: argparse.ArgumentParser) -> None:
@@ -143,29 +143,29 @@ def add_calibrators(parser: argparse.ArgumentParser) -> None:
     add_method(parser, "--calibrators", text, nargs="+", default=[])
 
 
-def show_in_format(args: argparse.Namespace, blocks: Sequence[Block], caption: str = "") -> None:
+def print_in_format(args: argparse.Namespace, blocks: Sequence[Block], caption: str = "") -> None:
     """Print blocks for the terminal, as Markdown, or as LaTeX (tables only)."""
-    from fedlas.present.table import Table, latex, show_blocks
+    from fedlas.present.table import Table, latex_table, print_blocks
 
     if args.form != "latex":
-        show_blocks(blocks, as_markdown=args.form == "markdown", details=args.details)
+        print_blocks(blocks, as_markdown=args.form == "markdown", details=args.details)
     for block in blocks:
         if args.form == "latex" and isinstance(block, Table):
             text = f"{block.title}. {caption or ' '.join(block.notes)}"
-            say(*latex(block, caption=text).split("\n"))
+            print_lines(*latex_table(block, caption=text).split("\n"))
 
 
 def _compare(args: argparse.Namespace, default_of: Callable[[str], Any]) -> int:
     """Compare benches, seeds or files, and print the differences; return the exit status."""
-    of_runs = _names_runs(args)
+    of_runs = _compares_runs(args)
     compared = "folders of benches" if of_runs else "lists of seeds" if args.others else "two files"
     for name, value in vars(args).items():
-        refused = name not in _OF_BENCHES if of_runs else name in _REFUSED[compared]
+        refused = name not in _BENCH_OPTIONS if of_runs else name in _REJECTED_OPTIONS[compared]
         if refused and value != default_of(name):
             kinds = [
                 kind
-                for kind, options in _REFUSED.items()
-                if (name in _OF_BENCHES if kind == "folders of benches" else name not in options)
+                for kind, options in _REJECTED_OPTIONS.items()
+                if (name in _BENCH_OPTIONS if kind == "folders of benches" else name not in options)
             ]
             raise InputError(
                 (Argument(name), f" can only be used with {' or '.join(kinds)}"),
@@ -178,7 +178,7 @@ def _compare(args: argparse.Namespace, default_of: Callable[[str], Any]) -> int:
     return _compare_predictions(args)
 
 
-def _names_runs(args: argparse.Namespace) -> bool:
+def _compares_runs(args: argparse.Namespace) -> bool:
     """Return whether the arguments name run folders or pairs of methods, rather than prediction files."""
     if any(getattr(args, name) for name in SCORES):
         return False
@@ -188,10 +188,10 @@ def _names_runs(args: argparse.Namespace) -> bool:
 
 def _compare_predictions(args: argparse.Namespace) -> int:
     """Compare two prediction files, or two lists of files over seeds; return the exit status."""
-    from fedlas.present.comparison import compare, plain_differences
+    from fedlas.present.comparison import compare, differences_to_dict
 
     _check_options(args)
-    (first, second), names = _read_seeds(args) if args.others else _read_two(args)
+    (first, second), names = _read_seeds(args) if args.others else _read_two_models(args)
     options: dict[str, Any] = {} if args.others else {"replicates": args.replicates}
     # The fewer metrics are compared, the fewer Holm's correction is for.
     metrics = list(dict.fromkeys([*args.metrics, *args.fail_if_worse])) or None
@@ -199,25 +199,27 @@ def _compare_predictions(args: argparse.Namespace) -> int:
         first, second, metrics, num_bins=args.num_bins, top_label=args.top_label, **options
     )
     if args.json:
-        say(*json.dumps(plain_differences(compared), indent=2).split("\n"))
+        print_lines(*json.dumps(differences_to_dict(compared), indent=2).split("\n"))
     else:
-        _show(args, compared, names)
+        _print_comparison(args, compared, names)
     if not args.fail_if_worse:
         return 0
     options = {"margin": args.margin, "strict": args.strict, "names": names}
     gate = compared.fail_if_worse(*args.fail_if_worse, **options)
-    return show_gate(gate, args, suite=" ".join(names))
+    return print_gate(gate, args, suite=" ".join(names))
 
 
-def _show(args: argparse.Namespace, compared: Comparison, names: tuple[str, str]) -> None:
+def _print_comparison(
+    args: argparse.Namespace, compared: Comparison, names: tuple[str, str]
+) -> None:
     """Print sentences and a table of the differences."""
     from fedlas.present.differences import (
-        NARROW,
-        better_in,
+        NARROW_COLUMNS,
+        comparison_sentences,
+        difference_notes,
+        difference_sentence,
         differences_table,
         groups_table,
-        notes_on,
-        sentence,
     )
 
     event = compared.event
@@ -225,33 +227,38 @@ def _show(args: argparse.Namespace, compared: Comparison, names: tuple[str, str]
     seeds = f"; A - B over {differences[0].count} seeds" if compared.unit == "seeds" else ""
     named = f"A: {names[0]}, B: {names[1]}{seeds}, {compared.samples:,} samples"
     table = differences_table(
-        differences, title=args.title or named, event=event, notes=notes_on(compared.unit, event)
+        differences,
+        title=args.title or named,
+        event=event,
+        notes=difference_notes(compared.unit, event),
     )
     if compared.unit == "seeds":
         if args.form == "terminal" and not args.details:
-            table = table.where(NARROW)
-        show_in_format(args, [*(sentence(each, event=event) for each in differences), table])
+            table = table.where(NARROW_COLUMNS)
+        print_in_format(
+            args, [*(difference_sentence(each, event=event) for each in differences), table]
+        )
         return
     groups = [groups_table(compared.groups, compared, event=event)] if compared.groups else []
-    show_in_format(args, [*better_in(differences, names, event=event), table, *groups])
+    print_in_format(args, [*comparison_sentences(differences, names, event=event), table, *groups])
 
 
-def _read_two(
+def _read_two_models(
     args: argparse.Namespace,
 ) -> tuple[tuple[PredictionTable, PredictionTable], tuple[str, str]]:
     """Read the predictions of two models; return them with a name for each model."""
     from fedlas.predictions import read_predictions
-    from fedlas.predictions.tables.read import notes_of
+    from fedlas.predictions.tables.read import merge_notes
 
     paths = [Path(file) for file in args.names]
-    _check_differ(*paths)
-    columns = columns_of(args)
+    _check_different_files(*paths)
+    columns = parse_columns(args)
     first_table = read_predictions(args.names[0], columns)
     second_table = read_predictions(args.names[1], columns, like=first_table)
     _check_labels(first_table, second_table)
-    notes = notes_of([(paths[0].name, first_table), (paths[1].name, second_table)])
-    notes += _notes_on_rows(first_table.predictions, second_table.predictions)
-    say(*(f"note: {note}" for note in notes), stderr=True)
+    notes = merge_notes([(paths[0].name, first_table), (paths[1].name, second_table)])
+    notes += _row_notes(first_table.predictions, second_table.predictions)
+    print_lines(*(f"note: {note}" for note in notes), stderr=True)
     first, second = (
         path.name if paths[0].name != paths[1].name else name
         for path, name in zip(paths, args.names, strict=True)
@@ -263,23 +270,23 @@ def _read_seeds(
     args: argparse.Namespace,
 ) -> tuple[list[list[PredictionTable]], tuple[str, str]]:
     """Read the predictions of each seed of two methods; return them with a name for each method."""
-    from fedlas.cli.compare_seeds import common_name, read_seeds
-    from fedlas.predictions.tables.read import notes_of
+    from fedlas.cli.compare_seeds import common_pattern, read_seeds
+    from fedlas.predictions.tables.read import merge_notes
 
     tables, files = read_seeds(args)
     first = tables[0][0]
     for each in (*tables[0][1:], *tables[1]):
         _check_labels(first, each)
-    notes = notes_of([*zip(files, (each for side in tables for each in side), strict=True)])
-    notes += _notes_on_weights(first.predictions)
-    say(*(f"note: {note}" for note in dict.fromkeys(notes)), stderr=True)
+    notes = merge_notes([*zip(files, (each for side in tables for each in side), strict=True)])
+    notes += _weight_notes(first.predictions)
+    print_lines(*(f"note: {note}" for note in dict.fromkeys(notes)), stderr=True)
     half = len(tables[0])
-    return tables, (common_name(files[:half]), common_name(files[half:]))
+    return tables, (common_pattern(files[:half]), common_pattern(files[half:]))
 
 
 def _check_options(args: argparse.Namespace) -> None:
     """Raise InputError for invalid options, before anything is read."""
-    from fedlas.present.gate import JUNIT, check_directed
+    from fedlas.present.gate import JUNIT, check_metric_direction
     from fedlas.stats.estimates import check_replicates
 
     if len(args.names) != 2 and not args.others:
@@ -288,8 +295,8 @@ def _check_options(args: argparse.Namespace) -> None:
             f"{len(args.names)} name{'s' * (len(args.names) > 1)}",
             "Name one file per model, or name the seeds of a second method after --with.",
         )
-    check_gate(args, "--fail-if-worse", args.fail_if_worse)
-    check_directed(args.fail_if_worse, args.margin)
+    check_gate_options(args, "--fail-if-worse", args.fail_if_worse)
+    check_metric_direction(args.fail_if_worse, args.margin)
     check_outputs([Output("--junit", args.junit, JUNIT)], [*args.names, *args.others])
     if args.margin and not args.fail_if_worse:
         raise InputError(
@@ -302,7 +309,7 @@ def _check_options(args: argparse.Namespace) -> None:
     check_replicates(args.replicates)
 
 
-def _check_differ(a: Path, b: Path) -> None:
+def _check_different_files(a: Path, b: Path) -> None:
     """Raise InputError if both paths are the same file."""
     with suppress(OSError):
         if a.samefile(b):
@@ -313,9 +320,9 @@ def _check_differ(a: Path, b: Path) -> None:
             )
 
 
-def _notes_on_rows(a: AnyPredictions, b: AnyPredictions) -> list[str]:
+def _row_notes(a: AnyPredictions, b: AnyPredictions) -> list[str]:
     """Return notes on rows of weight zero and on files with identical scores."""
-    notes = _notes_on_weights(a)
+    notes = _weight_notes(a)
     one, other = (getattr(each, "logits", None) for each in (a, b))
     if one is None or other is None or one.shape != other.shape or bool((one != other).any()):
         return notes
@@ -323,12 +330,12 @@ def _notes_on_rows(a: AnyPredictions, b: AnyPredictions) -> list[str]:
     return [*notes, same]
 
 
-def _notes_on_weights(predictions: AnyPredictions) -> list[str]:
+def _weight_notes(predictions: AnyPredictions) -> list[str]:
     """Return a note on rows of weight zero, or an empty list if there are none."""
-    from fedlas.predictions.any_predictions import note_on_weights, with_some_weight
+    from fedlas.predictions.any_predictions import drop_zero_weights, zero_weight_note
 
-    _, counted = with_some_weight(predictions)
-    return [] if counted is None else [note_on_weights(counted)]
+    _, counted = drop_zero_weights(predictions)
+    return [] if counted is None else [zero_weight_note(counted)]
 
 
 def _check_labels(a: PredictionTable, b: PredictionTable) -> None:
@@ -340,7 +347,7 @@ def _check_labels(a: PredictionTable, b: PredictionTable) -> None:
             isinstance(each.predictions, TopLabel) and each.labels is None for each in (a, b)
         )
         if unknown and a.predictions.num_samples == b.predictions.num_samples:
-            say(
+            print_lines(
                 "note: a file has no labels, so that the order of the samples cannot be checked.",
                 stderr=True,
             )

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedlas._core.check import InputError
-from fedlas._core.terminal import say
-from fedlas.cli.compare import show_in_format
+from fedlas._core.terminal import print_lines
+from fedlas.cli.compare import print_in_format
 from fedlas.predictions.tables.outputs import Output, check_outputs
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def compare_runs(args: argparse.Namespace) -> int:
     """Compare all methods of benches, or the named pairs; return the exit status."""
     from fedlas.lab.report.result import METRICS_SHOWN
-    from fedlas.present.page import PICTURE, write_picture
+    from fedlas.present.page import PICTURE_KIND, write_picture
 
     pairs = [name for name in args.names if ":" in name and not Path(name).is_dir()]
     folders = [Path(name) for name in args.names if name not in pairs]
@@ -29,49 +29,56 @@ def compare_runs(args: argparse.Namespace) -> int:
             args.names,
             "Name the bench folder before the pairs.",
         )
-    check_outputs([Output("--plot", path, PICTURE) for path in args.plot], folders)
-    result = _result(args, folders, pairs)
+    check_outputs([Output("--plot", path, PICTURE_KIND) for path in args.plot], folders)
+    result = _read_result(args, folders, pairs)
     metrics = [metric.lower() for metric in args.metrics] or METRICS_SHOWN
     ropes = [] if args.rope is None else [args.rope]
     bayes = [result.bayes_table(metric, rope, pairs) for rope in ropes for metric in metrics]
     if pairs and len(folders) == 1:
-        return _differences(args, result, pairs)
+        return _print_planned_differences(args, result, pairs)
     for path in args.plot:
         write_picture(result.figure(metrics[0]).figure, path)
     blocks: list[Block] = [result.pairs_table(pairs, metric) for metric in metrics if pairs]
     if not pairs and args.form == "latex":
-        say(*result.to_latex(metrics).split("\n"))
+        print_lines(*result.to_latex(metrics).split("\n"))
     elif not pairs:
         blocks = result.blocks(metrics, details=args.details)
-    show_in_format(args, [*blocks, *bayes])
+    print_in_format(args, [*blocks, *bayes])
     return 0
 
 
-def _result(args: argparse.Namespace, folders: list[Path], pairs: list[str]) -> BenchResult:
+def _read_result(args: argparse.Namespace, folders: list[Path], pairs: list[str]) -> BenchResult:
     """Return the result of the benches for the calibrators that the arguments name."""
-    from fedlas.lab.report.read_benches import bench_result
+    from fedlas.lab.report.read_benches import read_bench_result
 
     named = [side.partition("@")[2] or "raw" for pair in pairs for side in pair.split(":")]
     calibrators = args.method or list(dict.fromkeys(named)) or ["raw"]
     about = {"replicates": args.replicates, "name": args.title}
     if args.stage == "raw":
-        return bench_result(folders, calibrators, **about)
+        return read_bench_result(folders, calibrators, **about)
     if args.method or any("@" in pair for pair in pairs):
         raise InputError(
             "--stage must not be combined with --method or A@CALIBRATOR",
             args.stage,
             "Omit --stage.",
         )
-    return bench_result(folders, [args.stage], named=False, **about)
+    return read_bench_result(folders, [args.stage], with_calibrator_names=False, **about)
 
 
-def _differences(args: argparse.Namespace, result: BenchResult, pairs: list[str]) -> int:
+def _print_planned_differences(
+    args: argparse.Namespace, result: BenchResult, pairs: list[str]
+) -> int:
     """Print pre-specified differences between methods of a bench, with tests over seeds."""
     from fedlas.lab.report.compare import differences_figure
     from fedlas.lab.results.differences import method_differences
-    from fedlas.present.differences import NARROW, OVER_SEEDS, differences_table, sentence
+    from fedlas.present.differences import (
+        NARROW_COLUMNS,
+        SEEDS_LEGEND,
+        difference_sentence,
+        differences_table,
+    )
     from fedlas.present.page import write_picture
-    from fedlas.present.table import column
+    from fedlas.present.table import metric_column
 
     (model,) = result.models.values()
     summary = model.summary
@@ -84,13 +91,13 @@ def _differences(args: argparse.Namespace, result: BenchResult, pairs: list[str]
         when = ""
     blocks: list[Block] = []
     for metric, each in by_metric.items():
-        about = column(metric)
+        about = metric_column(metric)
         title = f"{f'{about.title} {about.unit}'.strip()}, {when}{summary.recipe}"
-        table = differences_table(each, title=title, by="pair")
+        table = differences_table(each, title=title, row_label="pair")
         whole = args.details or args.form != "terminal"
         blocks += [
-            *(sentence(difference) for difference in each),
-            table if whole else table.where(NARROW),
+            *(difference_sentence(difference) for difference in each),
+            table if whole else table.where(NARROW_COLUMNS),
         ]
-    show_in_format(args, [*blocks, OVER_SEEDS], OVER_SEEDS)
+    print_in_format(args, [*blocks, SEEDS_LEGEND], SEEDS_LEGEND)
     return 0

@@ -7,14 +7,14 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from fedlas._core.check import InputError, few
-from fedlas.cli.arguments import columns_of
-from fedlas.predictions.tables.files import TableFile, local_files, with_labels
+from fedlas._core.check import InputError, truncated_list
+from fedlas.cli.arguments import parse_columns
+from fedlas.predictions.tables.files import TableFile, add_folder_labels, local_table_files
 
 if TYPE_CHECKING:
     from fedlas.predictions.any_predictions import PredictionTable
 
-Seed = tuple[int, ...]
+SeedNumbers = tuple[int, ...]
 """Numbers of a file's name that differ within its method."""
 
 
@@ -22,13 +22,13 @@ def read_seeds(args: argparse.Namespace) -> tuple[list[list[PredictionTable]], l
     """Read the predictions of both methods, paired by seed; return them with the names of all files."""
     from fedlas.predictions import read_predictions
 
-    columns = columns_of(args)
-    with local_files(args.names) as first, local_files(args.others) as second:
+    columns = parse_columns(args)
+    with local_table_files(args.names) as first, local_table_files(args.others) as second:
         # Files of one name are labeled by their folders, which may name the method, too.
-        all_files = with_labels([*first, *second])
+        all_files = add_folder_labels([*first, *second])
         sides = (all_files[: len(first)], all_files[len(first) :])
         methods = [files_by_seed(side) for side in sides]
-        _check_pairs(*methods)
+        _check_same_seeds(*methods)
         files = [by_seed[seed] for by_seed in methods for seed in sorted(methods[0])]
         tables: list[PredictionTable] = []
         for file in files:
@@ -38,7 +38,7 @@ def read_seeds(args: argparse.Namespace) -> tuple[list[list[PredictionTable]], l
     return [tables[:half], tables[half:]], [file.name for file in files]
 
 
-def files_by_seed(files: Sequence[TableFile]) -> dict[Seed, TableFile]:
+def files_by_seed(files: Sequence[TableFile]) -> dict[SeedNumbers, TableFile]:
     """Return the files of a method by seed: the numbers in which the file names differ.
 
     Raises:
@@ -55,36 +55,38 @@ def files_by_seed(files: Sequence[TableFile]) -> dict[Seed, TableFile]:
             f"one file, {files[0].name}",
             "Name the files of all seeds; to compare two models, omit --with.",
         )
-    if len({_without_numbers(file.name) for file in files}) > 1:
+    if len({_mask_numbers(file.name) for file in files}) > 1:
         raise InputError(
             "file names of a method must differ only in numbers",
-            few([file.name for file in files]),
+            truncated_list([file.name for file in files]),
             "Name one method before --with and the other after it: 'ls-*.npz' --with 'ce-*.npz'.",
         )
-    places = _varying([file.name for file in files])
+    places = _varying_number_indices([file.name for file in files])
     by_seed = {tuple(_numbers(file.name)[place] for place in places): file for file in files}
     if len(by_seed) < len(files):
         raise InputError(
             "each seed must have exactly one file",
-            few([file.name for file in files]),
+            truncated_list([file.name for file in files]),
             "Name each file once.",
         )
     return by_seed
 
 
-def common_name(names: Sequence[str]) -> str:
+def common_pattern(names: Sequence[str]) -> str:
     """Return a pattern that matches all names, with ``*`` for the numbers that differ.
 
     Example:
-        >>> common_name([f"cifar10-ls-s{seed}.npz" for seed in (2, 11)])
+        >>> common_pattern([f"cifar10-ls-s{seed}.npz" for seed in (2, 11)])
         'cifar10-ls-s*.npz'
     """
     places = iter(range(len(names[0])))
-    varying = _varying(names)
+    varying = _varying_number_indices(names)
     return re.sub("[0-9]+", lambda found: "*" if next(places) in varying else found[0], names[0])
 
 
-def _check_pairs(one: dict[Seed, TableFile], other: dict[Seed, TableFile]) -> None:
+def _check_same_seeds(
+    one: dict[SeedNumbers, TableFile], other: dict[SeedNumbers, TableFile]
+) -> None:
     """Raise InputError if the methods have different seeds or share a file."""
     paths = [file.path.resolve() for files in (one, other) for file in files.values()]
     if len(set(paths)) < len(paths):
@@ -97,8 +99,8 @@ def _check_pairs(one: dict[Seed, TableFile], other: dict[Seed, TableFile]) -> No
     if one.keys() == other.keys():
         return
     sides = [
-        f"{common_name([file.name for file in files.values()])} has "
-        f"{few(['-'.join(map(str, seed)) for seed in sorted(files)])}"
+        f"{common_pattern([file.name for file in files.values()])} has "
+        f"{truncated_list(['-'.join(map(str, seed)) for seed in sorted(files)])}"
         for files in (one, other)
     ]
     raise InputError(
@@ -112,11 +114,11 @@ def _numbers(name: str) -> list[int]:
     return [int(digits) for digits in re.findall("[0-9]+", name)]
 
 
-def _without_numbers(name: str) -> str:
+def _mask_numbers(name: str) -> str:
     return re.sub("[0-9]+", "0", name)
 
 
-def _varying(names: Sequence[str]) -> list[int]:
+def _varying_number_indices(names: Sequence[str]) -> list[int]:
     """Return the indices of the numbers in the names that are not equal in all names."""
     columns = zip(*map(_numbers, names), strict=True)
     return [place for place, column in enumerate(columns) if len(set(column)) > 1]

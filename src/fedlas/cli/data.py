@@ -6,37 +6,37 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from fedlas._core.progress import Bar
-from fedlas._core.terminal import say, show, table
-from fedlas.cli.arguments import AddSubcommand, flag, option
-from fedlas.cli.bench_group import add_set
+from fedlas._core.progress import ProgressBar
+from fedlas._core.terminal import print_lines, print_renderable, rich_table
+from fedlas.cli.arguments import AddSubcommand, add_flag, add_option
+from fedlas.cli.recipe_options import add_set
 
 if TYPE_CHECKING:
-    from fedlas.lab.data.check import Checked
+    from fedlas.lab.data.check import DatasetCheck
 
 
 def add_data(add: AddSubcommand) -> None:
     """Add the subcommand ``fedlas data``."""
-    parser = add(_check, "check NAME [PATH]")
-    option(parser, "action", "check", "check the data set", choices=["check"])
-    option(parser, "name", "NAME", "data set, see 'fedlas list datasets'")
-    option(
+    parser = add(_run, "check NAME [PATH]")
+    add_option(parser, "action", "check", "check the data set", choices=["check"])
+    add_option(parser, "name", "NAME", "data set, see 'fedlas list datasets'")
+    add_option(
         parser,
         "path",
         "PATH",
         "its folder (default: $FEDLAS_DATA, then the usual places)",
         nargs="?",
     )
-    flag(parser, "--quick", "count images on disk without reading them (default: read all)")
+    add_flag(parser, "--quick", "count images on disk without reading them (default: read all)")
     add_set(parser, "KEY=VALUE", "set an option of the data set, e.g. extra=true")
 
 
-def _check(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Check a data set and print the result; return 1 if it has problems."""
     from fedlas.lab.data.check import check_dataset
     from fedlas.lab.recipes.recipe import parse_options
 
-    with Bar("reading images", total=None) as bar:
+    with ProgressBar("reading images", total=None) as bar:
         checked = check_dataset(
             args.name,
             args.path,
@@ -44,40 +44,40 @@ def _check(args: argparse.Namespace) -> int:
             options=parse_options(args.set),
             on_image=lambda done, total: bar.update(done=done, total=total),
         )
-    show(_table(checked))
-    say(*_verdict(args.name, checked))
+    print_renderable(_parts_table(checked))
+    print_lines(*_verdict_lines(args.name, checked))
     return 1 if checked.problems else 0
 
 
-def _table(checked: Checked) -> Any:
-    from fedlas.lab.data import Files
+def _parts_table(checked: DatasetCheck) -> Any:
+    from fedlas.lab.data import ImageFiles
 
     source = checked.source
     published = checked.expected
     rows = []
     for label in source.parts:
         counts = checked.counts(label)
-        of_class = _range([int(counts.min()), int(counts.max())])
+        of_class = _format_range([int(counts.min()), int(counts.max())])
         count = "" if published is None else f"{getattr(published, label):,}"
         shape = source.train.shape
         sizes = "not read" if len(shape) == 3 else f"{shape[0]:,} features"
         if checked.sizes[label]:
             heights, widths = zip(*checked.sizes[label], strict=True)
-            sizes = f"{_range(heights)} x {_range(widths)}"
-        where = "on disk" if isinstance(getattr(source, label), Files) else "in memory"
+            sizes = f"{_format_range(heights)} x {_format_range(widths)}"
+        where = "on disk" if isinstance(getattr(source, label), ImageFiles) else "in memory"
         rows.append((label, f"{int(counts.sum()):,}", count, of_class, sizes, where))
     heads = ("part", "samples", "published", "of a class", "height x width", "where")
     title = f"{source.name}, {source.num_classes:,} classes"
-    return table(heads, rows, title=title, right=(1, 2, 3), box="HEAVY_HEAD")
+    return rich_table(heads, rows, title=title, right=(1, 2, 3), box="HEAVY_HEAD")
 
 
-def _range(values: Sequence[int]) -> str:
+def _format_range(values: Sequence[int]) -> str:
     low = min(values)
     high = max(values)
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def _verdict(name: str, checked: Checked) -> list[str]:
+def _verdict_lines(name: str, checked: DatasetCheck) -> list[str]:
     if checked.problems:
         fix = "Extract the archive again; if that does not help, download it again or repair the named files."
         return [

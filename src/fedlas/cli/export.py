@@ -9,10 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import fedlas
-from fedlas._core.check import InputError, check_choice, few
+from fedlas._core.check import InputError, check_choice, truncated_list
 from fedlas._core.defaults import METHOD, ExportFormat, SqlDialect
-from fedlas._core.terminal import say
-from fedlas.cli.arguments import AddSubcommand, add_card_options, add_path, laboratory, option
+from fedlas._core.terminal import print_lines
+from fedlas.cli.arguments import (
+    AddSubcommand,
+    add_card_options,
+    add_option,
+    add_path,
+    import_from_lab,
+)
 from fedlas.predictions.tables.outputs import Output, check_outputs
 
 if TYPE_CHECKING:
@@ -24,23 +30,23 @@ if TYPE_CHECKING:
 
 def add_export(add: AddSubcommand) -> None:
     """Add the subcommand ``fedlas export``."""
-    parser = add(_export, "RUN | FILE")
+    parser = add(_run, "RUN | FILE")
     text = "folder of a finished run, a file of CalibratedModel.save, or one of fedlas calibrate"
     add_path(parser, "place", "RUN | FILE", text)
-    option(
+    add_option(
         parser,
         "--format",
         "NAME",
         f"{', '.join(get_args(ExportFormat))} (default: %(default)s)",
         default="onnx",
     )
-    option(
+    add_option(
         parser,
         "--dialect",
         "NAME",
         f"the database that sql is for: {', '.join(get_args(SqlDialect))} (default: {get_args(SqlDialect)[0]})",
     )
-    option(
+    add_option(
         parser,
         "--keep",
         "COLUMN",
@@ -51,7 +57,7 @@ def add_export(add: AddSubcommand) -> None:
     add_path(
         parser, "--out", "PATH", "file to write (default: RUN/export/model, or FILE, with .SUFFIX)"
     )
-    option(
+    add_option(
         parser,
         "--model",
         "MODULE:FUNCTION",
@@ -63,7 +69,7 @@ def add_export(add: AddSubcommand) -> None:
         "NPZ",
         "for FILE: real inputs, an array (N, ...) or several named as arguments (default: none)",
     )
-    option(
+    add_option(
         parser,
         "--free-axes",
         "AXIS",
@@ -74,10 +80,10 @@ def add_export(add: AddSubcommand) -> None:
     add_card_options(parser)
 
 
-def _export(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Export a model and print how to call it; a run also gets its card."""
     from fedlas.deploy.card import CARD
-    from fedlas.deploy.formats import FORMATS, exported_kind
+    from fedlas.deploy.formats import FORMATS, exported_file_kind
     from fedlas.present.page import CARD_PAGE
 
     form = check_choice("--format", args.format, FORMATS)
@@ -90,7 +96,7 @@ def _export(args: argparse.Namespace) -> int:
     suffix = FORMATS[form].suffix
     default = args.place / "export" / "model" if is_run else args.place.with_suffix("")
     out = default.with_name(f"{default.name}{suffix}") if args.out is None else args.out
-    written = [Output("--out", out, exported_kind(form))]
+    written = [Output("--out", out, exported_file_kind(form))]
     if is_run:
         card = out.with_name(f"{out.name}.card.json")
         written += [Output("the card of --out", card, CARD)]
@@ -136,13 +142,15 @@ def _export_table(args: argparse.Namespace, out: Path) -> int:
         about={"fedlas": fedlas.__version__},
     )
     kind = "percentages" if calibration.columns.percent else calibration.columns.kind
-    unit = f"{kind} of {few(calibration.scores)}, in this order"
+    unit = f"{kind} of {truncated_list(calibration.scores)}, in this order"
     if calibration.covariates is not None:
-        unit += f"; covariates {few(calibration.covariates.inputs)}"
-    gives = (
-        few([*args.keep, *calibration.scores, *calibration.added]) if args.format == "sql" else ""
+        unit += f"; covariates {truncated_list(calibration.covariates.inputs)}"
+    outputs = (
+        truncated_list([*args.keep, *calibration.scores, *calibration.added])
+        if args.format == "sql"
+        else ""
     )
-    _say_export(args.place.name, calibration.fitted, exported, unit, gives)
+    _print_export(args.place.name, calibration.fitted, exported, unit, outputs)
     return 0
 
 
@@ -160,7 +168,9 @@ def _export_run(args: argparse.Namespace, out: Path, card_place: Path) -> int:
             "Omit these options: a run contains its model.",
         )
     if args.out is None:
-        laboratory("runs.folder", "RunFolder")(args.place).writable(args.place / "export" / "model")
+        import_from_lab("runs.folder", "RunFolder")(args.place).require_inside(
+            args.place / "export" / "model"
+        )
     check_method(method)
     check_replicates(args.replicates)
     require_page_packages()
@@ -170,13 +180,13 @@ def _export_run(args: argparse.Namespace, out: Path, card_place: Path) -> int:
         "data": args.data,
         "replicates": args.replicates,
     }
-    name, calibration, exported, card = laboratory("studies.export", "export_run")(
+    name, calibration, exported, card = import_from_lab("studies.export", "export_run")(
         args.place, out, **options
     )
-    say(*(f"note: {note}" for note in calibration.notes))
-    _say_export(name, calibration, exported, "raw pixels; the model normalizes them")
+    print_lines(*(f"note: {note}" for note in calibration.notes))
+    _print_export(name, calibration, exported, "raw pixels; the model normalizes them")
     page = card.save(card_place)
-    say(f"card:   {card_place}", f"        {page}")
+    print_lines(f"card:   {card_place}", f"        {page}")
     return 0
 
 
@@ -198,23 +208,23 @@ def _export_file(args: argparse.Namespace, out: Path) -> int:
             "Pass --model MODULE:FUNCTION, which builds the architecture, and --inputs NPZ with real inputs.",
         )
     arrays = _read_inputs(args.inputs)
-    calibrated = CalibratedModel.load(file, _built(args.model))
+    calibrated = CalibratedModel.load(file, _build_model(args.model))
     exported = export_model_file(
         calibrated,
         out,
         arrays,
         form=args.format,
         by_name=len(arrays) > 1,
-        free_axes=_axes(args.free_axes, list(arrays)),
+        free_axes=_parse_free_axes(args.free_axes, list(arrays)),
         about={"file": file.name, "fedlas": fedlas.__version__},
     )
     prepared = f"as in {args.inputs.name}; prepare inputs as there"
-    _say_export(file.name, calibrated.fitted, exported, prepared)
-    say(f"card:   fedlas card {file} VAL TEST writes one, from uncalibrated predictions")
+    _print_export(file.name, calibrated.fitted, exported, prepared)
+    print_lines(f"card:   fedlas card {file} VAL TEST writes one, from uncalibrated predictions")
     return 0
 
 
-def _axes(texts: list[str], names: list[str]) -> dict[str, list[int]]:
+def _parse_free_axes(texts: list[str], names: list[str]) -> dict[str, list[int]]:
     """Parse free axes, ``AXIS`` or ``NAME:AXIS``, into lists of axes by input."""
     axes: dict[str, list[int]] = {}
     for text in texts:
@@ -245,18 +255,18 @@ def _read_inputs(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _built(spec: str) -> nn.Module:
+def _build_model(function_spec: str) -> nn.Module:
     """Import the user's function ``MODULE:FUNCTION`` and return the model it builds."""
     from torch import nn
 
-    name, _, function = spec.partition(":")
+    name, _, function = function_spec.partition(":")
     fix = "Write --model MODULE:FUNCTION, e.g. --model my_models:build, in the folder of my_models.py."
     sys.path.insert(0, str(Path.cwd()))  # as ``python -m`` does
     try:
         build: Any = getattr(importlib.import_module(name), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(
-            "--model must name an importable function", f"{spec} ({error})", fix
+            "--model must name an importable function", f"{function_spec} ({error})", fix
         ) from error
     finally:
         sys.path.pop(0)
@@ -264,23 +274,23 @@ def _built(spec: str) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise InputError(
             "the function of --model must return an nn.Module",
-            f"{type(model).__name__} from {spec}",
+            f"{type(model).__name__} from {function_spec}",
             fix,
         )
     return model
 
 
-def _say_export(
+def _print_export(
     name: str,
     calibration: Calibration,
     exported: Exported,
     inputs: str,
-    gives: str = "",
+    outputs: str = "",
 ) -> None:
     from fedlas.deploy.export import TOLERANCE
     from fedlas.deploy.formats import FORMATS, OUTPUTS
 
-    say(
+    print_lines(
         f"{name}: calibration {calibration}",
         f"checked with {FORMATS[exported.form].reader}: {exported.samples:,} samples, largest difference of a "
         f"probability {exported.difference:.2g} (at most {TOLERANCE:g})",
@@ -288,13 +298,13 @@ def _say_export(
     )
     for each in exported.inputs:
         low, high = (f"{bound:.4g}" for bound in each["range"])
-        say(
+        print_lines(
             f"takes:  {each['name']} {each['dtype']} {each['shape']}, from {low} to {high} ({inputs})".replace(
                 "'", ""
             )
         )
-    say(
-        f"gives:  {gives or ' and '.join(OUTPUTS) + ', calibrated'}",
+    print_lines(
+        f"gives:  {outputs or ' and '.join(OUTPUTS) + ', calibrated'}",
         "use:",
         *(f"    {line}" for line in exported.example),
     )

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 from fedlas._core.check import InputError
 from fedlas._core.files import write_text
-from fedlas._core.terminal import say, say_commands
-from fedlas.cli.arguments import add_path, flag, option
+from fedlas._core.terminal import print_lines, print_workflow_commands
+from fedlas.cli.arguments import add_flag, add_option, add_path
 
 if TYPE_CHECKING:
     from fedlas.present.gate import GateResult
 
 
-def add_require(parser: argparse.ArgumentParser) -> None:
+def add_require_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--require`` and the options of a gate."""
-    option(
+    add_option(
         parser,
         "--require",
         "RULE",
@@ -25,42 +25,46 @@ def add_require(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=(),
     )
-    add_gate(parser)
+    add_gate_options(parser)
 
 
-def add_gate(parser: argparse.ArgumentParser) -> None:
+def add_gate_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--strict``, ``--junit`` and ``--github``."""
-    flag(parser, "--strict", "exit status 4 if an interval does not decide a rule (default: pass)")
+    add_flag(
+        parser, "--strict", "exit status 4 if an interval does not decide a rule (default: pass)"
+    )
     add_path(parser, "--junit", "XML", "also write the checks as JUnit XML (default: none)")
-    flag(parser, "--github", "also print the checks as GitHub Actions annotations (default: no)")
+    add_flag(
+        parser, "--github", "also print the checks as GitHub Actions annotations (default: no)"
+    )
 
 
-def check_gate(args: argparse.Namespace, option: str, rules: Sequence[str]) -> None:
+def check_gate_options(args: argparse.Namespace, rule_option: str, rules: Sequence[str]) -> None:
     """Raise InputError for gate options without rules, and for rules without intervals."""
     options = {"--junit": args.junit is not None, "--github": args.github, "--strict": args.strict}
     options_used = [name for name, is_there in options.items() if is_there]
     if options_used and not rules:
         raise InputError(
-            f"{options_used[0]} requires {option}",
-            f"no {option}",
-            f"Add {option}, or omit {options_used[0]}.",
+            f"{options_used[0]} requires {rule_option}",
+            f"no {rule_option}",
+            f"Add {rule_option}, or omit {options_used[0]}.",
         )
     if rules and args.replicates == 0:
         raise InputError(
-            f"{option} requires intervals, so that --replicates must be positive",
+            f"{rule_option} requires intervals, so that --replicates must be positive",
             0,
             "Omit --replicates.",
         )
 
 
-def show_gate(gate: GateResult, args: argparse.Namespace, *, suite: str) -> int:
+def print_gate(gate: GateResult, args: argparse.Namespace, *, suite: str) -> int:
     """Print the checks and write them where the options ask; return the exit status."""
-    from fedlas.present.gate import workflow_annotations
+    from fedlas.present.gate import github_annotations
 
     # With --json, standard output is for JSON alone.
-    say(*(check.text for check in gate.checks), wrap=True, stderr=args.json)
+    print_lines(*(check.text for check in gate.checks), wrap=True, stderr=args.json)
     if args.github:
-        say_commands(*workflow_annotations(gate.checks), stderr=args.json)
+        print_workflow_commands(*github_annotations(gate.checks), stderr=args.json)
     if args.junit is not None:
         write_text(args.junit, gate.junit(suite=suite))
     return gate.status

@@ -8,39 +8,39 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedlas._core.check import InputError
-from fedlas._core.files import check_name, write_text
-from fedlas._core.outputs import check_place, new_kind
-from fedlas._core.progress import Bar
-from fedlas._core.terminal import say
-from fedlas.cli.arguments import AddSubcommand, add_path, option
+from fedlas._core.files import check_path_component, write_text
+from fedlas._core.outputs import check_output_path, new_file_kind
+from fedlas._core.progress import ProgressBar
+from fedlas._core.terminal import print_lines
+from fedlas.cli.arguments import AddSubcommand, add_option, add_path
 
 if TYPE_CHECKING:
     from fedlas.lab.data.survey import Survey
-    from fedlas.lab.recipes.starter import Starter
+    from fedlas.lab.recipes.starter import StarterSettings
 
-_UNEVEN = 5
+_IMBALANCE_RATIO = 5
 """Ratio of the largest to the smallest class above which a note says so."""
 
 
 def add_init(add: AddSubcommand) -> None:
     """Add the subcommand fedlas init."""
-    parser = add(_init, "TABLE | FOLDER")
+    parser = add(_run, "TABLE | FOLDER")
     text = "scores and labels (.csv, .jsonl, .parquet), whose columns are guessed; or images: CLASS/*, "
     add_path(
         parser, "source", "TABLE | FOLDER", f"{text}or train/CLASS/* and test/CLASS/* (or val)"
     )
     text = "new file to write: commands in a .sh for a table, a recipe in a .yaml for images"
     add_path(parser, "--out", "FILE", f"{text} (default: TABLE's or FOLDER's name)")
-    option(parser, "--target", "COLUMN", "column of the labels of a table (default: guessed)")
+    add_option(parser, "--target", "COLUMN", "column of the labels of a table (default: guessed)")
 
 
-def _init(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     from fedlas.cli.init_table import init_table
-    from fedlas.predictions.tables.files import holds_parquet
+    from fedlas.predictions.tables.files import has_parquet_files
 
     if args.source.is_file():
         return init_table(args.source, out=args.out, target=args.target)
-    if holds_parquet(args.source):
+    if has_parquet_files(args.source):
         example = min(args.source.rglob("*.parquet"))
         raise InputError(
             "the table must be a single file",
@@ -49,28 +49,32 @@ def _init(args: argparse.Namespace) -> int:
         )
     if args.target is not None:
         raise InputError("--target requires a table", f"the folder {args.source}", "Omit --target.")
-    return init(args.source, out=args.out)
+    return init_images(args.source, out=args.out)
 
 
-def init(folder: Path, *, out: Path | None = None) -> int:
+def init_images(folder: Path, *, out: Path | None = None) -> int:
     """Survey a folder of images, write a starter recipe, and print a summary and the next command."""
-    from fedlas.lab.data.survey import survey
-    from fedlas.lab.recipes.planning import plan
+    from fedlas.lab.data.survey import survey_images
+    from fedlas.lab.recipes.planning import plan_runs
     from fedlas.lab.recipes.recipe import load_recipe
-    from fedlas.lab.recipes.starter import choose_settings, starter_recipe
+    from fedlas.lab.recipes.starter import choose_starter_settings, render_starter_recipe
 
     out = Path(f"{folder.expanduser().resolve().name or 'images'}.yaml") if out is None else out
-    check_place("--out", out, new_kind(".yaml", ".yml"))
-    check_name("the recipe", out.stem, "Name the file with --out.")
-    with Bar("reading images", total=None) as bar:
-        contents = survey(folder, on_image=lambda done, total: bar.update(done=done, total=total))
-    chosen = choose_settings(contents)
-    write_text(out, starter_recipe(contents, chosen))
-    plan(load_recipe(str(out)))
-    say(*_summary(contents, chosen), wrap=True)
-    say(*(f"note: {note}" for note in _notes(contents, chosen)), style="yellow", wrap=True)
+    check_output_path("--out", out, new_file_kind(".yaml", ".yml"))
+    check_path_component("the recipe", out.stem, "Name the file with --out.")
+    with ProgressBar("reading images", total=None) as bar:
+        contents = survey_images(
+            folder, on_image=lambda done, total: bar.update(done=done, total=total)
+        )
+    chosen = choose_starter_settings(contents)
+    write_text(out, render_starter_recipe(contents, chosen))
+    plan_runs(load_recipe(str(out)))
+    print_lines(*_summary_lines(contents, chosen), wrap=True)
+    print_lines(
+        *(f"note: {note}" for note in _survey_notes(contents, chosen)), style="yellow", wrap=True
+    )
     name = shlex.quote(f"./{out}" if str(out).startswith("-") else str(out))
-    say(
+    print_lines(
         f"recipe: {out}",
         f"next:   fedlas runs train {name}",
         f"        fedlas bench {name}",
@@ -79,7 +83,7 @@ def init(folder: Path, *, out: Path | None = None) -> int:
     return 0
 
 
-def _summary(contents: Survey, chosen: Starter) -> list[str]:
+def _summary_lines(contents: Survey, chosen: StarterSettings) -> list[str]:
     counts = contents.per_class.values()
     each = (
         f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}"
@@ -104,37 +108,40 @@ def _summary(contents: Survey, chosen: Starter) -> list[str]:
     ]
 
 
-def _notes(contents: Survey, chosen: Starter) -> list[str]:
+def _survey_notes(contents: Survey, chosen: StarterSettings) -> list[str]:
     """Return notes on problems of the images, such as duplicates and rare classes."""
-    from fedlas.lab.data.splits import too_small_to_choose
+    from fedlas.lab.data.splits import small_validation_warning
 
     notes = []
     if contents.others:
         kinds = ", ".join(name for name, _ in contents.others.most_common(3))
         count = contents.others.total()
-        notes.append(f"{_counted(count, 'file')} without an image suffix skipped ({kinds}).")
-    leaks = contents.between_parts()
-    doubtful = contents.between_classes()
+        notes.append(f"{_format_count(count, 'file')} without an image suffix skipped ({kinds}).")
+    part_duplicates = contents.copies_between_parts()
+    class_duplicates = contents.copies_between_classes()
     # Other copies are worth a note only if there are none of a worse kind.
-    alike = [] if leaks or doubtful else contents.copies
+    other_duplicates = [] if part_duplicates or class_duplicates else contents.copies
     for pairs, what in (
-        (leaks, "in both training and test data, which makes test metrics too good"),
-        (doubtful, "in two classes, so that one label is wrong"),
-        (alike, "stored twice, so that copies may fall into both training and test data"),
+        (part_duplicates, "in both training and test data, which makes test metrics too good"),
+        (class_duplicates, "in two classes, so that one label is wrong"),
+        (
+            other_duplicates,
+            "stored twice, so that copies may fall into both training and test data",
+        ),
     ):
         if pairs:
             notes.append(
-                f"{_counted(len(pairs), 'image')} {what}, such as {pairs[0][0]} and {pairs[0][1]}."
+                f"{_format_count(len(pairs), 'image')} {what}, such as {pairs[0][0]} and {pairs[0][1]}."
             )
     counts = contents.per_class
     rare = min(counts, key=counts.__getitem__)
     common = max(counts, key=counts.__getitem__)
-    if counts[common] >= _UNEVEN * counts[rare]:
+    if counts[common] >= _IMBALANCE_RATIO * counts[rare]:
         notes.append(
             f"{rare} has {counts[rare]:,} images and {common} {counts[common]:,}: accuracy and ECE hardly reflect rare "
             "classes; see the classwise ECE."
         )
-    if warning := too_small_to_choose(chosen.val):
+    if warning := small_validation_warning(chosen.val):
         notes.append(warning)
     if (
         any(part in ("val", "valid", "validation") for part in contents.counts)
@@ -146,5 +153,5 @@ def _notes(contents: Survey, chosen: Starter) -> list[str]:
     return notes
 
 
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'s' * (number != 1)}"
+def _format_count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"

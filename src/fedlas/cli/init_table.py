@@ -9,35 +9,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedlas._core.check import InputError, few
+from fedlas._core.check import InputError, truncated_list
 from fedlas._core.files import write_text
-from fedlas._core.outputs import check_place, new_kind
-from fedlas._core.terminal import say
-from fedlas._core.text import command_lines
-from fedlas.cli.arguments import column_options
-from fedlas.predictions.tables.formats.by_suffix import source_of
-from fedlas.predictions.tables.formats.compression import whole_suffix
+from fedlas._core.outputs import check_output_path, new_file_kind
+from fedlas._core.terminal import print_lines
+from fedlas._core.text import wrap_command
+from fedlas.cli.arguments import format_column_options
+from fedlas.predictions.tables.formats.by_suffix import open_format
+from fedlas.predictions.tables.formats.compression import full_suffix
 from fedlas.predictions.tables.roles import Columns
 
-_LABELS = re.compile(r"(y|y_?true|target|true_?label|labels?|truth|gold|class|outcome)", re.I)
-_SCORE = re.compile(r"(p|y_?pred|y_?prob|.*prob.*|.*score.*|p_.*|.*_p|risk|pred.*)", re.I)
-_CONFIDENCE = re.compile(r"(.*_)?conf(idence)?", re.I)
-_CORRECT = re.compile(r"(is_?)?(correct|right)", re.I)
-_PREDICTED = re.compile(r"(predicted|prediction|pred|y_?pred|answer)(_?(class|label))?", re.I)
+_LABELS_PATTERN = re.compile(
+    r"(y|y_?true|target|true_?label|labels?|truth|gold|class|outcome)", re.I
+)
+_SCORE_PATTERN = re.compile(r"(p|y_?pred|y_?prob|.*prob.*|.*score.*|p_.*|.*_p|risk|pred.*)", re.I)
+_CONFIDENCE_PATTERN = re.compile(r"(.*_)?conf(idence)?", re.I)
+_CORRECT_PATTERN = re.compile(r"(is_?)?(correct|right)", re.I)
+_PREDICTED_PATTERN = re.compile(
+    r"(predicted|prediction|pred|y_?pred|answer)(_?(class|label))?", re.I
+)
 # A column weight may be that of a body.
-_WEIGHTS = re.compile(r"sample_?weights?|weights", re.I)
-_CLUSTERS = re.compile(
+_WEIGHTS_PATTERN = re.compile(r"sample_?weights?|weights", re.I)
+_CLUSTERS_PATTERN = re.compile(
     r"(patient|subject|user|customer|client|person|image|document|question)([ _-]?id)?", re.I
 )
-_STEM = re.compile(r"(.*?)(\d+|(?<=[_.\- ])[^_.\- ]+)")
+_STEM_PATTERN = re.compile(r"(.*?)(\d+|(?<=[_.\- ])[^_.\- ]+)")
 """What columns of scores share, p_ of p_yes, and the class at its end."""
-_INDEX = re.compile(r"|Unnamed: \d+|__index_level_\d+__|(row_?)?(id|index)", re.I)
-_SUM_OF_PERCENT = 100.0
-_MOST_CATEGORIES = 256
+_INDEX_PATTERN = re.compile(r"|Unnamed: \d+|__index_level_\d+__|(row_?)?(id|index)", re.I)
+_PERCENT_TOTAL = 100.0
+_MAX_CATEGORIES = 256
 
 
 @dataclass(frozen=True)
-class Guess:
+class GuessedColumns:
     """Guessed roles of the columns of a table.
 
     Attributes:
@@ -51,23 +55,27 @@ class Guess:
     others: tuple[str, ...]
 
 
-class _Content:
+class _TableSample:
     """First rows of a table by column: texts, and numbers of columns where all cells are numbers."""
 
     def __init__(self, path: Path) -> None:
-        from fedlas.predictions.tables.cells import cell_text, number_in
+        from fedlas.predictions.tables.cells import cell_to_text, parse_number
 
-        source = source_of(path)
+        source = open_format(path)
         self.label = source.label
         chunk = next(iter(source.chunks([], source.names)), None)
         if chunk is None:
             raise InputError("the table must have rows", path, "Check that the file is complete.")
         self.rows = len(chunk.rows)
-        columns = {name: [cell_text(each) for each in chunk.values[name]] for name in source.names}
-        self.texts = {name: texts for name, texts in columns.items() if not _INDEX.fullmatch(name)}
+        columns = {
+            name: [cell_to_text(each) for each in chunk.values[name]] for name in source.names
+        }
+        self.texts = {
+            name: texts for name, texts in columns.items() if not _INDEX_PATTERN.fullmatch(name)
+        }
         self.numbers: dict[str, list[float]] = {}
         for name, texts in self.texts.items():
-            numbers = [number_in(text, source.decimal_point) for text in texts if text]
+            numbers = [parse_number(text, source.decimal_point) for text in texts if text]
             if numbers and None not in numbers:
                 self.numbers[name] = [each for each in numbers if each is not None]
 
@@ -75,18 +83,18 @@ class _Content:
         """Return the distinct values of a column."""
         return {text for text in self.texts[name] if text}
 
-    def named(self, pattern: re.Pattern[str]) -> list[str]:
+    def columns_matching(self, pattern: re.Pattern[str]) -> list[str]:
         """Return the columns whose name matches a pattern."""
         return [name for name in self.texts if pattern.fullmatch(name)]
 
-    def is_share(self, name: str) -> bool:
+    def is_probability(self, name: str) -> bool:
         """Return whether a column looks like probabilities: numbers in [0, 1], not only 0 and 1."""
         numbers = self.numbers.get(name, [])
         inside = all(0 <= number <= 1 for number in numbers)
         return inside and any(0 < number < 1 for number in numbers)
 
 
-def guess_columns(path: Path, target: str | None = None) -> Guess:
+def guess_columns(path: Path, target: str | None = None) -> GuessedColumns:
     """Guess the columns of scores, labels, clusters and weights from names and first rows.
 
     Args:
@@ -96,32 +104,34 @@ def guess_columns(path: Path, target: str | None = None) -> Guess:
     Raises:
         InputError: If the scores or the labels cannot be known; it names the candidates and the options to pass.
     """
-    content = _Content(path)
+    content = _TableSample(path)
     roles: dict[str, Any] = {}
     reasons: dict[str, str] = {}
 
-    def add(role: str, name: object, reason: str) -> None:
+    def add_role(role: str, name: object, reason: str) -> None:
         roles[role] = name
         reasons[role] = reason
 
     if target is not None:
-        Columns(target=target).find([*content.texts], where=content.label)
-        add("target", target, "as given")
-    pair = None if target is not None else _label_families(content)
-    scores = _add_labels(pair, add) if pair else _add_scores(content, add)
+        Columns(target=target).find_scores([*content.texts], where=content.label)
+        add_role("target", target, "as given")
+    pair = None if target is not None else _find_label_pair(content)
+    scores = _add_label_roles(pair, add_role) if pair else _add_score_roles(content, add_role)
     if (
         not pair
         and target is None
-        and (scores[0] not in content.named(_CONFIDENCE) or "correct" not in roles)
+        and (
+            scores[0] not in content.columns_matching(_CONFIDENCE_PATTERN) or "correct" not in roles
+        )
     ):
-        labels = _labels(content, scores)
-        add("target", labels, f"{len(content.values(labels)):,} different labels")
+        labels = _find_labels(content, scores)
+        add_role("target", labels, f"{len(content.values(labels)):,} different labels")
     labels = str(roles.get("target", ""))
     if (
         not pair
         and len(scores) == 1
         and labels
-        and not _says_event(scores[0], content.values(labels))
+        and not _identifies_event(scores[0], content.values(labels))
     ):
         both = ",".join(sorted(content.values(labels)))
         raise InputError(
@@ -130,35 +140,37 @@ def guess_columns(path: Path, target: str | None = None) -> Guess:
             f"Name the positive class: fedlas evaluate {content.label} --probs {scores[0]} --target {labels} "
             f"--event {' or --event '.join(sorted(content.values(labels)))}.",
         )
-    for name in content.named(_CLUSTERS):
+    for name in content.columns_matching(_CLUSTERS_PATTERN):
         repeats = len(content.values(name))
         if name not in roles.values() and 1 < repeats < content.rows:
-            add("clusters", name, f"{repeats:,} of them in {content.rows:,} rows: held out whole")
+            add_role(
+                "clusters", name, f"{repeats:,} of them in {content.rows:,} rows: held out whole"
+            )
             break
-    for name in content.named(_WEIGHTS)[:1]:
+    for name in content.columns_matching(_WEIGHTS_PATTERN)[:1]:
         if min(content.numbers.get(name, [-1])) >= 0:
-            add("weights", name, "by its name")
+            add_role("weights", name, "by its name")
     used = {*scores, *map(str, roles.values())}
     if pair:  # a calibration of several labels reads no covariates
         used.update(content.texts)
     others = [name for name in content.texts if name not in used and _is_covariate(content, name)]
-    return Guess(Columns(**roles), reasons, tuple(others))
+    return GuessedColumns(Columns(**roles), reasons, tuple(others))
 
 
-_PREFIX = re.compile(r"([^_.\- ]+[_.\- ])(.+)")
+_PREFIX_PATTERN = re.compile(r"([^_.\- ]+[_.\- ])(.+)")
 """Beginning of a name, such as p_ of p_edema, and what follows it."""
 _LABEL_CELLS = {"0", "1", "0.0", "1.0", "-1", "-1.0", "true", "false"}
 
 
-def _label_families(content: _Content) -> tuple[str, str, int] | None:
+def _find_label_pair(content: _TableSample) -> tuple[str, str, int] | None:
     """Return the prefixes of probability and label columns with equal suffixes, and their count; None if no pair."""
     families: dict[str, set[str]] = {}
     for name in content.texts:
-        if match := _PREFIX.fullmatch(name):
+        if match := _PREFIX_PATTERN.fullmatch(name):
             families.setdefault(match[1], set()).add(match[2])
     for scores, ends in families.items():
         names = [scores + end for end in ends]
-        if len(ends) < 2 or not all(map(content.is_share, names)):
+        if len(ends) < 2 or not all(map(content.is_probability, names)):
             continue
         for labels, others in families.items():
             cells = {each.lower() for end in others for each in content.values(labels + end)}
@@ -167,11 +179,11 @@ def _label_families(content: _Content) -> tuple[str, str, int] | None:
     return None
 
 
-def _add_labels(pair: tuple[str, str, int], add: Any) -> list[str]:
+def _add_label_roles(pair: tuple[str, str, int], add_role: Any) -> list[str]:
     """Add the roles of multi-label columns; return the column prefixes."""
     scores, labels, count = pair
-    add("probs", f"{scores}*", f"{count} labels; numbers from 0 to 1, each of its own")
-    add(
+    add_role("probs", f"{scores}*", f"{count} labels; numbers from 0 to 1, each of its own")
+    add_role(
         "labels",
         f"{labels}*",
         f"0 and 1, or empty; each belongs to the column of {scores}* that ends alike",
@@ -179,48 +191,48 @@ def _add_labels(pair: tuple[str, str, int], add: Any) -> list[str]:
     return [scores, labels]
 
 
-def _add_scores(content: _Content, add: Any) -> list[str]:
+def _add_score_roles(content: _TableSample, add_role: Any) -> list[str]:
     """Add the role of the score columns; return the names of the columns used."""
-    for stem, names in _families(content).items():
+    for stem, names in _score_families(content).items():
         rows = list(zip(*(content.numbers[name] for name in names), strict=True))
         sums = [sum(row) for row in rows]
         option = ",".join(names) if stem is None else f"{stem}*"
         classes = f"{len(names)} classes"
-        for total in (1.0, _SUM_OF_PERCENT):
+        for total in (1.0, _PERCENT_TOTAL):
             if all(abs(each - total) < 0.02 * total for each in sums) and min(map(min, rows)) >= 0:
-                add("probs", option, f"{classes}; each row sums to {total:.0f}")
+                add_role("probs", option, f"{classes}; each row sums to {total:.0f}")
                 if total != 1.0:
-                    add("percent", True, "rows sum to 100")
+                    add_role("percent", True, "rows sum to 100")
                 return names
         if (stem or "").lower().startswith("logit") or (stem is None and min(map(min, rows)) < 0):
-            add("logits", option, f"{classes}; numbers of any sign")
+            add_role("logits", option, f"{classes}; numbers of any sign")
             return names
-    for name in content.named(_CONFIDENCE):
-        if content.is_share(name):
-            add("confidence", name, "by its name, from 0 to 1")
-            for role, pattern in (("correct", _CORRECT), ("predicted", _PREDICTED)):
-                for outcome in content.named(pattern)[:1]:
-                    add(role, outcome, "by its name")
+    for name in content.columns_matching(_CONFIDENCE_PATTERN):
+        if content.is_probability(name):
+            add_role("confidence", name, "by its name, from 0 to 1")
+            for role, pattern in (("correct", _CORRECT_PATTERN), ("predicted", _PREDICTED_PATTERN)):
+                for outcome in content.columns_matching(pattern)[:1]:
+                    add_role(role, outcome, "by its name")
                     return [name, outcome]
-    shares = [name for name in content.numbers if content.is_share(name)]
-    likely = [name for name in shares if _SCORE.fullmatch(name)] or shares
+    shares = [name for name in content.numbers if content.is_probability(name)]
+    likely = [name for name in shares if _SCORE_PATTERN.fullmatch(name)] or shares
     if len(likely) != 1:
         raise InputError(
             "one column, or columns with a common prefix, must look like scores",
-            f"{few(likely) if likely else f'none of {few(list(content.texts))}'} in {content.label}",
+            f"{truncated_list(likely) if likely else f'none of {truncated_list(list(content.texts))}'} in {content.label}",
             f"Name the columns: fedlas evaluate {content.label} --probs p_yes,p_no --target NAME, with --percent for "
             "percentages; name a nested JSON field by its path, as --confidence answer.conf.",
         )
-    add("probs", likely[0], "numbers from 0 to 1: the probability of one of two classes")
+    add_role("probs", likely[0], "numbers from 0 to 1: the probability of one of two classes")
     return likely
 
 
-def _families(content: _Content) -> dict[str | None, list[str]]:
+def _score_families(content: _TableSample) -> dict[str | None, list[str]]:
     """Return numeric columns grouped by a shared prefix; under None, columns named after the labels."""
     families: dict[str | None, list[str]] = {}
     whole = [name for name, each in content.numbers.items() if len(each) == content.rows]
     for name in whole:
-        if match := _STEM.fullmatch(name):
+        if match := _STEM_PATTERN.fullmatch(name):
             families.setdefault(match[1], []).append(name)
     for labels in content.texts:
         values = content.values(labels)
@@ -231,50 +243,50 @@ def _families(content: _Content) -> dict[str | None, list[str]]:
     return {stem: names for stem, names in families.items() if stem != "" and len(names) > 1}
 
 
-def _labels(content: _Content, scores: Sequence[str]) -> str:
-    ends = {match[2] for name in scores if (match := _STEM.fullmatch(name))} | {*scores}
+def _find_labels(content: _TableSample, scores: Sequence[str]) -> str:
+    ends = {match[2] for name in scores if (match := _STEM_PATTERN.fullmatch(name))} | {*scores}
     others = [name for name in content.texts if name not in scores]
-    named = [name for name in others if _LABELS.fullmatch(name)]
+    named = [name for name in others if _LABELS_PATTERN.fullmatch(name)]
     most = max(2, len(scores))
     fitting = [name for name in others if 1 < len(content.values(name)) <= most]
     if len(scores) == 1:
-        fitting = [name for name in fitting if _says_event(scores[0], content.values(name))]
+        fitting = [name for name in fitting if _identifies_event(scores[0], content.values(name))]
     by_value = [name for name in fitting if content.values(name) <= ends]
     candidates = next(filter(None, (named, by_value, fitting)), [])
     if len(candidates) == 1:
         return candidates[0]
     raise InputError(
         "exactly one column must look like labels",
-        f"{few(candidates or others)} in {content.label}",
+        f"{truncated_list(candidates or others)} in {content.label}",
         f"Name the column: fedlas init {content.label} --target {(candidates or ['NAME'])[-1]}.",
     )
 
 
-def _says_event(column: str, labels: Collection[str]) -> bool:
+def _identifies_event(column: str, labels: Collection[str]) -> bool:
     """Return whether a score column's name shows which of two labels the column is the probability of."""
-    from fedlas.predictions.event import classes_of_column
+    from fedlas.predictions.event import classes_from_column
 
     try:
-        classes_of_column(column, sorted(labels), None)
+        classes_from_column(column, sorted(labels), None)
     except InputError:
         return False
     return True
 
 
-def _is_covariate(content: _Content, name: str) -> bool:
+def _is_covariate(content: _TableSample, name: str) -> bool:
     differ = len(content.values(name))
-    return differ > 1 and (name in content.numbers or differ <= _MOST_CATEGORIES)
+    return differ > 1 and (name in content.numbers or differ <= _MAX_CATEGORIES)
 
 
 def init_table(path: Path, *, out: Path | None = None, target: str | None = None) -> int:
     """Guess the columns of a table, write the commands, and print the guess; return the exit status."""
     from fedlas.predictions import Predictions
     from fedlas.predictions.event import event_note
-    from fedlas.predictions.tables.read import is_log, read_predictions
+    from fedlas.predictions.tables.read import is_lm_eval_log, read_predictions
 
-    out = Path(f"{path.name.removesuffix(whole_suffix(path))}.sh") if out is None else out
-    check_place("--out", out, new_kind(".sh"))
-    if is_log(path, Columns()):
+    out = Path(f"{path.name.removesuffix(full_suffix(path))}.sh") if out is None else out
+    check_output_path("--out", out, new_file_kind(".sh"))
+    if is_lm_eval_log(path, Columns()):
         raise InputError(
             "the file must be a table of scores",
             f"{path}, samples of lm-evaluation-harness",
@@ -287,19 +299,25 @@ def init_table(path: Path, *, out: Path | None = None, target: str | None = None
     event = ""
     if isinstance(predictions, Predictions) and predictions.num_classes == 2:
         event = event_note(predictions)
-    lines = _guessed(guess)
+    lines = _describe_guess(guess)
     write_text(
         out,
-        _script(path, out, guess, [*lines, *([event] if event else [])], predictions.num_samples),
+        _shell_script(
+            path, out, guess, [*lines, *([event] if event else [])], predictions.num_samples
+        ),
     )
-    say(f"{path.name}: {predictions.num_samples:,} rows. Guessed from names and values:", wrap=True)
-    say(*(f"  {line}" for line in lines))
-    say(*(f"note: {note}" for note in (*table.notes, event) if note), stderr=True, wrap=True)
-    say(f"commands: {out}", f"next:     sh {shlex.quote(str(out))}")
+    print_lines(
+        f"{path.name}: {predictions.num_samples:,} rows. Guessed from names and values:", wrap=True
+    )
+    print_lines(*(f"  {line}" for line in lines))
+    print_lines(
+        *(f"note: {note}" for note in (*table.notes, event) if note), stderr=True, wrap=True
+    )
+    print_lines(f"commands: {out}", f"next:     sh {shlex.quote(str(out))}")
     return 0
 
 
-def _guessed(guess: Guess) -> list[str]:
+def _describe_guess(guess: GuessedColumns) -> list[str]:
     """Return a line per role: the option, the column and the reason."""
     lines = []
     for role, reason in guess.reasons.items():
@@ -309,14 +327,16 @@ def _guessed(guess: Guess) -> list[str]:
     return lines
 
 
-def _script(path: Path, out: Path, guess: Guess, guessed: Sequence[str], rows: int) -> str:
+def _shell_script(
+    path: Path, out: Path, guess: GuessedColumns, guessed: Sequence[str], rows: int
+) -> str:
     """Return the shell script with the commands."""
     file = shlex.quote(str(path))
-    suffix = whole_suffix(path)
+    suffix = full_suffix(path)
     calibration = shlex.quote(f"{path.name.removesuffix(suffix)}.calibration.json")
-    options = column_options(guess.columns)
+    options = format_column_options(guess.columns)
     others = ",".join(guess.others)
-    more = [
+    covariate_lines = [
         "",
         "# These say more about a row and are not used. Covariates may improve the calibration;",
         "# --groups COLUMN measures each of its values; --weights COLUMN says how many samples a row",
@@ -328,15 +348,15 @@ def _script(path: Path, out: Path, guess: Guess, guessed: Sequence[str], rows: i
             f"# {path.name}: {rows:,} rows with scores and labels. Run: sh {shlex.quote(str(out))}",
             "# Guessed from the names and values of its columns; correct what is wrong:",
             *(f"#   {line}" for line in guessed),
-            *(more if others else []),
+            *(covariate_lines if others else []),
             "",
             "set -e",
             "",
             "# Is it calibrated? The first sentence says it.",
-            *command_lines(f"fedlas evaluate {file}{options}"),
+            *wrap_command(f"fedlas evaluate {file}{options}"),
             "",
             "# Repair it; the printed check is on rows that each fit has not seen.",
-            *command_lines(f"fedlas calibrate {file}{options} --out {calibration}"),
+            *wrap_command(f"fedlas calibrate {file}{options} --out {calibration}"),
             "",
             "# Then, for every new file with the same columns:",
             f"# fedlas apply {calibration} LIVE{suffix} --out LIVE.calibrated{suffix}",

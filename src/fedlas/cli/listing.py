@@ -12,7 +12,7 @@ from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from fedlas._core.errors import InputError, suggestion
-from fedlas._core.terminal import Cell, console, say, show, table
+from fedlas._core.terminal import Cell, console, print_lines, print_renderable, rich_table
 from fedlas._core.text import printable
 
 if TYPE_CHECKING:  # the kinds are listed without torch
@@ -41,7 +41,7 @@ KINDS = tuple(_KINDS)
 """Kinds that can be listed."""
 
 # Not options of one thing but of all of its kind, or given by the bench.
-_SHARED = {
+_SHARED_OPTIONS = {
     "reduction",
     "ignore_index",
     "weight",
@@ -55,7 +55,7 @@ _SHARED = {
 
 def add_list(add: AddSubcommand) -> None:
     """Add the subcommand ``fedlas list``."""
-    parser = add(_list, "KIND")
+    parser = add(_run, "KIND")
     parser.add_argument(
         "kind",
         nargs="?",
@@ -69,20 +69,20 @@ def add_list(add: AddSubcommand) -> None:
     )
 
 
-def _list(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     kinds = [{"name": kind, "what it is": about} for kind, about in _KINDS.items()]
-    entries = listing(args.kind) if args.kind else Listing(kinds)
+    entries = list_kind(args.kind) if args.kind else Listing(kinds)
     if args.markdown:
-        say(*entries.markdown().split("\n"))
+        print_lines(*entries.markdown().split("\n"))
         return 0
     room = max(20, console().width - 2 - max(len(row["name"]) for row in entries.rows))
     rows: list[Sequence[Cell]] = [
         ([(row["name"], "bold")], shorten(row["what it is"], room, placeholder=" ..."))
         for row in entries.rows
     ]
-    show(table(("name", "what it is"), rows, box=None, pad_edge=False))
+    print_renderable(rich_table(("name", "what it is"), rows, box=None, pad_edge=False))
     if any(map(entries.details, entries.rows)):
-        say("options and papers: --markdown", style="dim")
+        print_lines("options and papers: --markdown", style="dim")
     return 0
 
 
@@ -123,7 +123,7 @@ class Listing:
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def listing(kind: str) -> Listing:
+def list_kind(kind: str) -> Listing:
     """Return the listing of a kind, such as ``"losses"``."""
     if kind not in KINDS:
         raise InputError(
@@ -132,24 +132,25 @@ def listing(kind: str) -> Listing:
     if kind == "recipes":
         recipes = import_module("fedlas.lab.recipes.text")
         titles = {
-            name: str(recipes.read_content(name)[1]["title"]) for name in recipes.shipped_names()
+            name: str(recipes.read_recipe_file(name)[1]["title"])
+            for name in recipes.shipped_recipe_names()
         }
         return Listing([{"name": name, "what it is": title} for name, title in titles.items()])
     if kind == "tuning":
         return Listing(import_module("fedlas.lab.tune.space").tuned_rows())
     module, registry, _ = _REGISTRIES[kind]
     room = import_module(f"fedlas.{module}")
-    more = _MORE.get(kind, lambda _entry: {})
-    rows = [_row(entry) | more(entry) for entry in getattr(room, registry).entries()]
+    more = _EXTRA_COLUMNS.get(kind, lambda _entry: {})
+    rows = [_entry_row(entry) | more(entry) for entry in getattr(room, registry).entries()]
     if kind == "models":
         rows += [
-            _row(entry) | {"name": f"{entry.name}:NAME", "defaults": ""}
+            _entry_row(entry) | {"name": f"{entry.name}:NAME", "defaults": ""}
             for entry in room.LIBRARIES.entries()
         ]
     return Listing(rows)
 
 
-def _row(entry: Entry[Any]) -> dict[str, str]:
+def _entry_row(entry: Entry[Any]) -> dict[str, str]:
     paper, year, url = (str(entry.metadata.get(key) or "") for key in ("paper", "year", "url"))
     return {
         "name": entry.name,
@@ -159,13 +160,13 @@ def _row(entry: Entry[Any]) -> dict[str, str]:
         "paper": paper,
         "year": year,
         "linked": f"[{paper or entry.name}]({url})" if url else paper,
-        "defaults": _defaults(entry.value),
+        "defaults": _format_defaults(entry.value),
     }
 
 
-def _loss(entry: Entry[Any]) -> dict[str, str]:
+def _loss_columns(entry: Entry[Any]) -> dict[str, str]:
     kind = entry.value
-    needs = [_NEEDS[need] for need in sorted(kind.needs) if _NEEDS[need]]
+    needs = [_NEED_NAMES[need] for need in sorted(kind.needs) if _NEED_NAMES[need]]
     needs += ["mixes inputs"] if hasattr(kind, "mix") and not needs else []
     if "base" in inspect.signature(kind).parameters:
         needs.append("what its base needs")
@@ -179,25 +180,25 @@ def _loss(entry: Entry[Any]) -> dict[str, str]:
     }
 
 
-def _calibrator(entry: Entry[Any]) -> dict[str, str]:
+def _calibrator_columns(entry: Entry[Any]) -> dict[str, str]:
     return {
         "needs": ", ".join([*sorted(entry.value.needs), *entry.metadata.get("packages", ())]),
         "keeps the class": "yes" if entry.value.keeps_argmax else "no",
     }
 
 
-def _ood(entry: Entry[Any]) -> dict[str, str]:
+def _ood_columns(entry: Entry[Any]) -> dict[str, str]:
     room = import_module("fedlas.zoo.ood.base")
     needs = [word for name, word in room.INPUTS.items() if name in room.needs_of(entry) and word]
     return {"needs": ", ".join([*needs, *entry.metadata.get("packages", ())])}
 
 
-_MORE: dict[str, Callable[[Entry[Any]], dict[str, str]]] = {
-    "losses": _loss,
-    "calibrators": _calibrator,
-    "ood": _ood,
+_EXTRA_COLUMNS: dict[str, Callable[[Entry[Any]], dict[str, str]]] = {
+    "losses": _loss_columns,
+    "calibrators": _calibrator_columns,
+    "ood": _ood_columns,
 }
-_NEEDS = {
+_NEED_NAMES = {
     "features": "features",
     "index": "sample index",
     "mixed": "more forward passes",
@@ -206,12 +207,12 @@ _NEEDS = {
 }
 
 
-def _defaults(value: Callable[..., Any]) -> str:
+def _format_defaults(value: Callable[..., Any]) -> str:
     parameters = inspect.signature(value).parameters.values()
     return ", ".join(
         f"{p.name} {p.default:g}" if isinstance(p.default, float) else f"{p.name} {p.default}"
         for p in parameters
-        if p.name not in _SHARED
+        if p.name not in _SHARED_OPTIONS
         and p.default is not inspect.Parameter.empty
         and p.default is not None
     )

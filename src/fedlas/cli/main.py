@@ -17,9 +17,9 @@ from importlib import import_module
 from typing import Any, NamedTuple, NoReturn
 
 import fedlas
-from fedlas._core.errors import CalibrationWarning, InputError, suggestion, write
+from fedlas._core.errors import CalibrationWarning, InputError, format_text, suggestion
 from fedlas._core.extras import MissingExtraError
-from fedlas._core.terminal import LostOutputError, standard_streams
+from fedlas._core.terminal import LostOutputError, replace_standard_streams
 from fedlas._core.text import printable
 
 
@@ -71,7 +71,7 @@ SUBCOMMANDS = {
 """By name, in the order of ``--help``; those about runs are two words, which ``fedlas runs --help`` lists."""
 
 
-def name_first(words: Sequence[str]) -> list[str]:
+def join_subcommand(words: Sequence[str]) -> list[str]:
     """Join the two words of a ``runs`` subcommand, such as ``runs report``, into the first item."""
     name = " ".join(words[:2])
     return [name, *words[2:]] if name in SUBCOMMANDS and words[:1] == ["runs"] else list(words)
@@ -85,16 +85,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             cannot be printed and are nowhere else, 3 if fedlas monitor raised an alarm or a gate failed, 4 if a strict
             gate cannot tell, 130 after Ctrl-C.
     """
-    words = name_first(sys.argv[1:] if arguments is None else arguments)
+    words = join_subcommand(sys.argv[1:] if arguments is None else arguments)
     chosen = SUBCOMMANDS.get(words[0]) if words else None
-    leaves = chosen is not None and chosen.writes
-    with standard_streams(keep_going=leaves, of_workflow=words.count("--github") > 0) as output:
+    continues = chosen is not None and chosen.writes
+    with replace_standard_streams(
+        keep_going=continues, in_workflow=words.count("--github") > 0
+    ) as output:
         try:
-            status = _status(words, resumes=chosen is not None and chosen.resumes)
-            stop = None
+            status = _run_safely(words, resumes=chosen is not None and chosen.resumes)
+            system_exit = None
         except SystemExit as error:  # of --help, --version, and arguments that cannot be parsed
             status = int(error.code or 0)
-            stop = error
+            system_exit = error
         # Output may still be in the buffer, and only writing it shows that the disk is full.
         with suppress(LostOutputError):
             output.flush()
@@ -102,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if output.error is not None and not isinstance(output.error, BrokenPipeError):
             kind, fix = (
                 ("warning", "The result files are complete.")
-                if leaves
+                if continues
                 else ("error", "Run it again.")
             )
             got = f"standard output must be writable; got {output.error.strerror}"
@@ -110,25 +112,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"fedlas: {kind}: {got}. Free some space, or redirect the output. {fix}",
                 file=sys.stderr,
             )
-            if not leaves:
+            if not continues:
                 return 2
-        if stop is not None:
-            raise stop
+        if system_exit is not None:
+            raise system_exit
         return status
 
 
-def _status(words: list[str], *, resumes: bool) -> int:
+def _run_safely(words: list[str], *, resumes: bool) -> int:
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _once(warnings.showwarning, words[:1])
+            warnings.showwarning = _warning_printer(warnings.showwarning, words[:1])
             return run(words)
     except LostOutputError:
         return 0
     except (InputError, MissingExtraError) as error:
-        return _fail(str(error))
+        return _print_error(str(error))
     except OSError as error:  # a name that is too long, a folder that may not be searched
         place = f" ({error.filename!s:.200})" if error.filename else ""
-        return _fail(
+        return _print_error(
             f"the file must be accessible; got {error.strerror or error}{place}. Check its path and permissions."
         )
     except KeyboardInterrupt:
@@ -139,18 +141,18 @@ def _status(words: list[str], *, resumes: bool) -> int:
         return 130
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not any(
-            text in str(error) for text in _NO_MEMORY
+            text in str(error) for text in _OUT_OF_MEMORY_TEXTS
         ):
             raise
         cause = f" ({error})" if str(error) else ""
-        return _fail(f"out of memory{cause}. Use fewer columns, replicates or rows.")
+        return _print_error(f"out of memory{cause}. Use fewer columns, replicates or rows.")
     finally:
-        _leave_processes()
+        _destroy_process_group()
 
 
 def run(words: list[str]) -> int:
     """Run a subcommand and return its exit status; errors name its options."""
-    words = name_first(words)
+    words = join_subcommand(words)
     parsed = parse(words)
     # Imports make no garbage, and to look for it in all that torch consists of takes a quarter of a second.
     if gc.isenabled() and "torch" not in sys.modules and words[0] != "list":
@@ -163,37 +165,39 @@ def run(words: list[str]) -> int:
     try:
         return int(parsed.run(parsed))
     except InputError as error:
-        error.of_command(words[0], parsers(words[:1])[1][words[0]].spellings)
+        error.write_for_command(words[0], parsers(words[:1])[1][words[0]].option_names)
         raise
 
 
-_NO_MEMORY = ("out of memory", "can't allocate memory")
+_OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory")
 """Texts of PyTorch's errors, on an accelerator and on a processor."""
 
 
-def _fail(text: str) -> int:
+def _print_error(text: str) -> int:
     print(f"fedlas: error: {printable(text)}", file=sys.stderr)
     return 2
 
 
-def _once(other: Callable[..., None], words: Sequence[str]) -> Callable[..., None]:
+def _warning_printer(fallback: Callable[..., None], words: Sequence[str]) -> Callable[..., None]:
     """Return a warning handler that prints each calibration warning once and delegates all others."""
     shown: set[str] = set()
 
-    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    def print_once(
+        message: Warning | str, category: type[Warning], *place: Any, **more: Any
+    ) -> None:
         if not isinstance(message, CalibrationWarning):
-            other(message, category, *place, **more)
+            fallback(message, category, *place, **more)
             return
         sentence = message.sentence or str(message)
-        text = printable(write(sentence, parsers(words)[1][words[0]].spellings))
+        text = printable(format_text(sentence, parsers(words)[1][words[0]].option_names))
         if text not in shown:
             shown.add(text)
             print(f"fedlas: warning: {text}", file=sys.stderr)
 
-    return show
+    return print_once
 
 
-def _leave_processes() -> None:
+def _destroy_process_group() -> None:
     """Destroy the process group of torch.distributed, if there is one."""
     dist = sys.modules.get("torch.distributed")
     if dist is not None and dist.is_available() and dist.is_initialized():
@@ -209,7 +213,7 @@ class _Parser(argparse.ArgumentParser):
         return [name for name in self._option_string_actions if name.startswith("--")]
 
     @property
-    def spellings(self) -> dict[str, str]:
+    def option_names(self) -> dict[str, str]:
         """Option name of each Python argument: ``{"separator": "--sep"}``."""
         return {
             action.dest: name
@@ -226,21 +230,21 @@ class _Parser(argparse.ArgumentParser):
         )
 
 
-class _InGroups(argparse.HelpFormatter):
+class _GroupedHelpFormatter(argparse.HelpFormatter):
     """Help formatter that lists the subcommands in two groups: tables of predictions, and training."""
 
     def _iter_indented_subactions(
         self, action: argparse.Action
     ) -> Generator[argparse.Action, None, None]:
         for subaction in super()._iter_indented_subactions(action):
-            if title := _TITLES.get(subaction.dest):
+            if title := _GROUP_TITLES.get(subaction.dest):
                 self._dedent()
                 yield argparse.Action([], dest="", metavar=title)
                 self._indent()
             yield subaction
 
 
-_TITLES = {
+_GROUP_TITLES = {
     "init": "tables of predictions:",
     "list": "training:",
 }
@@ -249,7 +253,7 @@ _TITLES = {
 
 def parse(words: list[str]) -> argparse.Namespace:
     """Parse a command line; exit with status 2 and a one-line error if it is invalid."""
-    words = name_first(words)
+    words = join_subcommand(words)
     parser, subcommands = parsers(words[:1])
     if not words:
         parser.print_help(sys.stderr)
@@ -268,10 +272,10 @@ def parse(words: list[str]) -> argparse.Namespace:
         option = next((word for word in unknown if word.startswith("-")), None)
         if option is None:
             chosen.error(
-                f"unrecognized arguments: {' '.join(map(repr, unknown))}.{_joined(words, unknown)}"
+                f"unrecognized arguments: {' '.join(map(repr, unknown))}.{_joined_names_hint(words, unknown)}"
             )
         name = option.split("=")[0]
-        meant = _MEANT.get(name)
+        meant = _OPTION_ALIASES.get(name)
         hint = (
             f"Did you mean {meant!r}?"
             if meant in chosen.options
@@ -283,22 +287,25 @@ def parse(words: list[str]) -> argparse.Namespace:
     return parsed
 
 
-_MEANT = dict.fromkeys(("--labels", "--label", "--truth", "--y"), "--target")
-_MEANT |= {
+_OPTION_ALIASES = dict.fromkeys(("--labels", "--label", "--truth", "--y"), "--target")
+_OPTION_ALIASES |= {
     "--calibrator": "--method",
     "--probabilities": "--probs",
     "--scores": "--logits",
     "--output": "--out",
 }
 """Options that other programs have."""
-_LISTS = ("--logits", "--probs", "--classes", "--label-probs", "--covariates")
+_COLUMN_LIST_OPTIONS = ("--logits", "--probs", "--classes", "--label-probs", "--covariates")
 """Options that take several names as one word."""
 
 
-def _joined(arguments: list[str], unknown: list[str]) -> str:
+def _joined_names_hint(arguments: list[str], unknown: list[str]) -> str:
     """Return a hint to write names as one comma-separated word, or an empty string if it does not apply."""
     place = arguments.index(unknown[0])
-    option = next((place for place in range(place - 1, -1, -1) if arguments[place] in _LISTS), None)
+    option = next(
+        (place for place in range(place - 1, -1, -1) if arguments[place] in _COLUMN_LIST_OPTIONS),
+        None,
+    )
     if option is None or any(word.startswith("-") for word in arguments[option + 1 : place]):
         return ""
     return f" Write names as one word: {arguments[option]} {','.join([*arguments[option + 1 : place], *unknown])}"
@@ -309,7 +316,7 @@ def parsers(names: Sequence[str] = tuple(SUBCOMMANDS)) -> tuple[_Parser, dict[st
     about = "Measure, calibrate and train classifiers."
     parser = _Parser(prog="fedlas", description=about, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"fedlas {fedlas.__version__}")
-    parser.formatter_class = _InGroups
+    parser.formatter_class = _GroupedHelpFormatter
     group = parser.add_subparsers(
         dest="subcommand",
         title="subcommands",
@@ -338,13 +345,15 @@ def parsers(names: Sequence[str] = tuple(SUBCOMMANDS)) -> tuple[_Parser, dict[st
             return subparser
 
         if name in names:
-            getattr(import_module(f"fedlas.cli.{each.module}"), f"add_{_function_name(name)}")(add)
+            getattr(import_module(f"fedlas.cli.{each.module}"), f"add_{_function_suffix(name)}")(
+                add
+            )
         elif " " not in name:
             group.add_parser(name, help=summary)
     return parser, subcommands
 
 
-def _function_name(name: str) -> str:
+def _function_suffix(name: str) -> str:
     """Return the suffix of the subcommand's function ``add_...``: ``report`` for ``runs report``."""
     return name.split()[-1].replace("-", "_")
 

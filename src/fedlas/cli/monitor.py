@@ -10,25 +10,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError
-from fedlas._core.terminal import say, show
-from fedlas._core.text import number_of
+from fedlas._core.terminal import print_lines, print_renderable
+from fedlas._core.text import pluralize
 from fedlas.cli.arguments import (
     AddSubcommand,
-    add_columns,
     add_files,
+    add_flag,
+    add_hidden_sample_columns,
+    add_option,
     add_page,
     add_path,
-    add_refused,
+    add_score_columns,
     check_page_options,
-    columns_of,
-    flag,
-    option,
+    parse_columns,
 )
-from fedlas.predictions.tables.files import local_names
+from fedlas.predictions.tables.files import local_copies
 from fedlas.predictions.tables.outputs import Output, check_outputs
 
 if TYPE_CHECKING:
-    from fedlas.deploy.monitor.columns import Drift
+    from fedlas.deploy.monitor.columns import ColumnDrift
     from fedlas.deploy.monitor.history import PeriodHistory
     from fedlas.deploy.monitor.look import Monitor
     from fedlas.predictions.tables.files import Name
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
 
 def add_monitor(add: AddSubcommand) -> None:
     """Add the subcommand ``fedlas monitor``."""
-    parser = add(_monitor, "CARD PREDS [PREDS ...]")
+    parser = add(_run, "CARD PREDS [PREDS ...]")
     add_path(parser, "card", "CARD", "card.json, or the run folder that holds it")
     text = "live predictions in the order of time, with labels or not; logs of lm-evaluation-harness with labels"
     add_files(parser, "files", "PREDS", text, nargs="+")
-    add_columns(parser)
-    add_refused(parser)
-    option(
+    add_score_columns(parser)
+    add_hidden_sample_columns(parser)
+    add_option(
         parser,
         "--false-alarm",
         "X",
@@ -50,8 +50,10 @@ def add_monitor(add: AddSubcommand) -> None:
         type=float,
         default=0.01,
     )
-    flag(parser, "--raw", "PREDS are raw: apply the card's calibration (default: as the card says)")
-    flag(parser, "--calibrated", "PREDS are calibrated (default: as the card says)")
+    add_flag(
+        parser, "--raw", "PREDS are raw: apply the card's calibration (default: as the card says)"
+    )
+    add_flag(parser, "--calibrated", "PREDS are calibrated (default: as the card says)")
     add_path(
         parser,
         "--state",
@@ -65,7 +67,7 @@ def add_monitor(add: AddSubcommand) -> None:
         "add PREDS as one period, such as a month, with the columns of --covariates, and write the page of all "
         "periods next to it (default: none)",
     )
-    option(
+    add_option(
         parser,
         "--covariates",
         "COLUMNS",
@@ -74,47 +76,49 @@ def add_monitor(add: AddSubcommand) -> None:
         nargs="+",
     )
     add_page(parser, "--page", "write the history as a page")
-    flag(parser, "--json", "print JSON (default: a table and sentences)")
-    flag(parser, "--details", "print every watched mean (default: one for each watch)")
+    add_flag(parser, "--json", "print JSON (default: a table and sentences)")
+    add_flag(parser, "--details", "print every watched mean (default: one for each watch)")
 
 
-def _monitor(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     from fedlas.deploy.monitor.columns import (
-        check_columns,
-        column_sums,
-        columns_of_card,
-        drift_between,
+        card_column_statistics,
+        check_comparable_columns,
+        column_statistics,
+        find_drift,
     )
-    from fedlas.deploy.monitor.look import ALARM, watch_files
-    from fedlas.deploy.monitor.state import locked_files
+    from fedlas.deploy.monitor.look import ALARM_EXIT_STATUS, monitor_files
+    from fedlas.deploy.monitor.state import lock_files
     from fedlas.present.history_page import history_page
     from fedlas.present.monitor_page import monitor_page
     from fedlas.present.page import write_page
 
-    _check(args)
-    columns = columns_of(args)
+    _check_options(args)
+    columns = parse_columns(args)
     sums: dict[str, dict[str, Any]] = {}
-    latest: list[Drift] = []
+    latest: list[ColumnDrift] = []
     pages: list[tuple[Path, str]] = []
     # Standard input is read before anyone waits for the locks, which are held until all is written.
-    with local_names(args.files) as here, locked_files(args.state, args.history):
+    with local_copies(args.files) as here, lock_files(args.state, args.history):
         files = [Path(str(name)) for name in here]
         history = None if args.history is None else _open_history(args, here)
         if args.covariates is not None:
-            sums = column_sums(files, columns)
-        watcher = watch_files(
+            sums = column_statistics(files, columns)
+        watcher = monitor_files(
             args.card,
             files,
             false_alarm=args.false_alarm,
             # Of the scores alone.
             columns=None if columns is None else replace(columns, covariates=None),
-            raw=True if args.raw else False if args.calibrated else None,
+            raw=True if args.expects_raw else False if args.calibrated else None,
             state=args.state,
         )
         if args.covariates is not None and history is None:
-            on_card = columns_of_card(watcher.card)
-            check_columns(on_card, sums, columns.words("covariates") if columns else ())
-            latest = drift_between(on_card, sums)
+            on_card = card_column_statistics(watcher.card)
+            check_comparable_columns(
+                on_card, sums, columns.split_option("covariates") if columns else ()
+            )
+            latest = find_drift(on_card, sums)
         # All is made before anything is written: what cannot be shown leaves the files as they are.
         if history is not None:
             latest = history.add(watcher, args.card, sums)
@@ -128,9 +132,9 @@ def _monitor(args: argparse.Namespace) -> int:
             content["drifts"] = [str(drift) for drift in latest]
         # The alarm is printed before the files are written: a full disk must not hide it.
         if args.json:
-            say(*json.dumps(content, indent=2).split("\n"))
+            print_lines(*json.dumps(content, indent=2).split("\n"))
         else:
-            _show(watcher, texts, details=args.details)
+            _print_report(watcher, texts, details=args.details)
         if history is not None:
             history.write(watcher)
         elif args.state is not None:
@@ -139,11 +143,11 @@ def _monitor(args: argparse.Namespace) -> int:
             write_page(place, page)
     if not args.json:
         if history is not None:
-            count = number_of(len(history.periods), "period")
-            say(f"history: {args.history}, {count}", f"         {pages[0][0]}")
+            count = pluralize(len(history.periods), "period")
+            print_lines(f"history: {args.history}, {count}", f"         {pages[0][0]}")
         if args.page is not None:
-            say(f"page: {args.page}")
-    return ALARM if latest else watcher.status
+            print_lines(f"page: {args.page}")
+    return ALARM_EXIT_STATUS if latest else watcher.status
 
 
 def _open_history(args: argparse.Namespace, here: Sequence[Name]) -> PeriodHistory:
@@ -151,13 +155,13 @@ def _open_history(args: argparse.Namespace, here: Sequence[Name]) -> PeriodHisto
     from fedlas.deploy.monitor.history import PeriodHistory
 
     history = PeriodHistory(args.history, args.files, here, args.period, args.state)
-    if history.is_completed:
+    if history.has_recovered_periods:
         text = f"the last call was interrupted; its period in {args.state} has been added to {args.history}"
-        say(f"note: {text}.", stderr=True)
+        print_lines(f"note: {text}.", stderr=True)
     return history
 
 
-def _check(args: argparse.Namespace) -> None:
+def _check_options(args: argparse.Namespace) -> None:
     """Raise InputError if options contradict each other, before anything is read."""
     from fedlas.deploy.monitor.history import HISTORY
     from fedlas.deploy.monitor.state import STATE
@@ -172,27 +176,27 @@ def _check(args: argparse.Namespace) -> None:
         Output("--page", args.page, MONITOR_PAGE),
     )
     check_outputs(written, (*args.files, args.card))
-    if args.raw and args.calibrated:
+    if args.expects_raw and args.calibrated:
         raise InputError("--raw and --calibrated must not be combined", "both", "Omit one.")
 
 
-def _show(watcher: Monitor, texts: Sequence[str], *, details: bool) -> None:
+def _print_report(watcher: Monitor, texts: Sequence[str], *, details: bool) -> None:
     """Print the verdict and the tables of the watches."""
-    from fedlas.present.groups import MOST
+    from fedlas.present.groups import MAX_ROWS
     from fedlas.present.monitor_page import (
-        explanations,
+        alarm_sentences,
+        explanatory_notes,
         labels_table,
-        reasons,
         statistics_table,
         watches_table,
     )
-    from fedlas.present.table import show_blocks, terminal
+    from fedlas.present.table import print_blocks, terminal_table
 
     content = watcher.content
-    say(watcher.verdict, *reasons(content), *texts, wrap=True)
-    show(terminal(watches_table(content)))
-    if (labels := labels_table(content, most=None if details else MOST)) is not None:
-        show_blocks([labels], details=details)
+    print_lines(watcher.verdict, *alarm_sentences(content), *texts, wrap=True)
+    print_renderable(terminal_table(watches_table(content)))
+    if (labels := labels_table(content, max_rows=None if details else MAX_ROWS)) is not None:
+        print_blocks([labels], details=details)
     if details:
-        show(terminal(statistics_table(content).where((0, 1, 2, 4))))
-    say(watcher.summary, *explanations(content), wrap=True, style="dim")
+        print_renderable(terminal_table(statistics_table(content).where((0, 1, 2, 4))))
+    print_lines(watcher.summary, *explanatory_notes(content), wrap=True, style="dim")

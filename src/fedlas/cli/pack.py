@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from fedlas._core.terminal import say
+from fedlas._core.terminal import print_lines
 from fedlas.cli.arguments import AddSubcommand, add_path
 
 
 def add_pack(add: AddSubcommand) -> None:
     """Add the subcommand ``fedlas runs pack``."""
-    parser = add(_pack, "FOLDER")
+    parser = add(_run, "FOLDER")
     add_path(
         parser,
         "folder",
@@ -19,20 +19,20 @@ def add_pack(add: AddSubcommand) -> None:
     )
 
 
-def _pack(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Write ``runs.zip`` and print a summary."""
-    from fedlas.lab.runs.collection import pack
+    from fedlas.lab.runs.collection import pack_runs
 
-    path, summary = pack(args.folder)
+    path, summary = pack_runs(args.folder)
     omitted = [*(each.name for each in (*summary.failed, *summary.unreadable)), *summary.unfinished]
-    say(f"{path}: {len(summary.runs)} runs, {path.stat().st_size / 1e6:.2f} MB")
+    print_lines(f"{path}: {len(summary.runs)} runs, {path.stat().st_size / 1e6:.2f} MB")
     if omitted:
-        say(
+        print_lines(
             f"not packed, because unfinished or unreadable: {', '.join(omitted)}",
             wrap=True,
         )
     if count := sum(run.path.is_dir() for run in summary.runs):
         runs = "1 packed run" if count == 1 else f"{count} packed runs"
         text = f"You can delete the folder{'s' * (count != 1)} of {runs}, unless you need checkpoints or predictions."
-        say(text, wrap=True)
+        print_lines(text, wrap=True)
     return 0

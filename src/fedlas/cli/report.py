@@ -12,8 +12,8 @@ from fedlas._core.check import InputError
 from fedlas._core.defaults import REPLICATES
 from fedlas._core.extras import require
 from fedlas._core.files import write_text
-from fedlas._core.terminal import say, show
-from fedlas.cli.arguments import AddSubcommand, add_path, add_replicates, flag, option
+from fedlas._core.terminal import print_lines, print_renderable
+from fedlas.cli.arguments import AddSubcommand, add_flag, add_option, add_path, add_replicates
 
 if TYPE_CHECKING:
     from fedlas.lab.results.result import Result
@@ -22,23 +22,25 @@ if TYPE_CHECKING:
 
 def add_report(add: AddSubcommand) -> None:
     """Add the subcommand ``fedlas runs report``."""
-    parser = add(_report, "FOLDER")
+    parser = add(_run, "FOLDER")
     add_path(parser, "folder", "FOLDER", "folder of a bench, or of one run")
-    option(
+    add_option(
         parser,
         "--format",
         None,
         "print only the table, to paste into a document (default: verdict and table)",
         choices=("markdown", "latex"),
     )
-    flag(parser, "--details", "print every number and how to read it (default: verdict and table)")
-    option(
+    add_flag(
+        parser, "--details", "print every number and how to read it (default: verdict and table)"
+    )
+    add_option(
         parser, "--title", "TEXT", "title of the page (default: it names recipe or run)", default=""
     )
     add_replicates(parser)
 
 
-def _report(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     return report_folder(
         args.folder,
         replicates=args.replicates,
@@ -56,14 +58,14 @@ def require_report_packages() -> None:
     require("scipy.stats", extra="tables")
 
 
-def _latex(table: Table, model: Result, folder: Path) -> str:
+def _latex_table(table: Table, model: Result, folder: Path) -> str:
     """Return the LaTeX table of a bench, with a caption on seeds and tests."""
     from fedlas.lab.report.result import BenchResult
-    from fedlas.present.table import latex
+    from fedlas.present.table import latex_table
 
     name = folder.resolve().name
     caption = BenchResult(name, {name: model}).caption(table)
-    return latex(table, caption=f"{table.title or name}. {caption}", label=name)
+    return latex_table(table, caption=f"{table.title or name}. {caption}", label=name)
 
 
 def report_folder(
@@ -79,7 +81,7 @@ def report_folder(
     from fedlas.lab.report.bench_tables import short_bench_table
     from fedlas.lab.report.report import read_report, write_report
     from fedlas.lab.runs.folder import RunFolder
-    from fedlas.present.table import markdown
+    from fedlas.present.table import markdown_table
     from fedlas.stats.estimates import check_replicates
 
     check_replicates(replicates)
@@ -96,14 +98,18 @@ def report_folder(
     # Shown first: on a full disk the page cannot be written.
     if language is not None:
         table = short_bench_table(model, aurc=True)
-        say(*(_latex(table, model, folder) if language == "latex" else markdown(table)).split("\n"))
+        print_lines(
+            *(
+                _latex_table(table, model, folder) if language == "latex" else markdown_table(table)
+            ).split("\n")
+        )
         write_report(model, heading=heading)
         return 0
-    show_bench(model, details=details)
+    print_bench(model, details=details)
     written = write_report(model, heading=heading)
-    say(f"report: {written.html}")
+    print_lines(f"report: {written.html}")
     if details:
-        say(f"        {written.markdown}  {written.csv}")
+        print_lines(f"        {written.markdown}  {written.csv}")
     return 0
 
 
@@ -111,34 +117,34 @@ def _report_run(folder: Path, heading: str, *, replicates: int, details: bool) -
     """Report a single run: its test predictions before and after temperature scaling."""
     from fedlas.lab.report.bench_tables import PAGE
     from fedlas.lab.runs.folder import RunFolder
-    from fedlas.lab.studies.run_parts import run_held_out, test_part
-    from fedlas.present.table import show_blocks
+    from fedlas.lab.studies.run_parts import load_held_out, load_test_predictions
+    from fedlas.present.table import print_blocks
 
     run = RunFolder(folder)
     evaluation = fedlas.report(
-        test_part(folder),
-        on=run_held_out(folder),
+        load_test_predictions(folder),
+        on=load_held_out(folder),
         num_bins=run.num_bins,
         replicates=replicates,
         name=run.name,
         title=heading,
     )
-    show_blocks(evaluation.blocks(details=details), details=details)
-    say(f"report: {write_text(run.writable(folder / PAGE), evaluation.html())}")
+    print_blocks(evaluation.blocks(details=details), details=details)
+    print_lines(f"report: {write_text(run.require_inside(folder / PAGE), evaluation.html())}")
     return 0
 
 
-def show_bench(model: Result, *, details: bool = False) -> None:
+def print_bench(model: Result, *, details: bool = False) -> None:
     """Print the verdict and the table of a bench: the short table, or all numbers with ``details``."""
-    from fedlas.lab.report.bench_tables import long_table, short_bench_table
-    from fedlas.lab.report.verdict import answers, missing_notes, short_legend, verdict
-    from fedlas.present.table import terminal
+    from fedlas.lab.report.bench_tables import detailed_bench_table, short_bench_table
+    from fedlas.lab.report.verdict import answers, missing_notes, short_legend, verdict_sentence
+    from fedlas.present.table import terminal_table
 
     lines = [f"{answer.question}: {answer.text}" for answer in answers(model)]
-    say(*(lines if details else filter(None, [verdict(model)])), wrap=True)
+    print_lines(*(lines if details else filter(None, [verdict_sentence(model)])), wrap=True)
     if details:
-        show(terminal(long_table(model), details=True, arrows=False))
+        print_renderable(terminal_table(detailed_bench_table(model), details=True, arrows=False))
     else:
-        show(terminal(short_bench_table(model), arrows=False))
-        say(*short_legend(model), style="dim", wrap=True)
-        say(*missing_notes(model), wrap=True)
+        print_renderable(terminal_table(short_bench_table(model), arrows=False))
+        print_lines(*short_legend(model), style="dim", wrap=True)
+        print_lines(*missing_notes(model), wrap=True)

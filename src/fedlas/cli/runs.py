@@ -29,8 +29,10 @@ def add_runs(add: AddSubcommand) -> None:
         ]
     )
 
-    def refuse(word: str) -> str:
+    def reject_command(word: str) -> str:
         text = f"there is no command {word!r}. {suggestion(word, names)}"
         raise argparse.ArgumentTypeError(text)
 
-    parser.add_argument("command", metavar="COMMAND", type=refuse, help="one of the commands below")
+    parser.add_argument(
+        "command", metavar="COMMAND", type=reject_command, help="one of the commands below"
+    )

@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from fedlas._core.terminal import say
-from fedlas.cli.arguments import AddSubcommand, add_data_folder, add_path, option
-from fedlas.cli.bench_group import add_set
+from fedlas._core.terminal import print_lines
+from fedlas.cli.arguments import AddSubcommand, add_data_folder, add_option, add_path
+from fedlas.cli.recipe_options import add_set
 
 if TYPE_CHECKING:
     from fedlas.lab.runs.folder import RunFolder
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 def add_uncertainty(add: AddSubcommand) -> None:
     """Add the subcommand ``fedlas runs uncertainty``."""
-    parser = add(_uncertainty, "METHOD RUN [RUN ...]")
-    option(parser, "method", "METHOD", "method, see 'fedlas list uncertainty'")
+    parser = add(_run, "METHOD RUN [RUN ...]")
+    add_option(parser, "method", "METHOD", "method, see 'fedlas list uncertainty'")
     add_path(parser, "runs", "RUN", "folders of finished runs", nargs="+")
     add_path(
         parser,
@@ -26,15 +26,15 @@ def add_uncertainty(add: AddSubcommand) -> None:
         "folder of the result (default: METHOD-LOSS-sSEED beside the first run)",
     )
     add_set(parser, "KEY=VALUE", "set an option of the method, e.g. samples=50")
-    option(parser, "--name", None, "name of the result in reports (default: METHOD(LOSS))")
+    add_option(parser, "--name", None, "name of the result in reports (default: METHOD(LOSS))")
     add_data_folder(parser, "folder of the runs' data")
 
 
-def _uncertainty(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     from fedlas.lab.recipes.recipe import parse_options
     from fedlas.lab.studies.uncertainty import UNCERTAINTY, apply_method, plan_method
     from fedlas.present.metric_tables import short_table
-    from fedlas.present.table import show_blocks
+    from fedlas.present.table import print_blocks
 
     derived = plan_method(
         args.method,
@@ -46,16 +46,19 @@ def _uncertainty(args: argparse.Namespace) -> int:
     )
     metrics = apply_method(derived)
     before = "mean of the runs" if len(derived.members) > 1 else derived.members[0].name
-    columns = {before: _mean(derived.members, metrics["test"]), derived.loss: metrics["test"]}
+    columns = {
+        before: _mean_over_runs(derived.members, metrics["test"]),
+        derived.loss: metrics["test"],
+    }
     if metrics["test_calibrated"]:
         columns[f"after temperature {metrics['temperature']:.3f}"] = metrics["test_calibrated"]
     title = f"{UNCERTAINTY[args.method].metadata['title']} on {metrics['recipe']}, test set"
-    show_blocks([short_table(columns, title=title)])
-    say(*metrics["notes"], f"folder: {derived.folder}")
+    print_blocks([short_table(columns, title=title)])
+    print_lines(*metrics["notes"], f"folder: {derived.folder}")
     return 0
 
 
-def _mean(members: Sequence[RunFolder], metrics: Iterable[str]) -> dict[str, float]:
+def _mean_over_runs(members: Sequence[RunFolder], metrics: Iterable[str]) -> dict[str, float]:
     """Return the mean over runs of each test metric that all runs have."""
     tables = [member.metrics["test"] for member in members]
     shared = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fedlas._core.check import InputError, check_choice, reason
+from fedlas._core.check import InputError, check_choice, error_reason
 from fedlas.calibrated.calibration import FITTED_ON, NONE, Calibration, unfitted_calibrator
 from fedlas.calibrators import CALIBRATORS
 from fedlas.calibrators.base import FORMAT
@@ -59,4 +59,6 @@ def read_calibration(content: Mapping[str, Any], num_classes: int) -> Calibratio
         return calibration
     except (KeyError, TypeError, ValueError) as error:
         fix = "Write the card again: fedlas card RUN."
-        raise InputError("the card must contain a valid calibration", reason(error), fix) from error
+        raise InputError(
+            "the card must contain a valid calibration", error_reason(error), fix
+        ) from error

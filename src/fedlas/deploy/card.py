@@ -8,14 +8,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from fedlas._core.check import InputError, check_choice, check_count, check_number, describe, reason
+from fedlas._core.check import (
+    InputError,
+    check_choice,
+    check_count,
+    check_number,
+    describe,
+    error_reason,
+)
 from fedlas._core.files import read_json, write_json
-from fedlas._core.outputs import check_place, json_kind
+from fedlas._core.outputs import check_output_path, json_kind
 from fedlas.deploy.calibration import Calibration, read_calibration
-from fedlas.deploy.label_reference import MEANS, LabelReference
+from fedlas.deploy.label_reference import LABEL_MEANS, LabelReference
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import AnyPredictions
-from fedlas.predictions.event import event_number
+from fedlas.predictions.event import event_index
 from fedlas.stats.gap_sums import GapSums, check_edges, read_array, read_counts
 from fedlas.stats.rows import Floats
 
@@ -24,22 +31,22 @@ CARD = json_kind("a calibration card", FORMAT)
 Subject = Literal["event", "top label", "labels"]
 """What a card describes: the probability of the event (two classes), the confidence of the predicted class, or the
 probabilities of several labels per sample."""
-Metrics = Mapping[str, Mapping[str, Mapping[str, Any]]]
+MetricsByStage = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """Metrics by stage and name: value and, where known, interval, noise floor and p-value."""
 _FIX = "Write one with fedlas card RUN, and pass its .json."
 
 
-def outcomes(predictions: AnyPredictions, subject: Subject) -> TopLabel:
+def event_or_top_label(predictions: AnyPredictions, subject: Subject) -> TopLabel:
     """Return event probabilities with occurrence of the event, or top-label confidences with correctness."""
     if subject == "event" and isinstance(predictions, Predictions):
-        number = event_number(predictions)
+        number = event_index(predictions)
         probability = predictions.logits.double().softmax(dim=1)[:, number]
         return TopLabel(probability, predictions.target == number)
     return TopLabel(predictions.confidence, predictions.correct)
 
 
 @dataclass(frozen=True)
-class Accepted:
+class ThresholdResult:
     """Test result of a threshold for accepting predictions or for acting on an event."""
 
     risk: float | None  # target error rate among accepted predictions; None for an event
@@ -48,7 +55,7 @@ class Accepted:
     wrong: int  # errors among accepted samples; for an event, false alarms
 
 
-class HasCard(Protocol):
+class CardHolder(Protocol):
     """Protocol of objects with a ``card``, such as the result of :func:`fedlas.card`."""
 
     @property
@@ -87,7 +94,7 @@ class Card:
     calibration: Calibration
     live: str = "calibrated"
     data: Mapping[str, Any]
-    metrics: Metrics
+    metrics: MetricsByStage
     metrics_of: Mapping[str, Any]
     selective: Mapping[str, Any]
     width: Mapping[str, Any]
@@ -100,33 +107,37 @@ class Card:
 
     def __post_init__(self) -> None:
         if not isinstance(self.model["run"], str):
-            raise _damage("model.run of the card must be a string", self.model["run"])
+            raise _damaged_card_error("model.run of the card must be a string", self.model["run"])
         if not isinstance(self.made.get("on", ""), str):
-            raise _damage("made.on of the card must be a string", self.made["on"])
+            raise _damaged_card_error("made.on of the card must be a string", self.made["on"])
         num_classes = check_count("num_classes", self.model["num_classes"], low=0)
         names = self.model["classes"]
         if names is not None and (
             not isinstance(names, list | tuple) or [*map(type, names)] != [str] * num_classes
         ):
-            raise _damage(f"model.classes of the card must be {num_classes} names", names)
+            raise _damaged_card_error(
+                f"model.classes of the card must be {num_classes} names", names
+            )
         check_choice("live", self.live, ("raw", "calibrated"))
         check_choice("subject", self.subject, ("event", "top label", "labels"))
         if self.subject == "labels":
-            if len(self.label_references) != num_classes or self.means_of_labels.keys() != {*MEANS}:
-                raise _damage(
+            if len(self.label_references) != num_classes or self.label_mean_sums.keys() != {
+                *LABEL_MEANS
+            }:
+                raise _damaged_card_error(
                     f"reference.labels of the card must have {num_classes} labels",
                     len(self.label_references),
                 )
             return
         if self.subject == "event" and (num_classes != 2 or self.event_index > 1):
-            raise _damage(
+            raise _damaged_card_error(
                 "the event of the card must be one of two classes",
                 f"class {self.event_index} of {num_classes}",
             )
         # The monitor compares with these sums; inconsistent sums were edited by hand.
         samples = self.gaps.count[0]
         if self.bin_edges.shape != (len(self.bin_counts) + 1,):
-            raise _damage(
+            raise _damaged_card_error(
                 f"reference.bin_edges of the card must have {len(self.bin_counts) + 1} edges",
                 len(self.bin_edges),
             )
@@ -134,12 +145,12 @@ class Card:
         if self.class_counts is not None:
             sums.append(self.class_counts.sum())
             if self.class_counts.shape != (num_classes,):
-                raise _damage(
+                raise _damaged_card_error(
                     f"reference.class_counts of the card must have {num_classes} classes",
                     len(self.class_counts),
                 )
         if not samples > 0 or any(each != samples for each in sums):
-            raise _damage(
+            raise _damaged_card_error(
                 f"bin_counts and class_counts of the card must each sum to {samples:g} samples",
                 sums,
             )
@@ -166,7 +177,7 @@ class Card:
         return str(self.made.get("on", ""))
 
     @property
-    def raw(self) -> bool:
+    def expects_raw(self) -> bool:
         """Whether live predictions are raw, so that the monitor applies the calibration."""
         return self.live == "raw"
 
@@ -179,7 +190,7 @@ class Card:
     def num_samples(self) -> int:
         """Number of test samples."""
         of_labels = self.subject == "labels"
-        return int((self.means_of_labels["probability"] if of_labels else self.gaps).count[0])
+        return int((self.label_mean_sums["probability"] if of_labels else self.gaps).count[0])
 
     @cached_property
     def label_references(self) -> tuple[LabelReference, ...]:
@@ -187,7 +198,7 @@ class Card:
         return tuple(map(LabelReference.read, self.reference["labels"]))
 
     @cached_property
-    def means_of_labels(self) -> dict[str, GapSums]:
+    def label_mean_sums(self) -> dict[str, GapSums]:
         """Sums over the test part of the mean over labels, by watch."""
         return {name: GapSums.read(sums) for name, sums in self.reference["all"].items()}
 
@@ -218,17 +229,19 @@ class Card:
         return check_count("number", (self.event or {}).get("number", 1), low=0)
 
     @cached_property
-    def thresholds(self) -> tuple[Accepted, ...]:
+    def thresholds(self) -> tuple[ThresholdResult, ...]:
         """Thresholds of the card with their results on the test part."""
         rows = [
             (row["risk"], row["threshold"], row.get("test")) for row in self.selective["thresholds"]
         ]
         if self.subject == "event":
             if "decisions" not in (self.event or {}):
-                raise _damage("event.decisions of the card must exist", self.event)
+                raise _damaged_card_error("event.decisions of the card must exist", self.event)
             decisions = (self.event or {})["decisions"]
             rows = [(None, row.get("threshold"), row) for row in decisions]
-        return tuple(_accepted(*row, most=self.gaps) for row in rows if row[1] is not None)
+        return tuple(
+            _read_threshold_result(*row, test_sums=self.gaps) for row in rows if row[1] is not None
+        )
 
     def plain(self) -> dict[str, Any]:
         """Return the card as JSON values."""
@@ -244,7 +257,7 @@ class Card:
         Raises:
             InputError: If another file is there, or the folder cannot be written to.
         """
-        return write_json(check_place("path", path, CARD), self.plain())
+        return write_json(check_output_path("path", path, CARD), self.plain())
 
     @classmethod
     def of(cls, source: CardSource) -> Card:
@@ -271,17 +284,17 @@ class Card:
             raise InputError(
                 "the card must be a readable JSON file", f"{path} ({error})", _FIX
             ) from error
-        return Card.from_plain(content, where=path)
+        return Card.from_plain(content, source=path)
 
     @classmethod
-    def from_plain(cls, content: object, *, where: str | Path = "a dict") -> Card:
+    def from_plain(cls, content: object, *, source: str | Path = "a dict") -> Card:
         """Return a card from the result of :meth:`plain`.
 
         Raises:
-            InputError: As :meth:`read`; the message names ``where``, the source.
+            InputError: As :meth:`read`; the message names ``source``, the source.
         """
         if not isinstance(content, Mapping) or content.get("format") != FORMAT:
-            raise InputError(f"the card must have format {FORMAT!r}", where, _FIX)
+            raise InputError(f"the card must have format {FORMAT!r}", source, _FIX)
         try:
             sections = {
                 each.name: content[each.name] for each in fields(Card) if each.name in content
@@ -291,29 +304,31 @@ class Card:
             )
             return Card(**sections)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            got = f"{where} ({reason(error)})"
+            got = f"{source} ({error_reason(error)})"
             raise InputError("the card must have valid sections", got, _FIX) from error
 
 
-CardSource = Card | HasCard | str | Path | Mapping[str, Any]
+CardSource = Card | CardHolder | str | Path | Mapping[str, Any]
 """A card, an object with a ``card``, a JSON file or JSON values."""
 
 
-def _damage(expected: str, got: object) -> InputError:
+def _damaged_card_error(expected: str, got: object) -> InputError:
     return InputError(expected, describe(got) if isinstance(got, Mapping) else got, _FIX)
 
 
-def _accepted(
-    risk: object, threshold: object, test: Mapping[str, Any], *, most: GapSums
-) -> Accepted:
+def _read_threshold_result(
+    risk: object, threshold: object, test: Mapping[str, Any], *, test_sums: GapSums
+) -> ThresholdResult:
     """Return a threshold result after checking that its counts fit the test part."""
     names = ("false_alarms", "acted") if risk is None else ("wrong", "accepted")
     wrong, accepted = (check_count(name, test[name], low=0) for name in names)
-    if accepted > most.count[0] or wrong > min(accepted, most.count[0] - most.right[0]):
-        raise _damage(
+    if accepted > test_sums.count[0] or wrong > min(
+        accepted, test_sums.count[0] - test_sums.right[0]
+    ):
+        raise _damaged_card_error(
             "counts at a threshold must not exceed the counts of the test part",
             f"{wrong} wrong of {accepted} accepted",
         )
     share = None if risk is None else check_number("risk", risk, low=0, high=1)
     cut = check_number("threshold", threshold, low=0, high=1)
-    return Accepted(share, cut, accepted, wrong)
+    return ThresholdResult(share, cut, accepted, wrong)

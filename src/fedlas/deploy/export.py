@@ -14,33 +14,33 @@ from torch import Tensor, nn
 from fedlas._core.check import InputError, check_choice, check_number, describe, is_dense
 from fedlas._core.defaults import ExportFormat, SqlDialect
 from fedlas._core.extras import MissingExtraError
-from fedlas._core.files import checked_path
-from fedlas._core.kinds import check_kinds
+from fedlas._core.files import to_path
+from fedlas._core.kinds import check_argument_types
 from fedlas.calibrated import CalibratedModel, TableCalibration
 from fedlas.deploy.calibration import Calibration
 from fedlas.deploy.exported import (
-    BATCH,
+    BATCH_SIZE,
     Exported,
     Samples,
-    all_facts,
-    described_input,
-    write_checked,
+    build_metadata,
+    check_and_write,
+    describe_input,
 )
-from fedlas.deploy.formats import FORMATS, Deployed, FreeAxes
+from fedlas.deploy.formats import FORMATS, DeployedModel, FreeAxes
 from fedlas.deploy.pipeline_onnx import export_pipeline, is_calibrated_pipeline
 from fedlas.deploy.sklearn_onnx import export_sklearn
 from fedlas.predictions import MultiLabel, Predictions, TopLabel
-from fedlas.predictions.any_predictions import check_predictions
-from fedlas.predictions.multi_label import log_odds_of
+from fedlas.predictions.any_predictions import require_predictions
+from fedlas.predictions.multi_label import to_log_odds
 from fedlas.predictions.probabilities import FLOOR
 
 TOLERANCE = 1e-5
 """Largest accepted difference between a probability of the file and of the model."""
-PIXELS = "images"
+IMAGE_INPUT = "images"
 """Input name of an exported image model."""
 
 
-@check_kinds
+@check_argument_types
 def export_model(
     model: nn.Module,
     out: Path,
@@ -55,14 +55,14 @@ def export_model(
     tolerance: float = TOLERANCE,
 ) -> Exported:
     """Export an image model with normalization and calibration, after verifying the probabilities of the file."""
-    # ``images`` yields all uint8 batches (n, channels, H, W) at each call; ``expected`` are the predictions of the
+    # ``images`` yields all uint8 batches (n, channels, H, W) at each call; ``expected_probs`` are the predictions of the
     # model on these images, before calibration.
     check_number("tolerance", tolerance, low=0)
     inner = (
         model if calibration.calibrator is None else CalibratedModel(model, calibration.calibrator)
     )
-    deployed = Deployed(inner, mean=mean, std=std).eval()
-    probs = check_predictions(calibration.transform(expected)).probs.double().numpy()
+    deployed = DeployedModel(inner, mean=mean, std=std).eval()
+    probs = require_predictions(calibration.transform(expected)).probs.double().numpy()
     normalization = {
         "mean": list(mean),
         "std": list(std),
@@ -74,7 +74,7 @@ def export_model(
     def samples() -> Iterator[tuple[dict[str, Tensor], NDArray[np.floating[Any]]]]:
         done = 0
         for batch in images():
-            yield {PIXELS: batch}, probs[done : done + len(batch)]
+            yield {IMAGE_INPUT: batch}, probs[done : done + len(batch)]
             done += len(batch)
         if done != len(probs):
             expected_text = (
@@ -82,13 +82,13 @@ def export_model(
             )
             raise InputError(expected_text, done, "Train the run again.")
 
-    example = {PIXELS: next(iter(images()))}
-    return _export(
-        deployed, out, form, example, samples(), about, tolerance, ranges={PIXELS: (0, 255)}
+    example = {IMAGE_INPUT: next(iter(images()))}
+    return _write_exported(
+        deployed, out, form, example, samples(), about, tolerance, ranges={IMAGE_INPUT: (0, 255)}
     )
 
 
-@check_kinds
+@check_argument_types
 def export(
     model: object,
     path: str | Path,
@@ -137,7 +137,7 @@ def export(
         )
     if isinstance(model, TableCalibration):
         module = TableModule(model, dialect or "duckdb", keep).eval()
-        return _export_table(module, checked_path(path), form, dict(about or {}), tolerance)
+        return _export_table(module, to_path(path), form, dict(about or {}), tolerance)
     is_pipeline = is_calibrated_pipeline(model)
     if is_pipeline or (hasattr(model, "estimator_") and hasattr(model, "calibrator_")):
         if form != "onnx":
@@ -145,7 +145,7 @@ def export(
                 "form must be 'onnx' for a scikit-learn model", form, "Leave form out."
             )
         write = export_pipeline if is_pipeline else export_sklearn
-        return write(model, checked_path(path), inputs, dict(about or {}), tolerance)
+        return write(model, to_path(path), inputs, dict(about or {}), tolerance)
     if not isinstance(model, CalibratedModel):
         fix = "Pass the result of fedlas.calibrate(model, val_loader)."
         raise InputError(
@@ -154,17 +154,18 @@ def export(
             fix,
         )
     by_name = not isinstance(inputs, Tensor) if by_name is None else by_name
-    tensors = _checked_inputs({"inputs": inputs} if isinstance(inputs, Tensor) else inputs)
-    axes = _checked_axes(free_axes, tensors)
-    deployed = Deployed(model, names=list(tensors) if by_name else None).eval()
+    tensors = _check_inputs({"inputs": inputs} if isinstance(inputs, Tensor) else inputs)
+    axes = _check_free_axes(free_axes, tensors)
+    deployed = DeployedModel(model, names=list(tensors) if by_name else None).eval()
     number = len(next(iter(tensors.values())))
 
-    starts = range(0, number, BATCH)
+    starts = range(0, number, BATCH_SIZE)
     parts = [
-        {name: value[start : start + BATCH] for name, value in tensors.items()} for start in starts
+        {name: value[start : start + BATCH_SIZE] for name, value in tensors.items()}
+        for start in starts
     ]
     if axes:  # another size of each free axis, so that a fixed size is detected
-        parts.append(_stretched(parts[0], axes))
+        parts.append(_lengthen_free_axes(parts[0], axes))
         try:
             with torch.no_grad():
                 deployed(*parts[-1].values())
@@ -182,8 +183,8 @@ def export(
                 yield part, deployed(*part.values())[1].double().numpy()
 
     about = {**(about or {}), "calibration": model.fitted.plain()}
-    return _export(
-        deployed, checked_path(path), form, tensors, samples(), about, tolerance, axes=axes
+    return _write_exported(
+        deployed, to_path(path), form, tensors, samples(), about, tolerance, axes=axes
     )
 
 
@@ -201,11 +202,11 @@ def _export_table(
         "covariates": [] if covariates is None else list(covariates.inputs),
         "calibration": calibration.fitted.plain(),
     }
-    samples = [(inputs, module.expected(inputs).double().numpy())]
-    return _export(module, out, form, inputs, samples, about, tolerance)
+    samples = [(inputs, module.expected_probs(inputs).double().numpy())]
+    return _write_exported(module, out, form, inputs, samples, about, tolerance)
 
 
-def _checked_inputs(inputs: object) -> dict[str, Tensor]:
+def _check_inputs(inputs: object) -> dict[str, Tensor]:
     fix = "Pass a tensor (N, ...), or a mapping from input names to tensors."
     if (
         not isinstance(inputs, Mapping)
@@ -227,10 +228,10 @@ def _checked_inputs(inputs: object) -> dict[str, Tensor]:
     return {str(name): value for name, value in inputs.items()}
 
 
-def _checked_axes(free_axes: Sequence[int] | FreeAxes, inputs: Mapping[str, Tensor]) -> FreeAxes:
-    listed = isinstance(free_axes, list | tuple)
+def _check_free_axes(free_axes: Sequence[int] | FreeAxes, inputs: Mapping[str, Tensor]) -> FreeAxes:
+    is_list = isinstance(free_axes, list | tuple)
     by_input: Any = (
-        free_axes if not listed else dict.fromkeys(inputs, free_axes) if free_axes else {}
+        free_axes if not is_list else dict.fromkeys(inputs, free_axes) if free_axes else {}
     )
     if not isinstance(by_input, Mapping):
         raise InputError(
@@ -253,7 +254,7 @@ def _checked_axes(free_axes: Sequence[int] | FreeAxes, inputs: Mapping[str, Tens
     return by_input
 
 
-def _stretched(inputs: Mapping[str, Tensor], axes: FreeAxes) -> dict[str, Tensor]:
+def _lengthen_free_axes(inputs: Mapping[str, Tensor], axes: FreeAxes) -> dict[str, Tensor]:
     """Return the inputs lengthened by half along each free axis."""
     longer = dict(inputs)
     for name, axis in ((name, axis) for name, each in axes.items() for axis in each):
@@ -264,7 +265,7 @@ def _stretched(inputs: Mapping[str, Tensor], axes: FreeAxes) -> dict[str, Tensor
     return longer
 
 
-def _export(
+def _write_exported(
     deployed: nn.Module,
     out: Path,
     form: str,
@@ -278,11 +279,15 @@ def _export(
 ) -> Exported:
     """Convert the model, compare the result with the model on all samples, and write the file if they agree."""
     inputs = [
-        described_input(name, value, axes or {}, ranges or {}) for name, value in example.items()
+        describe_input(name, value, axes or {}, ranges or {}) for name, value in example.items()
     ]
-    few = {name: value[torch.arange(3) % len(value)].clone() for name, value in example.items()}
+    example_rows = {
+        name: value[torch.arange(3) % len(value)].clone() for name, value in example.items()
+    }
     try:
-        content = FORMATS[form].write(deployed, few, axes or {}, all_facts(about, inputs))
+        content = FORMATS[form].write(
+            deployed, example_rows, axes or {}, build_metadata(about, inputs)
+        )
     except (InputError, MissingExtraError):
         raise
     except Exception as error:  # whatever a tracer finds in a model it cannot follow
@@ -298,10 +303,10 @@ def _export(
             probs: NDArray[np.floating[Any]] = deployed(*batch.values())[1].double().numpy()
         return probs
 
-    return write_checked(out, form, content, inputs, few, reference, samples, tolerance)
+    return check_and_write(out, form, content, inputs, example_rows, reference, samples, tolerance)
 
 
-_ROWS = 256
+_EXAMPLE_ROWS = 256
 """Example rows on which an exported table calibration is compared."""
 
 
@@ -327,7 +332,7 @@ class TableModule(nn.Module):
         if self.fitted.multi_label:
             # A missing score makes the whole row missing.
             scores = scores + 0.0 * scores.sum(dim=1, keepdim=True)
-            logits = scores if self.kind == "logits" else log_odds_of(scores)
+            logits = scores if self.kind == "logits" else to_log_odds(scores)
         # A single column holds the second of two classes, or the confidence of a top label.
         elif self.kind == "logits":
             logits = torch.cat([torch.zeros_like(scores), scores], dim=1) if self.single else scores
@@ -341,8 +346,8 @@ class TableModule(nn.Module):
         """Return example inputs for verifying an export: scores of all magnitudes, some missing, and covariates."""
         random = torch.Generator().manual_seed(0)
         classes = 2 if self.single else self.fitted.num_classes or 2
-        spread = torch.linspace(0.1, 12.0, _ROWS, dtype=torch.float64).unsqueeze(1)
-        logits = spread * torch.randn(_ROWS, classes, generator=random, dtype=torch.float64)
+        spread = torch.linspace(0.1, 12.0, _EXAMPLE_ROWS, dtype=torch.float64).unsqueeze(1)
+        logits = spread * torch.randn(_EXAMPLE_ROWS, classes, generator=random, dtype=torch.float64)
         scores = logits if self.kind == "logits" else self.fitted.probs(logits)
         scores = (scores[:, 1:] if self.single else scores) * (100.0 if self.percent else 1.0)
         for column in range(scores.shape[1]):
@@ -351,22 +356,22 @@ class TableModule(nn.Module):
         inputs = {"scores": scores}
         if self.calibration.covariates is not None:
             levels = torch.tensor(self.calibration.covariates.levels, dtype=torch.float64)
-            numbers = torch.randn(_ROWS, len(levels), generator=random, dtype=torch.float64)
-            shares = torch.rand(_ROWS, len(levels), generator=random, dtype=torch.float64)
+            numbers = torch.randn(_EXAMPLE_ROWS, len(levels), generator=random, dtype=torch.float64)
+            shares = torch.rand(_EXAMPLE_ROWS, len(levels), generator=random, dtype=torch.float64)
             codes = (shares * (levels + 1)).floor()  # the last one is none of the values
             inputs["covariates"] = torch.where(levels > 0, codes, numbers)
         return inputs
 
-    def expected(self, inputs: Mapping[str, Tensor]) -> Tensor:
+    def expected_probs(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the probabilities of the calibrator, ``(N, C)``; NaN in rows with a missing score."""
         complete = inputs["scores"].isfinite().all(dim=1)
         rows = {name: value[complete] for name, value in inputs.items()}
-        some = self._calibrated(rows["scores"], rows.get("covariates"))
-        probs = some.new_full((len(complete), some.shape[1]), torch.nan)
-        probs[complete] = some
+        complete_probs = self._calibrated_probs(rows["scores"], rows.get("covariates"))
+        probs = complete_probs.new_full((len(complete), complete_probs.shape[1]), torch.nan)
+        probs[complete] = complete_probs
         return probs
 
-    def _calibrated(self, scores: Tensor, features: Tensor | None) -> Tensor:
+    def _calibrated_probs(self, scores: Tensor, features: Tensor | None) -> Tensor:
         transform: Callable[..., Any] = self.fitted.transform
         scores = scores / 100.0 if self.percent else scores
         if self.fitted.multi_label:

@@ -15,8 +15,8 @@ from torch import Tensor
 from fedlas._core.check import InputError
 from fedlas._core.extras import MissingExtraError
 from fedlas._core.files import write_atomically
-from fedlas._core.outputs import check_place
-from fedlas.deploy.formats import FORMATS, OUTPUTS, Batch, FreeAxes, Probs, exported_kind
+from fedlas._core.outputs import check_output_path
+from fedlas.deploy.formats import FORMATS, OUTPUTS, Batch, FreeAxes, Probs, exported_file_kind
 
 Samples = Iterable[tuple[Batch, NDArray[np.floating[Any]]]]
 """Batches of inputs by name, with the expected probabilities."""
@@ -24,7 +24,7 @@ Reference = Callable[[Any], NDArray[Any]] | None
 """Function from a batch to the probabilities of the model on this machine, which shows whether a difference comes from
 the conversion; None if the expected probabilities were computed on this machine.
 """
-BATCH = 64
+BATCH_SIZE = 64
 """Samples per batch of the comparison."""
 
 
@@ -56,7 +56,7 @@ class Exported:
         return {"file": self.path.name, "format": self.form, **about}
 
 
-def called(probs: Probs, inputs: Batch) -> NDArray[np.float64]:
+def run_exported(probs: Probs, inputs: Batch) -> NDArray[np.float64]:
     """Return the probabilities of an exported file for a batch; raise InputError if it rejects the batch size."""
     try:
         return np.asarray(
@@ -69,7 +69,7 @@ def called(probs: Probs, inputs: Batch) -> NDArray[np.float64]:
         raise InputError("the exported file must accept batches of any size", got, fix) from error
 
 
-def described_input(
+def describe_input(
     name: str,
     value: Tensor | NDArray[Any],
     axes: FreeAxes,
@@ -94,7 +94,7 @@ def described_input(
     }
 
 
-def _read_back(form: str, content: bytes) -> Probs:
+def _load_exported(form: str, content: bytes) -> Probs:
     """Return the prediction function of an exported file, loaded by the runtime of its format."""
     try:
         return FORMATS[form].read(content)
@@ -108,13 +108,13 @@ def _read_back(form: str, content: bytes) -> Probs:
         ) from error
 
 
-def all_facts(about: Mapping[str, Any], inputs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def build_metadata(about: Mapping[str, Any], inputs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the metadata of an exported file: facts about the model, inputs, outputs, format and version."""
     general = {"format": "fedlas.export/1", "torch": str(torch.__version__)}
     return {**about, "inputs": list(inputs), **general, "outputs": list(OUTPUTS)}
 
 
-def write_checked(
+def check_and_write(
     out: Path,
     form: str,
     content: bytes,
@@ -125,8 +125,10 @@ def write_checked(
     tolerance: float,
 ) -> Exported:
     """Write an exported file if its probabilities agree with the model on every sample, else raise InputError."""
-    check_place("path", out, exported_kind(form).of_any_name)
-    difference, compared = check_export(_read_back(form, content), reference, samples, tolerance)
+    check_output_path("path", out, exported_file_kind(form).with_any_suffix)
+    difference, compared = check_export(
+        _load_exported(form, content), reference, samples, tolerance
+    )
     write_atomically(out, lambda file: file.write(content))
     lines = tuple(FORMATS[form].example(out, example))
     return Exported(out, form, len(content), tuple(inputs), lines, difference, compared)
@@ -140,13 +142,13 @@ def check_export(
 ) -> tuple[float, int]:
     """Return the largest difference from the expected probabilities, and the number of samples compared."""
     largest = 0.0
-    at = 0
-    done = 0
-    here = 0.0
+    worst_index = 0
+    num_compared = 0
+    local_difference = 0.0
     for number, (inputs, expected) in enumerate(samples):
-        exported = called(probs, inputs)
+        exported = run_exported(probs, inputs)
         if number == 0:  # another batch size, so that a fixed size is detected
-            exported[:1] = called(probs, {name: value[:1] for name, value in inputs.items()})
+            exported[:1] = run_exported(probs, {name: value[:1] for name, value in inputs.items()})
         if exported.shape != expected.shape:
             raise InputError(
                 "the exported model must return probabilities of the expected shape",
@@ -156,25 +158,31 @@ def check_export(
         # NaN must count as a difference, although it compares as none, except where NaN is expected (a missing score).
         differences = np.abs(exported - expected)
         differences[np.isnan(exported) & np.isnan(expected)] = 0.0
-        apart = differences.reshape(len(exported), -1).max(axis=1)
+        max_differences = differences.reshape(len(exported), -1).max(axis=1)
         worst = (
-            int(apart.argmax()) if np.isfinite(apart).all() else int((~np.isfinite(apart)).argmax())
+            int(max_differences.argmax())
+            if np.isfinite(max_differences).all()
+            else int((~np.isfinite(max_differences)).argmax())
         )
         # Above tolerance: find out whether the conversion is the cause, or the model differs on this machine too.
-        if not apart[worst] <= max(largest, tolerance) and reference is not None:
-            here = max(here, float(np.nanmax(np.abs(reference(inputs) - expected))))
-        if not apart[worst] <= largest:
-            largest = float(apart[worst])
-            at = done + worst
-        done += len(exported)
+        if not max_differences[worst] <= max(largest, tolerance) and reference is not None:
+            local_difference = max(
+                local_difference, float(np.nanmax(np.abs(reference(inputs) - expected)))
+            )
+        if not max_differences[worst] <= largest:
+            largest = float(max_differences[worst])
+            worst_index = num_compared + worst
+        num_compared += len(exported)
     if not largest <= tolerance:
         why = (
-            f"The PyTorch model of the run also differs by {here:.2g} on this machine: its predictions were made on "
+            f"The PyTorch model of the run also differs by {local_difference:.2g} on this machine: its predictions were made on "
             "another device or in another precision. Export it where it was trained, or evaluate it again here"
-            if here > tolerance
+            if local_difference > tolerance
             else "The model reproduces its probabilities, so the conversion changes them. Try another format, or avoid "
             "steps that amplify rounding: use a smooth calibrator such as temperature, and trees without scaling"
         )
         expected_text = f"probabilities of the file must equal the model's within {tolerance:g}"
-        raise InputError(expected_text, f"a difference of {largest:.3g} at sample {at}", f"{why}.")
-    return largest, done
+        raise InputError(
+            expected_text, f"a difference of {largest:.3g} at sample {worst_index}", f"{why}."
+        )
+    return largest, num_compared

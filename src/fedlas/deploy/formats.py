@@ -18,17 +18,17 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require, require_all
-from fedlas._core.outputs import Kind, marked_kind
-from fedlas._core.pixels import multiply_add
-from fedlas._core.threads import Shared, no_warnings
-from fedlas.deploy.sql import read_sql, sql_lines, write_sql
+from fedlas._core.outputs import FileKind, marked_kind
+from fedlas._core.pixels import normalization_scale_shift
+from fedlas._core.threads import SharedContext, ignore_warnings
+from fedlas.deploy.sql import read_sql, sql_usage_lines, write_sql
 from fedlas.objective.call import class_logits
 
 OUTPUTS = ("logits", "probs")
 """Names of the outputs of an exported model."""
 OPSET = 18
 """ONNX operator set version."""
-_MOST_BYTES = 2**31 - 1  # a protobuf message cannot be larger
+_MAX_BYTES = 2**31 - 1  # a protobuf message cannot be larger
 
 Examples = Mapping[str, Tensor]
 """Example tensors by input name, in the order of the inputs."""
@@ -40,7 +40,7 @@ Probs = Callable[[Mapping[str, NDArray[Any]]], NDArray[np.floating[Any]]]
 """Function from arrays by input name to probabilities ``(N, C, ...)``."""
 
 
-class Deployed(nn.Module):
+class DeployedModel(nn.Module):
     """Module to export: optional pixel normalization, calibrated model and softmax."""
 
     scale: Tensor
@@ -59,7 +59,9 @@ class Deployed(nn.Module):
         self.names = names
         self.pixels = mean is not None
         if mean is not None and std is not None:
-            scale, shift = multiply_add(mean, std, channels=len(mean), device=torch.device("cpu"))
+            scale, shift = normalization_scale_shift(
+                mean, std, channels=len(mean), device=torch.device("cpu")
+            )
             self.register_buffer("scale", scale)
             self.register_buffer("shift", shift)
 
@@ -93,14 +95,14 @@ class Exporter:
     example: Callable[[Path, Batch], list[str]]
 
 
-def metadata(about: Mapping[str, Any]) -> dict[str, str]:
+def to_text_metadata(about: Mapping[str, Any]) -> dict[str, str]:
     """Return metadata with all values as text: strings unchanged, other values as JSON."""
     return {
         key: value if isinstance(value, str) else json.dumps(value) for key, value in about.items()
     }
 
 
-def onnx_program(model: nn.Module, example: Examples, axes: FreeAxes) -> Any:
+def export_onnx_proto(model: nn.Module, example: Examples, axes: FreeAxes) -> Any:
     """Convert a module to an ONNX protobuf with the outputs ``logits`` and ``probs``."""
     require_all(*((package, "onnx") for package in ("onnx", "onnxscript", "onnxruntime")))
     with quiet:
@@ -112,18 +114,18 @@ def onnx_program(model: nn.Module, example: Examples, axes: FreeAxes) -> Any:
             opset_version=OPSET,
             input_names=list(example),
             output_names=list(OUTPUTS),
-            dynamic_shapes=_sizes(example, axes),
+            dynamic_shapes=_dynamic_shapes(example, axes),
         )
     if program is None:
         raise RuntimeError("torch.onnx.export returned nothing")
     return program.model_proto
 
 
-def onnx_bytes(proto: Any, about: Mapping[str, Any]) -> bytes:
+def serialize_onnx(proto: Any, about: Mapping[str, Any]) -> bytes:
     """Return the bytes of an ONNX file with metadata; raise InputError above 2 GiB."""
-    require("onnx.helper", extra="onnx").set_model_props(proto, metadata(about))
+    require("onnx.helper", extra="onnx").set_model_props(proto, to_text_metadata(about))
     proto.producer_name, proto.producer_version = "fedlas", str(about.get("fedlas", ""))
-    if proto.ByteSize() > _MOST_BYTES:
+    if proto.ByteSize() > _MAX_BYTES:
         got = f"{proto.ByteSize():,} bytes"
         raise InputError("an ONNX file must be at most 2 GiB", got, "Use the format torch-export.")
     content: bytes = proto.SerializeToString()
@@ -142,10 +144,10 @@ def read_onnx(content: bytes) -> Probs:
 def _write_onnx(
     model: nn.Module, example: Examples, axes: FreeAxes, about: Mapping[str, Any]
 ) -> bytes:
-    return onnx_bytes(onnx_program(model, example, axes), about)
+    return serialize_onnx(export_onnx_proto(model, example, axes), about)
 
 
-def onnx_lines(path: Path, example: Batch) -> list[str]:
+def onnx_usage_lines(path: Path, example: Batch) -> list[str]:
     """Return lines of Python that load and call an ONNX file."""
     arrays = ", ".join(
         f'"{name}": numpy.zeros({(1, *value.shape[1:])}, "{str(value.dtype).removeprefix("torch.")}")'
@@ -161,33 +163,37 @@ def onnx_lines(path: Path, example: Batch) -> list[str]:
     ]
 
 
-def _write_program(
+def _write_exported_program(
     model: nn.Module, example: Examples, axes: FreeAxes, about: Mapping[str, Any]
 ) -> bytes:
     buffer = io.BytesIO()
     with quiet, torch.no_grad():
         program = torch.export.export(
-            model, tuple(example.values()), dynamic_shapes=_sizes(example, axes)
+            model, tuple(example.values()), dynamic_shapes=_dynamic_shapes(example, axes)
         )
         torch.export.save(
-            program, buffer, extra_files={"metadata.json": json.dumps(metadata(about), indent=2)}
+            program,
+            buffer,
+            extra_files={"metadata.json": json.dumps(to_text_metadata(about), indent=2)},
         )
     return buffer.getvalue()
 
 
-def _write_script(
+def _write_torchscript(
     model: nn.Module, example: Examples, _axes: FreeAxes, about: Mapping[str, Any]
 ) -> bytes:
     buffer = io.BytesIO()
     with quiet, torch.no_grad():
         traced: Any = torch.jit.trace(model, tuple(example.values()), check_trace=False)
         torch.jit.save(
-            traced, buffer, _extra_files={"metadata.json": json.dumps(metadata(about), indent=2)}
+            traced,
+            buffer,
+            _extra_files={"metadata.json": json.dumps(to_text_metadata(about), indent=2)},
         )
     return buffer.getvalue()
 
 
-def _read_with(load: Callable[[Any], Callable[..., Any]]) -> Callable[[bytes], Probs]:
+def _torch_reader(load: Callable[[Any], Callable[..., Any]]) -> Callable[[bytes], Probs]:
     def read(content: bytes) -> Probs:
         with quiet:
             module = load(io.BytesIO(content))
@@ -203,7 +209,7 @@ def _read_with(load: Callable[[Any], Callable[..., Any]]) -> Callable[[bytes], P
     return read
 
 
-def _torch_lines(load: str) -> Callable[[Path, Batch], list[str]]:
+def _torch_usage_lines(load: str) -> Callable[[Path, Batch], list[str]]:
     def lines(path: Path, example: Batch) -> list[str]:
         zeros = [
             f"torch.zeros({(1, *value.shape[1:])}, dtype={value.dtype}),"
@@ -219,7 +225,7 @@ def _torch_lines(load: str) -> Callable[[Path, Batch], list[str]]:
     return lines
 
 
-def _sizes(example: Examples, axes: FreeAxes) -> tuple[tuple[dict[int, Any], ...]]:
+def _dynamic_shapes(example: Examples, axes: FreeAxes) -> tuple[tuple[dict[int, Any], ...]]:
     """Return the dynamic shapes of the inputs: the batch axis, the token axis of integer inputs, and ``axes``."""
     # Integer inputs (N, L) are tokens, of dynamic length unless the model fixes it.
     sizes = []
@@ -232,27 +238,27 @@ def _sizes(example: Examples, axes: FreeAxes) -> tuple[tuple[dict[int, Any], ...
 
 
 FORMATS: dict[str, Exporter] = {
-    "onnx": Exporter(".onnx", "onnxruntime", _write_onnx, read_onnx, onnx_lines),
+    "onnx": Exporter(".onnx", "onnxruntime", _write_onnx, read_onnx, onnx_usage_lines),
     "torch-export": Exporter(
-        ".pt2", "torch.export.load", _write_program, _read_with(lambda file: torch.export.load(file).module()),
-        _torch_lines('torch.export.load("{path}").module()'),
+        ".pt2", "torch.export.load", _write_exported_program, _torch_reader(lambda file: torch.export.load(file).module()),
+        _torch_usage_lines('torch.export.load("{path}").module()'),
     ),
     "torchscript": Exporter(
-        ".pt", "torch.jit.load", _write_script, _read_with(torch.jit.load), _torch_lines('torch.jit.load("{path}")')
+        ".pt", "torch.jit.load", _write_torchscript, _torch_reader(torch.jit.load), _torch_usage_lines('torch.jit.load("{path}")')
     ),
-    "sql": Exporter(".sql", "SQLite", write_sql, read_sql, sql_lines),
+    "sql": Exporter(".sql", "SQLite", write_sql, read_sql, sql_usage_lines),
 }  # fmt: skip
 """Export formats by name."""
 
 
-def exported_kind(form: str) -> Kind:
+def exported_file_kind(form: str) -> FileKind:
     """Return the file kind of an export format, recognized by suffix and the marker in the content."""
     suffix = FORMATS[form].suffix
     return marked_kind(f"a {suffix} of fedlas export", b"fedlas.export/", (suffix,))
 
 
 @contextmanager
-def _errors_only() -> Iterator[None]:
+def _log_errors_only() -> Iterator[None]:
     loggers = [
         logging.getLogger(name)
         for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "skl2onnx")
@@ -261,12 +267,12 @@ def _errors_only() -> Iterator[None]:
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        with no_warnings:
+        with ignore_warnings:
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
 
 
-quiet = Shared(_errors_only)
+quiet = SharedContext(_log_errors_only)
 """Context manager that silences warnings and log messages of the exporters below errors."""

@@ -47,7 +47,7 @@ class LabelReference:
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> LabelReference:
-        """Return a label's entry in the result of :func:`label_reference`; raise ValueError for inconsistent sums."""
+        """Return a label's entry in the result of :func:`build_label_reference`; raise ValueError for inconsistent sums."""
         gaps, scores = (GapSums.read(content[name]) for name in ("gaps", "scores"))
         edges = check_edges(read_array(content, "bin_edges"))
         counts = read_counts(content, "bin_counts")
@@ -57,7 +57,7 @@ class LabelReference:
         return cls(gaps, scores, edges, counts)
 
 
-def label_reference(val: MultiLabel, test: MultiLabel) -> dict[str, Any]:
+def build_label_reference(val: MultiLabel, test: MultiLabel) -> dict[str, Any]:
     """Return reference statistics of the test part for a monitor: per label, and for the mean over labels."""
     probability, chosen = (each.logits.double().sigmoid().numpy() for each in (test, val))
     target = test.target.numpy()
@@ -68,18 +68,20 @@ def label_reference(val: MultiLabel, test: MultiLabel) -> dict[str, Any]:
         counts, _ = np.histogram(scores, bins)
         labels.append(
             {
-                "gaps": GapSums.of(cells, scores[is_known], target[is_known, place] == 1).plain(),
-                "scores": _sums(scores).plain(),
+                "gaps": GapSums.from_samples(
+                    cells, scores[is_known], target[is_known, place] == 1
+                ).plain(),
+                "scores": _sums_without_outcomes(scores).plain(),
                 "bin_edges": bins.tolist(),
                 "bin_counts": counts.tolist(),
             }
         )
     complete = (target != UNKNOWN).all(axis=1)
     means = {
-        name: _sums(
+        name: _sums_without_outcomes(
             mean(probability, target == 1)[slice(None) if name == "probability" else complete]
         )
-        for name, mean in MEANS.items()
+        for name, mean in LABEL_MEANS.items()
     }
     return {
         "part": "test",
@@ -89,23 +91,27 @@ def label_reference(val: MultiLabel, test: MultiLabel) -> dict[str, Any]:
     }
 
 
-def _sums(values: Floats) -> GapSums:
+def _sums_without_outcomes(values: Floats) -> GapSums:
     """Return the sums of values in ``[0, 1]`` in one cell, with all outcomes False."""
-    return GapSums.of((0.0, 1.0), values, np.zeros(len(values), dtype=bool))
+    return GapSums.from_samples((0.0, 1.0), values, np.zeros(len(values), dtype=bool))
 
 
-def _probability(probability: Floats, _happened: NDArray[np.bool_]) -> Floats:
+def _mean_probability(probability: Floats, _happened: NDArray[np.bool_]) -> Floats:
     return np.asarray(probability.mean(axis=1))
 
 
-def _prevalence(_probability: Floats, happened: NDArray[np.bool_]) -> Floats:
+def _mean_prevalence(_probability: Floats, happened: NDArray[np.bool_]) -> Floats:
     return np.asarray(happened.mean(axis=1))
 
 
-def _calibration(probability: Floats, happened: NDArray[np.bool_]) -> Floats:
+def _mean_calibration_gap(probability: Floats, happened: NDArray[np.bool_]) -> Floats:
     # Mapped from [-1, 1] to [0, 1], the range of GapSums.
     return np.asarray((1.0 + (happened - probability).mean(axis=1)) / 2)
 
 
-MEANS = {"calibration": _calibration, "prevalence": _prevalence, "probability": _probability}
+LABEL_MEANS = {
+    "calibration": _mean_calibration_gap,
+    "prevalence": _mean_prevalence,
+    "probability": _mean_probability,
+}
 """Functions by watch: mean over labels ``(n,)`` in ``[0, 1]``, from probabilities and outcomes ``(n, L)``."""

@@ -12,23 +12,23 @@ import torch
 
 import fedlas
 from fedlas._core.check import InputError, check_count, describe
-from fedlas._core.kinds import check_kinds
+from fedlas._core.kinds import check_argument_types
 from fedlas.calibrated.calibration import Calibration, P
 from fedlas.calibrators import VennAbers
 from fedlas.calibrators.fit_notes import fit_with_notes
-from fedlas.deploy.card import Card, Metrics, Subject, outcomes
-from fedlas.deploy.label_reference import label_reference
+from fedlas.deploy.card import Card, MetricsByStage, Subject, event_or_top_label
+from fedlas.deploy.label_reference import build_label_reference
 from fedlas.metrics import METRICS, evaluate
 from fedlas.metrics.metric import find_measure
-from fedlas.metrics.sums import check_takes_weights
+from fedlas.metrics.sums import check_weights_supported
 from fedlas.predictions import MultiLabel, Predictions
 from fedlas.predictions.any_predictions import AnyPredictions
-from fedlas.predictions.multi_label import check_known, check_same_labels
-from fedlas.resample.clusters import check_independent
+from fedlas.predictions.multi_label import check_same_labels, require_known_labels
+from fedlas.resample.clusters import require_independent
 from fedlas.stats import ALPHA
 from fedlas.stats.estimates import CONFIDENCE_LEVEL
 from fedlas.stats.gap_sums import GapSums, quantile_edges
-from fedlas.stats.noise_floor import p_said
+from fedlas.stats.noise_floor import format_p
 from fedlas.stats.selective_risk import DEFAULT_RISKS, reject_option
 
 CELLS = 5
@@ -45,11 +45,11 @@ APPROXIMATE = (
     "risk on the test part."
 )
 
-_FEW = 30
+_MIN_CLASS_SAMPLES = 30
 """Test samples of a class below which its calibration cannot be assessed."""
 
 
-@check_kinds
+@check_argument_types
 def make_card(
     val: AnyPredictions | MultiLabel,
     test: AnyPredictions | MultiLabel,
@@ -59,7 +59,7 @@ def make_card(
     data: Mapping[str, Any],
     num_bins: int = 15,
     risks: Sequence[float] = DEFAULT_RISKS,
-    metrics: Metrics | None = None,
+    metrics: MetricsByStage | None = None,
     replicates: int = 0,
     exported: Mapping[str, Any] | None = None,
     event: Mapping[str, Any] | None = None,
@@ -74,17 +74,17 @@ def make_card(
     if metrics is not None:
         _check_metrics(metrics)
     # The card describes the calibrated model; metrics of the raw model are added for comparison.
-    stages = stages_of(test, calibration)
+    stages = predictions_by_stage(test, calibration)
     val = calibration.transform(val)
     test = stages[STAGES[1]]
     subject: Subject = "top label" if event is None else "event"
     if metrics is None:
-        metrics = {stage: _values(each, num_bins) for stage, each in stages.items()}
+        metrics = {stage: _metric_values(each, num_bins) for stage, each in stages.items()}
     if isinstance(val, MultiLabel) or isinstance(test, MultiLabel):
-        sections, samples_of = _of_labels(val, test)
+        sections, class_sizes = _multi_label_sections(val, test)
     else:
         promise = APPROXIMATE if calibration.is_fitted_on_validation else HOLDS
-        sections, samples_of = _of_one_label(val, test, subject, risks, promise)
+        sections, class_sizes = _single_label_sections(val, test, subject, risks, promise)
     sizes = {"val": val.num_samples, "test": test.num_samples}
     card = Card(
         made={"on": datetime.now(UTC).date().isoformat(), "fedlas": fedlas.__version__},
@@ -93,7 +93,7 @@ def make_card(
         # Live predictions: calibrated from an exported model, else raw like the test file.
         live="raw" if exported is None and calibration.calibrator is not None else "calibrated",
         data={**data, "samples": {**data.get("samples", {}), **sizes}},
-        metrics={stage: _shown(each, test) for stage, each in metrics.items()},
+        metrics={stage: _applicable_metrics(each, test) for stage, each in metrics.items()},
         metrics_of={
             "part": "test",
             "num_bins": num_bins,
@@ -105,10 +105,10 @@ def make_card(
         labels=labels,
         **sections,
     )
-    return replace(card, limits=known_limits(card, samples_of))
+    return replace(card, limits=known_limits(card, class_sizes))
 
 
-def _of_one_label(
+def _single_label_sections(
     val: AnyPredictions,
     test: AnyPredictions,
     subject: Subject,
@@ -118,10 +118,10 @@ def _of_one_label(
     """Return the card sections for one label per sample, and the number of test samples per class."""
     num_classes = 0
     class_counts = None
-    samples_of: Sequence[int] = ()
+    class_sizes: Sequence[int] = ()
     if isinstance(test, Predictions):
         num_classes = test.num_classes
-        class_counts, samples_of = (
+        class_counts, class_sizes = (
             torch.bincount(each.cpu(), minlength=num_classes).tolist()
             for each in (test.predicted, test.target)
         )
@@ -133,31 +133,35 @@ def _of_one_label(
     return {
         "model": {"num_classes": num_classes},
         "selective": {"method": method, "level": CONFIDENCE_LEVEL, "thresholds": thresholds},
-        "width": _width(val, test, subject),
-        "reference": _reference(val, test, class_counts, subject),
-    }, samples_of
+        "width": _venn_abers_widths(val, test, subject),
+        "reference": _monitor_reference(val, test, class_counts, subject),
+    }, class_sizes
 
 
-def _of_labels(val: object, test: object) -> tuple[dict[str, Any], Sequence[int]]:
+def _multi_label_sections(val: object, test: object) -> tuple[dict[str, Any], Sequence[int]]:
     """Return the card sections for several labels, and the number of test samples of each label's rarer outcome."""
     val, test = check_same_labels(val, test, "validation predictions")
-    target = check_known(test).target
+    target = require_known_labels(test).target
     by_outcome = ((target == outcome).sum(dim=0).tolist() for outcome in (0, 1))
     return {
         "model": {"num_classes": test.num_labels, "classes": list(test.names or ())},
         "selective": {"method": "", "level": CONFIDENCE_LEVEL, "thresholds": []},
         "width": {},
-        "reference": label_reference(val, test),
+        "reference": build_label_reference(val, test),
     }, [*map(min, *by_outcome)]
 
 
-def _values(predictions: AnyPredictions | MultiLabel, num_bins: int) -> dict[str, dict[str, float]]:
+def _metric_values(
+    predictions: AnyPredictions | MultiLabel, num_bins: int
+) -> dict[str, dict[str, float]]:
     """Return the metrics by name as ``{"value": ...}``, without intervals."""
     values = evaluate(predictions, num_bins=num_bins)
     return {name: {"value": value} for name, value in values.items()}
 
 
-def _shown(metrics: Mapping[str, Any], test: AnyPredictions | MultiLabel) -> dict[str, Any]:
+def _applicable_metrics(
+    metrics: Mapping[str, Any], test: AnyPredictions | MultiLabel
+) -> dict[str, Any]:
     """Return the metrics to show, without those that need more classes than ``test`` has."""
     if not isinstance(test, Predictions):
         return dict(metrics)
@@ -176,9 +180,9 @@ def _check_arguments(
 ) -> None:
     """Raise InputError for weights, clusters, missing names of model or data, or an invalid number of replicates."""
     for part in (val, test):
-        check_takes_weights(part, takes_weights=False)
+        check_weights_supported(part, takes_weights=False)
         whose = "a monitor's" if isinstance(part, MultiLabel) else "the thresholds'"
-        check_independent(part, f"{whose} bounds")
+        require_independent(part, f"{whose} bounds")
     check_count("replicates", replicates, low=0)
     for argument, about, key in (("model", model, "run"), ("data", data, "name")):
         if key not in about:
@@ -186,7 +190,7 @@ def _check_arguments(
             raise InputError(f"must have the key {key!r}", describe(about), fix, argument=argument)
 
 
-def _check_metrics(metrics: Metrics) -> None:
+def _check_metrics(metrics: MetricsByStage) -> None:
     """Raise InputError unless ``metrics`` maps both stages and known metric names to entries with a value."""
     stages: Any = metrics
     are_there = isinstance(stages, Mapping) and stages.keys() == {*STAGES}
@@ -204,15 +208,17 @@ def _check_metrics(metrics: Metrics) -> None:
             )
 
 
-def stages_of(test: P, calibration: Calibration) -> dict[str, P]:
+def predictions_by_stage(test: P, calibration: Calibration) -> dict[str, P]:
     """Return the test predictions by stage: as predicted, and calibrated."""
     return dict(zip(STAGES, (test, calibration.transform(test)), strict=True))
 
 
-def _width(val: AnyPredictions, test: AnyPredictions, subject: Subject) -> dict[str, Any]:
+def _venn_abers_widths(
+    val: AnyPredictions, test: AnyPredictions, subject: Subject
+) -> dict[str, Any]:
     """Return mean and 95 % quantile of the widths of Venn-ABERS intervals of the test scores."""
-    venn_abers, _ = fit_with_notes(VennAbers(), outcomes(val, subject))
-    low, high = venn_abers.interval(outcomes(test, subject)).T
+    venn_abers, _ = fit_with_notes(VennAbers(), event_or_top_label(val, subject))
+    low, high = venn_abers.interval(event_or_top_label(test, subject)).T
     return {
         "method": "venn-abers",
         "mean": float((high - low).mean()),
@@ -220,11 +226,11 @@ def _width(val: AnyPredictions, test: AnyPredictions, subject: Subject) -> dict[
     }
 
 
-def _reference(
+def _monitor_reference(
     val: AnyPredictions, test: AnyPredictions, class_counts: list[int] | None, subject: Subject
 ) -> dict[str, Any]:
     """Return reference statistics of the test part for a monitor, in cells and bins of validation quantiles."""
-    held_out, tested = outcomes(val, subject), outcomes(test, subject)
+    held_out, tested = event_or_top_label(val, subject), event_or_top_label(test, subject)
     chosen = held_out.confidence.cpu().double().numpy()
     confidence = tested.confidence.cpu().double().numpy()
     cells, bins = (quantile_edges(chosen, number) for number in (CELLS, BINS))
@@ -232,20 +238,25 @@ def _reference(
     return {
         "part": "test",
         "subject": subject,
-        "gaps": GapSums.of(cells, confidence, tested.correct.cpu().numpy()).plain(),
+        "gaps": GapSums.from_samples(cells, confidence, tested.correct.cpu().numpy()).plain(),
         "bin_edges": bins.tolist(),
         "bin_counts": counts.tolist(),
         "class_counts": class_counts,
     }
 
 
-def known_limits(card: Card, samples_of: Sequence[int]) -> list[str]:
-    """Return the known limits of a card as sentences; ``samples_of`` is the number of test samples per class."""
+def known_limits(card: Card, class_sizes: Sequence[int]) -> list[str]:
+    """Return the known limits of a card as sentences; ``class_sizes`` is the number of test samples per class."""
     notes = card.calibration.notes
-    return [*_general(card), *_numbers(card, samples_of), *_training(card), *notes]
+    return [
+        *_general_limits(card),
+        *_metric_limits(card, class_sizes),
+        *_training_limits(card),
+        *notes,
+    ]
 
 
-def _general(card: Card) -> Iterator[str]:
+def _general_limits(card: Card) -> Iterator[str]:
     samples = card.data["samples"]
     holds = "neither the metrics nor the thresholds hold"
     holds = "the metrics do not hold" if card.subject == "labels" else holds
@@ -271,13 +282,13 @@ def _general(card: Card) -> Iterator[str]:
         yield "The model is a single training run: another seed gives other numbers."
 
 
-def _numbers(card: Card, samples_of: Sequence[int]) -> Iterator[str]:
+def _metric_limits(card: Card, class_sizes: Sequence[int]) -> Iterator[str]:
     # Calibration as a whole: of two classes the measures of the event say more.
     ece = card.metrics["calibrated"].get("ece", {}) if card.subject == "top label" else {}
     if "p" in ece:
         value = f"{100 * ece['value']:.2f} %"
         floor = f"{100 * ece['floor']:.2f} %"
-        p = p_said(ece["p"], ece.get("least_p"))
+        p = format_p(ece["p"], ece.get("least_p"))
         if ece["p"] > ALPHA:
             yield (
                 f"An ECE of {value} is not distinguishable from that of a perfectly calibrated model, which has "
@@ -290,17 +301,17 @@ def _numbers(card: Card, samples_of: Sequence[int]) -> Iterator[str]:
                 f"({p}). Confidences deviate from probabilities."
             )
     # Single classes.
-    few = sum(count < _FEW for count in samples_of)
-    if few:
-        which = f"classes have fewer than {_FEW} test samples"
+    num_small = sum(count < _MIN_CLASS_SAMPLES for count in class_sizes)
+    if num_small:
+        which = f"classes have fewer than {_MIN_CLASS_SAMPLES} test samples"
         if card.subject == "labels":
-            which = f"labels have fewer than {_FEW} positive or {_FEW} negative test samples"
-        yield f"{few} of {len(samples_of)} {which}: their calibration alone cannot be assessed."
+            which = f"labels have fewer than {_MIN_CLASS_SAMPLES} positive or {_MIN_CLASS_SAMPLES} negative test samples"
+        yield f"{num_small} of {len(class_sizes)} {which}: their calibration alone cannot be assessed."
     # Thresholds that could not be found, and those that the test part contradicts.
-    missed = [row for row in card.selective["thresholds"] if row["threshold"] is None]
-    if missed:
-        risks = ", ".join(f"{100 * row['risk']:g} %" for row in missed)
-        most = max(row["needed"] for row in missed)
+    without_threshold = [row for row in card.selective["thresholds"] if row["threshold"] is None]
+    if without_threshold:
+        risks = ", ".join(f"{100 * row['risk']:g} %" for row in without_threshold)
+        most = max(row["needed"] for row in without_threshold)
         yield (
             f"No threshold guarantees a risk of {risks}: the validation part is too small, or the most confident "
             f"predictions have too many errors. The smallest risk requires at least {most:,} accepted samples, even "
@@ -313,7 +324,7 @@ def _numbers(card: Card, samples_of: Sequence[int]) -> Iterator[str]:
             yield f"The threshold for a risk of {100 * row['risk']:g} % has a risk of {actual} on the test part."
 
 
-def _training(card: Card) -> Iterator[str]:
+def _training_limits(card: Card) -> Iterator[str]:
     data = card.data.get("settings") or {}
     for key, text in (
         (

@@ -11,13 +11,19 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import InputError, describe
 from fedlas._core.extras import require
-from fedlas.deploy.exported import BATCH, Exported, all_facts, described_input, write_checked
-from fedlas.deploy.formats import onnx_bytes
-from fedlas.deploy.sklearn_onnx import classifier_graph, export_sklearn, to_onnx
+from fedlas.deploy.exported import (
+    BATCH_SIZE,
+    Exported,
+    build_metadata,
+    check_and_write,
+    describe_input,
+)
+from fedlas.deploy.formats import serialize_onnx
+from fedlas.deploy.sklearn_onnx import convert_classifier, convert_to_onnx, export_sklearn
 
 Columns = dict[str, NDArray[Any]]
 """ONNX inputs by name: numbers or text ``(N, 1)`` per column, or one matrix ``(N, D)``."""
-FrameOf = Callable[[Mapping[str, Any]], Any]
+ToFrame = Callable[[Mapping[str, Any]], Any]
 """Function from columns by name to the frame or array that the pipeline takes."""
 _ATTEMPTS = ((np.float32, False), (np.float32, True), (np.float64, False), (np.float64, True))
 """Attempts: float dtype, and whether integers stay integers, as category codes must and scaled numbers must not."""
@@ -54,9 +60,9 @@ def export_pipeline(
     errors: list[InputError] = []
     for kind, whole in _ATTEMPTS:
         try:
-            columns, frame_of = _columns_of(X, kind, whole=whole)
+            columns, to_frame = _to_onnx_columns(X, kind, keep_integers=whole)
             probs = pipe.predict_proba(X)
-            return _pipeline_file(pipe, out, columns, frame_of, probs, about, tolerance)
+            return _write_pipeline(pipe, out, columns, to_frame, probs, about, tolerance)
         except InputError as error:
             errors.append(error)
     # The probability difference of a converted attempt is more informative than conversion errors.
@@ -74,12 +80,12 @@ def export_pipeline(
     raise InputError(expected, got, _FIX) from errors[0]
 
 
-def _columns_of(X: Any, kind: type, *, whole: bool) -> tuple[Columns, FrameOf]:  # noqa: N803
+def _to_onnx_columns(X: Any, dtype: type, *, keep_integers: bool) -> tuple[Columns, ToFrame]:  # noqa: N803
     """Return the columns of ``X`` in ONNX dtypes, and a function that converts them back to pipeline inputs."""
     if not hasattr(X, "columns"):
         try:
             matrix: NDArray[Any] = np.asarray(X.toarray() if hasattr(X, "toarray") else X).astype(
-                kind
+                dtype
             )
         except (TypeError, ValueError) as error:
             raise InputError(
@@ -90,24 +96,24 @@ def _columns_of(X: Any, kind: type, *, whole: bool) -> tuple[Columns, FrameOf]: 
     columns = {}
     for name in X.columns:
         values = np.asarray(X[name])
-        if values.dtype == bool or (np.issubdtype(values.dtype, np.integer) and not whole):
-            values = values.astype(kind)
+        if values.dtype == bool or (np.issubdtype(values.dtype, np.integer) and not keep_integers):
+            values = values.astype(dtype)
         elif np.issubdtype(values.dtype, np.integer):
             values = values.astype(np.int64)
         elif np.issubdtype(values.dtype, np.floating):
-            values = values.astype(kind)
+            values = values.astype(dtype)
         else:
-            values = _texts(name, values)
+            values = _to_text_column(name, values)
         columns[str(name)] = values[:, None]
 
-    def frame_of(parts: Mapping[str, Any]) -> Any:
+    def to_frame(parts: Mapping[str, Any]) -> Any:
         names = dict(zip(map(str, X.columns), X.columns, strict=True))
         return frames.DataFrame({names[name]: part[:, 0] for name, part in parts.items()})
 
-    return columns, frame_of
+    return columns, to_frame
 
 
-def _texts(name: object, values: NDArray[Any]) -> NDArray[Any]:
+def _to_text_column(name: object, values: NDArray[Any]) -> NDArray[Any]:
     """Return a text column as objects; raise InputError if a value is missing, which ONNX does not support."""
     lacking = sum(not isinstance(value, str) for value in values.tolist())
     if lacking:
@@ -119,7 +125,7 @@ def _texts(name: object, values: NDArray[Any]) -> NDArray[Any]:
     return values.astype(object)
 
 
-def _types_of(columns: Columns) -> list[tuple[str, Any]]:
+def _skl2onnx_types(columns: Columns) -> list[tuple[str, Any]]:
     """Return the graph inputs as pairs of name and skl2onnx tensor type."""
     types = require("skl2onnx.common.data_types", extra="onnx")
     by_dtype = {
@@ -133,9 +139,9 @@ def _types_of(columns: Columns) -> list[tuple[str, Any]]:
     ]
 
 
-def _steps_graph(pipe: Any, columns: Columns) -> tuple[Any, dict[str, str]]:
+def _convert_steps(pipe: Any, columns: Columns) -> tuple[Any, dict[str, str]]:
     """Return the ONNX graph of the steps before the last, and the graph input name of each used column."""
-    graph = to_onnx(pipe[:-1], None, _types_of(columns), {})
+    graph = convert_to_onnx(pipe[:-1], None, _skl2onnx_types(columns), {})
     # Converters change names that are not identifiers, and keep unused inputs.
     names = dict(zip(columns, [each.name for each in graph.graph.input], strict=True))
     read = {name for node in graph.graph.node for name in node.input}
@@ -144,11 +150,11 @@ def _steps_graph(pipe: Any, columns: Columns) -> tuple[Any, dict[str, str]]:
     return graph, {column: name for column, name in names.items() if name in read}
 
 
-def _pipeline_file(
+def _write_pipeline(
     pipe: Any,
     out: Path,
     columns: Columns,
-    frame_of: FrameOf,
+    to_frame: ToFrame,
     probs: NDArray[np.floating[Any]],
     about: dict[str, Any],
     tolerance: float,
@@ -156,28 +162,30 @@ def _pipeline_file(
     compose = require("onnx.compose", extra="onnx")
     last = pipe[-1]
     # Merge the graph of the preprocessing steps with the graph of the calibrated classifier.
-    steps, names = _steps_graph(pipe, columns)
+    steps, names = _convert_steps(pipe, columns)
     double = any(column.dtype == np.float64 for column in columns.values())
-    numbers = pipe[:-1].transform(frame_of({name: part[:BATCH] for name, part in columns.items()}))
+    numbers = pipe[:-1].transform(
+        to_frame({name: part[:BATCH_SIZE] for name, part in columns.items()})
+    )
     numbers = numbers.toarray() if hasattr(numbers, "toarray") else np.asarray(numbers)
-    behind = classifier_graph(last, numbers.astype(np.float64 if double else np.float32))
+    head = convert_classifier(last, numbers.astype(np.float64 if double else np.float32))
     kind = steps.graph.output[0].type.tensor_type.elem_type
-    behind.graph.input[0].type.tensor_type.elem_type = kind
-    steps.ir_version = behind.ir_version = max(steps.ir_version, behind.ir_version)
+    head.graph.input[0].type.tensor_type.elem_type = kind
+    steps.ir_version = head.ir_version = max(steps.ir_version, head.ir_version)
     steps = compose.add_prefix(steps, "steps/", rename_inputs=False)
-    behind = compose.add_prefix(behind, "last/", rename_outputs=False)
-    link = (steps.graph.output[0].name, behind.graph.input[0].name)
-    whole = compose.merge_models(steps, behind, io_map=[link])
+    head = compose.add_prefix(head, "last/", rename_outputs=False)
+    link = (steps.graph.output[0].name, head.graph.input[0].name)
+    whole = compose.merge_models(steps, head, io_map=[link])
     # Verify on all samples, in batches.
     samples = {graph_name: columns[name] for name, graph_name in names.items()}
-    inputs = [described_input(name, column, {}, {}) for name, column in samples.items()]
+    inputs = [describe_input(name, column, {}, {}) for name, column in samples.items()]
     about = {**about, "columns": list(names), "calibration": last.fitted_.plain()}
-    content = onnx_bytes(whole, all_facts(about, inputs))
+    content = serialize_onnx(whole, build_metadata(about, inputs))
     parts = (
         (
-            {name: column[at : at + BATCH] for name, column in samples.items()},
-            probs[at : at + BATCH],
+            {name: column[at : at + BATCH_SIZE] for name, column in samples.items()},
+            probs[at : at + BATCH_SIZE],
         )
-        for at in range(0, len(probs), BATCH)
+        for at in range(0, len(probs), BATCH_SIZE)
     )
-    return write_checked(out, "onnx", content, inputs, samples, None, parts, tolerance)
+    return check_and_write(out, "onnx", content, inputs, samples, None, parts, tolerance)

@@ -12,19 +12,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, describe, in_a_line
+from fedlas._core.check import InputError, describe, one_line_error
 from fedlas._core.extras import require
 from fedlas.deploy.exported import (
-    BATCH,
+    BATCH_SIZE,
     Exported,
-    all_facts,
-    described_input,
-    write_checked,
+    build_metadata,
+    check_and_write,
+    describe_input,
 )
-from fedlas.deploy.formats import OPSET, OUTPUTS, onnx_bytes, onnx_program, quiet
+from fedlas.deploy.formats import OPSET, OUTPUTS, export_onnx_proto, quiet, serialize_onnx
 
 
-class _Behind(nn.Module):
+class _CalibratedHead(nn.Module):
     """Module from estimator scores, and optional side information columns, to calibrated logits and probabilities."""
 
     def __init__(
@@ -52,55 +52,63 @@ class _Behind(nn.Module):
         return calibrated, calibrated.softmax(dim=1)
 
 
-def classifier_graph(model: Any, rows: NDArray[Any]) -> Any:
+def convert_classifier(model: Any, rows: NDArray[Any]) -> Any:
     """Convert a calibrated classifier to ONNX: ``X (N, D)``, in the dtype of ``rows``, to logits and probabilities."""
     compose = require("onnx.compose", extra="onnx")
     estimator = model.estimator_
     if type(estimator).__name__ == "FrozenEstimator":
         estimator = estimator.estimator
     last = estimator[-1] if hasattr(estimator, "steps") else estimator
-    decides = hasattr(estimator, "decision_function")
+    has_decision_function = hasattr(estimator, "decision_function")
     classes = len(model.classes_)
-    base = _converted(estimator, last, rows, raw_scores=decides)
+    base = _convert_estimator(estimator, last, rows, raw_scores=has_decision_function)
     scores = base.graph.output[-1].name
     # Inputs of the calibrator: scores, and columns of side information.
     dtype = torch.from_numpy(rows).dtype
-    width = 2 if decides and classes == 2 else classes
+    width = 2 if has_decision_function and classes == 2 else classes
     # Tree ensembles sum in single precision.
-    kind = torch.float32 if booster_of(last) is not None else dtype
+    kind = torch.float32 if booster_package(last) is not None else dtype
     example = {"scores": torch.zeros(3, width, dtype=kind)}
-    side = _side_layer(model)
+    side = _side_information_layer(model)
     base = compose.add_prefix(base, "estimator/", rename_inputs=False)
     links = [(f"estimator/{scores}", "scores")]
     if side is not None:
-        columns = _side_columns(model, estimator, base, rows)
+        columns = _add_side_columns(model, estimator, base, rows)
         example["columns"] = torch.zeros(3, len(model.side_columns_.columns), dtype=dtype)
         links.append((columns, "columns"))
-    behind = _Behind(model.fitted_.module(), decides=decides, binary=classes == 2, side=side).eval()
-    layer = onnx_program(behind, example, {})
+    head = _CalibratedHead(
+        model.fitted_.module(), decides=has_decision_function, binary=classes == 2, side=side
+    ).eval()
+    layer = export_onnx_proto(head, example, {})
     layer.ir_version = base.ir_version = max(layer.ir_version, base.ir_version)
     return compose.merge_models(base, layer, io_map=links, outputs=list(OUTPUTS))
 
 
-def _converted(estimator: object, last: object, rows: NDArray[Any], *, raw_scores: bool) -> Any:
+def _convert_estimator(
+    estimator: object, last: object, rows: NDArray[Any], *, raw_scores: bool
+) -> Any:
     """Convert an estimator to ONNX; the last output holds decision values or probabilities."""
-    if booster_of(last) is not None:
+    if booster_package(last) is not None:
         with quiet:
-            trees = booster_graph(last, raw_scores=raw_scores)
-        return _behind_steps(estimator, trees, rows)
+            trees = convert_booster(last, raw_scores=raw_scores)
+        return _append_trees_to_steps(estimator, trees, rows)
     scores = {"raw_scores": True} if raw_scores else {}
     try:
-        return _to_onnx(estimator, last, rows, {"zipmap": False, **scores})
+        return _convert_for_rows(estimator, last, rows, {"zipmap": False, **scores})
     except NameError:  # only some estimators have this option
-        return _to_onnx(estimator, last, rows, scores)
+        return _convert_for_rows(estimator, last, rows, scores)
 
 
-def _to_onnx(estimator: object, last: object, rows: NDArray[Any], options: dict[str, bool]) -> Any:
+def _convert_for_rows(
+    estimator: object, last: object, rows: NDArray[Any], options: dict[str, bool]
+) -> Any:
     helper = require("skl2onnx.algebra.type_helper", extra="onnx")
-    return to_onnx(estimator, last, helper.guess_initial_types(rows[:1], None), options)
+    return convert_to_onnx(estimator, last, helper.guess_initial_types(rows[:1], None), options)
 
 
-def to_onnx(estimator: object, last: object, types: object, options: dict[str, bool]) -> Any:
+def convert_to_onnx(
+    estimator: object, last: object, types: object, options: dict[str, bool]
+) -> Any:
     """Convert a fitted estimator or pipeline to ONNX with skl2onnx.
 
     Args:
@@ -126,13 +134,13 @@ def to_onnx(estimator: object, last: object, types: object, options: dict[str, b
                 estimator,
                 initial_types=types,
                 options={id(last): options} if options else None,
-                target_opset=_VERSIONS,
-                custom_conversion_functions={histograms: _histogram_trees},
+                target_opset=_OPSET_VERSIONS,
+                custom_conversion_functions={histograms: _convert_histogram_trees},
             )
     except NameError:
         raise
     except Exception as error:  # whatever a converter meets in an estimator
-        raise _refused(
+        raise _conversion_error(
             "skl2onnx must be able to convert the estimator",
             last,
             error,
@@ -140,7 +148,7 @@ def to_onnx(estimator: object, last: object, types: object, options: dict[str, b
             "GradientBoostingClassifier or LightGBM.",
         ) from error
     # skl2onnx sets minimum operator versions; merging graphs requires equal versions.
-    versions = {each.domain: each.version for each in proto.opset_import} | _VERSIONS
+    versions = {each.domain: each.version for each in proto.opset_import} | _OPSET_VERSIONS
     helper = require("onnx.helper", extra="onnx")
     del proto.opset_import[:]
     proto.opset_import.extend(
@@ -149,24 +157,24 @@ def to_onnx(estimator: object, last: object, types: object, options: dict[str, b
     return proto
 
 
-def _histogram_trees(scope: Any, operator: Any, container: Any) -> None:
+def _convert_histogram_trees(scope: Any, operator: Any, container: Any) -> None:
     """Convert the trees of a ``HistGradientBoostingClassifier``, as a skl2onnx converter function."""
     # skl2onnx 1.20 writes the branch of missing values as booleans, which protobuf no longer accepts as integers.
     trees = require("skl2onnx.operator_converters.random_forest", extra="onnx")
     add_node = container.add_node
 
-    def add(*place: Any, **attributes: Any) -> None:
+    def add_tree_node(*place: Any, **attributes: Any) -> None:
         where = "nodes_missing_value_tracks_true"
         if where in attributes:
             attributes[where] = [int(each) for each in attributes[where]]
         add_node(*place, **attributes)
 
-    container.add_node = add
+    container.add_node = add_tree_node
     trees.convert_sklearn_random_forest_classifier(scope, operator, container)
     container.add_node = add_node
 
 
-def _behind_steps(estimator: Any, trees: Any, rows: NDArray[Any]) -> Any:
+def _append_trees_to_steps(estimator: Any, trees: Any, rows: NDArray[Any]) -> Any:
     """Return a graph of the preprocessing steps followed by the trees, with inputs in the dtype of ``rows``."""
     helper = require("onnx.helper", extra="onnx")
     compose = require("onnx.compose", extra="onnx")
@@ -174,7 +182,7 @@ def _behind_steps(estimator: Any, trees: Any, rows: NDArray[Any]) -> Any:
     if not hasattr(estimator, "steps") or len(estimator.steps) < 2:
         trees.graph.input[0].type.tensor_type.elem_type = kind
         return trees
-    front = _to_onnx(estimator[:-1], None, rows, {})
+    front = _convert_for_rows(estimator[:-1], None, rows, {})
     front.ir_version = trees.ir_version = max(front.ir_version, trees.ir_version)
     trees.graph.input[0].type.tensor_type.elem_type = front.graph.output[
         0
@@ -185,13 +193,13 @@ def _behind_steps(estimator: Any, trees: Any, rows: NDArray[Any]) -> Any:
     return compose.merge_models(front, trees, io_map=[link])
 
 
-def _refused(expected: str, model: object, error: Exception, fix: str) -> InputError:
+def _conversion_error(expected: str, model: object, error: Exception, fix: str) -> InputError:
     return InputError(
-        expected, f"{type(model).__name__} ({type(error).__name__}: {in_a_line(error)})", fix
+        expected, f"{type(model).__name__} ({type(error).__name__}: {one_line_error(error)})", fix
     )
 
 
-def _side_layer(model: Any) -> nn.Module | None:
+def _side_information_layer(model: Any) -> nn.Module | None:
     """Return the layer that maps columns to side information, or None if the calibrator uses none."""
     if not model.fitted_.uses_features:
         return None
@@ -206,7 +214,7 @@ def _side_layer(model: Any) -> nn.Module | None:
     return layer
 
 
-def _side_columns(model: Any, estimator: Any, base: Any, rows: NDArray[Any]) -> str:
+def _add_side_columns(model: Any, estimator: Any, base: Any, rows: NDArray[Any]) -> str:
     """Add the side information columns as an output of the estimator graph, and return the output name."""
     helper = require("onnx.helper", extra="onnx")
     graph = base.graph
@@ -216,7 +224,7 @@ def _side_columns(model: Any, estimator: Any, base: Any, rows: NDArray[Any]) -> 
         graph.node.append(helper.make_node("Identity", [source.name], [name], name="side/identity"))
         width = rows.shape[1]
     else:
-        side = _to_onnx(estimator[:-1], None, rows, {})
+        side = _convert_for_rows(estimator[:-1], None, rows, {})
         side = require("onnx.compose", extra="onnx").add_prefix(side, "side/")
         first = side.graph.input[0].name
         for node in side.graph.node:
@@ -250,51 +258,53 @@ def export_sklearn(
             "Pass the features of example samples.",
         )
     try:
-        return _sklearn_file(
+        return _write_sklearn(
             model, out, torch.from_numpy(rows.astype(np.float32)), about, tolerance
         )
     except (
         InputError
     ) as error:  # trees compare in float32, which is too coarse where probabilities underflow
         try:
-            return _sklearn_file(model, out, torch.from_numpy(rows), about, tolerance)
+            return _write_sklearn(model, out, torch.from_numpy(rows), about, tolerance)
         except InputError:
             raise error from None
 
 
-def _sklearn_file(
+def _write_sklearn(
     model: Any, out: Path, rows: Tensor, about: dict[str, Any], tolerance: float
 ) -> Exported:
-    inputs = [described_input("X", rows, {}, {})]
+    inputs = [describe_input("X", rows, {}, {})]
     about = {**about, "calibration": model.fitted_.plain()}
 
     def reference(batch: Mapping[str, Tensor]) -> NDArray[np.floating[Any]]:
         probs: NDArray[np.floating[Any]] = model.predict_proba(batch["X"].numpy())
         return probs
 
-    content = onnx_bytes(classifier_graph(model, rows.numpy()), all_facts(about, inputs))
-    samples = ((part, reference(part)) for part in ({"X": each} for each in rows.split(BATCH)))
-    return write_checked(out, "onnx", content, inputs, {"X": rows}, reference, samples, tolerance)
+    content = serialize_onnx(convert_classifier(model, rows.numpy()), build_metadata(about, inputs))
+    samples = ((part, reference(part)) for part in ({"X": each} for each in rows.split(BATCH_SIZE)))
+    return check_and_write(out, "onnx", content, inputs, {"X": rows}, reference, samples, tolerance)
 
 
-_AROUND = {"Identity", "Cast", "Mul", "ZipMap"}
+_WRAPPER_NODES = {"Identity", "Cast", "Mul", "ZipMap"}
 """Node types that converters add around the trees, and that only reshape the results."""
-_VERSIONS = {"": OPSET, "ai.onnx.ml": 3}
+_OPSET_VERSIONS = {"": OPSET, "ai.onnx.ml": 3}
 """Operator set versions of ONNX, and of its domain for trees and other classical models."""
 
 
-def booster_of(estimator: object) -> str | None:
+def booster_package(estimator: object) -> str | None:
     """Return ``"lightgbm"``, ``"xgboost"`` or ``"catboost"`` for their classifiers, or None for other estimators."""
     package = type(estimator).__module__.partition(".")[0]
     return package if package in ("lightgbm", "xgboost", "catboost") else None
 
 
-def booster_graph(estimator: Any, *, raw_scores: bool) -> Any:
+def convert_booster(estimator: Any, *, raw_scores: bool) -> Any:
     """Convert a boosting classifier to ONNX: ``X (N, D)`` to ``scores (N, C)``, raw scores or probabilities."""
     helper = require("onnx.helper", extra="onnx")
-    proto = _trees_of(estimator)
+    proto = _convert_trees(estimator)
     trees = [node for node in proto.graph.node if node.op_type == "TreeEnsembleClassifier"]
-    others = {node.op_type for node in proto.graph.node} - _AROUND - {"TreeEnsembleClassifier"}
+    others = (
+        {node.op_type for node in proto.graph.node} - _WRAPPER_NODES - {"TreeEnsembleClassifier"}
+    )
     if len(trees) != 1 or others:
         raise InputError(
             "the boosting classifier must convert to a single tree ensemble",
@@ -313,13 +323,13 @@ def booster_graph(estimator: Any, *, raw_scores: bool) -> Any:
     kind = helper.make_tensor_value_info("X", double, [None, int(estimator.n_features_in_)])
     scores = helper.make_tensor_value_info("scores", single, [None, None])
     graph = helper.make_graph([cast, node], "booster", [kind], [scores])
-    opsets = [helper.make_opsetid(domain, version) for domain, version in _VERSIONS.items()]
+    opsets = [helper.make_opsetid(domain, version) for domain, version in _OPSET_VERSIONS.items()]
     return helper.make_model(graph, opset_imports=opsets, ir_version=8)
 
 
-def _trees_of(estimator: Any) -> Any:
+def _convert_trees(estimator: Any) -> Any:
     """Convert a boosting classifier to ONNX with the converter of CatBoost or of onnxmltools."""
-    package = booster_of(estimator)
+    package = booster_package(estimator)
     try:
         if package == "catboost":
             return require("catboost.utils", extra="onnx").convert_to_onnx_object(estimator)
@@ -335,7 +345,7 @@ def _trees_of(estimator: Any) -> Any:
     except ImportError:
         raise
     except Exception as error:  # whatever a converter meets in an estimator
-        raise _refused(
+        raise _conversion_error(
             f"the ONNX converter for {package} must support the classifier",
             estimator,
             error,

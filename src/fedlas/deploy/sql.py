@@ -16,21 +16,21 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import InputError, few
+from fedlas._core.check import InputError, truncated_list
 from fedlas._core.defaults import SqlDialect
 from fedlas.calibrators import Calibrator, MultiLabelCalibration
 from fedlas.deploy.sql_maps import (
     Names,
     Program,
-    at_least,
-    columns_of_map,
-    exponential,
-    label_curves,
+    apply_label_curves,
+    apply_map,
+    clamp_min,
+    exp_or_zero,
     log_sigmoid,
     log_softmax,
     null_unless_finite,
     softmax,
-    total,
+    sum_terms,
 )
 from fedlas.predictions.multi_label import NEAREST_TO_0
 from fedlas.predictions.probabilities import FLOOR
@@ -40,13 +40,13 @@ if TYPE_CHECKING:
 
 TABLE = "predictions"
 """Placeholder for the name of the table in the statement."""
-_HEAD = "-- fedlas: "
+_HEADER = "-- fedlas: "
 """Prefix of the first line, which describes the columns as JSON."""
 _MATERIALIZED = " AS MATERIALIZED (SELECT"
 """Start of a stage. SQLite and PostgreSQL inline stages that are not MATERIALIZED, which exhausts memory."""
-_PLAIN = " AS (SELECT"
-_MOST_LABELS = 300
-_MOST_CLASSES = 50
+_NOT_MATERIALIZED = " AS (SELECT"
+_MAX_LABELS = 300
+_MAX_CLASSES = 50
 """Largest numbers of labels and classes; the length of the statement grows up to quadratically with classes."""
 
 
@@ -87,7 +87,7 @@ DIALECTS: dict[str, Dialect] = {
             "print(duckdb.sql(sql))",
         ),
         # DuckDB computes each stage once anyway, and takes three times as long with MATERIALIZED.
-        stage=_PLAIN,
+        stage=_NOT_MATERIALIZED,
     ),
     "postgres": Dialect(
         '"', "CAST({} AS DOUBLE PRECISION)", ("psql YOUR_DATABASE --file {shell}",), longest=63
@@ -100,20 +100,20 @@ DIALECTS: dict[str, Dialect] = {
         "`",
         "CAST({} AS FLOAT64)",
         ("bq query --use_legacy_sql=false < {shell}",),
-        stage=_PLAIN,
+        stage=_NOT_MATERIALIZED,
         doubled=False,
     ),
     "spark": Dialect(
         "`",
         "CAST({} AS DOUBLE)",
         ("import pathlib", _READ, "spark.sql(sql).show()"),
-        stage=_PLAIN,
+        stage=_NOT_MATERIALIZED,
     ),
 }
 """SQL dialects by name; the first is the default."""
 
 
-def statement(
+def build_statement(
     calibration: TableCalibration,
     about: Mapping[str, Any],
     dialect: SqlDialect = "duckdb",
@@ -135,15 +135,15 @@ def statement(
     if signs := [name for name in calibration.scores if calibration.units.percent.get(name)]:
         raise InputError(
             "for sql the scores must be in numeric columns",
-            f"numbers with percent signs in {few(signs)}",
+            f"numbers with percent signs in {truncated_list(signs)}",
             "Remove the percent signs and fit the calibration again, or export to onnx.",
         )
     classes = calibration.fitted.num_classes or 2
     several = calibration.fitted.multi_label
-    most, noun = (_MOST_LABELS, "labels") if several else (_MOST_CLASSES, "classes")
+    most, noun = (_MAX_LABELS, "labels") if several else (_MAX_CLASSES, "classes")
     if classes > most:
         raise InputError(f"for sql there must be at most {most} {noun}", classes, "Export to onnx.")
-    _check_names((*keep, *calibration.scores, *calibration.added), dialect)
+    _check_column_names((*keep, *calibration.scores, *calibration.added), dialect)
     described = {
         **{name: about[name] for name in ("fedlas", "format") if name in about},
         "dialect": dialect,
@@ -154,25 +154,27 @@ def statement(
         "classes": list(calibration.classes),
         **({"several": True} if several else {}),
     }
-    head = _HEAD + json.dumps(described)
-    program = Program(_prefix(head))
-    scores = _scores(program, calibration, DIALECTS[dialect])
+    head = _HEADER + json.dumps(described)
+    program = Program(_column_prefix(head))
+    scores = _select_scores(program, calibration, DIALECTS[dialect])
     if isinstance(calibration.calibrator, MultiLabelCalibration):
-        results = _labels(program, calibration.calibrator, str(columns.kind), scores)
+        results = _calibrate_labels(program, calibration.calibrator, str(columns.kind), scores)
     else:
-        results = _classes(program, calibration, calibration.calibrator, scores)
+        results = _calibrate_classes(program, calibration, calibration.calibrator, scores)
     quote = DIALECTS[dialect].quote
     names = [quote(name) for name in (*keep, *calibration.scores)]
     added = [quote(name) for name in calibration.added]
-    return _text(program, names, dict(zip(added, results, strict=True)), head, DIALECTS[dialect])
+    return _render_statement(
+        program, names, dict(zip(added, results, strict=True)), head, DIALECTS[dialect]
+    )
 
 
-def _prefix(head: str) -> str:
+def _column_prefix(header: str) -> str:
     """Return a prefix for computed columns that is unlikely to occur in column names of a table."""
-    return f"fedlas_{sha256(head.encode()).hexdigest()[:4]}_"
+    return f"fedlas_{sha256(header.encode()).hexdigest()[:4]}_"
 
 
-def _check_names(names: Sequence[str], dialect: SqlDialect) -> None:
+def _check_column_names(names: Sequence[str], dialect: SqlDialect) -> None:
     """Raise InputError for column names that the database does not allow or does not distinguish."""
     form = DIALECTS[dialect]
     fix = "Rename the column and fit the calibration again, or export to onnx."
@@ -197,19 +199,19 @@ def _check_names(names: Sequence[str], dialect: SqlDialect) -> None:
             )
 
 
-def _classes(
+def _calibrate_classes(
     program: Program, calibration: TableCalibration, calibrator: Calibrator, scores: Names
 ) -> Names:
     """Add the stages of a single-label calibrator, and return the calibrated columns."""
-    logits = _logits(program, calibration, scores)
+    logits = _scores_to_logits(program, calibration, scores)
     least = calibrator.least_log
     if least is not None:
-        logits = program.add([at_least(name, least) for name in log_softmax(program, logits)])
-    after = columns_of_map(program, calibrator.map, logits)
-    return _results(program, calibration, after)
+        logits = program.add([clamp_min(name, least) for name in log_softmax(program, logits)])
+    after = apply_map(program, calibrator.map, logits)
+    return _logits_to_results(program, calibration, after)
 
 
-def _labels(
+def _calibrate_labels(
     program: Program, calibration: MultiLabelCalibration, kind: str, scores: Names
 ) -> Names:
     """Add the stages of a multi-label calibration, and return the calibrated columns."""
@@ -221,16 +223,16 @@ def _labels(
             "Fit it without --method, or export to onnx.",
         )
     if kind == "logits":
-        return label_curves(program, curves, scores)
-    present = program.add([f"LN({at_least(name, FLOOR)})" for name in scores])
+        return apply_label_curves(program, curves, scores)
+    present = program.add([f"LN({clamp_min(name, FLOOR)})" for name in scores])
     rest = program.add([f"1.0e0 - {name}" for name in scores])
-    absent = program.add([f"LN({at_least(name, NEAREST_TO_0)})" for name in rest])
+    absent = program.add([f"LN({clamp_min(name, NEAREST_TO_0)})" for name in rest])
     odds = program.add([f"{one} - {other}" for one, other in zip(present, absent, strict=True)])
-    after = log_sigmoid(program, label_curves(program, curves, odds))
-    return program.add([exponential(name) for name in after])
+    after = log_sigmoid(program, apply_label_curves(program, curves, odds))
+    return program.add([exp_or_zero(name) for name in after])
 
 
-def _scores(program: Program, calibration: TableCalibration, dialect: Dialect) -> Names:
+def _select_scores(program: Program, calibration: TableCalibration, dialect: Dialect) -> Names:
     """Add the stages that read the scores, and return their columns; NULL in rows with a missing score."""
     scores = program.add(
         [dialect.number.format(dialect.quote(name)) for name in calibration.scores]
@@ -241,19 +243,19 @@ def _scores(program: Program, calibration: TableCalibration, dialect: Dialect) -
     return scores
 
 
-def _logits(program: Program, calibration: TableCalibration, scores: Names) -> Names:
+def _scores_to_logits(program: Program, calibration: TableCalibration, scores: Names) -> Names:
     """Add the stages that convert scores to logits, and return one column per class."""
     if calibration.columns.kind == "logits":
         return program.add(["0.0e0", scores[0]]) if len(scores) == 1 else scores
     if len(scores) == 1:
         scores = program.add([f"1.0e0 - {scores[0]}", scores[0]])
     elif calibration.columns.kind == "probs":
-        sums = program.one(total(scores))
+        sums = program.add_column(sum_terms(scores))
         scores = program.add([f"{name} / {sums}" for name in scores])
-    return program.add([f"LN({at_least(name, FLOOR)})" for name in scores])
+    return program.add([f"LN({clamp_min(name, FLOOR)})" for name in scores])
 
 
-def _results(program: Program, calibration: TableCalibration, logits: Names) -> Names:
+def _logits_to_results(program: Program, calibration: TableCalibration, logits: Names) -> Names:
     """Add the stages that convert calibrated logits to the unit of the scores, and return the result columns."""
     single = len(calibration.scores) == 1
     if calibration.columns.kind == "logits":
@@ -262,18 +264,22 @@ def _results(program: Program, calibration: TableCalibration, logits: Names) -> 
     return probs[1:] if single else probs
 
 
-def _text(
-    program: Program, names: Sequence[str], results: Mapping[str, str], head: str, dialect: Dialect
+def _render_statement(
+    program: Program,
+    names: Sequence[str],
+    results: Mapping[str, str],
+    header: str,
+    dialect: Dialect,
 ) -> str:
     """Return the SQL text of a program, with kept columns ``names`` and ``results`` by output name."""
     lines = [
-        head,
+        header,
         f"-- Replace {TABLE} by your table. To return columns such as an id, export with --keep.",
         "-- A missing score gives NULL. Scores are not checked: probabilities must be in [0, 1].",
         "WITH",
     ]
     source = TABLE
-    live = _live_columns(program, results.values())
+    live = _required_columns(program, results.values())
     for number, (carried, computed) in enumerate(live):
         columns = [*names, *carried, *(f"{expression} AS {name}" for name, expression in computed)]
         listed = ",\n    ".join(columns)
@@ -286,7 +292,7 @@ def _text(
     return "\n".join([*lines, f"SELECT\n  {listed}\nFROM {source}", ""])
 
 
-def _live_columns(
+def _required_columns(
     program: Program, results: Iterable[str]
 ) -> list[tuple[list[str], list[tuple[str, str]]]]:
     """Return, per stage, the columns that later stages need: names to pass on, and columns to compute."""
@@ -313,13 +319,13 @@ def write_sql(
             "another model",
             "Pass a file written by fedlas calibrate; export other models to onnx.",
         )
-    return statement(calibration, about, module.dialect, module.keep).encode()
+    return build_statement(calibration, about, module.dialect, module.keep).encode()
 
 
 def read_sql(content: bytes) -> Any:
     """Return the prediction function of a SQL file, run in SQLite: ``scores (n, columns)`` to ``probs (n, C)``."""
     text = content.decode()
-    described = json.loads(text.splitlines()[0].removeprefix(_HEAD))
+    described = json.loads(text.splitlines()[0].removeprefix(_HEADER))
 
     def probs(inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.floating[Any]]:
         after = run_in_sqlite(text, described["columns"], described["keeps"], inputs["scores"])
@@ -339,27 +345,30 @@ def read_sql(content: bytes) -> Any:
 
 
 def run_in_sqlite(
-    text: str, columns: Sequence[str], keeps: Sequence[str], scores: NDArray[Any]
+    statement: str, columns: Sequence[str], kept_columns: Sequence[str], scores: NDArray[Any]
 ) -> NDArray[np.floating[Any]]:
     """Return the calibrated columns ``(n, A)`` of a statement for scores ``(n, columns)``; NaN for NULL."""
     # Column names contain no line breaks, so only stages match at the start of a line.
-    stage = re.compile(rf"^({_prefix(text.splitlines()[0])}s\d+){re.escape(_PLAIN)}", re.MULTILINE)
+    stage = re.compile(
+        rf"^({_column_prefix(statement.splitlines()[0])}s\d+){re.escape(_NOT_MATERIALIZED)}",
+        re.MULTILINE,
+    )
     connection = sqlite3.connect(":memory:")
     try:
-        names = ", ".join(map(DIALECTS["sqlite"].quote, (*columns, *keeps)))
+        names = ", ".join(map(DIALECTS["sqlite"].quote, (*columns, *kept_columns)))
         connection.execute(f"CREATE TABLE {TABLE} ({names})")
-        marks = ", ".join("?" for _ in (*columns, *keeps))
-        rows = [(*row, *(None for _ in keeps)) for row in scores.tolist()]
+        marks = ", ".join("?" for _ in (*columns, *kept_columns))
+        rows = [(*row, *(None for _ in kept_columns)) for row in scores.tolist()]
         connection.executemany(f"INSERT INTO {TABLE} VALUES ({marks})", rows)
-        values = connection.execute(stage.sub(rf"\1{_MATERIALIZED}", text)).fetchall()
+        values = connection.execute(stage.sub(rf"\1{_MATERIALIZED}", statement)).fetchall()
     finally:
         connection.close()
-    return np.asarray([row[len(columns) + len(keeps) :] for row in values], dtype=np.float64)
+    return np.asarray([row[len(columns) + len(kept_columns) :] for row in values], dtype=np.float64)
 
 
-def sql_lines(path: Path, _example: object) -> list[str]:
+def sql_usage_lines(path: Path, _example: object) -> list[str]:
     """Return the commands that run the SQL file in its database."""
     with path.open(encoding="utf-8") as file:
-        described = json.loads(file.readline().removeprefix(_HEAD))
+        described = json.loads(file.readline().removeprefix(_HEADER))
     places = {"path": path.as_posix(), "shell": quote(path.as_posix())}
     return [line.format(**places) for line in DIALECTS[described["dialect"]].example]

@@ -12,10 +12,10 @@ from fedlas.diagnose.indicator import (
     associations,
     binned_scores,
     failure_cases,
-    indicator_numbers,
     indicator_report,
+    indicator_statistics,
 )
-from fedlas.diagnose.monitor import GateMonitor, NormMonitor, find_gated, monitors
+from fedlas.diagnose.monitor import GateMonitor, NormMonitor, find_gated_loss, make_monitors
 
 __all__ = [
     "Associations",
@@ -27,9 +27,9 @@ __all__ = [
     "associations",
     "binned_scores",
     "failure_cases",
-    "find_gated",
+    "find_gated_loss",
     "gate_report",
-    "indicator_numbers",
     "indicator_report",
-    "monitors",
+    "indicator_statistics",
+    "make_monitors",
 ]

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_number, describe
 
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+STRENGTH_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Quantiles of the strengths in a report."""
 
 
-def without_nan(content: Mapping[str, Any]) -> dict[str, Any]:
+def replace_non_finite(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``content`` with None in place of NaN and infinities, for JSON."""
     return {
         k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in content.items()
@@ -34,7 +34,7 @@ class GateReport:
         zero: Share of samples with psi = 0.
         alpha: Mean strength ``alpha_i``.
         alpha_std: Standard deviation of the strength; 0 if every sample has the same.
-        alpha_quantiles: Quantiles of the strength at :data:`QUANTILES`.
+        alpha_quantiles: Quantiles of the strength at :data:`STRENGTH_QUANTILES`.
         alpha_correct: Mean strength of the samples that the model predicts right; NaN if there are none.
         alpha_wrong: Mean strength of the samples that it predicts wrong; NaN if there are none.
         correlation: Pearson correlation of strength and correctness; NaN if one of them does not vary.
@@ -54,7 +54,7 @@ class GateReport:
 
     def as_dict(self) -> dict[str, object]:
         """Return the report as a dict for JSON: NaN becomes None, and quantiles a list."""
-        return without_nan(asdict(self) | {"alpha_quantiles": list(self.alpha_quantiles)})
+        return replace_non_finite(asdict(self) | {"alpha_quantiles": list(self.alpha_quantiles)})
 
 
 def gate_report(psi: Tensor, alpha_i: Tensor, correct: Tensor, *, alpha: float) -> GateReport:
@@ -97,7 +97,7 @@ def gate_report(psi: Tensor, alpha_i: Tensor, correct: Tensor, *, alpha: float) 
     # Strengths lie in [0, 2 alpha]; the outer 2 % at either end count as saturated.
     margin = 0.02 * 2 * alpha
     # NumPy's: torch's takes at most 16.7 million elements, and a dense training set has more.
-    quantiles = np.quantile(strength.cpu().numpy(), QUANTILES)
+    quantiles = np.quantile(strength.cpu().numpy(), STRENGTH_QUANTILES)
     return GateReport(
         plus=float((psi > 0).double().mean()),
         minus=float((psi < 0).double().mean()),
@@ -122,7 +122,7 @@ def _pearson(x: Tensor, y: Tensor) -> float:
     return float(torch.corrcoef(torch.stack((x, y)))[0, 1])
 
 
-def flip_share(before: Tensor, after: Tensor) -> float:
+def flipped_share(before: Tensor, after: Tensor) -> float:
     """Return the share of samples whose direction changed, among samples seen both times.
 
     Args:
@@ -132,29 +132,29 @@ def flip_share(before: Tensor, after: Tensor) -> float:
     Returns:
         A fraction in ``[0, 1]``; NaN if no sample was seen both times.
     """
-    common = (before != Decisions.UNSEEN) & (after != Decisions.UNSEEN)
+    common = (before != DirectionRecorder.UNSEEN) & (after != DirectionRecorder.UNSEEN)
     return float((before != after)[common].double().mean())
 
 
-class Decisions:
+class DirectionRecorder:
     """Recorder of the gate's direction for each training sample, epoch by epoch.
 
     State:
-        :meth:`see` collects on the device of its arguments, without waiting for it. :meth:`end_epoch` compares with the
+        :meth:`record` collects on the device of its arguments, without waiting for it. :meth:`end_epoch` compares with the
         epoch before. One byte per sample is kept.
     """
 
     UNSEEN = 2
 
     def __init__(self) -> None:
-        self.before = torch.empty(0, dtype=torch.int8)
+        self.last_directions = torch.empty(0, dtype=torch.int8)
         self._batches: list[tuple[Tensor, Tensor]] = []
 
-    def see(self, psi: Tensor, index: Tensor) -> None:
+    def record(self, psi: Tensor, index: Tensor) -> None:
         """Record the directions ``psi (B,)`` of the training samples ``index (B,)``."""
         self._batches.append((index.detach(), psi.detach().to(torch.int8)))
 
-    def epoch(self) -> Tensor:
+    def pop_directions(self) -> Tensor:
         """Return and clear the directions ``(N,)`` recorded this epoch, :attr:`UNSEEN` for samples not seen."""
         if not self._batches:
             return torch.empty(0, dtype=torch.int8)
@@ -168,21 +168,21 @@ class Decisions:
         """End the epoch; return the share of samples whose direction flipped since the last epoch, NaN after the first.
 
         Args:
-            parts: What :meth:`epoch` returned in each process; None means this process alone.
+            parts: What :meth:`pop_directions` returned in each process; None means this process alone.
         """
-        parts = [self.epoch()] if parts is None else parts
+        parts = [self.pop_directions()] if parts is None else parts
         now = torch.full((max(map(len, parts)),), self.UNSEEN, dtype=torch.int8)
         for part in parts:
             # UNSEEN is above every direction
             now[: len(part)] = torch.minimum(now[: len(part)], part)
-        shared = min(len(self.before), len(now))
-        flips = flip_share(self.before[:shared], now[:shared])
-        self.before = now
+        shared = min(len(self.last_directions), len(now))
+        flips = flipped_share(self.last_directions[:shared], now[:shared])
+        self.last_directions = now
         return flips
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the directions of the last epoch, for a checkpoint."""
-        return {"before": self.before}
+        return {"before": self.last_directions}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore the state that :meth:`state_dict` returned.
@@ -192,6 +192,10 @@ class Decisions:
             ValueError: If it is something else.
         """
         before = state["before"]
-        if not isinstance(before, Tensor) or before.ndim != 1 or before.dtype != self.before.dtype:
+        if (
+            not isinstance(before, Tensor)
+            or before.ndim != 1
+            or before.dtype != self.last_directions.dtype
+        ):
             raise ValueError(f"before is {describe(before)}")
-        self.before = before
+        self.last_directions = before

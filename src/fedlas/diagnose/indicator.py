@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, as_numbers, check_count, describe
-from fedlas.metrics.ranking_scores import area_and_influence
-from fedlas.metrics.sums import check_takes_weights
+from fedlas._core.check import InputError, as_float_array, check_count, describe
+from fedlas.metrics.ranking_scores import auroc_and_influence
+from fedlas.metrics.sums import check_weights_supported
 from fedlas.predictions import Predictions
-from fedlas.predictions.any_predictions import check_measurable
-from fedlas.stats.intervals import Interval, check_level
+from fedlas.predictions.any_predictions import require_top_label
+from fedlas.stats.intervals import Interval, check_confidence_level
 from fedlas.stats.rows import Floats
 
 
@@ -62,8 +62,8 @@ def indicator_report(
         >>> report.confidence.spearman.value, report.correctness == report.baseline
         (1.0, True)
     """
-    _check_rows(score, predictions)
-    states = _states(predictions.confidence.double(), predictions.correct)
+    _check_score(score, predictions)
+    states = _sample_states(predictions.confidence.double(), predictions.correct)
     return IndicatorReport(
         confidence=associations(score, states["confidence"], confidence_level=confidence_level),
         correctness=associations(score, states["correct"], confidence_level=confidence_level),
@@ -74,12 +74,12 @@ def indicator_report(
     )
 
 
-def _states(confidence: Tensor, correct: Tensor) -> dict[str, Tensor]:
+def _sample_states(confidence: Tensor, correct: Tensor) -> dict[str, Tensor]:
     """Return confidence, correctness and signed gap ``(N,)`` by their names in the log."""
     return {"confidence": confidence, "correct": correct, "gap": confidence - correct.double()}
 
 
-def indicator_numbers(score: Tensor, predictions: Predictions) -> dict[str, float]:
+def indicator_statistics(score: Tensor, predictions: Predictions) -> dict[str, float]:
     """Return the correlations and the AUROC of :func:`indicator_report` by name, with 95 % intervals, for a log.
 
     Args:
@@ -97,16 +97,18 @@ def indicator_numbers(score: Tensor, predictions: Predictions) -> dict[str, floa
     Example:
         >>> logits = torch.randn(500, 3, generator=torch.Generator().manual_seed(0))
         >>> predictions = Predictions(logits, logits.argmax(dim=1))
-        >>> numbers = indicator_numbers(logits.abs().sum(dim=1), predictions)
+        >>> numbers = indicator_statistics(logits.abs().sum(dim=1), predictions)
         >>> numbers["spearman_confidence"] > 0.5, numbers["auroc_correct"]  # no wrong sample: no AUROC
         (True, nan)
     """
-    _check_rows(score, predictions)
+    _check_score(score, predictions)
     score = score.to(predictions.logits.device)
     finite = score.isfinite()
     enough = int(finite.sum()) >= 3  # two samples always correlate perfectly
     numbers: dict[str, float] = {}
-    for name, value_of in _states(predictions.confidence.double(), predictions.correct).items():
+    for name, value_of in _sample_states(
+        predictions.confidence.double(), predictions.correct
+    ).items():
         against = associations(score[finite], value_of[finite]) if enough else None
         for measure in (
             ("pearson", "spearman", "auroc") if name == "correct" else ("pearson", "spearman")
@@ -160,7 +162,7 @@ def binned_scores(score: Tensor, predictions: Predictions, *, num_bins: int = 10
         >>> binned_scores(torch.tensor([0.0, 1.0, 2.0, 3.0]), predictions, num_bins=2).accuracy
         [0.5, 1.0]
     """
-    _check_rows(score, predictions)
+    _check_score(score, predictions)
     check_count("num_bins", num_bins)
     if num_bins > predictions.num_samples:
         raise InputError(
@@ -214,7 +216,7 @@ def failure_cases(score: Tensor, predictions: Predictions, *, count: int = 12) -
         >>> failure_cases(torch.tensor([-1.0, 2.0, 0.0]), predictions)
         FailureCases(high=[1], low=[0])
     """
-    _check_rows(score, predictions)
+    _check_score(score, predictions)
     check_count("count", count)
     above = (score - score.median()).double()
     product = above * (predictions.confidence.double() - predictions.correct.double())
@@ -226,9 +228,9 @@ def failure_cases(score: Tensor, predictions: Predictions, *, count: int = 12) -
     )
 
 
-def _check_rows(score: Tensor, predictions: Predictions) -> None:
-    check_measurable(predictions)
-    check_takes_weights(predictions, takes_weights=False)
+def _check_score(score: Tensor, predictions: Predictions) -> None:
+    require_top_label(predictions)
+    check_weights_supported(predictions, takes_weights=False)
     if not isinstance(score, Tensor) or score.shape != (predictions.num_samples,):
         raise InputError(
             f"score must have shape ({predictions.num_samples},), one number per sample",
@@ -283,17 +285,17 @@ def associations(
         >>> round(result.pearson.value, 3), result.auroc.value
         (0.894, 1.0)
     """
-    check_level(confidence_level)
-    x = _numbers("score", score)
-    y = _numbers("value", value)
+    check_confidence_level(confidence_level)
+    x = _to_finite_array("score", score)
+    y = _to_finite_array("value", value)
     if x.shape != y.shape or x.ndim != 1 or len(x) < 3:
         raise InputError(
             "score and value must have one shape (N,), N at least 3",
             f"{describe(score)} and {describe(value)}",
             "Pass one number per sample.",
         )
-    a = _centered(x)
-    b = _centered(y)
+    a = _center_and_scale(x)
+    b = _center_and_scale(y)
     by_x = _TiedRanks(x)
     by_y = _TiedRanks(y)
     is_boolean = (
@@ -305,21 +307,21 @@ def associations(
     uu = u * u + 2 * by_x.above(u)
     vv = v * v + 2 * by_y.above(v)
     return Associations(
-        pearson=_correlation(a, b, a * b, a * a, b * b, confidence_level),
-        spearman=_correlation(u, v, uv, uu, vv, confidence_level),
-        auroc=_auroc(x, y, confidence_level) if is_boolean else None,
+        pearson=_correlation_interval(a, b, a * b, a * a, b * b, confidence_level),
+        spearman=_correlation_interval(u, v, uv, uu, vv, confidence_level),
+        auroc=_auroc_interval(x, y, confidence_level) if is_boolean else None,
     )
 
 
-def _numbers(name: str, values: Tensor | Floats) -> Floats:
+def _to_finite_array(name: str, values: Tensor | Floats) -> Floats:
     """Return the values as float64; raise InputError if one is not finite."""
-    numbers = as_numbers(values)
+    numbers = as_float_array(values)
     if numbers.ndim and not np.isfinite(numbers).all():
         raise InputError(f"{name} must be finite", "NaN or infinity", "Drop these samples.")
     return numbers
 
 
-def _centered(values: Floats) -> Floats:
+def _center_and_scale(values: Floats) -> Floats:
     """Return deviations from the mean, scaled by a power of two to at most 1 against underflow of their products.
 
     A power of two changes no digit.
@@ -344,12 +346,12 @@ class _TiedRanks:
         return (weights.sum() - self.below(weights)) / len(weights)
 
 
-def _correlation(
+def _correlation_interval(
     u: Floats, v: Floats, uv: Floats, uu: Floats, vv: Floats, level: float
 ) -> Interval:
     """Return the correlation of centered ``u`` and ``v`` with its interval, from per-sample moments."""
     if not np.ptp(u) or not np.ptp(v):
-        return _interval(math.nan, math.nan, math.nan, level, math.atanh, math.tanh)
+        return _transformed_interval(math.nan, math.nan, math.nan, level, math.atanh, math.tanh)
     covariance, var_u, var_v = (float(np.mean(product)) for product in (u * v, u * u, v * v))
     scale = math.sqrt(var_u * var_v)
     value = min(max(covariance / scale, -1.0), 1.0)
@@ -358,40 +360,40 @@ def _correlation(
         (uu - uu.mean()) / var_u + (vv - vv.mean()) / var_v
     )
     error = float(influence.std(ddof=1)) / math.sqrt(len(influence))
-    return _interval(value, error, 1 - value**2, level, math.atanh, math.tanh)
+    return _transformed_interval(value, error, 1 - value**2, level, math.atanh, math.tanh)
 
 
-def _auroc(score: Floats, truth: Floats, level: float) -> Interval:
+def _auroc_interval(score: Floats, truth: Floats, level: float) -> Interval:
     """Return the AUROC, with DeLong's variance."""
     rarest = min(truth.sum(), (1 - truth).sum())
     value = error = math.nan
     if rarest > 0:
-        value, influence = area_and_influence(score, truth == 1, np.ones(len(score)))
+        value, influence = auroc_and_influence(score, truth == 1, np.ones(len(score)))
         if rarest > 1:  # the variance of one sample cannot be estimated
             error = math.sqrt(float(influence @ influence))
-    return _interval(
-        value, error, value * (1 - value), level, lambda p: math.log(p / (1 - p)), _logistic
+    return _transformed_interval(
+        value, error, value * (1 - value), level, lambda p: math.log(p / (1 - p)), _sigmoid
     )
 
 
-def _logistic(x: float) -> float:
+def _sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x))
 
 
-def _interval(
+def _transformed_interval(
     value: float,
     error: float,
-    slack: float,
+    derivative_inverse: float,
     level: float,
-    scale: Callable[[float], float],
+    transform: Callable[[float], float],
     inverse: Callable[[float], float],
 ) -> Interval:
-    """Return an interval that is symmetric on the transformed scale; zero width if ``slack`` is zero."""
+    """Return an interval that is symmetric on the transformed scale; zero width if ``derivative_inverse`` is zero."""
     low = high = math.nan
-    if slack <= 2e-12 and not math.isnan(error):
+    if derivative_inverse <= 2e-12 and not math.isnan(error):
         low = high = value
     elif not math.isnan(error):
-        half = -NormalDist().inv_cdf((1 - level) / 2) * error / slack
-        low = inverse(scale(value) - half)
-        high = inverse(scale(value) + half)
+        half = -NormalDist().inv_cdf((1 - level) / 2) * error / derivative_inverse
+        low = inverse(transform(value) - half)
+        high = inverse(transform(value) + half)
     return Interval(value, low, high, level, 0, math.nan, error, "jackknife")

@@ -10,36 +10,36 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, describe
-from fedlas._core.kinds import check_kinds
-from fedlas.diagnose.gate import Decisions, flip_share, gate_report, without_nan
-from fedlas.diagnose.indicator import indicator_numbers
+from fedlas._core.kinds import check_argument_types
+from fedlas.diagnose.gate import DirectionRecorder, flipped_share, gate_report, replace_non_finite
+from fedlas.diagnose.indicator import indicator_statistics
 from fedlas.losses.nci import feature_norms
 from fedlas.predictions import Predictions
 
-STUCK = 0.999
+STUCK_SHARE = 0.999
 """Share of held-out samples with one direction from which a gate counts as stuck."""
 STUCK_EPOCHS = 3
 """Consecutive epochs after which a stuck gate raises an alarm."""
-FAR = 3.0
+FAR_DEVIATIONS = 3.0
 """Standard deviations from which a sample's Z counts as far out; 0.3 % of normally distributed norms are."""
-SATURATED = 0.2
+SATURATED_SHARE = 0.2
 """Share of far-out held-out samples from which the indicator counts as saturated."""
-DRIFT = 1.0
+DRIFT_DEVIATIONS = 1.0
 """Mean Z of held-out samples, or change of the running mean in an epoch in standard deviations, that is drift."""
-LONG_DRIFT = 3.0
+LONG_DRIFT_DEVIATIONS = 3.0
 """Change of the running mean in :data:`LONG_DRIFT_EPOCHS` epochs, in standard deviations, that is drift."""
 LONG_DRIFT_EPOCHS = 10
-SPREAD = 4.0
+SPREAD_FACTOR = 4.0
 """Factor by which the standard deviation of held-out Z may differ from 1, either way, without an alarm."""
 
 
-@check_kinds
-def find_gated(criterion: nn.Module | None) -> Any:
+@check_argument_types
+def find_gated_loss(criterion: nn.Module | None) -> Any:
     """Return the gated loss: ``criterion``, a loss nested in it as ``base``, or None.
 
     Example:
         >>> from fedlas.losses import CrossEntropy, FedLAS
-        >>> find_gated(FedLAS(num_classes=3)).alpha, find_gated(CrossEntropy())
+        >>> find_gated_loss(FedLAS(num_classes=3)).alpha, find_gated_loss(CrossEntropy())
         (0.05, None)
     """
     while criterion is not None:
@@ -57,12 +57,12 @@ def gate_outputs(criterion: Any, logits: Tensor, features: Tensor) -> tuple[Tens
     """Return score ``Z``, direction ``psi`` and strength ``alpha_i`` per sample, ``(N,)`` each, on the CPU.
 
     Args:
-        criterion: From :func:`find_gated`. Its state does not change, in ``train()`` or ``eval()``.
+        criterion: From :func:`find_gated_loss`. Its state does not change, in ``train()`` or ``eval()``.
         logits: ``(N, C)``.
         features: What its indicator reads, ``(N, D)``.
     """
     score = criterion.nci(features)
-    psi = criterion.direction_of(score, criterion.gate(logits))
+    psi = criterion.sample_directions(score, criterion.gate(logits))
     score, psi, alpha_i = (
         part.float().cpu() for part in (score, psi, criterion.smoothing(logits, features))
     )
@@ -101,12 +101,12 @@ class GateMonitor:
 
     def __init__(self, criterion: Any) -> None:
         self.criterion = criterion
-        self.decisions = Decisions()
-        self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
-        self._psi = torch.empty(0, dtype=torch.int8)
+        self.decisions = DirectionRecorder()
+        self._batches: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._last_directions = torch.empty(0, dtype=torch.int8)
         self._means: list[float] = []  # the running mean after each of the last epochs
-        self._stuck = 0
-        self._stuck_on = ""
+        self._stuck_epochs = 0
+        self._stuck_direction = ""
 
     @torch.no_grad()
     def on_batch(self, logits: Tensor, index: Tensor | None) -> None:
@@ -121,12 +121,12 @@ class GateMonitor:
             and logits.ndim == 2
             and len(logits) == len(index)
         ):
-            self.decisions.see(self.criterion.gate(logits), index)
+            self.decisions.record(self.criterion.gate(logits), index)
 
     @torch.no_grad()
     def on_held_out(self, logits: Tensor, features: Tensor) -> None:
         """Record a held-out batch of the model in ``eval()``: ``logits (B, C)`` and the indicator's ``features``."""
-        self._parts.append(gate_outputs(self.criterion, logits, features))
+        self._batches.append(gate_outputs(self.criterion, logits, features))
 
     def on_epoch(
         self, predictions: Predictions, gather: Callable[[Any], list[Any]] | None = None
@@ -139,25 +139,29 @@ class GateMonitor:
 
         Returns:
             ``indicator`` (running moments; mean and standard deviation of the held-out Z; the numbers of
-            :func:`~fedlas.diagnose.indicator_numbers`), ``gate`` (see :class:`~fedlas.diagnose.GateReport`; ``flips``
+            :func:`~fedlas.diagnose.indicator_statistics`), ``gate`` (see :class:`~fedlas.diagnose.GateReport`; ``flips``
             of held-out and ``train_flips`` of training samples since the epoch before) and ``alarms``, sentences. None
             where there is no number.
 
         Raises:
             InputError: If :meth:`on_held_out` was not called since the last epoch.
         """
-        if not self._parts:
+        if not self._batches:
             raise InputError(
                 "there must be at least one held-out batch since the last epoch",
                 "none",
                 "Call on_held_out(logits, features) for each validation batch before on_epoch.",
             )
-        score, psi, alpha_i = (torch.cat(parts) for parts in zip(*self._parts, strict=True))
-        self._parts = []
+        score, psi, alpha_i = (torch.cat(parts) for parts in zip(*self._batches, strict=True))
+        self._batches = []
         psi8 = psi.to(torch.int8)
         # Decisions on the held-out samples, compared with the last epoch's.
-        flips = flip_share(self._psi, psi8) if len(self._psi) == len(psi8) else math.nan
-        self._psi = psi8
+        flips = (
+            flipped_share(self._last_directions, psi8)
+            if len(self._last_directions) == len(psi8)
+            else math.nan
+        )
+        self._last_directions = psi8
 
         # The indicator: its moments, and how it relates to confidence and correctness.
         nci = self.criterion.nci
@@ -167,12 +171,14 @@ class GateMonitor:
             "std": float(getattr(nci, "std", math.nan)),
             "z_mean": float(score.mean()),
             "z_std": float(score.std(correction=0)),
-            "z_far": float((score.abs() >= FAR).double().mean()),
-            **indicator_numbers(score, predictions),
+            "z_far": float((score.abs() >= FAR_DEVIATIONS).double().mean()),
+            **indicator_statistics(score, predictions),
         }
         # The gate: its decisions on held-out and on training samples.
         report = gate_report(psi, alpha_i, predictions.correct, alpha=self.criterion.alpha)
-        directions = self.decisions.epoch()  # of the training samples that this process saw
+        directions = (
+            self.decisions.pop_directions()
+        )  # of the training samples that this process saw
         train_flips = self.decisions.end_epoch(
             [directions] if gather is None else gather(directions)
         )
@@ -180,7 +186,11 @@ class GateMonitor:
 
         alarms = self._alarms(indicator, gate)
         self._means = [*self._means, indicator["mean"]][-LONG_DRIFT_EPOCHS:]
-        return {"indicator": without_nan(indicator), "gate": without_nan(gate), "alarms": alarms}
+        return {
+            "indicator": replace_non_finite(indicator),
+            "gate": replace_non_finite(gate),
+            "alarms": alarms,
+        }
 
     def _alarms(self, indicator: Mapping[str, Any], gate: Mapping[str, Any]) -> list[str]:
         alarms = []
@@ -189,15 +199,17 @@ class GateMonitor:
             p.requires_grad for p in gate_module.parameters()
         )
         name, sign = max(("plus", "+1"), ("minus", "-1"), key=lambda way: gate[way[0]])
-        on = sign if learns and gate[name] >= STUCK else ""
-        self._stuck = (self._stuck if on == self._stuck_on else 0) + 1 if on else 0
-        self._stuck_on = on
-        if self._stuck >= STUCK_EPOCHS:
-            alarms.append(f"gate stuck on {sign} for {self._stuck} epochs")
-        if indicator["z_far"] >= SATURATED:
+        on = sign if learns and gate[name] >= STUCK_SHARE else ""
+        self._stuck_epochs = (
+            (self._stuck_epochs if on == self._stuck_direction else 0) + 1 if on else 0
+        )
+        self._stuck_direction = on
+        if self._stuck_epochs >= STUCK_EPOCHS:
+            alarms.append(f"gate stuck on {sign} for {self._stuck_epochs} epochs")
+        if indicator["z_far"] >= SATURATED_SHARE:
             share = f"{indicator['z_far']:.0%} of the held-out samples"
             alarms.append(
-                f"indicator saturated: {share} {FAR:g} or more standard deviations from the running mean"
+                f"indicator saturated: {share} {FAR_DEVIATIONS:g} or more standard deviations from the running mean"
             )
         if math.isfinite(indicator["std"]):
             alarms += self._moment_alarms(indicator)
@@ -205,25 +217,29 @@ class GateMonitor:
 
     def _moment_alarms(self, indicator: Mapping[str, Any]) -> list[str]:
         alarms = []
-        off = indicator["z_mean"]
+        mean_offset = indicator["z_mean"]
         spread = indicator["z_std"]
-        if abs(off) > DRIFT:
-            alarms.append(f"held-out norms off the running mean by {off:+.1f} standard deviations")
-        if not 1 / SPREAD <= spread <= SPREAD:
+        if abs(mean_offset) > DRIFT_DEVIATIONS:
+            alarms.append(
+                f"held-out norms off the running mean by {mean_offset:+.1f} standard deviations"
+            )
+        if not 1 / SPREAD_FACTOR <= spread <= SPREAD_FACTOR:
             alarms.append(
                 f"held-out norms spread by {spread:.2g} running standard deviations, and not about one"
             )
         if not self._means or not indicator["std"]:
             return alarms
-        moved, long = (
+        short_drift, long_drift = (
             abs(indicator["mean"] - mean) / indicator["std"]
             for mean in (self._means[-1], self._means[0])
         )
-        if moved > DRIFT:
-            alarms.append(f"running mean moved by {moved:.1f} standard deviations in an epoch")
-        elif len(self._means) == LONG_DRIFT_EPOCHS and long > LONG_DRIFT:
+        if short_drift > DRIFT_DEVIATIONS:
             alarms.append(
-                f"running mean drifts: {long:.1f} standard deviations in {LONG_DRIFT_EPOCHS} epochs"
+                f"running mean moved by {short_drift:.1f} standard deviations in an epoch"
+            )
+        elif len(self._means) == LONG_DRIFT_EPOCHS and long_drift > LONG_DRIFT_DEVIATIONS:
+            alarms.append(
+                f"running mean drifts: {long_drift:.1f} standard deviations in {LONG_DRIFT_EPOCHS} epochs"
             )
         return alarms
 
@@ -231,13 +247,13 @@ class GateMonitor:
         """Return the state of flip counts and alarms, for a checkpoint."""
         return {
             "decisions": self.decisions.state_dict(),
-            "psi": self._psi,
+            "psi": self._last_directions,
             "means": self._means,
-            "stuck": self._stuck,
-            "stuck_on": self._stuck_on,
+            "stuck": self._stuck_epochs,
+            "stuck_on": self._stuck_direction,
         }
 
-    @check_kinds
+    @check_argument_types
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the state that :meth:`state_dict` returned.
 
@@ -259,7 +275,12 @@ class GateMonitor:
         if not all(isinstance(mean, int | float) for mean in means):
             raise ValueError(f"means are {describe(means)}")
         self.decisions.load_state_dict(decisions)
-        self._psi, self._means, self._stuck, self._stuck_on = psi, list(means), int(stuck), str(on)
+        self._last_directions, self._means, self._stuck_epochs, self._stuck_direction = (
+            psi,
+            list(means),
+            int(stuck),
+            str(on),
+        )
 
 
 class NormMonitor:
@@ -303,25 +324,27 @@ class NormMonitor:
 
         Returns:
             ``indicator``: mean and standard deviation of the held-out norms, and the numbers of
-            :func:`~fedlas.diagnose.indicator_numbers` (standardizing the norms would change no correlation). None where
+            :func:`~fedlas.diagnose.indicator_statistics` (standardizing the norms would change no correlation). None where
             there is no number.
         """
         norms = torch.cat(self._norms)
         self._norms = []
         moments = {"mean": float(norms.mean()), "std": float(norms.std(correction=0))}
-        return {"indicator": without_nan({**moments, **indicator_numbers(norms, predictions)})}
+        return {
+            "indicator": replace_non_finite({**moments, **indicator_statistics(norms, predictions)})
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """Return an empty state."""
         return {}
 
-    @check_kinds
+    @check_argument_types
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Accept an empty state."""
 
 
-@check_kinds
-def monitors(criterion: nn.Module, *, norms: bool = False) -> list[GateMonitor | NormMonitor]:
+@check_argument_types
+def make_monitors(criterion: nn.Module, *, norms: bool = False) -> list[GateMonitor | NormMonitor]:
     """Return the monitors for a loss: of gate and indicator if the loss has them, else none or a norm monitor.
 
     Args:
@@ -330,10 +353,10 @@ def monitors(criterion: nn.Module, *, norms: bool = False) -> list[GateMonitor |
 
     Example:
         >>> from fedlas.losses import CrossEntropy, FedLAS
-        >>> [type(each).__name__ for each in monitors(FedLAS(num_classes=3))], monitors(CrossEntropy())
+        >>> [type(each).__name__ for each in make_monitors(FedLAS(num_classes=3))], make_monitors(CrossEntropy())
         (['GateMonitor'], [])
     """
-    gated = find_gated(criterion)
+    gated = find_gated_loss(criterion)
     if gated is not None:
         return [GateMonitor(gated)]
     return [NormMonitor()] if norms else []

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_count, describe, suggestion
-from fedlas._core.kinds import check_kinds
-from fedlas._core.threads import OfThread
+from fedlas._core.kinds import check_argument_types
+from fedlas._core.threads import ThreadLocal
 
 # Names of the classifier in common libraries, in the order of the search.
-_ATTRIBUTES = ("fc", "classifier", "head", "heads", "score", "classification_head", "last_linear")
+_HEAD_NAMES = ("fc", "classifier", "head", "heads", "score", "classification_head", "last_linear")
 # Names of the global pool in torchvision, timm and this library, in the order of the search.
-_POOLS = ("avgpool", "global_pool", "head.global_pool", "pool", "classifier.0", "head.pool")
+_POOL_NAMES = ("avgpool", "global_pool", "head.global_pool", "pool", "classifier.0", "head.pool")
 # Names of a second head, whose logits are averaged with or added to the logits of the first.
-_SECOND = ("head_dist", "dist_head", "aux_head")
+_SECOND_HEAD_NAMES = ("head_dist", "dist_head", "aux_head")
 
 
 class HeadNotFoundError(InputError):
@@ -37,11 +37,11 @@ def check_model(model: object) -> None:
         )
 
 
-def part_of(what: str, model: nn.Module, part: str | nn.Module) -> nn.Module:
+def find_submodule(argument: str, model: nn.Module, part: str | nn.Module) -> nn.Module:
     """Return the submodule of ``model`` with this dotted name, or the given module if it is a submodule.
 
     Args:
-        what: Name of the argument for errors, such as ``"head"``.
+        argument: Name of the argument for errors, such as ``"head"``.
         model: The model.
         part: Dotted name of the submodule, or the submodule.
 
@@ -51,7 +51,7 @@ def part_of(what: str, model: nn.Module, part: str | nn.Module) -> nn.Module:
     if isinstance(part, nn.Module):
         if all(part is not module for module in model.modules()):
             raise InputError(
-                f"{what} must be a module of the model",
+                f"{argument} must be a module of the model",
                 part,
                 "Pass a submodule or its dotted name.",
             )
@@ -59,7 +59,7 @@ def part_of(what: str, model: nn.Module, part: str | nn.Module) -> nn.Module:
     names = {name: module for name, module in model.named_modules() if name}
     if not isinstance(part, str) or part not in names:
         raise InputError(
-            f"{what} must name a module of the model",
+            f"{argument} must name a module of the model",
             repr(part),
             suggestion(str(part), names),
         )
@@ -97,13 +97,13 @@ def find_head(
     if num_classes is not None:
         check_count("num_classes", num_classes)
     if head is not None:
-        return part_of("head", model, head)
-    _refuse_several(model)
+        return find_submodule("head", model, head)
+    _check_single_head(model)
     # The usual places.
-    for candidate in _usual_heads(model):
+    for candidate in _iter_usual_heads(model):
         if num_classes is None and isinstance(candidate, nn.Conv2d):
             return candidate  # no model has another convolution under these names
-        fitting = [layer for layer in candidate.modules() if _fits(layer, num_classes)]
+        fitting = [layer for layer in candidate.modules() if _has_outputs(layer, num_classes)]
         if fitting:
             # a classifier of several layers ends in the one that makes the logits
             return fitting[-1]
@@ -120,32 +120,35 @@ def find_head(
     linear = [
         (name, layer)
         for name, layer in model.named_modules()
-        if _fits(layer, num_classes, conv=False)
+        if _has_outputs(layer, num_classes, conv=False)
     ]
     if len(linear) == 1:
         return linear[0][1]
     if not linear and num_classes is not None:
-        _refuse_other_number(model, num_classes)
+        _check_num_outputs(model, num_classes)
     outputs = "" if num_classes is None else f" with {num_classes} outputs"
     raise HeadNotFoundError(
         f"the model must have one recognizable classifier head{outputs}",
-        f"{type(model).__name__} with {_listed(linear) or 'no linear layer'}",
+        f"{type(model).__name__} with {_list_layers(linear) or 'no linear layer'}",
         "Pass its name, e.g. fedlas.Objective(model, criterion, head='classifier.3').",
     )
 
 
-def _refuse_other_number(model: nn.Module, num_classes: int) -> None:
+def _check_num_outputs(model: nn.Module, num_classes: int) -> None:
     """Raise InputError if the model has a head, but with another number of outputs."""
     names = {id(layer): name for name, layer in model.named_modules()}
     layers = [
-        layer for place in _usual_heads(model) for layer in place.modules() if _outputs(layer)
+        layer
+        for place in _iter_usual_heads(model)
+        for layer in place.modules()
+        if _num_outputs(layer)
     ][-1:]
-    layers = layers or [layer for layer in model.modules() if _outputs(layer, conv=False)][-1:]
+    layers = layers or [layer for layer in model.modules() if _num_outputs(layer, conv=False)][-1:]
     if layers and id(layers[0]) in names:
-        outputs = _outputs(layers[0])
+        outputs = _num_outputs(layers[0])
         raise InputError(
             f"the model must have a classifier head with {num_classes} outputs, one per class of the criterion",
-            f"{type(model).__name__} with {_listed([(names[id(layers[0])], layers[0])])}, which has {outputs} outputs",
+            f"{type(model).__name__} with {_list_layers([(names[id(layers[0])], layers[0])])}, which has {outputs} outputs",
             "Wrap the criterion for a model with one output: fedlas.losses.OneLogit(FedLAS(num_classes=2))."
             if outputs == 1
             else f"Build the criterion with num_classes={outputs}, or the model with {num_classes} outputs; "
@@ -153,12 +156,12 @@ def _refuse_other_number(model: nn.Module, num_classes: int) -> None:
         )
 
 
-def _listed(layers: list[tuple[str, nn.Module]]) -> str:
+def _list_layers(layers: list[tuple[str, nn.Module]]) -> str:
     """Return the last five layers as text, with their names."""
     return ", ".join(f"{name or '(the model itself)'} ({layer})" for name, layer in layers[-5:])
 
 
-def _refuse_several(model: nn.Module) -> None:
+def _check_single_head(model: nn.Module) -> None:
     """Raise InputError if the logits come from several heads, so that features are ambiguous."""
     get_classifier = getattr(model, "get_classifier", None)
     heads = get_classifier() if callable(get_classifier) else None
@@ -168,23 +171,23 @@ def _refuse_several(model: nn.Module) -> None:
         else []
     )
     if not heads:
-        places = [*_usual_heads(model)][:1]
-        owners = [model, *places]  # a second head may be part of the first one's module
+        first_head = [*_iter_usual_heads(model)][:1]
+        owners = [model, *first_head]  # a second head may be part of the first one's module
         heads = [
             head
             for owner in owners
-            for name in _SECOND
+            for name in _SECOND_HEAD_NAMES
             if _has_weights(head := getattr(owner, name, None))
         ]
-        heads = [*places, *heads] if heads else []
+        heads = [*first_head, *heads] if heads else []
     if len(heads) > 1:
         names = {id(module): name for name, module in model.named_modules() if name}
-        named = ", ".join(names[id(head)] for head in heads if id(head) in names)
+        head_names = ", ".join(names[id(head)] for head in heads if id(head) in names)
         raise InputError(
             "the logits must come from one head",
-            f"{type(model).__name__} with several heads, {named}",
+            f"{type(model).__name__} with several heads, {head_names}",
             "Use a model with one head, or pass the name of the head whose input to use, e.g. "
-            f"fedlas.Objective(model, criterion, head={named.split(', ')[0]!r}).",
+            f"fedlas.Objective(model, criterion, head={head_names.split(', ')[0]!r}).",
         )
 
 
@@ -193,26 +196,26 @@ def _has_weights(module: object) -> bool:
     return isinstance(module, nn.Module) and next(module.parameters(), None) is not None
 
 
-def _usual_heads(model: nn.Module) -> Iterator[nn.Module]:
+def _iter_usual_heads(model: nn.Module) -> Iterator[nn.Module]:
     """Yield the modules that usually are the head: timm's ``get_classifier()``, then common attribute names."""
     get_classifier = getattr(model, "get_classifier", None)
     if callable(get_classifier):
         head = get_classifier()
         if isinstance(head, nn.Module):
             yield head
-    for name in _ATTRIBUTES:
+    for name in _HEAD_NAMES:
         head = getattr(model, name, None)
         if isinstance(head, nn.Module):
             yield head
 
 
-def _fits(layer: nn.Module, num_classes: int | None, *, conv: bool = True) -> bool:
+def _has_outputs(layer: nn.Module, num_classes: int | None, *, conv: bool = True) -> bool:
     """Return whether a layer has outputs, as many as ``num_classes`` if given."""
-    outputs = _outputs(layer, conv=conv and num_classes is not None)
+    outputs = _num_outputs(layer, conv=conv and num_classes is not None)
     return outputs is not None and num_classes in (None, outputs)
 
 
-def _outputs(layer: nn.Module, *, conv: bool = True) -> int | None:
+def _num_outputs(layer: nn.Module, *, conv: bool = True) -> int | None:
     """Return the number of outputs of a linear layer, or with ``conv`` of a convolution; None for other layers."""
     outputs = getattr(layer, "out_features", None)
     # nn.Linear, or acts as one
@@ -246,9 +249,9 @@ def find_pool(model: nn.Module, pool: str | nn.Module | None = None) -> nn.Modul
     """
     check_model(model)
     if pool is not None:
-        return part_of("pool", model, pool)
+        return find_submodule("pool", model, pool)
     names = dict(model.named_modules())
-    for name in _POOLS:
+    for name in _POOL_NAMES:
         matches = names.get(name)
         if matches is not None and (name != "classifier.0" or "Pool" in type(matches).__name__):
             return matches
@@ -267,7 +270,7 @@ class _Capture:
     calls = 0
 
 
-class _CaptureByThread(OfThread, _Capture):
+class _ThreadLocalCapture(ThreadLocal, _Capture):
     """Capture with separate values for each thread."""
 
 
@@ -298,12 +301,12 @@ class FeatureTap:
         torch.Size([5, 3])
     """
 
-    @check_kinds
+    @check_argument_types
     def __init__(self, module: nn.Module, *, flatten: bool = False) -> None:
         check_model(module)
         self._flatten = flatten
         self._conv = isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
-        self._by_thread = _CaptureByThread()
+        self._by_thread = _ThreadLocalCapture()
         self._traced = _Capture()
         self._handle = module.register_forward_pre_hook(self._hook)
 

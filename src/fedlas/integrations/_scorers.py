@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from fedlas._core.check import InputError, check_count
-from fedlas.integrations._scores import predictions_from
+from fedlas.integrations._scores import predictions_from_scores
 from fedlas.metrics import METRICS
-from fedlas.metrics.evaluation import values_of
-from fedlas.metrics.metric import record_of
+from fedlas.metrics.evaluation import compute_metrics
+from fedlas.metrics.metric import resolve_metric
 from fedlas.predictions import Predictions
 
 
@@ -50,7 +50,7 @@ class CalibrationScorer:
             raise InputError(
                 "metric must be one where higher or lower is better",
                 self.metric,
-                f"Choose one of {', '.join(_directed())}.",
+                f"Choose one of {', '.join(_metrics_with_direction())}.",
             )
 
     @property
@@ -61,7 +61,7 @@ class CalibrationScorer:
 
     def __call__(self, estimator: Any, X: Any, y: Any) -> float:  # noqa: N803
         """Return the score of a fitted classifier on ``X (N, ...)`` with labels ``y (N,)``."""
-        return _scores([self], _predicted(estimator, X, y))[self.name]
+        return _score_all([self], _predict(estimator, X, y))[self.name]
 
 
 def calibration_scores(estimator: Any, X: Any, y: Any) -> dict[str, float]:  # noqa: N803
@@ -83,24 +83,24 @@ def calibration_scores(estimator: Any, X: Any, y: Any) -> dict[str, float]:  # n
         >>> round(scores["accuracy"], 2), round(scores["neg_ece"], 3)
         (0.96, -0.033)
     """
-    return _scores(list(scorers.values()), _predicted(estimator, X, y))
+    return _score_all(list(scorers.values()), _predict(estimator, X, y))
 
 
-def _directed() -> list[str]:
+def _metrics_with_direction() -> list[str]:
     # Event metrics are undefined for more than two classes; CalibrationScorer takes them by name.
     entries = [each for each in METRICS.entries() if each.subject != "event"]
     return [e.name for e in entries if e.higher_is_better is not None and not e.needs]
 
 
 scorers: dict[str, CalibrationScorer] = {
-    each.name: each for each in map(CalibrationScorer, _directed())
+    each.name: each for each in map(CalibrationScorer, _metrics_with_direction())
 }
 """A scorer for every metric with a direction, by name: ``"accuracy"``, ``"neg_ece"``, ``"neg_nll"`` and so on."""
 
 
-def _scores(which: list[CalibrationScorer], predictions: Predictions) -> dict[str, float]:
-    entries = [record_of(each.metric, predictions) for each in which]
-    values = values_of(predictions, entries, which[0].num_bins)
+def _score_all(which: list[CalibrationScorer], predictions: Predictions) -> dict[str, float]:
+    entries = [resolve_metric(each.metric, predictions) for each in which]
+    values = compute_metrics(predictions, entries, which[0].num_bins)
     signs = [1 if entry.higher_is_better else -1 for entry in entries]
     return {
         each.name: sign * values[entry.name]
@@ -108,13 +108,13 @@ def _scores(which: list[CalibrationScorer], predictions: Predictions) -> dict[st
     }
 
 
-def _predicted(estimator: Any, X: Any, y: Any) -> Predictions:  # noqa: N803
+def _predict(estimator: Any, X: Any, y: Any) -> Predictions:  # noqa: N803
     if not hasattr(estimator, "predict_proba"):
         raise InputError(
             "the estimator must have predict_proba",
             type(estimator).__name__,
             "Wrap it in a CalibratedClassifier, which has predict_proba.",
         )
-    return predictions_from(
+    return predictions_from_scores(
         estimator.predict_proba(X), "predict_proba", y, np.asarray(estimator.classes_)
     )

@@ -16,9 +16,9 @@ from fedlas.predictions.probabilities import FLOOR
 _METHODS = ("decision_function", "predict_proba")
 
 
-def predictions_from(scores: Any, method: str, y: Any, classes: NDArray[Any]) -> Predictions:
+def predictions_from_scores(scores: Any, method: str, y: Any, classes: NDArray[Any]) -> Predictions:
     """Return predictions from classifier scores and labels; ``method`` computed the scores."""
-    return Predictions(logits_from(scores, method, len(classes)), class_indices(y, classes))
+    return Predictions(logits_from_scores(scores, method, len(classes)), class_indices(y, classes))
 
 
 def score_method(estimator: Any) -> str:
@@ -33,7 +33,7 @@ def score_method(estimator: Any) -> str:
     return method
 
 
-def logits_from(scores: Any, method: str, num_classes: int) -> Tensor:
+def logits_from_scores(scores: Any, method: str, num_classes: int) -> Tensor:
     """Return float64 logits ``(N, C)`` converted from scores of ``decision_function`` or ``predict_proba``."""
     values = np.asarray(scores, dtype=np.float64)
     if method == "decision_function" and values.ndim == 1 and num_classes == 2:

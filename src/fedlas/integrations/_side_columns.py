@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from fedlas._core.check import LARGEST, InputError, describe
 from fedlas.predictions.covariates import Covariates
-from fedlas.predictions.tables.encoder import MOST_VALUES, covariates_of_columns, encode_columns
+from fedlas.predictions.tables.encoder import MOST_VALUES, encode_columns, infer_column_covariates
 
-_MOST_NUMBERS = 2**27
+_MAX_DENSE_NUMBERS = 2**27
 """Most numbers of a sparse matrix that are made dense, 1 GiB of float64."""
 
 
 @dataclass
-class SideColumns:
+class SideEncoder:
     """Encoder of inputs ``X`` as features ``(N, D)``, fitted on the calibration samples.
 
     Args:
@@ -42,19 +42,19 @@ class SideColumns:
 
     def fit(self, X: Any) -> Tensor | None:  # noqa: N803 (scikit-learn's)
         """Fit the encoder to ``X`` and return its features ``(N, D)``, or None if ``X`` has no usable columns."""
-        values = self._values(X)
-        parts = self._columns_of(values)
+        values = self._side_information(X)
+        parts = self._named_columns(values)
         if parts is None:
             return None
         self.columns = tuple(parts)
-        useful = {name: part for name, part in parts.items() if _says_something(part)}
+        useful = {name: part for name, part in parts.items() if _is_informative(part)}
         if not useful:
             self.note = "no column of X holds numbers or few categories"
             return None
-        self.encoder = covariates_of_columns(useful, [*useful])
+        self.encoder = infer_column_covariates(useful, [*useful])
         is_bare = not hasattr(values, "columns") and not self.encoder.categories
         self.covariates = None if is_bare else self.encoder
-        return self._made(parts)
+        return self._encode(parts)
 
     def __call__(self, X: Any) -> Tensor:  # noqa: N803
         """Return features ``(N, D)`` float64.
@@ -62,14 +62,14 @@ class SideColumns:
         Raises:
             InputError: If ``X`` has other columns than in the fit.
         """
-        parts = self._columns_of(self._values(X))
+        parts = self._named_columns(self._side_information(X))
         if parts is None or len(parts) != len(self.columns):
             raise InputError(
                 f"X must have {len(self.columns)} columns, as in the fit",
                 describe(X) if parts is None else f"{len(parts)} columns",
                 "Pass the columns of the fit, in the same order.",
             )
-        return self._made(dict(zip(self.columns, parts.values(), strict=True)))
+        return self._encode(dict(zip(self.columns, parts.values(), strict=True)))
 
     @property
     def is_numeric(self) -> bool:
@@ -82,24 +82,26 @@ class SideColumns:
         means = torch.tensor([encoder.means[name] for name in self.columns], dtype=torch.float64)
         return NumbersLayer(means, tuple(map(self.columns.index, encoder.gaps)))
 
-    def _values(self, X: Any) -> Any:  # noqa: N803
+    def _side_information(self, X: Any) -> Any:  # noqa: N803
         return X if self.source is None else self.source(X)
 
-    def _columns_of(self, values: Any) -> dict[str, NDArray[Any]] | None:
+    def _named_columns(self, values: Any) -> dict[str, NDArray[Any]] | None:
         if hasattr(values, "tocsc"):  # sparse
-            if int(np.prod(values.shape)) > _MOST_NUMBERS:
+            if int(np.prod(values.shape)) > _MAX_DENSE_NUMBERS:
                 self.note = f"X is sparse and has {values.shape[1]:,} columns"
                 return None
             values = values.toarray()
         if hasattr(values, "columns") and hasattr(values, "shape"):
-            return {str(name): _plain(_array(values[name])) for name in values.columns}
+            return {
+                str(name): _clean_column(_column_array(values[name])) for name in values.columns
+            }
         array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
         if array.ndim != 2 or not array.shape[1]:
             self.note = f"X has no columns: {describe(values)}"
             return None
-        return {f"x{place}": _plain(column) for place, column in enumerate(array.T)}
+        return {f"x{place}": _clean_column(column) for place, column in enumerate(array.T)}
 
-    def _made(self, parts: dict[str, NDArray[Any]]) -> Tensor:
+    def _encode(self, parts: dict[str, NDArray[Any]]) -> Tensor:
         # A copy, whose count of values that the fit did not see goes with it.
         encoder = replace(self.encoder or Covariates(), unknown=Counter())
         return encode_columns(encoder, {name: parts[name] for name in encoder.columns})
@@ -129,14 +131,14 @@ class NumbersLayer(nn.Module):
         return torch.cat([filled, gaps[:, self.missing].to(X.dtype)], dim=1)
 
 
-def _array(series: Any) -> NDArray[Any]:
+def _column_array(series: Any) -> NDArray[Any]:
     """Return a frame's column as an array, with missing values of pandas' extension types as None."""
     if hasattr(series, "notna") and not isinstance(series.dtype, np.dtype):
         series = series.astype(object).where(series.notna(), None)
     return np.asarray(series)
 
 
-def _plain(column: NDArray[Any]) -> NDArray[Any]:
+def _clean_column(column: NDArray[Any]) -> NDArray[Any]:
     """Return numbers as float64 clipped to +-1.3e30, and all other values unchanged."""
     if column.dtype.kind == "O":
         try:
@@ -153,7 +155,7 @@ def _are_numbers(values: list[Any]) -> bool:
     return not any(isinstance(value, str | bool | np.bool_) for value in values)
 
 
-def _says_something(column: NDArray[Any]) -> bool:
+def _is_informative(column: NDArray[Any]) -> bool:
     """Return whether a column holds numbers or a few distinct categories; times are not informative."""
     if column.dtype.kind == "f":
         return not bool(np.isnan(column).all())
@@ -163,7 +165,7 @@ def _says_something(column: NDArray[Any]) -> bool:
     return 1 < len({str(value) for value in present}) <= MOST_VALUES
 
 
-def side_source(estimator: Any, features: Any) -> Any:
+def side_information_function(estimator: Any, features: Any) -> Any:
     """Return the function that maps ``X`` to side information, or None if ``X`` itself is used."""
     if callable(features):
         return features

@@ -12,7 +12,7 @@ from fedlas._core.check import InputError
 from fedlas._core.extras import require
 
 
-def held_out(y: Any, groups: Any, share: float, seed: Any) -> tuple[Any, Any]:
+def held_out_split(y: Any, groups: Any, share: float, seed: Any) -> tuple[Any, Any]:
     """Return indices of training and held-out rows, split by class, or by group if there are groups."""
     model_selection = require("sklearn.model_selection", extra="sklearn")
     rows = np.arange(len(y))
@@ -24,14 +24,14 @@ def held_out(y: Any, groups: Any, share: float, seed: Any) -> tuple[Any, Any]:
     return next(splitter.split(rows, y, groups))
 
 
-def splits_of(cv: Any, X: Any, y: Any, groups: Any) -> list[Any]:  # noqa: N803
+def cross_validation_splits(cv: Any, X: Any, y: Any, groups: Any) -> list[Any]:  # noqa: N803
     """Return the (train, test) splits of ``cv``, checked to hold whole groups and every class in training."""
     model_selection = require("sklearn.model_selection", extra="sklearn")
     if groups is not None and (cv is None or isinstance(cv, int)):
         cv = model_selection.StratifiedGroupKFold(5 if cv is None else cv)
     splits = list(model_selection.check_cv(cv, y, classifier=True).split(X, y, groups))
     if groups is not None:
-        _check_whole(splits, groups)
+        _require_whole_groups(splits, groups)
     classes = np.unique(y)
     for number, (train, _) in enumerate(splits):
         missing = np.setdiff1d(classes, np.asarray(y)[train])
@@ -45,7 +45,7 @@ def splits_of(cv: Any, X: Any, y: Any, groups: Any) -> list[Any]:  # noqa: N803
     return splits
 
 
-def _check_whole(splits: Sequence[Any], groups: NDArray[Any]) -> None:
+def _require_whole_groups(splits: Sequence[Any], groups: NDArray[Any]) -> None:
     """Raise InputError if a group is in both the training and the test part of a split."""
     for number, (train, test) in enumerate(splits):
         torn = np.intersect1d(groups[train], groups[test])

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_number, describe
-from fedlas._core.kinds import check_kinds
-from fedlas._core.threads import OfThread
+from fedlas._core.kinds import check_argument_types
+from fedlas._core.threads import ThreadLocal
 from fedlas.features import FeatureTap, find_head
-from fedlas.objective.objective import groups_of
+from fedlas.objective.objective import make_param_groups
 
 __all__ = ["DropInLoss"]
 
 
-class _LastRun(OfThread):
+class _LastForward(ThreadLocal):
     """The head's input from the last forward pass in this thread, or the error that reading it raised."""
 
     features: Tensor | InputError | None = None
@@ -43,7 +43,7 @@ class DropInLoss(nn.Module):
 
     State:
         Parameters and buffers are those of the criterion, under ``criterion.``: save them with the model's, and give
-        :meth:`param_groups` to the optimizer, or call :meth:`add_to`. The head's last input is kept until the next
+        :meth:`param_groups` to the optimizer, or call :meth:`add_to_optimizer`. The head's last input is kept until the next
         call or the next run of the model, separately in each thread.
 
     Note:
@@ -70,22 +70,22 @@ class DropInLoss(nn.Module):
                     f"{name} must be an nn.Module", describe(module), "Build it first."
                 )
         fix = "Mix samples in the training loop and pass soft targets, or use fedlas.Objective."
-        self.needs = refuse_mixing(criterion, fix)
+        self.needs = require_no_mixing(criterion, fix)
         self.criterion = criterion
         # in a list, so that it is not a submodule: its owner saves and moves it
         self._model = [model]
         self._head: list[nn.Module] = []
         self._handles: list[Any] = []
         self._tap: FeatureTap | None = None
-        self._run = _LastRun()
+        self._run = _LastForward()
         if self.needs & {"features", "head_weight"}:
             # Hooks of the whole model mark where one run of it ends and the next begins.
             layer = find_head(model, head, num_classes=getattr(criterion, "num_classes", None))
             self._head.append(layer)
             self._tap = FeatureTap(layer)
             self._handles = [
-                model.register_forward_pre_hook(self._before, prepend=True),
-                model.register_forward_hook(self._after),
+                model.register_forward_pre_hook(self._start_tap, prepend=True),
+                model.register_forward_hook(self._stop_tap),
             ]
 
     @property
@@ -119,7 +119,7 @@ class DropInLoss(nn.Module):
                 )
             features = last
         head = self._head[0] if self._head else None
-        extra = keywords_for(self.needs, features, head, index)
+        extra = criterion_keywords(self.needs, features, head, index)
         loss: Tensor = self.criterion(logits, target, **extra)
         return loss
 
@@ -133,10 +133,12 @@ class DropInLoss(nn.Module):
         self, *, weight_decay: float = 0.0, lr: float | None = None
     ) -> list[dict[str, Any]]:
         """Return optimizer groups: the model's parameters, and the criterion's without weight decay."""
-        return groups_of(self.model, self.criterion, weight_decay=weight_decay, lr=lr)
+        return make_param_groups(self.model, self.criterion, weight_decay=weight_decay, lr=lr)
 
-    @check_kinds
-    def add_to(self, optimizer: torch.optim.Optimizer, *, lr: float | None = None) -> None:
+    @check_argument_types
+    def add_to_optimizer(
+        self, optimizer: torch.optim.Optimizer, *, lr: float | None = None
+    ) -> None:
         """Add the criterion's parameters to an optimizer, as a group without weight decay.
 
         Args:
@@ -151,14 +153,14 @@ class DropInLoss(nn.Module):
             handle.remove()
         if self._tap is not None:
             self._tap.remove()
-        self._handles, self._run = [], _LastRun()
+        self._handles, self._run = [], _LastForward()
 
-    def _before(self, *_: Any) -> None:
+    def _start_tap(self, *_: Any) -> None:
         if self._tap is not None:
             self._run.features = None
             self._tap.start()
 
-    def _after(self, *_: Any) -> None:
+    def _stop_tap(self, *_: Any) -> None:
         if self._tap is not None:
             try:
                 self._run.features = self._tap.stop()
@@ -166,7 +168,7 @@ class DropInLoss(nn.Module):
                 self._run.features = error
 
 
-def refuse_mixing(criterion: nn.Module, fix: str) -> frozenset[str]:
+def require_no_mixing(criterion: nn.Module, fix: str) -> frozenset[str]:
     """Return the ``needs`` of a criterion, or raise InputError if the criterion mixes samples.
 
     Raises:
@@ -178,7 +180,7 @@ def refuse_mixing(criterion: nn.Module, fix: str) -> frozenset[str]:
     return needs
 
 
-def keywords_for(
+def criterion_keywords(
     needs: Set[str], features: Tensor | None, head: Any, index: Tensor | None
 ) -> dict[str, Tensor]:
     """Return the keyword arguments that a criterion needs: features, head weight and index."""
@@ -209,9 +211,9 @@ def ignored_label(criterion: nn.Module) -> int:
     return getattr(criterion, "ignore_index", -100)
 
 
-def divisor(criterion: nn.Module, labels: Tensor) -> Tensor:
+def mean_divisor(criterion: nn.Module, labels: Tensor) -> Tensor:
     """Return the divisor of the criterion's mean over labels, such as the number of valid labels."""
-    counted: Callable[[Tensor], Tensor] | None = getattr(criterion, "counted", None)
+    counted: Callable[[Tensor], Tensor] | None = getattr(criterion, "count_known_labels", None)
     if counted is not None:
         return counted(labels)
     if labels.is_floating_point():

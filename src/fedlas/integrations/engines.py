@@ -14,7 +14,7 @@ import numpy as np
 
 from fedlas._core.check import InputError, check_count, describe, warn_user
 from fedlas._core.extras import require
-from fedlas._core.kinds import check_kinds
+from fedlas._core.kinds import check_argument_types
 from fedlas.calibrated import TableCalibration
 from fedlas.calibrated.tables.apply import frame_applied
 from fedlas.calibrated.tables.missing import Missing, MissingPolicy
@@ -31,8 +31,8 @@ __all__ = [
     "evaluate_dataset",
     "sums_of_batch",
 ]
-_STATE = "sums"
-_LEVEL = 0.95
+_SUMS_COLUMN = "sums"
+_CONFIDENCE_LEVEL = 0.95
 
 
 def sums_of_batch(
@@ -57,7 +57,7 @@ def sums_of_batch(
         >>> sums.num_samples, sums.compute()
         (4, {'accuracy': 1.0})
     """
-    predictions = read_predictions(_plain(batch), columns).predictions
+    predictions = read_predictions(_to_columns(batch), columns).predictions
     if not isinstance(predictions, Predictions) or not predictions.has_target:
         raise InputError(
             "the batch must have scores of all classes and labels",
@@ -72,7 +72,7 @@ def sums_of_batch(
     return sums
 
 
-@check_kinds
+@check_argument_types
 def estimates_of_sums(blocks: Iterable[StreamingMetrics], groups: int = 50) -> dict[str, Estimate]:
     """Return metrics of merged batch sums, with intervals by a delete-a-group jackknife.
 
@@ -118,7 +118,7 @@ def estimates_of_sums(blocks: Iterable[StreamingMetrics], groups: int = 50) -> d
     # All but one group, from sums of those before it and of those after it.
     after = [parts[-1]]
     for block in parts[-2::-1]:
-        after.append(_merged(block, after[-1]))
+        after.append(_merge_copies(block, after[-1]))
     after.reverse()
     values = after[0].compute()
     without = []
@@ -127,14 +127,15 @@ def estimates_of_sums(blocks: Iterable[StreamingMetrics], groups: int = 50) -> d
         following = after[number + 1] if number + 1 < len(parts) else None
         others = [sums for sums in (before, following) if sums is not None]
         if others:
-            without.append(_merged(*others).compute())
-        before = block if before is None else _merged(before, block)
+            without.append(_merge_copies(*others).compute())
+        before = block if before is None else _merge_copies(before, block)
     return {
-        name: _estimate(value, [each[name] for each in without]) for name, value in values.items()
+        name: _jackknife_estimate(value, [each[name] for each in without])
+        for name, value in values.items()
     }
 
 
-def _merged(*sums: StreamingMetrics) -> StreamingMetrics:
+def _merge_copies(*sums: StreamingMetrics) -> StreamingMetrics:
     """Return merged sums, leaving the arguments unchanged."""
     result: StreamingMetrics = pickle.loads(pickle.dumps(sums[0]))  # our own bytes
     for other in sums[1:]:
@@ -142,18 +143,18 @@ def _merged(*sums: StreamingMetrics) -> StreamingMetrics:
     return result
 
 
-def _estimate(value: float, without: Sequence[float]) -> Estimate:
+def _jackknife_estimate(value: float, without: Sequence[float]) -> Estimate:
     count = len(without)
     if count < 2:
         return Estimate(value, -np.inf, np.inf)
     special = require("scipy.special", extra="tables")
     gaps = np.asarray(without) - np.mean(without)
     error = float(np.sqrt((count - 1) / count * (gaps**2).sum()))
-    reach = error * float(special.stdtrit(count - 1, (1 + _LEVEL) / 2))
-    return Estimate(value, value - reach, value + reach, confidence_level=_LEVEL)
+    reach = error * float(special.stdtrit(count - 1, (1 + _CONFIDENCE_LEVEL) / 2))
+    return Estimate(value, value - reach, value + reach, confidence_level=_CONFIDENCE_LEVEL)
 
 
-@check_kinds
+@check_argument_types
 def evaluate_dataset(
     dataset: Any,
     columns: Columns,
@@ -181,23 +182,23 @@ def evaluate_dataset(
         fix = "Pass ray.data.read_parquet(...), or a frame to fedlas.report."
         raise InputError("dataset must be a ray.data.Dataset", describe(dataset), fix)
     check_count("batch_size", batch_size, low=1)
-    needed = dataset.select_columns(_columns_of(dataset, columns))
+    needed = dataset.select_columns(_needed_columns(dataset, columns))
     blocks = needed.map_batches(
-        _pickled_sums,
+        _pickle_batch_sums,
         batch_size=batch_size,
         batch_format="pyarrow",
         fn_kwargs={"columns": columns, "metrics": metrics, "num_bins": num_bins},
         **ray_options,
     )
-    return estimates_of_sums(pickle.loads(row[_STATE]) for row in blocks.iter_rows())
+    return estimates_of_sums(pickle.loads(row[_SUMS_COLUMN]) for row in blocks.iter_rows())
 
 
-def _columns_of(dataset: Any, columns: Columns) -> list[str]:
+def _needed_columns(dataset: Any, columns: Columns) -> list[str]:
     """Return the names of the dataset's columns that the metrics need."""
     patterns = [
         pattern
         for name in ("logits", "probs", "target", "weights", "label_probs")
-        for pattern in columns.words(name)
+        for pattern in columns.split_option(name)
     ]
     return [
         name
@@ -206,11 +207,11 @@ def _columns_of(dataset: Any, columns: Columns) -> list[str]:
     ]
 
 
-def _pickled_sums(batch: Any, **options: Any) -> dict[str, list[bytes]]:
-    return {_STATE: [pickle.dumps(sums_of_batch(batch, **options))]}
+def _pickle_batch_sums(batch: Any, **options: Any) -> dict[str, list[bytes]]:
+    return {_SUMS_COLUMN: [pickle.dumps(sums_of_batch(batch, **options))]}
 
 
-class _Apply:
+class _BatchCalibrator:
     """Callable that adds calibrated columns to batches."""
 
     def __init__(self, content: bytes, missing: MissingPolicy | None) -> None:
@@ -251,7 +252,7 @@ def apply_dataset(
     if ray.cluster_resources().get("CPU", 0) <= concurrency:
         options.setdefault("num_cpus", 0)
     content = pickle.dumps(calibration)
-    return dataset.map_batches(_Apply, fn_constructor_args=(content, missing), **options)
+    return dataset.map_batches(_BatchCalibrator, fn_constructor_args=(content, missing), **options)
 
 
 def calibrated_batches(
@@ -268,7 +269,7 @@ def calibrated_batches(
     content = pickle.dumps(calibration)
 
     def batches(parts: Iterable[Any]) -> Iterator[Any]:
-        apply = _Apply(content, missing)
+        apply = _BatchCalibrator(content, missing)
         for part in parts:
             yield apply(part)
 
@@ -279,13 +280,13 @@ class SqlCall(str):
     """An SQL function call as text, which counts the rows without a score.
 
     Attributes:
-        nulls: Rows so far without a score, for which it returned NULL.
+        null_count: Rows so far without a score, for which it returned NULL.
     """
 
-    nulls: int = 0
+    null_count: int = 0
 
 
-@check_kinds
+@check_argument_types
 def duckdb_function(
     connection: Any, calibration: TableCalibration, name: str = "calibrated"
 ) -> SqlCall:
@@ -323,7 +324,10 @@ def duckdb_function(
     numbers = [*calibration.scores, *(covariates.numbers if covariates else ())]
     texts = [*(covariates.categories if covariates else ())]
     added = calibration.added
-    pairs = ", ".join(f"{_quoted(column)} := {_quoted(column)}" for column in (*numbers, *texts))
+    pairs = ", ".join(
+        f"{_quote_identifier(column)} := {_quote_identifier(column)}"
+        for column in (*numbers, *texts)
+    )
     call = SqlCall(f"{name}(struct_pack({pairs}))")
 
     def calibrated(rows: Any) -> Any:
@@ -333,14 +337,14 @@ def duckdb_function(
         after, done = frame_applied(calibration, frame, lacking)
         for note in done.notes:
             warn_user(note)
-        call.nulls += lacking.count
+        call.null_count += lacking.count
         columns = [after[column].to_numpy() for column in added]
         arrays = [arrow.array(column, mask=np.isnan(column)) for column in columns]
         return arrays[0] if len(added) == 1 else arrow.StructArray.from_arrays(arrays, list(added))
 
-    fields = [f"{_quoted(column)} DOUBLE" for column in numbers]
-    fields += [f"{_quoted(column)} VARCHAR" for column in texts]
-    results = ", ".join(f"{_quoted(column)} DOUBLE" for column in added)
+    fields = [f"{_quote_identifier(column)} DOUBLE" for column in numbers]
+    fields += [f"{_quote_identifier(column)} VARCHAR" for column in texts]
+    results = ", ".join(f"{_quote_identifier(column)} DOUBLE" for column in added)
     connection.create_function(
         name,
         calibrated,
@@ -352,12 +356,12 @@ def duckdb_function(
     return call
 
 
-def _quoted(name: str) -> str:
+def _quote_identifier(name: str) -> str:
     """Return a name as a quoted SQL identifier."""
     return '"{}"'.format(name.replace('"', '""'))
 
 
-def _plain(batch: Any) -> Any:
+def _to_columns(batch: Any) -> Any:
     """Return an Arrow table as a dict of columns, and any other frame unchanged."""
     if isinstance(batch, Mapping) or not hasattr(batch, "column_names"):
         return batch

@@ -14,13 +14,13 @@ from fedlas._core.arrays import load_tensors
 from fedlas._core.check import InputError, check_count, describe
 from fedlas._core.extras import require
 from fedlas._core.files import write_atomically
-from fedlas._core.kinds import check_kinds
+from fedlas._core.kinds import check_argument_types
 from fedlas._core.ranks import sum_across_ranks, world_size
 from fedlas.features import FeatureTap, find_head
 from fedlas.integrations import drop_in
 from fedlas.integrations.positions import valid_rows
 from fedlas.metrics import StreamingMetrics
-from fedlas.objective.call import logits_of
+from fedlas.objective.call import extract_logits
 from fedlas.predictions import Predictions
 
 _transformers = require("transformers", extra="hf")
@@ -100,7 +100,9 @@ class CriterionMixin:
                 describe(criterion),
                 "Build it first, e.g. criterion=FedLAS(num_classes=10); the Trainer does the rest.",
             )
-        self.needs = drop_in.refuse_mixing(criterion, "Mix in the data collator, with soft labels.")
+        self.needs = drop_in.require_no_mixing(
+            criterion, "Mix in the data collator, with soft labels."
+        )
         if trainer.compute_loss_func is not None or trainer.label_smoother is not None:
             raise InputError(
                 "criterion must be the only loss",
@@ -138,22 +140,22 @@ class CriterionMixin:
                 "each batch must have 'labels'", sorted(inputs), "Return them from the data set."
             )
         # Run the model, and collect what the criterion needs.
-        outputs, features = self._run(model, inputs)
-        logits = logits_of(outputs)
+        outputs, features = self._forward_with_features(model, inputs)
+        logits = extract_logits(outputs)
         if logits.ndim == 3:  # (N, L, C): the criterion takes classes as the second axis
             logits = logits.movedim(-1, 1)
         if features is not None and "features" in self.needs:
-            features = self._fitting(features, logits, inputs)
+            features = self._pool_features(features, logits, inputs)
         # In evaluation the index is not the position in the training set.
         index = index if model.training else None
-        extra = drop_in.keywords_for(self.needs, features, self.head, index)
+        extra = drop_in.criterion_keywords(self.needs, features, self.head, index)
         # The loss: a part of an accumulated batch in training, a mean otherwise.
         self.criterion.train(model.training)
         if model.training and num_items_in_batch is not None:
             across = self._trainer.args.average_tokens_across_devices
             ranks = world_size() if across else 1  # DDP divides by it
-            loss = self._sum(logits, labels, extra) * (ranks / num_items_in_batch)
-        elif self._none_counts(labels):
+            loss = self._loss_sum(logits, labels, extra) * (ranks / num_items_in_batch)
+        elif self._all_ignored(labels):
             loss = logits.sum() * float("nan")  # as F.cross_entropy gives
         else:
             loss = self.criterion(logits, labels, **extra)
@@ -168,25 +170,27 @@ class CriterionMixin:
         if not parts or any("labels" not in part for part in parts):
             return parts, None
         labels = [part["labels"].to(device) for part in parts]
-        counts = [drop_in.divisor(self.criterion, each).float() for each in labels]
+        counts = [drop_in.mean_divisor(self.criterion, each).float() for each in labels]
         total = torch.stack(counts).sum()
         if self._trainer.args.average_tokens_across_devices:
             total = sum_across_ranks(total)
         # without valid labels the loss is 0, not 0 / 0
         return parts, torch.where(total > 0, total, 1.0)
 
-    def _run(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Any, Tensor | None]:
+    def _forward_with_features(
+        self, model: nn.Module, inputs: dict[str, Any]
+    ) -> tuple[Any, Tensor | None]:
         if self._tap is None:
-            return _with_logits(model(**inputs)), None
+            return _to_model_output(model(**inputs)), None
         self._tap.start()
         try:
             outputs = model(**inputs)
         except BaseException:
             self._tap.cancel()
             raise
-        return _with_logits(outputs), self._tap.stop()
+        return _to_model_output(outputs), self._tap.stop()
 
-    def _fitting(self, features: Tensor, logits: Tensor, inputs: Mapping[str, Any]) -> Tensor:
+    def _pool_features(self, features: Tensor, logits: Tensor, inputs: Mapping[str, Any]) -> Tensor:
         """Return features in the shape of the logits: ``(N, D)``, or ``(N, D, L)`` for logits of every token."""
         if logits.ndim == 3:
             return features.movedim(-1, 1) if features.ndim == 3 else features
@@ -200,9 +204,9 @@ class CriterionMixin:
             )
         return features
 
-    def _sum(self, logits: Tensor, labels: Tensor, extra: dict[str, Any]) -> Tensor:
+    def _loss_sum(self, logits: Tensor, labels: Tensor, extra: dict[str, Any]) -> Tensor:
         """Return the criterion's loss summed over a batch, or 0 for a batch without valid labels."""
-        if self._none_counts(labels):
+        if self._all_ignored(labels):
             return logits.sum() * 0.0
         criterion: Any = self.criterion
         criterion.reduction = "sum"  # a mean times its divisor is NaN if all weights are 0
@@ -211,7 +215,7 @@ class CriterionMixin:
         finally:
             criterion.reduction = "mean"
 
-    def _none_counts(self, labels: Tensor) -> bool:
+    def _all_ignored(self, labels: Tensor) -> bool:
         """Return whether all labels are ignored; checked only on the CPU, elsewhere False, to avoid a device sync."""
         looks = labels.device.type == "cpu" and not labels.is_floating_point()
         return looks and bool((labels == drop_in.ignored_label(self.criterion)).all())
@@ -363,7 +367,7 @@ class ComputeMetrics:
         {'accuracy': 0.5}
     """
 
-    @check_kinds
+    @check_argument_types
     def __init__(
         self,
         metrics: Sequence[str] | None = ("accuracy", "nll", "ece"),
@@ -394,7 +398,7 @@ class ComputeMetrics:
         return metrics
 
 
-def _with_logits(outputs: Any) -> Any:
+def _to_model_output(outputs: Any) -> Any:
     """Return a mapping as a ``ModelOutput`` with ``.logits``, and any other output unchanged."""
     if isinstance(outputs, Mapping) and not hasattr(outputs, "logits"):
         return require("transformers.utils", extra="hf").ModelOutput(**outputs)

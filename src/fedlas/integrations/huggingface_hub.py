@@ -17,16 +17,16 @@ from torch import nn
 from fedlas._core.check import InputError, check_choice, describe
 from fedlas._core.extras import require
 from fedlas._core.files import (
-    check_name,
-    checked_path,
+    check_path_component,
     is_file,
     is_same_file,
+    to_path,
     write_atomically,
     write_json,
     write_text,
 )
-from fedlas._core.kinds import check_kinds
-from fedlas._core.outputs import Kind, check_place, is_of_kind, marked_kind
+from fedlas._core.kinds import check_argument_types
+from fedlas._core.outputs import FileKind, check_output_path, is_of_kind, marked_kind
 from fedlas._core.text import printable
 from fedlas.calibrated import CalibratedModel
 from fedlas.deploy.card import CARD as CARD_KIND
@@ -49,21 +49,28 @@ WEIGHTS = "model.safetensors"
 CARD = "card.json"
 README = "README.md"
 _LIBRARY = "fedlas"
-_MINE = f"library_name: {_LIBRARY}\n"
-_DAMAGE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+_LIBRARY_LINE = f"library_name: {_LIBRARY}\n"
+_MALFORMED_CARD = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 """Errors that a malformed card raises."""
 _ARROWS: dict[bool | None, str] = {True: " ↑", False: " ↓"}
 
 
 @runtime_checkable
-class Saved(Protocol):
+class Saveable(Protocol):
     """A model with a ``save(path)`` method, such as a ``CalibratedModel``."""
 
     def save(self, path: str | Path) -> Path:
         """Save the model to a file and return its path."""
 
 
-@check_kinds
+@check_argument_types
 def model_card(
     card: CardSource,
     *,
@@ -111,20 +118,24 @@ def model_card(
             data={**content.data, "name": content.data["name"] if dataset is None else dataset},
         )
         about = ModelCardData(
-            model_name=_word(content.name),
+            model_name=_escape_markdown_cell(content.name),
             library_name=_LIBRARY,
             license=license,
             pipeline_tag=task,
             tags=["calibration", *tags],
-            eval_results=list(_results(content, task)),
+            eval_results=list(_eval_results(content, task)),
             model_file=file,
         )
         template = Path(__file__).parent / "templates" / "model_card.md.j2"
         repository = json.dumps(repo_id) if file == WEIGHTS else ""
         return ModelCard.from_template(
-            about, str(template), file_text=_word(file), repository=repository, **_texts(content)
+            about,
+            str(template),
+            file_text=_escape_markdown_cell(file),
+            repository=repository,
+            **_template_texts(content),
         )
-    except _DAMAGE as error:
+    except _MALFORMED_CARD as error:
         raise InputError(
             "the card must be a calibration card",
             f"{type(error).__name__}: {error}",
@@ -133,7 +144,7 @@ def model_card(
 
 
 def save_pretrained(
-    model: Saved | str | Path, folder: str | Path, *, card: CardSource, **about: Any
+    model: Saveable | str | Path, folder: str | Path, *, card: CardSource, **about: Any
 ) -> Path:
     """Write a folder for the Hub: the model's file, ``card.json``, and the model card ``README.md``.
 
@@ -163,25 +174,29 @@ def save_pretrained(
         ...     sorted(path.name for path in save_pretrained(exported, Path(place, "hub"), card=card).iterdir())
         ['README.md', 'card.json', 'model.onnx']
     """
-    place = checked_path(folder)
+    place = to_path(folder)
     options = inspect.signature(model_card).parameters.keys() - {"card", "file"}
     for option in about:
         check_choice("an option", option, sorted(options))
     source = Path(model) if isinstance(model, str | Path) else None
-    if not (isinstance(model, Saved) if source is None else is_file(source)):
+    if not (isinstance(model, Saveable) if source is None else is_file(source)):
         raise InputError(
             "the model must have save(path), or be an existing file",
             describe(model),
             "Pass a CalibratedModel, or a file that fedlas export wrote.",
         )
     content = Card.of(card)
-    name = WEIGHTS if source is None else check_name("the model's file", source.name, "Rename it.")
+    name = (
+        WEIGHTS
+        if source is None
+        else check_path_component("the model's file", source.name, "Rename it.")
+    )
     if name in (README, CARD):
         raise InputError(
             f"the model's file must not be named {README} or {CARD}", source, "Rename it."
         )
-    readme = model_card(content, file=name, **{"task": _task_of(model), **about})
-    _check_folder(place, name, source)
+    readme = model_card(content, file=name, **{"task": _infer_task(model), **about})
+    _require_replaceable(place, name, source)
     write_json(place / CARD, content.plain())
     if source is None:
         model.save(place / name)  # type: ignore[union-attr]  # checked above
@@ -191,18 +206,20 @@ def save_pretrained(
     return place
 
 
-def _check_folder(place: Path, name: str, source: Path | None) -> None:
+def _require_replaceable(place: Path, name: str, source: Path | None) -> None:
     """Raise InputError if the folder has a file that an earlier call did not write and this one would replace."""
-    page = marked_kind("a model card of this function", _MINE.encode())
-    check_place(README, place / README, page)
-    check_place(CARD, place / CARD, CARD_KIND)
+    page = marked_kind("a model card of this function", _LIBRARY_LINE.encode())
+    check_output_path(README, place / README, page)
+    check_output_path(CARD, place / CARD, CARD_KIND)
     if source is None or not is_same_file(source, place / name):
-        beside = Kind("the model of an earlier call", lambda _: is_of_kind(place / README, page))
-        check_place(name, place / name, beside)
+        beside = FileKind(
+            "the model of an earlier call", lambda _: is_of_kind(place / README, page)
+        )
+        check_output_path(name, place / name, beside)
 
 
 def push_to_hub(
-    model: Saved | str | Path,
+    model: Saveable | str | Path,
     repo_id: str,
     *,
     card: CardSource,
@@ -266,7 +283,7 @@ def download(source: str | Path, *, revision: str | None = None, token: str | No
         ...     download(place) == Path(place)  # a name such as "user/model" is downloaded
         True
     """
-    folder = checked_path(source)
+    folder = to_path(source)
     if not folder.is_dir():
         folder = Path(snapshot_download(str(source), revision=revision, token=token))
     Card.of(folder / CARD)  # so that a folder of something else is neither used nor uploaded
@@ -311,7 +328,7 @@ _TASKS = {
 """The Hub's task by the name that a model of transformers has for its first input."""
 
 
-def _task_of(model: object) -> str | None:
+def _infer_task(model: object) -> str | None:
     """Return the Hub's task name inferred from the model's inputs, or None if they do not show it."""
     network = getattr(model, "model", model)
     if not isinstance(network, nn.Module):
@@ -321,33 +338,33 @@ def _task_of(model: object) -> str | None:
     return task or ("image-classification" if images else None)
 
 
-def _results(card: Card, task: str | None) -> Iterator[EvalResult]:
+def _eval_results(card: Card, task: str | None) -> Iterator[EvalResult]:
     """Yield each metric after calibration as an ``EvalResult``."""
-    data = _word(card.data["name"])
+    data = _escape_markdown_cell(card.data["name"])
     slug = re.sub(r"[^a-z0-9.-]+", "-", data.lower()).strip("-") or "data"
-    for name, entry in _measured(card)["calibrated"].items():
+    for name, entry in _metrics_by_stage(card)["calibrated"].items():
         record = find_measure(name, event=card.event is not None)
-        title = _word(name) if record is None else record.title
+        title = _escape_markdown_cell(name) if record is None else record.title
         yield EvalResult(
             task_type=task or "classification", dataset_type=slug, dataset_name=data, dataset_split="test",
-            metric_type=_word(name), metric_name=title, metric_value=float(entry["value"]),
+            metric_type=_escape_markdown_cell(name), metric_name=title, metric_value=float(entry["value"]),
         )  # fmt: skip
 
 
-def _measured(card: Card) -> dict[str, dict[str, Any]]:
+def _metrics_by_stage(card: Card) -> dict[str, dict[str, Any]]:
     """Return the metrics of each stage by name; event metrics replace metrics of the same name over all classes."""
     of_event = (card.event or {}).get("measures", {})
     return {stage: {**row, **of_event.get(stage, {})} for stage, row in card.metrics.items()}
 
 
-def _texts(card: Card) -> dict[str, Any]:
+def _template_texts(card: Card) -> dict[str, Any]:
     """Return the variables of the model card template."""
-    metrics = _measured(card)
-    how = _word(str(card.calibration))
-    data = _word(card.data["name"])
+    metrics = _metrics_by_stage(card)
+    how = _escape_markdown_cell(str(card.calibration))
+    data = _escape_markdown_cell(card.data["name"])
     rows = [row for row in card.selective["thresholds"] if row["threshold"] is not None]
     return {
-        "title": _word(card.name),
+        "title": _escape_markdown_cell(card.name),
         "num_classes": card.num_classes,
         "noun": "labels, of which a sample has none, one or many"
         if card.subject == "labels"
@@ -355,7 +372,7 @@ def _texts(card: Card) -> dict[str, Any]:
         "calibration": "not calibrated"
         if how == "none"
         else f"calibrated ({how}), so that confidence is meant as a probability for inputs like those of {data}",
-        "stages": list(map(_word, metrics)),
+        "stages": list(map(_escape_markdown_cell, metrics)),
         "metrics": [
             _metric_row(
                 find_measure(name, event=card.event is not None), name, list(metrics.values())
@@ -376,12 +393,12 @@ def _texts(card: Card) -> dict[str, Any]:
             )
             for row in rows
         ],
-        "limits": list(map(_word, card.limits)),
-        "made": [_word(part) for part in _made(card)],
+        "limits": list(map(_escape_markdown_cell, card.limits)),
+        "made": [_escape_markdown_cell(part) for part in _creation_lines(card)],
     }
 
 
-def _made(card: Card) -> Iterator[str]:
+def _creation_lines(card: Card) -> Iterator[str]:
     """Yield sentences on the card's date and version and on the period of the test samples, where known."""
     if origin := card.made:
         yield f"Measured on {origin['on']} with fedlas {origin['fedlas']}."
@@ -390,11 +407,11 @@ def _made(card: Card) -> Iterator[str]:
 
 
 def _metric_row(record: Metric | None, name: str, stages: Sequence[Mapping[str, Any]]) -> list[str]:
-    title = _word(name)
+    title = _escape_markdown_cell(name)
     places = 4
     percent = False
     if record is not None:
-        title = f"{record.title}{' %' if record.percent else ''}{_direction(record)}"
+        title = f"{record.title}{' %' if record.percent else ''}{_direction_arrow(record)}"
         places = record.places
         percent = record.percent
 
@@ -424,19 +441,19 @@ def _label_row(name: str, entry: Mapping[str, Any]) -> list[str]:
         ("auroc", 1, 3),
     )
     return [
-        _word(name),
+        _escape_markdown_cell(name),
         *(shown(*each) for each in measures),
         "" if p is None else f"{float(p):.2g}",
     ]
 
 
-def _direction(record: Metric) -> str:
+def _direction_arrow(record: Metric) -> str:
     """Return an arrow up or down for the better direction of a metric, or an arrow to its ideal value."""
     if record.ideal is not None:
         return f" → {record.ideal:g}"
     return _ARROWS.get(record.higher_is_better, "")
 
 
-def _word(text: object) -> str:
+def _escape_markdown_cell(text: object) -> str:
     """Return text escaped for one cell of a Markdown table."""
     return re.sub(r"([|<>`\[\]*])", r"\\\1", printable(str(text)).replace("\n", " "))

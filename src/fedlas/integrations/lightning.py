@@ -13,7 +13,7 @@ from torch import Tensor
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas._core.ranks import world_size
-from fedlas.diagnose import GateMonitor, find_gated
+from fedlas.diagnose import GateMonitor, find_gated_loss
 from fedlas.features import FeatureTap
 from fedlas.integrations.drop_in import ignored_label
 from fedlas.integrations.positions import valid_positions
@@ -100,20 +100,20 @@ class CalibrationCallback(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the module's objective and register hooks on it."""
         self.teardown(trainer, pl_module, stage)
-        objective = _objective_in(pl_module, self.objective)
+        objective = _find_objective(pl_module, self.objective)
         criterion: Any = objective.criterion
         if self._monitor is not None and self._monitor.criterion is criterion:
             # a second fit resumes, without the rest of an aborted epoch
             self._state = self._monitor.state_dict()
-        gated = find_gated(objective.criterion)
+        gated = find_gated_loss(objective.criterion)
         self._monitor = None if gated is None else GateMonitor(gated)
         if self._monitor is not None and self._state:
             self._monitor.load_state_dict(self._state)
         self._handles.append(objective.register_forward_hook(self._on_output, with_kwargs=True))
-        read = objective.head_in(objective.model)
+        read = objective.find_feature_module(objective.model)
         if self._monitor is not None and read is not None:
             self._tap = FeatureTap(read)
-            self._handles.append(objective.register_forward_pre_hook(self._before))
+            self._handles.append(objective.register_forward_pre_hook(self._start_tap))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002 (Lightning's signature)
         """Remove every hook from the objective."""
@@ -136,20 +136,20 @@ class CalibrationCallback(Callback):
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002 (Lightning's signature)
         """Start collecting validation outputs, except in the sanity check before training."""
         alone = "" if trainer.sanity_checking else "val"
-        self._begin("fit" if alone and trainer.state.fn == "fit" else alone)
+        self._start_epoch("fit" if alone and trainer.state.fn == "fit" else alone)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002 (Lightning's signature)
         """Log validation metrics and gate statistics, and update a criterion that learns from validation."""
         if self._listening:
-            self._finish(pl_module)
+            self._finish_epoch(pl_module)
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002 (Lightning's signature)
         """Start collecting test outputs."""
-        self._begin("test")
+        self._start_epoch("test")
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002 (Lightning's signature)
         """Log the test metrics."""
-        self._finish(pl_module)
+        self._finish_epoch(pl_module)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the monitor's state, for Lightning's checkpoint."""
@@ -163,7 +163,7 @@ class CalibrationCallback(Callback):
 
     # --- hooks of the objective -----------------------------------------------------------------------------------
 
-    def _before(self, *_: Any) -> None:
+    def _start_tap(self, *_: Any) -> None:
         if self._listening == "fit" and self._tap is not None:
             self._tap.start()
 
@@ -204,13 +204,13 @@ class CalibrationCallback(Callback):
 
     # --- one epoch ------------------------------------------------------------------------------------------------
 
-    def _begin(self, listening: str) -> None:
+    def _start_epoch(self, listening: str) -> None:
         self._listening = listening
         self._streaming = None
         self._outputs = []
         self._has_features = False
 
-    def _finish(self, module: LightningModule) -> None:
+    def _finish_epoch(self, module: LightningModule) -> None:
         listening = self._listening
         self._listening = ""
         stage = "test" if listening == "test" else "val"
@@ -228,17 +228,17 @@ class CalibrationCallback(Callback):
             predictions = Predictions(logits, target)
             self._outputs = []
             update = getattr(
-                _objective_in(module, self.objective).criterion, "update_from_validation", None
+                _find_objective(module, self.objective).criterion, "update_from_validation", None
             )
             if listening == "fit" and update is not None:
-                update(_of_all_ranks(predictions))
+                update(_gather_predictions(predictions))
             if self._has_features:
-                values |= self._watch(predictions)
+                values |= self._monitor_epoch(predictions)
         # Log everything at once, the same names on every rank.
         for name, value in values.items():
             module.log(name, torch.tensor(value, dtype=torch.float64))
 
-    def _watch(self, predictions: Predictions) -> dict[str, float]:
+    def _monitor_epoch(self, predictions: Predictions) -> dict[str, float]:
         record = self._monitor.on_epoch(predictions)  # type: ignore[union-attr]  # not None, since it has seen samples
         self.records.append(record)
         for alarm in record["alarms"]:
@@ -253,7 +253,7 @@ class CalibrationCallback(Callback):
         }
 
 
-def _objective_in(module: LightningModule, name: str | None) -> Objective:
+def _find_objective(module: LightningModule, name: str | None) -> Objective:
     objectives = {key: part for key, part in module.named_modules() if isinstance(part, Objective)}
     chosen = (
         objectives
@@ -270,7 +270,7 @@ def _objective_in(module: LightningModule, name: str | None) -> Objective:
     )
 
 
-def _of_all_ranks(predictions: Predictions) -> Predictions:
+def _gather_predictions(predictions: Predictions) -> Predictions:
     """Return the predictions of all ranks, concatenated in the order of ranks."""
     if world_size() == 1:
         return predictions

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_choice, check_count, check_number
 from fedlas._core.extras import require
-from fedlas._core.kinds import check_kinds
-from fedlas._core.threads import no_warnings
-from fedlas.metrics.sums import check_takes_weights
+from fedlas._core.kinds import check_argument_types
+from fedlas._core.threads import ignore_warnings
+from fedlas.metrics.sums import check_weights_supported
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.any_predictions import check_labeled, check_predictions
-from fedlas.resample.clusters import check_independent
+from fedlas.predictions.any_predictions import require_labels, require_predictions
+from fedlas.resample.clusters import require_independent
 
 require("mapie", extra="conformal")
 
@@ -58,7 +58,7 @@ class PredictionSets:
         return float(self.sizes.double().mean())
 
 
-@check_kinds
+@check_argument_types
 def prediction_sets(
     val: Predictions,
     test: Predictions,
@@ -111,11 +111,11 @@ def prediction_sets(
         al. 2021.
     """
     # What MAPIE would refuse in its own words, or not at all.
-    val = check_predictions(val)
-    test = check_predictions(test)
+    val = require_predictions(val)
+    test = require_predictions(test)
     for predictions in (val, test):
-        check_takes_weights(predictions, takes_weights=False)
-        check_independent(predictions, "the coverage")
+        check_weights_supported(predictions, takes_weights=False)
+        require_independent(predictions, "the coverage")
     check_number("coverage", coverage, low=0, high=1, low_open=True, high_open=True)
     check_choice("score", score, get_args(Score))
     check_count("seed", seed, low=0)
@@ -135,7 +135,7 @@ def prediction_sets(
             raise InputError(
                 "by_class requires score='lac' or 'auto'", repr(score), "Leave one out."
             )
-        return PredictionSets(_class_conditional(val, test, coverage), test)
+        return PredictionSets(_class_conditional_sets(val, test, coverage), test)
     if score == "auto":
         score = "raps" if len(present) >= 3 and suffices else "lac"
     used = val.num_samples - (math.ceil(val.num_samples / 5) if score == "raps" else 0)
@@ -169,13 +169,13 @@ def prediction_sets(
         if score in ("aps", "raps")
         else {}
     )
-    with no_warnings:  # that val lacks a class, which is no defect
-        conformal.conformalize(_rows(val), val.target.cpu().numpy())
-        _, sets = conformal.predict_set(_rows(test), conformity_score_params=last)
+    with ignore_warnings:  # that val lacks a class, which is no defect
+        conformal.conformalize(_logits_array(val), val.target.cpu().numpy())
+        _, sets = conformal.predict_set(_logits_array(test), conformity_score_params=last)
     return PredictionSets(torch.from_numpy(sets[:, :, 0]).to(test.logits.device), test)
 
 
-def _class_conditional(val: Predictions, test: Predictions, coverage: float) -> Tensor:
+def _class_conditional_sets(val: Predictions, test: Predictions, coverage: float) -> Tensor:
     """Return class-conditional (Mondrian) prediction sets ``(N, C)``, with a separate LAC threshold for each class."""
     misses = 1 - val.probs.double()
     probs = test.probs.double()
@@ -228,10 +228,10 @@ def controlled_threshold(
     check_choice("risk", risk, get_args(Risk))
     for name, number in (("target", target), ("confidence_level", confidence_level)):
         check_number(name, number, low=0, high=1, low_open=True, high_open=True)
-    check_takes_weights(val, takes_weights=False)
-    check_independent(val)
+    check_weights_supported(val, takes_weights=False)
+    require_independent(val)
     if not isinstance(val, TopLabel):
-        val = check_labeled(val)
+        val = require_labels(val)
         val = (
             TopLabel(val.confidence, val.correct)
             if val.num_classes > 2
@@ -243,7 +243,7 @@ def controlled_threshold(
         target_level=target,
         confidence_level=confidence_level,
     )
-    with no_warnings:  # that there is none is what None says
+    with ignore_warnings:  # that there is none is what None says
         controller.calibrate(
             val.confidence.double().cpu().numpy()[:, None], val.correct.long().cpu().numpy()
         )
@@ -251,7 +251,7 @@ def controlled_threshold(
     return None if best is None else float(best)
 
 
-def _rows(predictions: Predictions) -> NDArray[np.float64]:
+def _logits_array(predictions: Predictions) -> NDArray[np.float64]:
     return predictions.logits.cpu().double().numpy()
 
 

@@ -16,20 +16,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlas._core.check import InputError, describe
-from fedlas._core.errors import collected_warnings, warn_user
+from fedlas._core.errors import collect_warnings, warn_user
 from fedlas._core.extras import require
-from fedlas._core.kinds import check_kinds
+from fedlas._core.kinds import check_argument_types
 from fedlas.calibrated.before_after import BeforeAfter, measured_both
 from fedlas.calibrated.calibration import Calibration, unfitted_calibrator
 from fedlas.calibrators import Calibrator, VennAbers
 from fedlas.calibrators.mixture_features import LABEL_IN_FEATURES
 from fedlas.integrations._scorers import CalibrationScorer, calibration_scores, scorers
-from fedlas.integrations._scores import class_indices, logits_from, predictions_from, score_method
-from fedlas.integrations._side_columns import SideColumns, side_source
-from fedlas.integrations._sklearn_folds import held_out, splits_of
+from fedlas.integrations._scores import (
+    class_indices,
+    logits_from_scores,
+    predictions_from_scores,
+    score_method,
+)
+from fedlas.integrations._side_columns import SideEncoder, side_information_function
+from fedlas.integrations._sklearn_folds import cross_validation_splits, held_out_split
 from fedlas.predictions import Predictions
-from fedlas.predictions.arguments import checked_event
-from fedlas.predictions.event import event_of
+from fedlas.predictions.arguments import check_event
+from fedlas.predictions.event import default_event_index
 
 require("sklearn", extra="sklearn")
 
@@ -118,7 +123,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     estimator_: Any
     fitted_: Calibration
     venn_abers_: VennAbers
-    side_columns_: SideColumns
+    side_columns_: SideEncoder
 
     def __init__(
         self,
@@ -165,7 +170,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         # Check all arguments before anything is fitted.
         calibrator = self._new_calibrator()
         method = score_method(self.estimator)
-        takes_features = self._takes_features(calibrator)
+        takes_features = self._uses_side_information(calibrator)
         X, y = indexable(X, column_or_1d(y, warn=True))  # noqa: N806
         assert_all_finite(y, input_name="y")
         check_classification_targets(y)
@@ -181,17 +186,17 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             units = None if units is None else units[held_out]
         # The calibrator.
         classes = np.asarray(estimator.classes_)
-        val = predictions_from(scores, method, labels, classes)
-        self.side_columns_ = SideColumns(side_source(estimator, self.features))
+        val = predictions_from_scores(scores, method, labels, classes)
+        self.side_columns_ = SideEncoder(side_information_function(estimator, self.features))
         features = self.side_columns_.fit(rows) if takes_features else None
         side: dict[str, Any] = {"features": features, "covariates": self.side_columns_.covariates}
         weights = None if weight is None else torch.from_numpy(weight)
         val = replace(val, **side, weights=weights, clusters=units)
-        with collected_warnings() as doubts:
+        with collect_warnings() as doubts:
             calibrator.fit(val)
         self.fitted_ = Calibration(calibrator, tuple(doubts))
-        _warn(doubts, of_inputs=self.features is True)
-        with collected_warnings():  # the calibrator's fit has warned
+        _warn_about_fit(doubts, of_inputs=self.features is True)
+        with collect_warnings():  # the calibrator's fit has warned
             self.venn_abers_ = VennAbers().fit_event(replace(val, features=None, covariates=None))
         self.estimator_ = estimator
         self.classes_ = classes
@@ -214,7 +219,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if isinstance(self.estimator, FrozenEstimator) or self.cv == "prefit":
             return self.estimator, getattr(self.estimator, method)(X), None
         if isinstance(self.cv, float):
-            train, val_rows = held_out(y, units, self.cv, self.random_state)
+            train, val_rows = held_out_split(y, units, self.cv, self.random_state)
             part = {name: value[train] for name, value in options.items()}
             estimator = clone(self.estimator).fit(_safe_indexing(X, train), y[train], **part)
             return estimator, getattr(estimator, method)(_safe_indexing(X, val_rows)), val_rows
@@ -222,14 +227,14 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             self.estimator,
             X,
             y,
-            cv=splits_of(self.cv, X, y, units),
+            cv=cross_validation_splits(self.cv, X, y, units),
             method=method,
             n_jobs=self.n_jobs,
             params=options,
         )
         return clone(self.estimator).fit(X, y, **options), scores, None
 
-    @check_kinds
+    @check_argument_types
     def predict_proba(self, X: Any, *, interval: bool = False) -> Any:  # noqa: N803
         """Return calibrated probabilities ``(N, C)``, in the order of ``classes_``.
 
@@ -241,25 +246,27 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 ``p1 / (1 - p0 + p1)`` lies between them; it uses the scores alone.
         """
         if not interval:
-            return self._calibrated(X).softmax(dim=1).numpy()
-        raw = Predictions(self._scores(X))
+            return self._calibrated_logits(X).softmax(dim=1).numpy()
+        raw = Predictions(self._estimator_logits(X))
         ends = self.venn_abers_.interval(raw)
         probability = ends[:, 1] / (1 - ends[:, 0] + ends[:, 1])
         if raw.num_classes > 2:
-            return _with_top(raw, probability).numpy(), ends.numpy()
+            return _set_top_probability(raw, probability).numpy(), ends.numpy()
         probs = torch.stack([1 - probability, probability], dim=1)
-        if self._event_number() == 0:
+        if self._event_index() == 0:
             ends = 1 - ends.flip(1)
         return probs.numpy(), ends.numpy()
 
     def decision_function(self, X: Any) -> NDArray[Any]:  # noqa: N803
         """Return calibrated logits ``(N, C)``, or for two classes the log-odds ``(N,)`` of the second."""
-        logits = self._calibrated(X)
+        logits = self._calibrated_logits(X)
         return (logits if logits.shape[1] != 2 else logits[:, 1] - logits[:, 0]).numpy()
 
     def predict(self, X: Any) -> NDArray[Any]:  # noqa: N803
         """Return the most probable class of each sample, ``(N,)``."""
-        best = self._calibrated(X).argmax(dim=1).numpy()  # first: it says if nothing is fitted
+        best = (
+            self._calibrated_logits(X).argmax(dim=1).numpy()
+        )  # first: it says if nothing is fitted
         return self.classes_[best]
 
     def predictions(
@@ -280,8 +287,8 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         Raises:
             InputError: If a label is not one of ``classes_``.
         """
-        logits = self._calibrated(X)
-        event = self._event_number() if len(self.classes_) == 2 else None
+        logits = self._calibrated_logits(X)
+        event = self._event_index() if len(self.classes_) == 2 else None
         target = class_indices(y, self.classes_)
         return Predictions(
             logits,
@@ -298,12 +305,12 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         calibrator: Any = self.fitted_.calibrator
         return calibrator
 
-    def _event_number(self) -> int:
+    def _event_index(self) -> int:
         names = tuple(map(str, self.classes_))
-        number = checked_event(
+        number = check_event(
             self.event if self.event is None else str(self.event), len(names), names
         )
-        return event_of(names) if number is None else number
+        return default_event_index(names) if number is None else number
 
     def before_after(
         self,
@@ -324,7 +331,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             InputError: If a label is not one of ``classes_``.
         """
         calibrated = self.predictions(X, y, sample_weight, groups)
-        return measured_both(calibrated.with_logits(self._scores(X)), calibrated)
+        return measured_both(calibrated.with_logits(self._estimator_logits(X)), calibrated)
 
     def __sklearn_tags__(self) -> Any:
         """Return a classifier's tags, with the estimator's tags for sparse and pairwise input."""
@@ -334,7 +341,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         tags.input_tags.pairwise = inner.input_tags.pairwise
         return tags
 
-    def _takes_features(self, calibrator: Calibrator) -> bool:
+    def _uses_side_information(self, calibrator: Calibrator) -> bool:
         """Return whether the calibrator is fitted with side information."""
         wants = "features" in getattr(calibrator, "wants", ())
         choice = self.features
@@ -349,8 +356,8 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             )
         return True
 
-    def _calibrated(self, X: Any) -> Tensor:  # noqa: N803
-        scores = self._scores(X)
+    def _calibrated_logits(self, X: Any) -> Tensor:  # noqa: N803
+        scores = self._estimator_logits(X)
         used = self.fitted_.uses_features
         side = self.side_columns_
         features = side(X) if used else None
@@ -358,10 +365,10 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         raw = Predictions(scores, features=features, covariates=covariates)
         return self.fitted_.transform(raw).logits
 
-    def _scores(self, X: Any) -> Tensor:  # noqa: N803
+    def _estimator_logits(self, X: Any) -> Tensor:  # noqa: N803
         check_is_fitted(self)
         method = score_method(self.estimator_)
-        return logits_from(getattr(self.estimator_, method)(X), method, len(self.classes_))
+        return logits_from_scores(getattr(self.estimator_, method)(X), method, len(self.classes_))
 
     def _new_calibrator(self) -> Calibrator:
         choice = self.method
@@ -383,16 +390,16 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return unfitted
 
 
-_UNUSED = "Calibration improves much with X: the model leaves much of X unused, so a better model would gain too."
+_UNUSED_INPUTS = "Calibration improves much with X: the model leaves much of X unused, so a better model would gain too."
 
 
-def _warn(doubts: Sequence[str], *, of_inputs: bool) -> None:
+def _warn_about_fit(doubts: Sequence[str], *, of_inputs: bool) -> None:
     """Issue the warnings of a fit; for inputs X, replace the warning that features may contain the label."""
     for doubt in doubts:
-        warn_user(_UNUSED if of_inputs and LABEL_IN_FEATURES in doubt else doubt)
+        warn_user(_UNUSED_INPUTS if of_inputs and LABEL_IN_FEATURES in doubt else doubt)
 
 
-def _with_top(raw: Predictions, probability: Tensor) -> Tensor:
+def _set_top_probability(raw: Predictions, probability: Tensor) -> Tensor:
     """Return probabilities ``(N, C)`` with the top class set to ``probability (N,)`` and the others rescaled."""
     probs = raw.probs.double()
     top = raw.predicted[:, None]

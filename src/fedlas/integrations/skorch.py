@@ -83,7 +83,7 @@ class CriterionClassifier(NeuralNetClassifier):
         criterion_ids = {id(p) for p in self.criterion_.criterion.parameters()}
         for group in self.optimizer_.param_groups:
             group["params"] = [p for p in group["params"] if id(p) not in criterion_ids]
-        self.criterion_.add_to(self.optimizer_)
+        self.criterion_.add_to_optimizer(self.optimizer_)
         return self
 
 

@@ -149,7 +149,7 @@ class CriterionTask(TrainingTask):
 
     def get_task_state(self, module: nn.Module | None = None, ema: bool = False) -> dict[str, Any]:
         """Return the criterion's state for timm's checkpoint."""
-        objective = self._objective(module, ema)
+        objective = self._unwrap_objective(module, ema)
         return {} if objective is None else dict(objective.criterion.state_dict())
 
     def load_task_state(
@@ -167,11 +167,11 @@ class CriterionTask(TrainingTask):
             module: As for ``TrainingTask``.
             ema: Whether it is the state of the average.
         """
-        objective = self._objective(module, ema)
+        objective = self._unwrap_objective(module, ema)
         if objective is not None:
             objective.criterion.load_state_dict(state or {}, strict=strict)
 
-    def _objective(self, module: nn.Module | None, ema: bool) -> Objective | None:
+    def _unwrap_objective(self, module: nn.Module | None, ema: bool) -> Objective | None:
         chosen = self.get_trainable_module(ema=ema) if module is None else module
         inner = None if chosen is None else unwrap_model(chosen)
         return inner if isinstance(inner, Objective) else None

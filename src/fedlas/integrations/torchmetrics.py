@@ -21,7 +21,7 @@ from torchmetrics import Metric  # noqa: E402 (after require, whose error names 
 __all__ = ["CalibrationByClass", "CalibrationByGroup", "CalibrationMetric", "CalibrationMetrics"]
 
 
-class _Sums(Metric):
+class _AccumulatorMetric(Metric):
     """Base class of metrics whose state is the sums of an accumulator; torchmetrics adds the sums over ranks."""
 
     is_differentiable = False
@@ -61,7 +61,7 @@ class _Sums(Metric):
         super()._apply(move, *args, **options)
         return self
 
-    def _take(self, *batch: Any, **extra: Any) -> None:
+    def _add_batch(self, *batch: Any, **extra: Any) -> None:
         """Add a batch to the state; the arguments are those of the accumulator's ``update``."""
         batch_sums: Any = self._empty()
         batch_sums.update(*batch, **extra)
@@ -72,14 +72,14 @@ class _Sums(Metric):
         for key, new in sums.items():
             setattr(self, key, new)
 
-    def _whole(self) -> Any:
+    def _compute_result(self) -> Any:
         """Return the result that an accumulator computes from the state."""
         whole: Any = self._empty()
         whole.load_state_dict({name: getattr(self, key).cpu() for key, name in self._keys.items()})
         return whole.compute()
 
 
-class CalibrationMetrics(_Sums):
+class CalibrationMetrics(_AccumulatorMetric):
     """Several calibration metrics in one pass, as a dict; see :class:`~fedlas.metrics.StreamingMetrics`.
 
     Args:
@@ -132,7 +132,7 @@ class CalibrationMetrics(_Sums):
         Raises:
             InputError: As :class:`~fedlas.Predictions`, or for another number of classes.
         """
-        self._take(logits, target)
+        self._add_batch(logits, target)
 
     def compute(self) -> dict[str, Tensor]:
         """Return every metric over all samples so far, as float64 scalars by registry name.
@@ -141,7 +141,8 @@ class CalibrationMetrics(_Sums):
             InputError: If there are none.
         """
         return {
-            name: torch.tensor(value, dtype=torch.float64) for name, value in self._whole().items()
+            name: torch.tensor(value, dtype=torch.float64)
+            for name, value in self._compute_result().items()
         }
 
 
@@ -185,7 +186,7 @@ class CalibrationMetric(CalibrationMetrics):
         return super().compute()[self.name]
 
 
-class CalibrationByClass(_Sums):
+class CalibrationByClass(_AccumulatorMetric):
     """Calibration metrics of each class; see :class:`~fedlas.metrics.StreamingClasses`.
 
     Args:
@@ -217,7 +218,7 @@ class CalibrationByClass(_Sums):
         Raises:
             InputError: As :class:`~fedlas.Predictions`, or for another number of classes.
         """
-        self._take(logits, target)
+        self._add_batch(logits, target)
 
     def compute(self) -> dict[str, Tensor]:
         """Return ``ece``, ``gap``, ``mean_probability`` and ``frequency`` of every class ``(C,)``, float64.
@@ -225,12 +226,12 @@ class CalibrationByClass(_Sums):
         Raises:
             InputError: If there are no samples.
         """
-        return _columns(
-            list(self._whole().values()), ("ece", "gap", "mean_probability", "frequency")
+        return _stack_columns(
+            list(self._compute_result().values()), ("ece", "gap", "mean_probability", "frequency")
         )
 
 
-class CalibrationByGroup(_Sums):
+class CalibrationByGroup(_AccumulatorMetric):
     """Accuracy and calibration metrics of each group; see :class:`~fedlas.metrics.StreamingGroups`.
 
     Args:
@@ -262,7 +263,7 @@ class CalibrationByGroup(_Sums):
         Raises:
             InputError: As :class:`~fedlas.Predictions`, or for an unknown group.
         """
-        self._take(logits, target, groups=groups)
+        self._add_batch(logits, target, groups=groups)
 
     def compute(self) -> dict[str, Tensor]:
         """Return sample count, accuracy, confidence, gap and ECE (total, over- and under-confident) of each group.
@@ -273,12 +274,12 @@ class CalibrationByGroup(_Sums):
         Raises:
             InputError: If there are no samples.
         """
-        by_group = self._whole()
+        by_group = self._compute_result()
         names = ("num_samples", "accuracy", "confidence", "gap", "ece", "o_ece", "u_ece")
-        return _columns([by_group.get(group) for group in self.groups], names)
+        return _stack_columns([by_group.get(group) for group in self.groups], names)
 
 
-def _columns(rows: Sequence[Any], names: Sequence[str]) -> dict[str, Tensor]:
+def _stack_columns(rows: Sequence[Any], names: Sequence[str]) -> dict[str, Tensor]:
     """Return a tensor per name with that attribute of every row, NaN for a row that is None."""
     values = {
         name: [math.nan if row is None else getattr(row, name) for row in rows] for name in names

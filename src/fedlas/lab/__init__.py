@@ -5,7 +5,7 @@ The command line runs what is here. The library, which is everything outside ``l
 
 from typing import TYPE_CHECKING
 
-from fedlas._core.lazy import at_first_use
+from fedlas._core.lazy import lazy_getattr
 
 __all__ = ["BenchResult", "bench"]
 
@@ -13,6 +13,6 @@ if TYPE_CHECKING:
     from fedlas.lab.benches.all_runs import bench as bench
     from fedlas.lab.report.result import BenchResult as BenchResult
 else:
-    __getattr__ = at_first_use(
+    __getattr__ = lazy_getattr(
         __name__, {"benches.all_runs": "bench", "report.result": "BenchResult"}
     )

@@ -6,7 +6,7 @@ per position. ``_base`` holds the base classes, the validated batch and the wrap
 
 from typing import TYPE_CHECKING
 
-from fedlas._core.lazy import at_first_use
+from fedlas._core.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from fedlas.losses._base import (
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
         Loss,
         LossOptions,
         LossWithStrength,
+        LossWrapper,
         Mixed,
-        OnBase,
-        Penalized,
+        PenalizedLoss,
         reduce,
     )
     from fedlas.losses.ablation import FedLASAblation
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from fedlas.losses.adaface import AdaFace
     from fedlas.losses.adafocal import AdaFocal
     from fedlas.losses.bcg import BidirectionalCalibrationGate, TopLogitsGate
-    from fedlas.losses.binary import OneLogit, two_logits
+    from fedlas.losses.binary import OneLogit, to_two_logits
     from fedlas.losses.brier import BrierLoss
     from fedlas.losses.bsd import BayesianSelfDistillation
     from fedlas.losses.cals import CALS
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from fedlas.losses.mixup import CutMix, Mixup
     from fedlas.losses.mmce import MMCE, WeightedMMCE
     from fedlas.losses.modulated import Modulated, adaptive_strength
-    from fedlas.losses.multi_label import MultiLabelFedLAS, MultiLabelLoss, label_pairs
+    from fedlas.losses.multi_label import MultiLabelFedLAS, MultiLabelLoss, labels_as_two_classes
     from fedlas.losses.nci import NormConfidenceIndicator
     from fedlas.losses.online_label_smoothing import OnlineLabelSmoothing
     from fedlas.losses.own_average import OwnAverage
@@ -101,6 +101,7 @@ __all__ = [
     "Loss",
     "LossOptions",
     "LossWithStrength",
+    "LossWrapper",
     "MaxSup",
     "MbLS",
     "Mixed",
@@ -109,11 +110,10 @@ __all__ = [
     "MultiLabelFedLAS",
     "MultiLabelLoss",
     "NormConfidenceIndicator",
-    "OnBase",
     "OneLogit",
     "OnlineLabelSmoothing",
     "OwnAverage",
-    "Penalized",
+    "PenalizedLoss",
     "PolyLoss",
     "RankMixupMRL",
     "RankMixupNDCG",
@@ -123,14 +123,14 @@ __all__ = [
     "TopLogitsGate",
     "WeightedMMCE",
     "adaptive_strength",
-    "label_pairs",
+    "labels_as_two_classes",
     "reduce",
     "smoothed_cross_entropy",
-    "two_logits",
+    "to_two_logits",
 ]
 
 HOMES = {
-    "_base": "Batch LearnsFromValidation Loss LossOptions LossWithStrength LOSSES Mixed OnBase Penalized reduce",
+    "_base": "Batch LearnsFromValidation Loss LossOptions LossWithStrength LOSSES Mixed LossWrapper PenalizedLoss reduce",
     "label_smoothing": "CrossEntropy LabelSmoothing smoothed_cross_entropy",
     "margin": "MbLS",
     "modulated": "Modulated adaptive_strength",
@@ -140,7 +140,7 @@ HOMES = {
     "adaface": "AdaFace",
     "adafocal": "AdaFocal",
     "bcg": "BidirectionalCalibrationGate TopLogitsGate",
-    "binary": "OneLogit two_logits",
+    "binary": "OneLogit to_two_logits",
     "brier": "BrierLoss",
     "bsd": "BayesianSelfDistillation",
     "cals": "CALS",
@@ -161,7 +161,7 @@ HOMES = {
     "mdca": "MDCA",
     "mixup": "CutMix Mixup",
     "mmce": "MMCE WeightedMMCE",
-    "multi_label": "MultiLabelFedLAS MultiLabelLoss label_pairs",
+    "multi_label": "MultiLabelFedLAS MultiLabelLoss labels_as_two_classes",
     "nci": "NormConfidenceIndicator",
     "online_label_smoothing": "OnlineLabelSmoothing",
     "own_average": "OwnAverage",
@@ -175,7 +175,7 @@ HOMES = {
 """The public names of each module; ``LOSSES`` imports them all, in this order, when it is asked for all losses."""
 
 if not TYPE_CHECKING:  # a type checker would take any name for one of the package
-    __getattr__ = at_first_use(__name__, HOMES)
+    __getattr__ = lazy_getattr(__name__, HOMES)
 
     def __dir__() -> list[str]:
         return __all__

@@ -13,22 +13,22 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import check_choice
-from fedlas._core.ranks import add_up_across_ranks
+from fedlas._core.ranks import sum_across_ranks_differentiably
 from fedlas.losses._base import LOSSES
 from fedlas.losses.bcg import BidirectionalCalibrationGate
 from fedlas.losses.fedlas import FedLAS
-from fedlas.losses.modulated import ABOUT, IndicatorOptions
+from fedlas.losses.modulated import PAPER_METADATA, IndicatorOptions
 
 Direction = Literal["trained", "frozen", "plus", "minus", "zero", "against"]
 Score = Literal["norm", "constant", "noise"]
 Spread = Literal["own", "mean"]
 # direction_of replaces the 0 of "against"
-_FIXED = {"plus": 1.0, "minus": -1.0, "zero": 0.0, "against": 0.0}
+_FIXED_DIRECTIONS = {"plus": 1.0, "minus": -1.0, "zero": 0.0, "against": 0.0}
 
 
 @LOSSES.register(
     "fedlas-ablation",
-    **ABOUT,
+    **PAPER_METADATA,
     note="this library's own, to test claims about FedLAS",
     tune={"alpha": "0.005:0.3:log", "beta": "0.25:16:log", "momentum": "0.001:1:log"},
 )
@@ -73,8 +73,12 @@ class FedLASAblation(FedLAS):
     ) -> None:
         check_choice("direction", direction, get_args(Direction))
         check_choice("score", score, get_args(Score))
-        scores = {"norm": None, "constant": partial(_constant, 1.0), "noise": _noise}
-        gate = partial(_constant, _FIXED[direction]) if direction in _FIXED else None
+        scores = {"norm": None, "constant": partial(_constant_scores, 1.0), "noise": _noise_scores}
+        gate = (
+            partial(_constant_scores, _FIXED_DIRECTIONS[direction])
+            if direction in _FIXED_DIRECTIONS
+            else None
+        )
         super().__init__(
             num_classes=num_classes, alpha=alpha, beta=beta, nci=scores[score], gate=gate, **options
         )
@@ -84,9 +88,9 @@ class FedLASAblation(FedLAS):
         if direction == "frozen" and isinstance(self.gate, BidirectionalCalibrationGate):
             self.gate.requires_grad_(False)
 
-    def strength_of(self, scores: Tensor, psi: Tensor, valid: Tensor | None) -> Tensor:
+    def sample_strengths(self, scores: Tensor, psi: Tensor, valid: Tensor | None) -> Tensor:
         """Return the strength per sample ``alpha_i (N,)`` of the ablation; the batch mean for ``spread="mean"``."""
-        alpha = super().strength_of(scores, psi, valid)
+        alpha = super().sample_strengths(scores, psi, valid)
         if self.spread == "own":
             return alpha
         if valid is None:
@@ -94,7 +98,7 @@ class FedLASAblation(FedLAS):
         sums = torch.stack((torch.where(valid, alpha, 0.0).sum(), valid.sum().to(alpha.dtype)))
         # Outside training a single rank may call this, and would wait forever.
         if self.training and torch.is_grad_enabled():
-            sums = add_up_across_ranks(sums)
+            sums = sum_across_ranks_differentiably(sums)
         total, count = sums.unbind()
         return (total / count.clamp(min=1)).expand_as(alpha)
 
@@ -103,17 +107,17 @@ class FedLASAblation(FedLAS):
         """Whether the gate determines the direction; False for ``direction="against"``, which uses the score alone."""
         return self.direction != "against"
 
-    def direction_of(self, scores: Tensor, psi: Tensor) -> Tensor:
+    def sample_directions(self, scores: Tensor, psi: Tensor) -> Tensor:
         """Return the direction per sample, ``(N,)``: ``psi``, or ``-sign(score)`` for ``"against"``."""
         return psi if self.gate_decides else -scores.sign()
 
 
-def _constant(value: float, rows: Tensor, *, valid: Tensor | None = None) -> Tensor:  # noqa: ARG001 (as an indicator)
+def _constant_scores(value: float, features: Tensor, *, valid: Tensor | None = None) -> Tensor:  # noqa: ARG001 (as an indicator)
     """Return ``value`` for each row, ``(N,)`` float32."""
-    return torch.full((rows.shape[0],), value, dtype=torch.float32, device=rows.device)
+    return torch.full((features.shape[0],), value, dtype=torch.float32, device=features.device)
 
 
-def _noise(features: Tensor, *, valid: Tensor | None = None) -> Tensor:  # noqa: ARG001 (as an indicator)
+def _noise_scores(features: Tensor, *, valid: Tensor | None = None) -> Tensor:  # noqa: ARG001 (as an indicator)
     """Return a standard normal number per row, computed from the bits of the row: deterministic, in any row order."""
     # Multiplicative hashing of the bits (int64 wraps around), then a uniform number from 24 of them.
     bits = features.detach().float().contiguous().view(torch.int32).sum(dim=1, dtype=torch.int64)

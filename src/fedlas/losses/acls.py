@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import check_choice, check_number
-from fedlas.losses._base import LOSSES, Batch, LossOptions, Penalized, Variant, paper
+from fedlas.losses._base import LOSSES, Batch, LossOptions, PenalizedLoss, Variant, paper_metadata
 
 
 def adaptive_penalty(
@@ -42,9 +42,11 @@ def adaptive_penalty(
 
 
 @LOSSES.register(
-    "acls", **paper("ACLS", 2023, "2308.11911"), tune={"alpha": "0.01:1:log", "margin": "0:20"}
+    "acls",
+    **paper_metadata("ACLS", 2023, "2308.11911"),
+    tune={"alpha": "0.01:1:log", "margin": "0:20"},
 )
-class ACLS(Penalized):
+class ACLS(PenalizedLoss):
     """Adaptive and conditional label smoothing: cross-entropy plus ``alpha`` times :func:`adaptive_penalty`.
 
     Args:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import check_number
-from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, cross_entropy, paper
+from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, cross_entropy, paper_metadata
 from fedlas.losses.nci import NormConfidenceIndicator
 
 # Minimum distance of cosines from 1 and of angles from 0 and pi, where the slope of acos is infinite.
@@ -47,7 +47,7 @@ def adaptive_margin(cosine: Tensor, quality: Tensor, *, margin: float) -> Tensor
 
 @LOSSES.register(
     "adaface",
-    **paper("AdaFace: Quality Adaptive Margin for Face Recognition", 2022, "2204.00964"),
+    **paper_metadata("AdaFace: Quality Adaptive Margin for Face Recognition", 2022, "2204.00964"),
     note="after the paper, by default in a form whose prediction is the model's own logits",
     tune={"margin": "0.05:0.8", "spread": "0.05:1:log", "momentum": "0.001:1:log"},
 )
@@ -117,9 +117,9 @@ class AdaFace(Loss):
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Return the loss per position, ``(M,)``; in training also update the running moments of the norms."""
-        features, head_weight = batch.linear_inputs()
-        quality = self._quality(batch)
-        favored = batch.favored()
+        features, head_weight = batch.features_and_head_weight()
+        quality = self._sample_quality(batch)
+        favored = batch.favored_class()
         weight = head_weight[favored]
         length = torch.linalg.vector_norm(weight, dim=1)
         norm = torch.linalg.vector_norm(features, dim=1)
@@ -138,11 +138,11 @@ class AdaFace(Loss):
         moved = logits.scatter_add(1, favored[:, None], change[:, None])
         return cross_entropy(moved, batch.target, batch.weight)
 
-    def _quality(self, batch: Batch) -> Tensor:
+    def _sample_quality(self, batch: Batch) -> Tensor:
         """Return the quality ``clip(spread Z, -1, 1)`` per position, ``(M,)``, detached; 0 at ignored positions."""
-        features = batch.need("features")
-        valid = batch.valid_rows(len(features))
+        features = batch.require("features")
+        valid = batch.valid_samples(len(features))
         scores: Tensor = self.indicator(features, valid=valid)
         if valid is not None:
             scores = torch.where(valid, scores, 0.0)
-        return batch.at_positions((self.spread * scores).clamp(-1, 1).to(batch.logits.dtype))
+        return batch.repeat_per_position((self.spread * scores).clamp(-1, 1).to(batch.logits.dtype))

@@ -18,12 +18,12 @@ from fedlas.losses._base import (
     LearnsFromValidation,
     LossOptions,
     PreciseBuffers,
-    paper,
+    paper_metadata,
 )
 from fedlas.predictions import Predictions
 
 
-def signed_focal(nll: Tensor, gamma: Tensor) -> Tensor:
+def signed_focal_loss(nll: Tensor, gamma: Tensor) -> Tensor:
     """Return the focal loss for ``gamma >= 0`` and the inverse focal loss for ``gamma < 0``, from ``nll = -log p``.
 
     ``(1 - p)^gamma nll`` and ``(1 + p)^|gamma| nll``: samples that are already likely get less weight from the
@@ -34,7 +34,7 @@ def signed_focal(nll: Tensor, gamma: Tensor) -> Tensor:
         gamma: Like ``nll``, of any sign.
 
     Example:
-        >>> signed_focal(torch.tensor([0.6931, 0.6931]), torch.tensor([2.0, -2.0]))
+        >>> signed_focal_loss(torch.tensor([0.6931, 0.6931]), torch.tensor([2.0, -2.0]))
         tensor([0.1733, 1.5595])
     """
     # 1 - p without cancellation; the bound below keeps a power's slope finite where p is 1.
@@ -45,7 +45,7 @@ def signed_focal(nll: Tensor, gamma: Tensor) -> Tensor:
 
 @LOSSES.register(
     "adafocal",
-    **paper("AdaFocal: Calibration-aware Adaptive Focal Loss", 2022, "2211.11838"),
+    **paper_metadata("AdaFocal: Calibration-aware Adaptive Focal Loss", 2022, "2211.11838"),
     signed=("gamma", "gamma_min"),
     tune={"rate": "0.1:10:log", "switch": "0.05:1:log"},
 )
@@ -123,11 +123,11 @@ class AdaFocal(PreciseBuffers, LearnsFromValidation):
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Return the loss per position, ``(M,)``."""
-        return batch.cost_of_target(
-            lambda nll: signed_focal(nll, self.exponents((-nll.detach()).exp()))
+        return batch.target_cost(
+            lambda nll: signed_focal_loss(nll, self.exponents_for((-nll.detach()).exp()))
         )
 
-    def exponents(self, probs: Tensor) -> Tensor:
+    def exponents_for(self, probs: Tensor) -> Tensor:
         """Return the focal exponent for each probability of the true class, in the shape and dtype of ``probs``."""
         return self.gammas[torch.bucketize(probs, self.edges.to(probs.dtype))].to(probs.dtype)
 
@@ -162,11 +162,11 @@ def _equal_mass_edges(values: Tensor, num_bins: int) -> Tensor:
 
 
 def _calibration_gaps(
-    place: Tensor, confidence: Tensor, correct: Tensor, num_bins: int
+    bin_index: Tensor, confidence: Tensor, correct: Tensor, num_bins: int
 ) -> tuple[Tensor, Tensor]:
     """Return confidence minus accuracy per bin, ``(num_bins,)`` float64, and a mask of non-empty bins."""
-    count = torch.bincount(place, minlength=num_bins)
+    count = torch.bincount(bin_index, minlength=num_bins)
     excess = torch.bincount(
-        place, weights=confidence.double() - correct.double(), minlength=num_bins
+        bin_index, weights=confidence.double() - correct.double(), minlength=num_bins
     )
     return excess / count.clamp(min=1), count > 0

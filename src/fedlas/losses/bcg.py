@@ -60,7 +60,7 @@ class BidirectionalCalibrationGate(nn.Module):
         two = self.out(F.leaky_relu(self.hidden(logits), 0.01))
         # With two outputs the difference of their softmax is a hyperbolic tangent.
         down, up = two.unbind(1)
-        return sign_straight_through(torch.tanh((up - down) * 0.5))
+        return straight_through_sign(torch.tanh((up - down) * 0.5))
 
 
 class TopLogitsGate(BidirectionalCalibrationGate):
@@ -104,7 +104,7 @@ class TopLogitsGate(BidirectionalCalibrationGate):
         )
 
 
-def sign_straight_through(u: Tensor) -> Tensor:
+def straight_through_sign(u: Tensor) -> Tensor:
     """Return ``sign(u)`` with a straight-through gradient of 1 (Bengio et al. 2013, arXiv 1308.3432)."""
     fixed = u.detach()
     # The bracket is exactly zero, so the value is exactly -1, 0 or +1; only its gradient remains.

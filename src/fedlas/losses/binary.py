@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, describe, is_dense
-from fedlas.losses._base import can_look
+from fedlas.losses._base import can_read_values
 from fedlas.predictions import Predictions
 
 
-def two_logits(logit: Tensor) -> Tensor:
+def to_two_logits(logit: Tensor) -> Tensor:
     """Return two-class logits ``(-z / 2, z / 2)`` with softmax ``(1 - sigmoid(z), sigmoid(z))`` for a logit ``z``.
 
     Args:
@@ -33,7 +33,7 @@ def two_logits(logit: Tensor) -> Tensor:
         softmax: a gate sees both logits change, and neither is constant.
 
     Example:
-        >>> two_logits(torch.tensor([2.0, -4.0]))
+        >>> to_two_logits(torch.tensor([2.0, -4.0]))
         tensor([[-1.,  1.],
                 [ 2., -2.]])
     """
@@ -46,7 +46,7 @@ def two_logits(logit: Tensor) -> Tensor:
         )
     if logit.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         logit = logit.float()  # smaller floats have no arithmetic
-    if can_look(logit) and bool(logit.detach().isinf().any()):
+    if can_read_values(logit) and bool(logit.detach().isinf().any()):
         raise InputError(
             "logits must be finite",
             f"{int(logit.isinf().sum())} infinite values of {logit.numel()}",
@@ -114,7 +114,7 @@ class OneLogit(nn.Module):
         Raises:
             InputError: For other shapes, and as the criterion.
         """
-        pair = two_logits(logits)
+        pair = to_two_logits(logits)
         shape = (pair.shape[0], *pair.shape[2:])
         if not is_dense(target) or target.shape not in (shape, (shape[0], 1, *shape[1:])):
             raise InputError(

@@ -50,4 +50,4 @@ class BrierLoss(Loss):
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Return the loss per position, ``(M,)``."""
-        return batch.weighted(squared_error(batch.logits, batch.target))
+        return batch.apply_class_weights(squared_error(batch.logits, batch.target))

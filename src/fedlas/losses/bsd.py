@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import check_number
-from fedlas.losses._base import LOSSES, Batch, LossOptions, Remembering, paper
+from fedlas.losses._base import LOSSES, Batch, LossOptions, PredictionMemoryLoss, paper_metadata
 
 
 @LOSSES.register(
     "bsd",
-    **paper("Bayesian Self-Distillation for Image Classification", 2025, "2512.24162"),
+    **paper_metadata("Bayesian Self-Distillation for Image Classification", 2025, "2512.24162"),
     dense=False,
     tune={"prior": "1:100:log", "discount": "0.5:1"},
 )
-class BayesianSelfDistillation(Remembering):
+class BayesianSelfDistillation(PredictionMemoryLoss):
     """BSD: ``CE(a / sum(a), p)``; Dirichlet counts start at ``a = prior * t``, each visit sets ``a <- discount a + p``.
 
     The target is the mean of a Dirichlet distribution that starts at the label and takes predictions as observations.
@@ -67,9 +67,9 @@ class BayesianSelfDistillation(Remembering):
         self.prior = check_number("prior", prior, low=0, low_open=True)
         self.discount = check_number("discount", discount, low=0, high=1, low_open=True)
 
-    def updated(self, rows: Tensor, visits: Tensor, probs: Tensor, batch: Batch) -> Tensor:
+    def new_memory_rows(self, rows: Tensor, visits: Tensor, probs: Tensor, batch: Batch) -> Tensor:
         """Return the mean of the updated Dirichlet distribution per sample, ``(M, C)``."""
-        mean = torch.where((visits > 0)[:, None], rows, batch.probabilities())
+        mean = torch.where((visits > 0)[:, None], rows, batch.target_probs())
         # The total after v visits: prior d^v + (1 + d + ... + d^(v - 1)).
         decay = torch.full_like(probs[:, 0], self.discount).pow(visits)
         added = visits.to(probs.dtype) if self.discount == 1 else (1 - decay) / (1 - self.discount)

@@ -19,11 +19,11 @@ from fedlas.losses._base import (
     LearnsFromValidation,
     LossOptions,
     PreciseBuffers,
-    paper,
+    paper_metadata,
 )
 from fedlas.predictions import Predictions
 
-_ELEMENTS = 1 << 22  # validation logits processed at a time
+_MAX_ELEMENTS = 1 << 22  # validation logits processed at a time
 
 
 def phr_penalty(logits: Tensor, multipliers: Tensor, rho: Tensor, *, margin: float) -> Tensor:
@@ -52,7 +52,7 @@ def phr_penalty(logits: Tensor, multipliers: Tensor, rho: Tensor, *, margin: flo
 
 @LOSSES.register(
     "cals-alm",
-    **paper("Class Adaptive Network Calibration", 2023, "2211.15088"),
+    **paper_metadata("Class Adaptive Network Calibration", 2023, "2211.15088"),
     tune={"margin": "1:20", "rho": "0.1:10:log"},
 )
 class CALS(PreciseBuffers, LearnsFromValidation):
@@ -149,7 +149,7 @@ class CALS(PreciseBuffers, LearnsFromValidation):
         multipliers = self.multipliers.to(batch.logits.dtype)
         rho = self.rho.to(batch.logits.dtype)
         penalty = phr_penalty(batch.logits, multipliers, rho, margin=self.margin)
-        return batch.cross_entropy() + batch.weighted(penalty)
+        return batch.cross_entropy() + batch.apply_class_weights(penalty)
 
     def learn_from(self, predictions: Predictions) -> None:
         """Update the multipliers from the constraint violations, and rho at every ``rho_every``-th validation.
@@ -166,7 +166,7 @@ class CALS(PreciseBuffers, LearnsFromValidation):
         rho = self.rho.cpu().double()
         slope = torch.zeros_like(old)
         violation = torch.zeros_like(old)
-        for logits in predictions.logits.split(max(1, _ELEMENTS // self.num_classes)):
+        for logits in predictions.logits.split(max(1, _MAX_ELEMENTS // self.num_classes)):
             rows = logits.cpu().double()
             excess = (rows.amax(dim=1, keepdim=True) - rows) / self.margin - 1
             slope += F.relu(old + rho * excess).sum(dim=0)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import check_number
-from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, paper
+from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, paper_metadata
 
 
 def generalized_cross_entropy(nll: Tensor, tau: float) -> Tensor:
@@ -34,7 +34,7 @@ def generalized_cross_entropy(nll: Tensor, tau: float) -> Tensor:
 
 @LOSSES.register(
     "gce",
-    **paper(
+    **paper_metadata(
         "Cross-Entropy Loss Functions: Theoretical Analysis and Applications", 2023, "2304.07288"
     ),
     tune={"tau": "1:2"},
@@ -66,4 +66,4 @@ class GCE(Loss):
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Return the loss per position, ``(M,)``."""
-        return batch.cost_of_target(lambda nll: generalized_cross_entropy(nll, self.tau))
+        return batch.target_cost(lambda nll: generalized_cross_entropy(nll, self.tau))

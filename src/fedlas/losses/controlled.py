@@ -18,7 +18,7 @@ from fedlas.losses._base import (
     BaseOptions,
     Batch,
     LearnsFromValidation,
-    OnBase,
+    LossWrapper,
     PreciseBuffers,
 )
 from fedlas.predictions import Predictions
@@ -33,7 +33,7 @@ from fedlas.predictions import Predictions
     signed=("low",),
     tune={"rate": "0.1:2:log"},
 )
-class Controlled(PreciseBuffers, LearnsFromValidation, OnBase):
+class Controlled(PreciseBuffers, LearnsFromValidation, LossWrapper):
     """Wrapper that updates the strength of a loss after each validation by ``rate * (confidence - accuracy)``.
 
     The strength grows where held-out predictions are over-confident, and shrinks where they are under-confident. Data
@@ -86,7 +86,7 @@ class Controlled(PreciseBuffers, LearnsFromValidation, OnBase):
         **options: Unpack[BaseOptions],
     ) -> None:
         super().__init__(base, num_classes=num_classes, **options)
-        strength = self.strength_of_base()
+        strength = self.base_strength_name()
         self.rate = check_number("rate", rate, low=0)
         bound = (
             min(self.base.strength_bound, max(1.0, getattr(self.base, strength)))

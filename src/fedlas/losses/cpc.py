@@ -15,14 +15,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import check_choice, check_number
-from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, Variant, can_look, in_blocks
+from fedlas.losses._base import (
+    LOSSES,
+    Batch,
+    Loss,
+    LossOptions,
+    Variant,
+    can_read_values,
+    map_row_blocks,
+)
 
 _PAIRS_IN_CACHE = 1 << 18  # pairs of classes per block on a CPU: small enough for its cache
 # Elsewhere each block is a kernel launch or a part of a compiled graph: few and large blocks.
 _PAIRS_AT_ONCE = 1 << 24
 
 
-def _pair_sums(logits: Tensor, target: Tensor, *, a: float, b: float) -> Tensor:
+def _weighted_pair_sums(logits: Tensor, target: Tensor, *, a: float, b: float) -> Tensor:
     """Return ``sum_jk (a t_j + b (T - t_j - t_k)) softplus(z_k - z_j)`` per row, ``(M,)``; ``T = sum_k t_k``."""
     # For a hard target: a times the target's constraints plus b times those among the other classes.
     gap = logits[:, None, :] - logits[:, :, None]  # z_k - z_j at [i, j, k]
@@ -31,7 +39,7 @@ def _pair_sums(logits: Tensor, target: Tensor, *, a: float, b: float) -> Tensor:
     return (F.softplus(gap) * (claim[:, :, None] - b * target[:, None, :])).sum(dim=(1, 2))
 
 
-def pairwise_constraints(
+def pairwise_constraint_penalty(
     logits: Tensor, target: Tensor, *, lambda1: float, lambda2: float, variant: Variant = "paper"
 ) -> Tensor:
     """Return the CPC penalty per row, ``(N,)``: target logit above the other logits, the other logits equal.
@@ -52,7 +60,7 @@ def pairwise_constraints(
 
     Example:
         >>> import torch
-        >>> pairwise_constraints(torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([0]), lambda1=1.0, lambda2=0.0)
+        >>> pairwise_constraint_penalty(torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([0]), lambda1=1.0, lambda2=0.0)
         tensor([0.2201])
     """
     classes = logits.shape[1]
@@ -60,8 +68,10 @@ def pairwise_constraints(
     b = lambda2 / (2 * max((classes - 1) * (classes - 2), 1))
     if target.ndim == 1:
         target = F.one_hot(target, classes).to(logits.dtype)
-    pairs = _PAIRS_IN_CACHE if can_look(logits) else _PAIRS_AT_ONCE
-    value = in_blocks(partial(_pair_sums, a=a, b=b), max(1, pairs // classes**2), logits, target)
+    pairs = _PAIRS_IN_CACHE if can_read_values(logits) else _PAIRS_AT_ONCE
+    value = map_row_blocks(
+        partial(_weighted_pair_sums, a=a, b=b), max(1, pairs // classes**2), logits, target
+    )
     # The sum holds the pairs j = k too, at softplus(0) = log 2 each.
     diagonal = a + b * (classes - 2)
     if variant == "reference" and classes > 2:
@@ -79,7 +89,7 @@ def pairwise_constraints(
     tune={"lambda1": "0.001:1:log", "lambda2": "0.001:1:log"},
 )
 class CPC(Loss):
-    """Calibration by pairwise constraints: cross-entropy plus :func:`pairwise_constraints`.
+    """Calibration by pairwise constraints: cross-entropy plus :func:`pairwise_constraint_penalty`.
 
     Args:
         lambda1: Weight of the binary discrimination constraints (the target against each other class), at least 0.
@@ -117,11 +127,11 @@ class CPC(Loss):
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Return the loss per position, ``(M,)``."""
-        penalty = pairwise_constraints(
+        penalty = pairwise_constraint_penalty(
             batch.logits,
             batch.target,
             lambda1=self.lambda1,
             lambda2=self.lambda2,
             variant=self.variant,
         )
-        return batch.cross_entropy() + batch.weighted(penalty)
+        return batch.cross_entropy() + batch.apply_class_weights(penalty)

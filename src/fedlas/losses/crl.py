@@ -21,7 +21,7 @@ from fedlas.losses._base import (
     LossOptions,
     PreciseBuffers,
     check_index,
-    paper,
+    paper_metadata,
 )
 
 
@@ -44,14 +44,14 @@ def ranking_penalty(confidence: Tensor, correctness: Tensor, neighbor: Tensor) -
     return F.relu(ahead.abs() - ahead.sign() * (confidence - confidence[neighbor]))
 
 
-def next_valid(valid: Tensor) -> Tensor:
+def next_valid_index(valid: Tensor) -> Tensor:
     """Return, per sample, the index of the next valid sample, ``(N,)`` int64, cyclically.
 
     Args:
         valid: ``(N,)`` bool. Without a valid sample the positions are arbitrary, but in range.
 
     Example:
-        >>> next_valid(torch.tensor([True, False, True, True]))
+        >>> next_valid_index(torch.tensor([True, False, True, True]))
         tensor([2, 2, 3, 0])
     """
     samples = valid.shape[0]
@@ -64,7 +64,7 @@ def next_valid(valid: Tensor) -> Tensor:
 
 @LOSSES.register(
     "crl",
-    **paper("Confidence-Aware Learning for Deep Neural Networks", 2020, "2007.01458"),
+    **paper_metadata("Confidence-Aware Learning for Deep Neural Networks", 2020, "2007.01458"),
     order_invariant=False,
     tune={"alpha": "0.1:10:log"},
 )
@@ -134,20 +134,22 @@ class CRL(PreciseBuffers, Loss):
         check_index(index, self.num_samples)
         # One confidence and one history per image, averaged over positions.
         confidence, share = (
-            batch.mean_of_rows(part, rows) for part in (confidence, correct.to(confidence.dtype))
+            batch.mean_per_sample(part, rows) for part in (confidence, correct.to(confidence.dtype))
         )
-        valid = batch.valid_rows(rows)
+        valid = batch.valid_samples(rows)
         correctness = (self.right[index] / self.visits[index].clamp(min=1)).to(confidence.dtype)
         neighbor = (
-            torch.arange(rows, device=index.device).roll(-1) if valid is None else next_valid(valid)
+            torch.arange(rows, device=index.device).roll(-1)
+            if valid is None
+            else next_valid_index(valid)
         )
         penalty = ranking_penalty(confidence, correctness, neighbor)
         if self.training and torch.is_grad_enabled():
-            self._record(index, share, valid)
-        return nll + self.alpha * batch.weighted(batch.at_positions(penalty))
+            self._update_history(index, share, valid)
+        return nll + self.alpha * batch.apply_class_weights(batch.repeat_per_position(penalty))
 
     @torch.no_grad()
-    def _record(self, index: Tensor, share: Tensor, valid: Tensor | None) -> None:
+    def _update_history(self, index: Tensor, share: Tensor, valid: Tensor | None) -> None:
         """Add the correctness of a batch, ``share (N,)`` in [0, 1], to the histories; ignored samples do not count."""
         visit = torch.ones_like(self.right[index]) if valid is None else valid.to(self.right.dtype)
         share = share.to(self.right.dtype) * visit

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, describe
-from fedlas.losses._base import LOSSES, Remembering, paper
+from fedlas.losses._base import LOSSES, PredictionMemoryLoss, paper_metadata
 
 
 @LOSSES.register(
     "cross-fitted",
-    **paper(
+    **paper_metadata(
         "Double/Debiased Machine Learning for Treatment and Structural Parameters",
         2018,
         "1608.00060",
@@ -24,7 +24,7 @@ from fedlas.losses._base import LOSSES, Remembering, paper
     note="cross-fitting is the paper's, its use as a target next to the label this library's",
     tune={"alpha": "0.1:1", "gamma": "0:1"},
 )
-class CrossFitted(Remembering):
+class CrossFitted(PredictionMemoryLoss):
     """Cross-entropy on ``(1 - alpha) t + alpha q``, where ``q`` is the out-of-fold prediction for the sample.
 
     Args:

@@ -11,15 +11,17 @@ from typing import Unpack
 from torch import Tensor
 
 from fedlas._core.check import check_number
-from fedlas.losses._base import LOSSES, Batch, LossOptions, Penalized, paper
+from fedlas.losses._base import LOSSES, Batch, LossOptions, PenalizedLoss, paper_metadata
 
 
 @LOSSES.register(
     "dca",
-    **paper("Improved Trainable Calibration Method for Neural Networks", 2020, "2009.04057"),
+    **paper_metadata(
+        "Improved Trainable Calibration Method for Neural Networks", 2020, "2009.04057"
+    ),
     tune={"alpha": "0.1:20:log"},
 )
-class DCA(Penalized):
+class DCA(PenalizedLoss):
     """DCA: ``-log p_y + alpha |mean confidence - accuracy|``, with means over the batch.
 
     Args:
@@ -42,7 +44,7 @@ class DCA(Penalized):
     """
 
     masked_classes = True
-    _shows_masked = True
+    _nonfinite_if_masked = True
 
     def __init__(self, *, alpha: float = 1.0, **options: Unpack[LossOptions]) -> None:
         super().__init__(**options)
@@ -51,4 +53,4 @@ class DCA(Penalized):
     def parts(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return cross-entropy per position, ``(M,)``, and ``|mean confidence - accuracy|`` of the batch, a scalar."""
         nll, confidence, correct = batch.nll_and_confidence()
-        return nll, batch.mean_of_rows(confidence - correct.to(confidence.dtype), 1).abs()
+        return nll, batch.mean_per_sample(confidence - correct.to(confidence.dtype), 1).abs()

@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import check_number
-from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, paper, target_distance
-from fedlas.losses.dual_focal import rival_of_target
+from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, paper_metadata, target_distance
+from fedlas.losses.dual_focal import target_rival_prob
 
 _PAPER = {
-    **paper("Uncertainty Weighted Gradients for Model Calibration", 2025, "2503.22725"),
+    **paper_metadata("Uncertainty Weighted Gradients for Model Calibration", 2025, "2503.22725"),
     "detached": True,
 }
 
@@ -89,7 +89,7 @@ class DualFocalGRA(Loss):
     def per_sample(self, batch: Batch) -> Tensor:
         """Return the loss per position, ``(M,)``."""
         with torch.no_grad():
-            label = batch.favored()
+            label = batch.favored_class()
             nll = F.cross_entropy(batch.logits, label, reduction="none")
-            bracket = -torch.expm1(-nll) + rival_of_target(batch.logits, label, nll)
+            bracket = -torch.expm1(-nll) + target_rival_prob(batch.logits, label, nll)
         return bracket**self.gamma * batch.cross_entropy()

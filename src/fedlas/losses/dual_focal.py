@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import check_number
-from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, paper
-from fedlas.losses.focal import focal
+from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, paper_metadata
+from fedlas.losses.focal import focal_loss
 
 
-def next_lower(probs: Tensor) -> Tensor:
+def next_lower_probs(probs: Tensor) -> Tensor:
     """Return, for each class, the largest probability strictly below that of the class, or 0, ``(M, C)``.
 
     Args:
@@ -31,7 +31,7 @@ def next_lower(probs: Tensor) -> Tensor:
     return torch.where(place > 0, below, 0.0)
 
 
-def rival_of_target(logits: Tensor, target: Tensor, nll: Tensor) -> Tensor:
+def target_rival_prob(logits: Tensor, target: Tensor, nll: Tensor) -> Tensor:
     """Return the largest probability strictly below that of the target, or 0, ``(M,)``, without sorting.
 
     Args:
@@ -51,7 +51,7 @@ def rival_of_target(logits: Tensor, target: Tensor, nll: Tensor) -> Tensor:
 
 @LOSSES.register(
     "dual-focal",
-    **paper("Dual Focal Loss for Calibration", 2023, "2305.13665"),
+    **paper_metadata("Dual Focal Loss for Calibration", 2023, "2305.13665"),
     tune={"gamma": "0.5:10"},
 )
 class DualFocalLoss(Loss):
@@ -84,10 +84,10 @@ class DualFocalLoss(Loss):
         def cost(nll: Tensor) -> Tensor:
             logits = batch.logits
             rival = (
-                next_lower(logits.softmax(dim=1))
-                if batch.soft
-                else rival_of_target(logits, batch.target, nll)
+                next_lower_probs(logits.softmax(dim=1))
+                if batch.is_soft
+                else target_rival_prob(logits, batch.target, nll)
             )
-            return focal(nll, self.gamma, rival=rival)
+            return focal_loss(nll, self.gamma, rival=rival)
 
-        return batch.cost_of_target(cost)
+        return batch.target_cost(cost)

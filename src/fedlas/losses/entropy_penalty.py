@@ -13,22 +13,30 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import check_choice, check_number
-from fedlas.losses._base import LEAST, LOSSES, Batch, LossOptions, Penalized, Variant, paper
+from fedlas.losses._base import (
+    LOSSES,
+    MIN_LOG_PROB,
+    Batch,
+    LossOptions,
+    PenalizedLoss,
+    Variant,
+    paper_metadata,
+)
 
 
 def negative_entropy(log_probs: Tensor) -> Tensor:
     """Return the negative entropy per row, ``sum_k p_k log p_k``, ``(N,)`` in ``[-log C, 0]``; twice differentiable."""
     # Finite for a masked class too: its share of the entropy, 0 times this, is then 0.
-    log_probs = log_probs.clamp(min=LEAST)
+    log_probs = log_probs.clamp(min=MIN_LOG_PROB)
     return torch.linalg.vecdot(log_probs.exp(), log_probs)
 
 
 @LOSSES.register(
     "entropy-penalty",
-    **paper("Penalizing Confident Output Distributions", 2017, "1701.06548"),
+    **paper_metadata("Penalizing Confident Output Distributions", 2017, "1701.06548"),
     tune={"alpha": "0.01:1:log"},
 )
-class EntropyPenalty(Penalized):
+class EntropyPenalty(PenalizedLoss):
     """Confidence penalty: ``-log p_y - alpha H(p)``.
 
     Args:
@@ -47,7 +55,7 @@ class EntropyPenalty(Penalized):
     """
 
     masked_classes = True
-    _shows_masked = True
+    _nonfinite_if_masked = True
 
     def __init__(
         self, *, alpha: float = 0.1, variant: Variant = "paper", **options: Unpack[LossOptions]

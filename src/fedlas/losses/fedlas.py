@@ -12,12 +12,12 @@ from fedlas._core.check import check_number
 from fedlas.losses._base import LOSSES
 from fedlas.losses.label_smoothing import LabelSmoothing
 from fedlas.losses.margin import MbLS
-from fedlas.losses.modulated import ABOUT, Modulated, ModulatedOptions
+from fedlas.losses.modulated import PAPER_METADATA, Modulated, ModulatedOptions
 
 
 @LOSSES.register(
     "fedlas",
-    **ABOUT,
+    **PAPER_METADATA,
     tune={"alpha": "0.005:0.3:log", "beta": "0.25:16:log", "momentum": "0.001:1:log"},
 )
 class FedLAS(Modulated):
@@ -74,7 +74,7 @@ class FedLAS(Modulated):
 
 @LOSSES.register(
     "fedlas+",
-    **ABOUT,
+    **PAPER_METADATA,
     tune={
         "alpha": "0.01:0.5:log",
         "beta": "0.25:16:log",

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import check_number
-from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, LossWithStrength, paper
+from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, LossWithStrength, paper_metadata
 
 
-def focal(nll: Tensor, gamma: Tensor | float, *, rival: Tensor | None = None) -> Tensor:
+def focal_loss(nll: Tensor, gamma: Tensor | float, *, rival: Tensor | None = None) -> Tensor:
     """Return the elementwise focal loss ``(1 - p + rival)^gamma (-log p)``, from ``nll = -log p``.
 
     Args:
@@ -36,7 +36,7 @@ def focal(nll: Tensor, gamma: Tensor | float, *, rival: Tensor | None = None) ->
 
 @LOSSES.register(
     "focal",
-    **paper("Focal Loss for Dense Object Detection", 2017, "1708.02002"),
+    **paper_metadata("Focal Loss for Dense Object Detection", 2017, "1708.02002"),
     tune={"gamma": "0.5:8"},
 )
 class FocalLoss(LossWithStrength):
@@ -58,7 +58,7 @@ class FocalLoss(LossWithStrength):
     """
 
     masked_classes = True
-    _shows_masked = True
+    _nonfinite_if_masked = True
     strength = "gamma"
 
     def __init__(self, *, gamma: float = 3.0, **options: Unpack[LossOptions]) -> None:
@@ -67,11 +67,12 @@ class FocalLoss(LossWithStrength):
 
     def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
         """Return the loss per position ``(M,)``, with ``strength``, a float or ``(M,)``, in place of gamma."""
-        return batch.cost_of_target(lambda nll: focal(nll, strength))
+        return batch.target_cost(lambda nll: focal_loss(nll, strength))
 
 
 @LOSSES.register(
-    "flsd-53", **paper("Calibrating Deep Neural Networks using Focal Loss", 2020, "2002.09437")
+    "flsd-53",
+    **paper_metadata("Calibrating Deep Neural Networks using Focal Loss", 2020, "2002.09437"),
 )
 class FLSD53(Loss):
     """Sample-dependent focal loss: gamma is 5 where ``p_y < 0.2``, else 3.
@@ -91,10 +92,10 @@ class FLSD53(Loss):
     """
 
     masked_classes = True
-    _shows_masked = True
+    _nonfinite_if_masked = True
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Return the loss per position, ``(M,)``."""
-        return batch.cost_of_target(
-            lambda nll: focal(nll, torch.where((-nll.detach()).exp() < 0.2, 5.0, 3.0).to(nll))
+        return batch.target_cost(
+            lambda nll: focal_loss(nll, torch.where((-nll.detach()).exp() < 0.2, 5.0, 3.0).to(nll))
         )

@@ -12,7 +12,7 @@ from typing import Literal, Unpack, get_args
 from torch import Tensor
 
 from fedlas._core.check import check_choice, check_number
-from fedlas.losses._base import LOSSES, LossOptions, paper
+from fedlas.losses._base import LOSSES, LossOptions, paper_metadata
 from fedlas.losses.cross_fitted import CrossFitted
 
 _LEAST = 1e-5
@@ -23,7 +23,7 @@ _Form = Literal["classes", "amount"]
 
 @LOSSES.register(
     "instance-smoothing",
-    **paper(
+    **paper_metadata(
         "Instance-based Label Smoothing For Better Calibrated Classification Networks",
         2021,
         "2110.05355",
@@ -86,7 +86,7 @@ class InstanceSmoothing(CrossFitted):
         self.form = check_choice("form", form, get_args(_Form))
         self.temperature = check_number("temperature", temperature, low=1)
 
-    def targets(self, q: Tensor, label: Tensor, strength: Tensor) -> Tensor:
+    def mix_targets(self, q: Tensor, label: Tensor, strength: Tensor) -> Tensor:
         """Return smoothed targets ``(M, C)`` for labels, teacher probabilities ``q (M, C)``, ``strength (M, 1)``."""
         q = ((q + _LEAST).log() / self.temperature).softmax(dim=1)
         # Each class of the label passes mass on to the others: by shares q_k / (1 - q_y), or 1 / (C - 1) each.

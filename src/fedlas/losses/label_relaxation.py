@@ -66,4 +66,4 @@ class LabelRelaxation(LossWithStrength):
             entropy = torch.special.entr(a) + torch.special.entr(1 - a)
             return torch.where(outside, (1 - a) * nll - a * log_rest - entropy, 0.0)
 
-        return batch.cost_of_target(cost)
+        return batch.target_cost(cost)

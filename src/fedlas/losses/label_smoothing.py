@@ -20,10 +20,10 @@ from fedlas.losses._base import (
     LossOptions,
     LossWithStrength,
     Reduction,
-    can_look,
+    can_read_values,
     cross_entropy,
-    paper,
-    prepare,
+    make_batch,
+    paper_metadata,
     reduce,
 )
 
@@ -144,12 +144,12 @@ def smoothed_cross_entropy(
     check_choice("reduction", reduction, get_args(Reduction))
     check_count("ignore_index", ignore_index, low=None)
     averaged = reduction == "mean"
-    batch = prepare(logits, target, ignore_index=ignore_index, weight=weight, averaged=averaged)
+    batch = make_batch(logits, target, ignore_index=ignore_index, weight=weight, averaged=averaged)
     if isinstance(alpha, Tensor):
         try:
             low, high = (
                 (float(bound) for bound in alpha.detach().aminmax())
-                if can_look(alpha)
+                if can_read_values(alpha)
                 else (0.0, 0.0)
             )
             alpha = alpha.to(batch.logits.dtype).expand(batch.shape).reshape(-1)
@@ -189,22 +189,22 @@ class CrossEntropy(Loss):
     """
 
     masked_classes = True
-    _shows_masked = True
+    _nonfinite_if_masked = True
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Return the loss per position, ``(M,)``."""
         return batch.cross_entropy()
 
-    def reduced(self, batch: Batch) -> Tensor:
+    def reduced_loss(self, batch: Batch) -> Tensor:
         """Return the reduced loss; the plain mean is computed by a single fused operation."""
         if self.reduction == "mean" and batch.plain:
             return F.cross_entropy(batch.logits, batch.target)
-        return super().reduced(batch)
+        return super().reduced_loss(batch)
 
 
 @LOSSES.register(
     "ls",
-    **paper("When Does Label Smoothing Help?", 2019, "1906.02629"),
+    **paper_metadata("When Does Label Smoothing Help?", 2019, "1906.02629"),
     tune={"alpha": "0.005:0.3:log"},
 )
 class LabelSmoothing(LossWithStrength):
@@ -225,7 +225,7 @@ class LabelSmoothing(LossWithStrength):
     """
 
     strength_bound = 1.0
-    _shows_masked = True
+    _nonfinite_if_masked = True
 
     def __init__(self, *, alpha: float = 0.05, **options: Unpack[LossOptions]) -> None:
         super().__init__(**options)
@@ -235,8 +235,8 @@ class LabelSmoothing(LossWithStrength):
         """Return the loss per position ``(M,)``, with ``strength``, a float or ``(M,)``, in place of alpha."""
         return smoothed_nll(batch.logits, batch.target, strength, batch.weight)
 
-    def reduced(self, batch: Batch) -> Tensor:
+    def reduced_loss(self, batch: Batch) -> Tensor:
         """Return the reduced loss; the plain mean is computed by a single fused operation."""
         if self.reduction == "mean" and batch.plain:
             return F.cross_entropy(batch.logits, batch.target, label_smoothing=self.alpha)
-        return super().reduced(batch)
+        return super().reduced_loss(batch)

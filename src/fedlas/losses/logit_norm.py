@@ -12,13 +12,21 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import check_choice, check_number
-from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, Variant, cross_entropy, paper
+from fedlas.losses._base import (
+    LOSSES,
+    Batch,
+    Loss,
+    LossOptions,
+    Variant,
+    cross_entropy,
+    paper_metadata,
+)
 
 _SHORTEST = 1e-12  # a shorter row has no direction
 _EPS = 1e-7  # published code adds it to the norm
 
 
-def normalized_logits(logits: Tensor, *, temperature: float, variant: Variant = "paper") -> Tensor:
+def normalize_logits(logits: Tensor, *, temperature: float, variant: Variant = "paper") -> Tensor:
     """Return logits divided by norm and temperature, ``z / (temperature ||z||_2)`` per row, ``(N, C)``.
 
     Args:
@@ -31,7 +39,7 @@ def normalized_logits(logits: Tensor, *, temperature: float, variant: Variant = 
         that of the result, times ten million over the temperature.
 
     Example:
-        >>> normalized_logits(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), temperature=0.5)
+        >>> normalize_logits(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), temperature=0.5)
         tensor([[1.2000, 1.6000],
                 [0.0000, 0.0000]])
     """
@@ -46,7 +54,7 @@ def normalized_logits(logits: Tensor, *, temperature: float, variant: Variant = 
 
 @LOSSES.register(
     "logitnorm",
-    **paper("Logit Normalization", 2022, "2205.09310"),
+    **paper_metadata("Logit Normalization", 2022, "2205.09310"),
     shift_invariant=False,
     tune={"temperature": "0.01:1:log"},
 )
@@ -84,5 +92,5 @@ class LogitNorm(Loss):
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Return the loss per position, ``(M,)``."""
-        scaled = normalized_logits(batch.logits, temperature=self.temperature, variant=self.variant)
+        scaled = normalize_logits(batch.logits, temperature=self.temperature, variant=self.variant)
         return cross_entropy(scaled, batch.target, batch.weight)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import check_choice, check_number
-from fedlas.losses._base import LOSSES, Batch, LossOptions, Penalized, paper
+from fedlas.losses._base import LOSSES, Batch, LossOptions, PenalizedLoss, paper_metadata
 
 Form = Literal["sum", "convex"]
 
@@ -35,10 +35,10 @@ def margin_penalty(logits: Tensor, margin: float) -> Tensor:
 
 @LOSSES.register(
     "mbls",
-    **paper("The Devil is in the Margin", 2022, "2111.15430"),
+    **paper_metadata("The Devil is in the Margin", 2022, "2111.15430"),
     tune={"alpha": "0.01:1:log", "margin": "0:20"},
 )
-class MbLS(Penalized):
+class MbLS(PenalizedLoss):
     """Margin-based label smoothing: ``-log p_y + alpha mean_k relu(max_j z_j - z_k - margin)``.
 
     Args:
@@ -58,7 +58,7 @@ class MbLS(Penalized):
         tensor(0.1769)
     """
 
-    _shows_masked = True
+    _nonfinite_if_masked = True
 
     def __init__(
         self,
@@ -84,4 +84,4 @@ class MbLS(Penalized):
         if self.form == "sum":
             return super().with_strength(batch, strength)
         cross_entropy, penalty = self.parts(batch)
-        return torch.lerp(cross_entropy, batch.weighted(penalty), strength)
+        return torch.lerp(cross_entropy, batch.apply_class_weights(penalty), strength)

@@ -11,10 +11,10 @@ from typing import Unpack
 from torch import Tensor
 
 from fedlas._core.check import check_number
-from fedlas.losses._base import LOSSES, Batch, LossOptions, Penalized, paper
+from fedlas.losses._base import LOSSES, Batch, LossOptions, PenalizedLoss, paper_metadata
 
 
-def top_excess(logits: Tensor) -> Tensor:
+def top_logit_excess(logits: Tensor) -> Tensor:
     """Return the top logit minus the mean logit per row, ``max_k z_k - mean_k z_k``, ``(N,)``, at least 0."""
     # amax, since equal maxima share its gradient evenly; max gives it to one of them.
     return logits.amax(dim=1) - logits.mean(dim=1)
@@ -22,10 +22,10 @@ def top_excess(logits: Tensor) -> Tensor:
 
 @LOSSES.register(
     "maxsup",
-    **paper("Overcoming Representation Collapse", 2025, "2502.15798"),
+    **paper_metadata("Overcoming Representation Collapse", 2025, "2502.15798"),
     tune={"alpha": "0.005:0.5:log"},
 )
-class MaxSup(Penalized):
+class MaxSup(PenalizedLoss):
     """MaxSup: ``-log p_y + alpha (max_k z_k - mean_k z_k)``.
 
     Label smoothing has ``z_y`` instead of the maximum. For a wrong prediction it then lowers a logit that is too small
@@ -48,7 +48,7 @@ class MaxSup(Penalized):
         tensor(2.2269)
     """
 
-    _shows_masked = True
+    _nonfinite_if_masked = True
 
     def __init__(self, *, alpha: float = 0.1, **options: Unpack[LossOptions]) -> None:
         super().__init__(**options)
@@ -56,4 +56,4 @@ class MaxSup(Penalized):
 
     def parts(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return cross-entropy and top logit minus mean logit per position, both ``(M,)``."""
-        return batch.cross_entropy(), top_excess(batch.logits)
+        return batch.cross_entropy(), top_logit_excess(batch.logits)

@@ -12,21 +12,31 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import check_number
-from fedlas.losses._base import LOSSES, Base, BaseOptions, Batch, OnBase, Penalized, paper
+from fedlas.losses._base import (
+    LOSSES,
+    Base,
+    BaseOptions,
+    Batch,
+    LossWrapper,
+    PenalizedLoss,
+    paper_metadata,
+)
 
 
-def class_gap(batch: Batch) -> Tensor:
+def class_calibration_gap(batch: Batch) -> Tensor:
     """Return ``mean_k |mean_i p_ik - mean_i t_ik|`` over the valid positions of a batch, a scalar in [0, 1]."""
     # The mean of the differences is the difference of the means, in one pass and with one mask.
     return (
-        batch.mean_of_rows(F.softmax(batch.logits, dim=1) - batch.probabilities(), 1).abs().mean()
+        batch.mean_per_sample(F.softmax(batch.logits, dim=1) - batch.target_probs(), 1).abs().mean()
     )
 
 
 @LOSSES.register(
-    "mdca", **paper("A Stitch in Time Saves Nine", 2022, "2203.13834"), tune={"alpha": "0.1:20:log"}
+    "mdca",
+    **paper_metadata("A Stitch in Time Saves Nine", 2022, "2203.13834"),
+    tune={"alpha": "0.1:20:log"},
 )
-class MDCA(Penalized, OnBase):
+class MDCA(PenalizedLoss, LossWrapper):
     """MDCA: a base loss plus ``alpha mean_k |mean_i p_ik - mean_i 1[y_i = k]|``, with means over the batch.
 
     Args:
@@ -73,4 +83,4 @@ class MDCA(Penalized, OnBase):
 
     def parts(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the loss of the base per position, ``(M,)``, and the class calibration gap of the batch, a scalar."""
-        return self.base.per_sample(batch), class_gap(batch)
+        return self.base.per_sample(batch), class_calibration_gap(batch)

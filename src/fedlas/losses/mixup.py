@@ -19,10 +19,10 @@ from fedlas.losses._base import (
     Base,
     BaseOptions,
     Batch,
+    LossWrapper,
     Mixed,
-    OnBase,
-    can_look,
-    paper,
+    can_read_values,
+    paper_metadata,
 )
 
 
@@ -40,33 +40,33 @@ def check_mixable(inputs: Any, target: Any) -> None:
     )
 
 
-def draw_share(alpha: float) -> Tensor:
+def draw_mixing_share(alpha: float) -> Tensor:
     """Draw a mixing coefficient from ``Beta(alpha, alpha)``, with PyTorch's global CPU generator."""
     share: Tensor = torch.distributions.Beta(alpha, alpha, validate_args=False).sample()
     return share
 
 
-def draw_partners(samples: int, device: torch.device) -> Tensor:
+def draw_mixing_partners(num_samples: int, device: torch.device) -> Tensor:
     """Draw a random permutation ``(N,)``, the mixing partner per sample; the same on every device."""
-    return torch.randperm(samples).to(device)
+    return torch.randperm(num_samples).to(device)
 
 
-def mix_batch(inputs: Tensor, target: Tensor, *, classes: int, alpha: float) -> Mixed:
+def mix_batch(inputs: Tensor, target: Tensor, *, num_classes: int, alpha: float) -> Mixed:
     """Return ``s x_i + (1 - s) x_j`` and ``s y_i + (1 - s) y_j``, with ``s`` from Beta(alpha, alpha), one per batch.
 
     Raises:
         InputError: If the inputs are not floating, or on CPU a target is out of range or ignored.
     """
-    soft = soft_targets(inputs, target, classes)
-    share = draw_share(alpha)
-    partner = draw_partners(len(inputs), inputs.device)
+    soft = to_soft_targets(inputs, target, num_classes)
+    share = draw_mixing_share(alpha)
+    partner = draw_mixing_partners(len(inputs), inputs.device)
     return Mixed(
         inputs=share * inputs + (1 - share) * inputs[partner],
         target=share * soft + (1 - share) * soft[partner],
     )
 
 
-def soft_targets(inputs: Tensor, target: Tensor, classes: int) -> Tensor:
+def to_soft_targets(inputs: Tensor, target: Tensor, num_classes: int) -> Tensor:
     """Return targets as probabilities ``(N, C)`` or ``(N, C, d1, ...)``, one-hot for class indices.
 
     Raises:
@@ -76,20 +76,22 @@ def soft_targets(inputs: Tensor, target: Tensor, classes: int) -> Tensor:
     if target.is_floating_point():
         return target
     if (
-        can_look(target)
+        can_read_values(target)
         and target.numel()
-        and not 0 <= int(target.min()) <= int(target.max()) < classes
+        and not 0 <= int(target.min()) <= int(target.max()) < num_classes
     ):
         raise InputError(
-            f"target must be in [0, {classes}); ignored samples cannot be mixed",
+            f"target must be in [0, {num_classes}); ignored samples cannot be mixed",
             f"values from {int(target.min())} to {int(target.max())}",
             "Remove ignored samples from the batch.",
         )
-    return F.one_hot(target.to(torch.int64), classes).movedim(-1, 1).to(inputs.dtype)
+    return F.one_hot(target.to(torch.int64), num_classes).movedim(-1, 1).to(inputs.dtype)
 
 
-@LOSSES.register("mixup", **paper("mixup", 2018, "1710.09412"), tune={"alpha": "0.05:2:log"})
-class Mixup(OnBase):
+@LOSSES.register(
+    "mixup", **paper_metadata("mixup", 2018, "1710.09412"), tune={"alpha": "0.05:2:log"}
+)
+class Mixup(LossWrapper):
     """Mixup: a loss on ``s x_i + (1 - s) x_j`` with target ``s y_i + (1 - s) y_j`` and ``s`` from Beta(alpha, alpha).
 
     Args:
@@ -148,10 +150,12 @@ class Mixup(OnBase):
         Raises:
             InputError: If the inputs are not floating, or on CPU a target is out of range or ignored.
         """
-        return mix_batch(inputs, target, classes=self.num_classes, alpha=self.alpha)
+        return mix_batch(inputs, target, num_classes=self.num_classes, alpha=self.alpha)
 
 
-@LOSSES.register("cutmix", **paper("CutMix", 2019, "1905.04899"), tune={"alpha": "0.1:2:log"})
+@LOSSES.register(
+    "cutmix", **paper_metadata("CutMix", 2019, "1905.04899"), tune={"alpha": "0.1:2:log"}
+)
 class CutMix(Mixup):
     """CutMix: a loss on images with a box pasted from another image, and targets mixed by area.
 
@@ -205,7 +209,7 @@ class CutMix(Mixup):
             InputError: If the inputs are not images with one target each, or on CPU a target is out of range or
                 ignored.
         """
-        soft = soft_targets(inputs, target, self.num_classes)
+        soft = to_soft_targets(inputs, target, self.num_classes)
         if inputs.ndim != 4 or soft.ndim != 2 or 0 in inputs.shape:
             raise InputError(
                 "inputs must be images (N, channels, H, W) with one target per image",
@@ -213,11 +217,11 @@ class CutMix(Mixup):
                 "Use mixup, which supports inputs of any shape.",
             )
         # One box for all; the shares of the targets are those of the pixels that are left of it.
-        share = draw_share(self.alpha)
-        partner = draw_partners(len(inputs), inputs.device)
-        box = (_side(inputs.shape[2], share)[:, None] & _side(inputs.shape[3], share)).to(
-            inputs.device
-        )
+        share = draw_mixing_share(self.alpha)
+        partner = draw_mixing_partners(len(inputs), inputs.device)
+        box = (
+            _box_axis_mask(inputs.shape[2], share)[:, None] & _box_axis_mask(inputs.shape[3], share)
+        ).to(inputs.device)
         unchanged = 1 - box.to(inputs.dtype).mean()
         return Mixed(
             inputs=torch.where(box, inputs[partner], inputs),
@@ -225,7 +229,7 @@ class CutMix(Mixup):
         )
 
 
-def _side(length: int, share: Tensor) -> Tensor:
+def _box_axis_mask(length: int, share: Tensor) -> Tensor:
     """Return a mask ``(length,)`` of the positions along one axis that a random box covers."""
     # A side of sqrt(1 - share) gives the box an area of 1 - share; around a uniform center, it is cut at the borders.
     half = (length * (1 - share).sqrt()).long() // 2

@@ -12,20 +12,22 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import check_choice, check_number
-from fedlas.losses._base import LOSSES, Batch, LossOptions, Penalized, Variant, in_blocks
+from fedlas.losses._base import LOSSES, Batch, LossOptions, PenalizedLoss, Variant, map_row_blocks
 
-_PAIRS = 1 << 22  # entries of the kernel matrix per block: 16 MiB in float32
+_MAX_PAIRS = 1 << 22  # entries of the kernel matrix per block: 16 MiB in float32
 _FLOOR = 1e-10  # added under the square root, whose slope is infinite at 0
 
 
-def _kernel_form(residual: Tensor, confidence: Tensor, width: float) -> Tensor:
+def _kernel_quadratic_form(residual: Tensor, confidence: Tensor, width: float) -> Tensor:
     """Return ``sum_ij e_i K_ij e_j`` of residuals e with the kernel ``K_ij = exp(-|r_i - r_j| / width)``."""
 
-    def block(left: Tensor, rows: Tensor) -> Tensor:
+    def block_products(left: Tensor, rows: Tensor) -> Tensor:
         kernel = ((rows[:, None] - confidence).abs() / -width).exp()
         return left * (kernel @ residual)
 
-    return in_blocks(block, max(1, _PAIRS // len(confidence)), residual, confidence).sum()
+    return map_row_blocks(
+        block_products, max(1, _MAX_PAIRS // len(confidence)), residual, confidence
+    ).sum()
 
 
 def kernel_calibration_error(
@@ -66,25 +68,25 @@ def kernel_calibration_error(
         residual = torch.where(valid, residual, 0.0)
         confidence = torch.where(valid, confidence, 0.0)
     if not balanced:
-        squared = _kernel_form(residual / counted.sum().clamp(min=1), confidence, width)
-        return squared if variant == "reference" else _root(squared)
+        squared = _kernel_quadratic_form(residual / counted.sum().clamp(min=1), confidence, width)
+        return squared if variant == "reference" else _safe_sqrt(squared)
     # Right and wrong predictions have equal weight: each residual is divided by the number of its own kind.
     right = (counted * correct).sum()
     wrong = counted.sum() - right
     count = torch.where(correct, right, wrong).clamp(min=1)
     if variant == "paper":
-        return _root(_kernel_form(residual / count, confidence, width))
-    return _root(_kernel_form(residual / count.square(), confidence, width)) * (
+        return _safe_sqrt(_kernel_quadratic_form(residual / count, confidence, width))
+    return _safe_sqrt(_kernel_quadratic_form(residual / count.square(), confidence, width)) * (
         (right > 0) & (wrong > 0)
     )
 
 
-def _root(squared: Tensor) -> Tensor:
+def _safe_sqrt(squared: Tensor) -> Tensor:
     # Rounding may make a sum of 0 slightly negative.
     return (squared.clamp(min=0) + _FLOOR).sqrt()
 
 
-class _OnKernel(Penalized):
+class _KernelPenalizedLoss(PenalizedLoss):
     """Base class of MMCE and weighted MMCE."""
 
     masked_classes = True
@@ -116,7 +118,7 @@ class _OnKernel(Penalized):
         )
 
 
-ABOUT: dict[str, Any] = {
+PAPER_METADATA: dict[str, Any] = {
     "paper": "Trainable Calibration Measures from Kernel Mean Embeddings",
     "year": 2018,
     "url": "https://proceedings.mlr.press/v80/kumar18a.html",
@@ -126,8 +128,8 @@ ABOUT: dict[str, Any] = {
 """Registry metadata of MMCE and weighted MMCE."""
 
 
-@LOSSES.register("mmce", **ABOUT)
-class MMCE(_OnKernel):
+@LOSSES.register("mmce", **PAPER_METADATA)
+class MMCE(_KernelPenalizedLoss):
     """MMCE: ``-log p_y + alpha sqrt(mean_ij (c_i - r_i)(c_j - r_j) exp(-|r_i - r_j| / width))`` over the batch.
 
     ``r`` is the largest probability and ``c`` whether its class is right.
@@ -157,8 +159,8 @@ class MMCE(_OnKernel):
     balanced = False
 
 
-@LOSSES.register("mmce-weighted", **ABOUT)
-class WeightedMMCE(_OnKernel):
+@LOSSES.register("mmce-weighted", **PAPER_METADATA)
+class WeightedMMCE(_KernelPenalizedLoss):
     """Weighted MMCE: MMCE in which correct and incorrect predictions have equal total weight.
 
     The square of the error is ``sum_{c_i = c_j = 0} r_i r_j K_ij / w^2 + sum_{c_i = c_j = 1} (1 - r_i)(1 - r_j) K_ij /

@@ -27,15 +27,15 @@ from fedlas.losses._base import (
     BaseOptions,
     Batch,
     LossOptions,
-    OnBase,
+    LossWrapper,
     Variant,
-    prepare,
+    make_batch,
 )
 from fedlas.losses.bcg import BidirectionalCalibrationGate, TopLogitsGate
 from fedlas.losses.nci import NormConfidenceIndicator
 
 # The gate reads raw logits, so the loss is not shift invariant.
-ABOUT: dict[str, Any] = {
+PAPER_METADATA: dict[str, Any] = {
     "paper": "FedLAS",
     "year": 2026,
     "url": "https://arxiv.org/abs/2606.28654",
@@ -80,11 +80,11 @@ class ModulatedOptions(IndicatorOptions, total=False):
 
 @LOSSES.register(
     "modulated",
-    **ABOUT,
+    **PAPER_METADATA,
     note="written from the paper; bases but LS and MbLS are this library's reading",
     tune={"beta": "0.25:16:log", "momentum": "0.001:1:log"},
 )
-class Modulated(OnBase):
+class Modulated(LossWrapper):
     """Wrapper that replaces the strength of a loss by ``alpha_i = 2 alpha sigmoid(beta psi_i Z_i)`` per sample.
 
     ``alpha`` is the strength with which the base was built. A base names its strength in ``strength`` and computes
@@ -152,7 +152,7 @@ class Modulated(OnBase):
         self.beta = check_number("beta", beta, low=0)
 
         # Twice the strength must be valid: alpha_i comes close to it.
-        strength = self.strength_of_base()
+        strength = self.base_strength_name()
         self.alpha = check_number(
             f"{strength} of the base",
             getattr(self.base, strength),
@@ -183,7 +183,9 @@ class Modulated(OnBase):
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Return the loss per position, ``(M,)``; in training also update the running moments of NCI."""
-        return self.base.with_strength(batch, batch.at_positions(self._strength(batch)))
+        return self.base.with_strength(
+            batch, batch.repeat_per_position(self._batch_strengths(batch))
+        )
 
     @torch.no_grad()
     def smoothing(self, logits: Tensor, features: Tensor) -> Tensor:
@@ -207,47 +209,47 @@ class Modulated(OnBase):
         target = torch.zeros(
             (logits.shape[0], *logits.shape[2:]), dtype=torch.int64, device=logits.device
         )
-        batch = prepare(logits, target, {"features": features}, num_classes=self.num_classes)
+        batch = make_batch(logits, target, {"features": features}, num_classes=self.num_classes)
         with without_autocast(logits.device.type):
-            alpha = self._strength(batch)
+            alpha = self._batch_strengths(batch)
         return alpha if batch.per_image else alpha.reshape(batch.shape)
 
-    def _strength(self, batch: Batch) -> Tensor:
+    def _batch_strengths(self, batch: Batch) -> Tensor:
         """Return the strength ``alpha_i`` per position ``(M,)``, or ``(N,)`` if features are per image."""
-        features = batch.need("features")
+        features = batch.require("features")
         rows = len(features)
 
         # The gate comes first: an error in it must not move NCI. It reads the mean logits of an image.
-        logits = batch.mean_of_rows(batch.logits.detach(), rows)
-        valid = batch.valid_rows(rows)
+        logits = batch.mean_per_sample(batch.logits.detach(), rows)
+        valid = batch.valid_samples(rows)
         if valid is not None:
             logits = torch.where(valid[:, None], logits, 0.0)
-        psi = _one_each("gate", self.gate(logits), rows)
-        scores = _one_each("nci", self.nci(features, valid=valid), rows)
+        psi = _check_one_per_row("gate", self.gate(logits), rows)
+        scores = _check_one_per_row("nci", self.nci(features, valid=valid), rows)
 
         # 0 * NaN is NaN: scores of ignored samples must not reach the gradient of the gate.
         if valid is not None:
             scores = torch.where(valid, scores, 0.0)
-        alpha = self.strength_of(scores, psi, valid).to(batch.logits.dtype)
+        alpha = self.sample_strengths(scores, psi, valid).to(batch.logits.dtype)
         return alpha if valid is None else torch.where(valid, alpha, 0.0)
 
-    def strength_of(self, scores: Tensor, psi: Tensor, valid: Tensor | None) -> Tensor:  # noqa: ARG002 (for subclasses)
+    def sample_strengths(self, scores: Tensor, psi: Tensor, valid: Tensor | None) -> Tensor:  # noqa: ARG002 (for subclasses)
         """Return the strength per sample, ``(N,)``, from standardized norms and gate outputs ``(N,)``."""
         return adaptive_strength(
-            scores, self.direction_of(scores, psi), alpha=self.alpha, beta=self.beta
+            scores, self.sample_directions(scores, psi), alpha=self.alpha, beta=self.beta
         )
 
-    def direction_of(self, scores: Tensor, psi: Tensor) -> Tensor:  # noqa: ARG002 (for subclasses)
+    def sample_directions(self, scores: Tensor, psi: Tensor) -> Tensor:  # noqa: ARG002 (for subclasses)
         """Return the direction per sample, ``(N,)``: the output of the gate; subclasses may use the norms."""
         return psi
 
 
-def _one_each(part: str, value: Tensor, rows: int) -> Tensor:
+def _check_one_per_row(part: str, value: Tensor, num_rows: int) -> Tensor:
     """Return ``value`` if its shape is ``(rows,)``; another shape would broadcast to a plausible but wrong loss."""
-    if isinstance(value, Tensor) and value.shape == (rows,):
+    if isinstance(value, Tensor) and value.shape == (num_rows,):
         return value
     raise InputError(
-        f"{part} must return a tensor ({rows},)",
+        f"{part} must return a tensor ({num_rows},)",
         describe(value),
         "Remove other axes, e.g. .squeeze(1).",
     )

@@ -17,18 +17,18 @@ from fedlas.losses._base import (
     Base,
     Batch,
     LossOptions,
-    OnBase,
-    can_look,
-    class_weights,
-    prepare,
+    LossWrapper,
+    can_read_values,
+    copy_class_weights,
+    make_batch,
     reduce,
 )
-from fedlas.losses._base.refusals import check_positions
-from fedlas.losses.binary import two_logits
+from fedlas.losses._base.refusals import check_position_losses
+from fedlas.losses.binary import to_two_logits
 from fedlas.losses.modulated import Modulated, ModulatedOptions
 
 
-def label_pairs(
+def labels_as_two_classes(
     logits: Tensor, target: Tensor, *, ignore_index: int = -100
 ) -> tuple[Tensor, Tensor]:
     """Return the known labels as two-class samples, logits ``(M, 2)`` and targets ``(M,)``, for metrics.
@@ -45,7 +45,7 @@ def label_pairs(
         InputError: For other shapes, or targets other than 0 and 1.
 
     Example:
-        >>> label_pairs(torch.tensor([[2.0, -4.0]]), torch.tensor([[1, -100]]))
+        >>> labels_as_two_classes(torch.tensor([[2.0, -4.0]]), torch.tensor([[1, -100]]))
         (tensor([[-1.,  1.]]), tensor([1]))
     """
     check_count("ignore_index", ignore_index, low=None)
@@ -58,17 +58,17 @@ def label_pairs(
             f"values from {float(labels.min()):g} to {float(labels.max()):g}",
             "Pass hard labels: metrics do not accept soft ones.",
         )
-    return two_logits(logits[labeled]), labels.long()
+    return to_two_logits(logits[labeled]), labels.long()
 
 
-class _PerLabel(OnBase):
+class _PerLabelLoss(LossWrapper):
     """Base class of multi-label losses: a two-class loss per label, averaged over known labels."""
 
     pos_weight: Tensor | None
 
-    def _keep_weights(self, pos_weight: Tensor | Sequence[float] | None) -> None:
+    def _register_label_weights(self, pos_weight: Tensor | Sequence[float] | None) -> None:
         """Register ``pos_weight`` as a buffer, and check that both weights have one value per label."""
-        self.register_buffer("pos_weight", class_weights(pos_weight))
+        self.register_buffer("pos_weight", copy_class_weights(pos_weight))
         for name, value in (("weight", self.weight), ("pos_weight", self.pos_weight)):
             if value is not None and value.shape != (self.num_classes,):
                 raise InputError(
@@ -78,16 +78,18 @@ class _PerLabel(OnBase):
                 )
 
     @abstractmethod
-    def _per_label(
-        self, pairs: Batch, logits: Tensor, labeled: Tensor, extras: dict[str, Tensor]
+    def _label_losses(
+        self, label_batch: Batch, logits: Tensor, labeled: Tensor, extras: dict[str, Tensor]
     ) -> Tensor:
         """Return the unweighted loss per sample and label, ``(N L,)``."""
 
     def _forward(self, logits: Tensor, target: Tensor, extras: dict[str, Tensor]) -> Tensor:
-        pairs = self._pairs(logits, target)  # raises for invalid arguments before any state changes
+        pairs = self._two_class_batch(
+            logits, target
+        )  # raises for invalid arguments before any state changes
         labeled = target != self.ignore_index
-        values = check_positions(
-            self._per_label(pairs, logits, labeled, extras),
+        values = check_position_losses(
+            self._label_losses(pairs, logits, labeled, extras),
             logits.numel(),
             type(self.base).__name__,
         ).reshape(logits.shape)
@@ -97,15 +99,15 @@ class _PerLabel(OnBase):
             values = values * (1 + target * (self.pos_weight.to(values.dtype) - 1))
         return reduce(values.reshape(-1), pairs, self.reduction)
 
-    def counted(self, target: Tensor) -> Tensor:
+    def count_known_labels(self, target: Tensor) -> Tensor:
         """Return the number of known labels in ``target (N, L)``, a scalar: the divisor of the mean."""
         return (target != self.ignore_index).sum()
 
-    def _pairs(self, logits: Tensor, target: Tensor) -> Batch:
+    def _two_class_batch(self, logits: Tensor, target: Tensor) -> Batch:
         """Return a two-class batch with one row per sample and label; unknown labels are ignored positions."""
         _check_shapes(logits, target, self.num_classes)
         labeled = target != self.ignore_index
-        if can_look(logits):
+        if can_read_values(logits):
             inside = target[labeled]
             # Written so that NaN fails.
             if not inside.numel() or not bool(((inside >= 0) & (inside <= 1)).all()):
@@ -119,7 +121,7 @@ class _PerLabel(OnBase):
         labels = torch.where(labeled, target, 0).reshape(-1)
         soft = target.is_floating_point()
         return Batch(
-            logits=two_logits(wide.reshape(-1)),
+            logits=to_two_logits(wide.reshape(-1)),
             target=torch.stack((1 - labels, labels), dim=1).to(wide.dtype)
             if soft
             else labels.long(),
@@ -129,7 +131,7 @@ class _PerLabel(OnBase):
         )
 
 
-class MultiLabelLoss(_PerLabel):
+class MultiLabelLoss(_PerLabelLoss):
     """Multi-label loss: mean of a two-class base loss over all known labels, with sigmoid probabilities.
 
     With cross-entropy it is ``nn.BCEWithLogitsLoss``; with label smoothing targets are ``t (1 - alpha) + alpha / 2``.
@@ -174,23 +176,23 @@ class MultiLabelLoss(_PerLabel):
                 f"{type(self.base).__name__}, which needs {', '.join(sorted(self.needs))}",
                 "For FedLAS use MultiLabelFedLAS; other losses with extra inputs have no multi-label form.",
             )
-        self._keep_weights(pos_weight)
+        self._register_label_weights(pos_weight)
 
-    def _per_label(
+    def _label_losses(
         self,
-        pairs: Batch,
+        label_batch: Batch,
         logits: Tensor,  # noqa: ARG002
         labeled: Tensor,  # noqa: ARG002
         extras: dict[str, Tensor],  # noqa: ARG002
     ) -> Tensor:
-        return self.per_sample(pairs)
+        return self.per_sample(label_batch)
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Return the loss of the base per row of a two-class batch."""
         return self.base.per_sample(batch)
 
 
-class MultiLabelFedLAS(_PerLabel, Modulated):
+class MultiLabelFedLAS(_PerLabelLoss, Modulated):
     """Multi-label FedLAS: sigmoid losses of all labels of a sample share one strength, from feature norm and logits.
 
     ``alpha_i = 2 alpha sigmoid(beta psi_i Z_i)`` as in :class:`~fedlas.losses.FedLAS`. NCI reads the features, the gate
@@ -227,28 +229,28 @@ class MultiLabelFedLAS(_PerLabel, Modulated):
     ) -> None:
         check_count("num_labels", num_labels)
         super().__init__(num_classes=num_labels, base=base, beta=beta, **options)
-        self._keep_weights(pos_weight)
+        self._register_label_weights(pos_weight)
 
-    def _per_label(
-        self, pairs: Batch, logits: Tensor, labeled: Tensor, extras: dict[str, Tensor]
+    def _label_losses(
+        self, label_batch: Batch, logits: Tensor, labeled: Tensor, extras: dict[str, Tensor]
     ) -> Tensor:
         # A sample without a known label is ignored by NCI; the class of the others has no effect on the strength.
         present = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
         counted = torch.where(labeled.any(dim=1), present, self.ignore_index)
-        rows = prepare(logits, counted, extras, ignore_index=self.ignore_index)
+        rows = make_batch(logits, counted, extras, ignore_index=self.ignore_index)
         return self.base.with_strength(
-            pairs, self._strength(rows).repeat_interleave(logits.shape[1])
+            label_batch, self._batch_strengths(rows).repeat_interleave(logits.shape[1])
         )
 
 
-def _check_shapes(logits: Any, target: Any, labels: int | None = None) -> None:
+def _check_shapes(logits: Any, target: Any, num_labels: int | None = None) -> None:
     fits = (
         is_dense(logits) and logits.is_floating_point() and logits.ndim == 2 and logits.numel() > 0
     )
     fits = fits and is_dense(target) and target.shape == logits.shape and not target.is_complex()
-    if not fits or labels not in (None, logits.shape[1]):
+    if not fits or num_labels not in (None, logits.shape[1]):
         raise InputError(
-            f"logits and target must both have shape (N, {labels or 'L'}), one column per label",
+            f"logits and target must both have shape (N, {num_labels or 'L'}), one column per label",
             f"{describe(logits)} and {describe(target)}",
             "Pass 0 or 1 per sample and label.",
         )

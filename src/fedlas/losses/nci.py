@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_number
 from fedlas._core.ranks import sum_across_ranks, world_size
-from fedlas.losses._base import PreciseBuffers, can_look
+from fedlas.losses._base import PreciseBuffers, can_read_values
 
 # the published constant that keeps a collapsed standard deviation from dividing by zero
 _EPS = 1e-3
@@ -96,16 +96,16 @@ class NormConfidenceIndicator(PreciseBuffers):
         """
         norms = feature_norms(features.detach(), self.norm_p)
         if self.training and torch.is_grad_enabled():
-            self._update(norms, valid)
+            self._update_moments(norms, valid)
         # The moments are updated before they are used, as in the published code.
         scores = (norms - self.mean) / (self.std + _EPS)
-        if self.init is not None or (can_look(norms) and int(self.num_batches_tracked)):
+        if self.init is not None or (can_read_values(norms) and int(self.num_batches_tracked)):
             return scores
         return torch.where(self.num_batches_tracked > 0, scores, 0.0)
 
-    def _update(self, norms: Tensor, valid: Tensor | None) -> None:
+    def _update_moments(self, norms: Tensor, valid: Tensor | None) -> None:
         """Update the running mean and standard deviation from a batch, without synchronizing an accelerator."""
-        mean, std, count = _moments(norms, valid)
+        mean, std, count = _norm_moments(norms, valid)
         compiling = torch.compiler.is_compiling()
         if isinstance(count, int) and count < 2:
             if not compiling and self.init is None and int(self.num_batches_tracked) == 0:
@@ -116,7 +116,7 @@ class NormConfidenceIndicator(PreciseBuffers):
                 )
             return
         # Without start values the first batch replaces the moments.
-        if can_look(norms):  # the usual case on a CPU, with a third of the operations
+        if can_read_values(norms):  # the usual case on a CPU, with a third of the operations
             if math.isfinite(float(mean) + float(std)):  # neither is for fewer than two samples
                 share = self.momentum if self.init or int(self.num_batches_tracked) else 1.0
                 self.mean.lerp_(mean, share)
@@ -143,7 +143,7 @@ def feature_norms(features: Tensor, norm_p: float = 1) -> Tensor:
     return torch.linalg.vector_norm(features, norm_p, dim=1)
 
 
-def _moments(norms: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, int | Tensor]:
+def _norm_moments(norms: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, int | Tensor]:
     """Return mean, unbiased standard deviation and count of the valid norms over all ranks."""
     if valid is None and world_size() == 1:
         if len(norms) < 2:

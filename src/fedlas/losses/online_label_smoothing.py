@@ -16,21 +16,21 @@ from fedlas._core.ranks import sum_across_ranks
 from fedlas.losses._base import (
     LOSSES,
     Batch,
-    Informed,
     LearnsFromValidation,
     LossOptions,
     PreciseBuffers,
-    paper,
+    SecondTargetLoss,
+    paper_metadata,
 )
 from fedlas.predictions import Predictions
 
 
 @LOSSES.register(
     "ols",
-    **paper("Delving Deep into Label Smoothing", 2021, "2011.12562"),
+    **paper_metadata("Delving Deep into Label Smoothing", 2021, "2011.12562"),
     tune={"alpha": "0.05:1:log"},
 )
-class OnlineLabelSmoothing(PreciseBuffers, Informed, LearnsFromValidation):
+class OnlineLabelSmoothing(PreciseBuffers, SecondTargetLoss, LearnsFromValidation):
     """OLS: ``CE((1 - alpha) t + alpha q_y, p)``, ``q_y`` the mean correct prediction of class y in the last epoch.
 
     Args:
@@ -80,13 +80,13 @@ class OnlineLabelSmoothing(PreciseBuffers, Informed, LearnsFromValidation):
 
     def second_target(self, batch: Batch) -> tuple[Tensor, None]:
         """Return the soft label of the target class per position, ``(M, C)``; in training also accumulate the batch."""
-        label = batch.favored()
+        label = batch.favored_class()
         if self.training and torch.is_grad_enabled():
-            self._add(batch, label)
+            self._accumulate(batch, label)
         return self.soft_labels[label].to(batch.logits.dtype), None
 
     @torch.no_grad()
-    def _add(self, batch: Batch, label: Tensor) -> None:
+    def _accumulate(self, batch: Batch, label: Tensor) -> None:
         logits = batch.logits.detach()
         right = logits.argmax(dim=1) == label
         counted = right if batch.valid is None else right & batch.valid

@@ -12,17 +12,17 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import check_number
-from fedlas.losses._base import LOSSES, Batch, LossOptions, Remembering, paper
+from fedlas.losses._base import LOSSES, Batch, LossOptions, PredictionMemoryLoss, paper_metadata
 
 
 @LOSSES.register(
     "own-average",
-    **paper("Temporal Ensembling for Semi-Supervised Learning", 2017, "1610.02242"),
+    **paper_metadata("Temporal Ensembling for Semi-Supervised Learning", 2017, "1610.02242"),
     dense=False,
     note="the average is the paper's, its use as a target next to the label this library's",
     tune={"alpha": "0.1:1", "keep": "0:0.99", "gamma": "0:1"},
 )
-class OwnAverage(Remembering):
+class OwnAverage(PredictionMemoryLoss):
     """Cross-entropy on ``(1 - alpha) t + alpha q``; each visit of a sample updates ``q <- keep q + (1 - keep) p``.
 
     Args:
@@ -69,7 +69,7 @@ class OwnAverage(Remembering):
         )
         self.keep = check_number("keep", keep, low=0, high=1, high_open=True)
 
-    def updated(self, rows: Tensor, visits: Tensor, probs: Tensor, batch: Batch) -> Tensor:  # noqa: ARG002
+    def new_memory_rows(self, rows: Tensor, visits: Tensor, probs: Tensor, batch: Batch) -> Tensor:  # noqa: ARG002
         """Return the updated running average of predictions per sample, ``(M, C)``."""
         # The row of a sample that is seen for the first time is 0, which is no average to start from.
         return torch.where((visits > 0)[:, None], self.keep * rows + (1 - self.keep) * probs, probs)

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import check_number
-from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, paper
+from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, paper_metadata
 
 
 @LOSSES.register(
-    "poly", **paper("PolyLoss", 2022, "2204.12511"), signed=("eps",), tune={"eps": "-1:6"}
+    "poly", **paper_metadata("PolyLoss", 2022, "2204.12511"), signed=("eps",), tune={"eps": "-1:6"}
 )
 class PolyLoss(Loss):
     """Poly-1 loss: ``-log p_y + eps (1 - p_y)``.
@@ -46,4 +46,4 @@ class PolyLoss(Loss):
     def per_sample(self, batch: Batch) -> Tensor:
         """Return the loss per position, ``(M,)``."""
         # expm1 finds 1 - p without cancellation where p is near 1.
-        return batch.cost_of_target(lambda nll: nll - self.eps * torch.expm1(-nll))
+        return batch.target_cost(lambda nll: nll - self.eps * torch.expm1(-nll))

@@ -12,18 +12,18 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import check_count, check_number
-from fedlas.losses._base import LOSSES, Batch, LossOptions, Remembering, paper
+from fedlas.losses._base import LOSSES, Batch, LossOptions, PredictionMemoryLoss, paper_metadata
 
 
 @LOSSES.register(
     "ps-kd",
-    **paper(
+    **paper_metadata(
         "Self-Knowledge Distillation with Progressive Refinement of Targets", 2021, "2006.12000"
     ),
     dense=False,
     tune={"alpha": "0.1:1", "keep": "0:0.98"},
 )
-class PSKD(Remembering):
+class PSKD(PredictionMemoryLoss):
     """PS-KD: ``CE((1 - a_t) t + a_t q, p)``, q the previous prediction for the sample, ``a_t = alpha t / T``.
 
     Args:
@@ -77,12 +77,12 @@ class PSKD(Remembering):
         """Return the loss per position, ``(M,)``."""
         if batch.index is None:
             return self.with_strength(batch, self.alpha)
-        epoch = self.memory.visits[batch.need("index").clamp(0, self.memory.num_samples - 1)] + 1
+        epoch = self.memory.visits[batch.require("index").clamp(0, self.memory.num_samples - 1)] + 1
         return self.with_strength(
             batch, self.alpha * (epoch / self.num_epochs).clamp(max=1).to(batch.logits.dtype)
         )
 
-    def updated(self, rows: Tensor, visits: Tensor, probs: Tensor, batch: Batch) -> Tensor:  # noqa: ARG002
+    def new_memory_rows(self, rows: Tensor, visits: Tensor, probs: Tensor, batch: Batch) -> Tensor:  # noqa: ARG002
         """Return the current prediction per sample, ``(M, C)``, or the updated running average."""
         # v / (v + 1) makes it the exact mean of the first visits: the first prediction weighs no more than others.
         keep = (visits / (visits + 1)).to(probs.dtype).clamp(max=self.keep)

@@ -23,7 +23,7 @@ from fedlas.losses._base import (
     LossOptions,
     Mixed,
 )
-from fedlas.losses.mixup import check_mixable, draw_partners, draw_share
+from fedlas.losses.mixup import check_mixable, draw_mixing_partners, draw_mixing_share
 
 
 def margin_ranking_penalty(logits: Tensor, mixed: Tensor, share: Tensor, margin: float) -> Tensor:
@@ -109,8 +109,8 @@ class _RankMixup(Loss):
         views = []
         shares = []
         for _ in range(self.num_mixed):
-            share = draw_share(self.mix_alpha)
-            partner = draw_partners(len(inputs), inputs.device)
+            share = draw_mixing_share(self.mix_alpha)
+            partner = draw_mixing_partners(len(inputs), inputs.device)
             views.append(share * inputs + (1 - share) * inputs[partner])
             one_class = favored == favored[partner.to(favored.device)]
             shares.append(torch.where(one_class, 1.0, float(torch.maximum(share, 1 - share))))
@@ -123,7 +123,7 @@ class _RankMixup(Loss):
         values = batch.cross_entropy()
         if batch.mixed is None or batch.mixed_share is None:
             return values
-        return values + self.alpha * batch.weighted(
+        return values + self.alpha * batch.apply_class_weights(
             self.penalty(batch.logits, batch.mixed, batch.mixed_share)
         )
 

@@ -16,9 +16,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_choice, check_count, check_number
-from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, Mixed, cross_entropy, paper
+from fedlas.losses._base import (
+    LOSSES,
+    Batch,
+    Loss,
+    LossOptions,
+    Mixed,
+    cross_entropy,
+    paper_metadata,
+)
 from fedlas.losses.label_smoothing import smoothed_nll
-from fedlas.losses.logit_norm import normalized_logits
+from fedlas.losses.logit_norm import normalize_logits
 from fedlas.losses.mixup import mix_batch
 
 Embeddings = Literal["learned", "fixed"]
@@ -66,7 +74,7 @@ def orthogonality_penalty(embeddings: Tensor, temperature: float) -> Tensor:
 
 @LOSSES.register(
     "sphor",
-    **paper(
+    **paper_metadata(
         "SpHOR: A Representation Learning Perspective on Open-set Recognition", 2026, "2503.08049"
     ),
     note="the first of two stages; its code settles what the paper leaves open",
@@ -161,7 +169,7 @@ class SpHOR(Loss):
         self.projector = (
             None if self.num_features is None else nn.Linear(self.num_features, self.projection)
         )
-        vectors = None if self.projector is None else self._orthonormal(self.projection)
+        vectors = None if self.projector is None else self._orthonormal_embeddings(self.projection)
         if vectors is not None and embeddings == "learned":
             self.vectors = nn.Parameter(vectors)
         else:
@@ -182,24 +190,24 @@ class SpHOR(Loss):
         """
         if self.mix_alpha == 0:
             return Mixed(inputs, target)
-        return mix_batch(inputs, target, classes=self.num_classes, alpha=self.mix_alpha)
+        return mix_batch(inputs, target, num_classes=self.num_classes, alpha=self.mix_alpha)
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Return the loss per position, ``(M,)``; the orthogonality penalty is added to each position."""
-        features, head_weight = batch.linear_inputs()
+        features, head_weight = batch.features_and_head_weight()
         # In the closed form the smoothing spreads over all classes, the target's own among them: C / (C - 1) as much.
         spread = min(self.smoothing * self.num_classes / max(self.num_classes - 1, 1), 1.0)
-        vectors = self._vectors(features)
+        vectors = self._class_embeddings(features)
         # A row of zeros has no direction: its cosines are 0 and its gradient is 0.
-        cosines = normalized_logits(self._projected(features), temperature=self.temperature)
+        cosines = normalize_logits(self._project_features(features), temperature=self.temperature)
         values = smoothed_nll(cosines @ F.normalize(vectors, dim=1).T, batch.target, spread)
         if isinstance(self.vectors, nn.Parameter):
             values = values + self.ortho * orthogonality_penalty(vectors, self.temperature)
         # Subtracting W h, which has the value 0 here, takes its gradient off the features and leaves it in W.
         still = batch.logits - (features - features.detach()) @ head_weight.detach().T
-        return batch.weighted(values + self.probe * cross_entropy(still, batch.target))
+        return batch.apply_class_weights(values + self.probe * cross_entropy(still, batch.target))
 
-    def _projected(self, features: Tensor) -> Tensor:
+    def _project_features(self, features: Tensor) -> Tensor:
         if self.projector is None:
             return features
         if features.shape[1] != self.num_features:
@@ -214,12 +222,12 @@ class SpHOR(Loss):
             self.projector.bias.to(features.dtype),
         )
 
-    def _vectors(self, features: Tensor) -> Tensor:
+    def _class_embeddings(self, features: Tensor) -> Tensor:
         if self.vectors is not None:
             return self.vectors.to(features.dtype)
-        return self._orthonormal(features.shape[1], features.device).to(features.dtype)
+        return self._orthonormal_embeddings(features.shape[1], features.device).to(features.dtype)
 
-    def _orthonormal(self, size: int, device: torch.device | None = None) -> Tensor:
+    def _orthonormal_embeddings(self, size: int, device: torch.device | None = None) -> Tensor:
         if size < self.num_classes:
             raise InputError(
                 f"the embedding size must be at least the number of classes, {self.num_classes}",

@@ -22,19 +22,19 @@ from fedlas.losses._base import (
     Batch,
     LearnsFromValidation,
     LossOptions,
-    OnBase,
+    LossWrapper,
     PreciseBuffers,
 )
 from fedlas.losses.ps_kd import PSKD
 from fedlas.predictions import Predictions
 
-_LEAST = 1e-12
+_MIN_VARIANCE = 1e-12
 """Lower bound of a variance that is 0 because float64 rounds all probabilities of a class to 0 or 1."""
-STEP = 0.2
+MAX_STEP = 0.2
 """Largest change of log T and of the bias per update, because validation results of early epochs are unreliable."""
 
 
-def log_temperature_step(predictions: Predictions) -> float:
+def newton_log_temperature(predictions: Predictions) -> float:
     """Return an estimate of the optimal log-temperature: one Newton step on the NLL from ``T = 1``.
 
     ``mean(E_p[z] - z_y) / mean(Var_p[z])``: above 0 if over-confident, 0 if all logits of each sample are equal.
@@ -44,11 +44,11 @@ def log_temperature_step(predictions: Predictions) -> float:
 
     Example:
         >>> sure = torch.tensor([[2.0, 0.0], [2.0, 0.0]])
-        >>> round(log_temperature_step(Predictions(sure, torch.tensor([0, 1]))), 3)
+        >>> round(newton_log_temperature(Predictions(sure, torch.tensor([0, 1]))), 3)
         1.813
     """
     logits = predictions.logits.detach().double()
-    weights = _weights(predictions)
+    weights = _sample_weights(predictions)
     probs = logits.softmax(dim=1)
     mean = (probs * logits).sum(dim=1)
     spread = weights @ (probs * (logits - mean[:, None]).square()).sum(dim=1)
@@ -56,7 +56,7 @@ def log_temperature_step(predictions: Predictions) -> float:
     return float(weights @ (mean - target_logit) / spread) if spread > 0 else 0.0
 
 
-def class_bias_step(predictions: Predictions) -> Tensor:
+def newton_class_bias(predictions: Predictions) -> Tensor:
     """Return the bias correction per class: a Newton step on the NLL for each class, shrunk toward 0 for noise.
 
     ``(share of label k - mean(p_k)) / mean(p_k (1 - p_k))``, times ``max(0, 1 - 1 / z^2)``. With ``z`` the step in
@@ -71,20 +71,20 @@ def class_bias_step(predictions: Predictions) -> Tensor:
         ``(C,)``, float64.
 
     Example:
-        >>> class_bias_step(Predictions(torch.zeros(100, 2), torch.zeros(100, dtype=torch.long)))
+        >>> newton_class_bias(Predictions(torch.zeros(100, 2), torch.zeros(100, dtype=torch.long)))
         tensor([ 1.9800, -1.9800], dtype=torch.float64)
     """
     probs = predictions.logits.detach().double().softmax(dim=1)
-    weights = _weights(predictions)
+    weights = _sample_weights(predictions)
     share = torch.zeros_like(probs[0]).index_add_(0, predictions.target, weights)
     lacking = share - weights @ probs
     spread = probs * (1 - probs)
     chance = weights.square() @ spread
     beyond = torch.where(lacking.square() > chance, 1 - chance / lacking.square(), 0.0)
-    return lacking / (weights @ spread).clamp(min=_LEAST) * beyond
+    return lacking / (weights @ spread).clamp(min=_MIN_VARIANCE) * beyond
 
 
-def _weights(predictions: Predictions) -> Tensor:
+def _sample_weights(predictions: Predictions) -> Tensor:
     """Return the sample weights ``(N,)`` float64, or ones if the predictions are unweighted."""
     if predictions.weights is None:
         return torch.ones_like(predictions.target, dtype=torch.float64)
@@ -99,7 +99,7 @@ def _weights(predictions: Predictions) -> Tensor:
     note="this library's own",
     tune={"rate": "0.1:1:log"},
 )
-class Tempered(PreciseBuffers, LearnsFromValidation, OnBase):
+class Tempered(PreciseBuffers, LearnsFromValidation, LossWrapper):
     """Wrapper ``T * base((logits + bias) / T)``, with T and class bias updated until held-out logits are calibrated.
 
     The optimum of the base may be predictions that are too soft, too sharp, or biased toward some classes. The tempered
@@ -141,7 +141,7 @@ class Tempered(PreciseBuffers, LearnsFromValidation, OnBase):
         0.8187...
     """
 
-    counts_weights: ClassVar[bool] = True
+    uses_sample_weights: ClassVar[bool] = True
     precise: ClassVar[tuple[str, ...]] = ("log_temperature", "bias")
     log_temperature: Tensor
     bias: Tensor | None
@@ -185,13 +185,13 @@ class Tempered(PreciseBuffers, LearnsFromValidation, OnBase):
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Return the loss per position, ``(M,)``."""
-        mixed = None if batch.mixed is None else self._tempered(batch.mixed)
+        mixed = None if batch.mixed is None else self._temper_logits(batch.mixed)
         values: Tensor = self.base.per_sample(
-            replace(batch, logits=self._tempered(batch.logits), mixed=mixed)
+            replace(batch, logits=self._temper_logits(batch.logits), mixed=mixed)
         )
         return self.temperature.to(batch.logits.dtype) * values
 
-    def _tempered(self, logits: Tensor) -> Tensor:
+    def _temper_logits(self, logits: Tensor) -> Tensor:
         """Return ``(logits + bias) / T``."""
         if self.bias is not None:
             logits = logits + self.bias.to(logits.dtype)
@@ -203,10 +203,14 @@ class Tempered(PreciseBuffers, LearnsFromValidation, OnBase):
         Args:
             predictions: Predictions on the validation set after an epoch; never on the test set.
         """
-        self.log_temperature -= max(-STEP, min(STEP, self.rate * log_temperature_step(predictions)))
+        self.log_temperature -= max(
+            -MAX_STEP, min(MAX_STEP, self.rate * newton_log_temperature(predictions))
+        )
         if self.bias is not None:
             self.bias -= (
-                (self.bias_rate * class_bias_step(predictions)).clamp(-STEP, STEP).to(self.bias)
+                (self.bias_rate * newton_class_bias(predictions))
+                .clamp(-MAX_STEP, MAX_STEP)
+                .to(self.bias)
             )
 
 

@@ -23,9 +23,9 @@ from fedlas.losses._base import (
     Loss,
     LossOptions,
     PreciseBuffers,
-    can_look,
+    can_read_values,
     cross_entropy,
-    paper,
+    paper_metadata,
 )
 from fedlas.losses.nci import feature_norms
 
@@ -33,7 +33,7 @@ from fedlas.losses.nci import feature_norms
 _LEAST = 20.0
 
 
-def resultant_rate(square: Tensor, *, dim: int) -> Tensor:
+def resultant_length_ratio(square: Tensor, *, dim: int) -> Tensor:
     """Return ``R(kappa) / kappa`` for ``square = kappa^2``; R is the mean resultant length ``I_(D/2) / I_(D/2 - 1)``.
 
     The expansion of DLMF 10.41.3 at a large order, then the recurrence 10.29.1 down to the order of ``dim``.
@@ -46,10 +46,10 @@ def resultant_rate(square: Tensor, *, dim: int) -> Tensor:
         Values in the shape of ``square``, in ``(0, 1 / dim]``; within 4e-7 of its own size. Differentiable twice.
 
     Example:
-        >>> 2 * resultant_rate(torch.tensor([4.0]), dim=3)  # coth(2) - 1/2
+        >>> 2 * resultant_length_ratio(torch.tensor([4.0]), dim=3)  # coth(2) - 1/2
         tensor([0.5373])
     """
-    order, steps = _start(dim)
+    order, steps = _recurrence_start(dim)
     inverse = (square + order**2).rsqrt()  # 1 / r with r = sqrt(order^2 + kappa^2)
     y = (inverse * order).square()
     third = ((49725 * y - 69615) * y + 23895) * y - 1125
@@ -74,13 +74,13 @@ def log_mgf(square: Tensor, *, dim: int) -> Tensor:
 
     Returns:
         Values in the shape of ``square``, at least 0; within 2e-7 of the exact value, or a few units in its last place.
-        Differentiable twice; its slope is ``resultant_rate(square) / 2``, finite at 0.
+        Differentiable twice; its slope is ``resultant_length_ratio(square) / 2``, finite at 0.
 
     Example:
         >>> log_mgf(torch.tensor([1.0, 100.0]), dim=3)  # log(sinh(a) / a)
         tensor([0.1614, 7.0043])
     """
-    order, steps = _start(dim)
+    order, steps = _recurrence_start(dim)
     root = (square + order**2).sqrt()
     grown = square / (root + order)  # root - order without cancellation
     value = grown - order * (grown / (2 * order)).log1p() - 0.5 * (grown / order).log1p()
@@ -92,21 +92,21 @@ def log_mgf(square: Tensor, *, dim: int) -> Tensor:
     )
     # the last is minus the tail at 0
     value = value + tail + (1 / (12 * order) - 1 / (360 * order**3))
-    rate = resultant_rate(square, dim=dim + 2 * steps) if steps else square
+    rate = resultant_length_ratio(square, dim=dim + 2 * steps) if steps else square
     for step in range(steps):
         rate = 1 / (2 * (order - step) + square * rate)
         value = value - (2 * (order - step) * rate).log()
     return value
 
 
-def _start(dim: int) -> tuple[float, int]:
+def _recurrence_start(dim: int) -> tuple[float, int]:
     """Return the Bessel order of the expansion, and the number of recurrence steps down to order ``dim / 2 - 1``."""
     order = dim / 2 - 1
     steps = max(0, math.ceil(_LEAST - order))
     return order + steps, steps
 
 
-def uncertain_cross_entropy(
+def expected_cross_entropy_bound(
     logits: Tensor,
     target: Tensor,
     *,
@@ -139,7 +139,7 @@ def uncertain_cross_entropy(
     Example:
         >>> head, features = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[3.0, 4.0]])
         >>> geometry = {"bias": torch.zeros(2), "features": features, "head_weight": head, "concentration": 10.0}
-        >>> uncertain_cross_entropy(features @ head.T, torch.tensor([1]), **geometry)
+        >>> expected_cross_entropy_bound(features @ head.T, torch.tensor([1]), **geometry)
         (tensor([0.3341]), tensor([0.0857]))
     """
     # Concentration and radius of z, then A_y, all from squared lengths.
@@ -147,7 +147,7 @@ def uncertain_cross_entropy(
     sizes = torch.linalg.vector_norm(head_weight, dim=1).square()
     square = (torch.linalg.vector_norm(features, dim=1) * concentration).square()  # kappa^2
     # R / kappa, so that s = ||h|| / R = 1 / (concentration rate)
-    rate = resultant_rate(square, dim=dim)
+    rate = resultant_length_ratio(square, dim=dim)
     radius = (concentration * rate).square().reciprocal()
     chosen = target @ head_weight if target.ndim == 2 else head_weight[target]
     inner = torch.linalg.vecdot(chosen, features)
@@ -155,7 +155,7 @@ def uncertain_cross_entropy(
     at = F.relu(square + radius * size + 2 / rate * inner)  # A_y; negative only by rounding
 
     # The tangent makes the bound of every score affine in its logit.
-    tangent = resultant_rate(at, dim=dim)
+    tangent = resultant_length_ratio(at, dim=dim)
     tilt = tangent / rate
     excess = log_mgf(at, dim=dim) - log_mgf(square, dim=dim) - inner
     bounds = (
@@ -168,7 +168,7 @@ def uncertain_cross_entropy(
 
 @LOSSES.register(
     "vmf",
-    **paper("von Mises-Fisher Loss", 2021, "2103.15718"),
+    **paper_metadata("von Mises-Fisher Loss", 2021, "2103.15718"),
     note="after the paper, in a form whose prediction is the model's own logits",
     tune={"confidence": "0.3:0.99"},
 )
@@ -178,7 +178,7 @@ class VMF(PreciseBuffers, Loss):
     The head's input h is taken as the mean of a random ``s z``, where z is von Mises-Fisher with mean direction
     ``h / ||h||`` and concentration ``kappa = concentration ||h||``, and s such that ``E s z = h``. The expected
     cross-entropy is at most ``log sum_k E exp(w_k . s z + b_k) - (w_y . h + b_y)`` (Jensen), whose expectations have a
-    closed form; :func:`~fedlas.losses.uncertain_cross_entropy` bounds them by their tangent at the target's. A sample
+    closed form; :func:`~fedlas.losses.expected_cross_entropy_bound` bounds them by their tangent at the target's. A sample
     with a short feature vector is uncertain and pays for a large weight of its class.
 
     Args:
@@ -246,15 +246,15 @@ class VMF(PreciseBuffers, Loss):
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Return the loss per position, ``(M,)``; the first training batch sets the concentration."""
-        features, head_weight = batch.linear_inputs()
+        features, head_weight = batch.features_and_head_weight()
         if self.fixed_concentration is None and self.training and torch.is_grad_enabled():
-            self._start(batch)
+            self._set_concentration(batch)
         logits = batch.logits
         # The bias is a mean over samples: ignored samples must not enter it.
         if batch.valid is not None:
             logits = torch.where(batch.valid[:, None], logits, 0.0)
-        bias = _head_bias(logits, features, head_weight, batch.valid)
-        nll, excess = uncertain_cross_entropy(
+        bias = _recover_head_bias(logits, features, head_weight, batch.valid)
+        nll, excess = expected_cross_entropy_bound(
             logits,
             batch.target,
             bias=bias,
@@ -265,17 +265,17 @@ class VMF(PreciseBuffers, Loss):
             ),
             weight=batch.weight,
         )
-        return nll + batch.weighted(excess)
+        return nll + batch.apply_class_weights(excess)
 
     @torch.no_grad()
-    def _start(self, batch: Batch) -> None:
+    def _set_concentration(self, batch: Batch) -> None:
         """Set the concentration from the mean feature norm of a batch, unless it is already set."""
-        features = batch.need("features")
+        features = batch.require("features")
         is_set = self.concentration > 0
-        if can_look(is_set) and bool(is_set):  # elsewhere the work is done in vain
+        if can_read_values(is_set) and bool(is_set):  # elsewhere the work is done in vain
             return
         norms = feature_norms(features, 2)
-        valid = batch.valid_rows(len(features))
+        valid = batch.valid_samples(len(features))
         counted = torch.ones_like(norms) if valid is None else valid.to(norms.dtype)
         total, count = sum_across_ranks(
             torch.stack((torch.where(counted > 0, norms, 0.0).sum(), counted.sum()))
@@ -287,7 +287,7 @@ class VMF(PreciseBuffers, Loss):
         self.concentration.copy_(torch.where(usable, start, self.concentration))
 
 
-def _head_bias(
+def _recover_head_bias(
     logits: Tensor, features: Tensor, head_weight: Tensor, valid: Tensor | None
 ) -> Tensor:
     """Return the head bias ``b (C,)`` from means of ``z = W h + b``; ignored rows of z and h must be 0."""

@@ -22,7 +22,7 @@ How a metric streams:
 
 from typing import TYPE_CHECKING
 
-from fedlas._core.lazy import at_first_use
+from fedlas._core.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from fedlas.metrics.calibration_error import adaptive_ece, mce, reliability_bins
@@ -133,7 +133,7 @@ HOMES = {
 """The public names of each module; the registry imports them all when it is asked for all metrics."""
 
 if not TYPE_CHECKING:  # a type checker would take any name for one of the package
-    __getattr__ = at_first_use(__name__, HOMES)
+    __getattr__ = lazy_getattr(__name__, HOMES)
 
     def __dir__() -> list[str]:
         return __all__

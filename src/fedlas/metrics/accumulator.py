@@ -12,9 +12,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fedlas._core.check import InputError, describe
-from fedlas._core.kinds import check_kinds
+from fedlas._core.kinds import check_argument_types
 from fedlas._core.ranks import sum_across_ranks, world_size
-from fedlas.metrics.scan import Gathers, scan
+from fedlas.metrics.scan import ChunkConsumer, scan
 from fedlas.predictions import Predictions
 
 
@@ -29,16 +29,16 @@ class Accumulator(ABC):
         rounding.
     """
 
-    @check_kinds
+    @check_argument_types
     def __init__(self, *, weighted: bool = False) -> None:
         self.weighted = weighted
         self._parts: list[Any] = []
         self._sums = {"num_samples": torch.zeros(1, dtype=torch.float64, device="cpu")}
 
-    def _add_part(self, part: Any, form: str = "{}") -> None:
-        """Register the tensors of ``part`` in the state, under names that ``form`` makes of their own."""
-        self._parts.append(part)
-        self._sums |= {form.format(name): tensor for name, tensor in part.tensors().items()}
+    def _register_sums(self, sums: Any, name_format: str = "{}") -> None:
+        """Register the tensors of ``sums`` in the state, under names that ``name_format`` makes of their own."""
+        self._parts.append(sums)
+        self._sums |= {name_format.format(name): tensor for name, tensor in sums.tensors().items()}
 
     @property
     def _tensors(self) -> dict[str, Tensor]:
@@ -74,9 +74,9 @@ class Accumulator(ABC):
         Note:
             A collective: every rank must call it. One sum of as many numbers as ``state_dict()`` holds.
         """
-        total = self._empty()
+        total = self._new_empty()
         flat = torch.cat([tensor.flatten() for tensor in self._tensors.values()])
-        flat = sum_across_ranks(flat.to(_device_of_collectives())).cpu()
+        flat = sum_across_ranks(flat.to(_collective_device())).cpu()
         parts = flat.split([tensor.numel() for tensor in self._tensors.values()])
         for tensor, part in zip(total._tensors.values(), parts, strict=True):
             tensor.copy_(part.view_as(tensor))
@@ -100,7 +100,8 @@ class Accumulator(ABC):
                 "Pass what state_dict() returned.",
             )
         loaded, expected = (
-            {name: _form(each) for name, each in part.items()} for part in (state, self._tensors)
+            {name: _shape_and_dtype(each) for name, each in part.items()}
+            for part in (state, self._tensors)
         )
         if loaded != expected:
             wrong = sorted(
@@ -114,7 +115,7 @@ class Accumulator(ABC):
         before = self.state_dict()
         self._replace(state)
         samples = float(self._sums["num_samples"])
-        checks = (part.possible(samples, weighted=self.weighted) for part in self._parts)
+        checks = (part.is_consistent(samples, weighted=self.weighted) for part in self._parts)
         if not (0 <= samples < math.inf and all(checks)):
             self._replace(before)
             raise InputError(
@@ -144,11 +145,11 @@ class Accumulator(ABC):
     def _options(self) -> dict[str, Any]:
         return self._arguments | ({"weighted": True} if self.weighted else {})
 
-    def _empty(self) -> Self:
+    def _new_empty(self) -> Self:
         """Return a new accumulator with the same arguments and no samples."""
         return type(self)(**self._options)
 
-    def _take(self, batch: Predictions, statistics: Iterable[Gathers]) -> None:
+    def _accumulate(self, batch: Predictions, statistics: Iterable[ChunkConsumer]) -> None:
         """Update ``statistics`` with a batch; restore all sums if that fails."""
         before = {name: tensor.clone() for name, tensor in self._sums.items()}
         try:
@@ -158,7 +159,9 @@ class Accumulator(ABC):
             self._replace(before)
             raise
 
-    def _batch(self, logits: object, target: object, weights: object, **arrays: Any) -> Predictions:
+    def _make_batch(
+        self, logits: object, target: object, weights: object, **arrays: Any
+    ) -> Predictions:
         """Return the batch as predictions, or raise InputError if weights or classes differ from earlier batches."""
         if (weights is not None) is not self.weighted:
             raise InputError(
@@ -177,7 +180,7 @@ class Accumulator(ABC):
             )
         return batch
 
-    def _check_samples(self) -> None:
+    def _require_samples(self) -> None:
         if not self.num_samples:
             raise InputError(
                 "at least one sample must have been added", "none", "Call update first."
@@ -192,11 +195,11 @@ def _rebuild(
     return accumulator
 
 
-def _form(tensor: object) -> tuple[Any, ...]:
+def _shape_and_dtype(tensor: object) -> tuple[Any, ...]:
     return (tuple(tensor.shape), tensor.dtype) if isinstance(tensor, Tensor) else (type(tensor),)
 
 
-def _device_of_collectives() -> torch.device:
+def _collective_device() -> torch.device:
     """Return the device for collectives of the default process group: CUDA for NCCL, else CPU."""
     if world_size() > 1 and "gloo" not in dist.get_backend() and "nccl" in dist.get_backend():
         return torch.device("cuda", torch.cuda.current_device())

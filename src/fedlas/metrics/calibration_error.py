@@ -9,22 +9,22 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import check_choice
-from fedlas.metrics.equal_width import Bins, BinTable, EqualWidth, bins_of
+from fedlas.metrics.equal_width import Bins, BinTable, EqualWidth, bins_from_table
 from fedlas.metrics.grids import FineGrid
 from fedlas.metrics.metric import METRICS, VARIANTS, Variant
 from fedlas.metrics.ranking import (
+    CellRuns,
     Floats,
-    Ranking,
     SampleRuns,
     equal_mass_error,
-    equal_mass_places,
-    sorted_samples,
-    sums_between,
+    equal_mass_indices,
+    sort_samples,
+    sum_between_cuts,
 )
 from fedlas.metrics.scan import Chunk
-from fedlas.metrics.sums import Statistic, averaging_one, nonzero, refuse_weights
+from fedlas.metrics.sums import Statistic, check_no_weights, nonzero, normalized_weights
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.any_predictions import AnyPredictions, check_measurable
+from fedlas.predictions.any_predictions import AnyPredictions, require_top_label
 
 Scheme = Literal["equal-width", "equal-mass"]
 
@@ -36,11 +36,11 @@ def equal_mass_bins(
     # The sorted sample is cut at the ranks that make the counts differ by at most one, the larger first. A cut that
     # falls among equal values moves to the nearer end of them (the upper one if both are as near), so equal confidences
     # are never separated by their order in the file.
-    values, right, share = sorted_samples(confidence, outcome, weights)
-    places = equal_mass_places(values, share, num_bins)
+    values, right, share = sort_samples(confidence, outcome, weights)
+    places = equal_mass_indices(values, share, num_bins)
     ends = np.concatenate(([0], places, np.full(num_bins - len(places), len(values))))
     weight = np.ones(len(values)) if share is None else share
-    sums = sums_between(
+    sums = sum_between_cuts(
         places[None], np.stack([weight, values * weight, right * weight, weight**2])
     )
     count, total, hits, squares = np.pad(sums, ((0, 0), (0, num_bins - 1 - len(places))))
@@ -64,7 +64,7 @@ class EqualMass(Statistic):
         scores = predictions.confidence if isinstance(predictions, TopLabel) else predictions.scores
         self.confidence = torch.empty(predictions.num_samples, dtype=scores.dtype, device="cpu")
         self.correct = torch.empty(predictions.num_samples, dtype=torch.bool, device="cpu")
-        self.weights = averaging_one(predictions)
+        self.weights = normalized_weights(predictions)
         self._filled = 0
 
     def update(self, chunk: Chunk) -> None:
@@ -81,7 +81,7 @@ class EqualMass(Statistic):
     def bins(self, *, weighted: bool = False) -> Bins:
         """Return mean confidence and accuracy of equal-mass bins."""
         edges, table = equal_mass_bins(self.confidence, self.correct, self.num_bins, self.weights)
-        return bins_of(edges, table, table.num_samples if weighted else None)
+        return bins_from_table(edges, table, table.num_samples if weighted else None)
 
 
 _SCHEMES: dict[str, type[EqualWidth | EqualMass]] = {
@@ -113,14 +113,16 @@ def reliability_bins(
         ([0, 0, 1, 1], [nan, nan, 0.0, 1.0])
     """
     statistic = _SCHEMES[check_choice("scheme", scheme, _SCHEMES)]
-    predictions = check_measurable(predictions)
-    return statistic.of(predictions, num_bins).bins(weighted=predictions.weights is not None)
+    predictions = require_top_label(predictions)
+    return statistic.from_predictions(predictions, num_bins).bins(
+        weighted=predictions.weights is not None
+    )
 
 
-def _reference_adaptive(predictions: AnyPredictions, num_bins: int) -> float:
+def _reference_adaptive_ece(predictions: AnyPredictions, num_bins: int) -> float:
     """Return the published adaptive ECE: interpolated bin edges, with the lowest confidence in no bin."""
-    refuse_weights(predictions)
-    statistic = EqualMass.of(predictions, num_bins)
+    check_no_weights(predictions)
+    statistic = EqualMass.from_predictions(predictions, num_bins)
     confidence = statistic.confidence.numpy()
     samples = len(confidence)
     edges = np.interp(
@@ -133,7 +135,7 @@ def _reference_adaptive(predictions: AnyPredictions, num_bins: int) -> float:
     return float(np.abs(sums).sum()) / samples
 
 
-def largest_gap(bins: BinTable) -> Floats:
+def max_gap(bins: BinTable) -> Floats:
     """Return ``max_b |confidence_b - accuracy_b|`` over the non-empty bins ``(...,)``."""
     # A count of 1 leaves an empty bin out: it has no gap either.
     return (np.abs(bins.gaps) / nonzero(bins.count)).max(axis=-1)
@@ -148,7 +150,7 @@ def largest_gap(bins: BinTable) -> Floats:
     statistic=EqualMass,
     formula=equal_mass_error,
     takes_replicates=True,
-    error=Ranking.equal_mass_error,
+    error=CellRuns.equal_mass_error_bound,
 )
 def adaptive_ece(
     predictions: Predictions | TopLabel, *, num_bins: int = 15, variant: Variant = "exact"
@@ -183,8 +185,8 @@ def adaptive_ece(
         Nguyen & O'Connor 2015; for networks Mukhoti et al. 2020, "Calibrating deep neural networks using focal loss".
     """
     if check_choice("variant", variant, VARIANTS) == "reference":
-        return _reference_adaptive(predictions, num_bins)
-    return float(equal_mass_error(EqualMass.of(predictions, num_bins).table()))
+        return _reference_adaptive_ece(predictions, num_bins)
+    return float(equal_mass_error(EqualMass.from_predictions(predictions, num_bins).table()))
 
 
 @METRICS.register(
@@ -194,7 +196,7 @@ def adaptive_ece(
     zero_if_calibrated=True,
     paper="Naeini, Cooper & Hauskrecht 2015, Obtaining well calibrated probabilities using Bayesian binning",
     statistic=EqualWidth,
-    formula=largest_gap,
+    formula=max_gap,
     takes_replicates=True,
 )
 def mce(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
@@ -217,4 +219,4 @@ def mce(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
         >>> mce(Predictions([[0.0, 0.0], [9.0, 0.0]], [1, 0]))
         0.5
     """
-    return float(largest_gap(EqualWidth.of(predictions, num_bins).table()))
+    return float(max_gap(EqualWidth.from_predictions(predictions, num_bins).table()))

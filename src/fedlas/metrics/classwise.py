@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import check_choice
-from fedlas.metrics.equal_width import width_bin
+from fedlas.metrics.equal_width import equal_width_index
 from fedlas.metrics.metric import METRICS, VARIANTS, Variant
 from fedlas.metrics.ranking import Floats
 from fedlas.metrics.scan import Chunk
-from fedlas.metrics.sums import CellSums, Sums, in_range, refuse_weights
+from fedlas.metrics.sums import CellSums, Sums, check_no_weights, is_in_range
 from fedlas.predictions import Predictions
 
 
@@ -31,12 +31,12 @@ class ClassTable:
     num_classes: int
 
 
-def mean_over_classes(table: ClassTable) -> Floats:
+def mean_class_error(table: ClassTable) -> Floats:
     """Return the mean calibration error of the classes, ``1 / C * sum_c sum_b |gap_cb| / N`` ``(...,)``."""
     return np.abs(table.probs - table.labels).sum(axis=-1) / (table.num_samples * table.num_classes)
 
 
-def errors_by_class(table: ClassTable) -> Floats:
+def class_errors(table: ClassTable) -> Floats:
     """Return ``sum_b |gap_cb| / N`` for each class ``(..., C)``."""
     gaps = np.abs(table.probs - table.labels)
     return gaps.reshape(*gaps.shape[:-1], table.num_classes, -1).sum(axis=-1) / table.num_samples
@@ -61,17 +61,17 @@ class ClasswiseSums(Sums):
         classes, num_bins = self.shape
         sums = self._cells.values
         weights = chunk.weights
-        target_bin = width_bin(chunk.target_probs, num_bins)
+        target_bin = equal_width_index(chunk.target_probs, num_bins)
         # The sum of each column goes to the first bin; then the entries beyond it move to theirs.
         first = sums[:2].view(2, classes, num_bins)[:, :, 0]
         first[0] += weights.sum()
         first[1] += chunk.class_sums
         if num_bins > 1:
             # all that are beyond the first bin, and few others
-            probs, row, label = _above(chunk.probs, 0.99 / num_bins)
+            probs, row, label = _entries_above(chunk.probs, 0.99 / num_bins)
             weight = weights[row]
             terms = torch.stack([weight, weight * probs])
-            cell = label * num_bins + width_bin(probs, num_bins)
+            cell = label * num_bins + equal_width_index(probs, num_bins)
             sums[:2].index_add_(1, cell, terms)
             first.index_add_(1, label, -terms)
             first.clamp_(min=0.0)  # rounding
@@ -84,11 +84,13 @@ class ClasswiseSums(Sums):
         labels = {"num_labels": self.num_labels, "underflowed": self._underflowed}
         return {"sums": self._cells.values, **labels}
 
-    def possible(self, samples: float, *, weighted: bool) -> bool:
+    def is_consistent(self, samples: float, *, weighted: bool) -> bool:
         """Return whether the sums are consistent with this number of samples."""
         counts = (self.num_labels, self._underflowed)
-        numbers = all(in_range(count, 0, samples) for count in counts)
-        return numbers and self._cells.possible(samples, weighted=weighted, each=self.shape[0])
+        numbers = all(is_in_range(count, 0, samples) for count in counts)
+        return numbers and self._cells.is_consistent(
+            samples, weighted=weighted, terms_per_sample=self.shape[0]
+        )
 
     def table(self) -> ClassTable:
         """Return the sums as a :class:`ClassTable`."""
@@ -103,22 +105,22 @@ class ClasswiseSums(Sums):
         return gaps[: int(np.flatnonzero(labels.sum(axis=1)).max()) + 1]
 
 
-def _above(probs: Tensor, edge: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the entries of ``probs (n, C)`` above ``edge``, with row and class indices, ``(E,)`` on the CPU."""
+def _entries_above(probs: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the entries of ``probs (n, C)`` above ``threshold``, with row and class indices, ``(E,)`` on the CPU."""
     if probs.device.type != "cpu":
-        row, label = (probs > edge).nonzero(as_tuple=True)
+        row, label = (probs > threshold).nonzero(as_tuple=True)
         return probs[row, label].cpu(), row.cpu(), label.cpu()
     # NumPy finds them several times faster; a quotient is cheaper than a remainder.
     flat = probs.numpy().reshape(-1)
-    above = np.flatnonzero(flat > edge)
+    above = np.flatnonzero(flat > threshold)
     place = torch.from_numpy(above)
     row = place // probs.shape[1]
     return torch.from_numpy(flat[above]), row, place - row * probs.shape[1]
 
 
-def _reference(predictions: Predictions, num_bins: int) -> float:
-    refuse_weights(predictions)
-    sums = ClasswiseSums.of(predictions, num_bins)
+def _reference_classwise_ece(predictions: Predictions, num_bins: int) -> float:
+    check_no_weights(predictions)
+    sums = ClasswiseSums.from_predictions(predictions, num_bins)
     return float(np.abs(sums.reference_gaps()).sum(axis=1).mean()) / predictions.num_samples
 
 
@@ -130,7 +132,7 @@ def _reference(predictions: Predictions, num_bins: int) -> float:
     zero_if_calibrated=True,
     paper="Kull et al. 2019, Beyond temperature scaling: obtaining well-calibrated multiclass probabilities",
     statistic=ClasswiseSums,
-    formula=mean_over_classes,
+    formula=mean_class_error,
     takes_replicates=True,
 )
 def classwise_ece(
@@ -164,5 +166,5 @@ def classwise_ece(
         Kull et al. 2019, section 2, where it is called classwise-ECE.
     """
     if check_choice("variant", variant, VARIANTS) == "reference":
-        return _reference(predictions, num_bins)
-    return float(mean_over_classes(ClasswiseSums.of(predictions, num_bins).table()))
+        return _reference_classwise_ece(predictions, num_bins)
+    return float(mean_class_error(ClasswiseSums.from_predictions(predictions, num_bins).table()))

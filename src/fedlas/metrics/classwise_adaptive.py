@@ -10,16 +10,16 @@ from torch import Tensor
 
 from fedlas.metrics.grids import ClassGrid
 from fedlas.metrics.metric import METRICS
-from fedlas.metrics.ranking import Floats, Ranking, Runs, SampleRuns, equal_mass_error
+from fedlas.metrics.ranking import CellRuns, Floats, Runs, SampleRuns, equal_mass_error
 from fedlas.metrics.scan import Chunk
-from fedlas.metrics.sums import Statistic, averaging_one
+from fedlas.metrics.sums import Statistic, normalized_weights
 from fedlas.predictions import Predictions
 
 # Probabilities held at a time: 32 MiB of float64.
 _ELEMENTS = 2**22
 
 
-def _columns(predictions: Predictions) -> Iterator[Tensor]:
+def _iter_class_probs(predictions: Predictions) -> Iterator[Tensor]:
     """Yield the float64 softmax of one class after another ``(N,)``, with a block of classes in memory at a time."""
     logits = predictions.logits
     rows = max(1, _ELEMENTS // predictions.num_classes)
@@ -32,7 +32,7 @@ def _columns(predictions: Predictions) -> Iterator[Tensor]:
         yield from (block.cpu().double() - highest - total).exp_().unbind(dim=1)
 
 
-class EveryClass(Statistic):
+class SortedClassProbs(Statistic):
     """Statistic: the predictions themselves, whose probabilities are sorted class by class."""
 
     takes_weights = True
@@ -48,8 +48,8 @@ class EveryClass(Statistic):
     def table(self) -> Iterator[SampleRuns]:
         """Yield the samples by ascending probability, class by class."""
         target = self._predictions.target.cpu()
-        weights = averaging_one(self._predictions)
-        for label, probs in enumerate(_columns(self._predictions)):
+        weights = normalized_weights(self._predictions)
+        for label, probs in enumerate(_iter_class_probs(self._predictions)):
             yield SampleRuns(probs, target == label, weights, self.num_bins)
 
 
@@ -58,8 +58,8 @@ def mean_equal_mass_error(classes: Iterable[Runs]) -> Floats:
     return np.mean([equal_mass_error(runs) for runs in classes], axis=0)
 
 
-def _grid_error(classes: Iterable[Ranking]) -> float:
-    return float(np.mean([runs.equal_mass_error() for runs in classes]))
+def _grid_error_bound(classes: Iterable[CellRuns]) -> float:
+    return float(np.mean([runs.equal_mass_error_bound() for runs in classes]))
 
 
 @METRICS.register(
@@ -69,9 +69,9 @@ def _grid_error(classes: Iterable[Ranking]) -> float:
     default=False,
     zero_if_calibrated=True,
     paper="Nixon et al. 2019, Measuring calibration in deep learning",
-    statistic=EveryClass,
+    statistic=SortedClassProbs,
     formula=mean_equal_mass_error,
-    error=_grid_error,
+    error=_grid_error_bound,
 )
 def ace(predictions: Predictions, *, num_bins: int = 15) -> float:
     """Classwise ECE with bins of equal mass, ``1 / C * sum_c sum_b n_cb / N * |mean_{i in cb} (1[y_i = c] - p_ic)|``.
@@ -104,4 +104,6 @@ def ace(predictions: Predictions, *, num_bins: int = 15) -> float:
     Source:
         Nixon et al. 2019 (CVPR workshops), equation for ACE; https://arxiv.org/abs/1904.01685
     """
-    return float(mean_equal_mass_error(EveryClass.of(predictions, num_bins).table()))
+    return float(
+        mean_equal_mass_error(SortedClassProbs.from_predictions(predictions, num_bins).table())
+    )

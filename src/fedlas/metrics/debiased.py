@@ -72,4 +72,4 @@ def debiased_ece2(predictions: Predictions | TopLabel, *, num_bins: int = 15) ->
     Source:
         Kumar et al. 2019, the debiased estimator; https://arxiv.org/abs/1909.10155
     """
-    return float(debiased_square(EqualWidth.of(predictions, num_bins).table()))
+    return float(debiased_square(EqualWidth.from_predictions(predictions, num_bins).table()))

@@ -14,7 +14,7 @@ from fedlas.metrics.ranking import Floats
 from fedlas.metrics.scan import scan
 from fedlas.metrics.sums import RowMean, effective_count, nonzero
 from fedlas.predictions import Predictions
-from fedlas.predictions.any_predictions import check_predictions
+from fedlas.predictions.any_predictions import require_predictions
 
 
 @dataclass(frozen=True)
@@ -42,32 +42,32 @@ def calibration_part(table: ClassTable) -> Floats:
     count = table.count()
     # With sums in place of means, the count divides once; empty bins are divided by 1 and left out.
     squares = (table.probs - table.labels) ** 2 / nonzero(count)
-    return np.where(count > 0, squares, 0.0).sum(axis=-1) / _total(table)
+    return np.where(count > 0, squares, 0.0).sum(axis=-1) / _normalizer(table)
 
 
 def refinement_part(table: ClassTable) -> Floats:
     """Return the refinement, ``1 / N * sum_cb n_cb * y_cb * (1 - y_cb)``, with mean label ``y`` per bin."""
-    return _variance(table).sum(axis=-1) / _total(table)
+    return _outcome_variance(table).sum(axis=-1) / _normalizer(table)
 
 
 def calibration_bias(table: ClassTable, squares: Floats) -> float:
     """Return ``1 / N * sum_cb n_cb * y_cb * (1 - y_cb) / (n_cb - 1)``, skipping bins with one sample."""
     # The last `n_cb` is the effective number of samples, from the sums of their squared weights `squares`.
     samples = effective_count(table.count(), squares)
-    bias = _variance(table) / nonzero(samples - 1.0, least=1e-9)
-    return float(bias.sum() / _total(table))
+    bias = _outcome_variance(table) / nonzero(samples - 1.0, least=1e-9)
+    return float(bias.sum() / _normalizer(table))
 
 
-def _total(table: ClassTable) -> float:
+def _normalizer(table: ClassTable) -> float:
     """Return the divisor of sums over classes: ``N``, or ``2 N`` with two classes, whose terms are equal."""
     return table.num_samples * (2 if table.num_classes == 2 else 1)
 
 
-def _variance(table: ClassTable) -> Floats:
+def _outcome_variance(table: ClassTable) -> Floats:
     return table.labels * (1.0 - table.labels / nonzero(table.count()))
 
 
-_PART: dict[str, Any] = {
+_SHARED_FIELDS: dict[str, Any] = {
     "percent": False,
     "between": (0, 2),
     "default": False,
@@ -113,7 +113,7 @@ def brier_decomposition(predictions: Predictions, *, num_bins: int = 15) -> Brie
         Brier score decomposition"; the bias as in Bröcker 2012, "Estimating reliability and resolution of probability
         forecasts through decomposition of the empirical score".
     """
-    predictions = check_predictions(predictions)
+    predictions = require_predictions(predictions)
     sums = ClasswiseSums(predictions, check_count("num_bins", num_bins))
     errors = RowMean(lambda chunk: chunk.squared_error)
     scan(predictions, [sums, errors])
@@ -126,7 +126,7 @@ def brier_decomposition(predictions: Predictions, *, num_bins: int = 15) -> Brie
     squares = table.count()
     if predictions.weights is not None:
         squared = replace(predictions, weights=predictions.weights**2)
-        squares = ClasswiseSums.of(squared, num_bins).table().count()
+        squares = ClasswiseSums.from_predictions(squared, num_bins).table().count()
     bias = calibration_bias(table, squares)
     return BrierDecomposition(brier, calibration, refinement, within, bias)
 
@@ -138,7 +138,7 @@ def brier_decomposition(predictions: Predictions, *, num_bins: int = 15) -> Brie
     formula=calibration_part,
     squares=True,
     zero_if_calibrated=True,
-    **_PART,
+    **_SHARED_FIELDS,
 )
 def brier_calibration(predictions: Predictions, *, num_bins: int = 15) -> float:
     """Calibration part of the Brier score: see :func:`brier_decomposition`.
@@ -161,11 +161,15 @@ def brier_calibration(predictions: Predictions, *, num_bins: int = 15) -> float:
         >>> brier_calibration(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1]))
         0.25
     """
-    return float(calibration_part(ClasswiseSums.of(predictions, num_bins).table()))
+    return float(calibration_part(ClasswiseSums.from_predictions(predictions, num_bins).table()))
 
 
 @METRICS.register(
-    "brier_refinement", order=190, title="Brier refinement", formula=refinement_part, **_PART
+    "brier_refinement",
+    order=190,
+    title="Brier refinement",
+    formula=refinement_part,
+    **_SHARED_FIELDS,
 )
 def brier_refinement(predictions: Predictions, *, num_bins: int = 15) -> float:
     """Refinement part of the Brier score: see :func:`brier_decomposition`.
@@ -184,4 +188,4 @@ def brier_refinement(predictions: Predictions, *, num_bins: int = 15) -> float:
         >>> brier_refinement(Predictions([[0.0, 0.0], [0.0, 0.0]], [0, 1]))
         0.25
     """
-    return float(refinement_part(ClasswiseSums.of(predictions, num_bins).table()))
+    return float(refinement_part(ClasswiseSums.from_predictions(predictions, num_bins).table()))

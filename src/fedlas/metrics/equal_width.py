@@ -3,7 +3,7 @@
 ``sum_b n_b / N * |accuracy_b - confidence_b|`` over ``B`` bins of confidence; all that it depends on is in this file.
 For two classes ``"ece"`` is that of the event's probability, as in ``classwise.py``.
 
-- Edges: bin ``b`` is ``(b / B, (b + 1) / B]``, and 0 belongs to the first (:func:`width_bin`).
+- Edges: bin ``b`` is ``(b / B, (b + 1) / B]``, and 0 belongs to the first (:func:`equal_width_index`).
 - Ties: of equal logits the first class is predicted; a confidence that rounding moved across an edge lies on the edge.
 - Weights: sums over samples are weighted sums, ``N`` is the sum of the weights, and a weight is 1 where none is passed.
 """
@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedlas.metrics.metric import METRICS, record_of, value_of
+from fedlas.metrics.metric import METRICS, metric_value, resolve_metric
 from fedlas.metrics.scan import Chunk
 from fedlas.metrics.sums import ROUNDING, CellSums, Floats, Sums, effective_count
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.any_predictions import check_measurable
+from fedlas.predictions.any_predictions import require_top_label
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,15 +78,15 @@ def mean_gap(bins: BinTable) -> Floats:
     return np.abs(bins.gaps).sum(axis=-1) / bins.num_samples
 
 
-def bins_of(edges: Tensor, table: BinTable, rows: float | None = None) -> Bins:
-    """Return the means of a table of sums; weighted counts are scaled to ``rows``, the samples with weight."""
-    scale = 1.0 if rows is None else rows / table.num_samples
+def bins_from_table(edges: Tensor, table: BinTable, nonzero_count: float | None = None) -> Bins:
+    """Return the means of a table of sums; weighted counts are scaled to ``nonzero_count``, the samples with weight."""
+    scale = 1.0 if nonzero_count is None else nonzero_count / table.num_samples
     count = torch.from_numpy(table.count * scale)
     confidence, accuracy = (
         torch.from_numpy(each) * scale / count
         for each in (table.gaps + table.outcome, table.outcome)
     )
-    if rows is None:
+    if nonzero_count is None:
         return Bins(edges, count.long(), confidence, accuracy, count.long())
     return Bins(edges, count, confidence, accuracy, torch.from_numpy(table.effective_count))
 
@@ -100,7 +100,7 @@ class BinSums(Sums):
 
     def add(self, confidence: Tensor, outcome: Tensor, weights: Tensor) -> None:
         """Add samples with ``confidence (n,)``, ``outcome (n,)``, bool or float, and ``weights (n,)``."""
-        index = width_bin(confidence, self.num_bins)
+        index = equal_width_index(confidence, self.num_bins)
         terms = (weights * confidence, weights * outcome, weights**2, (weights > 0).double())
         self.sums.add(index, weights, *terms)
 
@@ -112,9 +112,9 @@ class BinSums(Sums):
         """Return the sums ``(5, B)``."""
         return {"sums": self.sums.values}
 
-    def possible(self, samples: float, *, weighted: bool) -> bool:
+    def is_consistent(self, samples: float, *, weighted: bool) -> bool:
         """Return whether the sums are consistent with this number of samples."""
-        return self.sums.possible(samples, weighted=weighted)
+        return self.sums.is_consistent(samples, weighted=weighted)
 
     def table(self) -> BinTable:
         """Return the sums as a :class:`BinTable`."""
@@ -124,7 +124,7 @@ class BinSums(Sums):
     def bins(self, *, weighted: bool = False) -> Bins:
         """Return mean confidence and accuracy per bin."""
         rows = float(self.sums.values[-1].sum()) if weighted else None
-        return bins_of(equal_width_edges(self.num_bins), self.table(), rows)
+        return bins_from_table(equal_width_edges(self.num_bins), self.table(), rows)
 
 
 class EqualWidth(BinSums):
@@ -136,7 +136,7 @@ class EqualWidth(BinSums):
         super().__init__(num_bins)
 
 
-def width_bin(values: Tensor, num_bins: int) -> Tensor:
+def equal_width_index(values: Tensor, num_bins: int) -> Tensor:
     """Return the index of the bin ``(b / B, (b + 1) / B]`` of each value in ``[0, 1]``, int64; 0 is in the first."""
     # A value up to `ROUNDING` times its type's precision above an edge lies on it: the softmax of `log 0.6` may be the
     # float64 after 0.6, and the float32 nearest to 0.2 is above 0.2.
@@ -190,9 +190,11 @@ def ece(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
         Naeini et al. 2015, who bin the probability of one of two classes; for networks Guo et al. 2017, "On calibration
         of modern neural networks", section 2, who bin the confidence.
     """
-    predictions = check_measurable(predictions)
-    entry = record_of("ece", predictions)
-    return value_of(entry, (entry.statistic or EqualWidth).of(predictions, num_bins))
+    predictions = require_top_label(predictions)
+    entry = resolve_metric("ece", predictions)
+    return metric_value(
+        entry, (entry.statistic or EqualWidth).from_predictions(predictions, num_bins)
+    )
 
 
 @METRICS.register(
@@ -232,4 +234,4 @@ def top_label_ece(predictions: Predictions | TopLabel, *, num_bins: int = 15) ->
     Source:
         Guo et al. 2017, section 2.
     """
-    return float(mean_gap(EqualWidth.of(predictions, num_bins).table()))
+    return float(mean_gap(EqualWidth.from_predictions(predictions, num_bins).table()))

@@ -10,27 +10,27 @@ from fedlas._core.registry import Registry
 from fedlas.metrics.metric import (
     METRICS,
     Metric,
-    called,
-    classes_of,
-    lacks,
-    new_statistic,
-    record_of,
-    value_of,
+    call_metric,
+    lacks_inputs,
+    make_statistic,
+    metric_value,
+    num_classes_or_zero,
+    resolve_metric,
 )
 from fedlas.metrics.scan import scan
-from fedlas.metrics.sums import Statistic, check_takes_weights
+from fedlas.metrics.sums import Statistic, check_weights_supported
 from fedlas.predictions import TopLabel
 from fedlas.predictions.any_predictions import (
     AnyPredictions,
     PredictionTable,
-    check_measurable,
-    plain_predictions,
+    require_top_label,
+    unwrap_table,
 )
-from fedlas.predictions.top_label import needs_all_classes
-from fedlas.predictions.two_arrays import predictions_of_arrays
+from fedlas.predictions.top_label import needs_all_classes_error
+from fedlas.predictions.two_arrays import predictions_from_arrays
 
 EVALUATIONS: Registry[Callable[[Any, int], dict[str, float]]] = Registry(
-    "kind of predictions", annex=["fedlas.binary.labels"]
+    "kind of predictions", lazy_modules=["fedlas.binary.labels"]
 )
 """Functions of predictions without one class a sample and a number of bins, by kind: their default metrics."""
 
@@ -81,18 +81,18 @@ def evaluate(predictions: object, target: object = None, *, num_bins: int = 15) 
             f"Select them from the result, or call fedlas.estimates(predictions, metrics={names}).",
         )
     if target is not None:
-        predictions = predictions_of_arrays(predictions, target)
+        predictions = predictions_from_arrays(predictions, target)
     check_count("num_bins", num_bins)
-    several = plain_predictions(predictions)
+    several = unwrap_table(predictions)
     if hasattr(several, "num_labels"):  # several labels, whose class nothing else here needs
         return EVALUATIONS["several labels"].value(several, num_bins)
-    predictions = check_measurable(predictions)
-    return values_of(predictions, default_metrics(predictions), num_bins)
+    predictions = require_top_label(predictions)
+    return compute_metrics(predictions, default_metrics(predictions), num_bins)
 
 
 def default_metrics(predictions: AnyPredictions) -> list[Metric]:
     """Return the metrics that ``evaluate`` computes for these predictions."""
-    num_classes = classes_of(predictions)
+    num_classes = num_classes_or_zero(predictions)
     has_two = num_classes == 2
     names = [
         each.name
@@ -100,27 +100,31 @@ def default_metrics(predictions: AnyPredictions) -> list[Metric]:
         if (each.default_of_two if has_two and each.default_of_two is not None else each.default)
         and num_classes >= each.fewest_classes
     ]
-    return [each for each in entries_of(names, predictions) if not lacks(each, predictions)]
+    return [
+        each for each in resolve_metrics(names, predictions) if not lacks_inputs(each, predictions)
+    ]
 
 
-def entries_of(metrics: Iterable[str], predictions: AnyPredictions) -> list[Metric]:
+def resolve_metrics(metrics: Iterable[str], predictions: AnyPredictions) -> list[Metric]:
     """Return the metric records for these names, without duplicates, as they apply to the predictions."""
-    return list({METRICS[name].name: record_of(name, predictions) for name in metrics}.values())
+    return list(
+        {METRICS[name].name: resolve_metric(name, predictions) for name in metrics}.values()
+    )
 
 
-def values_of(
+def compute_metrics(
     predictions: AnyPredictions, metrics: Sequence[Metric], num_bins: int
 ) -> dict[str, float]:
     """Compute ``metrics`` in one pass; each value equals that of the metric's own function."""
     statistics: dict[object, Statistic] = {}
     for metric in metrics:
-        if isinstance(predictions, TopLabel) and lacks(metric, predictions):
-            raise needs_all_classes(f"{metric.name!r}")
+        if isinstance(predictions, TopLabel) and lacks_inputs(metric, predictions):
+            raise needs_all_classes_error(f"{metric.name!r}")
         source = metric.quantity or metric.statistic
         if source not in statistics:
-            statistic = new_statistic(metric, predictions, num_bins)
+            statistic = make_statistic(metric, predictions, num_bins)
             takes_weights = metric.weighted if statistic is None else statistic.takes_weights
-            check_takes_weights(predictions, takes_weights=takes_weights)
+            check_weights_supported(predictions, takes_weights=takes_weights)
             if statistic is not None:
                 statistics[source] = statistic
     scan(predictions, statistics.values())
@@ -128,7 +132,7 @@ def values_of(
     for metric in metrics:
         source = metric.quantity or metric.statistic
         if source is None:
-            values[metric.name] = called(metric, predictions, num_bins)
+            values[metric.name] = call_metric(metric, predictions, num_bins)
         else:
-            values[metric.name] = value_of(metric, statistics[source])
+            values[metric.name] = metric_value(metric, statistics[source])
     return values

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedlas.metrics.ranking import Ranking
+from fedlas.metrics.ranking import CellRuns
 from fedlas.metrics.scan import Chunk
-from fedlas.metrics.sums import CellSums, Sums, in_range
+from fedlas.metrics.sums import CellSums, Sums, is_in_range
 from fedlas.predictions import Predictions
 
 WIDTH_BITS = 14
@@ -26,7 +26,7 @@ _OCTAVES = 24
 """Octaves of a class's probability that have cells of their own, on either side of 1/2."""
 
 
-def confidence_cell(confidence: Tensor) -> Tensor:
+def confidence_cell_index(confidence: Tensor) -> Tensor:
     """Return the grid cell of each confidence, int64 in ``[0, NUM_CELLS)``, ascending with confidence."""
     # Cells are `[a, a + 2**-14)` up to `1 - 2**-7`. Beyond, `1 - confidence` is resolved to seven bits after the
     # leading one, down to `2**-24`, the distance of 1 from the float32 below it. The last cell is what is closer to 1.
@@ -47,7 +47,7 @@ def num_cells(bits: int) -> int:
     return 2 * ((_OCTAVES - 1 << bits) + 1) + 1
 
 
-def probability_cell(probs: Tensor, *, bits: int) -> Tensor:
+def probability_cell_index(probs: Tensor, *, bits: int) -> Tensor:
     """Return the grid cell of each probability, int64 in ``[0, num_cells(bits))``, ascending with probability."""
     # Every octave of `p` below 1/2, and of `1 - p` above, has `2**bits` cells, down to `2**-24`; the first cell is what
     # is below that and the last one what is closer to 1.
@@ -59,7 +59,7 @@ def probability_cell(probs: Tensor, *, bits: int) -> Tensor:
     return torch.where(probs > 0.5, num_cells(bits) - 1 - near, near)
 
 
-def class_probs(logits: Tensor) -> Tensor:
+def softmax_float64(logits: Tensor) -> Tensor:
     """Return the softmax in float64 on the CPU; up to ten thousand classes, independent of the batch."""
     # The largest logit is taken off first: beside a large one the sum would be rounded, and equal probabilities of two
     # rows, between which no bin may be cut, would not be equal any more.
@@ -67,7 +67,7 @@ def class_probs(logits: Tensor) -> Tensor:
     return (below - below.logsumexp(dim=1, keepdim=True)).exp_()
 
 
-class _Grid(Sums):
+class _GridSums(Sums):
     """Count and sum of the probabilities in each cell, separately for wrong and right: ``(groups, 2, cells)``."""
 
     def __init__(self, num_bins: int, groups: int, cells: int) -> None:
@@ -77,7 +77,7 @@ class _Grid(Sums):
         # Samples of weight above 0, to which the weights are scaled.
         self._rows = torch.zeros(1, dtype=torch.float64, device="cpu")
 
-    def _add(self, cell: Tensor, probs: Tensor, weights: Tensor) -> None:
+    def _add_probs(self, cell: Tensor, probs: Tensor, weights: Tensor) -> None:
         """Add flat arrays of cells and probabilities, with row weights repeated for each group."""
         self._rows += torch.count_nonzero(weights).double() / self._shape[0]
         self._cells.add(cell, weights, weights * probs)
@@ -86,10 +86,12 @@ class _Grid(Sums):
         """Return the sums ``(2, groups 2 cells)``."""
         return {"sums": self._cells.values, "rows": self._rows}
 
-    def possible(self, samples: float, *, weighted: bool) -> bool:
+    def is_consistent(self, samples: float, *, weighted: bool) -> bool:
         """Return whether the sums are consistent with this number of samples."""
-        rows = in_range(self._rows, 0, samples)
-        return rows and self._cells.possible(samples, weighted=weighted, each=self._shape[0])
+        rows = is_in_range(self._rows, 0, samples)
+        return rows and self._cells.is_consistent(
+            samples, weighted=weighted, terms_per_sample=self._shape[0]
+        )
 
     def table(self) -> Any:
         """Yield the non-empty cells of each group by ascending probability, with weights scaled to average 1."""
@@ -100,7 +102,7 @@ class _Grid(Sums):
         count, probs = (sums * scale).reshape(2, *self._shape)
         for (wrong, right), (wrong_probs, right_probs) in zip(count, probs, strict=True):
             filled = (wrong + right) > 0
-            yield Ranking(
+            yield CellRuns(
                 right[filled],
                 wrong[filled],
                 right_probs[filled],
@@ -109,7 +111,7 @@ class _Grid(Sums):
             )
 
 
-class FineGrid(_Grid):
+class FineGrid(_GridSums):
     """Statistic: count and sum of the confidences of right and wrong predictions in each grid cell."""
 
     top_label = True
@@ -119,15 +121,15 @@ class FineGrid(_Grid):
 
     def update(self, chunk: Chunk) -> None:
         """Add the rows of ``chunk``."""
-        cell = confidence_cell(chunk.confidence) + NUM_CELLS * chunk.correct
-        self._add(cell, chunk.confidence, chunk.weights)
+        cell = confidence_cell_index(chunk.confidence) + NUM_CELLS * chunk.correct
+        self._add_probs(cell, chunk.confidence, chunk.weights)
 
-    def table(self) -> Ranking:
+    def table(self) -> CellRuns:
         """Return the non-empty cells by ascending confidence."""
         return next(super().table())
 
 
-class ClassGrid(_Grid):
+class ClassGrid(_GridSums):
     """Statistic: for each class and grid cell, count and sum of the probabilities of labels and non-labels."""
 
     def __init__(self, predictions: Predictions, num_bins: int) -> None:
@@ -137,11 +139,11 @@ class ClassGrid(_Grid):
 
     def update(self, chunk: Chunk) -> None:
         """Add the rows of ``chunk``."""
-        probs = class_probs(chunk.logits)
+        probs = softmax_float64(chunk.logits)
         cells = self._shape[2]
         first = 2 * cells * torch.arange(self.num_classes, device="cpu")
-        cell = probability_cell(probs, bits=self._bits) + first
+        cell = probability_cell_index(probs, bits=self._bits) + first
         cell.scatter_add_(1, chunk.target[:, None], torch.full_like(cell[:, :1], cells))
         weights = chunk.weights.repeat_interleave(self.num_classes)
         # Logits of any layout: what is computed of column-major ones is column-major, too, and has no flat view.
-        self._add(cell.reshape(-1), probs.reshape(-1), weights)
+        self._add_probs(cell.reshape(-1), probs.reshape(-1), weights)

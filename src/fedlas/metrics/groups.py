@@ -14,14 +14,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_count, check_dense, describe
-from fedlas._core.kinds import check_kinds
+from fedlas._core.kinds import check_argument_types
 from fedlas.metrics.accumulator import Accumulator
-from fedlas.metrics.classwise import ClasswiseSums, errors_by_class
-from fedlas.metrics.equal_width import width_bin
+from fedlas.metrics.classwise import ClasswiseSums, class_errors
+from fedlas.metrics.equal_width import equal_width_index
 from fedlas.metrics.scan import Chunk, scan
 from fedlas.metrics.sums import CellSums, nonzero
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.any_predictions import AnyPredictions, check_measurable, check_predictions
+from fedlas.predictions.any_predictions import (
+    AnyPredictions,
+    require_predictions,
+    require_top_label,
+)
 
 
 @dataclass(frozen=True)
@@ -98,20 +102,20 @@ def calibration_by_class(
         >>> table[1].frequency, table[1].mean_probability, table[1].ece
         (1.0, 0.5, 0.5)
     """
-    predictions = check_predictions(predictions)
+    predictions = require_predictions(predictions)
     sums = ClasswiseSums(predictions, check_count("num_bins", num_bins))
     scan(predictions, [sums])
-    return class_table(sums)
+    return calibration_from_sums(sums)
 
 
-def class_table(sums: ClasswiseSums) -> dict[int, ClassCalibration]:
+def calibration_from_sums(sums: ClasswiseSums) -> dict[int, ClassCalibration]:
     """Return the calibration of each class from accumulated sums."""
     table = sums.table()
     labels, probs = (
         each.reshape(sums.shape).sum(axis=1) / table.num_samples
         for each in (table.labels, table.probs)
     )
-    columns = (sums.num_labels.long(), labels, probs, errors_by_class(table))
+    columns = (sums.num_labels.long(), labels, probs, class_errors(table))
     rows = zip(*(column.tolist() for column in columns), strict=True)
     return {label: ClassCalibration(label, *row) for label, row in enumerate(rows)}
 
@@ -148,15 +152,15 @@ def calibration_by_group(
         >>> list(table), table["hard"].gap, table["hard"].num_samples
         (['easy', 'hard'], 0.5, 1)
     """
-    predictions = check_measurable(predictions)
+    predictions = require_top_label(predictions)
     check_count("num_bins", num_bins)
-    names, number = group_numbers(predictions, groups)
+    names, number = factorize_groups(predictions, groups)
     sums = GroupSums(len(names), num_bins)
-    scan(predictions, [RowsInGroups(torch.from_numpy(number), sums)])
+    scan(predictions, [GroupSumsFiller(torch.from_numpy(number), sums)])
     return sums.by_name(names)
 
 
-def group_numbers(
+def factorize_groups(
     predictions: AnyPredictions, groups: object
 ) -> tuple[list[Any], NDArray[np.int64]]:
     """Return sorted group names, and each sample's group as an integer code ``(N,)``."""
@@ -164,7 +168,7 @@ def group_numbers(
         check_dense("groups", groups)
         groups = groups.detach().cpu()
     try:
-        labels = group_labels(groups)
+        labels = to_label_array(groups)
     except (
         TypeError,
         ValueError,
@@ -193,7 +197,7 @@ def group_numbers(
     return names.tolist(), number
 
 
-def check_two_a_group(names: Any, samples: int) -> None:
+def check_group_sizes(names: Any, samples: int) -> None:
     """Raise InputError if groups hold fewer than two samples on average."""
     if len(names) > max(2, samples // 2):
         raise InputError(
@@ -203,7 +207,7 @@ def check_two_a_group(names: Any, samples: int) -> None:
         )
 
 
-def group_labels(groups: object) -> NDArray[Any]:
+def to_label_array(groups: object) -> NDArray[Any]:
     """Return groups as an array, with strings as objects, since NumPy would pad them to the longest."""
     texts = isinstance(groups, list | tuple) and all(isinstance(name, str) for name in groups)
     return np.array(groups, dtype=object) if texts else np.asarray(groups)
@@ -216,10 +220,10 @@ class GroupSums:
         self.shape = (num_groups, num_bins)
         self._cells = CellSums(num_groups * num_bins, "right", "confidence", "rows")
 
-    def add(self, chunk: Chunk, group: Tensor) -> None:
+    def add(self, chunk: Chunk, codes: Tensor) -> None:
         """Add the rows of ``chunk``, with group codes ``(n,)`` int64."""
         weights = chunk.weights
-        cell = group * self.shape[1] + width_bin(chunk.confidence, self.shape[1])
+        cell = codes * self.shape[1] + equal_width_index(chunk.confidence, self.shape[1])
         terms = (weights * chunk.correct, weights * chunk.confidence, (weights > 0).double())
         self._cells.add(cell, weights, *terms)
 
@@ -227,9 +231,9 @@ class GroupSums:
         """Return the sums ``(4, G B)``."""
         return {"sums": self._cells.values}
 
-    def possible(self, samples: float, *, weighted: bool) -> bool:
+    def is_consistent(self, samples: float, *, weighted: bool) -> bool:
         """Return whether the sums are consistent with this number of samples."""
-        return self._cells.possible(samples, weighted=weighted)
+        return self._cells.is_consistent(samples, weighted=weighted)
 
     def table(self) -> list[GroupCalibration]:
         """Return the calibration of every group, in the order of the codes."""
@@ -247,12 +251,12 @@ class GroupSums:
         return {name: each for name, each in rows if each.num_samples}
 
 
-class RowsInGroups:
+class GroupSumsFiller:
     """Adds chunks of rows to :class:`GroupSums`, with group codes ``(N,)`` in the order of the rows."""
 
-    def __init__(self, group: Tensor, sums: GroupSums) -> None:
+    def __init__(self, codes: Tensor, sums: GroupSums) -> None:
         self._sums = sums
-        self._group = group
+        self._group = codes
 
     def update(self, chunk: Chunk) -> None:
         """Add the rows of ``chunk``."""
@@ -284,15 +288,15 @@ class StreamingGroups(Accumulator):
         0.5
     """
 
-    @check_kinds
+    @check_argument_types
     def __init__(
         self, groups: Sequence[Hashable], *, num_bins: int = 15, weighted: bool = False
     ) -> None:
         super().__init__(weighted=weighted)
-        self.groups = _listed(groups)
+        self.groups = _to_list(groups)
         self.num_bins = check_count("num_bins", num_bins)
         self._number: dict[Hashable, int] = {}
-        with self._hashing():
+        with self._catch_unhashable():
             self._number.update((name, number) for number, name in enumerate(self.groups))
         if not self.groups or len(self._number) < len(self.groups):
             raise InputError(
@@ -302,7 +306,7 @@ class StreamingGroups(Accumulator):
             )
         self._by_group = GroupSums(len(self.groups), num_bins)
         mark = sha256(repr((self.groups, num_bins)).encode()).hexdigest()[:12]
-        self._add_part(self._by_group, "{}." + mark)
+        self._register_sums(self._by_group, "{}." + mark)
 
     def update(
         self,
@@ -324,9 +328,9 @@ class StreamingGroups(Accumulator):
             InputError: As :meth:`~fedlas.metrics.StreamingMetrics.update`, or if a group is unknown or there is not one
                 a sample.
         """
-        batch = self._batch(logits, target, weights)
-        number = self._numbers(groups, batch.num_samples)
-        self._take(batch, [RowsInGroups(number, self._by_group)])
+        batch = self._make_batch(logits, target, weights)
+        number = self._group_codes(groups, batch.num_samples)
+        self._accumulate(batch, [GroupSumsFiller(number, self._by_group)])
 
     def compute(self) -> dict[Any, GroupCalibration]:
         """Return the calibration of each group that has samples, in the order of the constructor's names.
@@ -334,18 +338,18 @@ class StreamingGroups(Accumulator):
         Raises:
             InputError: If there are no samples.
         """
-        self._check_samples()
+        self._require_samples()
         return self._by_group.by_name(self.groups)
 
-    def _numbers(self, groups: object, samples: int) -> Tensor:
-        names = _listed(groups)
+    def _group_codes(self, groups: object, samples: int) -> Tensor:
+        names = _to_list(groups)
         if len(names) != samples or getattr(groups, "ndim", 1) != 1:
             raise InputError(
                 f"groups must have shape ({samples},), one per sample",
                 describe(groups),
                 "Pass the group of every sample, in the order of the logits.",
             )
-        with self._hashing():
+        with self._catch_unhashable():
             numbers = [self._number.get(name, -1) for name in names]
         if -1 in numbers:
             expected = f"groups must be among {', '.join(map(repr, self.groups[:10]))}"
@@ -358,7 +362,7 @@ class StreamingGroups(Accumulator):
         return torch.tensor(numbers, dtype=torch.int64, device="cpu")
 
     @contextmanager
-    def _hashing(self) -> Iterator[None]:
+    def _catch_unhashable(self) -> Iterator[None]:
         try:
             yield
         except TypeError as error:
@@ -371,7 +375,7 @@ class StreamingGroups(Accumulator):
         return {"groups": self.groups, "num_bins": self.num_bins}
 
 
-def _listed(groups: object) -> list[Any]:
+def _to_list(groups: object) -> list[Any]:
     """Return a list of Python objects, which hash and compare as the group names do."""
     if isinstance(groups, Tensor):
         check_dense("groups", groups)

@@ -6,22 +6,22 @@ import numpy as np
 
 from fedlas.metrics.calibration_error import EqualMass
 from fedlas.metrics.metric import METRICS
-from fedlas.metrics.ranking import Floats, Ranking, Runs
+from fedlas.metrics.ranking import CellRuns, Floats, Runs
 from fedlas.predictions import Predictions, TopLabel
 
 
-def largest_cumulated_gap(runs: Runs) -> Floats:
+def max_cumulative_gap(runs: Runs) -> Floats:
     """Return the largest cumulative gap, ``max_k |sum of the gaps of the k lowest runs| / N``."""
     return np.abs(np.cumsum(runs.gaps, axis=-1)).max(axis=-1) / runs.num_samples
 
 
-def _error(runs: Ranking) -> float:
+def _error_bound(runs: CellRuns) -> float:
     """Return an upper bound of the discretization error: a cell's samples may all be wrong or all right first."""
     before = np.cumsum(runs.gaps) - runs.gaps
     highest = before + runs.wrong_confidence
     lowest = before - (runs.right - runs.right_confidence)
     largest = np.maximum(highest, -lowest).max() / runs.num_samples
-    return float(largest - largest_cumulated_gap(runs))
+    return float(largest - max_cumulative_gap(runs))
 
 
 @METRICS.register(
@@ -32,9 +32,9 @@ def _error(runs: Ranking) -> float:
     zero_if_calibrated=True,
     paper="Gupta et al. 2021, Calibration of neural networks using splines",
     statistic=EqualMass,
-    formula=largest_cumulated_gap,
+    formula=max_cumulative_gap,
     takes_replicates=True,
-    error=_error,
+    error=_error_bound,
 )
 def ks(predictions: Predictions | TopLabel) -> float:
     """Largest cumulative gap, ``max_t |1 / N * sum_{i: confidence_i <= t} (correct_i - confidence_i)|``.
@@ -61,4 +61,4 @@ def ks(predictions: Predictions | TopLabel) -> float:
     Source:
         Gupta et al. 2021 (ICLR); https://arxiv.org/abs/2006.12800
     """
-    return float(largest_cumulated_gap(EqualMass.of(predictions).table()))
+    return float(max_cumulative_gap(EqualMass.from_predictions(predictions).table()))

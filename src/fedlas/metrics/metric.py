@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, cast, ge
 from fedlas._core.check import InputError
 from fedlas._core.registry import Entry, Registry
 from fedlas.metrics import HOMES
-from fedlas.metrics.sums import ANY, Floats, Quantity, Range, RowMean, Statistic, Sums
+from fedlas.metrics.sums import UNBOUNDED, Floats, Quantity, Range, RowMean, Statistic, Sums
 from fedlas.predictions.any_predictions import AnyPredictions
-from fedlas.predictions.top_label import TopLabel, needs_all_classes
+from fedlas.predictions.top_label import TopLabel, needs_all_classes_error
 from fedlas.predictions.two_arrays import ArrayFunction, accept_arrays
 
 P = ParamSpec("P")
@@ -27,7 +27,7 @@ EVENT = "event_"
 """Before the name of an event's measure that has another record where all classes are the subject."""
 
 
-OVER_LABELS = {"macro_": "macro", "micro_": "micro", "worst_label_": "worst label's"}
+LABEL_PREFIXES = {"macro_": "macro", "micro_": "micro", "worst_label_": "worst label's"}
 """Before the name of a metric of several labels: the mean over labels, of all labels in one, and of the worst."""
 
 
@@ -107,7 +107,7 @@ class Metric(Entry[Callable[..., float]]):
     takes_replicates: bool = False
     error: Callable[[Any], float] | None = None
     quantity: Quantity | None = None
-    between: Range = ANY
+    between: Range = UNBOUNDED
     top_label: bool = False
     weighted: bool = False
     several_labels: bool = False
@@ -120,7 +120,7 @@ class Metric(Entry[Callable[..., float]]):
     has_interval: bool = True
 
 
-def limits_of(metric: Metric) -> Range:
+def value_range(metric: Metric) -> Range:
     """Return the smallest and largest possible value of a metric.
 
     Example:
@@ -128,12 +128,12 @@ def limits_of(metric: Metric) -> Range:
         >>> limits_of(METRICS["ece"]), limits_of(METRICS["brier"])
         ((0.0, 1.0), (0, 2))
     """
-    if metric.between != ANY or not metric.percent:
+    if metric.between != UNBOUNDED or not metric.percent:
         return metric.between
     return (-1.0 if metric.higher_is_better is None else 0.0), 1.0
 
 
-def record_of(name: str, predictions: AnyPredictions) -> Metric:
+def resolve_metric(name: str, predictions: AnyPredictions) -> Metric:
     """Return the record of a metric for these predictions; with two classes ``"ece"`` is about the event.
 
     Raises:
@@ -142,19 +142,19 @@ def record_of(name: str, predictions: AnyPredictions) -> Metric:
     Example:
         >>> import fedlas.metrics
         >>> from fedlas import Predictions
-        >>> record_of("ece", Predictions([[0.0, 1.0]], [1])).statistic.__name__
+        >>> resolve_metric("ece", Predictions([[0.0, 1.0]], [1])).statistic.__name__
         'ClasswiseSums'
     """
     entry = METRICS[name]
     if entry.subject == "event" and isinstance(predictions, TopLabel):
-        raise needs_all_classes(f"{entry.name!r}")
-    if entry.subject == "event" and classes_of(predictions) != 2:
+        raise needs_all_classes_error(f"{entry.name!r}")
+    if entry.subject == "event" and num_classes_or_zero(predictions) != 2:
         raise InputError(
             f"{entry.name!r} requires predictions with two classes",
-            f"{classes_of(predictions)} classes",
+            f"{num_classes_or_zero(predictions)} classes",
             "Choose another metric, or call fedlas.binary.measures(predictions, event=k).",
         )
-    if not entry.of_event or classes_of(predictions) != 2:
+    if not entry.of_event or num_classes_or_zero(predictions) != 2:
         return entry
     event = METRICS[entry.of_event]
     return replace(entry, statistic=event.statistic, formula=event.formula, error=event.error)
@@ -163,14 +163,14 @@ def record_of(name: str, predictions: AnyPredictions) -> Metric:
 def find_measure(name: str, *, event: bool) -> Metric | None:
     """Return the record of a metric, its event variant if ``event``, or None if it is not registered.
 
-    A metric of several labels is that of an event behind a word of :data:`OVER_LABELS`.
+    A metric of several labels is that of an event behind a word of :data:`LABEL_PREFIXES`.
 
     Example:
         >>> import fedlas.metrics
         >>> find_measure("brier", event=False).between, find_measure("macro_ece", event=False).title
         ((0, 2), 'macro ECE')
     """
-    for prefix, words in OVER_LABELS.items():
+    for prefix, words in LABEL_PREFIXES.items():
         if name.startswith(prefix):
             of_one = find_measure(name.removeprefix(prefix), event=True)
             return of_one and replace(of_one, name=name, title=f"{words} {of_one.title}")
@@ -189,14 +189,14 @@ def event_measures() -> dict[str, Metric]:
     }
 
 
-def classes_of(predictions: AnyPredictions) -> int:
+def num_classes_or_zero(predictions: AnyPredictions) -> int:
     """Return the number of classes, or 0 for a top label."""
     return 0 if isinstance(predictions, TopLabel) else predictions.num_classes
 
 
-def lacks(metric: Metric, predictions: AnyPredictions) -> bool:
+def lacks_inputs(metric: Metric, predictions: AnyPredictions) -> bool:
     """Return whether ``predictions`` lack an input of the metric: all classes, an event, or an optional array."""
-    if metric.subject == "event" and classes_of(predictions) != 2:
+    if metric.subject == "event" and num_classes_or_zero(predictions) != 2:
         return True
     if isinstance(predictions, TopLabel):
         kind = metric.statistic
@@ -204,29 +204,29 @@ def lacks(metric: Metric, predictions: AnyPredictions) -> bool:
     return any(getattr(predictions, name) is None for name in metric.needs)
 
 
-def new_statistic(metric: Metric, predictions: AnyPredictions, num_bins: int) -> Statistic | None:
+def make_statistic(metric: Metric, predictions: AnyPredictions, num_bins: int) -> Statistic | None:
     """Return an empty statistic for a metric, or None if the metric is a plain function."""
     if metric.quantity is not None:
         return RowMean(metric.quantity, metric.between)
     return None if metric.statistic is None else metric.statistic(predictions, num_bins)
 
 
-def new_sums(metric: Metric, predictions: AnyPredictions, num_bins: int) -> Sums | None:
+def make_sums(metric: Metric, predictions: AnyPredictions, num_bins: int) -> Sums | None:
     """Return an empty statistic that can be summed over shards, or None if the metric has none."""
     kind = metric.statistic
     if kind is not None and kind.streaming is not None:
         return kind.streaming(predictions, num_bins)
-    statistic = new_statistic(metric, predictions, num_bins)
+    statistic = make_statistic(metric, predictions, num_bins)
     return statistic if isinstance(statistic, Sums) else None
 
 
-def value_of(metric: Metric, statistic: Statistic) -> float:
+def metric_value(metric: Metric, statistic: Statistic) -> float:
     """Return the metric's value from a filled statistic."""
     table = statistic.table()
     return float(table if metric.formula is None else metric.formula(table))
 
 
-def called(metric: Metric, predictions: AnyPredictions, num_bins: int) -> float:
+def call_metric(metric: Metric, predictions: AnyPredictions, num_bins: int) -> float:
     """Call the metric's function, with ``num_bins`` if it takes it."""
     takes_bins = "num_bins" in inspect.signature(metric.value).parameters
     return float(metric.value(predictions, **({"num_bins": num_bins} if takes_bins else {})))
@@ -251,13 +251,13 @@ class MetricRegistry(Registry[Callable[..., float]]):
 
         return decorate
 
-    def _entry(
+    def _make_entry(
         self, name: str, value: Callable[..., float], summary: str, metadata: dict[str, Any]
     ) -> Metric:
         fields: dict[str, Any] = {"title": name, **metadata}
         return Metric(name, value, summary, {"paper": fields.get("paper", "")}, **fields)
 
-    def _place(self, entry: Entry[Callable[..., float]]) -> float:
+    def _import_order(self, entry: Entry[Callable[..., float]]) -> float:
         """Return the display order of a metric; equal ones keep the order of registration."""
         return cast("Metric", entry).order
 
@@ -275,6 +275,9 @@ class MetricRegistry(Registry[Callable[..., float]]):
 METRICS = MetricRegistry(
     "metric",
     ignores_case=True,
-    annex=[*(f"fedlas.metrics.{module}" for module in HOMES), "fedlas.binary.event_measures"],
+    lazy_modules=[
+        *(f"fedlas.metrics.{module}" for module in HOMES),
+        "fedlas.binary.event_measures",
+    ],
 )
 """Functions ``Predictions -> float``, each with its :class:`Metric` record."""

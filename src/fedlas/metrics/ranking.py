@@ -46,7 +46,7 @@ class Runs(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Ranking:
+class CellRuns:
     """:class:`Runs` made of grid cells, whose samples have nearly equal confidence; arrays ``(G,)``."""
 
     # Samples of each run that are correct.
@@ -75,8 +75,8 @@ class Ranking:
         """Sum of ``confidence - correct`` in each run."""
         return self.right_confidence + self.wrong_confidence - self.right
 
-    def equal_mass_error(self) -> float:
-        """Return an upper bound of the error of :func:`equal_mass_error` from the grid."""
+    def equal_mass_error_bound(self) -> float:
+        """Return an upper bound of the error of :func:`equal_mass_error_bound` from the grid."""
         # Each cut is off by a part of the run it falls into, whose gap then counts in one bin instead of the next.
         ranks = equal_mass_ranks(self.num_samples, self.num_bins)
         run = np.searchsorted(np.cumsum(self.count), ranks, side="right")
@@ -85,14 +85,14 @@ class Ranking:
 
 
 class SampleRuns:
-    """:class:`Runs` of sorted samples, summed on first use; for ties see :func:`starts_of_ties`."""
+    """:class:`Runs` of sorted samples, summed on first use; for ties see :func:`tie_starts`."""
 
     def __init__(
         self, confidence: Tensor, correct: Tensor, weights: Tensor | None, num_bins: int
     ) -> None:
         self.num_bins = num_bins
-        self._values, self._correct, self._weights = sorted_samples(confidence, correct, weights)
-        self._starts = starts_of_ties(self._values)
+        self._values, self._correct, self._weights = sort_samples(confidence, correct, weights)
+        self._starts = tie_starts(self._values)
         self.num_samples = len(self._values)
 
     @cached_property
@@ -117,7 +117,7 @@ class SampleRuns:
         return np.add.reduceat(weighted, self._starts, dtype=np.float64)
 
 
-def sorted_samples(
+def sort_samples(
     confidence: Tensor, correct: Tensor, weights: Tensor | None = None
 ) -> tuple[NDArray[Any], NDArray[np.bool_], Floats | None]:
     """Sort samples by confidence, then wrong before right; drop samples of weight 0."""
@@ -135,7 +135,7 @@ def sorted_samples(
     return (keys >> whole(1)).view(values.dtype), (keys & whole(1)).astype(bool), None
 
 
-def starts_of_ties(ordered: NDArray[Any]) -> Integers:
+def tie_starts(ordered: NDArray[Any]) -> Integers:
     """Return the start indices of runs that are equal up to :data:`ROUNDING`, in ascending ``ordered (N,)``."""
     # A run is a chain of neighbors closer than the tolerance, if its ends are as close too. Where values crowd, chains
     # are longer; there only equal values are a run.
@@ -150,12 +150,12 @@ def starts_of_ties(ordered: NDArray[Any]) -> Integers:
     return starts
 
 
-def equal_mass_places(ordered: NDArray[Any], weights: Floats | None, num_bins: int) -> Integers:
+def equal_mass_indices(ordered: NDArray[Any], weights: Floats | None, num_bins: int) -> Integers:
     """Return the indices at which to cut sorted samples into equal-mass bins without splitting ties ``(cuts,)``."""
-    # A cut that falls within a run of `starts_of_ties` moves to its nearer end, the upper one if both are as near.
-    ends = np.append(starts_of_ties(ordered)[1:], len(ordered))
+    # A cut that falls within a run of `tie_starts` moves to its nearer end, the upper one if both are as near.
+    ends = np.append(tie_starts(ordered)[1:], len(ordered))
     upto = ends.astype(np.float64) if weights is None else np.cumsum(weights)[ends - 1]
-    runs = runs_below_cuts(upto[None], len(ordered), num_bins)[0]
+    runs = count_runs_below(upto[None], len(ordered), num_bins)[0]
     return np.where(runs > 0, ends[runs - 1], 0)
 
 
@@ -169,33 +169,33 @@ def equal_mass_ranks(num_samples: int, num_bins: int) -> Integers:
 def equal_mass_error(runs: Runs) -> Floats:
     """Return ``sum_b |gap_b| / N`` over equal-mass bins of whole runs ``(...,)``."""
     # A cut that falls within a run moves to its nearer end, the upper one if both are as near.
-    gaps = sums_between(equal_mass_cuts(runs), runs.gaps)
+    gaps = sum_between_cuts(equal_mass_cuts(runs), runs.gaps)
     return np.abs(gaps).sum(axis=-1) / runs.num_samples
 
 
 def equal_mass_cuts(runs: Runs) -> Integers:
     """Return the number of runs below each cut between equal-mass bins ``(R or 1, cuts)``."""
     upto = np.cumsum(runs.count, axis=-1)
-    return runs_below_cuts(upto.reshape(-1, upto.shape[-1]), runs.num_samples, runs.num_bins)
+    return count_runs_below(upto.reshape(-1, upto.shape[-1]), runs.num_samples, runs.num_bins)
 
 
-def runs_below_cuts(upto: Floats, num_samples: int, num_bins: int) -> Integers:
+def count_runs_below(cumulative_counts: Floats, num_samples: int, num_bins: int) -> Integers:
     """Return the number of runs below each cut ``(R, cuts)``, from cumulative counts of the runs ``(R, G)``."""
     # Samples may have weights that average 1.
     ranks = equal_mass_ranks(num_samples, num_bins)
     # One search for all replicates: each is moved up by N + 1 more than the one before, which keeps the order.
-    offset = np.arange(len(upto))[:, None] * (num_samples + 1.0)
-    run = np.searchsorted((upto + offset).ravel(), (ranks + offset).ravel(), side="right").reshape(
-        len(upto), -1
-    )
-    run -= np.arange(len(upto))[:, None] * upto.shape[1]
-    start = _below(upto, run)
-    end = np.take_along_axis(upto, run, axis=1)
+    offset = np.arange(len(cumulative_counts))[:, None] * (num_samples + 1.0)
+    run = np.searchsorted(
+        (cumulative_counts + offset).ravel(), (ranks + offset).ravel(), side="right"
+    ).reshape(len(cumulative_counts), -1)
+    run -= np.arange(len(cumulative_counts))[:, None] * cumulative_counts.shape[1]
+    start = _sum_of_first(cumulative_counts, run)
+    end = np.take_along_axis(cumulative_counts, run, axis=1)
     # Whole numbers differ by 1 at least; sums of weights round, and a cut in the middle of a run must not depend on it.
     return run + (ranks - start >= end - ranks - _MIDDLE)
 
 
-def sums_between(cuts: Integers, values: Floats) -> Floats:
+def sum_between_cuts(cuts: Integers, values: Floats) -> Floats:
     """Return the sums ``(..., K + 1)`` of ``values (..., G)`` between consecutive cuts ``(R or 1, K)``."""
     rows = values.reshape(-1, values.shape[-1])
     cuts = np.broadcast_to(cuts, (len(rows), cuts.shape[-1]))
@@ -208,6 +208,8 @@ def sums_between(cuts: Integers, values: Floats) -> Floats:
     return sums.reshape(*values.shape[:-1], -1)
 
 
-def _below(cumulated: Floats, runs: Integers) -> Floats:
+def _sum_of_first(cumulative: Floats, counts: Integers) -> Floats:
     """Return the sum of the first ``runs (..., K)`` values, from cumulative sums."""
-    return np.where(runs > 0, np.take_along_axis(cumulated, np.maximum(runs - 1, 0), axis=-1), 0.0)
+    return np.where(
+        counts > 0, np.take_along_axis(cumulative, np.maximum(counts - 1, 0), axis=-1), 0.0
+    )

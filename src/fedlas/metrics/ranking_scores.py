@@ -10,25 +10,25 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import InputError
 from fedlas.metrics.metric import METRICS
-from fedlas.metrics.sums import averaging_one
+from fedlas.metrics.sums import normalized_weights
 from fedlas.predictions import Predictions
-from fedlas.predictions.any_predictions import check_predictions
-from fedlas.predictions.event import event_number
+from fedlas.predictions.any_predictions import require_predictions
+from fedlas.predictions.event import event_index
 
 Floats = NDArray[np.float64]
 Score = Callable[[Floats, NDArray[np.bool_], Floats], float]
 """From scores, outcomes and weights ``(N,)`` to a number."""
 
 
-def area_influence(predictions: Predictions) -> Floats | None:
+def auroc_influence(predictions: Predictions) -> Floats | None:
     """Return the influence of each sample on AUROC ``(N,)``, or None for other than two classes."""
     if predictions.num_classes != 2:
         return None
-    shares = averaging_one(predictions)
+    shares = normalized_weights(predictions)
     weights = np.ones(predictions.num_samples) if shares is None else shares.numpy()
-    number = event_number(predictions)
+    number = event_index(predictions)
     happened = predictions.target.cpu().numpy() == number
-    return area_and_influence(class_scores(predictions)(number), happened, weights)[1]
+    return auroc_and_influence(make_class_scorer(predictions)(number), happened, weights)[1]
 
 
 @METRICS.register(
@@ -41,7 +41,7 @@ def area_influence(predictions: Predictions) -> Floats | None:
     default=False,
     weighted=True,
     several_labels=True,
-    influence=area_influence,
+    influence=auroc_influence,
     paper="Hanley and McNeil 1982",
 )
 def auroc(predictions: Predictions) -> float:
@@ -65,7 +65,7 @@ def auroc(predictions: Predictions) -> float:
     Source:
         Hanley and McNeil, "The meaning and use of the area under a ROC curve", Radiology 143 (1982).
     """
-    return _mean_over_classes(predictions, lambda *each: float(area_and_influence(*each)[0]))
+    return _average_over_classes(predictions, lambda *each: float(auroc_and_influence(*each)[0]))
 
 
 @METRICS.register(
@@ -101,14 +101,14 @@ def average_precision(predictions: Predictions) -> float:
     Source:
         Davis and Goadrich, "The relationship between precision-recall and ROC curves", ICML 2006.
     """
-    return _mean_over_classes(predictions, mean_precision)
+    return _average_over_classes(predictions, compute_average_precision)
 
 
-def _mean_over_classes(predictions: Predictions, value: Score) -> float:
+def _average_over_classes(predictions: Predictions, score: Score) -> float:
     """Return the mean of ``value(scores, happened, weights)`` over the classes; with two classes, that of the event."""
-    check_predictions(predictions)
+    require_predictions(predictions)
     target = predictions.target.cpu().numpy()
-    shares = averaging_one(predictions)
+    shares = normalized_weights(predictions)
     weights = np.ones(len(target)) if shares is None else shares.numpy()
     occurring = np.unique(target[weights > 0])
     if len(occurring) < 2:
@@ -117,12 +117,12 @@ def _mean_over_classes(predictions: Predictions, value: Score) -> float:
             f"only class {occurring[0]}",
             "Pass a test set in which several classes occur.",
         )
-    classes = [event_number(predictions)] if predictions.num_classes == 2 else occurring.tolist()
-    scores = class_scores(predictions)
-    return float(np.mean([value(scores(k), target == k, weights) for k in classes]))
+    classes = [event_index(predictions)] if predictions.num_classes == 2 else occurring.tolist()
+    scores = make_class_scorer(predictions)
+    return float(np.mean([score(scores(k), target == k, weights) for k in classes]))
 
 
-def class_scores(predictions: Predictions) -> Callable[[int], Floats]:
+def make_class_scorer(predictions: Predictions) -> Callable[[int], Floats]:
     """Return a function that maps a class index to scores that rank as its probabilities, in float64."""
     if predictions.num_classes == 2:
         # Differences of logits keep the ranks that probabilities near 0 and 1 would lose.
@@ -132,9 +132,9 @@ def class_scores(predictions: Predictions) -> Callable[[int], Floats]:
     return lambda k: probs[:, k]
 
 
-def area_and_influence(
+def auroc_and_influence(
     scores: Floats,
-    happened: NDArray[np.bool_],
+    outcome: NDArray[np.bool_],
     weights: Floats,
     *,
     order: NDArray[np.int64] | None = None,
@@ -143,7 +143,7 @@ def area_and_influence(
 
     Args:
         scores: ``(N,)``.
-        happened: ``(N,)``, both outcomes among them.
+        outcome: ``(N,)``, both outcomes among them.
         weights: ``(N,)``.
         order: Samples by ascending score ``(N,)``, if they have been sorted.
     """
@@ -153,9 +153,9 @@ def area_and_influence(
     # Biometrics 44 (1988); Sun and Xu 2014 for the computation from ranks.
     order = np.argsort(scores) if order is None else order
     # Of the weight of the other kind: what scores below the run of equal scores, and half of what is in it.
-    is_event = happened[order]
+    is_event = outcome[order]
     weight = weights[order]
-    last = _ends_of_runs(scores[order])
+    last = _run_ends(scores[order])
     size = np.diff(last, prepend=-1)
     events, others = (
         np.cumsum(np.where(kind, weight, 0.0))[last] for kind in (is_event, ~is_event)
@@ -164,13 +164,13 @@ def area_and_influence(
     for kind, sums in ((is_event, others), (~is_event, events)):
         below = 0.5 * (sums + np.concatenate([[0.0], sums[:-1]])) / sums[-1]
         share[order[kind]] = np.repeat(below, size)[kind]
-    above = share[happened]
-    below = 1.0 - share[~happened]
-    area = float(np.average(above, weights=weights[happened]))
+    above = share[outcome]
+    below = 1.0 - share[~outcome]
+    area = float(np.average(above, weights=weights[outcome]))
     influence = np.zeros(len(scores))
     for rows, values, total in (
-        (happened, above, float(events[-1])),
-        (~happened, below, float(others[-1])),
+        (outcome, above, float(events[-1])),
+        (~outcome, below, float(others[-1])),
     ):
         number = int(rows.sum())
         influence[rows] = (
@@ -179,9 +179,9 @@ def area_and_influence(
     return area, influence
 
 
-def mean_precision(
+def compute_average_precision(
     scores: Floats,
-    happened: NDArray[np.bool_],
+    outcome: NDArray[np.bool_],
     weights: Floats,
     *,
     order: NDArray[np.int64] | None = None,
@@ -190,34 +190,34 @@ def mean_precision(
     order = (np.argsort(scores, kind="stable") if order is None else order)[::-1]
     if not weights.all():
         order = order[weights[order] > 0]  # the first threshold needs some weight
-    last = _ends_of_runs(scores[order])
-    hits = np.cumsum((weights * happened)[order])[last]
+    last = _run_ends(scores[order])
+    hits = np.cumsum((weights * outcome)[order])[last]
     all_rows = np.cumsum(weights[order])[last]
     return float((np.diff(hits, prepend=0.0) * hits / all_rows).sum() / hits[-1])
 
 
-def _ends_of_runs(ordered: Floats) -> NDArray[np.int64]:
+def _run_ends(ordered: Floats) -> NDArray[np.int64]:
     """Return the last index of each run of equal scores, given sorted scores."""
     return np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
 
 
-def pairs_in_order(low: Floats, high: Floats) -> Floats:
+def count_concordant_pairs(low_counts: Floats, high_counts: Floats) -> Floats:
     """Return the number of concordant pairs ``(R,)``, ties counting half, from counts of each score ``(R, G)``."""
-    return np.asarray((high * (low.cumsum(axis=1) - 0.5 * low)).sum(axis=1))
+    return np.asarray((high_counts * (low_counts.cumsum(axis=1) - 0.5 * low_counts)).sum(axis=1))
 
 
-def auroc_of_counts(negative: Floats, positive: Floats) -> Floats:
+def auroc_from_counts(negative_counts: Floats, positive_counts: Floats) -> Floats:
     """Return AUROC ``(R,)`` from the counts of negative and positive samples of each score ``(R, G)``.
 
     Args:
-        negative: Samples at each distinct score, ascending, of ``R`` replicates ``(R, G)``.
-        positive: The positive ones ``(R, G)``.
+        negative_counts: Samples at each distinct score, ascending, of ``R`` replicates ``(R, G)``.
+        positive_counts: The positive ones ``(R, G)``.
 
     Returns:
         NaN for a replicate that lacks one of the two kinds. Whole counts give the nearest float to the exact value.
 
     Example:
-        >>> auroc_of_counts(np.array([[1.0, 1.0, 0.0]]), np.array([[0.0, 1.0, 1.0]])).tolist()
+        >>> auroc_from_counts(np.array([[1.0, 1.0, 0.0]]), np.array([[0.0, 1.0, 1.0]])).tolist()
         [0.875]
 
     Source:
@@ -225,4 +225,6 @@ def auroc_of_counts(negative: Floats, positive: Floats) -> Floats:
         Annals of Mathematical Statistics 18 (1947).
     """
     with np.errstate(invalid="ignore"):
-        return pairs_in_order(negative, positive) / (negative.sum(axis=1) * positive.sum(axis=1))
+        return count_concordant_pairs(negative_counts, positive_counts) / (
+            negative_counts.sum(axis=1) * positive_counts.sum(axis=1)
+        )

@@ -52,4 +52,4 @@ def rmsce(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
     Source:
         Hendrycks et al. 2019, https://arxiv.org/abs/1812.04606; called l2 calibration error by Kumar, Liang & Ma 2019.
     """
-    return float(root_mean_square_gap(EqualWidth.of(predictions, num_bins).table()))
+    return float(root_mean_square_gap(EqualWidth.from_predictions(predictions, num_bins).table()))

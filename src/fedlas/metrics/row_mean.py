@@ -7,7 +7,7 @@ from operator import attrgetter
 
 from fedlas._core.check import check_count
 from fedlas.metrics.metric import METRICS
-from fedlas.metrics.sums import mean_of
+from fedlas.metrics.sums import mean_of_quantity
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.two_arrays import accept_arrays
 
@@ -40,7 +40,7 @@ def accuracy(predictions: Predictions | TopLabel) -> float:
         >>> accuracy(Predictions([[2.0, 0.0], [0.0, 1.0]], [0, 0]))
         0.5
     """
-    return mean_of(_CORRECT, predictions, top_label=True)
+    return mean_of_quantity(_CORRECT, predictions, top_label=True)
 
 
 @METRICS.register(
@@ -89,7 +89,7 @@ def top_k_accuracy(predictions: Predictions, *, k: int = 5) -> float:
         0.5
     """
     check_count("k", k)
-    return mean_of(lambda chunk: chunk.rank < k, predictions)
+    return mean_of_quantity(lambda chunk: chunk.rank < k, predictions)
 
 
 # NLL and Brier score are proper scores: best in expectation at the true probabilities, so they reward accuracy and
@@ -116,7 +116,7 @@ def nll(predictions: Predictions) -> float:
         >>> round(nll(Predictions([[0.0, 0.0]], [1])), 4)
         0.6931
     """
-    return mean_of(_NLL, predictions)
+    return mean_of_quantity(_NLL, predictions)
 
 
 @METRICS.register(
@@ -145,4 +145,4 @@ def brier(predictions: Predictions) -> float:
         >>> brier(Predictions([[0.0, 0.0]], [1])), brier(Predictions([[0.0, 0.0, -99.0]], [1]))
         (0.25, 0.5)
     """
-    return mean_of(_SQUARED_ERROR, predictions)
+    return mean_of_quantity(_SQUARED_ERROR, predictions)

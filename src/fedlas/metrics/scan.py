@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from fedlas.predictions.any_predictions import AnyPredictions
-from fedlas.predictions.probabilities import logarithm, softmax
-from fedlas.predictions.top_label import TopLabel, needs_all_classes
+from fedlas.predictions.probabilities import safe_log, softmax
+from fedlas.predictions.top_label import TopLabel, needs_all_classes_error
 
 # Elements of logits per chunk. On a CPU, 4 MiB of float32 beside two buffers of that size stay in a shared cache, and
 # are enough that the hundred small calls for each chunk do not count; an accelerator wants fewer and larger kernels.
@@ -73,7 +73,7 @@ class Chunk:
     @cached_property
     def logits(self) -> Tensor:
         """Logits ``(n, C)``."""
-        return logarithm(self.scores) if self._are_probs else self.scores
+        return safe_log(self.scores) if self._are_probs else self.scores
 
     @cached_property
     def target(self) -> Tensor:
@@ -94,7 +94,7 @@ class Chunk:
     def class_sums(self) -> Tensor:
         """Weighted sum of each class's probability ``(C,)`` float64."""
         sums = torch.zeros(self.probs.shape[1], dtype=torch.float64, device="cpu")
-        for probs, weights in _parts(self.probs, self.weights):
+        for probs, weights in _iter_float64_parts(self.probs, self.weights):
             sums += (weights.to(probs.device) @ probs).cpu()
         return sums
 
@@ -131,17 +131,17 @@ class Chunk:
     def nll(self) -> Tensor:
         """``-log p_y`` ``(n,)`` float64, computed from the logits so that it stays finite if ``p_y`` underflows."""
         if self._are_probs:
-            return -logarithm(self.target_probs.double())
+            return -safe_log(self.target_probs.double())
         # In float64 the difference of two float32 is exact; the largest ones that there can be may overflow.
         below = self._highest.cpu().double() - self._target_score.squeeze(1).cpu().double()
-        return below.clamp(max=torch.finfo(torch.float64).max) + self.log_total
+        return below.clamp(max=torch.finfo(torch.float64).max) + self.log_partition
 
     @cached_property
-    def log_total(self) -> Tensor:
+    def log_partition(self) -> Tensor:
         """``log sum_k exp(logit_k - highest logit)`` ``(n,)`` float64."""
-        highest = logarithm(self._highest) if self._are_probs else self._highest
-        parts = _parts(self.logits, highest.unsqueeze(1))
-        totals = [_exp(part.sub_(top)).sum(dim=1) for part, top in parts]
+        highest = safe_log(self._highest) if self._are_probs else self._highest
+        parts = _iter_float64_parts(self.logits, highest.unsqueeze(1))
+        totals = [_exp_in_place(part.sub_(top)).sum(dim=1) for part, top in parts]
         return torch.cat(totals).log_().cpu()
 
     @cached_property
@@ -174,7 +174,7 @@ class Chunk:
         return rows, (first & (self.scores[rows] == self._target_score[rows])).sum(dim=1)
 
 
-def _parts(matrix: Tensor, beside: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def _iter_float64_parts(matrix: Tensor, beside: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield float64 copies of blocks of rows of ``matrix (n, C)``, with the same rows of ``beside``."""
     if matrix.device.type == "mps":  # it has no float64
         matrix, beside = matrix.cpu(), beside.cpu()
@@ -183,7 +183,7 @@ def _parts(matrix: Tensor, beside: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         yield part.to(torch.float64, copy=True), other
 
 
-def _exp(values: Tensor) -> Tensor:
+def _exp_in_place(values: Tensor) -> Tensor:
     """Exponentiate in place, and return the tensor."""
     if values.device.type != "cpu":
         return values.exp_()
@@ -192,7 +192,7 @@ def _exp(values: Tensor) -> Tensor:
     return values
 
 
-class TopChunk(Chunk):
+class TopLabelChunk(Chunk):
     """A chunk of top labels: quantities other than confidence and correctness raise an InputError."""
 
     def __init__(self, confidence: Tensor, correct: Tensor, weights: Tensor) -> None:
@@ -201,17 +201,17 @@ class TopChunk(Chunk):
 
     def __getattr__(self, name: str) -> Tensor:
         """Return an attribute that the base's constructor would set."""
-        raise needs_all_classes()
+        raise needs_all_classes_error()
 
 
-class Gathers(Protocol):
+class ChunkConsumer(Protocol):
     """Protocol of anything that is updated chunk by chunk, see :class:`~fedlas.metrics.Statistic`."""
 
     def update(self, chunk: Chunk) -> None:
         """Add the rows of ``chunk``."""
 
 
-def chunks(predictions: AnyPredictions) -> Iterator[Chunk]:
+def iter_chunks(predictions: AnyPredictions) -> Iterator[Chunk]:
     """Yield the rows of ``predictions`` in cache-sized chunks."""
     scores = predictions.confidence if isinstance(predictions, TopLabel) else predictions.scores
     samples = len(scores)
@@ -221,7 +221,7 @@ def chunks(predictions: AnyPredictions) -> Iterator[Chunk]:
     if isinstance(predictions, TopLabel):
         for start in range(0, samples, CHUNK_ROWS):
             part = slice(start, start + CHUNK_ROWS)
-            yield TopChunk(scores[part], predictions.correct[part], weights[part])
+            yield TopLabelChunk(scores[part], predictions.correct[part], weights[part])
         return
     are_probs = predictions.are_probs
     on_cpu = scores.device.type == "cpu"
@@ -244,9 +244,9 @@ def chunks(predictions: AnyPredictions) -> Iterator[Chunk]:
 
 
 @torch.no_grad()
-def scan(predictions: AnyPredictions, statistics: Iterable[Gathers]) -> None:
+def scan(predictions: AnyPredictions, statistics: Iterable[ChunkConsumer]) -> None:
     """Update ``statistics`` with all chunks of ``predictions``, in one pass."""
     statistics = list(statistics)
-    for chunk in chunks(predictions):
+    for chunk in iter_chunks(predictions):
         for statistic in statistics:
             statistic.update(chunk)

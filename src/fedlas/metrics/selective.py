@@ -7,12 +7,12 @@ import torch
 
 from fedlas.metrics.calibration_error import EqualMass
 from fedlas.metrics.metric import METRICS
-from fedlas.metrics.ranking import Floats, Ranking, Runs
+from fedlas.metrics.ranking import CellRuns, Floats, Runs
 from fedlas.metrics.sums import nonzero
 from fedlas.predictions import Predictions, TopLabel
 
 
-def area_of(count: Floats, wrong: Floats) -> Floats:
+def risk_coverage_area(count: Floats, wrong: Floats) -> Floats:
     """Return the area under the risk-coverage curve, averaged over the order of ties."""
     # After all groups before it, with `K` samples and `E` errors, the next `j` of a group of `n` samples and `e` errors
     # have `j e / n` errors in expectation. So the risks of the group add up to `sum_{j=1}^n (E + j e / n) / (K + j) = e
@@ -28,12 +28,12 @@ def area_of(count: Floats, wrong: Floats) -> Floats:
     return risks.sum(axis=-1) / count.sum(axis=-1)
 
 
-def area(runs: Runs) -> Floats:
+def aurc_from_runs(runs: Runs) -> Floats:
     """Return AURC: the area under the risk-coverage curve of ``runs``."""
-    return area_of(runs.count[..., ::-1], runs.wrong[..., ::-1])
+    return risk_coverage_area(runs.count[..., ::-1], runs.wrong[..., ::-1])
 
 
-def generalized_area(runs: Runs) -> Floats:
+def augrc_from_runs(runs: Runs) -> Floats:
     """Return AUGRC: the area under the curve of the wrongly accepted share over coverage, ties counting half."""
     # With the error rate `r`, half of `r**2` are the pairs of two wrong samples. Of a wrong and a right one, those
     # count in which the wrong one is the more confident.
@@ -43,31 +43,31 @@ def generalized_area(runs: Runs) -> Floats:
     return ((runs.wrong * below).sum(axis=-1) + 0.5 * wrong**2) / float(runs.num_samples) ** 2
 
 
-def excess_area(runs: Runs) -> Floats:
+def excess_aurc_from_runs(runs: Runs) -> Floats:
     """Return E-AURC: AURC minus its value if every right prediction were more confident than every wrong one."""
     wrong = runs.wrong.sum(axis=-1)
     count = np.stack(np.broadcast_arrays(runs.num_samples - wrong, wrong), axis=-1)
     # Both areas round, so a perfect order may come out a little below 0.
-    return np.maximum(0.0, area(runs) - area_of(count, count * [0.0, 1.0]))
+    return np.maximum(0.0, aurc_from_runs(runs) - risk_coverage_area(count, count * [0.0, 1.0]))
 
 
-def _error(runs: Ranking) -> float:
+def _aurc_error_bound(runs: CellRuns) -> float:
     """Return an upper bound of AURC's discretization error: within a cell all right, or all wrong, come first."""
     right = runs.right[::-1]
     wrong = runs.wrong[::-1]
     none = np.zeros_like(wrong)
     # Each cell becomes two groups: right before wrong gives the least area, wrong before right the largest.
-    lowest = area_of(
+    lowest = risk_coverage_area(
         np.stack((right, wrong), axis=1).ravel(), np.stack((none, wrong), axis=1).ravel()
     )
-    highest = area_of(
+    highest = risk_coverage_area(
         np.stack((wrong, right), axis=1).ravel(), np.stack((wrong, none), axis=1).ravel()
     )
-    value = area(runs)
+    value = aurc_from_runs(runs)
     return float(max(value - lowest, highest - value))
 
 
-def _generalized_error(runs: Ranking) -> float:
+def _augrc_error_bound(runs: CellRuns) -> float:
     """Return an upper bound of AUGRC's discretization error: in a cell all right/wrong pairs are ordered alike."""
     return float((0.5 * runs.right * runs.wrong).sum()) / float(runs.num_samples) ** 2
 
@@ -82,9 +82,9 @@ _PAPER = "Geifman, Uziel & El-Yaniv 2019, Bias-reduced uncertainty estimation fo
     default=False,
     paper=_PAPER,
     statistic=EqualMass,
-    formula=area,
+    formula=aurc_from_runs,
     takes_replicates=True,
-    error=_error,
+    error=_aurc_error_bound,
 )
 def aurc(predictions: Predictions | TopLabel) -> float:
     """Area under the risk-coverage curve, ``1 / N * sum_k (errors among the k most confident) / k``.
@@ -107,7 +107,7 @@ def aurc(predictions: Predictions | TopLabel) -> float:
     Source:
         Geifman et al. 2019 (ICLR); https://arxiv.org/abs/1805.08206
     """
-    return float(area(EqualMass.of(predictions).table()))
+    return float(aurc_from_runs(EqualMass.from_predictions(predictions).table()))
 
 
 @METRICS.register(
@@ -117,9 +117,9 @@ def aurc(predictions: Predictions | TopLabel) -> float:
     default=False,
     paper=_PAPER,
     statistic=EqualMass,
-    formula=excess_area,
+    formula=excess_aurc_from_runs,
     takes_replicates=True,
-    error=_error,
+    error=_aurc_error_bound,
 )
 def e_aurc(predictions: Predictions | TopLabel) -> float:
     """AURC minus the lowest AURC possible at the same accuracy: the loss from imperfect ordering.
@@ -141,7 +141,7 @@ def e_aurc(predictions: Predictions | TopLabel) -> float:
     Source:
         Geifman et al. 2019 (ICLR); https://arxiv.org/abs/1805.08206
     """
-    return float(excess_area(EqualMass.of(predictions).table()))
+    return float(excess_aurc_from_runs(EqualMass.from_predictions(predictions).table()))
 
 
 @METRICS.register(
@@ -151,9 +151,9 @@ def e_aurc(predictions: Predictions | TopLabel) -> float:
     default=False,
     paper="Traub et al. 2024, Overcoming common flaws in the evaluation of selective classification systems",
     statistic=EqualMass,
-    formula=generalized_area,
+    formula=augrc_from_runs,
     takes_replicates=True,
-    error=_generalized_error,
+    error=_augrc_error_bound,
 )
 def augrc(predictions: Predictions | TopLabel) -> float:
     """Mean over all coverages of the share of samples that are wrong and accepted.
@@ -181,4 +181,4 @@ def augrc(predictions: Predictions | TopLabel) -> float:
     Source:
         Traub et al. 2024 (NeurIPS), with the relation to AUROC; https://arxiv.org/abs/2407.01032
     """
-    return float(generalized_area(EqualMass.of(predictions).table()))
+    return float(augrc_from_runs(EqualMass.from_predictions(predictions).table()))

@@ -10,12 +10,12 @@ from fedlas.metrics.ranking import Floats
 from fedlas.predictions import Predictions, TopLabel
 
 
-def over_gap(bins: BinTable) -> Floats:
+def overconfident_gap(bins: BinTable) -> Floats:
     """Return the part of ``mean_gap`` from bins where confidence exceeds accuracy."""
     return np.maximum(bins.gaps, 0.0).sum(axis=-1) / bins.num_samples
 
 
-def under_gap(bins: BinTable) -> Floats:
+def underconfident_gap(bins: BinTable) -> Floats:
     """Return the part of ``mean_gap`` from bins where accuracy exceeds confidence."""
     return np.maximum(-bins.gaps, 0.0).sum(axis=-1) / bins.num_samples
 
@@ -39,7 +39,7 @@ _FEDLAS = (
     zero_if_calibrated=True,
     paper=_FEDLAS,
     statistic=EqualWidth,
-    formula=over_gap,
+    formula=overconfident_gap,
     takes_replicates=True,
 )
 def o_ece(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
@@ -70,7 +70,7 @@ def o_ece(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
     Source:
         FedLAS 2026, where ECE is split into the two; https://arxiv.org/abs/2606.28654
     """
-    return float(over_gap(EqualWidth.of(predictions, num_bins).table()))
+    return float(overconfident_gap(EqualWidth.from_predictions(predictions, num_bins).table()))
 
 
 @METRICS.register(
@@ -82,7 +82,7 @@ def o_ece(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
     zero_if_calibrated=True,
     paper=_FEDLAS,
     statistic=EqualWidth,
-    formula=under_gap,
+    formula=underconfident_gap,
     takes_replicates=True,
 )
 def u_ece(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
@@ -105,7 +105,7 @@ def u_ece(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
     Source:
         FedLAS 2026; https://arxiv.org/abs/2606.28654
     """
-    return float(under_gap(EqualWidth.of(predictions, num_bins).table()))
+    return float(underconfident_gap(EqualWidth.from_predictions(predictions, num_bins).table()))
 
 
 @METRICS.register(
@@ -140,4 +140,4 @@ def confidence_gap(predictions: Predictions | TopLabel) -> float:
     Source:
         Yates 1982, who calls it bias.
     """
-    return float(mean_signed_gap(EqualWidth.of(predictions).table()))
+    return float(mean_signed_gap(EqualWidth.from_predictions(predictions).table()))

@@ -13,8 +13,8 @@ from fedlas._core.check import check_choice
 from fedlas.metrics.calibration_error import EqualMass
 from fedlas.metrics.grids import WIDTH_BITS, FineGrid
 from fedlas.metrics.metric import METRICS, VARIANTS, Variant
-from fedlas.metrics.ranking import Floats, Integers, Ranking
-from fedlas.metrics.sums import nonzero, refuse_weights
+from fedlas.metrics.ranking import CellRuns, Floats, Integers
+from fedlas.metrics.sums import check_no_weights, nonzero
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import AnyPredictions
 
@@ -37,12 +37,12 @@ class Spectra:
     # Of the scale.
     precision = _PRECISION
     # Nodes that integrate at least.
-    fewest = STEPS
+    min_nodes = STEPS
 
     def __init__(self, values: NDArray[Any]) -> None:
         self.values = values
 
-    def lowest(self, count: int) -> NDArray[Any]:
+    def lowest_frequencies(self, count: int) -> NDArray[Any]:
         """Return the transforms of the ``count`` lowest frequencies ``(R, up to count)``."""
         return self.values[:, :count]
 
@@ -52,7 +52,7 @@ class Spectra:
         # gaps are put on nodes, the cosine transform is taken once, and a scale costs one inverse transform. The nodes'
         # own diffusion stands for the Gaussian's: it never creates nor loses anything either, and more of it never
         # raises the integral.
-        least = np.maximum(self.fewest, _NODES_TIMES_SCALE / np.maximum(scales, 1.0 / STEPS))
+        least = np.maximum(self.min_nodes, _NODES_TIMES_SCALE / np.maximum(scales, 1.0 / STEPS))
         nodes = np.minimum(STEPS, 2 ** np.ceil(np.log2(least)).astype(np.int64))
         integrals = np.empty(len(scales))
         # `exp(-nothing)` is so far below the precision that it plays no part which rows are computed together.
@@ -63,7 +63,7 @@ class Spectra:
             steps = (scales[which, None] * STEPS) ** 2
             # Beyond so many frequencies even the least smoothed row has nothing left; the transform takes them as 0.
             some = int(np.searchsorted(_DECAY[: count + 1] * steps.min(), nothing)) or 1
-            spectra = self.lowest(some)[rows[which]]
+            spectra = self.lowest_frequencies(some)[rows[which]]
             spectra = spectra * np.exp(-_DECAY[: spectra.shape[1]] * steps)
             smoothed = np.abs(np.fft.irfft(spectra, 2 * int(count), axis=1)[:, : count + 1])
             integrals[which] = (
@@ -72,7 +72,7 @@ class Spectra:
         return integrals
 
 
-def gaps_on_nodes(runs: Ranking) -> Floats:
+def interpolate_gaps(runs: CellRuns) -> Floats:
     """Return the gaps interpolated linearly onto the nodes ``(STEPS + 1,)``, preserving sum and center."""
     # Those of right and of wrong predictions of a cell are at their own mean confidence.
     count = np.concatenate([runs.wrong, runs.right])
@@ -87,7 +87,7 @@ def gaps_on_nodes(runs: Ranking) -> Floats:
     return sums.astype(np.float64)
 
 
-def spectrum(nodes: Floats) -> NDArray[np.complex128]:
+def cosine_transform(nodes: Floats) -> NDArray[np.complex128]:
     """Return the cosine transform of gaps at the nodes ``(STEPS + 1,)``."""
     # It is the Fourier transform of the gaps and their mirror image, whose ends are not repeated.
     mirrored = np.concatenate((nodes, nodes[-2:0:-1]))
@@ -95,7 +95,7 @@ def spectrum(nodes: Floats) -> NDArray[np.complex128]:
     return np.fft.rfft(mirrored)
 
 
-def fixed_scales(
+def find_fixed_points(
     integrals: Callable[[Floats, Integers], Floats],
     total: Floats,
     *,
@@ -139,33 +139,35 @@ def fixed_scales(
     return result
 
 
-def smooth_error(source: Ranking | Spectra) -> Floats:
+def solve_smooth_ece(source: CellRuns | Spectra) -> Floats:
     """Return the smooth ECE of each row: the scale that equals the integral of the gaps smoothed with it."""
-    if isinstance(source, Ranking):
-        return smooth_error(Spectra(spectrum(gaps_on_nodes(source))[None]))[0]
+    if isinstance(source, CellRuns):
+        return solve_smooth_ece(Spectra(cosine_transform(interpolate_gaps(source))[None]))[0]
     # Frequency 0 is twice the sum of the gaps, which smoothing keeps.
-    total = np.abs(source.lowest(1)[:, 0].real) / 2
-    return fixed_scales(source.integrals, total, guess=source.guess, precision=source.precision)
+    total = np.abs(source.lowest_frequencies(1)[:, 0].real) / 2
+    return find_fixed_points(
+        source.integrals, total, guess=source.guess, precision=source.precision
+    )
 
 
-def _published(predictions: AnyPredictions) -> float:
+def _reference_smooth_ece(predictions: AnyPredictions) -> float:
     """Return smooth ECE as the published package: bisection to 0.001, then the value at the upper end."""
-    refuse_weights(predictions)
-    statistic = EqualMass.of(predictions)
+    check_no_weights(predictions)
+    statistic = EqualMass.from_predictions(predictions)
     confidence = statistic.confidence.double().numpy()
     correct = statistic.correct.numpy()
     low = 0.0
     high = 1.0
     while high - low > 1e-3:
         scale = (low + high) / 2
-        if _published_at(scale, confidence, correct) < scale:
+        if _reference_error_at(scale, confidence, correct) < scale:
             high = scale
         else:
             low = scale
-    return _published_at(high, confidence, correct)
+    return _reference_error_at(high, confidence, correct)
 
 
-def _published_at(scale: float, confidence: Floats, correct: NDArray[np.bool_]) -> float:
+def _reference_error_at(scale: float, confidence: Floats, correct: NDArray[np.bool_]) -> float:
     """Return the average smoothed |gap| over the average smoothed density, at points of ``[0, 1]``."""
     # The Gaussian is cut off at a distance of 1/2. Ends are reflected about their nodes, so that what is put on an end
     # node counts half.
@@ -176,7 +178,7 @@ def _published_at(scale: float, confidence: Floats, correct: NDArray[np.bool_]) 
     kernel = np.exp(-((distance / scale) ** 2) / 2) / (scale * math.sqrt(2 * math.pi))
     points = np.linspace(0, 1, max(200, round(10 / scale)))
 
-    def smoothed(weights: Floats) -> Floats:
+    def smooth(weights: Floats) -> Floats:
         lower = weights * (1 - place + node)
         on_nodes = np.bincount(node, lower, steps + 1) + np.bincount(
             node + 1, weights - lower, steps + 1
@@ -187,8 +189,8 @@ def _published_at(scale: float, confidence: Floats, correct: NDArray[np.bool_]) 
         full = np.fft.irfft(np.fft.rfft(mirrored, length) * np.fft.rfft(kernel, length), length)
         return np.interp(points, np.arange(steps + 1) / steps, full[len(kernel) - 1 :][: steps + 1])
 
-    gap = smoothed(correct - confidence)
-    density = smoothed(np.ones_like(confidence))
+    gap = smooth(correct - confidence)
+    density = smooth(np.ones_like(confidence))
     return float(np.abs(gap).mean() / (density.mean() + 1e-4))
 
 
@@ -200,7 +202,7 @@ def _published_at(scale: float, confidence: Floats, correct: NDArray[np.bool_]) 
     zero_if_calibrated=True,
     paper="Błasiok & Nakkiran 2024, Smooth ECE: principled reliability diagrams via kernel smoothing",
     statistic=FineGrid,
-    formula=smooth_error,
+    formula=solve_smooth_ece,
     takes_replicates=True,
 )
 def smooth_ece(predictions: Predictions | TopLabel, *, variant: Variant = "exact") -> float:
@@ -239,5 +241,5 @@ def smooth_ece(predictions: Predictions | TopLabel, *, variant: Variant = "exact
         https://arxiv.org/abs/2309.12236
     """
     if check_choice("variant", variant, VARIANTS) == "reference":
-        return _published(predictions)
-    return float(smooth_error(FineGrid.of(predictions).table()))
+        return _reference_smooth_ece(predictions)
+    return float(solve_smooth_ece(FineGrid.from_predictions(predictions).table()))

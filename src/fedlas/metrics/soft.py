@@ -8,20 +8,20 @@ from torch import Tensor
 
 from fedlas.metrics.metric import METRICS
 from fedlas.metrics.scan import Chunk
-from fedlas.metrics.sums import mean_of
-from fedlas.metrics.true_error import expected_accuracy, label_probs_of
+from fedlas.metrics.sums import mean_of_quantity
+from fedlas.metrics.true_error import expected_accuracy, require_label_probs
 from fedlas.predictions import Predictions
 
 
-def _nll(chunk: Chunk) -> Tensor:
-    label_probs = label_probs_of(chunk).cpu().double()
+def _sample_soft_nll(chunk: Chunk) -> Tensor:
+    label_probs = require_label_probs(chunk).cpu().double()
     # From the logits, as NLL is: the logarithm of a probability that underflows would be infinite.
     below = (chunk.logits.amax(dim=1, keepdim=True) - chunk.logits).cpu().double()
-    return (label_probs * below).sum(dim=1) + label_probs.sum(dim=1) * chunk.log_total
+    return (label_probs * below).sum(dim=1) + label_probs.sum(dim=1) * chunk.log_partition
 
 
-def _brier(chunk: Chunk) -> Tensor:
-    label_probs = label_probs_of(chunk).cpu().double()
+def _sample_soft_brier(chunk: Chunk) -> Tensor:
+    label_probs = require_label_probs(chunk).cpu().double()
     probs = chunk.probs.cpu().double()
     # Distance and spread are sums of what is not negative; the expanded square would cancel.
     total = ((probs - label_probs).square() + label_probs * (1 - label_probs)).sum(dim=1)
@@ -63,7 +63,7 @@ def soft_accuracy(predictions: Predictions) -> float:
         >>> soft_accuracy(p)
         0.625
     """
-    return mean_of(expected_accuracy, predictions)
+    return mean_of_quantity(expected_accuracy, predictions)
 
 
 @METRICS.register(
@@ -74,7 +74,7 @@ def soft_accuracy(predictions: Predictions) -> float:
     default=False,
     paper="Peterson et al. 2019, Human uncertainty makes classification more robust",
     needs=_NEEDS,
-    quantity=_nll,
+    quantity=_sample_soft_nll,
     between=(0, math.inf),
 )
 def soft_nll(predictions: Predictions) -> float:
@@ -98,7 +98,7 @@ def soft_nll(predictions: Predictions) -> float:
         Peterson et al. 2019 (ICCV), with the votes of about 50 people on each CIFAR-10 test image;
         https://arxiv.org/abs/1908.07086
     """
-    return mean_of(_nll, predictions)
+    return mean_of_quantity(_sample_soft_nll, predictions)
 
 
 @METRICS.register(
@@ -109,7 +109,7 @@ def soft_nll(predictions: Predictions) -> float:
     default=False,
     paper="Brier 1950, Verification of forecasts expressed in terms of probability",
     needs=_NEEDS,
-    quantity=_brier,
+    quantity=_sample_soft_brier,
     between=(0, 2),
 )
 def soft_brier(predictions: Predictions) -> float:
@@ -130,4 +130,4 @@ def soft_brier(predictions: Predictions) -> float:
         >>> soft_brier(p)  # 0.25**2 + 0.75 * 0.25
         0.25
     """
-    return mean_of(_brier, predictions)
+    return mean_of_quantity(_sample_soft_brier, predictions)

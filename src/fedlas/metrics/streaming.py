@@ -17,13 +17,13 @@ from fedlas._core.check import (
 )
 from fedlas.metrics.accumulator import Accumulator
 from fedlas.metrics.classwise import ClasswiseSums
-from fedlas.metrics.evaluation import default_metrics, entries_of
+from fedlas.metrics.evaluation import default_metrics, resolve_metrics
 from fedlas.metrics.groups import (
     ClassCalibration,
-    class_table,
+    calibration_from_sums,
 )
-from fedlas.metrics.metric import METRICS, Metric, new_sums, value_of
-from fedlas.metrics.sums import Sums, check_takes_weights
+from fedlas.metrics.metric import METRICS, Metric, make_sums, metric_value
+from fedlas.metrics.sums import Sums, check_weights_supported
 from fedlas.predictions import Predictions
 
 _MOST_PENDING = 2**18
@@ -81,8 +81,10 @@ class StreamingMetrics(Accumulator):
             raise InputError(
                 "metrics must be a list of names", describe(metrics), "Pass a list of names."
             ) from error
-        empty = template(self.num_classes)
-        entries = _default_entries(empty) if names is None else entries_of(names, empty)
+        empty = template_predictions(self.num_classes)
+        entries = (
+            _default_streaming_metrics(empty) if names is None else resolve_metrics(names, empty)
+        )
         self._pending: list[tuple[Tensor, Tensor]] = []
         self._rows_pending = 0
         self._needs_label_probs = any("label_probs" in each.needs for each in entries)
@@ -90,20 +92,20 @@ class StreamingMetrics(Accumulator):
         self._sources: dict[str, Sums] = {}
         by_source: dict[object, Sums] = {}
         for metric in entries:
-            statistic = new_sums(metric, empty, self.num_bins)
+            statistic = make_sums(metric, empty, self.num_bins)
             if statistic is None:
-                able = [each.name for each in METRICS.entries() if new_sums(each, empty, 1)]
+                able = [each.name for each in METRICS.entries() if make_sums(each, empty, 1)]
                 raise InputError(
                     "metrics must be computable from sums",
                     repr(metric.name),
                     suggestion("", able),
                 )
             if weighted and not statistic.takes_weights:
-                check_takes_weights(template(1, weighted=True), takes_weights=False)
+                check_weights_supported(template_predictions(1, weighted=True), takes_weights=False)
             source = metric.quantity or type(statistic)
             if source not in by_source:
                 by_source[source] = statistic
-                self._add_part(statistic, metric.name + ".{}")
+                self._register_sums(statistic, metric.name + ".{}")
             self._sources[metric.name] = by_source[source]
 
     @property
@@ -132,23 +134,23 @@ class StreamingMetrics(Accumulator):
             InputError: As :class:`~fedlas.Predictions`, for another number of classes, without ``label_probs`` that a
                 metric needs, or if weights are missing or surplus. After any error the state is what it was before.
         """
-        if weights is None and label_probs is None and self._can_wait(logits, target):
+        if weights is None and label_probs is None and self._can_defer(logits, target):
             self._pending.append((logits.detach().clone(), target.clone()))
             self._rows_pending += target.shape[0]
             if self._rows_pending * self.num_classes >= _MOST_PENDING:
-                self._take_pending()
+                self._flush_pending()
             return
-        batch = self._batch(logits, target, weights, label_probs=label_probs)
+        batch = self._make_batch(logits, target, weights, label_probs=label_probs)
         if self._needs_label_probs and label_probs is None:
             raise InputError(
                 "label_probs must be passed for these metrics",
                 "none",
                 "Pass label_probs with every batch, or leave those metrics out.",
             )
-        self._take_pending()
-        self._take(batch, self._parts)
+        self._flush_pending()
+        self._accumulate(batch, self._parts)
 
-    def _can_wait(self, logits: Any, target: Any) -> bool:
+    def _can_defer(self, logits: Any, target: Any) -> bool:
         """Return whether a batch is small, valid and of the same form as the pending batches."""
         # Small batches cost more in calls than in arithmetic.
         if self.weighted or self._needs_label_probs:
@@ -171,13 +173,13 @@ class StreamingMetrics(Accumulator):
         largest = float(logits.detach().float().abs().amax())  # NaN is not at most LARGEST
         return largest <= LARGEST and int(low) >= 0 and int(high) < self.num_classes
 
-    def _take_pending(self) -> None:
+    def _flush_pending(self) -> None:
         """Add the pending batches to the sums."""
         if pending := self._pending:
             self._pending = []
             try:
                 logits, target = (torch.cat(each) for each in zip(*pending, strict=True))
-                self._take(Predictions(logits, target), self._parts)
+                self._accumulate(Predictions(logits, target), self._parts)
             except BaseException:
                 self._pending = pending
                 raise
@@ -191,7 +193,7 @@ class StreamingMetrics(Accumulator):
 
     @property
     def _tensors(self) -> dict[str, Tensor]:
-        self._take_pending()
+        self._flush_pending()
         return self._sums
 
     @property
@@ -205,14 +207,16 @@ class StreamingMetrics(Accumulator):
         Raises:
             InputError: If there are none.
         """
-        self._check_samples()
-        self._take_pending()
-        return {name: value_of(self._entries[name], each) for name, each in self._sources.items()}
+        self._require_samples()
+        self._flush_pending()
+        return {
+            name: metric_value(self._entries[name], each) for name, each in self._sources.items()
+        }
 
     def error_bounds(self) -> dict[str, float]:
         """Return an upper bound of each metric's discretization error in :meth:`compute`; 0 for most."""
-        self._check_samples()
-        self._take_pending()
+        self._require_samples()
+        self._flush_pending()
         bounds = {}
         for name, each in self._sources.items():
             error = self._entries[name].error
@@ -224,12 +228,12 @@ class StreamingMetrics(Accumulator):
         return {"num_classes": self.num_classes, "metrics": self.metrics, "num_bins": self.num_bins}
 
 
-def _default_entries(empty: Predictions) -> list[Metric]:
+def _default_streaming_metrics(empty: Predictions) -> list[Metric]:
     """Return the default metrics that can be streamed."""
-    return [each for each in default_metrics(empty) if not each.needs and new_sums(each, empty, 1)]
+    return [each for each in default_metrics(empty) if not each.needs and make_sums(each, empty, 1)]
 
 
-def template(num_classes: int, *, weighted: bool = False) -> Predictions:
+def template_predictions(num_classes: int, *, weighted: bool = False) -> Predictions:
     """Return one-sample predictions that tell statistics the number of classes and whether there are weights."""
     probs = torch.full((1, num_classes), 1 / num_classes, device="cpu")
     weights = torch.ones(1, device="cpu") if weighted else None
@@ -261,8 +265,8 @@ class StreamingClasses(Accumulator):
         super().__init__(weighted=weighted)
         self.num_classes = check_count("num_classes", num_classes)
         self.num_bins = check_count("num_bins", num_bins)
-        self._statistic = ClasswiseSums(template(num_classes), num_bins)
-        self._add_part(self._statistic)
+        self._statistic = ClasswiseSums(template_predictions(num_classes), num_bins)
+        self._register_sums(self._statistic)
 
     def update(self, logits: Tensor, target: Tensor, *, weights: Tensor | None = None) -> None:
         """Add a batch.
@@ -275,7 +279,7 @@ class StreamingClasses(Accumulator):
         Raises:
             InputError: As in :meth:`StreamingMetrics.update`.
         """
-        self._take(self._batch(logits, target, weights), self._parts)
+        self._accumulate(self._make_batch(logits, target, weights), self._parts)
 
     def compute(self) -> dict[int, ClassCalibration]:
         """Return the calibration of each of the ``C`` classes, in their order.
@@ -283,8 +287,8 @@ class StreamingClasses(Accumulator):
         Raises:
             InputError: If there are no samples.
         """
-        self._check_samples()
-        return class_table(self._statistic)
+        self._require_samples()
+        return calibration_from_sums(self._statistic)
 
     @property
     def _arguments(self) -> dict[str, Any]:

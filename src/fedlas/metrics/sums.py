@@ -20,13 +20,17 @@ from torch import Tensor
 
 from fedlas._core.check import LARGEST, InputError, check_count, check_finite
 from fedlas.metrics.scan import Chunk, scan
-from fedlas.predictions.any_predictions import AnyPredictions, check_measurable, check_predictions
+from fedlas.predictions.any_predictions import (
+    AnyPredictions,
+    require_predictions,
+    require_top_label,
+)
 
 Floats = NDArray[np.float64]
 Quantity = Callable[[Chunk], Tensor]
 """From a chunk of ``n`` rows to ``(n,)``, bool or float."""
 Range = tuple[float, float]
-ANY: Range = (-math.inf, math.inf)
+UNBOUNDED: Range = (-math.inf, math.inf)
 ROUNDING = 4.0
 """Probabilities that differ by so many times the precision of their type are taken as equal: 5e-7 in single, 9e-16 in
 double precision. A softmax adds its terms in the order of the classes, so that equal ones differ in their last bits."""
@@ -74,16 +78,16 @@ class Statistic(ABC):
         """Return the input of metric formulas."""
 
     @classmethod
-    def of(cls, predictions: AnyPredictions, num_bins: int = 15) -> Self:
+    def from_predictions(cls, predictions: AnyPredictions, num_bins: int = 15) -> Self:
         """Return the statistic of ``predictions``, computed in one pass.
 
         Raises:
             InputError: If ``predictions`` are no :class:`Predictions`, nor a :class:`~fedlas.TopLabel` where that is
                 enough, have weights of which the statistic does not know, or ``num_bins`` is not a count.
         """
-        predictions = (check_measurable if cls.top_label else check_predictions)(predictions)
+        predictions = (require_top_label if cls.top_label else require_predictions)(predictions)
         statistic = cls(predictions, check_count("num_bins", num_bins))
-        check_takes_weights(predictions, takes_weights=cls.takes_weights)
+        check_weights_supported(predictions, takes_weights=cls.takes_weights)
         scan(predictions, [statistic])
         return statistic
 
@@ -116,7 +120,7 @@ class Sums(Statistic):
         of all the rows.
         """
 
-    def possible(self, samples: float, *, weighted: bool) -> bool:  # noqa: ARG002
+    def is_consistent(self, samples: float, *, weighted: bool) -> bool:  # noqa: ARG002
         """Return whether the sums are consistent with this number of samples."""
         return True
 
@@ -136,19 +140,23 @@ class CellSums:
         array: NDArray[np.float64] = self.values.numpy()
         return array
 
-    def possible(self, samples: float, *, weighted: bool, each: int = 1) -> bool:
-        """Return whether the sums are consistent with the number of samples, at ``each`` per sample."""
+    def is_consistent(self, samples: float, *, weighted: bool, terms_per_sample: int = 1) -> bool:
+        """Return whether the sums are consistent with the number of samples, at ``terms_per_sample`` per sample."""
         count = self.values[0]
         if weighted:
-            return in_range(self.values, 0.0, LARGEST)
-        parts = in_range(self.values, -_ROUNDING, count * (1 + _ROUNDING) + _ROUNDING)
-        return parts and in_range(count, 0.0, samples) and float(count.sum()) == each * samples
+            return is_in_range(self.values, 0.0, LARGEST)
+        parts = is_in_range(self.values, -_ROUNDING, count * (1 + _ROUNDING) + _ROUNDING)
+        return (
+            parts
+            and is_in_range(count, 0.0, samples)
+            and float(count.sum()) == terms_per_sample * samples
+        )
 
 
 class RowMean(Sums):
     """Statistic: the weighted mean of a per-sample quantity."""
 
-    def __init__(self, quantity: Quantity, between: Range = ANY) -> None:
+    def __init__(self, quantity: Quantity, between: Range = UNBOUNDED) -> None:
         self.quantity = quantity
         self._between = between
         self._sums = torch.zeros(2, dtype=torch.float64, device="cpu")
@@ -165,7 +173,7 @@ class RowMean(Sums):
         """Return the weighted sum of the quantity and the total weight ``(2,)``."""
         return {"sum": self._sums}
 
-    def possible(self, samples: float, *, weighted: bool) -> bool:
+    def is_consistent(self, samples: float, *, weighted: bool) -> bool:
         """Return whether the sums are consistent with this number of samples."""
         total, count = self._sums.tolist()
         counted = 0 <= count <= LARGEST if weighted else count == samples
@@ -179,19 +187,21 @@ class RowMean(Sums):
         return float(total / count)
 
 
-def mean_of(quantity: Quantity, predictions: AnyPredictions, *, top_label: bool = False) -> float:
+def mean_of_quantity(
+    quantity: Quantity, predictions: AnyPredictions, *, top_label: bool = False
+) -> float:
     """Return the mean of a per-sample quantity; ``top_label`` also accepts a :class:`~fedlas.TopLabel`."""
     rows = RowMean(quantity)
-    scan((check_measurable if top_label else check_predictions)(predictions), [rows])
+    scan((require_top_label if top_label else require_predictions)(predictions), [rows])
     return rows.table()
 
 
-def in_range(values: Tensor, low: float, high: float | Tensor) -> bool:
+def is_in_range(values: Tensor, low: float, high: float | Tensor) -> bool:
     """Return whether all ``values`` are between ``low`` and ``high``, and none is NaN."""
     return bool(((values >= low) & (values <= high)).all())
 
 
-def averaging_one(predictions: object) -> Tensor | None:
+def normalized_weights(predictions: object) -> Tensor | None:
     """Return the weights ``(N,)`` scaled so that positive ones average 1, or None without weights."""
     weights: Tensor | None = getattr(predictions, "weights", None)
     return None if weights is None else weights * (torch.count_nonzero(weights) / weights.sum())
@@ -207,7 +217,7 @@ def effective_count(sums: NDArray[Any], squares: NDArray[Any]) -> NDArray[np.flo
     return np.asarray(sums**2 / nonzero(squares))
 
 
-def refuse_weights(predictions: object) -> None:
+def check_no_weights(predictions: object) -> None:
     """Raise InputError if ``predictions`` have weights, which published variants do not support."""
     if getattr(predictions, "weights", None) is not None:
         raise InputError(
@@ -217,7 +227,7 @@ def refuse_weights(predictions: object) -> None:
         )
 
 
-def check_takes_weights(predictions: object, *, takes_weights: bool) -> None:
+def check_weights_supported(predictions: object, *, takes_weights: bool) -> None:
     """Raise InputError if ``predictions`` have weights that a metric would ignore."""
     weights = getattr(predictions, "weights", None)
     if weights is not None and not takes_weights:

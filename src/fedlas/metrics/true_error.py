@@ -11,10 +11,10 @@ from fedlas.metrics.scan import Chunk
 from fedlas.predictions import Predictions
 
 
-def label_probs_of(rows: Predictions | Chunk) -> Tensor:
+def require_label_probs(source: Predictions | Chunk) -> Tensor:
     """Return the label distributions ``(n, C)`` of a chunk or of predictions, or raise InputError without them."""
-    if rows.label_probs is not None:
-        return rows.label_probs
+    if source.label_probs is not None:
+        return source.label_probs
     raise InputError(
         "predictions must have label_probs",
         "none",
@@ -22,11 +22,11 @@ def label_probs_of(rows: Predictions | Chunk) -> Tensor:
     )
 
 
-class TrueOutcome(BinSums):
+class TrueAccuracyBins(BinSums):
     """Statistic: sums over equal-width bins, with the probability of being right as the outcome."""
 
     def __init__(self, predictions: Predictions, num_bins: int) -> None:
-        label_probs_of(predictions)
+        require_label_probs(predictions)
         super().__init__(num_bins)
 
     def update(self, chunk: Chunk) -> None:
@@ -36,7 +36,7 @@ class TrueOutcome(BinSums):
 
 def expected_accuracy(chunk: Chunk) -> Tensor:
     """Return the label probability of the predicted class ``(n,)``."""
-    return label_probs_of(chunk).gather(1, chunk.predicted.unsqueeze(1)).squeeze(1)
+    return require_label_probs(chunk).gather(1, chunk.predicted.unsqueeze(1)).squeeze(1)
 
 
 @METRICS.register(
@@ -46,7 +46,7 @@ def expected_accuracy(chunk: Chunk) -> Tensor:
     zero_if_calibrated=True,
     paper="Roelofs et al. 2022, Mitigating bias in calibration error estimation",
     needs=frozenset({"label_probs"}),
-    statistic=TrueOutcome,
+    statistic=TrueAccuracyBins,
     formula=mean_gap,
     takes_replicates=True,
 )
@@ -81,4 +81,4 @@ def true_ece(predictions: Predictions, *, num_bins: int = 15) -> float:
         >>> true_ece(p)
         0.125
     """
-    return float(mean_gap(TrueOutcome.of(predictions, num_bins).table()))
+    return float(mean_gap(TrueAccuracyBins.from_predictions(predictions, num_bins).table()))

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, describe
-from fedlas.predictions.arguments import several_labels
+from fedlas.predictions.arguments import label_matrix_fix
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
     """Context manager: set the model to ``eval()``; the mode of each submodule is restored on exit."""
     modes = [(module, module.training) for module in model.modules()]
     try:
@@ -28,11 +28,11 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
+def unwrap_model(model: nn.Module) -> nn.Module:
     """Return the module inside ``DistributedDataParallel``, ``DataParallel`` or ``torch.compile``, or the model itself.
 
     Example:
-        >>> unwrapped(nn.DataParallel(nn.Linear(4, 3)))
+        >>> unwrap_model(nn.DataParallel(nn.Linear(4, 3)))
         Linear(in_features=4, out_features=3, bias=True)
     """
     while True:
@@ -46,25 +46,25 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 @dataclass(frozen=True)
-class Arguments:
+class ForwardArguments:
     """Signature of a model's ``forward``.
 
     Attributes:
         required: Names of positional arguments without a default.
-        others: Names of arguments with a default or that are keyword-only.
-        most: Most positional arguments; None: no limit.
-        any_name: Whether any keyword is accepted.
+        optional: Names of arguments with a default or that are keyword-only.
+        max_positional: Most positional arguments; None: no limit.
+        takes_any_keyword: Whether any keyword is accepted.
     """
 
     required: tuple[str, ...]
-    others: frozenset[str]
-    most: int | None
-    any_name: bool
+    optional: frozenset[str]
+    max_positional: int | None
+    takes_any_keyword: bool
 
     @classmethod
-    def of(cls, model: nn.Module) -> Arguments:
+    def from_model(cls, model: nn.Module) -> ForwardArguments:
         """Return the signature of a model's ``forward``; of the inner module if the model is wrapped."""
-        inner = unwrapped(model)
+        inner = unwrap_model(model)
         inner = getattr(inner, "called_as", inner)  # an ensemble is called as its first member
         try:
             parameters = inspect.signature(inner.forward).parameters.values()
@@ -74,10 +74,10 @@ class Arguments:
         ):  # compiled by TorchScript, for example: it may take any argument
             return cls((), frozenset(), None, True)
         kinds = inspect.Parameter
-        placed = [
+        positional = [
             p for p in parameters if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)
         ]
-        required = tuple(p.name for p in placed if p.default is kinds.empty)
+        required = tuple(p.name for p in positional if p.default is kinds.empty)
         named = {
             p.name
             for p in parameters
@@ -90,7 +90,7 @@ class Arguments:
         return cls(
             required,
             frozenset(named - set(required)),
-            None if any_number else len(placed),
+            None if any_number else len(positional),
             any_name,
         )
 
@@ -113,35 +113,39 @@ class Arguments:
         Raises:
             InputError: If the inputs do not match ``forward``.
         """
-        others = dict(keywords)
+        merged = dict(keywords)
         missing = [name for name in self.required if name not in keywords]
         if isinstance(inputs, Mapping):
             named = dict(inputs)
             if set(missing) <= set(named) and (
-                self.any_name or set(named) <= {*missing, *self.others}
+                self.takes_any_keyword or set(named) <= {*missing, *self.optional}
             ):
-                return (), named | others
-            if self.most != 1 and (len(named) != 1 or len(missing) > 1):
-                raise self._unfit(model, f"inputs {', '.join(map(str, named))}")
-            return (next(iter(named.values())) if len(named) == 1 else inputs,), others
+                return (), named | merged
+            if self.max_positional != 1 and (len(named) != 1 or len(missing) > 1):
+                raise self._mismatch_error(model, f"inputs {', '.join(map(str, named))}")
+            return (next(iter(named.values())) if len(named) == 1 else inputs,), merged
         count = len(inputs) if type(inputs) in (tuple, list) else 1
-        if count > 1 and len(missing) <= count and (self.most is None or count <= self.most):
-            return tuple(inputs), others
+        if (
+            count > 1
+            and len(missing) <= count
+            and (self.max_positional is None or count <= self.max_positional)
+        ):
+            return tuple(inputs), merged
         if len(missing) > 1:
-            raise self._unfit(model, "one input" if count == 1 else f"{count} inputs")
-        return (inputs,), others
+            raise self._mismatch_error(model, "one input" if count == 1 else f"{count} inputs")
+        return (inputs,), merged
 
-    def _unfit(self, model: nn.Module, got: str) -> InputError:
+    def _mismatch_error(self, model: nn.Module, got: str) -> InputError:
         """Return the error for inputs that do not match ``forward``."""
-        names = ", ".join((*self.required, *(f"{name}=" for name in sorted(self.others))))
+        names = ", ".join((*self.required, *(f"{name}=" for name in sorted(self.optional))))
         return InputError(
-            f"a batch must match the arguments of {type(unwrapped(model)).__name__}.forward ({names})",
+            f"a batch must match the arguments of {type(unwrap_model(model)).__name__}.forward ({names})",
             got,
             "Pass several inputs as one tuple, ((a, b), target), or by name, {'a': a, 'b': b, 'label': target}.",
         )
 
 
-def logits_of(output: object) -> Tensor:
+def extract_logits(output: object) -> Tensor:
     """Return the logits of a model output: a tensor, ``.logits``, or the entry ``"logits"`` or ``"out"``.
 
     From a pair of tensors of one shape, such as an exported model's logits and probabilities, the first.
@@ -182,7 +186,7 @@ def class_logits(output: object) -> Tensor:
         >>> class_logits(torch.tensor([[2.0], [-1.0]])).tolist()
         [[0.0, 2.0], [0.0, -1.0]]
     """
-    logits = logits_of(output)
+    logits = extract_logits(output)
     logits = logits.unsqueeze(1) if logits.ndim == 1 else logits
     return (
         torch.cat([torch.zeros_like(logits), logits], dim=1)
@@ -222,40 +226,40 @@ def read_batch(batch: object) -> tuple[Any, Any]:
 
 
 def split_batch(
-    batch: object, label: Key | None, others: Mapping[str, Key]
+    batch: object, label_key: Key | None, other_keys: Mapping[str, Key]
 ) -> tuple[Any, Any, dict[str, Any]]:
     """Return inputs, labels and further fields of a batch.
 
     Args:
         batch: As for :func:`read_batch`.
-        label: Key or position of the labels; None: as in :func:`read_batch`. If given, all other entries are inputs.
-        others: Keys or positions of further fields, by name; these are not inputs.
+        label_key: Key or position of the labels; None: as in :func:`read_batch`. If given, all other entries are inputs.
+        other_keys: Keys or positions of further fields, by name; these are not inputs.
 
     Raises:
         InputError: If the batch is not a batch or lacks one of the fields.
     """
     if isinstance(batch, Mapping):
-        return _of_mapping(batch, label, others)
+        return _split_mapping(batch, label_key, other_keys)
     if isinstance(batch, tuple | list) and batch:
-        return _of_sequence(batch, label, others)
-    if isinstance(batch, Tensor) and label is None and not others:
+        return _split_sequence(batch, label_key, other_keys)
+    if isinstance(batch, Tensor) and label_key is None and not other_keys:
         return batch, None, {}
-    places = [*([] if label is None else [label]), *others.values()]
+    wanted = [*([] if label_key is None else [label_key]), *other_keys.values()]
     raise InputError(
-        f"a batch must hold the elements {', '.join(map(repr, places))}"
-        if places
+        f"a batch must hold the elements {', '.join(map(repr, wanted))}"
+        if wanted
         else "a batch must be a tensor of inputs, (inputs, target) or a mapping",
         describe(batch),
         "Write a collate_fn that returns one of these.",
     )
 
 
-def _of_mapping(
-    batch: Mapping[str, Any], label: Key | None, others: Mapping[str, Key]
+def _split_mapping(
+    batch: Mapping[str, Any], label_key: Key | None, other_keys: Mapping[str, Key]
 ) -> tuple[Any, Any, dict[str, Any]]:
     """Return inputs, labels and further fields of a batch that is a mapping."""
-    keys: list[Any] = [key for key in LABELS if key in batch] if label is None else [label]
-    missing = [key for key in (*keys, *others.values()) if key not in batch]
+    keys: list[Any] = [key for key in LABELS if key in batch] if label_key is None else [label_key]
+    missing = [key for key in (*keys, *other_keys.values()) if key not in batch]
     if len(keys) > 1 or missing:
         raise InputError(
             (
@@ -267,57 +271,59 @@ def _of_mapping(
             "Pass the key of the labels, e.g. label='labels'.",
         )
     inputs = {
-        key: value for key, value in batch.items() if key not in keys and key not in others.values()
+        key: value
+        for key, value in batch.items()
+        if key not in keys and key not in other_keys.values()
     }
     return (
         inputs,
         batch[keys[0]] if keys else None,
-        {name: batch[str(key)] for name, key in others.items()},
+        {name: batch[str(key)] for name, key in other_keys.items()},
     )
 
 
-def _of_sequence(
-    batch: Any, label: Key | None, others: Mapping[str, Key]
+def _split_sequence(
+    batch: Any, label_key: Key | None, other_keys: Mapping[str, Key]
 ) -> tuple[Any, Any, dict[str, Any]]:
     """Return inputs, labels and further fields of a batch that is a tuple or list."""
-    keys = others if label is None else {"label": label, **others}
+    keys = other_keys if label_key is None else {"label": label_key, **other_keys}
     for name, key in keys.items():
         if not isinstance(key, int) or not -len(batch) <= key < len(batch):
-            what = "labels" if name == "label" else name
+            noun = "labels" if name == "label" else name
             raise InputError(
-                f"{name} must be the position of the {what} in a batch",
+                f"{name} must be the position of the {noun} in a batch",
                 repr(key),
                 f"Pass a position from 0 to {len(batch) - 1}.",
             )
-    places = {name: int(key) % len(batch) for name, key in keys.items()}
-    parts = {name: batch[place] for name, place in places.items() if name != "label"}
-    if label is None:
+    positions = {name: int(key) % len(batch) for name, key in keys.items()}
+    parts = {name: batch[place] for name, place in positions.items() if name != "label"}
+    if label_key is None:
         return batch[0], batch[1] if len(batch) > 1 else None, parts
-    inputs = [part for place, part in enumerate(batch) if place not in places.values()]
-    return inputs[0] if len(inputs) == 1 else inputs, batch[places["label"]], parts
+    inputs = [part for place, part in enumerate(batch) if place not in positions.values()]
+    return inputs[0] if len(inputs) == 1 else inputs, batch[positions["label"]], parts
 
 
-def moved(value: Any, device: str | torch.device) -> Any:
+def move_to_device(value: Any, device: str | torch.device) -> Any:
     """Return the value with all tensors moved to ``device``, also inside mappings, tuples and lists."""
     if callable(getattr(value, "to", None)):  # a tensor, a BatchEncoding or a PackedSequence
         return value.to(device)
     if isinstance(value, Mapping):
-        return {key: moved(entry, device) for key, entry in value.items()}
+        return {key: move_to_device(entry, device) for key, entry in value.items()}
     if type(value) in (tuple, list):
-        return type(value)(moved(entry, device) for entry in value)
+        return type(value)(move_to_device(entry, device) for entry in value)
     return value
 
 
-def tensors_in(value: object) -> Iterator[Tensor]:
+def iter_tensors(value: object) -> Iterator[Tensor]:
     """Yield all tensors in a value, also inside mappings, tuples and lists."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping | tuple | list):
         for entry in value.values() if isinstance(value, Mapping) else value:
-            yield from tensors_in(entry)
+            yield from iter_tensors(entry)
 
 
-def checked_labels(labels: object, logits: Tensor) -> Tensor:
+def to_class_labels(labels: object, logits: Tensor) -> Tensor:
     """Return class labels as int64 ``(N,)`` or ``(N, d1, ...)`` on the CPU.
 
     With two classes, 0.0 and 1.0 as ``nn.BCEWithLogitsLoss`` takes them become integers.
@@ -327,27 +333,27 @@ def checked_labels(labels: object, logits: Tensor) -> Tensor:
     """
     shape = (logits.shape[0], *logits.shape[2:])
     if isinstance(labels, Tensor):
-        labels = as_integers(labels, shape)
+        labels = to_integer_labels(labels, shape)
     if not isinstance(labels, Tensor):
         try:
             labels = torch.as_tensor(labels)
         except (TypeError, ValueError, RuntimeError):
             labels = [labels]
-    kinds = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-    if isinstance(labels, Tensor) and labels.shape == shape and labels.dtype in kinds:
+    integer_dtypes = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+    if isinstance(labels, Tensor) and labels.shape == shape and labels.dtype in integer_dtypes:
         return labels.cpu().long()
-    got = labels[0] if isinstance(labels, list) else labels
+    shown = labels[0] if isinstance(labels, list) else labels
     raise InputError(
         f"the labels of a batch must be integers of shape {shape}",
-        describe(got),
-        _label_fix(got, logits),
+        describe(shown),
+        _label_advice(shown, logits),
     )
 
 
-def _label_fix(labels: object, logits: Tensor) -> str:
+def _label_advice(labels: object, logits: Tensor) -> str:
     """Return advice for labels that do not match the logits."""
     if isinstance(labels, Tensor) and labels.shape == logits.shape:
-        return several_labels(labels)
+        return label_matrix_fix(labels)
     if isinstance(labels, Tensor) and logits.ndim > 2 and labels.shape == logits.shape[:-1]:
         return "Wrap the model in a module that puts the classes second: logits.movedim(-1, 1)."
     return (
@@ -356,7 +362,7 @@ def _label_fix(labels: object, logits: Tensor) -> str:
     )
 
 
-def as_labels(labels: object) -> Tensor | None:
+def to_label_tensor(labels: object) -> Tensor | None:
     """Return the labels as a tensor, or None if that is not possible."""
     try:
         return None if labels is None else torch.as_tensor(labels)
@@ -364,7 +370,7 @@ def as_labels(labels: object) -> Tensor | None:
         return None
 
 
-def as_integers(labels: Tensor, shape: tuple[int, ...]) -> Tensor:
+def to_integer_labels(labels: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Return float labels 0.0 and 1.0 as integers of ``shape``; other labels are returned unchanged."""
     fits = labels.is_floating_point() and labels.numel() == math.prod(shape)
     return (

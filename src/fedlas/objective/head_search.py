@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError
 from fedlas.features import find_head
-from fedlas.features.read import HeadInput, NoFeatures, Output, Reader, head_of_run
-from fedlas.objective.call import class_logits, logits_of
+from fedlas.features.readers import HeadInput, NoFeatures, Reader, RunOutput, find_head_by_run
+from fedlas.objective.call import class_logits, extract_logits
 
 _NO_HEAD = "no module outputs the logits"
 
@@ -40,10 +40,10 @@ class HeadSearch:
 
     def __call__(
         self, model: nn.Module, inputs: Sequence[Any], options: Mapping[str, Any]
-    ) -> Output:
+    ) -> RunOutput:
         """Return the model's output and the head's input."""
         if self._reader is None:
-            self._reader = self._find(model, inputs, options)
+            self._reader = self._find_reader(model, inputs, options)
         return self._reader(model, inputs, options)
 
     def remove(self) -> None:
@@ -51,38 +51,40 @@ class HeadSearch:
         if self._reader is not None:
             self._reader.remove()
 
-    def _find(self, model: nn.Module, inputs: Sequence[Any], options: Mapping[str, Any]) -> Reader:
+    def _find_reader(
+        self, model: nn.Module, inputs: Sequence[Any], options: Mapping[str, Any]
+    ) -> Reader:
         """Return the reader for the heads of the model, or a reader without features if there is no head."""
         if self._head is not None:
             return HeadInput([find_head(model, self._head)])
         members = getattr(model, "members", None)
         networks = list(members) if members is not None else [model]
-        heads = [self._head_of(network, inputs, options) for network in networks]
+        heads = [self._find_network_head(network, inputs, options) for network in networks]
         if self._required:
             # find_head raises an error that lists the candidates.
             return HeadInput(
                 [head or find_head(network) for head, network in zip(heads, networks, strict=True)]
             )
-        whole = [head for head in heads if head is not None]
-        if len(whole) < len(heads):
+        found = [head for head in heads if head is not None]
+        if len(found) < len(heads):
             self.note = _NO_HEAD
             return NoFeatures()
-        reader = HeadInput(whole)
-        self.note = _misfit(reader, model, inputs, options)
+        reader = HeadInput(found)
+        self.note = _describe_mismatch(reader, model, inputs, options)
         if not self.note:
             return reader
         reader.remove()
         return NoFeatures()
 
-    def _head_of(
+    def _find_network_head(
         self, network: nn.Module, inputs: Sequence[Any], options: Mapping[str, Any]
     ) -> nn.Module | None:
         """Return the head of one network, or None."""
 
         def logits() -> Tensor:
-            return logits_of(network(*inputs, **options))
+            return extract_logits(network(*inputs, **options))
 
-        head = head_of_run(network, logits)
+        head = find_head_by_run(network, logits)
         if head is None:
             # If the output of the head is then scaled or averaged, search for it by its usual name.
             with suppress(InputError):
@@ -90,7 +92,7 @@ class HeadSearch:
         return head
 
 
-def _misfit(
+def _describe_mismatch(
     reader: Reader, model: nn.Module, inputs: Sequence[Any], options: Mapping[str, Any]
 ) -> str:
     """Return why the head's input cannot serve as features of the logits, or an empty string."""

@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, describe, in_a_line, suggestion
+from fedlas._core.check import InputError, describe, one_line_error, suggestion
 from fedlas._core.extras import require
-from fedlas.objective.call import class_logits, unwrapped
+from fedlas.objective.call import class_logits, unwrap_model
 from fedlas.objective.objective import Objective
-from fedlas.predictions.probabilities import logarithm
+from fedlas.predictions.probabilities import safe_log
 
 __all__ = ["Ensemble", "OnnxModel"]
 
 
-def network_of(model: object) -> nn.Module:
+def to_network(model: object) -> nn.Module:
     """Return the classifier as a module, without ``Objective`` and wrappers.
 
     Args:
@@ -30,10 +30,10 @@ def network_of(model: object) -> nn.Module:
         InputError: If the model is something else.
     """
     if isinstance(model, nn.Module):
-        inner = unwrapped(model)
-        return unwrapped(inner.model) if isinstance(inner, Objective) else inner
+        inner = unwrap_model(model)
+        return unwrap_model(inner.model) if isinstance(inner, Objective) else inner
     if isinstance(model, list | tuple) and model:
-        return Ensemble([network_of(member) for member in model])
+        return Ensemble([to_network(member) for member in model])
     if hasattr(model, "get_outputs") or (
         isinstance(model, str | Path) and Path(model).suffix.lower() == ".onnx"
     ):
@@ -103,7 +103,7 @@ class Ensemble(nn.Module):
         return log_probs.logsumexp(dim=0) - math.log(len(parts))
 
 
-_PROBABILITIES = ("probs", "probabilities", "output_probability")
+_PROBABILITY_OUTPUTS = ("probs", "probabilities", "output_probability")
 """Names of outputs with probabilities, in files of ``fedlas export``, skl2onnx and zipmaps."""
 _DTYPES = {
     "tensor(float)": np.float32,
@@ -135,9 +135,9 @@ class OnnxModel(nn.Module):
 
     def __init__(self, model: Any, output: str | None = None) -> None:
         super().__init__()
-        self._session = model if hasattr(model, "get_outputs") else _session(model)
+        self._session = model if hasattr(model, "get_outputs") else _load_session(model)
         self._inputs = {each.name: each.type for each in self._session.get_inputs()}
-        self._output = _output(self._session, output)
+        self._output = _select_output(self._session, output)
 
     def forward(self, *inputs: Any, **named: Any) -> Tensor:
         """Return logits ``(N, C, ...)`` for inputs in the order of the file, or by name.
@@ -153,13 +153,13 @@ class OnnxModel(nn.Module):
                 ", ".join(named) or f"{len(inputs)} inputs",
                 "Pass several inputs as one tuple, ((a, b), target), or by these names.",
             )
-        arrays = {name: _array(values[name], kind) for name, kind in self._inputs.items()}
+        arrays = {name: _to_array(values[name], kind) for name, kind in self._inputs.items()}
         try:
             result = self._session.run([self._output], arrays)[0]
         except Exception as error:  # whatever an operator refuses
             raise InputError(
                 "onnxruntime must be able to run the batch",
-                in_a_line(error, 300),
+                one_line_error(error, 300),
                 "Pass inputs of the shapes and types that the model was exported with.",
             ) from error
         if not isinstance(result, np.ndarray):
@@ -169,10 +169,10 @@ class OnnxModel(nn.Module):
                 "Convert it without a zipmap: options={'zipmap': False}.",
             )
         tensor = torch.from_numpy(result)
-        return logarithm(tensor) if self._output in _PROBABILITIES else tensor
+        return safe_log(tensor) if self._output in _PROBABILITY_OUTPUTS else tensor
 
 
-def _session(path: Any) -> Any:
+def _load_session(path: Any) -> Any:
     """Return an onnxruntime session on the CPU for a file."""
     if not isinstance(path, str | Path) or not Path(path).is_file():
         raise InputError(
@@ -193,13 +193,13 @@ def _session(path: Any) -> Any:
     except Exception as error:  # of any kind of damage
         raise InputError(
             "onnxruntime must be able to load the file",
-            f"{path} ({in_a_line(error)})",
+            f"{path} ({one_line_error(error)})",
             "Pass a file that torch.onnx.export or fedlas.deploy.export wrote.",
         ) from error
     return session
 
 
-def _output(session: Any, name: str | None) -> str:
+def _select_output(session: Any, name: str | None) -> str:
     """Return the name of the output that holds logits or probabilities."""
     outputs = session.get_outputs()
     names = [each.name for each in outputs]
@@ -209,9 +209,9 @@ def _output(session: Any, name: str | None) -> str:
                 "output must be an output of the ONNX file", repr(name), suggestion(name, names)
             )
         return name
-    for usual in ("logits", *_PROBABILITIES):
-        if usual in names:
-            return usual
+    for common in ("logits", *_PROBABILITY_OUTPUTS):
+        if common in names:
+            return common
     scores = [each.name for each in outputs if each.shape is not None and len(each.shape) > 1]
     if len(scores) == 1:
         return str(scores[0])
@@ -222,7 +222,7 @@ def _output(session: Any, name: str | None) -> str:
     )
 
 
-def _array(value: object, kind: str) -> Any:
+def _to_array(value: object, kind: str) -> Any:
     """Return an input as an array of the dtype that the file requires."""
     array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
     return array.astype(_DTYPES[kind], copy=False) if kind in _DTYPES else array

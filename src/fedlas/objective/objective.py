@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from fedlas._core.autocast import without_autocast
 from fedlas._core.check import InputError, check_number, describe, warn_user
-from fedlas._core.kinds import check_kinds
+from fedlas._core.kinds import check_argument_types
 from fedlas.features import FeatureTap, find_head, find_pool
-from fedlas.features.head import HeadNotFoundError, part_of
-from fedlas.features.read import head_of_run
-from fedlas.objective.call import Arguments, evaluating, logits_of, unwrapped
+from fedlas.features.head import HeadNotFoundError, find_submodule
+from fedlas.features.readers import find_head_by_run
+from fedlas.objective.call import ForwardArguments, eval_mode, extract_logits, unwrap_model
 from fedlas.predictions.probabilities import are_probabilities
 
-_OFFERED = frozenset({"features", "index", "mixed", "mixed_share", "head_weight"})
+_KNOWN_NEEDS = frozenset({"features", "index", "mixed", "mixed_share", "head_weight"})
 
 
 class Objective(nn.Module):
@@ -94,9 +94,9 @@ class Objective(nn.Module):
         self.criterion = criterion
         self.penalty = penalty
         self.needs: frozenset[str] = frozenset(getattr(criterion, "needs", ()))
-        if not self.needs <= _OFFERED:
+        if not self.needs <= _KNOWN_NEEDS:
             raise InputError(
-                f"the criterion's needs must be a subset of {sorted(_OFFERED)}",
+                f"the criterion's needs must be a subset of {sorted(_KNOWN_NEEDS)}",
                 sorted(self.needs),
                 "Call model and criterion yourself, and pass the other inputs to the criterion.",
             )
@@ -113,50 +113,54 @@ class Objective(nn.Module):
                 "Leave features out.",
             )
 
-        self._arguments = Arguments.of(model)
+        self._arguments = ForwardArguments.from_model(model)
         self._logits_seen = False
 
         # Where the criterion reads its features, and the weight of the head.
         self._tap: FeatureTap | None = None
-        self._named_head = [head]  # in lists, so that modules are not registered a second time
-        self._head: list[nn.Module] = []
-        self._read: list[nn.Module] = []
+        self._head_argument = [head]  # in lists, so that modules are not registered a second time
+        self._heads_found: list[nn.Module] = []
+        self._feature_modules: list[nn.Module] = []
         self._features = [features]
-        self._head_is_open = False
+        self._head_is_pending = False
         if self.needs & {"features", "head_weight"}:
             try:
-                self._use(self._find_head())
+                self._read_from_head(self._find_head())
             except HeadNotFoundError:
                 if next(model.parameters(), None) is None:
                     raise
-                self._head_is_open = True  # the head is found on the first batch
+                self._head_is_pending = True  # the head is found on the first batch
 
-    def _use(self, head: nn.Module) -> None:
+    def _read_from_head(self, head: nn.Module) -> None:
         """Read the criterion's inputs from this head, or from the feature map that was named."""
         features = self._features[0]
         if "features" in self.needs:
             of_head = isinstance(features, str) and features == "head"
             if of_head:
-                read = head
+                module = head
             else:
                 is_map = isinstance(features, str) and features == "map"
-                read = (
-                    find_pool(self.model) if is_map else part_of("features", self.model, features)
+                module = (
+                    find_pool(self.model)
+                    if is_map
+                    else find_submodule("features", self.model, features)
                 )
-            self._tap = FeatureTap(read, flatten=not of_head)
-            self._read.append(read)
+            self._tap = FeatureTap(module, flatten=not of_head)
+            self._feature_modules.append(module)
         if "head_weight" in self.needs:
             _check_linear(head)
-        self._head.append(head)
-        self._head_is_open = False
+        self._heads_found.append(head)
+        self._head_is_pending = False
 
-    def _use_head_of(self, inputs: object, model_kwargs: dict[str, Any]) -> None:
+    def _find_head_by_run(self, inputs: object, model_kwargs: dict[str, Any]) -> None:
         """Find the head by running the model on a batch; no weight, buffer or mode changes."""
         if torch.compiler.is_compiling():
             self._find_head()  # no tracer follows the search, so the error asks for the name
-        with evaluating(self.model):
-            head = head_of_run(self.model, lambda: logits_of(self._call(inputs, model_kwargs)))
-        self._use(self._find_head() if head is None else head)
+        with eval_mode(self.model):
+            head = find_head_by_run(
+                self.model, lambda: extract_logits(self._call_model(inputs, model_kwargs))
+            )
+        self._read_from_head(self._find_head() if head is None else head)
 
     def forward(
         self, inputs: object, target: Tensor, *, index: Tensor | None = None, **model_kwargs: Any
@@ -184,20 +188,20 @@ class Objective(nn.Module):
             inputs = mixed.inputs
             target = mixed.target
         # The tensors that the criterion needs.
-        logits, features = self._logits(inputs, model_kwargs)
+        logits, features = self._logits_and_features(inputs, model_kwargs)
         if self.training and not self._logits_seen and not torch.compiler.is_compiling():
-            self._look_for_softmax(logits)
+            self._warn_if_softmax(logits)
         extra: dict[str, Tensor] = {}
         if features is not None:
             extra["features"] = features
         if mixed is not None and mixed.views:
             extra["mixed"] = torch.stack(
-                [self._logits(view, model_kwargs)[0] for view in mixed.views], dim=1
+                [self._logits_and_features(view, model_kwargs)[0] for view in mixed.views], dim=1
             )
             if "mixed_share" in self.needs:
                 extra["mixed_share"] = mixed.shares
         if "head_weight" in self.needs:
-            extra["head_weight"] = self._head[0].weight  # type: ignore[assignment]  # checked to be a matrix
+            extra["head_weight"] = self._heads_found[0].weight  # type: ignore[assignment]  # checked to be a matrix
         if index is not None and "index" in self.needs:
             extra["index"] = index
         loss = self.criterion(logits, target, **extra)
@@ -206,7 +210,7 @@ class Objective(nn.Module):
                 loss = loss + self.penalty(self.model)
         return loss, logits
 
-    def _look_for_softmax(self, logits: Tensor) -> None:
+    def _warn_if_softmax(self, logits: Tensor) -> None:
         """Warn once, in the first training batch, if the model returns probabilities instead of logits."""
         self._logits_seen = True
         if logits.ndim > 1 and are_probabilities(logits.detach().movedim(1, -1).flatten(0, -2)):
@@ -215,58 +219,64 @@ class Objective(nn.Module):
                 "final softmax of the model: the loss applies its own, and two in a row shrink the gradients."
             )
 
-    @check_kinds
-    def head_in(self, model: nn.Module) -> nn.Module | None:
+    @check_argument_types
+    def find_feature_module(self, model: nn.Module) -> nn.Module | None:
         """Return the module, in a copy of the model, whose input the criterion reads (head or pool), or None.
 
         Raises:
             InputError: If the module is only known after a batch, and no batch was run yet.
         """
-        if self._head_is_open:
+        if self._head_is_pending:
             self._find_head()
-        return model.get_submodule(self._name_of(self._read[0])) if self._read else None
+        return (
+            model.get_submodule(self._module_name(self._feature_modules[0]))
+            if self._feature_modules
+            else None
+        )
 
-    @check_kinds
-    def classifier_in(self, model: nn.Module) -> nn.Module:
+    @check_argument_types
+    def find_classifier(self, model: nn.Module) -> nn.Module:
         """Return the classifier head in a copy of the model, whether or not the criterion needs features.
 
         Raises:
             InputError: If no head was named, and none or more than one is found.
         """
-        head = self._head[0] if self._head else self._find_head()
-        return model.get_submodule(self._name_of(head))
+        head = self._heads_found[0] if self._heads_found else self._find_head()
+        return model.get_submodule(self._module_name(head))
 
     def _find_head(self) -> nn.Module:
         return find_head(
             self.model,
-            self._named_head[0],
+            self._head_argument[0],
             num_classes=getattr(self.criterion, "num_classes", None),
         )
 
-    def _name_of(self, part: nn.Module) -> str:
+    def _module_name(self, part: nn.Module) -> str:
         """Return the dotted name of a submodule of the model; empty if the model does not contain it."""
         return next((name for name, module in self.model.named_modules() if module is part), "")
 
-    def _call(self, inputs: object, model_kwargs: dict[str, Any]) -> Any:
+    def _call_model(self, inputs: object, model_kwargs: dict[str, Any]) -> Any:
         return self._arguments.call(self.model, inputs, model_kwargs)
 
-    def _logits(self, inputs: object, model_kwargs: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
+    def _logits_and_features(
+        self, inputs: object, model_kwargs: dict[str, Any]
+    ) -> tuple[Tensor, Tensor | None]:
         """Return logits, and the head's input if the criterion needs features, else None."""
-        if self._head_is_open:
-            self._use_head_of(inputs, model_kwargs)
+        if self._head_is_pending:
+            self._find_head_by_run(inputs, model_kwargs)
         tap = self._tap
         if tap is None:
-            return logits_of(self._call(inputs, model_kwargs)), None
+            return extract_logits(self._call_model(inputs, model_kwargs)), None
         tap.start()
         try:
-            output = self._call(inputs, model_kwargs)
+            output = self._call_model(inputs, model_kwargs)
         except BaseException:
             tap.cancel()  # otherwise later passes would keep their activations alive
             raise
         features = tap.stop()
-        logits = logits_of(output)
+        logits = extract_logits(output)
         if features.ndim > logits.ndim == 2:
-            named = self._name_of(self._read[0])
+            named = self._module_name(self._feature_modules[0])
             raise InputError(
                 "the head's input must be (N, D), since the logits are (N, C)",
                 f"{tuple(features.shape)}: the input of {named!r} is a feature map that is pooled later",
@@ -275,13 +285,13 @@ class Objective(nn.Module):
         return logits, features
 
 
-def objective_in(module: nn.Module) -> Objective:
+def unwrap_objective(module: nn.Module) -> Objective:
     """Return the ``Objective``, unwrapped from ``DistributedDataParallel``, ``DataParallel`` or ``torch.compile``.
 
     Raises:
         InputError: If there is none.
     """
-    inner = unwrapped(module) if isinstance(module, nn.Module) else module
+    inner = unwrap_model(module) if isinstance(module, nn.Module) else module
     if isinstance(inner, Objective):
         return inner
     raise InputError(
@@ -302,7 +312,7 @@ def _check_linear(head: nn.Module) -> None:
         )
 
 
-@check_kinds
+@check_argument_types
 def param_groups(
     objective: Objective | nn.Module,
     *,
@@ -332,8 +342,8 @@ def param_groups(
         >>> [(g["name"], g["weight_decay"]) for g in param_groups(objective, weight_decay=5e-4)]
         [('model', 0.0005), ('criterion', 0.0)]
     """
-    inner = objective_in(objective)
-    return groups_of(
+    inner = unwrap_objective(objective)
+    return make_param_groups(
         inner.model,
         inner.criterion,
         weight_decay=weight_decay,
@@ -342,7 +352,7 @@ def param_groups(
     )
 
 
-def groups_of(
+def make_param_groups(
     model: nn.Module,
     criterion: nn.Module,
     *,
@@ -355,14 +365,16 @@ def groups_of(
     if lr is not None:
         check_number("lr", lr, low=0)
     weights = [p for p in model.parameters() if p.requires_grad]
-    of_model = set(map(id, weights))
-    others = [p for p in criterion.parameters() if p.requires_grad and id(p) not in of_model]
+    model_ids = set(map(id, weights))
+    criterion_params = [
+        p for p in criterion.parameters() if p.requires_grad and id(p) not in model_ids
+    ]
     groups: list[dict[str, Any]] = [
         {"name": "model", "params": weights, "weight_decay": weight_decay}
     ]
-    if others:
+    if criterion_params:
         decay = weight_decay if decay_criterion else 0.0
-        groups.append({"name": "criterion", "params": others, "weight_decay": decay})
+        groups.append({"name": "criterion", "params": criterion_params, "weight_decay": decay})
         if lr is not None:
             groups[-1]["lr"] = lr
     return groups

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_count, describe, warn_user
-from fedlas._core.kinds import check_kinds
-from fedlas._core.streams import derive
-from fedlas.features.read import ComputedFeatures, NoFeatures, Reader
+from fedlas._core.kinds import check_argument_types
+from fedlas._core.streams import derive_seed
+from fedlas.features.readers import ComputedFeatures, NoFeatures, Reader
 from fedlas.objective.call import read_batch
 from fedlas.objective.head_search import HeadSearch
-from fedlas.objective.network import network_of
-from fedlas.objective.runner import MOST_LOGITS, Runner, collected, collected_labels
+from fedlas.objective.network import to_network
+from fedlas.objective.runner import MOST_LOGITS, Runner, collect_multi_label, collect_predictions
 from fedlas.predictions import MultiLabel, Predictions
 
 
-class Options(TypedDict, total=False):
+class PredictOptions(TypedDict, total=False):
     """Keyword arguments of :func:`predict`."""
 
     device: str | torch.device | None
@@ -37,7 +37,11 @@ class Options(TypedDict, total=False):
 
 @overload
 def predict(
-    model: object, loader: Iterable[Any], *, multi_label: Literal[True], **options: Unpack[Options]
+    model: object,
+    loader: Iterable[Any],
+    *,
+    multi_label: Literal[True],
+    **options: Unpack[PredictOptions],
 ) -> MultiLabel: ...
 
 
@@ -47,11 +51,11 @@ def predict(
     loader: Iterable[Any],
     *,
     multi_label: Literal[False] | None = None,
-    **options: Unpack[Options],
+    **options: Unpack[PredictOptions],
 ) -> Predictions: ...
 
 
-@check_kinds
+@check_argument_types
 def predict(
     model: object,
     loader: Iterable[Any],
@@ -115,14 +119,14 @@ def predict(
         >>> predict(model, [torch.zeros(2, 4)])
         Predictions(2 samples, 3 classes, without target)
     """
-    network = network_of(model)
-    computed = not isinstance(features, bool)
+    network = to_network(model)
+    is_function = not isinstance(features, bool)
     reader: Reader | HeadSearch = NoFeatures()
-    if computed:
-        reader = ComputedFeatures(_function(features))
+    if is_function:
+        reader = ComputedFeatures(_require_function(features))
     elif features or observe is not None:
         reader = HeadSearch(head, required=True)
-    places = {"weights": weights, "clusters": clusters, "time": time}
+    keys = {"weights": weights, "clusters": clusters, "time": time}
     runner = Runner(
         network,
         loader,
@@ -130,7 +134,7 @@ def predict(
         reader=reader,
         ignore_index=ignore_index,
         label=label,
-        others={name: key for name, key in places.items() if key is not None},
+        others={name: key for name, key in keys.items() if key is not None},
         observe=observe,
         keep_features=bool(features),
         labeled=bool(multi_label),
@@ -138,11 +142,13 @@ def predict(
     )
     if max_rows is not None:
         check_count("max_rows", max_rows)
-    most = MOST_LOGITS if max_rows is None else None
+    max_logits = MOST_LOGITS if max_rows is None else None
     try:
         if runner.is_multi_label():
-            return collected_labels(runner)
-        predictions, total = collected(runner, most=most, max_rows=max_rows, dense_only=True)
+            return collect_multi_label(runner)
+        predictions, total = collect_predictions(
+            runner, max_logits=max_logits, max_rows=max_rows, dense_only=True
+        )
     finally:
         reader.remove()
     if max_rows is None and predictions.num_samples < total:
@@ -153,7 +159,7 @@ def predict(
     return predictions.with_logits(predictions.logits.float())
 
 
-def _function(features: object) -> Callable[..., Any]:
+def _require_function(features: object) -> Callable[..., Any]:
     """Return ``features`` if it is a function; else raise InputError."""
     if callable(features):
         return features
@@ -164,16 +170,16 @@ def _function(features: object) -> Callable[..., Any]:
     )
 
 
-MOST_NOISE = 32.0
+MAX_NOISE = 32.0
 """Largest noise, in standard deviations of the inputs; after clipping, almost no signal is left."""
 
 # An accuracy is close enough if it differs by at most this share of the distance between two levels, or by half a
 # sample; at the last level, if it exceeds chance by at most its standard error.
-_CLOSE = 0.1
-_MOST_HALVINGS = 12
+_TOLERANCE = 0.1
+_MAX_HALVINGS = 12
 
 
-@check_kinds
+@check_argument_types
 def drifted_predictions(
     model: nn.Module,
     loader: Iterable[Any],
@@ -239,26 +245,26 @@ def drifted_predictions(
             "Pass a DataLoader, or a list of batches.",
         )
     # The accuracies at both ends: without noise, and by chance.
-    channels = _Channels(loader)
+    channels = _ChannelStatistics(loader)
     clean = predict(
         model, loader, device=device, features=features, head=head if features else None
     )
     accuracies = {0.0: float(clean.correct.double().mean())}
 
-    def under(noise: float, *, keep: bool) -> Predictions:
-        batches = _noisy(loader, noise, seed, channels)
+    def predict_with_noise(noise: float, *, keep: bool) -> Predictions:
+        batches = _iter_noisy_batches(loader, noise, seed, channels)
         return predict(model, batches, device=device, features=keep, head=head if keep else None)
 
     def accuracy(noise: float) -> float:
         if noise not in accuracies:
-            accuracies[noise] = float(under(noise, keep=False).correct.double().mean())
+            accuracies[noise] = float(predict_with_noise(noise, keep=False).correct.double().mean())
         return accuracies[noise]
 
-    floor = max(1 / clean.num_classes, accuracy(MOST_NOISE))
+    floor = max(1 / clean.num_classes, accuracy(MAX_NOISE))
     step = (accuracies[0.0] - floor) / (levels - 1)
     # One standard error is allowed, because no finite sample is right exactly as often as chance.
-    at_chance = floor + math.sqrt(floor * (1 - floor) / clean.num_samples)
-    if step * clean.num_samples < 1 or accuracies[0.0] <= at_chance:
+    chance_bound = floor + math.sqrt(floor * (1 - floor) / clean.num_samples)
+    if step * clean.num_samples < 1 or accuracies[0.0] <= chance_bound:
         raise InputError(
             f"noise must lower the accuracy by a sample at each of {levels} levels, and by more than a standard error",
             f"accuracy {accuracies[0.0]:.1%} without noise and {floor:.1%} at the highest noise",
@@ -267,16 +273,18 @@ def drifted_predictions(
 
     # The noise of each level, then the predictions with it.
     # Accuracies change by whole samples, so a goal can only be met up to half a sample.
-    close = max(_CLOSE * step, 0.5 / clean.num_samples)
+    tolerance = max(_TOLERANCE * step, 0.5 / clean.num_samples)
     parts = []
     for level in range(levels):
         if level == 0:
             noise = 0.0
         elif level < levels - 1:
-            noise = _noise_for(accuracies[0.0] - level * step, accuracy, accuracies, close=close)
+            noise = _find_noise(
+                accuracies[0.0] - level * step, accuracy, accuracies, tolerance=tolerance
+            )
         else:
-            noise = _least_noise(at_chance, accuracy)
-        parts.append(under(noise, keep=features) if level else clean)
+            noise = _find_chance_noise(chance_bound, accuracy)
+        parts.append(predict_with_noise(noise, keep=features) if level else clean)
         if on_level is not None:
             on_level(level, noise, accuracies[noise])
     return Predictions(
@@ -288,36 +296,36 @@ def drifted_predictions(
     )
 
 
-def _noise_for(
-    goal: float, accuracy: Callable[[float], float], accuracies: dict[float, float], *, close: float
+def _find_noise(
+    goal: float, accuracy: Callable[[float], float], tried: dict[float, float], *, tolerance: float
 ) -> float:
-    """Return a noise level with an accuracy near ``goal``, by bisection; trials are stored in ``accuracies``."""
+    """Return a noise level with an accuracy near ``goal``, by bisection; trials are stored in ``tried``."""
     # The bracket contains the first fall of the accuracy below the goal, so the curve need not be exactly monotone.
-    ordered = sorted(accuracies)
-    high = next((noise for noise in ordered if accuracies[noise] < goal), ordered[-1])
+    ordered = sorted(tried)
+    high = next((noise for noise in ordered if tried[noise] < goal), ordered[-1])
     low = max((noise for noise in ordered if noise < high), default=0.0)
-    for _ in range(_MOST_HALVINGS):
-        near = [noise for noise in sorted(accuracies) if abs(accuracies[noise] - goal) <= close]
-        if near:
-            return near[0]
+    for _ in range(_MAX_HALVINGS):
+        close_enough = [noise for noise in sorted(tried) if abs(tried[noise] - goal) <= tolerance]
+        if close_enough:
+            return close_enough[0]
         # Halve the bracket on a log scale; 0 needs a special case.
         middle = math.sqrt(low * high) if low > 0 else high / 8
         if accuracy(middle) >= goal:
             low = middle
         else:
             high = middle
-    return min(sorted(accuracies), key=lambda noise: abs(accuracies[noise] - goal))
+    return min(sorted(tried), key=lambda noise: abs(tried[noise] - goal))
 
 
-def _least_noise(at_chance: float, accuracy: Callable[[float], float]) -> float:
+def _find_chance_noise(at_chance: float, accuracy: Callable[[float], float]) -> float:
     """Return the smallest of 32, 16, 8, ... at which the accuracy is still at chance."""
-    noise = MOST_NOISE
+    noise = MAX_NOISE
     while accuracy(noise / 2) <= at_chance:
         noise /= 2
     return noise
 
 
-class _Channels:
+class _ChannelStatistics:
     """Standard deviation and range of each input channel, in a shape that broadcasts with a batch."""
 
     def __init__(self, loader: Iterable[Any]) -> None:
@@ -352,14 +360,14 @@ class _Channels:
         )
 
 
-def _noisy(
-    loader: Iterable[Any], noise: float, seed: int, channels: _Channels
+def _iter_noisy_batches(
+    loader: Iterable[Any], noise: float, seed: int, channels: _ChannelStatistics
 ) -> Iterator[tuple[Tensor, Any]]:
     """Yield the batches with Gaussian noise on the inputs; the noise depends on the seed alone."""
     for number, batch in enumerate(loader):
         inputs, target = read_batch(batch)
         if noise:
-            generator = torch.Generator().manual_seed(derive(seed, f"drift/{number}"))
+            generator = torch.Generator().manual_seed(derive_seed(seed, f"drift/{number}"))
             draws = torch.randn(inputs.shape, generator=generator, dtype=torch.float32).to(inputs)
             inputs = inputs + noise * channels.deviation.to(inputs) * draws
             inputs = inputs.clamp(channels.low.to(inputs), channels.high.to(inputs))

@@ -12,33 +12,33 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import Argument, InputError, check_count, check_logits, describe
-from fedlas.features.read import NoFeatures, Reader
+from fedlas.features.readers import NoFeatures, Reader
 from fedlas.objective.call import (
     LABELS,
-    Arguments,
+    ForwardArguments,
     Key,
-    as_labels,
-    checked_labels,
     class_logits,
-    evaluating,
-    logits_of,
-    moved,
+    eval_mode,
+    extract_logits,
+    move_to_device,
     split_batch,
+    to_class_labels,
+    to_label_tensor,
 )
 from fedlas.objective.head_search import HeadSearch
 from fedlas.predictions import MultiLabel, Predictions
-from fedlas.predictions.multi_label import UNKNOWN, are_several_labels
+from fedlas.predictions.multi_label import UNKNOWN, is_label_matrix
 
 Rows = dict[str, Tensor]
 """Fields of some rows: ``logits (M, C)``, and optionally ``target``, ``features (M, D)``, ``weights``, ``clusters`` and
 ``time``."""
 MOST_LOGITS = 2**28
 """Most logits and features that are kept, 1 GiB of float32; with more, a random sample of the rows is kept."""
-_VOID = 255
-_WIDE = (torch.float32, torch.float64, torch.int64)
+_VOID_LABEL = 255
+_KEPT_DTYPES = (torch.float32, torch.float64, torch.int64)
 
 
-def device_of(model: nn.Module) -> torch.device:
+def model_device(model: nn.Module) -> torch.device:
     """Return the device of the model's parameters; the CPU if it has none."""
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
@@ -94,7 +94,7 @@ class Runner:
         if ignore_index is not None:
             check_count("ignore_index", ignore_index, low=None)
         try:
-            self._device = device_of(model) if device is None else torch.device(device)
+            self._device = model_device(model) if device is None else torch.device(device)
         except (RuntimeError, TypeError, ValueError) as error:
             raise InputError(
                 "device must be a device of torch", describe(device), "Pass 'cpu' or 'cuda'."
@@ -115,20 +115,20 @@ class Runner:
         self._others = others or {}
         self._labeled = labeled
         self._observe = observe
-        self._keep = keep_features
+        self._keep_features = keep_features
         self._multi_label = multi_label
         self._first: tuple[Rows, int] | None = None
         self._rest: Iterator[Any] | None = None
-        self._arguments = Arguments.of(model)
+        self._arguments = ForwardArguments.from_model(model)
         self._names: dict[str, int] = {}
 
     def is_multi_label(self) -> bool:
         """Return whether the labels are independent; runs the first batch if that is unknown."""
         if self._multi_label is None:
             self._rest = iter(self._loader)
-            with evaluating(self._model), torch.no_grad():
+            with eval_mode(self._model), torch.no_grad():
                 for batch in self._rest:
-                    self._first = self._run(batch, 0)
+                    self._first = self._run_batch(batch, 0)
                     break
         return bool(self._multi_label)
 
@@ -138,8 +138,8 @@ class Runner:
         labeled = 0
         count = 0
         samples = 0
-        with evaluating(self._model), torch.no_grad():
-            for rows, size in self._batches():
+        with eval_mode(self._model), torch.no_grad():
+            for rows, size in self._iter_batches():
                 samples += size
                 batches += 1
                 labeled += "target" in rows
@@ -160,29 +160,31 @@ class Runner:
                 "Add the missing labels, or drop all of them.",
             )
 
-    def _batches(self) -> Iterator[tuple[Rows, int]]:
+    def _iter_batches(self) -> Iterator[tuple[Rows, int]]:
         """Yield the rows and the number of samples of each batch."""
         samples = 0
         if self._first is not None:
             (rows, samples), self._first = self._first, None
             yield rows, samples
         for batch in self._loader if self._rest is None else self._rest:
-            rows, size = self._run(batch, samples)
+            rows, size = self._run_batch(batch, samples)
             samples += size
             yield rows, size
 
-    def _run(self, batch: object, before: int) -> tuple[Rows, int]:
-        """Return the rows of a batch and its number of samples; ``before``: samples in earlier batches."""
+    def _run_batch(self, batch: object, first_sample: int) -> tuple[Rows, int]:
+        """Return the rows of a batch and its number of samples; ``first_sample``: samples in earlier batches."""
         inputs, labels, others = split_batch(batch, self._label, self._others)
-        if self._labeled and as_labels(labels) is None:
-            raise self._unlabeled(labels)
-        positional, named = self._arguments.bind(self._model, moved(inputs, self._device), {})
+        if self._labeled and to_label_tensor(labels) is None:
+            raise self._unlabeled_error(labels)
+        positional, named = self._arguments.bind(
+            self._model, move_to_device(inputs, self._device), {}
+        )
         output, features = self._reader(self._model, positional, named)
         if self._multi_label is None:
             self._multi_label = has_several_labels(
-                as_labels(labels), logits_of(output), self._ignored
+                to_label_tensor(labels), extract_logits(output), self._ignored
             )
-        logits_in = logits_of if self._multi_label else class_logits
+        logits_in = extract_logits if self._multi_label else class_logits
         logits = check_logits(logits_in(output))
         if logits.ndim < 2 or (self._multi_label and logits.ndim > 2):
             raise InputError(
@@ -193,36 +195,36 @@ class Runner:
         self.dense = logits.ndim > 2
         parts = {"logits": logits}
         if features is not None:
-            features = self._fitting(features, logits)
+            features = self._align_features(features, logits)
             if self._observe is not None:
                 self._observe(logits, features)
-            if self._keep:
+            if self._keep_features:
                 parts["features"] = features
         rows = {
-            name: _on_cpu(part.movedim(1, -1).reshape(-1, part.shape[1]))
+            name: _to_cpu(part.movedim(1, -1).reshape(-1, part.shape[1]))
             for name, part in parts.items()
         }
         if labels is not None and self._multi_label:
-            rows["target"] = self._several(labels, logits)
+            rows["target"] = self._multi_label_targets(labels, logits)
         elif labels is not None:
-            rows["target"] = checked_labels(labels, logits).reshape(-1)
+            rows["target"] = to_class_labels(labels, logits).reshape(-1)
         for name, value in others.items():
-            rows[name] = self._of_samples(name, value, logits)
+            rows[name] = self._broadcast_to_rows(name, value, logits)
         if self.dense and "clusters" not in rows:
-            numbers = torch.arange(before, before + len(logits))
-            rows["clusters"] = self._of_samples("clusters", numbers, logits)
+            numbers = torch.arange(first_sample, first_sample + len(logits))
+            rows["clusters"] = self._broadcast_to_rows("clusters", numbers, logits)
         ignored = self._ignored
         if ignored is not None and labels is not None and not self._multi_label:
             counts = rows["target"].ne(ignored)
             if not bool(counts.all()):
                 rows = {name: part[counts] for name, part in rows.items()}
         if "target" in rows and not self._multi_label:
-            _check_void(rows["target"], logits.shape[1])
+            _check_void_labels(rows["target"], logits.shape[1])
         return rows, len(logits)
 
-    def _several(self, labels: object, logits: Tensor) -> Tensor:
+    def _multi_label_targets(self, labels: object, logits: Tensor) -> Tensor:
         """Return multi-label targets ``(N, L)``, 0 or 1; ignored labels become unknown."""
-        target = as_labels(labels)
+        target = to_label_tensor(labels)
         if target is None or target.shape != logits.shape:
             raise InputError(
                 f"multi-label targets must be 0 or 1 with the shape of the logits, {tuple(logits.shape)}",
@@ -235,7 +237,7 @@ class Runner:
             else target.cpu().masked_fill(target.cpu() == self._ignored, UNKNOWN)
         )
 
-    def _fitting(self, features: Tensor, logits: Tensor) -> Tensor:
+    def _align_features(self, features: Tensor, logits: Tensor) -> Tensor:
         """Return features as ``(N, D)``, or with the positions of dense logits; raise InputError for others."""
         if logits.ndim == 2:
             return features.flatten(1)  # flattens a feature map
@@ -247,10 +249,10 @@ class Runner:
             "Pass features=False, or a function that returns features for each position.",
         )
 
-    def _of_samples(self, name: str, value: object, logits: Tensor) -> Tensor:
+    def _broadcast_to_rows(self, name: str, value: object, logits: Tensor) -> Tensor:
         """Return a field given per sample or per position, repeated to one value per row."""
         shape = (logits.shape[0], *logits.shape[2:])
-        tensor = value if isinstance(value, Tensor) else self._numbers(name, value)
+        tensor = value if isinstance(value, Tensor) else self._to_tensor(name, value)
         if tensor.shape == shape[:1] and len(shape) > 1:
             tensor = tensor.reshape(-1, *[1] * (len(shape) - 1)).expand(shape)
         if tuple(tensor.shape) != shape:
@@ -261,7 +263,7 @@ class Runner:
             )
         return tensor.reshape(-1).cpu()
 
-    def _numbers(self, name: str, value: Any) -> Tensor:
+    def _to_tensor(self, name: str, value: Any) -> Tensor:
         """Return a field as a tensor; cluster names are replaced by integer codes in order of appearance."""
         try:
             if name == "clusters" and all(isinstance(entry, str) for entry in value):
@@ -275,7 +277,7 @@ class Runner:
                 "Pass one value per sample.",
             ) from error
 
-    def _unlabeled(self, target: object) -> InputError:
+    def _unlabeled_error(self, target: object) -> InputError:
         """Return the error for a batch without labels."""
         return InputError(
             f"each batch must be (inputs, target), or a mapping with one of {', '.join(LABELS)}",
@@ -301,7 +303,7 @@ def has_several_labels(target: Tensor | None, logits: Any, ignored: int | None =
     values = target.detach().cpu()
     if ignored not in (None, 0, 1):
         values = torch.where(values == ignored, UNKNOWN, values.double())
-    if are_several_labels(values):
+    if is_label_matrix(values):
         return True
     if not bool(((values == 0) | (values == 1)).all()):
         return False
@@ -316,37 +318,37 @@ def has_several_labels(target: Tensor | None, logits: Any, ignored: int | None =
     )
 
 
-def _check_void(target: Tensor, num_classes: int) -> None:
+def _check_void_labels(target: Tensor, num_classes: int) -> None:
     """Raise InputError if 255 is the only label out of range: segmentation data mark void positions by it."""
     outside = target[(target < 0) | (target >= num_classes)]
-    if len(outside) and bool((outside == _VOID).all()):
+    if len(outside) and bool((outside == _VOID_LABEL).all()):
         raise InputError(
             f"labels must be in [0, {num_classes}) or equal to ignore_index",
-            f"{_VOID} for {len(outside):,} of {len(target):,} labels",
-            f"Pass ignore_index={_VOID} to leave these positions out.",
+            f"{_VOID_LABEL} for {len(outside):,} of {len(target):,} labels",
+            f"Pass ignore_index={_VOID_LABEL} to leave these positions out.",
         )
 
 
-def _on_cpu(part: Tensor) -> Tensor:
+def _to_cpu(part: Tensor) -> Tensor:
     """Return the tensor on the CPU; half precision becomes float32."""
-    return part.cpu() if part.dtype in _WIDE else part.float().cpu()
+    return part.cpu() if part.dtype in _KEPT_DTYPES else part.float().cpu()
 
 
-def collected_labels(runner: Runner) -> MultiLabel:
+def collect_multi_label(runner: Runner) -> MultiLabel:
     """Return the multi-label predictions of all rows."""
     parts = list(runner)
     columns: dict[str, Any] = {name: torch.cat([rows[name] for rows in parts]) for name in parts[0]}
     return MultiLabel(**columns)
 
 
-def collected(
-    runner: Runner, *, most: int | None, max_rows: int | None = None, dense_only: bool = False
+def collect_predictions(
+    runner: Runner, *, max_logits: int | None, max_rows: int | None = None, dense_only: bool = False
 ) -> tuple[Predictions, int]:
     """Return predictions of all rows, or of a random sample in order, and the number of all rows.
 
     Args:
         runner: The model on its loader.
-        most: Most logits and features to keep; the sample has at least half as many.
+        max_logits: Most logits and features to keep; the sample has at least half as many.
         max_rows: Number of rows of the sample, if there are more.
         dense_only: Whether all rows are kept where outputs are not dense.
     """
@@ -356,31 +358,31 @@ def collected(
     share = 1.0
     random = torch.Generator().manual_seed(0)
 
-    def below(numbers: Tensor, rows: Rows) -> tuple[Tensor, Rows]:
+    def select_below(numbers: Tensor, rows: Rows) -> tuple[Tensor, Rows]:
         lower = numbers < share
         return numbers[lower], {name: column[lower] for name, column in rows.items()}
 
-    def too_many() -> bool:
+    def exceeds_limit() -> bool:
         rows = sum(len(numbers) for numbers, _ in parts)
         if max_rows is not None:
             return rows > 2 * max_rows
-        if most is None or (dense_only and not runner.dense):
+        if max_logits is None or (dense_only and not runner.dense):
             return False
         wide = [part.shape[1] for part in parts[0][1].values() if part.ndim > 1]
-        return rows * sum(wide) > most
+        return rows * sum(wide) > max_logits
 
     for rows in runner:
         count = len(rows["logits"])
         total += count
         numbers = torch.rand(count, generator=random)
-        parts.append((numbers, rows) if share == 1 else below(numbers, rows))
-        while too_many():
+        parts.append((numbers, rows) if share == 1 else select_below(numbers, rows))
+        while exceeds_limit():
             share /= 2
-            parts = [below(*part) for part in parts]
+            parts = [select_below(*part) for part in parts]
     if max_rows is not None and total > max_rows:
         numbers = torch.cat([each for each, _ in parts])
         share = float(numbers.sort().values[max_rows])
-        parts = [below(*part) for part in parts]
+        parts = [select_below(*part) for part in parts]
     columns: dict[str, Any] = {
         name: torch.cat([rows[name] for _, rows in parts]) for name in parts[0][1]
     }

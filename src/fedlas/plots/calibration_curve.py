@@ -11,21 +11,21 @@ from numpy.typing import NDArray
 from fedlas._core.check import check_choice, check_count
 from fedlas._core.extras import require
 from fedlas.metrics import smooth_ece
-from fedlas.metrics.equal_width import width_bin
-from fedlas.metrics.sums import averaging_one
+from fedlas.metrics.equal_width import equal_width_index
+from fedlas.metrics.sums import normalized_weights
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.any_predictions import check_measurable, with_some_weight
-from fedlas.resample.effective import effective_samples
-from fedlas.stats.cell_sums import CellDraws, Integers, OutcomeCells
-from fedlas.stats.degrees import replicate_ends
+from fedlas.predictions.any_predictions import drop_zero_weights, require_top_label
+from fedlas.resample.effective import effective_sample_size
+from fedlas.stats.cell_sums import CellResampler, Integers, OutcomeCells
+from fedlas.stats.degrees import pointwise_interval
 from fedlas.stats.estimates import CONFIDENCE_LEVEL
-from fedlas.stats.intervals import check_level
+from fedlas.stats.intervals import check_confidence_level
 
 Floats = NDArray[np.float64]
 Curve = Literal["smooth", "isotonic"]
-_CELLS = 512
-_POINTS = 201
-_NARROWEST = 0.005
+_NUM_CELLS = 512
+_NUM_POINTS = 201
+_MIN_SCALE = 0.005
 """Least scale of the smoothing: below it the curve of a calibrated model shows single samples."""
 
 
@@ -80,21 +80,21 @@ def calibration_curve(
     check_choice("estimator", estimator, ("smooth", "isotonic"))
     check_count("replicates", replicates, low=39)
     check_count("seed", seed, low=0)
-    predictions = check_measurable(predictions)
-    cells, _ = _cells(predictions)
-    draws = CellDraws(cells, replicates, seed)
+    predictions = require_top_label(predictions)
+    cells, _ = _confidence_cells(predictions)
+    draws = CellResampler(cells, replicates, seed)
     mean = cells.expected / cells.count
     if estimator == "smooth":
-        scale = max(smooth_ece(predictions), _NARROWEST)
-        points = np.linspace(mean[0], mean[-1], _POINTS)
-        kernel = _reflected(mean[:, None], points, scale)
-        counts, right = draws.resampled()
+        scale = max(smooth_ece(predictions), _MIN_SCALE)
+        points = np.linspace(mean[0], mean[-1], _NUM_POINTS)
+        kernel = _reflected_kernel(mean[:, None], points, scale)
+        counts, right = draws.draw_bootstrap()
         # The gaps are smoothed and added to the diagonal: smoothed outcomes would be flatter than they are.
-        gaps = cells.happened - cells.expected
+        gaps = cells.positives - cells.expected
         curve = points + (gaps @ kernel) / (cells.count @ kernel)
         with np.errstate(invalid="ignore"):  # a replicate may leave a stretch empty
             curves = points + ((right - counts * mean) @ kernel) / (counts @ kernel)
-        low, high = replicate_ends(curves, CONFIDENCE_LEVEL, cells.degrees)
+        low, high = pointwise_interval(curves, CONFIDENCE_LEVEL, cells.degrees)
         return CalibrationCurve(points, curve, low, high)
     order = np.argsort(cells.probability, kind="stable")
     values, starts = np.unique(cells.probability[order], return_index=True)
@@ -102,29 +102,29 @@ def calibration_curve(
         np.add.reduceat(each[order], starts)
         for each in (cells.weights, cells.weights * cells.outcome)
     )
-    curve = _isotonic(hits / total, total)
+    curve = _isotonic_regression(hits / total, total)
     curves = np.stack(
         [
-            np.interp(values, mean[n > 0], _isotonic(k[n > 0] / n[n > 0], n[n > 0]))
-            for n, k in zip(*draws.forecasts(), strict=True)
+            np.interp(values, mean[n > 0], _isotonic_regression(k[n > 0] / n[n > 0], n[n > 0]))
+            for n, k in zip(*draws.draw_calibrated_bootstrap(), strict=True)
         ]
     )
-    low, high = replicate_ends(curves, CONFIDENCE_LEVEL, cells.degrees)
+    low, high = pointwise_interval(curves, CONFIDENCE_LEVEL, cells.degrees)
     return CalibrationCurve(values, curve, low, high)
 
 
-def _cells(
+def _confidence_cells(
     predictions: Predictions | TopLabel, num_bins: int | None = None
 ) -> tuple[OutcomeCells, Integers]:
     """Group samples into cells of similar confidence, or bins, and return the indices of filled cells."""
-    predictions = with_some_weight(predictions)[0]
+    predictions = drop_zero_weights(predictions)[0]
     confidence = predictions.confidence.cpu()
     values = confidence.double().numpy()
-    cell = np.minimum((values * _CELLS).astype(np.int64), _CELLS - 1)
+    cell = np.minimum((values * _NUM_CELLS).astype(np.int64), _NUM_CELLS - 1)
     if num_bins is not None:
-        cell = width_bin(confidence, num_bins).numpy()
+        cell = equal_width_index(confidence, num_bins).numpy()
     filled, number = np.unique(cell, return_inverse=True)
-    weights = averaging_one(predictions)
+    weights = normalized_weights(predictions)
     clusters = predictions.clusters
     cells = OutcomeCells(
         number,
@@ -133,12 +133,14 @@ def _cells(
         predictions.correct.cpu().double().numpy(),
         None if weights is None else weights.numpy(),
         None if clusters is None else np.unique(clusters.cpu().numpy(), return_inverse=True)[1],
-        worth=None if weights is None else max(1, round(effective_samples(weights))),
+        effective_samples=None
+        if weights is None
+        else max(1, round(effective_sample_size(weights))),
     )
     return cells, filled
 
 
-def _reflected(position: Floats, points: Floats, scale: float) -> Floats:
+def _reflected_kernel(position: Floats, points: Floats, scale: float) -> Floats:
     """Return the unnormalized Gaussian kernel, reflected at 0 and 1, between positions and points."""
     images = (position, -position, 2.0 - position)
     # The exponent is bounded, so that no point is without weight: far from all samples the nearest decides.
@@ -146,7 +148,7 @@ def _reflected(position: Floats, points: Floats, scale: float) -> Floats:
     return np.asarray(sum(np.exp(-each) for each in exponents), dtype=np.float64)
 
 
-def _isotonic(values: Floats, weights: Floats) -> Floats:
+def _isotonic_regression(values: Floats, weights: Floats) -> Floats:
     fitted = require("scipy.optimize", extra="tables").isotonic_regression(values, weights=weights)
     return np.asarray(fitted.x, dtype=np.float64)
 
@@ -185,7 +187,7 @@ def consistency_band(
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``; the target is used with
             clusters alone. Without clusters as many confidences are drawn as the weights are worth, see
-            :func:`~fedlas.stats.effective_samples`.
+            :func:`~fedlas.stats.effective_sample_size`.
         num_bins: Number of bins of width ``1 / num_bins`` on ``[0, 1]``.
         confidence_level: In ``(0, 1)``. With 15 bins, about every second diagram of a calibrated model has a bin
             outside a band of level 0.95.
@@ -205,12 +207,14 @@ def consistency_band(
     """
     check_count("replicates", replicates, low=2)
     check_count("seed", seed, low=0)
-    check_level(confidence_level)
-    cells, filled = _cells(check_measurable(predictions), check_count("num_bins", num_bins))
-    counts, right = CellDraws(cells, replicates, seed).forecasts()
+    check_confidence_level(confidence_level)
+    cells, filled = _confidence_cells(
+        require_top_label(predictions), check_count("num_bins", num_bins)
+    )
+    counts, right = CellResampler(cells, replicates, seed).draw_calibrated_bootstrap()
     accuracy = np.where(counts > 0, right / np.where(counts > 0, counts, 1.0), np.nan)
     low = np.full(num_bins, np.nan)
     high = np.full(num_bins, np.nan)
-    ends = replicate_ends(accuracy, confidence_level, cells.degrees)
+    ends = pointwise_interval(accuracy, confidence_level, cells.degrees)
     low[filled], high[filled] = np.clip(ends, 0.0, 1.0)
     return ConsistencyBand(low, high, confidence_level)

@@ -8,19 +8,19 @@ from typing import Literal
 import numpy as np
 
 from fedlas._core.check import InputError
-from fedlas._core.kinds import check_kinds
-from fedlas._core.renamed import renamed
+from fedlas._core.kinds import check_argument_types
+from fedlas._core.renamed import accept_old_names
 from fedlas.binary.net_benefit import net_benefit
 from fedlas.binary.positive import positive_class
-from fedlas.plots.theme import REFERENCE, Axes, ThemeOption, canvas, caption, legend
+from fedlas.plots.theme import REFERENCE, Axes, ThemeOption, draw_legend, set_labels, styled_axes
 from fedlas.predictions import Predictions
 
-_COLORS = (2, 1, 4)
+_COLOR_ORDER = (2, 1, 4)
 """Blue, orange and green: the first two differ for color-blind readers, too."""
 
 
-@check_kinds
-@renamed(positive="event")
+@check_argument_types
+@accept_old_names(positive="event")
 def decision_curve(
     models: Predictions | Mapping[str, Predictions],
     *,
@@ -61,29 +61,29 @@ def decision_curve(
     Source:
         Vickers and Elkin 2006 (Medical Decision Making 26).
     """
-    named = dict(models) if isinstance(models, Mapping) else {"model": models}
-    of_data = isinstance(thresholds, str)
+    by_name = dict(models) if isinstance(models, Mapping) else {"model": models}
+    covers_data = isinstance(thresholds, str)
     limits = (
-        _range(named, event, cover=of_data)
+        _default_thresholds(by_name, event, cover_data=covers_data)
         if thresholds is None or isinstance(thresholds, str)
         else thresholds
     )
-    unit = 1000.0 if of_data else 1.0
+    unit = 1000.0 if covers_data else 1.0
     curves = {
-        name: net_benefit(each, event=event, thresholds=limits) for name, each in named.items()
+        name: net_benefit(each, event=event, thresholds=limits) for name, each in by_name.items()
     }
-    if not named or any(
+    if not by_name or any(
         not np.array_equal(c.treat_all, next(iter(curves.values())).treat_all)
         for c in curves.values()
     ):
         raise InputError(
             "models must be one or more predictions on the same samples",
-            f"{len(named)} models{' with different targets' if named else ''}",
+            f"{len(by_name)} models{' with different targets' if by_name else ''}",
             "Pass predictions on one test set.",
         )
-    axes, palette = canvas(theme, ax, size=(4.6, 3.4))
+    axes, palette = styled_axes(theme, ax, size=(4.6, 3.4))
     for number, (name, curve) in enumerate(curves.items()):
-        style = {**palette.line(number), "color": palette.line(_COLORS[number % 3])["color"]}
+        style = {**palette.line(number), "color": palette.line(_COLOR_ORDER[number % 3])["color"]}
         axes.plot(curve.threshold, unit * curve.model, linewidth=1.8, label=name, zorder=3, **style)
         if len(curves) == 1:
             low = unit * curve.low
@@ -106,28 +106,28 @@ def decision_curve(
     for mark in marks:
         axes.axvline(mark, color=palette.muted, linewidth=0.8, linestyle=":")
     highest = [float(max(curve.high.max(), curve.treat_all.max())) for curve in curves.values()]
-    top = unit * max(1e-6 if of_data else 0.01, *highest)
+    top = unit * max(1e-6 if covers_data else 0.01, *highest)
     axes.set(
         xlim=(float(first.threshold.min()), float(first.threshold.max())),
         ylim=(-0.35 * top, 1.1 * top),
     )
-    legend(axes, palette, loc="upper right", handlelength=2.2)
-    label = "net benefit per 1,000" if of_data else "net benefit"
-    caption(axes, palette, "threshold probability", label, title=title)
-    if of_data:
+    draw_legend(axes, palette, loc="upper right", handlelength=2.2)
+    label = "net benefit per 1,000" if covers_data else "net benefit"
+    set_labels(axes, palette, "threshold probability", label, title=title)
+    if covers_data:
         ticks = [tick for tick in axes.get_xticks() if 0 <= tick <= first.threshold.max()]
         axes.set(xticks=ticks, xticklabels=[f"{100 * tick:g} %" for tick in ticks])
     return axes
 
 
-def _range(
-    models: Mapping[str, Predictions], event: int | str | None, *, cover: bool
+def _default_thresholds(
+    models: Mapping[str, Predictions], event: int | str | None, *, cover_data: bool
 ) -> list[float]:
-    """Return 100 thresholds up to three times the prevalence; with ``cover``, up to the 99.5 % quantile at least."""
+    """Return 100 thresholds up to three times the prevalence; with ``cover_data``, up to the 99.5 % quantile at least."""
     most = 0.01
     for each in models.values():
         data = positive_class(each, event)
         most = max(most, 3.0 * data.mean(data.outcome))
-        if cover:
+        if cover_data:
             most = max(most, float(np.quantile(data.probability, 0.995)))
     return [min(most, 0.99) * step / 100 for step in range(1, 101)]

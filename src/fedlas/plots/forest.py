@@ -6,16 +6,33 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas._core.kinds import check_kinds
-from fedlas.plots.theme import Axes, ThemeOption, canvas, entitle, name_axis, name_ticks
+from fedlas._core.kinds import check_argument_types
+from fedlas.plots.theme import Axes, ThemeOption, set_axis_label, set_ticks, set_title, styled_axes
 from fedlas.stats import Estimate, RandomEffects
 
-_ROW = 0.19
-_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0)
+_ROW_HEIGHT = 0.19
+_LOG_TICKS = (
+    0.01,
+    0.02,
+    0.05,
+    0.1,
+    0.2,
+    0.5,
+    0.75,
+    1.0,
+    1.5,
+    2.0,
+    3.0,
+    5.0,
+    10.0,
+    20.0,
+    50.0,
+    100.0,
+)
 """Ticks of a logarithmic axis."""
 
 
-@check_kinds
+@check_argument_types
 def forest_plot(
     estimates: Mapping[str, Estimate],
     summary: RandomEffects,
@@ -54,7 +71,9 @@ def forest_plot(
             "estimates must have at least one cluster", "none", "Pass an estimate per cluster."
         )
     names = [*estimates, "mean"]
-    axes, palette = canvas(theme, ax, size=(4.4, 0.9 + _ROW * (len(names) + 1)), grid="x")
+    axes, palette = styled_axes(
+        theme, ax, size=(4.4, 0.9 + _ROW_HEIGHT * (len(names) + 1)), grid="x"
+    )
     if ideal is not None:
         axes.axvline(ideal, color=palette.ink, linewidth=0.8, linestyle=(0, (4, 3)))
     style: dict[str, Any] = {"linestyle": "none", "markeredgewidth": 0}
@@ -72,14 +91,14 @@ def forest_plot(
     if is_log:
         axes.set_xscale("log")
         low, high = axes.get_xlim()
-        ticks = [tick for tick in _TICKS if low <= tick <= high]
-        name_ticks(axes.xaxis, ticks, [f"{tick:g}" for tick in ticks])
+        ticks = [tick for tick in _LOG_TICKS if low <= tick <= high]
+        set_ticks(axes.xaxis, ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
-    name_ticks(axes.yaxis, range(len(names)), names)
+    set_ticks(axes.yaxis, range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0, labelcolor=palette.ink)
     if label:
-        name_axis(axes.xaxis, label, palette)
+        set_axis_label(axes.xaxis, label, palette)
     if title:
-        entitle(axes, title, palette)
+        set_title(axes, title, palette)
     return axes

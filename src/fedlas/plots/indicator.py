@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import InputError, as_numbers, check_number, describe
-from fedlas.plots.theme import Axes, ThemeOption, canvas, caption, legend
+from fedlas._core.check import InputError, as_float_array, check_number, describe
+from fedlas.plots.theme import Axes, ThemeOption, draw_legend, set_labels, styled_axes
 
-_MOST_POINTS = 3000
+_MAX_POINTS = 3000
 """Right predictions of a scatter plot; more overlap, and make the file large."""
 
 
@@ -46,12 +46,12 @@ def score_scatter(
         >>> score_scatter(score, confidence, torch.tensor([False, True])).get_ylabel()
         'confidence (%)'
     """
-    z, p, is_right = _columns(score, confidence, correct)
-    axes, palette = canvas(theme, ax)
+    z, p, is_right = _check_columns(score, confidence, correct)
+    axes, palette = styled_axes(theme, ax)
     # Wrong predictions are few and all drawn; of the right ones a part.
     right = np.flatnonzero(is_right)
     wrong = np.flatnonzero(is_right == 0)
-    step = max(1, -(-len(right) // _MOST_POINTS))
+    step = max(1, -(-len(right) // _MAX_POINTS))
     few = f", 1 in {step} shown" if step > 1 else ""
     shown = right[::step]
     # Points are rasterized inside the vector graphic: thousands of paths would make a page slow.
@@ -63,8 +63,8 @@ def score_scatter(
         z[wrong], 100 * p[wrong], s=16, color=palette.over, marker="x", linewidth=0.9, rasterized=True,
         label=f"wrong ({len(wrong):,})",
     )  # fmt: skip
-    caption(axes, palette, "indicator Z", "confidence (%)")
-    legend(axes, palette, loc="best")
+    set_labels(axes, palette, "indicator Z", "confidence (%)")
+    draw_legend(axes, palette, loc="best")
     return axes
 
 
@@ -94,8 +94,8 @@ def score_bins(
         >>> score_bins([-1.0, 1.0], confidence=[0.7, 0.9], accuracy=[0.6, 0.9], standard_error=[0.1, 0.1]).get_ylabel()
         'confidence - accuracy (points)'
     """
-    z, p, share, error = _columns(score, confidence, accuracy, standard_error)
-    axes, palette = canvas(theme, ax, grid="y")
+    z, p, share, error = _check_columns(score, confidence, accuracy, standard_error)
+    axes, palette = styled_axes(theme, ax, grid="y")
     gap = 100 * (p - share)
     bars = 196 * error
     place = np.arange(1, len(gap) + 1)
@@ -105,7 +105,7 @@ def score_bins(
         place, gap, yerr=bars, fmt="none", ecolor=palette.ink, elinewidth=0.9, capsize=2.5
     )
     axes.set_xticks(place, [f"{each:.1f}" for each in z])
-    caption(
+    set_labels(
         axes,
         palette,
         "mean Z of the group (equally many samples each)",
@@ -140,9 +140,9 @@ def strength_histogram(
         >>> strength_histogram(alpha_i, torch.tensor([True, True, False]), alpha=0.05).get_xlabel()
         'strength alpha_i'
     """
-    strength, is_right = _columns(alpha_i, correct)
+    strength, is_right = _check_columns(alpha_i, correct)
     alpha = check_number("alpha", alpha, low=0, low_open=True)
-    axes, palette = canvas(theme, ax)
+    axes, palette = styled_axes(theme, ax)
     edges = np.linspace(0, 2 * alpha, 25)
     groups = (
         ("right", is_right > 0, palette.under, 0.75),
@@ -163,14 +163,14 @@ def strength_histogram(
     axes.axvline(
         alpha, color=palette.muted, linewidth=1, linestyle=(0, (4, 2)), label=f"alpha = {alpha:g}"
     )
-    caption(axes, palette, "strength alpha_i", "share of the samples (%)")
-    legend(axes, palette, loc="best")
+    set_labels(axes, palette, "strength alpha_i", "share of the samples (%)")
+    draw_legend(axes, palette, loc="best")
     return axes
 
 
-def _columns(*values: Any) -> list[NDArray[np.float64]]:
+def _check_columns(*values: Any) -> list[NDArray[np.float64]]:
     """Return the values as float64 arrays; raise InputError unless all are ``(N,)`` of one length."""
-    columns = [as_numbers(value) for value in values]
+    columns = [as_float_array(value) for value in values]
     if any(each.ndim != 1 or each.shape != columns[0].shape for each in columns) or not len(
         columns[0]
     ):

@@ -6,35 +6,35 @@ from collections.abc import Sequence
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas._core.kinds import check_kinds
+from fedlas._core.kinds import check_argument_types
 from fedlas.binary import LabelTable, label_measures
 from fedlas.plots.positive_class import positive_reliability_diagram
-from fedlas.plots.theme import Axes, ThemeOption, new_panels, theme_named
+from fedlas.plots.theme import Axes, ThemeOption, new_panels, resolve_theme
 from fedlas.predictions import MultiLabel
-from fedlas.predictions.multi_label import check_labels
+from fedlas.predictions.multi_label import require_multi_label
 
-MOST = 6
+MAX_LABELS = 6
 """Labels of which a diagram is drawn."""
-_FEWEST = 10
+_MIN_SAMPLES = 10
 """Samples of which a curve can be drawn."""
-_COLUMNS = 3
+_NUM_COLUMNS = 3
 
 
-def worst_labels(table: LabelTable, most: int = MOST) -> list[str]:
+def worst_labels(table: LabelTable, count: int = MAX_LABELS) -> list[str]:
     """Return the labels with the strongest evidence of miscalibration, among those with enough samples to draw.
 
     Args:
         table: From :func:`fedlas.binary.label_measures`.
-        most: Number of labels.
+        count: Number of labels.
     """
     return [
         name
         for name, each in table.items()
-        if 0 < each.positives < each.num_samples and each.num_samples >= _FEWEST
-    ][:most]
+        if 0 < each.positives < each.num_samples and each.num_samples >= _MIN_SAMPLES
+    ][:count]
 
 
-@check_kinds
+@check_argument_types
 def label_reliability_diagrams(
     predictions: MultiLabel,
     labels: Sequence[str] | None = None,
@@ -74,7 +74,7 @@ def label_reliability_diagrams(
         >>> [ax.get_title(loc="left") for ax in label_reliability_diagrams(several, replicates=0)]
         ['dog', 'cat', 'fox']
     """
-    check_labels(predictions)
+    require_multi_label(predictions)
     names = list(
         worst_labels(label_measures(predictions, replicates=0)) if labels is None else labels
     )
@@ -82,10 +82,10 @@ def label_reliability_diagrams(
         raise InputError(
             "there must be at least one label to draw, and Axes for each label",
             f"{len(names)} labels" + ("" if axes is None else f", {len(axes)} Axes"),
-            f"Pass labels with both outcomes in at least {_FEWEST} samples, and an Axes per label or axes=None.",
+            f"Pass labels with both outcomes in at least {_MIN_SAMPLES} samples, and an Axes per label or axes=None.",
         )
     if axes is None:
-        axes = new_panels(theme_named(theme), len(names), columns=_COLUMNS, size=(3.1, 3.7))
+        axes = new_panels(resolve_theme(theme), len(names), columns=_NUM_COLUMNS, size=(3.1, 3.7))
     for name, ax in zip(names, axes, strict=False):
         compared: list[Any] = [each.label(name) for each in axes_for]
         positive_reliability_diagram(

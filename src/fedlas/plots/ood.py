@@ -8,25 +8,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fedlas._core.check import InputError, as_numbers, check_count, describe
+from fedlas._core.check import InputError, as_float_array, check_count, describe
 from fedlas._core.extras import require
-from fedlas._core.kinds import check_kinds
+from fedlas._core.kinds import check_argument_types
 from fedlas.plots.theme import (
     REFERENCE,
     Axes,
     ThemeOption,
-    canvas,
-    caption,
-    legend_below,
-    name_axis,
+    draw_legend_below,
+    set_axis_label,
+    set_labels,
+    styled_axes,
 )
-from fedlas.plots.theme import legend as draw_legend
+from fedlas.plots.theme import draw_legend as draw_legend
 
-_TAIL = 0.005
+_TAIL_SHARE = 0.005
 """Share of the samples at each end that the axis of a histogram may cut off."""
 
 
-@check_kinds
+@check_argument_types
 def roc_curves(
     curves: Mapping[str, tuple[ArrayLike, ArrayLike]],
     *,
@@ -69,8 +69,10 @@ def roc_curves(
                 describe(sides),
                 "Pass what fedlas.zoo.ood.roc_points returns.",
             )
-    checked = {name: tuple(_rates(name, side) for side in sides) for name, sides in curves.items()}
-    axes, palette = canvas(theme, ax, size=(6.2, 4.0))
+    checked = {
+        name: tuple(_check_rates(name, side) for side in sides) for name, sides in curves.items()
+    }
+    axes, palette = styled_axes(theme, ax, size=(6.2, 4.0))
     # The curves, against chance.
     axes.plot(
         [0, 1], [0, 1], color=palette.muted, linewidth=0.9, linestyle=(0, (4, 3)), label="chance"
@@ -85,10 +87,12 @@ def roc_curves(
         axes.plot(false, true, linewidth=1.5, label=name, **palette.line(i))
     axes.set(xlim=(0, 1), ylim=(0, 1), xticks=np.linspace(0, 1, 6), yticks=np.linspace(0, 1, 6))
     axes.set_box_aspect(1)
-    caption(axes, palette, "share of in-distribution flagged", "share of OOD flagged", title=title)
+    set_labels(
+        axes, palette, "share of in-distribution flagged", "share of OOD flagged", title=title
+    )
     if legend and axes.figure.get_figwidth() < axes.figure.get_figheight():
         axes.set_anchor("N")  # the square axes leave the rest of the height to the legend
-        legend_below(axes, palette)
+        draw_legend_below(axes, palette)
     elif legend:
         draw_legend(
             axes,
@@ -101,7 +105,7 @@ def roc_curves(
     return axes
 
 
-@check_kinds
+@check_argument_types
 def score_histogram(
     id_score: ArrayLike,
     ood_score: ArrayLike,
@@ -139,15 +143,15 @@ def score_histogram(
     """
     check_count("num_bins", num_bins)
     id_values, ood_values = (
-        _finite(*named) for named in (("id_score", id_score), ("ood_score", ood_score))
+        _check_scores(*named) for named in (("id_score", id_score), ("ood_score", ood_score))
     )
     # A few far scores would press all others into one bin: they are drawn at the ends.
-    low, high = np.quantile(np.concatenate((id_values, ood_values)), (_TAIL, 1 - _TAIL))
+    low, high = np.quantile(np.concatenate((id_values, ood_values)), (_TAIL_SHARE, 1 - _TAIL_SHARE))
     if not high > low:
         low = low - 0.5
         high = high + 0.5
     edges = np.linspace(low, high, num_bins + 1)
-    axes, palette = canvas(theme, ax, size=(3.6, 2.7), grid="y")
+    axes, palette = styled_axes(theme, ax, size=(3.6, 2.7), grid="y")
     shares = [
         np.histogram(values.clip(low, high), edges)[0] / len(values)
         for values in (id_values, ood_values)
@@ -165,16 +169,16 @@ def score_histogram(
     threshold = np.quantile(id_values, 0.95, method="inverted_cdf")
     axes.axvline(min(max(threshold, low), high), color=palette.ink, **REFERENCE)
     axes.xaxis.set_major_locator(require("matplotlib.ticker", extra="tables").MaxNLocator(nbins=5))
-    caption(axes, palette, "", "share of samples", title=title)
+    set_labels(axes, palette, "", "share of samples", title=title)
     # To the left: matplotlib writes the common offset of scores that differ little at the right.
-    name_axis(axes.xaxis, "score (higher = more OOD)", palette, loc="left")
+    set_axis_label(axes.xaxis, "score (higher = more OOD)", palette, loc="left")
     if legend:
         draw_legend(axes, palette, loc="best")
     return axes
 
 
-def _rates(name: str, given: ArrayLike) -> Any:
-    rates = as_numbers(given)
+def _check_rates(name: str, given: ArrayLike) -> Any:
+    rates = as_float_array(given)
     if (
         rates.ndim != 1
         or len(rates) < 2
@@ -189,8 +193,8 @@ def _rates(name: str, given: ArrayLike) -> Any:
     return rates
 
 
-def _finite(name: str, given: ArrayLike) -> Any:
-    values = as_numbers(given)
+def _check_scores(name: str, given: ArrayLike) -> Any:
+    values = as_float_array(given)
     if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
         raise InputError(
             f"{name} must have shape (N,), N at least 1, and be finite",

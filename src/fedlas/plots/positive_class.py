@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas._core.check import InputError, check_choice
-from fedlas._core.kinds import check_kinds
-from fedlas._core.renamed import renamed
+from fedlas._core.kinds import check_argument_types
+from fedlas._core.renamed import accept_old_names
 from fedlas.binary import (
     integrated_calibration,
     logistic_recalibration,
@@ -20,35 +20,35 @@ from fedlas.binary import (
     spline_curve,
 )
 from fedlas.binary.positive import Floats, Positive, positive_class
-from fedlas.plots.reliability import number_axes
+from fedlas.plots.reliability import set_probability_axes
 from fedlas.plots.theme import (
     REFERENCE,
     Axes,
     Theme,
     ThemeOption,
-    canvas,
-    caption,
-    entitle,
-    name_axis,
-    subtitle,
+    set_axis_label,
+    set_labels,
+    set_subtitle,
+    set_title,
+    styled_axes,
 )
 from fedlas.predictions import Predictions
 
 RiskScale = Literal["auto", "linear", "zoom", "logit"]
 Smoother = Literal["loess", "spline"]
-_STRIP_BINS = 50
-_STEPS = np.array([0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2])
+_NUM_STRIP_BINS = 50
+_TICK_STEPS = np.array([0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2])
 """Distances between ticks: about five of them."""
-_LEAST = 1e-5
-_MOST_TICKS = 5
-_SHARE_BEYOND = 0.005
-_FEWEST_BEYOND = 5
+_MIN_PROBABILITY = 1e-5
+_MAX_TICKS = 5
+_SPARSE_SHARE = 0.005
+_SPARSE_COUNT = 5
 """Samples, and their share, at each end of the probabilities where a curve is dotted."""
 Mask = NDArray[np.bool_]
 
 
-@check_kinds
-@renamed(positive="event")
+@check_argument_types
+@accept_old_names(positive="event")
 def positive_reliability_diagram(
     predictions: Predictions,
     *,
@@ -109,25 +109,25 @@ def positive_reliability_diagram(
     check_choice("scale", scale, get_args(RiskScale))
     check_choice("smoother", smoother, get_args(Smoother))
     compared = [positive_class(each, event) for each in axes_for or (predictions,)]
-    shown = shown_range(np.concatenate([each.probability for each in compared]), scale)
-    if not shown.is_whole:
+    frame = probability_range(np.concatenate([each.probability for each in compared]), scale)
+    if not frame.is_full:
         for each in axes_for or (predictions,):
-            shown = shown.reaching(_frequencies(each, event, num_bins, smoother))
-    scheme = "equal-width" if shown.is_whole else "equal-mass"
+            frame = frame.extended_to(_frequencies_to_show(each, event, num_bins, smoother))
+    scheme = "equal-width" if frame.is_full else "equal-mass"
     bins = positive_bins(predictions, event=event, num_bins=num_bins, scheme=scheme)
     distance = integrated_calibration(predictions, event=event, replicates=replicates)
     curve: Any = distance if smoother == "loess" else spline_curve(predictions, event=event)
 
     # The diagonal, the curve with its band, and the bins.
-    axes, palette = canvas(theme, ax, size=(3.6, 4.4), grid="both")
+    axes, palette = styled_axes(theme, ax, size=(3.6, 4.4), grid="both")
     # 0 and 1 are beyond an axis of log-odds
-    ends = (shown.low, 1.0 - _LEAST) if shown.logit else (0.0, 1.0)
+    ends = (frame.low, 1.0 - _MIN_PROBABILITY) if frame.logit else (0.0, 1.0)
     clip = partial(np.clip, a_min=ends[0], a_max=ends[1])
     axes.plot(
-        [shown.low, shown.high], [shown.low, shown.high], color=palette.ink, zorder=1, **REFERENCE
+        [frame.low, frame.high], [frame.low, frame.high], color=palette.ink, zorder=1, **REFERENCE
     )
     place = curve.probability
-    inside, solid = _parts(curve, data, shown)
+    inside, solid = _curve_masks(curve, data, frame)
     style: dict[str, Any] = {"color": palette.lines[2], "linewidth": 1.6, "zorder": 2}
     if replicates or smoother == "spline":
         band = [clip(each[solid]) for each in (curve.low, curve.high)]
@@ -137,8 +137,8 @@ def positive_reliability_diagram(
     axes.plot(place[solid], curve.frequency[solid], label=smoother, **style)
     beyond = np.where(inside, curve.frequency, np.nan)
     axes.plot(place, beyond, linestyle=":", label="_beyond", **style | {"linewidth": 1.2})
-    filled = (bins.count > 0) & (bins.probability <= shown.high)
-    x = np.maximum(bins.probability[filled], shown.low)
+    filled = (bins.count > 0) & (bins.probability <= frame.high)
+    x = np.maximum(bins.probability[filled], frame.low)
     y = clip(bins.frequency[filled])
     size = np.sqrt(bins.count[filled] / bins.count.max())
     axes.vlines(
@@ -152,42 +152,42 @@ def positive_reliability_diagram(
     axes.scatter(x, y, s=9 + 40 * size**2, color=palette.ink, linewidth=0, zorder=4, clip_on=False)
 
     # Scales and text.
-    shown.number(axes, "xy")
+    frame.set_axes(axes, "xy")
     axes.set_box_aspect(1)
-    name_axis(axes.yaxis, f"frequency of the event ({smoother})", palette)
+    set_axis_label(axes.yaxis, f"frequency of the event ({smoother})", palette)
     try:
         slope = f"slope {logistic_recalibration(predictions, event=event).slope.value:.2f}  ·  "
     except InputError:  # of outcomes that can be separated, or of one outcome alone, there is none
         slope = ""
-    subtitle(
+    set_subtitle(
         axes,
         f"{slope}ICI {100 * distance.ici.value:.2f} %  ·  n = {data.num_samples:,}",
         palette,
     )
     if title is not None:
-        entitle(axes, title, palette, above_subtitle=True)
+        set_title(axes, title, palette, above_subtitle=True)
 
-    _draw_strip(axes, palette, shown, data)
+    _draw_strip(axes, palette, frame, data)
     return axes
 
 
-def _parts(curve: Any, data: Positive, shown: ShownRange) -> tuple[Mask, Mask]:
+def _curve_masks(curve: Any, data: Positive, frame: ProbabilityRange) -> tuple[Mask, Mask]:
     """Return masks of the curve's points that lie in the frame, and of those that also lie where data are dense."""
     place, frequency = curve.probability, curve.frequency
-    first, last = _range_of_data(data)
+    first, last = _dense_range(data)
     inside = (frequency > 0) & (frequency < 1)
     for values in (place, frequency):
-        inside &= (values >= shown.low) & (values <= shown.high)
+        inside &= (values >= frame.low) & (values <= frame.high)
     return inside, inside & (place >= first) & (place <= last)
 
 
-def _range_of_data(data: Positive) -> Floats:
+def _dense_range(data: Positive) -> Floats:
     """Return the two probabilities beyond which samples are too few for the curve."""
-    share = min(max(_SHARE_BEYOND, _FEWEST_BEYOND / data.num_samples), 0.25)
+    share = min(max(_SPARSE_SHARE, _SPARSE_COUNT / data.num_samples), 0.25)
     return np.quantile(data.probability, [share, 1.0 - share])
 
 
-def _frequencies(
+def _frequencies_to_show(
     predictions: Predictions, event: int | str | None, num_bins: int, smoother: Smoother
 ) -> Floats:
     """Return the frequencies of bins and curve that the axes must include."""
@@ -196,18 +196,18 @@ def _frequencies(
         if smoother == "loess"
         else spline_curve(predictions, event=event)
     )
-    first, last = _range_of_data(positive_class(predictions, event))
+    first, last = _dense_range(positive_class(predictions, event))
     solid = (curve.probability >= first) & (curve.probability <= last)
     bins = positive_bins(predictions, event=event, num_bins=num_bins, scheme="equal-mass")
     values = np.concatenate([curve.frequency[solid], bins.frequency[bins.count > 0]])
     return values[(values > 0) & (values < 1)]
 
 
-def _draw_strip(axes: Axes, palette: Theme, shown: ShownRange, data: Positive) -> None:
+def _draw_strip(axes: Axes, palette: Theme, frame: ProbabilityRange, data: Positive) -> None:
     """Draw the histogram of probabilities below a diagram: events upward, others downward."""
     axes.tick_params(labelbottom=False)
-    strip, _ = canvas(palette, axes.inset_axes((0, -0.2, 1, 0.15)), grid="x")
-    edges = shown.edges(_STRIP_BINS)
+    strip, _ = styled_axes(palette, axes.inset_axes((0, -0.2, 1, 0.15)), grid="x")
+    edges = frame.edges(_NUM_STRIP_BINS)
     probability = np.clip(data.probability, edges[0], edges[-1])
     style: dict[str, Any] = {"align": "edge", "width": np.diff(edges), "linewidth": 0}
     up, down = (
@@ -218,13 +218,13 @@ def _draw_strip(axes: Axes, palette: Theme, shown: ShownRange, data: Positive) -
     strip.bar(edges[:-1], -down, color=palette.under, label="others", **style)
     strip.axhline(0, color=palette.muted, linewidth=0.6)
     most = float(max(*up, *down))
-    shown.number(strip, "x")
+    frame.set_axes(strip, "x")
     strip.set(ylim=(-most, most), yticks=[])
-    caption(strip, palette, "probability (events up, others down)")
+    set_labels(strip, palette, "probability (events up, others down)")
 
 
 @dataclass(frozen=True)
-class ShownRange:
+class ProbabilityRange:
     """Range and scale of the probability axes of a diagram."""
 
     low: float
@@ -232,18 +232,18 @@ class ShownRange:
     logit: bool = False
 
     @property
-    def is_whole(self) -> bool:
+    def is_full(self) -> bool:
         """Whether all probabilities are shown, on a linear scale."""
         return (self.low, self.high, self.logit) == (0.0, 1.0, False)
 
-    def reaching(self, frequency: Floats) -> ShownRange:
+    def extended_to(self, frequency: Floats) -> ProbabilityRange:
         """Return the range extended to include the frequencies."""
         least, most = (float(f(frequency, initial=self.high)) for f in (np.min, np.max))
         if self.logit:
-            low = self.low if least >= self.low else max(least / 1.2, _LEAST)
-            high = self.high if most <= self.high else min(1.2 * most, 1 - _LEAST)
+            low = self.low if least >= self.low else max(least / 1.2, _MIN_PROBABILITY)
+            high = self.high if most <= self.high else min(1.2 * most, 1 - _MIN_PROBABILITY)
             return replace(self, low=low, high=high)
-        half = _STEPS[int(np.searchsorted(_STEPS, most / 5))] / 2
+        half = _TICK_STEPS[int(np.searchsorted(_TICK_STEPS, most / 5))] / 2
         high = self.high if most <= self.high else float(min(1.0, half * np.ceil(most / half)))
         return replace(self, high=high)
 
@@ -255,21 +255,21 @@ class ShownRange:
         high = float(np.log(self.high / (1 - self.high)))
         return np.asarray(1.0 / (1.0 + np.exp(-np.linspace(low, high, bins + 1))))
 
-    def number(self, axes: Axes, names: str) -> None:
+    def set_axes(self, axes: Axes, axis_names: str) -> None:
         """Set scale, limits and ticks of the named axes (``"x"``, ``"y"`` or both)."""
         if self.logit:
-            number_axes(axes, "logit", [self.low, self.high], names)
-            for axis in names:
+            set_probability_axes(axes, "logit", [self.low, self.high], axis_names)
+            for axis in axis_names:
                 ticks = getattr(axes, f"get_{axis}ticks")()
                 labels = [f"{100 * tick:g} %" for tick in ticks]
-                if len(labels) > _MOST_TICKS:
+                if len(labels) > _MAX_TICKS:
                     labels[1::2] = [""] * (len(labels) // 2)
                 axes.set(**{f"{axis}ticklabels": labels})
             return
-        step = _STEPS[int(np.searchsorted(_STEPS, self.high / 5))]
+        step = _TICK_STEPS[int(np.searchsorted(_TICK_STEPS, self.high / 5))]
         ticks = np.arange(0.0, self.high * (1 + 1e-9), step)
         labels = [f"{100 * tick:g} %" for tick in ticks]
-        for axis in names:
+        for axis in axis_names:
             axes.set(
                 **{
                     f"{axis}lim": (self.low, self.high),
@@ -279,19 +279,19 @@ class ShownRange:
             )
 
 
-def shown_range(probability: Floats, scale: RiskScale) -> ShownRange:
+def probability_range(probability: Floats, scale: RiskScale) -> ProbabilityRange:
     """Return the range of probabilities to show for ``scale``."""
     middle, most = np.quantile(probability, [0.5, 0.995])
     if scale == "auto":
         scale = "logit" if middle < 0.02 else "zoom" if most < 0.6 else "linear"
     if scale == "linear":
-        return ShownRange(0.0, 1.0)
+        return ProbabilityRange(0.0, 1.0)
     if scale == "zoom":
-        step = _STEPS[int(np.searchsorted(_STEPS, most / 5))]
-        return ShownRange(0.0, float(min(1.0, step * np.ceil(most / step))))
+        step = _TICK_STEPS[int(np.searchsorted(_TICK_STEPS, most / 5))]
+        return ProbabilityRange(0.0, float(min(1.0, step * np.ceil(most / step))))
     low, high = np.quantile(probability, [0.005, 0.999])
-    return ShownRange(
-        float(np.clip(low, _LEAST, 0.5)),
-        float(np.clip(high, 0.5 * (1 + _LEAST), 1 - _LEAST)),
+    return ProbabilityRange(
+        float(np.clip(low, _MIN_PROBABILITY, 0.5)),
+        float(np.clip(high, 0.5 * (1 + _MIN_PROBABILITY), 1 - _MIN_PROBABILITY)),
         logit=True,
     )

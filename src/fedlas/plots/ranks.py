@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from fedlas._core.check import InputError, describe
-from fedlas._core.kinds import check_kinds
+from fedlas._core.kinds import check_argument_types
 from fedlas._core.text import printable
-from fedlas.plots.theme import Axes, ThemeOption, canvas
+from fedlas.plots.theme import Axes, ThemeOption, styled_axes
 from fedlas.stats.ranks import RankComparison, RankTest
 
-_GAP = 0.17
+_LINE_HEIGHT = 0.17
 """Inches between two lines of text."""
-_BAR = 0.09
+_BAR_HEIGHT = 0.09
 """Inches between two bars."""
-_SCALE = 1.7
+_SCALE_WIDTH = 1.7
 """Inches of the scale."""
 
 
-@check_kinds
+@check_argument_types
 def critical_difference_diagram(
     comparison: RankComparison,
     *,
@@ -60,12 +60,12 @@ def critical_difference_diagram(
     k = len(names)
     half = (k + 1) // 2
     top = 0.42 if test == "nemenyi" else 0.2
-    first = 0.16 + _BAR * len(groups)
-    height = first + _GAP * half
+    first = 0.16 + _BAR_HEIGHT * len(groups)
+    height = first + _LINE_HEIGHT * half
     # Room for the longest name at both sides of a scale of fixed length.
     side = 0.3 + 0.067 * (5 + max(map(len, names)))
-    margin = side / _SCALE * (k - 1)
-    axes, palette = canvas(theme, ax, size=(_SCALE + 2 * side, top + height))
+    margin = side / _SCALE_WIDTH * (k - 1)
+    axes, palette = styled_axes(theme, ax, size=(_SCALE_WIDTH + 2 * side, top + height))
     axes.grid(visible=False)
     for spine in axes.spines.values():
         spine.set_visible(False)
@@ -86,7 +86,7 @@ def critical_difference_diagram(
     # Names: the better half at the left, from the best down, the others at the right, from the worst down.
     for place, (name, rank) in enumerate(comparison.ranks.items()):
         on_left = place < half
-        low = -first - _GAP * (place if on_left else k - 1 - place)
+        low = -first - _LINE_HEIGHT * (place if on_left else k - 1 - place)
         end = 1.06 - 0.06 * k if on_left else 1.06 * k - 0.06
         axes.plot([rank, rank, end], [0, low, low], **style)
         words = printable(f"{name} {rank:.2f}")
@@ -96,7 +96,7 @@ def critical_difference_diagram(
     # Bars below the scale.
     for number, group in enumerate(groups):
         ranks = [comparison.ranks[name] for name in group]
-        low = -0.1 - _BAR * number
+        low = -0.1 - _BAR_HEIGHT * number
         ends = [min(ranks) - 0.03, max(ranks) + 0.03]
         axes.plot(ends, [low, low], color=palette.lines[2], linewidth=3, solid_capstyle="butt")
     return axes

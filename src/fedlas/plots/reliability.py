@@ -8,7 +8,7 @@ import numpy as np
 
 from fedlas._core.check import check_choice, check_count
 from fedlas._core.extras import require
-from fedlas._core.kinds import check_kinds
+from fedlas._core.kinds import check_argument_types
 from fedlas.metrics import reliability_bins
 from fedlas.metrics.ranking import Floats
 from fedlas.plots.calibration_curve import calibration_curve, consistency_band
@@ -17,27 +17,27 @@ from fedlas.plots.theme import (
     Axes,
     Theme,
     ThemeOption,
-    canvas,
-    caption,
-    entitle,
-    legend_below,
-    name_axis,
-    subtitle,
+    draw_legend_below,
+    set_axis_label,
+    set_labels,
+    set_subtitle,
+    set_title,
+    styled_axes,
 )
 from fedlas.predictions import Predictions, PredictionTable, TopLabel
-from fedlas.predictions.any_predictions import check_measurable
-from fedlas.resample.effective import effective_samples
-from fedlas.stats.proportion import wilson
+from fedlas.predictions.any_predictions import require_top_label
+from fedlas.resample.effective import effective_sample_size
+from fedlas.stats.proportion import wilson_interval
 
 Estimator = Literal["bins", "smooth", "isotonic"]
 Scale = Literal["linear", "logit"]
 _LOGIT_TICKS = (1e-5, 1e-4, 1e-3, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999)
-_LEAST = 1e-6
-_GAP = 4.0
+_MIN_PROBABILITY = 1e-6
+_GAP_WIDTH = 4.0
 """Points of width of a gap; other marks follow from it."""
 
 
-@check_kinds
+@check_argument_types
 def reliability_diagram(
     predictions: Predictions | TopLabel | PredictionTable,
     *,
@@ -93,7 +93,7 @@ def reliability_diagram(
     check_count("num_bins", num_bins)
     check_choice("estimator", estimator, get_args(Estimator))
     check_choice("scale", scale, get_args(Scale))
-    predictions = check_measurable(predictions)
+    predictions = require_top_label(predictions)
     bins = reliability_bins(predictions, num_bins=num_bins)
     edges, count, confidence, accuracy, effective = (
         value.double().numpy()
@@ -106,9 +106,9 @@ def reliability_diagram(
     ece = float(share[filled] @ np.abs(x - y))
 
     # The diagonal and, on it, the band, the interval of each accuracy, the gaps and the points.
-    axes, palette = canvas(theme, ax, size=(3.6, 4.6 if shares else 4.1), grid="both")
+    axes, palette = styled_axes(theme, ax, size=(3.6, 4.6 if shares else 4.1), grid="both")
     # the ends of a logit axis are infinite
-    inside = (0.0, 1.0) if scale == "linear" else (_LEAST, 1 - _LEAST)
+    inside = (0.0, 1.0) if scale == "linear" else (_MIN_PROBABILITY, 1 - _MIN_PROBABILITY)
     x = np.clip(x, *inside)
     y = np.clip(y, *inside)
     axes.plot(inside, inside, color=palette.ink, zorder=1, **REFERENCE)
@@ -117,49 +117,53 @@ def reliability_diagram(
         parts = [curve.confidence, curve.accuracy, curve.low, curve.high]
         place, height, low, high = np.clip(parts, *inside)
         axes.plot(place, height, color=palette.over, linewidth=1.8, zorder=3)
-        _shade(axes, palette, place, low, high)
+        _fill_band(axes, palette, place, low, high)
     elif band:
         expected = consistency_band(predictions, num_bins=num_bins)
         ends = np.clip([expected.low[filled], expected.high[filled]], *inside)
-        _shade(axes, palette, x, *ends)
+        _fill_band(axes, palette, x, *ends)
     if estimator == "bins":
-        ends = np.clip(wilson(y, effective[filled], confidence_level=0.95), *inside)
+        ends = np.clip(wilson_interval(y, effective[filled], confidence_level=0.95), *inside)
         axes.vlines(x, *ends, color=palette.muted, linewidth=1, zorder=2)
         _draw_gaps(axes, palette, x, y, np.sqrt(share[filled] / share.max()))
 
     # Scales and text.
-    number_axes(axes, scale, x)
+    set_probability_axes(axes, scale, x)
     axes.set_box_aspect(1)
-    name_axis(axes.yaxis, "accuracy", palette)
-    worth = (
+    set_axis_label(axes.yaxis, "accuracy", palette)
+    effective_text = (
         ""
         if predictions.weights is None
-        else f", worth {effective_samples(predictions.weights):,.0f}"
+        else f", worth {effective_sample_size(predictions.weights):,.0f}"
     )
-    of_two = isinstance(predictions, Predictions) and predictions.num_classes == 2
-    error = "Top-label ECE" if of_two else "ECE"
-    subtitle(axes, f"{error} {100 * ece:.2f} %  ·  n = {predictions.num_samples:,}{worth}", palette)
+    is_binary = isinstance(predictions, Predictions) and predictions.num_classes == 2
+    error = "Top-label ECE" if is_binary else "ECE"
+    set_subtitle(
+        axes,
+        f"{error} {100 * ece:.2f} %  ·  n = {predictions.num_samples:,}{effective_text}",
+        palette,
+    )
     if title is not None:
-        entitle(axes, title, palette, above_subtitle=True)
+        set_title(axes, title, palette, above_subtitle=True)
     if not shares:
-        name_axis(axes.xaxis, "confidence", palette)
-        _explain(axes, palette, show=legend and estimator == "bins")
+        set_axis_label(axes.xaxis, "confidence", palette)
+        _draw_color_legend(axes, palette, show=legend and estimator == "bins")
         return axes
 
     # The strip: the share of the samples in each bin.
     axes.tick_params(labelbottom=False)
-    strip, _ = canvas(theme, axes.inset_axes((0, -0.2, 1, 0.15)), grid="y")
+    strip, _ = styled_axes(theme, axes.inset_axes((0, -0.2, 1, 0.15)), grid="y")
     bar = {"align": "edge", "color": palette.bar, "linewidth": 0.6, "edgecolor": palette.background}
     strip.bar(edges[:-1], share, np.diff(edges), **bar)
-    number_axes(strip, scale, x, "x")
+    set_probability_axes(strip, scale, x, "x")
     top = float(share.max())
     strip.set(ylim=(0, 1.05 * top), yticks=[0, top], yticklabels=["0", f"{top:.2g}"])
-    caption(strip, palette, "confidence", "share")
-    _explain(strip, palette, show=legend and estimator == "bins")
+    set_labels(strip, palette, "confidence", "share")
+    _draw_color_legend(strip, palette, show=legend and estimator == "bins")
     return axes
 
 
-def _shade(axes: Axes, palette: Theme, x: Floats, low: Floats, high: Floats) -> None:
+def _fill_band(axes: Axes, palette: Theme, x: Floats, low: Floats, high: Floats) -> None:
     """Fill the band over ``x`` between two curves."""
     axes.fill_between(x, low, high, color=palette.muted, alpha=0.22, linewidth=0, zorder=0.9)
 
@@ -167,28 +171,28 @@ def _shade(axes: Axes, palette: Theme, x: Floats, low: Floats, high: Floats) -> 
 def _draw_gaps(axes: Axes, palette: Theme, x: Floats, y: Floats, size: Floats) -> None:
     """Draw the gap and the point of each bin, thinner for bins with few samples."""
     look: dict[str, Any] = {"color": np.where(x > y, palette.over, palette.under)}
-    width = _GAP * (0.3 + 0.7 * size)
+    width = _GAP_WIDTH * (0.3 + 0.7 * size)
     axes.vlines(x, np.minimum(x, y), np.maximum(x, y), linewidth=width, zorder=3, **look)
     axes.scatter(x, y, s=9 + 40 * size**2, linewidth=0, zorder=4, clip_on=False, **look)
 
 
-def number_axes(axes: Axes, scale: Scale, confidence: Any, names: str = "xy") -> None:
+def set_probability_axes(axes: Axes, scale: Scale, confidence: Any, axis_names: str = "xy") -> None:
     """Set scale, limits and ticks of the axes of a diagram.
 
     Args:
         axes: The Axes.
         scale: ``"linear"`` from 0 to 1; ``"logit"`` a little beyond the range of the confidences.
         confidence: Confidences that the axes must include.
-        names: Names of the axes.
+        axis_names: Names of the axes.
     """
     least = np.min(confidence)
     most = np.max(confidence)
-    for axis in names:
+    for axis in axis_names:
         if scale == "linear":
             axes.set(**{f"{axis}lim": (0, 1), f"{axis}ticks": np.linspace(0, 1, 6)})
             continue
         ends = [least / (2 - least), 1 - (1 - most) / (1 + most)]  # half the odds, twice the odds
-        low, high = np.clip(ends, _LEAST, 1 - _LEAST)
+        low, high = np.clip(ends, _MIN_PROBABILITY, 1 - _MIN_PROBABILITY)
         ticks = [p for p in _LOGIT_TICKS if low <= p <= high]
         getattr(axes, f"set_{axis}scale")("logit")
         axes.set(
@@ -201,7 +205,7 @@ def number_axes(axes: Axes, scale: Scale, confidence: Any, names: str = "xy") ->
         axes.minorticks_off()
 
 
-def _explain(axes: Axes, palette: Theme, *, show: bool) -> None:
+def _draw_color_legend(axes: Axes, palette: Theme, *, show: bool) -> None:
     """Draw a legend of the two colors below the axes."""
     if not show:
         return
@@ -210,4 +214,4 @@ def _explain(axes: Axes, palette: Theme, *, show: bool) -> None:
         patch(facecolor=palette.over, edgecolor=palette.background, label="over-confident"),
         patch(facecolor=palette.under, edgecolor=palette.background, label="under-confident"),
     ]
-    legend_below(axes, palette, handles=handles, handlelength=1.6, handleheight=1.0)
+    draw_legend_below(axes, palette, handles=handles, handlelength=1.6, handleheight=1.0)

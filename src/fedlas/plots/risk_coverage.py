@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas._core.kinds import check_kinds
+from fedlas._core.kinds import check_argument_types
 from fedlas.metrics.selective import aurc, e_aurc
-from fedlas.plots.theme import Axes, ThemeOption, backing, canvas, caption, legend
+from fedlas.plots.theme import Axes, ThemeOption, draw_legend, set_labels, styled_axes, text_box
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.any_predictions import check_measurable
+from fedlas.predictions.any_predictions import require_top_label
 
-_MOST_POINTS = 400
+_MAX_POINTS = 400
 """More points would only make the file larger."""
 
 
@@ -39,11 +39,11 @@ def risk_coverage(
     Source:
         El-Yaniv & Wiener 2010 (JMLR 11); Geifman et al. 2019 (https://arxiv.org/abs/1805.08206).
     """
-    predictions = check_measurable(predictions)
+    predictions = require_top_label(predictions)
     confidence = predictions.confidence.cpu().double().numpy()
     wrong = 1.0 - predictions.correct.cpu().double().numpy()
     if predictions.weights is not None:
-        return _weighted(confidence, wrong, predictions.weights.numpy())
+        return _weighted_risk_coverage(confidence, wrong, predictions.weights.numpy())
     _, group, count = np.unique(-confidence, return_inverse=True, return_counts=True)
     # expected error of a sample among those of equal confidence
     share = np.bincount(group, wrong) / count
@@ -51,7 +51,7 @@ def risk_coverage(
     return samples / len(wrong), np.cumsum(np.repeat(share, count)) / samples
 
 
-def _weighted(
+def _weighted_risk_coverage(
     confidence: NDArray[np.float64], wrong: NDArray[np.float64], weights: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     confidence, wrong, weights = (each[weights > 0] for each in (confidence, wrong, weights))
@@ -62,7 +62,7 @@ def _weighted(
     return upto / upto[-1], np.cumsum((share[group] * weights)[order]) / upto
 
 
-@check_kinds
+@check_argument_types
 def risk_coverage_curve(
     predictions: Predictions | TopLabel,
     *,
@@ -99,10 +99,10 @@ def risk_coverage_curve(
     coverage, risk = risk_coverage(predictions)
     samples = len(risk)
     oracle = np.maximum(0.0, 1.0 - (1.0 - risk[-1]) / coverage)
-    axes, palette = canvas(theme, ax, size=(4.2, 3.2))
+    axes, palette = styled_axes(theme, ax, size=(4.2, 3.2))
 
     # The three curves, at no more points than can be seen.
-    few = np.unique(np.linspace(0, samples - 1, min(samples, _MOST_POINTS)).round().astype(int))
+    few = np.unique(np.linspace(0, samples - 1, min(samples, _MAX_POINTS)).round().astype(int))
     x = 100 * coverage[few]
     model = 100 * risk[few]
     best = 100 * oracle[few]
@@ -123,8 +123,10 @@ def risk_coverage_curve(
     area, excess = aurc(predictions), e_aurc(predictions)
     axes.text(
         0.03, 0.96, f"AURC {100 * area:.3g} %  ·  E-AURC {100 * excess:.3g} %", transform=axes.transAxes, va="top",
-        fontweight="bold", color=palette.ink, bbox=backing(palette), **palette.text(),
+        fontweight="bold", color=palette.ink, bbox=text_box(palette), **palette.text(),
     )  # fmt: skip
-    legend(axes, palette, loc="upper left", bbox_to_anchor=(0.01, 0.9), ncols=3, handlelength=2.2)
-    caption(axes, palette, "coverage, %", "risk (errors), %", title=title)
+    draw_legend(
+        axes, palette, loc="upper left", bbox_to_anchor=(0.01, 0.9), ncols=3, handlelength=2.2
+    )
+    set_labels(axes, palette, "coverage, %", "risk (errors), %", title=title)
     return axes

@@ -7,14 +7,22 @@ from typing import Any, get_args
 import numpy as np
 
 from fedlas._core.check import check_choice, check_count
-from fedlas._core.kinds import check_kinds
+from fedlas._core.kinds import check_argument_types
 from fedlas.binary.positive import positive_class
-from fedlas.plots.positive_class import RiskScale, shown_range
-from fedlas.plots.theme import Axes, ThemeOption, canvas, caption, entitle, name_axis, subtitle
+from fedlas.plots.positive_class import RiskScale, probability_range
+from fedlas.plots.theme import (
+    Axes,
+    ThemeOption,
+    set_axis_label,
+    set_labels,
+    set_subtitle,
+    set_title,
+    styled_axes,
+)
 from fedlas.predictions import Predictions
 
 
-@check_kinds
+@check_argument_types
 def risk_distribution(
     predictions: Predictions,
     *,
@@ -60,8 +68,8 @@ def risk_distribution(
     check_count("num_bins", num_bins)
     check_choice("scale", scale, get_args(RiskScale))
     data = positive_class(predictions, event, both_outcomes=True)
-    shown = shown_range(data.probability, scale)
-    axes, palette = canvas(theme, ax, size=(3.6, 3.2), grid="y")
+    shown = probability_range(data.probability, scale)
+    axes, palette = styled_axes(theme, ax, size=(3.6, 3.2), grid="y")
     edges = shown.edges(num_bins)
     probability = np.clip(data.probability, edges[0], edges[-1])
     medians = []
@@ -76,15 +84,15 @@ def risk_distribution(
         half = np.searchsorted(np.cumsum(weights[order]), weights.sum() / 2)
         medians.append(float(data.probability[rows][order][half]))
         axes.axvline(np.clip(medians[-1], edges[0], edges[-1]), color=color, linewidth=1)
-    shown.number(axes, "x")
+    shown.set_axes(axes, "x")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize="small", labelcolor=palette.ink)
-    name_axis(axes.yaxis, "% of the samples of each outcome", palette)
-    caption(axes, palette, "probability of the event")
+    set_axis_label(axes.yaxis, "% of the samples of each outcome", palette)
+    set_labels(axes, palette, "probability of the event")
     texts = [
         f"{100 * median:.3g} %" if median < 0.1 else f"{100 * median:.0f} %" for median in medians
     ]
-    subtitle(axes, f"median {texts[0]} of events, {texts[1]} of others", palette)
+    set_subtitle(axes, f"median {texts[0]} of events, {texts[1]} of others", palette)
     if title is not None:
-        entitle(axes, title, palette, above_subtitle=True)
+        set_title(axes, title, palette, above_subtitle=True)
     return axes

@@ -8,28 +8,28 @@ from typing import Any
 
 from fedlas._core.check import InputError, check_number
 from fedlas._core.extras import require
-from fedlas._core.kinds import check_kinds
+from fedlas._core.kinds import check_argument_types
 from fedlas.plots.theme import (
     REFERENCE,
     Axes,
     Theme,
     ThemeOption,
-    canvas,
-    legend_below,
-    legend_outside,
-    name_axis,
-    name_ticks,
+    draw_legend_below,
+    draw_legend_outside,
+    set_axis_label,
+    set_ticks,
+    styled_axes,
 )
 from fedlas.stats import mean_interval
 from fedlas.stats.compare import check_values
 
-_TALL = 15
+_MAX_ROWS_ON_SCREEN = 15
 """Rows of a figure whose foot is below the screen: the scale is at its top."""
-_ROW = 0.25
+_ROW_HEIGHT = 0.25
 """Inches from one row to the next."""
 
 
-@check_kinds
+@check_argument_types
 def seed_values(
     values: Mapping[str, Sequence[float]],
     *,
@@ -70,7 +70,7 @@ def seed_values(
     """
     rows = {}
     for name, numbers in values.items():
-        checked = check_values("values", numbers, "Drop infinite values.", missing=True)
+        checked = check_values("values", numbers, "Drop infinite values.", allow_nan=True)
         rows[name] = checked[checked == checked].tolist()  # without NaN
     if not any(rows.values()):
         raise InputError(
@@ -82,7 +82,7 @@ def seed_values(
         )
     for name, floor in (floors or {}).items():
         check_number(f"floors[{name!r}]", floor)
-    axes, palette = canvas(theme, ax, size=(3.7, 1.1 + _ROW * len(rows)), grid="x")
+    axes, palette = styled_axes(theme, ax, size=(3.7, 1.1 + _ROW_HEIGHT * len(rows)), grid="x")
     if zero:
         axes.axvline(0, color=palette.ink, **REFERENCE)
     for row, (name, numbers) in enumerate(rows.items()):
@@ -90,19 +90,19 @@ def seed_values(
             _draw_row(axes, palette, row, numbers, zero=zero, floor=(floors or {}).get(name))
 
     # Scales and text.
-    name_ticks(axes.yaxis, range(len(rows)), list(rows))
+    set_ticks(axes.yaxis, range(len(rows)), list(rows))
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.xaxis.set_major_locator(require("matplotlib.ticker", extra="tables").MaxNLocator(nbins=5))
     axes.tick_params(axis="y", length=0, labelcolor=palette.ink)
     # Right-aligned: next to long names the axes are narrower than the label, which may then reach below the names.
-    name_axis(axes.xaxis, label, palette, loc="right")
-    if len(rows) > _TALL:
+    set_axis_label(axes.xaxis, label, palette, loc="right")
+    if len(rows) > _MAX_ROWS_ON_SCREEN:
         axes.xaxis.tick_top()
         axes.xaxis.set_label_position("top")
     if legend and ax is None:
-        legend_outside(axes, palette, most=2)
+        draw_legend_outside(axes, palette, max_columns=2)
     elif legend:
-        legend_below(axes, palette)
+        draw_legend_below(axes, palette)
     return axes
 
 
@@ -114,29 +114,29 @@ def _draw_row(
     ends = mean_interval(numbers)
     if ends is not None and not zero and min(numbers) >= 0:
         ends = max(ends[0], 0.0), ends[1]  # errors and losses are never negative
-    apart = zero and ends is not None and not ends[0] <= 0 <= ends[1]
-    color = palette.lines[1 if mean > 0 else 2] if apart else palette.ink
+    excludes_zero = zero and ends is not None and not ends[0] <= 0 <= ends[1]
+    color = palette.lines[1 if mean > 0 else 2] if excludes_zero else palette.ink
     named = axes.get_legend_handles_labels()[1]
 
-    def once(mark: str) -> str:
+    def label_once(mark: str) -> str:
         return "_" if mark in named else mark  # matplotlib leaves such names out of legends
 
     axes.scatter(
-        numbers, [row - 0.28] * len(numbers), s=11, color=palette.muted, alpha=0.7, linewidths=0, label=once("a seed"),
+        numbers, [row - 0.28] * len(numbers), s=11, color=palette.muted, alpha=0.7, linewidths=0, label=label_once("a seed"),
     )  # fmt: skip
     if ends is not None:
         style: dict[str, Any] = {
             "linewidth": 1.7,
             "solid_capstyle": "butt",
-            "label": once("95 % interval"),
+            "label": label_once("95 % interval"),
         }
         axes.plot(ends, [row, row], color=color, **style)
     axes.plot(
         [mean], [row], marker="D", markersize=5, linestyle="none", color=color, markeredgecolor=palette.background,
-        markeredgewidth=0.6, label=once("mean"),
+        markeredgewidth=0.6, label=label_once("mean"),
     )  # fmt: skip
     if floor is not None:
         axes.plot(
             [floor], [row], marker="|", markersize=9, markeredgewidth=1.6, linestyle="none",
-            color=palette.lines[3], label=once("noise floor"),
+            color=palette.lines[3], label=label_once("noise floor"),
         )  # fmt: skip

@@ -27,7 +27,7 @@ else:
     Axes = Any
 
 
-_COLUMNS = {"single": 3.35, "double": 6.9}
+_COLUMN_WIDTHS = {"single": 3.35, "double": 6.9}
 """Inches of a column of a journal, 85 mm, and of two, 175 mm."""
 
 
@@ -64,16 +64,16 @@ class Theme:
     font: str = ""
     size: float = 9.0
 
-    def text(self, share: float = 1.0) -> dict[str, Any]:
-        """Return font settings for text of ``share`` times the size of axis labels."""
+    def text(self, scale: float = 1.0) -> dict[str, Any]:
+        """Return font settings for text of ``scale`` times the size of axis labels."""
         family = {"fontfamily": self.font} if self.font else {}
-        return {"fontsize": self.size * share, "parse_math": False, **family}
+        return {"fontsize": self.size * scale, "parse_math": False, **family}
 
-    def line(self, number: int) -> dict[str, Any]:
-        """Return color and dashes of the ``number``-th line."""
+    def line(self, index: int) -> dict[str, Any]:
+        """Return color and dashes of the ``index``-th line."""
         return {
-            "color": self.lines[number % len(self.lines)],
-            "linestyle": DASHES[number % len(DASHES)],
+            "color": self.lines[index % len(self.lines)],
+            "linestyle": DASHES[index % len(DASHES)],
         }
 
 
@@ -117,10 +117,10 @@ REFERENCE: dict[str, Any] = {"linewidth": 1, "linestyle": (0, (4, 3))}
 """Style of lines to compare with: the diagonal, zero, a mean, a threshold."""
 
 
-_FREE = ContextVar("free figures", default=False)
+_WITHOUT_PYPLOT = ContextVar("free figures", default=False)
 
 
-def theme_named(name: str | Theme) -> Theme:
+def resolve_theme(name: str | Theme) -> Theme:
     """Return the theme ``"light"``, ``"dark"`` or ``"paper"``; a :class:`Theme` is returned unchanged.
 
     Raises:
@@ -151,7 +151,7 @@ def paper_axes(
         [6.9, 3.97]
     """
     if isinstance(width, str):
-        width = _COLUMNS[check_choice("width", width, _COLUMNS)]
+        width = _COLUMN_WIDTHS[check_choice("width", width, _COLUMN_WIDTHS)]
     size = (width, round(1.15 * width / (panels or 1), 2) if height is None else height)
     return new_axes(PAPER, size=size, panels=panels)
 
@@ -173,42 +173,42 @@ def new_axes(theme: Theme, *, size: tuple[float, float], panels: int | None = No
     figure = _free_figure(theme, size)
     axes = figure.subplots(1, panels or 1, squeeze=False)[0]
     for ax in axes:
-        ax._repr_png_ = partial(_png, figure)
+        ax._repr_png_ = partial(_render_png, figure)
     return axes[0] if panels is None else axes.view(_Panels)
 
 
-def new_panels(theme: Theme, number: int, *, columns: int, size: tuple[float, float]) -> list[Axes]:
-    """Return ``number`` Axes in rows of ``columns`` on a new figure.
+def new_panels(theme: Theme, count: int, *, columns: int, size: tuple[float, float]) -> list[Axes]:
+    """Return ``count`` Axes in rows of ``columns`` on a new figure.
 
     Args:
         theme: Its background.
-        number: Of the Axes.
+        count: Of the Axes.
         columns: Axes in a row.
         size: Width and height of each in inches.
     """
-    columns = min(columns, number)
-    rows = -(-number // columns)
+    columns = min(columns, count)
+    rows = -(-count // columns)
     whole = (columns * size[0], rows * size[1])
     axes = _new_figure(theme, whole).subplots(rows, columns, squeeze=False).ravel().tolist()
-    for ax in axes[number:]:
+    for ax in axes[count:]:
         ax.remove()
-    return list(axes[:number])
+    return list(axes[:count])
 
 
 class _Panels(np.ndarray):
     """Array of Axes that a notebook displays as a picture."""
 
     def _repr_png_(self) -> bytes:
-        return _png(self.flat[0].figure)
+        return _render_png(self.flat[0].figure)
 
 
-def _png(figure: Figure) -> bytes:
+def _render_png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
 
 
-def canvas(
+def styled_axes(
     theme: str | Theme,
     ax: Axes | None,
     *,
@@ -229,13 +229,13 @@ def canvas(
     Raises:
         InputError: For an unknown theme, or another ``ax``.
     """
-    palette = theme_named(theme)
+    palette = resolve_theme(theme)
     axes: Any = _default_axes(palette, size) if ax is None else ax
     if not hasattr(axes, "set_facecolor"):
         raise InputError(
             "ax must be matplotlib Axes", describe(ax), "Pass Axes, or None for a new figure."
         )
-    dress(axes, palette)
+    style_axes(axes, palette)
     axes.grid(axis=grid, color=palette.grid, linewidth=0.8)
     return axes, palette
 
@@ -271,18 +271,18 @@ def _free_figure(theme: Theme, size: tuple[float, float]) -> Any:
 
 
 @contextmanager
-def free_figures() -> Iterator[None]:
+def without_pyplot() -> Iterator[None]:
     """Create figures without pyplot within the context."""
-    token = _FREE.set(True)
+    token = _WITHOUT_PYPLOT.set(True)
     try:
         yield
     finally:
-        _FREE.reset(token)
+        _WITHOUT_PYPLOT.reset(token)
 
 
 def _pyplot_in_use() -> Any:
     """Return pyplot if the program has imported it or runs in a notebook, else None."""
-    if _FREE.get():
+    if _WITHOUT_PYPLOT.get():
         return None
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
@@ -291,18 +291,18 @@ def _pyplot_in_use() -> Any:
     return sys.modules.get("matplotlib.pyplot")
 
 
-def caption(
+def set_labels(
     ax: Axes, theme: Theme, x: str, y: str | None = None, *, title: str | None = None
 ) -> None:
     """Set the axis labels of ``ax``, and its title unless None."""
-    name_axis(ax.xaxis, x, theme)
+    set_axis_label(ax.xaxis, x, theme)
     if y is not None:
-        name_axis(ax.yaxis, y, theme)
+        set_axis_label(ax.yaxis, y, theme)
     if title is not None:
-        entitle(ax, title, theme)
+        set_title(ax, title, theme)
 
 
-def subtitle(ax: Axes, text: str, theme: Theme) -> None:
+def set_subtitle(ax: Axes, text: str, theme: Theme) -> None:
     """Write a line between the title and the plot."""
     ax.text(
         0,
@@ -314,7 +314,7 @@ def subtitle(ax: Axes, text: str, theme: Theme) -> None:
     )
 
 
-def entitle(ax: Axes, title: str, theme: Theme, *, above_subtitle: bool = False) -> None:
+def set_title(ax: Axes, title: str, theme: Theme, *, above_subtitle: bool = False) -> None:
     """Set the title of ``ax``, left-aligned and wrapped to the figure's width."""
     figure: Any = ax.figure
     letters = int(figure.get_figwidth() * 72 / 7.8) - 6  # the axes begin a little to the right
@@ -323,55 +323,55 @@ def entitle(ax: Axes, title: str, theme: Theme, *, above_subtitle: bool = False)
     ax.set_title(text, loc="left", pad=16 if above_subtitle else 6, **style)
 
 
-def name_axis(axis: XAxis | YAxis, text: str, theme: Theme, *, loc: str = "center") -> None:
+def set_axis_label(axis: XAxis | YAxis, text: str, theme: Theme, *, loc: str = "center") -> None:
     """Set the label of ``axis``, without mathtext."""
     label = getattr(axis.axes, f"set_{axis.axis_name}label")
     label(printable(text), color=theme.ink, loc=loc, **theme.text())
 
 
-def name_ticks(axis: Axis, places: Any, names: Sequence[str], **style: Any) -> None:
+def set_ticks(axis: Axis, positions: Any, labels: Sequence[str], **style: Any) -> None:
     """Set the ticks of ``axis`` and their labels, without mathtext."""
     # loss@calibrator takes two lines, else the axes of long names are too narrow for their numbers
-    lines = [printable(name).replace("@", "\n@") for name in names]
-    axis.set_ticks(places, lines, parse_math=False, **style)
+    lines = [printable(name).replace("@", "\n@") for name in labels]
+    axis.set_ticks(positions, lines, parse_math=False, **style)
 
 
-def name_marks(legend: Legend) -> None:
+def escape_legend_labels(legend: Legend) -> None:
     """Disable mathtext in the labels of a legend and escape control characters."""
     for text in legend.get_texts():
         text.set(text=printable(text.get_text()), parse_math=False)
 
 
-def backing(theme: Theme) -> dict[str, Any]:
+def text_box(theme: Theme) -> dict[str, Any]:
     """Return settings for the ``bbox`` of a text, which keep it legible in front of bars and lines."""
     return {"facecolor": theme.background, "edgecolor": "none", "alpha": 0.8, "pad": 1.5}
 
 
 def legend_height(names: Sequence[str], width: float) -> float:
-    """Return the height in inches that :func:`legend_below` adds to a figure with a single Axes.
+    """Return the height in inches that :func:`draw_legend_below` adds to a figure with a single Axes.
 
     Args:
         names: The entries of the legend.
         width: Width of the figure in inches.
     """
     # share of an axes in its figure before layout
-    lines = -(-len(names) // _columns(names, 0.775 * width))
+    lines = -(-len(names) // _legend_columns(names, 0.775 * width))
     return 0.19 * lines
 
 
-def _columns(names: Sequence[str], width: float) -> int:
+def _legend_columns(names: Sequence[str], width: float) -> int:
     entry = (46 + 5.4 * max(map(len, names))) / 72  # inches of a line, a gap and a name
     # it may reach below the tick labels
     return max(1, min(len(names), 4, int(1.1 * width / entry)))
 
 
-def legend(ax: Axes, theme: Theme, *, share: float = 8 / 9, **placement: Any) -> None:
+def draw_legend(ax: Axes, theme: Theme, *, share: float = 8 / 9, **placement: Any) -> None:
     """Draw a frameless legend in the theme's colors; ``placement`` goes to matplotlib."""
     font = {"size": theme.size * share, **({"family": theme.font} if theme.font else {})}
-    name_marks(ax.legend(frameon=False, prop=font, labelcolor=theme.ink, **placement))
+    escape_legend_labels(ax.legend(frameon=False, prop=font, labelcolor=theme.ink, **placement))
 
 
-def legend_below(ax: Axes, theme: Theme, **marks: Any) -> None:
+def draw_legend_below(ax: Axes, theme: Theme, **marks: Any) -> None:
     """Draw a legend below ``ax``, in as many columns as fit, at most four.
 
     Args:
@@ -386,19 +386,19 @@ def legend_below(ax: Axes, theme: Theme, **marks: Any) -> None:
     width = ax.get_position().width * figure.get_figwidth()
     # In points, not in shares of the height: tick labels and axis label take two lines below an axes of any height.
     below = ax.transAxes + translation(0, -34 / 72, figure.dpi_scale_trans)
-    legend(
+    draw_legend(
         ax, theme, share=8.5 / 9, loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below,
-        ncols=_columns(names, width), **{"handlelength": 2.6, **marks},
+        ncols=_legend_columns(names, width), **{"handlelength": 2.6, **marks},
     )  # fmt: skip
 
 
-def legend_outside(ax: Axes, theme: Theme, *, most: int) -> None:
+def draw_legend_outside(ax: Axes, theme: Theme, *, max_columns: int) -> None:
     """Draw a legend at the bottom of a figure.
 
     Args:
         ax: One Axes of the figure, with the marks of all.
         theme: Color of the names.
-        most: Largest number of columns.
+        max_columns: Largest number of columns.
     """
     marks = ax.get_legend_handles_labels()
     style: dict[str, Any] = {
@@ -406,10 +406,12 @@ def legend_outside(ax: Axes, theme: Theme, *, most: int) -> None:
         "fontsize": 8.5 / 9 * theme.size,
         "labelcolor": theme.ink,
     }
-    name_marks(ax.figure.legend(*marks, loc="outside lower center", ncols=most, **style))
+    escape_legend_labels(
+        ax.figure.legend(*marks, loc="outside lower center", ncols=max_columns, **style)
+    )
 
 
-def dress(ax: Axes, theme: Theme) -> None:
+def style_axes(ax: Axes, theme: Theme) -> None:
     """Set background, spines and tick colors of ``ax`` to the theme's."""
     ax.set_facecolor(theme.background)
     family: dict[str, Any] = {"labelfontfamily": theme.font} if theme.font else {}

@@ -8,16 +8,16 @@ from typing import Any
 
 from fedlas._core.check import InputError, describe
 from fedlas._core.extras import require
-from fedlas._core.kinds import check_kinds
+from fedlas._core.kinds import check_argument_types
 from fedlas.metrics import METRICS
-from fedlas.plots.theme import Axes, ThemeOption, canvas, caption, legend_below
+from fedlas.plots.theme import Axes, ThemeOption, draw_legend_below, set_labels, styled_axes
 
-_SETTLING = 0.2
+_SETTLING_SHARE = 0.2
 """Share of the epochs, the first ones, that the vertical axis may cut off: they change most and matter least."""
-_PARTS = {"train": "Training", "val": "Validation", "test": "Test"}
+_PART_TITLES = {"train": "Training", "val": "Validation", "test": "Test"}
 
 
-@check_kinds
+@check_argument_types
 def training_curves(
     history: Mapping[str, Sequence[Mapping[str, Any]]],
     *,
@@ -61,10 +61,10 @@ def training_curves(
             raise InputError(
                 f"the log of {name!r} must be a list of mappings", describe(lines), fix
             )
-    curves = {name: _by_epoch(lines, metric) for name, lines in history.items()}
+    curves = {name: _values_by_epoch(lines, metric) for name, lines in history.items()}
     if not any(curves.values()):
         paths = sorted(
-            {path for lines in history.values() for line in lines for path in _paths(line)}
+            {path for lines in history.values() for line in lines for path in _metric_paths(line)}
             - {"epoch"}
         )
         raise InputError(
@@ -74,11 +74,11 @@ def training_curves(
         )
 
     # One line and one band a method.
-    label, percent = _label(metric)
+    label, percent = _axis_label(metric)
     scale = 100.0 if percent else 1.0
-    axes, palette = canvas(theme, ax, size=(5.6, 3.8))
+    axes, palette = styled_axes(theme, ax, size=(5.6, 3.8))
     last = max(max(points) for points in curves.values() if points)
-    settled: list[float] = []
+    late_values: list[float] = []
     for i, (name, points) in enumerate(curves.items()):
         if not points:
             continue
@@ -88,7 +88,7 @@ def training_curves(
             for statistic in (min, lambda v: sum(v) / len(v), max)
         )
         if all(len(values) == 1 for values in points.values()):
-            ends = (_by_epoch(history[name], metric + end) for end in ("_low", "_high"))
+            ends = (_values_by_epoch(history[name], metric + end) for end in ("_low", "_high"))
             low, high = ([scale * of.get(e, points[e])[0] for e in epochs] for of in ends)
         axes.fill_between(
             epochs, low, high, color=palette.line(i)["color"], alpha=0.13, linewidth=0
@@ -97,24 +97,26 @@ def training_curves(
         axes.plot(
             epochs, mean, linewidth=1.5, label=name, marker=marker, markersize=4, **palette.line(i)
         )
-        settled += [
-            v for e, v in zip(epochs + epochs, low + high, strict=True) if e > _SETTLING * last
+        late_values += [
+            v
+            for e, v in zip(epochs + epochs, low + high, strict=True)
+            if e > _SETTLING_SHARE * last
         ]
 
     # Scales and text.
-    _fit(axes, settled, ceiling=100.0 if percent else math.inf)
+    _set_vertical_limits(axes, late_values, ceiling=100.0 if percent else math.inf)
     if last > 1:
         axes.set_xlim(1, last)
     axes.xaxis.set_major_locator(
         require("matplotlib.ticker", extra="tables").MaxNLocator(integer=True, nbins=8)
     )
-    caption(axes, palette, "epoch", label)
+    set_labels(axes, palette, "epoch", label)
     if legend:
-        legend_below(axes, palette)
+        draw_legend_below(axes, palette)
     return axes
 
 
-def _fit(axes: Axes, values: Sequence[float], *, ceiling: float) -> None:
+def _set_vertical_limits(axes: Axes, values: Sequence[float], *, ceiling: float) -> None:
     """Set the vertical limits around ``values``, bounded by 0 and ``ceiling`` where the values are."""
     bottom = min(values)
     top = max(values)
@@ -123,7 +125,7 @@ def _fit(axes: Axes, values: Sequence[float], *, ceiling: float) -> None:
     axes.set_ylim(max(bottom - margin, floor), min(top + margin, max(ceiling, top)))
 
 
-def _by_epoch(lines: Sequence[Mapping[str, Any]], metric: str) -> dict[int, list[float]]:
+def _values_by_epoch(lines: Sequence[Mapping[str, Any]], metric: str) -> dict[int, list[float]]:
     points: dict[int, list[float]] = {}
     for line in lines:
         value: Any = line
@@ -138,20 +140,22 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _paths(line: Mapping[str, Any], prefix: str = "") -> list[str]:
+def _metric_paths(line: Mapping[str, Any], prefix: str = "") -> list[str]:
     paths: list[str] = []
     for key, value in line.items():
         paths += (
-            _paths(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [f"{prefix}{key}"]
+            _metric_paths(value, f"{prefix}{key}.")
+            if isinstance(value, Mapping)
+            else [f"{prefix}{key}"]
         )
     return paths
 
 
-def _label(metric: str) -> tuple[str, bool]:
+def _axis_label(metric: str) -> tuple[str, bool]:
     """Return the axis label of a metric path, and whether the metric is in percent."""
     *parts, name = metric.split(".")
     title = METRICS[name].title if name in METRICS else name
     percent = name in METRICS and METRICS[name].percent
-    where = " ".join(_PARTS.get(part, part) for part in parts)
+    where = " ".join(_PART_TITLES.get(part, part) for part in parts)
     text = f"{where} {title if title.isupper() else title[:1].lower() + title[1:]}".strip()
     return text + (" (%)" if percent else ""), percent

@@ -6,7 +6,7 @@ of a model reads. Every public name is imported at its first use: roles of colum
 
 from typing import TYPE_CHECKING
 
-from fedlas._core.lazy import add_old_modules, at_first_use
+from fedlas._core.lazy import alias_old_modules, lazy_getattr
 
 if TYPE_CHECKING:
     from fedlas.predictions.any_predictions import PredictionTable, one_per_cluster
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fedlas.predictions.language.stated import stated_confidence
     from fedlas.predictions.language.votes import (
         SelfConsistency,
-        normalized_answer,
+        normalize_answer,
         self_consistency,
     )
     from fedlas.predictions.multi_label import MultiLabel
@@ -34,7 +34,7 @@ __all__ = [
     "ScoreTable",
     "SelfConsistency",
     "TopLabel",
-    "normalized_answer",
+    "normalize_answer",
     "one_per_cluster",
     "open_table",
     "p_true",
@@ -45,13 +45,13 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:  # a type checker would take any name for one of the package
-    __getattr__ = at_first_use(
+    __getattr__ = lazy_getattr(
         __name__,
         {
             "any_predictions": "PredictionTable one_per_cluster",
             "covariates": "Covariates",
             "language.log_probabilities": "p_true token_confidence",
-            "language.votes": "SelfConsistency normalized_answer self_consistency",
+            "language.votes": "SelfConsistency normalize_answer self_consistency",
             "multi_label": "MultiLabel",
             "predictions": "Predictions",
             "tables.read": "open_table read_predictions",
@@ -61,7 +61,7 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of the packa
             "top_label": "TopLabel",
         },
     )
-    add_old_modules(
+    alias_old_modules(
         __name__, {"roles": {"tables.roles": "Columns"}, "units": {"tables.units": "Units"}}
     )
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, describe
-from fedlas._core.kinds import ONE_LABEL, is_lazy
-from fedlas.predictions.arguments import PASS_PREDICTIONS, no_labels
+from fedlas._core.kinds import PASS_ONE_LABEL, is_lazy_frame
+from fedlas.predictions.arguments import PASS_PREDICTIONS, missing_target_error
 from fedlas.predictions.predictions import Predictions
-from fedlas.predictions.top_label import TopLabel, needs_all_classes
+from fedlas.predictions.top_label import TopLabel, needs_all_classes_error
 
 if TYPE_CHECKING:
     from fedlas.predictions.covariates import Covariates
@@ -65,10 +65,10 @@ def is_table(value: object) -> bool:
         return True
     if isinstance(value, list | tuple):
         return bool(value) and all(isinstance(each, str | Path) for each in value)
-    return is_lazy(value) or (hasattr(value, "columns") and not isinstance(value, nn.Module))
+    return is_lazy_frame(value) or (hasattr(value, "columns") and not isinstance(value, nn.Module))
 
 
-def with_some_weight(predictions: AnyPredictions) -> tuple[AnyPredictions, Tensor | None]:
+def drop_zero_weights(predictions: AnyPredictions) -> tuple[AnyPredictions, Tensor | None]:
     """Return the samples of positive weight and their mask ``(N,)``; the mask is None if no weight is 0."""
     weights = predictions.weights
     if weights is None or bool(weights.all()):
@@ -76,12 +76,12 @@ def with_some_weight(predictions: AnyPredictions) -> tuple[AnyPredictions, Tenso
     return predictions.rows(weights > 0), weights > 0
 
 
-def note_on_weights(counts: Tensor) -> str:
+def zero_weight_note(has_weight: Tensor) -> str:
     """Return a note that counts the samples of weight 0."""
-    return f"{int((~counts).sum()):,} rows of weight 0 are ignored."
+    return f"{int((~has_weight).sum()):,} rows of weight 0 are ignored."
 
 
-def plain_predictions(value: object) -> Any:
+def unwrap_table(value: object) -> Any:
     """Return the predictions of a :class:`PredictionTable`; any other value is returned unchanged."""
     return value.predictions if isinstance(value, PredictionTable) else value
 
@@ -110,38 +110,38 @@ def one_per_cluster(predictions: P) -> P:
     return predictions.rows(torch.from_numpy(np.sort(first)))
 
 
-def check_labeled(predictions: object) -> Predictions:
+def require_labels(predictions: object) -> Predictions:
     """Return ``predictions``; raise InputError unless they are :class:`~fedlas.Predictions` with a target.
 
     Raises:
         InputError: Otherwise.
     """
-    checked = check_predictions(predictions)
+    checked = require_predictions(predictions)
     if not checked.has_target:
-        raise no_labels(checked)
+        raise missing_target_error(checked)
     return checked
 
 
-def check_predictions(predictions: object) -> Predictions:
+def require_predictions(predictions: object) -> Predictions:
     """Return ``predictions``, or those of a table; raise InputError unless they are :class:`~fedlas.Predictions`.
 
     Raises:
         InputError: Otherwise.
     """
-    predictions = plain_predictions(predictions)
+    predictions = unwrap_table(predictions)
     if isinstance(predictions, Predictions):
         return predictions
     if isinstance(predictions, TopLabel):
-        raise needs_all_classes()
-    fix = ONE_LABEL if hasattr(predictions, "pooled") else PASS_PREDICTIONS
+        raise needs_all_classes_error()
+    fix = PASS_ONE_LABEL if hasattr(predictions, "pooled") else PASS_PREDICTIONS
     raise InputError("predictions must be Predictions", describe(predictions), fix)
 
 
-def check_measurable(predictions: object) -> AnyPredictions:
+def require_top_label(predictions: object) -> AnyPredictions:
     """Return ``predictions``; raise InputError unless they are Predictions with a target, or a TopLabel.
 
     Raises:
         InputError: Otherwise.
     """
-    predictions = plain_predictions(predictions)
-    return predictions if isinstance(predictions, TopLabel) else check_labeled(predictions)
+    predictions = unwrap_table(predictions)
+    return predictions if isinstance(predictions, TopLabel) else require_labels(predictions)

@@ -13,13 +13,13 @@ from fedlas._core.check import (
     LARGEST,
     InputError,
     check_dense,
-    check_sizes,
+    check_finite_dense,
     describe,
     suggestion,
 )
-from fedlas._core.text import shortened
-from fedlas.predictions.class_names import truth_places, whole_number
-from fedlas.predictions.probabilities import logarithm
+from fedlas._core.text import truncate
+from fedlas.predictions.class_names import parse_whole_number, truth_value_classes
+from fedlas.predictions.probabilities import safe_log
 
 PASS_PREDICTIONS = (
     "Pass fedlas.Predictions(logits, target), or fedlas.Predictions.from_probs(probs, target)."
@@ -47,7 +47,7 @@ class Array(OptionalArray):
     def __get__(self, instance: Any, owner: type) -> Tensor:
         if instance is None:
             raise AttributeError  # dataclasses find no default then
-        logits = vars(instance)["logits"] = logarithm(instance.probs)
+        logits = vars(instance)["logits"] = safe_log(instance.probs)
         return logits
 
 
@@ -56,11 +56,11 @@ class Target(OptionalArray):
 
     def __get__(self, instance: object | None, owner: type) -> Tensor:
         if instance is not None:
-            raise no_labels(instance)
+            raise missing_target_error(instance)
         return None  # type: ignore[return-value]  # the default that dataclasses read from the class
 
 
-def no_labels(predictions: Any) -> InputError:
+def missing_target_error(predictions: Any) -> InputError:
     """Return the InputError for predictions without a target."""
     return InputError(
         "predictions must have labels",
@@ -69,7 +69,7 @@ def no_labels(predictions: Any) -> InputError:
     )
 
 
-def detached(name: str, value: object, fix: str = _ARRAY) -> Tensor:
+def to_tensor(name: str, value: object, fix: str = _ARRAY) -> Tensor:
     """Return a value as a tensor without gradient: a tensor, an array, a column of a frame or nested lists.
 
     Raises:
@@ -93,7 +93,7 @@ def detached(name: str, value: object, fix: str = _ARRAY) -> Tensor:
         ) from error
 
 
-def checked_target(
+def check_target(
     target: object,
     shape: tuple[int, int],
     device: torch.device,
@@ -112,10 +112,10 @@ def checked_target(
         InputError: If there is not one label for each row, or one is no class.
     """
     samples, num_classes = shape
-    if classes is not None and _is_text(target):
-        target = numbers_of(target, classes)
-    target = detached(
-        "target", target, _ARRAY if isinstance(target, Tensor) else _numbers_fix(target)
+    if classes is not None and _holds_text(target):
+        target = to_class_indices(target, classes)
+    target = to_tensor(
+        "target", target, _ARRAY if isinstance(target, Tensor) else _target_fix(target)
     )
     boolean = target.dtype == torch.bool
     target = target.float() if target.dtype.itemsize == 1 and target.is_floating_point() else target
@@ -131,7 +131,7 @@ def checked_target(
         raise InputError(
             f"target must hold class indices of shape ({samples},), for scores {shape}",
             describe(target),
-            several_labels(target)
+            label_matrix_fix(target)
             if target.shape == shape
             else "Pass class indices, not one-hot rows or probabilities; booleans are for two classes.",
         )
@@ -148,17 +148,19 @@ def checked_target(
     return target
 
 
-def _numbers_fix(target: object) -> str:
+def _target_fix(target: object) -> str:
     """Return the remedy for labels that are not numeric: an example call with their class names."""
-    came = {str(label) for label in np.asarray(target).ravel().tolist()} if _is_text(target) else ()
+    came = (
+        {str(label) for label in np.asarray(target).ravel().tolist()} if _holds_text(target) else ()
+    )
     names = sorted(came) or ["cat", "dog"]
-    return f"Pass class numbers, or names and Predictions.from_probs(probs, target, classes={_listed(names)})."
+    return f"Pass class numbers, or names and Predictions.from_probs(probs, target, classes={_format_names(names)})."
 
 
-def _listed(names: Sequence[str], most: int = 12) -> str:
-    """Return names as the text of a Python list, shortened to ``most`` names."""
-    shown = [shortened(repr(name), 60) for name in names[:most]]
-    return f"[{', '.join([*shown, '...'] if len(names) > most else shown)}]"
+def _format_names(names: Sequence[str], max_count: int = 12) -> str:
+    """Return names as the text of a Python list, shortened to ``max_count`` names."""
+    shown = [truncate(repr(name), 60) for name in names[:max_count]]
+    return f"[{', '.join([*shown, '...'] if len(names) > max_count else shown)}]"
 
 
 _SEVERAL_LABELS = (
@@ -167,8 +169,8 @@ _SEVERAL_LABELS = (
 )
 
 
-def several_labels(target: Tensor, use: str = _SEVERAL_LABELS) -> str:
-    """Return the remedy for a target ``(N, C)`` where class indices are expected; ``use`` names the alternative."""
+def label_matrix_fix(target: Tensor, advice: str = _SEVERAL_LABELS) -> str:
+    """Return the remedy for a target ``(N, C)`` where class indices are expected; ``advice`` names the alternative."""
     values = (target if target.layout is torch.strided else target.to_dense()).float()
     if bool(((values.sum(dim=1) - 1).abs() <= 1e-3).all()) and bool((values >= 0).all()):
         return (
@@ -177,16 +179,16 @@ def several_labels(target: Tensor, use: str = _SEVERAL_LABELS) -> str:
         )
     rows = "Rows that do not sum to 1 hold several labels per sample"
     if bool(((values == 0) | (values == 1)).all()):
-        return f"{rows}. {use}"
-    return f"{rows} (each 0 or 1) or vote counts (pass their shares as label_probs). {use}"
+        return f"{rows}. {advice}"
+    return f"{rows} (each 0 or 1) or vote counts (pass their shares as label_probs). {advice}"
 
 
-def _is_text(target: object) -> bool:
+def _holds_text(target: object) -> bool:
     """Return whether labels are text rather than numbers."""
     return not isinstance(target, Tensor) and np.asarray(target).dtype.kind in "OUS"
 
 
-def checked_classes(classes: object, num_classes: int) -> tuple[str, ...] | None:
+def check_class_names(classes: object, num_classes: int) -> tuple[str, ...] | None:
     """Return the class names ``(C,)`` as a tuple of text, or None if there are none.
 
     Raises:
@@ -206,7 +208,7 @@ def checked_classes(classes: object, num_classes: int) -> tuple[str, ...] | None
     return tuple(names)
 
 
-def checked_event(event: object, num_classes: int, classes: tuple[str, ...] | None) -> int | None:
+def check_event(event: object, num_classes: int, classes: tuple[str, ...] | None) -> int | None:
     """Return the index of the positive class (the event), or None if none is named.
 
     Args:
@@ -230,19 +232,19 @@ def checked_event(event: object, num_classes: int, classes: tuple[str, ...] | No
     names = classes or ("0", "1")
     if isinstance(event, int) and not isinstance(event, bool) and event in (0, 1):
         return int(event)
-    named = names_alike(event, names)
+    named = matching_class_names(event, names)
     if len(named) == 1:
         return names.index(named[0])
-    raise unknown_event(event, names)
+    raise unknown_event_error(event, names)
 
 
-def names_alike(event: object, names: Sequence[str]) -> list[str]:
+def matching_class_names(event: object, names: Sequence[str]) -> list[str]:
     """Return the class name that equals ``event``, else the names that differ from it in case only."""
     word = str(event).strip()
     return [word] if word in names else [name for name in names if name.lower() == word.lower()]
 
 
-def unknown_event(event: object, names: Sequence[str]) -> InputError:
+def unknown_event_error(event: object, names: Sequence[str]) -> InputError:
     """Return the InputError for an event that is neither of the two classes."""
     return InputError(
         f"must be one of the classes, {names[0]} or {names[1]}",
@@ -252,10 +254,10 @@ def unknown_event(event: object, names: Sequence[str]) -> InputError:
     )
 
 
-def numbers_of(target: object, classes: tuple[str, ...]) -> Any:
+def to_class_indices(target: object, classes: tuple[str, ...]) -> Any:
     """Return the class index of each label; integer labels are returned unchanged if no class name is a number."""
     numbers = {name: number for number, name in enumerate(classes)}
-    truths = truth_places(list(numbers))
+    truths = truth_value_classes(list(numbers))
     try:
         array = np.asarray(target)
         labels = [str(label) for label in array.ravel().tolist()]
@@ -265,7 +267,11 @@ def numbers_of(target: object, classes: tuple[str, ...]) -> Any:
         ) from error
     # A 1 among yes and no may be the class yes or the second one: only where these are one is it a number.
     agree = not truths or truths["true"] == 1
-    if array.dtype.kind in "iu" and agree and all(whole_number(name) is None for name in classes):
+    if (
+        array.dtype.kind in "iu"
+        and agree
+        and all(parse_whole_number(name) is None for name in classes)
+    ):
         return target
     labels = [
         label.lower() if label not in numbers and label.lower() in truths else label
@@ -277,7 +283,7 @@ def numbers_of(target: object, classes: tuple[str, ...]) -> Any:
         alike = [name for name in numbers if name.casefold() == strangers[0].casefold()]
         raise InputError(
             f"every label must be one of the classes {', '.join(classes[:12])}",
-            _listed(strangers)[1:-1],
+            _format_names(strangers)[1:-1],
             (
                 f"Did you mean {alike[0]!r}?"
                 if alike
@@ -287,18 +293,18 @@ def numbers_of(target: object, classes: tuple[str, ...]) -> Any:
     return [numbers[label] for label in labels]
 
 
-def checked_label_probs(value: object, shape: tuple[int, int], device: torch.device) -> Tensor:
+def check_label_probs(value: object, shape: tuple[int, int], device: torch.device) -> Tensor:
     """Return label distributions ``(N, C)`` in float32 or float64.
 
     Raises:
         InputError: For another shape, negative numbers, or rows that do not sum to 1 within 0.001.
     """
-    value = detached("label_probs", value)
+    value = to_tensor("label_probs", value)
     if tuple(value.shape) != shape or value.is_complex():
         raise InputError(
             f"label_probs must have shape {shape}", describe(value), "Pass one row per sample."
         )
-    check_sizes("label_probs", value)
+    check_finite_dense("label_probs", value)
     value = value.to(device, torch.promote_types(value.dtype, torch.float32))
     sums = value.sum(dim=1)
     if bool((value < 0).any()) or bool(((sums - 1).abs() > 1e-3).any()):
@@ -310,13 +316,13 @@ def checked_label_probs(value: object, shape: tuple[int, int], device: torch.dev
     return value
 
 
-def checked_index(index: object, num_samples: int) -> Tensor:
+def check_row_index(index: object, num_samples: int) -> Tensor:
     """Return row indices ``(n,)`` as int64, or a boolean mask ``(N,)`` that selects at least one row.
 
     Raises:
         InputError: If it is neither.
     """
-    index = detached("index", index)
+    index = to_tensor("index", index)
     if index.dtype == torch.bool and index.shape == (num_samples,) and bool(index.any()):
         return index
     kinds = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)

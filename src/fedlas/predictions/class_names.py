@@ -10,7 +10,7 @@ _NUMBER = re.compile(r"[-+]?\d{1,300}(\.\d{0,300})?(e[-+]\d\d)?", re.ASCII | re.
 _TRUTHS = (("false", "f", "no", "n"), ("true", "t", "yes", "y"))
 
 
-def whole_number(text: str) -> int | None:
+def parse_whole_number(text: str) -> int | None:
     """Return the whole number that a text states (``3`` for ``3.0``), or None for any other text.
 
     Exponents count as C writes them, 3.000e+00: 3e0 may be a name, as 1_1 may, which Python reads as 11.
@@ -19,7 +19,7 @@ def whole_number(text: str) -> int | None:
     return int(number) if number.is_finite() and number == number.to_integral_value() else None
 
 
-def truth_places(names: Sequence[str]) -> dict[str, int]:
+def truth_value_classes(names: Sequence[str]) -> dict[str, int]:
     """Return the class index of each lower-case truth value, if the two classes are named by such values."""
     ends = [re.split(r"[^a-z]", name.lower())[-1] for name in names]
     values = [

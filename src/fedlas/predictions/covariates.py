@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from torch import Tensor
 
-from fedlas._core.check import InputError, describe, few
+from fedlas._core.check import InputError, describe, truncated_list
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Covariates:
             if not count:
                 continue
             if name in self.categories:
-                values = few(self.categories[name], 6)
+                values = truncated_list(self.categories[name], 6)
                 texts.append(
                     f"{count:,} rows have a missing or unseen value of {name!r} and are treated as none of {values}."
                 )
@@ -138,7 +138,7 @@ def check_covariates(covariates: object, features: Tensor | None) -> None:
         )
 
 
-def covariates_of(text: object, path: object) -> Covariates:
+def covariates_from_json(text: object, path: object) -> Covariates:
     """Return the covariates in the JSON text of an array in a file.
 
     Raises:

@@ -14,15 +14,15 @@ from fedlas._core.check import (
     Argument,
     InputError,
     check_finite,
+    check_finite_dense,
     check_logits,
-    check_sizes,
     describe,
-    few,
     suggestion,
+    truncated_list,
 )
-from fedlas.predictions.arguments import checked_index, detached
+from fedlas.predictions.arguments import check_row_index, to_tensor
 from fedlas.predictions.predictions import Predictions
-from fedlas.predictions.probabilities import FLOOR, logits_of_log_odds
+from fedlas.predictions.probabilities import FLOOR, binary_logits
 from fedlas.predictions.sample_values import SAMPLE_VALUES, check_sample_values
 from fedlas.predictions.saved import load_arrays, write_fields
 
@@ -70,7 +70,7 @@ class MultiLabel:
 
     def __post_init__(self) -> None:
         values = vars(self)
-        logits = check_logits(detached("logits", self.logits)).cpu()
+        logits = check_logits(to_tensor("logits", self.logits)).cpu()
         if logits.ndim != 2 or not logits.numel():
             raise InputError(
                 "logits must be (N, L) with at least one sample",
@@ -78,7 +78,9 @@ class MultiLabel:
                 "Pass one column per label.",
             )
         check_finite("logits", logits)
-        target = None if self.target is None else _checked_labels(self.target, tuple(logits.shape))
+        target = (
+            None if self.target is None else _check_label_matrix(self.target, tuple(logits.shape))
+        )
         names = tuple(map(str, range(logits.shape[1]) if self.names is None else self.names))
         if len(names) != logits.shape[1] or len(set(names)) < len(names):
             raise InputError(
@@ -129,8 +131,8 @@ class MultiLabel:
             >>> MultiLabel.from_probs([[0.5, 0.9]], [[1, 0]]).logits.round(decimals=1).tolist()
             [[0.0, 2.2]]
         """
-        values = detached("probs", probs)
-        check_sizes("probs", values)
+        values = to_tensor("probs", probs)
+        check_finite_dense("probs", values)
         low, high = (float(end) for end in values.double().aminmax()) if values.numel() else (0, 1)
         if low < 0 or high > 1:
             raise InputError(
@@ -138,7 +140,7 @@ class MultiLabel:
                 f"values from {low:.6g} to {high:.6g}",
                 "Pass logits to MultiLabel(logits, target); divide percentages by 100.",
             )
-        return cls(log_odds_of(values), target, **others)
+        return cls(to_log_odds(values), target, **others)
 
     def rows(self, index: Tensor) -> MultiLabel:
         """Return the samples at row indices ``(n,)`` or in a mask ``(N,)``.
@@ -146,7 +148,7 @@ class MultiLabel:
         Raises:
             InputError: If it is neither.
         """
-        index = checked_index(index, self.num_samples).cpu()
+        index = check_row_index(index, self.num_samples).cpu()
         values = {each: getattr(self, each) for each in ("target", *SAMPLE_VALUES)}
         return replace(
             self,
@@ -172,7 +174,7 @@ class MultiLabel:
                 "label must be one of the names", repr(name), suggestion(str(name), names)
             )
         place = names.index(str(name))
-        return self._rows(slice(place, place + 1), f"label {name!r}")
+        return self._label_predictions(slice(place, place + 1), f"label {name!r}")
 
     def pooled(self) -> Predictions:
         """Return the two-class predictions of all known sample-label pairs, one row per pair.
@@ -180,7 +182,7 @@ class MultiLabel:
         Raises:
             InputError: If none is known.
         """
-        return self._rows(slice(None), "the labels")
+        return self._label_predictions(slice(None), "the labels")
 
     def with_logits(self, logits: Tensor) -> MultiLabel:
         """Return the same samples with other logits, such as calibrated ones."""
@@ -213,13 +215,13 @@ class MultiLabel:
             arrays["names"] = arrays["names"].tolist()
         return cls(**arrays)
 
-    def _rows(self, columns: slice, what: str) -> Predictions:
+    def _label_predictions(self, columns: slice, subject: str) -> Predictions:
         logits = self.logits[:, columns]
-        target = check_known(self).target[:, columns]
+        target = require_known_labels(self).target[:, columns]
         has_label = target != UNKNOWN
         if not bool(has_label.any()):
             raise InputError(
-                f"{what} must have a known target for at least one sample",
+                f"{subject} must have a known target for at least one sample",
                 f"{UNKNOWN} (unknown) for all samples",
                 "Leave out labels without any known target.",
             )
@@ -227,15 +229,15 @@ class MultiLabel:
         values_of = {name: getattr(self, name) for name in SAMPLE_VALUES}
         values = {name: value[samples] for name, value in values_of.items() if value is not None}
         return Predictions(
-            logits_of_log_odds(logits[has_label]),
+            binary_logits(logits[has_label]),
             target[has_label],
             **{"clusters": samples} | values,
         )
 
 
-def _checked_labels(target: Any, shape: tuple[int, ...]) -> Tensor:
+def _check_label_matrix(target: Any, shape: tuple[int, ...]) -> Tensor:
     """Return the label matrix ``(N, L)`` as int64 with values 1, 0 and :data:`UNKNOWN`."""
-    target = detached("target", target).cpu()
+    target = to_tensor("target", target).cpu()
     unknown = (target != target) | (target == UNKNOWN)
     if target.dtype not in (torch.uint8, torch.bool):
         unknown |= target == -1
@@ -249,7 +251,7 @@ def _checked_labels(target: Any, shape: tuple[int, ...]) -> Tensor:
     return torch.where(unknown, UNKNOWN, torch.where(unknown, 0, target).long())
 
 
-def are_several_labels(target: Tensor) -> bool:
+def is_label_matrix(target: Tensor) -> bool:
     """Return whether an array ``(N, L)`` is a multi-label target: 0, 1 or unknown, and not one-hot."""
     values = target.detach().cpu().double()
     unknown = (values == UNKNOWN) | (values == -1) | values.isnan()
@@ -258,63 +260,63 @@ def are_several_labels(target: Tensor) -> bool:
     return bool(unknown.any()) or bool((values.sum(dim=1) != 1).any())
 
 
-def log_odds_of(probs: Tensor) -> Tensor:
+def to_log_odds(probs: Tensor) -> Tensor:
     """Return ``log(p / (1 - p))`` of probabilities in float64; finite also for 0 and 1."""
     probs = probs.double()
     return probs.clamp(min=FLOOR).log() - (1.0 - probs).clamp(min=NEAREST_TO_0).log()
 
 
-def check_known(several: MultiLabel) -> MultiLabel:
+def require_known_labels(predictions: MultiLabel) -> MultiLabel:
     """Return the multi-label predictions; raise InputError if they have no target.
 
     Raises:
         InputError: Otherwise.
     """
-    if several.has_target:
-        return several
+    if predictions.has_target:
+        return predictions
     raise InputError(
         "multi-label predictions must have a target",
-        f"{several.num_samples} samples without target",
+        f"{predictions.num_samples} samples without target",
         "Pass MultiLabel(logits, target). Without a target, predictions can only be calibrated and saved.",
     )
 
 
 def check_same_labels(
-    val: object, test: object, what: str | Argument
+    val: object, test: object, subject: str | Argument
 ) -> tuple[MultiLabel, MultiLabel]:
     """Return held-out and test predictions; raise InputError unless both are MultiLabel with the same labels.
 
     Args:
         val: Held-out predictions.
         test: Those measured.
-        what: How messages name the former.
+        subject: How messages name the former.
 
     Raises:
         InputError: Otherwise.
     """
     if not isinstance(val, MultiLabel) or not isinstance(test, MultiLabel):
         raise InputError(
-            (what, " must be a MultiLabel if, and only if, the predictions are"),
+            (subject, " must be a MultiLabel if, and only if, the predictions are"),
             describe(test if isinstance(val, MultiLabel) else val),
             "Pass held-out predictions of the same labels, a MultiLabel.",
         )
     unnamed = tuple(map(str, range(test.num_labels)))
     if val.num_labels != test.num_labels or len({val.names, test.names} - {unnamed}) > 1:
         raise InputError(
-            (what, " must have the same labels as the predictions, in the same order"),
-            f"{few(list(val.names or ()))} and {few(list(test.names or ()))}",
+            (subject, " must have the same labels as the predictions, in the same order"),
+            f"{truncated_list(list(val.names or ()))} and {truncated_list(list(test.names or ()))}",
             "Pass predictions of the same model.",
         )
     if val.logits.shape == test.logits.shape and bool((val.logits == test.logits).all()):
         raise InputError(
-            (what, " must differ from the predictions that are measured"),
+            (subject, " must differ from the predictions that are measured"),
             "the same logits",
             "Pass held-out predictions, such as those on a validation set: fitting on test data is optimistic.",
         )
     return val, test
 
 
-def check_labels(predictions: object, argument: str = "predictions") -> None:
+def require_multi_label(predictions: object, argument: str = "predictions") -> None:
     """Raise InputError unless an argument is a MultiLabel.
 
     Raises:

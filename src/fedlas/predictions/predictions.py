@@ -10,21 +10,28 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from fedlas._core.check import Argument, InputError, check_logits, check_sizes, describe, warn_user
+from fedlas._core.check import (
+    Argument,
+    InputError,
+    check_finite_dense,
+    check_logits,
+    describe,
+    warn_user,
+)
 from fedlas._core.extras import require
 from fedlas.predictions.arguments import (
     Array,
     OptionalArray,
     Target,
-    checked_classes,
-    checked_index,
-    checked_label_probs,
-    checked_target,
-    detached,
-    numbers_of,
+    check_class_names,
+    check_label_probs,
+    check_row_index,
+    check_target,
+    to_class_indices,
+    to_tensor,
 )
-from fedlas.predictions.event import classes_and_event
-from fedlas.predictions.probabilities import are_probabilities, probabilities_from, softmax
+from fedlas.predictions.event import check_classes_and_event
+from fedlas.predictions.probabilities import are_probabilities, check_probabilities, softmax
 from fedlas.predictions.sample_values import SAMPLE_VALUES, check_sample_values
 from fedlas.predictions.saved import read_fields, write_fields
 
@@ -33,7 +40,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class _Checked:
+class _CheckedScores:
     """Validated scores, which the constructor accepts in place of logits."""
 
     scores: Tensor
@@ -107,18 +114,18 @@ class Predictions:
 
     def __post_init__(self) -> None:
         values = vars(self)
-        if isinstance(checked := values["logits"], _Checked):
+        if isinstance(checked := values["logits"], _CheckedScores):
             del values["logits"]
             values |= {"are_probs": checked.are_probs, checked.name: checked.scores}
             if not checked.with_labels:
-                self._check_others()
+                self._check_fields()
                 return
             # Reading a target that is not there raises an error.
             if values["target"] is None:
                 del values["target"]
-            self._check_samples()
+            self._check_sample_fields()
             return
-        logits = check_logits(detached("logits", self.logits))
+        logits = check_logits(to_tensor("logits", self.logits))
         if logits.ndim != 2 or logits.shape[0] == 0:
             raise InputError(
                 "logits must be (N, C) with at least one sample",
@@ -126,7 +133,7 @@ class Predictions:
                 "Flatten dense predictions to one row per pixel or token.",
             )
         logits = logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
-        check_sizes("logits", logits)
+        check_finite_dense("logits", logits)
         if are_probabilities(logits):
             warn_user(
                 (
@@ -140,21 +147,21 @@ class Predictions:
                 )
             )
         values["logits"] = logits
-        self._check_others()
+        self._check_fields()
 
-    def _check_others(self) -> None:
+    def _check_fields(self) -> None:
         values = vars(self)
         shape = (self.num_samples, self.num_classes)
-        values |= classes_and_event(values, shape[1])
+        values |= check_classes_and_event(values, shape[1])
         classes = values["classes"]
         # Reading a target that is not there raises an error.
         if (target := values.pop("target")) is not None:
-            values["target"] = checked_target(target, shape, self.scores.device, classes)
+            values["target"] = check_target(target, shape, self.scores.device, classes)
         if (votes := values["label_probs"]) is not None:
-            values["label_probs"] = checked_label_probs(votes, shape, self.scores.device)
-        self._check_samples()
+            values["label_probs"] = check_label_probs(votes, shape, self.scores.device)
+        self._check_sample_fields()
 
-    def _check_samples(self) -> None:
+    def _check_sample_fields(self) -> None:
         check_sample_values(vars(self), self.num_samples, self.scores.device)
         if (covariates := vars(self).get("covariates")) is not None:
             from fedlas.predictions.covariates import check_covariates
@@ -220,11 +227,11 @@ class Predictions:
 
     def with_logits(self, logits: Tensor) -> Predictions:
         """Return the same samples with other logits, such as calibrated ones."""
-        return type(self)(logits, **self._others())
+        return type(self)(logits, **self._fields_except_scores())
 
     def without_target(self) -> Predictions:
         """Return the same samples without ``target`` and ``label_probs``."""
-        return self._replaced(target=None, label_probs=None)
+        return self._replace_fields(target=None, label_probs=None)
 
     def rows(self, index: Tensor) -> Predictions:
         """Return the samples at row indices ``(n,)`` or in a mask ``(N,)``.
@@ -232,30 +239,30 @@ class Predictions:
         Raises:
             InputError: If it is neither.
         """
-        index = checked_index(index, self.num_samples)
-        values = self._values().items()
-        return self._of(
+        index = check_row_index(index, self.num_samples)
+        values = self._field_values().items()
+        return self._from_fields(
             {n: v[index.to(v.device)] if isinstance(v, Tensor) else v for n, v in values}
         )
 
-    def _replaced(self, **values: Any) -> Predictions:
+    def _replace_fields(self, **values: Any) -> Predictions:
         """Return the same samples and scores with other values of some fields; a target can only be removed."""
         if values.get("features", self.features) is None:
             values["covariates"] = None
         if values.keys() & {"classes", "event"}:
-            values |= classes_and_event(vars(self) | values, self.num_classes)
-        return self._of(self._values() | values)
+            values |= check_classes_and_event(vars(self) | values, self.num_classes)
+        return self._from_fields(self._field_values() | values)
 
-    def _of(self, values: dict[str, Any]) -> Predictions:
+    def _from_fields(self, values: dict[str, Any]) -> Predictions:
         """Return predictions from field values; only the sample fields are validated again."""
         scores = values.pop("probs" if self.are_probs else "logits")
-        return type(self)(_Checked(scores, self.are_probs, with_labels=True), **values)
+        return type(self)(_CheckedScores(scores, self.are_probs, with_labels=True), **values)
 
-    def _values(self) -> dict[str, Any]:
+    def _field_values(self) -> dict[str, Any]:
         """Return the scores and all other fields that are set, by name."""
-        return {"probs" if self.are_probs else "logits": self.scores} | self._others()
+        return {"probs" if self.are_probs else "logits": self.scores} | self._fields_except_scores()
 
-    def _others(self) -> dict[str, Any]:
+    def _fields_except_scores(self) -> dict[str, Any]:
         """Return the fields that are set, without the scores, by name."""
         return {name: value for name in _FIELDS[1:] if (value := vars(self).get(name)) is not None}
 
@@ -265,7 +272,7 @@ class Predictions:
         Raises:
             InputError: If another file than one of predictions is there, or the folder cannot be written to.
         """
-        fields = {"logits": self.logits} | self._others()
+        fields = {"logits": self.logits} | self._fields_except_scores()
         return write_fields(path, fields, ("logits", *_FIELDS), "a file of Predictions")
 
     @classmethod
@@ -295,11 +302,11 @@ class Predictions:
             >>> Predictions.from_probs([[0.75, 0.25], [0.2, 0.8]], ["cat", "cat"], classes=["cat", "dog"]).correct
             tensor([ True, False])
         """
-        checked = probabilities_from(detached("probs", probs), normalize=normalize)
+        checked = check_probabilities(to_tensor("probs", probs), normalize=normalize)
         if target is not None and (classes := others.get("classes")) is not None:
-            names = checked_classes(classes, checked.shape[1])
-            target = numbers_of(target, names or ())
-        return cls._of_probs(checked, target=target, **others)
+            names = check_class_names(classes, checked.shape[1])
+            target = to_class_indices(target, names or ())
+        return cls._from_checked_probs(checked, target=target, **others)
 
     @classmethod
     def from_frame(cls, frame: object, **columns: Any) -> Predictions:
@@ -319,9 +326,9 @@ class Predictions:
             tensor([ True, False])
         """
         from fedlas.predictions import read_predictions
-        from fedlas.predictions.tables.roles import columns_named
+        from fedlas.predictions.tables.roles import columns_from_kwargs
 
-        named = columns_named(columns)
+        named = columns_from_kwargs(columns)
         if named.kind not in ("logits", "probs"):
             raise InputError(
                 "probs or logits must name the score columns",
@@ -353,7 +360,7 @@ class Predictions:
         return require("pandas", extra="tables").DataFrame(arrays)
 
     @classmethod
-    def _of_probs(cls, probs: Tensor, **others: Any) -> Predictions:
+    def _from_checked_probs(cls, probs: Tensor, **others: Any) -> Predictions:
         """Return predictions from validated probabilities."""
         if unknown := others.keys() - set(_FIELDS[1:]):
             raise InputError(
@@ -361,7 +368,7 @@ class Predictions:
                 sorted(unknown)[0],
                 f"Leave it out; the fields are {', '.join(_FIELDS[1:])}.",
             )
-        return cls(_Checked(probs, are_probs=True), **others)
+        return cls(_CheckedScores(probs, are_probs=True), **others)
 
     @classmethod
     def load(cls, path: str | Path) -> Predictions:

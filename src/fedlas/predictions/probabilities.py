@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import Argument, InputError, Text, check_finite, describe, warn_user
-from fedlas._core.errors import public_name
+from fedlas._core.errors import public_call_name
 
 FLOOR = float(torch.finfo(torch.float32).tiny)
 """Replaces a probability of exactly 0, whose logarithm is no logit: the smallest normal float32."""
@@ -24,11 +24,11 @@ _SLOW_BELOW = 64
 """Classes below which torch's softmax of float64 rows on a CPU is slow."""
 _FEWEST = 8
 """Rows below which logits that look like probabilities may do so by chance."""
-Where = Callable[[int], str]
+RowNamer = Callable[[int], str]
 """Maps a row index of a chunk to the name of the row in messages."""
 
 
-class Probabilities:
+class ProbabilityChecker:
     """Validates rows of class probabilities, and divides rows by their sums where these are not 1.
 
     A row may miss 1 by 0.001, or by as much as rounding its ``C`` numbers to the decimal places that they are written
@@ -63,21 +63,23 @@ class Probabilities:
         self._high = -torch.inf
         self._places: int | None = None
 
-    def checked(self, probs: Tensor, where: Where, column: Callable[[int], str] = str) -> Tensor:
+    def normalize_rows(
+        self, probs: Tensor, row_name: RowNamer, column_name: Callable[[int], str] = str
+    ) -> Tensor:
         """Return the rows ``(n, C)``, each summing to 1; ``probs`` itself if nothing changes.
 
         Raises:
             InputError: For a row that is none; the message says what it looks like.
         """
         most = torch.inf if self.normalize else 1.0 + self._precision
-        probs = self.in_range(probs, where, column, "probabilities", most)
+        probs = self.check_range(probs, row_name, column_name, "probabilities", most)
         sums = probs.sum(dim=1)
         low, high = (float(end) for end in sums.aminmax())
         below, above = self._tolerances(probs, low, high)
         far = (sums <= 0) if self.normalize else (sums < 1.0 - below) | (sums > 1.0 + above)
         if bool(far.any()):
             row = int(far.nonzero()[0])
-            place = f"{where(row)} of {self.file}" if self.file else where(row)
+            place = f"{row_name(row)} of {self.file}" if self.file else row_name(row)
             got = f"{float(sums[row]):.6g} in {place} ({int(far.sum()):,} such rows among {len(far):,})"
             if self.normalize:
                 raise InputError(
@@ -99,19 +101,26 @@ class Probabilities:
             probs = probs.index_copy(0, rows, probs[rows] / sums[rows, None])
         return probs
 
-    def both(self, probs: Tensor, where: Where, column: Callable[[int], str] = str) -> Tensor:
+    def complete_pairs(
+        self, probs: Tensor, row_name: RowNamer, column_name: Callable[[int], str] = str
+    ) -> Tensor:
         """Return both class probabilities ``(n, 2)`` from the probability of the second class ``(n, 1)``.
 
         Raises:
             InputError: If one is outside [0, 1].
         """
-        probs = self.in_range(probs, where, column, "probabilities", 1.0 + self._precision).clamp(
-            max=1.0
-        )
+        probs = self.check_range(
+            probs, row_name, column_name, "probabilities", 1.0 + self._precision
+        ).clamp(max=1.0)
         return torch.cat([1.0 - probs, probs], dim=1)
 
-    def in_range(
-        self, values: Tensor, where: Where, column: Callable[[int], str], what: str, most: float
+    def check_range(
+        self,
+        values: Tensor,
+        row_name: RowNamer,
+        column_name: Callable[[int], str],
+        noun: str,
+        upper: float,
     ) -> Tensor:
         """Return the values if all are in ``[0, most]``; rounding errors below 0 become 0.
 
@@ -119,20 +128,22 @@ class Probabilities:
             InputError: Otherwise; the message says what they look like.
         """
         low, high = (float(end) for end in values.aminmax())
-        if low >= 0 and high <= most:
+        if low >= 0 and high <= upper:
             return values
-        outside = (values < -ROUNDING) | (values > most)
+        outside = (values < -ROUNDING) | (values > upper)
         if bool(outside.any()):
             row, number = (int(index) for index in outside.nonzero()[0])
             raise InputError(
-                f"{what} must be in [0, 1]" if most < torch.inf else f"{what} must not be negative",
-                f"{float(values[row, number]):.6g} in {where(row)}, column {column(number)}",
-                self._looks_like(values),
+                f"{noun} must be in [0, 1]"
+                if upper < torch.inf
+                else f"{noun} must not be negative",
+                f"{float(values[row, number]):.6g} in {row_name(row)}, column {column_name(number)}",
+                self._value_fix(values),
             )
         return values.clamp(min=0.0)
 
     @property
-    def lost(self) -> float:
+    def max_sum_error(self) -> float:
         """Largest distance of a row sum from 1; 0 if rows were to be normalized."""
         return (
             0.0 if self.normalize or not self._divided else max(1.0 - self._low, self._high - 1.0)
@@ -150,10 +161,10 @@ class Probabilities:
             if self._places is None
             else f", because numbers are rounded to {self._places} decimals"
         )
-        lines = [f"{text}, which differ from 1 by at most {self.lost:.2g}{rounded}."]
-        if self.lost > _WORTH_A_WORD:
+        lines = [f"{text}, which differ from 1 by at most {self.max_sum_error:.2g}{rounded}."]
+        if self.max_sum_error > _WORTH_A_WORD:
             lines.append(
-                f"Rounding changed row sums, and so confidences, by up to {100 * self.lost:.2g} %: write more decimals."
+                f"Rounding changed row sums, and so confidences, by up to {100 * self.max_sum_error:.2g} %: write more decimals."
             )
         return lines
 
@@ -172,22 +183,22 @@ class Probabilities:
             min=precision
         )
 
-    def _looks_like(self, values: Tensor) -> list[Text]:
+    def _value_fix(self, values: Tensor) -> list[Text]:
         """Return remedies for values outside [0, 1], which may be logits or percentages."""
         if bool((values < -ROUNDING).any()):
-            return _beginning("these look like logits: ", self._fixes["logits"])
+            return _prefix_first("these look like logits: ", self._fixes["logits"])
         sums = values.sum(dim=1)
         if bool(((sums - 100.0).abs() < 1.0).all()) or (
             values.shape[1] == 1 and float(values.max()) <= 100.0
         ):
-            return _beginning("these look like percentages: ", self._fixes["percent"])
+            return _prefix_first("these look like percentages: ", self._fixes["percent"])
         logits = self._fixes["logits"]
-        return [*self._fixes["normalize"], *_beginning("for logits, ", logits)]
+        return [*self._fixes["normalize"], *_prefix_first("for logits, ", logits)]
 
 
-def _beginning(words: str, remedies: Sequence[Text]) -> list[Text]:
-    """Return the remedies with ``words`` in front of the first."""
-    return [f"{words}{remedies[0]}", *remedies[1:]]
+def _prefix_first(prefix: str, remedies: Sequence[Text]) -> list[Text]:
+    """Return the remedies with ``prefix`` in front of the first."""
+    return [f"{prefix}{remedies[0]}", *remedies[1:]]
 
 
 def decimal_places(values: Tensor) -> int | None:
@@ -207,7 +218,7 @@ def decimal_places(values: Tensor) -> int | None:
     return None
 
 
-def probabilities_from(probs: Tensor, *, normalize: bool) -> Tensor:
+def check_probabilities(probs: Tensor, *, normalize: bool) -> Tensor:
     """Return validated probabilities ``(N, C)``; from the second of two classes ``(N,)``, both ``(N, 2)``.
 
     Raises:
@@ -222,15 +233,15 @@ def probabilities_from(probs: Tensor, *, normalize: bool) -> Tensor:
     if not isinstance(normalize, bool):
         raise InputError("normalize must be True or False", describe(normalize), "Pass True.")
     check_finite("probs", probs)
-    rows = Probabilities(
+    rows = ProbabilityChecker(
         normalize=normalize, precision=float(torch.finfo(probs.dtype).eps), fixes=_FIXES
     )
     values = probs if probs.dtype in (torch.float32, torch.float64) else probs.float()
     values = values.reshape(len(values), -1)
-    check = rows.both if values.shape[1] == 1 else rows.checked
+    check = rows.complete_pairs if values.shape[1] == 1 else rows.normalize_rows
     checked = check(values, lambda row: f"row {row}")
-    if rows.lost > _WORTH_A_WORD:
-        warn_user(f"{public_name()}: {' '.join(rows.notes())}")
+    if rows.max_sum_error > _WORTH_A_WORD:
+        warn_user(f"{public_call_name()}: {' '.join(rows.notes())}")
     return checked
 
 
@@ -278,12 +289,12 @@ def log_softmax(logits: Tensor) -> Tensor:
     return logits.T.contiguous().log_softmax(dim=0).T if slow else logits.log_softmax(dim=1)
 
 
-def logits_of_log_odds(log_odds: Tensor) -> Tensor:
+def binary_logits(log_odds: Tensor) -> Tensor:
     """Return two-class logits ``(N, 2)``, ``(0, z)`` for log-odds ``z (N,)`` of the second class."""
     return torch.stack([torch.zeros_like(log_odds), log_odds], dim=1)
 
 
-def logarithm(probs: Tensor) -> Tensor:
+def safe_log(probs: Tensor) -> Tensor:
     """Return the logarithm of probabilities ``(N, C)``, clamped below at :data:`FLOOR`."""
     return probs.clamp(min=FLOOR).log()
 

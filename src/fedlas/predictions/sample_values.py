@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import LARGEST, InputError, check_sizes, describe
-from fedlas.predictions.arguments import detached
+from fedlas._core.check import LARGEST, InputError, check_finite_dense, describe
+from fedlas.predictions.arguments import to_tensor
 
 _MONTH = re.compile(r"\d{4}-\d{2}")
 
@@ -39,9 +39,9 @@ def check_sample_values(
         values["features"] = values["features"].to(device)
 
 
-def _features(features: object, num_samples: int) -> Tensor:
+def _check_features(features: object, num_samples: int) -> Tensor:
     """Return ``features (N, D)`` as a tensor."""
-    features = detached("features", features)
+    features = to_tensor("features", features)
     fits = features.ndim == 2 and len(features) == num_samples and features.shape[1]
     if not fits or features.is_complex():
         raise InputError(
@@ -49,13 +49,13 @@ def _features(features: object, num_samples: int) -> Tensor:
             describe(features),
             "Pass one row per sample.",
         )
-    check_sizes("features", features)
+    check_finite_dense("features", features)
     return features
 
 
-def _weights(weights: object, num_samples: int) -> Tensor:
+def _check_weights(weights: object, num_samples: int) -> Tensor:
     """Return ``weights (N,)`` as float64 on the CPU; values below ``1 / LARGEST`` become 0."""
-    weights = detached("weights", weights)
+    weights = to_tensor("weights", weights)
     if weights.shape != (num_samples,) or weights.is_complex():
         raise InputError(
             f"weights must have shape ({num_samples},)",
@@ -82,14 +82,14 @@ def _weights(weights: object, num_samples: int) -> Tensor:
     return weights
 
 
-def _clusters(clusters: object, num_samples: int) -> Tensor:
+def _cluster_codes(clusters: object, num_samples: int) -> Tensor:
     """Return cluster ids ``(N,)`` as int64 on the CPU; names become codes in sorted order."""
     fix = "Pass one integer or name per sample, such as its image, patient or user."
     if not isinstance(clusters, Tensor):
         array = np.asarray(clusters)
         if array.dtype.kind in "OUS" and array.ndim == 1:
-            clusters = _numbered(array)
-    clusters = detached("clusters", clusters, fix)
+            clusters = _factorize_names(array)
+    clusters = to_tensor("clusters", clusters, fix)
     if clusters.is_floating_point() and clusters.dtype.itemsize == 1:
         clusters = clusters.float()  # 8-bit floats have no trunc
     if clusters.is_floating_point() and bool((clusters == clusters.trunc()).all()):
@@ -104,7 +104,7 @@ def _clusters(clusters: object, num_samples: int) -> Tensor:
     return clusters.cpu().long()
 
 
-def _numbered(names: np.ndarray) -> np.ndarray:
+def _factorize_names(names: np.ndarray) -> np.ndarray:
     """Return an integer code per name, in sorted order."""
     missing = [row for row, name in enumerate(names.tolist()) if name is None or name != name]
     if missing:
@@ -116,11 +116,11 @@ def _numbered(names: np.ndarray) -> np.ndarray:
     return np.unique(names.astype(str), return_inverse=True)[1]
 
 
-def _time(time: object, num_samples: int) -> Tensor:
+def _time_ranks(time: object, num_samples: int) -> Tensor:
     """Return the rank of each time ``(N,)``, from 0; text is read as numbers or dates."""
     values = time.detach().cpu().numpy() if isinstance(time, Tensor) else np.asarray(time)
     if values.dtype.kind in "OUS" and values.ndim == 1:
-        values = _moments(values)
+        values = _parse_times(values)
     is_order = values.dtype.kind in "fiubM" and values.shape == (num_samples,)
     if not is_order or bool(np.asarray(values != values).any()):
         raise InputError(
@@ -132,7 +132,7 @@ def _time(time: object, num_samples: int) -> Tensor:
     return torch.from_numpy(np.unique(values, return_inverse=True)[1]).long()
 
 
-def _moments(texts: NDArray[Any]) -> NDArray[Any]:
+def _parse_times(texts: NDArray[Any]) -> NDArray[Any]:
     """Return texts as an array of numbers, dates or times (ISO 8601); unchanged if they are none of these."""
     cells = [str(text).strip() for text in texts.tolist()]
     with suppress(ValueError):
@@ -152,9 +152,9 @@ def _moments(texts: NDArray[Any]) -> NDArray[Any]:
 
 
 SAMPLE_VALUES: Mapping[str, Callable[[Any, int], Tensor]] = {
-    "features": _features,
-    "weights": _weights,
-    "clusters": _clusters,
-    "time": _time,
+    "features": _check_features,
+    "weights": _check_weights,
+    "clusters": _cluster_codes,
+    "time": _time_ranks,
 }
 """Check of each field that has one value per sample, by name of the field."""

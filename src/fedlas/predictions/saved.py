@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.arrays import Arrays, open_arrays, write_arrays
+from fedlas._core.arrays import ArrayArchive, open_arrays, write_arrays
 from fedlas._core.check import InputError
-from fedlas._core.files import checked_path
+from fedlas._core.files import to_path
 
 
 def write_fields(
@@ -31,7 +31,7 @@ def write_fields(
     Raises:
         InputError: If another file is there, or the folder cannot be written to.
     """
-    arrays = {name: _array(value) for name, value in fields.items()}
+    arrays = {name: _to_array(value) for name, value in fields.items()}
     first = next(iter(fields))
     return write_arrays(path, arrays, noun, lambda found: first in found and {*found} <= {*names})
 
@@ -46,14 +46,14 @@ def read_fields(
     """
     fields: dict[str, Any] = load_arrays(path, names, needed, fix)
     if "covariates" in fields:
-        from fedlas.predictions.covariates import covariates_of
+        from fedlas.predictions.covariates import covariates_from_json
 
-        fields["covariates"] = covariates_of(fields["covariates"], path)
+        fields["covariates"] = covariates_from_json(fields["covariates"], path)
     return fields
 
 
 @contextmanager
-def open_archive(path: Path) -> Iterator[Arrays]:
+def open_archive(path: Path) -> Iterator[ArrayArchive]:
     """Open an ``.npz`` of predictions for reading.
 
     Raises:
@@ -82,7 +82,7 @@ def load_arrays(
     Raises:
         InputError: As :func:`open_archive`, or if one that is ``needed`` is not there.
     """
-    with open_archive(checked_path(path)) as archive:
+    with open_archive(to_path(path)) as archive:
         if not {*needed} <= {*archive.names}:
             raise InputError(
                 f"the file must have arrays named {' and '.join(map(repr, needed))}",
@@ -92,7 +92,7 @@ def load_arrays(
         return {name: archive[name] for name in names if name in archive}
 
 
-def _array(value: object) -> Any:
+def _to_array(value: object) -> Any:
     if isinstance(value, Tensor):
         return value.cpu().numpy()
     return np.asarray(json.dumps(value.plain()) if hasattr(value, "plain") else value)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_sizes, describe
+from fedlas._core.check import InputError, check_finite_dense, describe
 from fedlas.predictions.arguments import (
     Array,
     OptionalArray,
-    checked_index,
-    detached,
+    check_row_index,
+    to_tensor,
 )
 from fedlas.predictions.sample_values import check_sample_values
 from fedlas.predictions.saved import read_fields, write_fields
@@ -73,8 +73,8 @@ class TopLabel:
 
     def __post_init__(self) -> None:
         values = vars(self)
-        confidence = _flat("confidence", self.confidence)
-        correct = _flat("correct", self.correct)
+        confidence = _to_vector("confidence", self.confidence)
+        correct = _to_vector("correct", self.correct)
         if len(confidence) != len(correct):
             raise InputError(
                 "confidence and correct must have equal length",
@@ -84,7 +84,7 @@ class TopLabel:
         # Confidences, where rounding may exceed [0, 1] a little.
         if confidence.dtype not in (torch.float32, torch.float64):
             confidence = confidence.float()
-        check_sizes("confidence", confidence)
+        check_finite_dense("confidence", confidence)
         low, high = (float(end) for end in confidence.aminmax())
         if low < -_ROUNDING or high > 1 + _ROUNDING:
             percent = low >= 0 and high <= 100
@@ -118,8 +118,8 @@ class TopLabel:
         Raises:
             InputError: If it is neither.
         """
-        index = checked_index(index, self.num_samples)
-        values = self._values()
+        index = check_row_index(index, self.num_samples)
+        values = self._field_values()
         values |= {name: values[name][index] for name in _TENSORS if name in values}
         return TopLabel(**values)
 
@@ -129,7 +129,7 @@ class TopLabel:
         Raises:
             InputError: If another file than one of a ``TopLabel`` is there, or the folder cannot be written to.
         """
-        return write_fields(path, self._values(), _FIELDS, "a file of a TopLabel")
+        return write_fields(path, self._field_values(), _FIELDS, "a file of a TopLabel")
 
     @classmethod
     def load(cls, path: str | Path) -> TopLabel:
@@ -141,7 +141,7 @@ class TopLabel:
         fix = "Save it with numpy.savez(path, confidence=..., correct=...)."
         return cls(**read_fields(path, _FIELDS, ("confidence", "correct"), fix))
 
-    def _values(self) -> dict[str, Any]:
+    def _field_values(self) -> dict[str, Any]:
         """Return the fields that are set, by name."""
         return {name: value for name in _FIELDS if (value := getattr(self, name)) is not None}
 
@@ -151,18 +151,18 @@ class TopLabel:
         return f"TopLabel({self.num_samples} samples{others})"
 
 
-def needs_all_classes(what: str = "it") -> InputError:
-    """Return the InputError for a TopLabel where all class probabilities are needed; ``what`` is the subject."""
+def needs_all_classes_error(subject: str = "it") -> InputError:
+    """Return the InputError for a TopLabel where all class probabilities are needed; ``subject`` is the subject."""
     return InputError(
-        f"{what} needs the probabilities of all classes",
+        f"{subject} needs the probabilities of all classes",
         "a TopLabel, which has only the probability of the predicted class",
         "Pass Predictions(logits, target), or use a measure of the top label, such as accuracy, ece or aurc.",
     )
 
 
-def _flat(name: str, value: object) -> Tensor:
+def _to_vector(name: str, value: object) -> Tensor:
     """Return a vector ``(N,)`` as a tensor on the CPU."""
-    tensor = detached(
+    tensor = to_tensor(
         name, value, "Pass numbers; for labels pass correct=(predicted == target)."
     ).cpu()
     if tensor.ndim != 1 or not len(tensor) or tensor.is_complex():

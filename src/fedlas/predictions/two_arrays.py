@@ -12,11 +12,11 @@ import numpy as np
 from torch import Tensor
 
 from fedlas._core.check import InputError, describe
-from fedlas._core.errors import public_name
+from fedlas._core.errors import public_call_name
 from fedlas.predictions.any_predictions import AnyPredictions, PredictionTable
-from fedlas.predictions.arguments import PASS_PREDICTIONS, detached, several_labels
+from fedlas.predictions.arguments import PASS_PREDICTIONS, label_matrix_fix, to_tensor
 from fedlas.predictions.predictions import Predictions
-from fedlas.predictions.probabilities import logits_of_log_odds
+from fedlas.predictions.probabilities import binary_logits
 
 if TYPE_CHECKING:
     from fedlas.predictions.multi_label import MultiLabel
@@ -64,10 +64,12 @@ Write share_of_right(probs, target).
     ) -> R_co:
         try:
             if target is not None or isinstance(predictions, Tensor | np.ndarray | list):
-                predictions = _scores_and_labels(predictions, target, name)
+                predictions = _from_scores_and_labels(predictions, target, name)
             return function(predictions, *args, **options)
         except InputError as error:
-            if public_name() is None:  # the user's code called this, and no other public function
+            if (
+                public_call_name() is None
+            ):  # the user's code called this, and no other public function
                 error.owner = name
             raise
 
@@ -87,7 +89,7 @@ Write share_of_right(probs, target).
     return result
 
 
-def _scores_and_labels(scores: object, target: object, name: str) -> Predictions:
+def _from_scores_and_labels(scores: object, target: object, name: str) -> Predictions:
     """Return predictions from scores and labels in this order; ``name`` is the calling function."""
     fix = f"Write {name}(probs, target)."
     if target is None:
@@ -98,7 +100,7 @@ def _scores_and_labels(scores: object, target: object, name: str) -> Predictions
     return predictions
 
 
-def predictions_of_arrays(first: object, second: object) -> Predictions | MultiLabel:
+def predictions_from_arrays(first: object, second: object) -> Predictions | MultiLabel:
     """Return predictions from labels ``(N,)`` and scores ``(N, C)``, or ``(N,)`` for the second of two classes.
 
     Labels ``(N, L)``, rows of 0 and 1 that do not all sum to 1, are several labels a sample, with scores ``(N, L)``.
@@ -115,16 +117,16 @@ def predictions_of_arrays(first: object, second: object) -> Predictions | MultiL
             or as :class:`Predictions`.
 
     Example:
-        >>> predictions_of_arrays([0, 1, 1], [0.2, 0.9, 0.4]).predicted
+        >>> predictions_from_arrays([0, 1, 1], [0.2, 0.9, 0.4]).predicted
         tensor([0, 1, 0])
     """
-    several = _several_labels(first, second)
+    several = _multi_label_from_arrays(first, second)
     return _predictions_and_order(first, second)[0] if several is None else several
 
 
-def _several_labels(first: object, second: object) -> MultiLabel | None:
+def _multi_label_from_arrays(first: object, second: object) -> MultiLabel | None:
     """Return a MultiLabel from two arrays ``(N, L)``, or None if they are not multi-label."""
-    from fedlas.predictions.multi_label import MultiLabel, are_several_labels
+    from fedlas.predictions.multi_label import MultiLabel, is_label_matrix
 
     if not all(isinstance(each, Tensor | np.ndarray | list | tuple) for each in (first, second)):
         return None
@@ -133,10 +135,10 @@ def _several_labels(first: object, second: object) -> MultiLabel | None:
         for each in (first, second)
     ):
         return None
-    arrays = [detached("arrays", array) for array in (first, second)]
+    arrays = [to_tensor("arrays", array) for array in (first, second)]
     if arrays[0].ndim != 2 or arrays[0].shape != arrays[1].shape or arrays[0].shape[1] < 2:
         return None
-    are_labels = [are_several_labels(array) for array in arrays]
+    are_labels = [is_label_matrix(array) for array in arrays]
     if are_labels[0] == are_labels[1]:
         return None
     scores, target = arrays[::-1] if are_labels[0] else arrays
@@ -160,18 +162,18 @@ def _predictions_and_order(first: object, second: object) -> tuple[Predictions, 
                 "Pass names with the classes in column order: "
                 "fedlas.Predictions.from_probs(probs, target, classes=['cat', 'dog']).",
             )
-    arrays = [_without_column(detached("arrays", array)) for array in (first, second)]
-    scores_first = _is_scores(*arrays)
+    arrays = [_squeeze_column(to_tensor("arrays", array)) for array in (first, second)]
+    scores_first = _has_scores_first(*arrays)
     scores, target = arrays if scores_first else reversed(arrays)
     if not scores.is_floating_point():
         scores = scores.float()
     if bool((scores < 0).any()):
-        logits = scores if scores.ndim == 2 else logits_of_log_odds(scores)
+        logits = scores if scores.ndim == 2 else binary_logits(scores)
         return Predictions(logits, target), scores_first
     return Predictions.from_probs(scores, target), scores_first
 
 
-def _is_scores(first: Tensor, second: Tensor) -> bool:
+def _has_scores_first(first: Tensor, second: Tensor) -> bool:
     """Return whether the first of two arrays holds the scores."""
     shapes = f"{describe(first)} and {describe(second)}"
     if first.ndim not in (1, 2) or second.ndim not in (1, 2) or len(first) != len(second):
@@ -185,7 +187,7 @@ def _is_scores(first: Tensor, second: Tensor) -> bool:
     labels = [bool(((array == 0) | (array == 1)).all()) for array in (first, second)]
     if first.ndim == 2:
         target = first if labels[0] else second
-        raise InputError("labels must have shape (N,)", shapes, several_labels(target))
+        raise InputError("labels must have shape (N,)", shapes, label_matrix_fix(target))
     if labels[0] == labels[1]:
         content = "only 0 and 1" if labels[0] else "values other than 0 and 1"
         raise InputError(
@@ -196,6 +198,6 @@ def _is_scores(first: Tensor, second: Tensor) -> bool:
     return labels[1]
 
 
-def _without_column(array: Tensor) -> Tensor:
+def _squeeze_column(array: Tensor) -> Tensor:
     """Return an array ``(N, 1)`` as ``(N,)``; any other array unchanged."""
     return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array

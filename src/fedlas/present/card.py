@@ -11,39 +11,39 @@ from typing import Any
 from fedlas._core.check import Argument, InputError, describe
 from fedlas._core.extras import require
 from fedlas._core.files import write_text
-from fedlas._core.kinds import check_kinds
-from fedlas._core.outputs import check_place
-from fedlas._core.renamed import renamed
+from fedlas._core.kinds import check_argument_types
+from fedlas._core.outputs import check_output_path
+from fedlas._core.renamed import accept_old_names
 from fedlas.binary import Rule, decide
 from fedlas.calibrated import CalibratedModel
 from fedlas.calibrators import Calibrator, MultiLabelCalibration
 from fedlas.deploy.calibration import Calibration, fit_calibration
 from fedlas.deploy.card import CARD, Card
-from fedlas.deploy.make_card import STAGES, make_card, stages_of
+from fedlas.deploy.make_card import STAGES, make_card, predictions_by_stage
 from fedlas.predictions import MultiLabel, Predictions
 from fedlas.predictions.any_predictions import (
     AnyPredictions,
     PredictionTable,
-    check_measurable,
-    plain_predictions,
+    require_top_label,
+    unwrap_table,
 )
-from fedlas.predictions.event import about_event, event_number
+from fedlas.predictions.event import event_index, with_event
 from fedlas.present.evaluation import Evaluation
-from fedlas.present.groups import MOST, acceptance, thresholds_table
-from fedlas.present.label_card import card_of_labels, checked_labels
+from fedlas.present.groups import MAX_ROWS, acceptance_sentence, thresholds_table
+from fedlas.present.label_card import build_label_card, check_label_pair
 from fedlas.present.labels import LabelEvaluation
-from fedlas.present.metric_tables import classes_of, legend_of, plain_metrics
+from fedlas.present.metric_tables import count_classes, estimates_legend, metrics_to_dict
 from fedlas.present.page import CARD_PAGE, render
 from fedlas.present.positive_class import (
-    decision_words,
-    is_event,
-    plain_measures,
-    rules_of,
+    decision_sentence,
+    has_event,
+    make_rules,
+    measures_to_dict,
     rules_table,
 )
-from fedlas.present.report import measured_stages
-from fedlas.present.stages import DEFAULT, check_options, is_same
-from fedlas.present.table import Block, Note, Table, html_paragraphs, html_table, text_of
+from fedlas.present.report import measure_stages
+from fedlas.present.stages import DEFAULT, check_options, have_equal_scores
+from fedlas.present.table import Block, Note, Table, blocks_to_text, html_paragraphs, html_table
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES
 from fedlas.stats.selective_risk import DEFAULT_RISKS
 
@@ -78,11 +78,13 @@ class CalibrationCard:
         if evaluation.positive:
             chosen = evaluation.decisions[_CALIBRATED]
             # Several are told by the table.
-            more = [decision_words(each, evaluation.event) for each in chosen if len(chosen) == 1]
+            more = [
+                decision_sentence(each, evaluation.event) for each in chosen if len(chosen) == 1
+            ]
             return [*sentences, *more]
-        return [*sentences, acceptance(self.card.selective)]
+        return [*sentences, acceptance_sentence(self.card.selective)]
 
-    @check_kinds
+    @check_argument_types
     def blocks(self, *, details: bool = False) -> list[Block]:
         """Return the sentences and tables that :meth:`text` prints."""
         if isinstance(self.evaluation, LabelEvaluation):
@@ -90,43 +92,50 @@ class CalibrationCard:
         else:
             thresholds = thresholds_table(self.card.selective)
             first = thresholds if details else thresholds.where((0, 1, 4, 5, 6))
-            blocks = [*self.verdict, self._decisions or first]
+            blocks = [*self.verdict, self._decision_table or first]
             if details:
-                blocks += [*([thresholds] if self._decisions else []), self._metrics]
+                blocks += [*([thresholds] if self._decision_table else []), self._metrics_table]
         blocks += self.card.limits if details else []
-        return [*blocks, Note(f"{self.card.name}: {_statement(self.card)} {_origin(self.card)}")]
+        return [
+            *blocks,
+            Note(f"{self.card.name}: {_describe_model(self.card)} {_describe_origin(self.card)}"),
+        ]
 
-    @check_kinds
+    @check_argument_types
     def text(self, *, details: bool = False) -> str:
         """Return sentences and thresholds as terminal text; ``details`` adds all metrics and the known limits."""
-        return text_of(self.blocks(details=details), details=details)
+        return blocks_to_text(self.blocks(details=details), details=details)
 
     def html(self) -> str:
         """Return the card as a self-contained HTML page."""
         card, evaluation = self.card, self.evaluation
-        of_labels = isinstance(evaluation, LabelEvaluation)
+        is_multi_label = isinstance(evaluation, LabelEvaluation)
         return render(
             "card.html.j2",
             title=evaluation.heading or f"Calibration card: {card.name}",
-            made=_origin(card),
-            statement=_statement(card),
+            made=_describe_origin(card),
+            statement=_describe_model(card),
             verdict=self.verdict,
-            event=_event_of(evaluation),
-            whole=self._metrics,
-            noise_notes=() if of_labels else legend_of(evaluation.estimates),
+            event=_event_name(evaluation),
+            whole=self._metrics_table,
+            noise_notes=() if is_multi_label else estimates_legend(evaluation.estimates),
             num_bins=evaluation.num_bins,
-            most=MOST,
+            most=MAX_ROWS,
             labels=evaluation.tables() if isinstance(evaluation, LabelEvaluation) else [],
             thresholds=thresholds_table(card.selective),
-            decisions=self._decisions,
+            decisions=self._decision_table,
             selective=card.selective,
-            width=_width(card.width) if card.width else "",
+            width=_format_interval_width(card.width) if card.width else "",
             level=f"{100 * card.selective['level']:g}",
             diagrams=evaluation.diagrams(),
             limits=card.limits,
-            classes=() if of_labels else card.classes,
+            classes=() if is_multi_label else card.classes,
             exported=card.exported,
-            about=[(key, _text(value)) for key, value in _about(card) if _is_known(value)],
+            about=[
+                (key, _format_setting(value))
+                for key, value in _provenance_rows(card)
+                if _has_content(value)
+            ],
         )
 
     def to_frame(self) -> Any:
@@ -155,9 +164,12 @@ class CalibrationCard:
         return require("pandas", extra="tables").DataFrame(rows)
 
     def _repr_html_(self) -> str:
-        tables = [self._decisions or thresholds_table(self.card.selective), self._metrics]
+        tables = [
+            self._decision_table or thresholds_table(self.card.selective),
+            self._metrics_table,
+        ]
         if isinstance(self.evaluation, LabelEvaluation):
-            tables = [self._metrics, *self.evaluation.tables(most=MOST)]
+            tables = [self._metrics_table, *self.evaluation.tables(max_rows=MAX_ROWS)]
         return html_paragraphs(self.verdict) + "".join(map(html_table, tables))
 
     def save(self, path: str | Path) -> Path:
@@ -166,14 +178,14 @@ class CalibrationCard:
         Raises:
             InputError: If another file is there, or the folder cannot be written to.
         """
-        page = Path(check_place("path", path, CARD)).with_suffix(".html")
-        place = check_place("the page of the card", page, CARD_PAGE)
+        page = Path(check_output_path("path", path, CARD)).with_suffix(".html")
+        place = check_output_path("the page of the card", page, CARD_PAGE)
         text = self.html()
         self.card.save(path)
         return write_text(place, text)
 
     @property
-    def _decisions(self) -> Table | None:
+    def _decision_table(self) -> Table | None:
         """Table of the thresholds on the event's probability; None if the card is about the predicted class."""
         evaluation = self.evaluation
         if isinstance(evaluation, LabelEvaluation) or not evaluation.positive:
@@ -181,16 +193,16 @@ class CalibrationCard:
         return rules_table(evaluation.decisions[_CALIBRATED])
 
     @property
-    def _metrics(self) -> Table:
+    def _metrics_table(self) -> Table:
         title = "Numbers on the test part"
         evaluation = self.evaluation
         if isinstance(evaluation, LabelEvaluation):
             return evaluation.means(title)
-        return evaluation.whole(title)
+        return evaluation.full_table(title)
 
 
-@renamed(calibrator="method")
-@check_kinds
+@accept_old_names(calibrator="method")
+@check_argument_types
 def card(
     val: AnyPredictions | MultiLabel | PredictionTable,
     test: AnyPredictions | MultiLabel | PredictionTable,
@@ -256,29 +268,29 @@ def card(
     """
     check_options(replicates=replicates, num_bins=num_bins, risks=risks, classes=classes, name=name)
     about = {"name": data, **({"period": period} if period else {})}
-    several = isinstance(plain_predictions(val), MultiLabel)
-    if several or isinstance(plain_predictions(test), MultiLabel):
-        pair = checked_labels(plain_predictions(val), plain_predictions(test), dict(locals()))
+    is_multi_label = isinstance(unwrap_table(val), MultiLabel)
+    if is_multi_label or isinstance(unwrap_table(test), MultiLabel):
+        pair = check_label_pair(unwrap_table(val), unwrap_table(test), dict(locals()))
         options: dict[str, Any] = {"replicates": replicates, "num_bins": num_bins, "title": title}
-        fitted = _calibration(method, pair[0], name)
+        fitted = _to_calibration(method, pair[0], name)
         return CalibrationCard(
-            *card_of_labels(*pair, fitted, model={"run": name}, data=about, **options)
+            *build_label_card(*pair, fitted, model={"run": name}, data=about, **options)
         )
-    validation: AnyPredictions = about_event(check_measurable(val), event, classes or ())
-    measured: AnyPredictions = about_event(check_measurable(test), event, classes or ())
-    if is_same(validation, measured):
+    validation: AnyPredictions = with_event(require_top_label(val), event, classes or ())
+    measured: AnyPredictions = with_event(require_top_label(test), event, classes or ())
+    if have_equal_scores(validation, measured):
         fix = "Choose thresholds on held-out predictions: chosen on the test set, their results are too good."
         raise InputError("val and test must be different predictions", "the same", fix)
-    if classes_of(validation) != classes_of(measured):
-        got = f"{classes_of(validation)} and {classes_of(measured)}"
+    if count_classes(validation) != count_classes(measured):
+        got = f"{count_classes(validation)} and {count_classes(measured)}"
         raise InputError(
             "val and test must have the same number of classes",
             got,
             "Pass predictions of the same model.",
         )
-    calibration = _calibration(method, validation, name)
+    calibration = _to_calibration(method, validation, name)
     names = getattr(measured, "classes", None) if classes is None else classes
-    return card_of(
+    return build_card(
         validation,
         measured,
         calibration,
@@ -289,12 +301,12 @@ def card(
         num_bins=num_bins,
         title=title,
         top_label=top_label,
-        rules=rules_of(cost_ratio, budget, recall, precision),
+        rules=make_rules(cost_ratio, budget, recall, precision),
         scores=test.scores if isinstance(test, PredictionTable) else (),
     )
 
 
-def _calibration(method: object, val: AnyPredictions | MultiLabel, name: str) -> Calibration:
+def _to_calibration(method: object, val: AnyPredictions | MultiLabel, name: str) -> Calibration:
     """Return a calibration from a registry name (fitted to ``val``), a fitted calibrator or a calibrated model."""
     value = method.calibrator if isinstance(method, CalibratedModel) else method
     if isinstance(value, str):
@@ -308,7 +320,7 @@ def _calibration(method: object, val: AnyPredictions | MultiLabel, name: str) ->
     )
 
 
-def card_of(
+def build_card(
     val: AnyPredictions,
     test: AnyPredictions,
     calibration: Calibration,
@@ -325,8 +337,8 @@ def card_of(
     scores: tuple[str, ...] = (),
 ) -> CalibrationCard:
     """Measure test predictions before and after ``calibration``, and build the calibration card from the results."""
-    stages = stages_of(test, calibration)
-    is_binary = is_event(test) and not top_label
+    stages = predictions_by_stage(test, calibration)
+    is_binary = has_event(test) and not top_label
     if rules and not is_binary:
         fix = ("Omit it; ", Argument("risks"), " sets thresholds on the confidence.")
         raise InputError(
@@ -341,7 +353,7 @@ def card_of(
     evaluation = Evaluation(
         str(model["run"]),
         stages,
-        **measured_stages(stages, event=is_binary, num_bins=num_bins, **level),
+        **measure_stages(stages, event=is_binary, num_bins=num_bins, **level),
         decisions=decisions,
         num_bins=num_bins,
         **level,
@@ -355,8 +367,8 @@ def card_of(
     if is_binary:
         event = {
             "name": evaluation.event,
-            "number": event_number(test),
-            "measures": plain_measures(evaluation.positive),
+            "number": event_index(test),
+            "measures": measures_to_dict(evaluation.positive),
             "joint_p": {stage: each.joint_p for stage, each in evaluation.positive.items()},
             "decisions": [each.plain() for each in decisions[_CALIBRATED]],
         }
@@ -368,7 +380,7 @@ def card_of(
         data=data,
         num_bins=num_bins,
         risks=risks,
-        metrics=plain_metrics(evaluation.measured, evaluation.estimates),
+        metrics=metrics_to_dict(evaluation.measured, evaluation.estimates),
         replicates=replicates,
         exported=exported,
         event=event,
@@ -376,14 +388,14 @@ def card_of(
     return CalibrationCard(card, evaluation)
 
 
-def _event_of(evaluation: Evaluation | LabelEvaluation) -> str:
+def _event_name(evaluation: Evaluation | LabelEvaluation) -> str:
     """Return the name of the event, ``"the label"`` for several labels, or an empty string for the predicted class."""
     if isinstance(evaluation, LabelEvaluation):
         return "the label"
     return evaluation.event if evaluation.positive else ""
 
 
-def _statement(card: Card) -> str:
+def _describe_model(card: Card) -> str:
     """Return a sentence on the model, the sizes of its data and its calibration."""
     model = card.model
     sizes = card.data["samples"]
@@ -394,27 +406,27 @@ def _statement(card: Card) -> str:
         if card.num_classes
         else "confidences of the predicted class only"
     )
-    return f"{trained}{card.data['name']}: {classes}; {', '.join(parts)} samples. {_fitted(card.calibration)}."
+    return f"{trained}{card.data['name']}: {classes}; {', '.join(parts)} samples. {_describe_calibration(card.calibration)}."
 
 
-def _origin(card: Card) -> str:
+def _describe_origin(card: Card) -> str:
     """Return a sentence on the card's date, the fedlas version and the period of the test samples."""
     period = card.data.get("period")
     samples = f"; test samples of {period}" if period else ""
     return f"Made on {card.date} by fedlas {card.made['fedlas']}{samples}."
 
 
-def _width(width: Mapping[str, Any]) -> str:
+def _format_interval_width(width: Mapping[str, Any]) -> str:
     mean, most = (f"{100 * width[name]:.2f}" for name in ("mean", "quantile_95"))
     return f"{mean} points on average, at most {most} for 95 % of the samples (Venn-ABERS)"
 
 
-def _fitted(calibration: Calibration) -> str:
+def _describe_calibration(calibration: Calibration) -> str:
     where = "" if calibration.calibrator is None else f", fitted on {calibration.fitted_on}"
     return f"Calibration: {calibration}{where}"
 
 
-def _about(card: Card) -> list[tuple[str, Any]]:
+def _provenance_rows(card: Card) -> list[tuple[str, Any]]:
     model = card.model
     data = card.data
     prints = data.get("fingerprint", {})
@@ -431,12 +443,14 @@ def _about(card: Card) -> list[tuple[str, Any]]:
     ]
 
 
-def _is_known(value: object) -> bool:
+def _has_content(value: object) -> bool:
     return value not in (None, {}, [])
 
 
-def _text(value: object) -> str:
+def _format_setting(value: object) -> str:
     if isinstance(value, dict):
-        parts = [f"{key}: {_text(item)}" for key, item in value.items() if _is_known(item)]
+        parts = [
+            f"{key}: {_format_setting(item)}" for key, item in value.items() if _has_content(item)
+        ]
         return ", ".join(parts)
     return value if isinstance(value, str) else json.dumps(value)

@@ -14,24 +14,29 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlas._core.check import Argument, InputError
-from fedlas._core.kinds import check_kinds
+from fedlas._core.kinds import check_argument_types
 from fedlas.binary.label_differences import compare_labels
 from fedlas.metrics import METRICS
-from fedlas.metrics.evaluation import values_of
+from fedlas.metrics.evaluation import compute_metrics
 from fedlas.predictions import MultiLabel, Predictions
 from fedlas.predictions.any_predictions import (
     AnyPredictions,
     PredictionTable,
-    check_measurable,
-    plain_predictions,
+    require_top_label,
+    unwrap_table,
 )
-from fedlas.predictions.event import about_event, event_name, event_number
-from fedlas.present.gate import GateResult, check_directed, check_rows, not_worse
-from fedlas.present.positive_class import is_event
+from fedlas.predictions.event import event_index, quoted_event, with_event
+from fedlas.present.gate import (
+    GateResult,
+    apply_row_limits,
+    check_metric_direction,
+    check_not_worse,
+)
+from fedlas.present.positive_class import has_event
 from fedlas.stats import Difference, two_models
-from fedlas.stats.compare import correct, seed_difference
+from fedlas.stats.compare import apply_holm, seed_difference
 from fedlas.stats.difference import Unit
-from fedlas.stats.draws import has_spread
+from fedlas.stats.draws import has_several_units
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES
 from fedlas.stats.result_table import ResultTable
 
@@ -55,7 +60,7 @@ class Comparison(ResultTable[str, Difference]):
     dropped: int
     groups: Mapping[str, Comparison]
 
-    @check_kinds
+    @check_argument_types
     def __init__(
         self,
         content: Mapping[str, Difference],
@@ -73,7 +78,7 @@ class Comparison(ResultTable[str, Difference]):
         self.dropped = dropped
         self.groups = groups or {}
 
-    @check_kinds
+    @check_argument_types
     def fail_if_worse(
         self,
         *metrics: str,
@@ -104,7 +109,7 @@ class Comparison(ResultTable[str, Difference]):
             >>> fedlas.compare(new, old, replicates=99).fail_if_worse("nll", "ece").status
             3
         """
-        check_directed(metrics, margin)
+        check_metric_direction(metrics, margin)
         missing = [name for name in metrics if name not in self]
         if missing or not metrics:
             raise InputError(
@@ -112,13 +117,13 @@ class Comparison(ResultTable[str, Difference]):
                 ", ".join(missing) or "none",
                 "Name a compared metric, or add yours: fedlas.compare(a, b, [...]).",
             )
-        checks = [not_worse(self[name], margin, names, event=self.event) for name in metrics]
+        checks = [check_not_worse(self[name], margin, names, event=self.event) for name in metrics]
         return GateResult(
-            tuple(check_rows(checks, samples=self.samples, dropped=self.dropped)), strict
+            tuple(apply_row_limits(checks, samples=self.samples, dropped=self.dropped)), strict
         )
 
 
-@check_kinds
+@check_argument_types
 def compare(
     a: AnyPredictions | MultiLabel | PredictionTable | Sequence[AnyPredictions | PredictionTable],
     b: AnyPredictions | MultiLabel | PredictionTable | Sequence[AnyPredictions | PredictionTable],
@@ -192,13 +197,11 @@ def compare(
                 "lists of seeds",
                 "Omit them: lists are compared by a paired t-test over seeds.",
             )
-        return _over_seeds(a, b, metrics, event=event, top_label=top_label, **options)
-    if isinstance(plain_predictions(a), MultiLabel) and isinstance(
-        plain_predictions(b), MultiLabel
-    ):
-        names = _names_of_groups(a, b, groups, plain_predictions(a).num_samples)
+        return _compare_over_seeds(a, b, metrics, event=event, top_label=top_label, **options)
+    if isinstance(unwrap_table(a), MultiLabel) and isinstance(unwrap_table(b), MultiLabel):
+        names = _group_names(a, b, groups, unwrap_table(a).num_samples)
         of_one = {"event": event, "groups": names, "top_label": top_label}
-        return _of_labels(a, b, metrics, of_one, replicates=replicates, seed=seed, **options)
+        return _compare_labels(a, b, metrics, of_one, replicates=replicates, seed=seed, **options)
     if a is b:
         raise InputError(
             "a and b must be different predictions",
@@ -206,24 +209,30 @@ def compare(
             "Pass the predictions of both models.",
         )
     dropped = max(getattr(each, "dropped", 0) for each in (a, b))
-    (first, second), name = _about_one_event((a, b), event, top_label=top_label)
+    (first, second), name = _align_events((a, b), event, top_label=top_label)
     options |= {"replicates": replicates, "seed": seed, "top_label": top_label}
     differences = two_models.compare(first, second, metrics, **options)
-    names = _names_of_groups(a, b, groups, first.num_samples)
+    names = _group_names(a, b, groups, first.num_samples)
     return Comparison(
         differences,
-        samples=two_models.counted_samples(first),
-        groups={} if names is None else _by_group(first, second, names, [*differences], options),
+        samples=two_models.count_used_samples(first),
+        groups={}
+        if names is None
+        else _compare_by_group(first, second, names, [*differences], options),
         dropped=dropped,
         event=name,
     )
 
 
-def _of_labels(
-    a: Any, b: Any, metrics: Sequence[str] | None, of_one: Mapping[str, Any], **options: Any
+def _compare_labels(
+    a: Any,
+    b: Any,
+    metrics: Sequence[str] | None,
+    single_label_arguments: Mapping[str, Any],
+    **options: Any,
 ) -> Comparison:
     """Return the comparison of two multi-label models; raise InputError for arguments of single-label predictions."""
-    for name, value in of_one.items():
+    for name, value in single_label_arguments.items():
         if value is not None and value is not False:
             raise InputError(
                 "requires one label per sample",
@@ -231,7 +240,7 @@ def _of_labels(
                 "Omit it.",
                 argument=name,
             )
-    first, second = plain_predictions(a), plain_predictions(b)
+    first, second = unwrap_table(a), unwrap_table(b)
     return Comparison(
         compare_labels(first, second, metrics, **options),
         samples=first.num_samples,
@@ -239,18 +248,18 @@ def _of_labels(
     )
 
 
-def _about_one_event(
-    all_of_them: Sequence[Any], event: str | int | None, *, top_label: bool
+def _align_events(
+    sources: Sequence[Any], event: str | int | None, *, top_label: bool
 ) -> tuple[list[AnyPredictions], str]:
     """Return all predictions with the same event, and the event's name (empty if the predicted class is compared)."""
-    tables = (each.classes for each in all_of_them if isinstance(each, PredictionTable))
+    tables = (each.classes for each in sources if isinstance(each, PredictionTable))
     classes = next(tables, ())
-    predictions = [about_event(check_measurable(each), event, classes) for each in all_of_them]
-    if top_label or not all(map(is_event, predictions)):
+    predictions = [with_event(require_top_label(each), event, classes) for each in sources]
+    if top_label or not all(map(has_event, predictions)):
         return predictions, ""
     first = predictions[0]
     for other in predictions[1:]:
-        if event_number(first) == event_number(other):
+        if event_index(first) == event_index(other):
             continue
         if first.classes and first.classes == (other.classes or ())[::-1]:
             raise InputError(
@@ -260,13 +269,13 @@ def _about_one_event(
             )
         raise InputError(
             "a and b must be about the same event",
-            f"{event_name(first)} and {event_name(other)}",
+            f"{quoted_event(first)} and {quoted_event(other)}",
             ("Name the positive class by ", Argument("event"), "; order the classes alike."),
         )
-    return predictions, event_name(first)
+    return predictions, quoted_event(first)
 
 
-def _over_seeds(
+def _compare_over_seeds(
     a: Any,
     b: Any,
     metrics: Sequence[str] | None,
@@ -295,14 +304,14 @@ def _over_seeds(
             "the same object twice",
             "Pass the predictions of each seed once.",
         )
-    predictions, name = _about_one_event([*a, *b], event, top_label=top_label)
+    predictions, name = _align_events([*a, *b], event, top_label=top_label)
     for place, each in enumerate(predictions[1:], start=1):
         which = f"seed {place % len(a) + 1} of {'ab'[place // len(a)]}"
         two_models.check_same_samples(predictions[0], each, names=("seed 1 of a", which))
-    entries = two_models.compared_metrics(
+    entries = two_models.metrics_to_compare(
         predictions[0], predictions[len(a)], metrics, top_label=top_label
     )
-    values = [values_of(each, entries, num_bins) for each in predictions]
+    values = [compute_metrics(each, entries, num_bins) for each in predictions]
     differences = [
         seed_difference(
             *([each[entry.name] for each in side] for side in (values[: len(a)], values[len(a) :])),
@@ -312,15 +321,15 @@ def _over_seeds(
         for entry in entries
     ]
     return Comparison(
-        {each.metric: each for each in correct(differences)},
-        samples=two_models.counted_samples(predictions[0]),
+        {each.metric: each for each in apply_holm(differences)},
+        samples=two_models.count_used_samples(predictions[0]),
         dropped=max(getattr(each, "dropped", 0) for each in (*a, *b)),
         event=name,
         unit="seeds",
     )
 
 
-def _names_of_groups(
+def _group_names(
     a: object, b: object, groups: Sequence[Any] | None, samples: int
 ) -> NDArray[np.str_] | None:
     """Return the group of each sample ``(N,)``, or None if neither ``groups`` nor the tables have groups."""
@@ -343,7 +352,7 @@ def _names_of_groups(
     return names
 
 
-def _by_group(
+def _compare_by_group(
     first: AnyPredictions,
     second: AnyPredictions,
     names: NDArray[np.str_],
@@ -354,7 +363,7 @@ def _by_group(
     by_group: dict[str, Comparison] = {}
     for name in np.unique(names):
         rows = torch.from_numpy(np.flatnonzero(names == name))
-        differences = _of_rows(first, second, rows, metrics, options)
+        differences = _compare_rows(first, second, rows, metrics, options)
         by_group[str(name)] = Comparison(differences, samples=len(rows))
     tested = [
         (group, each)
@@ -362,13 +371,13 @@ def _by_group(
         for each in table.values()
         if each.interval is not None
     ]
-    corrected = correct(each for _, each in tested)
+    corrected = apply_holm(each for _, each in tested)
     for (group, _), each in zip(tested, corrected, strict=True):
         by_group[group][each.metric] = each
     return by_group
 
 
-def _of_rows(
+def _compare_rows(
     first: AnyPredictions,
     second: AnyPredictions,
     rows: Tensor,
@@ -379,7 +388,7 @@ def _of_rows(
     if first.weights is not None:
         rows = rows[first.weights[rows] > 0]
     if not len(rows):
-        return {name: two_models.without_test(name, nan, nan) for name in metrics}
+        return {name: two_models.untested_difference(name, nan, nan) for name in metrics}
     one, other = first.rows(rows), second.rows(rows)
     has_both = not isinstance(one, Predictions) or len(one.target.unique()) > 1
     possible = [
@@ -387,22 +396,22 @@ def _of_rows(
         for each in metrics
         if (has_both or not METRICS[each].several_labels) and _is_defined(each, one, other)
     ]
-    if has_spread(one):
+    if has_several_units(one):
         return two_models.compare(one, other, possible, **options)
-    return two_models.differences_without_test(one, other, possible, options["num_bins"])
+    return two_models.untested_differences(one, other, possible, options["num_bins"])
 
 
-def _is_defined(metric: str, *both: AnyPredictions) -> bool:
-    """Return whether the metric is finite for all ``both``, as a slope on few samples may not be."""
+def _is_defined(metric: str, *predictions: AnyPredictions) -> bool:
+    """Return whether the metric is finite for all ``predictions``, as a slope on few samples may not be."""
     entry = METRICS[metric]
     if entry.estimate is None:
         return True
     with suppress(InputError):
-        return all(isfinite(entry.value(each)) for each in both)
+        return all(isfinite(entry.value(each)) for each in predictions)
     return False
 
 
-def plain_differences(compared: Comparison) -> dict[str, Any]:
+def differences_to_dict(compared: Comparison) -> dict[str, Any]:
     """Return the differences by metric and by group as a dict for JSON, without NaN and empty fields."""
     content: dict[str, Any] = {
         name: {
@@ -415,6 +424,6 @@ def plain_differences(compared: Comparison) -> dict[str, Any]:
     }
     if compared.groups:
         content["groups"] = {
-            name: plain_differences(each) for name, each in compared.groups.items()
+            name: differences_to_dict(each) for name, each in compared.groups.items()
         }
     return content

@@ -5,26 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from math import isnan
 
-from fedlas._core.text import listed, number_of
+from fedlas._core.text import join_words, pluralize
 from fedlas.present.comparison import Comparison
-from fedlas.present.table import DASH, Column, Table, column, table_of
+from fedlas.present.table import DASH, Column, Table, make_table, metric_column
 from fedlas.stats import ALPHA, Difference
 from fedlas.stats.difference import Unit
-from fedlas.stats.noise_floor import p_said
+from fedlas.stats.noise_floor import format_p
 
-OVER_SAMPLES = (
+SAMPLES_LEGEND = (
     "95 % interval: over the test samples, the same for both. p: of no difference, paired (accuracy: exact McNemar "
     "test, else bootstrap), Holm-corrected. Two models, not two methods, which only seeds can compare."
 )
-OVER_SEEDS = (
+SEEDS_LEGEND = (
     "t: paired t-test over seeds; Holm: the same, corrected for the number of rows in the table. needed: seeds for "
     "80 % power if the difference is as large as it looks; from few seeds a rough guess."
 )
-_HEADS = {
+_HEADERS = {
     "samples": ("A", "B", "A - B", "95 % interval", "p"),
     "seeds": ("seeds", "A", "B", "difference, 95 %", "t", "Holm", "needed"),
 }
-NARROW = (0, 1, 4, 5, 6, 7)
+NARROW_COLUMNS = (0, 1, 4, 5, 6, 7)
 """Columns over seeds that fit a terminal: pair or metric, seeds, difference, t, Holm, needed."""
 
 
@@ -32,7 +32,7 @@ def differences_table(
     differences: Sequence[Difference],
     *,
     title: str,
-    by: str = "metric",
+    row_label: str = "metric",
     event: str = "",
     notes: Sequence[str] = (),
 ) -> Table:
@@ -41,30 +41,34 @@ def differences_table(
     Args:
         differences: All over samples, or all over seeds.
         title: Above the table.
-        by: What the first column names: ``"metric"``, or ``"pair"`` of methods.
+        row_label: What the first column names: ``"metric"``, or ``"pair"`` of methods.
         event: Name of the class that the metrics are about, if any.
         notes: Below the table.
     """
     rows = []
     for each in differences:
-        about = column(each.metric, event=bool(event))
-        first = about.head if by == "metric" else " - ".join(each.names)
-        ends = "" if each.interval is None else ", ".join(signed(about, e) for e in each.interval)
-        size = signed(about, each.difference)
+        about = metric_column(each.metric, event=bool(event))
+        first = about.head if row_label == "metric" else " - ".join(each.names)
+        ends = (
+            ""
+            if each.interval is None
+            else ", ".join(format_signed(about, e) for e in each.interval)
+        )
+        size = format_signed(about, each.difference)
         means = (about.format(each.a), about.format(each.b))
         if each.unit == "samples":
-            ends = f"[{signed(about, each.low)}, {signed(about, each.high)}]"
-            p = p_said(_p(each), None).removeprefix("p ").removeprefix("= ")
+            ends = f"[{format_signed(about, each.low)}, {format_signed(about, each.high)}]"
+            p = format_p(_p_value(each), None).removeprefix("p ").removeprefix("= ")
             rows.append([first, *means, size, ends, p])
             continue
         size += f" [{ends}]" * bool(ends)
-        tests = (short_p(each.p_value), short_p(each.p), str(each.needed or DASH))
+        tests = (format_short_p(each.p_value), format_short_p(each.p), str(each.needed or DASH))
         rows.append([first, str(each.count), *means, size, *tests])
-    heads = ("metric" if by == "metric" else "A - B", *_HEADS[_unit(differences)])
-    return table_of(heads, rows, title=title, notes=notes)
+    heads = ("metric" if row_label == "metric" else "A - B", *_HEADERS[_common_unit(differences)])
+    return make_table(heads, rows, title=title, notes=notes)
 
 
-def better_in(
+def comparison_sentences(
     differences: Iterable[Difference], names: tuple[str, str], *, event: str = ""
 ) -> list[str]:
     """Return sentences on which model is better in which metrics, and which metrics show no significant difference.
@@ -77,18 +81,26 @@ def better_in(
     shown = list(differences)
     lines = []
     for side, first, second in (("a", *names), ("b", *reversed(names))):
-        parts = [_by(each, event) for each in shown if each.better == side]
+        parts = [_describe_change(each, event) for each in shown if each.better == side]
         if parts:
-            lines.append(f"{first} is better than {second} in {listed(parts)}.")
+            lines.append(f"{first} is better than {second} in {join_words(parts)}.")
     # Of a slope neither more nor less is better: what differs there is no tie.
-    apart = [_by(each, event) for each in shown if each.better is None and _p(each) <= ALPHA]
+    apart = [
+        _describe_change(each, event)
+        for each in shown
+        if each.better is None and _p_value(each) <= ALPHA
+    ]
     if apart:
-        lines.append(f"They differ in {listed(apart)}, where neither direction is better.")
-    same = [_title(each, event) for each in shown if each.better is None and _p(each) > ALPHA]
+        lines.append(f"They differ in {join_words(apart)}, where neither direction is better.")
+    same = [
+        _metric_title(each, event)
+        for each in shown
+        if each.better is None and _p_value(each) > ALPHA
+    ]
     if same and lines:
-        lines.append(f"Not distinguishable: {listed(same)}.")
+        lines.append(f"Not distinguishable: {join_words(same)}.")
     elif same:
-        lines.append(f"{names[0]} and {names[1]} are not distinguishable in {listed(same)}.")
+        lines.append(f"{names[0]} and {names[1]} are not distinguishable in {join_words(same)}.")
     return lines
 
 
@@ -96,45 +108,49 @@ def groups_table(
     groups: Mapping[str, Comparison], metrics: Iterable[str], *, event: str = ""
 ) -> Table:
     """Return a table with a row per group and a column per metric, with the differences in the cells."""
-    abouts = [column(name, event=bool(event)) for name in metrics]
+    abouts = [metric_column(name, event=bool(event)) for name in metrics]
     rows = []
     for group, table in groups.items():
         cells = []
         for about in abouts:
             each = table.get(about.metric)
-            cells.append(DASH if each is None else f"{signed(about, each.difference)}{_mark(each)}")
+            cells.append(
+                DASH
+                if each is None
+                else f"{format_signed(about, each.difference)}{_significance_mark(each)}"
+            )
         rows.append((group, f"{table.samples:,}", *cells))
     notes = ["* significant at 0.05, after Holm's correction over all metrics and groups."]
     if any(isnan(each.low) for table in groups.values() for each in table.values()):
         notes.append("? not testable: a single sample, a single cluster, or no weight.")
     heads = ("group", "samples", *(about.head for about in abouts))
-    return table_of(heads, rows, title="A - B in groups", notes=notes)
+    return make_table(heads, rows, title="A - B in groups", notes=notes)
 
 
-def _mark(each: Difference) -> str:
+def _significance_mark(each: Difference) -> str:
     if isnan(each.low):
         return " ?"
     return "" if each.better is None else "*"
 
 
-def sentence(difference: Difference, *, event: str = "") -> str:
+def difference_sentence(difference: Difference, *, event: str = "") -> str:
     """Return a sentence on whether two methods differ significantly over seeds."""
-    about = column(difference.metric, event=bool(event))
+    about = metric_column(difference.metric, event=bool(event))
     size = about.format(abs(difference.difference)) + (" points" if about.unit else "")
     first, second = difference.names
     n = difference.count
     if difference.p is None:
-        return f"{first} - {second}: the difference of {size} cannot be tested ({number_of(n, 'seed')}, no spread)."
+        return f"{first} - {second}: the difference of {size} cannot be tested ({pluralize(n, 'seed')}, no spread)."
     if difference.p > ALPHA:
         needed = difference.needed
         more = "" if needed is None else f" About {needed} seeds would detect one of this size."
         return f"No significant difference in {about.title} between {first} and {second} over {n} seeds.{more}"
     way = "lower" if difference.difference < 0 else "higher"
-    p = f"p = {short_p(difference.p)}".replace("= <", "<")
+    p = f"p = {format_short_p(difference.p)}".replace("= <", "<")
     return f"{first} has {way} {about.title} than {second}, by {size} ({p}, {n} seeds)."
 
 
-def signed(about: Column, value: float) -> str:
+def format_signed(about: Column, value: float) -> str:
     """Return a difference with its sign, as text."""
     text = about.format(abs(value))
     if isnan(value):
@@ -142,33 +158,33 @@ def signed(about: Column, value: float) -> str:
     return f"{'-' if value < 0 and text.strip('0.') else '+'}{text}"
 
 
-def short_p(value: float | None) -> str:
+def format_short_p(value: float | None) -> str:
     """Return a p-value with three decimals, or a dash for None."""
     return DASH if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def notes_on(unit: Unit, event: str = "") -> list[str]:
+def difference_notes(unit: Unit, event: str = "") -> list[str]:
     """Return the notes below a table of differences over samples or over seeds."""
     subject = f"The event is {event}; ECE and Brier score are of its probability."
-    return [OVER_SEEDS if unit == "seeds" else OVER_SAMPLES, *[subject] * bool(event)]
+    return [SEEDS_LEGEND if unit == "seeds" else SAMPLES_LEGEND, *[subject] * bool(event)]
 
 
-def _unit(differences: Sequence[Difference]) -> str:
+def _common_unit(differences: Sequence[Difference]) -> str:
     return differences[0].unit if differences else "samples"
 
 
-def _p(each: Difference) -> float:
+def _p_value(each: Difference) -> float:
     """Return the corrected p-value, or 1 if there is no test."""
     return 1.0 if each.p is None else each.p
 
 
-def _title(each: Difference, event: str) -> str:
-    title = column(each.metric, event=bool(event)).title
+def _metric_title(each: Difference, event: str) -> str:
+    title = metric_column(each.metric, event=bool(event)).title
     return f"{title} of {event}" if event and each.metric == "ece" else title
 
 
-def _by(each: Difference, event: str) -> str:
-    about = column(each.metric, event=bool(event))
+def _describe_change(each: Difference, event: str) -> str:
+    about = metric_column(each.metric, event=bool(event))
     unit = " points" if about.unit else ""
-    change = f"{about.format(abs(each.difference))}{unit} ({p_said(_p(each), None)})"
-    return f"{_title(each, event)} by {change}"
+    change = f"{about.format(abs(each.difference))}{unit} ({format_p(_p_value(each), None)})"
+    return f"{_metric_title(each, event)} by {change}"

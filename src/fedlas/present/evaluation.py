@@ -10,68 +10,74 @@ from math import nan
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas._core.kinds import check_kinds
+from fedlas._core.kinds import check_argument_types
 from fedlas.binary import GroupMeasures, Heterogeneity
 from fedlas.metrics.metric import event_measures
 from fedlas.predictions import Predictions
-from fedlas.predictions.any_predictions import AnyPredictions, check_predictions
-from fedlas.predictions.event import event_name, event_number
-from fedlas.present.gate import GateResult, check_rows, checks_of
+from fedlas.predictions.any_predictions import AnyPredictions, require_predictions
+from fedlas.predictions.event import event_index, quoted_event
+from fedlas.present.gate import GateResult, apply_row_limits, evaluate_rules
 from fedlas.present.groups import (
-    MOST,
-    MOST_ON_PAGE,
+    MAX_ROWS,
+    MAX_ROWS_ON_PAGE,
+    all_samples_estimate,
     event_groups_table,
     groups_table,
-    plain_groups,
+    groups_to_dict,
     pooled_table,
-    whole_of,
-    worst_event_group,
-    worst_group,
+    worst_event_group_sentence,
+    worst_group_sentence,
 )
-from fedlas.present.heterogeneity import cluster_tables, forest_pictures, plain_clusters
+from fedlas.present.heterogeneity import cluster_tables, clusters_to_dict, draw_forest_plots
 from fedlas.present.metric_tables import (
-    COMPARED,
+    CALIBRATOR_METRICS,
     Measured,
     ZTests,
+    add_mark_note,
+    describe_size,
     metrics_frame,
     metrics_table,
     short_table,
-    size_of,
     top_label_ece,
-    with_meaning,
 )
-from fedlas.present.page import diagram, image_of, made_by, render
+from fedlas.present.page import creation_note, reliability_image, reliability_svg, render
 from fedlas.present.positive_class import (
     Decisions,
+    decision_sentence,
     decision_tables,
-    decision_words,
-    event_pictures,
+    decisions_to_dict,
+    draw_event_plots,
+    draw_event_reliability,
     event_table,
-    is_event,
-    plain_decisions,
-    plain_measures,
-    positive_diagrams,
+    has_event,
+    measures_to_dict,
 )
-from fedlas.present.ranking import SELECTION, lead, rank_stages, ranking_table, signs
-from fedlas.present.stages import RAW, Calibrated, Rejections, rejection_blocks
+from fedlas.present.ranking import (
+    SELECTION_NOTE,
+    lowest_nll_sentence,
+    rank_stages,
+    ranking_table,
+    sign_legend,
+)
+from fedlas.present.stages import RAW, CalibratedStages, Rejections, rejection_blocks
 from fedlas.present.table import (
     Block,
     Note,
     Table,
-    column,
+    blocks_to_text,
     html_paragraphs,
     html_table,
-    latex,
-    text_of,
+    latex_table,
+    metric_column,
 )
-from fedlas.present.tripod import paragraphs, to_paste
-from fedlas.present.verdict import Stage, Verdict, effect, verdict
+from fedlas.present.tripod import tripod_paragraphs, with_tripod_title
+from fedlas.present.verdict import StageSummary, Verdict, effect_sentence, make_verdict
 from fedlas.stats import GroupEstimate
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate, EstimateTable
 
-REPAIR = "fedlas.report(predictions, on=held_out)"
+CALIBRATE_HINT = "fedlas.report(predictions, on=held_out)"
 """How to fit a calibrator in Python."""
-_MOST_COLUMNS = 3  # of more stages each gets a row instead of a column
+_MAX_STAGE_COLUMNS = 3  # of more stages each gets a row instead of a column
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -113,14 +119,14 @@ class Evaluation:
     heterogeneity: Mapping[str, Heterogeneity] = field(default_factory=dict)
     rejected: Rejections = field(default_factory=dict)
     decisions: Decisions = field(default_factory=dict)
-    outcome: Calibrated = field(default_factory=Calibrated)
+    outcome: CalibratedStages = field(default_factory=CalibratedStages)
     num_bins: int = 15
     replicates: int = REPLICATES
     confidence_level: float = CONFIDENCE_LEVEL
     notes: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     grouped_by: str = "group"
-    repair: str = REPAIR
+    repair: str = CALIBRATE_HINT
     heading: str = ""
     period: str = ""
     dropped: int = 0
@@ -133,13 +139,13 @@ class Evaluation:
     def event(self) -> str:
         """Name of the event, the positive of two classes."""
         first = self.stages[RAW]
-        return event_name(first) if is_event(first) else "class 1"
+        return quoted_event(first) if has_event(first) else "class 1"
 
     @cached_property
     def verdicts(self) -> dict[str, Verdict]:
         """Verdict on the calibration of each stage, by the joint test."""
         return {
-            stage: verdict(
+            stage: make_verdict(
                 self.measured[stage],
                 {} if stage in self.positive else self.estimates.get(stage, {}),
                 self.positive.get(stage),
@@ -155,11 +161,11 @@ class Evaluation:
     def verdict(self) -> list[str]:
         """Sentences on calibration, on the effect of the calibrator, on decisions and on the worst group."""
         sentences = self.before_after_sentences
-        if self.asks_for_repair and self.repair:
+        if self.needs_calibration and self.repair:
             sentences.append(f"Next, repair it on held-out predictions: {self.repair}")
         last = list(self.decisions.values())[-1] if self.decisions else ()
-        sentences += [decision_words(each, self.event) for each in last]
-        return [*sentences, *(self._worst(stage) for stage in self.groups)]
+        sentences += [decision_sentence(each, self.event) for each in last]
+        return [*sentences, *(self._worst_group_sentence(stage) for stage in self.groups)]
 
     @property
     def before_after_sentences(self) -> list[str]:
@@ -167,33 +173,35 @@ class Evaluation:
         sentences = [self.verdicts[RAW].text]
         after = [stage for stage in self.stages if stage != RAW]
         if len(after) > 1:
-            return [*sentences, lead(self.measured, self.estimates)]
+            return [*sentences, lowest_nll_sentence(self.measured, self.estimates)]
         for name in self.outcome.predictions or self.outcome.fitted:
             before, calibrated = map(self.stage, self.stages)
             calibrator = self.outcome.fitted.get(name)
             replicates = self.replicates
-            sentences.append(effect(name, calibrator, before, calibrated, replicates=replicates))
+            sentences.append(
+                effect_sentence(name, calibrator, before, calibrated, replicates=replicates)
+            )
         return sentences
 
     @property
     def title(self) -> str:
         """Title: the name, the number of samples, and the number of events or of classes and bins."""
         if not self.positive:
-            return f"{self.name}: {size_of(self.stages[RAW])}, {self.num_bins} bins"
-        test = check_predictions(self.stages[RAW])
-        events = int((test.target == event_number(test)).sum())
+            return f"{self.name}: {describe_size(self.stages[RAW])}, {self.num_bins} bins"
+        test = require_predictions(self.stages[RAW])
+        events = int((test.target == event_index(test)).sum())
         return f"{self.name}: {test.num_samples:,} samples, {events:,} events of {self.event}"
 
-    @check_kinds
+    @check_argument_types
     def text(self, *, details: bool = False) -> str:
         """Return the verdict and tables as terminal text.
 
         Args:
             details: Every metric with interval, noise floor and p-value instead of the main ones.
         """
-        return text_of(self.blocks(details=details), details=details)
+        return blocks_to_text(self.blocks(details=details), details=details)
 
-    @check_kinds
+    @check_argument_types
     def require(self, *rules: str, strict: bool = False) -> GateResult:
         """Check rules on the last stage: the calibrated predictions if there is a calibrator, else the raw ones.
 
@@ -225,9 +233,11 @@ class Evaluation:
                 "Pass rules such as 'ece<=0.03', and call fedlas.report without replicates=0.",
             )
         event = self.event if self.positive else ""
-        checks = checks_of(rules, estimates, self.verdicts[stage], event=event)
+        checks = evaluate_rules(rules, estimates, self.verdicts[stage], event=event)
         samples = self.stages[stage].num_samples
-        return GateResult(tuple(check_rows(checks, samples=samples, dropped=self.dropped)), strict)
+        return GateResult(
+            tuple(apply_row_limits(checks, samples=samples, dropped=self.dropped)), strict
+        )
 
     def tripod(self) -> str:
         """Return a paragraph for a paper as TRIPOD+AI asks: samples, events, calibration and C statistic.
@@ -235,13 +245,15 @@ class Evaluation:
         Raises:
             InputError: If the event of two classes is not the subject.
         """
-        return paragraphs({s: (self.stages[s], m) for s, m in self.positive.items()}, self.event)
+        return tripod_paragraphs(
+            {s: (self.stages[s], m) for s, m in self.positive.items()}, self.event
+        )
 
     def json(self) -> str:
         """Return metrics (as fractions, in full precision), intervals, tests and verdict as JSON."""
         content: dict[str, Any] = {**self.measured, "verdict": self.verdict}
         if self.estimates:
-            content["intervals"] = plain_measures(self.estimates)
+            content["intervals"] = measures_to_dict(self.estimates)
         if self.z:
             content["spiegelhalter"] = {stage: test._asdict() for stage, test in self.z.items()}
         joint = {
@@ -251,22 +263,22 @@ class Evaluation:
             content["joint_p"] = joint
         if self.groups:
             content["groups"] = {
-                stage: plain_groups(by_group) for stage, by_group in self.groups.items()
+                stage: groups_to_dict(by_group) for stage, by_group in self.groups.items()
             }
         if self.heterogeneity:
-            content["heterogeneity"] = plain_clusters(self.heterogeneity)
+            content["heterogeneity"] = clusters_to_dict(self.heterogeneity)
         if self.positive:
-            content["positive class"] = plain_measures(self._events)
+            content["positive class"] = measures_to_dict(self._event_estimates)
         if self.decisions:
-            content["decisions"] = plain_decisions(self.decisions)
+            content["decisions"] = decisions_to_dict(self.decisions)
         if self.rejected:
             content["reject"] = {
                 stage: [each.plain() for each in row] for stage, row in self.rejected.items()
             }
-        if self._compares:
+        if self._compares_many:
             content["not run"] = {name: str(error) for name, error in self.outcome.errors.items()}
             content["ranking"] = [
-                asdict(rank) for rank in rank_stages(self.measured, self._of_all_classes)
+                asdict(rank) for rank in rank_stages(self.measured, self._class_predictions)
             ]
         return json.dumps(content, indent=2)
 
@@ -274,36 +286,36 @@ class Evaluation:
         """Return a self-contained HTML page with the verdict, reliability diagrams and tables."""
         names = list(self.measured[RAW])
         described = event_measures() if self.positive else names
-        if self._compares:
+        if self._compares_many:
             notes = tuple(
-                filter(None, [signs(self.measured, self._of_all_classes, self.estimates)])
+                filter(None, [sign_legend(self.measured, self._class_predictions, self.estimates)])
             )
-            short = replace(self._ranking("Main metrics"), notes=notes)
-            whole = self._ranking("All metrics", metrics=names)
+            short = replace(self._ranking_table("Main metrics"), notes=notes)
+            whole = self._ranking_table("All metrics", metrics=names)
         else:
-            short = with_meaning(self._main("Main numbers"))
-            whole = self.whole("All numbers")
+            short = add_mark_note(self._main_table("Main numbers"))
+            whole = self.full_table("All numbers")
         diagrams = self.diagrams()
-        beside = [] if self._compares and not self.positive else diagrams
-        if self.positive and not self._compares:
-            beside += event_pictures(self._of_all_classes, self.decisions, self.event)
-            beside += forest_pictures(self.heterogeneity)
+        beside = [] if self._compares_many and not self.positive else diagrams
+        if self.positive and not self._compares_many:
+            beside += draw_event_plots(self._class_predictions, self.decisions, self.event)
+            beside += draw_forest_plots(self.heterogeneity)
         return render(
             "evaluation.html.j2",
             heading=self.heading or f"Calibration of {self.name}",
-            made=made_by(self.period),
-            size=size_of(self.stages[RAW]),
+            made=creation_note(self.period),
+            size=describe_size(self.stages[RAW]),
             title=self.title.removeprefix(f"{self.name}: "),
             num_bins=self.num_bins,
             verdict=self.verdict,
             short=short,
             whole=whole,
-            groups=self._group_tables(most=MOST_ON_PAGE)
-            + cluster_tables(self.heterogeneity, most=MOST_ON_PAGE),
-            selection=SELECTION if self._compares else "",
+            groups=self._group_tables(max_rows=MAX_ROWS_ON_PAGE)
+            + cluster_tables(self.heterogeneity, max_rows=MAX_ROWS_ON_PAGE),
+            selection=SELECTION_NOTE if self._compares_many else "",
             columns=[
                 (c.title, c.about)
-                for c in (column(name, event=bool(self.positive)) for name in described)
+                for c in (metric_column(name, event=bool(self.positive)) for name in described)
             ],
             remarks=[*self.outcome.remarks(), *self.notes],
             beside=beside,
@@ -316,9 +328,10 @@ class Evaluation:
     def diagrams(self) -> list[Any]:
         """Draw a reliability diagram per stage for a page, of the event or of the predicted class."""
         if self.positive:
-            return positive_diagrams(self.stages, self.positive, event=self.event)
+            return draw_event_reliability(self.stages, self.positive, event=self.event)
         return [
-            diagram(stage, each, self.num_bins, band=True) for stage, each in self.stages.items()
+            reliability_svg(stage, each, self.num_bins, band=True)
+            for stage, each in self.stages.items()
         ]
 
     def to_frame(self) -> Any:
@@ -330,57 +343,61 @@ class Evaluation:
             MissingExtraError: If pandas is not installed.
         """
         z = {} if self.positive else self.z
-        return metrics_frame(self.measured, self.estimates, self._events, z)
+        return metrics_frame(self.measured, self.estimates, self._event_estimates, z)
 
     def to_latex(self) -> str:
         """Return the table of the main metrics as LaTeX for the package ``booktabs``."""
-        return latex(self._main(self.title))
+        return latex_table(self._main_table(self.title))
 
     def _repr_html_(self) -> str:
-        pictures = dict(list(self.stages.items())[:_MOST_COLUMNS])
-        images = "".join(image_of(*each, self.num_bins) for each in pictures.items())
-        tables = [self._main(self.title), *self._group_tables(most=MOST)]
-        tables += cluster_tables(self.heterogeneity, most=None)
+        pictures = dict(list(self.stages.items())[:_MAX_STAGE_COLUMNS])
+        images = "".join(reliability_image(*each, self.num_bins) for each in pictures.items())
+        tables = [self._main_table(self.title), *self._group_tables(max_rows=MAX_ROWS)]
+        tables += cluster_tables(self.heterogeneity, max_rows=None)
         return "".join([html_paragraphs(self.verdict), images, *map(html_table, tables)])
 
-    @check_kinds
+    @check_argument_types
     def blocks(self, *, details: bool = False) -> list[Block]:
         """Return the sentences and tables that :meth:`text` prints."""
         blocks: list[Block] = [*self.verdict]
-        if self._compares:
-            table = self._ranking(self.title, **({"metrics": COMPARED} if details else {}))
+        if self._compares_many:
+            table = self._ranking_table(
+                self.title, **({"metrics": CALIBRATOR_METRICS} if details else {})
+            )
             blocks += [
                 table if details else replace(table, notes=()),
-                *filter(None, [signs(self.measured, self._of_all_classes, self.estimates)]),
-                SELECTION,
+                *filter(
+                    None, [sign_legend(self.measured, self._class_predictions, self.estimates)]
+                ),
+                SELECTION_NOTE,
             ]
         elif details:
-            blocks.append(self.whole(self.title))
+            blocks.append(self.full_table(self.title))
         elif not self.groups:  # a table of groups and one of metrics do not fit a terminal
-            blocks.append(with_meaning(self._main(self.title)))
-        blocks += reversed(self._group_tables(most=MOST_ON_PAGE if details else MOST))
-        blocks += cluster_tables(self.heterogeneity, most=MOST_ON_PAGE if details else None)
+            blocks.append(add_mark_note(self._main_table(self.title)))
+        blocks += reversed(self._group_tables(max_rows=MAX_ROWS_ON_PAGE if details else MAX_ROWS))
+        blocks += cluster_tables(self.heterogeneity, max_rows=MAX_ROWS_ON_PAGE if details else None)
         blocks += decision_tables(self.decisions) if self.decisions else []
         if details and (tests := self.verdicts[RAW].joint_tests):
             blocks.append(Note(f"joint p: p-value of {tests} calibration tests together."))
-        blocks += to_paste(self.tripod()) if details and self.positive else []
+        blocks += with_tripod_title(self.tripod()) if details and self.positive else []
         return [
             *blocks,
-            *self.outcome.remarks(short=self._compares),
+            *self.outcome.remarks(short=self._compares_many),
             *rejection_blocks(self.rejected),
         ]
 
     @property
-    def _compares(self) -> bool:
+    def _compares_many(self) -> bool:
         """Whether there are too many stages for a column each, so that each stage gets a row."""
-        return len(self.stages) > _MOST_COLUMNS
+        return len(self.stages) > _MAX_STAGE_COLUMNS
 
     @property
-    def _of_all_classes(self) -> dict[str, Predictions]:
-        return {stage: check_predictions(each) for stage, each in self.stages.items()}
+    def _class_predictions(self) -> dict[str, Predictions]:
+        return {stage: require_predictions(each) for stage, each in self.stages.items()}
 
     @cached_property
-    def _events(self) -> dict[str, dict[str, Estimate]]:
+    def _event_estimates(self) -> dict[str, dict[str, Estimate]]:
         """Estimates of the event's measures by stage, including Spiegelhalter's z."""
         events = {}
         for stage, values in self.positive.items():
@@ -390,62 +407,68 @@ class Evaluation:
                 events[stage]["spiegelhalter_z"] = Estimate(z, nan, nan, p=p, test="Spiegelhalter")
         return events
 
-    def _main(self, title: str) -> Table:
+    def _main_table(self, title: str) -> Table:
         """Return the table of the main metrics, of the event or of the predicted class."""
         if self.positive:
-            return event_table(self._events, title=title, details=False)
+            return event_table(self._event_estimates, title=title, details=False)
         return short_table(self.measured, title=title, estimates=self.estimates)
 
-    def _worst(self, stage: str) -> str:
+    def _worst_group_sentence(self, stage: str) -> str:
         by_group: Any = self.groups[stage]
         sentence = (
-            worst_event_group(by_group, self.event) if self.positive else worst_group(by_group)
+            worst_event_group_sentence(by_group, self.event)
+            if self.positive
+            else worst_group_sentence(by_group)
         )
         if len(self.groups) == 1:
             return sentence
         return sentence.replace("Groups:", f"Groups {'before' if stage == RAW else stage}:", 1)
 
     @property
-    def asks_for_repair(self) -> bool:
+    def needs_calibration(self) -> bool:
         """Whether the predictions are miscalibrated and no calibrator has been fitted."""
         raw = self.verdicts[RAW]
-        return len(self.stages) == 1 and raw.is_clear and not raw.is_reversed
+        return len(self.stages) == 1 and raw.rejects_calibration and not raw.is_reversed
 
-    def stage(self, stage: str) -> Stage:
+    def stage(self, stage: str) -> StageSummary:
         """Return the predictions, verdict, NLL, and ECE or ICI of a stage, to describe the effect of a calibrator."""
         ici = self.positive[stage].get("ici") if stage in self.positive else None
         values = self.measured[stage]
         name = top_label_ece(values)
-        measure = column(name).title if ici is None else "ICI"
+        measure = metric_column(name).title if ici is None else "ICI"
         error = values[name] if ici is None else ici.value
-        return Stage(self.stages[stage], self.verdicts[stage], measure, error, values.get("nll"))
-
-    def _ranking(self, title: str, **options: Any) -> Table:
-        return ranking_table(
-            self.measured, self._of_all_classes, title=title, estimates=self.estimates, **options
+        return StageSummary(
+            self.stages[stage], self.verdicts[stage], measure, error, values.get("nll")
         )
 
-    def whole(self, title: str) -> Table:
+    def _ranking_table(self, title: str, **options: Any) -> Table:
+        return ranking_table(
+            self.measured, self._class_predictions, title=title, estimates=self.estimates, **options
+        )
+
+    def full_table(self, title: str) -> Table:
         """Return the table of all metrics, of the event or of the predicted class."""
         if self.positive:
-            return with_meaning(event_table(self._events, title=title, details=True))
+            return add_mark_note(event_table(self._event_estimates, title=title, details=True))
         return metrics_table(self.measured, title=title, estimates=self.estimates, z=self.z)
 
-    def _group_tables(self, *, most: int) -> list[Table]:
+    def _group_tables(self, *, max_rows: int) -> list[Table]:
         """Return the tables of groups, the last stage first; a page also gets the slopes of the groups of an event."""
         tables = []
         for stage, by_group in reversed(list(self.groups.items())):
-            when = stage if len(self.groups) == 1 else "before" if stage == RAW else stage
+            stage_name = stage if len(self.groups) == 1 else "before" if stage == RAW else stage
             by = "" if self.grouped_by == "group" else f" by {self.grouped_by}"
-            title = f"Groups{by}, {when}"
+            title = f"Groups{by}, {stage_name}"
             parts: Any = by_group
             if self.positive:
-                tables.append(event_groups_table(parts, title=title, most=most))
-                slopes = f"Slopes of groups{by}, {when}"
-                if most > MOST:
-                    tables.append(pooled_table(parts, title=slopes, most=most))
+                tables.append(event_groups_table(parts, title=title, max_rows=max_rows))
+                slopes = f"Slopes of groups{by}, {stage_name}"
+                if max_rows > MAX_ROWS:
+                    tables.append(pooled_table(parts, title=slopes, max_rows=max_rows))
                 continue
             samples = sum(each.num_samples for each in by_group.values())
-            whole = whole_of(self.measured[stage], self.estimates.get(stage, {}), samples)
-            tables.append(groups_table(parts, title=title, whole=whole, most=most))
+            whole = all_samples_estimate(
+                self.measured[stage], self.estimates.get(stage, {}), samples
+            )
+            tables.append(groups_table(parts, title=title, all_samples=whole, max_rows=max_rows))
         return tables

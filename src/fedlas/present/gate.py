@@ -16,46 +16,46 @@ from fedlas._core.check import InputError, check_number, suggestion
 from fedlas._core.outputs import marked_kind
 from fedlas._core.text import printable
 from fedlas.metrics import METRICS
-from fedlas.metrics.metric import ALIASES, EVENT, find_measure, limits_of
-from fedlas.present.table import ARROWS, Column, column
+from fedlas.metrics.metric import ALIASES, EVENT, find_measure, value_range
+from fedlas.present.table import ARROWS, Column, metric_column
 from fedlas.present.verdict import Verdict
 from fedlas.stats import Difference
 from fedlas.stats.estimates import Estimate
 
-FAILED = 3
+EXIT_FAILED = 3
 """Exit status of a gate that fails."""
-UNKNOWN = 4
+EXIT_UNKNOWN = 4
 """Exit status of a strict gate with an undecided rule."""
-FEWEST = 30
+MIN_SAMPLES = 30
 """Fewest samples for a rule to hold: bootstrap intervals of fewer are too narrow."""
 _RULE = re.compile(
     r"\s*([a-z0-9_]+)\s*(<=|>=)\s*(-?\d*\.?\d+(?:e[-+]?\d+)?)\s*(%?)\s*", re.IGNORECASE
 )
-_FORM = "Write 'ece<=0.03', 'accuracy>=90%' or calibrated, in quotes."
+_RULE_HINT = "Write 'ece<=0.03', 'accuracy>=90%' or calibrated, in quotes."
 CALIBRATED = "calibrated"
 """The rule that the joint calibration test does not reject."""
 
 
-def check_rules(rules: Iterable[str]) -> None:
+def check_rule_syntax(rules: Iterable[str]) -> None:
     """Raise InputError if a rule is malformed, before anything is computed.
 
     Raises:
         InputError: If one is neither ``calibrated`` nor a bound.
     """
     for rule in rules:
-        if not _is_calibrated(rule):
-            _parts(rule)
+        if not _is_calibrated_rule(rule):
+            _parse_bound(rule)
 
 
-def _parts(rule: str) -> Sequence[str]:
+def _parse_bound(rule: str) -> Sequence[str]:
     """Return the metric, the sign, the number, and ``"%"`` or an empty string, of a rule such as ``ece<=3%``."""
     match = _RULE.fullmatch(rule)
     if match is None:
-        raise InputError("a rule must be METRIC<=NUMBER or METRIC>=NUMBER", repr(rule), _FORM)
+        raise InputError("a rule must be METRIC<=NUMBER or METRIC>=NUMBER", repr(rule), _RULE_HINT)
     return match.groups()
 
 
-def _is_calibrated(rule: str) -> bool:
+def _is_calibrated_rule(rule: str) -> bool:
     return rule.strip().lower() == CALIBRATED
 
 
@@ -83,7 +83,7 @@ class Requirement:
             InputError: If the text is no such rule, if the metric was not measured or has no interval, or if the bound
                 always holds, never holds, or points away from what is better.
         """
-        metric, sign, number, percent = _parts(text)
+        metric, sign, number, percent = _parse_bound(text)
         metrics = list(names)
         if event:
             metric = ALIASES.get(metric, metric).removeprefix(EVENT)
@@ -101,14 +101,16 @@ class Requirement:
                 f"{metric!r}, which has no interval",
                 f"Name one of {', '.join(name for name in metrics if name not in bare)}.",
             )
-        return cls(metric, sign, float(number) / (100 if percent else 1), event)._checked(text)
+        return cls(metric, sign, float(number) / (100 if percent else 1), event)._require_decidable(
+            text
+        )
 
     @property
     def column(self) -> Column:
         """Table column of the metric, with title, unit and format."""
-        return column(self.metric, event=bool(self.event))
+        return metric_column(self.metric, event=bool(self.event))
 
-    def _checked(self, text: str) -> Requirement:
+    def _require_decidable(self, text: str) -> Requirement:
         """Return the requirement, or raise InputError if its bound is on the wrong side or can never decide."""
         about = self.column
         low, high = about.between
@@ -127,7 +129,7 @@ class Requirement:
             raise InputError(
                 f"the bound on {about.title} must lie between {low:g} and {high:g}",
                 f"{text!r}, which {'never' if never else 'always'} holds",
-                f"Choose a bound in this range{unit}. {_FORM}",
+                f"Choose a bound in this range{unit}. {_RULE_HINT}",
             )
         return self
 
@@ -144,7 +146,7 @@ class Check:
     text: str
 
 
-def required(requirement: Requirement, estimate: Estimate) -> Check:
+def check_requirement(requirement: Requirement, estimate: Estimate) -> Check:
     """Check a bound by the metric's interval: beyond the bound it fails, within it holds, across it is unknown."""
     # A lower bound is checked as an upper bound on the negated metric.
     sign = 1 if requirement.sign == "<=" else -1
@@ -170,7 +172,7 @@ def required(requirement: Requirement, estimate: Estimate) -> Check:
     return Check(name, "unknown", text)
 
 
-def checks_of(
+def evaluate_rules(
     rules: Sequence[str], estimates: Mapping[str, Estimate], verdict: Verdict, *, event: str = ""
 ) -> list[Check]:
     """Check each rule on the estimates and the verdict of predictions.
@@ -185,17 +187,17 @@ def checks_of(
         InputError: As :meth:`Requirement.parse`.
     """
     parsed = [
-        None if _is_calibrated(rule) else Requirement.parse(rule, estimates, event=event)
+        None if _is_calibrated_rule(rule) else Requirement.parse(rule, estimates, event=event)
         for rule in rules
     ]
     checks = [
-        _calibrated(verdict)
+        _check_calibrated(verdict)
         if rule is None
-        else _beside_prevalence(required(rule, estimates[rule.metric]), rule, estimates)
+        else _warn_trivial_bound(check_requirement(rule, estimates[rule.metric]), rule, estimates)
         for rule in parsed
     ]
     # A bound that holds is no sign of calibration where the tests reject it.
-    if verdict.is_clear and None not in parsed:
+    if verdict.rejects_calibration and None not in parsed:
         rejection = f" However, the joint test rejects calibration ({verdict.joint}): add the rule {CALIBRATED}."
         checks = [
             replace(check, text=check.text + rejection) if check.outcome == "holds" else check
@@ -204,10 +206,10 @@ def checks_of(
     return checks
 
 
-def _calibrated(verdict: Verdict) -> Check:
+def _check_calibrated(verdict: Verdict) -> Check:
     if verdict.joint_p is None:
         return Check(CALIBRATED, "unknown", "Cannot tell: no calibration test was run.")
-    if verdict.is_clear:
+    if verdict.rejects_calibration:
         kind = f": {verdict.direction}" if verdict.direction else ""
         text = f"Fails: the joint test rejects calibration ({verdict.joint}){kind}."
         return Check(CALIBRATED, "fails", text)
@@ -215,29 +217,31 @@ def _calibrated(verdict: Verdict) -> Check:
     return Check(CALIBRATED, "holds", text)
 
 
-def _beside_prevalence(check: Check, rule: Requirement, estimates: Mapping[str, Estimate]) -> Check:
+def _warn_trivial_bound(
+    check: Check, rule: Requirement, estimates: Mapping[str, Estimate]
+) -> Check:
     """Return the check, with a warning if a model that ignores the event would pass the bound."""
     if not rule.event or "observed" not in estimates:
         return check
     share = estimates["observed"].value
-    rare = min(share, 1 - share)
-    halved = "a model that halves every risk", rare / 2
+    rarer_share = min(share, 1 - share)
+    halved = "a model that halves every risk", rarer_share / 2
     constant = "a model that gives every sample the same probability", share * (1 - share)
-    model, worthless = {"ece": halved, "ici": halved, "brier": constant}.get(
+    model, trivial_error = {"ece": halved, "ici": halved, "brier": constant}.get(
         rule.metric, ("", math.inf)
     )
-    if rule.bound < worthless:
+    if rule.bound < trivial_error:
         return check
     about = rule.column
     unit = f" {about.unit}" if about.unit else ""
     text = (
         f" Warning: with {about.format(share) if about.unit else f'{share:.4f}'}{unit} events, {model} has "
-        f"{about.title} {about.format(worthless)}{unit}, which this bound allows: add the rule {CALIBRATED}."
+        f"{about.title} {about.format(trivial_error)}{unit}, which this bound allows: add the rule {CALIBRATED}."
     )
     return replace(check, text=check.text + text)
 
 
-def check_rows(checks: Sequence[Check], *, samples: int, dropped: int) -> list[Check]:
+def apply_row_limits(checks: Sequence[Check], *, samples: int, dropped: int) -> list[Check]:
     """Return the checks after limits on rows: too few samples make them unknown, and too many dropped rows fail.
 
     Args:
@@ -245,10 +249,10 @@ def check_rows(checks: Sequence[Check], *, samples: int, dropped: int) -> list[C
         samples: Number of rows used.
         dropped: Number of rows that lack a value.
     """
-    if samples < FEWEST:
-        few = f"Cannot tell: only {samples} samples were used, and {FEWEST} are needed. "
+    if samples < MIN_SAMPLES:
+        warning = f"Cannot tell: only {samples} samples were used, and {MIN_SAMPLES} are needed. "
         checks = [
-            replace(check, outcome="unknown", text=few + check.text)
+            replace(check, outcome="unknown", text=warning + check.text)
             if check.outcome == "holds"
             else check
             for check in checks
@@ -262,11 +266,11 @@ def check_rows(checks: Sequence[Check], *, samples: int, dropped: int) -> list[C
     ]
 
 
-def not_worse(
+def check_not_worse(
     difference: Difference, margin: float, names: tuple[str, str], *, event: str = ""
 ) -> Check:
     """Check that the first model is worse than the second by at most ``margin``."""
-    about = column(difference.metric, event=bool(event))
+    about = metric_column(difference.metric, event=bool(event))
     higher = about.arrow == ARROWS[True]
     worse = -difference.difference if higher else difference.difference
     ends = (-difference.high, -difference.low) if higher else (difference.low, difference.high)
@@ -276,8 +280,8 @@ def not_worse(
     word = "worse" if worse > 0 else "better"
     numbers = (
         f"{names[0]} is {word} than {names[1]} in {about.title}{of_event} by "
-        f"{about.format(abs(worse))}{unit}{allowed}, interval of the deterioration {_signed(ends[0], about)} to "
-        f"{_signed(ends[1], about)}"
+        f"{about.format(abs(worse))}{unit}{allowed}, interval of the deterioration {_format_signed(ends[0], about)} to "
+        f"{_format_signed(ends[1], about)}"
     )
     name = f"{difference.metric} not worse"
     if difference.better == "b" and ends[0] > margin:
@@ -287,7 +291,7 @@ def not_worse(
     return Check(name, "unknown", f"Not significantly worse: {numbers}.")
 
 
-def check_directed(metrics: Sequence[str], margin: float = 0.0) -> None:
+def check_metric_direction(metrics: Sequence[str], margin: float = 0.0) -> None:
     """Raise InputError for a metric without a better direction, or a margin as large as the metric's range."""
     check_number("margin", margin, low=0)
     for metric in metrics:
@@ -301,7 +305,7 @@ def check_directed(metrics: Sequence[str], margin: float = 0.0) -> None:
                 repr(metric),
                 suggestion(metric, directed),
             )
-        low, high = limits_of(record)
+        low, high = value_range(record)
         if margin >= high - low:
             raise InputError(
                 f"margin must be less than {high - low:g}, the largest possible difference in {record.title}",
@@ -337,22 +341,22 @@ class GateResult:
     @property
     def status(self) -> int:
         """Exit status for a pipeline: 0 if passed, 3 if a rule fails, 4 if one is undecided and the gate is strict."""
-        return status_of(self.checks, strict=self.strict)
+        return exit_status(self.checks, strict=self.strict)
 
     def junit(self, *, suite: str = "predictions") -> str:
         """Return the checks as JUnit XML."""
-        return junit(self.checks, suite=suite, strict=self.strict)
+        return to_junit_xml(self.checks, suite=suite, strict=self.strict)
 
 
-def status_of(checks: Sequence[Check], *, strict: bool = False) -> int:
-    """Return 0, :data:`FAILED` if a check fails, or :data:`UNKNOWN` if one is undecided and ``strict``."""
+def exit_status(checks: Sequence[Check], *, strict: bool = False) -> int:
+    """Return 0, :data:`EXIT_FAILED` if a check fails, or :data:`EXIT_UNKNOWN` if one is undecided and ``strict``."""
     outcomes = {check.outcome for check in checks}
     if "fails" in outcomes:
-        return FAILED
-    return UNKNOWN if strict and "unknown" in outcomes else 0
+        return EXIT_FAILED
+    return EXIT_UNKNOWN if strict and "unknown" in outcomes else 0
 
 
-def junit(checks: Sequence[Check], *, suite: str, strict: bool = False) -> str:
+def to_junit_xml(checks: Sequence[Check], *, suite: str, strict: bool = False) -> str:
     """Return the checks as JUnit XML; an undecided check passes, or fails with ``strict``."""
     bad = ("fails", "unknown") if strict else ("fails",)
     failures = sum(check.outcome in bad for check in checks)
@@ -373,21 +377,23 @@ def junit(checks: Sequence[Check], *, suite: str, strict: bool = False) -> str:
 
 
 JUNIT = marked_kind("JUnit XML of fedlas", b'<testsuite name="fedlas"')
-_KINDS: Mapping[str, str] = {"fails": "error", "unknown": "warning", "holds": "notice"}
+_ANNOTATION_LEVELS: Mapping[str, str] = {"fails": "error", "unknown": "warning", "holds": "notice"}
 
 
-def workflow_annotations(checks: Sequence[Check]) -> list[str]:
+def github_annotations(checks: Sequence[Check]) -> list[str]:
     """Return the checks as annotation lines for GitHub Actions."""
     lines = []
     for check in checks:
-        title = _escaped(check.name).replace(":", "%3A").replace(",", "%2C")
-        lines.append(f"::{_KINDS[check.outcome]} title={title}::{_escaped(check.text)}")
+        title = _escape_annotation(check.name).replace(":", "%3A").replace(",", "%2C")
+        lines.append(
+            f"::{_ANNOTATION_LEVELS[check.outcome]} title={title}::{_escape_annotation(check.text)}"
+        )
     return lines
 
 
-def _escaped(text: str) -> str:
+def _escape_annotation(text: str) -> str:
     return printable(text).replace("%", "%25")
 
 
-def _signed(value: float, about: Column) -> str:
+def _format_signed(value: float, about: Column) -> str:
     return f"{'-' if value < 0 else '+'}{about.format(abs(value))}"

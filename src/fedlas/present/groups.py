@@ -7,21 +7,21 @@ from itertools import islice
 from typing import Any
 
 from fedlas.binary import GroupMeasures
-from fedlas.present.metric_tables import noise_in, top_label_ece
-from fedlas.present.positive_class import interval_text
-from fedlas.present.table import DASH, Cell, Column, Table, column, table_of
+from fedlas.present.metric_tables import metric_noise, top_label_ece
+from fedlas.present.positive_class import format_interval
+from fedlas.present.table import DASH, Cell, Column, Table, make_table, metric_column
 from fedlas.stats import ALPHA, GroupEstimate
 from fedlas.stats.estimates import Estimate
 from fedlas.stats.group_estimates import MOST_TESTED
-from fedlas.stats.noise_floor import p_said, p_text
+from fedlas.stats.noise_floor import format_p, format_p_digits
 
 ByGroup = Mapping[Any, GroupEstimate]
 EventsByGroup = Mapping[Any, GroupMeasures]
-MOST = 10
+MAX_ROWS = 10
 """Groups that a terminal shows by default."""
-MOST_ON_PAGE = 1000
+MAX_ROWS_ON_PAGE = 1000
 """Groups that a page shows, and a terminal with all details; JSON has all."""
-_CUT = 18
+_MAX_NAME_LENGTH = 18
 _LEGEND = (
     "Worst first, by ECE less floor. conf.: mean confidence. Floor: mean ECE of a calibrated model with these "
     "confidences, the higher the fewer samples. p: of the test that the group is calibrated, Holm-corrected."
@@ -38,15 +38,17 @@ _POOLED_LEGEND = (
 )
 
 
-def event_groups_table(by_group: EventsByGroup, *, title: str, most: int | None = None) -> Table:
+def event_groups_table(
+    by_group: EventsByGroup, *, title: str, max_rows: int | None = None
+) -> Table:
     """Return a table with a row per group: expected and observed events, their ratio, and the slope.
 
     Args:
         by_group: From :func:`fedlas.binary.group_measures`: the strongest evidence first.
         title: Above the table.
-        most: Groups that are shown; None for all.
+        max_rows: Groups that are shown; None for all.
     """
-    listed = dict(islice(by_group.items(), most))
+    shown = dict(islice(by_group.items(), max_rows))
     level = next(iter(by_group.values())).ratio.confidence_level
     heads = (
         "group",
@@ -59,13 +61,13 @@ def event_groups_table(by_group: EventsByGroup, *, title: str, most: int | None 
         "slope",
         "p",
     )
-    rows = [_event_row(str(name), each) for name, each in listed.items()]
-    more = len(by_group) - len(listed)
+    rows = [_event_row(str(name), each) for name, each in shown.items()]
+    more = len(by_group) - len(shown)
     notes = (
-        *further_rows(more, most),
+        *further_rows_note(more, max_rows),
         _EVENT_LEGEND,
     )
-    return Table(columns_behind_names(heads), tuple(rows), title, notes, narrow=True)
+    return Table(name_and_number_columns(heads), tuple(rows), title, notes, narrow=True)
 
 
 def _event_row(name: str, group: GroupMeasures) -> tuple[Cell, ...]:
@@ -74,40 +76,43 @@ def _event_row(name: str, group: GroupMeasures) -> tuple[Cell, ...]:
     ratio = group.ratio
     slope = group.slope
     return (
-        short_name(name),
+        truncated_name_cell(name),
         Cell(f"{group.num_samples:,}", number=group.num_samples),
         Cell(f"{group.events:,}", number=group.events),
         Cell(percent(group.expected), number=group.expected),
         Cell(percent(group.observed), number=group.observed),
         Cell(form(ratio.value), number=ratio.value),
-        Cell(interval_text(ratio, form)),
+        Cell(format_interval(ratio, form)),
         Cell(DASH)
         if slope is None
-        else Cell(form(slope.value), tip=interval_text(slope, form), number=slope.value),
-        Cell(DASH if group.p is None else p_text(group.p), number=group.p),
+        else Cell(form(slope.value), tip=format_interval(slope, form), number=slope.value),
+        Cell(DASH if group.p is None else format_p_digits(group.p), number=group.p),
     )
 
 
-def further_rows(more: int, most: int | None, what: str = "group") -> list[str]:
+def further_rows_note(more: int, max_rows: int | None, noun: str = "group") -> list[str]:
     """Return a note on where to find the rows that are not shown, or an empty list if all are shown."""
-    where = "details=True, or --details" if most == MOST else "json(), or --json"
-    return [f"{more:,} further {what}{'s' * (more > 1)}: {where}."] if more else []
+    where = "details=True, or --details" if max_rows == MAX_ROWS else "json(), or --json"
+    return [f"{more:,} further {noun}{'s' * (more > 1)}: {where}."] if more else []
 
 
-def pooled_table(by_group: EventsByGroup, *, title: str, most: int | None = None) -> Table:
+def pooled_table(by_group: EventsByGroup, *, title: str, max_rows: int | None = None) -> Table:
     """Return a table with the slope of each group, and the partially pooled slope and calibration-in-the-large."""
     form = Column("", places=2).format
 
-    def cell(estimate: Estimate | None) -> Cell:
+    def estimate_cell(estimate: Estimate | None) -> Cell:
         if estimate is None:
             return Cell(DASH)
         return Cell(
-            form(estimate.value), extra=interval_text(estimate, form), number=estimate.value
+            form(estimate.value), extra=format_interval(estimate, form), number=estimate.value
         )
 
     rows = [
-        (short_name(str(name)), *map(cell, (each.slope, each.pooled_slope, each.pooled_shift)))
-        for name, each in islice(by_group.items(), most)
+        (
+            truncated_name_cell(str(name)),
+            *map(estimate_cell, (each.slope, each.pooled_slope, each.pooled_shift)),
+        )
+        for name, each in islice(by_group.items(), max_rows)
     ]
     heads = (
         Column("group", words=True),
@@ -116,18 +121,18 @@ def pooled_table(by_group: EventsByGroup, *, title: str, most: int | None = None
     return Table(heads, tuple(rows), title, (_POOLED_LEGEND,))
 
 
-def columns_behind_names(heads: Sequence[str]) -> tuple[Column, ...]:
+def name_and_number_columns(heads: Sequence[str]) -> tuple[Column, ...]:
     """Return a first column of names and further columns of numbers."""
     return tuple(Column(head, words=not number) for number, head in enumerate(heads))
 
 
-def short_name(name: str, most: int = _CUT) -> Cell:
+def truncated_name_cell(name: str, max_length: int = _MAX_NAME_LENGTH) -> Cell:
     """Return a cell with a name truncated to fit a terminal; its tooltip has the full name."""
-    shown = name if len(name) <= most else f"{name[: most - 1].rstrip()}…"
+    shown = name if len(name) <= max_length else f"{name[: max_length - 1].rstrip()}…"
     return Cell(shown, tip=name if shown != name else "")
 
 
-def worst_event_group(by_group: EventsByGroup, event: str) -> str:
+def worst_event_group_sentence(by_group: EventsByGroup, event: str) -> str:
     """Return a sentence on the group with the strongest evidence of miscalibration, and its significance."""
     name, worst = next(iter(by_group.items()))
     form = Column("", places=2).format
@@ -135,24 +140,24 @@ def worst_event_group(by_group: EventsByGroup, event: str) -> str:
     tested = sum(each.p is not None for each in by_group.values())
     if worst.p is None:
         return "Groups: none was tested, because each has a single cluster."
-    p = p_said(worst.p, None)
+    p = format_p(worst.p, None)
     evidence = (
         f"expects {event} in {percent(worst.expected)} % and {percent(worst.observed)} % occur: O/E "
-        f"{form(worst.ratio.value)} {interval_text(worst.ratio, form)}, {p} after Holm's correction for "
+        f"{form(worst.ratio.value)} {format_interval(worst.ratio, form)}, {p} after Holm's correction for "
         f"{tested} groups"
     )
     if worst.p > ALPHA:
         return f"Groups: none is shown to be miscalibrated; the most evidence is against {name!r}: {evidence}."
     way = "under" if worst.ratio.value > 1 else "over"
-    return f"Groups: {name!r} is {way}-predicted most clearly: {evidence}.{_further_miscalibrated(by_group)}"
+    return f"Groups: {name!r} is {way}-predicted most clearly: {evidence}.{_further_miscalibrated_sentence(by_group)}"
 
 
-def plain_groups(by_group: Mapping[Any, GroupEstimate | GroupMeasures]) -> dict[str, Any]:
+def groups_to_dict(by_group: Mapping[Any, GroupEstimate | GroupMeasures]) -> dict[str, Any]:
     """Return the measures of each group as a dict for JSON, without missing values."""
-    return {str(name): _plain(each) for name, each in by_group.items()}
+    return {str(name): _group_to_dict(each) for name, each in by_group.items()}
 
 
-def _plain(group: GroupMeasures | GroupEstimate) -> dict[str, Any]:
+def _group_to_dict(group: GroupMeasures | GroupEstimate) -> dict[str, Any]:
     return {
         key: value.plain() if isinstance(value, Estimate) else value
         for key, value in vars(group).items()
@@ -161,46 +166,46 @@ def _plain(group: GroupMeasures | GroupEstimate) -> dict[str, Any]:
 
 
 def groups_table(
-    by_group: ByGroup, *, title: str, whole: GroupEstimate, most: int | None = None
+    by_group: ByGroup, *, title: str, all_samples: GroupEstimate, max_rows: int | None = None
 ) -> Table:
     """Return a table with a row for all samples and a row per group.
 
     Args:
         by_group: From :func:`fedlas.stats.group_estimates`: the worst first.
         title: Above the table.
-        whole: The same numbers of all samples together.
-        most: Groups that are shown; None for all.
+        all_samples: The same numbers of all samples together.
+        max_rows: Groups that are shown; None for all.
     """
-    listed = dict(islice(by_group.items(), most))
-    tested = _tested(by_group)
+    shown = dict(islice(by_group.items(), max_rows))
+    tested = _count_tests(by_group)
     rows = [
-        _row("all samples", whole, 1),
-        *(_row(str(name), each, tested) for name, each in listed.items()),
+        _group_row("all samples", all_samples, 1),
+        *(_group_row(str(name), each, tested) for name, each in shown.items()),
     ]
-    more = len(by_group) - len(listed)
-    notes = (*further_rows(more, most), _LEGEND)
+    more = len(by_group) - len(shown)
+    notes = (*further_rows_note(more, max_rows), _LEGEND)
     heads = ("group", "samples", "accuracy %", "conf. %", "ECE %", "floor", "p")
-    return Table(columns_behind_names(heads), tuple(rows), title, notes)
+    return Table(name_and_number_columns(heads), tuple(rows), title, notes)
 
 
-def worst_group(by_group: ByGroup) -> str:
+def worst_group_sentence(by_group: ByGroup) -> str:
     """Return a sentence on the group whose ECE exceeds its noise floor most, and its significance."""
-    about = column("ece")
+    about = metric_column("ece")
     name, worst = next(iter(by_group.items()))
-    tested = _tested(by_group)
+    tested = _count_tests(by_group)
     if worst.ece.floor is None or worst.p is None:
         return f"Groups: {name!r} has the largest ECE, {about.format(worst.ece.value)} %; none was tested."
     evidence = (
-        f"ECE {about.format(worst.ece.value)} % (floor {about.format(worst.ece.floor)} %, {_p(worst, tested)} "
+        f"ECE {about.format(worst.ece.value)} % (floor {about.format(worst.ece.floor)} %, {_format_group_p(worst, tested)} "
         f"after Holm's correction for {tested} groups)"
     )
     if worst.p > ALPHA:
         return f"Groups: none is shown to be miscalibrated; furthest from its floor is {name!r}, {evidence}."
     way = "over" if worst.confidence > worst.accuracy.value else "under"
-    return f"Groups: {name!r} is calibrated worst, {way}confident, {evidence}.{_further_miscalibrated(by_group)}"
+    return f"Groups: {name!r} is calibrated worst, {way}confident, {evidence}.{_further_miscalibrated_sentence(by_group)}"
 
 
-def whole_of(
+def all_samples_estimate(
     values: Mapping[str, float], estimates: Mapping[str, Estimate], samples: int
 ) -> GroupEstimate:
     """Return the estimate of all samples as one group, from the metrics of all samples."""
@@ -212,13 +217,13 @@ def whole_of(
     return GroupEstimate(samples, confidence, accuracy, ece, ece.p)
 
 
-def _further_miscalibrated(by_group: ByGroup | EventsByGroup) -> str:
+def _further_miscalibrated_sentence(by_group: ByGroup | EventsByGroup) -> str:
     """Return a sentence on how many more groups are miscalibrated, or an empty string if none are."""
     count = sum(each.p is not None and each.p <= ALPHA for each in by_group.values()) - 1
     return f" {count} more {'are' if count > 1 else 'is'} miscalibrated." if count else ""
 
 
-def _tested(by_group: ByGroup) -> int:
+def _count_tests(by_group: ByGroup) -> int:
     """Return the number of tests that Holm's correction counts; with very many groups, also those not run."""
     tested = sum(each.p is not None for each in by_group.values())
     if tested < MOST_TESTED:
@@ -226,21 +231,21 @@ def _tested(by_group: ByGroup) -> int:
     return sum(each.num_samples > 1 for each in by_group.values())
 
 
-def _p(group: GroupEstimate, tested: int) -> str:
+def _format_group_p(group: GroupEstimate, num_tests: int) -> str:
     """Return the corrected p-value of a group as text; an upper bound if more replicates could lower it."""
-    least = None if group.ece.least_p is None else min(1.0, tested * group.ece.least_p)
-    return DASH if group.p is None else p_said(group.p, least)
+    least = None if group.ece.least_p is None else min(1.0, num_tests * group.ece.least_p)
+    return DASH if group.p is None else format_p(group.p, least)
 
 
-def _row(name: str, group: GroupEstimate, tested: int) -> tuple[Cell, ...]:
-    accuracy = column("accuracy")
-    ece = column("ece")
+def _group_row(name: str, group: GroupEstimate, num_tests: int) -> tuple[Cell, ...]:
+    accuracy = metric_column("accuracy")
+    ece = metric_column("ece")
     details = [
-        (noise_in({about.metric: each}, about).interval,) if group.ece.replicates else ()
+        (metric_noise({about.metric: each}, about).interval,) if group.ece.replicates else ()
         for about, each in ((accuracy, group.accuracy), (ece, group.ece))
     ]
     return (
-        short_name(name),
+        truncated_name_cell(name),
         Cell(f"{group.num_samples:,}", number=group.num_samples),
         Cell(
             accuracy.format(group.accuracy.value), details=details[0], number=group.accuracy.value
@@ -250,7 +255,9 @@ def _row(name: str, group: GroupEstimate, tested: int) -> tuple[Cell, ...]:
         Cell(
             DASH if group.ece.floor is None else ece.format(group.ece.floor), number=group.ece.floor
         ),
-        Cell(_p(group, tested).removeprefix("p ").removeprefix("= "), number=group.p),
+        Cell(
+            _format_group_p(group, num_tests).removeprefix("p ").removeprefix("= "), number=group.p
+        ),
     )
 
 
@@ -271,18 +278,18 @@ def thresholds_table(selective: Mapping[str, Any]) -> Table:
         share = DASH if test["risk"] is None else f"{100 * test['risk']:.2f}"
         on_val = [f"{100 * val['coverage']:.1f}", f"{val['wrong']:,} of {val['accepted']:,}"]
         on_test = [f"{100 * test['coverage']:.1f}", share, f"{100 * test['upper']:.2f}"]
-        accept = "accept all" if _is_all(row) else f"{row['threshold']:.4f}"
+        accept = "accept all" if _accepts_all(row) else f"{row['threshold']:.4f}"
         rows.append([risk, accept, *on_val, *on_test])
     few = f"none: no threshold reaches this risk. Even without an error, {', '.join(needed)} accepted samples."
     notes = [few] if needed else []
-    return table_of(heads, rows, title="What may be accepted", notes=notes)
+    return make_table(heads, rows, title="What may be accepted", notes=notes)
 
 
-def _is_all(row: Mapping[str, Any]) -> bool:
+def _accepts_all(row: Mapping[str, Any]) -> bool:
     return bool(row["val"]["coverage"] == 1 == row["test"]["coverage"])
 
 
-def acceptance(selective: Mapping[str, Any]) -> str:
+def acceptance_sentence(selective: Mapping[str, Any]) -> str:
     """Return a sentence on the confidence threshold for the lowest target risk that can be reached."""
     rows = selective["thresholds"]
     row = next((each for each in rows if each["threshold"] is not None), None)
@@ -293,7 +300,7 @@ def acceptance(selective: Mapping[str, Any]) -> str:
     wrong = "" if test["risk"] is None else f", {100 * test['risk']:.2f} % of them wrong"
     which = (
         "all predictions"
-        if _is_all(row)
+        if _accepts_all(row)
         else f"predictions with a confidence of at least {row['threshold']:.4f}"
     )
     accepted = f"{100 * test['coverage']:.1f} % of the test part{wrong}"

@@ -11,16 +11,24 @@ from fedlas.deploy.calibration import Calibration
 from fedlas.deploy.card import Card
 from fedlas.deploy.make_card import STAGES, make_card
 from fedlas.predictions import MultiLabel
-from fedlas.predictions.multi_label import check_known, check_same_labels
-from fedlas.present.label_tables import plain_measures_of
+from fedlas.predictions.multi_label import check_same_labels, require_known_labels
+from fedlas.present.label_tables import label_measures_to_dict
 from fedlas.present.labels import LabelEvaluation
-from fedlas.present.positive_class import plain_measures
+from fedlas.present.positive_class import measures_to_dict
 from fedlas.stats.selective_risk import DEFAULT_RISKS
 
-_OF_ONE_LABEL = ("event", "top_label", "cost_ratio", "budget", "recall", "precision", "classes")
+_SINGLE_LABEL_ARGUMENTS = (
+    "event",
+    "top_label",
+    "cost_ratio",
+    "budget",
+    "recall",
+    "precision",
+    "classes",
+)
 
 
-def checked_labels(
+def check_label_pair(
     val: object, test: object, arguments: Mapping[str, Any]
 ) -> tuple[MultiLabel, MultiLabel]:
     """Return ``val`` and ``test``; raise InputError if their labels differ or an argument is for one label per sample.
@@ -28,16 +36,16 @@ def checked_labels(
     Raises:
         InputError: Then.
     """
-    for name in _OF_ONE_LABEL:
+    for name in _SINGLE_LABEL_ARGUMENTS:
         if arguments[name] not in (None, False):
-            raise _of_one_label(name)
+            raise _single_label_error(name)
     if tuple(arguments["risks"]) != tuple(DEFAULT_RISKS):
-        raise _of_one_label("risks")
+        raise _single_label_error("risks")
     val, test = check_same_labels(val, test, "validation predictions")
-    return check_known(val), check_known(test)
+    return require_known_labels(val), require_known_labels(test)
 
 
-def _of_one_label(name: str) -> InputError:
+def _single_label_error(name: str) -> InputError:
     return InputError(
         "requires one label per sample",
         "multi-label predictions",
@@ -46,7 +54,7 @@ def _of_one_label(name: str) -> InputError:
     )
 
 
-def card_of_labels(
+def build_label_card(
     val: MultiLabel,
     test: MultiLabel,
     calibration: Calibration,
@@ -65,9 +73,9 @@ def card_of_labels(
     tables = {stage: label_measures(each, **options) for stage, each in stages.items()}
     name = str(model["run"])
     evaluation = LabelEvaluation(name, stages, tables, fitted, heading=title, **options)
-    metrics = plain_measures(evaluation.estimates)
+    metrics = measures_to_dict(evaluation.estimates)
     labels = {
-        stage: {label: plain_measures_of(each) for label, each in table.items()}
+        stage: {label: label_measures_to_dict(each) for label, each in table.items()}
         for stage, table in tables.items()
     }
     last = list(tables)[-1]

@@ -7,15 +7,15 @@ from itertools import islice
 from typing import Any
 
 from fedlas.binary import LabelGroupMeasures, LabelMeasures, LabelTable
-from fedlas.present.groups import columns_behind_names, further_rows, short_name
-from fedlas.present.positive_class import interval_text, plain_estimate
-from fedlas.present.table import DASH, Cell, Column, Table, column
+from fedlas.present.groups import further_rows_note, name_and_number_columns, truncated_name_cell
+from fedlas.present.positive_class import estimate_to_dict, format_interval
+from fedlas.present.table import DASH, Cell, Column, Table, metric_column
 from fedlas.present.verdict import Evidence, Verdict
 from fedlas.stats import ALPHA
 from fedlas.stats.estimates import Estimate
-from fedlas.stats.noise_floor import p_said, p_text
+from fedlas.stats.noise_floor import format_p, format_p_digits
 
-_CUT = 14
+_MAX_NAME_LENGTH = 14
 """Letters of a label's name in a terminal of 80 columns."""
 _LEGEND = (
     "Strongest evidence first. has: share of the samples that have the label. O/E: observed over expected; above 1 the "
@@ -24,26 +24,26 @@ _LEGEND = (
 )
 
 
-def metric_text(name: str, value: float, *, unit: bool = False) -> str:
+def format_metric(name: str, value: float, *, unit: bool = False) -> str:
     """Return a metric's value as text, with the digits of its table column."""
-    about = column(name)
+    about = metric_column(name)
     return f"{about.format(value)}{f' {about.unit}' if unit and about.unit else ''}"
 
 
-def plain_measures_of(line: object) -> dict[str, Any]:
+def label_measures_to_dict(measures: object) -> dict[str, Any]:
     """Return the measures of a label, or of a group, as a dict for JSON, without missing values."""
     return {
-        key: plain_estimate(value)
+        key: estimate_to_dict(value)
         if isinstance(value, Estimate)
-        else plain_measures_of(value)
+        else label_measures_to_dict(value)
         if isinstance(value, LabelMeasures)
         else value
-        for key, value in vars(line).items()
+        for key, value in vars(measures).items()
         if value is not None
     }
 
 
-def verdict_on_labels(table: LabelTable) -> Verdict:
+def label_verdict(table: LabelTable) -> Verdict:
     """Return the verdict on the calibration of all labels, by their tests with Holm's correction."""
     tested = [(name, each, each.p) for name, each in table.items() if each.p is not None]
     bad = [name for name, _, p in tested if p <= ALPHA]
@@ -53,7 +53,7 @@ def verdict_on_labels(table: LabelTable) -> Verdict:
     if p is None:
         return Verdict("Labels: none can be tested.", tests)
     name, worst, _ = tested[0]
-    evidence = _evidence(name, worst)
+    evidence = _format_evidence(name, worst)
     if not bad:
         text = f"Calibrated, as far as these samples show: none of {count} is shown to be miscalibrated; the most "
         return Verdict(f"{text}evidence is against {evidence}.", tests, joint_p=p)
@@ -61,39 +61,43 @@ def verdict_on_labels(table: LabelTable) -> Verdict:
     return Verdict(also, tests, direction="miscalibrated labels", joint_p=p)
 
 
-def _evidence(name: str, line: LabelMeasures) -> str:
+def _format_evidence(name: str, measures: LabelMeasures) -> str:
     form = Column("", places=2).format
     percent = Column("", "%", places=4).format
-    slope = line.slope
-    line_text = "" if slope is None else f", slope {form(slope.value)} {interval_text(slope, form)}"
+    slope = measures.slope
+    line_text = (
+        "" if slope is None else f", slope {form(slope.value)} {format_interval(slope, form)}"
+    )
     return (
-        f"{name!r}: {percent(line.expected)} % expected, {percent(line.prevalence.value)} % have it (O/E "
-        f"{form(line.ratio.value)} {interval_text(line.ratio, form)}{line_text}, "
-        f"{p_said(line.p or 0.0, None)} after Holm's correction)"
+        f"{name!r}: {percent(measures.expected)} % expected, {percent(measures.prevalence.value)} % have it (O/E "
+        f"{form(measures.ratio.value)} {format_interval(measures.ratio, form)}{line_text}, "
+        f"{format_p(measures.p or 0.0, None)} after Holm's correction)"
     )
 
 
-def labels_table(table: LabelTable, level: float, *, title: str, most: int | None = None) -> Table:
+def labels_table(
+    table: LabelTable, level: float, *, title: str, max_rows: int | None = None
+) -> Table:
     """Return a table with a row per label: prevalence, O/E, slope, ECE and AUROC with intervals.
 
     Args:
         table: From :func:`fedlas.binary.label_measures`: the strongest evidence first.
         level: Level of the intervals.
         title: Above the table.
-        most: Labels that are shown; None for all.
+        max_rows: Labels that are shown; None for all.
     """
-    shown = dict(islice(table.items(), most))
+    shown = dict(islice(table.items(), max_rows))
     heads = ("label", "has %", "O/E", "slope", "ECE %", "AUROC", "p")
     rows = [_label_row(name, each) for name, each in shown.items()]
     notes = [
-        *further_rows(len(table) - len(shown), most, "label"),
+        *further_rows_note(len(table) - len(shown), max_rows, "label"),
         _LEGEND.format(level=100 * level),
     ]
     if table.unknown:
         notes.append(
             f"Unknown in all samples: {', '.join(table.unknown[:6])}{'...' * (len(table.unknown) > 6)}."
         )
-    return Table(columns_behind_names(heads), tuple(rows), title, tuple(notes), narrow=True)
+    return Table(name_and_number_columns(heads), tuple(rows), title, tuple(notes), narrow=True)
 
 
 _GROUPS_LEGEND = (
@@ -103,30 +107,30 @@ _GROUPS_LEGEND = (
 
 
 def label_groups_table(
-    by_group: Mapping[Any, LabelGroupMeasures], *, title: str, most: int | None = None
+    by_group: Mapping[Any, LabelGroupMeasures], *, title: str, max_rows: int | None = None
 ) -> Table:
     """Return a table with a row per group: all labels together, and the worst label.
 
     Args:
         by_group: From :func:`fedlas.binary.label_group_measures`: the strongest evidence first.
         title: Above the table.
-        most: Groups that are shown; None for all.
+        max_rows: Groups that are shown; None for all.
     """
     heads = ("group", "n", "O/E", "ECE %", "worst label", "its O/E", "p")
     ratio = Column("", places=2).format
     rows = [
         (
-            short_name(str(name), _CUT),
+            truncated_name_cell(str(name), _MAX_NAME_LENGTH),
             Cell(f"{each.num_samples:,}", number=each.num_samples),
-            _estimate_cell(each.ratio, ratio, beside=True),
-            _estimate_cell(each.macro_ece, column("ece").format),
-            short_name(each.worst_label, _CUT),
+            _estimate_cell(each.ratio, ratio, interval_inline=True),
+            _estimate_cell(each.macro_ece, metric_column("ece").format),
+            truncated_name_cell(each.worst_label, _MAX_NAME_LENGTH),
             _estimate_cell(each.worst.ratio, ratio),
             _p_cell(each.p),
         )
-        for name, each in islice(by_group.items(), most)
+        for name, each in islice(by_group.items(), max_rows)
     ]
-    notes = (*further_rows(len(by_group) - len(rows), most), _GROUPS_LEGEND)
+    notes = (*further_rows_note(len(by_group) - len(rows), max_rows), _GROUPS_LEGEND)
     columns = tuple(Column(head, words=head in ("group", "worst label")) for head in heads)
     return Table(columns, tuple(rows), title, notes, narrow=True)
 
@@ -140,9 +144,9 @@ def worst_label_group(by_group: Mapping[Any, LabelGroupMeasures], stage: str) ->
     tested = [each.p for each in by_group.values() if each.p is not None]
     bad = sum(p <= ALPHA for p in tested)
     evidence = (
-        f"{name!r}: O/E {form(worst.ratio.value)} {interval_text(worst.ratio, form)} of all labels, worst label "
-        f"{worst.worst_label!r} with {form(worst.worst.ratio.value)} {interval_text(worst.worst.ratio, form)}, "
-        f"{p_said(worst.p, None)} after Holm's correction for {len(tested)} groups"
+        f"{name!r}: O/E {form(worst.ratio.value)} {format_interval(worst.ratio, form)} of all labels, worst label "
+        f"{worst.worst_label!r} with {form(worst.worst.ratio.value)} {format_interval(worst.worst.ratio, form)}, "
+        f"{format_p(worst.p, None)} after Holm's correction for {len(tested)} groups"
     )
     way = "none is shown to be miscalibrated; the most evidence is against"
     if bad:
@@ -150,35 +154,35 @@ def worst_label_group(by_group: Mapping[Any, LabelGroupMeasures], stage: str) ->
     return f"Groups, {stage}: {way} {evidence}."
 
 
-def _label_row(name: str, line: LabelMeasures) -> tuple[Cell, ...]:
+def _label_row(name: str, measures: LabelMeasures) -> tuple[Cell, ...]:
     ratio = Column("", places=2).format
     share = Column("", "%", places=3).format
     error = Column("", "%", places=4).format
     area = Column("", places=3).format
 
     return (
-        short_name(name, _CUT),
-        _estimate_cell(line.prevalence, share),
-        _estimate_cell(line.ratio, ratio, beside=True),
-        _estimate_cell(line.slope, ratio, beside=True),
-        _estimate_cell(line.ece, error),
-        _estimate_cell(line.auroc, area),
-        _p_cell(line.p),
+        truncated_name_cell(name, _MAX_NAME_LENGTH),
+        _estimate_cell(measures.prevalence, share),
+        _estimate_cell(measures.ratio, ratio, interval_inline=True),
+        _estimate_cell(measures.slope, ratio, interval_inline=True),
+        _estimate_cell(measures.ece, error),
+        _estimate_cell(measures.auroc, area),
+        _p_cell(measures.p),
     )
 
 
-def _estimate_cell(estimate: Estimate | None, form: Any, *, beside: bool = False) -> Cell:
+def _estimate_cell(estimate: Estimate | None, form: Any, *, interval_inline: bool = False) -> Cell:
     if estimate is None:
         return Cell(DASH)
-    interval = interval_text(estimate, form)
+    interval = format_interval(estimate, form)
     return Cell(
         form(estimate.value),
-        extra=interval if beside else "",
-        details=() if beside or not interval else (interval,),
+        extra=interval if interval_inline else "",
+        details=() if interval_inline or not interval else (interval,),
         tip=interval,
         number=estimate.value,
     )
 
 
 def _p_cell(p: float | None) -> Cell:
-    return Cell(DASH if p is None else p_text(p), number=p)
+    return Cell(DASH if p is None else format_p_digits(p), number=p)

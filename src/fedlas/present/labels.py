@@ -9,40 +9,40 @@ from functools import cached_property
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas._core.kinds import check_kinds
+from fedlas._core.kinds import check_argument_types
 from fedlas.binary import LabelGroupMeasures, LabelTable
-from fedlas.binary.label_differences import change_of_nll
+from fedlas.binary.label_differences import macro_nll_change
 from fedlas.calibrators import MultiLabelCalibration
 from fedlas.plots import label_reliability_diagrams
 from fedlas.plots.labels import worst_labels
 from fedlas.predictions import MultiLabel
-from fedlas.present.gate import GateResult, check_rows, checks_of
-from fedlas.present.groups import MOST, MOST_ON_PAGE
+from fedlas.present.gate import GateResult, apply_row_limits, evaluate_rules
+from fedlas.present.groups import MAX_ROWS, MAX_ROWS_ON_PAGE
 from fedlas.present.label_tables import (
+    format_metric,
     label_groups_table,
+    label_measures_to_dict,
+    label_verdict,
     labels_table,
-    metric_text,
-    plain_measures_of,
-    verdict_on_labels,
     worst_label_group,
 )
 from fedlas.present.metric_tables import metrics_frame, short_table
-from fedlas.present.page import axes, figure, made_by, render, themed_svg
-from fedlas.present.positive_class import plain_measures
+from fedlas.present.page import creation_note, new_page_axes, render, to_inline_svg, to_themed_svg
+from fedlas.present.positive_class import measures_to_dict
 from fedlas.present.stages import RAW
 from fedlas.present.table import (
     Block,
     Table,
-    column,
+    blocks_to_text,
     html_paragraphs,
     html_table,
-    latex,
-    text_of,
+    latex_table,
+    metric_column,
 )
 from fedlas.present.verdict import Verdict
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate
 
-_MEANS = (
+_MEANS_LEGEND = (
     "macro: mean over labels. micro: over all labels and samples pooled, so that frequent labels dominate. "
     "Intervals are over samples{clusters}, each with all of its labels."
 )
@@ -111,15 +111,15 @@ class LabelEvaluation:
     @cached_property
     def verdicts(self) -> dict[str, Verdict]:
         """Verdict on the calibration of each stage, by the tests of all labels together."""
-        return {stage: verdict_on_labels(table) for stage, table in self.labels.items()}
+        return {stage: label_verdict(table) for stage, table in self.labels.items()}
 
     @property
     def verdict(self) -> list[str]:
         """Sentences on how many labels are calibrated, on the worst label, on the calibrator and on groups."""
         sentences = [self.verdicts[RAW].text]
         if len(self.stages) > 1:
-            sentences.append(self._effect())
-        elif self.asks_for_repair and self.repair:
+            sentences.append(self._effect_sentence())
+        elif self.needs_calibration and self.repair:
             sentences.append(f"Next, repair it on held-out predictions: {self.repair}")
         return [
             *sentences,
@@ -127,21 +127,21 @@ class LabelEvaluation:
         ]
 
     @property
-    def asks_for_repair(self) -> bool:
+    def needs_calibration(self) -> bool:
         """Whether labels are miscalibrated and no calibrator has been fitted."""
-        return len(self.stages) == 1 and self.verdicts[RAW].is_clear
+        return len(self.stages) == 1 and self.verdicts[RAW].rejects_calibration
 
-    def _effect(self) -> str:
+    def _effect_sentence(self) -> str:
         """Return a sentence on the effect of the calibrator."""
         (_, before), (stage, after) = self.labels.items()
         first, last = self.stages.values()
-        nll, low, high = change_of_nll(first, last, self.confidence_level)
+        nll, low, high = macro_nll_change(first, last, self.confidence_level)
         way = (
             "within noise" if not (low > 0 or high < 0) else "beyond noise" if nll < 0 else "WORSE"
         )
         values = [
-            f"{column(name).title} {metric_text(name, before.overall[name].value)} -> "
-            f"{metric_text(name, after.overall[name].value, unit=True)}"
+            f"{metric_column(name).title} {format_metric(name, before.overall[name].value)} -> "
+            f"{format_metric(name, after.overall[name].value, unit=True)}"
             for name in ("macro_ece", "worst_label_ece", "macro_nll")
         ]
         done = f"After {next(iter(self.fitted))}" if self.fitted else stage.capitalize()
@@ -156,44 +156,47 @@ class LabelEvaluation:
             f"{self.num_bins} bins"
         )
 
-    @check_kinds
+    @check_argument_types
     def text(self, *, details: bool = False) -> str:
         """Return the verdict and tables as terminal text.
 
         Args:
             details: All labels of every stage, with the intervals of ECE, AUROC and share.
         """
-        return text_of(self.blocks(details=details), details=details)
+        return blocks_to_text(self.blocks(details=details), details=details)
 
-    @check_kinds
+    @check_argument_types
     def blocks(self, *, details: bool = False) -> list[Block]:
         """Return the sentences and tables that :meth:`text` prints."""
-        most = MOST_ON_PAGE if details else MOST
+        most = MAX_ROWS_ON_PAGE if details else MAX_ROWS
         stages = list(self.labels)[:: 1 if details else -1]
-        tables = [self._table(stage, most=most) for stage in (stages if details else stages[:1])]
+        tables = [
+            self._labels_table(stage, max_rows=most)
+            for stage in (stages if details else stages[:1])
+        ]
         return [*self.verdict, self.means(self.title), *tables, *self._group_tables(most)]
 
-    def _group_tables(self, most: int) -> list[Table]:
+    def _group_tables(self, max_rows: int) -> list[Table]:
         """Return a table of groups per stage, the last stage first."""
         by = "" if self.grouped_by == "group" else f" by {self.grouped_by}"
         return [
-            label_groups_table(each, title=f"Groups{by}, {stage}", most=most)
+            label_groups_table(each, title=f"Groups{by}, {stage}", max_rows=max_rows)
             for stage, each in reversed(list(self.groups.items()))
         ]
 
-    def tables(self, *, most: int = MOST_ON_PAGE) -> list[Table]:
+    def tables(self, *, max_rows: int = MAX_ROWS_ON_PAGE) -> list[Table]:
         """Return a table of labels per stage, the last stage first."""
-        return [self._table(stage, most=most) for stage in list(self.labels)[::-1]]
+        return [self._labels_table(stage, max_rows=max_rows) for stage in list(self.labels)[::-1]]
 
     def means(self, title: str) -> Table:
         """Return the table of means over labels."""
         clusters = "" if self.stages[RAW].clusters is None else ", whole clusters"
         table = short_table(self.measured, title=title, estimates=self.estimates)
-        notes = [_MEANS.format(clusters=clusters)]
+        notes = [_MEANS_LEGEND.format(clusters=clusters)]
         first = self.labels[RAW].overall
         floors = [first[name].floor for name in ("macro_ece", "worst_label_ece")]
         if None not in floors:
-            mean, worst = (column("ece").format(floor) for floor in floors)
+            mean, worst = (metric_column("ece").format(floor) for floor in floors)
             notes.append(
                 "By chance, calibrated labels with these probabilities have a macro ECE of "
                 f"{mean} % and a worst ECE of {worst} %."
@@ -204,11 +207,13 @@ class LabelEvaluation:
         rows = tuple(tuple(replace(cell, details=()) for cell in row) for row in table.rows)
         return replace(table, rows=rows, notes=tuple(notes), narrow=True)
 
-    def _table(self, stage: str, *, most: int) -> Table:
+    def _labels_table(self, stage: str, *, max_rows: int) -> Table:
         title = "Labels" if len(self.labels) == 1 else f"Labels, {stage}"
-        return labels_table(self.labels[stage], self.confidence_level, title=title, most=most)
+        return labels_table(
+            self.labels[stage], self.confidence_level, title=title, max_rows=max_rows
+        )
 
-    @check_kinds
+    @check_argument_types
     def require(self, *rules: str, strict: bool = False) -> GateResult:
         """Check rules on the last stage: the calibrated predictions if there is a calibrator, else the raw ones.
 
@@ -230,18 +235,20 @@ class LabelEvaluation:
                 f"{len(rules)} rules, {self.replicates} replicates",
                 "Pass rules such as 'macro_ece<=0.03', and call fedlas.report without replicates=0.",
             )
-        checks = checks_of(rules, self.labels[stage].overall, self.verdicts[stage])
+        checks = evaluate_rules(rules, self.labels[stage].overall, self.verdicts[stage])
         samples = self.stages[stage].num_samples
-        return GateResult(tuple(check_rows(checks, samples=samples, dropped=self.dropped)), strict)
+        return GateResult(
+            tuple(apply_row_limits(checks, samples=samples, dropped=self.dropped)), strict
+        )
 
     def json(self) -> str:
         """Return means by stage and measures of every label (as fractions), and the verdict, as JSON."""
         content: dict[str, Any] = {**self.measured, "verdict": self.verdict}
-        content["intervals"] = plain_measures(self.estimates)
+        content["intervals"] = measures_to_dict(self.estimates)
         for key, tables in {"labels": self.labels, "groups": self.groups}.items():
             if tables:
                 content[key] = {
-                    stage: {str(name): plain_measures_of(each) for name, each in table.items()}
+                    stage: {str(name): label_measures_to_dict(each) for name, each in table.items()}
                     for stage, table in tables.items()
                 }
         content["joint_p"] = {
@@ -256,41 +263,41 @@ class LabelEvaluation:
         return render(
             "evaluation.html.j2",
             heading=self.heading or f"Calibration of {self.name}",
-            made=made_by(self.period),
+            made=creation_note(self.period),
             size=f"{first.num_samples:,} samples, {first.num_labels:,} labels",
             title=self.title.removeprefix(f"{self.name}: "),
             num_bins=self.num_bins,
             verdict=self.verdict,
             short=self.means("Means over labels"),
-            whole=self._table(RAW, most=MOST_ON_PAGE),
-            groups=[*self.tables(), *self._group_tables(MOST_ON_PAGE)],
+            whole=self._labels_table(RAW, max_rows=MAX_ROWS_ON_PAGE),
+            groups=[*self.tables(), *self._group_tables(MAX_ROWS_ON_PAGE)],
             selection="",
-            columns=[(column(name).title, column(name).about) for name in names],
+            columns=[(metric_column(name).title, metric_column(name).about) for name in names],
             remarks=list(self.notes),
             beside=[],
             diagrams=self.diagrams(),
             event="the label",
             decisions=[],
-            diagrams_title=self._title_of_diagrams(),
+            diagrams_title=self._diagrams_title(),
         )
 
-    def _title_of_diagrams(self) -> str:
+    def _diagrams_title(self) -> str:
         return f"Reliability of the worst labels {RAW}" + (
             f", and {list(self.stages)[-1]}" if len(self.stages) > 1 else ""
         )
 
     def diagrams(self) -> list[Any]:
         """Draw reliability diagrams of the worst labels per stage for a page."""
-        return [figure(ax, alt) for ax, alt in self._drawn()]
+        return [to_inline_svg(ax, alt) for ax, alt in self._draw_worst_labels()]
 
-    def _drawn(self) -> list[tuple[Any, str]]:
+    def _draw_worst_labels(self) -> list[tuple[Any, str]]:
         worst = worst_labels(self.labels[RAW])
         pictures: dict[str, list[Any]] = {}
         for stage, each in self.stages.items() if worst else ():
             pictures[stage] = label_reliability_diagrams(
                 each,
                 worst,
-                axes=[axes(3.1, 3.9) for _ in worst],
+                axes=[new_page_axes(3.1, 3.9) for _ in worst],
                 title=stage if len(self.stages) > 1 else "",
                 replicates=0,
                 axes_for=list(self.stages.values()),
@@ -313,12 +320,15 @@ class LabelEvaluation:
 
     def to_latex(self) -> str:
         """Return the table of labels of the last stage as LaTeX for the package ``booktabs``."""
-        return latex(self._table(list(self.labels)[-1], most=MOST_ON_PAGE))
+        return latex_table(self._labels_table(list(self.labels)[-1], max_rows=MAX_ROWS_ON_PAGE))
 
     def _repr_html_(self) -> str:
         pictures = "".join(
-            f"<div style='display: inline-block; width: 15em'>{themed_svg(ax, alt)}</div>"
-            for ax, alt in self._drawn()
+            f"<div style='display: inline-block; width: 15em'>{to_themed_svg(ax, alt)}</div>"
+            for ax, alt in self._draw_worst_labels()
         )
-        tables = [self.means(self.title), self._table(list(self.labels)[-1], most=MOST)]
+        tables = [
+            self.means(self.title),
+            self._labels_table(list(self.labels)[-1], max_rows=MAX_ROWS),
+        ]
         return "".join([html_paragraphs(self.verdict), pictures, *map(html_table, tables)])

@@ -10,12 +10,12 @@ from fedlas.binary import label_group_measures, label_measures
 from fedlas.calibrators import MultiLabelCalibration
 from fedlas.calibrators.fit_notes import fit_with_notes
 from fedlas.predictions import MultiLabel
-from fedlas.predictions.multi_label import check_known, check_same_labels
+from fedlas.predictions.multi_label import check_same_labels, require_known_labels
 from fedlas.present.labels import LabelEvaluation
 from fedlas.present.stages import RAW
 
 
-def labels_report(
+def report_labels(
     predictions: MultiLabel,
     val: object,
     method: Any,
@@ -40,7 +40,7 @@ def labels_report(
         notes: Notes to add to.
         **shown: Further fields of the evaluation.
     """
-    check_known(predictions)
+    require_known_labels(predictions)
     if val is None and method is not None:
         raise InputError(
             (Argument("method"), " requires held-out predictions"),
@@ -51,10 +51,10 @@ def labels_report(
     stages = {RAW: predictions}
     fitted: dict[str, MultiLabelCalibration] = {}
     if val is not None:
-        calibration, doubts = _fitted(val, predictions, method)
+        calibration, fit_notes = _fit_labels(val, predictions, method)
         name = calibration.method
         fitted[name] = calibration
-        remarks += doubts
+        remarks += fit_notes
         stages[f"after {name}"] = calibration.transform(predictions)
     options: dict[str, Any] = {"num_bins": num_bins, "confidence_level": confidence_level}
     options["replicates"] = replicates
@@ -74,10 +74,10 @@ def labels_report(
     )
 
 
-def _fitted(
+def _fit_labels(
     val: object, test: MultiLabel, method: Any
 ) -> tuple[MultiLabelCalibration, tuple[str, ...]]:
     """Return the calibration fitted on held-out predictions, and the notes of the fit."""
     held_out, _ = check_same_labels(val, test, Argument("on"))
-    calibration = MultiLabelCalibration.of_method("auto" if method is None else method)
+    calibration = MultiLabelCalibration.from_method("auto" if method is None else method)
     return fit_with_notes(calibration, held_out)

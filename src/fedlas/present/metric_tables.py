@@ -14,11 +14,11 @@ from fedlas.present.table import (
     Cell,
     Column,
     Table,
-    column,
+    metric_column,
 )
 from fedlas.stats import ALPHA, SpiegelhalterTest
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate
-from fedlas.stats.noise_floor import p_said, p_text, rejects
+from fedlas.stats.noise_floor import format_p, format_p_digits, is_significant
 
 Measured = Mapping[str, Mapping[str, float]]
 """Metrics by stage, then by registry name."""
@@ -26,13 +26,13 @@ Estimates = Mapping[str, Mapping[str, Estimate]]
 """Their intervals and noise floors."""
 ZTests = Mapping[str, SpiegelhalterTest]
 """Spiegelhalter's test by stage."""
-COMPARED = ("accuracy", "nll", "ece", "adaptive_ece", "brier", "true_ece")
+CALIBRATOR_METRICS = ("accuracy", "nll", "ece", "adaptive_ece", "brier", "true_ece")
 """Metrics of the table that compares calibrators, where they were measured."""
-MAIN = ("accuracy", "nll", "brier", "ece", "top_label_ece", "true_ece", "macro_nll", "macro_brier", "macro_auroc",
+MAIN_METRICS = ("accuracy", "nll", "brier", "ece", "top_label_ece", "true_ece", "macro_nll", "macro_brier", "macro_auroc",
         "macro_ece", "worst_label_ece", "micro_nll", "micro_ece")  # fmt: skip
 """Metrics of the table that is shown by default; the details have all."""
-WITHIN = "~ within noise: the test does not reject calibration."
-_Z = Column(
+WITHIN_NOISE_NOTE = "~ within noise: the test does not reject calibration."
+_Z_COLUMN = Column(
     "Spiegelhalter's z",
     arrow=ARROWS[None],
     about="Standard normal if the confidences are calibrated.",
@@ -84,50 +84,50 @@ def top_label_ece(values: Mapping[str, Any]) -> str:
     return "top_label_ece" if "top_label_ece" in values else "ece"
 
 
-def noise_in(estimates: Mapping[str, Estimate], about: Column) -> NoiseText:
+def metric_noise(estimates: Mapping[str, Estimate], about: Column) -> NoiseText:
     """Return the noise text of a column's metric from ``estimates``; empty if it has no estimate."""
     estimate = estimates.get(about.metric)
     return noise_text([estimate] if estimate else [], about.format)
 
 
-def noise_text(estimates: Sequence[Estimate], form: Callable[[float], str]) -> NoiseText:
+def noise_text(estimates: Sequence[Estimate], format_number: Callable[[float], str]) -> NoiseText:
     """Return interval, floor and p-value of a metric as text, pooled over runs if there are several.
 
     Args:
         estimates: One for each run; none gives empty text.
-        form: How the column prints a number.
+        format_number: How the column prints a number.
     """
     if not estimates:
         return NoiseText()
-    interval = f"[{form(min(n.low for n in estimates))}, {form(max(n.high for n in estimates))}]"
+    interval = f"[{format_number(min(n.low for n in estimates))}, {format_number(max(n.high for n in estimates))}]"
     tested = [
         (n.p, n.floor, n.least_p) for n in estimates if n.p is not None and n.floor is not None
     ]
     if len(tested) < len(estimates):
         return NoiseText(interval)
     lowest, _, least = min(tested)
-    low = p_text(lowest)
-    high = p_text(max(tested)[0])
-    smallest = p_said(lowest, least)
+    low = format_p_digits(lowest)
+    high = format_p_digits(max(tested)[0])
+    smallest = format_p(lowest, least)
     floor = sum(n for _, n, _ in tested) / len(tested)
     return NoiseText(
         interval,
-        form(floor),
+        format_number(floor),
         smallest if low == high else f"{smallest.replace('p = ', 'p ')} to {high}",
-        calibrated=not seeds_reject([p for p, _, _ in tested]),
+        calibrated=not any_seed_rejects([p for p, _, _ in tested]),
         floor_value=floor,
         replicates=min(n.replicates for n in estimates),
     )
 
 
-def seeds_reject(p_values: Sequence[float]) -> bool:
+def any_seed_rejects(p_values: Sequence[float]) -> bool:
     """Return whether the calibration test rejects for at least one run, at level 0.05 over all runs (Bonferroni).
 
     Example:
-        >>> seeds_reject([0.001, 0.61, 0.3]), seeds_reject([0.03, 0.61, 0.3]), seeds_reject([0.03])
+        >>> any_seed_rejects([0.001, 0.61, 0.3]), any_seed_rejects([0.03, 0.61, 0.3]), any_seed_rejects([0.03])
         (True, False, True)
     """
-    return rejects(len(p_values) * min(p_values), ALPHA)
+    return is_significant(len(p_values) * min(p_values), ALPHA)
 
 
 NOISE_LEGEND = (
@@ -142,8 +142,8 @@ FLOOR_LEGEND = (
     "evidence, not evidence of calibration; {interval} reaches down to 0, and which of two such numbers is smaller "
     "says little."
 )
-_ONE = {"p": "", "rule": f"p > {ALPHA:g}", "interval": "the interval"}
-_SEVERAL = {
+_SINGLE_RUN_TEXTS = {"p": "", "rule": f"p > {ALPHA:g}", "interval": "the interval"}
+_SEVERAL_RUNS_TEXTS = {
     "p": ", the smallest and the largest of all seeds",
     "rule": f"the smallest p times the number of seeds is above {ALPHA:g} (Bonferroni)",
     "interval": f"the interval of each seed with p > {ALPHA:g}",
@@ -151,40 +151,48 @@ _SEVERAL = {
 
 
 def noise_legend(
-    texts: Iterable[NoiseText], *, several: bool = False, level: float = CONFIDENCE_LEVEL
+    texts: Iterable[NoiseText], *, over_seeds: bool = False, level: float = CONFIDENCE_LEVEL
 ) -> list[str]:
     """Return sentences that explain intervals, floors and p-values.
 
     Args:
         texts: Texts of the cells; without any there is nothing to explain.
-        several: Whether a number is the mean of several runs.
+        over_seeds: Whether a number is the mean of several runs.
         level: Level of the intervals.
     """
     shown = [text for text in texts if text.interval]
     if not shown:
         return []
-    over = ", from the lowest to the highest end of all seeds" if several else ""
+    over = ", from the lowest to the highest end of all seeds" if over_seeds else ""
     legend = [NOISE_LEGEND.format(over=over, level=f"{100 * level:g}")]
     if counts := [text.replicates for text in shown if text.floor]:
         most = max(counts)
-        costly = [f"some have {few}" for few in sorted({*counts} - {most})]
-        fewer = f"; {' and '.join(costly)}, because each takes long" if costly else ""
+        fewer_counts = [f"some have {few}" for few in sorted({*counts} - {most})]
+        exceptions = (
+            f"; {' and '.join(fewer_counts)}, because each takes long" if fewer_counts else ""
+        )
         legend.append(
             FLOOR_LEGEND.format(
-                **(_SEVERAL if several else _ONE), replicates=f"{most:,}", fewer=fewer
+                **(_SEVERAL_RUNS_TEXTS if over_seeds else _SINGLE_RUN_TEXTS),
+                replicates=f"{most:,}",
+                fewer=exceptions,
             )
         )
     return legend
 
 
-def legend_of(estimates: Estimates) -> tuple[str, ...]:
+def estimates_legend(estimates: Estimates) -> tuple[str, ...]:
     """Return the sentences of :func:`noise_legend` for ``estimates``."""
-    texts = [noise_in(by_name, column(name)) for by_name in estimates.values() for name in by_name]
+    texts = [
+        metric_noise(by_name, metric_column(name))
+        for by_name in estimates.values()
+        for name in by_name
+    ]
     levels = [each.confidence_level for by_name in estimates.values() for each in by_name.values()]
     return tuple(noise_legend(texts, level=levels[0] if levels else CONFIDENCE_LEVEL))
 
 
-def cell_of_metric(about: Column, value: float | None, noise: NoiseText) -> Cell:
+def metric_cell(about: Column, value: float | None, noise: NoiseText) -> Cell:
     """Return a cell with a metric's value, interval, noise floor and p-value."""
     return Cell(
         about.format(value),
@@ -208,36 +216,39 @@ def metrics_table(
     estimates = estimates or {}
     rows = []
     for about in (
-        column(name)
+        metric_column(name)
         for name in dict.fromkeys(name for values in measured.values() for name in values)
     ):
-        noise = [noise_in(estimates.get(stage, {}), about) for stage in measured]
+        noise = [metric_noise(estimates.get(stage, {}), about) for stage in measured]
         values = [each.get(about.metric) for each in measured.values()]
         rows.append(
             (
                 Cell(about.head, tip=about.about),
-                *map(cell_of_metric, [about] * len(noise), values, noise),
+                *map(metric_cell, [about] * len(noise), values, noise),
             )
         )
     if z:
         rows.append(
-            (Cell(_Z.head, tip=_Z.about), *(_cell_of_z(z.get(stage)) for stage in measured))
+            (
+                Cell(_Z_COLUMN.head, tip=_Z_COLUMN.about),
+                *(_z_cell(z.get(stage)) for stage in measured),
+            )
         )
     return Table(
         (Column("metric", words=True), *map(Column, measured)),
         tuple(rows),
         title,
-        legend_of(estimates),
+        estimates_legend(estimates),
     )
 
 
-def _cell_of_z(test: SpiegelhalterTest | None) -> Cell:
-    return Cell() if test is None else cell_of_metric(_Z, test.z, _noise_of_z(test))
+def _z_cell(test: SpiegelhalterTest | None) -> Cell:
+    return Cell() if test is None else metric_cell(_Z_COLUMN, test.z, _z_noise(test))
 
 
-def _noise_of_z(test: SpiegelhalterTest) -> NoiseText:
+def _z_noise(test: SpiegelhalterTest) -> NoiseText:
     return NoiseText(
-        p_value=p_said(test.p_value, None), calibrated=not rejects(test.p_value, ALPHA)
+        p_value=format_p(test.p_value, None), calibrated=not is_significant(test.p_value, ALPHA)
     )
 
 
@@ -255,52 +266,54 @@ def short_table(
         estimates: Intervals and noise floors.
     """
     main = {
-        stage: {name: values[name] for name in values if name in MAIN}
+        stage: {name: values[name] for name in values if name in MAIN_METRICS}
         for stage, values in measured.items()
     }
     table = metrics_table(main, title=title, estimates=estimates)
     if not any((estimates or {}).values()):
         return Table(table.columns, table.rows, title)
     if len(measured) > 1:
-        return _with_intervals(table, main, estimates or {})
+        return _add_interval_columns(table, main, estimates or {})
     # A single stage leaves room for interval, floor and p-value in columns of their own.
     ((stage, names),) = main.items()
-    noise = [noise_in((estimates or {}).get(stage, {}), column(name)) for name in names]
+    noise = [metric_noise((estimates or {}).get(stage, {}), metric_column(name)) for name in names]
     rows = [
         (*row, *map(Cell, (each.interval, each.floor, each.short_p)))
         for row, each in zip(table.rows, noise, strict=True)
     ]
     return Table(
-        (*table.columns, *map(Column, (interval_head(estimates or {}), "floor", "p"))),
+        (*table.columns, *map(Column, (interval_header(estimates or {}), "floor", "p"))),
         tuple(rows),
         title,
     )
 
 
-def _with_intervals(table: Table, main: Measured, estimates: Estimates) -> Table:
+def _add_interval_columns(table: Table, main: Measured, estimates: Estimates) -> Table:
     """Return the table with a column of intervals after the column of each stage."""
     names = list(next(iter(main.values())))
     columns = [table.columns[0]]
-    for head in stage_heads(main):
-        columns += [Column(head), Column(interval_head(estimates))]
+    for head in stage_headers(main):
+        columns += [Column(head), Column(interval_header(estimates))]
     rows = []
     for number, row in enumerate(table.rows):
         cells = [row[0]]
         for stage, cell in zip(main, row[1:], strict=True):
             by_name = estimates.get(stage, {}) if number < len(names) else {}
-            interval = noise_in(by_name, column(names[number])).interval if by_name else ""
+            interval = (
+                metric_noise(by_name, metric_column(names[number])).interval if by_name else ""
+            )
             cells += [replace(cell, details=()), Cell(interval)]
         rows.append(tuple(cells))
     return Table(tuple(columns), tuple(rows), table.title)
 
 
-def interval_head(estimates: Estimates) -> str:
+def interval_header(estimates: Estimates) -> str:
     """Return the header of a column of intervals, such as ``"95 % interval"``."""
     levels = [each.confidence_level for by_name in estimates.values() for each in by_name.values()]
     return f"{100 * (levels[0] if levels else CONFIDENCE_LEVEL):g} % interval"
 
 
-def stage_heads(stages: Iterable[str]) -> list[str]:
+def stage_headers(stages: Iterable[str]) -> list[str]:
     """Return column headers for stages: ``value`` for one; ``before`` and ``after`` for two."""
     names = list(stages)
     if len(names) == 1:
@@ -308,13 +321,13 @@ def stage_heads(stages: Iterable[str]) -> list[str]:
     return ["before", "after"] if len(names) == 2 else ["before", *names[1:]]
 
 
-def with_meaning(table: Table) -> Table:
+def add_mark_note(table: Table) -> Table:
     """Return the table with a note that explains the mark ``~``, if a cell has the mark."""
     marked = any(cell.mark == "calibrated" for row in table.rows for cell in row)
-    return replace(table, notes=(*table.notes, WITHIN)) if marked else table
+    return replace(table, notes=(*table.notes, WITHIN_NOISE_NOTE)) if marked else table
 
 
-def size_of(predictions: AnyPredictions) -> str:
+def describe_size(predictions: AnyPredictions) -> str:
     """Return the numbers of samples and classes as text, e.g. ``"50,000 samples, 10 classes"``."""
     samples = f"{predictions.num_samples:,} samples"
     if isinstance(predictions, TopLabel):
@@ -322,12 +335,12 @@ def size_of(predictions: AnyPredictions) -> str:
     return f"{samples}, {predictions.num_classes} classes"
 
 
-def classes_of(predictions: AnyPredictions) -> int:
+def count_classes(predictions: AnyPredictions) -> int:
     """Return the number of classes, or 0 for top-label predictions."""
     return predictions.num_classes if isinstance(predictions, Predictions) else 0
 
 
-def plain_metrics(measured: Measured, estimates: Estimates) -> dict[str, dict[str, Any]]:
+def metrics_to_dict(measured: Measured, estimates: Estimates) -> dict[str, dict[str, Any]]:
     """Return the metrics of each stage as a dict for JSON: the estimate if there is one, else the value."""
     return {
         stage: {
@@ -352,7 +365,7 @@ def metrics_frame(measured: Measured, estimates: Estimates, events: Estimates, z
         for stage, values in events.items()
         for name, each in values.items()
     ]
-    for stage, metrics in plain_metrics(measured, estimates).items():
+    for stage, metrics in metrics_to_dict(measured, estimates).items():
         rows += [
             (stage, name, *map(entry.get, columns))
             for name, entry in metrics.items()

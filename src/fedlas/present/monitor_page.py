@@ -13,36 +13,42 @@ import numpy as np
 from fedlas._core.text import printable
 from fedlas.deploy.label_reference import ALL_LABELS
 from fedlas.deploy.monitor.look import Monitor
-from fedlas.deploy.monitor.state import Watched
+from fedlas.deploy.monitor.state import StreamState
 from fedlas.deploy.monitor.watches import Watch
 from fedlas.plots.theme import (
     LIGHT,
     REFERENCE,
-    canvas,
-    caption,
-    legend_below,
+    draw_legend_below,
     legend_height,
-    name_ticks,
+    set_labels,
+    set_ticks,
+    styled_axes,
 )
-from fedlas.present.groups import MOST, further_rows, short_name
-from fedlas.present.page import MOST_WIDTH, axes, figure, made_by, render
-from fedlas.present.table import DASH, Table, table_of
+from fedlas.present.groups import MAX_ROWS, further_rows_note, truncated_name_cell
+from fedlas.present.page import (
+    MAX_FIGURE_WIDTH,
+    creation_note,
+    new_page_axes,
+    render,
+    to_inline_svg,
+)
+from fedlas.present.table import DASH, Table, make_table
 
-_LIMIT = 3.0
+_LIMIT_DEVIATIONS = 3.0
 """Standard deviations of a row's mean beyond the interval on the card where its limit is drawn: one row in 700."""
-_LEAST = 1e-2
+_MIN_EVIDENCE = 1e-2
 """Evidence below is drawn here: how far it fell says nothing."""
-_CUT = 14
+_MAX_NAME_LENGTH = 14
 """Letters of a label's name in a terminal of 80 columns."""
-_MOST_WORST = 3
+_MAX_ALARM_LABELS = 3
 """Labels of a watch whose change is told in a sentence, and drawn."""
-_PARTS = {3: "third", 4: "quarter"}
-_OF_LABELS = (
+_FRACTION_NAMES = {3: "third", 4: "quarter"}
+_LABELS_LEGEND = (
     "Strongest evidence first. Gap: prevalence minus mean probability, over samples with a known label. Evidence: of "
     "the label alone, the largest of all watches. At the alarm threshold, this label has changed; the false-alarm rate "
     "holds over all labels together."
 )
-_EQUALS = ("predicted as", "samples at probability")
+_UNLED_PREFIXES = ("predicted as", "samples at probability")
 """How the names of means begin in a watch without a leading one."""
 
 
@@ -53,17 +59,26 @@ def watches_table(content: Mapping[str, Any]) -> Table:
         if "statistics" not in watch:
             rows.append((name, watch["why"], *[DASH] * 3))
             continue
-        evidence = _power(watch["evidence"]) if watch["watched"] else DASH
-        rows.append((name, _state(watch), *_cells(_leading(watch), name), evidence))
-    return table_of(("Watch", "State", "Live %", "On the card %", "Evidence"), rows, text=(0, 1))
+        evidence = _format_evidence(watch["evidence"]) if watch["watched"] else DASH
+        rows.append(
+            (
+                name,
+                _watch_state(watch),
+                *_live_and_card_cells(_leading_statistic(watch), name),
+                evidence,
+            )
+        )
+    return make_table(
+        ("Watch", "State", "Live %", "On the card %", "Evidence"), rows, left_aligned=(0, 1)
+    )
 
 
-def labels_table(content: Mapping[str, Any], *, most: int | None = None) -> Table | None:
+def labels_table(content: Mapping[str, Any], *, max_rows: int | None = None) -> Table | None:
     """Return a table with a row per label, the strongest evidence first, or None for single-label predictions.
 
     Args:
         content: Of a monitor.
-        most: Rows that are shown; None for all.
+        max_rows: Rows that are shown; None for all.
     """
     evidence: dict[str, float] = {}
     alarms: dict[str, bool] = {}
@@ -83,49 +98,56 @@ def labels_table(content: Mapping[str, Any], *, most: int | None = None) -> Tabl
     if not order:
         return None
 
-    def cells(label: str, name: str) -> tuple[str, str]:
+    def mean_cells(label: str, name: str) -> tuple[str, str]:
         each = means[label].get(name)
-        return (DASH, DASH) if each is None else _cells(each, name)
+        return (DASH, DASH) if each is None else _live_and_card_cells(each, name)
 
     rows = [
         (
-            short_name(label, _CUT),
+            truncated_name_cell(label, _MAX_NAME_LENGTH),
             "ALARM" if alarms[label] else "quiet",
-            *cells(label, "calibration"),
-            *cells(label, "probability"),
-            _power(evidence[label]),
+            *mean_cells(label, "calibration"),
+            *mean_cells(label, "probability"),
+            _format_evidence(evidence[label]),
         )
-        for label in order[:most]
+        for label in order[:max_rows]
     ]
     heads = ("Label", "State", "Gap %", "On the card", "Mean p %", "On the card", "Evidence")
-    notes = (*further_rows(len(order) - len(rows), most, "label"), _OF_LABELS)
-    return replace(table_of(heads, rows, title="Labels", notes=notes, text=(0, 1)), narrow=True)
+    notes = (*further_rows_note(len(order) - len(rows), max_rows, "label"), _LABELS_LEGEND)
+    return replace(
+        make_table(heads, rows, title="Labels", notes=notes, left_aligned=(0, 1)), narrow=True
+    )
 
 
 def statistics_table(content: Mapping[str, Any]) -> Table:
     """Return a table with a row per watched mean."""
     rows = [
-        (each["name"], *_cells(each, name), f"{each['samples']:,}", _power(each["evidence"]))
+        (
+            each["name"],
+            *_live_and_card_cells(each, name),
+            f"{each['samples']:,}",
+            _format_evidence(each["evidence"]),
+        )
         for name, watch in content["watches"].items()
         for each in watch.get("statistics", ())
     ]
     heads = ("Mean", "Live %", "On the card %", "Samples", "Evidence")
-    return table_of(heads, rows, title="All watched means")
+    return make_table(heads, rows, title="All watched means")
 
 
-def reasons(content: Mapping[str, Any]) -> list[str]:
+def alarm_sentences(content: Mapping[str, Any]) -> list[str]:
     """Return a sentence per watch in alarm: the mean that changed, its live value and the value on the card."""
     lines = []
     for name in content["alarms"]:
-        for worst, after in _worst(content["watches"][name]):
-            live, chance = _cells(worst, name)
-            card = f"{_percent(worst['card'], name)} % on the card (interval {chance} %)"
-            where = f"{_capital(worst['name'])}: {live} % now, {card}"
+        for worst, after in _changed_means(content["watches"][name]):
+            live, chance = _live_and_card_cells(worst, name)
+            card = f"{_format_percent(worst['card'], name)} % on the card (interval {chance} %)"
+            where = f"{_capitalize_first(worst['name'])}: {live} % now, {card}"
             lines.append(f"{where}; alarm after sample {after:,}.")
     return lines
 
 
-def _worst(watch: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], int]]:
+def _changed_means(watch: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], int]]:
     """Return the changed means of a watch in alarm, each with the sample at which the alarm was raised."""
     labels = watch.get("labels", {})
     after = {
@@ -135,7 +157,9 @@ def _worst(watch: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], int]]:
     }
     groups = [
         ([each for each in watch["statistics"] if each["label"] == name], after[name])
-        for name in sorted(after, key=lambda name: (name == ALL_LABELS, after[name]))[:_MOST_WORST]
+        for name in sorted(after, key=lambda name: (name == ALL_LABELS, after[name]))[
+            :_MAX_ALARM_LABELS
+        ]
         if name != ALL_LABELS or len(after) == 1
     ]
     return [
@@ -144,15 +168,19 @@ def _worst(watch: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], int]]:
     ]
 
 
-def explanations(content: Mapping[str, Any]) -> list[str]:
+def explanatory_notes(content: Mapping[str, Any]) -> list[str]:
     """Return notes that explain the columns and the false-alarm rate."""
     watches = {name: watch for name, watch in content["watches"].items() if "statistics" in watch}
-    shown = "; ".join(f"{name}: {_leading(watch)['name']}" for name, watch in watches.items())
+    shown = "; ".join(
+        f"{name}: {_leading_statistic(watch)['name']}" for name, watch in watches.items()
+    )
     threshold = next(watch["threshold"] for watch in watches.values())
     outside = [
         name
         for name, watch in watches.items()
-        if watch["watched"] and not watch["alarm"] and _is_outside(_leading(watch))
+        if watch["watched"]
+        and not watch["alarm"]
+        and _is_outside_interval(_leading_statistic(watch))
     ]
     scatter = f"Quiet, though outside: {', '.join(outside)}. So few live samples can lie outside by chance."
     return [
@@ -160,7 +188,7 @@ def explanations(content: Mapping[str, Any]) -> list[str]:
         f"Live %: {shown}. On the card: interval of this mean, from the card's test samples. Alarm at evidence "
         f"{threshold:g}.",
         f"False alarms: at most {100 * content['false_alarm']:g} % over the whole stream, at any number of "
-        f"looks; a {_PARTS[len(content['watches'])]} of it per watch.",
+        f"looks; a {_FRACTION_NAMES[len(content['watches'])]} of it per watch.",
     ]
 
 
@@ -178,59 +206,59 @@ def monitor_page(
     return render(
         "monitor.html.j2",
         title=title or f"Monitor of {content['card']}",
-        made=made_by(period),
-        verdict=[monitor.verdict, *reasons(content), *drifts],
+        made=creation_note(period),
+        verdict=[monitor.verdict, *alarm_sentences(content), *drifts],
         statement=f"{monitor.summary} {looks}.",
         table=watches_table(content),
         labels=labels_table(content),
-        most=MOST,
-        notes=explanations(content),
+        most=MAX_ROWS,
+        notes=explanatory_notes(content),
         pictures=[
-            _means(stream, content, watch, shown)
+            _draw_mean(stream, content, watch, shown)
             for watch in watched
-            for shown in _drawn(content["watches"][watch.name])
+            for shown in _means_to_draw(content["watches"][watch.name])
         ],
         width=stream.width,
-        evidence=_evidence(stream),
+        evidence=_draw_evidence(stream),
         everything=statistics_table(content),
     )
 
 
-def _leading(watch: Mapping[str, Any]) -> Mapping[str, Any]:
+def _leading_statistic(watch: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the statistic shown for a watch: the first, or the one with most evidence if none leads."""
     statistics: list[Mapping[str, Any]] = watch["statistics"]
-    if statistics[0]["name"].startswith(_EQUALS):
+    if statistics[0]["name"].startswith(_UNLED_PREFIXES):
         return max(statistics, key=lambda each: each["evidence"])
     return statistics[0]
 
 
-def _is_outside(statistic: Mapping[str, Any]) -> bool:
+def _is_outside_interval(statistic: Mapping[str, Any]) -> bool:
     """Return whether the live mean lies outside the interval on the card."""
     live = statistic["live"]
     return live is not None and not statistic["low"] <= live <= statistic["high"]
 
 
-def _capital(text: str) -> str:
+def _capitalize_first(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}"
 
 
-def _state(watch: Mapping[str, Any]) -> str:
+def _watch_state(watch: Mapping[str, Any]) -> str:
     return "ALARM" if watch["alarm"] else "quiet" if watch["watched"] else str(watch["why"])
 
 
-def _cells(statistic: Mapping[str, Any], name: str) -> tuple[str, str]:
+def _live_and_card_cells(statistic: Mapping[str, Any], name: str) -> tuple[str, str]:
     """Return the live mean and the interval on the card as text."""
-    return _percent(statistic["live"], name), " to ".join(
-        _percent(statistic[end], name) for end in ("low", "high")
+    return _format_percent(statistic["live"], name), " to ".join(
+        _format_percent(statistic[end], name) for end in ("low", "high")
     )
 
 
-def _percent(share: float | None, name: str) -> str:
+def _format_percent(share: float | None, name: str) -> str:
     """Return a share in percent, with a sign for calibration; a dash for None."""
     return DASH if share is None else f"{100 * share:{'+' if name == 'calibration' else ''}.2f}"
 
 
-def _power(evidence: float) -> str:
+def _format_evidence(evidence: float) -> str:
     return (
         f"{evidence:.2g}"
         if evidence < 1e4
@@ -240,34 +268,34 @@ def _power(evidence: float) -> str:
     )
 
 
-def _ends(stream: Watched) -> Any:
+def _row_end_indices(stream: StreamState) -> Any:
     """Return the index of the last sample of each row of the histories."""
     rows = -(-stream.samples // stream.width)
     return np.minimum((np.arange(rows) + 1) * stream.width, stream.samples)
 
 
-def _drawn(watch: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _means_to_draw(watch: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the means of a watch to draw: the leading mean, and one per label in alarm, at most three labels."""
-    leading = _leading(watch)
-    worst = _worst(watch) if watch["alarm"] and "labels" in watch else []
+    leading = _leading_statistic(watch)
+    worst = _changed_means(watch) if watch["alarm"] and "labels" in watch else []
     return [leading, *(each for each, _ in worst if each is not leading)]
 
 
-def _means(
-    stream: Watched, content: Mapping[str, Any], watch: Watch, shown: Mapping[str, Any]
+def _draw_mean(
+    stream: StreamState, content: Mapping[str, Any], watch: Watch, shown: Mapping[str, Any]
 ) -> Any:
     """Draw a mean of a watch over live samples, with the card's interval and the limits of chance."""
     number = watch.statistics.index(shown["name"])
     history = stream.histories[watch.name]
-    ax, _ = canvas("light", axes(2.9, 2.2))
+    ax, _ = styled_axes("light", new_page_axes(2.9, 2.2))
     count = history.count[:, number]
     total = history.total[:, number]
     # Rows without such samples, as without labels, are gaps.
     count = np.where(count > 0, count, np.nan)
-    ends = _ends(stream)
+    ends = _row_end_indices(stream)
     means = total / count
     # Few samples scatter widely, so the limits of a row widen as its samples get fewer.
-    reach = _LIMIT * watch.spread[number] / np.sqrt(count)
+    reach = _LIMIT_DEVIATIONS * watch.spread[number] / np.sqrt(count)
     low = np.maximum(watch.test.low[number] - reach, watch.test.least[number])
     high = np.minimum(watch.test.high[number] + reach, watch.test.most[number])
     inside = (means >= low) & (means <= high)
@@ -290,34 +318,42 @@ def _means(
     ax.plot(ends[outside], 100 * means[outside], "D", color=LIGHT.over, markersize=4)
     if watch.name in stream.alarms:
         ax.axvline(stream.alarms[watch.name], color=LIGHT.over, linewidth=1.2)
-    state = _state(content["watches"][watch.name])
+    state = _watch_state(content["watches"][watch.name])
     of = shown.get("label", ALL_LABELS)
     what = watch.name if of == ALL_LABELS else f"{watch.name}, {of}"
     label = textwrap.fill(printable(f"{shown['name']} %"), 26)
-    caption(ax, LIGHT, "live samples", title=f"{what}: {state}")
+    set_labels(ax, LIGHT, "live samples", title=f"{what}: {state}")
     ax.set_ylabel(label, color=LIGHT.ink, fontsize=9, parse_math=False, linespacing=1.5)
     ax.set_xlim(0, stream.samples)
     ax.locator_params(nbins=4)
-    return figure(ax, f"{shown['name']} over live samples, {state}")
+    return to_inline_svg(ax, f"{shown['name']} over live samples, {state}")
 
 
-def _evidence(stream: Watched) -> Any:
+def _draw_evidence(stream: StreamState) -> Any:
     """Draw the evidence of all watches over live samples, with the alarm threshold."""
-    ax, _ = canvas("light", axes(height=2.7 + legend_height(list(stream.watches), MOST_WIDTH)))
+    ax, _ = styled_axes(
+        "light", new_page_axes(height=2.7 + legend_height(list(stream.watches), MAX_FIGURE_WIDTH))
+    )
     threshold = next(watch.test.threshold for watch in stream.watches.values())
     top = threshold * 30
     for number, (name, watch) in enumerate(stream.watches.items()):
         if watch.test.samples:
-            evidence = np.clip([1.0, *stream.histories[name].evidence], _LEAST, top)
-            ax.plot([0, *_ends(stream)], evidence, label=name, linewidth=1.6, **LIGHT.line(number))
+            evidence = np.clip([1.0, *stream.histories[name].evidence], _MIN_EVIDENCE, top)
+            ax.plot(
+                [0, *_row_end_indices(stream)],
+                evidence,
+                label=name,
+                linewidth=1.6,
+                **LIGHT.line(number),
+            )
     ax.axhline(threshold, color=LIGHT.over, **REFERENCE)
     ax.set_yscale("log")
-    ax.set_ylim(_LEAST, top)
+    ax.set_ylim(_MIN_EVIDENCE, top)
     # As numbers: the exponents of powers would be too small to read.
     ticks = [10.0**power for power in range(-2, int(np.log10(top)) + 1)]
-    name_ticks(ax.yaxis, ticks, [f"{tick:,g}" for tick in ticks])
+    set_ticks(ax.yaxis, ticks, [f"{tick:,g}" for tick in ticks])
     ax.minorticks_off()
     ax.set_xlim(0, stream.samples)
-    caption(ax, LIGHT, "live samples", "evidence", title=f"Alarm from {threshold:g} on")
-    legend_below(ax, LIGHT)
-    return figure(ax, "Evidence of each watch over live samples")
+    set_labels(ax, LIGHT, "live samples", "evidence", title=f"Alarm from {threshold:g} on")
+    draw_legend_below(ax, LIGHT)
+    return to_inline_svg(ax, "Evidence of each watch over live samples")

@@ -21,7 +21,7 @@ import fedlas
 from fedlas._core.check import InputError
 from fedlas._core.extras import require, require_all
 from fedlas._core.files import write_atomically, write_text
-from fedlas._core.outputs import Kind, marked_kind
+from fedlas._core.outputs import FileKind, marked_kind
 from fedlas._core.text import printable
 from fedlas.plots import DARK, LIGHT, Theme, new_axes, reliability_diagram
 from fedlas.plots.theme import Axes
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
 
 ROOM = "fedlas.present"
 """Package whose templates every page may extend."""
-MOST_WIDTH = 3.7
+MAX_FIGURE_WIDTH = 3.7
 """Inches of a figure: on the 340 pixels of a phone, labels of 8 points are 10 pixels; in a wider one, unreadable."""
 
 
 @dataclass(frozen=True)
-class Answer:
+class QuestionAnswer:
     """Question, such as ``"Accuracy"``, and its answer in one sentence."""
 
     question: str
     text: str
 
 
-def made_by(period: str = "") -> str:
+def creation_note(period: str = "") -> str:
     """Return a sentence with the date, the fedlas version and the period of the samples."""
     samples = f"; samples of {period}" if period else ""
     return (
@@ -71,24 +71,24 @@ _BROWSERS = (
 )
 
 
-_KIND = re.compile(r'<meta name="generator" content="(fedlas \w+)">')
-_HEAD, _TAIL = 2_000, 100
+_KIND_PATTERN = re.compile(r'<meta name="generator" content="(fedlas \w+)">')
+_HEAD_BYTES, _TAIL_BYTES = 2_000, 100
 """Bytes of a page, and of a printed one, that say its kind."""
 
 
-def page_kind(name: str, noun: str) -> Kind:
+def page_kind(name: str, noun: str) -> FileKind:
     """Return the file kind of the pages that a template makes, as HTML or PDF."""
 
     def is_page(path: Path) -> bool:
         if path.suffix.lower() != ".pdf":
             with path.open(encoding="utf-8") as file:
-                mark = _KIND.search(file.read(_HEAD))
+                mark = _KIND_PATTERN.search(file.read(_HEAD_BYTES))
             return mark is not None and mark[1] == f"fedlas {name}"
         with path.open("rb") as pages:
-            pages.seek(max(0, path.stat().st_size - _TAIL))
+            pages.seek(max(0, path.stat().st_size - _TAIL_BYTES))
             return pages.read().endswith(f"\n%fedlas {name}\n".encode())
 
-    return Kind(noun, is_page, (".html", ".htm", ".pdf"))
+    return FileKind(noun, is_page, (".html", ".htm", ".pdf"))
 
 
 EVALUATION_PAGE = page_kind("evaluation", "a page of fedlas evaluate")
@@ -97,19 +97,19 @@ HISTORY_PAGE = page_kind("history", "the page of a history")
 CARD_PAGE = page_kind("card", "the page of a card")
 DIAGNOSE_PAGE = page_kind("diagnose", "a report of fedlas runs diagnose")
 OOD_PAGE = page_kind("ood", "a report of fedlas runs ood")
-_DRAWN = "drawn by fedlas"
-PICTURE = marked_kind("a picture of fedlas", _DRAWN.encode())
+_CREATOR = "drawn by fedlas"
+PICTURE_KIND = marked_kind("a picture of fedlas", _CREATOR.encode())
 
 
-def check_page(path: Path) -> None:
-    """Check that a page can be written to ``path`` before the work: packages are installed, and a browser for a PDF.
+def check_page_output(output: Path) -> None:
+    """Check that a page can be written to ``output`` before the work: packages are installed, and a browser for a PDF.
 
     Raises:
         InputError: If the name ends in ``.pdf`` and there is no browser to print it.
         MissingExtraError: If a package is not installed.
     """
-    if path.suffix.lower() == ".pdf" and _browser() is None:
-        fix = f"Write {path.with_suffix('.html')}, open it and print the page."
+    if output.suffix.lower() == ".pdf" and _find_browser() is None:
+        fix = f"Write {output.with_suffix('.html')}, open it and print the page."
         raise InputError("a .pdf requires Chromium, Chrome or Edge on the PATH", "none", fix)
     require_page_packages()
 
@@ -122,7 +122,7 @@ def write_page(path: Path, page: str) -> Path:
     """
     if path.suffix.lower() != ".pdf":
         return write_text(path, page)
-    browser = _browser()
+    browser = _find_browser()
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "page.html")
         printed = source.with_suffix(".pdf")
@@ -142,82 +142,82 @@ def write_page(path: Path, page: str) -> Path:
             raise InputError(
                 "the browser must be able to print the page", f"{browser}: {reason}", fix
             )
-        kind = _KIND.search(page)
+        kind = _KIND_PATTERN.search(page)
         mark = f"\n%{kind[1]}\n" if kind else ""  # a comment, which says that it may be replaced
         return write_atomically(path, lambda file: file.write(printed.read_bytes() + mark.encode()))
 
 
-def _browser() -> str | None:
+def _find_browser() -> str | None:
     """Return the first installed browser that can print pages, or None."""
     return next(filter(None, map(shutil.which, _BROWSERS)), None)
 
 
-def render(template: str, *, room: str = ROOM, **context: Any) -> str:
+def render(template: str, *, package: str = ROOM, **context: Any) -> str:
     """Render a template; values are escaped, and a missing value is an error.
 
     Control and format characters other than line breaks are written out.
 
     Args:
         template: Name of the template.
-        room: Package whose ``templates`` hold it; it may extend those of this package.
+        package: Package whose ``templates`` hold it; it may extend those of this package.
         **context: Values by name.
     """
     about = {"made": "", "kind": template.partition(".")[0], **context}
-    page: str = _environment(room).get_template(template).render(**about)
+    page: str = _template_environment(package).get_template(template).render(**about)
     return page
 
 
-def _environment(room: str) -> Any:
+def _template_environment(package: str) -> Any:
     jinja = require("jinja2", extra="tables")
-    loaders = [jinja.PackageLoader(name, "templates") for name in dict.fromkeys((room, ROOM))]
+    loaders = [jinja.PackageLoader(name, "templates") for name in dict.fromkeys((package, ROOM))]
     environment = jinja.Environment(
         loader=jinja.ChoiceLoader(loaders),
         autoescape=True,
         undefined=jinja.StrictUndefined,
-        finalize=_printable,
+        finalize=_to_printable,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(light=_variables(LIGHT), dark=_variables(DARK))
+    environment.globals.update(light=_css_variables(LIGHT), dark=_css_variables(DARK))
     return environment
 
 
-def _printable(value: object) -> Any:
+def _to_printable(value: object) -> Any:
     """Return text with control characters escaped; subclasses of ``str``, such as markup, are returned unchanged."""
     return "\n".join(map(printable, value.split("\n"))) if type(value) is str else value
 
 
-def axes(width: float = MOST_WIDTH, height: float = 2.9) -> Any:
-    """Return new Axes in the light palette, to draw on for :func:`figure`."""
+def new_page_axes(width: float = MAX_FIGURE_WIDTH, height: float = 2.9) -> Any:
+    """Return new Axes in the light palette, to draw on for :func:`to_inline_svg`."""
     return new_axes(LIGHT, size=(width, height))
 
 
-def figure(ax: Axes, alt: str) -> Any:
+def to_inline_svg(ax: Axes, alt: str) -> Any:
     """Return the figure of ``ax`` as inline SVG, with colors as variables of the page's stylesheet.
 
     Args:
-        ax: Axes in the light palette, see :func:`axes`.
+        ax: Axes in the light palette, see :func:`new_page_axes`.
         alt: Alternative text for screen readers.
 
     Returns:
         Markup for a template. Text stays text, so that it can be searched and needs no outlines.
     """
-    return require("markupsafe", extra="tables").Markup(_svg(ax, alt))
+    return require("markupsafe", extra="tables").Markup(_to_svg(ax, alt))
 
 
-def themed_svg(ax: Axes, alt: str) -> str:
+def to_themed_svg(ax: Axes, alt: str) -> str:
     """Return the figure of ``ax`` as a standalone SVG whose colors follow the reader's theme.
 
     Args:
-        ax: As for :func:`figure`.
+        ax: As for :func:`to_inline_svg`.
         alt: Alternative text.
     """
     light, dark = (
-        ";".join(f"--{name}:{color}" for name, color in _variables(theme).items())
+        ";".join(f"--{name}:{color}" for name, color in _css_variables(theme).items())
         for theme in (LIGHT, DARK)
     )
     style = f"<style>svg{{{light}}}@media(prefers-color-scheme:dark){{svg{{{dark}}}}}</style>"
-    svg = _svg(ax, alt)
+    svg = _to_svg(ax, alt)
     width, height = (
         float(size) for size in svg.split('viewBox="', 1)[1].split('"', 1)[0].split()[2:]
     )
@@ -227,14 +227,14 @@ def themed_svg(ax: Axes, alt: str) -> str:
     ).replace(">", f">{style}", 1)
 
 
-def _svg(ax: Axes, alt: str) -> str:
+def _to_svg(ax: Axes, alt: str) -> str:
     picture: Any = ax.figure
     buffer = io.BytesIO()
-    _save(picture, buffer, "svg", {"svg.fonttype": "none"})
-    return _inline(buffer.getvalue().decode("utf-8"), alt)
+    _save_reproducibly(picture, buffer, "svg", {"svg.fonttype": "none"})
+    return _adapt_svg(buffer.getvalue().decode("utf-8"), alt)
 
 
-def diagram(
+def reliability_svg(
     name: str,
     predictions: AnyPredictions,
     num_bins: int,
@@ -252,13 +252,13 @@ def diagram(
         themed: Whether to return a standalone SVG for a notebook, instead of markup for a template.
     """
     options: dict[str, Any] = {"title": name, "legend": False, "band": band, "shares": False}
-    ax = reliability_diagram(predictions, num_bins=num_bins, ax=axes(3.1, 3.3), **options)
-    return (themed_svg if themed else figure)(ax, f"Reliability diagram of {name}")
+    ax = reliability_diagram(predictions, num_bins=num_bins, ax=new_page_axes(3.1, 3.3), **options)
+    return (to_themed_svg if themed else to_inline_svg)(ax, f"Reliability diagram of {name}")
 
 
-def image_of(name: str, predictions: AnyPredictions, num_bins: int) -> str:
+def reliability_image(name: str, predictions: AnyPredictions, num_bins: int) -> str:
     """Return an HTML image of a reliability diagram with its consistency band, for a notebook."""
-    picture = diagram(name, predictions, num_bins, band=True, themed=True)
+    picture = reliability_svg(name, predictions, num_bins, band=True, themed=True)
     content = base64.b64encode(picture.encode()).decode()
     return f'<img style="width: 20em" alt="Reliability diagram" src="data:image/svg+xml;base64,{content}">'
 
@@ -277,39 +277,41 @@ def write_picture(picture: Figure, path: Path) -> Path:
             path.name,
             f"Use one of {', '.join(sorted(kinds))}.",
         )
-    return write_atomically(path, lambda file: _save(picture, file, kind, {}))
+    return write_atomically(path, lambda file: _save_reproducibly(picture, file, kind, {}))
 
 
-def _save(picture: Figure, file: IO[bytes], kind: str, settings: dict[str, Any]) -> None:
+def _save_reproducibly(
+    picture: Figure, file: IO[bytes], kind: str, settings: dict[str, Any]
+) -> None:
     # The salt and the missing date make the same runs give the same bytes. Settings belong to the whole process.
     with (
-        _SETTINGS,
+        _SETTINGS_LOCK,
         require("matplotlib", extra="tables").rc_context({"svg.hashsalt": "fedlas", **settings}),
     ):
         about: dict[str, Any] = {
-            "svg": {"Date": None, "Creator": _DRAWN},
+            "svg": {"Date": None, "Creator": _CREATOR},
             "svgz": {"Date": None},
-            "pdf": {"CreationDate": None, "Creator": _DRAWN},
-            "png": {"Software": _DRAWN},
+            "pdf": {"CreationDate": None, "Creator": _CREATOR},
+            "png": {"Software": _CREATOR},
         }
         picture.savefig(file, format=kind, metadata=about.get(kind), dpi=200)
 
 
-_SETTINGS = threading.Lock()
+_SETTINGS_LOCK = threading.Lock()
 
 
-def _variables(theme: Theme) -> dict[str, str]:
+def _css_variables(theme: Theme) -> dict[str, str]:
     """Return the palette as CSS variables."""
     names = ("background", "ink", "muted", "grid", "bar", "over", "under")
     lines = {f"line-{number}": color for number, color in enumerate(theme.lines)}
     return {name: getattr(theme, name) for name in names} | lines
 
 
-_VARIABLES = {color: f"var(--{name})" for name, color in _variables(LIGHT).items()}
+_VARIABLES = {color: f"var(--{name})" for name, color in _css_variables(LIGHT).items()}
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
-def _inline(svg: str, alt: str) -> str:
+def _adapt_svg(svg: str, alt: str) -> str:
     """Return matplotlib's SVG without a prolog, with CSS variables for colors and ids unique to the figure."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", svg, flags=re.DOTALL)
@@ -317,13 +319,13 @@ def _inline(svg: str, alt: str) -> str:
     about = f'role="img" aria-label="{escape(printable(alt))}" stroke-linejoin="round"'
     svg = re.sub(r"^<svg[^>]*>", lambda _: f"<svg {about} {view[0] if view else ''}>", svg)
 
-    def styled(match: re.Match[str]) -> str:
+    def restyle(match: re.Match[str]) -> str:
         style = re.sub(
             r"#[0-9a-f]{6}\b", lambda color: _VARIABLES.get(color[0], color[0]), match[0]
         )
         return re.sub(r"'DejaVu Sans'[^;\"]*", _FONT, style)
 
-    svg = re.sub(r'\bstyle="[^"]*"', styled, svg)
+    svg = re.sub(r'\bstyle="[^"]*"', restyle, svg)
     # Only what something refers to keeps its name, behind a prefix of the figure's own.
     used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg))
     prefix = f"f{sha256((alt + svg).encode()).hexdigest()[:8]}-"

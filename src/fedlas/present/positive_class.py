@@ -11,20 +11,20 @@ from fedlas.binary import Decision, Rule, measures
 from fedlas.metrics.metric import event_measures
 from fedlas.plots import decision_curve, positive_reliability_diagram, risk_distribution
 from fedlas.predictions import Predictions
-from fedlas.predictions.any_predictions import AnyPredictions, check_predictions
-from fedlas.present.metric_tables import interval_head, stage_heads
-from fedlas.present.page import axes, figure
-from fedlas.present.table import DASH, Cell, Column, Mark, Table, column, table_of
+from fedlas.predictions.any_predictions import AnyPredictions, require_predictions
+from fedlas.present.metric_tables import interval_header, stage_headers
+from fedlas.present.page import new_page_axes, to_inline_svg
+from fedlas.present.table import DASH, Cell, Column, Mark, Table, make_table, metric_column
 from fedlas.stats import ALPHA
 from fedlas.stats.estimates import Estimate, EstimateTable
-from fedlas.stats.noise_floor import p_said, rejects
+from fedlas.stats.noise_floor import format_p, is_significant
 
 MeasuresByStage = Mapping[str, Mapping[str, Estimate]]
 """Measures by stage, then by name."""
-_MOST_STAGES = 3
+_MAX_STAGES = 3
 
 
-def is_event(predictions: AnyPredictions) -> bool:
+def has_event(predictions: AnyPredictions) -> bool:
     """Return whether the predictions are about an event: two classes, with probabilities of both."""
     return isinstance(predictions, Predictions) and predictions.num_classes == 2
 
@@ -33,20 +33,20 @@ def measures_by_stage(
     stages: Mapping[str, AnyPredictions], *, replicates: int, confidence_level: float
 ) -> dict[str, EstimateTable]:
     """Return the event's measures by stage; with more than three stages only for the first stage."""
-    few = list(stages.items())[: None if len(stages) <= _MOST_STAGES else 1]
+    few = list(stages.items())[: None if len(stages) <= _MAX_STAGES else 1]
     options: dict[str, Any] = {"replicates": replicates, "confidence_level": confidence_level}
     return {name: measures(each, **options) for name, each in few if isinstance(each, Predictions)}
 
 
-def plain_measures(by_stage: MeasuresByStage) -> dict[str, Any]:
+def measures_to_dict(by_stage: MeasuresByStage) -> dict[str, Any]:
     """Return the measures by stage as a dict for JSON, without values that are not finite."""
     return {
-        stage: {name: plain_estimate(each) for name, each in values.items()}
+        stage: {name: estimate_to_dict(each) for name, each in values.items()}
         for stage, values in by_stage.items()
     }
 
 
-def plain_estimate(estimate: Estimate) -> dict[str, Any]:
+def estimate_to_dict(estimate: Estimate) -> dict[str, Any]:
     """Return an estimate as a dict for JSON, without values that are not finite."""
     return {
         key: value
@@ -68,12 +68,12 @@ def event_table(
     names = [
         name
         for name, row in event_measures().items()
-        if (details or not row.detail) and _any(by_stage, name)
+        if (details or not row.detail) and _is_measured(by_stage, name)
     ]
     single = len(by_stage) == 1
-    interval = Column(interval_head(by_stage))
+    interval = Column(interval_header(by_stage))
     heads = [Column("event", words=True)]
-    for head in stage_heads(by_stage):
+    for head in stage_headers(by_stage):
         heads += [Column(head), interval]
     heads += [Column("floor"), Column("p")] if single else []
     rows = [
@@ -83,69 +83,73 @@ def event_table(
     return Table(tuple(heads), tuple(rows), title)
 
 
-def _any(by_stage: Mapping[str, Mapping[str, Estimate]], name: str) -> bool:
+def _is_measured(by_stage: Mapping[str, Mapping[str, Estimate]], name: str) -> bool:
     return any(name in values for values in by_stage.values())
 
 
 def _measure_cells(
     name: str, estimates: list[Estimate | None], *, details: bool
 ) -> tuple[Cell, ...]:
-    about = column(name, event=True)
+    about = metric_column(name, event=True)
     form = about.format
     cells = [Cell(about.head, tip=about.about)]
     for each in estimates:
         if each is None:
             cells += [Cell(DASH), Cell()]
             continue
-        mark: Mark = "" if each.p is None or rejects(each.p, ALPHA) else "calibrated"
+        mark: Mark = "" if each.p is None or is_significant(each.p, ALPHA) else "calibrated"
         cells.append(Cell(form(each.value), mark=mark, number=each.value))
         below = [] if each.floor is None else [f"floor {form(each.floor)}"]
-        below += [] if each.p is None else [p_said(each.p, each.least_p)]
+        below += [] if each.p is None else [format_p(each.p, each.least_p)]
         shown = tuple(below) if details and len(estimates) > 1 else ()
-        cells.append(Cell(interval_text(each, form), details=shown))
+        cells.append(Cell(format_interval(each, form), details=shown))
     each = estimates[0]
     if len(estimates) == 1 and each is not None:
         cells.append(Cell("" if each.floor is None else form(each.floor)))
-        cells.append(Cell("" if each.p is None else p_only(each)))
+        cells.append(Cell("" if each.p is None else format_bare_p(each)))
     return tuple(cells)
 
 
-def interval_text(estimate: Estimate, form: Any) -> str:
+def format_interval(estimate: Estimate, format_number: Any) -> str:
     """Return an interval as text, such as ``"[1.37, 2.31]"``; empty if it is unknown."""
-    return "" if isnan(estimate.low) else f"[{form(estimate.low)}, {form(estimate.high)}]"
+    return (
+        ""
+        if isnan(estimate.low)
+        else f"[{format_number(estimate.low)}, {format_number(estimate.high)}]"
+    )
 
 
-def p_only(estimate: Estimate) -> str:
+def format_bare_p(estimate: Estimate) -> str:
     """Return the p-value without ``p`` and ``=``, for a column of p-values."""
-    return p_said(estimate.p or 0.0, estimate.least_p).removeprefix("p ").removeprefix("= ")
+    return format_p(estimate.p or 0.0, estimate.least_p).removeprefix("p ").removeprefix("= ")
 
 
-def described(estimates: Mapping[str, Estimate]) -> dict[str, tuple[str, str]]:
+def titled_values(estimates: Mapping[str, Estimate]) -> dict[str, tuple[str, str]]:
     """Return the title, and the value with its interval as text, of each measure by name."""
     texts = {}
     for name in event_measures():
         if name in estimates:
-            about = column(name, event=True)
+            about = metric_column(name, event=True)
             each = estimates[name]
             unit = " %" if about.unit else ""
-            value = f"{about.format(each.value)}{unit} {interval_text(each, about.format)}"
+            value = f"{about.format(each.value)}{unit} {format_interval(each, about.format)}"
             texts[name] = about.title, value.strip()
     return texts
 
 
-def positive_diagrams(
+def draw_event_reliability(
     stages: Mapping[str, AnyPredictions], by_stage: MeasuresByStage, *, event: str
 ) -> list[Any]:
     """Draw a reliability diagram of the event per stage for a page, for stages that have a calibration curve."""
     axes_of = {
-        name: check_predictions(stages[name])
+        name: require_predictions(stages[name])
         for name, values in by_stage.items()
         if "ici" in values
     }
     options: dict[str, Any] = {"scale": "auto", "axes_for": list(axes_of.values())}
     return [
-        figure(
-            positive_reliability_diagram(each, title=name, ax=axes(3.1, 3.6), **options),
+        to_inline_svg(
+            positive_reliability_diagram(each, title=name, ax=new_page_axes(3.1, 3.6), **options),
             f"Reliability diagram of {event}, {name}",
         )
         for name, each in axes_of.items()
@@ -158,19 +162,19 @@ _LEGEND = (
     "Thresholds are chosen on held-out predictions and evaluated on test predictions. Net benefit: true positives per "
     "1,000 samples, minus weighted false alarms."
 )
-_PERCENT = Column("", "%", places=3).format
-_SHARE = Column("", "%", places=4).format
+_format_rate = Column("", "%", places=3).format
+_format_threshold = Column("", "%", places=4).format
 
 
-def _per_thousand(estimate: Estimate | None) -> tuple[str, str]:
+def _format_net_benefit(estimate: Estimate | None) -> tuple[str, str]:
     """Return net benefit per 1,000 samples and its interval as text."""
     if estimate is None:
         return DASH, ""
     places = 1 if max(abs(estimate.low), abs(estimate.high)) >= 0.01 else 2
-    return _ends(estimate, lambda value: f"{1000 * value:+.{places}f}")
+    return _value_and_interval(estimate, lambda value: f"{1000 * value:+.{places}f}")
 
 
-def rules_of(
+def make_rules(
     cost_ratio: float | None, budget: float | None, recall: float | None, precision: float | None
 ) -> list[Rule]:
     """Return a decision rule for each argument that is not None."""
@@ -185,49 +189,60 @@ def decision_tables(decisions: Decisions) -> list[Table]:
     for number, each in enumerate(zip(*decisions.values(), strict=True), start=1):
         level = next((d.recall.confidence_level for d in each if d.recall is not None), 0.95)
         heads = [Column("decision", words=True)]
-        for head in stage_heads(stages):
+        for head in stage_headers(stages):
             heads += [Column(head), Column(f"{100 * level:g} % interval")]
-        rows = [(Cell(title), *_cells(each, make)) for title, make in _ROWS.items()]
+        rows = [
+            (Cell(title), *_decision_cells(each, make)) for title, make in _DECISION_ROWS.items()
+        ]
         words = each[0].rule.words
         notes = (_LEGEND,) if number == len(next(iter(decisions.values()))) else ()
         tables.append(Table(tuple(heads), tuple(rows), f"{words[0].upper()}{words[1:]}", notes))
     return tables
 
 
-def _cells(
-    decisions: Sequence[Decision], make: Callable[[Decision], tuple[str, str]]
+def _decision_cells(
+    decisions: Sequence[Decision], format_entry: Callable[[Decision], tuple[str, str]]
 ) -> list[Cell]:
     cells: list[Cell] = []
     for each in decisions:
-        cells += map(Cell, (DASH, "") if each.threshold is None else make(each))
+        cells += map(Cell, (DASH, "") if each.threshold is None else format_entry(each))
     return cells
 
 
-def _ends(estimate: Estimate | None, form: Callable[[float], str]) -> tuple[str, str]:
-    return (DASH, "") if estimate is None else (form(estimate.value), interval_text(estimate, form))
+def _value_and_interval(
+    estimate: Estimate | None, format_number: Callable[[float], str]
+) -> tuple[str, str]:
+    return (
+        (DASH, "")
+        if estimate is None
+        else (format_number(estimate.value), format_interval(estimate, format_number))
+    )
 
 
-def _scaled(estimate: Estimate | None, number: int) -> str:
+def _count_interval(estimate: Estimate | None, count: int) -> str:
     """Return the interval of a share, scaled to counts, as text."""
-    return "" if estimate is None else interval_text(estimate, lambda end: f"{end * number:.0f}")
+    return "" if estimate is None else format_interval(estimate, lambda end: f"{end * count:.0f}")
 
 
-def _false_alarms(each: Decision) -> tuple[str, str]:
+def _false_alarm_cells(each: Decision) -> tuple[str, str]:
     if each.precision is None:
         return f"{each.false_alarms:,}", ""
     share = replace(each.precision, low=1.0 - each.precision.high, high=1.0 - each.precision.low)
-    return f"{each.false_alarms:,}", _scaled(share, each.acted)
+    return f"{each.false_alarms:,}", _count_interval(share, each.acted)
 
 
-_ROWS: Mapping[str, Callable[[Decision], tuple[str, str]]] = {
-    "act from, %": lambda each: (_SHARE(each.threshold), ""),
+_DECISION_ROWS: Mapping[str, Callable[[Decision], tuple[str, str]]] = {
+    "act from, %": lambda each: (_format_threshold(each.threshold), ""),
     "acted on": lambda each: (f"{each.acted:,}", f"of {each.num_samples:,}"),
-    "events found": lambda each: (f"{each.events_found:,}", _scaled(each.recall, each.events)),
-    "recall %": lambda each: _ends(each.recall, _PERCENT),
-    "false alarms": _false_alarms,
-    "precision %": lambda each: _ends(each.precision, _PERCENT),
-    "net benefit": lambda each: _per_thousand(each.net_benefit),
-    "... over acting on all": lambda each: _per_thousand(each.over_all),
+    "events found": lambda each: (
+        f"{each.events_found:,}",
+        _count_interval(each.recall, each.events),
+    ),
+    "recall %": lambda each: _value_and_interval(each.recall, _format_rate),
+    "false alarms": _false_alarm_cells,
+    "precision %": lambda each: _value_and_interval(each.precision, _format_rate),
+    "net benefit": lambda each: _format_net_benefit(each.net_benefit),
+    "... over acting on all": lambda each: _format_net_benefit(each.over_all),
 }
 
 
@@ -244,51 +259,53 @@ def rules_table(decisions: Sequence[Decision]) -> Table:
             f"{each.events_found:,} of {each.events:,}",
             f"{each.false_alarms:,}",
         ]
-        benefit = " ".join(_per_thousand(each.net_benefit))
-        rows.append([rule, _SHARE(each.threshold), *counts, benefit])
+        benefit = " ".join(_format_net_benefit(each.net_benefit))
+        rows.append([rule, _format_threshold(each.threshold), *counts, benefit])
     heads = ("rule", "act from %", "acts on", "events found", "false alarms", "net benefit")
     notes = [
         "Chosen on validation, counted on test. Net benefit: per 1,000 samples, relative to acting on none."
     ]
-    return table_of(heads, rows, title="Decision thresholds", notes=notes)
+    return make_table(heads, rows, title="Decision thresholds", notes=notes)
 
 
-def decision_words(decision: Decision, event: str) -> str:
+def decision_sentence(decision: Decision, event: str) -> str:
     """Return a sentence on a decision: its rule, its threshold and the resulting counts."""
     rule = decision.rule.words
     if decision.threshold is None:
         return f"Decision ({rule}): no threshold satisfies this rule on the held-out predictions."
     return (
-        f"Decision ({rule}): act from {_SHARE(decision.threshold)} % on: {decision.acted:,} of "
+        f"Decision ({rule}): act from {_format_threshold(decision.threshold)} % on: {decision.acted:,} of "
         f"{decision.num_samples:,} samples, {decision.events_found:,} of {decision.events:,} events of {event} found, "
         f"{decision.false_alarms:,} false alarms."
     )
 
 
-def plain_decisions(decisions: Decisions) -> dict[str, Any]:
+def decisions_to_dict(decisions: Decisions) -> dict[str, Any]:
     """Return the decisions by stage as a dict for JSON."""
     return {stage: [each.plain() for each in row] for stage, row in decisions.items()}
 
 
-def curve_picture(stages: Mapping[str, Predictions], decisions: Decisions, event: str) -> Any:
+def draw_decision_curves(
+    stages: Mapping[str, Predictions], decisions: Decisions, event: str
+) -> Any:
     """Draw the decision curves of all stages with the chosen thresholds, for a page."""
     last = list(decisions.values())[-1] if decisions else ()
     chosen = [each.threshold for each in last if each.threshold is not None]
-    names = stage_heads(stages) if len(stages) > 1 else ["model"]
+    names = stage_headers(stages) if len(stages) > 1 else ["model"]
     models = dict(zip(names, stages.values(), strict=True))
     ax = decision_curve(
-        models, thresholds="data", marks=chosen, ax=axes(3.1, 3.4), title="Decision curve"
+        models, thresholds="data", marks=chosen, ax=new_page_axes(3.1, 3.4), title="Decision curve"
     )
-    return figure(ax, f"Decision curve of {event}")
+    return to_inline_svg(ax, f"Decision curve of {event}")
 
 
-def event_pictures(
+def draw_event_plots(
     stages: Mapping[str, Predictions], decisions: Decisions, event: str
 ) -> list[Any]:
     """Draw the decision curves of all stages and the risk distribution of the last stage, for a page."""
-    pictures = [curve_picture(stages, decisions, event)]
+    pictures = [draw_decision_curves(stages, decisions, event)]
     last = list(stages.values())[-1]
     if len(last.target.unique()) > 1:
-        ax = risk_distribution(last, ax=axes(3.1, 2.9), title="Risk by outcome")
-        pictures.append(figure(ax, f"Distribution of the probability of {event} by outcome"))
+        ax = risk_distribution(last, ax=new_page_axes(3.1, 2.9), title="Risk by outcome")
+        pictures.append(to_inline_svg(ax, f"Distribution of the probability of {event} by outcome"))
     return pictures

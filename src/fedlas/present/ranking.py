@@ -6,14 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fedlas.predictions import Predictions
-from fedlas.present.metric_tables import Estimates, Measured, cell_of_metric, legend_of, noise_in
-from fedlas.present.table import Cell, Column, Table, column
+from fedlas.present.metric_tables import (
+    Estimates,
+    Measured,
+    estimates_legend,
+    metric_cell,
+    metric_noise,
+)
+from fedlas.present.table import Cell, Column, Table, metric_column
 
-RANKED = ("accuracy", "nll", "brier", "ece")
+RANKED_METRICS = ("accuracy", "nll", "brier", "ece")
 """Metrics of the short table."""
-SELECTION = "Ranked by NLL on these samples: evaluate the one you choose on others."
-TRADES = "! lower ECE, but higher NLL than as predicted"
-WITHIN = "~ ECE within noise of calibrated"
+SELECTION_NOTE = "Ranked by NLL on these samples: evaluate the one you choose on others."
+TRADE_OFF_NOTE = "! lower ECE, but higher NLL than as predicted"
+ECE_WITHIN_NOISE_NOTE = "~ ECE within noise of calibrated"
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ def ranking_table(
     *,
     title: str,
     estimates: Estimates | None = None,
-    metrics: Sequence[str] = RANKED,
+    metrics: Sequence[str] = RANKED_METRICS,
 ) -> Table:
     """Return a table with a row per calibrator, the lowest NLL first.
 
@@ -75,14 +81,14 @@ def ranking_table(
         estimates: Intervals and noise floors by stage, then by registry name.
         metrics: Registry names of the columns; those that were not measured have none.
     """
-    columns = [column(name) for name in metrics if name in next(iter(measured.values()))]
+    columns = [metric_column(name) for name in metrics if name in next(iter(measured.values()))]
     estimates = estimates or {}
     rows = []
     for rank in rank_stages(measured, stages):
         cells = []
         for about in columns:
-            noise = noise_in(estimates.get(rank.stage, {}), about)
-            cell = cell_of_metric(about, measured[rank.stage][about.metric], noise)
+            noise = metric_noise(estimates.get(rank.stage, {}), about)
+            cell = metric_cell(about, measured[rank.stage][about.metric], noise)
             cells.append(
                 replace(cell, extra=f"({noise.floor})")
                 if about.metric == "ece" and noise.floor
@@ -98,20 +104,24 @@ def ranking_table(
         "new class", "%", about="Share of the samples whose predicted class changes."
     )
     heads = (Column("calibrator", words=True), *columns, about_class)
-    return Table(heads, tuple(rows), title, legend_of(estimates))
+    return Table(heads, tuple(rows), title, estimates_legend(estimates))
 
 
-def signs(measured: Measured, stages: Mapping[str, Predictions], estimates: Estimates) -> str:
+def sign_legend(measured: Measured, stages: Mapping[str, Predictions], estimates: Estimates) -> str:
     """Return the legend of the signs in the short table on one line; empty if there are no signs."""
-    meanings = [WITHIN] * any(map(bool, estimates.values()))
-    meanings += [TRADES] * any(rank.lower_ece_higher_nll for rank in rank_stages(measured, stages))
+    meanings = [ECE_WITHIN_NOISE_NOTE] * any(map(bool, estimates.values()))
+    meanings += [TRADE_OFF_NOTE] * any(
+        rank.lower_ece_higher_nll for rank in rank_stages(measured, stages)
+    )
     return ". ".join([*meanings, ""]).strip()
 
 
-def lead(measured: Measured, estimates: Estimates) -> str:
+def lowest_nll_sentence(measured: Measured, estimates: Estimates) -> str:
     """Return a sentence on the stage with the lowest NLL and on how many ECEs are within noise."""
     best = min(measured, key=lambda stage: measured[stage]["nll"])
-    text = f"NLL: {best} is lowest, {column('nll').format(measured[best]['nll'])}."
-    tested = [noise_in(by_name, column("ece")) for by_name in estimates.values() if by_name]
+    text = f"NLL: {best} is lowest, {metric_column('nll').format(measured[best]['nll'])}."
+    tested = [
+        metric_noise(by_name, metric_column("ece")) for by_name in estimates.values() if by_name
+    ]
     within = sum(noise.calibrated for noise in tested)
     return f"{text} ECE within noise: {within} of {len(tested)}." if tested else text

@@ -10,8 +10,8 @@ from typing import Any, overload
 import numpy as np
 
 from fedlas._core.check import Argument, InputError, describe
-from fedlas._core.kinds import check_kinds
-from fedlas._core.renamed import renamed
+from fedlas._core.kinds import check_argument_types
+from fedlas._core.renamed import accept_old_names
 from fedlas.binary import Decision, Heterogeneity, Rule, decide, group_measures
 from fedlas.binary import heterogeneity as compare_clusters
 from fedlas.calibrators import Calibrator
@@ -19,42 +19,42 @@ from fedlas.metrics import evaluate
 from fedlas.predictions import MultiLabel, PredictionTable, read_predictions
 from fedlas.predictions.any_predictions import (
     AnyPredictions,
-    check_measurable,
-    check_predictions,
+    drop_zero_weights,
     is_table,
-    note_on_weights,
-    plain_predictions,
-    with_some_weight,
+    require_predictions,
+    require_top_label,
+    unwrap_table,
+    zero_weight_note,
 )
-from fedlas.predictions.event import about_event, event_note
-from fedlas.predictions.tables.roles import OF_FIT, columns_named
-from fedlas.predictions.two_arrays import predictions_of_arrays
-from fedlas.present.evaluation import REPAIR, Evaluation
+from fedlas.predictions.event import event_note, with_event
+from fedlas.predictions.tables.roles import OF_FIT, columns_from_kwargs
+from fedlas.predictions.two_arrays import predictions_from_arrays
+from fedlas.present.evaluation import CALIBRATE_HINT, Evaluation
 from fedlas.present.labels import LabelEvaluation
-from fedlas.present.labels_report import labels_report
-from fedlas.present.metric_tables import COMPARED
-from fedlas.present.positive_class import is_event, measures_by_stage, rules_of
+from fedlas.present.labels_report import report_labels
+from fedlas.present.metric_tables import CALIBRATOR_METRICS
+from fedlas.present.positive_class import has_event, make_rules, measures_by_stage
 from fedlas.present.stages import (
-    ALL,
+    ALL_CALIBRATORS,
     DEFAULT,
     RAW,
-    Calibrated,
+    CalibratedStages,
     DeferredEstimates,
     HeldOut,
     Rejections,
     apply_calibrators,
+    check_decision_rules,
     check_options,
-    check_rules,
-    check_stages,
+    check_stage_arguments,
     estimates_by_stage,
-    rejections,
+    reject_options_by_stage,
 )
-from fedlas.present.verdict import training_data
+from fedlas.present.verdict import training_data_warning
 from fedlas.stats import group_estimates, spiegelhalter_test
-from fedlas.stats.draws import has_spread
+from fedlas.stats.draws import has_several_units
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate, EstimateTable
 
-_OF_EVENT = ("ece", "nll")
+_EVENT_METRICS = ("ece", "nll")
 """Metrics whose estimates are copied into the measures of an event."""
 
 
@@ -66,8 +66,8 @@ def report(
 ) -> LabelEvaluation: ...
 @overload
 def report(predictions: Any, target: object = None, **options: Any) -> Evaluation: ...
-@renamed(calibrate="method")
-@check_kinds
+@accept_old_names(calibrate="method")
+@check_argument_types
 def report(
     predictions: Any,
     target: object = None,
@@ -90,7 +90,7 @@ def report(
     classes: Sequence[str] = (),
     grouped_by: str = "group",
     notes: Sequence[str] = (),
-    repair: str = REPAIR,
+    repair: str = CALIBRATE_HINT,
     title: str = "",
     period: str = "",
     **columns: Any,
@@ -153,57 +153,66 @@ def report(
     if is_table(predictions) and not _is_frame_of_scores(predictions, target):
         if isinstance(groups, str):
             columns["groups"], grouped_by, groups = groups, groups, None
-        source, on, event = _read(predictions, on, columns | {"event": event}, target, classes)
+        source, on, event = _read_tables(
+            predictions, on, columns | {"event": event}, target, classes
+        )
     else:
-        source = _of_arrays(predictions, target, columns, groups)
-    if isinstance(plain_predictions(source), MultiLabel):
-        return _of_labels(source, dict(locals()))  # most arguments are for one label per sample
+        source = _from_arrays(predictions, target, columns, groups)
+    if isinstance(unwrap_table(source), MultiLabel):
+        return _report_labels(source, dict(locals()))  # most arguments are for one label per sample
     level: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates}
     check_options(
-        risk="reject", risks=reject, classes=list(classes), name=name, num_bins=num_bins, **level
+        risk_argument="reject",
+        risks=reject,
+        classes=list(classes),
+        name=name,
+        num_bins=num_bins,
+        **level,
     )
-    predictions, classes, groups = _apart(source, classes, groups)
-    predictions = about_event(check_measurable(predictions), event, classes)
-    predictions, groups, weightless = _counted(predictions, groups)
-    val = plain_predictions(on)
-    val = about_event(val, event, classes) if isinstance(val, AnyPredictions) else val
+    predictions, classes, groups = _split_table(source, classes, groups)
+    predictions = with_event(require_top_label(predictions), event, classes)
+    predictions, groups, weightless = _drop_weightless_rows(predictions, groups)
+    val = unwrap_table(on)
+    val = with_event(val, event, classes) if isinstance(val, AnyPredictions) else val
     held_out: HeldOut | None = HeldOut(val) if isinstance(val, AnyPredictions) else val
     if held_out is not None and method is None and not reject:
         method = DEFAULT
-    check_stages(predictions, held_out, method, reject, groups)
-    of_event = is_event(predictions) and not top_label
-    rules = rules_of(cost_ratio, budget, recall, precision)
-    check_rules(rules, event=of_event, has_val=held_out is not None)
-    _check_heterogeneity(predictions, asked=heterogeneity, event=of_event)
+    check_stage_arguments(predictions, held_out, method, reject, groups)
+    of_event = has_event(predictions) and not top_label
+    rules = make_rules(cost_ratio, budget, recall, precision)
+    check_decision_rules(rules, event=of_event, has_val=held_out is not None)
+    _check_heterogeneity(predictions, requested=heterogeneity, event=of_event)
     # The stages: as predicted, and after each calibrator.
     stages: dict[str, AnyPredictions] = {RAW: predictions}
-    outcome = Calibrated()
+    outcome = CalibratedStages()
     remarks = [*notes, weightless, event_note(predictions) if of_event else ""]
     if held_out is not None:
-        remarks.append("" if held_out.val is None else training_data(held_out.val, predictions))
+        remarks.append(
+            "" if held_out.val is None else training_data_warning(held_out.val, predictions)
+        )
         if method is not None:
             outcome = apply_calibrators(method, predictions, held_out)
             stages |= {f"after {each}": after for each, after in outcome.predictions.items()}
     options: dict[str, Any] = {"event": of_event, "num_bins": num_bins, **level}
-    by_group = {} if groups is None else _by_group(stages, groups, **options)
+    by_group = {} if groups is None else _measure_groups(stages, groups, **options)
     # What is decided on held-out predictions.
     fitted = {f"after {each}": calibrator for each, calibrator in outcome.fitted.items()}
     rejected: Rejections = {}
     if reject and held_out is not None:
-        rejected = rejections(stages, reject, held_out.validation(), fitted)
-    names = COMPARED if method == ALL else None
+        rejected = reject_options_by_stage(stages, reject, held_out.validation(), fitted)
+    names = CALIBRATOR_METRICS if method == ALL_CALIBRATORS else None
     return Evaluation(
         name,
         stages,
-        **measured_stages(stages, names, **options),
+        **measure_stages(stages, names, **options),
         groups=by_group,
-        heterogeneity=_by_cluster(stages, source, confidence_level) if heterogeneity else {},
+        heterogeneity=_clusters_by_stage(stages, source, confidence_level) if heterogeneity else {},
         rejected=rejected,
-        decisions=_decisions(stages, rules, held_out, fitted, confidence_level),
+        decisions=_decide_by_stage(stages, rules, held_out, fitted, confidence_level),
         outcome=outcome,
         num_bins=num_bins,
         **level,
-        notes=(*filter(None, [*remarks, _one_cluster_note(predictions)]), *outcome.notes),
+        notes=(*filter(None, [*remarks, _single_cluster_note(predictions)]), *outcome.notes),
         classes=tuple(classes),
         grouped_by=grouped_by,
         repair=repair,
@@ -214,9 +223,9 @@ def report(
     )
 
 
-_OF_ONE_LABEL = ("reject", "cost_ratio", "budget", "recall", "precision", "event", "top_label",
+_SINGLE_LABEL_ARGUMENTS = ("reject", "cost_ratio", "budget", "recall", "precision", "event", "top_label",
                  "heterogeneity", "classes")  # fmt: skip
-_OF_LABELS = (
+_LABEL_ARGUMENTS = (
     "method",
     "num_bins",
     "confidence_level",
@@ -230,9 +239,9 @@ _OF_LABELS = (
 """Arguments of :func:`report` for single-label predictions, and for multi-label predictions."""
 
 
-def _of_labels(source: Any, arguments: Mapping[str, Any]) -> LabelEvaluation:
+def _report_labels(source: Any, arguments: Mapping[str, Any]) -> LabelEvaluation:
     """Return the evaluation of multi-label predictions; raise InputError for arguments of single-label predictions."""
-    for name in _OF_ONE_LABEL:
+    for name in _SINGLE_LABEL_ARGUMENTS:
         if arguments[name] not in (None, False, (), []):
             raise InputError(
                 "requires one label per sample",
@@ -240,37 +249,43 @@ def _of_labels(source: Any, arguments: Mapping[str, Any]) -> LabelEvaluation:
                 "Omit it, or pass the predictions of one label, predictions.label(name).",
                 argument=name,
             )
-    options = {name: arguments[name] for name in _OF_LABELS}
+    options = {name: arguments[name] for name in _LABEL_ARGUMENTS}
     level = {name: options[name] for name in ("confidence_level", "replicates", "num_bins")}
     check_options(risks=(), classes=None, name=options["name"], **level)
     on = arguments["on"]
-    val = plain_predictions(on.val if isinstance(on, HeldOut) else on)
+    val = unwrap_table(on.val if isinstance(on, HeldOut) else on)
     options |= {"dropped": getattr(source, "dropped", 0), "heading": arguments["title"]}
-    predictions, _, groups = _apart(source, (), arguments["groups"])
-    counted: Any = _counted(predictions, groups)
+    predictions, _, groups = _split_table(source, (), arguments["groups"])
+    counted: Any = _drop_weightless_rows(predictions, groups)
     predictions, groups, weightless = counted
     options["notes"] = [*options["notes"], weightless]
-    return labels_report(predictions, val, groups=groups, **options)
+    return report_labels(predictions, val, groups=groups, **options)
 
 
-_ONE_CLUSTER = "All samples are in one cluster, so that there are no intervals and no tests."
+_SINGLE_CLUSTER_NOTE = (
+    "All samples are in one cluster, so that there are no intervals and no tests."
+)
 
 
-def _one_cluster_note(predictions: AnyPredictions) -> str:
+def _single_cluster_note(predictions: AnyPredictions) -> str:
     """Return a note if all samples are in one cluster, else an empty string."""
-    return "" if predictions.clusters is None or has_spread(predictions) else _ONE_CLUSTER
+    return (
+        ""
+        if predictions.clusters is None or has_several_units(predictions)
+        else _SINGLE_CLUSTER_NOTE
+    )
 
 
-def _check_heterogeneity(predictions: AnyPredictions, *, asked: bool, event: bool) -> None:
+def _check_heterogeneity(predictions: AnyPredictions, *, requested: bool, event: bool) -> None:
     """Raise InputError if clusters are to be compared without an event or without two clusters."""
-    if asked and not event:
+    if requested and not event:
         raise InputError(
             "requires an event of two classes",
             "the predicted class",
             ("Pass predictions of two classes, and omit ", Argument("top_label"), "."),
             argument="heterogeneity",
         )
-    if asked and (predictions.clusters is None or not has_spread(predictions)):
+    if requested and (predictions.clusters is None or not has_several_units(predictions)):
         raise InputError(
             "requires samples from at least two clusters",
             "none" if predictions.clusters is None else "one",
@@ -279,14 +294,14 @@ def _check_heterogeneity(predictions: AnyPredictions, *, asked: bool, event: boo
         )
 
 
-def _by_cluster(
+def _clusters_by_stage(
     stages: Mapping[str, AnyPredictions], source: object, confidence_level: float
 ) -> dict[str, Heterogeneity]:
     """Return the heterogeneity between clusters for each stage."""
     names = getattr(source, "cluster_names", ())
     clusters = {}
     for stage, each in stages.items():
-        predictions = check_predictions(each)
+        predictions = require_predictions(each)
         titles = None
         if names and predictions.clusters is not None:
             titles = [names[number] for number in predictions.clusters.unique().tolist()]
@@ -294,12 +309,12 @@ def _by_cluster(
     return clusters
 
 
-def _read(
+def _read_tables(
     table: object, on: object, columns: dict[str, Any], target: object, classes: Sequence[str]
 ) -> tuple[Any, Any, int | None]:
     """Read the table and the held-out table; return both predictions and the index of the event."""
     if columns.get("covariates") is not None and on is None:
-        raise without_calibrator()
+        raise covariates_unused_error()
     for name in OF_FIT if on is None else ():
         if columns.get(name) is not None:
             raise InputError(
@@ -315,7 +330,7 @@ def _read(
     return read, validation, getattr(read.predictions, "event", None)
 
 
-def without_calibrator() -> InputError:
+def covariates_unused_error() -> InputError:
     """Return the error for covariates without a calibrator to use them."""
     return InputError(
         ("requires ", Argument("on"), ": calibrators are fitted on held-out predictions"),
@@ -325,10 +340,12 @@ def without_calibrator() -> InputError:
     )
 
 
-def _of_arrays(predictions: object, target: object, columns: dict[str, Any], groups: object) -> Any:
+def _from_arrays(
+    predictions: object, target: object, columns: dict[str, Any], groups: object
+) -> Any:
     """Return predictions built from two arrays; other predictions are returned unchanged."""
     if columns or isinstance(groups, str):
-        columns_named(columns)
+        columns_from_kwargs(columns)
         raise InputError(
             f"{next(iter(columns), 'groups')}= names columns, so that predictions must be a table",
             describe(predictions),
@@ -336,7 +353,7 @@ def _of_arrays(predictions: object, target: object, columns: dict[str, Any], gro
         )
     if _is_frame_of_scores(predictions, target):
         predictions = np.asarray(predictions)
-    return predictions if target is None else predictions_of_arrays(predictions, target)
+    return predictions if target is None else predictions_from_arrays(predictions, target)
 
 
 def _is_frame_of_scores(predictions: object, target: object) -> bool:
@@ -344,7 +361,7 @@ def _is_frame_of_scores(predictions: object, target: object) -> bool:
     return hasattr(predictions, "to_numpy") and not isinstance(target, str | None)
 
 
-def _apart(
+def _split_table(
     predictions: object, classes: Sequence[str], groups: Sequence[Any] | None
 ) -> tuple[Any, Sequence[str], Sequence[Any] | None]:
     """Return predictions, class names and groups; a table supplies the names and groups that are not passed."""
@@ -354,21 +371,21 @@ def _apart(
     return predictions, classes, groups
 
 
-def _counted(
+def _drop_weightless_rows(
     predictions: AnyPredictions, groups: Sequence[Any] | None
 ) -> tuple[AnyPredictions, Sequence[Any] | None, str]:
     """Drop rows of weight zero; return predictions, groups, and a note on the dropped rows."""
-    some, counts = with_some_weight(predictions)
+    some, counts = drop_zero_weights(predictions)
     if counts is None:
         return predictions, groups, ""
     if groups is not None:
         if len(groups) != len(counts):  # refused with the samples that there are
             return predictions, groups, ""
         groups = [group for group, is_in in zip(groups, counts.tolist(), strict=True) if is_in]
-    return some, groups, note_on_weights(counts)
+    return some, groups, zero_weight_note(counts)
 
 
-def measured_stages(
+def measure_stages(
     stages: Mapping[str, AnyPredictions],
     names: Sequence[str] | None = None,
     *,
@@ -382,7 +399,7 @@ def measured_stages(
     measured = {stage: evaluate(each, num_bins=num_bins) for stage, each in stages.items()}
     names = list(next(iter(measured.values()))) if names is None else names
 
-    def estimated(some: Sequence[str]) -> dict[str, EstimateTable]:
+    def estimate(some: Sequence[str]) -> dict[str, EstimateTable]:
         return estimates_by_stage(stages, some, values=measured, num_bins=num_bins, **level)
 
     z: dict[str, Any] = {}
@@ -390,29 +407,29 @@ def measured_stages(
         with suppress(InputError):  # confidences of 0, 1/2 and 1 alone
             z[stage] = spiegelhalter_test(each)
     if not event:
-        return {"measured": measured, "estimates": estimated(names), "z": z, "positive": {}}
+        return {"measured": measured, "estimates": estimate(names), "z": z, "positive": {}}
     positive = measures_by_stage(stages, **level)
     # The main numbers of an event have intervals of two metrics alone. Those of all take longer, and wait to be asked
     # for; several calibrators are compared by them.
-    waits = len(positive) == len(stages)
-    first = estimated([name for name in _OF_EVENT if name in names] if waits else names)
+    deferred = len(positive) == len(stages)
+    first = estimate([name for name in _EVENT_METRICS if name in names] if deferred else names)
     for stage, table in positive.items():
-        for name in _OF_EVENT:
+        for name in _EVENT_METRICS:
             interval = first[stage].get(name) if stage in first else None
             table[name] = interval or Estimate(measured[stage][name], nan, nan)
 
-    def of_all() -> dict[str, EstimateTable]:
-        tables = estimated(names) if waits else first
+    def estimate_all() -> dict[str, EstimateTable]:
+        tables = estimate(names) if deferred else first
         for stage, table in tables.items():
             if stage in positive:
                 table["brier"] = positive[stage]["brier"]
         return tables
 
-    estimates = DeferredEstimates(first, of_all)
+    estimates = DeferredEstimates(first, estimate_all)
     return {"measured": measured, "estimates": estimates, "z": z, "positive": positive}
 
 
-def _decisions(
+def _decide_by_stage(
     stages: Mapping[str, AnyPredictions],
     rules: Sequence[Rule],
     held_out: HeldOut | None,
@@ -425,15 +442,15 @@ def _decisions(
         val = None
         if held_out is not None:
             raw = held_out.validation()
-            val = check_predictions(fitted[stage].transform(raw) if stage in fitted else raw)
-        test = check_predictions(each)
+            val = require_predictions(fitted[stage].transform(raw) if stage in fitted else raw)
+        test = require_predictions(each)
         decisions[stage] = [
             decide(val, test, rule, confidence_level=confidence_level) for rule in rules
         ]
     return decisions
 
 
-def _by_group(
+def _measure_groups(
     stages: Mapping[str, AnyPredictions],
     groups: Sequence[Any],
     *,
@@ -446,7 +463,7 @@ def _by_group(
     level: dict[str, Any] = {"confidence_level": confidence_level}
     if event:
         return {
-            stage: group_measures(check_predictions(each), groups, **level)
+            stage: group_measures(require_predictions(each), groups, **level)
             for stage, each in stages.items()
         }
     level |= {"num_bins": num_bins, "replicates": replicates}

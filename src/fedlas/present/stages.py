@@ -23,27 +23,27 @@ from fedlas._core.check import (
 )
 from fedlas._core.defaults import METHOD
 from fedlas._core.extras import MissingExtraError
-from fedlas._core.progress import steps
+from fedlas._core.progress import show_progress
 from fedlas._core.registry import Entry
 from fedlas.binary import Rule
 from fedlas.calibrators import CALIBRATORS, Calibrator
 from fedlas.calibrators.fit_notes import fit_with_notes
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import AnyPredictions
-from fedlas.present.table import DASH, Block, Note, table_of
-from fedlas.stats.draws import has_spread
+from fedlas.present.table import DASH, Block, Note, make_table
+from fedlas.stats.draws import has_several_units
 from fedlas.stats.estimates import (
     CONFIDENCE_LEVEL,
     EstimateTable,
+    available_metrics,
     check_replicates,
-    estimated,
-    measurable,
+    metric_and_class_estimates,
 )
 from fedlas.stats.selective_risk import RejectOption, reject_option
 
 RAW = "as predicted"
 """The stage before any calibrator."""
-ALL = "all"
+ALL_CALIBRATORS = "all"
 """In place of a name: every calibrator that can run."""
 DEFAULT = METHOD
 SEED = 0
@@ -80,20 +80,20 @@ class HeldOut:
             )
         return self.val
 
-    def part_for(
-        self, entry: Entry[type[Calibrator]], *, alone: bool
+    def fit_predictions(
+        self, entry: Entry[type[Calibrator]], *, only: bool
     ) -> tuple[AnyPredictions, str]:
         """Return the predictions to fit a calibrator on, and the name of their part if it is not the validation part.
 
         Args:
             entry: The calibrator.
-            alone: Whether it is the only one.
+            only: Whether it is the only one.
 
         Raises:
             InputError: If there are none for it, or they cannot be made.
         """
         part = str(entry.metadata.get("part", "val"))
-        if part == "val" or (self.named and alone):
+        if part == "val" or (self.named and only):
             return self.validation(), ""
         if part not in self.parts:
             raise InputError(
@@ -111,7 +111,7 @@ class HeldOut:
 
 
 @dataclass
-class Calibrated:
+class CalibratedStages:
     """Test predictions after each calibrator, with the fitted calibrators, notes and errors.
 
     Attributes:
@@ -143,13 +143,13 @@ class Calibrated:
         return lines
 
 
-def is_same(a: AnyPredictions, b: AnyPredictions) -> bool:
+def have_equal_scores(a: AnyPredictions, b: AnyPredictions) -> bool:
     """Return whether two predictions have equal logits, or equal confidences and outcomes."""
-    pairs = zip(_numbers_of(a), _numbers_of(b), strict=False)
+    pairs = zip(_score_tensors(a), _score_tensors(b), strict=False)
     return type(a) is type(b) and all(torch.equal(one, other) for one, other in pairs)
 
 
-def _numbers_of(predictions: AnyPredictions) -> tuple[Tensor, ...]:
+def _score_tensors(predictions: AnyPredictions) -> tuple[Tensor, ...]:
     if isinstance(predictions, Predictions):
         return (predictions.logits,)
     return predictions.confidence, predictions.correct
@@ -162,7 +162,7 @@ def check_options(
     risks: Sequence[float],
     classes: Any,
     name: str,
-    risk: str = "risk",
+    risk_argument: str = "risk",
     confidence_level: float = CONFIDENCE_LEVEL,
 ) -> None:
     """Check the types and ranges of options that :func:`fedlas.report` and :func:`fedlas.card` share.
@@ -189,10 +189,10 @@ def check_options(
         if not isinstance(each, str):
             raise InputError("classes must be strings", describe(each), "Pass a name per class.")
     for each in risks:
-        check_number(risk, each, low=0, high=1, low_open=True, high_open=True)
+        check_number(risk_argument, each, low=0, high=1, low_open=True, high_open=True)
 
 
-def check_stages(
+def check_stage_arguments(
     predictions: AnyPredictions,
     held_out: HeldOut | None,
     calibrate: str | None,
@@ -213,11 +213,13 @@ def check_stages(
         )
     if held_out is None:
         if calibrate is not None or reject:
-            raise _no_held_out("method" if calibrate is not None else "reject", calibrate)
+            raise _missing_held_out_error(
+                "method" if calibrate is not None else "reject", calibrate
+            )
         return
     confidences = isinstance(predictions, TopLabel)
-    if calibrate == ALL:
-        got = Argument("method", ALL)
+    if calibrate == ALL_CALIBRATORS:
+        got = Argument("method", ALL_CALIBRATORS)
         fix = ("Name one calibrator, or omit ", Argument("method"), ".")
         if reject:
             raise InputError("requires a single calibrator", got, fix, argument="reject")
@@ -235,11 +237,11 @@ def check_stages(
             "Pass probabilities of all classes for both, or confidences for both.",
             argument="on",
         )
-    if held_out.val is not None and is_same(held_out.val, predictions):
-        raise same_as_measured()
+    if held_out.val is not None and have_equal_scores(held_out.val, predictions):
+        raise same_predictions_error()
 
 
-def same_as_measured() -> InputError:
+def same_predictions_error() -> InputError:
     """Return the error for held-out predictions that equal the measured predictions."""
     return InputError(
         "must differ from the evaluated predictions",
@@ -249,7 +251,7 @@ def same_as_measured() -> InputError:
     )
 
 
-def _no_held_out(argument: str, value: str | None = None) -> InputError:
+def _missing_held_out_error(argument: str, value: str | None = None) -> InputError:
     """Return the error for an argument that needs held-out predictions when there are none."""
     return InputError(
         (Argument(argument, value), " requires held-out predictions"),
@@ -258,7 +260,7 @@ def _no_held_out(argument: str, value: str | None = None) -> InputError:
     )
 
 
-def check_rules(rules: Sequence[Rule], *, event: bool, has_val: bool) -> None:
+def check_decision_rules(rules: Sequence[Rule], *, event: bool, has_val: bool) -> None:
     """Raise InputError for decision rules without an event, or without held-out predictions to choose thresholds on."""
     if rules and not event:
         fix = ("Omit it; ", Argument("reject"), " sets thresholds on the confidence.")
@@ -267,24 +269,24 @@ def check_rules(rules: Sequence[Rule], *, event: bool, has_val: bool) -> None:
         )
     for rule in rules:
         if rule.name != "cost_ratio" and not has_val:
-            raise _no_held_out(rule.name)
+            raise _missing_held_out_error(rule.name)
 
 
-def apply_calibrators(name: str, test: AnyPredictions, held_out: HeldOut) -> Calibrated:
+def apply_calibrators(name: str, test: AnyPredictions, held_out: HeldOut) -> CalibratedStages:
     """Fit the calibrator ``name``, or every calibrator for ``"all"``, and return the calibrated test predictions.
 
     Raises:
         InputError: For an unknown name; if the named calibrator cannot be fitted or applied; or if none of all can.
         MissingExtraError: If the named calibrator needs a package that is not installed.
     """
-    check_choice("method", name, (*CALIBRATORS, ALL))
-    outcome = Calibrated()
-    entries = CALIBRATORS.entries() if name == ALL else [CALIBRATORS[name]]
+    check_choice("method", name, (*CALIBRATORS, ALL_CALIBRATORS))
+    outcome = CalibratedStages()
+    entries = CALIBRATORS.entries() if name == ALL_CALIBRATORS else [CALIBRATORS[name]]
     # One that cannot run does not stop the others; alone it is the answer.
     for number, entry in enumerate(entries, start=1):
         held_out.show(f"{entry.name} ({number} of {len(entries)})")
         try:
-            val, part = held_out.part_for(entry, alone=name != ALL)
+            val, part = held_out.fit_predictions(entry, only=name != ALL_CALIBRATORS)
             if (
                 "features" in entry.value.wants
                 and val.features is not None
@@ -294,12 +296,12 @@ def apply_calibrators(name: str, test: AnyPredictions, held_out: HeldOut) -> Cal
                 outcome.notes.append(
                     f"{entry.name} is fitted without features, because the evaluated predictions have none."
                 )
-            calibrator, doubts = fit_with_notes(entry.value(), val, unlabeled=test)
+            calibrator, fit_notes = fit_with_notes(entry.value(), val, unlabeled=test)
             outcome.predictions[entry.name] = calibrator.transform(test)
             outcome.fitted[entry.name] = calibrator
             # Warnings about the held-out predictions themselves were shown when they were made.
             outcome.notes += [
-                each for each in dict.fromkeys(doubts) if not each.startswith("Predictions:")
+                each for each in dict.fromkeys(fit_notes) if not each.startswith("Predictions:")
             ]
             outcome.parts |= {entry.name: part} if part else {}
         except (InputError, MissingExtraError) as error:
@@ -314,7 +316,7 @@ Rejections = Mapping[str, Sequence[RejectOption]]
 """The reject option by stage, one for each risk."""
 
 
-def rejections(
+def reject_options_by_stage(
     stages: Mapping[str, AnyPredictions],
     risks: Sequence[float],
     val: AnyPredictions,
@@ -343,8 +345,8 @@ def rejection_blocks(rejected: Rejections) -> list[Block]:
     needed: dict[float, int] = {}
     clusters = any(each.chosen.clusters for row in rejected.values() for each in row)
     for stage, options in rejected.items():
-        rows = [[f"{100 * each.chosen.risk:g}", *_cells(each)] for each in options]
-        blocks.append(table_of(heads, rows, title=f"Reject option, {stage}"))
+        rows = [[f"{100 * each.chosen.risk:g}", *_reject_option_cells(each)] for each in options]
+        blocks.append(make_table(heads, rows, title=f"Reject option, {stage}"))
         needed |= {
             each.chosen.risk: each.chosen.needed for each in options if each.threshold is None
         }
@@ -373,7 +375,7 @@ def rejection_blocks(rejected: Rejections) -> list[Block]:
     return blocks
 
 
-def _cells(each: RejectOption) -> list[str]:
+def _reject_option_cells(each: RejectOption) -> list[str]:
     if each.threshold is None:
         return ["none", *[DASH] * 3]
     wrong = DASH if each.risk is None else f"{100 * each.risk:.2f}"
@@ -432,14 +434,16 @@ def estimates_by_stage(
     if not replicates:
         return {}
     results = {stage: EstimateTable() for stage in stages}
-    many = {stage: each for stage, each in stages.items() if has_spread(each)}
+    many = {stage: each for stage, each in stages.items() if has_several_units(each)}
     options: dict[str, Any] = {"num_bins": num_bins, "replicates": replicates, "seed": SEED}
     options["confidence_level"] = confidence_level
-    with steps("intervals", len(many)) as advance:
+    with show_progress("intervals", len(many)) as advance:
         for stage, each in many.items():
             options |= {
                 "values": None if values is None else values[stage],
                 "advance": partial(advance, stage),
             }
-            results[stage] = estimated(each, measurable(metrics, each), **options)[0]
+            results[stage] = metric_and_class_estimates(
+                each, available_metrics(metrics, each), **options
+            )[0]
     return results

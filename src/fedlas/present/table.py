@@ -14,11 +14,11 @@ from html import escape
 from math import inf, isnan
 from typing import Any, Literal
 
-from fedlas._core.terminal import Console, console, say, show
-from fedlas._core.terminal import table as rich_table
-from fedlas._core.text import printable, spreadsheet_cell
+from fedlas._core.terminal import Console, console, print_lines, print_renderable
+from fedlas._core.terminal import rich_table as rich_table
+from fedlas._core.text import escape_spreadsheet_cell, printable
 from fedlas.metrics import METRICS
-from fedlas.metrics.metric import Metric, find_measure, limits_of
+from fedlas.metrics.metric import Metric, find_measure, value_range
 
 Mark = Literal["best", "leading", "same", "worse", "untested", "calibrated", ""]
 SYMBOLS: dict[str, str] = {
@@ -26,9 +26,9 @@ SYMBOLS: dict[str, str] = {
 }  # fmt: skip
 ARROWS: dict[bool | None, str] = {True: "↑", False: "↓", None: "→ 0"}
 DASH = "—"
-_INTERVAL = r"\[[-+]?[\d.]+, [-+]?[\d.]+\](?![:(\[])"
+_INTERVAL_PATTERN = r"\[[-+]?[\d.]+, [-+]?[\d.]+\](?![:(\[])"
 """Brackets around two numbers, which Markdown takes for no link."""
-_STYLES = {"best": "bold green", "leading": "green", "same": "green", "calibrated": "green"}
+_MARK_STYLES = {"best": "bold green", "leading": "green", "same": "green", "calibrated": "green"}
 
 
 @dataclass(frozen=True)
@@ -126,13 +126,13 @@ class Table:
     notes: tuple[str, ...] = ()
     narrow: bool = False
 
-    def where(self, keep: Sequence[int]) -> Table:
+    def where(self, indices: Sequence[int]) -> Table:
         """Return the table with a selection of columns, by index."""
-        rows = tuple(tuple(row[number] for number in keep) for row in self.rows)
-        return replace(self, columns=tuple(self.columns[number] for number in keep), rows=rows)
+        rows = tuple(tuple(row[number] for number in indices) for row in self.rows)
+        return replace(self, columns=tuple(self.columns[number] for number in indices), rows=rows)
 
 
-def column(
+def metric_column(
     metric: str, *, event: bool = False, places: int | None = None, shown: bool = True
 ) -> Column:
     """Return the column of a metric; an unregistered metric has its name as title and no direction.
@@ -149,16 +149,16 @@ def column(
     return Column(
         entry.title,
         "%" if entry.percent else "",
-        _direction(entry),
-        plain_summary(entry.summary),
+        _metric_arrow(entry),
+        strip_markup(entry.summary),
         metric,
         entry.places if places is None else places,
         shown=shown,
-        between=limits_of(entry),
+        between=value_range(entry),
     )
 
 
-def _direction(entry: Metric) -> str:
+def _metric_arrow(entry: Metric) -> str:
     """Return the arrow or ideal value of a metric, or an empty string if it has no direction."""
     if entry.ideal is not None:
         return f"→ {entry.ideal:g}"
@@ -166,13 +166,13 @@ def _direction(entry: Metric) -> str:
     return ARROWS[entry.higher_is_better] if directed else ""
 
 
-def table_of(
+def make_table(
     heads: Sequence[str | Column],
     rows: Iterable[Sequence[Any]],
     *,
     title: str = "",
     notes: Iterable[str] = (),
-    text: Sequence[int] = (0,),
+    left_aligned: Sequence[int] = (0,),
 ) -> Table:
     """Build a table from rows of text, numbers, None or cells.
 
@@ -181,18 +181,18 @@ def table_of(
         rows: Values of each row.
         title: As in :class:`Table`.
         notes: As in :class:`Table`.
-        text: Columns that are aligned to the left.
+        left_aligned: Columns that are aligned to the left.
     """
     columns = [
-        head if isinstance(head, Column) else Column(head, words=number in text)
+        head if isinstance(head, Column) else Column(head, words=number in left_aligned)
         for number, head in enumerate(heads)
     ]
     return Table(
-        tuple(columns), tuple(tuple(map(cell_of, row)) for row in rows), title, tuple(notes)
+        tuple(columns), tuple(tuple(map(to_cell, row)) for row in rows), title, tuple(notes)
     )
 
 
-def cell_of(value: object) -> Cell:
+def to_cell(value: object) -> Cell:
     """Convert text, a number or None to a cell; a cell is returned unchanged."""
     if isinstance(value, Cell):
         return value
@@ -201,18 +201,18 @@ def cell_of(value: object) -> Cell:
     return Cell("" if value is None else str(value))
 
 
-def is_detail(metric: str) -> bool:
+def is_detail_metric(metric: str) -> bool:
     """Return whether ``metric`` is registered as a detail rather than a main metric."""
     entry = METRICS.get(metric)
     return entry is not None and entry.detail
 
 
-def plain_summary(summary: str) -> str:
+def strip_markup(summary: str) -> str:
     """Return the first line of a docstring without markup; cross-references become the referenced name."""
     return re.sub(r":[a-z:]+:`~?(?:[\w.]*\.)?(\w+)`", r"\1", summary).replace("`", "")
 
 
-def terminal(table: Table, *, details: bool = False, arrows: bool = True) -> Any:
+def terminal_table(table: Table, *, details: bool = False, arrows: bool = True) -> Any:
     """Convert a table to a ``rich`` table for the terminal.
 
     Args:
@@ -221,8 +221,8 @@ def terminal(table: Table, *, details: bool = False, arrows: bool = True) -> Any
         arrows: Whether heads say which direction is better.
     """
 
-    def shown(cell: Cell) -> list[tuple[str, str]]:
-        style = _STYLES.get(cell.mark, "")
+    def format_cell(cell: Cell) -> list[tuple[str, str]]:
+        style = _MARK_STYLES.get(cell.mark, "")
         spread = f" ±{cell.spread}" if cell.spread else ""
         mark = cell.symbol or " " * bool(spread)  # so that numbers without a mark stay in line
         extra = f" {cell.extra}" if cell.extra else ""
@@ -235,7 +235,7 @@ def terminal(table: Table, *, details: bool = False, arrows: bool = True) -> Any
 
     return rich_table(
         [c.head if arrows else c.head.removesuffix(f" {c.arrow}") for c in table.columns],
-        [[shown(cell) for cell in row] for row in table.rows],
+        [[format_cell(cell) for cell in row] for row in table.rows],
         title=table.title,
         caption=table.notes,
         right=[number for number, c in enumerate(table.columns) if number and not c.words],
@@ -245,19 +245,23 @@ def terminal(table: Table, *, details: bool = False, arrows: bool = True) -> Any
     )
 
 
-def markdown(table: Table) -> str:
+def markdown_table(table: Table) -> str:
     """Convert a table to Markdown, padded so that it also reads as plain text."""
 
-    def shown(cell: Cell) -> str:
-        text = f"**{plain(cell.text)}**" if cell.mark == "best" else plain(cell.text)
+    def format_cell(cell: Cell) -> str:
+        text = (
+            f"**{escape_markdown(cell.text)}**"
+            if cell.mark == "best"
+            else escape_markdown(cell.text)
+        )
         details = [cell.details[:1], cell.details[1:]]
-        below = [plain(", ".join(lines)) for lines in details if lines]
-        return "<br>".join([f"{text} {cell.symbol} {plain(cell.extra)}".strip(), *below])
+        below = [escape_markdown(", ".join(lines)) for lines in details if lines]
+        return "<br>".join([f"{text} {cell.symbol} {escape_markdown(cell.extra)}".strip(), *below])
 
     words = [number == 0 or c.words for number, c in enumerate(table.columns)]
     body = [
-        [plain(c.head) for c in table.columns],
-        *([shown(cell) for cell in row] for row in table.rows),
+        [escape_markdown(c.head) for c in table.columns],
+        *([format_cell(cell) for cell in row] for row in table.rows),
     ]
     widths = [max(3, *(len(row[i]) for row in body)) for i in range(len(words))]
     rule = [
@@ -281,18 +285,18 @@ def html_paragraphs(sentences: Iterable[str]) -> str:
 def html_table(table: Table) -> str:
     """Convert a table to escaped HTML, for notebooks."""
 
-    def shown(cell: Cell) -> str:
+    def format_cell(cell: Cell) -> str:
         return escape(printable(f"{cell.text} {cell.symbol} {cell.extra}".rstrip(" ")))
 
     head = "".join(f"<th>{escape(printable(c.head))}</th>" for c in table.columns)
     body = "".join(
-        f"<tr>{''.join(f'<td>{shown(cell)}</td>' for cell in row)}</tr>" for row in table.rows
+        f"<tr>{''.join(f'<td>{format_cell(cell)}</td>' for cell in row)}</tr>" for row in table.rows
     )
     title = f"<p><b>{escape(printable(table.title))}</b></p>" if table.title else ""
     return f"{title}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def latex(table: Table, *, caption: str = "", label: str = "") -> str:
+def latex_table(table: Table, *, caption: str = "", label: str = "") -> str:
     r"""Convert a table to LaTeX with the rules of ``booktabs``; text is escaped.
 
     The best mean is bold, and one that is not distinguishable from it underlined.
@@ -303,7 +307,7 @@ def latex(table: Table, *, caption: str = "", label: str = "") -> str:
         label: Label of that environment, without ``tab:``.
 
     Example:
-        >>> print(latex(table_of(["loss", "ECE %"], [["ls_a", 1.5]])))
+        >>> print(latex_table(make_table(["loss", "ECE %"], [["ls_a", 1.5]])))
         \begin{tabular}{lr}
         \toprule
         loss & ECE \% \\
@@ -313,16 +317,16 @@ def latex(table: Table, *, caption: str = "", label: str = "") -> str:
         \end{tabular}
     """
 
-    def shown(cell: Cell) -> str:
-        text = _LATEX.get(cell.mark, "{}").format(_escaped(cell.text))
-        return f"{text} {_escaped(cell.extra)}".strip()
+    def format_cell(cell: Cell) -> str:
+        text = _LATEX_MARKS.get(cell.mark, "{}").format(_escape_latex(cell.text))
+        return f"{text} {_escape_latex(cell.extra)}".strip()
 
     kinds = "".join(
         "l" if number == 0 or c.words else "r" for number, c in enumerate(table.columns)
     )
     rows = [
-        [_escaped(c.head) for c in table.columns],
-        *([shown(c) for c in row] for row in table.rows),
+        [_escape_latex(c.head) for c in table.columns],
+        *([format_cell(c) for c in row] for row in table.rows),
     ]
     head, *body = [f"{' & '.join(row)} \\\\" for row in rows]
     lines = [rf"\begin{{tabular}}{{{kinds}}}", r"\toprule", head, r"\midrule", *body]
@@ -333,7 +337,7 @@ def latex(table: Table, *, caption: str = "", label: str = "") -> str:
     legend = dict.fromkeys(
         f"{text}: {about}." for mark, (text, about) in _LATEX_LEGEND.items() if mark in used
     )
-    caption = " ".join([_escaped(caption), *legend])
+    caption = " ".join([_escape_latex(caption), *legend])
     label = re.sub(r"[^0-9a-zA-Z-]+", "-", label)
     before = [
         r"\begin{table}",
@@ -344,44 +348,60 @@ def latex(table: Table, *, caption: str = "", label: str = "") -> str:
     return "\n".join([*before, *lines, r"\end{table}"])
 
 
-_LATEX = {"best": r"\textbf{{{}}}", "leading": r"\textbf{{{}}}", "same": r"\underline{{{}}}"}
-_LATEX |= {"calibrated": "{}$^{{\\sim}}$", "untested": "{}$^{{?}}$"}
+_LATEX_MARKS = {"best": r"\textbf{{{}}}", "leading": r"\textbf{{{}}}", "same": r"\underline{{{}}}"}
+_LATEX_MARKS |= {"calibrated": "{}$^{{\\sim}}$", "untested": "{}$^{{?}}$"}
 _LATEX_LEGEND = {
     "best": (r"\textbf{Bold}", "best mean"),
     "leading": (r"\textbf{Bold}", "best mean"),
     "same": (r"\underline{Underlined}", "not distinguishable from it"),
     "untested": ("?", "not tested"),
 }
-_SIGNS = {"\\": r"\textbackslash{}", "±": r"$\pm$", "↑": r"$\uparrow$", "↓": r"$\downarrow$"}
-_SIGNS |= {"≤": r"$\le$", "~": r"$\sim$", "^": r"\textasciicircum{}", "→": r"$\to$", "—": "---"}
-_SIGNS |= {sign: f"\\{sign}" for sign in "&%$#_{}"}
+_LATEX_ESCAPES = {
+    "\\": r"\textbackslash{}",
+    "±": r"$\pm$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+}
+_LATEX_ESCAPES |= {
+    "≤": r"$\le$",
+    "~": r"$\sim$",
+    "^": r"\textasciicircum{}",
+    "→": r"$\to$",
+    "—": "---",
+}
+_LATEX_ESCAPES |= {sign: f"\\{sign}" for sign in "&%$#_{}"}
 
 
-def _escaped(text: str) -> str:
-    return "".join(_SIGNS.get(sign, sign) for sign in printable(text))
+def _escape_latex(text: str) -> str:
+    return "".join(_LATEX_ESCAPES.get(sign, sign) for sign in printable(text))
 
 
-def csv_text(table: Table) -> str:
+def table_to_csv(table: Table) -> str:
     """Convert a table to CSV with full precision; text that a spreadsheet would read as a formula is escaped."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([c.title for c in table.columns])
     for row in table.rows:
         writer.writerow(
-            [spreadsheet_cell(cell.value) if cell.number is None else cell.number for cell in row]
+            [
+                escape_spreadsheet_cell(cell.value) if cell.number is None else cell.number
+                for cell in row
+            ]
         )
     return text.getvalue()
 
 
-def plain(text: str) -> str:
+def escape_markdown(text: str) -> str:
     r"""Return ``text`` on one line, with Markdown markup and control characters escaped.
 
     Example:
-        >>> print(plain("a|b [c] [0.1, 0.2]"))
+        >>> print(escape_markdown("a|b [c] [0.1, 0.2]"))
         a\|b \[c\] [0.1, 0.2]
     """
     text = printable(" ".join(text.split()))
-    return re.sub(rf"({_INTERVAL})|([\\`*\[\]|<])", lambda found: found[1] or f"\\{found[2]}", text)
+    return re.sub(
+        rf"({_INTERVAL_PATTERN})|([\\`*\[\]|<])", lambda found: found[1] or f"\\{found[2]}", text
+    )
 
 
 def code_block(lines: Iterable[str]) -> str:
@@ -389,9 +409,9 @@ def code_block(lines: Iterable[str]) -> str:
     return "\n".join(f"    {printable(line)}" for text in lines for line in text.split("\n"))
 
 
-def bullets(lines: Iterable[str]) -> str:
+def bullet_list(lines: Iterable[str]) -> str:
     """Return sentences as a Markdown list."""
-    return "\n".join(f"- {plain(line)}" for line in lines)
+    return "\n".join(f"- {escape_markdown(line)}" for line in lines)
 
 
 @dataclass(frozen=True)
@@ -404,7 +424,7 @@ class Note:
 Block = str | Note | Table
 
 
-def show_blocks(
+def print_blocks(
     blocks: Iterable[Block],
     *,
     details: bool = False,
@@ -421,17 +441,24 @@ def show_blocks(
     """
     for block in blocks:
         if isinstance(block, Table) and as_markdown:
-            say(plain(block.title), "", *markdown(block).split("\n"), "", *block.notes, on=on)
+            print_lines(
+                escape_markdown(block.title),
+                "",
+                *markdown_table(block).split("\n"),
+                "",
+                *block.notes,
+                on=on,
+            )
         elif isinstance(block, Table):
-            show(terminal(block, details=details), on=on)
+            print_renderable(terminal_table(block, details=details), on=on)
         elif isinstance(block, Note):
-            say(block.text, style="dim", wrap=not as_markdown, on=on)
+            print_lines(block.text, style="dim", wrap=not as_markdown, on=on)
         else:
-            say(block, wrap=not as_markdown, on=on)
+            print_lines(block, wrap=not as_markdown, on=on)
 
 
-def text_of(blocks: Iterable[Block], *, details: bool = False) -> str:
-    """Return blocks as the text that :func:`show_blocks` prints."""
+def blocks_to_text(blocks: Iterable[Block], *, details: bool = False) -> str:
+    """Return blocks as the text that :func:`print_blocks` prints."""
     text = io.StringIO()
-    show_blocks(blocks, details=details, on=console(text=text))
+    print_blocks(blocks, details=details, on=console(text=text))
     return text.getvalue().rstrip("\n")

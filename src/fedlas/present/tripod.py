@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from math import isfinite
 
 from fedlas._core.check import InputError
-from fedlas._core.text import listed
-from fedlas.binary.positive import counted
+from fedlas._core.text import join_words
+from fedlas.binary.positive import drop_zero_weights
 from fedlas.predictions import Predictions
-from fedlas.predictions.any_predictions import AnyPredictions, check_predictions
-from fedlas.predictions.event import event_number
-from fedlas.resample.clusters import several
+from fedlas.predictions.any_predictions import AnyPredictions, require_predictions
+from fedlas.predictions.event import event_index
+from fedlas.resample.clusters import is_clustered
 from fedlas.stats.estimates import Estimate
 
-_TITLES = {
+_MEASURE_SENTENCES = {
     "observed_to_expected": "the ratio of observed to expected events was {}",
     "slope": "the calibration slope was {}",
     "intercept": "the calibration intercept was {}",
@@ -22,20 +22,22 @@ _TITLES = {
     "auroc": "the C statistic was {}",
 }
 _PLACES = {"observed_to_expected": 2, "slope": 2, "intercept": 2, "in_the_large": 2, "auroc": 3}
-_METHODS = (
+_METHODS_SENTENCE = (
     "Confidence intervals were calculated by Wald's method (slope and intercept), with White's robust variance "
     "(calibration-in-the-large), on the logarithmic scale (ratio of observed to expected events) and by DeLong's "
     "method on the logit scale (C statistic)."
 )
-_ROBUST = (
+_ROBUST_SENTENCE = (
     "Confidence intervals were calculated from the variance of sums over {}, those of the ratio of observed to "
     "expected events on the logarithmic scale and those of the C statistic on the logit scale."
 )
 _CLUSTERS = "clusters, with Student's t distribution and the effective number of clusters"
-_ALONE = "All samples were of one cluster; confidence intervals were not calculated."
+_SINGLE_CLUSTER_SENTENCE = (
+    "All samples were of one cluster; confidence intervals were not calculated."
+)
 
 
-def paragraphs(
+def tripod_paragraphs(
     stages: Mapping[str, tuple[AnyPredictions, Mapping[str, Estimate]]], event: str
 ) -> str:
     """Return a paragraph per stage; all but the first begin with the stage's name.
@@ -51,7 +53,7 @@ def paragraphs(
         fix = "Evaluate predictions of two classes, without top_label=True."
         raise InputError("a TRIPOD+AI paragraph requires an event of two classes", "no event", fix)
     texts = {
-        name: tripod_paragraph(check_predictions(each[0]), each[1], event)
+        name: tripod_paragraph(require_predictions(each[0]), each[1], event)
         for name, each in stages.items()
     }
     first = next(iter(texts))
@@ -61,7 +63,7 @@ def paragraphs(
     )
 
 
-def to_paste(text: str) -> list[str]:
+def with_tripod_title(text: str) -> list[str]:
     """Return the paragraphs as lines under a title."""
     return ["To paste, by TRIPOD+AI:", *text.split("\n")]
 
@@ -75,15 +77,15 @@ def tripod_paragraph(predictions: Predictions, measures: Mapping[str, Estimate],
         event: Its name.
     """
     is_weighted = predictions.weights is not None
-    predictions = counted(predictions)
-    events = int((predictions.target == event_number(predictions)).sum())
+    predictions = drop_zero_weights(predictions)
+    events = int((predictions.target == event_index(predictions)).sum())
     samples = predictions.num_samples
     clusters = predictions.clusters
-    of = f" of {len(clusters.unique()):,} clusters" if several(clusters) else ""
+    of = f" of {len(clusters.unique()):,} clusters" if is_clustered(clusters) else ""
     level = 100 * next(iter(measures.values())).confidence_level
     numbers = [
-        text.format(_with_interval(measures[name], _PLACES[name]))
-        for name, text in _TITLES.items()
+        text.format(_format_with_interval(measures[name], _PLACES[name]))
+        for name, text in _MEASURE_SENTENCES.items()
         if name in measures
     ]
     data = (
@@ -93,19 +95,23 @@ def tripod_paragraph(predictions: Predictions, measures: Mapping[str, Estimate],
     if not numbers:
         return data
     weights = " Samples were weighted." if is_weighted else ""
-    methods = _METHODS
-    if is_weighted or several(clusters):
-        methods = _ROBUST.format(_CLUSTERS if several(clusters) else "weighted samples")
+    methods = _METHODS_SENTENCE
+    if is_weighted or is_clustered(clusters):
+        methods = _ROBUST_SENTENCE.format(
+            _CLUSTERS if is_clustered(clusters) else "weighted samples"
+        )
     if clusters is not None and len(clusters.unique()) == 1:
-        methods = _ALONE
+        methods = _SINGLE_CLUSTER_SENTENCE
     intervals = (
-        "" if methods == _ALONE else f"with {level:g}% confidence intervals in parentheses, "
+        ""
+        if methods == _SINGLE_CLUSTER_SENTENCE
+        else f"with {level:g}% confidence intervals in parentheses, "
     )
-    text = f"{intervals}{listed(numbers)}"
+    text = f"{intervals}{join_words(numbers)}"
     return f"{data}{weights} {text[0].upper()}{text[1:]}. {methods}"
 
 
-def _with_interval(estimate: Estimate, places: int) -> str:
+def _format_with_interval(estimate: Estimate, places: int) -> str:
     value, low, high = (
         f"{each:.{places}f}" for each in (estimate.value, estimate.low, estimate.high)
     )

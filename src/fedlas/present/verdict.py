@@ -7,26 +7,26 @@ from dataclasses import dataclass, replace
 
 from fedlas.binary.discrimination import reversed_auroc
 from fedlas.calibrators import Calibrator
-from fedlas.calibrators._fit.rowwise import as_predictions
+from fedlas.calibrators._fit.rowwise import to_predictions
 from fedlas.metrics import accuracy
 from fedlas.predictions import Predictions
-from fedlas.predictions.any_predictions import AnyPredictions, check_predictions
-from fedlas.predictions.event import class_name, event_number
-from fedlas.present.metric_tables import noise_in, top_label_ece
-from fedlas.present.positive_class import described
-from fedlas.present.table import column
-from fedlas.resample.effective import effective_samples
+from fedlas.predictions.any_predictions import AnyPredictions, require_predictions
+from fedlas.predictions.event import event_index, quoted_class
+from fedlas.present.metric_tables import metric_noise, top_label_ece
+from fedlas.present.positive_class import titled_values
+from fedlas.present.table import metric_column
+from fedlas.resample.effective import effective_sample_size
 from fedlas.stats import ALPHA, SpiegelhalterTest
-from fedlas.stats.draws import has_spread
+from fedlas.stats.draws import has_several_units
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate, EstimateTable
-from fedlas.stats.intervals import fewest_replicates
-from fedlas.stats.noise_floor import p_said, rejects
+from fedlas.stats.intervals import min_replicates
+from fedlas.stats.noise_floor import format_p, is_significant
 from fedlas.stats.two_models import compare
 
 ByName = Mapping[str, Estimate]
-_MOST = 2
+_MAX_TESTS_NAMED = 2
 """Tests that a sentence names."""
-FEWEST = fewest_replicates(CONFIDENCE_LEVEL)
+MIN_REPLICATES = min_replicates(CONFIDENCE_LEVEL)
 """Replicates of a paired test at least."""
 
 
@@ -72,20 +72,20 @@ class Verdict:
     def rejected(self) -> list[str]:
         """Texts of the tests with a p-value of at most 0.05, the smallest p-value first."""
         ordered = sorted(self.tests.values(), key=lambda each: each.p)
-        return [each.text for each in ordered if rejects(each.p, ALPHA)]
+        return [each.text for each in ordered if is_significant(each.p, ALPHA)]
 
     @property
-    def is_clear(self) -> bool:
+    def rejects_calibration(self) -> bool:
         """Whether the joint test rejects calibration."""
-        return self.joint_p is not None and rejects(self.joint_p, ALPHA)
+        return self.joint_p is not None and is_significant(self.joint_p, ALPHA)
 
     @property
     def joint(self) -> str:
         """Joint p-value as text, such as ``"joint p = 0.31"``; empty without a joint test."""
-        return "" if self.joint_p is None else f"joint {p_said(self.joint_p, self.least_joint_p)}"
+        return "" if self.joint_p is None else f"joint {format_p(self.joint_p, self.least_joint_p)}"
 
 
-def verdict(
+def make_verdict(
     values: Mapping[str, float],
     estimates: ByName,
     measures: ByName | None,
@@ -108,50 +108,54 @@ def verdict(
     """
     table = estimates if measures is None else measures
     joint_p = getattr(table, "joint_p", None)
-    judged = Verdict(
+    draft = Verdict(
         "",
         {},
         joint_p=joint_p,
         least_joint_p=getattr(table, "least_joint_p", None),
         joint_tests=len(table.tests) if isinstance(table, EstimateTable) else 0,
     )
-    tests = _tests_of_metrics(estimates) if measures is None else _tests_of_measures(measures)
+    tests = _metric_tests(estimates) if measures is None else _event_tests(measures)
     if z is not None and joint_p is not None:
         tests["spiegelhalter"] = Evidence(
-            f"Spiegelhalter's z {z.z:.2f} ({p_said(z.p_value, None)})", z.p_value
+            f"Spiegelhalter's z {z.z:.2f} ({format_p(z.p_value, None)})", z.p_value
         )
-    judged = replace(judged, tests=tests)
+    draft = replace(draft, tests=tests)
     if measures is not None:
-        return _of_event(judged, measures, check_predictions(predictions), event, scores)
+        return _event_verdict(draft, measures, require_predictions(predictions), event, scores)
     gap = table.tests.get("confidence") if isinstance(table, EstimateTable) else None
-    return _of_top_label(judged, values, estimates, predictions.num_samples, gap)
+    return _top_label_verdict(draft, values, estimates, predictions.num_samples, gap)
 
 
-def _tests_of_metrics(estimates: ByName) -> dict[str, Evidence]:
+def _metric_tests(estimates: ByName) -> dict[str, Evidence]:
     tests = {}
     for name, each in estimates.items():
         if each.p is not None:
-            about = column(name)
+            about = metric_column(name)
             unit = f" {about.unit}" if about.unit else ""
             text = (
-                f"{about.title} {about.format(each.value)}{unit} ({p_said(each.p, each.least_p)})"
+                f"{about.title} {about.format(each.value)}{unit} ({format_p(each.p, each.least_p)})"
             )
             tests[name] = Evidence(text, each.p)
     return tests
 
 
-def _tests_of_measures(measures: ByName) -> dict[str, Evidence]:
+def _event_tests(measures: ByName) -> dict[str, Evidence]:
     return {
-        name: Evidence(f"{title} {text} ({p_said(each.p, each.least_p)})", each.p)
-        for name, (title, text) in described(measures).items()
+        name: Evidence(f"{title} {text} ({format_p(each.p, each.least_p)})", each.p)
+        for name, (title, text) in titled_values(measures).items()
         if (each := measures[name]).p is not None
     }
 
 
-def _of_top_label(
-    judged: Verdict, values: Mapping[str, float], estimates: ByName, samples: int, gap: float | None
+def _top_label_verdict(
+    judged: Verdict,
+    values: Mapping[str, float],
+    estimates: ByName,
+    samples: int,
+    gap_p: float | None,
 ) -> Verdict:
-    """Return the verdict on the predicted class; ``gap`` is the p-value of mean confidence minus accuracy."""
+    """Return the verdict on the predicted class; ``gap_p`` is the p-value of mean confidence minus accuracy."""
     accuracy = values["accuracy"]
     confidence = accuracy + values["o_ece"] - values["u_ece"]
     claim = f"it claims {100 * confidence:.1f} % on average and is right in {100 * accuracy:.1f} %"
@@ -161,33 +165,33 @@ def _of_top_label(
         return replace(judged, text=text)
     tests = dict(judged.tests)
     direction = ""
-    if gap is not None:
+    if gap_p is not None:
         difference = (
             f"mean confidence {100 * confidence:.1f} % with accuracy {100 * accuracy:.1f} %"
         )
-        tests["confidence"] = Evidence(difference, gap)
+        tests["confidence"] = Evidence(difference, gap_p)
         direction = (
             ("over" if confidence > accuracy else "under") + "-confident"
-            if rejects(gap, ALPHA)
+            if is_significant(gap_p, ALPHA)
             else ""
         )
     judged = replace(judged, tests=tests, direction=direction)
     claim = f"{claim} ({samples:,} samples; {judged.joint})"
-    if judged.is_clear and direction:
+    if judged.rejects_calibration and direction:
         text = f"{direction.capitalize()}: {claim}."
-    elif judged.is_clear:
-        by = f" by {_few(judged.rejected)}" if judged.rejected else ""
+    elif judged.rejects_calibration:
+        by = f" by {_truncated_list(judged.rejected)}" if judged.rejected else ""
         text = f"Miscalibrated{by}: {claim}."
     else:
-        about = column(top_label_ece(values))
-        noise = noise_in(estimates, about)
+        about = metric_column(top_label_ece(values))
+        noise = metric_noise(estimates, about)
         shown = f": {about.title} {about.format(values[about.metric])} %, floor {noise.floor} %"
         floor = shown if noise.floor else ""
         text = f"No miscalibration shows: {claim}{floor}."
     return replace(judged, text=text)
 
 
-def _of_event(
+def _event_verdict(
     judged: Verdict,
     measures: ByName,
     predictions: Predictions,
@@ -197,59 +201,68 @@ def _of_event(
     """Return the verdict on the event, from its expected and its observed frequency."""
     expected = 100 * measures["expected"].value
     observed = 100 * measures["observed"].value
-    claim = f"Expects {event} in {digits(expected)} % and {digits(observed)} % occur"
+    claim = (
+        f"Expects {event} in {format_percent(expected)} % and {format_percent(observed)} % occur"
+    )
     judged = replace(judged, claim=claim.replace("E", "e", 1))
     samples = f"{predictions.num_samples:,} samples"
     area = measures["auroc"].value if "auroc" in measures else 0.5
     if area < 0.5 and reversed_auroc(predictions) is not None:
-        question = _question_of_direction(predictions, scores)
+        question = _reversed_scores_question(predictions, scores)
         joint = f"; {judged.joint}" if judged.joint else ""
         text = f"Ranks the other class higher (AUROC {area:.3f}): {question} {claim} ({samples}{joint})."
         return replace(judged, text=text, is_reversed=True)
     if judged.joint_p is None:
-        return replace(judged, text=f"{claim} ({samples}). {_without_joint_test(judged)}")
+        return replace(judged, text=f"{claim} ({samples}). {_separate_tests_sentence(judged)}")
     words = []
-    if "in_the_large" in judged.tests and rejects(judged.tests["in_the_large"].p, ALPHA):
+    if "in_the_large" in judged.tests and is_significant(judged.tests["in_the_large"].p, ALPHA):
         words.append("over-predicted" if expected > observed else "under-predicted")
-    if "slope" in judged.tests and rejects(judged.tests["slope"].p, ALPHA):
+    if "slope" in judged.tests and is_significant(judged.tests["slope"].p, ALPHA):
         extreme = "too extreme" if measures["slope"].value < 1 else "too close to each other"
         words.append(extreme)
     about = f"({samples}; {judged.joint})"
-    if judged.is_clear and words:
+    if judged.rejects_calibration and words:
         kind = " and ".join(words)
-        slope = f", slope {described(measures)['slope'][1]}" if "too" in kind else ""
+        slope = f", slope {titled_values(measures)['slope'][1]}" if "too" in kind else ""
         return replace(judged, text=f"{claim}: {kind}{slope} {about}.", direction=kind)
-    if judged.is_clear:
-        return replace(judged, text=f"{claim}: miscalibrated by {_few(judged.rejected)} {about}.")
+    if judged.rejects_calibration:
+        return replace(
+            judged, text=f"{claim}: miscalibrated by {_truncated_list(judged.rejected)} {about}."
+        )
     return replace(judged, text=f"{claim}: no miscalibration shows {about}.")
 
 
-def _question_of_direction(predictions: Predictions, scores: Sequence[str]) -> str:
+def _reversed_scores_question(predictions: Predictions, scores: Sequence[str]) -> str:
     """Return a question on whether the scores are probabilities of the other class."""
     # A single column is of the second class; two columns are of one class each.
-    place = event_number(predictions) if len(scores) == 2 else 1
-    other = class_name(predictions, 1 - place)
+    place = event_index(predictions) if len(scores) == 2 else 1
+    other = quoted_class(predictions, 1 - place)
     if not scores:
         return (
-            f"are these scores those of {class_name(predictions, 1 - event_number(predictions))}?"
+            f"are these scores those of {quoted_class(predictions, 1 - event_index(predictions))}?"
         )
     return f"is {scores[place if len(scores) == 2 else 0]} the probability of {other}?"
 
 
-def _without_joint_test(judged: Verdict) -> str:
+def _separate_tests_sentence(judged: Verdict) -> str:
     """Return a sentence on the separate tests, Bonferroni-corrected, for a verdict without a joint test."""
     if not judged.tests:
         return "No calibration test was run."
     number = len(judged.tests)
     least = min(judged.tests.values(), key=lambda test: test.p)
     joint = "no joint test was run, because it needs replicates"
-    if rejects(number * least.p, ALPHA):
+    if is_significant(number * least.p, ALPHA):
         return f"Miscalibrated by {least.text}, Bonferroni for {number} tests; {joint}."
     return f"None of {number} tests rejects calibration after Bonferroni; {joint}."
 
 
-def effect(
-    name: str, calibrator: Calibrator | None, before: Stage, after: Stage, *, replicates: int
+def effect_sentence(
+    name: str,
+    calibrator: Calibrator | None,
+    before: StageSummary,
+    after: StageSummary,
+    *,
+    replicates: int,
 ) -> str:
     """Return a sentence on the effect of a calibrator; it claims better or worse only if error and NLL agree.
 
@@ -262,38 +275,40 @@ def effect(
     """
     temperature = getattr(calibrator, "temperature", None)
     subject = f"After {name}" + (f" {temperature:.3g}" if isinstance(temperature, float) else "")
-    judged = after.verdict
-    subject = f"{subject}: {judged.claim}; " if judged.claim else f"{subject}: "
+    after_verdict = after.verdict
+    subject = f"{subject}: {after_verdict.claim}; " if after_verdict.claim else f"{subject}: "
     losses = (before.nll, after.nll)
     paired = None
-    if replicates and has_spread(before.predictions):
-        a, b = (as_predictions(stage.predictions) for stage in (before, after))
-        paired = compare(a, b, ["nll"], replicates=max(replicates, FEWEST))["nll"]
+    if replicates and has_several_units(before.predictions):
+        a, b = (to_predictions(stage.predictions) for stage in (before, after))
+        paired = compare(a, b, ["nll"], replicates=max(replicates, MIN_REPLICATES))["nll"]
         losses = (paired.a, paired.b)
     change = f"{before.measure} {100 * before.error:.2f} -> {100 * after.error:.2f} %"
-    fell = after.error < before.error
+    improved = after.error < before.error
     old, new = losses
     if old is not None and new is not None:
         change = f"NLL {old:.4f} -> {new:.4f}, {change}"
-        fell = fell and new < old
+        improved = improved and new < old
     if paired is not None and paired.better == "a" and paired.p is not None:
-        worse = f"{change}; NLL: {p_said(paired.p, None)}"
-        return f"{subject}this makes it worse ({worse}): omit the calibrator, or fit it on other held-out predictions."
-    if judged.joint_p is None or before.verdict.is_reversed:
+        numbers = f"{change}; NLL: {format_p(paired.p, None)}"
+        return f"{subject}this makes it worse ({numbers}): omit the calibrator, or fit it on other held-out predictions."
+    if after_verdict.joint_p is None or before.verdict.is_reversed:
         return f"{subject}{change}."
-    if not fell:
-        return f"{subject}{change}; {judged.joint} of calibration after it."
-    if judged.is_clear:
-        kind = judged.direction or f"miscalibrated by {_few(judged.rejected)}"
-        return f"{subject}this helps: {change}, not yet calibrated: {kind} ({judged.joint})."
-    if not before.verdict.is_clear:
-        return f"{subject}{change}; neither is distinguishable from calibrated (after it {judged.joint})."
-    return f"{subject}this repairs it: {change}, no longer distinguishable from calibrated ({judged.joint})."
+    if not improved:
+        return f"{subject}{change}; {after_verdict.joint} of calibration after it."
+    if after_verdict.rejects_calibration:
+        kind = (
+            after_verdict.direction or f"miscalibrated by {_truncated_list(after_verdict.rejected)}"
+        )
+        return f"{subject}this helps: {change}, not yet calibrated: {kind} ({after_verdict.joint})."
+    if not before.verdict.rejects_calibration:
+        return f"{subject}{change}; neither is distinguishable from calibrated (after it {after_verdict.joint})."
+    return f"{subject}this repairs it: {change}, no longer distinguishable from calibrated ({after_verdict.joint})."
 
 
 @dataclass(frozen=True)
-class Stage:
-    """Predictions before or after calibration, with their verdict and errors, as input of :func:`effect`.
+class StageSummary:
+    """Predictions before or after calibration, with their verdict and errors, as input of :func:`effect_sentence`.
 
     Attributes:
         predictions: The predictions.
@@ -310,9 +325,9 @@ class Stage:
     nll: float | None = None
 
 
-def training_data(val: AnyPredictions, test: AnyPredictions) -> str:
+def training_data_warning(val: AnyPredictions, test: AnyPredictions) -> str:
     """Return a warning if the held-out predictions look like predictions on training data, else an empty string."""
-    (right, n), (hits, m) = ((accuracy(each), _samples(each)) for each in (val, test))
+    (right, n), (hits, m) = ((accuracy(each), _effective_samples(each)) for each in (val, test))
     spread = (right * (1 - right) / n + hits * (1 - hits) / m) ** 0.5
     if right - hits < 0.02 or right - hits < 4 * spread:
         return ""
@@ -322,24 +337,24 @@ def training_data(val: AnyPredictions, test: AnyPredictions) -> str:
     )
 
 
-def _samples(predictions: AnyPredictions) -> float:
+def _effective_samples(predictions: AnyPredictions) -> float:
     return (
         predictions.num_samples
         if predictions.weights is None
-        else effective_samples(predictions.weights)
+        else effective_sample_size(predictions.weights)
     )
 
 
-def _few(texts: Sequence[str]) -> str:
-    more = f" and {len(texts) - _MOST} more" if len(texts) > _MOST else ""
-    return ", ".join(texts[:_MOST]) + more
+def _truncated_list(texts: Sequence[str]) -> str:
+    more = f" and {len(texts) - _MAX_TESTS_NAMED} more" if len(texts) > _MAX_TESTS_NAMED else ""
+    return ", ".join(texts[:_MAX_TESTS_NAMED]) + more
 
 
-def digits(percent: float) -> str:
+def format_percent(percent: float) -> str:
     """Return a percentage as text: one decimal, or two significant digits below 1.
 
     Example:
-        >>> digits(6.44), digits(0.2137), digits(0.0)
+        >>> format_percent(6.44), format_percent(0.2137), format_percent(0.0)
         ('6.4', '0.21', '0.0')
     """
     return f"{percent:.1f}" if percent >= 1 or percent == 0 else f"{percent:.2g}"

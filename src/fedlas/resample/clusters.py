@@ -12,12 +12,12 @@ from torch import Tensor
 from fedlas._core.check import InputError
 
 
-def several(clusters: Tensor | None) -> TypeGuard[Tensor]:
+def is_clustered(clusters: Tensor | None) -> TypeGuard[Tensor]:
     """Return whether samples are clustered: more than one cluster, and at least one with several samples."""
     return clusters is not None and 1 < len(clusters.unique()) < len(clusters)
 
 
-def check_independent(predictions: object, promise: str = "the bound") -> None:
+def require_independent(predictions: object, promise: str = "the bound") -> None:
     """Raise InputError if predictions have clusters; ``promise`` names what requires independent samples.
 
     Raises:
@@ -37,18 +37,20 @@ def check_independent(predictions: object, promise: str = "the bound") -> None:
         )
 
 
-def joined_groups(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
+def merge_overlapping_groups(
+    first: NDArray[np.int64], second: NDArray[np.int64]
+) -> NDArray[np.int64]:
     """Return group codes ``(N,)`` that merge two groupings: rows equal in either one share a group.
 
     Example:
-        >>> joined_groups(np.array([0, 1, 1, 2]), np.array([5, 5, 6, 7])).tolist()
+        >>> merge_overlapping_groups(np.array([0, 1, 1, 2]), np.array([5, 5, 6, 7])).tolist()
         [0, 0, 0, 1]
     """
-    group = numbered(first)
+    group = factorize(first)
     size = group.max() + 1
     if size == len(group):
-        return numbered(second)
-    other = numbered(second)
+        return factorize(second)
+    other = factorize(second)
     while True:
         lowest = np.full(other.max() + 1, size)
         np.minimum.at(lowest, other, group)
@@ -57,11 +59,11 @@ def joined_groups(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArra
         np.minimum.at(lowest, group, wider)
         wider = lowest[group]
         if (wider == group).all():
-            return numbered(group)
+            return factorize(group)
         group = wider
 
 
-def variance_over_clusters(
+def clustered_sum_variance(
     squares: NDArray[Any] | float, count: NDArray[np.int64] | int
 ) -> NDArray[np.float64]:
     """Return the variance of a sum over ``K`` clusters from the sum of squared cluster totals (mean 0).
@@ -71,13 +73,15 @@ def variance_over_clusters(
         count: Number of clusters ``K``: the sum is multiplied by ``K / (K - 1)``, as for a variance; NaN for one.
 
     Example:
-        >>> float(variance_over_clusters(6.0, 3)), float(variance_over_clusters(6.0, 1))
+        >>> float(clustered_sum_variance(6.0, 3)), float(clustered_sum_variance(6.0, 1))
         (9.0, nan)
     """
     return np.asarray(squares * count / np.where(np.asarray(count) > 1, count - 1, np.nan))
 
 
-def mean_and_error(gain: Tensor, weights: Tensor, clusters: Tensor | None) -> tuple[float, float]:
+def mean_and_standard_error(
+    gain: Tensor, weights: Tensor, clusters: Tensor | None
+) -> tuple[float, float]:
     """Return the weighted mean of a gain ``(N,)`` and its standard error, which is cluster-robust.
 
     Args:
@@ -87,15 +91,15 @@ def mean_and_error(gain: Tensor, weights: Tensor, clusters: Tensor | None) -> tu
     """
     total = float(weights.sum())
     mean = float(weights @ gain) / total
-    if not several(clusters):
+    if not is_clustered(clusters):
         return mean, (float(weights @ (gain - mean).square()) / total / total) ** 0.5
     number = torch.unique(clusters.cpu(), return_inverse=True)[1]
     count = int(number.max()) + 1
     sums = torch.zeros(count, dtype=torch.float64).index_add_(0, number, weights * (gain - mean))
-    return mean, float(variance_over_clusters(float(sums.square().sum()), count)) ** 0.5 / total
+    return mean, float(clustered_sum_variance(float(sums.square().sum()), count)) ** 0.5 / total
 
 
-def numbered(values: NDArray[np.int64]) -> NDArray[np.int64]:
+def factorize(values: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return integer codes ``(N,)``: equal values share a code; codes follow the order of first occurrence."""
     _, first, number = np.unique(values, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[number]

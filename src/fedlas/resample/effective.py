@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas._core.check import InputError, as_numbers, describe
+from fedlas._core.check import InputError, as_float_array, describe
 
-__all__ = ["effective_samples"]  # of fedlas.stats
+__all__ = ["effective_sample_size"]  # of fedlas.stats
 
 
-def effective_samples(weights: object) -> float:
+def effective_sample_size(weights: object) -> float:
     """Return Kish's effective sample size, ``(sum w)**2 / sum w**2``.
 
     Args:
@@ -25,14 +25,14 @@ def effective_samples(weights: object) -> float:
         InputError: If they are no such weights.
 
     Example:
-        >>> effective_samples([1.0, 1.0, 1.0, 1.0]), effective_samples([2.0, 0.0, 0.0, 0.0])
+        >>> effective_sample_size([1.0, 1.0, 1.0, 1.0]), effective_sample_size([2.0, 0.0, 0.0, 0.0])
         (4.0, 1.0)
 
     Source:
         Kish, "Survey Sampling" (1965), section 11.2; for importance weights Kong, "A note on importance sampling using
         standardized weights" (1992).
     """
-    values = as_numbers(weights)
+    values = as_float_array(weights)
     if (
         values.ndim != 1
         or not len(values)
@@ -48,13 +48,13 @@ def effective_samples(weights: object) -> float:
     return float(values.sum() ** 2 / (values**2).sum())
 
 
-def effective_samples_of_groups(
+def effective_sample_size_by_group(
     weights: NDArray[Any], group: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Return the effective sample size of each group ``(G,)``; 1 for a group without weight.
 
     Example:
-        >>> effective_samples_of_groups(np.array([1.0, 1.0, 2.0, 0.0]), np.array([0, 0, 1, 1])).tolist()
+        >>> effective_sample_size_by_group(np.array([1.0, 1.0, 2.0, 0.0]), np.array([0, 0, 1, 1])).tolist()
         [2.0, 1.0]
     """
     squares = np.bincount(group, weights**2)

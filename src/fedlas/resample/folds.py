@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlas._core.check import Argument, InputError
-from fedlas.resample.clusters import joined_groups, numbered, several
+from fedlas.resample.clusters import factorize, is_clustered, merge_overlapping_groups
 
 _FREQUENT = 5
 """Rows that occur this often are discrete scores rather than duplicates, unless the labels show otherwise."""
@@ -60,7 +60,7 @@ class Folds:
         return self.groups is not None
 
     @property
-    def judged(self) -> Tensor:
+    def held_out_mask(self) -> Tensor:
         """Mask of the rows that are held out in some fold ``(N,)``."""
         return self.number >= 0
 
@@ -81,7 +81,9 @@ class Folds:
         return replace(self, number=self.number[index], groups=groups)
 
 
-def folds_in_time(time: Tensor, count: int, groups: Tensor, weights: Tensor | None = None) -> Folds:
+def chronological_folds(
+    time: Tensor, count: int, groups: Tensor, weights: Tensor | None = None
+) -> Folds:
     """Return chronological folds of about equal weight; rows before the first fold are never held out.
 
     Args:
@@ -94,7 +96,7 @@ def folds_in_time(time: Tensor, count: int, groups: Tensor, weights: Tensor | No
         InputError: If nothing would be left to fit on, since all clusters last from the first rows to the last.
 
     Example:
-        >>> folds = folds_in_time(torch.tensor([4, 1, 2, 2, 3, 4]), 2, torch.arange(6))
+        >>> folds = chronological_folds(torch.tensor([4, 1, 2, 2, 3, 4]), 2, torch.arange(6))
         >>> folds.number.tolist(), folds.train(1).tolist()
         ([1, -1, 0, 0, 0, 1], [False, True, True, True, True, False])
     """
@@ -138,24 +140,24 @@ def canonical_order(logits: Tensor, target: Tensor, features: Tensor | None = No
         ``(N,)`` int64: indices of the samples in that order. That of equal samples does not matter.
     """
     number = np.arange(len(target))
-    return torch.from_numpy(_shuffled(logits, target.cpu().numpy(), number, features))
+    return torch.from_numpy(_shuffle_within_class(logits, target.cpu().numpy(), number, features))
 
 
-def evenly(rows: Tensor, most: int) -> Tensor:
-    """Return a systematic sample of at most ``most`` rows: one from each of equally long stretches.
+def systematic_sample(rows: Tensor, count: int) -> Tensor:
+    """Return a systematic sample of at most ``count`` rows: one from each of equally long stretches.
 
     Rows at equal distances would all be in one fold where folds are dealt in turn. So the place within a stretch moves
     by the golden ratio, which no period matches.
     """
-    if len(rows) <= most:
+    if len(rows) <= count:
         return rows
-    number = torch.arange(most + 1, device="cpu")
-    start = number * len(rows) // max(1, most)
+    number = torch.arange(count + 1, device="cpu")
+    start = number * len(rows) // max(1, count)
     place = (number[:-1].double() * _GOLDEN) % 1
     return rows[start[:-1] + (place * start.diff()).long()]
 
 
-def sample_numbers(
+def original_sample_ids(
     logits: Tensor, target: Tensor, temperature: Temperature, features: Tensor | None = None
 ) -> NDArray[np.int64]:
     """Return a sample id per row ``(N,)``; duplicate rows share an id.
@@ -166,32 +168,32 @@ def sample_numbers(
 
     Example:
         >>> rows = torch.tensor([[2.0, 0.0], [1.0, 0.0], [2.0, -0.0]])
-        >>> sample_numbers(rows, torch.tensor([0, 1, 0]), lambda logits, target: 1.0).tolist()
+        >>> original_sample_ids(rows, torch.tensor([0, 1, 0]), lambda logits, target: 1.0).tolist()
         [0, 1, 0]
     """
-    number = equal_rows(logits)
+    number = factorize_rows(logits)
     if features is not None:
-        number = numbered(number * len(number) + equal_rows(features))
+        number = factorize(number * len(number) + factorize_rows(features))
     size = np.bincount(number)
     crowded = (size > _CROWDED * np.median(size))[number]
     if crowded.any():
-        number = numbered(np.where(crowded, len(number) + np.arange(len(number)), number))
+        number = factorize(np.where(crowded, len(number) + np.arange(len(number)), number))
         size = np.bincount(number)
     if size.max() == 1:
         return number
-    evidence = _evidence_of_copies(logits, target.cpu(), number, temperature)
+    evidence = _duplicate_evidence(logits, target.cpu(), number, temperature)
     copies = evidence > (_SURE if size.max() >= _FREQUENT else 0)
     return number if copies else np.arange(len(number))
 
 
-def _evidence_of_copies(
-    logits: Tensor, target: Tensor, number: NDArray[np.int64], temperature: Temperature
+def _duplicate_evidence(
+    logits: Tensor, target: Tensor, sample_ids: NDArray[np.int64], temperature: Temperature
 ) -> float:
     """Return the log-likelihood ratio, in nats, of equal rows being duplicates rather than independent samples."""
-    _, first, size = np.unique(number, return_index=True, return_counts=True)
+    _, first, size = np.unique(sample_ids, return_index=True, return_counts=True)
     labels = target.numpy()
     several = np.zeros(len(first), dtype=bool)
-    several[number[labels != labels[first[number]]]] = True
+    several[sample_ids[labels != labels[first[sample_ids]]]] = True
     rows = torch.from_numpy(first)
     scores = logits.cpu()[rows].double() / temperature(logits.cpu(), target)
     log_probs = scores.log_softmax(dim=1).gather(1, target[rows].unsqueeze(1)).squeeze(1)
@@ -199,14 +201,14 @@ def _evidence_of_copies(
     return float(np.where(several, -_SURE, alike).sum())
 
 
-def equal_rows(rows: Tensor) -> NDArray[np.int64]:
+def factorize_rows(rows: Tensor) -> NDArray[np.int64]:
     """Return integer codes ``(N,)``: equal rows share a code; codes follow the order of first occurrence.
 
     Example:
-        >>> equal_rows(torch.tensor([[2.0, 0.0], [1.0, 0.0], [2.0, -0.0]])).tolist()
+        >>> factorize_rows(torch.tensor([[2.0, 0.0], [1.0, 0.0], [2.0, -0.0]])).tolist()
         [0, 1, 0]
     """
-    return numbered(_checksums(rows))
+    return factorize(_row_checksums(rows))
 
 
 def stratified_folds(
@@ -235,31 +237,34 @@ def stratified_folds(
         clusters: ``(N,)``, which folds hold whole.
     """
     labels = target.cpu().numpy()
-    number = sample_numbers(logits, target, temperature, features)
-    if several(clusters):
-        number = joined_groups(number, clusters.cpu().numpy())
-    order = _shuffled(logits, labels, number, features)
+    number = original_sample_ids(logits, target, temperature, features)
+    if is_clustered(clusters):
+        number = merge_overlapping_groups(number, clusters.cpu().numpy())
+    order = _shuffle_within_class(logits, labels, number, features)
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order))
     weight = np.ones(len(number)) if weights is None else weights.numpy()
-    return torch.from_numpy(_dealt(place[number], labels, weight, count))
+    return torch.from_numpy(_deal_groups(place[number], labels, weight, count))
 
 
-def _shuffled(
-    logits: Tensor, labels: NDArray[np.int64], number: NDArray[np.int64], features: Tensor | None
+def _shuffle_within_class(
+    logits: Tensor,
+    labels: NDArray[np.int64],
+    sample_ids: NDArray[np.int64],
+    features: Tensor | None,
 ) -> NDArray[np.int64]:
     """Return a canonical order of the distinct samples: by class, and a fixed permutation within each class."""
     # It applies to samples ordered by a score that rounding hardly changes. A checksum would be another one after any.
     # The number of a class, and so its column, does not matter where scores of its rows tell them apart.
-    column = [*_scores(logits), *_class_scores(logits, labels)]
+    column = [*_project_logits(logits), *_invariant_scores(logits, labels)]
     if features is not None:
-        column.insert(0, _scores(features)[0])
-    rank = _class_ranks(labels, number, column[-1])[labels]
-    label = np.full(number.max() + 1, labels.max(), dtype=np.int64)
-    np.minimum.at(label, number, rank)
+        column.insert(0, _project_logits(features)[0])
+    rank = _class_ranks(labels, sample_ids, column[-1])[labels]
+    label = np.full(sample_ids.max() + 1, labels.max(), dtype=np.int64)
+    np.minimum.at(label, sample_ids, rank)
     scores = np.full((len(column), len(label)), np.inf)
     for score, rows in zip(scores, column, strict=True):
-        np.minimum.at(score, number, rows)
+        np.minimum.at(score, sample_ids, rows)
     order = np.lexsort((*scores, label))
     for block in np.split(order, np.bincount(label).cumsum()[:-1]):
         block[:] = block[np.random.RandomState(len(block)).permutation(len(block))]
@@ -267,11 +272,11 @@ def _shuffled(
 
 
 def _class_ranks(
-    labels: NDArray[np.int64], number: NDArray[np.int64], score: NDArray[np.float64]
+    labels: NDArray[np.int64], sample_ids: NDArray[np.int64], score: NDArray[np.float64]
 ) -> NDArray[np.int64]:
     """Return the rank of each class ``(C,)`` by sample count, ties by lowest score."""
     classes = labels.max() + 1
-    size = np.bincount(np.unique(number * classes + labels) % classes)
+    size = np.bincount(np.unique(sample_ids * classes + labels) % classes)
     lowest = np.full(len(size), np.inf)
     np.minimum.at(lowest, labels, score)
     rank = np.empty(len(size), dtype=np.int64)
@@ -279,11 +284,13 @@ def _class_ranks(
     return rank
 
 
-def _class_scores(logits: Tensor, labels: NDArray[np.int64]) -> NDArray[np.float64]:
+def _invariant_scores(logits: Tensor, labels: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return three row scores ``(3, N)`` that do not depend on class order: mean magnitude, maximum, at label."""
     target = torch.from_numpy(labels).unsqueeze(1)
     parts = []
-    for centered, chosen in zip(_centered(logits), _chunks(target, logits.shape[1]), strict=True):
+    for centered, chosen in zip(
+        _iter_centered_logits(logits), _split_rows(target, logits.shape[1]), strict=True
+    ):
         at_label = centered.gather(1, chosen).squeeze(1)
         parts.append(torch.stack([centered.abs().mean(dim=1), centered.amax(dim=1), at_label]))
     scores = torch.cat(parts, dim=1).numpy()
@@ -292,30 +299,30 @@ def _class_scores(logits: Tensor, labels: NDArray[np.int64]) -> NDArray[np.float
     return np.asarray((scores / unit).round(_DIGITS - 2))
 
 
-def _scores(logits: Tensor) -> NDArray[np.float64]:
+def _project_logits(logits: Tensor) -> NDArray[np.float64]:
     """Return two fixed linear projections of the centered logits, ``(2, N)``."""
     place = torch.arange(1, logits.shape[1] + 1, dtype=torch.float64, device="cpu")
     factors = [(place * step) % 1 - 0.5 for step in (_GOLDEN**2 / 2, _GOLDEN)]
     parts = [
         torch.stack([(centered * factor).sum(dim=1) for factor in factors])
-        for centered in _centered(logits)
+        for centered in _iter_centered_logits(logits)
     ]
     return torch.cat(parts, dim=1).numpy()
 
 
-def _chunks(rows: Tensor, columns: int) -> tuple[Tensor, ...]:
+def _split_rows(rows: Tensor, columns: int) -> tuple[Tensor, ...]:
     """Return the rows in chunks whose logits fit into the cache."""
     return rows.split(max(1, _CHUNK_ELEMENTS // max(1, columns)))
 
 
-def _centered(logits: Tensor) -> Iterator[Tensor]:
+def _iter_centered_logits(logits: Tensor) -> Iterator[Tensor]:
     """Yield chunks of logits in float64, centered per row."""
-    for chunk in _chunks(logits, logits.shape[1]):
+    for chunk in _split_rows(logits, logits.shape[1]):
         rows = chunk.detach().cpu().double()
         yield rows - rows.mean(dim=1, keepdim=True)
 
 
-def _dealt(
+def _deal_groups(
     group: NDArray[np.int64], label: NDArray[np.int64], weight: NDArray[np.float64], count: int
 ) -> NDArray[np.int64]:
     """Return a fold per row: each group goes to the fold with the least of its labels, ties to the smallest."""
@@ -340,7 +347,7 @@ def _dealt(
     return np.unique(folds, return_inverse=True)[1]
 
 
-def _checksums(rows: Tensor) -> NDArray[np.int64]:
+def _row_checksums(rows: Tensor) -> NDArray[np.int64]:
     """Return a checksum per row ``(N,)``, independent of the precision."""
     # Two different rows have the same one in four billion pairs. They are kept together then, which does no harm.
     # + 0.0 turns -0.0 into 0.0

@@ -3,7 +3,7 @@
 In: ``Predictions``, or numbers by method and seed. Out: intervals, floors, p-values.
 """
 
-from fedlas.resample.effective import effective_samples
+from fedlas.resample.effective import effective_sample_size
 from fedlas.stats.best import BestMethod, compare_to_best
 from fedlas.stats.bootstrap import bootstrap_interval, bootstrap_intervals
 from fedlas.stats.compare import (
@@ -50,7 +50,7 @@ __all__ = [
     "class_estimates",
     "compare_ranks",
     "compare_to_best",
-    "effective_samples",
+    "effective_sample_size",
     "estimates",
     "group_estimates",
     "holm",

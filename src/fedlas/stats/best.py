@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from fedlas._core.check import InputError, check_number
-from fedlas._core.kinds import check_kinds
+from fedlas._core.kinds import check_argument_types
 from fedlas.stats.compare import check_values, holm, paired_t_test
 from fedlas.stats.difference import Difference
 
@@ -41,7 +41,7 @@ class BestMethod:
     reason: str = ""
 
 
-@check_kinds
+@check_argument_types
 def compare_to_best(
     values: Mapping[str, Sequence[float]],
     *,
@@ -86,7 +86,7 @@ def compare_to_best(
     alpha = check_number("alpha", alpha, low=0.0, high=1.0, low_open=True)
     checked = {
         name: check_values(
-            f"the values of {name!r}", numbers, "Pass NaN for a missing seed.", missing=True
+            f"the values of {name!r}", numbers, "Pass NaN for a missing seed.", allow_nan=True
         )
         for name, numbers in values.items()
     }

@@ -6,18 +6,24 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fedlas._core.kinds import check_kinds
-from fedlas.metrics.evaluation import default_metrics, entries_of, values_of
-from fedlas.metrics.metric import Metric, record_of
+from fedlas._core.kinds import check_argument_types
+from fedlas.metrics.evaluation import compute_metrics, default_metrics, resolve_metrics
+from fedlas.metrics.metric import Metric, resolve_metric
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.any_predictions import AnyPredictions, check_measurable
-from fedlas.stats.cell_bias import cell_bias
-from fedlas.stats.draws import DrawPurpose, rows_for, values_in
-from fedlas.stats.intervals import Bounds, Interval, check_bootstrap, floor_interval, interval_from
-from fedlas.stats.noise_floor import rejects, share_at_least
-from fedlas.stats.proportion import clopper_pearson, weighted_share
+from fedlas.predictions.any_predictions import AnyPredictions, require_top_label
+from fedlas.stats.cell_bias import metric_bias_bounds
+from fedlas.stats.draws import DrawPurpose, metrics_over_replicates, prepare_rows
+from fedlas.stats.intervals import (
+    Bounds,
+    Interval,
+    check_bootstrap_options,
+    floor_corrected_interval,
+    interval_from_replicates,
+)
+from fedlas.stats.noise_floor import is_significant, monte_carlo_p_value
+from fedlas.stats.proportion import clopper_pearson, weighted_share_interval
 from fedlas.stats.rows import Floats, Rows
-from fedlas.stats.tables import share_of
+from fedlas.stats.tables import row_hits
 
 
 def bootstrap_interval(
@@ -66,14 +72,14 @@ def bootstrap_interval(
         is in the sample already. Near calibration all of them lie above the truth, so no interval between two of them
         can hold it, neither percentile nor BCa (0.00 as well). How large the bias is depends on the truth: from the
         noise floor of a calibrated model to nothing where all gaps are larger than chance. So each end of ``"auto"``
-        stands for the bias that moves it further out, see :func:`fedlas.stats.intervals.floor_interval`.
+        stands for the bias that moves it further out, see :func:`fedlas.stats.intervals.floor_corrected_interval`.
 
         An unbiased estimator has replicates that are biased all the same, for that reason: they estimate the square of
         a gap with chance in it. The debiased square's are moved back about its value. There is too much chance in them
         near calibration, so that its intervals are wider than they need be there.
 
         With weights, rows are drawn with theirs, and each replicate is normalized by its own sum: so the interval is
-        for the mean over the population that the weights describe, as sure as :func:`~fedlas.stats.effective_samples`
+        for the mean over the population that the weights describe, as sure as :func:`~fedlas.stats.effective_sample_size`
         says, and takes the weights as known. Rows of weight 0 are left out first.
 
         All metrics of this library are computed for many replicates at a time. So is one that you registered yourself
@@ -91,8 +97,8 @@ def bootstrap_interval(
         Efron & Tibshirani, "An Introduction to the Bootstrap" (1993), chapters 10 and 13; Davison & Hinkley, "Bootstrap
         Methods and their Application" (1997), section 5.2, for the basic interval.
     """
-    entry = record_of(metric, check_measurable(predictions))
-    return _intervals(
+    entry = resolve_metric(metric, require_top_label(predictions))
+    return _compute_intervals(
         predictions,
         [entry],
         confidence_level=confidence_level,
@@ -103,7 +109,7 @@ def bootstrap_interval(
     )[entry.name]
 
 
-@check_kinds
+@check_argument_types
 def bootstrap_intervals(
     predictions: Predictions | TopLabel,
     *,
@@ -137,9 +143,11 @@ def bootstrap_intervals(
         >>> accuracy.value, accuracy.low, accuracy.high
         (0.75, 0.1941..., 0.9936...)
     """
-    predictions = check_measurable(predictions)
-    entries = default_metrics(predictions) if metrics is None else entries_of(metrics, predictions)
-    return _intervals(
+    predictions = require_top_label(predictions)
+    entries = (
+        default_metrics(predictions) if metrics is None else resolve_metrics(metrics, predictions)
+    )
+    return _compute_intervals(
         predictions,
         entries,
         confidence_level=confidence_level,
@@ -150,7 +158,7 @@ def bootstrap_intervals(
     )
 
 
-def _intervals(
+def _compute_intervals(
     predictions: AnyPredictions,
     entries: Sequence[Metric],
     *,
@@ -160,18 +168,20 @@ def _intervals(
     num_bins: int,
     method: str,
 ) -> dict[str, Interval]:
-    check_bootstrap(
+    check_bootstrap_options(
         confidence_level=confidence_level, replicates=replicates, seed=seed, method=method
     )
-    rows = rows_for(predictions, num_bins)
-    values = values_of(predictions, entries, num_bins)
-    samples = values_in(DrawPurpose.BOOTSTRAP, rows, entries, replicates=replicates, seed=seed)
-    errors = [entry for entry in entries if method == "auto" and is_error(entry)]
+    rows = prepare_rows(predictions, num_bins)
+    values = compute_metrics(predictions, entries, num_bins)
+    samples = metrics_over_replicates(
+        DrawPurpose.BOOTSTRAP, rows, entries, replicates=replicates, seed=seed
+    )
+    errors = [entry for entry in entries if method == "auto" and is_nonnegative_error(entry)]
 
     # The floor can only lower what is above 0, so it is drawn for no other metric.
-    def can_fall(name: str) -> bool:
+    def has_positive_low(name: str) -> bool:
         return (
-            floor_interval(
+            floor_corrected_interval(
                 values[name],
                 samples[name],
                 floor=0.0,
@@ -181,15 +191,17 @@ def _intervals(
             > 0
         )
 
-    above = [entry for entry in errors if can_fall(entry.name)]
-    floors = values_in(DrawPurpose.NOISE_FLOOR, rows, above, replicates=replicates, seed=seed)
-    biases = {entry.name: cell_bias(entry, rows) for entry in errors}
+    above = [entry for entry in errors if has_positive_low(entry.name)]
+    floors = metrics_over_replicates(
+        DrawPurpose.NOISE_FLOOR, rows, above, replicates=replicates, seed=seed
+    )
+    biases = {entry.name: metric_bias_bounds(entry, rows) for entry in errors}
 
-    def interval(entry: Metric) -> Interval:
+    def make_interval(entry: Metric) -> Interval:
         value = values[entry.name]
         replicate_values = samples[entry.name]
         if entry not in errors:
-            return plain_interval(
+            return metric_interval(
                 entry,
                 rows,
                 value,
@@ -198,7 +210,7 @@ def _intervals(
                 method=method,
             )
         bias = biases.get(entry.name, (0.0, 0.0))
-        return error_interval(
+        return calibration_error_interval(
             value,
             replicate_values,
             floors.get(entry.name),
@@ -207,29 +219,31 @@ def _intervals(
             degrees=rows.degrees,
         )
 
-    return {entry.name: interval(entry) for entry in entries}
+    return {entry.name: make_interval(entry) for entry in entries}
 
 
-def is_error(entry: Metric) -> bool:
+def is_nonnegative_error(entry: Metric) -> bool:
     """Return whether the metric is a calibration error: never negative, and 0 for a calibrated model as ``N`` grows."""
     return bool(entry.zero_if_calibrated)
 
 
-def error_interval(
+def calibration_error_interval(
     value: float,
-    samples: Floats,
-    floors: Floats | None,
+    replicates: Floats,
+    null_replicates: Floats | None,
     *,
     confidence_level: float,
     bias: Bounds = (0.0, 0.0),
     degrees: float = math.inf,
 ) -> Interval:
     """Return the interval of a calibration error; its lower end is 0 unless calibration is rejected at that level."""
-    rejected = floors is not None and rejects(share_at_least(floors, value), 1.0 - confidence_level)
-    floor = float(floors.mean()) if floors is not None else 0.0
-    interval = floor_interval(
+    rejected = null_replicates is not None and is_significant(
+        monte_carlo_p_value(null_replicates, value), 1.0 - confidence_level
+    )
+    floor = float(null_replicates.mean()) if null_replicates is not None else 0.0
+    interval = floor_corrected_interval(
         value,
-        samples,
+        replicates,
         floor=floor,
         confidence_level=confidence_level,
         bias=bias,
@@ -238,27 +252,27 @@ def error_interval(
     return replace(interval, low=max(0.0, interval.low) if rejected else 0.0)
 
 
-def plain_interval(
+def metric_interval(
     entry: Metric,
     rows: Rows,
     value: float,
-    samples: Floats,
+    replicates: Floats,
     *,
     confidence_level: float,
     method: str,
 ) -> Interval:
     """Return the interval of a metric that is no calibration error; a proportion gets an exact or Wilson interval."""
-    if (hits := share_of(entry, rows)) is not None:
+    if (hits := row_hits(entry, rows)) is not None:
         # Replicates of samples that are all right are all right, too, and leave no room for a mistake.
-        interval = interval_from(
+        interval = interval_from_replicates(
             value,
-            samples,
+            replicates,
             confidence_level=confidence_level,
             method="percentile",
             degrees=rows.degrees,
         )
-        if not rows.is_plain:
-            low, high = weighted_share(
+        if not rows.is_iid:
+            low, high = weighted_share_interval(
                 hits, rows.weights, rows.clusters, confidence_level=confidence_level
             )
             return replace(interval, low=low, high=high, method="wilson")
@@ -266,9 +280,9 @@ def plain_interval(
         return replace(interval, low=low, high=high, method="exact")
     # "auto" finds a bias in the replicates of an unbiased estimator, which is theirs alone: not the value's.
     centered = method == "auto" and entry.unbiased
-    return interval_from(
+    return interval_from_replicates(
         value,
-        samples,
+        replicates,
         confidence_level=confidence_level,
         method="centered" if centered else method,
         degrees=rows.degrees,

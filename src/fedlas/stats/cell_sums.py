@@ -1,7 +1,7 @@
 """Replicates as sums over cells: how often each row, or whole cluster of rows, was drawn, added up cell by cell.
 
 The engine of every bootstrap and noise floor here, of metrics (:mod:`fedlas.stats.draws`) and of what needs cells alone
-(:class:`CellDraws`: ICI, average precision, bands of diagrams):
+(:class:`CellResampler`: ICI, average precision, bands of diagrams):
 
 - **Units.** What is drawn is a unit: a row, or with clusters a whole cluster of rows, since rows of one depend on each
   other. A replicate is a number for each unit: how often it was drawn (bootstrap), or a sign (below).
@@ -17,7 +17,7 @@ The engine of every bootstrap and noise floor here, of metrics (:mod:`fedlas.sta
   clusters); with a single cluster there are none. Shares have exact intervals instead of replicates, and Wald errors
   of weighted events a lower bound (:class:`fedlas.binary.positive.EventSums`).
 - **Random numbers.** Metrics have a stream for each purpose (:func:`fedlas._core.streams.stream`), whose output NumPy
-  froze. :class:`CellDraws` uses one stream of NumPy's newer generator: another would change every published ICI.
+  froze. :class:`CellResampler` uses one stream of NumPy's newer generator: another would change every published ICI.
 - **Time.** Rows that are independent and count once are drawn cell by cell, as binomial numbers, and many of them in
   groups of neighbors (:mod:`fedlas.stats.replicates`): replicates then cost the same for any number of rows. Samples of
   several labels, which have a value in cells of each, are drawn in blocks (:mod:`fedlas.stats.label_bins`).
@@ -35,7 +35,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedlas.stats.degrees import cluster_degrees
+from fedlas.stats.degrees import degrees_of_freedom
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -43,13 +43,13 @@ _ELEMENTS = 2**20
 """Elements of a block of replicates of units, or rows."""
 
 
-def times_drawn(index: Integers) -> Floats:
+def count_draws(index: Integers) -> Floats:
     """Return how often each unit was drawn ``(R, U)``, from the indices of the drawn units ``(R, U)``.
 
     Changes ``index``. A unit is a row, or a whole cluster of rows.
 
     Example:
-        >>> times_drawn(np.array([[0, 2, 2], [1, 1, 1]])).tolist()
+        >>> count_draws(np.array([[0, 2, 2], [1, 1, 1]])).tolist()
         [[1.0, 0.0, 2.0], [0.0, 3.0, 0.0]]
     """
     # Each replicate counts in a range of its own, so that one bincount serves the whole block.
@@ -77,7 +77,7 @@ class ReplicateCellSums:
         self._unit = torch.from_numpy(unit[first])
         self._begin = torch.from_numpy(np.searchsorted(cell[first], np.arange(num_cells)))
 
-    def by_unit(self, values: Floats) -> Floats:
+    def sum_by_unit(self, values: Floats) -> Floats:
         """Return the sums of ``values (N,)`` per unit and cell: the input of :meth:`sums`."""
         if not len(self._starts):
             return np.zeros(0)
@@ -88,7 +88,7 @@ class ReplicateCellSums:
 
         Args:
             weights: Weights of the units in each replicate ``(R, U)``.
-            values: What :meth:`by_unit` returned.
+            values: What :meth:`sum_by_unit` returned.
         """
         if not len(values):
             return np.zeros((len(weights), len(self._begin)))
@@ -112,7 +112,7 @@ class OutcomeCells:
         weights: ``(N,)`` that average 1; None if every sample counts once.
         clusters: Number of each sample's cluster ``(N,)``, from 0 on; None if all are independent.
         label: The class whose outcome it is; None: whether the predicted class is the label.
-        worth: Effective number of samples, which are drawn cell by cell; None if rows are drawn.
+        effective_samples: Effective number of samples, which are drawn cell by cell; None if rows are drawn.
 
     Attributes:
         num_units: How many samples, or clusters, are drawn.
@@ -128,11 +128,11 @@ class OutcomeCells:
         weights: Floats | None = None,
         clusters: Integers | None = None,
         label: int | None = None,
-        worth: int | None = None,
+        effective_samples: int | None = None,
     ) -> None:
         self.num_samples = len(cell)
-        self.num_draws = len(cell) if worth is None else worth
-        self._has_worth = worth is not None
+        self.num_draws = len(cell) if effective_samples is None else effective_samples
+        self._has_effective_samples = effective_samples is not None
         self.num_cells = num_cells
         self.clusters = clusters
         self.label = label
@@ -144,14 +144,14 @@ class OutcomeCells:
         self.num_units = len(cell) if clusters is None else int(clusters.max()) + 1
 
     @property
-    def is_plain(self) -> bool:
+    def is_iid(self) -> bool:
         """Whether cell counts can be drawn directly: independent samples, unweighted or of a known effective number."""
-        return self.clusters is None and (not self.is_weighted or self._has_worth)
+        return self.clusters is None and (not self.is_weighted or self._has_effective_samples)
 
     @property
     def degrees(self) -> float:
         """Degrees of freedom of a variance over clusters; infinity without clusters."""
-        return cluster_degrees(self.weights, self.clusters)
+        return degrees_of_freedom(self.weights, self.clusters)
 
     def total(self, values: Floats | float) -> Floats:
         """Return the weighted sum of ``values (N,)`` in each cell ``(K,)``."""
@@ -168,7 +168,7 @@ class OutcomeCells:
         return self.total(self.probability)
 
     @cached_property
-    def happened(self) -> Floats:
+    def positives(self) -> Floats:
         """Weighted sum of the outcomes in each cell ``(K,)``."""
         return self.total(self.outcome)
 
@@ -177,28 +177,28 @@ class OutcomeCells:
         """Sum of the squared weights in each cell ``(K,)``."""
         return self.total(self.weights)
 
-    def scale(self, times: Floats) -> Floats:
+    def scale(self, draw_counts: Floats) -> Floats:
         """Return factors ``(R, 1)`` that give replicates the total weight of the data, from draw counts ``(R, U)``."""
-        weight = np.einsum("ru,u->r", times, self._weight_of_units)
+        weight = np.einsum("ru,u->r", draw_counts, self._unit_weights)
         return np.asarray(self.num_samples / weight)[:, None]
 
-    def counts_drawn(self, times: Floats) -> Floats:
+    def sum_counts(self, draw_counts: Floats) -> Floats:
         """Return the sum of the weights in each cell ``(R, K)``, from draw counts of the units ``(R, U)``."""
-        return self._sums.sums(times, self._counts)
+        return self._sums.sums(draw_counts, self._counts)
 
-    def happened_drawn(self, times: Floats) -> Floats:
+    def sum_outcomes(self, draw_counts: Floats) -> Floats:
         """Return the sum of the outcomes in each cell ``(R, K)``, from draw counts of the units ``(R, U)``."""
-        return self._sums.sums(times, self._outcomes)
+        return self._sums.sums(draw_counts, self._outcomes)
 
-    def gaps_drawn(self, weights: Floats) -> Floats:
+    def sum_gaps(self, weights: Floats) -> Floats:
         """Return sums of probability minus outcome ``(R, K)``, from a weight or sign of each unit ``(R, U)``."""
         return self._sums.sums(weights, self._gaps)
 
-    def squares_drawn(self, times: Floats) -> Floats:
+    def sum_squared_weights(self, draw_counts: Floats) -> Floats:
         """Return sums of the squared weights in each cell ``(R, K)``, from draw counts of the units ``(R, U)``."""
-        return self._sums.sums(times, self._squares)
+        return self._sums.sums(draw_counts, self._squares)
 
-    def relabeled(self, outcomes: Floats) -> Floats:
+    def sum_new_outcomes(self, outcomes: Floats) -> Floats:
         """Return sums of new outcomes in each cell ``(R, K)``, from outcomes of independent samples ``(R, N)``."""
         return self._sums.sums(outcomes, self._counts)
 
@@ -208,29 +208,29 @@ class OutcomeCells:
         return ReplicateCellSums(unit, self._cell, self.num_cells)
 
     @cached_property
-    def _weight_of_units(self) -> Floats:
+    def _unit_weights(self) -> Floats:
         if self.clusters is None:
             return self.weights
         return np.bincount(self.clusters, self.weights).astype(np.float64)
 
     @cached_property
     def _counts(self) -> Floats:
-        return self._sums.by_unit(self.weights)
+        return self._sums.sum_by_unit(self.weights)
 
     @cached_property
     def _outcomes(self) -> Floats:
-        return self._sums.by_unit(self.weights * self.outcome)
+        return self._sums.sum_by_unit(self.weights * self.outcome)
 
     @cached_property
     def _gaps(self) -> Floats:
-        return self._sums.by_unit(self.weights * (self.probability - self.outcome))
+        return self._sums.sum_by_unit(self.weights * (self.probability - self.outcome))
 
     @cached_property
     def _squares(self) -> Floats:
-        return self._sums.by_unit(self.weights**2)
+        return self._sums.sum_by_unit(self.weights**2)
 
 
-class CellDraws:
+class CellResampler:
     """Seeded bootstrap and null replicates of cell counts and outcomes."""
 
     def __init__(self, cells: OutcomeCells, replicates: int, seed: int) -> None:
@@ -238,11 +238,11 @@ class CellDraws:
         self._replicates = replicates
         self._random = np.random.default_rng(seed)
 
-    def resampled(self) -> tuple[Floats, Floats]:
+    def draw_bootstrap(self) -> tuple[Floats, Floats]:
         """Return counts and positive outcomes of each cell ``(R, K)`` in bootstrap replicates."""
         cells = self._cells
-        if cells.is_plain:
-            shares = np.concatenate([cells.happened, cells.count - cells.happened])
+        if cells.is_iid:
+            shares = np.concatenate([cells.positives, cells.count - cells.positives])
             shares = np.maximum(shares, 0.0) / cells.num_samples
             draws = self._random.multinomial(
                 cells.num_draws, shares / shares.sum(), size=self._replicates
@@ -250,49 +250,49 @@ class CellDraws:
             yes, no = np.split(draws.astype(np.float64), 2, axis=1)
             return yes + no, yes
         blocks = [
-            (cells.counts_drawn(times), cells.happened_drawn(times), cells.scale(times))
-            for times in self._blocks(self._times, cells.num_units)
+            (cells.sum_counts(times), cells.sum_outcomes(times), cells.scale(times))
+            for times in self._iter_blocks(self._draw_unit_counts, cells.num_units)
         ]
         counts, positives, scale = (np.concatenate(each) for each in zip(*blocks, strict=True))
         return counts * scale, positives * scale
 
-    def forecasts(self) -> tuple[Floats, Floats]:
+    def draw_calibrated_bootstrap(self) -> tuple[Floats, Floats]:
         """Return counts of bootstrap replicates, and outcomes drawn from the probabilities, both ``(R, K)``."""
         cells = self._cells
-        if cells.is_plain:
+        if cells.is_iid:
             shares = cells.count / cells.num_samples
             counts = self._random.multinomial(
                 cells.num_draws, shares / shares.sum(), size=self._replicates
             )
-            return counts.astype(np.float64), self._binomial(counts)
+            return counts.astype(np.float64), self._draw_binomial(counts)
         blocks = []
-        for times in self._blocks(self._times, cells.num_units):
+        for times in self._iter_blocks(self._draw_unit_counts, cells.num_units):
             # Each copy of a unit that is drawn has outcomes, or a sign, of its own.
             copies = times.astype(np.int64)
             if cells.clusters is None:
                 labels = self._random.binomial(copies, np.clip(cells.probability, 0.0, 1.0))
-                outcomes = cells.relabeled(labels.astype(np.float64))
+                outcomes = cells.sum_new_outcomes(labels.astype(np.float64))
             else:
                 signs = 2.0 * self._random.binomial(copies, 0.5) - times
-                outcomes = cells.happened_drawn(times) + cells.gaps_drawn(times - signs)
-            blocks.append((cells.counts_drawn(times), outcomes, cells.scale(times)))
+                outcomes = cells.sum_outcomes(times) + cells.sum_gaps(times - signs)
+            blocks.append((cells.sum_counts(times), outcomes, cells.scale(times)))
         totals, positives, scale = (np.concatenate(each) for each in zip(*blocks, strict=True))
         return totals * scale, positives * scale
 
-    def redrawn(self) -> Floats:
+    def draw_calibrated_outcomes(self) -> Floats:
         """Return outcomes of each cell ``(R, K)`` drawn from the probabilities, with the counts of the data."""
         cells = self._cells
-        if cells.is_plain:
+        if cells.is_iid:
             counts = np.rint(cells.count * (cells.num_draws / cells.num_samples)).astype(np.int64)
-            return self._binomial(np.broadcast_to(counts, (self._replicates, cells.num_cells)))
+            return self._draw_binomial(np.broadcast_to(counts, (self._replicates, cells.num_cells)))
         if cells.clusters is None:
-            blocks = self._blocks(self._labels, cells.num_samples)
-            return np.concatenate([cells.relabeled(labels) for labels in blocks])
-        signs = self._blocks(self._signs, cells.num_units)
-        moved = np.concatenate([cells.gaps_drawn(each) for each in signs])
+            blocks = self._iter_blocks(self._draw_labels, cells.num_samples)
+            return np.concatenate([cells.sum_new_outcomes(labels) for labels in blocks])
+        signs = self._iter_blocks(self._draw_signs, cells.num_units)
+        moved = np.concatenate([cells.sum_gaps(each) for each in signs])
         return np.asarray(cells.expected - moved)
 
-    def _binomial(self, counts: Integers) -> Floats:
+    def _draw_binomial(self, counts: Integers) -> Floats:
         """Draw the outcomes of each cell ``(R, K)`` from its mean probability, given counts ``(R, K)``."""
         cells = self._cells
         share = np.divide(
@@ -300,22 +300,26 @@ class CellDraws:
         )
         return self._random.binomial(counts, np.clip(share, 0.0, 1.0)).astype(np.float64)
 
-    def _blocks(self, make: Callable[[int], NDArray[np.float64]], columns: int) -> Iterator[Floats]:
-        step = max(1, _ELEMENTS // columns)
+    def _iter_blocks(
+        self, draw_block: Callable[[int], NDArray[np.float64]], num_columns: int
+    ) -> Iterator[Floats]:
+        step = max(1, _ELEMENTS // num_columns)
         for start in range(0, self._replicates, step):
-            yield make(min(step, self._replicates - start))
+            yield draw_block(min(step, self._replicates - start))
 
-    def _times(self, size: int) -> Floats:
+    def _draw_unit_counts(self, num_replicates: int) -> Floats:
         """Draw how often each sample, or cluster, occurs in a bootstrap replicate ``(size, U)``."""
         units = self._cells.num_units
-        return times_drawn(self._random.integers(units, size=(size, units)))
+        return count_draws(self._random.integers(units, size=(num_replicates, units)))
 
-    def _labels(self, size: int) -> Floats:
+    def _draw_labels(self, num_replicates: int) -> Floats:
         """Draw outcomes ``(size, N)`` from the probabilities."""
         cells = self._cells
-        draws = self._random.random((size, cells.num_samples)) < cells.probability
+        draws = self._random.random((num_replicates, cells.num_samples)) < cells.probability
         return draws.astype(np.float64)
 
-    def _signs(self, size: int) -> Floats:
+    def _draw_signs(self, num_replicates: int) -> Floats:
         """Draw a random sign for each cluster ``(size, U)``."""
-        return np.asarray(self._random.integers(2, size=(size, self._cells.num_units)) * 2.0 - 1.0)
+        return np.asarray(
+            self._random.integers(2, size=(num_replicates, self._cells.num_units)) * 2.0 - 1.0
+        )

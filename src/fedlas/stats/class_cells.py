@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from fedlas.metrics.equal_width import width_bin
+from fedlas.metrics.equal_width import equal_width_index
 from fedlas.metrics.scan import Chunk
 from fedlas.stats.cell_sums import ReplicateCellSums
 from fedlas.stats.rows import Floats, Integers, Rows
@@ -19,7 +19,7 @@ FEW_CLASSES = 10
 """With fewer, the labels of two classes depend on each other too much to be drawn apart."""
 
 
-class ClassCells:
+class ClassCellSums:
     """Weighted sums over cells, for many replicates; the cell index is ``class * num_bins + bin``."""
 
     # A row of probabilities adds up to 1, so fewer than `num_bins` of its entries are beyond the first bin. Only those
@@ -33,16 +33,20 @@ class ClassCells:
         probs = rows.probs.ravel()
         # all that are beyond the first bin, and few others
         place = np.flatnonzero(probs >= 0.99 / rows.num_bins)
-        place = place[rows.bins_of(probs[place]) > 0]
+        place = place[rows.bin_indices(probs[place]) > 0]
         index, label = np.divmod(place, rows.num_classes)
-        self._beyond = ReplicateCellSums(unit[index], self._cell_of(index, label), self._num_cells)
-        self._beyond_counts = self._beyond.by_unit(rows.weights[index])
-        self._beyond_probs = self._beyond.by_unit(self._probs.ravel()[place])
+        self._beyond = ReplicateCellSums(
+            unit[index], self._cell_index(index, label), self._num_cells
+        )
+        self._beyond_counts = self._beyond.sum_by_unit(rows.weights[index])
+        self._beyond_probs = self._beyond.sum_by_unit(self._probs.ravel()[place])
         in_first = rows.num_samples - np.bincount(label, minlength=rows.num_classes)
         self._first_filled = in_first > 0
         every = np.arange(rows.num_samples)
-        self._labels = ReplicateCellSums(unit, self._cell_of(every, rows.target), self._num_cells)
-        self._label_counts = self._labels.by_unit(rows.weights)
+        self._labels = ReplicateCellSums(
+            unit, self._cell_index(every, rows.target), self._num_cells
+        )
+        self._label_counts = self._labels.sum_by_unit(rows.weights)
         self._unit_weights = rows.weights
         if rows.clusters is not None:
             self._unit_weights = np.bincount(unit, rows.weights).astype(np.float64)
@@ -50,47 +54,47 @@ class ClassCells:
 
     def probs(self, weights: Floats) -> Floats:
         """Return the sum of the class's probability in each cell ``(R, cells)``, from unit weights ``(R, U)``."""
-        return self._with_first(
+        return self._fill_first_bin(
             self._beyond.sums(weights, self._beyond_probs), weights @ self._probs
         )
 
     def counts(self, weights: Floats) -> Floats:
         """Return the weighted number of rows in each cell ``(R, cells)``; each class's cells add up to ``N``."""
         sums = self._beyond.sums(weights, self._beyond_counts)
-        return self._with_first(sums, (weights @ self._unit_weights)[:, None])
+        return self._fill_first_bin(sums, (weights @ self._unit_weights)[:, None])
 
     def labels(self, weights: Floats) -> Floats:
         """Return the weighted number of rows labeled with the cell's class ``(R, cells)``."""
         return self._labels.sums(weights, self._label_counts)
 
-    def drawn_labels(
-        self, place: Integers, row: Integers, label: Integers, replicates: int
+    def count_drawn_labels(
+        self, flat_index: Integers, row: Integers, label: Integers, replicates: int
     ) -> Floats:
         """Return the label counts of each cell ``(R, cells)`` after redrawing labels."""
         # All rows start with the predicted class as label; then each exception moves one label to another cell.
         predicted = self._rows.predicted
         weights = self._rows.weights
-        cells = self._cell_of(np.arange(len(predicted)), predicted)
-        start = place // len(predicted) * self._num_cells
+        cells = self._cell_index(np.arange(len(predicted)), predicted)
+        start = flat_index // len(predicted) * self._num_cells
         size = replicates * self._num_cells
-        counts = np.bincount(start + self._cell_of(row, label), weights[row], minlength=size)
+        counts = np.bincount(start + self._cell_index(row, label), weights[row], minlength=size)
         counts -= np.bincount(start + cells[row], weights[row], minlength=size)
         every = np.bincount(cells, weights, minlength=self._num_cells)
         return np.asarray(counts.reshape(replicates, -1) + every)
 
-    def _with_first(self, sums: Floats, totals: Floats) -> Floats:
+    def _fill_first_bin(self, sums: Floats, totals: Floats) -> Floats:
         """Set the first bin of every class to ``totals (R, C or 1)`` minus the sum of the other bins."""
         by_class = sums.reshape(len(sums), self._rows.num_classes, self._rows.num_bins)
         # Sums of weights are rounded: what they leave of a bin without rows would be a little above or below 0.
         by_class[:, :, 0] = np.where(self._first_filled, totals - by_class.sum(axis=2), 0.0)
         return sums
 
-    def _cell_of(self, row: Integers, label: Integers) -> Integers:
+    def _cell_index(self, row: Integers, label: Integers) -> Integers:
         """Return the cell index of each row's probability of ``label``."""
-        return label * self._rows.num_bins + self._rows.bins_of(self._rows.probs[row, label])
+        return label * self._rows.num_bins + self._rows.bin_indices(self._rows.probs[row, label])
 
 
-class ClassBlocks:
+class ClassBlockSums:
     """Statistic: sums over classes and bins, for random blocks of rows."""
 
     # Where there are many rows, a replicate draws blocks in place of rows: sums of blocks vary as sums of rows do.
@@ -136,7 +140,7 @@ class ClassBlocks:
         start = (block[row] * classes + place - row * classes) * num_bins
         beyond = probs.reshape(-1)[place]
         terms = torch.stack([torch.ones(len(place), dtype=torch.float64), beyond.double()])
-        self._sums[:2].index_add_(1, start + width_bin(beyond, num_bins), terms)
+        self._sums[:2].index_add_(1, start + equal_width_index(beyond, num_bins), terms)
         self._sums[:2].index_add_(1, start, -terms)
         labels = [chunk.target.unsqueeze(1)]
         if classes < FEW_CLASSES:
@@ -145,5 +149,5 @@ class ClassBlocks:
             labels.append(above.clamp_(max=classes - 1))
         for sums, label in zip(self._sums[2:], labels, strict=False):
             cell = (block.unsqueeze(1) * classes + label) * num_bins
-            cell += width_bin(probs.gather(1, label), num_bins)
+            cell += equal_width_index(probs.gather(1, label), num_bins)
             sums.index_add_(0, cell.squeeze(1), torch.ones(rows, dtype=torch.float64))

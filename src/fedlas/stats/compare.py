@@ -9,11 +9,11 @@ from statistics import fmean, stdev
 
 import numpy as np
 
-from fedlas._core.check import InputError, as_numbers, check_number, describe
+from fedlas._core.check import InputError, as_float_array, check_number, describe
 from fedlas._core.extras import require
 from fedlas.metrics.metric import find_measure
 from fedlas.stats.difference import Difference
-from fedlas.stats.intervals import ALPHA, check_level
+from fedlas.stats.intervals import ALPHA, check_confidence_level
 from fedlas.stats.rows import Floats
 
 ROUNDING = 1e-12
@@ -53,20 +53,22 @@ def paired_t_test(a: Sequence[float], b: Sequence[float]) -> Difference:
     n = len(pairs)
     differences = [float(x - y) for x, y in pairs]
     if n < 2:
-        return _tested(pairs, None, "one pair has no spread")
+        return _test_result(pairs, None, "one pair has no spread")
     # Differences as small as the rounding of the values are no evidence, however regular they are.
     noise = ROUNDING * float(np.abs(pairs).max())
     if all(abs(d) <= noise for d in differences):
-        return _tested(pairs, 1.0)
+        return _test_result(pairs, 1.0)
     spread = stdev(differences)
     if spread <= noise:
-        return _tested(pairs, None, "all pairs differ by the same amount, so there is no spread")
+        return _test_result(
+            pairs, None, "all pairs differ by the same amount, so there is no spread"
+        )
     statistic = abs(fmean(differences)) / (spread / math.sqrt(n))
     p_value = 2.0 * float(require("scipy.stats", extra="tables").t.sf(statistic, n - 1))
-    return _tested(pairs, min(p_value, 1.0))
+    return _test_result(pairs, min(p_value, 1.0))
 
 
-def _tested(pairs: Floats, p_value: float | None, reason: str = "") -> Difference:
+def _test_result(pairs: Floats, p_value: float | None, reason: str = "") -> Difference:
     """Return a :class:`Difference` of pairs ``(n, 2)`` with a p-value, or with the reason why there is none."""
     first, second = pairs.T.tolist()
     return Difference(
@@ -97,18 +99,18 @@ def check_pairs(a: Sequence[float], b: Sequence[float]) -> Floats:
 
 
 def check_values(
-    name: str, values: Sequence[float], advice: str, *, missing: bool = False
+    name: str, values: Sequence[float], fix: str, *, allow_nan: bool = False
 ) -> Floats:
-    """Return ``values (n,)`` if all are finite and at most :data:`LARGEST` in size; ``missing`` also allows NaN."""
-    numbers = as_numbers(values)
+    """Return ``values (n,)`` if all are finite and at most :data:`LARGEST` in size; ``allow_nan`` also allows NaN."""
+    numbers = as_float_array(values)
     if (
         numbers.ndim != 1
-        or not ((np.abs(numbers) <= LARGEST) | (np.isnan(numbers) & missing)).all()
+        or not ((np.abs(numbers) <= LARGEST) | (np.isnan(numbers) & allow_nan)).all()
     ):
         raise InputError(
             f"{name} must be finite numbers with absolute value at most {LARGEST:g}",
             describe(values),
-            advice,
+            fix,
         )
     return numbers
 
@@ -134,7 +136,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     Source:
         Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Statistics 6 (1979).
     """
-    numbers = check_values("p_values", p_values, "Pass one for each test.", missing=True)
+    numbers = check_values("p_values", p_values, "Pass one for each test.", allow_nan=True)
     values = [
         check_number(f"p_values[{i}]", float(p), low=0.0, high=1.0) for i, p in enumerate(numbers)
     ]
@@ -147,20 +149,22 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def correct(differences: Iterable[Difference]) -> list[Difference]:
+def apply_holm(differences: Iterable[Difference]) -> list[Difference]:
     """Return the tested differences with Holm-adjusted p-values, and the better side of each significant one."""
     tested = list(differences)
     adjusted = iter(holm([each.p_value for each in tested if each.p_value is not None]))
-    return [each if each.p_value is None else _corrected(each, next(adjusted)) for each in tested]
+    return [
+        each if each.p_value is None else _with_corrected_p(each, next(adjusted)) for each in tested
+    ]
 
 
-def _corrected(each: Difference, p: float) -> Difference:
-    record = find_measure(each.metric, event=False)
+def _with_corrected_p(difference: Difference, p: float) -> Difference:
+    record = find_measure(difference.metric, event=False)
     higher = None if record is None else record.higher_is_better
     better = None
-    if p <= ALPHA and higher is not None and each.difference != 0:
-        better = "a" if (each.difference > 0) is higher else "b"
-    return replace(each, p=p, better=better)
+    if p <= ALPHA and higher is not None and difference.difference != 0:
+        better = "a" if (difference.difference > 0) is higher else "b"
+    return replace(difference, p=p, better=better)
 
 
 def seed_difference(
@@ -219,15 +223,15 @@ def wilcoxon_test(a: Sequence[float], b: Sequence[float]) -> Difference:
         Wilcoxon, "Individual comparisons by ranking methods", Biometrics Bulletin 1 (1945).
     """
     pairs = check_pairs(a, b)
-    differences = _differences(pairs)
+    differences = _tie_rounded_differences(pairs)
     moved = differences[differences != 0.0]
     if len(moved) == 0:
-        return _tested(pairs, 1.0)
+        return _test_result(pairs, 1.0)
     stats = require("scipy.stats", extra="tables")
     # With ties, all assignments of signs are enumerated while they are few.
     tied = len(np.unique(np.abs(moved))) < len(moved) <= _ENUMERATED
     method = stats.PermutationMethod(n_resamples=2**_ENUMERATED) if tied else "auto"
-    return _tested(pairs, float(stats.wilcoxon(moved, method=method).pvalue))
+    return _test_result(pairs, float(stats.wilcoxon(moved, method=method).pvalue))
 
 
 def sign_test(a: Sequence[float], b: Sequence[float]) -> Difference:
@@ -258,7 +262,7 @@ def sign_test(a: Sequence[float], b: Sequence[float]) -> Difference:
         Arbuthnot (1710); Conover, "Practical Nonparametric Statistics" (1999), section 3.4.
     """
     pairs = check_pairs(a, b)
-    differences = _differences(pairs)
+    differences = _tie_rounded_differences(pairs)
     above = int((differences > 0).sum())
     below = int((differences < 0).sum())
     p_value = 1.0
@@ -266,7 +270,7 @@ def sign_test(a: Sequence[float], b: Sequence[float]) -> Difference:
         p_value = float(
             require("scipy.stats", extra="tables").binomtest(above, above + below, 0.5).pvalue
         )
-    return _tested(pairs, p_value)
+    return _test_result(pairs, p_value)
 
 
 def mean_interval(
@@ -297,7 +301,7 @@ def mean_interval(
     Source:
         Student, "The probable error of a mean", Biometrika 6 (1908).
     """
-    check_level(confidence_level)
+    check_confidence_level(confidence_level)
     advice = "Drop the seeds without a value."
     numbers = check_values("values, one per seed,", values, advice).tolist()
     if not numbers:
@@ -316,7 +320,7 @@ def mean_interval(
     return mean - half, mean + half
 
 
-def _differences(pairs: Floats) -> Floats:
+def _tie_rounded_differences(pairs: Floats) -> Floats:
     """Return ``a - b (n,)`` of pairs ``(n, 2)``, with sizes that differ by rounding set equal so that they tie."""
     # Accuracies on 360 images move in steps of 1/360, but their differences in floating point do not.
     differences = pairs[:, 0] - pairs[:, 1]

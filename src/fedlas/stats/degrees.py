@@ -10,20 +10,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas.resample.effective import effective_samples_of_groups
+from fedlas.resample.effective import effective_sample_size_by_group
 
 _NODES, _SHARES = np.polynomial.legendre.leggauss(64)
-_FAR = 15.0
+_MAX_DEVIATIONS = 15.0
 """Standard deviations beyond which the normal distribution holds less than rounding."""
 _STEPS = 60
-_NEAR = 1e-9
+_TOLERANCE = 1e-9
 """Relative size of a step after which the next one is less than rounding."""
 _CHUNK = 2**14
 """Scores whose nodes are summed at once: 8 MiB."""
 Floats = NDArray[np.float64]
 
 
-def cluster_degrees(terms: NDArray[np.float64], clusters: NDArray[np.int64] | None = None) -> float:
+def degrees_of_freedom(
+    terms: NDArray[np.float64], clusters: NDArray[np.int64] | None = None
+) -> float:
     """Return the Satterthwaite degrees of freedom of a variance over clusters: their effective number minus 1.
 
     Args:
@@ -36,9 +38,9 @@ def cluster_degrees(terms: NDArray[np.float64], clusters: NDArray[np.int64] | No
         shows nothing of others: no score, interval or p-value is then a number.
 
     Example:
-        >>> round(cluster_degrees(np.ones(20), np.arange(5).repeat(4)), 6)
+        >>> round(degrees_of_freedom(np.ones(20), np.arange(5).repeat(4)), 6)
         4.0
-        >>> round(cluster_degrees(np.ones(20), np.array([0] * 12 + [1] * 4 + [2] * 4)), 2)
+        >>> round(degrees_of_freedom(np.ones(20), np.array([0] * 12 + [1] * 4 + [2] * 4)), 2)
         1.27
 
     Source:
@@ -53,37 +55,37 @@ def cluster_degrees(terms: NDArray[np.float64], clusters: NDArray[np.int64] | No
     # Several sums are counted in units in which their terms are uncorrelated.
     squares = np.einsum("nk,kl,nl->n", columns, np.linalg.pinv(size, hermitian=True), columns)
     variances = np.bincount(clusters, squares)
-    return float(degrees_of_groups(variances, np.zeros(len(variances), dtype=np.int64))[0])
+    return float(group_degrees_of_freedom(variances, np.zeros(len(variances), dtype=np.int64))[0])
 
 
-def degrees_of_groups(variances: NDArray[Any], group: NDArray[np.int64]) -> Floats:
-    """Return :func:`cluster_degrees` of each group ``(G,)``, from each cluster's variance and group ``(K,)``."""
-    degrees = effective_samples_of_groups(variances, group) - 1.0
+def group_degrees_of_freedom(variances: NDArray[Any], group: NDArray[np.int64]) -> Floats:
+    """Return :func:`degrees_of_freedom` of each group ``(G,)``, from each cluster's variance and group ``(K,)``."""
+    degrees = effective_sample_size_by_group(variances, group) - 1.0
     return np.where(np.bincount(group) > 1, degrees.clip(min=1.0), 0.0)
 
 
-def two_sided(score: float, degrees: float = math.inf) -> float:
+def two_sided_p_value(score: float, degrees: float = math.inf) -> float:
     """Return the two-sided p-value of a t statistic; with infinite degrees of freedom, of a normal score.
 
     Example:
-        >>> round(two_sided(1.96), 3), round(two_sided(1.96, 4.0), 3)
+        >>> round(two_sided_p_value(1.96), 3), round(two_sided_p_value(1.96, 4.0), 3)
         (0.05, 0.122)
     """
-    return float(two_sideds(np.array([score]), np.array([degrees]))[0])
+    return float(two_sided_p_values(np.array([score]), np.array([degrees]))[0])
 
 
-def two_sideds(scores: Floats, degrees: Floats) -> Floats:
+def two_sided_p_values(scores: Floats, degrees: Floats) -> Floats:
     """Return the two-sided p-values of t statistics ``(G,)`` with ``degrees (G,)``; NaN for a NaN score."""
     normal = [math.erfc(abs(score) / math.sqrt(2.0)) for score in scores.tolist()]
     p_values = np.where(degrees > 0.0, normal, math.nan)
-    few = np.flatnonzero((degrees > 0.0) & np.isfinite(degrees) & ~np.isnan(scores))
-    root = np.sqrt(degrees[few])
-    angles = np.minimum(np.arctan2(np.abs(scores[few]), root), _FAR / root)
-    p_values[few] = (1.0 - _inside(angles, degrees[few])).clip(min=0.0)
+    finite = np.flatnonzero((degrees > 0.0) & np.isfinite(degrees) & ~np.isnan(scores))
+    root = np.sqrt(degrees[finite])
+    angles = np.minimum(np.arctan2(np.abs(scores[finite]), root), _MAX_DEVIATIONS / root)
+    p_values[finite] = (1.0 - _central_probability(angles, degrees[finite])).clip(min=0.0)
     return p_values
 
 
-def _inside(angles: Floats, degrees: Floats) -> Floats:
+def _central_probability(angles: Floats, degrees: Floats) -> Floats:
     """Return the probability ``(G,)`` that a t statistic is within ``sqrt(degrees) tan(angle)`` of 0."""
     # With score = sqrt(degrees) tan(a) the density is a power of the cosine of a.
     shares = np.empty(len(angles))
@@ -91,10 +93,10 @@ def _inside(angles: Floats, degrees: Floats) -> Floats:
         some = slice(first, first + _CHUNK)
         places = 0.5 * angles[some, None] * (_NODES + 1.0)
         shares[some] = np.cos(places) ** (degrees[some, None] - 1.0) @ _SHARES
-    return shares * 0.5 * angles * _density(degrees)
+    return shares * 0.5 * angles * _density_at_zero(degrees)
 
 
-def _density(degrees: Floats) -> Floats:
+def _density_at_zero(degrees: Floats) -> Floats:
     """Return the density at 0 of the absolute angle ``arctan(t / sqrt(degrees))``, ``(G,)``."""
     logarithms = [
         math.lgamma((each + 1.0) / 2.0) - math.lgamma(each / 2.0) for each in degrees.tolist()
@@ -103,36 +105,36 @@ def _density(degrees: Floats) -> Floats:
 
 
 @functools.lru_cache(maxsize=256)
-def student_score(confidence_level: float, degrees: float) -> float:
+def critical_t(confidence_level: float, degrees: float) -> float:
     """Return the critical value of Student's t: half the interval's width in standard errors."""
-    return float(student_scores(confidence_level, np.array([degrees]))[0])
+    return float(critical_t_values(confidence_level, np.array([degrees]))[0])
 
 
-def student_scores(confidence_level: float, degrees: Floats) -> Floats:
+def critical_t_values(confidence_level: float, degrees: Floats) -> Floats:
     """Return critical values of Student's t for several degrees of freedom ``(G,)``."""
     normal = NormalDist().inv_cdf(0.5 + confidence_level / 2.0)
     scores = np.where(degrees > 0.0, normal, math.nan)
-    few = np.flatnonzero((degrees > 0.0) & np.isfinite(degrees))
-    chosen, number = np.unique(degrees[few], return_inverse=True)
+    finite = np.flatnonzero((degrees > 0.0) & np.isfinite(degrees))
+    chosen, codes = np.unique(degrees[finite], return_inverse=True)
     # Newton's method on the angle whose tangent is the score over the root of the degrees. The probability inside is a
     # concave function of it, so that no step from 0 on goes beyond the angle.
     angles = np.zeros(len(chosen))
-    density = _density(chosen)
+    density = _density_at_zero(chosen)
     for _ in range(_STEPS):
-        missing = confidence_level - _inside(angles, chosen)
+        missing = confidence_level - _central_probability(angles, chosen)
         step = missing / (density * np.cos(angles) ** (chosen - 1.0))
         angles = angles + step
-        if (np.abs(step) <= _NEAR * angles).all():
+        if (np.abs(step) <= _TOLERANCE * angles).all():
             break
-    scores[few] = (np.sqrt(chosen) * np.tan(angles))[number]
+    scores[finite] = (np.sqrt(chosen) * np.tan(angles))[codes]
     return scores
 
 
-def wald_p(statistic: float, degrees: float = math.inf) -> float:
+def wald_p_value(statistic: float, degrees: float = math.inf) -> float:
     """Return the p-value of a Wald statistic of two parameters: chi-squared, or Hotelling's T² with few clusters.
 
     Example:
-        >>> round(wald_p(5.99), 3), round(wald_p(5.99, 9.0), 3)
+        >>> round(wald_p_value(5.99), 3), round(wald_p_value(5.99, 9.0), 3)
         (0.05, 0.13)
     """
     if math.isnan(statistic):
@@ -143,7 +145,7 @@ def wald_p(statistic: float, degrees: float = math.inf) -> float:
     return float((1.0 + max(0.0, statistic) / degrees) ** (-0.5 * max(degrees - 1.0, 0.0)))
 
 
-def widening(confidence_level: float, degrees: float) -> float:
+def cluster_widening_factor(confidence_level: float, degrees: float) -> float:
     """Return the factor by which a cluster bootstrap interval must be widened; 1 without clusters."""
     # Drawn clusters spread about their mean by a share 1 / G of the variance too little, as a variance without its
     # `G / (G - 1)`, and their percentiles are normal where few clusters ask for Student's.
@@ -152,11 +154,11 @@ def widening(confidence_level: float, degrees: float) -> float:
         return 1.0
     if degrees == 0.0:
         return math.nan
-    ratio = student_score(confidence_level, degrees) / student_score(confidence_level, math.inf)
+    ratio = critical_t(confidence_level, degrees) / critical_t(confidence_level, math.inf)
     return ratio * math.sqrt(1.0 + 1.0 / degrees)
 
 
-def replicate_ends(
+def pointwise_interval(
     replicates: Floats, confidence_level: float, degrees: float
 ) -> tuple[Floats, Floats]:
     """Return pointwise interval ends ``(G,)`` of replicate curves ``(R, G)``, ignoring NaN; wider with few clusters.
@@ -167,14 +169,14 @@ def replicate_ends(
         degrees: Degrees of freedom of what is drawn; infinity without clusters.
 
     Example:
-        >>> low, high = replicate_ends(np.arange(101.0)[:, None], 0.9, math.inf)
+        >>> low, high = pointwise_interval(np.arange(101.0)[:, None], 0.9, math.inf)
         >>> low.round(6).tolist(), high.round(6).tolist()
         ([5.0], [95.0])
     """
     tails = (0.5 - confidence_level / 2, 0.5 + confidence_level / 2)
     has_gaps = bool(np.isnan(replicates).any())  # `nanquantile` takes ten times as long
     low, high = (np.nanquantile if has_gaps else np.quantile)(replicates, tails, axis=0)
-    if (factor := widening(confidence_level, degrees)) == 1.0:
+    if (factor := cluster_widening_factor(confidence_level, degrees)) == 1.0:
         return low, high
     mean = np.nanmean(replicates, axis=0)
     return mean + factor * (low - mean), mean + factor * (high - mean)

@@ -16,19 +16,25 @@ import numpy as np
 import torch
 
 from fedlas._core.check import InputError, check_count
-from fedlas._core.streams import stream
-from fedlas.metrics.classwise import errors_by_class
+from fedlas._core.streams import seeded_generator
+from fedlas.metrics.classwise import class_errors
 from fedlas.metrics.metric import Metric
-from fedlas.predictions.any_predictions import AnyPredictions, check_measurable
-from fedlas.stats.cell_sums import times_drawn
-from fedlas.stats.group_replicates import GroupsRedrawn, GroupsResampled
-from fedlas.stats.replicates import BLOCK, Redrawn, Replicates, Resampled, Turned
-from fedlas.stats.rows import GROUPS, Floats, Rows
-from fedlas.stats.tables import knows_groups, values_of_block
+from fedlas.predictions.any_predictions import AnyPredictions, require_top_label
+from fedlas.stats.cell_sums import count_draws
+from fedlas.stats.group_replicates import GroupedBootstrap, GroupedConsistency
+from fedlas.stats.replicates import (
+    BLOCK_ELEMENTS,
+    BootstrapReplicates,
+    ConsistencyReplicates,
+    Replicates,
+    SignFlippedReplicates,
+)
+from fedlas.stats.rows import NUM_GROUPS, Floats, Rows
+from fedlas.stats.tables import evaluate_block, supports_groups
 
 BY_CLASS = "by class"
 """Name of the errors of each class among the values of metrics."""
-NOTHING: Mapping[str, Callable[[Replicates], Floats]] = MappingProxyType({})
+NO_STATISTICS: Mapping[str, Callable[[Replicates], Floats]] = MappingProxyType({})
 """No further statistics."""
 
 
@@ -44,9 +50,9 @@ class DrawPurpose(IntEnum):
     MEANS = 6
 
 
-def rows_for(predictions: AnyPredictions, num_bins: int) -> Rows:
+def prepare_rows(predictions: AnyPredictions, num_bins: int) -> Rows:
     """Return the rows of ``predictions``, without rows of weight 0, prepared for resampling."""
-    predictions = _counted(predictions)
+    predictions = _drop_zero_weights(predictions)
     if predictions.num_samples < 2:
         raise InputError(
             "predictions must hold at least 2 samples",
@@ -63,64 +69,66 @@ def rows_for(predictions: AnyPredictions, num_bins: int) -> Rows:
     return rows
 
 
-def has_spread(predictions: AnyPredictions) -> bool:
+def has_several_units(predictions: AnyPredictions) -> bool:
     """Return whether at least two samples, or two clusters, have positive weight, as intervals and tests require."""
-    predictions = _counted(predictions)
+    predictions = _drop_zero_weights(predictions)
     clusters = predictions.clusters
     units = predictions.num_samples if clusters is None else len(clusters.unique())
     return units > 1
 
 
-def _counted(predictions: AnyPredictions) -> AnyPredictions:
+def _drop_zero_weights(predictions: AnyPredictions) -> AnyPredictions:
     """Return the samples with positive weight."""
-    predictions = check_measurable(predictions)
+    predictions = require_top_label(predictions)
     weights = predictions.weights
     if weights is None or bool(weights.all()):
         return predictions
     return predictions.rows(weights.nonzero().squeeze(1))
 
 
-def resampled_units(*rows: Rows, replicates: int, seed: int) -> Iterator[Floats]:
+def iter_unit_draws(*rows: Rows, replicates: int, seed: int) -> Iterator[Floats]:
     """Yield blocks of bootstrap draw counts of the units ``(R, U)``, shared by all sets of rows."""
     # Clusters are drawn whole. There are `replicates` rows in all.
     units = rows[0].num_units
-    for uniforms in _uniforms(DrawPurpose.BOOTSTRAP, rows, replicates, seed):
+    for uniforms in _iter_uniforms(DrawPurpose.BOOTSTRAP, rows, replicates, seed):
         # Uniform numbers are at most 1 - 2**-53, which times N rounds to less than N: no index is out of range.
-        yield times_drawn(np.multiply(uniforms, units, out=uniforms).astype(np.int64))
+        yield count_draws(np.multiply(uniforms, units, out=uniforms).astype(np.int64))
 
 
-def resampled(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]:
+def iter_bootstrap(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]:
     """Yield blocks of bootstrap replicates of rows, ``replicates`` in all."""
-    for times in resampled_units(rows, replicates=replicates, seed=seed):
-        yield Resampled(rows, times)
+    for times in iter_unit_draws(rows, replicates=replicates, seed=seed):
+        yield BootstrapReplicates(rows, times)
 
 
-def redrawn(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]:
+def iter_null(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]:
     """Yield blocks of null replicates, with labels drawn as if the model were calibrated, ``replicates`` in all."""
     # Labels are drawn from its probabilities; with clusters their gaps are turned, see `Turned`.
-    for uniforms in _uniforms(DrawPurpose.NOISE_FLOOR, [rows], replicates, seed):
+    for uniforms in _iter_uniforms(DrawPurpose.NOISE_FLOOR, [rows], replicates, seed):
         if rows.clusters is None:
-            yield Redrawn(rows, uniforms)
+            yield ConsistencyReplicates(rows, uniforms)
         else:
-            yield Turned(rows, np.where(uniforms < 0.5, -1.0, 1.0))
+            yield SignFlippedReplicates(rows, np.where(uniforms < 0.5, -1.0, 1.0))
 
 
-def groups_resampled(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]:
+def iter_bootstrap_by_group(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]:
     """Yield blocks of bootstrap replicates of groups of rows, ``replicates`` in all."""
     purposes = (DrawPurpose.BOOTSTRAP, DrawPurpose.RIGHT, DrawPurpose.BLOCKS, DrawPurpose.MEANS)
-    random, random_right, blocks, normal = (stream(each, seed) for each in purposes)
-    for size in _sizes(len(rows.groups.count), [rows], replicates):
-        yield GroupsResampled(rows, random, random_right, blocks, normal.standard_normal(size))
+    random, random_right, blocks, normal = (seeded_generator(each, seed) for each in purposes)
+    for size in _block_sizes(len(rows.groups.count), [rows], replicates):
+        yield GroupedBootstrap(rows, random, random_right, blocks, normal.standard_normal(size))
 
 
-def groups_redrawn(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]:
+def iter_null_by_group(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]:
     """Yield blocks of null replicates of groups of rows, ``replicates`` in all."""
-    random, labels = (stream(each, seed) for each in (DrawPurpose.NOISE_FLOOR, DrawPurpose.LABELS))
-    for size in _sizes(len(rows.groups.count), [rows], replicates):
-        yield GroupsRedrawn(rows, size, random, labels)
+    random, labels = (
+        seeded_generator(each, seed) for each in (DrawPurpose.NOISE_FLOOR, DrawPurpose.LABELS)
+    )
+    for size in _block_sizes(len(rows.groups.count), [rows], replicates):
+        yield GroupedConsistency(rows, size, random, labels)
 
 
-def values_in(
+def metrics_over_replicates(
     purpose: DrawPurpose,
     rows: Rows,
     entries: Sequence[Metric],
@@ -128,24 +136,31 @@ def values_in(
     replicates: int,
     seed: int,
     by_class: bool = False,
-    extra: Mapping[str, Callable[[Replicates], Floats]] = NOTHING,
+    extra: Mapping[str, Callable[[Replicates], Floats]] = NO_STATISTICS,
     advance: Callable[[float], None] | None = None,
 ) -> dict[str, Floats]:
     """Return values of several metrics over one shared set of replicates, by name."""
     means = purpose is DrawPurpose.BOOTSTRAP
-    of_groups = [entry for entry in entries if rows.are_many and knows_groups(entry, means=means)]
-    of_rows = [entry for entry in entries if entry not in of_groups]
-    row_draws, group_draws = (resampled, groups_resampled) if means else (redrawn, groups_redrawn)
-    passes = [(row_draws, of_rows, not rows.are_many), (group_draws, of_groups, rows.are_many)]
+    group_entries = [
+        entry for entry in entries if rows.has_many_rows and supports_groups(entry, means=means)
+    ]
+    row_entries = [entry for entry in entries if entry not in group_entries]
+    row_draws, group_draws = (
+        (iter_bootstrap, iter_bootstrap_by_group) if means else (iter_null, iter_null_by_group)
+    )
+    passes = [
+        (row_draws, row_entries, not rows.has_many_rows),
+        (group_draws, group_entries, rows.has_many_rows),
+    ]
     has_more = by_class or bool(extra)
     passes = [(draw, some, here) for draw, some, here in passes if some or (has_more and here)]
     parts: dict[str, list[Floats]] = {}
     for draw, some, here in passes:
         for block in draw(rows, replicates=replicates, seed=seed):
-            for name, values in values_of_block(some, block).items():
+            for name, values in evaluate_block(some, block).items():
                 parts.setdefault(name, []).append(values)
             if by_class and here:
-                parts.setdefault(BY_CLASS, []).append(errors_by_class(block.class_table))
+                parts.setdefault(BY_CLASS, []).append(class_errors(block.class_table))
             for name, statistic in extra.items() if here else ():
                 parts.setdefault(name, []).append(statistic(block))
             block.release()
@@ -154,39 +169,47 @@ def values_in(
     return {name: np.concatenate(values) for name, values in parts.items()}
 
 
-def values_in_both(
+def bootstrap_and_null_values(
     rows: Rows,
     entries: Sequence[Metric],
-    tested: Sequence[Metric],
+    null_entries: Sequence[Metric],
     *,
-    extra: Mapping[str, Callable[[Replicates], Floats]] = NOTHING,
+    extra: Mapping[str, Callable[[Replicates], Floats]] = NO_STATISTICS,
     **options: Any,
 ) -> tuple[dict[str, Floats], dict[str, Floats]]:
-    """Return bootstrap values of ``entries``, and null values of ``tested`` and of ``extra``."""
+    """Return bootstrap values of ``entries``, and null values of ``null_entries`` and of ``extra``."""
     # The two share nothing that either changes, so a second core takes the one, if PyTorch may use more than one.
 
-    def floors() -> dict[str, Floats]:
-        return values_in(DrawPurpose.NOISE_FLOOR, rows, tested, extra=extra, **options)
+    def null_values() -> dict[str, Floats]:
+        return metrics_over_replicates(
+            DrawPurpose.NOISE_FLOOR, rows, null_entries, extra=extra, **options
+        )
 
     if torch.get_num_threads() == 1:
-        return values_in(DrawPurpose.BOOTSTRAP, rows, entries, **options), floors()
+        return metrics_over_replicates(
+            DrawPurpose.BOOTSTRAP, rows, entries, **options
+        ), null_values()
     with ThreadPoolExecutor(1) as other:
-        future = other.submit(floors)
-        return values_in(DrawPurpose.BOOTSTRAP, rows, entries, **options), future.result()
+        future = other.submit(null_values)
+        return metrics_over_replicates(
+            DrawPurpose.BOOTSTRAP, rows, entries, **options
+        ), future.result()
 
 
-def _sizes(columns: int, rows: Sequence[Rows], replicates: int) -> Iterator[int]:
+def _block_sizes(num_columns: int, rows: Sequence[Rows], replicates: int) -> Iterator[int]:
     """Yield the block sizes, which depend on memory and do not change the random numbers."""
     # Besides arrays of so many columns there are (R, C * num_bins) arrays, and those of neighbors in confidence.
     cells = [each.num_classes * each.num_bins for each in rows]
-    neighbors = min(GROUPS, rows[0].num_samples)
-    step = max(1, BLOCK // max(columns, neighbors, *cells))
+    neighbors = min(NUM_GROUPS, rows[0].num_samples)
+    step = max(1, BLOCK_ELEMENTS // max(num_columns, neighbors, *cells))
     yield from (min(step, replicates - start) for start in range(0, replicates, step))
 
 
-def _uniforms(
+def _iter_uniforms(
     purpose: DrawPurpose, rows: Sequence[Rows], replicates: int, seed: int
 ) -> Iterator[Floats]:
-    random = stream(purpose, seed)
+    random = seeded_generator(purpose, seed)
     units = rows[0].num_units
-    yield from (random.random_sample((size, units)) for size in _sizes(units, rows, replicates))
+    yield from (
+        random.random_sample((size, units)) for size in _block_sizes(units, rows, replicates)
+    )

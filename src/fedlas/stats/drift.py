@@ -8,18 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas._core.check import InputError
-from fedlas.stats.intervals import check_level
+from fedlas.stats.intervals import check_confidence_level
 from fedlas.stats.rows import Floats
 
 SHARES = np.array([0.01, 0.03, 0.1, 0.3, 0.7])
 """Bets, as shares of the largest bet that cannot lose everything. The test averages their wealth."""
-_LEAST = 0.05
+_MIN_WIDTH = 0.05
 """Smallest loss that a bet is scaled by, so that an interval at the end of its range does not make bets infinite."""
-_START = 0.5
+_START_STAKE = 0.5
 """Share of the money that is staked before the first sample. The rest is staked a little at each sample."""
 _PACE = 100.0
 """Samples until half of the rest is staked; a later change waits for money that is staked when it begins."""
-_MOST = 1e200
+_MAX_WEALTH = 1e200
 """The wealth of a gambler is cut here, so that it stays a float64. A cut supermartingale is still one."""
 _ROWS = 512
 _FACTORS = 2**22
@@ -41,15 +41,15 @@ class MeanDrift:
     Args:
         low: Lower ends of the intervals ``(S,)``.
         high: Upper ends ``(S,)``.
-        least: Smallest value that each statistic can have ``(S,)``.
-        most: Largest ``(S,)``.
+        range_low: Smallest value that each statistic can have ``(S,)``.
+        range_high: Largest ``(S,)``.
         false_alarm: Probability in (0, 1).
         parts: What each statistic is of, a number from 0 ``(S,)``; None: all are of one thing.
 
     State:
-        ``samples``: how many were observed; ``active (S, 2, bets)``: the wealth that each gambler has at stake. Both
+        ``samples``: how many were observed; ``wealth (S, 2, bets)``: the wealth that each gambler has at stake. Both
         are changed by :meth:`observe`, and may be set to resume.
-        ``alone``: for each part whose own wealth reached the alarm threshold, the index of that sample in the last
+        ``first_alarm_by_part``: for each part whose own wealth reached the alarm threshold, the index of that sample in the last
         call of :meth:`observe`. A part without a change reaches the threshold with probability at most
         ``false_alarm``, however many others have changed.
 
@@ -78,20 +78,20 @@ class MeanDrift:
         self,
         low: Floats,
         high: Floats,
-        least: Floats,
-        most: Floats,
+        range_low: Floats,
+        range_high: Floats,
         *,
         false_alarm: float,
         parts: NDArray[np.int64] | None = None,
     ) -> None:
-        self.false_alarm = check_level(false_alarm, name="false_alarm")
-        if not (low.shape == high.shape == least.shape == most.shape and len(low)):
+        self.false_alarm = check_confidence_level(false_alarm, name="false_alarm")
+        if not (low.shape == high.shape == range_low.shape == range_high.shape and len(low)):
             raise InputError(
                 "low, high and both ends of the range must have shape (S,)",
-                f"{low.shape}, {high.shape}, {least.shape}, {most.shape}",
+                f"{low.shape}, {high.shape}, {range_low.shape}, {range_high.shape}",
                 "Pass one of each per statistic.",
             )
-        if not ((least <= low) & (low <= high) & (high <= most)).all():  # false for NaN
+        if not ((range_low <= low) & (low <= high) & (high <= range_high)).all():  # false for NaN
             raise InputError(
                 "each interval [low, high] must lie within the range of its statistic",
                 f"{low.tolist()} to {high.tolist()}",
@@ -99,16 +99,16 @@ class MeanDrift:
             )
         self.low = low
         self.high = high
-        self.least = least
-        self.most = most
+        self.least = range_low
+        self.most = range_high
         # One over the largest loss per unit staked: a bet below it keeps the factor of the wealth above 0.
-        up = 1 / np.maximum(high - least, _LEAST)
-        down = 1 / np.maximum(most - low, _LEAST)
+        up = 1 / np.maximum(high - range_low, _MIN_WIDTH)
+        down = 1 / np.maximum(range_high - low, _MIN_WIDTH)
         self._bets = np.stack([up, down], axis=1)[:, :, None] * SHARES
         self.parts = np.zeros(len(low), dtype=np.int64) if parts is None else parts
-        self.alone: dict[int, int] = {}
+        self.first_alarm_by_part: dict[int, int] = {}
         self.samples = 0
-        self.active = np.full(active_shape(len(low)), _START)
+        self.wealth = np.full(wealth_shape(len(low)), _START_STAKE)
 
     @property
     def threshold(self) -> float:
@@ -118,68 +118,68 @@ class MeanDrift:
     @property
     def evidence(self) -> float:
         """Wealth relative to the start: mean wealth of the bets plus the unstaked share."""
-        return float(self.active.mean() + _unstaked(self.samples))
+        return float(self.wealth.mean() + _unstaked_share(self.samples))
 
     @property
     def evidence_by_statistic(self) -> Floats:
         """Mean wealth of each statistic's bets ``(S,)``."""
-        return self.active.mean(axis=(1, 2))
+        return self.wealth.mean(axis=(1, 2))
 
     @property
     def evidence_by_part(self) -> Floats:
         """Wealth of each part's bets relative to the wealth at the start ``(P,)``; their sum is the staked evidence."""
-        return self._money_of_parts(self.active.reshape(-1))
+        return self._wealth_by_part(self.wealth.reshape(-1))
 
-    def observe(self, values: Floats, has: NDArray[np.bool_]) -> int | None:
+    def observe(self, values: Floats, present: NDArray[np.bool_]) -> int | None:
         """Bet on samples in order, and return the index of the first alarm, or None if there is none."""
-        self._check(values, has)
-        active = self.active.reshape(-1).copy()
+        self._check_values(values, present)
+        wealth = self.wealth.reshape(-1).copy()
         alarm = None
-        self.alone = {}
-        unstaked = _unstaked(self.samples + np.arange(len(values) + 1))
+        self.first_alarm_by_part = {}
+        unstaked = _unstaked_share(self.samples + np.arange(len(values) + 1))
         stakes = -np.diff(unstaked)
         # Factors are made for some samples at once; the wealth itself moves sample by sample.
         with np.errstate(over="ignore"):  # cut in the next line
-            rows = max(1, min(_ROWS, _FACTORS // len(active)))
+            rows = max(1, min(_ROWS, _FACTORS // len(wealth)))
             for start in range(0, len(values), rows):
                 part = slice(start, start + rows)
-                factors = self._factors(values[part], has[part]).reshape(-1, len(active))
-                for place, (stake, factor) in enumerate(
+                factors = self._bet_factors(values[part], present[part]).reshape(-1, len(wealth))
+                for index, (stake, factor) in enumerate(
                     zip(stakes[part], factors, strict=True), start
                 ):
                     # What is staked now may win with this sample already: the stake was known before it.
-                    active = np.minimum((active + stake) * factor, _MOST)
+                    wealth = np.minimum((wealth + stake) * factor, _MAX_WEALTH)
                     # Every sample counts and not only the last: an alarm stays even if the wealth falls afterward.
-                    if active.sum() / len(active) + unstaked[place + 1] >= self.threshold:
-                        alarm = place if alarm is None else alarm
-                        self._add_alone(active, place)
-        self.active, self.samples = active.reshape(self.active.shape), self.samples + len(values)
+                    if wealth.sum() / len(wealth) + unstaked[index + 1] >= self.threshold:
+                        alarm = index if alarm is None else alarm
+                        self._record_part_alarms(wealth, index)
+        self.wealth, self.samples = wealth.reshape(self.wealth.shape), self.samples + len(values)
         return alarm
 
-    def _add_alone(self, active: Floats, place: int) -> None:
+    def _record_part_alarms(self, wealth: Floats, index: int) -> None:
         """Record the parts whose own wealth exceeds the alarm threshold at this sample."""
-        for part in np.flatnonzero(self._money_of_parts(active) >= self.threshold).tolist():
-            self.alone.setdefault(part, place)
+        for part in np.flatnonzero(self._wealth_by_part(wealth) >= self.threshold).tolist():
+            self.first_alarm_by_part.setdefault(part, index)
 
-    def _money_of_parts(self, active: Floats) -> Floats:
-        each = active.reshape(len(self.parts), -1).sum(axis=1)
-        return np.asarray(np.bincount(self.parts, weights=each) / len(active))
+    def _wealth_by_part(self, wealth: Floats) -> Floats:
+        each = wealth.reshape(len(self.parts), -1).sum(axis=1)
+        return np.asarray(np.bincount(self.parts, weights=each) / len(wealth))
 
-    def _factors(self, values: Floats, has: NDArray[np.bool_]) -> Floats:
+    def _bet_factors(self, values: Floats, present: NDArray[np.bool_]) -> Floats:
         """Return the factor that multiplies each bet's wealth ``(n, S, 2, bets)``; 1 for a missing statistic."""
-        gains = np.stack([values - self.high, self.low - values], axis=2) * has[:, :, None]
+        gains = np.stack([values - self.high, self.low - values], axis=2) * present[:, :, None]
         return 1 + self._bets * gains[..., None]
 
-    def _check(self, values: Floats, has: NDArray[np.bool_]) -> None:
+    def _check_values(self, values: Floats, present: NDArray[np.bool_]) -> None:
         shape = (len(values), len(self.low))
-        if values.shape != shape or has.shape != shape:
+        if values.shape != shape or present.shape != shape:
             raise InputError(
                 f"values and present must both have shape (n, {shape[1]})",
-                f"{values.shape} and {has.shape}",
+                f"{values.shape} and {present.shape}",
                 "Pass one row per sample.",
             )
         # written so that NaN is outside
-        outside = has & ~((values >= self.least) & (values <= self.most))
+        outside = present & ~((values >= self.least) & (values <= self.most))
         if outside.any():
             raise InputError(
                 "every value must lie within the range of its statistic",
@@ -188,11 +188,11 @@ class MeanDrift:
             )
 
 
-def active_shape(statistics: int) -> tuple[int, int, int]:
+def wealth_shape(statistics: int) -> tuple[int, int, int]:
     """Return the shape of the wealth array for this number of statistics."""
     return statistics, 2, len(SHARES)
 
 
-def _unstaked(samples: NDArray[Any] | float) -> Floats:
+def _unstaked_share(samples: NDArray[Any] | float) -> Floats:
     """Return the share of the wealth that is not yet staked after this number of samples; falls slowly to 0."""
-    return np.asarray((1 - _START) / (1 + np.log1p(np.asarray(samples) / _PACE)))
+    return np.asarray((1 - _START_STAKE) / (1 + np.log1p(np.asarray(samples) / _PACE)))

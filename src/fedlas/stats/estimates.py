@@ -11,37 +11,37 @@ from typing import Any
 from fedlas._core.check import InputError, check_number
 from fedlas._core.defaults import CONFIDENCE_LEVEL as CONFIDENCE_LEVEL
 from fedlas._core.defaults import REPLICATES as REPLICATES
-from fedlas._core.kinds import check_kinds
-from fedlas._core.threads import on_one_thread
+from fedlas._core.kinds import check_argument_types
+from fedlas._core.threads import run_single_threaded
 from fedlas.metrics import METRICS
-from fedlas.metrics.classwise import ClasswiseSums, errors_by_class
-from fedlas.metrics.evaluation import default_metrics, entries_of, values_of
+from fedlas.metrics.classwise import ClasswiseSums, class_errors
+from fedlas.metrics.evaluation import compute_metrics, default_metrics, resolve_metrics
 from fedlas.metrics.groups import calibration_by_class
-from fedlas.metrics.metric import Metric, lacks
+from fedlas.metrics.metric import Metric, lacks_inputs
 from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import (
     AnyPredictions,
     PredictionTable,
-    check_measurable,
-    check_predictions,
+    require_predictions,
+    require_top_label,
 )
-from fedlas.stats.bootstrap import error_interval, is_error, plain_interval
-from fedlas.stats.cell_bias import cell_bias, class_bias
-from fedlas.stats.class_cells import ClassBlocks
-from fedlas.stats.draws import BY_CLASS, rows_for, values_in_both
+from fedlas.stats.bootstrap import calibration_error_interval, is_nonnegative_error, metric_interval
+from fedlas.stats.cell_bias import class_bias_upper_bounds, metric_bias_bounds
+from fedlas.stats.class_cells import ClassBlockSums
+from fedlas.stats.draws import BY_CLASS, bootstrap_and_null_values, prepare_rows
 from fedlas.stats.intervals import (
-    area_interval,
-    check_bootstrap,
-    check_level,
-    fewest_replicates,
-    influence_of,
+    auroc_interval,
+    check_bootstrap_options,
+    check_confidence_level,
+    metric_influence,
+    min_replicates,
     normal_interval,
     standard_error,
 )
-from fedlas.stats.joint import GAPS, NullReplicates, observed_gaps
+from fedlas.stats.joint import GAP_STATISTICS, NullReplicates, observed_gap_statistics
 from fedlas.stats.noise_floor import least_p, p_value
 from fedlas.stats.result_table import ResultTable
-from fedlas.stats.rows import Floats, Rows, confidence_of, probs_of
+from fedlas.stats.rows import Floats, Rows, confidence_quantity, probs_quantity
 
 RESAMPLING = "consistency resampling"
 """Name of the test whose replicates draw labels from the model's probabilities."""
@@ -79,7 +79,7 @@ class Estimate:
         return {name: value for name, value in vars(self).items() if value not in (None, "")}
 
     @classmethod
-    def of(cls, content: Mapping[str, Any]) -> Estimate:
+    def from_dict(cls, content: Mapping[str, Any]) -> Estimate:
         """Return the estimate written by :meth:`plain`.
 
         Raises:
@@ -110,7 +110,7 @@ class EstimateTable(ResultTable[str, Estimate]):
     joint_p: float | None
     least_joint_p: float | None
 
-    @check_kinds
+    @check_argument_types
     def __init__(
         self, content: Mapping[str, Estimate] | None = None, null: NullReplicates | None = None
     ) -> None:
@@ -120,7 +120,7 @@ class EstimateTable(ResultTable[str, Estimate]):
         self.least_joint_p = None if null is None else null.least_p
 
 
-@check_kinds
+@check_argument_types
 def estimates(
     predictions: AnyPredictions | PredictionTable,
     metrics: Sequence[str] | None = None,
@@ -167,11 +167,11 @@ def estimates(
         >>> table["ece"].low > table["ece"].floor > 0, table["ece"].p, table["accuracy"].floor
         (True, 0.005, None)
     """
-    predictions = check_measurable(predictions)
+    predictions = require_top_label(predictions)
     names = (
         [entry.name for entry in default_metrics(predictions)] if metrics is None else list(metrics)
     )
-    return estimated(
+    return metric_and_class_estimates(
         predictions,
         names,
         num_bins=num_bins,
@@ -220,8 +220,8 @@ def class_estimates(
         >>> first.p > 0.05, first.low, first.floor > 0.01
         (True, 0.0, True)
     """
-    predictions = check_predictions(predictions)
-    return estimated(
+    predictions = require_predictions(predictions)
+    return metric_and_class_estimates(
         predictions,
         [],
         num_bins=num_bins,
@@ -232,8 +232,8 @@ def class_estimates(
     )[1]
 
 
-@on_one_thread
-def estimated(
+@run_single_threaded
+def metric_and_class_estimates(
     predictions: AnyPredictions,
     metrics: Sequence[str],
     *,
@@ -246,48 +246,54 @@ def estimated(
     advance: Callable[[float], None] | None = None,
 ) -> tuple[EstimateTable, dict[int, Estimate]]:
     """Compute :func:`estimates` of ``metrics`` and, with ``by_class``, :func:`class_estimates` from the same draws."""
-    check_bootstrap(
+    check_bootstrap_options(
         confidence_level=confidence_level, replicates=replicates, seed=seed, method="auto"
     )
-    rows = rows_for(predictions, num_bins)
-    records = entries_of(metrics, predictions)
+    rows = prepare_rows(predictions, num_bins)
+    records = resolve_metrics(metrics, predictions)
     options: dict[str, Any] = {"replicates": replicates, "seed": seed}
     by_record = {
-        entry.name: own_estimate(entry, predictions, confidence_level=confidence_level, **options)
+        entry.name: registered_estimate(
+            entry, predictions, confidence_level=confidence_level, **options
+        )
         for entry in records
         if entry.estimate is not None
     }
     others = [entry for entry in records if entry.name not in by_record]
-    influences = {entry.name: influence_of(entry, rows.predictions) for entry in others}
+    influences = {entry.name: metric_influence(entry, rows.predictions) for entry in others}
     entries = [entry for entry in others if influences[entry.name] is None]
     tested = [entry for entry in entries if is_calibration_error(entry.name)]
     if values is None:
-        values = values_of(predictions, others, num_bins)
+        values = compute_metrics(predictions, others, num_bins)
 
     # What most need is computed in one pass.
     means = [metric.quantity for metric in entries if metric.quantity is not None]
     if not (by_class or ClasswiseSums in {metric.statistic for metric in entries}):
-        rows.gather([*means, confidence_of])
-    elif rows.are_many:
-        rows.gather([*means, confidence_of], ClassBlocks)
+        rows.gather([*means, confidence_quantity])
+    elif rows.has_many_rows:
+        rows.gather([*means, confidence_quantity], ClassBlockSums)
     else:
-        rows.gather([*means, confidence_of, probs_of])
+        rows.gather([*means, confidence_quantity, probs_quantity])
 
     # Replicates of the metrics, and of what they would be if the model were calibrated.
     draws = 2 if tested or by_class else 1
     share = None if advance is None else lambda part: advance(part / draws)
     options |= {"by_class": by_class, "advance": share}
-    samples, floors = values_in_both(rows, entries, tested, extra=GAPS if tested else {}, **options)
+    samples, floors = bootstrap_and_null_values(
+        rows, entries, tested, extra=GAP_STATISTICS if tested else {}, **options
+    )
 
-    def measured(entry: Metric) -> Estimate:
+    def make_estimate(entry: Metric) -> Estimate:
         if entry.name in by_record:
             return by_record[entry.name]
         value = values[entry.name]
         influence = influences[entry.name]
         if influence is None:
             both = samples[entry.name], floors.get(entry.name)
-            return _estimate(entry, rows, value, *both, confidence_level, cell_bias(entry, rows))
-        ends = area_interval(
+            return _estimate_from_replicates(
+                entry, rows, value, *both, confidence_level, metric_bias_bounds(entry, rows)
+            )
+        ends = auroc_interval(
             value,
             standard_error(influence, rows.predictions),
             influence,
@@ -298,16 +304,18 @@ def estimated(
         return Estimate(value, *ends, confidence_level=confidence_level)
 
     table = EstimateTable(
-        {entry.name: measured(entry) for entry in records},
-        _null(rows, tested, values, floors) if tested else None,
+        {entry.name: make_estimate(entry) for entry in records},
+        _null_replicates(rows, tested, values, floors) if tested else None,
     )
     if not by_class:
         return table, {}
-    classes = _by_class(rows, num_bins, samples[BY_CLASS], floors[BY_CLASS], confidence_level)
+    classes = _per_class_estimates(
+        rows, num_bins, samples[BY_CLASS], floors[BY_CLASS], confidence_level
+    )
     return table, ResultTable(classes)
 
 
-def own_estimate(entry: Metric, predictions: AnyPredictions, **options: Any) -> Estimate:
+def registered_estimate(entry: Metric, predictions: AnyPredictions, **options: Any) -> Estimate:
     """Call the metric's own ``estimate`` function, with those options that it accepts."""
     function: Any = entry.estimate
     accepted = inspect.signature(function).parameters.keys()
@@ -317,74 +325,87 @@ def own_estimate(entry: Metric, predictions: AnyPredictions, **options: Any) -> 
     return estimate
 
 
-def _by_class(
-    rows: Rows, num_bins: int, samples: Floats, floors: Floats, confidence_level: float
+def _per_class_estimates(
+    rows: Rows, num_bins: int, replicates: Floats, null_replicates: Floats, confidence_level: float
 ) -> dict[int, Estimate]:
-    """Return the estimate of each class from the columns of ``samples`` and ``floors``."""
+    """Return the estimate of each class from the columns of ``replicates`` and ``null_replicates``."""
     entry = METRICS["classwise_ece"]
-    biases = class_bias(rows, errors_by_class)
-    classes = calibration_by_class(rows.all_classes, num_bins=num_bins)
+    biases = class_bias_upper_bounds(rows, class_errors)
+    classes = calibration_by_class(rows.multiclass_predictions, num_bins=num_bins)
     return {
-        k: _estimate(
-            entry, rows, each.ece, samples[:, k], floors[:, k], confidence_level, (0.0, biases[k])
+        k: _estimate_from_replicates(
+            entry,
+            rows,
+            each.ece,
+            replicates[:, k],
+            null_replicates[:, k],
+            confidence_level,
+            (0.0, biases[k]),
         )
         for k, each in classes.items()
     }
 
 
-def _null(
+def _null_replicates(
     rows: Rows,
-    tested: Sequence[Metric],
+    entries: Sequence[Metric],
     values: Mapping[str, float],
-    floors: Mapping[str, Floats],
+    null_values: Mapping[str, Floats],
 ) -> NullReplicates:
     """Return observed and null values of the metrics, of mean confidence and of Spiegelhalter's z."""
     null = NullReplicates()
-    for entry in tested:
+    for entry in entries:
         two_sided = entry.higher_is_better is None
-        null.add(entry.name, values[entry.name], floors[entry.name], two_sided=two_sided)
-    for name, statistic in observed_gaps(rows).items():
-        null.add(name, statistic, floors[name])
+        null.add(entry.name, values[entry.name], null_values[entry.name], two_sided=two_sided)
+    for name, statistic in observed_gap_statistics(rows).items():
+        null.add(name, statistic, null_values[name])
     return null
 
 
-def _estimate(
+def _estimate_from_replicates(
     entry: Metric,
     rows: Rows,
     value: float,
-    samples: Floats,
-    floors: Floats | None,
+    replicates: Floats,
+    null_replicates: Floats | None,
     confidence_level: float,
     bias: tuple[float, float],
 ) -> Estimate:
     """Return an estimate from bootstrap replicates and, for a calibration error, null replicates ``(R,)``."""
-    if is_error(entry):
-        interval = error_interval(
+    if is_nonnegative_error(entry):
+        interval = calibration_error_interval(
             value,
-            samples,
-            floors,
+            replicates,
+            null_replicates,
             confidence_level=confidence_level,
             bias=bias,
             degrees=rows.degrees,
         )
     else:
-        interval = plain_interval(
-            entry, rows, value, samples, confidence_level=confidence_level, method="auto"
+        interval = metric_interval(
+            entry, rows, value, replicates, confidence_level=confidence_level, method="auto"
         )
     # A moved end can lie beyond what a fraction can be; to cut it off there loses no coverage.
     high = min(interval.high, 1.0) if entry.percent else interval.high
-    options: dict[str, Any] = {"replicates": len(samples), "confidence_level": confidence_level}
-    if floors is None:
+    options: dict[str, Any] = {"replicates": len(replicates), "confidence_level": confidence_level}
+    if null_replicates is None:
         return Estimate(value, interval.low, high, **options)
     alternative = "different" if entry.higher_is_better is None else "worse"
-    p = p_value(entry, value, floors, alternative)
-    least = least_p(len(floors), alternative)
+    p = p_value(entry, value, null_replicates, alternative)
+    least = least_p(len(null_replicates), alternative)
     return Estimate(
-        value, interval.low, high, float(floors.mean()), p, least, test=RESAMPLING, **options
+        value,
+        interval.low,
+        high,
+        float(null_replicates.mean()),
+        p,
+        least,
+        test=RESAMPLING,
+        **options,
     )
 
 
-def share_estimate(
+def unit_interval_estimate(
     value: float, error: float, confidence_level: float, degrees: float = math.inf
 ) -> Estimate:
     """Return a value in ``[0, 1]`` with its normal interval, or Student's t interval with few clusters."""
@@ -395,8 +416,8 @@ def share_estimate(
 
 def check_replicates(replicates: int, confidence_level: float = CONFIDENCE_LEVEL) -> None:
     """Raise InputError unless ``replicates`` is 0 or enough for intervals of this level."""
-    check_level(confidence_level)
-    if replicates and replicates < (least := fewest_replicates(confidence_level)):
+    check_confidence_level(confidence_level)
+    if replicates and replicates < (least := min_replicates(confidence_level)):
         raise InputError(
             f"replicates must be 0 or at least {least} for {100 * confidence_level:g} % intervals",
             replicates,
@@ -416,10 +437,12 @@ def is_calibration_error(metric: str) -> bool:
     entry = METRICS.get(metric)
     if entry is None or entry.subject == "event":
         return False
-    return is_error(entry) or entry.higher_is_better is None
+    return is_nonnegative_error(entry) or entry.higher_is_better is None
 
 
-def measurable(metrics: Sequence[str], predictions: AnyPredictions) -> list[str]:
+def available_metrics(metrics: Sequence[str], predictions: AnyPredictions) -> list[str]:
     """Return the registered ``metrics`` that can be computed from ``predictions``."""
     entries = zip(metrics, map(METRICS.get, metrics), strict=True)
-    return [name for name, each in entries if each is not None and not lacks(each, predictions)]
+    return [
+        name for name, each in entries if each is not None and not lacks_inputs(each, predictions)
+    ]

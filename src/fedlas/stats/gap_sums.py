@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas._core.check import InputError, reason
-from fedlas.stats.intervals import check_level
+from fedlas._core.check import InputError, error_reason
+from fedlas.stats.intervals import check_confidence_level
 from fedlas.stats.proportion import clopper_pearson
 from fedlas.stats.rows import Floats
 
@@ -34,21 +34,22 @@ class GapSums:
     products: Floats
 
     @classmethod
-    def of(
+    def from_samples(
         cls, edges: Sequence[float] | Floats, confidence: Floats, correct: NDArray[np.bool_]
     ) -> GapSums:
         """Return the sums of samples with ``confidence (N,)`` and ``correct (N,)``."""
         ends = np.asarray(edges, dtype=np.float64)
-        cell = cells_of(ends, confidence)
+        cell = confidence_cells(ends, confidence)
         right = correct.astype(np.float64)
 
-        def total(values: Floats) -> Floats:
+        def sum_by_cell(values: Floats) -> Floats:
             by_cell = np.bincount(cell, weights=values, minlength=len(ends) - 1)
             return np.concatenate([[values.sum()], by_cell])
 
         ones = np.ones(len(right))
         return cls(
-            ends, *(total(v) for v in (ones, right, confidence, confidence**2, confidence * right))
+            ends,
+            *(sum_by_cell(v) for v in (ones, right, confidence, confidence**2, confidence * right)),
         )
 
     def __add__(self, other: GapSums) -> GapSums:
@@ -78,23 +79,23 @@ class GapSums:
             for name in ("count", "right"):
                 read_counts(content, name)
             gap_sums = cls(**sums)
-            if wrong := gap_sums._impossible():
+            if wrong := gap_sums._impossible_fields():
                 raise ValueError(f"impossible sums: {', '.join(wrong)}")
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 "the card must hold valid sums of confidences",
-                reason(error),
+                error_reason(error),
                 "Write the card again: fedlas card RUN.",
             ) from error
         return gap_sums
 
-    def _impossible(self) -> list[str]:
+    def _impossible_fields(self) -> list[str]:
         """Return the names of sums that no samples with ``c`` in ``[0, 1]`` can have, up to rounding."""
-        lowest, highest = ends_of(self.edges)
+        lowest, highest = confidence_bounds_by_cell(self.edges)
         # The sums were added in another order than here; their rounding is far below this share of the count.
         slack = 1e-9 * np.maximum(self.count, 1)
 
-        def between(name: str, low: Floats, high: Floats) -> bool:
+        def is_between(name: str, low: Floats, high: Floats) -> bool:
             values = getattr(self, name)
             # infinities and NaN are not within the slack
             with np.errstate(over="ignore", invalid="ignore"):
@@ -106,13 +107,13 @@ class GapSums:
         c = self.confidence
         mean = self.confidence / np.maximum(self.count, 1)
         possible = {
-            "count": between("count", self.count, self.count),
-            "right": between("right", np.zeros_like(c), self.count),
-            "confidence": between("confidence", lowest * self.count, highest * self.count),
+            "count": is_between("count", self.count, self.count),
+            "right": is_between("right", np.zeros_like(c), self.count),
+            "confidence": is_between("confidence", lowest * self.count, highest * self.count),
             # Squares are least if all confidences are equal (Jensen); none exceeds its confidence times the highest.
-            "squares": between("squares", mean * c, highest * c),
+            "squares": is_between("squares", mean * c, highest * c),
             # Only right samples have products, their confidences: a part of all confidences.
-            "products": between(
+            "products": is_between(
                 "products", lowest * self.right, np.minimum(highest * self.right, c)
             ),
         }
@@ -124,9 +125,9 @@ class GapSums:
         # of `r - c`, and the exact interval of `r` less that of `c`, see `confidence_bounds`. The second is the
         # narrower one in a narrow cell, and with few samples.
         # All intervals must hold together, so each may miss with an equal share of the probability (Bonferroni).
-        miss = (1 - check_level(confidence_level)) / len(self.count)
+        miss = (1 - check_confidence_level(confidence_level)) / len(self.count)
         low, high = (np.empty(len(self.count)) for _ in range(2))
-        lowest, highest = ends_of(self.edges)
+        lowest, highest = confidence_bounds_by_cell(self.edges)
         for k, count in enumerate(self.count):
             # No r - c leaves this range; it stays the interval of a cell with too few samples for a variance.
             least = -highest[k]
@@ -141,7 +142,7 @@ class GapSums:
             square = self.right[k] - 2 * self.products[k] + self.squares[k]
             var_gap = (square - count * (mean_r - mean_c) ** 2) / (count - 1)
             # The probabilities add up to the miss: two sides of a quarter, and twice a quarter.
-            wide = _bernstein(var_gap, count, most - least, miss / 4)
+            wide = _bernstein_margin(var_gap, count, most - least, miss / 4)
             exact = clopper_pearson(round(self.right[k]), int(count), confidence_level=1 - miss / 4)
             sure = self._confidence_bounds(k, miss / 4)
             low[k] = max(least, mean_r - mean_c - wide, exact[0] - sure[1])
@@ -152,19 +153,19 @@ class GapSums:
         """Return a distribution-free interval of the mean confidence of all samples."""
         # It is the intersection of the empirical Bernstein interval, which is narrow for confidences that vary little,
         # and the Chernoff interval, which is narrow near 0 and 1 and with few samples.
-        return self._confidence_bounds(0, 1 - check_level(confidence_level))
+        return self._confidence_bounds(0, 1 - check_confidence_level(confidence_level))
 
-    def _confidence_bounds(self, k: int, miss: float) -> tuple[float, float]:
-        lowest, highest = (float(end[k]) for end in ends_of(self.edges))
-        count = float(self.count[k])
+    def _confidence_bounds(self, cell: int, miss: float) -> tuple[float, float]:
+        lowest, highest = (float(end[cell]) for end in confidence_bounds_by_cell(self.edges))
+        count = float(self.count[cell])
         if count < 2:
             return lowest, highest
-        mean = float(self.confidence[k] / count)
+        mean = float(self.confidence[cell] / count)
         width = highest - lowest
-        variance = (float(self.squares[k]) - count * mean**2) / (count - 1)
+        variance = (float(self.squares[cell]) - count * mean**2) / (count - 1)
         # Two intervals of two sides: a quarter of the miss for each.
-        wide = _bernstein(variance, count, width, miss / 4)
-        low, high = _chernoff(min(max((mean - lowest) / width, 0.0), 1.0), count, miss / 4)
+        wide = _bernstein_margin(variance, count, width, miss / 4)
+        low, high = _chernoff_interval(min(max((mean - lowest) / width, 0.0), 1.0), count, miss / 4)
         return max(lowest + width * low, mean - wide), min(lowest + width * high, mean + wide)
 
 
@@ -197,28 +198,28 @@ def check_edges(edges: Floats) -> Floats:
     return edges
 
 
-def quantile_edges(values: Floats, number: int) -> Floats:
+def quantile_edges(values: Floats, num_cells: int) -> Floats:
     """Return unique cell edges at quantiles of ``values``, including 0 and 1, placed midway between values."""
     steps = np.unique(values.round(6))
-    inner = np.quantile(values, np.arange(1, number) / number).round(6)
+    inner = np.quantile(values, np.arange(1, num_cells) / num_cells).round(6)
     at = np.searchsorted(steps, inner[inner < 1])
     return np.concatenate(
         [[0.0], np.unique((steps[at[at > 0] - 1] + steps[at[at > 0]]) / 2), [1.0]]
     )
 
 
-def cells_of(edges: Floats, confidence: Floats) -> NDArray[np.int64]:
+def confidence_cells(edges: Floats, confidence: Floats) -> NDArray[np.int64]:
     """Return the cell index of each confidence."""
     # Only inner edges are searched, so that a confidence of exactly 1 falls into the last cell.
     return np.searchsorted(edges[1:-1], confidence, side="right")
 
 
-def ends_of(edges: Floats) -> tuple[Floats, Floats]:
+def confidence_bounds_by_cell(edges: Floats) -> tuple[Floats, Floats]:
     """Return the lowest and highest confidence ``(K + 1,)``, first overall, then of each cell."""
     return np.concatenate([edges[:1], edges[:-1]]), np.concatenate([edges[-1:], edges[1:]])
 
 
-def _bernstein(variance: float, count: float, width: float, miss: float) -> float:
+def _bernstein_margin(variance: float, count: float, width: float, miss: float) -> float:
     """Return the margin that the error of a mean of bounded values exceeds with probability at most ``miss``."""
     logarithm = math.log(2 / miss)
     # A variance of 0 that comes from differences of sums may round to below 0.
@@ -227,7 +228,7 @@ def _bernstein(variance: float, count: float, width: float, miss: float) -> floa
     )
 
 
-def _chernoff(mean: float, count: float, miss: float) -> tuple[float, float]:
+def _chernoff_interval(mean: float, count: float, miss: float) -> tuple[float, float]:
     """Return an interval of a mean in ``[0, 1]`` whose ends are each missed with probability at most ``miss``."""
     # Hoeffding, "Probability inequalities for sums of bounded random variables" (1963), theorem 1.
 
@@ -235,7 +236,7 @@ def _chernoff(mean: float, count: float, miss: float) -> tuple[float, float]:
         parts = ((mean, other), (1 - mean, 1 - other))
         return sum(p * math.log(p / q) for p, q in parts if p > 0)
 
-    def end(outside: float) -> float:
+    def solve_end(outside: float) -> float:
         inside = mean
         for _ in range(60):
             middle = (inside + outside) / 2
@@ -243,4 +244,4 @@ def _chernoff(mean: float, count: float, miss: float) -> tuple[float, float]:
             inside, outside = (inside, middle) if far else (middle, outside)
         return outside  # the outer one: an interval may be too wide, never too narrow
 
-    return (0.0 if mean == 0 else end(0.0)), (1.0 if mean == 1 else end(1.0))
+    return (0.0 if mean == 0 else solve_end(0.0)), (1.0 if mean == 1 else solve_end(1.0))

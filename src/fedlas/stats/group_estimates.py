@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import check_count
 from fedlas.metrics import calibration_by_group
-from fedlas.metrics.equal_width import width_bin
-from fedlas.metrics.groups import GroupCalibration, check_two_a_group, group_labels
+from fedlas.metrics.equal_width import equal_width_index
+from fedlas.metrics.groups import GroupCalibration, check_group_sizes, to_label_array
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.stats.compare import holm
-from fedlas.stats.draws import has_spread
+from fedlas.stats.draws import has_several_units
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate, estimates
 
-_REPLICATES_A_GROUP = 40
+_REPLICATES_PER_GROUP = 40
 """So many for each group, or Holm's correction leaves no p-value below 0.05."""
-_MOST_REPLICATES = 10_000
+_MAX_REPLICATES = 10_000
 MOST_TESTED = 500
 """Groups with intervals and tests; with more no corrected p-value can be below 0.05."""
 
@@ -95,10 +95,12 @@ def group_estimates(
     table = calibration_by_group(predictions, groups, num_bins=num_bins)
     weights = predictions.weights
     clusters = predictions.clusters
-    counted = np.arange(predictions.num_samples) if weights is None else np.flatnonzero(weights > 0)
-    names, number = np.unique(group_labels(groups)[counted], return_inverse=True)
-    check_two_a_group(names, len(number))
-    num_replicates = max(replicates, min(_MOST_REPLICATES, _REPLICATES_A_GROUP * len(names)))
+    used_rows = (
+        np.arange(predictions.num_samples) if weights is None else np.flatnonzero(weights > 0)
+    )
+    names, codes = np.unique(to_label_array(groups)[used_rows], return_inverse=True)
+    check_group_sizes(names, len(codes))
+    num_replicates = max(replicates, min(_MAX_REPLICATES, _REPLICATES_PER_GROUP * len(names)))
     options: dict[str, Any] = {
         "num_bins": num_bins,
         "confidence_level": confidence_level,
@@ -106,23 +108,23 @@ def group_estimates(
     }
     confidence = predictions.confidence.cpu()
     correct = predictions.correct.cpu()
-    parts = np.split(counted[np.argsort(number, kind="stable")], np.bincount(number).cumsum()[:-1])
-    tested = _furthest_from_floor(predictions, counted, number, table, num_bins)
+    parts = np.split(used_rows[np.argsort(codes, kind="stable")], np.bincount(codes).cumsum()[:-1])
+    tested = _groups_to_test(predictions, used_rows, codes, table, num_bins)
     groups_by_name = {}
-    for place, (name, rows) in enumerate(zip(names.tolist(), parts, strict=True)):
+    for index, (name, rows) in enumerate(zip(names.tolist(), parts, strict=True)):
         row = table[name]
         # A single sample, or cluster, has no spread.
         measured = {
             "accuracy": Estimate(row.accuracy, 0.0, 1.0),
             "ece": Estimate(row.ece, 0.0, 1.0),
         }
-        if place in tested and replicates:
+        if index in tested and replicates:
             shared: dict[str, Any] = {
                 n: None if v is None else v[rows]
                 for n, v in (("weights", weights), ("clusters", clusters))
             }
             part = TopLabel(confidence[rows], correct[rows], **shared)
-            if has_spread(part):
+            if has_several_units(part):
                 measured = estimates(
                     part, ["accuracy", "ece"], replicates=num_replicates, **options
                 )
@@ -139,25 +141,25 @@ def group_estimates(
     )
 
 
-def _furthest_from_floor(
+def _groups_to_test(
     predictions: Predictions | TopLabel,
-    counted: NDArray[np.int64],
-    number: NDArray[np.int64],
+    used_rows: NDArray[np.int64],
+    codes: NDArray[np.int64],
     table: Mapping[Any, GroupCalibration],
     num_bins: int,
 ) -> set[int]:
     """Return the indices of the groups to test: the largest excess over the floor, with at least two samples."""
-    several = np.flatnonzero(np.bincount(number) > 1)
+    several = np.flatnonzero(np.bincount(codes) > 1)
     if len(several) <= MOST_TESTED:
         return set(several.tolist())
     # A bin's sum of gaps is nearly normal, and its mean size then the root of 2 / pi standard deviations.
-    confidence = predictions.confidence.cpu().double()[counted]
-    weights = np.ones(len(counted))
+    confidence = predictions.confidence.cpu().double()[used_rows]
+    weights = np.ones(len(used_rows))
     if predictions.weights is not None:
-        weights = predictions.weights.cpu().double().numpy()[counted]
-    cell = number * num_bins + width_bin(confidence, num_bins).numpy()
+        weights = predictions.weights.cpu().double().numpy()[used_rows]
+    cell = codes * num_bins + equal_width_index(confidence, num_bins).numpy()
     chance = confidence.numpy() * (1.0 - confidence.numpy())
     variance = np.bincount(cell, weights**2 * chance, len(table) * num_bins)
     floor = np.sqrt(2 / np.pi * variance).reshape(-1, num_bins).sum(axis=1)
-    excess = np.array([row.ece for row in table.values()]) - floor / np.bincount(number, weights)
+    excess = np.array([row.ece for row in table.values()]) - floor / np.bincount(codes, weights)
     return set(several[np.argsort(-excess[several], kind="stable")[:MOST_TESTED]].tolist())

@@ -8,12 +8,12 @@ import numpy as np
 
 from fedlas.metrics.classwise import ClassTable
 from fedlas.metrics.sums import Quantity
-from fedlas.stats.class_cells import FEW_CLASSES, ClassBlocks
+from fedlas.stats.class_cells import FEW_CLASSES, ClassBlockSums
 from fedlas.stats.replicates import Replicates
 from fedlas.stats.rows import Floats, Rows
 
 
-class GroupsResampled(Replicates):
+class GroupedBootstrap(Replicates):
     """Bootstrap replicates that draw only how many rows of each group occur.
 
     Each part is drawn from a stream of its own when a metric first asks for it: all blocks are asked for the same.
@@ -22,16 +22,16 @@ class GroupsResampled(Replicates):
     def __init__(
         self,
         rows: Rows,
-        groups: np.random.RandomState,
-        right: np.random.RandomState,
-        blocks: np.random.RandomState,
-        normal: Floats,
+        random_groups: np.random.RandomState,
+        random_right: np.random.RandomState,
+        random_blocks: np.random.RandomState,
+        normal_draws: Floats,
     ) -> None:
-        super().__init__(rows, rows.groups, len(normal))
-        self._random = groups
-        self._random_right = right
-        self._blocks = blocks
-        self._normal = normal
+        super().__init__(rows, rows.groups, len(normal_draws))
+        self._random = random_groups
+        self._random_right = random_right
+        self._blocks = random_blocks
+        self._normal = normal_draws
 
     @cached_property
     def counts(self) -> Floats:
@@ -73,7 +73,7 @@ class GroupsResampled(Replicates):
     @cached_property
     def class_table(self) -> ClassTable:
         """Sums over classes and bins, from drawn blocks of rows."""
-        sums = class_blocks(self.rows)
+        sums = gather_class_blocks(self.rows)
         number = len(sums.probs)
         block_counts = self._blocks.multinomial(number, np.full(number, 1 / number), size=self.size)
         times = block_counts.astype(np.float64)
@@ -82,19 +82,19 @@ class GroupsResampled(Replicates):
         )
 
 
-class GroupsRedrawn(Replicates):
+class GroupedConsistency(Replicates):
     """Null replicates that draw only how many rows of each group, and of each class, are correct."""
 
     def __init__(
         self,
         rows: Rows,
         size: int,
-        right: np.random.RandomState,
-        labels: np.random.RandomState,
+        random_right: np.random.RandomState,
+        random_labels: np.random.RandomState,
     ) -> None:
         super().__init__(rows, rows.groups, size)
-        self._random_right = right
-        self._random = labels
+        self._random_right = random_right
+        self._random = random_labels
 
     @property
     def counts(self) -> Floats:
@@ -117,7 +117,7 @@ class GroupsRedrawn(Replicates):
     @cached_property
     def class_table(self) -> ClassTable:
         """Sums over classes and bins, with binomial label counts; normal with fewer than ten classes."""
-        sums = class_blocks(self.rows)
+        sums = gather_class_blocks(self.rows)
         counts, probs = (each.sum(axis=0) for each in (sums.counts, sums.probs))
         if self.rows.num_classes < FEW_CLASSES:
             signs = self._random.standard_normal((self.size, len(sums.probs)))
@@ -129,7 +129,7 @@ class GroupsRedrawn(Replicates):
         return self._class_table(probs[None], labels.astype(np.float64), lambda: counts[None])
 
 
-def class_blocks(rows: Rows) -> ClassBlocks:
+def gather_class_blocks(rows: Rows) -> ClassBlockSums:
     """Gather and return the sums over classes and bins of random blocks of rows."""
-    rows.gather([], ClassBlocks)
-    return rows.table(ClassBlocks)
+    rows.gather([], ClassBlockSums)
+    return rows.table(ClassBlockSums)

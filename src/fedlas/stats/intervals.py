@@ -12,8 +12,8 @@ from fedlas._core.check import InputError, check_choice, check_count, check_numb
 from fedlas.metrics.metric import Metric
 from fedlas.predictions import MultiLabel, Predictions
 from fedlas.predictions.any_predictions import AnyPredictions
-from fedlas.resample.clusters import variance_over_clusters
-from fedlas.stats.degrees import cluster_degrees, student_score, widening
+from fedlas.resample.clusters import clustered_sum_variance
+from fedlas.stats.degrees import cluster_widening_factor, critical_t, degrees_of_freedom
 from fedlas.stats.rows import Floats, Integers
 
 Bounds = tuple[float, float]
@@ -37,7 +37,7 @@ class Interval:
         bias: Mean of the replicates minus ``value``: the bootstrap's estimate of by how much ``value`` is too high; NaN
             without.
         standard_error: Standard deviation of the replicates, or what is computed in its place.
-        method: ``"percentile"``, ``"basic"``, ``"centered"``, ``"floor"`` (see :func:`floor_interval`),
+        method: ``"percentile"``, ``"basic"``, ``"centered"``, ``"floor"`` (see :func:`floor_corrected_interval`),
             ``"exact"``, ``"wilson"`` and ``"paired shares"`` (see :mod:`fedlas.stats.proportion`), ``"normal"``,
             ``"student"`` for few clusters, or ``"jackknife"`` (see :func:`fedlas.diagnose.associations`).
         degrees: Degrees of freedom of the standard error: with clusters their effective number less 1, else None.
@@ -61,7 +61,7 @@ class Interval:
         return hash(repr(self))
 
 
-def interval_from(
+def interval_from_replicates(
     value: float,
     replicates: Floats,
     *,
@@ -82,7 +82,7 @@ def interval_from(
     mean = float(ordered.mean())
     bias = mean - value
     error = float(ordered.std(ddof=1)) * math.sqrt(1.0 + 1.0 / degrees) if degrees else math.nan
-    if (factor := widening(confidence_level, degrees)) != 1.0:
+    if (factor := cluster_widening_factor(confidence_level, degrees)) != 1.0:
         low, high = (mean + factor * (end - mean) for end in (low, high))
     if method == "auto":
         method = "basic" if abs(bias) > SMALL_BIAS * error else "percentile"
@@ -96,7 +96,7 @@ def interval_from(
     return Interval(value, low, high, confidence_level, count, bias, error, method, few)
 
 
-def floor_interval(
+def floor_corrected_interval(
     value: float,
     replicates: Floats,
     *,
@@ -113,9 +113,9 @@ def floor_interval(
     # at an error of 0 to the replicates' bias at an error of `value`. The curve is below that line where bins hold many
     # samples. Where they hold few, both ends of the line are too low: the replicates keep the label of a bin of one
     # sample, and the labels of an over-confident model vary more than its own probabilities do. So `b` is at least the
-    # `bias` from `cell_bias`. The upper end subtracts the lower bound of the bias, which is above 0
+    # `bias` from `metric_bias_bounds`. The upper end subtracts the lower bound of the bias, which is above 0
     # only for sums of squares.
-    percentile = interval_from(
+    percentile = interval_from_replicates(
         value, replicates, confidence_level=confidence_level, method="percentile", degrees=degrees
     )
     least = max(percentile.bias, 0.0)
@@ -129,26 +129,28 @@ def floor_interval(
     return replace(percentile, low=value - removed - reach, high=high, method="floor")
 
 
-def check_bootstrap(*, confidence_level: float, replicates: int, seed: int, method: str) -> None:
+def check_bootstrap_options(
+    *, confidence_level: float, replicates: int, seed: int, method: str
+) -> None:
     """Raise InputError unless the options are valid for a bootstrap interval."""
-    check_level(confidence_level)
+    check_confidence_level(confidence_level)
     check_count("replicates", replicates)
     check_count("seed", seed, low=0)
     check_choice("method", method, METHODS)
     if _tail_rank(replicates, confidence_level) < 1:
         raise InputError(
-            f"replicates must be at least {fewest_replicates(confidence_level)} for level {confidence_level:g}",
+            f"replicates must be at least {min_replicates(confidence_level)} for level {confidence_level:g}",
             replicates,
             "Use more replicates, or a lower confidence level.",
         )
 
 
-def check_level(confidence_level: float, *, name: str = "confidence_level") -> float:
+def check_confidence_level(confidence_level: float, *, name: str = "confidence_level") -> float:
     """Return ``confidence_level`` if it is in ``(0, 1)``, else raise InputError."""
     return check_number(name, confidence_level, low=0.0, high=1.0, low_open=True, high_open=True)
 
 
-def fewest_replicates(confidence_level: float) -> int:
+def min_replicates(confidence_level: float) -> int:
     """Return the smallest number of replicates for an interval of this level: 39 for 0.95."""
     # 1 - level is rounded: for 0.9 the quotient is a little above 20, and its ceiling would be 21.
     return math.ceil(2.0 / (1.0 - confidence_level) - 1e-9) - 1
@@ -159,16 +161,16 @@ def _tail_rank(replicates: int, confidence_level: float) -> int:
     return math.floor((replicates + 1) * (1.0 - confidence_level) / 2.0 + 1e-9)
 
 
-def z_score(confidence_level: float) -> float:
+def critical_z(confidence_level: float) -> float:
     """Return the normal critical value of a two-sided interval of this level: 1.96 for 0.95."""
-    return NormalDist().inv_cdf(0.5 + check_level(confidence_level) / 2.0)
+    return NormalDist().inv_cdf(0.5 + check_confidence_level(confidence_level) / 2.0)
 
 
 def normal_interval(
     value: float, error: float, *, confidence_level: float, degrees: float = math.inf
 ) -> Interval:
     """Return the interval ``value +/- z * error``, or Student's t interval with few clusters."""
-    reach = student_score(check_level(confidence_level), degrees) * error
+    reach = critical_t(check_confidence_level(confidence_level), degrees) * error
     return Interval(
         value,
         value - reach,
@@ -182,7 +184,7 @@ def normal_interval(
     )
 
 
-def influence_of(entry: Metric, predictions: AnyPredictions) -> Floats | None:
+def metric_influence(entry: Metric, predictions: AnyPredictions) -> Floats | None:
     """Return the influence of each sample on a metric ``(N,)``, or None if the metric defines none."""
     influence = entry.influence
     if influence is None or not isinstance(predictions, Predictions):
@@ -197,11 +199,11 @@ def standard_error(influence: Floats, predictions: AnyPredictions | MultiLabel) 
         return math.sqrt(float(influence @ influence))
     number = np.unique(predictions.clusters.numpy(), return_inverse=True)[1]
     sums = np.bincount(number, influence)
-    return math.sqrt(variance_over_clusters(float(sums @ sums), len(sums)))
+    return math.sqrt(clustered_sum_variance(float(sums @ sums), len(sums)))
 
 
-def area_interval(
-    area: float,
+def auroc_interval(
+    auroc: float,
     error: float,
     influence: Floats,
     target: Integers,
@@ -214,9 +216,9 @@ def area_interval(
     # sets with 11 events (`results/coverage.md`). An area of 0 or 1 has no error; its other end is the one that as many
     # samples as the rarest outcome has would show in so few test sets.
     count = np.unique(target, return_counts=True)[1]
-    if area in (0.0, 1.0) or error == 0.0:
+    if auroc in (0.0, 1.0) or error == 0.0:
         end = (0.5 - confidence_level / 2.0) ** (1.0 / int(count.min()))
-        return {1.0: (end, 1.0), 0.0: (0.0, 1.0 - end)}.get(area, (area, area))
+        return {1.0: (end, 1.0), 0.0: (0.0, 1.0 - end)}.get(auroc, (auroc, auroc))
     # Welch's degrees of freedom: the variance is a sum of one for each outcome.
     variance = np.bincount(np.unique(target, return_inverse=True)[1], influence**2)
     several = count > 1
@@ -224,8 +226,8 @@ def area_interval(
     degrees = max(float(variance.sum() ** 2 / parts.sum()), 1.0) if parts.any() else 1.0
     if clusters is not None:
         number = np.unique(clusters, return_inverse=True)[1]
-        degrees = min(degrees, cluster_degrees(np.ones(len(number)), number))
-    middle = math.log(area / (1.0 - area))
-    reach = student_score(confidence_level, degrees) * error / (area * (1.0 - area))
+        degrees = min(degrees, degrees_of_freedom(np.ones(len(number)), number))
+    middle = math.log(auroc / (1.0 - auroc))
+    reach = critical_t(confidence_level, degrees) * error / (auroc * (1.0 - auroc))
     low, high = (0.5 + 0.5 * math.tanh(end / 2.0) for end in (middle - reach, middle + reach))
     return low, high

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from fedlas._core.check import InputError, as_numbers, describe
+from fedlas._core.check import InputError, as_float_array, describe
 from fedlas.stats.replicates import Replicates
 from fedlas.stats.rows import Floats, Rows
 
@@ -44,8 +44,8 @@ def joint_p_value(observed: Floats, replicates: Floats) -> float:
     Source:
         Westfall and Young, "Resampling-Based Multiple Testing" (1993), section 2.5.
     """
-    statistics = as_numbers(observed)
-    null_statistics = as_numbers(replicates)
+    statistics = as_float_array(observed)
+    null_statistics = as_float_array(replicates)
     if (
         null_statistics.ndim != 2
         or statistics.shape != null_statistics.shape[1:]
@@ -57,7 +57,7 @@ def joint_p_value(observed: Floats, replicates: Floats) -> float:
             "Pass the same tests in the same order.",
         )
     rows = np.round(np.vstack([statistics, null_statistics]), _DIGITS)
-    ranks = np.stack([_rank_from_top(column) for column in rows.T], axis=1)
+    ranks = np.stack([_descending_rank(column) for column in rows.T], axis=1)
     ranks.sort(axis=1)
     least = ranks[:, 0] * (len(rows) + 1) + ranks[:, min(1, ranks.shape[1] - 1)]
     return float((least <= least[0]).mean())
@@ -86,7 +86,7 @@ class NullReplicates:
         """Return the p-value of each single test, by name."""
         return {
             name: float(
-                _rank_from_top(np.round(np.append(self.replicates[name], value), _DIGITS))[-1]
+                _descending_rank(np.round(np.append(self.replicates[name], value), _DIGITS))[-1]
             )
             / (1 + len(self.replicates[name]))
             for name, value in self.observed.items()
@@ -105,31 +105,33 @@ class NullReplicates:
         return joint_p_value(observed, np.stack(list(self.replicates.values()), axis=1))
 
 
-def _rank_from_top(values: Floats) -> Floats:
+def _descending_rank(values: Floats) -> Floats:
     """Return how many of ``values (R,)`` are at least as large as each one, itself included."""
     ordered = np.sort(values)
     return len(values) - np.searchsorted(ordered, values, side="left").astype(np.float64)
 
 
-def _terms(confidence: Floats) -> dict[str, Floats]:
+def _gap_weights(confidence: Floats) -> dict[str, Floats]:
     """Return the weight of each gap ``(G,)`` in the mean confidence test and in Spiegelhalter's z."""
     return {"confidence": np.ones(len(confidence)), "spiegelhalter": 1.0 - 2.0 * confidence}
 
 
-def _statistic(name: str) -> Callable[[Replicates], Floats]:
-    return lambda block: np.abs(block.gap_total(_terms(block.groups.confidence)[name]))
+def _gap_statistic(name: str) -> Callable[[Replicates], Floats]:
+    return lambda block: np.abs(block.weighted_gap_sum(_gap_weights(block.groups.confidence)[name]))
 
 
-GAPS: Mapping[str, Callable[[Replicates], Floats]] = {
-    name: _statistic(name) for name in ("confidence", "spiegelhalter")
+GAP_STATISTICS: Mapping[str, Callable[[Replicates], Floats]] = {
+    name: _gap_statistic(name) for name in ("confidence", "spiegelhalter")
 }
 """The statistics of a block of replicates, by name."""
 
 
-def observed_gaps(rows: Rows) -> dict[str, float]:
+def observed_gap_statistics(rows: Rows) -> dict[str, float]:
     """Return the observed statistics of the gap tests, by name."""
-    groups = rows.groups if rows.are_many else rows.singles
+    groups = rows.groups if rows.has_many_rows else rows.singles
     gaps = groups.count * groups.confidence - groups.right
-    if rows.are_weighted:
+    if rows.is_weighted:
         gaps = gaps * rows.weights[rows.order]
-    return {name: abs(float(gaps @ terms)) for name, terms in _terms(groups.confidence).items()}
+    return {
+        name: abs(float(gaps @ terms)) for name, terms in _gap_weights(groups.confidence).items()
+    }

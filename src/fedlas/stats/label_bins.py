@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.streams import stream
-from fedlas.metrics.equal_width import width_bin
+from fedlas._core.streams import seeded_generator
+from fedlas.metrics.equal_width import equal_width_index
 from fedlas.metrics.sums import effective_count
-from fedlas.stats.cell_sums import times_drawn
+from fedlas.stats.cell_sums import count_draws
 from fedlas.stats.draws import DrawPurpose
 from fedlas.stats.rows import Floats, Integers
 
@@ -40,9 +40,9 @@ class LabelErrors:
     pooled: tuple[Floats, Floats, Floats]
 
 
-def label_errors(
+def compute_label_errors(
     probs: Tensor,
-    happened: NDArray[np.bool_],
+    positives: NDArray[np.bool_],
     weights: Floats,
     clusters: Integers | None,
     *,
@@ -54,29 +54,29 @@ def label_errors(
 
     Args:
         probs: Probability of each label ``(N, L)``.
-        happened: Whether it was there ``(N, L)``.
+        positives: Whether it was there ``(N, L)``.
         weights: How much each label of each sample counts ``(N, L)``; 0 where it is unknown.
         clusters: Number of each sample's cluster ``(N,)``, from 0 on; None if samples are independent.
         num_bins: ``B``.
         replicates: ``R``.
         seed: The same seed draws the same samples, so that two models are drawn in pairs.
     """
-    samples, labels = happened.shape
+    samples, labels = positives.shape
     unit = np.arange(samples) if clusters is None else clusters
     units = int(unit.max()) + 1
-    most = max(_FEWEST_BLOCKS, min(_MOST_BLOCKS, _BLOCK_SUMS // (labels * num_bins)))
-    blocks = min(most, units)
+    max_blocks = max(_FEWEST_BLOCKS, min(_MOST_BLOCKS, _BLOCK_SUMS // (labels * num_bins)))
+    num_blocks = min(max_blocks, units)
     # Many units are put together at random: sums of blocks vary as sums of units do.
-    block = (stream(DrawPurpose.BLOCKS, seed).permutation(units) % blocks)[unit]
-    random = stream(DrawPurpose.BOOTSTRAP, seed)
-    times = times_drawn(random.randint(0, blocks, size=(replicates, blocks)))
-    noise = stream(DrawPurpose.NOISE_FLOOR, seed)
-    signs = 2.0 * noise.randint(0, 2, size=(replicates, blocks)) - 1.0
+    block = (seeded_generator(DrawPurpose.BLOCKS, seed).permutation(units) % num_blocks)[unit]
+    random = seeded_generator(DrawPurpose.BOOTSTRAP, seed)
+    times = count_draws(random.randint(0, num_blocks, size=(replicates, num_blocks)))
+    noise = seeded_generator(DrawPurpose.NOISE_FLOOR, seed)
+    signs = 2.0 * noise.randint(0, 2, size=(replicates, num_blocks)) - 1.0
     parts: list[tuple[Floats, Floats, Floats]] = []
     pooled = [np.zeros((size, num_bins + 1)) for size in (1, replicates, replicates)]
-    for part in _parts(labels, num_bins):
+    for part in _label_slices(labels, num_bins):
         cells = _LabelBins(
-            probs[:, part], happened[:, part], weights[:, part], block, blocks, num_bins
+            probs[:, part], positives[:, part], weights[:, part], block, num_blocks, num_bins
         )
         null = cells.drawn(noise, replicates) if clusters is None else signs @ cells.gaps
         totals = cells.totals
@@ -97,7 +97,7 @@ def label_errors(
     return LabelErrors(values[0], others[0], others[1], (whole[0], whole[1], whole[2]))
 
 
-def _parts(labels: int, num_bins: int) -> Iterator[slice]:
+def _label_slices(labels: int, num_bins: int) -> Iterator[slice]:
     step = max(1, _CELLS // num_bins)
     return (slice(start, start + step) for start in range(0, labels, step))
 
@@ -113,21 +113,23 @@ class _LabelBins:
     def __init__(
         self,
         probs: Tensor,
-        happened: NDArray[np.bool_],
+        positives: NDArray[np.bool_],
         weights: Floats,
         block: Integers,
-        blocks: int,
+        num_blocks: int,
         num_bins: int,
     ) -> None:
-        labels = happened.shape[1]
+        labels = positives.shape[1]
         size = labels * num_bins
-        cell = (width_bin(probs, num_bins).numpy() + np.arange(labels) * num_bins).ravel()
+        cell = (equal_width_index(probs, num_bins).numpy() + np.arange(labels) * num_bins).ravel()
         exact = probs.double().numpy()
         place = (block[:, None] * size).repeat(labels, axis=1).ravel() + cell
-        gaps = (weights * (happened - exact)).ravel()
-        self.gaps = np.bincount(place, gaps, blocks * size).reshape(blocks, size)
+        gaps = (weights * (positives - exact)).ravel()
+        self.gaps = np.bincount(place, gaps, num_blocks * size).reshape(num_blocks, size)
         owner = (block[:, None] * labels + np.arange(labels)).ravel()
-        self.totals = np.bincount(owner, weights.ravel(), blocks * labels).reshape(blocks, labels)
+        self.totals = np.bincount(owner, weights.ravel(), num_blocks * labels).reshape(
+            num_blocks, labels
+        )
         flat = weights.ravel()
         self._weight, self._squares, self._probs = (
             np.bincount(cell, each, size) for each in (flat, flat**2, flat * exact.ravel())

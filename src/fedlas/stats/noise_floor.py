@@ -9,13 +9,13 @@ from types import MappingProxyType
 import numpy as np
 
 from fedlas._core.check import check_choice, check_count, check_number
-from fedlas._core.kinds import check_kinds
-from fedlas._core.threads import on_one_thread
-from fedlas.metrics.evaluation import values_of
-from fedlas.metrics.metric import Metric, record_of
+from fedlas._core.kinds import check_argument_types
+from fedlas._core.threads import run_single_threaded
+from fedlas.metrics.evaluation import compute_metrics
+from fedlas.metrics.metric import Metric, resolve_metric
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.any_predictions import check_measurable
-from fedlas.stats.draws import DrawPurpose, rows_for, values_in
+from fedlas.predictions.any_predictions import require_top_label
+from fedlas.stats.draws import DrawPurpose, metrics_over_replicates, prepare_rows
 from fedlas.stats.rows import Floats
 
 _TIE = 1e-9
@@ -58,8 +58,8 @@ class NoiseFloor:
         return least_p(self.replicates, self.alternative)
 
 
-@check_kinds
-@on_one_thread
+@check_argument_types
+@run_single_threaded
 def noise_floor(
     predictions: Predictions | TopLabel,
     *,
@@ -120,18 +120,18 @@ def noise_floor(
     check_count("replicates", replicates, low=2)
     check_count("seed", seed, low=0)
     probabilities = [check_number("quantiles", q, low=0.0, high=1.0) for q in quantiles]
-    predictions = check_measurable(predictions)
-    entry = record_of(metric, predictions)
+    predictions = require_top_label(predictions)
+    entry = resolve_metric(metric, predictions)
     # A metric with a sign, of which 0 is best, is not worse in one direction.
     choices = ("different",) if entry.higher_is_better is None else ("worse", "different")
     alternative = check_choice(
         "alternative", choices[0] if alternative is None else alternative, choices
     )
-    rows = rows_for(predictions, num_bins)
-    value = values_of(predictions, [entry], num_bins)[entry.name]
-    values = values_in(DrawPurpose.NOISE_FLOOR, rows, [entry], replicates=replicates, seed=seed)[
-        entry.name
-    ]
+    rows = prepare_rows(predictions, num_bins)
+    value = compute_metrics(predictions, [entry], num_bins)[entry.name]
+    values = metrics_over_replicates(
+        DrawPurpose.NOISE_FLOOR, rows, [entry], replicates=replicates, seed=seed
+    )[entry.name]
     return NoiseFloor(
         metric=metric,
         value=value,
@@ -151,17 +151,17 @@ def noise_floor(
 
 def p_value(entry: Metric, value: float, values: Floats, alternative: str) -> float:
     """Return the p-value of calibration, from the metric's null values ``(R,)``."""
-    above = share_at_least(values, value)
-    below = share_at_least(-values, -value)
+    above = monte_carlo_p_value(values, value)
+    below = monte_carlo_p_value(-values, -value)
     if alternative == "different":
         return min(1.0, 2.0 * min(above, below))
     return below if entry.higher_is_better else above
 
 
-def share_at_least(values: Floats, observed: float) -> float:
+def monte_carlo_p_value(null_values: Floats, observed: float) -> float:
     """Return the Monte Carlo p-value ``(1 + #{values >= observed}) / (1 + R)``."""
-    reached = values >= observed - _TIE * max(1.0, abs(observed))
-    return (1 + int(reached.sum())) / (1 + len(values))
+    reached = null_values >= observed - _TIE * max(1.0, abs(observed))
+    return (1 + int(reached.sum())) / (1 + len(null_values))
 
 
 def least_p(replicates: int, alternative: str) -> float:
@@ -169,27 +169,29 @@ def least_p(replicates: int, alternative: str) -> float:
     return min(1.0, (2.0 if alternative == "different" else 1.0) / (1.0 + replicates))
 
 
-def rejects(p_value: float, significance: float) -> bool:
+def is_significant(p_value: float, significance: float) -> bool:
     """Return whether ``p_value`` is at most ``significance``, up to rounding."""
     return p_value <= significance * (1.0 + _TIE)
 
 
-def p_text(p_value: float) -> str:
+def format_p_digits(p_value: float) -> str:
     """Return a p-value with two significant digits, or one below 0.01: ``0.31``, ``0.001``, ``<0.0001``.
 
     Example:
-        >>> p_text(0.3141), p_text(0.001), p_text(1.0), p_text(1e-9)
+        >>> format_p_digits(0.3141), format_p_digits(0.001), format_p_digits(1.0), format_p_digits(1e-9)
         ('0.31', '0.001', '1', '<0.0001')
     """
     return "<0.0001" if p_value < 1e-4 else f"{p_value:.1g}" if p_value < 0.01 else f"{p_value:.2g}"
 
 
-def p_said(p_value: float, least_p: float | None) -> str:
+def format_p(p_value: float, least_p: float | None) -> str:
     """Return ``"p = 0.31"``, or ``"p ≤ 0.001"`` at the smallest p-value that the replicates can give.
 
     Example:
-        >>> p_said(0.3141, 0.001), p_said(0.001, 0.001), p_said(0.001, None), p_said(1e-9, None)
+        >>> format_p(0.3141, 0.001), format_p(0.001, 0.001), format_p(0.001, None), format_p(1e-9, None)
         ('p = 0.31', 'p ≤ 0.001', 'p = 0.001', 'p < 0.0001')
     """
-    bound = least_p is not None and rejects(p_value, least_p)
-    return f"p {'≤' if bound else '='} {p_text(p_value)}".replace("= <", "< ").replace("≤ <", "< ")
+    bound = least_p is not None and is_significant(p_value, least_p)
+    return f"p {'≤' if bound else '='} {format_p_digits(p_value)}".replace("= <", "< ").replace(
+        "≤ <", "< "
+    )

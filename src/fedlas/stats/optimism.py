@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from fedlas._core.check import InputError, check_count, describe
-from fedlas.metrics.evaluation import entries_of, values_of
+from fedlas.metrics.evaluation import compute_metrics, resolve_metrics
 from fedlas.predictions import Predictions
-from fedlas.stats.degrees import cluster_degrees
-from fedlas.stats.intervals import check_level, fewest_replicates, interval_from
+from fedlas.stats.degrees import degrees_of_freedom
+from fedlas.stats.intervals import check_confidence_level, interval_from_replicates, min_replicates
 from fedlas.stats.result_table import ResultTable
 from fedlas.stats.rows import Floats
 from fedlas.stats.two_models import COMPARED, COMPARED_EVENTS
@@ -93,8 +93,8 @@ def optimism(
         "Confidence intervals of prediction accuracy measures for multivariable prediction models based on the
         bootstrap-based optimism correction methods", Statistics in Medicine 40 (2021).
     """
-    check_level(confidence_level)
-    check_count("replicates", replicates, low=fewest_replicates(confidence_level))
+    check_confidence_level(confidence_level)
+    check_count("replicates", replicates, low=min_replicates(confidence_level))
     check_count("seed", seed, low=0)
     labels = np.asarray(y)
     if labels.ndim != 1 or len(labels) != len(X) or labels.dtype.kind not in "iub":
@@ -114,32 +114,32 @@ def optimism(
             describe(clusters),
             "Pass one cluster per row of X.",
         )
-    degrees = cluster_degrees(np.ones(len(units)), None if clusters is None else units)
+    degrees = degrees_of_freedom(np.ones(len(units)), None if clusters is None else units)
     # The model of all samples, on these samples.
     classes = int(labels.max()) + 1
-    usual = COMPARED_EVENTS if classes == 2 else COMPARED
-    first = _predicted(fit(X, labels), X, labels)
-    entries = entries_of(usual if metrics is None else metrics, first)
-    apparent = values_of(first, entries, 15)
+    default_metrics = COMPARED_EVENTS if classes == 2 else COMPARED
+    first = _predict(fit(X, labels), X, labels)
+    entries = resolve_metrics(default_metrics if metrics is None else metrics, first)
+    apparent = compute_metrics(first, entries, 15)
 
     # Refits: their metrics on their own samples, and on all.
     random = np.random.default_rng(seed)
-    members = [np.flatnonzero(units == unit) for unit in range(int(units.max()) + 1)]
+    rows_by_unit = [np.flatnonzero(units == unit) for unit in range(int(units.max()) + 1)]
     inside_values: dict[str, list[float]] = {entry.name: [] for entry in entries}
     gains: dict[str, list[float]] = {entry.name: [] for entry in entries}
     for _ in range(replicates):
-        rows = _drawn(members, labels, classes, random)
-        part = _rows(X, rows)
+        rows = _draw_rows(rows_by_unit, labels, classes, random)
+        part = _take_rows(X, rows)
         model = fit(part, labels[rows])
-        inside = values_of(_predicted(model, part, labels[rows]), entries, 15)
-        outside = values_of(_predicted(model, X, labels), entries, 15)
+        inside = compute_metrics(_predict(model, part, labels[rows]), entries, 15)
+        outside = compute_metrics(_predict(model, X, labels), entries, 15)
         for name, value in inside.items():
             inside_values[name].append(value)
             gains[name].append(value - outside[name])
     table: ResultTable[str, Optimism] = ResultTable()
     for name, value in apparent.items():
         gain = float(np.mean(gains[name]))
-        ends = interval_from(
+        ends = interval_from_replicates(
             value,
             np.array(inside_values[name]),
             confidence_level=confidence_level,
@@ -152,21 +152,26 @@ def optimism(
     return table
 
 
-def _drawn(members: Sequence[Any], labels: Any, classes: int, random: np.random.Generator) -> Any:
+def _draw_rows(
+    rows_by_unit: Sequence[Any], labels: Any, num_classes: int, random: np.random.Generator
+) -> Any:
     """Return the row indices of units drawn with replacement, drawn again until every class occurs."""
     while True:
         rows = np.concatenate(
-            [members[unit] for unit in random.integers(len(members), size=len(members))]
+            [
+                rows_by_unit[unit]
+                for unit in random.integers(len(rows_by_unit), size=len(rows_by_unit))
+            ]
         )
-        if len(np.unique(labels[rows])) == min(classes, len(np.unique(labels))):
+        if len(np.unique(labels[rows])) == min(num_classes, len(np.unique(labels))):
             return rows
 
 
-def _rows(X: Any, rows: Any) -> Any:  # noqa: N803
+def _take_rows(X: Any, rows: Any) -> Any:  # noqa: N803
     return X.iloc[rows] if hasattr(X, "iloc") else np.asarray(X)[rows]
 
 
-def _predicted(model: Any, X: Any, labels: Any) -> Predictions:  # noqa: N803
+def _predict(model: Any, X: Any, labels: Any) -> Predictions:  # noqa: N803
     """Return the model's predictions for the rows of ``X``."""
     probs: Floats = np.asarray(
         model.predict_proba(X) if hasattr(model, "predict_proba") else model(X)

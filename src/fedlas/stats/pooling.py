@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedlas._core.check import InputError, as_numbers, describe
+from fedlas._core.check import InputError, as_float_array, describe
 from fedlas.stats.rows import Floats
 
 _STEPS = 200
@@ -52,8 +52,8 @@ def partial_pooling(values: Floats, errors: Floats) -> PooledEstimates:
         Paule and Mandel, "Consensus values and weighting factors", Journal of Research of the NBS 87 (1982); Morris,
         "Parametric empirical Bayes inference", JASA 78 (1983), for the pooled values and their errors.
     """
-    estimates = as_numbers(values)
-    error = as_numbers(errors)
+    estimates = as_float_array(values)
+    error = as_float_array(errors)
     fits = (
         estimates.ndim == 1
         and estimates.shape == error.shape
@@ -66,7 +66,7 @@ def partial_pooling(values: Floats, errors: Floats) -> PooledEstimates:
             f"{describe(values)} and {describe(errors)}",
             "Leave out groups without a standard error.",
         )
-    spread = _spread(estimates, error)
+    spread = _paule_mandel_tau(estimates, error)
     weights = 1.0 / (error**2 + spread**2)
     mean = float(weights @ estimates / weights.sum())
     share = spread**2 * weights  # how much of a group's own estimate stays
@@ -75,22 +75,22 @@ def partial_pooling(values: Floats, errors: Floats) -> PooledEstimates:
     return PooledEstimates(pooled, np.sqrt(variance), mean, spread)
 
 
-def _spread(values: Floats, errors: Floats) -> float:
+def _paule_mandel_tau(values: Floats, errors: Floats) -> float:
     """Return the between-group standard deviation tau (Paule-Mandel): the tau for which Q equals ``G - 1``."""
 
-    def excess(variance: float) -> float:
+    def q_excess(variance: float) -> float:
         weights = 1.0 / (errors**2 + variance)
         mean = weights @ values / weights.sum()
         return float(weights @ (values - mean) ** 2) - (len(values) - 1)
 
     low = 0.0
     high = max(float(np.ptp(values)) ** 2, 1e-300)
-    if excess(0.0) <= 0.0:
+    if q_excess(0.0) <= 0.0:
         return 0.0
     # The squares fall with the variance: bisection ends at the last bit.
     for _ in range(_STEPS):
         middle = 0.5 * (low + high)
-        if excess(middle) > 0.0:
+        if q_excess(middle) > 0.0:
             low = middle
         else:
             high = middle

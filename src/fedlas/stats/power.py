@@ -8,9 +8,9 @@ import numpy as np
 
 from fedlas._core.check import InputError, check_number
 from fedlas._core.extras import require
-from fedlas.stats.intervals import check_level
+from fedlas.stats.intervals import check_confidence_level
 
-_MOST_SEEDS = 10**5
+_MAX_SEEDS = 10**5
 _NODES = 400
 """Points of the integral over the variance: more change no number of seeds in the tests' grid."""
 
@@ -51,8 +51,8 @@ def seeds_needed(
     effect = abs(check_number("difference", difference)) / check_number(
         "spread", spread, low=0.0, low_open=True
     )
-    check_level(power, name="power")
-    check_level(alpha, name="alpha")
+    check_confidence_level(power, name="power")
+    check_confidence_level(alpha, name="alpha")
     # Larger ones need as few seeds, and scipy has NaN for their power.
     effect = min(effect, 1e6)
     if effect == 0.0:
@@ -63,9 +63,9 @@ def seeds_needed(
     while t_test_power(effect, high, alpha) < power:
         low = high
         high = 2 * high
-        if low > _MOST_SEEDS:
+        if low > _MAX_SEEDS:
             raise InputError(
-                f"difference / spread must be detectable with at most {_MOST_SEEDS:,} seeds",
+                f"difference / spread must be detectable with at most {_MAX_SEEDS:,} seeds",
                 f"{effect:.3g}",
                 "Pass a larger difference or a smaller spread.",
             )

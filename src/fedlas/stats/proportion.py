@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from fedlas._core.check import check_count, check_number
-from fedlas.resample.clusters import variance_over_clusters
-from fedlas.resample.effective import effective_samples
-from fedlas.stats.degrees import cluster_degrees, student_score
-from fedlas.stats.intervals import check_level, z_score
+from fedlas.resample.clusters import clustered_sum_variance
+from fedlas.resample.effective import effective_sample_size
+from fedlas.stats.degrees import critical_t, degrees_of_freedom
+from fedlas.stats.intervals import check_confidence_level, critical_z
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -46,43 +46,43 @@ def clopper_pearson(
     """
     check_count("samples", samples, low=0)
     check_number("successes", check_count("successes", successes, low=0), high=samples)
-    alpha = (1 - check_level(confidence_level)) / check_count("sides", sides)
+    alpha = (1 - check_confidence_level(confidence_level)) / check_count("sides", sides)
     events = np.array([successes, samples - successes])
-    low, rest = _lowest_shares(events, np.array([samples, samples]), alpha).tolist()
+    low, rest = _lower_bounds(events, np.array([samples, samples]), alpha).tolist()
     return low, 1.0 - rest
 
 
-def clopper_pearsons(
+def clopper_pearson_intervals(
     successes: Integers, samples: Integers, *, confidence_level: float
 ) -> tuple[Floats, Floats]:
     """Return Clopper-Pearson intervals of several proportions ``(G,)``; equal ones are computed once."""
     alpha = (1 - confidence_level) / 2
     pairs, number = np.unique(np.stack([successes, samples]), axis=1, return_inverse=True)
-    low = _lowest_shares(pairs[0], pairs[1], alpha)
-    high = 1.0 - _lowest_shares(pairs[1] - pairs[0], pairs[1], alpha)
+    low = _lower_bounds(pairs[0], pairs[1], alpha)
+    high = 1.0 - _lower_bounds(pairs[1] - pairs[0], pairs[1], alpha)
     return low[number.reshape(-1)], high[number.reshape(-1)]
 
 
-def _lowest_shares(successes: Integers, samples: Integers, alpha: float) -> Floats:
+def _lower_bounds(successes: Integers, samples: Integers, alpha: float) -> Floats:
     """Return the proportion ``(G,)`` for which ``successes`` or more of ``samples`` have probability ``alpha``."""
     lowest = np.zeros(len(successes))
     order = np.argsort(successes)
     order = order[successes[order] > 0]
     # Those of nearly as many successes take nearly as many terms.
-    most = _terms(successes[order[-1:]]).sum()
+    most = _num_terms(successes[order[-1:]]).sum()
     for some in np.array_split(order, max(1, len(order) * most // _TERMS)):
         if len(some):
-            lowest[some] = _bisected(successes[some], samples[some], alpha)
+            lowest[some] = _bisect_lower_bounds(successes[some], samples[some], alpha)
     return lowest
 
 
-def _terms(successes: Integers) -> Integers:
+def _num_terms(successes: Integers) -> Integers:
     """Return the number of terms of the tail sum, after which the rest is negligible."""
     return (40 + np.ceil(12 * np.sqrt(successes))).astype(np.int64)
 
 
-def _bisected(successes: Integers, samples: Integers, alpha: float) -> Floats:
-    number = np.minimum(samples - successes, _terms(successes))
+def _bisect_lower_bounds(successes: Integers, samples: Integers, alpha: float) -> Floats:
+    number = np.minimum(samples - successes, _num_terms(successes))
     more = np.arange(number.max() + 1, dtype=np.float64)
     # Each term over the first: no difference of logarithms of huge factorials.
     failures = (samples - successes)[:, None]
@@ -109,7 +109,7 @@ def _bisected(successes: Integers, samples: Integers, alpha: float) -> Floats:
     return low
 
 
-def wilson(share: Any, samples: Any, *, confidence_level: float) -> tuple[Any, Any]:
+def wilson_interval(share: Any, samples: Any, *, confidence_level: float) -> tuple[Any, Any]:
     """Compute Wilson's approximate confidence interval of one or several proportions."""
     # Source: Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927).
     z = NormalDist().inv_cdf(0.5 + confidence_level / 2.0)
@@ -122,7 +122,7 @@ def wilson(share: Any, samples: Any, *, confidence_level: float) -> tuple[Any, A
     ]
 
 
-def weighted_share(
+def weighted_share_interval(
     hits: NDArray[Any],
     weights: NDArray[np.float64],
     clusters: NDArray[np.int64] | None = None,
@@ -130,11 +130,11 @@ def weighted_share(
     confidence_level: float,
 ) -> tuple[float, float]:
     """Compute Wilson's interval of a proportion of weighted or clustered samples, from their effective number."""
-    share, samples = _share_and_samples(hits, weights, clusters, confidence_level)
-    return wilson(share, samples, confidence_level=confidence_level)
+    share, samples = _share_and_effective_samples(hits, weights, clusters, confidence_level)
+    return wilson_interval(share, samples, confidence_level=confidence_level)
 
 
-def _share_and_samples(
+def _share_and_effective_samples(
     hits: NDArray[Any],
     weights: NDArray[np.float64],
     clusters: NDArray[np.int64] | None,
@@ -149,24 +149,24 @@ def _share_and_samples(
     shares = weights / weights.sum()
     share = min(1.0, float(shares[hits].sum()))
     terms = shares * (hits - share)
-    samples = effective_samples(weights)
+    samples = effective_sample_size(weights)
     variance = float((terms**2).sum())
     if clusters is not None:
         totals = np.bincount(clusters, terms)
-        variance = float(variance_over_clusters(float((totals**2).sum()), len(totals)))
+        variance = float(clustered_sum_variance(float((totals**2).sum()), len(totals)))
         # Where all are right, or all wrong, the samples of a cluster may be copies of each other; those of one cluster
         # say nothing about others.
         if len(totals) == 1 or hits.all() or not hits.any():
-            return share, effective_samples(np.bincount(clusters, weights))
+            return share, effective_sample_size(np.bincount(clusters, weights))
         # A variance from few clusters is itself uncertain: Student's interval is wider than the normal one.
-        reach = student_score(confidence_level, cluster_degrees(weights, clusters))
-        variance *= (reach / z_score(confidence_level)) ** 2
+        reach = critical_t(confidence_level, degrees_of_freedom(weights, clusters))
+        variance *= (reach / critical_z(confidence_level)) ** 2
     if variance > 0:
         samples = min(samples, share * (1.0 - share) / variance)
     return share, samples
 
 
-def paired_shares(
+def paired_share_interval(
     a: NDArray[Any],
     b: NDArray[Any],
     weights: NDArray[np.float64] | None = None,
@@ -181,10 +181,14 @@ def paired_shares(
     if weights is None and clusters is None:
         pairs = [(float(each.mean()), float(len(a))) for each in (a, b)]
     else:
-        pairs = [_share_and_samples(each, counts, clusters, confidence_level) for each in (a, b)]
+        pairs = [
+            _share_and_effective_samples(each, counts, clusters, confidence_level)
+            for each in (a, b)
+        ]
     (first, first_samples), (second, second_samples) = pairs
     (first_low, first_high), (second_low, second_high) = (
-        wilson(share, samples, confidence_level=confidence_level) for share, samples in pairs
+        wilson_interval(share, samples, confidence_level=confidence_level)
+        for share, samples in pairs
     )
     # The correlation is that of sums over clusters, which vary together.
     sums = [counts * (each - share) for each, (share, _) in zip((a, b), pairs, strict=True)]
@@ -200,14 +204,14 @@ def paired_shares(
         half = 0.5 / min(first_samples, second_samples)
         correlation = max(correlation - half / deviation, 0.0)
 
-    def reach(one: float, other: float) -> float:
+    def combined_error(one: float, other: float) -> float:
         # With a correlation of 1 and equal lengths the square is 0, and may round to below 0.
         return math.sqrt(max(0.0, one**2 - 2 * correlation * one * other + other**2))
 
     difference = first - second
     return (
-        difference - reach(first - first_low, second_high - second),
-        difference + reach(first_high - first, second - second_low),
+        difference - combined_error(first - first_low, second_high - second),
+        difference + combined_error(first_high - first, second - second_low),
     )
 
 
@@ -215,13 +219,13 @@ _NORMAL_VARIANCE = 400.0
 """Variance of a count from which on its distribution is the normal one with a correction for skewness."""
 _TERMS = 2**20
 """Numbers that are computed at once for many groups."""
-_TOGETHER = 2**16
+_MAX_BATCH = 2**16
 """Probabilities of numbers of events that are computed at once, as many as stay in the cache of a processor."""
 _CELLS = 512
 """Probabilities are put together in so many cells before their counts are added up."""
 
 
-def poisson_binomial_p(probs: NDArray[np.float64], events: int) -> float:
+def poisson_binomial_p_value(probs: NDArray[np.float64], events: int) -> float:
     """Return the two-sided mid-p-value of a number of events, given each event's probability.
 
     The number is a sum of independent indicators. Twice the smaller tail, in which the observed number counts half.
@@ -235,17 +239,17 @@ def poisson_binomial_p(probs: NDArray[np.float64], events: int) -> float:
         the normal one with a correction for skewness; both miss the tail by less than 1e-4 at p-values above 1e-3.
 
     Example:
-        >>> round(poisson_binomial_p(np.full(10, 0.5), 1), 4)
+        >>> round(poisson_binomial_p_value(np.full(10, 0.5), 1), 4)
         0.0117
 
     Source:
         Lancaster, "Significance tests in discrete distributions", JASA 56 (1961), for the mid-p-value.
     """
-    return float(poisson_binomial_ps(probs, np.array([len(probs)]), np.array([events]))[0])
+    return float(poisson_binomial_p_values(probs, np.array([len(probs)]), np.array([events]))[0])
 
 
-def poisson_binomial_ps(probs: Floats, sizes: Integers, events: Integers) -> Floats:
-    """Return :func:`poisson_binomial_p` of each group ``(G,)``; ``probs (N,)`` hold the groups one after another.
+def poisson_binomial_p_values(probs: Floats, sizes: Integers, events: Integers) -> Floats:
+    """Return :func:`poisson_binomial_p_value` of each group ``(G,)``; ``probs (N,)`` hold the groups one after another.
 
     Args:
         probs: Probability of each event ``(N,)``.
@@ -267,26 +271,28 @@ def poisson_binomial_ps(probs: Floats, sizes: Integers, events: Integers) -> Flo
     below += third / deviation**3 * (1.0 - z * z) * density / 6.0
     below = np.where(has_spread, below, np.where(events == np.rint(mean), 0.5, 0.0))
     # Groups of nearly as many events are computed together, up to these events: more do not count.
-    most = np.minimum(events, np.ceil(mean + 40.0 + 12.0 * deviation).astype(np.int64))
+    max_events = np.minimum(events, np.ceil(mean + 40.0 + 12.0 * deviation).astype(np.int64))
     cells = 2 ** np.ceil(np.log2(np.minimum(sizes, _CELLS))).astype(np.int64)
-    numbers = np.maximum(cells * (2 + np.minimum(sizes // _CELLS, most)), most + 1)
+    numbers = np.maximum(cells * (2 + np.minimum(sizes // _CELLS, max_events)), max_events + 1)
     order = np.flatnonzero(has_spread & is_small)
-    order = order[np.lexsort((most[order], cells[order]))]
+    order = order[np.lexsort((max_events[order], cells[order]))]
     while len(order):
         last = order[-1]
-        some = order[-max(1, _TOGETHER // int(numbers[last])) :]
-        some = some[cells[some] == cells[last]]
-        order = order[: -len(some)]
-        numbers_and_shares = _cells_of(probs, start[some], sizes[some], int(cells[last]))
-        pmf = _count_distributions(*numbers_and_shares, int(most[some].max()))
-        column = np.arange(len(some))
-        row = np.minimum(events[some], len(pmf) - 1)
-        half = np.where(events[some] < len(pmf), 0.5 * pmf[row, column], 0.0)
-        below[some] = pmf.cumsum(axis=0)[row, column] - half
+        batch = order[-max(1, _MAX_BATCH // int(numbers[last])) :]
+        batch = batch[cells[batch] == cells[last]]
+        order = order[: -len(batch)]
+        numbers_and_shares = _merge_probs(probs, start[batch], sizes[batch], int(cells[last]))
+        pmf = _count_distributions(*numbers_and_shares, int(max_events[batch].max()))
+        column = np.arange(len(batch))
+        row = np.minimum(events[batch], len(pmf) - 1)
+        half = np.where(events[batch] < len(pmf), 0.5 * pmf[row, column], 0.0)
+        below[batch] = pmf.cumsum(axis=0)[row, column] - half
     return np.clip(2.0 * np.minimum(below, 1.0 - below), 0.0, 1.0)
 
 
-def _cells_of(probs: Floats, start: Integers, sizes: Integers, cells: int) -> tuple[Floats, Floats]:
+def _merge_probs(
+    probs: Floats, start: Integers, sizes: Integers, cells: int
+) -> tuple[Floats, Floats]:
     """Return sizes and mean probabilities of cells of similar probabilities in each group ``(cells, G)``."""
     row = np.arange(cells)[:, None]
     number = (sizes // _CELLS) + (row < sizes % _CELLS)
@@ -305,19 +311,19 @@ def _cells_of(probs: Floats, start: Integers, sizes: Integers, cells: int) -> tu
     return number.astype(np.float64), share
 
 
-def _count_distributions(number: Floats, share: Floats, most: int) -> Floats:
-    """Return the probability of 0 to ``most`` events in each group ``(most + 1, G)``.
+def _count_distributions(trials: Floats, share: Floats, max_events: int) -> Floats:
+    """Return the probability of 0 to ``max_events`` events in each group ``(most + 1, G)``.
 
     Args:
-        number: Events of a cell of each group ``(cells, G)``; as many cells as a power of two.
+        trials: Events of a cell of each group ``(cells, G)``; as many cells as a power of two.
         share: Their probability ``(cells, G)``.
-        most: Larger numbers are left out.
+        max_events: Larger numbers are left out.
     """
     # Cells are put together two by two.
-    pmf = _binomials(number, share, min(int(number.max()), most))
+    pmf = _binomial_probs(trials, share, min(int(trials.max()), max_events))
     while pmf.shape[1] > 1:
         first, second = np.split(pmf, 2, axis=1)
-        pmf = np.zeros((min(2 * len(pmf) - 1, most + 1), *first.shape[1:]))
+        pmf = np.zeros((min(2 * len(pmf) - 1, max_events + 1), *first.shape[1:]))
         if first[0].size < len(first):
             for place in np.ndindex(first[0].shape):
                 pmf[:, *place] = np.convolve(first[:, *place], second[:, *place])[: len(pmf)]
@@ -327,13 +333,13 @@ def _count_distributions(number: Floats, share: Floats, most: int) -> Floats:
     return pmf[:, 0]
 
 
-def _binomials(number: Floats, share: Floats, most: int) -> Floats:
-    """Return binomial probabilities of 0 to ``most`` events in ``number`` trials, along a new first axis."""
-    counts = np.arange(most + 1.0)[:, None, None]
-    rest = number - counts
+def _binomial_probs(trials: Floats, share: Floats, max_events: int) -> Floats:
+    """Return binomial probabilities of 0 to ``max_events`` events in ``trials`` trials, along a new first axis."""
+    counts = np.arange(max_events + 1.0)[:, None, None]
+    rest = trials - counts
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = np.log(np.maximum(rest[:-1], 0.0)) - np.log1p(counts[:-1])
-        coefficients = np.concatenate([np.zeros((1, *number.shape)), ratios.cumsum(axis=0)])
+        coefficients = np.concatenate([np.zeros((1, *trials.shape)), ratios.cumsum(axis=0)])
         happen = np.where(counts > 0, counts * np.log(share), 0.0)
         others = np.where(rest > 0, rest * np.log1p(-share), 0.0)
         chance = np.exp(coefficients + happen + others)

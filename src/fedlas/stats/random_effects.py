@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedlas._core.check import InputError, as_numbers, describe
-from fedlas.stats.degrees import student_score
+from fedlas._core.check import InputError, as_float_array, describe
+from fedlas.stats.degrees import critical_t
 from fedlas.stats.estimates import CONFIDENCE_LEVEL
-from fedlas.stats.intervals import check_level
+from fedlas.stats.intervals import check_confidence_level
 from fedlas.stats.rows import Floats
 
 _STEPS = 500
@@ -78,8 +78,8 @@ def random_effects(
         prediction interval; Higgins and Thompson, "Quantifying heterogeneity in a meta-analysis", Statistics in
         Medicine 21 (2002), for I-squared.
     """
-    estimates = as_numbers(values)
-    error = as_numbers(errors)
+    estimates = as_float_array(values)
+    error = as_float_array(errors)
     fits = (
         estimates.ndim == 1
         and estimates.shape == error.shape
@@ -92,18 +92,18 @@ def random_effects(
             f"{describe(values)} and {describe(errors)}",
             "Leave out clusters without a standard error.",
         )
-    check_level(confidence_level)
+    check_confidence_level(confidence_level)
     count = len(estimates)
     variances = error**2
-    between = _between(estimates, variances)
+    between = _between_variance(estimates, variances)
     weights = 1.0 / (variances + between)
     mean = float(weights @ estimates / weights.sum())
     # Hartung and Knapp: the variance of the mean is that of the weighted values themselves.
     variance = float(weights @ (estimates - mean) ** 2) / (count - 1) / float(weights.sum())
-    reach = student_score(confidence_level, count - 1.0) * math.sqrt(variance)
+    reach = critical_t(confidence_level, count - 1.0) * math.sqrt(variance)
     further = math.nan
     if count > 2:
-        further = student_score(confidence_level, count - 2.0) * math.sqrt(between + variance)
+        further = critical_t(confidence_level, count - 2.0) * math.sqrt(between + variance)
     fixed = 1.0 / variances
     total = float(fixed.sum())
     typical = (count - 1) * total / (total**2 - float(fixed @ fixed))
@@ -116,13 +116,13 @@ def random_effects(
         mean + further,
         math.sqrt(between),
         between / (between + typical),
-        _chi_squared_p(q, count - 1),
+        _chi_squared_p_value(q, count - 1),
         count,
         confidence_level,
     )
 
 
-def _between(values: Floats, variances: Floats) -> float:
+def _between_variance(values: Floats, variances: Floats) -> float:
     """Return the between-cluster variance by restricted maximum likelihood, at least 0."""
     # Fisher scoring.
     between = max(float(np.var(values, ddof=1) - variances.mean()), 0.0)
@@ -141,7 +141,7 @@ def _between(values: Floats, variances: Floats) -> float:
     return between
 
 
-def _chi_squared_p(statistic: float, degrees: int) -> float:
+def _chi_squared_p_value(statistic: float, degrees: int) -> float:
     """Return the chi-squared p-value for an integer number of degrees of freedom."""
     # The tail is a finite sum: Abramowitz and Stegun 26.4.4 and 26.4.5. Terms as logarithms, which do not overflow.
     half = 0.5 * max(statistic, 0.0)

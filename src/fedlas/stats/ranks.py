@@ -12,7 +12,7 @@ import numpy as np
 
 from fedlas._core.check import InputError, check_choice, check_number
 from fedlas._core.extras import require
-from fedlas._core.kinds import check_kinds
+from fedlas._core.kinds import check_argument_types
 from fedlas.stats.compare import check_values, holm, wilcoxon_test
 
 RankTest = Literal["nemenyi", "wilcoxon"]
@@ -69,7 +69,7 @@ class RankComparison:
         return cliques
 
 
-@check_kinds
+@check_argument_types
 def compare_ranks(
     values: Mapping[str, Sequence[float]], *, higher_is_better: bool, alpha: float = 0.05
 ) -> RankComparison:

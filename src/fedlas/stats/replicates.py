@@ -25,11 +25,11 @@ from fedlas.metrics.sums import Quantity
 from fedlas.predictions import TopLabel
 from fedlas.predictions.any_predictions import AnyPredictions
 from fedlas.stats.cell_sums import OutcomeCells
-from fedlas.stats.class_cells import ClassCells
-from fedlas.stats.rows import Floats, Groups, Integers, Rows
+from fedlas.stats.class_cells import ClassCellSums
+from fedlas.stats.rows import ConfidenceGroups, Floats, Integers, Rows
 
 T = TypeVar("T")
-BLOCK = 2**18
+BLOCK_ELEMENTS = 2**18
 """Elements of the largest arrays of one block: 2 MiB of float64, so that several stay in a processor's cache."""
 
 
@@ -46,7 +46,7 @@ class CellTable:
 class Replicates(ABC):
     """A block of ``R`` replicates of the same rows; arrays equal in all replicates may have one row."""
 
-    def __init__(self, rows: Rows, groups: Groups, size: int) -> None:
+    def __init__(self, rows: Rows, groups: ConfidenceGroups, size: int) -> None:
         self.rows = rows
         self.groups = groups
         self.size = size
@@ -96,9 +96,9 @@ class Replicates(ABC):
         """Sum of confidence minus correctness in each group of neighbors in confidence ``(R, G)``."""
         return self.gaps
 
-    def gap_total(self, terms: Floats) -> Floats:
+    def weighted_gap_sum(self, group_weights: Floats) -> Floats:
         """Return the weighted sum of the gaps ``(R,)``, with weights ``terms (G,)`` of the groups."""
-        return self.gaps @ terms
+        return self.gaps @ group_weights
 
     def parts(self) -> Iterator[Replicates]:
         """Yield sub-blocks whose arrays of all rows fit into memory."""
@@ -158,12 +158,12 @@ class RowReplicates(Replicates):
     @property
     def class_table(self) -> ClassTable:
         """Sums over classes and bins, with the labels of the replicates and the original probabilities."""
-        cells = self.rows.table(ClassCells)
-        probs = self.rows.table(_probs_once)
+        cells = self.rows.table(ClassCellSums)
+        probs = self.rows.table(_original_probs)
         labels = self._class_labels(cells, probs)
-        return self._class_table(probs, labels, lambda: self.rows.table(_counts_once))
+        return self._class_table(probs, labels, lambda: self.rows.table(_original_counts))
 
-    def _class_labels(self, cells: ClassCells, probs: Floats) -> Floats:
+    def _class_labels(self, cells: ClassCellSums, probs: Floats) -> Floats:
         """Return the label counts of every class and bin ``(R, cells)``."""
         raise NotImplementedError
 
@@ -174,61 +174,61 @@ class RowReplicates(Replicates):
     @property
     def bins(self) -> CellTable:
         """Sums over the non-empty equal-width bins of the confidence."""
-        return self.over(self.rows.table(_bin_cells))
+        return self.over(self.rows.table(_equal_width_cells))
 
     @property
     def neighbor_gaps(self) -> Floats:
         """Sum of confidence minus correctness in each group of neighbors in confidence ``(R, G)``."""
-        return self.over(self.rows.table(_neighbor_cells)).gaps
+        return self.over(self.rows.table(_neighbor_group_cells)).gaps
 
 
-def _bin_cells(rows: Rows) -> OutcomeCells:
-    return rows.runs(rows.singles.width_starts)
+def _equal_width_cells(rows: Rows) -> OutcomeCells:
+    return rows.run_cells(rows.singles.width_starts)
 
 
-def _neighbor_cells(rows: Rows) -> OutcomeCells:
-    return rows.runs(rows.groups.first)
+def _neighbor_group_cells(rows: Rows) -> OutcomeCells:
+    return rows.run_cells(rows.groups.first)
 
 
-class Resampled(RowReplicates):
+class BootstrapReplicates(RowReplicates):
     """Bootstrap replicates of rows or whole clusters; ``times (R, U)`` holds how often each was drawn."""
 
     def __init__(self, rows: Rows, times: Floats) -> None:
         super().__init__(rows, len(times))
-        self._of_units = times
+        self._unit_counts = times
 
     def parts(self) -> Iterator[Replicates]:
         """Yield sub-blocks whose arrays of all rows fit into memory."""
-        for some in parts_of(self.rows, self._of_units):
-            yield Resampled(self.rows, some)
+        for some in iter_unit_blocks(self.rows, self._unit_counts):
+            yield BootstrapReplicates(self.rows, some)
 
     @cached_property
-    def _times(self) -> Floats:
+    def _row_counts(self) -> Floats:
         """How often each row was drawn ``(R, N)``."""
-        return of_rows(self.rows, self._of_units)
+        return expand_to_rows(self.rows, self._unit_counts)
 
     @cached_property
     def weights(self) -> Floats:
         """Draw count times weight of each row ``(R, N)``, in the order of the rows."""
-        return self._times if self.rows.is_plain else self._times * self._of_rows
+        return self._row_counts if self.rows.is_iid else self._row_counts * self._scaled_row_weights
 
     @cached_property
     def _scale(self) -> Floats:
         """Factors ``(R, 1)`` that give the drawn rows of each replicate an average weight of 1."""
-        return self.rows.table(_bin_cells).scale(self._of_units)
+        return self.rows.table(_equal_width_cells).scale(self._unit_counts)
 
     @cached_property
-    def _of_rows(self) -> Floats:
+    def _scaled_row_weights(self) -> Floats:
         """Weights of the rows ``(R, N)``, scaled to average 1 over the drawn rows."""
         return self._scale * self.rows.weights
 
     def over(self, cells: OutcomeCells) -> CellTable:
         """Return the drawn rows' sums over ``cells``."""
-        times, scale = self._of_units, self._scale
-        count = scale * cells.counts_drawn(times)
-        squares = scale**2 * cells.squares_drawn(times) if cells.is_weighted else count
-        gaps = scale * cells.gaps_drawn(times)
-        return CellTable(count, gaps, scale * cells.happened_drawn(times), squares)
+        times, scale = self._unit_counts, self._scale
+        count = scale * cells.sum_counts(times)
+        squares = scale**2 * cells.sum_squared_weights(times) if cells.is_weighted else count
+        gaps = scale * cells.sum_gaps(times)
+        return CellTable(count, gaps, scale * cells.sum_outcomes(times), squares)
 
     @cached_property
     def right(self) -> Floats:
@@ -238,9 +238,9 @@ class Resampled(RowReplicates):
     @cached_property
     def squares(self) -> Floats:
         """Sum of squared weights over all draws ``(R, G)``."""
-        if not self.rows.are_weighted:
+        if not self.rows.is_weighted:
             return self.counts
-        return (self.weights * self._of_rows).take(self.rows.order, axis=1)
+        return (self.weights * self._scaled_row_weights).take(self.rows.order, axis=1)
 
     @property
     def expected_right(self) -> Floats:
@@ -253,14 +253,14 @@ class Resampled(RowReplicates):
         sums = self.rows.weights * self.rows.column(quantity).astype(np.float64)
         if (clusters := self.rows.clusters) is not None:
             sums = np.bincount(clusters, sums).astype(np.float64)
-        total = np.einsum("ru,u->r", self._of_units, sums)
+        total = np.einsum("ru,u->r", self._unit_counts, sums)
         return np.asarray(self._scale[:, 0] * total / self.rows.num_samples)
 
     @property
     def class_table(self) -> ClassTable:
         """Sums of the drawn rows over every class and bin of its probability."""
-        cells = self.rows.table(ClassCells)
-        times, scale = self._of_units, self._scale
+        cells = self.rows.table(ClassCellSums)
+        times, scale = self._unit_counts, self._scale
         return self._class_table(
             scale * cells.probs(times),
             scale * cells.labels(times),
@@ -269,41 +269,43 @@ class Resampled(RowReplicates):
 
     def predictions(self) -> Iterator[AnyPredictions]:
         """Yield each replicate as predictions, with rows repeated as often as drawn."""
-        for times in self._times:
+        for times in self._row_counts:
             index = np.repeat(np.arange(len(times)), times.astype(np.int64))
             yield self.rows.predictions.rows(torch.from_numpy(index))
 
 
-class Turned(RowReplicates):
+class SignFlippedReplicates(RowReplicates):
     """Wild bootstrap under calibration: gaps between probability and label with one random sign per cluster."""
 
     # Their mean is then 0, as that of a calibrated model, while rows of one cluster depend on each other as they do.
 
     def __init__(self, rows: Rows, signs: Floats) -> None:
         super().__init__(rows, len(signs))
-        self._of_units = signs
+        self._unit_signs = signs
 
     def parts(self) -> Iterator[Replicates]:
         """Yield sub-blocks whose arrays of all rows fit into memory."""
-        for some in parts_of(self.rows, self._of_units):
-            yield Turned(self.rows, some)
+        for some in iter_unit_blocks(self.rows, self._unit_signs):
+            yield SignFlippedReplicates(self.rows, some)
 
     @cached_property
     def signs(self) -> Floats:
         """Sign of each row ``(R, N)``, in the order of the rows."""
-        return of_rows(self.rows, self._of_units)
+        return expand_to_rows(self.rows, self._unit_signs)
 
     def over(self, cells: OutcomeCells) -> CellTable:
         """Return sums over ``cells`` with the gaps multiplied by the signs."""
-        gaps = cells.gaps_drawn(self._of_units)
+        gaps = cells.sum_gaps(self._unit_signs)
         return CellTable(cells.count[None], gaps, cells.expected - gaps, cells.squares[None])
 
-    def gap_total(self, terms: Floats) -> Floats:
+    def weighted_gap_sum(self, group_weights: Floats) -> Floats:
         """Return the weighted sum of the gaps ``(R,)``, with weights ``terms (N,)`` by ascending confidence."""
         rows = self.rows
         gaps = rows.singles.confidence - rows.singles.right
-        sums = np.bincount(self._clusters[rows.order], rows.weights[rows.order] * gaps * terms)
-        return self._of_units @ sums
+        sums = np.bincount(
+            self._clusters[rows.order], rows.weights[rows.order] * gaps * group_weights
+        )
+        return self._unit_signs @ sums
 
     @property
     def _clusters(self) -> Integers:
@@ -317,8 +319,8 @@ class Turned(RowReplicates):
         gaps = confidence - self.counts * self.groups.right
         return confidence - gaps * self.signs.take(self.rows.order, axis=1)
 
-    def _class_labels(self, cells: ClassCells, probs: Floats) -> Floats:
-        return probs - (cells.probs(self._of_units) - cells.labels(self._of_units))
+    def _class_labels(self, cells: ClassCellSums, probs: Floats) -> Floats:
+        return probs - (cells.probs(self._unit_signs) - cells.labels(self._unit_signs))
 
     def predictions(self) -> Iterator[AnyPredictions]:
         """Raise InputError, as sign-flipped gaps have no labels that a metric could be called on."""
@@ -329,7 +331,7 @@ class Turned(RowReplicates):
         )
 
 
-class Redrawn(RowReplicates):
+class ConsistencyReplicates(RowReplicates):
     """Consistency resampling: labels drawn from the model's probabilities, so that the model is calibrated."""
 
     def __init__(self, rows: Rows, uniforms: Floats) -> None:
@@ -339,7 +341,7 @@ class Redrawn(RowReplicates):
     @cached_property
     def labels(self) -> Integers:
         """The drawn labels ``(R, N)``, in the order of the rows."""
-        return self.rows.draw(self._uniforms)
+        return self.rows.draw_labels(self._uniforms)
 
     @cached_property
     def right(self) -> Floats:
@@ -354,11 +356,11 @@ class Redrawn(RowReplicates):
             if cells.label is None
             else self.labels == cells.label
         )
-        outcome = cells.relabeled(is_right.astype(np.float64))
+        outcome = cells.sum_new_outcomes(is_right.astype(np.float64))
         return CellTable(cells.count[None], cells.expected - outcome, outcome, cells.squares[None])
 
-    def _class_labels(self, cells: ClassCells, _probs: Floats) -> Floats:
-        return cells.drawn_labels(*self.rows.draw_others(self._uniforms), self.size)
+    def _class_labels(self, cells: ClassCellSums, _probs: Floats) -> Floats:
+        return cells.count_drawn_labels(*self.rows.draw_changed_labels(self._uniforms), self.size)
 
     def predictions(self) -> Iterator[AnyPredictions]:
         """Yield each replicate as predictions with drawn labels; the probabilities become ``label_probs``."""
@@ -372,20 +374,20 @@ class Redrawn(RowReplicates):
             yield replace(predictions, target=torch.from_numpy(labels), label_probs=label_probs)
 
 
-def _probs_once(rows: Rows) -> Floats:
-    return rows.table(ClassCells).probs(np.ones((1, rows.num_units)))
+def _original_probs(rows: Rows) -> Floats:
+    return rows.table(ClassCellSums).probs(np.ones((1, rows.num_units)))
 
 
-def _counts_once(rows: Rows) -> Floats:
-    return rows.table(ClassCells).counts(np.ones((1, rows.num_units)))
+def _original_counts(rows: Rows) -> Floats:
+    return rows.table(ClassCellSums).counts(np.ones((1, rows.num_units)))
 
 
-def of_rows(rows: Rows, units: Floats) -> Floats:
+def expand_to_rows(rows: Rows, unit_values: Floats) -> Floats:
     """Expand values of units ``(R, U)`` to rows ``(R, N)``."""
-    return units if rows.clusters is None else units.take(rows.clusters, axis=1)
+    return unit_values if rows.clusters is None else unit_values.take(rows.clusters, axis=1)
 
 
-def parts_of(rows: Rows, units: Floats) -> Iterator[Floats]:
-    """Yield blocks of unit values ``(r, U)``, sized so that expanded rows have :data:`BLOCK` elements."""
-    step = max(1, BLOCK // rows.num_samples)
-    yield from (units[start : start + step] for start in range(0, len(units), step))
+def iter_unit_blocks(rows: Rows, unit_values: Floats) -> Iterator[Floats]:
+    """Yield blocks of unit values ``(r, U)``, sized so that expanded rows have :data:`BLOCK_ELEMENTS` elements."""
+    step = max(1, BLOCK_ELEMENTS // rows.num_samples)
+    yield from (unit_values[start : start + step] for start in range(0, len(unit_values), step))

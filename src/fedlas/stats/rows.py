@@ -13,15 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas.metrics.equal_width import width_bin
-from fedlas.metrics.ranking import starts_of_ties
-from fedlas.metrics.scan import Chunk, Gathers, scan
-from fedlas.metrics.sums import Quantity, averaging_one
+from fedlas.metrics.equal_width import equal_width_index
+from fedlas.metrics.ranking import tie_starts
+from fedlas.metrics.scan import Chunk, ChunkConsumer, scan
+from fedlas.metrics.sums import Quantity, normalized_weights
 from fedlas.metrics.true_error import expected_accuracy
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.any_predictions import AnyPredictions, check_predictions
+from fedlas.predictions.any_predictions import AnyPredictions, require_predictions
 from fedlas.stats.cell_sums import OutcomeCells
-from fedlas.stats.degrees import cluster_degrees
+from fedlas.stats.degrees import degrees_of_freedom
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -29,12 +29,12 @@ T = TypeVar("T")
 MANY_SAMPLES = 2**13
 MANY_PROBS = 2**22
 """Samples, or probabilities, from which on replicates draw groups of rows in place of rows."""
-GROUPS = 2**10
+NUM_GROUPS = 2**10
 """Groups of neighbors in confidence, besides those that end at the edge of a bin."""
 
 
 @dataclass(frozen=True, eq=False)
-class Groups:
+class ConfidenceGroups:
     """Samples by ascending confidence, single or in groups of neighbors; arrays ``(G,)`` except the starts."""
 
     # Mean confidence of each group.
@@ -51,7 +51,7 @@ class Groups:
     tie_starts: Integers
 
 
-class _Column:
+class _ColumnCollector:
     """Statistic: a quantity of all ``num_samples`` rows, unchanged."""
 
     def __init__(self, quantity: Quantity, num_samples: int) -> None:
@@ -84,25 +84,25 @@ class Rows:
         self._tables: dict[Callable[[Rows], Any], Any] = {}
 
     @property
-    def all_classes(self) -> Predictions:
+    def multiclass_predictions(self) -> Predictions:
         """The predictions; raises InputError for a top label."""
-        return check_predictions(self.predictions)
+        return require_predictions(self.predictions)
 
     @property
-    def are_many(self) -> bool:
+    def has_many_rows(self) -> bool:
         """Whether replicates draw counts per group: many rows, without weights and clusters."""
         many = self.num_samples >= MANY_SAMPLES or self.num_samples * self.num_classes > MANY_PROBS
-        return many and self.is_plain
+        return many and self.is_iid
 
     @property
-    def are_weighted(self) -> bool:
+    def is_weighted(self) -> bool:
         """Whether samples have weights."""
         return self.predictions.weights is not None
 
     @property
-    def is_plain(self) -> bool:
+    def is_iid(self) -> bool:
         """Whether samples are independent and unweighted."""
-        return not self.are_weighted and self.clusters is None
+        return not self.is_weighted and self.clusters is None
 
     def column(self, quantity: Quantity) -> NDArray[Any]:
         """Return ``quantity`` of each row ``(N, ...)`` in its own dtype; cached after one pass over the logits."""
@@ -110,11 +110,11 @@ class Rows:
         return self._columns[quantity]
 
     def gather(
-        self, quantities: Iterable[Quantity], *statistics: Callable[[Rows], Gathers]
+        self, quantities: Iterable[Quantity], *statistics: Callable[[Rows], ChunkConsumer]
     ) -> None:
         """Compute the columns of ``quantities`` and fill new ``statistics``, in one pass over the logits."""
         columns = {
-            each: _Column(each, self.num_samples)
+            each: _ColumnCollector(each, self.num_samples)
             for each in quantities
             if each not in self._columns
         }
@@ -135,7 +135,7 @@ class Rows:
     @cached_property
     def weights(self) -> Floats:
         """Weights ``(N,)``, scaled to average 1."""
-        weights = averaging_one(self.predictions)
+        weights = normalized_weights(self.predictions)
         return np.ones(self.num_samples) if weights is None else weights.numpy()
 
     @cached_property
@@ -152,12 +152,12 @@ class Rows:
     @property
     def degrees(self) -> float:
         """Degrees of freedom of a variance over clusters; infinity without clusters."""
-        return cluster_degrees(self.weights, self.clusters)
+        return degrees_of_freedom(self.weights, self.clusters)
 
     @cached_property
     def confidence(self) -> NDArray[Any]:
         """Probability of the predicted class ``(N,)``, in the precision of the logits."""
-        return self.column(confidence_of)
+        return self.column(confidence_quantity)
 
     @cached_property
     def target(self) -> Integers:
@@ -176,7 +176,7 @@ class Rows:
     @cached_property
     def probs(self) -> NDArray[Any]:
         """Softmax of the logits ``(N, C)``, in their precision."""
-        return self.column(probs_of)
+        return self.column(probs_quantity)
 
     @cached_property
     def order(self) -> Integers:
@@ -184,30 +184,32 @@ class Rows:
         return np.argsort(self.confidence, kind="stable")
 
     @cached_property
-    def singles(self) -> Groups:
+    def singles(self) -> ConfidenceGroups:
         """Groups of one row each, by ascending confidence."""
         confidence = self.confidence[self.order]
         right = self.predictions.correct.cpu().numpy()[self.order].astype(np.float64)
-        return Groups(
+        return ConfidenceGroups(
             confidence.astype(np.float64),
             np.ones(self.num_samples),
             right,
             np.arange(self.num_samples),
-            starts_of_runs(self.bins_of(confidence)),
-            starts_of_ties(confidence),
+            run_starts(self.bin_indices(confidence)),
+            tie_starts(confidence),
         )
 
     @cached_property
-    def groups(self) -> Groups:
+    def groups(self) -> ConfidenceGroups:
         """Neighbors in confidence, in about :data:`GROUPS` groups that split neither bins nor ties."""
         rows = self.singles
-        ranks = np.linspace(0, self.num_samples, GROUPS, endpoint=False).astype(np.int64)
+        ranks = np.linspace(0, self.num_samples, NUM_GROUPS, endpoint=False).astype(np.int64)
         runs = rows.tie_starts[np.searchsorted(rows.tie_starts, ranks, side="right") - 1]
         first = np.union1d(runs, rows.width_starts)
         count = np.diff(first, append=self.num_samples).astype(np.float64)
         confidence, right = (np.add.reduceat(each, first) for each in (rows.confidence, rows.right))
         bins = np.searchsorted(first, rows.width_starts)
-        return Groups(confidence / count, count, right, first, bins, np.arange(len(first)))
+        return ConfidenceGroups(
+            confidence / count, count, right, first, bins, np.arange(len(first))
+        )
 
     def cells(
         self,
@@ -224,28 +226,28 @@ class Rows:
             self.predictions.correct.cpu().numpy().astype(np.float64)
             if outcome is None
             else outcome,
-            self.weights if self.are_weighted else None,
+            self.weights if self.is_weighted else None,
             self.clusters,
             label,
         )
 
-    def runs(self, first: Integers) -> OutcomeCells:
+    def run_cells(self, starts: Integers) -> OutcomeCells:
         """Return cells of consecutive rows by ascending confidence, given the first row of each cell."""
         cell = np.empty(self.num_samples, dtype=np.int64)
-        sizes = np.diff(first, append=self.num_samples)
-        cell[self.order] = np.repeat(np.arange(len(first)), sizes)
+        sizes = np.diff(starts, append=self.num_samples)
+        cell[self.order] = np.repeat(np.arange(len(starts)), sizes)
         return self.cells(cell)
 
-    def bins_of(self, values: NDArray[Any]) -> Integers:
-        """Return the equal-width bin index of each value, see :func:`fedlas.metrics.equal_width.width_bin`."""
-        return width_bin(torch.from_numpy(values), self.num_bins).numpy()
+    def bin_indices(self, values: NDArray[Any]) -> Integers:
+        """Return the equal-width bin index of each value, see :func:`fedlas.metrics.equal_width.equal_width_index`."""
+        return equal_width_index(torch.from_numpy(values), self.num_bins).numpy()
 
-    def expected_right(self, groups: Groups) -> Floats:
+    def expected_right(self, groups: ConfidenceGroups) -> Floats:
         """Return the mean label probability of the predicted class per group ``(G,)``; needs ``label_probs``."""
         outcome = self.column(expected_accuracy)[self.order].astype(np.float64)
         return np.add.reduceat(outcome, groups.first) / groups.count
 
-    def expected_spread(self, groups: Groups) -> Floats:
+    def expected_spread(self, groups: ConfidenceGroups) -> Floats:
         """Return the standard deviation of the predicted class's label probability in each group ``(G,)``."""
         outcome = self.column(expected_accuracy)[self.order].astype(np.float64)
         gaps = outcome - np.repeat(self.expected_right(groups), groups.count.astype(np.int64))
@@ -274,20 +276,20 @@ class Rows:
         rest += confidence[:, None]
         return rest
 
-    def draw(self, uniforms: Floats) -> Integers:
+    def draw_labels(self, uniforms: Floats) -> Integers:
         """Return labels ``(R, N)`` drawn from the probabilities: the prediction where ``uniforms < confidence``."""
         if isinstance(self.predictions, TopLabel):
             return (uniforms >= self.confidence).astype(np.int64)
         labels = np.broadcast_to(self.predicted, uniforms.shape).copy()
-        place, _, others = self.draw_others(uniforms)
+        place, _, others = self.draw_changed_labels(uniforms)
         labels.ravel()[place] = others
         return labels
 
-    def draw_others(self, uniforms: Floats) -> tuple[Integers, Integers, Integers]:
+    def draw_changed_labels(self, uniforms: Floats) -> tuple[Integers, Integers, Integers]:
         """Return the drawn labels that differ from the prediction: flat indices ``(E,)``, rows and labels."""
         # By row, so that all replicates read a row's probabilities while they are in the cache.
         row, replicate = np.nonzero((uniforms >= self.confidence).T)
-        label = _first_above(uniforms[replicate, row], self._cumulative, row)
+        label = _first_column_above(uniforms[replicate, row], self._cumulative, row)
         # Class 0 stands where the predicted class was.
         return (
             replicate * self.num_samples + row,
@@ -296,7 +298,7 @@ class Rows:
         )
 
 
-def _first_above(value: Floats, cumulative: Floats, row: Integers) -> Integers:
+def _first_column_above(value: Floats, cumulative: Floats, row: Integers) -> Integers:
     """Return the first column after column 0 with ``cumulative[row] > value (E,)``, or the last column."""
     classes = cumulative.shape[1]
     flat = cumulative.ravel()
@@ -311,16 +313,16 @@ def _first_above(value: Floats, cumulative: Floats, row: Integers) -> Integers:
     return low - first
 
 
-def starts_of_runs(values: NDArray[Any]) -> Integers:
+def run_starts(values: NDArray[Any]) -> Integers:
     """Return the start indices of runs of equal values, for :func:`numpy.add.reduceat`."""
     return np.flatnonzero(np.concatenate(([True], values[1:] != values[:-1])))
 
 
-def confidence_of(chunk: Chunk) -> Tensor:
+def confidence_quantity(chunk: Chunk) -> Tensor:
     """Quantity: the probability of the predicted class ``(n,)``."""
     return chunk.confidence
 
 
-def probs_of(chunk: Chunk) -> Tensor:
+def probs_quantity(chunk: Chunk) -> Tensor:
     """Quantity: the probability of each class ``(n, C)``."""
     return chunk.probs

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas._core.check import InputError, as_numbers, check_count, describe
+from fedlas._core.check import InputError, as_float_array, check_count, describe
 from fedlas._core.defaults import RISKS
 from fedlas._core.extras import require
-from fedlas.metrics.sums import check_takes_weights
+from fedlas.metrics.sums import check_weights_supported
 from fedlas.predictions import Predictions
-from fedlas.predictions.any_predictions import AnyPredictions, check_measurable
-from fedlas.stats.intervals import check_level
+from fedlas.predictions.any_predictions import AnyPredictions, require_top_label
+from fedlas.stats.intervals import check_confidence_level
 from fedlas.stats.proportion import clopper_pearson
 
 GRID = 200
@@ -121,25 +121,25 @@ def risk_threshold(
         variables by betting" (JRSS B 2024, arXiv 2010.09686), appendix B, average of constant bets. Conformal risk
         control: Angelopoulos, Bates, Fisch, Lei, Schuster (ICLR 2024, arXiv 2208.02814).
     """
-    check_level(risk, name="risk")
-    check_level(confidence_level)
+    check_confidence_level(risk, name="risk")
+    check_confidence_level(confidence_level)
     check_count("num_classes", num_classes)
-    scores = as_numbers(confidence)
-    right = as_numbers(correct).astype(bool)
+    scores = as_float_array(confidence)
+    right = as_float_array(correct).astype(bool)
     if scores.ndim != 1 or scores.shape != right.shape or not len(scores):
         raise InputError(
             "confidence and correct must both have shape (N,), with at least one sample",
             f"{describe(confidence)} and {describe(correct)}",
             "Pass both from the same predictions.",
         )
-    code = _cluster_codes(clusters, len(scores))
+    codes = _cluster_codes(clusters, len(scores))
     grid = threshold_grid(num_classes)
     # A float32 confidence of 1 / C may lie below 1 / C: the last threshold accepts all there is.
     grid[-1] = min(grid[-1], scores.min())
     order = np.argsort(-scores, kind="stable")
     selected = np.searchsorted(-scores[order], -grid, side="right")
     # A threshold that accepts nothing has no evidence: its p-value of 1 ends the sequence.
-    if code is None:
+    if codes is None:
         # Errors among the k most confident are counted for every k, so that each threshold costs one look-up.
         wrong = np.concatenate([[0], (~right[order]).cumsum()])[selected]
         binomial = require("scipy.stats", extra="tables").binom
@@ -147,8 +147,8 @@ def risk_threshold(
     else:
         # Thresholds that accept the same samples have one p-value.
         _, first, number = np.unique(selected, return_index=True, return_inverse=True)
-        shares = (_cluster_shares(scores >= each, right, code) for each in grid[first])
-        p_values = np.array([1 / max(_wealth(*each, risk), 1.0) for each in shares])[number]
+        shares = (_cluster_shares(scores >= each, right, codes) for each in grid[first])
+        p_values = np.array([1 / max(_mean_wealth(*each, risk), 1.0) for each in shares])[number]
     # Only the starts share the level: within a sequence every test may spend it all, as the first failure ends it.
     budget = (1 - confidence_level) / STARTS
     last = -1
@@ -166,9 +166,9 @@ def risk_threshold(
         int(accepted.sum()),
         int((accepted & ~right).sum()),
         len(scores),
-        _needed(risk, budget, bets=code is not None),
-        _coverage_and_risk(accepted, right, code)[0],
-        None if code is None else int(code.max()) + 1,
+        _min_error_free_samples(risk, budget, is_clustered=codes is not None),
+        _coverage_and_risk(accepted, right, codes)[0],
+        None if codes is None else int(codes.max()) + 1,
     )
 
 
@@ -183,19 +183,19 @@ def _cluster_codes(clusters: object, samples: int) -> NDArray[np.int64] | None:
             describe(clusters),
             "Pass one cluster per sample.",
         )
-    code = np.unique(names, return_inverse=True)[1]
-    return code if code.max() + 1 < samples else None
+    codes = np.unique(names, return_inverse=True)[1]
+    return codes if codes.max() + 1 < samples else None
 
 
 def _cluster_shares(
-    accepted: NDArray[np.bool_], right: NDArray[np.bool_], code: NDArray[np.int64]
+    accepted: NDArray[np.bool_], right: NDArray[np.bool_], codes: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the share of accepted, and of accepted and wrong, samples in each cluster ``(G,)``."""
-    sizes = np.bincount(code)
-    return np.bincount(code, accepted) / sizes, np.bincount(code, accepted & ~right) / sizes
+    sizes = np.bincount(codes)
+    return np.bincount(codes, accepted) / sizes, np.bincount(codes, accepted & ~right) / sizes
 
 
-def _wealth(accepted: NDArray[np.float64], wrong: NDArray[np.float64], risk: float) -> float:
+def _mean_wealth(accepted: NDArray[np.float64], wrong: NDArray[np.float64], risk: float) -> float:
     """Return the mean wealth of bets against a risk of at least ``risk``, over clusters ``(G,)``."""
     odds = (risk * accepted - wrong) / (1 - risk)
     with np.errstate(divide="ignore"):  # a bet of all may lose all
@@ -203,11 +203,11 @@ def _wealth(accepted: NDArray[np.float64], wrong: NDArray[np.float64], risk: flo
     return float(np.exp(np.minimum(logs, 700.0)).mean())
 
 
-def _needed(risk: float, budget: float, *, bets: bool) -> int:
+def _min_error_free_samples(risk: float, budget: float, *, is_clustered: bool) -> int:
     """Return how many error-free samples, or clusters, bring the p-value down to ``budget``."""
     # Without a mistake the p-value is (1 - risk) ** n; log1p keeps the digits of a small risk.
     low = math.ceil(math.log(budget) / math.log1p(-risk))
-    if not bets:
+    if not is_clustered:
         return low
     # The mean over bets is at least the largest bet's share of it.
     high = math.ceil(math.log(budget / len(_BETS)) / math.log1p(-risk))
@@ -222,29 +222,29 @@ def _needed(risk: float, budget: float, *, bets: bool) -> int:
 
 
 def _coverage_and_risk(
-    accepted: NDArray[np.bool_], right: NDArray[np.bool_], code: NDArray[np.int64] | None
+    accepted: NDArray[np.bool_], right: NDArray[np.bool_], codes: NDArray[np.int64] | None
 ) -> tuple[float, float | None]:
     """Return the accepted share and the error rate of accepted samples, with equal weight per cluster."""
-    if code is None:
+    if codes is None:
         number = int(accepted.sum())
         return number / len(accepted), int((accepted & ~right).sum()) / number if number else None
-    coverage, wrong = (float(each.mean()) for each in _cluster_shares(accepted, right, code))
+    coverage, wrong = (float(each.mean()) for each in _cluster_shares(accepted, right, codes))
     return coverage, wrong / coverage if coverage else None
 
 
-def _upper_of_clusters(
+def _clustered_risk_bound(
     accepted: NDArray[np.bool_],
     right: NDArray[np.bool_],
-    code: NDArray[np.int64],
+    codes: NDArray[np.int64],
     confidence_level: float,
 ) -> float:
     """Return a one-sided upper confidence bound of the risk of accepted samples, by betting over clusters."""
-    shares = _cluster_shares(accepted, right, code)
+    shares = _cluster_shares(accepted, right, codes)
     low = 0.0
     high = 1.0
     for _ in range(50):  # the wealth grows with the risk that is bet against
         middle = 0.5 * (low + high)
-        refuted = _wealth(*shares, middle) >= 1 / (1 - confidence_level)
+        refuted = _mean_wealth(*shares, middle) >= 1 / (1 - confidence_level)
         low, high = (low, middle) if refuted else (middle, high)
     return high
 
@@ -330,17 +330,19 @@ def reject_option(
         >>> round(option.threshold, 2), round(option.coverage, 2), round(option.risk, 3), round(option.upper, 3)
         (0.78, 0.67, 0.075, 0.088)
     """
-    val = check_measurable(val)
-    test = check_measurable(test)
+    val = require_top_label(val)
+    test = require_top_label(test)
     for part in (val, test):
-        check_takes_weights(part, takes_weights=False)  # a bound of weighted counts is not exact
+        check_weights_supported(
+            part, takes_weights=False
+        )  # a bound of weighted counts is not exact
     if (val.clusters is None) != (test.clusters is None):
         raise InputError(
             "val and test must both have clusters, or neither",
             f"clusters in {'val' if test.clusters is None else 'test'} only",
             "Pass clusters for both: the risk bound holds only for data sampled as val is.",
         )
-    confidence, correct, clusters = _arrays(val)
+    confidence, correct, clusters = _to_arrays(val)
     # Without the number of classes the grid ends at 0.001; its last threshold accepts everything in any case.
     classes = val.num_classes if isinstance(val, Predictions) else 1000
     chosen = risk_threshold(
@@ -351,7 +353,7 @@ def reject_option(
         confidence_level=confidence_level,
         clusters=clusters,
     )
-    confidence, correct, clusters = _arrays(test)
+    confidence, correct, clusters = _to_arrays(test)
     accepted = (
         np.zeros(len(confidence), dtype=bool)
         if chosen.threshold is None
@@ -360,17 +362,17 @@ def reject_option(
     number = int(accepted.sum())
     wrong = int((accepted & ~correct).sum())
     # Test samples have no part in the choice, so their bound needs no correction for the thresholds that were tried.
-    code = _cluster_codes(clusters, len(confidence))
+    codes = _cluster_codes(clusters, len(confidence))
     upper = (
         clopper_pearson(wrong, number, confidence_level=confidence_level, sides=1)[1]
-        if code is None
-        else _upper_of_clusters(accepted, correct, code, confidence_level)
+        if codes is None
+        else _clustered_risk_bound(accepted, correct, codes, confidence_level)
     )
-    shares = _coverage_and_risk(accepted, correct, code)
+    shares = _coverage_and_risk(accepted, correct, codes)
     return RejectOption(chosen, len(confidence), number, wrong, *shares, upper)
 
 
-def _arrays(
+def _to_arrays(
     predictions: AnyPredictions,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64] | None]:
     clusters = predictions.clusters

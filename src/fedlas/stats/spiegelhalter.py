@@ -10,8 +10,8 @@ import torch
 
 from fedlas._core.check import InputError
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.any_predictions import check_measurable
-from fedlas.stats.degrees import cluster_degrees, two_sided
+from fedlas.predictions.any_predictions import require_top_label
+from fedlas.stats.degrees import degrees_of_freedom, two_sided_p_value
 
 
 class SpiegelhalterTest(NamedTuple):
@@ -60,7 +60,7 @@ def spiegelhalter_test(predictions: Predictions | TopLabel) -> SpiegelhalterTest
         Spiegelhalter, "Probabilistic prediction in patient management and clinical trials", Statistics in Medicine 5
         (1986).
     """
-    predictions = check_measurable(predictions)
+    predictions = require_top_label(predictions)
     p = predictions.confidence.cpu().double()
     y = predictions.correct.cpu().double()
     terms = (y - p) * (1 - 2 * p)
@@ -73,16 +73,16 @@ def spiegelhalter_test(predictions: Predictions | TopLabel) -> SpiegelhalterTest
     variance = float(variances.sum())
     degrees = math.inf
     if variance > 0.0 and predictions.clusters is not None:
-        number = torch.unique(predictions.clusters, return_inverse=True)[1]
-        if not number.any():
+        codes = torch.unique(predictions.clusters, return_inverse=True)[1]
+        if not codes.any():
             raise InputError(
                 "samples must come from at least 2 clusters",
-                f"{len(number):,} samples from one cluster",
+                f"{len(codes):,} samples from one cluster",
                 "Use samples from more clusters: one cluster shows no variance between clusters.",
             )
-        sums = torch.zeros(int(number.max()) + 1, dtype=torch.float64).index_add_(0, number, terms)
+        sums = torch.zeros(int(codes.max()) + 1, dtype=torch.float64).index_add_(0, codes, terms)
         squares = float(sums.square().sum())
-        degrees = cluster_degrees(terms.numpy(), number.numpy()) if squares > 0.0 else math.inf
+        degrees = degrees_of_freedom(terms.numpy(), codes.numpy()) if squares > 0.0 else math.inf
         variance = squares or variance
     if variance <= 0.0:
         raise InputError(
@@ -95,5 +95,5 @@ def spiegelhalter_test(predictions: Predictions | TopLabel) -> SpiegelhalterTest
         # Student's score has the variance about the mean.
         count = len(sums)
         about_mean = (count - 1) / max(count - z**2, 1e-300)
-        return SpiegelhalterTest(z, two_sided(z * math.sqrt(about_mean), degrees))
+        return SpiegelhalterTest(z, two_sided_p_value(z * math.sqrt(about_mean), degrees))
     return SpiegelhalterTest(z, 2.0 * NormalDist().cdf(-abs(z)))

@@ -17,80 +17,84 @@ from numpy.typing import NDArray
 
 from fedlas.metrics.calibration_error import EqualMass
 from fedlas.metrics.classwise import ClassTable, ClasswiseSums
-from fedlas.metrics.classwise_adaptive import EveryClass
+from fedlas.metrics.classwise_adaptive import SortedClassProbs
 from fedlas.metrics.equal_width import BinTable, EqualWidth
-from fedlas.metrics.evaluation import values_of
-from fedlas.metrics.grids import FineGrid, class_probs
+from fedlas.metrics.evaluation import compute_metrics
+from fedlas.metrics.grids import FineGrid, softmax_float64
 from fedlas.metrics.metric import Metric
-from fedlas.metrics.ranking import starts_of_ties
+from fedlas.metrics.ranking import tie_starts
 from fedlas.metrics.smooth import Spectra
 from fedlas.metrics.sums import Statistic
-from fedlas.metrics.true_error import TrueOutcome
-from fedlas.stats.replicates import Replicates, RowReplicates, Turned
+from fedlas.metrics.true_error import TrueAccuracyBins
+from fedlas.stats.replicates import Replicates, RowReplicates, SignFlippedReplicates
 from fedlas.stats.rows import Floats, Integers, Rows
 
 _FREQUENCIES = 2**11
 """Used at most for the replicates of the smooth error: enough for scales from 0.001 on."""
 
 
-def replicate_values(metric: Metric, block: Replicates) -> Floats:
+def evaluate_replicates(metric: Metric, block: Replicates) -> Floats:
     """Return the metric of every replicate in ``block`` ``(R,)``."""
     if metric.quantity is not None and (means := block.mean(metric.quantity)) is not None:
         return means
     if metric.replicated is not None and isinstance(block, RowReplicates):
         return metric.replicated(block)
-    if metric.statistic in TABLES and metric.formula is not None:
-        values = np.asarray(metric.formula(block.table(TABLES[metric.statistic])))
+    if metric.statistic in TABLE_BUILDERS and metric.formula is not None:
+        values = np.asarray(metric.formula(block.table(TABLE_BUILDERS[metric.statistic])))
         # one number says that the formula of somebody's metric knows of no replicates
         if values.ndim == 1:
             return np.broadcast_to(values, (block.size,))
     num_bins = block.rows.num_bins
-    each = [values_of(one, [metric], num_bins)[metric.name] for one in block.predictions()]
+    each = [compute_metrics(one, [metric], num_bins)[metric.name] for one in block.predictions()]
     return np.array(each)
 
 
-def values_of_block(entries: Sequence[Metric], block: Replicates) -> dict[str, Floats]:
+def evaluate_block(entries: Sequence[Metric], block: Replicates) -> dict[str, Floats]:
     """Return several metrics of every replicate ``(R,)``, by name."""
     # Sums need no rows; what is asked of each row or rank is asked of a part of the replicates at a time.
-    of_rows = [entry for entry in entries if not needs_sums_alone(entry)]
+    row_entries = [entry for entry in entries if not is_computed_from_sums(entry)]
     values = {
-        entry.name: replicate_values(entry, block) for entry in entries if entry not in of_rows
+        entry.name: evaluate_replicates(entry, block)
+        for entry in entries
+        if entry not in row_entries
     }
-    pieces: dict[str, list[Floats]] = {entry.name: [] for entry in of_rows}
-    for part in block.parts() if of_rows else ():
-        for entry in of_rows:
-            pieces[entry.name].append(replicate_values(entry, part))
+    pieces: dict[str, list[Floats]] = {entry.name: [] for entry in row_entries}
+    for part in block.parts() if row_entries else ():
+        for entry in row_entries:
+            pieces[entry.name].append(evaluate_replicates(entry, part))
         part.release()
     return values | {name: np.concatenate(each) for name, each in pieces.items()}
 
 
-def needs_sums_alone(metric: Metric) -> bool:
+def is_computed_from_sums(metric: Metric) -> bool:
     """Return whether the metric can be computed from sums over cells."""
     return (
-        metric.quantity is not None or metric.replicated is not None or metric.statistic in _OF_SUMS
+        metric.quantity is not None
+        or metric.replicated is not None
+        or metric.statistic in _SUM_STATISTICS
     )
 
 
-def knows_groups(metric: Metric, *, means: bool) -> bool:
+def supports_groups(metric: Metric, *, means: bool) -> bool:
     """Return whether the metric can be computed from groups of rows; ``means``: also means over rows."""
     if metric.quantity is not None:
         return means
-    return metric.takes_replicates and metric.statistic in TABLES
+    return metric.takes_replicates and metric.statistic in TABLE_BUILDERS
 
 
-def share_of(metric: Metric, rows: Rows) -> NDArray[np.bool_] | None:
+def row_hits(metric: Metric, rows: Rows) -> NDArray[np.bool_] | None:
     """Return whether each row counts as a hit ``(N,)`` if the metric is a proportion of rows, else None."""
     values = None if metric.quantity is None else rows.column(metric.quantity)
     return values if values is not None and values.dtype == np.bool_ else None
 
 
-def _width_bins(block: Replicates) -> BinTable:
+def _equal_width_bins(block: Replicates) -> BinTable:
     """Return sums over non-empty equal-width bins."""
     sums = block.bins
     return BinTable(sums.count, sums.gaps, sums.outcome, block.rows.num_samples, sums.squares)
 
 
-def _expected_bins(block: Replicates) -> BinTable:
+def _label_prob_bins(block: Replicates) -> BinTable:
     """Return sums over equal-width bins, with the label probability of the predicted class as the outcome."""
     expected = block.expected_right
     gaps = block.counts * block.groups.confidence - expected
@@ -112,7 +116,7 @@ class RunSums:
     num_bins: int
 
 
-class Ranked:
+class ReplicateRuns:
     """Runs of rows of equal confidence in replicates, computed on first use."""
 
     def __init__(self, block: Replicates) -> None:
@@ -123,19 +127,19 @@ class Ranked:
     @cached_property
     def count(self) -> Floats:
         """Total weight of each run ``(R or 1, G)``."""
-        return self._runs(self._block.counts)
+        return self._sum_runs(self._block.counts)
 
     @cached_property
     def wrong(self) -> Floats:
         """Total weight of the wrong samples of each run ``(R, G)``."""
-        return self._runs(self._block.counts - self._block.right)
+        return self._sum_runs(self._block.counts - self._block.right)
 
     @cached_property
     def gaps(self) -> Floats:
         """Sum of ``confidence - correct`` of each run ``(R, G)``."""
-        return self._runs(self._block.gaps)
+        return self._sum_runs(self._block.gaps)
 
-    def _runs(self, values: Floats) -> Floats:
+    def _sum_runs(self, values: Floats) -> Floats:
         starts = self._block.groups.tie_starts
         # Without ties every row is its own run.
         whole = len(starts) == values.shape[1]
@@ -147,7 +151,7 @@ def _class_table(block: Replicates) -> ClassTable:
     return block.class_table
 
 
-class SortedClasses:
+class ReplicateClassRuns:
     """Iterator over classes: runs of rows of equal probability, for all replicates at a time."""
 
     def __init__(self, block: Any) -> None:
@@ -156,11 +160,11 @@ class SortedClasses:
     def __iter__(self) -> Iterator[RunSums]:
         block = self._block
         rows = block.rows
-        signs = block.signs if isinstance(block, Turned) else None
-        orders, values = rows.table(_sorted_columns)
+        signs = block.signs if isinstance(block, SignFlippedReplicates) else None
+        orders, values = rows.table(_sort_class_probs)
         for label, (order, probs) in enumerate(zip(orders, values, strict=True)):
             weights = block.weights.take(order, axis=1)
-            starts = starts_of_ties(probs)
+            starts = tie_starts(probs)
             right = block.labels.take(order, axis=1) == label
             gaps = weights * (probs - right)
             if signs is not None:
@@ -171,15 +175,15 @@ class SortedClasses:
             yield RunSums(count, wrong, gaps, rows.num_samples, rows.num_bins)
 
 
-def _sorted_columns(rows: Rows) -> tuple[Integers, Floats]:
+def _sort_class_probs(rows: Rows) -> tuple[Integers, Floats]:
     """Return row indices and probabilities of each class by ascending probability, both ``(C, N)``."""
     # In double precision and step by step as the metric has them: what is equal decides where bins may be cut.
-    probs = class_probs(rows.all_classes.logits).T.contiguous().numpy()
+    probs = softmax_float64(rows.multiclass_predictions.logits).T.contiguous().numpy()
     order = np.argsort(probs, axis=1, kind="stable")
     return order, np.take_along_axis(probs, order, axis=1)
 
 
-def _waves(rows: Rows) -> Floats:
+def _cosine_basis(rows: Rows) -> Floats:
     """Return cosines of ascending frequencies at the mean confidence of each group ``(G, K)``."""
     return np.cos(np.pi * rows.groups.confidence[:, None] * np.arange(_FREQUENCIES))
 
@@ -189,18 +193,18 @@ class GroupSpectra(Spectra):
 
     # Fewer nodes than the metric has, and less precision, are enough.
     precision = 1e-7
-    fewest = 2**11
+    min_nodes = 2**11
 
     def __init__(self, block: Replicates) -> None:
         rows = block.rows
         gaps = block.neighbor_gaps
         super().__init__(np.empty((len(gaps), 0)))
         self._gaps = 2.0 / rows.num_samples * gaps
-        self._waves = rows.table(_waves)
+        self._waves = rows.table(_cosine_basis)
         # About the smooth error of a calibrated model; of another the mean gap is a better guess.
         self.guess = 0.3 / math.cbrt(rows.num_samples)
 
-    def lowest(self, count: int) -> Floats:
+    def lowest_frequencies(self, count: int) -> Floats:
         """Return the transforms of the ``count`` lowest frequencies ``(R, up to count)``."""
         more = self._waves[:, self.values.shape[1] : count]
         if more.size:
@@ -208,13 +212,13 @@ class GroupSpectra(Spectra):
         return self.values[:, :count]
 
 
-TABLES: Mapping[type[Statistic] | None, Callable[[Any], Any]] = {
-    EqualWidth: _width_bins,
-    TrueOutcome: _expected_bins,
-    EqualMass: Ranked,
+TABLE_BUILDERS: Mapping[type[Statistic] | None, Callable[[Any], Any]] = {
+    EqualWidth: _equal_width_bins,
+    TrueAccuracyBins: _label_prob_bins,
+    EqualMass: ReplicateRuns,
     ClasswiseSums: _class_table,
-    EveryClass: SortedClasses,
+    SortedClassProbs: ReplicateClassRuns,
     FineGrid: GroupSpectra,
 }
 """Replaces each statistic of a metric for many replicates."""
-_OF_SUMS = (EqualWidth, ClasswiseSums, FineGrid)
+_SUM_STATISTICS = (EqualWidth, ClasswiseSums, FineGrid)

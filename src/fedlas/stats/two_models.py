@@ -12,31 +12,31 @@ import torch
 from numpy.typing import NDArray
 
 from fedlas._core.check import InputError
-from fedlas._core.threads import on_one_thread
+from fedlas._core.threads import run_single_threaded
 from fedlas.metrics import METRICS
-from fedlas.metrics.evaluation import entries_of, values_of
-from fedlas.metrics.metric import Metric, classes_of, lacks, record_of
+from fedlas.metrics.evaluation import compute_metrics, resolve_metrics
+from fedlas.metrics.metric import Metric, lacks_inputs, num_classes_or_zero, resolve_metric
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.any_predictions import AnyPredictions, PredictionTable, check_measurable
-from fedlas.stats.compare import correct
-from fedlas.stats.degrees import cluster_degrees, two_sided, widening
+from fedlas.predictions.any_predictions import AnyPredictions, PredictionTable, require_top_label
+from fedlas.stats.compare import apply_holm
+from fedlas.stats.degrees import cluster_widening_factor, degrees_of_freedom, two_sided_p_value
 from fedlas.stats.difference import Difference
-from fedlas.stats.draws import resampled_units, rows_for
+from fedlas.stats.draws import iter_unit_draws, prepare_rows
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES
 from fedlas.stats.intervals import (
     Interval,
-    check_bootstrap,
-    influence_of,
-    interval_from,
+    check_bootstrap_options,
+    interval_from_replicates,
+    metric_influence,
     normal_interval,
     standard_error,
 )
-from fedlas.stats.noise_floor import share_at_least
-from fedlas.stats.proportion import paired_shares
-from fedlas.stats.replicates import Resampled
+from fedlas.stats.noise_floor import monte_carlo_p_value
+from fedlas.stats.proportion import paired_share_interval
+from fedlas.stats.replicates import BootstrapReplicates
 from fedlas.stats.result_table import ResultTable
 from fedlas.stats.rows import Floats, Rows
-from fedlas.stats.tables import share_of, values_of_block
+from fedlas.stats.tables import evaluate_block, row_hits
 
 COMPARED = ("accuracy", "nll", "brier", "ece")
 """Metrics that are compared where nothing else is asked for."""
@@ -118,8 +118,8 @@ def paired_bootstrap(
     Source:
         Efron & Tibshirani, "An Introduction to the Bootstrap" (1993), chapters 8 and 15.
     """
-    entry = record_of(metric, _with_fewer_classes(a, b))
-    return paired_bootstraps(
+    entry = resolve_metric(metric, _prefer_top_label(a, b))
+    return bootstrap_differences(
         a,
         b,
         [entry],
@@ -131,8 +131,8 @@ def paired_bootstrap(
     )[entry.name]
 
 
-@on_one_thread
-def paired_bootstraps(
+@run_single_threaded
+def bootstrap_differences(
     a: AnyPredictions,
     b: AnyPredictions,
     entries: Sequence[Metric],
@@ -144,50 +144,50 @@ def paired_bootstraps(
     method: str,
 ) -> dict[str, PairedBootstrap]:
     """Compute :func:`paired_bootstrap` of several metrics from the same draws, by name."""
-    check_bootstrap(
+    check_bootstrap_options(
         confidence_level=confidence_level, replicates=replicates, seed=seed, method=method
     )
-    bare = [entry.name for entry in entries if not entry.has_interval]
-    if bare:
+    without_interval = [entry.name for entry in entries if not entry.has_interval]
+    if without_interval:
         raise InputError(
             "metrics to compare must have an interval of their difference",
-            f"{', '.join(bare)}, without an interval",
+            f"{', '.join(without_interval)}, without an interval",
             "Choose others, such as brier_skill, or compute both values: fedlas.binary.measures(predictions).",
         )
-    both = rows_for(a, num_bins), rows_for(b, num_bins)
+    both = prepare_rows(a, num_bins), prepare_rows(b, num_bins)
     check_same_samples(a, b)
-    first, second = (values_of(each, entries, num_bins) for each in (a, b))
-    pairs = _by_influence(entries, both, first, second, confidence_level)
+    first, second = (compute_metrics(each, entries, num_bins) for each in (a, b))
+    pairs = _differences_by_influence(entries, both, first, second, confidence_level)
     entries = [entry for entry in entries if entry.name not in pairs]
     parts: dict[str, list[Floats]] = {entry.name: [] for entry in entries}
-    for times in resampled_units(*both, replicates=replicates, seed=seed) if entries else ():
-        blocks = [Resampled(rows, times) for rows in both]
-        one, other = (values_of_block(entries, block) for block in blocks)
+    for times in iter_unit_draws(*both, replicates=replicates, seed=seed) if entries else ():
+        blocks = [BootstrapReplicates(rows, times) for rows in both]
+        one, other = (evaluate_block(entries, block) for block in blocks)
         for name, values in one.items():
             parts[name].append(values - other[name])
         for block in blocks:
             block.release()
     for entry in entries:
         name = entry.name
-        interval, p_value = drawn_difference(
+        interval, p_value = bootstrap_difference_test(
             first[name] - second[name],
             np.concatenate(parts[name]),
             confidence_level=confidence_level,
             method=method,
             degrees=both[0].degrees,
         )
-        hits, other_hits = (share_of(entry, rows) for rows in both)
+        hits, other_hits = (row_hits(entry, rows) for rows in both)
         # Equal outcomes of different models may differ on other samples; equal scores cannot.
         if (
             hits is not None
             and other_hits is not None
-            and not np.array_equal(_scores(both[0]), _scores(both[1]))
+            and not np.array_equal(_confidence_or_logits(both[0]), _confidence_or_logits(both[1]))
         ):
             # Of rare events all replicates may have a difference of 0.
-            low, high = paired_shares(
+            low, high = paired_share_interval(
                 hits,
                 other_hits,
-                both[0].weights if both[0].are_weighted else None,
+                both[0].weights if both[0].is_weighted else None,
                 both[0].clusters,
                 confidence_level=confidence_level,
             )
@@ -196,48 +196,50 @@ def paired_bootstraps(
     return pairs
 
 
-def drawn_difference(
+def bootstrap_difference_test(
     value: float, replicates: Floats, *, confidence_level: float, method: str, degrees: float
 ) -> tuple[Interval, float]:
     """Return the interval and two-sided p-value of a difference from its replicates ``(R,)``."""
-    interval = interval_from(
+    interval = interval_from_replicates(
         value, replicates, confidence_level=confidence_level, method=method, degrees=degrees
     )
     # Replicates are centered at their own mean, so that the bias that all share is not taken for a difference.
-    away = value / widening(confidence_level, degrees)
-    return interval, share_at_least(np.abs(replicates - replicates.mean()), abs(away))
+    away = value / cluster_widening_factor(confidence_level, degrees)
+    return interval, monte_carlo_p_value(np.abs(replicates - replicates.mean()), abs(away))
 
 
-def _by_influence(
+def _differences_by_influence(
     entries: Sequence[Metric],
-    both: tuple[Rows, Rows],
-    first: Mapping[str, float],
-    second: Mapping[str, float],
+    rows_pair: tuple[Rows, Rows],
+    values_a: Mapping[str, float],
+    values_b: Mapping[str, float],
     confidence_level: float,
 ) -> dict[str, PairedBootstrap]:
     """Return the differences of metrics that define influences, such as AUROC (DeLong's test)."""
     pairs = {}
     for entry in entries:
-        one, other = (influence_of(entry, rows.predictions) for rows in both)
+        one, other = (metric_influence(entry, rows.predictions) for rows in rows_pair)
         if one is None or other is None:
             continue
         name = entry.name
-        difference = first[name] - second[name]
-        error = standard_error(one - other, both[0].predictions)
-        degrees = cluster_degrees(one - other, both[0].clusters)
+        difference = values_a[name] - values_b[name]
+        error = standard_error(one - other, rows_pair[0].predictions)
+        degrees = degrees_of_freedom(one - other, rows_pair[0].clusters)
         interval = normal_interval(
             difference, error, confidence_level=confidence_level, degrees=degrees
         )
-        p_value = two_sided(difference / error, degrees) if error > 0 else float(difference == 0)
-        pairs[name] = PairedBootstrap(name, first[name], second[name], interval, p_value)
+        p_value = (
+            two_sided_p_value(difference / error, degrees) if error > 0 else float(difference == 0)
+        )
+        pairs[name] = PairedBootstrap(name, values_a[name], values_b[name], interval, p_value)
     return pairs
 
 
-def _scores(rows: Rows) -> NDArray[Any]:
+def _confidence_or_logits(rows: Rows) -> NDArray[Any]:
     return (
         rows.confidence
         if isinstance(rows.predictions, TopLabel)
-        else rows.all_classes.logits.cpu().numpy()
+        else rows.multiclass_predictions.logits.cpu().numpy()
     )
 
 
@@ -283,11 +285,11 @@ def compare(
 
     Two classes are about the event that the predictions name; groups, and another event, are that function's.
     """
-    both = [check_measurable(each) for each in (a, b)]
+    both = [require_top_label(each) for each in (a, b)]
     a, b = both
     check_same_samples(a, b)
-    entries = compared_metrics(a, b, metrics, top_label=top_label)
-    pairs = paired_bootstraps(
+    entries = metrics_to_compare(a, b, metrics, top_label=top_label)
+    pairs = bootstrap_differences(
         a,
         b,
         entries,
@@ -299,8 +301,8 @@ def compare(
     )
     p_values = {name: each.p_value for name, each in pairs.items()}
     if "accuracy" in p_values and a.weights is None and a.clusters is None:
-        p_values["accuracy"] = mcnemar(*(each.correct.cpu().numpy() for each in both))
-    count = counted_samples(a)
+        p_values["accuracy"] = mcnemar_p_value(*(each.correct.cpu().numpy() for each in both))
+    count = count_used_samples(a)
     differences = [
         Difference(
             name,
@@ -313,60 +315,62 @@ def compare(
         )
         for name, each in pairs.items()
     ]
-    return ResultTable({each.metric: each for each in correct(differences)})
+    return ResultTable({each.metric: each for each in apply_holm(differences)})
 
 
-def counted_samples(predictions: AnyPredictions) -> int:
+def count_used_samples(predictions: AnyPredictions) -> int:
     """Return the number of samples with positive weight."""
     weights = predictions.weights
     return predictions.num_samples if weights is None else int((weights > 0).sum())
 
 
-def compared_metrics(
+def metrics_to_compare(
     a: AnyPredictions, b: AnyPredictions, metrics: Sequence[str] | None, *, top_label: bool
 ) -> list[Metric]:
     """Return the records of the named metrics, or of the default ones that both predictions support."""
     both = (a, b)
     if metrics is None:
-        event = not top_label and all(map(_of_event, both))
+        event = not top_label and all(map(_has_both_outcomes, both))
         names = COMPARED_EVENTS if event else COMPARED
-        if top_label and classes_of(_with_fewer_classes(a, b)) == 2:
+        if top_label and num_classes_or_zero(_prefer_top_label(a, b)) == 2:
             names = (*COMPARED[:-1], "top_label_ece")
-        metrics = [name for name in names if not any(lacks(METRICS[name], each) for each in both)]
-    return entries_of(metrics, _with_fewer_classes(a, b))
+        metrics = [
+            name for name in names if not any(lacks_inputs(METRICS[name], each) for each in both)
+        ]
+    return resolve_metrics(metrics, _prefer_top_label(a, b))
 
 
-def differences_without_test(
+def untested_differences(
     a: AnyPredictions, b: AnyPredictions, metrics: Sequence[str], num_bins: int
 ) -> dict[str, Difference]:
     """Return untested differences of two models with too few samples for an interval, by metric."""
-    entries = entries_of(metrics, _with_fewer_classes(a, b))
-    first, second = (values_of(each, entries, num_bins) for each in (a, b))
-    return {name: without_test(name, first[name], second[name]) for name in first}
+    entries = resolve_metrics(metrics, _prefer_top_label(a, b))
+    first, second = (compute_metrics(each, entries, num_bins) for each in (a, b))
+    return {name: untested_difference(name, first[name], second[name]) for name in first}
 
 
-def without_test(metric: str, a: float, b: float) -> Difference:
+def untested_difference(metric: str, a: float, b: float) -> Difference:
     """Return a :class:`Difference` with p-value 1, as for too few samples."""
     return Difference(metric, a, b, p_value=1.0, p=1.0)
 
 
-def _with_fewer_classes(a: AnyPredictions, b: AnyPredictions) -> AnyPredictions:
+def _prefer_top_label(a: AnyPredictions, b: AnyPredictions) -> AnyPredictions:
     """Return ``b`` if it is a top label, else ``a``: the predictions that limit which metrics exist."""
-    return check_measurable(b if isinstance(b, TopLabel) else a)
+    return require_top_label(b if isinstance(b, TopLabel) else a)
 
 
-def _of_event(predictions: AnyPredictions) -> bool:
+def _has_both_outcomes(predictions: AnyPredictions) -> bool:
     """Return whether the predictions have two classes and both occur as labels."""
     if not isinstance(predictions, Predictions) or predictions.num_classes != 2:
         return False
     return len(torch.unique(predictions.target)) == 2
 
 
-def mcnemar(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+def mcnemar_p_value(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
     """Return the exact two-sided McNemar p-value that two models are right equally often ``(N,)``.
 
     Example:
-        >>> round(mcnemar(np.array([True] * 6), np.array([False] * 6)), 5)
+        >>> round(mcnemar_p_value(np.array([True] * 6), np.array([False] * 6)), 5)
         0.03125
     """
     alone = int((a & ~b).sum())

@@ -9,20 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import check_count, check_number
-from fedlas._core.streams import stream
+from fedlas._core.streams import seeded_generator
 from fedlas.calibrators import CALIBRATORS, Calibrator
-from fedlas.calibrators._fit.doubts import when, with_doubts
-from fedlas.calibrators._fit.rowwise import double_rows
-from fedlas.calibrators._fit.state import Numbers, must
+from fedlas.calibrators._fit.fit_warnings import attach_warnings, warning_if
+from fedlas.calibrators._fit.rowwise import iter_float64_rows
+from fedlas.calibrators._fit.state import BufferModule, require_valid
 from fedlas.calibrators._fit.temperature_search import nll_temperature
 from fedlas.predictions import Predictions
-from fedlas.resample.clusters import joined_groups, several
-from fedlas.resample.folds import canonical_order, equal_rows
+from fedlas.resample.clusters import is_clustered, merge_overlapping_groups
+from fedlas.resample.folds import canonical_order, factorize_rows
 
 __all__ = ["SemanticGrouping"]
 
 # As in the published code.
-_STEPS = 100
+_MAX_ITERATIONS = 100
 
 
 class GroupedNLL:
@@ -51,7 +51,7 @@ class GroupedNLL:
         value = 0.0
         slope = torch.zeros_like(weight)
         slope_s = torch.zeros_like(scale)
-        for part, rows in double_rows(self._logits):
+        for part, rows in iter_float64_rows(self._logits):
             index = self._target[part].unsqueeze(1)
             label_logit = rows.gather(1, index)
             likelihood = []
@@ -77,13 +77,13 @@ class GroupedNLL:
         return value / samples + penalty, slope, slope_s * scale / samples
 
 
-def learn_grouping(problem: GroupedNLL, start: Tensor, scale: float) -> Tensor:
-    """Return ``W (K, D)`` after 100 steps of L-BFGS from ``start``, with all ``s_k`` initially ``scale``."""
+def learn_grouping(problem: GroupedNLL, start: Tensor, initial_scale: float) -> Tensor:
+    """Return ``W (K, D)`` after 100 steps of L-BFGS from ``start``, with all ``s_k`` initially ``initial_scale``."""
     # This need not be a minimum: there are many, and different starts shall lead to different partitions.
     weight = start.clone().requires_grad_()
-    log_scale = torch.full((len(start),), scale, dtype=torch.float64).log().requires_grad_()
+    log_scale = torch.full((len(start),), initial_scale, dtype=torch.float64).log().requires_grad_()
     optimizer = torch.optim.LBFGS(
-        [weight, log_scale], max_iter=_STEPS, line_search_fn="strong_wolfe"
+        [weight, log_scale], max_iter=_MAX_ITERATIONS, line_search_fn="strong_wolfe"
     )
 
     def closure() -> Tensor:
@@ -95,10 +95,10 @@ def learn_grouping(problem: GroupedNLL, start: Tensor, scale: float) -> Tensor:
 
 
 # Samples that a group needs for a temperature of its own.
-_LEAST = 20
+_MIN_GROUP_SIZE = 20
 
 
-class Partitions(Numbers):
+class Partitions(BufferModule):
     """Average over partitions of predictions with one temperature per group, as log-probabilities."""
 
     shapes: ClassVar = {"weight": "UKD", "temperature": "UK"}
@@ -115,7 +115,7 @@ class Partitions(Numbers):
     def check(self, classes: int) -> None:
         """Check the stored numbers; the temperatures must be above 0."""
         super().check(classes)
-        must((self.temperature > 0).all(), "temperatures must be above 0")
+        require_valid((self.temperature > 0).all(), "temperatures must be above 0")
 
 
 @CALIBRATORS.register(
@@ -217,9 +217,13 @@ class SemanticGrouping(Calibrator):
         features = features[order]
         logits = val.logits.cpu()[order]
         target = val.target.cpu()[order]
-        row = torch.from_numpy(equal_rows(torch.cat([logits.double(), features.double()], dim=1)))
-        if several(val.clusters):
-            row = torch.from_numpy(joined_groups(row.numpy(), val.clusters[order].numpy()))
+        codes = torch.from_numpy(
+            factorize_rows(torch.cat([logits.double(), features.double()], dim=1))
+        )
+        if is_clustered(val.clusters):
+            codes = torch.from_numpy(
+                merge_overlapping_groups(codes.numpy(), val.clusters[order].numpy())
+            )
         unit = float(features.double().square().mean().sqrt()) or 1.0  # 1 if all are 0
         best = nll_temperature(Predictions(logits, target))
         overall = best.value
@@ -228,30 +232,30 @@ class SemanticGrouping(Calibrator):
         weights = []
         temperatures = []
         for partition in range(self.num_partitions):
-            draw = stream(self.seed, partition)
+            generator = seeded_generator(self.seed, partition)
             bound = features.shape[1] ** -0.5
             first_guess = torch.from_numpy(
-                draw.uniform(-bound, bound, (self.num_groups, features.shape[1]))
+                generator.uniform(-bound, bound, (self.num_groups, features.shape[1]))
             )
-            first, second = halves(row, draw)
+            first, second = random_halves(codes, generator)
             inputs = features[first].double() / unit
             problem = GroupedNLL(inputs, logits[first], target[first], penalty=self.penalty)
             weight = learn_grouping(problem, first_guess, 1 / overall) / unit
             weights.append(weight)
             others = (features[second], logits[second], target[second])
-            temperatures.append(self._temperatures(weight, *others, overall))
+            temperatures.append(self._group_temperatures(weight, *others, overall))
         row_map = Partitions(weight=torch.stack(weights), temperature=torch.stack(temperatures))
-        return with_doubts(
+        return attach_warnings(
             row_map,
-            best.doubt,
-            when(
+            best.warning,
+            warning_if(
                 bool((row_map.temperature == overall).all()),
-                f"no group has {_LEAST} samples and a temperature of its own, so this is temperature scaling. Use a "
+                f"no group has {_MIN_GROUP_SIZE} samples and a temperature of its own, so this is temperature scaling. Use a "
                 "larger validation set.",
             ),
         )
 
-    def _temperatures(
+    def _group_temperatures(
         self, weight: Tensor, features: Tensor, logits: Tensor, target: Tensor, overall: float
     ) -> Tensor:
         """Return a temperature per group ``(K,)``; ``overall`` if a group is too small or its fit warns."""
@@ -259,15 +263,15 @@ class SemanticGrouping(Calibrator):
         temperatures = torch.full((self.num_groups,), overall, dtype=torch.float64)
         for number in range(self.num_groups):
             members = (group == number).nonzero().squeeze(1)
-            if len(members) >= _LEAST:
+            if len(members) >= _MIN_GROUP_SIZE:
                 search = nll_temperature(Predictions(logits[members], target[members]))
-                temperatures[number] = search.value if search.doubt is None else overall
+                temperatures[number] = search.value if search.warning is None else overall
         return temperatures
 
 
-def halves(row: Tensor, draw: np.random.RandomState) -> tuple[Tensor, Tensor]:
+def random_halves(row: Tensor, generator: np.random.RandomState) -> tuple[Tensor, Tensor]:
     """Return the indices of two random halves of the samples; equal codes in ``row (N,)`` stay together."""
-    shuffled = torch.from_numpy(draw.permutation(int(row.max()) + 1))
+    shuffled = torch.from_numpy(generator.permutation(int(row.max()) + 1))
     place = shuffled.argsort()[row]
     order = place.argsort(stable=True)
     first = int((place < (len(shuffled) + 1) // 2).sum())

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from fedlas.binary.cells import cells_of, cells_with_sums
+from fedlas.binary.cells import assign_cells, make_outcome_cells
 from fedlas.binary.positive import Positive
-from fedlas.stats.cell_sums import CellDraws
+from fedlas.stats.cell_sums import CellResampler
 
 
 def data_of(*, weighted, clustered, samples=300):
@@ -27,9 +27,9 @@ def data_of(*, weighted, clustered, samples=300):
 @pytest.mark.parametrize(("weighted", "clustered"), [(True, False), (False, True), (True, True)])
 def test_sums_equal_sums_over_drawn_rows(weighted, clustered):
     data = data_of(weighted=weighted, clustered=clustered)
-    cell = cells_of(data, 2000)
-    cells = cells_with_sums(data, cell)
-    counts, positives = CellDraws(cells, 5, 1).resampled()
+    cell = assign_cells(data, 2000)
+    cells = make_outcome_cells(data, cell)
+    counts, positives = CellResampler(cells, 5, 1).draw_bootstrap()
     units = np.arange(300) if data.clusters is None else data.clusters
     drawn = np.random.default_rng(1).integers(units.max() + 1, size=(5, units.max() + 1))
     for row, names in enumerate(drawn):
@@ -37,6 +37,6 @@ def test_sums_equal_sums_over_drawn_rows(weighted, clustered):
         times = times * 300 / times.sum()
         assert counts[row] == pytest.approx(np.bincount(cell, times))
         assert positives[row] == pytest.approx(np.bincount(cell, times * data.outcome))
-    redrawn = CellDraws(cells, 2000, 2).redrawn()
+    redrawn = CellResampler(cells, 2000, 2).draw_calibrated_outcomes()
     expected = np.bincount(cell, data.counts * data.probability)
     assert redrawn.mean(axis=0) == pytest.approx(expected, abs=0.3)

@@ -9,14 +9,14 @@ import torch
 from fedlas import Predictions
 from fedlas.binary import group_measures, logistic_recalibration
 from fedlas.binary.positive import positive_class
-from fedlas.binary.recalibration import events_test, wald_estimate
+from fedlas.binary.recalibration import event_count_test, wald_estimate
 from fedlas.errors import InputError
-from fedlas.stats import effective_samples
-from fedlas.stats.degrees import student_score
+from fedlas.stats import effective_sample_size
+from fedlas.stats.degrees import critical_t
 from fedlas.stats.proportion import (
     clopper_pearson,
-    poisson_binomial_p,
-    poisson_binomial_ps,
+    poisson_binomial_p_value,
+    poisson_binomial_p_values,
 )
 
 
@@ -39,22 +39,22 @@ def alone(predictions):
     expected, observed = data.mean(data.probability), data.mean(data.outcome)
     mean = max(expected, 1e-300)
     ratio = observed / mean
-    if data.is_plain:
+    if data.is_iid:
         low, high = (
             end / mean for end in clopper_pearson(int(data.outcome.sum()), len(data.outcome))
         )
     else:
         gaps = data.outcome - ratio * data.probability
-        error, degrees = data.error_of_events(gaps, data.probability)
+        error, degrees = data.event_sum_error(gaps, data.probability)
         error = error / len(gaps)
         with np.errstate(over="ignore"):
-            reach = float(np.exp(student_score(0.95, degrees) * error / (observed or 1.0)))
+            reach = float(np.exp(critical_t(0.95, degrees) * error / (observed or 1.0)))
         low, high = ratio / reach, ratio * reach
         if observed == 0:
             worth = (
                 data.counts if data.clusters is None else np.bincount(data.clusters, data.counts)
             )
-            high = (1 - 0.025 ** (1 / effective_samples(worth))) / mean
+            high = (1 - 0.025 ** (1 / effective_sample_size(worth))) / mean
             low, high = (0.0, high) if degrees > 0 else (np.nan, np.nan)
     lines = [None, None]
     try:
@@ -63,7 +63,7 @@ def alone(predictions):
         lines = [None if each.p is None else plain(astuple(each)) for each in lines]
     except InputError:
         pass
-    p, _ = events_test(data)
+    p, _ = event_count_test(data)
     return [len(data.outcome), data.outcome.sum(), expected, observed, ratio, low, high, p, *lines]
 
 
@@ -110,10 +110,10 @@ def test_exact_intervals_and_tests_equal_single_proportion():
     sizes = np.bincount(number)
     events = np.bincount(number, happened).astype(int)
     alone = [
-        poisson_binomial_p(probs[number[order] == place], int(events[place]))
+        poisson_binomial_p_value(probs[number[order] == place], int(events[place]))
         for place in range(len(sizes))
     ]
-    assert poisson_binomial_ps(probs, sizes, events) == pytest.approx(alone, rel=1e-9)
+    assert poisson_binomial_p_values(probs, sizes, events) == pytest.approx(alone, rel=1e-9)
     assert clopper_pearson(3, 10) == pytest.approx((0.06673951117773447, 0.6524528500599973))
     assert clopper_pearson(0, 1) == pytest.approx((0.0, 0.975))
     assert clopper_pearson(1_000_000, 2_000_000)[0] == pytest.approx(0.4993068, abs=1e-6)

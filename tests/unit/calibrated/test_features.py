@@ -314,7 +314,7 @@ def test_objective_finds_head_in_first_batch():
     objective = Objective(Several(), FedLAS(num_classes=C))
     x, y = batches()[0]
     with pytest.raises(InputError, match="one recognizable"):
-        objective.head_in(objective.model)
+        objective.find_feature_module(objective.model)
     before = {name: value.clone() for name, value in objective.model.state_dict().items()}
     loss, logits = objective(x, y)
     named = Objective(Several(), FedLAS(num_classes=C), head="b")
@@ -324,8 +324,8 @@ def test_objective_finds_head_in_first_batch():
         torch.equal(value, before[name]) for name, value in objective.model.state_dict().items()
     )
     assert (
-        objective.head_in(objective.model)
-        is objective.classifier_in(objective.model)
+        objective.find_feature_module(objective.model)
+        is objective.find_classifier(objective.model)
         is objective.model.b
     )
     assert logits.requires_grad

@@ -15,7 +15,7 @@ from fedlas.calibrators import (
 )
 from fedlas.calibrators._fit.softmax_regression import AffineMap, Penalties, SoftmaxRegression
 from fedlas.calibrators._fit.temperature_search import nll_temperature
-from fedlas.calibrators.affine import HeldOutLoss, nll, temperature_start
+from fedlas.calibrators.affine import HeldOutLoss, row_nll, temperature_start
 from fedlas.metrics import nll as negative_log_likelihood
 from fedlas.resample.folds import Folds
 
@@ -42,7 +42,7 @@ def test_start_is_temperature_scaling_at_any_logit_scale(generated, factor):
         == start.width
         == pytest.approx(1 / nll_temperature(val).value / factor, rel=1e-8)
     )
-    assert start.doubt is None
+    assert start.warning is None
 
 
 def test_width_is_the_spread_if_nearly_uniform():
@@ -58,7 +58,7 @@ def test_start_is_held_without_mistakes():
     target = torch.arange(4).repeat(5)
     start = temperature_start(Predictions(100.0 * torch.nn.functional.one_hot(target, 4), target))
     assert start.scale == start.width == 1.0
-    assert "0 of 20 validation samples are mistakes" in start.doubt
+    assert "0 of 20 validation samples are mistakes" in start.warning
 
 
 def test_equal_logits():
@@ -150,7 +150,7 @@ def diagonal_problem(inputs, target, weights, penalties):
 def loss_of(val, num_folds=4):
     folds, ones = torch.arange(len(val.target)) % num_folds, torch.ones(len(val.target)).double()
     return HeldOutLoss(
-        val.logits, val.target, folds=Folds(folds), weights=ones, problem=diagonal_problem
+        val.logits, val.target, folds=Folds(folds), weights=ones, make_regression=diagonal_problem
     )
 
 
@@ -169,7 +169,7 @@ def test_each_sample_is_predicted_without_its_fold(generated):
     held = torch.arange(40) % 4 == 1
     fit = diagonal_problem(val.logits[~held], val.target[~held], None, ONE).solve()
     torch.testing.assert_close(
-        losses[held], nll(val.logits[held], val.target[held], fit), rtol=1e-4, atol=1e-4
+        losses[held], row_nll(val.logits[held], val.target[held], fit), rtol=1e-4, atol=1e-4
     )
 
 
@@ -183,7 +183,7 @@ def test_the_search_ends_where_the_loss_rises(generated, monkeypatch):
         "losses",
         lambda self, value: tried.append(value.freedom) or sums[value.freedom] * share,
     )
-    assert score.first_best([Penalties(freedom=value) for value in sums]).freedom == 0.2
+    assert score.select_penalties([Penalties(freedom=value) for value in sums]).freedom == 0.2
     assert tried == [0.1, 0.2, 0.3]
 
 
@@ -191,10 +191,10 @@ def test_a_gain_counts_beyond_its_standard_error(generated, monkeypatch):
     val = generated(100)
     score = loss_of(val)
     scaled = AffineMap(torch.full((4,), 0.5).double(), torch.zeros(4).double())
-    plain = nll(val.logits, val.target, scaled)
+    plain = row_nll(val.logits, val.target, scaled)
     noise = torch.tensor([1.0, -1.0]).repeat(50)  # a standard error of 0.1
     for gain, beats in ((0.12, True), (0.08, False), (-0.5, False)):
         monkeypatch.setattr(
             HeldOutLoss, "losses", lambda self, value, gain=gain: plain - gain - noise
         )
-        assert score.beats(scaled, ONE) is beats
+        assert score.beats_temperature_scaling(scaled, ONE) is beats

@@ -45,10 +45,10 @@ def test_scores_of_a_few_values(samples, most):
 def test_every_sample_is_held_out_once(generated, monkeypatch):
     """Of one fold alone the weights would depend on which samples are in it."""
     val = generated(6000, classes=2)
-    split, _ = fit_mixture._split(val, 5)
+    split, _ = fit_mixture._make_cross_fit(val, 5)
     assert split.rows.sort().values.tolist() == list(range(6000))
-    monkeypatch.setattr(fit_mixture, "_MOST_HELD_OUT", 2 * 3000)
-    split, _ = fit_mixture._split(val, 5)
+    monkeypatch.setattr(fit_mixture, "_MAX_HELD_OUT_LOGITS", 2 * 3000)
+    split, _ = fit_mixture._make_cross_fit(val, 5)
     assert len(split.held_out) == 3
     assert len(split.rows) == len(split.rows.unique()) == 3000
 
@@ -60,7 +60,7 @@ def test_expensive_members_are_fitted_on_a_row_sample(generated, monkeypatch):
     draws = [generated(3000, classes=2, distort=bent, seed=seed) for seed in range(8)]
     errors = []
     for most in (6000, 5999, 3000):
-        monkeypatch.setattr(fit_mixture, "_FLEXIBLE", most)
+        monkeypatch.setattr(fit_mixture, "_MAX_FLEXIBLE_LOGITS", most)
         calibrated = [
             AutoCalibration().fit(val).transform(test)
             for val, test in zip(draws[::2], draws[1::2], strict=True)
@@ -136,7 +136,7 @@ def test_confidences_that_saturate_are_calibrated():
 
 
 def test_members_that_cost_too_much_are_named(generated, monkeypatch):
-    monkeypatch.setattr(fit_mixture, "_FLEXIBLE", 80)
+    monkeypatch.setattr(fit_mixture, "_MAX_FLEXIBLE_LOGITS", 80)
     mixture = AutoCalibration().fit(generated(400, classes=3))
     assert set(mixture.dropped) == {"isotonic", "spline", "matrix"}
     assert not set(mixture.dropped) & set(mixture.weights)

@@ -18,7 +18,7 @@ from fedlas.calibrators import (
     TemperatureScaling,
 )
 from fedlas.calibrators._fit import folds
-from fedlas.calibrators._fit.folds import folds_of
+from fedlas.calibrators._fit.folds import make_folds
 from fedlas.errors import CalibrationWarning
 from fedlas.resample.folds import stratified_folds
 
@@ -83,7 +83,7 @@ def test_weights_are_copies_with_clusters_too(count, visits, features):
     for seed in range(2):
         weighted, repeated = copied_patients(seed, count, visits, features=features)
         ours, theirs = (
-            AutoCalibration().fit(each).transform(weighted._replaced(target=None)).probs
+            AutoCalibration().fit(each).transform(weighted._replace_fields(target=None)).probs
             for each in (weighted, repeated)
         )
         assert float((ours - theirs).abs().max()) < 1e-5, seed
@@ -146,7 +146,7 @@ def test_folds_hold_whole_clusters_and_copies_join_them():
     logits[30] = logits[0]  # a copy of a visit of patient 0, filed under patient 1
     target = torch.tensor(target)
     target[30] = target[0]
-    folds = folds_of(Predictions(logits, target, clusters=number), 5).number
+    folds = make_folds(Predictions(logits, target, clusters=number), 5).number
     assert folds.unique().tolist() == [0, 1, 2, 3, 4]
     for patient in range(23):
         assert len(folds[torch.tensor(number) == patient].unique()) == 1
@@ -155,7 +155,7 @@ def test_folds_hold_whole_clusters_and_copies_join_them():
     assert int(sizes.max() - sizes.min()) <= 50
     order = torch.randperm(len(target), generator=torch.Generator().manual_seed(0))
     names = torch.tensor(number)[order] * 7 + 3
-    again = folds_of(Predictions(logits[order], target[order], clusters=names), 5).number
+    again = make_folds(Predictions(logits[order], target[order], clusters=names), 5).number
     assert torch.equal(again, folds[order])
 
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from fedlas.calibrators._fit.confidence_cells import (
     Cells,
     Update,
-    held_out_length,
-    predicted_log_odds,
-    with_log_odds,
+    select_update_count,
+    set_top_class_log_odds,
+    top_class_log_odds,
 )
 from fedlas.resample.folds import Folds
 
@@ -156,12 +156,12 @@ def test_held_out_samples_confirm_flaws_but_not_noise():
         log_odds, correct, groups = draw(2000, seed=seed, groups=4)
         # there is chance to run after
         assert len(list(cells.path(log_odds, correct, groups.nonzero(), 500))) > 10
-        length = held_out_length(cells, log_odds, correct, groups, folds, 500)
+        length = select_update_count(cells, log_odds, correct, groups, folds, 500)
         assert length <= 2, seed
         log_odds, correct, groups = draw(
             2000, seed=seed, flaw=lambda z, m: z - 1.5 * m[:, 1].double(), groups=4
         )
-        assert held_out_length(cells, log_odds, correct, groups, folds, 500) >= 3, seed
+        assert select_update_count(cells, log_odds, correct, groups, folds, 500) >= 3, seed
 
 
 def test_an_update_is_what_it_says():
@@ -183,15 +183,15 @@ def test_log_odds_are_those_of_the_confidence(temperature):
     logits = rows()
     confidence = (logits / temperature).softmax(1).amax(1)
     torch.testing.assert_close(
-        predicted_log_odds(logits, temperature), (confidence / (1 - confidence)).log()
+        top_class_log_odds(logits, temperature), (confidence / (1 - confidence)).log()
     )
 
 
 def test_log_odds_of_confidence_one_and_single_class():
-    assert predicted_log_odds(torch.tensor([[900.0, 0.0, -900.0]]), 1.0).item() == pytest.approx(
+    assert top_class_log_odds(torch.tensor([[900.0, 0.0, -900.0]]), 1.0).item() == pytest.approx(
         900
     )
-    assert predicted_log_odds(torch.tensor([[3.0]]), 1.0).item() == math.inf
+    assert top_class_log_odds(torch.tensor([[3.0]]), 1.0).item() == math.inf
 
 
 @given(
@@ -202,26 +202,26 @@ def test_log_odds_of_confidence_one_and_single_class():
 )
 def test_confidence_is_set_and_prediction_stays(seed, classes, scale, change):
     logits = rows(20, classes, scale, seed)
-    before = predicted_log_odds(logits, 1.0)
+    before = top_class_log_odds(logits, 1.0)
     after = before + change
-    found = with_log_odds(logits, before, after)
+    found = set_top_class_log_odds(logits, before, after)
     assert torch.isfinite(found).all()
     assert torch.equal(found.argmax(1), logits.argmax(1))
     least = -math.log(classes - 1)
     torch.testing.assert_close(
-        predicted_log_odds(found, 1.0), after.clamp(min=least), atol=1e-4 * scale, rtol=1e-6
+        top_class_log_odds(found, 1.0), after.clamp(min=least), atol=1e-4 * scale, rtol=1e-6
     )
 
 
 def test_raised_in_proportion_lowered_by_a_temperature():
     logits = rows()
-    before = predicted_log_odds(logits, 1.0)
+    before = top_class_log_odds(logits, 1.0)
     top = logits.argmax(1, keepdim=True)
     others = torch.ones_like(logits).scatter(1, top, 0).bool()
-    raised = with_log_odds(logits, before, before + 0.5).softmax(1)
+    raised = set_top_class_log_odds(logits, before, before + 0.5).softmax(1)
     ratio = raised / logits.softmax(1)
     assert ratio[others].view(200, 5).std(dim=1).max() < 1e-12
-    lowered = with_log_odds(logits, before, before - 0.2)
+    lowered = set_top_class_log_odds(logits, before, before - 0.2)
     scale = (lowered - lowered.mean(1, keepdim=True)) / (logits - logits.mean(1, keepdim=True))
     assert scale.std(dim=1).max() < 1e-9
     assert (scale < 1).all()
@@ -229,14 +229,16 @@ def test_raised_in_proportion_lowered_by_a_temperature():
 
 def test_two_equal_logits_on_top():
     logits = torch.tensor([[2.0, 2.0, 0.0]], dtype=torch.float64)
-    before = predicted_log_odds(logits, 1.0)
-    raised, lowered = (with_log_odds(logits, before, before + change) for change in (1.0, -0.3))
-    torch.testing.assert_close(predicted_log_odds(raised, 1.0), before + 1)
-    torch.testing.assert_close(predicted_log_odds(lowered, 1.0), before - 0.3)
+    before = top_class_log_odds(logits, 1.0)
+    raised, lowered = (
+        set_top_class_log_odds(logits, before, before + change) for change in (1.0, -0.3)
+    )
+    torch.testing.assert_close(top_class_log_odds(raised, 1.0), before + 1)
+    torch.testing.assert_close(top_class_log_odds(lowered, 1.0), before - 0.3)
     assert lowered.argmax() == 0
 
 
 def test_equal_logits_cannot_be_flattened():
     logits = torch.ones(1, 4, dtype=torch.float64)
-    before = predicted_log_odds(logits, 1.0)
-    assert torch.isfinite(with_log_odds(logits, before, before - 1)).all()
+    before = top_class_log_odds(logits, 1.0)
+    assert torch.isfinite(set_top_class_log_odds(logits, before, before - 1)).all()

@@ -60,7 +60,7 @@ def test_confusion_is_the_maximum_of_the_posterior():
 def test_sparse_and_dense_forms_agree(monkeypatch, many):
     _, val, test = many
     dense = ConfusionCalibration().fit(val).transform(test)
-    monkeypatch.setattr(confusion, "_DENSE", 4)
+    monkeypatch.setattr(confusion, "_MAX_DENSE_CLASSES", 4)
     assert torch.allclose(
         ConfusionCalibration().fit(val).transform(test).probs, dense.probs, atol=1e-12
     )

@@ -97,7 +97,9 @@ def test_worse_than_chance_keeps_the_class(tmp_path):
 
 
 def test_a_uniform_part_of_weight_1_is_bounded(monkeypatch, generated):
-    monkeypatch.setattr(module, "mixture_weights", lambda *_: (torch.tensor([0.0, 0.0, 1.0]), True))
+    monkeypatch.setattr(
+        module, "fit_mixture_weights", lambda *_: (torch.tensor([0.0, 0.0, 1.0]), True)
+    )
     with pytest.warns(CalibrationWarning, match=r"weight 0\.99"):
         weights = EnsembleTemperatureScaling().fit(generated(50)).map.weights
     assert weights.tolist() == pytest.approx([0.01, 0.0, 0.99])

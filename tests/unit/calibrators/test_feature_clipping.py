@@ -11,8 +11,8 @@ from fedlas.calibrators import CalibrationWarning, Calibrator, FeatureClipping, 
 from fedlas.calibrators.feature_clipping import (
     clipped_logits,
     clipping_grid,
-    given_head,
-    lowest,
+    minimize_on_grid,
+    parse_head,
     recover_head,
 )
 from fedlas.errors import InputError
@@ -205,11 +205,11 @@ def test_the_search():
     grid = torch.linspace(0, 3, 33, dtype=torch.float64).tolist()
     best = min(points, key=function)
     calls.clear()
-    assert lowest(function, grid) == pytest.approx(best, abs=1e-3)
+    assert minimize_on_grid(function, grid) == pytest.approx(best, abs=1e-3)
     assert len(calls) == len(set(calls)) <= 33 + 45
-    assert lowest(lambda value: value, grid) == pytest.approx(0, abs=1e-6)
-    assert lowest(lambda value: -value, grid) == pytest.approx(3, abs=1e-6)
-    assert lowest(function, [0.0]) == 0.0
+    assert minimize_on_grid(lambda value: value, grid) == pytest.approx(0, abs=1e-6)
+    assert minimize_on_grid(lambda value: -value, grid) == pytest.approx(3, abs=1e-6)
+    assert minimize_on_grid(function, [0.0]) == 0.0
 
 
 def test_the_grid():
@@ -278,7 +278,7 @@ def test_the_head_that_made_the_logits_is_recovered(offset):
     expected_weight, expected_bias = centered(weight, bias)
     torch.testing.assert_close(head.weight, expected_weight, rtol=1e-8, atol=1e-8)
     torch.testing.assert_close(head.bias, expected_bias, rtol=1e-8, atol=1e-8)
-    assert head.undetermined == 0
+    assert head.num_undetermined == 0
 
 
 def test_constants_per_row_do_not_matter():
@@ -297,7 +297,7 @@ def test_float32_and_features_of_very_different_size():
     logits = (scaled.double() @ (weight / sizes).T + bias).float()
     head = recover_head(scaled, logits)
     torch.testing.assert_close(head.weight, centered(weight / sizes, bias)[0], rtol=1e-3, atol=1e-3)
-    assert head.undetermined == 0
+    assert head.num_undetermined == 0
 
 
 def test_constant_features_are_left_to_the_bias():
@@ -306,7 +306,7 @@ def test_constant_features_are_left_to_the_bias():
     logits = features @ weight.T + bias
     head = recover_head(features, logits)
     assert head.weight[:, [2, 5]].abs().max() == 0
-    assert head.undetermined == 0
+    assert head.num_undetermined == 0
     head.check(features, logits, "y")
 
 
@@ -315,10 +315,10 @@ def test_features_that_vary_together_leave_the_head_undetermined():
     features[:, 3] = 2 * features[:, 0] - features[:, 1]
     logits = features @ weight.T + bias
     head = recover_head(features, logits)
-    assert head.undetermined == 1
+    assert head.num_undetermined == 1
     head.check(features, logits, "y")
     fewer = recover_head(features[:4], logits[:4])
-    assert fewer.undetermined == 8 - 3 - int((features[:4].std(0) == 0).sum())
+    assert fewer.num_undetermined == 8 - 3 - int((features[:4].std(0) == 0).sum())
     fewer.check(features[:4], logits[:4], "y")
     with pytest.raises(InputError, match=r"one linear head.*differs by"):
         fewer.check(features, logits, "y")
@@ -354,13 +354,13 @@ def test_a_layer_or_its_parameters():
     layer = nn.Linear(8, 5, dtype=torch.float64)
     layer.load_state_dict({"weight": weight, "bias": bias})
     for head in (layer, (weight, bias)):
-        passed = given_head(head, features, logits)
+        passed = parse_head(head, features, logits)
         torch.testing.assert_close(passed.weight, centered(weight, bias)[0])
         passed.check(features, logits, "y")
     without = features @ weight.T
-    given_head((weight, None), features, without).check(features, without, "y")
+    parse_head((weight, None), features, without).check(features, without, "y")
     with pytest.raises(InputError, match="one linear head"):
-        given_head((weight, None), features, logits).check(features, logits, "y")
+        parse_head((weight, None), features, logits).check(features, logits, "y")
 
 
 @pytest.mark.parametrize(
@@ -378,10 +378,10 @@ def test_a_layer_or_its_parameters():
 def test_no_head(head):
     features, weight, bias = draw_head()
     with pytest.raises(InputError, match=r"head .*linear .*\(5, 8\)"):
-        given_head(head, features, features @ weight.T + bias)
+        parse_head(head, features, features @ weight.T + bias)
 
 
 def test_a_head_that_is_not_finite():
     features, weight, bias = draw_head()
     with pytest.raises(InputError, match="weight must be finite"):
-        given_head((weight / 0, bias), features, features @ weight.T + bias)
+        parse_head((weight / 0, bias), features, features @ weight.T + bias)

@@ -9,7 +9,7 @@ import torch
 
 from fedlas import Predictions
 from fedlas.calibrators import CalibrationWarning, Calibrator, LabelShift, label_shift
-from fedlas.calibrators._fit.softmax_regression import bias_corrected_temperature
+from fedlas.calibrators._fit.softmax_regression import fit_bias_corrected_temperature
 from fedlas.calibrators.fit_notes import fit_with_notes
 from fedlas.metrics import nll
 
@@ -101,7 +101,7 @@ def test_zero_probabilities_are_raised_as_in_fit():
 
 def test_bias_correction_is_the_minimum():
     val = gaussians(800, RARE, 0, factor=2.0)
-    found = bias_corrected_temperature(val.logits, val.target, scale=0.7, width=0.7)
+    found = fit_bias_corrected_temperature(val.logits, val.target, scale=0.7, width=0.7)
     assert found.converged
     scale = found.weight[:1].clone().requires_grad_()
     bias = found.bias.clone().requires_grad_()
@@ -115,7 +115,7 @@ def test_bias_correction_is_the_minimum():
 
 def test_em_that_does_not_converge_says_so(monkeypatch):
     monkeypatch.setattr(
-        label_shift, "mixture_weights", partial(label_shift.mixture_weights, most_steps=2)
+        label_shift, "fit_mixture_weights", partial(label_shift.fit_mixture_weights, most_steps=2)
     )
     fitted = LabelShift().fit(gaussians(500, EQUAL, 0))
     with pytest.warns(CalibrationWarning, match="EM did not converge"):

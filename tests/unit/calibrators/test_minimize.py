@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedlas.calibrators._fit.minimize import golden_section, minimize, mixture_weights
+from fedlas.calibrators._fit.minimize import fit_mixture_weights, golden_section, minimize
 
 
 class Function:
@@ -137,7 +137,7 @@ def test_em_weights_are_optimal(seed, samples, parts):
     def value(weights):
         return float(counts @ (probs @ weights).log() + torch.xlogy(prior, weights).sum())
 
-    weights, converged = mixture_weights(probs, counts, prior)
+    weights, converged = fit_mixture_weights(probs, counts, prior)
     assert converged
     assert bool((weights >= 0).all())
     assert float(weights.sum()) == pytest.approx(1)

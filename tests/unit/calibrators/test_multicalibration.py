@@ -181,7 +181,7 @@ def test_samples_that_are_all_equal():
 
 
 def test_corrections_without_end_are_cut_and_reported(monkeypatch):
-    monkeypatch.setattr(multicalibration, "_MOST_UPDATES", 3)
+    monkeypatch.setattr(multicalibration, "_MAX_UPDATES", 3)
     with pytest.warns(CalibrationWarning, match="above alpha after 3 corrections"):
         assert len(Multicalibration(num_folds=None, start="none").fit(draw()).updates) == 3
 

@@ -14,7 +14,7 @@ from fedlas.calibrators import (
     TemperatureScaling,
 )
 from fedlas.calibrators import matrix as odir
-from fedlas.calibrators._fit.folds import folds_of
+from fedlas.calibrators._fit.folds import make_folds
 from fedlas.calibrators._fit.softmax_regression import FREEDOMS, SoftmaxRegression
 from fedlas.calibrators.affine import temperature_start
 from fedlas.calibrators.matrix import Penalties, penalty_grids
@@ -62,7 +62,7 @@ def test_the_chosen_penalties_predict_held_out_labels_best(generated):
     """Recomputed with folds drawn here, fits from scratch and all the grid."""
     val = generated(300, distort=lambda z: 2 * z @ LEAK)
     start = temperature_start(val)
-    folds = folds_of(val, 5).number
+    folds = make_folds(val, 5).number
 
     def held_out(penalties):
         total = 0.0

@@ -9,21 +9,21 @@ import torch
 from fedlas import Predictions
 from fedlas.calibrators._fit import rowwise
 from fedlas.calibrators._fit.one_vs_rest import (
-    HOLD,
+    RIDGE,
     OneVsRestLogistic,
-    class_and_rest,
+    class_rest_log_probs,
+    find_separated_classes,
     fit_one_vs_rest,
-    floored_log,
     log_odds,
-    separated_classes,
+    log_with_floor,
 )
-from fedlas.calibrators._fit.rowwise import smallest_probability
+from fedlas.calibrators._fit.rowwise import probability_floor
 
 
 def test_logarithms_of_p_and_of_the_rest():
     logits = torch.randn(50, 6, dtype=torch.float64) * 3
     probs = logits.softmax(1)
-    own, rest = class_and_rest(logits)
+    own, rest = class_rest_log_probs(logits)
     torch.testing.assert_close(own, probs.log())
     torch.testing.assert_close(rest, (1 - probs).log())
     torch.testing.assert_close(log_odds(logits), torch.logit(probs))
@@ -33,7 +33,7 @@ def test_the_rest_by_leaving_one_class_out():
     logits = torch.tensor(
         [[40.0, 0.0, -3.0], [-700.0, 20.0, 20.0], [1e30, 0.0, 1e29], [0.0, 0.0, 0.0]]
     ).double()
-    _, rest = class_and_rest(logits)
+    _, rest = class_rest_log_probs(logits)
     for label in range(3):
         others = logits[:, [k for k in range(3) if k != label]].logsumexp(1)
         by_hand = -torch.nn.functional.softplus(logits[:, label] - others)
@@ -48,28 +48,31 @@ def test_two_classes_are_mirror_images():
 
 
 def test_one_class_has_no_rest_and_finite_numbers():
-    own, rest = class_and_rest(torch.randn(3, 1).double())
+    own, rest = class_rest_log_probs(torch.randn(3, 1).double())
     assert own.tolist() == [[0.0]] * 3
     assert bool(torch.isfinite(rest).all())
     assert bool((rest < -1e29).all())
 
 
 def test_the_floor_replaces_zeros_only():
-    floor = smallest_probability(samples=99, classes=10)
+    floor = probability_floor(samples=99, classes=10)
     assert floor == pytest.approx(0.001)
     probs = torch.tensor([[0.0, 1 / 99, 1.0]]).double()
     torch.testing.assert_close(
-        floored_log(probs, floor), torch.tensor([[math.log(0.001), math.log(1 / 99), 0.0]]).double()
+        log_with_floor(probs, floor),
+        torch.tensor([[math.log(0.001), math.log(1 / 99), 0.0]]).double(),
     )
-    assert floored_log(torch.zeros(2, 3).double(), floor).softmax(1).unique().numel() == 1
+    assert log_with_floor(torch.zeros(2, 3).double(), floor).softmax(1).unique().numel() == 1
 
 
 def test_separated_classes():
     logits = torch.tensor([[5.0, 0, 0], [4, 0, 0], [3, 0, 0], [0, 2, 0], [0, 1, 2], [0, 1, 1.5]])
     val = Predictions(logits, [0, 0, 1, 1, 2, 2])
-    assert separated_classes(val) == [0, 2]
-    assert separated_classes(Predictions(logits[:, :2], [0] * 6)) == []  # nothing to separate from
-    assert separated_classes(Predictions(torch.zeros(4, 2), [0, 1, 0, 1])) == []
+    assert find_separated_classes(val) == [0, 2]
+    assert (
+        find_separated_classes(Predictions(logits[:, :2], [0] * 6)) == []
+    )  # nothing to separate from
+    assert find_separated_classes(Predictions(torch.zeros(4, 2), [0, 1, 0, 1])) == []
 
 
 @pytest.mark.parametrize("logits", [[17.0, 0.0, 0.0], [800.0, 0.0, -5.0], [40.0, 40.0, 0.0], [5.0]])
@@ -105,7 +108,7 @@ def test_value_and_derivatives_against_autograd(chunk, monkeypatch):
     )
     problem = OneVsRestLogistic(
         logits, target, features=features, classes=classes, positive=positive, negative=negative,
-        free=torch.tensor([True, True]),
+        is_free=torch.tensor([True, True]),
     )  # fmt: skip
     x = features(logits)[:, classes]
     x = (x - x.mean(0)) / x.std(0, correction=0)
@@ -115,7 +118,7 @@ def test_value_and_derivatives_against_autograd(chunk, monkeypatch):
         parameters = point.view(2, 3)
         probs = ((x * parameters[:, :2]).sum(2) + parameters[:, 2]).sigmoid()
         loss = -(label * probs.log() + (1 - label) * (1 - probs).log()).sum(1).mean()
-        return loss + 0.5 * HOLD / 60 * point.square().sum()
+        return loss + 0.5 * RIDGE / 60 * point.square().sum()
 
     random = torch.Generator().manual_seed(1)
     point, direction = (torch.randn(6, generator=random, dtype=torch.float64) for _ in range(2))
@@ -125,7 +128,7 @@ def test_value_and_derivatives_against_autograd(chunk, monkeypatch):
     torch.testing.assert_close(gradient, torch.autograd.functional.jacobian(value, point))
     torch.testing.assert_close(problem.curvature(direction), product)
     torch.testing.assert_close(problem.precondition(product), direction)
-    assert float(problem.objectives(point).sum()) == pytest.approx(float(got))
+    assert float(problem.class_objectives(point).sum()) == pytest.approx(float(got))
     # The same scores from the features as they came.
     parameters = problem.to_parameters(point)
     scores = (features(logits)[:, classes] * parameters[:, :2]).sum(2) + parameters[:, 2]

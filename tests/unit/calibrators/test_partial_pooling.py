@@ -117,8 +117,8 @@ def test_order_of_labels_and_samples_is_irrelevant():
 def test_a_part_of_many_labels_tells_their_distribution(monkeypatch):
     logits, target = labels(count=300)
     expected = numbers(logits, target)
-    monkeypatch.setattr("fedlas.calibrators._fit.partial_pooling._KEPT", 1000)
-    monkeypatch.setattr("fedlas.calibrators._fit.partial_pooling._BLOCK", 2000)
+    monkeypatch.setattr("fedlas.calibrators._fit.partial_pooling._MAX_LABEL_ROWS", 1000)
+    monkeypatch.setattr("fedlas.calibrators._fit.partial_pooling._BLOCK_ROWS", 2000)
     away = (numbers(logits, target) - expected).abs().mean()
     assert 0 < float(away) < 0.1
 

@@ -10,16 +10,16 @@ from fedlas.calibrators import (
     SplineCalibration,
     fit_mixture,
 )
-from fedlas.calibrators._fit.one_vs_rest import class_and_rest
+from fedlas.calibrators._fit.one_vs_rest import class_rest_log_probs
 from fedlas.calibrators._fit.pooled_splines import (
-    IDENTITY,
+    IDENTITY_CURVE,
     curve_basis,
     curve_knots,
     fit_pooled_splines,
 )
 from fedlas.metrics import nll
 
-SAME = torch.tensor(IDENTITY, dtype=torch.float64)
+SAME = torch.tensor(IDENTITY_CURVE, dtype=torch.float64)
 
 
 def drawn(count, rows, seed, *, spread=(0.3, 1.0)):
@@ -91,7 +91,7 @@ def test_warm_start_reaches_the_same_curves():
 @pytest.mark.parametrize("scale", [1.0, 30.0])
 def test_separated_and_extreme_scores_give_finite_curves(scale):
     logits = scale * torch.eye(4, dtype=torch.float64).repeat(10, 1)
-    log_p, rest = class_and_rest(logits)
+    log_p, rest = class_rest_log_probs(logits)
     labels = (torch.arange(40) % 4 == torch.arange(4).unsqueeze(1)).double()
     odds = (log_p - rest).T
     knots, width = curve_knots(odds[labels > 0], torch.ones(40, dtype=torch.float64))
@@ -131,7 +131,7 @@ def test_subset_fits_equal_fits_to_the_rows():
     member = PooledSplineCalibration()
     whole = member.fit_map(val)
     inside = (torch.arange(400) % 5 != 0).double()
-    part = member.fit_parts(val, inside.unsqueeze(0), whole)[0]
+    part = member.fit_subsets(val, inside.unsqueeze(0), whole)[0]
     alone = member.fit_map(val.rows(inside > 0))
     rows = val.logits[::5]
     ours, theirs = (each(rows).softmax(1) for each in (part, alone))
@@ -141,5 +141,8 @@ def test_subset_fits_equal_fits_to_the_rows():
 def test_pooled_spline_joins_auto_from_20_classes():
     few, many = (AutoCalibration().fit(many_classes(600, 3, classes)) for classes in (19, 20))
     assert "pooled spline" not in {*few.map.kinds, *few.dropped}
-    assert fit_mixture._usual(many_classes(600, 3, 20))[0].keys() >= {"pooled spline", "spline"}
+    assert fit_mixture._default_members(many_classes(600, 3, 20))[0].keys() >= {
+        "pooled spline",
+        "spline",
+    }
     assert bool(many.transform(many_classes(100, 4, 20)).logits.isfinite().all())

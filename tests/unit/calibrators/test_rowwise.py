@@ -3,7 +3,7 @@ import torch
 
 from fedlas import calibrators
 from fedlas.calibrators._fit import rowwise
-from fedlas.calibrators._fit.rowwise import double_rows, map_rows, row_moments
+from fedlas.calibrators._fit.rowwise import column_moments, iter_float64_rows, map_rows
 
 
 @pytest.fixture(params=[1, 7, 2**18])
@@ -15,7 +15,7 @@ def _chunk(request, monkeypatch):
 @pytest.mark.usefixtures("_chunk")
 def test_rows_come_in_order_and_in_float64(dtype):
     logits = torch.randn(11, 3, dtype=dtype)
-    parts = list(double_rows(logits))
+    parts = list(iter_float64_rows(logits))
     assert all(rows.dtype == torch.float64 for _, rows in parts)
     assert torch.equal(torch.cat([rows for _, rows in parts]), logits.double())
     assert torch.equal(torch.cat([logits[part] for part, _ in parts]), logits)
@@ -34,11 +34,11 @@ def test_a_map_of_rows():
 @pytest.mark.usefixtures("_chunk")
 def test_moments():
     logits = torch.randn(50, 3) * 5 + 1000
-    mean, deviation = row_moments(logits, torch.ones(50).double())
+    mean, deviation = column_moments(logits, torch.ones(50).double())
     torch.testing.assert_close(mean, logits.double().mean(dim=0))
     torch.testing.assert_close(deviation, logits.double().std(dim=0, correction=0))
     weights = torch.stack([torch.ones(50), torch.arange(50) % 2]).double()
-    squares, _ = row_moments(logits, weights, lambda rows: rows**2)
+    squares, _ = column_moments(logits, weights, lambda rows: rows**2)
     torch.testing.assert_close(squares[0], (logits.double() ** 2).mean(dim=0))
     torch.testing.assert_close(squares[1], (logits[1::2].double() ** 2).mean(dim=0))
 
@@ -47,7 +47,7 @@ def test_moments():
 def test_a_constant_column_has_deviation_one(value):
     # 997 equal numbers and their mean differ in the last digit.
     rows = torch.full((997, 2), value, dtype=torch.float64)
-    _, deviation = row_moments(rows, torch.ones(997).double())
+    _, deviation = column_moments(rows, torch.ones(997).double())
     assert deviation.tolist() == [1.0, 1.0]
 
 

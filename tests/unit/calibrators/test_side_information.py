@@ -19,10 +19,10 @@ from fedlas.calibrators import (
     mixture_features,
 )
 from fedlas.calibrators.fit_notes import fit_with_notes
-from fedlas.calibrators.mixture_features import fitted_regressions
+from fedlas.calibrators.mixture_features import fit_regressions
 from fedlas.calibrators.mixture_weights import Prior
-from fedlas.calibrators.side_information import group_columns
-from fedlas.calibrators.side_plan import Plan, affordable
+from fedlas.calibrators.side_information import find_group_columns
+from fedlas.calibrators.side_plan import RegressionPlan, choose_plan
 from fedlas.errors import InputError
 from fedlas.metrics import nll as negative_log_likelihood
 from fedlas.predictions import Covariates
@@ -55,7 +55,7 @@ def test_unit_of_an_informative_column_is_irrelevant(unit):
         noise = torch.randn(samples, 20, generator=torch.Generator().manual_seed(seed + 10))
         features = torch.cat([plain.features, noise.double()], dim=1)
         scaled = features * torch.tensor([unit] + 20 * [1.0])
-        return tuple(plain._replaced(features=each) for each in (features, scaled))
+        return tuple(plain._replace_fields(features=each) for each in (features, scaled))
 
     (val, small), (test, of_small) = parts(500, 0), parts(2000, 1)
     without = nll(AutoCalibration(features=False).fit(val), test)
@@ -128,8 +128,8 @@ def test_drift_of_one_column_is_not_diluted(columns, pair, shift, most):
     drifted = Predictions(test.logits, test.target, features=moved)
     assert nll(calibrator, drifted) < (1 + most) * nll(alone, drifted)
     side = calibrator.map.side
-    assert 0.02 < side.is_beyond(test.features).double().mean() < 0.12
-    assert side.is_beyond(moved).double().mean() > 0.95
+    assert 0.02 < side.is_out_of_range(test.features).double().mean() < 0.12
+    assert side.is_out_of_range(moved).double().mean() > 0.95
 
 
 def test_a_calibration_from_before_ranges_is_read(fitted):
@@ -269,17 +269,17 @@ def test_own_members(generated, tmp_path):
 
 
 def test_what_is_affordable():
-    assert affordable(500, 10, 64, 6) == Plan()
-    large = affordable(50_000, 1000, 2048, 2)
+    assert choose_plan(500, 10, 64, 6) == RegressionPlan()
+    large = choose_plan(50_000, 1000, 2048, 2)
     assert large.rows < 50_000
     assert large.rank < 2048
 
 
 def test_many_rows_are_thinned():
     val = drawn(3000)
-    plan = Plan(rows=200, kernel=False, offsets=(1,))
+    plan = RegressionPlan(rows=200, kernel=False, offsets=(1,))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fedlas.calibrators.mixture_features.affordable", lambda *_: plan)
+        patch.setattr("fedlas.calibrators.mixture_features.choose_plan", lambda *_: plan)
         few = AutoCalibration().fit(val)
     assert few.num_features == 6
 
@@ -398,20 +398,20 @@ def test_small_groups_are_pulled_to_the_common_map():
 
 def test_flags_that_overlap_are_no_groups():
     flags = torch.tensor([[1.0, 1.0, 0.3], [0.0, 1.0, 0.2]])
-    assert not bool(group_columns(flags).any())
+    assert not bool(find_group_columns(flags).any())
     apart = torch.tensor([[1.0, 0.0, 0.3, 1.0, 0.0], [0.0, 1.0, 0.2, 0.0, 0.0]])
-    assert group_columns(apart).tolist() == [True, True, False, True, True]
+    assert find_group_columns(apart).tolist() == [True, True, False, True, True]
 
 
 def test_a_sample_of_the_rows_is_noted(monkeypatch, tmp_path):
-    monkeypatch.setattr(fit_mixture, "_FLEXIBLE", 900)
+    monkeypatch.setattr(fit_mixture, "_MAX_FLEXIBLE_LOGITS", 900)
     val = drawn(400)
     calibrator, notes = fit_with_notes(AutoCalibration(), val)
     assert any("on a random sample of 300 of 400 rows" in note for note in notes)
     loaded = Calibrator.load(calibrator.save(tmp_path / "a.json"))
     assert loaded.notes == calibrator.notes == notes[-1:]
-    plan = Plan(rows=200)
-    monkeypatch.setattr(mixture_features, "affordable", lambda *_: plan)
+    plan = RegressionPlan(rows=200)
+    monkeypatch.setattr(mixture_features, "choose_plan", lambda *_: plan)
     notes = AutoCalibration().fit(val).notes
     assert notes[-1] == "features of auto: fitted on a random sample of 200 of 400 rows."
 
@@ -453,15 +453,15 @@ def test_category_codes_equal_one_hot_columns():
 def test_out_of_fold_predictions_ignore_own_labels():
     """All parts started from the temperature of all samples, those that are held out included."""
     val = drawn(200, classes=2, columns=5, strength=0.2)
-    split, _ = fit_mixture._split(val, 5)
+    split, _ = fit_mixture._make_cross_fit(val, 5)
     here = split.held_out[0]
     # Five of its forty labels are wrong: the temperature of all samples moves, that of the others does not.
     target = val.target.clone()
     target[here[:10:2]] = 1 - target[here[:10:2]]
     predicted = []
-    for each in (val, val._replaced(target=target)):
+    for each in (val, val._replace_fields(target=target)):
         none = torch.zeros(0, len(split.rows), 2, dtype=torch.float64)
-        regressions = fitted_regressions(replace(split, val=each), each.features, none, Prior(()))
+        regressions = fit_regressions(replace(split, val=each), each.features, none, Prior(()))
         linear = regressions.side.counts[0]  # landmarks of the kernel are chosen among all rows
         predicted.append(regressions.log_probs[:linear, : len(here)].exp())
     assert (predicted[0] - predicted[1]).abs().max() < 5e-3
@@ -523,7 +523,7 @@ def test_new_groups_keep_what_other_columns_say():
 def test_folds_without_groups_change_nothing_for_known_ones(monkeypatch):
     known, new = _groups(spread=1.5, number_counts=0.0)
     auto = AutoCalibration().fit(known)
-    monkeypatch.setattr(mixture_features, "_categories", lambda _: [])
+    monkeypatch.setattr(mixture_features, "_held_out_categories", lambda _: [])
     before = AutoCalibration().fit(known)
     assert torch.equal(auto.transform(known).logits, before.transform(known).logits)
     assert not torch.equal(auto.transform(new).logits, before.transform(new).logits)

@@ -8,7 +8,7 @@ from fedlas.calibrators._fit.minimize import minimize
 from fedlas.calibrators._fit.rowwise import total_nll
 from fedlas.calibrators._fit.softmax_regression import (
     FREEDOM,
-    HOLD,
+    RIDGE,
     AffineMap,
     Penalties,
     SoftmaxRegression,
@@ -34,7 +34,7 @@ def objective(
     eye = torch.eye(len(bias)).double()
     mean, deviation = inputs.mean(0), inputs.std(0, correction=0)
     away, away_c = full - scale * eye, bias + full @ mean - scale * mean
-    held = HOLD * ((away * deviation).square().sum() + away_c.square().sum())
+    held = RIDGE * ((away * deviation).square().sum() + away_c.square().sum())
     held = (
         held
         + (away.diagonal() / (freedom * scale)).square().sum()
@@ -153,7 +153,7 @@ def test_other_penalties_at_the_last_solution(case):
     inputs, target = sample()
     used = regression(inputs, target, **{**case, "freedom": 3.0})
     first = used.solve()
-    used.penalize(
+    used.set_penalties(
         Penalties(
             6 * case.get("off_diagonal", 0.0),
             3 * case.get("intercept", 0.0),

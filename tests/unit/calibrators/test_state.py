@@ -4,10 +4,16 @@ import pytest
 import torch
 from torch import nn
 
-from fedlas.calibrators._fit.state import Numbers, fitted, load_map, numbers_of, read_array
+from fedlas.calibrators._fit.state import (
+    BufferModule,
+    buffers_to_dict,
+    load_map,
+    read_array,
+    require_fitted,
+)
 
 
-class Line(Numbers):
+class Line(BufferModule):
     shapes: ClassVar = {"slope": "C", "offset": ""}
 
     def forward(self, rows):
@@ -48,7 +54,7 @@ def test_anything_else_is_refused(value):
 
 @pytest.mark.parametrize("row_map", [LINE, Pair(LINE), Pair(LINE, LINE)])
 def test_one_loader_reads_maps_and_their_parts(row_map):
-    loaded = load_map(type(row_map), numbers_of(row_map), 2)
+    loaded = load_map(type(row_map), buffers_to_dict(row_map), 2)
     rows = torch.randn(5, 2).double()
     assert torch.equal(loaded(rows), row_map(rows))
 
@@ -65,7 +71,7 @@ def test_one_loader_reads_maps_and_their_parts(row_map):
 )
 def test_other_shapes_and_names_are_refused(change):
     with pytest.raises((ValueError, TypeError)):
-        load_map(Line, numbers_of(LINE) | change, 2)
+        load_map(Line, buffers_to_dict(LINE) | change, 2)
 
 
 @pytest.mark.parametrize("state", [None, [], {}, {"slope": [1.0, 2.0]}, {"first.slope": [1.0]}])
@@ -79,6 +85,6 @@ def test_a_state_that_is_none(state):
 
 
 def test_parameters_before_the_fit():
-    assert fitted(0.0) == 0.0
+    assert require_fitted(0.0) == 0.0
     with pytest.raises(ValueError, match="fitted first; got an unfitted"):
-        fitted(None)
+        require_fitted(None)

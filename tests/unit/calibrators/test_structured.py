@@ -108,7 +108,7 @@ def test_no_warning_where_nothing_is_wrong(generated):
     ],
 )
 def test_the_form_follows_from_samples_and_classes(samples, classes, form):
-    assert structured.chosen_form(samples, classes) == form
+    assert structured.choose_form(samples, classes) == form
 
 
 @pytest.mark.parametrize(("samples", "form"), [(200, "matrix"), (199, "vector")])

@@ -10,7 +10,7 @@ from fedlas import Predictions
 from fedlas._core.check import LARGEST
 from fedlas.calibrators import TemperatureScaling
 from fedlas.calibrators._fit import temperature_search
-from fedlas.calibrators._fit.temperature_search import nll_temperature, temperatures_of_parts
+from fedlas.calibrators._fit.temperature_search import nll_temperature, subset_temperatures
 from fedlas.metrics import nll as negative_log_likelihood
 
 
@@ -55,9 +55,9 @@ def test_search_finds_the_minimum_or_warns(seed, samples, classes, scale):
     highest = 100 * max(spread(p), 1) * (1 + 1e-12)
     assert 0 < best.value <= highest
     for factor in (0.5, 0.9, 0.99, 1.01, 1.1, 2.0):
-        if best.doubt is None or (factor > 1 and "bound" not in best.doubt):
+        if best.warning is None or (factor > 1 and "bound" not in best.warning):
             assert nll(best.value) <= nll(min(best.value * factor, highest)) + 1e-12
-    if best.doubt is not None and "held" in best.doubt:
+    if best.warning is not None and "held" in best.warning:
         assert best.value <= 1
         assert nll(best.value) <= nll(1.0) + 1e-12
 
@@ -134,7 +134,7 @@ def test_where_mistakes_are_not_few_nothing_is_held():
     for seed in range(5):
         p = accurate(500, seed, 0.5)
         best = nll_temperature(p)
-        assert best.doubt is None
+        assert best.warning is None
         assert expected_mistakes(p, best.value) > 5
 
 
@@ -147,7 +147,7 @@ def test_held_it_expects_two_mistakes(wrong):
     best = nll_temperature(p)
     assert ("0 of 200 validation samples are mistakes", "1 of 200 validation samples is a mistake")[
         wrong
-    ] in best.doubt
+    ] in best.warning
     assert best.value < 1
     assert expected_mistakes(p, best.value) == pytest.approx(2, rel=1e-6)
 
@@ -182,12 +182,14 @@ def test_subset_temperatures_are_cached(monkeypatch):
     start = TemperatureScaling().fit_map(val)
     parts = torch.rand(3, 500, generator=torch.Generator().manual_seed(0)).double()
     searches = []
-    search = temperature_search._near
-    monkeypatch.setattr(temperature_search, "_near", lambda *of: searches.append(1) or search(*of))
-    first = temperatures_of_parts(val, parts, start)
-    assert temperatures_of_parts(val, parts, start) is first
-    other = temperatures_of_parts(val, parts.flip(0), start)
+    search = temperature_search._refine_temperatures
+    monkeypatch.setattr(
+        temperature_search, "_refine_temperatures", lambda *of: searches.append(1) or search(*of)
+    )
+    first = subset_temperatures(val, parts, start)
+    assert subset_temperatures(val, parts, start) is first
+    other = subset_temperatures(val, parts.flip(0), start)
     torch.testing.assert_close(other, first.flip(0))
-    higher = temperatures_of_parts(val, parts, TemperatureScaling().fit_map(generated(3.0)))
+    higher = subset_temperatures(val, parts, TemperatureScaling().fit_map(generated(3.0)))
     assert bool((higher != first).all())
     assert len(searches) == 3

@@ -8,11 +8,11 @@ from rich.console import Console
 
 import fedlas
 from fedlas.cli import bench
-from fedlas.cli.bench import add_executor, executor_of
+from fedlas.cli.bench import add_executor, build_executor
 from fedlas.errors import InputError
 from fedlas.lab.benches import run_all
-from fedlas.lab.benches.executors import Executor, LocalExecutor, SlurmExecutor, attempt
-from fedlas.lab.recipes import load_recipe, plan
+from fedlas.lab.benches.executors import Executor, LocalExecutor, SlurmExecutor, try_run_task
+from fedlas.lab.recipes import load_recipe, plan_runs
 
 TINY = [
     "train.epochs=1", "train.batch_size=50", "data.train_size=100", "data.val_size=50", "data.test_size=50",
@@ -24,7 +24,7 @@ RECIPE = load_recipe("synthetic", TINY)
 def chosen(*arguments):
     parser = argparse.ArgumentParser()
     add_executor(parser)
-    return executor_of(parser.parse_args(arguments))
+    return build_executor(parser.parse_args(arguments))
 
 
 class Backwards(Executor):
@@ -32,8 +32,8 @@ class Backwards(Executor):
 
     def results(self, tasks, events):
         for task in tasks[:1:-1]:
-            events.started(task)
-            yield attempt(task)
+            events.on_start(task)
+            yield try_run_task(task)
 
 
 def test_what_arguments_choose():
@@ -71,7 +71,7 @@ def test_arguments_that_choose_nothing(arguments, text):
 
 
 def test_results_are_counted_as_they_end(tmp_path):
-    runs = plan(RECIPE, losses=["ce", "ls", "mbls", "acls"], seeds=[0], out=tmp_path)
+    runs = plan_runs(RECIPE, losses=["ce", "ls", "mbls", "acls"], seeds=[0], out=tmp_path)
     text = io.StringIO()
     outcome = run_all(runs, executor=Backwards(), console=Console(file=text, width=200))
     assert (outcome.finished, outcome.pending) == (["mbls-s0", "acls-s0"], ["ce-s0", "ls-s0"])
@@ -84,7 +84,8 @@ def test_results_are_counted_as_they_end(tmp_path):
 
 def test_pending_runs_write_no_report(tmp_path, capsys):
     assert (
-        bench.bench(RECIPE, losses=["ce", "ls"], seeds=[0], out=tmp_path, executor=Backwards()) == 0
+        bench.run_bench(RECIPE, losses=["ce", "ls"], seeds=[0], out=tmp_path, executor=Backwards())
+        == 0
     )
     assert "report" not in capsys.readouterr().out
     assert not (tmp_path / "report.html").exists()
@@ -92,7 +93,7 @@ def test_pending_runs_write_no_report(tmp_path, capsys):
 
 def test_run_identity_ignores_executor_settings():
     def config(*overrides):
-        (run,) = plan(load_recipe("synthetic", [*TINY, *overrides]), losses=["ce"], seeds=[0])
+        (run,) = plan_runs(load_recipe("synthetic", [*TINY, *overrides]), losses=["ce"], seeds=[0])
         return run.config()
 
     assert "accumulate" not in config()["train"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fedlas.cli import main
-from fedlas.cli.arguments import column_options
+from fedlas.cli.arguments import format_column_options
 from fedlas.predictions import Columns, Predictions
 
 
@@ -39,7 +39,7 @@ def test_errors_and_columns_are_written_as_options(tmp_path, capsys):
         "fedlas: error: fedlas evaluate: --method all requires held-out predictions; got no --on. Pass --on with "
     )
     columns = Columns(probs="p_*", target="y", percent=True)
-    assert column_options(columns) == " --probs 'p_*' --target y --percent"
+    assert format_column_options(columns) == " --probs 'p_*' --target y --percent"
 
 
 def test_help_groups_table_and_training_subcommands(capsys):

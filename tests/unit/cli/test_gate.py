@@ -11,7 +11,7 @@ import torch
 import fedlas
 from fedlas.cli import main, parsers
 from fedlas.errors import InputError
-from fedlas.present.gate import Requirement, not_worse, required
+from fedlas.present.gate import Requirement, check_not_worse, check_requirement
 from fedlas.stats import Estimate
 
 
@@ -39,7 +39,7 @@ def folder(tmp_path_factory):
     ],
 )
 def test_the_interval_decides(rule, low, high, outcome):
-    check = required(
+    check = check_requirement(
         Requirement.parse(rule, ["ece", "accuracy"]), Estimate((low + high) / 2, low, high)
     )
     assert check.outcome == outcome
@@ -57,12 +57,12 @@ def test_significantly_worse_model_fails(folder):
     good, sure = (fedlas.Predictions.load(folder / f"{name}.npz") for name in ("good", "sure"))
     worse = fedlas.compare(sure, good, ["nll", "accuracy"], replicates=199)
     names = ("new", "old")
-    assert not_worse(worse["nll"], 0.0, names).outcome == "fails"
-    assert not_worse(worse["nll"], worse["nll"].low, names).outcome == "unknown"
-    assert not_worse(worse["nll"], worse["nll"].high, names).outcome == "holds"
-    assert not_worse(worse["accuracy"], 0.0, names).outcome == "unknown"
+    assert check_not_worse(worse["nll"], 0.0, names).outcome == "fails"
+    assert check_not_worse(worse["nll"], worse["nll"].low, names).outcome == "unknown"
+    assert check_not_worse(worse["nll"], worse["nll"].high, names).outcome == "holds"
+    assert check_not_worse(worse["accuracy"], 0.0, names).outcome == "unknown"
     better = fedlas.compare(good, sure, ["nll"], replicates=199)
-    assert not_worse(better["nll"], 0.0, names).outcome == "holds"
+    assert check_not_worse(better["nll"], 0.0, names).outcome == "holds"
 
 
 def test_a_gate_that_holds_and_one_that_fails(folder, monkeypatch, capsys):

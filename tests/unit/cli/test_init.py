@@ -8,12 +8,17 @@ import pytest
 from PIL import Image
 
 from fedlas.cli import main
-from fedlas.cli.init import init
+from fedlas.cli.init import init_images
 from fedlas.errors import InputError
-from fedlas.lab.data import survey
+from fedlas.lab.data import survey_images
 from fedlas.lab.data.survey import Survey
-from fedlas.lab.recipes import choose_settings, load_recipe, plan, starter_recipe
-from fedlas.lab.runs import load_trained, prepare_data
+from fedlas.lab.recipes import (
+    choose_starter_settings,
+    load_recipe,
+    plan_runs,
+    render_starter_recipe,
+)
+from fedlas.lab.runs import load_trained_run, prepare_data
 
 
 def fill(root, *, classes=("day", "night"), images=12, size=(10, 14)):
@@ -42,7 +47,7 @@ def test_init_then_train_needs_no_data_option(photos, capsys):
         main(["runs", "train", f"{photos.name}.yaml", "--set", "train.epochs=1", "--out", "run"])
         == 0
     )
-    trained = load_trained(photos.parent / "run")
+    trained = load_trained_run(photos.parent / "run")
     assert (trained.splits.image_size, trained.splits.in_channels) == (10, 3)
     assert trained.splits.classes == ("day", "night")
 
@@ -56,7 +61,7 @@ def test_printed_command_works_with_leading_dash(photos, capsys):
 def test_the_preset_needs_only_the_place(photos):
     settings = ["--set", "train.epochs=1", "--set", "model.width=4"]
     assert main(["runs", "train", "folder", "--data", str(photos), "--out", "run", *settings]) == 0
-    assert load_trained(photos.parent / "run").splits.image_size == 32
+    assert load_trained_run(photos.parent / "run").splits.image_size == 32
 
 
 def test_preset_without_folder_explains_data_option(photos, capsys):
@@ -84,7 +89,7 @@ def test_what_is_chosen(make, numbers, tmp_path):
     found = Survey(
         tmp_path, by_part, Counter({size: sum(counts.values())}), gray, False, Counter(), ()
     )
-    chosen = choose_settings(found)
+    chosen = choose_starter_settings(found)
     assert (
         chosen.train,
         chosen.val,
@@ -94,7 +99,7 @@ def test_what_is_chosen(make, numbers, tmp_path):
         chosen.batch,
     ) == numbers
     assert 10 <= chosen.epochs <= 60
-    (tmp_path / "made.yaml").write_text(starter_recipe(found, chosen))
+    (tmp_path / "made.yaml").write_text(render_starter_recipe(found, chosen))
     recipe = load_recipe(str(tmp_path / "made.yaml"))
     assert (recipe.data.root, recipe.data.val_size) == (str(tmp_path), chosen.val)
     assert recipe.data.options["channels"] == (1 if gray else 3)
@@ -106,9 +111,11 @@ def test_the_numbers_are_those_that_training_finds(tmp_path, below):
     if below:  # which only images that are read when needed may be
         shutil.move(tmp_path / "x" / "day", tmp_path / "day")
         shutil.move(tmp_path / "day", tmp_path / "x" / "day" / "2024")
-    chosen = choose_settings(survey(tmp_path / "x"))
-    init(tmp_path / "x", out=tmp_path / "x.yaml")
-    (run,) = plan(load_recipe(str(tmp_path / "x.yaml")), losses=["ce"], seeds=[0], out=tmp_path)
+    chosen = choose_starter_settings(survey_images(tmp_path / "x"))
+    init_images(tmp_path / "x", out=tmp_path / "x.yaml")
+    (run,) = plan_runs(
+        load_recipe(str(tmp_path / "x.yaml")), losses=["ce"], seeds=[0], out=tmp_path
+    )
     splits = prepare_data(run)
     assert (len(splits.train), len(splits.val), len(splits.test)) == (
         chosen.train,
@@ -124,7 +131,7 @@ def test_what_a_person_should_know_is_said(tmp_path, capsys):
     shutil.move(tmp_path / "y" / "b", tmp_path / "x" / "b")
     shutil.copy(tmp_path / "x/a/0.png", tmp_path / "x/b/9.png")
     (tmp_path / "x" / "notes.txt").write_text("x")
-    init(tmp_path / "x", out=tmp_path / "x.yaml")
+    init_images(tmp_path / "x", out=tmp_path / "x.yaml")
     out = " ".join(capsys.readouterr().out.split())
     for words in (
         "1 file without an image suffix skipped (.txt)",
@@ -143,12 +150,12 @@ def test_init_overwrites_nothing_and_cleans_up(photos, tmp_path):
     }
     for out, words in refused.items():
         with pytest.raises(InputError, match=words):
-            init(photos, out=tmp_path / out)
+            init_images(photos, out=tmp_path / out)
     (tmp_path / "there.yaml").write_text("mine")
     with pytest.raises(InputError, match="must be a new file"):
-        init(photos, out=tmp_path / "there.yaml")
+        init_images(photos, out=tmp_path / "there.yaml")
     assert (tmp_path / "there.yaml").read_text() == "mine"
     (photos / "day" / "bad.png").write_bytes(b"bad")
     with pytest.raises(InputError, match=r"1 of 25 .*bad\.png"):
-        init(photos)
+        init_images(photos)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([photos.name, "there.yaml"])

@@ -1,7 +1,7 @@
 import pytest
 
 from fedlas.cli import main
-from fedlas.losses import LOSSES, OnBase
+from fedlas.losses import LOSSES, LossWrapper
 
 KINDS = "losses metrics calibrators datasets models uncertainty executors ood corruptions recipes tuning"
 
@@ -50,7 +50,9 @@ def test_needs_of_every_loss_show(listed):
         kind = LOSSES[row["name"]].value
         assert bool(kind.needs) <= bool(row["needs"])
         own = any(
-            "update_from_validation" in vars(each) for each in kind.__mro__ if each is not OnBase
+            "update_from_validation" in vars(each)
+            for each in kind.__mro__
+            if each is not LossWrapper
         )
         assert own == ("validation" in row["needs"])
 

@@ -8,7 +8,7 @@ import pytest
 
 from fedlas.cli import main
 from fedlas.errors import InputError
-from fedlas.lab.recipes import load_recipe, plan
+from fedlas.lab.recipes import load_recipe, plan_runs
 from fedlas.lab.runs import check_bench_folder, execute
 
 TINY = [
@@ -35,7 +35,7 @@ SINGLE = [
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "bench"
-    for run in plan(load_recipe("synthetic", TINY), losses=["ce"], seeds=[0, 1], out=out):
+    for run in plan_runs(load_recipe("synthetic", TINY), losses=["ce"], seeds=[0, 1], out=out):
         execute(run)
     return out
 

@@ -94,7 +94,7 @@ def test_every_reader_refuses(tmp_path, kind):
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr(arrays, "_FREE", 2**16)
+    monkeypatch.setattr(arrays, "_RATIO_EXEMPT_BYTES", 2**16)
     path = tmp_path / "bomb.npz"
     path.write_bytes(archive(npy((2**17, 2), body=bytes(2**20))))
     for columns in (None, Columns(logits="logits", target="target")):
@@ -149,10 +149,10 @@ def test_whole_archives_are_read_as_numpy_reads_them(tmp_path, save):
 def test_memory_that_is_left():
     left = arrays.available_memory()
     assert left is None or left > 2**20
-    arrays.check_fits(2**10, "a little")
+    arrays.require_memory(2**10, "a little")
     if left is not None:
         with pytest.raises(ValueError, match="all of it needs"):
-            arrays.check_fits(2**60, "all of it")
+            arrays.require_memory(2**60, "all of it")
 
 
 def test_headers_are_parsed_by_one_thread(tmp_path, collector_that_switches_threads):

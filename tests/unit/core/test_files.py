@@ -12,14 +12,14 @@ import torch
 
 from fedlas._core import files
 from fedlas._core.files import (
-    check_name,
+    check_path_component,
     check_writable,
     is_same_file,
-    path_inside,
     read_json,
-    refuse_links,
     remove,
-    remove_parts,
+    remove_stale_temporaries,
+    require_inside,
+    require_no_links,
     write_atomically,
     write_json,
     write_text,
@@ -188,7 +188,7 @@ def test_remove_parts_removes_only_leftover_files(tmp_path):
     ]
     for name in others:
         (tmp_path / name).write_text("x")
-    remove_parts(tmp_path, tmp_path / "nowhere")
+    remove_stale_temporaries(tmp_path, tmp_path / "nowhere")
     assert not part.exists()
     assert all((tmp_path / name).exists() for name in others)
 
@@ -236,12 +236,12 @@ def test_remove_removes_link_but_not_its_target(house):
 
 
 def test_links_out_of_the_folder_are_refused(house):
-    assert path_inside(house, house / "inner" / "new.txt") == house / "inner" / "new.txt"
+    assert require_inside(house, house / "inner" / "new.txt") == house / "inner" / "new.txt"
     (house / "export").symlink_to(house.parent / "neighbor")
     with pytest.raises(InputError, match="must be below"):
-        path_inside(house, house / "export" / "model.onnx")
+        require_inside(house, house / "export" / "model.onnx")
     # a file of that name replaces the link
-    assert path_inside(house, house / "export") == house / "export"
+    assert require_inside(house, house / "export") == house / "export"
 
 
 def test_only_the_submitit_link_is_accepted(house):
@@ -252,7 +252,7 @@ def test_only_the_submitit_link_is_accepted(house):
     script.write_text("#!/bin/bash")
     link = jobs / f".submission_file_{'0a' * 16}.sh"
     link.symlink_to(script)
-    assert refuse_links(house, jobs) == jobs
+    assert require_no_links(house, jobs) == jobs
     log = jobs / "17_0_log.out"
     log.write_text("")
     for name, target in (
@@ -263,7 +263,7 @@ def test_only_the_submitit_link_is_accepted(house):
         (jobs / name).unlink(missing_ok=True)
         (jobs / name).symlink_to(target)
         with pytest.raises(InputError, match="the path must be below"):
-            refuse_links(house, jobs)
+            require_no_links(house, jobs)
         (jobs / name).unlink()
 
 
@@ -293,14 +293,14 @@ def test_folder_itself_may_be_a_link(house):
 )
 def test_names_that_could_lead_elsewhere(name):
     with pytest.raises(InputError, match=r"loss .*plain name"):
-        check_name("the loss", name, "Pass another.")
+        check_path_component("the loss", name, "Pass another.")
 
 
 @pytest.mark.parametrize(
     "name", ["ce", "fedlas+", "my.loss", "module.py:loss", "l_2-norm", "Größe 2"]
 )
 def test_names_that_cannot(name):
-    assert check_name("the loss", name, "Pass another.") == name
+    assert check_path_component("the loss", name, "Pass another.") == name
 
 
 def test_concurrent_writers_each_write_a_complete_file(tmp_path):
@@ -340,7 +340,7 @@ def test_part_is_locked_until_it_has_its_name(tmp_path, monkeypatch):
     replace = Path.replace
 
     def replace_after_another_writer_began(part, target):
-        files._remove_stale(target)
+        files._remove_stale_temporaries(target)
         return replace(part, target)
 
     monkeypatch.setattr(Path, "replace", replace_after_another_writer_began)

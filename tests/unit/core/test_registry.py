@@ -122,7 +122,7 @@ def annexed(tmp_path, monkeypatch):
     """A registry with two modules of entries, the second of which cannot be imported the first time."""
     monkeypatch.syspath_prepend(tmp_path)
     shelf = ModuleType("shelf_of_losses")
-    shelf.LOSSES = Registry("loss", annex=["losses_one", "losses_two"])
+    shelf.LOSSES = Registry("loss", lazy_modules=["losses_one", "losses_two"])
     shelf.tries = 0
     monkeypatch.setitem(sys.modules, "shelf_of_losses", shelf)
     own = "def {0}(): 'A loss.'\n{0}.__module__ = 'fedlas.losses'\nshelf.LOSSES.add('{0}', {0})\n"
@@ -148,7 +148,7 @@ def test_interrupted_lazy_import_is_retried(annexed):
 
 
 def test_entry_order_is_independent_of_import_order():
-    registry = Registry("function", annex=["fedlas._core.check", "fedlas._core.registry"])
+    registry = Registry("function", lazy_modules=["fedlas._core.check", "fedlas._core.registry"])
     registry.add("later", Registry)
     registry.add("earlier", check_count)
     registry.add("own", lambda: None)

@@ -10,8 +10,14 @@ import pytest
 from rich.console import Console
 
 from fedlas._core import progress
-from fedlas._core.progress import Bar, status, track
-from fedlas._core.terminal import LostOutputError, Stream, say, standard_streams, table
+from fedlas._core.progress import ProgressBar, show_status, track
+from fedlas._core.terminal import (
+    LostOutputError,
+    SafeStream,
+    print_lines,
+    replace_standard_streams,
+    rich_table,
+)
 from fedlas._core.text import printable
 from fedlas.errors import InputError
 
@@ -59,25 +65,25 @@ def test_errors_are_one_line_without_commands():
 
 def test_lines_are_said_as_they_are_written(capsys):
     on = screen()
-    say(HOSTILE, "", ":smile: [link=x]", on=on)
+    print_lines(HOSTILE, "", ":smile: [link=x]", on=on)
     assert on.file.getvalue() == f"{SHOWN}\n\n:smile: [link=x]\n"
-    say("out")
-    say("err", stderr=True)
+    print_lines("out")
+    print_lines("err", stderr=True)
     assert capsys.readouterr() == ("out\n", "err\n")
 
 
 def test_long_lines_are_wrapped_only_if_asked():
     on = Console(file=io.StringIO(), width=10)
-    say("four and five", on=on)
-    say("four and five", wrap=True, on=on)
+    print_lines("four and five", on=on)
+    print_lines("four and five", wrap=True, on=on)
     assert on.file.getvalue() == "four and five\nfour and \nfive\n"
 
 
 def test_only_the_main_process_speaks(capsys, monkeypatch):
     monkeypatch.setenv("RANK", "1")
-    say("x")
-    say("x", stderr=True)
-    with status() as show:
+    print_lines("x")
+    print_lines("x", stderr=True)
+    with show_status() as show:
         show("x")
     assert list(track([1, 2], "x", on=screen(force_terminal=True))) == [1, 2]
     assert capsys.readouterr() == ("", "")
@@ -85,7 +91,7 @@ def test_only_the_main_process_speaks(capsys, monkeypatch):
 
 def test_table_shows_text_literally():
     on = screen(force_terminal=True, color_system="standard")
-    made = table(
+    made = rich_table(
         [HOSTILE, "n"],
         [(HOSTILE, ["1", ("\n[0, 2]\x1b", "dim")])],
         title=HOSTILE,
@@ -103,11 +109,11 @@ def test_table_shows_text_literally():
 
 def test_bars_and_status_show_names_literally():
     on = screen(force_terminal=True, color_system=None)
-    with Bar(HOSTILE, total=2, on=on) as bar:
+    with ProgressBar(HOSTILE, total=2, on=on) as bar:
         bar.update(done=1, text=HOSTILE)
         bar.progress.refresh()
     assert list(track("ab", HOSTILE, on=on)) == ["a", "b"]
-    with status(on) as show:
+    with show_status(on) as show:
         show(HOSTILE)
     text = on.file.getvalue()
     assert text.count(SHOWN) >= 4
@@ -117,7 +123,7 @@ def test_bars_and_status_show_names_literally():
 
 def test_a_bar_is_for_terminals():
     on = screen()
-    with Bar("x", total=2, on=on) as bar:
+    with ProgressBar("x", total=2, on=on) as bar:
         assert not bar.live
         bar.update(done=2)
     assert not on.file.getvalue()
@@ -126,7 +132,7 @@ def test_a_bar_is_for_terminals():
 @pytest.mark.parametrize(("after", "times"), [(0.0, True), (1e9, False)])
 def test_bar_appears_only_after_delay(after, times):
     on = screen(force_terminal=True, color_system=None)
-    with Bar("fitting auto", total=None, on=on, after=after):
+    with ProgressBar("fitting auto", total=None, on=on, delay=after):
         pass
     assert ("fitting auto" in on.file.getvalue()) == times
 
@@ -135,21 +141,21 @@ def test_status_is_rare_in_logs_transient_on_terminals(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     log = Console(file=io.StringIO())
-    with status(log) as show:
+    with show_status(log) as show:
         for second in range(31):
             now[0] = second
             show(f"at {second}")
     assert log.file.getvalue().split("\n") == ["at 11", "at 22", ""]
     live = Console(file=io.StringIO(), force_terminal=True, width=60)
-    with status(live) as show:
+    with show_status(live) as show:
         show("[bold]fitting")
     assert "[bold]fitting" in live.file.getvalue()
 
 
 def test_without_a_terminal_steps_are_lines(monkeypatch):
-    monkeypatch.setattr(progress, "_QUIET", -1.0)
+    monkeypatch.setattr(progress, "_LOG_INTERVAL", -1.0)
     screen = Console(file=io.StringIO())
-    with progress.steps("intervals", 4, on=screen) as advance:
+    with progress.show_progress("intervals", 4, on=screen) as advance:
         advance("a\x1b", 1)
         advance("b", 2)
     assert screen.file.getvalue() == "intervals: 25%, a\\x1b\nintervals: 75%, b\n"
@@ -166,7 +172,7 @@ def test_without_a_terminal_steps_are_lines(monkeypatch):
 def test_narrow_encodings(monkeypatch, encoding, shown):
     content = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(content, encoding=encoding))
-    say("0.8 ± 0.1 → p ≤ 1猫ü")
+    print_lines("0.8 ± 0.1 → p ≤ 1猫ü")
     sys.stdout.flush()
     assert content.getvalue().decode(encoding).split("\n")[0] == shown
 
@@ -180,13 +186,13 @@ class Full(io.StringIO):
 
 def test_streams_drop_or_stop():
     full = Full()
-    kept = Stream(full)
+    kept = SafeStream(full)
     assert kept.write("abc") == 3
     kept.flush()
     assert kept.error.errno == errno.ENOSPC
     with pytest.raises(LostOutputError):
-        Stream(full, keep_going=False).write("abc")
+        SafeStream(full, keep_going=False).write("abc")
     before = sys.stdout
-    with pytest.raises(KeyError), standard_streams(keep_going=True):
+    with pytest.raises(KeyError), replace_standard_streams(keep_going=True):
         raise KeyError
     assert sys.stdout is before

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import fedlas
-from fedlas._core.threads import on_one_thread, one_thread
+from fedlas._core.threads import run_single_threaded, single_thread_if_small
 from fedlas.calibrators import TemperatureScaling
 
 estimates = importlib.import_module("fedlas.stats.estimates")
@@ -21,11 +21,11 @@ def two_threads():
 
 
 def test_small_work_takes_one_thread_large_takes_all(two_threads):
-    with one_thread(1000):
+    with single_thread_if_small(1000):
         assert torch.get_num_threads() == 1
-    with one_thread(2**23):
+    with single_thread_if_small(2**23):
         assert torch.get_num_threads() == 2
-    with pytest.raises(KeyError), one_thread(1000):
+    with pytest.raises(KeyError), single_thread_if_small(1000):
         raise KeyError
     assert torch.get_num_threads() == 2
 
@@ -33,7 +33,7 @@ def test_small_work_takes_one_thread_large_takes_all(two_threads):
 def test_predictions_say_how_many_there_are(two_threads):
     seen = []
 
-    @on_one_thread
+    @run_single_threaded
     def threads(*_args, **_options):
         seen.append(torch.get_num_threads())
 

@@ -12,7 +12,7 @@ from commands import command
 from fedlas.calibrators import TemperatureScaling, VectorScaling
 from fedlas.deploy import FORMATS, export_model, fit_calibration
 from fedlas.errors import InputError
-from fedlas.lab.runs.load import load_trained
+from fedlas.lab.runs.load import load_trained_run
 from fedlas.lab.studies.export import iter_test_images as images_of
 from fedlas.predictions import Predictions
 
@@ -36,11 +36,11 @@ def expected(folder, calibrate):
 
 
 def pixels(folder):
-    return torch.cat(list(images_of(load_trained(folder))))
+    return torch.cat(list(images_of(load_trained_run(folder))))
 
 
 def test_bytes_come_back_exactly(run_folder):
-    trained = load_trained(run_folder)
+    trained = load_trained_run(run_folder)
     assert torch.equal(pixels(run_folder), trained.splits.test.images)
 
 

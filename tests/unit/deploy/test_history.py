@@ -8,11 +8,11 @@ import pytest
 
 from fedlas.deploy import Card
 from fedlas.deploy.monitor.columns import (
-    check_columns,
-    column_sums,
-    columns_of_card,
-    drift_between,
-    limits_of,
+    card_column_statistics,
+    category_limits,
+    check_comparable_columns,
+    column_statistics,
+    find_drift,
 )
 from fedlas.deploy.monitor.history import read_history
 from fedlas.errors import InputError
@@ -140,22 +140,22 @@ def test_columns_in_objects_are_watched(tmp_path):
         ]
         file = tmp_path / "t.jsonl"
         file.write_text("\n".join(map(json.dumps, objects)))
-        sums.append(column_sums([file], columns))
-    assert [*map(str, drift_between(*sums))] == ["meta.age moved by +2.0 sd"]
+        sums.append(column_statistics([file], columns))
+    assert [*map(str, find_drift(*sums))] == ["meta.age moved by +2.0 sd"]
 
 
 def test_columns_are_compared_with_those_on_the_card(card, tmp_path):
     """Only a history watched them, and of text only what was missing."""
     usual = write(tmp_path / "test.csv", 1)
     on_card = write_card(tmp_path / "card.json", write(tmp_path / "val.csv", 0), usual, COVARIATES)
-    before = columns_of_card(Card.read(on_card))
+    before = card_column_statistics(Card.read(on_card))
 
     def drifts(text):
         (tmp_path / "live.csv").write_text(text)
         columns = replace(COVARIATES, target=None)
-        now = column_sums([tmp_path / "live.csv"], columns)
-        check_columns(before, now, columns.words("covariates"))
-        return [*map(str, drift_between(before, now))]
+        now = column_statistics([tmp_path / "live.csv"], columns)
+        check_comparable_columns(before, now, columns.split_option("covariates"))
+        return [*map(str, find_drift(before, now))]
 
     assert drifts(usual.read_text()) == []
     moved = write(tmp_path / "moved.csv", 5, moved=2.0)
@@ -166,16 +166,16 @@ def test_columns_are_compared_with_those_on_the_card(card, tmp_path):
     assert "west" in changed[1]
     # The history begins with the card's columns too.
     assert add_period(on_card, tmp_path / "history.json", [moved], COVARIATES)[0]
-    bare = columns_of_card(Card.read(card))
+    bare = card_column_statistics(Card.read(card))
     with pytest.raises(
         InputError, match="the card must have statistics of the columns of --covariates"
     ):
-        check_columns(bare, column_sums([usual], COVARIATES), ["age", "site"])
+        check_comparable_columns(bare, column_statistics([usual], COVARIATES), ["age", "site"])
     content = json.loads(on_card.read_text())
     content["columns"] = {"age": {"mean": "x"}}
     on_card.write_text(json.dumps(content))
     with pytest.raises(InputError, match="the card must have valid column statistics"):
-        columns_of_card(Card.read(on_card))
+        card_column_statistics(Card.read(on_card))
 
 
 def test_scores_that_are_missing_are_a_drift(tmp_path):
@@ -183,8 +183,8 @@ def test_scores_that_are_missing_are_a_drift(tmp_path):
     rows[1::8] = [f",{row.partition(',')[2]}" for row in rows[1::8]]
     (tmp_path / "live.csv").write_text("\n".join(rows) + "\n")
     columns = replace(COLUMNS, covariates="site", drop_missing=True)
-    sums = [column_sums([tmp_path / name], columns) for name in ("test.csv", "live.csv")]
-    assert [*map(str, drift_between(*sums))] == ["p is missing in 13 % of rows"]
+    sums = [column_statistics([tmp_path / name], columns) for name in ("test.csv", "live.csv")]
+    assert [*map(str, find_drift(*sums))] == ["p is missing in 13 % of rows"]
 
 
 @pytest.mark.parametrize(
@@ -236,14 +236,14 @@ def test_no_cell_stops_the_watch_of_a_column(before, now, change, tmp_path):
         values = list(values)
         cells = [f'0.5,{at % 2},"{values[at % len(values)]}"' for at in range(1800)]
         (tmp_path / "t.csv").write_text("\n".join(["p,y,x", *cells]) + "\n")
-        return column_sums([tmp_path / "t.csv"], replace(COLUMNS, covariates="x"))
+        return column_statistics([tmp_path / "t.csv"], replace(COLUMNS, covariates="x"))
 
     on_card = sums(before)
-    limits = " ".join(limits_of(on_card))
+    limits = " ".join(category_limits(on_card))
     has_many = len({*before}) > 256
     assert ("x has more than 256 categories. Those in less than 2 %" in limits) == has_many
-    assert drift_between(on_card, sums(before)) == []
-    drifts = " ".join(map(str, drift_between(on_card, sums(now))))
+    assert find_drift(on_card, sums(before)) == []
+    drifts = " ".join(map(str, find_drift(on_card, sums(now))))
     assert bool(drifts) == bool(change)
     assert change in drifts
 

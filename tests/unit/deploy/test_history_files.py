@@ -14,11 +14,11 @@ import pytest
 
 from fedlas.deploy.monitor import monitor
 from fedlas.deploy.monitor.history import PeriodHistory, read_history
-from fedlas.deploy.monitor.state import locked_files
+from fedlas.deploy.monitor.state import lock_files
 from fedlas.errors import InputError
 from fedlas.predictions import Columns
 from fedlas.present.history_page import history_page
-from fedlas.present.monitor_page import explanations
+from fedlas.present.monitor_page import explanatory_notes
 from periods import add_period, write_card
 
 COLUMNS = Columns(probs="p", target="y")
@@ -131,7 +131,7 @@ def watch(card, folder, number, together):
     """Add a month at the same time as others do."""
     history, state = folder / "h.json", folder / "s.json"
     together.wait()
-    with locked_files(state, history):
+    with lock_files(state, history):
         add_period(card, history, [folder / f"{number}.csv"], COLUMNS, state=state)
 
 
@@ -210,9 +210,11 @@ def test_a_quiet_mean_outside_its_interval_is_explained(card, tmp_path):
     content = monitor(card, [month(tmp_path / "1.csv", 1)], columns=COLUMNS).content
     leading = content["watches"]["events"]["statistics"][0]
     leading["live"] = leading["low"] - 0.003
-    assert explanations(content)[0].startswith("Quiet, though outside: events. So few live samples")
+    assert explanatory_notes(content)[0].startswith(
+        "Quiet, though outside: events. So few live samples"
+    )
     leading["live"] = leading["low"]
-    assert not explanations(content)[0].startswith("Quiet")
+    assert not explanatory_notes(content)[0].startswith("Quiet")
 
 
 def test_wide_history_plots_only_drifted_columns(add, tmp_path):

@@ -10,9 +10,9 @@ import torch
 
 import fedlas
 from fedlas.deploy import Card, Monitor, fit_calibration, make_card, read_calibration
-from fedlas.deploy.monitor import ALARM, monitor
-from fedlas.deploy.monitor.state import FIRST_WIDTH, ROWS, Watched
-from fedlas.deploy.monitor.watches import GROUPS, WATCHES, LiveBatch, watches_of
+from fedlas.deploy.monitor import ALARM_EXIT_STATUS, monitor
+from fedlas.deploy.monitor.state import FIRST_WIDTH, MAX_ROWS, StreamState
+from fedlas.deploy.monitor.watches import MAX_GROUPS, WATCHES, LiveBatch, build_watches
 from fedlas.errors import InputError
 from fedlas.predictions import Columns, Predictions, TopLabel, open_table
 
@@ -50,7 +50,11 @@ def card(tmp_path_factory):
 def look(*args, **options):
     """Content of a look, and that its exit status agrees."""
     found = monitor(*args, **options)
-    assert (found.status == ALARM) is found.content["alarm"] is bool(found.content["alarms"])
+    assert (
+        (found.status == ALARM_EXIT_STATUS)
+        is found.content["alarm"]
+        is bool(found.content["alarms"])
+    )
     return json.loads(json.dumps(found.content, allow_nan=False))
 
 
@@ -113,7 +117,7 @@ def test_class_order_must_match_the_card(card, tmp_path):
     for order in ("ape bee cow", "bee ape cow"):
         head = ",".join(f"z_{name}" for name in order.split())
         (tmp_path / "a.csv").write_text(text.replace("z_0,z_1,z_2", head))
-        predictions = live(0, 300)._replaced(classes=tuple(order.split()))
+        predictions = live(0, 300)._replace_fields(classes=tuple(order.split()))
         if order.startswith("ape"):
             look(named, [tmp_path / "a.csv"], columns=columns)
             Monitor(named).update(predictions)
@@ -199,7 +203,7 @@ def test_risk_above_thresholds_is_watched(card):
     safe, unsafe = np.flatnonzero(confidence >= cut), np.flatnonzero((confidence < cut) & ~correct)
     correct[safe[: len(safe) // 5]], correct[unsafe[: len(safe) // 5]] = False, True
     order = np.random.default_rng(0).permutation(6000)
-    seen = Watched.nothing(watches_of(known, false_alarm=0.01))
+    seen = StreamState.initial(build_watches(known, false_alarm=0.01))
     seen.observe(LiveBatch(confidence[order], correct[order], None))
     assert set(seen.alarms) == {"accuracy"}
     evidence = dict(
@@ -216,8 +220,8 @@ def test_many_classes_are_watched_in_groups(card):
     content["model"]["num_classes"] = 1000
     content["reference"]["class_counts"] = [4] * 1000
     (card.parent / "many.json").write_text(json.dumps(content))
-    watch = watches_of(Card.read(card.parent / "many.json"), false_alarm=0.01)[-1]
-    assert len(watch.statistics) == GROUPS
+    watch = build_watches(Card.read(card.parent / "many.json"), false_alarm=0.01)[-1]
+    assert len(watch.statistics) == MAX_GROUPS
     assert (watch.statistics[0], watch.statistics[-1]) == (
         "predicted as classes 0 to 31",
         "predicted as classes 969 to 999",
@@ -237,7 +241,7 @@ def test_saturated_confidences_are_not_watch_points(card):
         model={"run": "sure"},
         data={"name": "drawn"},
     )
-    names = watches_of(made, false_alarm=0.01)[2].statistics
+    names = build_watches(made, false_alarm=0.01)[2].statistics
     assert len(names) >= 2
     assert all(0.5 < float(name.split()[-1]) < 1 for name in names[1:])
 
@@ -254,7 +258,7 @@ def test_false_alarms_of_all_watches_together(card):
             model=content["model"],
             data={"name": "drawn"},
         )
-        seen = Watched.nothing(watches_of(made, false_alarm=rate))
+        seen = StreamState.initial(build_watches(made, false_alarm=rate))
         given = live(3000 + seed, 1500)
         seen.observe(
             LiveBatch(
@@ -354,12 +358,12 @@ def test_neither_state_nor_history_grows_with_the_stream(card):
     batch = LiveBatch(
         given.confidence.double().numpy(), given.correct.numpy(), given.predicted.numpy()
     )
-    seen = Watched.nothing(watches_of(Card.read(card), false_alarm=0.01))
+    seen = StreamState.initial(build_watches(Card.read(card), false_alarm=0.01))
     for start in range(0, 12_000, 777):
         seen.observe(batch[start : start + 777])
     assert seen.width == 4 * FIRST_WIDTH
     history = seen.histories["accuracy"]
-    assert history.count.shape[0] == 60 <= ROWS
+    assert history.count.shape[0] == 60 <= MAX_ROWS
     np.testing.assert_array_equal(history.total[:, 0], batch.correct.reshape(60, 200).sum(axis=1))
     assert history.evidence[-1] == seen.watches["accuracy"].test.evidence
 

@@ -13,7 +13,7 @@ from fedlas import MultiLabel
 from fedlas.calibrators import MultiLabelCalibration
 from fedlas.cli import main
 from fedlas.deploy import Card, Monitor, fit_calibration, make_card
-from fedlas.deploy.monitor import ALARM
+from fedlas.deploy.monitor import ALARM_EXIT_STATUS
 from fedlas.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore::fedlas.errors.CalibrationWarning")
@@ -257,13 +257,16 @@ def test_the_whole_way_of_a_nightly_job(tmp_path, capsys):
     assert main([*watch, str(night), "--probs", "p_*", "--state", str(state)]) == 0
     assert "no change detected in calibration" in " ".join(capsys.readouterr().out.split())
     command = [*watch, str(tuesday), *columns, "--state", str(state), "--page", str(page), "--json"]
-    assert main(command) == ALARM
+    assert main(command) == ALARM_EXIT_STATUS
     resumed = json.loads(capsys.readouterr().out)
     assert resumed["watches"]["calibration"]["labels"]["mass"]["alarm_after"] > 900
     assert "All watched means" in page.read_text()
     # The alarm stays, with its labels, and the state is as if all files had been one stream.
     write(tmp_path / "more.csv", drawn(8, 100))
-    assert main([*watch, str(tmp_path / "more.csv"), *columns, "--state", str(state)]) == ALARM
+    assert (
+        main([*watch, str(tmp_path / "more.csv"), *columns, "--state", str(state)])
+        == ALARM_EXIT_STATUS
+    )
     assert "calibration of mass" in " ".join(capsys.readouterr().out.split())
     whole = Monitor(card)
     for several in (
@@ -275,7 +278,7 @@ def test_the_whole_way_of_a_nightly_job(tmp_path, capsys):
         whole.update(MultiLabel.from_probs(several.probs, several.target, names=NAMES))
     content = json.loads(state.read_text())
     for name, each in whole._stream.watches.items():
-        np.testing.assert_array_equal(content["watches"][name]["active"], each.test.active)
+        np.testing.assert_array_equal(content["watches"][name]["active"], each.test.wealth)
     assert content["labels"] == whole._stream.labels
     assert content["alarms"] == whole._stream.alarms
 
@@ -296,7 +299,7 @@ def test_commands_and_files(card, tmp_path, capsys):
     history = tmp_path / "history.json"
     broken = write(tmp_path / "broken.csv", drawn(6, 900, shift=(0.0, 2.0, 0.0, 0.0)))
     command = ["monitor", str(place), str(broken), *columns, "--history", str(history)]
-    assert main(command) == ALARM
+    assert main(command) == ALARM_EXIT_STATUS
     out = capsys.readouterr().out
     assert "Labels" in out
     assert all(len(line) <= 80 for line in out.partition("history:")[0].splitlines())

@@ -15,11 +15,11 @@ import torch
 import fedlas
 from fedlas.calibrators import AutoCalibration
 from fedlas.deploy import export
-from fedlas.deploy.sql_maps import with_formula
+from fedlas.deploy.sql_maps import sql_calibrator_names
 from fedlas.errors import CalibrationWarning, InputError
 
 DIALECTS = ("duckdb", "postgres", "sqlite", "bigquery", "spark")
-METHODS = ("auto", *with_formula())
+METHODS = ("auto", *sql_calibrator_names())
 EXTREME = [
     [1.0, 0.0, 0.0],
     [0.0, 1.0, 0.0],

@@ -15,11 +15,11 @@ import torch
 
 import fedlas
 from fedlas.deploy import export
-from fedlas.deploy.sql_maps import with_formula
+from fedlas.deploy.sql_maps import sql_calibrator_names
 from fedlas.errors import CalibrationWarning
 
 pytestmark = pytest.mark.system
-METHODS = ("auto", *with_formula())
+METHODS = ("auto", *sql_calibrator_names())
 MISSING = [[np.nan, 0.5, 0.5], [0.5, 0.5, np.nan], [np.nan, np.nan, np.nan]]
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fedlas.diagnose import gate_report
-from fedlas.diagnose.gate import Decisions, flip_share
+from fedlas.diagnose.gate import DirectionRecorder, flipped_share
 
 
 def test_report_by_hand():
@@ -44,16 +44,16 @@ def test_refuses_other_shapes():
 def test_flips_leave_out_samples_that_were_not_seen():
     before = torch.tensor([1, -1, 2, 1], dtype=torch.int8)
     after = torch.tensor([1, 1, 1, 2], dtype=torch.int8)
-    assert flip_share(before, after) == 0.5
-    assert math.isnan(flip_share(before[2:], after[2:]))
+    assert flipped_share(before, after) == 0.5
+    assert math.isnan(flipped_share(before[2:], after[2:]))
 
 
 def test_decisions_count_flips_per_epoch_in_any_order():
-    kept = Decisions()
-    kept.see(torch.tensor([1.0, -1.0]), torch.tensor([3, 0]))
-    kept.see(torch.tensor([1.0, 1.0]), torch.tensor([1, 2]))
+    kept = DirectionRecorder()
+    kept.record(torch.tensor([1.0, -1.0]), torch.tensor([3, 0]))
+    kept.record(torch.tensor([1.0, 1.0]), torch.tensor([1, 2]))
     assert math.isnan(kept.end_epoch())
-    kept.see(torch.tensor([1.0, 1.0, 1.0, -1.0]), torch.tensor([0, 1, 2, 3]))
+    kept.record(torch.tensor([1.0, 1.0, 1.0, -1.0]), torch.tensor([0, 1, 2, 3]))
     assert kept.end_epoch() == 0.5
 
 
@@ -63,22 +63,22 @@ def test_decisions_of_two_processes_are_those_of_one():
         torch.tensor([1, 1, -1, -1, 1, 0]),
         torch.tensor([1, -1, -1, 1, 1, 0]),
     )
-    whole, parts = Decisions(), [Decisions(), Decisions()]
+    whole, parts = DirectionRecorder(), [DirectionRecorder(), DirectionRecorder()]
     flips = []
     for psi, order in ((first, [[0, 2, 4], [1, 3, 5]]), (second, [[5, 1, 2], [0, 3, 4]])):
-        whole.see(psi.float(), index)
+        whole.record(psi.float(), index)
         for part, rows in zip(parts, order, strict=True):
-            part.see(psi[rows].float(), index[rows])
-        seen = [part.epoch() for part in parts]
+            part.record(psi[rows].float(), index[rows])
+        seen = [part.pop_directions() for part in parts]
         flips.append((whole.end_epoch(), *(part.end_epoch(seen) for part in parts)))
     assert all(map(math.isnan, flips[0]))
     assert flips[1] == pytest.approx((1 / 3, 1 / 3, 1 / 3))
 
 
 def test_decisions_survive_a_checkpoint():
-    kept, again = Decisions(), Decisions()
-    kept.see(torch.tensor([1.0, -1.0]), torch.tensor([0, 1]))
+    kept, again = DirectionRecorder(), DirectionRecorder()
+    kept.record(torch.tensor([1.0, -1.0]), torch.tensor([0, 1]))
     kept.end_epoch()
     again.load_state_dict(kept.state_dict())
-    again.see(torch.tensor([1.0, 1.0]), torch.tensor([0, 1]))
+    again.record(torch.tensor([1.0, 1.0]), torch.tensor([0, 1]))
     assert again.end_epoch() == 0.5

@@ -8,8 +8,8 @@ from fedlas.diagnose import (
     NormMonitor,
     binned_scores,
     failure_cases,
-    indicator_numbers,
     indicator_report,
+    indicator_statistics,
 )
 
 
@@ -75,7 +75,7 @@ def test_epoch_numbers_equal_report_with_intervals(predictions):
     score = predictions.confidence + 0.3 * torch.randn(
         300, generator=torch.Generator().manual_seed(1)
     )
-    numbers, report = indicator_numbers(score, predictions), indicator_report(score, predictions)
+    numbers, report = indicator_statistics(score, predictions), indicator_report(score, predictions)
     assert numbers["auroc_correct"] == report.correctness.auroc.value
     assert numbers["spearman_gap_low"] == report.gap.spearman.low
     assert numbers["pearson_confidence_high"] == report.confidence.pearson.high
@@ -89,8 +89,8 @@ def test_numbers_skip_non_finite_scores(predictions):
     score[7] = math.inf
     kept = torch.arange(300) != 7
     rest = Predictions(predictions.logits[kept], predictions.target[kept])
-    assert indicator_numbers(score, predictions) == indicator_numbers(score[kept], rest)
-    few = indicator_numbers(torch.full((300,), math.nan), predictions)
+    assert indicator_statistics(score, predictions) == indicator_statistics(score[kept], rest)
+    few = indicator_statistics(torch.full((300,), math.nan), predictions)
     assert all(math.isnan(number) for number in few.values())
 
 
@@ -104,7 +104,7 @@ def test_norms_are_watched_where_there_is_no_indicator(predictions):
     assert set(record) == {"indicator"}
     assert record["indicator"]["mean"] == pytest.approx(float(norms.mean()))
     assert record["indicator"]["std"] == pytest.approx(float(norms.std(correction=0)))
-    expected = indicator_numbers(norms, predictions)
+    expected = indicator_statistics(norms, predictions)
     assert {name: record["indicator"][name] for name in expected} == expected
     monitor.on_held_out(predictions.logits, features)  # the epoch after starts from nothing
     assert monitor.on_epoch(predictions) == record

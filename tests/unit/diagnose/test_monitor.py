@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from fedlas import Predictions
-from fedlas.diagnose import find_gated, monitors
+from fedlas.diagnose import find_gated_loss, make_monitors
 from fedlas.errors import InputError
 from fedlas.losses import LOSSES, FedLAS
 
@@ -13,7 +13,7 @@ CLASSES, FEATURES = 4, 6
 
 
 def monitor_of(loss):
-    return next(iter(monitors(loss)), None)
+    return next(iter(make_monitors(loss)), None)
 
 
 def criterion(**options):
@@ -197,7 +197,10 @@ def test_the_direction_is_the_one_that_acts():
     logits = 3 * torch.randn(40, CLASSES, generator=generator)
     features = torch.rand(40, FEATURES, generator=generator)
     score = loss.nci(features)
-    psi, alpha_i = loss.direction_of(score, loss.gate(logits)), loss.smoothing(logits, features)
+    psi, alpha_i = (
+        loss.sample_directions(score, loss.gate(logits)),
+        loss.smoothing(logits, features),
+    )
     assert torch.equal(psi, -score.sign())
     assert (alpha_i <= loss.alpha + 1e-6).all()
     assert first["gate"]["plus"] == pytest.approx(float((score < 0).double().mean()))
@@ -212,7 +215,7 @@ def test_a_gate_inside_another_loss_is_watched(outer):
         outer, {"base": {"name": "fedlas", "alpha": 0.1}}, num_classes=CLASSES, num_samples=10
     )
     monitor = monitor_of(loss)
-    assert monitor.criterion is find_gated(loss) is loss.base
+    assert monitor.criterion is find_gated_loss(loss) is loss.base
     assert epoch(monitor)["gate"]["alpha"] > 0
 
 

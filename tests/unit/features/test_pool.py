@@ -125,9 +125,9 @@ def test_named_module_follows_a_model_copy():
     objective = Objective(small(), FedLAS(num_classes=C), features="stages.1")
     objective(images(), torch.tensor([0, 1, 2, 3, 0]))
     other = small(1)
-    assert objective.head_in(other) is other.stages[1]
-    assert Objective(small(), FedLAS(num_classes=C)).head_in(other) is other.fc
-    assert Objective(small(), nn.CrossEntropyLoss()).head_in(other) is None
+    assert objective.find_feature_module(other) is other.stages[1]
+    assert Objective(small(), FedLAS(num_classes=C)).find_feature_module(other) is other.fc
+    assert Objective(small(), nn.CrossEntropyLoss()).find_feature_module(other) is None
 
 
 @pytest.mark.parametrize("criterion", [LabelSmoothing(), AdaFace()], ids=["ls", "adaface"])

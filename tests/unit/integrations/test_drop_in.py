@@ -65,8 +65,8 @@ def test_the_optimizer_gets_the_gate_once_without_decay():
     model = network()
     loss = DropInLoss(model, criterion())
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.3)
-    loss.add_to(optimizer, lr=0.05)
-    loss.add_to(optimizer)
+    loss.add_to_optimizer(optimizer, lr=0.05)
+    loss.add_to_optimizer(optimizer)
     assert [(len(g["params"]), g["weight_decay"], g["lr"]) for g in optimizer.param_groups] == [
         (4, 0.3, 0.1),
         (4, 0.0, 0.05),

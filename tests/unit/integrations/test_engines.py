@@ -166,7 +166,7 @@ def test_duckdb(calibration):
         ).fetchnumpy()
     for name in calibration.added:
         np.testing.assert_allclose(result[name], wanted[name], rtol=0, atol=1e-12)
-    assert call.nulls == 0
+    assert call.null_count == 0
 
 
 @pytest.mark.system
@@ -184,7 +184,7 @@ def test_null_is_null_in_duckdb_and_counted():
         after = connection.sql(f"SELECT {call} AS q FROM scores").fetchall()
     wanted = calibration.apply({"p": [0.3, 0.6]})["calibrated_p"]
     assert after[:4] == [(None,), (wanted[0],), (None,), (wanted[1],)]
-    assert (len(after), call.nulls) == (5004, 5002)
+    assert (len(after), call.null_count) == (5004, 5002)
 
 
 def test_batches_may_lack_all_scores_or_all_rows():

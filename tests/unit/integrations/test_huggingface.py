@@ -12,7 +12,7 @@ from fedlas.errors import CalibrationWarning
 from fedlas.losses import FedLAS, LabelSmoothing, Loss, MultiLabelLoss, OwnAverage
 
 transformers = pytest.importorskip("transformers")
-from fedlas.integrations.drop_in import divisor  # noqa: E402
+from fedlas.integrations.drop_in import mean_divisor  # noqa: E402
 from fedlas.integrations.huggingface import CRITERION_FILE, ComputeMetrics, CriterionTrainer  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory")
@@ -224,7 +224,9 @@ def test_several_labels_divide_by_how_many_are_known(tmp_path, dtype, weight):
     logits = torch.randn(8, C)
     mean = criterion(logits, labels)
     criterion.reduction = "sum"
-    torch.testing.assert_close(criterion(logits, labels) / divisor(run.criterion, labels), mean)
+    torch.testing.assert_close(
+        criterion(logits, labels) / mean_divisor(run.criterion, labels), mean
+    )
 
 
 @pytest.mark.parametrize("batch_by_batch", [True, False])
@@ -360,8 +362,8 @@ def test_soft_token_labels_give_mean_of_hard_labels(tmp_path):
     )
     hard = torch.randint(C, (4, 10))
     assert (
-        int(divisor(run.criterion, F.one_hot(hard, C).movedim(-1, 1).float()))
-        == int(divisor(run.criterion, hard))
+        int(mean_divisor(run.criterion, F.one_hot(hard, C).movedim(-1, 1).float()))
+        == int(mean_divisor(run.criterion, hard))
         == 40
     )
 

@@ -289,7 +289,11 @@ def test_an_interval_holds_what_venn_abers_says(classes):
     low, high = interval.T
     if classes == 2:
         np.testing.assert_allclose(probs, model.predict_proba(X[400:]), atol=1e-12)
-    top = probs[:, 1] if classes == 2 else probs[range(200), model._scores(X[400:]).argmax(1)]
+    top = (
+        probs[:, 1]
+        if classes == 2
+        else probs[range(200), model._estimator_logits(X[400:]).argmax(1)]
+    )
     np.testing.assert_allclose(top, high / (1 - low + high))
     few = CalibratedClassifier(GaussianNB(), "temperature").fit(X[:40], y[:40])
     assert (
@@ -370,7 +374,7 @@ class TestSideInformation:
         )
         again = pickle.loads(pickle.dumps(model))
         np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
-        p = fedlas.Predictions(model._scores(X), features=model.side_columns_(X))
+        p = fedlas.Predictions(model._estimator_logits(X), features=model.side_columns_(X))
         expected = model.calibrator_.transform(p)
         np.testing.assert_allclose(model.predict_proba(X), expected.probs.numpy())
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from fedlas.lab.report import bench_result, read_report
+from fedlas.lab.report import read_bench_result, read_report
 from fedlas.lab.report import report as bench_page
-from fedlas.lab.runs.intervals import keep_estimates, lacks_estimates, with_estimates
+from fedlas.lab.runs.intervals import has_stale_estimates, save_missing_estimates, with_estimates
 
 
 @pytest.fixture
@@ -24,11 +24,11 @@ def few_replicates():
     """Intervals of finished runs have tests of their own, which say of how many replicates they are."""
     with pytest.MonkeyPatch.context() as patch:
         for function in (
-            keep_estimates,
-            lacks_estimates,
+            save_missing_estimates,
+            has_stale_estimates,
             with_estimates,
             read_report,
-            bench_result,
+            read_bench_result,
         ):
             patch.setitem(function.__kwdefaults__, "replicates", 39)
         yield
@@ -37,8 +37,10 @@ def few_replicates():
 @pytest.fixture
 def no_pictures(monkeypatch):
     """A report without pictures, which take nearly all of its time, for tests of what it says."""
-    diagrams = bench_page._diagrams
-    monkeypatch.setattr(bench_page, "_by_seed", lambda *_: [])
-    monkeypatch.setattr(bench_page, "diagram", lambda *_: None)
-    monkeypatch.setattr(bench_page, "_diagrams", lambda model: ([], *diagrams(model)[1:]))
-    monkeypatch.setattr(bench_page, "_curves", lambda *_: [])
+    diagrams = bench_page._reliability_diagrams
+    monkeypatch.setattr(bench_page, "_seed_figures", lambda *_: [])
+    monkeypatch.setattr(bench_page, "reliability_svg", lambda *_: None)
+    monkeypatch.setattr(
+        bench_page, "_reliability_diagrams", lambda model: ([], *diagrams(model)[1:])
+    )
+    monkeypatch.setattr(bench_page, "_validation_curves", lambda *_: [])

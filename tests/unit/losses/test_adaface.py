@@ -151,14 +151,14 @@ def test_gradient_flows_through_angle_but_not_quality():
     criterion = AdaFace().eval()
     criterion.indicator.mean.fill_(5.0)
     criterion.indicator.num_batches_tracked.fill_(1)
-    quality = criterion._quality
+    quality = criterion._sample_quality
     fixed = []
 
     def frozen(given):
         fixed.append(quality(given)) if not fixed else None
         return fixed[0]
 
-    criterion._quality = frozen  # with a fixed quality, the gradient is that of the formula
+    criterion._sample_quality = frozen  # with a fixed quality, the gradient is that of the formula
 
     def loss(h, w):
         return criterion(logits.double(), target, features=h, head_weight=w)

@@ -47,7 +47,7 @@ def test_a_batch_is_flattened_position_by_position():
     assert batch.target[5] == target[1, 0, 1]
     assert batch.features.shape == (N, 4)
     assert batch.per_image
-    assert not batch.soft
+    assert not batch.is_soft
     assert batch.valid is None
     assert batch.index.tolist() == list(range(N))
 

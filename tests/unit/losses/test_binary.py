@@ -7,7 +7,7 @@ from torch import nn
 
 import fedlas
 from fedlas.errors import InputError
-from fedlas.losses import CrossEntropy, FedLAS, LabelSmoothing, MbLS, OneLogit, two_logits
+from fedlas.losses import CrossEntropy, FedLAS, LabelSmoothing, MbLS, OneLogit, to_two_logits
 
 
 def data(samples=12, seed=0):
@@ -19,7 +19,7 @@ def data(samples=12, seed=0):
 @given(st.floats(-50, 50))
 def test_the_softmax_of_the_pair_is_the_sigmoid(value):
     z = torch.tensor([value], dtype=torch.float64)
-    pair = two_logits(z)
+    pair = to_two_logits(z)
     torch.testing.assert_close(pair.softmax(1)[0, 1], torch.sigmoid(z)[0])
     assert float(pair.sum()) == 0  # neither logit is constant
 
@@ -75,7 +75,7 @@ def test_one_logit_fedlas_equals_two_logit_objective():
     features = model[:2](images)
     again = FedLAS(num_classes=2, alpha=0.2)
     again.load_state_dict(criterion.state_dict())
-    strength = again.eval().smoothing(two_logits(logits), features)
+    strength = again.eval().smoothing(to_two_logits(logits), features)
     expected = F.binary_cross_entropy_with_logits(
         logits[:, 0], target * (1 - strength) + strength / 2, reduction="none"
     ).mean()

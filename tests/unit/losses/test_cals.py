@@ -148,7 +148,7 @@ def test_a_multiplier_weighs_its_own_class():
 def test_chunks_of_validation_add_up(monkeypatch):
     whole, parts = CALS(num_classes=4), CALS(num_classes=4)
     whole.update_from_validation(validation(0))
-    monkeypatch.setattr("fedlas.losses.cals._ELEMENTS", 28)
+    monkeypatch.setattr("fedlas.losses.cals._MAX_ELEMENTS", 28)
     parts.update_from_validation(validation(0))
     torch.testing.assert_close(whole.state_dict(), parts.state_dict())
 

@@ -35,10 +35,11 @@ def test_soft_target_mixes_class_targets(form):
     criterion = built(alpha=0.3, form=form)
     label = torch.tensor([[0.7, 0.2, 0.1], [0.0, 0.5, 0.5]])
     mixture = sum(
-        label[:, [k]] * criterion.targets(TEACHER, F.one_hot(torch.tensor([k, k]), 3).float(), 0.3)
+        label[:, [k]]
+        * criterion.mix_targets(TEACHER, F.one_hot(torch.tensor([k, k]), 3).float(), 0.3)
         for k in range(3)
     )
-    found = criterion.targets(TEACHER, label, 0.3)
+    found = criterion.mix_targets(TEACHER, label, 0.3)
     torch.testing.assert_close(found, mixture)
     torch.testing.assert_close(found.sum(1), torch.ones(2))
 
@@ -51,7 +52,9 @@ def test_a_hot_teacher_divides_alike():
 
 def test_certain_teacher_spreads_mass_evenly():
     criterion = built()
-    found = criterion.targets(torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([[1.0, 0.0, 0.0]]), 0.1)
+    found = criterion.mix_targets(
+        torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([[1.0, 0.0, 0.0]]), 0.1
+    )
     torch.testing.assert_close(found, torch.tensor([[0.9, 0.05, 0.05]]), atol=1e-4, rtol=0)
 
 

@@ -5,7 +5,7 @@ from torch import nn
 
 import fedlas
 from fedlas import Predictions, evaluate
-from fedlas.losses import MultiLabelFedLAS, MultiLabelLoss, label_pairs
+from fedlas.losses import MultiLabelFedLAS, MultiLabelLoss, labels_as_two_classes
 
 L = 4
 
@@ -111,7 +111,7 @@ def test_gradients():
 def test_pairs_for_metrics():
     logits, target = data(60)
     target[0] = -100
-    rows, labels = label_pairs(logits, target)
+    rows, labels = labels_as_two_classes(logits, target)
     assert len(rows) == 59 * L
     found = evaluate(Predictions(rows, labels))
     right = ((logits[1:] > 0) == target[1:].bool()).double().mean()
@@ -134,7 +134,7 @@ def test_nonsense_is_refused_and_moves_nothing():
     with pytest.raises(ValueError, match="finite, non-negative"):
         MultiLabelLoss(num_labels=L, pos_weight=[1.0, -1, 1, 1])
     with pytest.raises(ValueError, match=r"target .*0, 1 or ignore_index"):
-        label_pairs(logits, target + 0.5)
+        labels_as_two_classes(logits, target + 0.5)
     with pytest.raises(ValueError, match="logits must be finite"):
         MultiLabelLoss(num_labels=L)(logits.index_fill(0, torch.tensor(0), float("-inf")), target)
     criterion = fedlas_loss()

@@ -5,7 +5,7 @@ import torch
 
 import fedlas
 from fedlas.errors import InputError
-from fedlas.losses import Loss, MultiLabelLoss, OnBase, Penalized, Tempered
+from fedlas.losses import Loss, LossWrapper, MultiLabelLoss, PenalizedLoss, Tempered
 
 N, C = 8, 3
 
@@ -55,7 +55,7 @@ def test_another_shape_is_refused_for_dense_logits():
 def test_another_shape_is_refused_inside_other_losses():
     scalar = returns(lambda b: b.cross_entropy().mean())()
 
-    class Pulled(Penalized):
+    class Pulled(PenalizedLoss):
         alpha = 0.1
 
         def parts(self, b):
@@ -106,7 +106,7 @@ def test_loss_detached_from_logits_works_without_gradients(name):
 
 
 def test_any_gradient_path_to_logits_is_found():
-    class Doubled(OnBase):
+    class Doubled(LossWrapper):
         def per_sample(self, b):
             return 2 * self.base.per_sample(b)
 

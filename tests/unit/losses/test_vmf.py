@@ -11,7 +11,7 @@ from scipy import integrate, special
 import fedlas
 from fedlas.errors import InputError
 from fedlas.losses import VMF
-from fedlas.losses.vmf import log_mgf, resultant_rate, uncertain_cross_entropy
+from fedlas.losses.vmf import expected_cross_entropy_bound, log_mgf, resultant_length_ratio
 
 
 def problem(samples=6, classes=4, dim=3, seed=0, dtype=torch.float64):
@@ -56,7 +56,7 @@ def test_mean_of_random_embedding_equals_features(concentration):
     ):
         torch.testing.assert_close(radius * mean, h)
         square = (concentration * h.norm()).square()
-        assert 1 / (concentration * resultant_rate(square, dim=3).item()) == pytest.approx(
+        assert 1 / (concentration * resultant_length_ratio(square, dim=3).item()) == pytest.approx(
             radius, rel=3e-6
         )
 
@@ -64,7 +64,7 @@ def test_mean_of_random_embedding_equals_features(concentration):
 @pytest.mark.parametrize("concentration", [0.3, 2.0, 10.0])
 def test_it_bounds_the_expected_cross_entropy(concentration):
     logits, target, features, weight, bias = problem()
-    nll, excess = uncertain_cross_entropy(
+    nll, excess = expected_cross_entropy_bound(
         logits,
         target,
         bias=bias,
@@ -112,7 +112,9 @@ def test_by_hand(dim):
         kappa = 2.0 * h.norm().item()
 
         def rate(square):
-            return resultant_rate(torch.tensor([square], dtype=torch.float64), dim=dim).item()
+            return resultant_length_ratio(
+                torch.tensor([square], dtype=torch.float64), dim=dim
+            ).item()
 
         def mgf(square):
             return log_mgf(torch.tensor([square], dtype=torch.float64), dim=dim).item()
@@ -134,7 +136,7 @@ def test_the_bias_is_computed_from_the_batch():
     """The same scores, with or without a bias that moves all classes alike, and one that does not."""
     logits, target, features, weight, bias = problem()
     criterion = VMF(concentration=1.0, reduction="none")
-    nll, excess = uncertain_cross_entropy(
+    nll, excess = expected_cross_entropy_bound(
         logits, target, bias=bias, features=features, head_weight=weight, concentration=1.0
     )
     torch.testing.assert_close(
@@ -190,7 +192,7 @@ def test_the_first_batch_sets_the_concentration(confidence):
     criterion = VMF(confidence=confidence)
     criterion(logits, target, features=features, head_weight=weight)
     kappa = criterion.concentration * features.norm(dim=1).mean()
-    assert (kappa * resultant_rate(kappa.square(), dim=64)).item() == pytest.approx(
+    assert (kappa * resultant_length_ratio(kappa.square(), dim=64)).item() == pytest.approx(
         confidence, rel=0.02
     )
     first = criterion.concentration.clone()
@@ -287,7 +289,7 @@ def test_ratio_of_scipys_bessel_functions(dim):
     # beyond, the difference of two large logarithms is not exact
     known = np.isfinite(expected) & (lengths < 1e5)
     assert known.sum() >= (1 if dim == 2048 else 3)
-    found = resultant_rate(squares(LENGTHS), dim=dim).numpy()
+    found = resultant_length_ratio(squares(LENGTHS), dim=dim).numpy()
     np.testing.assert_allclose(found[known], expected[known], rtol=4e-7)
 
 
@@ -314,7 +316,7 @@ def test_integral_over_the_sphere(dim, relative):
     assert log_mgf(square, dim=dim).item() == pytest.approx(
         math.log(above) + peak - whole, rel=1e-8, abs=2e-7
     )
-    assert resultant_rate(square, dim=dim).item() * length == pytest.approx(mean, rel=5e-7)
+    assert resultant_length_ratio(square, dim=dim).item() * length == pytest.approx(mean, rel=5e-7)
 
 
 def test_closed_forms():
@@ -323,9 +325,11 @@ def test_closed_forms():
     torch.testing.assert_close(
         log_mgf(a**2, dim=3), torch.log(torch.sinh(a) / a), rtol=1e-8, atol=2e-7
     )
-    torch.testing.assert_close(resultant_rate(a**2, dim=1) * a, torch.tanh(a), rtol=5e-7, atol=0)
     torch.testing.assert_close(
-        resultant_rate(a**2, dim=3) * a, 1 / torch.tanh(a) - 1 / a, rtol=2e-6, atol=1e-12
+        resultant_length_ratio(a**2, dim=1) * a, torch.tanh(a), rtol=5e-7, atol=0
+    )
+    torch.testing.assert_close(
+        resultant_length_ratio(a**2, dim=3) * a, 1 / torch.tanh(a) - 1 / a, rtol=2e-6, atol=1e-12
     )
 
 
@@ -333,7 +337,9 @@ def test_closed_forms():
 def test_rate_equals_twice_log_mgf_slope(dim):
     square = squares([0.0, 1.0, 0.3 * dim, 1.0 * dim, 9.0 * dim]).requires_grad_()
     (slope,) = torch.autograd.grad(log_mgf(square, dim=dim).sum(), square)
-    torch.testing.assert_close(resultant_rate(square, dim=dim), 2 * slope, rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        resultant_length_ratio(square, dim=dim), 2 * slope, rtol=1e-12, atol=0
+    )
 
 
 @pytest.mark.parametrize("dim", DIMS)
@@ -355,14 +361,15 @@ def test_float32_has_the_accuracy_of_float32(dim):
     )
     torch.testing.assert_close(single.double(), double, rtol=1e-6, atol=1e-6)
     single, double = (
-        resultant_rate(squares(lengths, dtype), dim=dim) for dtype in (torch.float32, torch.float64)
+        resultant_length_ratio(squares(lengths, dtype), dim=dim)
+        for dtype in (torch.float32, torch.float64)
     )
     torch.testing.assert_close(single.double(), double, rtol=2e-6, atol=0)
 
 
 @pytest.mark.parametrize("dim", DIMS)
 def test_rate_falls_from_one_over_the_dimension(dim):
-    rate = resultant_rate(torch.logspace(-6, 8, 200, dtype=torch.float64), dim=dim)
+    rate = resultant_length_ratio(torch.logspace(-6, 8, 200, dtype=torch.float64), dim=dim)
     assert (rate > 0).all()
     assert (rate <= 1 / dim * (1 + 2e-6)).all()
     assert (rate.diff() < 1e-9 / dim).all()

@@ -12,17 +12,17 @@ from fedlas.metrics.grids import (
     WIDTH_BITS,
     ClassGrid,
     FineGrid,
-    class_probs,
-    confidence_cell,
+    confidence_cell_index,
     num_cells,
     octave_bits,
-    probability_cell,
+    probability_cell_index,
+    softmax_float64,
 )
-from fedlas.metrics.ranking import SampleRuns, equal_mass_cuts, starts_of_ties, sums_between
+from fedlas.metrics.ranking import SampleRuns, equal_mass_cuts, sum_between_cuts, tie_starts
 
 
 def filled(confidence, correct):
-    return FineGrid.of(TopLabel(confidence, correct)).table()
+    return FineGrid.from_predictions(TopLabel(confidence, correct)).table()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -32,7 +32,7 @@ def test_cells_ascend_with_confidence_and_are_all_reached(dtype):
     values = (
         torch.cat((even, crowd, torch.rand(100_000, dtype=torch.float64))).to(dtype).sort().values
     )
-    cells = confidence_cell(values)
+    cells = confidence_cell_index(values)
     assert (cells.diff() >= 0).all()
     assert int(cells[0]) == 0
     assert int(cells[-1]) == NUM_CELLS - 1
@@ -48,7 +48,7 @@ def test_cells_are_narrow_and_within_one_step(dtype):
         .sort()
         .values
     )
-    cells = confidence_cell(values)
+    cells = confidence_cell_index(values)
     first = torch.searchsorted(cells, torch.arange(NUM_CELLS))
     last = torch.searchsorted(cells, torch.arange(NUM_CELLS), right=True) - 1
     held = last >= first
@@ -62,7 +62,7 @@ def test_cells_are_narrow_and_within_one_step(dtype):
 
 def test_single_floats_are_told_apart_next_to_one():
     below = 1 - torch.arange(129, dtype=torch.float64) * 2.0**-24
-    assert len(confidence_cell(below.float()).unique()) == 129
+    assert len(confidence_cell_index(below.float()).unique()) == 129
 
 
 def test_cells_hold_the_samples():
@@ -99,7 +99,7 @@ def test_cells_ascend_with_the_probability_and_are_narrow(bits):
         (small, 1 - small, torch.rand(100_000, dtype=torch.float64), torch.tensor([0.0, 0.5, 1.0]))
     )
     values = values.sort().values
-    cells = probability_cell(values, bits=bits)
+    cells = probability_cell_index(values, bits=bits)
     assert (cells.diff() >= 0).all()
     assert int(cells[0]) == 0
     assert int(cells[-1]) == num_cells(bits) - 1
@@ -115,7 +115,7 @@ def test_cells_ascend_with_the_probability_and_are_narrow(bits):
 def test_float32_and_float64_agree_on_order():
     """A float64 is rounded first, which keeps the order: no cell holds what lies on both sides of another."""
     values = (0.5 + 2.0**-26 * torch.arange(-300, 300, dtype=torch.float64)).sort().values
-    assert (probability_cell(values, bits=10).diff() >= 0).all()
+    assert (probability_cell_index(values, bits=10).diff() >= 0).all()
 
 
 @pytest.mark.parametrize("classes", [1, 2, 10, 127, 511])
@@ -129,8 +129,8 @@ def test_rankings_hold_the_samples():
     torch.manual_seed(0)
     logits = 2 * torch.randn(400, 4)
     p = Predictions(logits, torch.randint(4, (400,)))
-    for label, found in enumerate(ClassGrid.of(p).table()):
-        probs, own = class_probs(logits)[:, label], p.target == label
+    for label, found in enumerate(ClassGrid.from_predictions(p).table()):
+        probs, own = softmax_float64(logits)[:, label], p.target == label
         assert found.num_samples == 400
         assert float(found.right.sum()) == int(own.sum())
         assert float(found.right_confidence.sum()) == pytest.approx(
@@ -161,7 +161,7 @@ def test_columns_and_rows_give_the_same_probabilities(monkeypatch):
         torch.tensor([1e4, 0, 1]) + torch.randn(50, 3), torch.zeros(50, dtype=torch.long)
     )
     assert torch.equal(
-        torch.stack(list(classwise_adaptive._columns(p)), dim=1), class_probs(p.logits)
+        torch.stack(list(classwise_adaptive._iter_class_probs(p)), dim=1), softmax_float64(p.logits)
     )
 
 
@@ -183,7 +183,7 @@ def test_equal_mass_bins_match_edges(num_bins, values):
         correct = torch.rand(samples) < confidence
         _, table = equal_mass_bins(confidence, correct, num_bins)
         runs = SampleRuns(confidence, correct, None, num_bins)
-        gaps, expected = sums_between(equal_mass_cuts(runs), runs.gaps), table.gaps
+        gaps, expected = sum_between_cuts(equal_mass_cuts(runs), runs.gaps), table.gaps
         np.testing.assert_allclose(gaps[gaps != 0], expected[expected != 0], rtol=1e-9, atol=1e-9)
         assert np.abs(gaps).sum() == pytest.approx(np.abs(expected).sum(), abs=1e-9)
 
@@ -192,9 +192,9 @@ def test_equal_mass_bins_match_edges(num_bins, values):
 def test_confidences_that_differ_by_rounding_are_equal(dtype):
     eps = torch.finfo(dtype).eps
     values = torch.tensor([0.5, 0.5 + eps, 0.6, 0.6 + 2 * eps, 0.7], dtype=dtype).numpy()
-    assert starts_of_ties(values).tolist() == [0, 2, 4]
+    assert tie_starts(values).tolist() == [0, 2, 4]
     crowded = (0.5 + 3 * eps * torch.arange(6, dtype=dtype)).repeat_interleave(2).numpy()
-    assert starts_of_ties(crowded).tolist() == [0, 2, 4, 6, 8, 10]
+    assert tie_starts(crowded).tolist() == [0, 2, 4, 6, 8, 10]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

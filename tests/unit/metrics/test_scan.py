@@ -5,7 +5,7 @@ import torch
 from fedlas import Predictions
 from fedlas._core.check import LARGEST
 from fedlas.metrics import evaluate, scan
-from fedlas.metrics.scan import chunks
+from fedlas.metrics.scan import iter_chunks
 from fedlas.metrics.sums import CellSums, RowMean
 
 
@@ -15,7 +15,7 @@ def small_chunks(monkeypatch):
 
 
 def every(predictions, name):
-    return torch.cat([getattr(chunk, name).clone() for chunk in chunks(predictions)])
+    return torch.cat([getattr(chunk, name).clone() for chunk in iter_chunks(predictions)])
 
 
 def random_predictions(samples=101, classes=9, dtype=torch.float32):
@@ -28,7 +28,7 @@ def random_predictions(samples=101, classes=9, dtype=torch.float32):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_chunk_quantities_equal_predictions_bit_for_bit(small_chunks, dtype):
     predictions = random_predictions(dtype=dtype)
-    assert len(list(chunks(predictions))) > 10
+    assert len(list(iter_chunks(predictions))) > 10
     for name in ("confidence", "predicted", "correct", "probs", "target"):
         assert torch.equal(every(predictions, name), getattr(predictions, name)), name
 
@@ -38,10 +38,10 @@ def test_confidence_does_not_depend_on_chunk_size(monkeypatch, classes):
     predictions = random_predictions(2000, classes)
     whole = predictions.confidence
     monkeypatch.setattr(scan, "CHUNK_ROWS", 300)
-    assert max(len(chunk.logits) for chunk in chunks(predictions)) == 300
+    assert max(len(chunk.logits) for chunk in iter_chunks(predictions)) == 300
     assert torch.equal(every(predictions, "confidence"), whole)
     monkeypatch.setattr(scan, "CHUNK_ELEMENTS", 7 * classes)
-    assert max(len(chunk.logits) for chunk in chunks(predictions)) == 7
+    assert max(len(chunk.logits) for chunk in iter_chunks(predictions)) == 7
     assert torch.equal(every(predictions, "confidence"), whole)
     assert torch.equal(predictions.probs.amax(1), whole)
 
@@ -63,7 +63,7 @@ def test_row_quantities_against_their_formulas(small_chunks):
 
 
 def test_probs_are_unharmed_by_the_squared_error():
-    (chunk,) = chunks(random_predictions())
+    (chunk,) = iter_chunks(random_predictions())
     before = chunk.probs.clone()
     assert (chunk.squared_error >= 0).all()
     assert torch.equal(chunk.probs, before)
@@ -82,13 +82,13 @@ def test_of_equal_logits_the_first_stands_first():
 
 
 def test_nll_is_finite_where_the_probability_underflows():
-    (chunk,) = chunks(Predictions([[1e4, 0.0], [0.0, 1e4]], [1, 1]))
+    (chunk,) = iter_chunks(Predictions([[1e4, 0.0], [0.0, 1e4]], [1, 1]))
     assert chunk.nll.tolist() == [1e4, 0.0]
 
 
 @pytest.mark.parametrize("samples", [1, 2, 7, 8, 9])
 def test_no_row_is_lost_at_the_end(small_chunks, samples):
-    assert sum(len(chunk.target) for chunk in chunks(random_predictions(samples))) == samples
+    assert sum(len(chunk.target) for chunk in iter_chunks(random_predictions(samples))) == samples
 
 
 def test_more_classes_than_fit_a_chunk(small_chunks):
@@ -112,7 +112,7 @@ def test_class_sums_do_not_depend_on_the_chunks(monkeypatch, classes, dtype):
     expected = predictions.probs.double().sum(dim=0)
     for elements in (scan.CHUNK_ELEMENTS, 7 * classes, classes):
         monkeypatch.setattr(scan, "CHUNK_ELEMENTS", elements)
-        sums = [chunk.class_sums for chunk in chunks(predictions)]
+        sums = [chunk.class_sums for chunk in iter_chunks(predictions)]
         torch.testing.assert_close(torch.stack(sums).sum(dim=0), expected, rtol=1e-12, atol=0)
 
 
@@ -142,8 +142,8 @@ def test_non_finite_row_quantity_raises():
 
 def test_evaluate_goes_over_the_logits_once(monkeypatch):
     passes = []
-    original = scan.chunks
-    monkeypatch.setattr(scan, "chunks", lambda p: passes.append(1) or original(p))
+    original = scan.iter_chunks
+    monkeypatch.setattr(scan, "iter_chunks", lambda p: passes.append(1) or original(p))
     evaluate(random_predictions())
     assert passes == [1]
 

@@ -11,9 +11,9 @@ from fedlas.metrics.grids import FineGrid
 from fedlas.metrics.smooth import (
     STEPS,
     Spectra,
-    fixed_scales,
-    gaps_on_nodes,
-    spectrum,
+    cosine_transform,
+    find_fixed_points,
+    interpolate_gaps,
 )
 
 
@@ -45,8 +45,8 @@ def bound(predictions, scale):
 
 def smoothed_gap(predictions):
     """``scale -> integral``, as the metric has it."""
-    nodes = gaps_on_nodes(FineGrid.of(predictions).table())
-    gaps = Spectra(spectrum(nodes)[None]).integrals
+    nodes = interpolate_gaps(FineGrid.from_predictions(predictions).table())
+    gaps = Spectra(cosine_transform(nodes)[None]).integrals
     return lambda scale: float(gaps(np.array([scale]), np.array([0]))[0])
 
 
@@ -123,7 +123,7 @@ def test_the_scale_is_found_in_few_steps():
             calls.extend(scales)
             return 0.4 * np.exp(-steepness * scales)
 
-        (scale,) = fixed_scales(curve, np.zeros(1))
+        (scale,) = find_fixed_points(curve, np.zeros(1))
         assert 0.4 * math.exp(-steepness * scale) == pytest.approx(scale, abs=1e-12)
         assert len(calls) < 25
 

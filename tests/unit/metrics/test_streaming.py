@@ -183,7 +183,7 @@ def test_what_waits_is_forgotten_without_computing_it(monkeypatch):
     logits, target = data()
     streaming = StreamingMetrics(C)
     streaming.update(logits[:3], target[:3])
-    monkeypatch.setattr(streaming, StreamingMetrics._take.__name__, None)
+    monkeypatch.setattr(streaming, StreamingMetrics._accumulate.__name__, None)
     streaming.reset()
     assert streaming.num_samples == 0
     assert not any(bool(each.any()) for each in streaming.state_dict().values())

@@ -266,8 +266,8 @@ class _Ignorant(Statistic):
 def test_a_metric_that_ignores_weights_refuses_them(changeable):
     p, plain = CASES[0], replace(CASES[0], weights=None)
     with pytest.raises(InputError, match="no weights"):
-        _Ignorant.of(p)
-    assert _Ignorant.of(plain).table() == 0.5
+        _Ignorant.from_predictions(p)
+    assert _Ignorant.from_predictions(plain).table() == 0.5
     changeable(METRICS)
     options = {
         "title": "t",

@@ -145,7 +145,7 @@ def test_what_is_not_a_module_is_refused(pair):
 
 def test_heads():
     three = nn.Sequential(nn.Linear(6, C), nn.ReLU(), nn.Linear(C, C))
-    assert fedlas.Objective(three, FedLAS(num_classes=C)).head_in(three) is three[2]
+    assert fedlas.Objective(three, FedLAS(num_classes=C)).find_feature_module(three) is three[2]
     model = mlp()
     # the only layer with C outputs
     assert fedlas.Objective(model, FedLAS(num_classes=C))._tap is not None

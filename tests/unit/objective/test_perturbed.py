@@ -10,7 +10,7 @@ from fedlas.calibrators import DriftTemperature, TemperatureScaling
 from fedlas.errors import InputError
 from fedlas.metrics import ece, nll
 from fedlas.objective import drifted_predictions, predict
-from fedlas.objective.predict import MOST_NOISE, _Channels, _noise_for, _noisy
+from fedlas.objective.predict import MAX_NOISE, _ChannelStatistics, _find_noise, _iter_noisy_batches
 
 
 def data(samples=1500, seed=0, classes=5):
@@ -65,26 +65,28 @@ def test_each_level_is_the_model_on_noisy_inputs(world):
     noises = [noise for _, noise, _ in levels]
     assert noises == sorted(noises)
     assert noises[0] == 0
-    channels = _Channels(loader)
+    channels = _ChannelStatistics(loader)
     for (_, noise, accuracy), logits, correct in zip(
         levels, union.logits.split(1500), union.correct.split(1500), strict=True
     ):
-        expected = torch.cat([model(x) for x, _ in _noisy(loader, noise, 3, channels)])
+        expected = torch.cat([model(x) for x, _ in _iter_noisy_batches(loader, noise, 3, channels)])
         torch.testing.assert_close(logits, expected.detach())
         assert float(correct.double().mean()) == accuracy
 
 
 def test_noise_is_scaled_and_clipped_per_channel(world):
     _, loader = world
-    channels = _Channels(loader)
+    channels = _ChannelStatistics(loader)
     clean = torch.cat([x for x, _ in loader])
-    noisy = torch.cat([x for x, _ in _noisy(loader, 0.5, 0, channels)])
+    noisy = torch.cat([x for x, _ in _iter_noisy_batches(loader, 0.5, 0, channels)])
     for channel, size in enumerate((1.0, 0.1)):
         torch.testing.assert_close(
             channels.deviation[0, channel].item(), clean[:, channel].std(correction=0).item()
         )
         assert (noisy - clean)[:, channel].std().item() == pytest.approx(0.5 * size, rel=0.05)
-        wild = torch.cat([x for x, _ in _noisy(loader, 100.0, 0, channels)])[:, channel]
+        wild = torch.cat([x for x, _ in _iter_noisy_batches(loader, 100.0, 0, channels)])[
+            :, channel
+        ]
         assert (wild.min(), wild.max()) == (clean[:, channel].min(), clean[:, channel].max())
 
 
@@ -103,7 +105,7 @@ def test_deterministic_and_the_seed_matters(world):
 def test_batches_get_different_noise(world):
     _, loader = world
     same = [loader[0], loader[0]]
-    first, second = (x for x, _ in _noisy(same, 1.0, 0, _Channels(same)))
+    first, second = (x for x, _ in _iter_noisy_batches(same, 1.0, 0, _ChannelStatistics(same)))
     assert not torch.equal(first, second)
 
 
@@ -198,19 +200,19 @@ def test_the_search(goal):
             known[noise] = 0.1 + 0.9 * math.exp(-noise)
         return known[noise]
 
-    known = {0.0: 1.0, MOST_NOISE: 0.1 + 0.9 * math.exp(-MOST_NOISE)}
-    noise = _noise_for(goal, accuracy, known, close=0.005)
+    known = {0.0: 1.0, MAX_NOISE: 0.1 + 0.9 * math.exp(-MAX_NOISE)}
+    noise = _find_noise(goal, accuracy, known, tolerance=0.005)
     assert known[noise] == pytest.approx(goal, abs=0.005)
     assert len(calls) <= 12
 
 
 def test_noise_search_with_nonmonotone_accuracy():
     known = {0.0: 1.0, 32.0: 0.1}
-    jump = _noise_for(
-        0.5, lambda n: known.setdefault(n, 0.9 if n < 1.3 else 0.2), known, close=0.01
+    jump = _find_noise(
+        0.5, lambda n: known.setdefault(n, 0.9 if n < 1.3 else 0.2), known, tolerance=0.01
     )
     assert known[jump] in (0.9, 0.2)
     known = {0.0: 1.0, 2.0: 0.3, 4.0: 0.6, 32.0: 0.1}
-    noise = _noise_for(0.5, lambda n: known.setdefault(n, 1 - 0.35 * n), known, close=0.02)
+    noise = _find_noise(0.5, lambda n: known.setdefault(n, 1 - 0.35 * n), known, tolerance=0.02)
     assert 1 < noise < 2
     assert known[noise] == pytest.approx(0.5, abs=0.02)

@@ -25,7 +25,7 @@ from fedlas.plots import (
     reliability_diagram,
     training_curves,
 )
-from fedlas.plots.theme import entitle, free_figures, legend_height
+from fedlas.plots.theme import legend_height, set_title, without_pyplot
 from fedlas.predictions import Predictions
 
 
@@ -216,8 +216,8 @@ def test_an_unknown_metric_names_those_in_the_log():
 def test_only_long_titles_wrap():
     long = "cross-entropy-without-label-smoothing"
     narrow, wide = (new_axes(LIGHT, size=(width, 3.0)) for width in (3.1, 6.0))
-    entitle(narrow, long, LIGHT)
-    entitle(wide, long, LIGHT)
+    set_title(narrow, long, LIGHT)
+    set_title(wide, long, LIGHT)
     assert narrow.get_title(loc="left") == "cross-entropy-without-\nlabel-smoothing"
     assert wide.get_title(loc="left") == long
 
@@ -241,7 +241,7 @@ def test_figure_has_room_for_its_legend(methods, width):
 
 def test_pyplot_uses_only_an_empty_current_figure():
     first, second = (reliability_diagram(predictions()).figure for _ in range(2))
-    assert plt.get_fignums() == [first.number, second.number]
+    assert plt.get_fignums() == [first.set_axes, second.set_axes]
     sized = plt.figure(figsize=(6, 6))
     assert reliability_diagram(predictions()).figure is sized
     assert sized.get_layout_engine() is not None
@@ -252,7 +252,7 @@ def test_pyplot_uses_only_an_empty_current_figure():
 
 
 def test_page_figures_do_not_use_pyplot():
-    with free_figures():
+    with without_pyplot():
         reliability_diagram(predictions())
     assert not plt.get_fignums()
 

@@ -33,7 +33,7 @@ def test_our_own_bug_is_no_damaged_file(end, kind, tmp_path, monkeypatch):
     def fails(*_):
         raise kind("a bug")
 
-    monkeypatch.setattr("fedlas.predictions.tables.cells.TableChunk.part", fails)
+    monkeypatch.setattr("fedlas.predictions.tables.cells.TableChunk.slice_rows", fails)
     with pytest.raises(kind, match="a bug"):
         read(path)
 

@@ -12,9 +12,16 @@ from fedlas.calibrators import CALIBRATORS, CalibrationWarning
 from fedlas.errors import InputError, MissingExtraError
 from fedlas.metrics import evaluate
 from fedlas.predictions import Predictions
-from fedlas.present.ranking import SELECTION, TRADES, WITHIN, rank_stages, ranking_table, signs
-from fedlas.present.stages import ALL, Calibrated, HeldOut, apply_calibrators
-from fedlas.present.table import terminal
+from fedlas.present.ranking import (
+    ECE_WITHIN_NOISE_NOTE,
+    SELECTION_NOTE,
+    TRADE_OFF_NOTE,
+    rank_stages,
+    ranking_table,
+    sign_legend,
+)
+from fedlas.present.stages import ALL_CALIBRATORS, CalibratedStages, HeldOut, apply_calibrators
+from fedlas.present.table import terminal_table
 
 # Fits on few samples have much to warn of; the notes are what is tested.
 pytestmark = pytest.mark.filterwarnings("ignore::fedlas.calibrators.CalibrationWarning")
@@ -40,7 +47,7 @@ def test():
 @pytest.fixture(scope="module")
 def everything(val, test):
     """All calibrators that run without features and without a model."""
-    return apply_calibrators(ALL, test, HeldOut(val))
+    return apply_calibrators(ALL_CALIBRATORS, test, HeldOut(val))
 
 
 @pytest.fixture
@@ -59,7 +66,7 @@ def test_failing_calibrators_are_listed_with_reasons(val, test, registry):
         "lacking",
         fit_map=lambda self, *_: (_ for _ in ()).throw(MissingExtraError("fedlas[x]: needs y")),
     )
-    outcome = apply_calibrators(ALL, test, HeldOut(val))
+    outcome = apply_calibrators(ALL_CALIBRATORS, test, HeldOut(val))
     needy = {entry.name for entry in CALIBRATORS.entries() if entry.value.needs}
     assert set(outcome.errors) == needy | {entry.name for entry in made_entries()} | {"lacking"}
     assert needy
@@ -77,13 +84,13 @@ def test_failing_calibrators_are_listed_with_reasons(val, test, registry):
 def test_all_calibrators_failing_raises_the_first_error(val):
     seven = Predictions(torch.randn(50, 7), torch.zeros(50, dtype=torch.long))
     with pytest.raises(InputError, match="of the same model"):
-        apply_calibrators(ALL, seven, HeldOut(val))
+        apply_calibrators(ALL_CALIBRATORS, seven, HeldOut(val))
 
 
 def test_unexpected_calibrator_error_is_raised(val, test, registry):
     add(registry, "broken", fit_map=lambda self, *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        apply_calibrators(ALL, test, HeldOut(val))
+        apply_calibrators(ALL_CALIBRATORS, test, HeldOut(val))
 
 
 def test_names(val, test):
@@ -107,7 +114,7 @@ def test_warnings_become_notes(val, test, registry):
 
 def table_of(measured, stages, width=80):
     console = Console(file=io.StringIO(), width=width)
-    console.print(terminal(ranking_table(measured, stages, title="x"), arrows=False))
+    console.print(terminal_table(ranking_table(measured, stages, title="x"), arrows=False))
     return console.file.getvalue()
 
 
@@ -148,13 +155,17 @@ def test_lower_ece_with_higher_nll_is_marked(test):
     ]  # fmt: skip
     table = ranking_table(measured, stages, title="x")
     assert [row[0].extra for row in table.rows] == ["", "", "!", ""]
-    assert signs(measured, stages, {}) == "! lower ECE, but higher NLL than as predicted."
-    assert max(len(f"{WITHIN}. {TRADES}."), len(SELECTION)) <= 80  # a line each
+    assert sign_legend(measured, stages, {}) == "! lower ECE, but higher NLL than as predicted."
     assert (
-        signs({stage: measured[stage] for stage in ("as predicted", "after better")}, stages, {})
+        max(len(f"{ECE_WITHIN_NOISE_NOTE}. {TRADE_OFF_NOTE}."), len(SELECTION_NOTE)) <= 80
+    )  # a line each
+    assert (
+        sign_legend(
+            {stage: measured[stage] for stage in ("as predicted", "after better")}, stages, {}
+        )
         == ""
     )
 
 
 def test_nothing_to_remark():
-    assert Calibrated().remarks() == []
+    assert CalibratedStages().remarks() == []

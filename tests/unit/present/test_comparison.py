@@ -8,7 +8,7 @@ import torch
 import fedlas
 from fedlas import MultiLabel, Predictions
 from fedlas.errors import InputError
-from fedlas.present.comparison import plain_differences
+from fedlas.present.comparison import differences_to_dict
 
 
 def drawn(factor=1.0, *, num_classes=3, samples=240, noise=0, **roles):
@@ -47,7 +47,7 @@ def test_groups_are_compared_each_and_corrected_together():
         assert each.p >= alone["nll"].p
     # A sample alone has a difference and no interval.
     assert compared.groups["one"]["nll"].interval is None
-    plain = json.loads(json.dumps(plain_differences(compared), allow_nan=False))
+    plain = json.loads(json.dumps(differences_to_dict(compared), allow_nan=False))
     assert plain["groups"]["north"]["nll"]["difference"] == pytest.approx(
         compared.groups["north"]["nll"].difference
     )

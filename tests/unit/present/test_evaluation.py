@@ -19,10 +19,10 @@ from fedlas import Predictions, TopLabel, report
 from fedlas.calibrators import IsotonicCalibration
 from fedlas.errors import InputError
 from fedlas.metrics import METRICS
-from fedlas.predictions.tables.outputs import check_report
+from fedlas.predictions.tables.outputs import check_report_files
 from fedlas.present import stages
-from fedlas.present.page import OOD_PAGE, check_page, write_page
-from fedlas.present.verdict import Stage, Verdict, effect, verdict
+from fedlas.present.page import OOD_PAGE, check_page_output, write_page
+from fedlas.present.verdict import StageSummary, Verdict, effect_sentence, make_verdict
 from fedlas.stats import Estimate, EstimateTable, spiegelhalter_test
 
 
@@ -127,9 +127,9 @@ def test_a_verb_needs_both_numbers_to_fall(classes, measure, nll, error, verb):
     """The stages are made up: equal predictions have no paired difference, so the sums decide."""
     test = drawn(classes=classes)
     judged = Verdict("", {}, "over-confident", joint_p=0.01)
-    before = Stage(test, judged, measure, 0.1, 1.0)
-    after = Stage(test, judged, measure, 0.1 + 0.05 * error, 1.0 + 0.2 * nll)
-    text = effect("temperature", None, before, after, replicates=0)
+    before = StageSummary(test, judged, measure, 0.1, 1.0)
+    after = StageSummary(test, judged, measure, 0.1 + 0.05 * error, 1.0 + 0.2 * nll)
+    text = effect_sentence("temperature", None, before, after, replicates=0)
     assert (" helps: " in text) == bool(verb)
     assert "repairs" not in text
     assert f"NLL 1.0000 -> {1.0 + 0.2 * nll:.4f}, {measure} 10.00 -> " in text
@@ -155,10 +155,10 @@ def tables(draw):
 @given(tables())
 def test_the_joint_p_alone_decides_the_headline(made):
     values, table = made
-    found = verdict(values, table, None, TopLabel([0.5], [1]))
+    found = make_verdict(values, table, None, TopLabel([0.5], [1]))
     assert ("No miscalibration shows" in found.text) == (table.joint_p > 0.05)
-    assert found.is_clear == (table.joint_p <= 0.05)
-    if found.is_clear:
+    assert found.rejects_calibration == (table.joint_p <= 0.05)
+    if found.rejects_calibration:
         assert re.match("Over-confident|Under-confident|Miscalibrated", found.text)
     assert "by :" not in found.text
     assert f"joint p {'≤' if table.joint_p < 1.001e-3 else '='} " in found.text
@@ -322,7 +322,7 @@ def test_a_page_bears_its_title_date_and_period():
 def test_pdf_without_browser_is_rejected_first(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda _name: None)
     with pytest.raises(InputError, match=r"requires Chromium.*Write x\.html, open it and print"):
-        check_page(Path("x.pdf"))
+        check_page_output(Path("x.pdf"))
 
 
 @pytest.mark.system
@@ -424,20 +424,22 @@ def test_event_page_shows_risk_distribution_by_outcome(outcomes):
 def test_report_files_are_replaced_only_beside_page(tmp_path):
     (tmp_path / "ood.csv").write_text("mine")
     with pytest.raises(InputError, match=r"ood\.csv must be new"):
-        check_report(tmp_path, "ood.html", OOD_PAGE, ("ood.csv",))
+        check_report_files(tmp_path, "ood.html", OOD_PAGE, ("ood.csv",))
     (tmp_path / "ood.html").write_text('<meta name="generator" content="fedlas ood">')
-    check_report(tmp_path, "ood.html", OOD_PAGE, ("ood.csv",))
+    check_report_files(tmp_path, "ood.html", OOD_PAGE, ("ood.csv",))
     (tmp_path / "ood.html").write_text("mine")
     with pytest.raises(InputError, match=r"ood\.html must be new"):
-        check_report(tmp_path, "ood.html", OOD_PAGE, ("ood.csv",))
+        check_report_files(tmp_path, "ood.html", OOD_PAGE, ("ood.csv",))
 
 
 def test_event_text_resamples_only_two_metrics(monkeypatch):
     """The others wait to be looked up, and agree with the measures of the event then."""
     asked = []
-    whole = stages.estimated
+    whole = stages.metric_and_class_estimates
     monkeypatch.setattr(
-        stages, "estimated", lambda p, names, **o: asked.append(names) or whole(p, names, **o)
+        stages,
+        "metric_and_class_estimates",
+        lambda p, names, **o: asked.append(names) or whole(p, names, **o),
     )
     event = report(drawn(classes=2), replicates=99)
     assert "Brier scaled" in event.text()

@@ -7,9 +7,9 @@ import torch
 
 import fedlas
 from fedlas.errors import InputError
-from fedlas.metrics.metric import event_measures, limits_of
-from fedlas.present.gate import Check, GateResult, check_rows, junit
-from fedlas.present.table import column
+from fedlas.metrics.metric import event_measures, value_range
+from fedlas.present.gate import Check, GateResult, apply_row_limits, to_junit_xml
+from fedlas.present.table import metric_column
 
 
 @pytest.fixture(scope="module")
@@ -141,18 +141,20 @@ def test_without_replicates_there_is_no_gate(rare):
 
 def test_a_gate_needs_rows():
     holds = [Check("ece<=0.1", "holds", "Holds.")]
-    assert GateResult(tuple(check_rows(holds, samples=30, dropped=30))).status == 0
-    assert GateResult(tuple(check_rows(holds, samples=30, dropped=31))).status == 3
-    assert GateResult(tuple(check_rows(holds, samples=29, dropped=0)), strict=True).status == 4
-    assert 'failures="0"' in junit(holds, suite="x", strict=True)
+    assert GateResult(tuple(apply_row_limits(holds, samples=30, dropped=30))).status == 0
+    assert GateResult(tuple(apply_row_limits(holds, samples=30, dropped=31))).status == 3
+    assert (
+        GateResult(tuple(apply_row_limits(holds, samples=29, dropped=0)), strict=True).status == 4
+    )
+    assert 'failures="0"' in to_junit_xml(holds, suite="x", strict=True)
 
 
 def test_each_measure_of_the_event_has_a_record(evaluations):
     event = evaluations["good"].positive["as predicted"]
     assert set(event) <= set(event_measures())
     for name, record in event_measures().items():
-        low, high = limits_of(record)
+        low, high = value_range(record)
         if name in event:
             assert low <= event[name].value <= high, name
             assert record.has_interval == math.isfinite(event[name].low), name
-        assert column(name, event=True).about
+        assert metric_column(name, event=True).about

@@ -8,16 +8,16 @@ import pytest
 from fedlas.binary.groups import GroupMeasures
 from fedlas.present import differences as shown
 from fedlas.present.groups import (
-    acceptance,
+    acceptance_sentence,
     event_groups_table,
     groups_table,
-    plain_groups,
+    groups_to_dict,
     pooled_table,
     thresholds_table,
-    worst_event_group,
-    worst_group,
+    worst_event_group_sentence,
+    worst_group_sentence,
 )
-from fedlas.present.table import DASH, csv_text, text_of
+from fedlas.present.table import DASH, blocks_to_text, table_to_csv
 from fedlas.stats import Difference, Estimate
 from fedlas.stats.group_estimates import GroupEstimate
 
@@ -47,7 +47,7 @@ def of_top(ece, floor, p, *, confidence=0.9, accuracy=0.8):
     ],
 )  # fmt: skip
 def test_sentence_on_groups_of_an_event(groups, sentence):
-    assert sentence in worst_event_group(groups, "death")
+    assert sentence in worst_event_group_sentence(groups, "death")
 
 
 @pytest.mark.parametrize(
@@ -61,25 +61,25 @@ def test_sentence_on_groups_of_an_event(groups, sentence):
     ],
 )  # fmt: skip
 def test_sentence_on_groups_of_the_predicted_class(groups, sentence):
-    assert sentence in worst_group(groups)
+    assert sentence in worst_group_sentence(groups)
 
 
 def test_event_table_shows_at_most_requested_groups():
     groups = {f"g{i}": of_event(1.2, 0.5, slope=None if i else FLAT) for i in range(5)}
-    table = event_groups_table(groups, title="T", most=2)
+    table = event_groups_table(groups, title="T", max_rows=2)
     assert [row[0].value for row in table.rows] == ["g0", "g1"]
     assert "3 further groups" in table.notes[0]
     assert [row[7].value for row in table.rows] == ["1.00", DASH]
     assert "further" not in " ".join(event_groups_table(groups, title="T").notes)
-    assert max(map(len, text_of([table]).split("\n"))) <= 80
+    assert max(map(len, blocks_to_text([table]).split("\n"))) <= 80
 
 
 def test_top_label_table_starts_with_all_samples():
     groups = {f"g{i}": of_top(0.1, 0.02 if i else None, 0.5) for i in range(3)}
-    table = groups_table(groups, title="T", whole=of_top(0.05, 0.01, 0.9), most=2)
+    table = groups_table(groups, title="T", all_samples=of_top(0.05, 0.01, 0.9), max_rows=2)
     assert [row[0].value for row in table.rows] == ["all samples", "g0", "g1"]
     assert [row[5].value for row in table.rows] == ["1.00", DASH, "2.00"]
-    assert csv_text(table).split("\n")[1].startswith("all samples,50,0.8,0.9,0.05,0.01,0.9")
+    assert table_to_csv(table).split("\n")[1].startswith("all samples,50,0.8,0.9,0.05,0.01,0.9")
 
 
 def test_long_group_name_is_truncated_with_tooltip():
@@ -97,8 +97,8 @@ def test_pooled_slope_is_shown_beside_the_groups_own():
 
 
 def test_groups_json_omits_unknown_values():
-    event = plain_groups({"a": of_event(1.2, None)})
-    top = plain_groups({1: of_top(0.1, None, None)})
+    event = groups_to_dict({"a": of_event(1.2, None)})
+    top = groups_to_dict({1: of_top(0.1, None, None)})
     assert json.loads(json.dumps([event, top])) == [event, top]
     assert "p" not in event["a"]
     assert "slope" not in event["a"]
@@ -122,7 +122,7 @@ def test_thresholds_say_what_none_needs():
     assert table.rows[1][3].value == "2 of 100"
     assert table.rows[2][5].value == DASH
     assert "1 % needs 1,000" in table.notes[0]
-    assert acceptance({"thresholds": rows}).startswith(
+    assert acceptance_sentence({"thresholds": rows}).startswith(
         "For an error rate of 5 %, accept predictions with"
     )
     assert "Even" not in " ".join(thresholds_table({"thresholds": rows[1:]}).notes)
@@ -147,7 +147,7 @@ def test_differences_over_samples_have_a_row_each():
 
 
 def test_differences_over_seeds_name_the_pair():
-    table = shown.differences_table([over_seeds(), over_seeds(p=None)], title="T", by="pair")
+    table = shown.differences_table([over_seeds(), over_seeds(p=None)], title="T", row_label="pair")
     first, second = ([cell.value for cell in row] for row in table.rows)
     assert first[:4] == ["fedlas - ls", "3", "1.1000", "1.4000"]
     assert "[-0.5000, -0.1000]" in first[4]
@@ -166,14 +166,14 @@ def test_differences_over_seeds_name_the_pair():
     ],
 )  # fmt: skip
 def test_sentences_on_two_models(differences, sentences):
-    assert [line.casefold() for line in shown.better_in(differences, ("A", "B"))] == [
+    assert [line.casefold() for line in shown.comparison_sentences(differences, ("A", "B"))] == [
         line.casefold() for line in sentences
     ]
 
 
 def test_a_slope_that_differs_is_no_tie():
     slope = over_samples("slope", 1.0, 0.7, better=None)
-    (line,) = shown.better_in([slope], ("A", "B"), event="death")
+    (line,) = shown.comparison_sentences([slope], ("A", "B"), event="death")
     assert line.startswith("They differ in")
 
 
@@ -187,11 +187,11 @@ def test_a_slope_that_differs_is_no_tie():
     ],
 )  # fmt: skip
 def test_sentence_on_two_methods(difference, sentence):
-    assert sentence in shown.sentence(difference)
+    assert sentence in shown.difference_sentence(difference)
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [(0.1, "+0.1000"), (-0.1, "-0.1000"), (-0.00001, "+0.0000"), (math.nan, DASH)]
 )  # fmt: skip
 def test_a_difference_has_its_sign(value, text):
-    assert shown.signed(shown.column("nll"), value) == text
+    assert shown.format_signed(shown.metric_column("nll"), value) == text

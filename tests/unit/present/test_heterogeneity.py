@@ -7,7 +7,7 @@ import torch
 
 from fedlas import Predictions
 from fedlas.binary import heterogeneity
-from fedlas.present.heterogeneity import cluster_tables, forest_pictures, plain_clusters
+from fedlas.present.heterogeneity import cluster_tables, clusters_to_dict, draw_forest_plots
 from fedlas.present.table import DASH
 
 HOSPITALS = ("Cairo", "Lima", "Oslo", "Rome", "Tiny")
@@ -25,7 +25,7 @@ def clusters():
 
 
 def test_summary_table_has_prediction_interval_per_measure(clusters):
-    table = cluster_tables({"raw": clusters}, most=None)[0]
+    table = cluster_tables({"raw": clusters}, max_rows=None)[0]
     assert table.title == "Differences between clusters"
     assert [row[0].value for row in table.rows] == ["O/E", "slope", "AUROC"]
     ratio = clusters.summary["observed_to_expected"]
@@ -40,7 +40,7 @@ def test_summary_table_has_prediction_interval_per_measure(clusters):
 
 
 def test_clusters_table_has_dash_for_unknown_measure(clusters):
-    _, table = cluster_tables({"raw": clusters}, most=9)
+    _, table = cluster_tables({"raw": clusters}, max_rows=9)
     last = table.rows[-1]
     assert [cell.value for cell in last[:3]] == ["Tiny", "20", "0"]
     assert [cell.value for cell in last[4:]] == [DASH, DASH]
@@ -48,25 +48,25 @@ def test_clusters_table_has_dash_for_unknown_measure(clusters):
     assert table.rows[1][4].number == slope.value
     assert table.rows[1][4].extra == f"[{slope.low:.2f}, {slope.high:.2f}]"
     assert not table.notes
-    _, few = cluster_tables({"raw": clusters}, most=2)
+    _, few = cluster_tables({"raw": clusters}, max_rows=2)
     assert len(few.rows) == 2
     assert few.notes == ("3 further clusters: json(), or --json.",)
 
 
 def test_the_last_stage_comes_first_and_is_named(clusters):
-    tables = cluster_tables({"raw": clusters, "after": clusters}, most=None)
+    tables = cluster_tables({"raw": clusters, "after": clusters}, max_rows=None)
     assert [table.title.partition(", ")[2] for table in tables] == ["after", "raw"]
 
 
 def test_each_measure_has_a_forest_plot(clusters):
-    assert forest_pictures({}) == []
-    pictures = [str(each) for each in forest_pictures({"raw": clusters})]
+    assert draw_forest_plots({}) == []
+    pictures = [str(each) for each in draw_forest_plots({"raw": clusters})]
     assert len(pictures) == 3
     assert all("Forest plot of" in each for each in pictures)
 
 
 def test_clusters_json_omits_unknown_values(clusters):
-    plain = json.loads(json.dumps(plain_clusters({"raw": clusters}), allow_nan=False))["raw"]
+    plain = json.loads(json.dumps(clusters_to_dict({"raw": clusters}), allow_nan=False))["raw"]
     assert {*plain["summary"]} == {"observed_to_expected", "slope", "auroc"}
     assert {*plain["clusters"]} == {*HOSPITALS}
     assert {"slope", "auroc"} & {*plain["clusters"]["Tiny"]} == set()

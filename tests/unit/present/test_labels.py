@@ -79,7 +79,7 @@ def test_a_page_has_curves_of_the_worst_labels(monkeypatch):
     assert page.count('aria-label="Reliability diagram of') == 4
     assert "macro: mean over labels" in page
     monkeypatch.setattr("fedlas.plots.labels.positive_reliability_diagram", lambda *_, **__: None)
-    assert len(fedlas.report(drawn(), replicates=0)._drawn()) == 6
+    assert len(fedlas.report(drawn(), replicates=0)._draw_worst_labels()) == 6
 
 
 @pytest.mark.parametrize(

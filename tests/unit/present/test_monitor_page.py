@@ -7,9 +7,9 @@ import fedlas
 from fedlas import Predictions
 from fedlas.deploy import Monitor
 from fedlas.present.monitor_page import (
-    explanations,
+    alarm_sentences,
+    explanatory_notes,
     monitor_page,
-    reasons,
     statistics_table,
     watches_table,
 )
@@ -62,7 +62,7 @@ def test_watch_missing_on_card_has_no_statistics(alarmed):
 
 def test_reasons_name_the_mean_that_moved_and_when(alarmed):
     content = alarmed.content
-    lines = reasons(content)
+    lines = alarm_sentences(content)
     assert len(lines) == len(content["alarms"]) >= 1
     accuracy = next(line for line in lines if line.startswith("Accuracy"))
     live = content["watches"]["accuracy"]["statistics"][0]["live"]
@@ -72,12 +72,12 @@ def test_reasons_name_the_mean_that_moved_and_when(alarmed):
 
 def test_explanations_name_bound_and_quiet_outside_watches(alarmed):
     content = alarmed.content
-    told = explanations(content)
+    told = explanatory_notes(content)
     assert "False alarms: at most 1 % over the whole stream" in told[-1]
     assert not told[0].startswith("Quiet")
     leading = content["watches"]["confidence"]["statistics"][0]
     leading["live"] = leading["low"] - 0.01
-    assert explanations(content)[0].startswith("Quiet, though outside: confidence.")
+    assert explanatory_notes(content)[0].startswith("Quiet, though outside: confidence.")
 
 
 def test_the_evidence_is_short_whatever_its_size(alarmed):

@@ -8,17 +8,17 @@ import torch
 from fedlas import Predictions
 from fedlas.binary import Rule, decide, measures
 from fedlas.present.positive_class import (
+    decision_sentence,
     decision_tables,
-    decision_words,
-    described,
-    event_pictures,
+    decisions_to_dict,
+    draw_event_plots,
+    draw_event_reliability,
     event_table,
+    make_rules,
     measures_by_stage,
-    plain_decisions,
-    plain_measures,
-    positive_diagrams,
-    rules_of,
+    measures_to_dict,
     rules_table,
+    titled_values,
 )
 from fedlas.present.table import DASH
 from fedlas.stats.estimates import Estimate
@@ -77,22 +77,22 @@ def test_missing_measure_is_a_dash(by_stage):
 
 def test_what_is_not_finite_is_not_in_json(by_stage):
     slope = replace(by_stage["after"]["slope"], low=float("nan"))
-    plain = plain_measures({"after": {"slope": slope}})["after"]["slope"]
+    plain = measures_to_dict({"after": {"slope": slope}})["after"]["slope"]
     assert plain["value"] == slope.value
     assert "low" not in plain
 
 
 def test_texts_have_the_interval_where_it_is_known():
     values = measures(drawn(1), replicates=0)
-    title, text = described({"slope": values["slope"]})["slope"]
+    title, text = titled_values({"slope": values["slope"]})["slope"]
     assert "slope" in title.lower()
     assert text.startswith(f"{values['slope'].value:.3f} [")
     unknown = Estimate(values["slope"].value, float("nan"), float("nan"))
-    assert described({"slope": unknown})["slope"][1] == f"{unknown.value:.3f}"
+    assert titled_values({"slope": unknown})["slope"][1] == f"{unknown.value:.3f}"
 
 
 def test_rules_are_those_that_are_given():
-    rules = rules_of(9.0, None, 0.8, None)
+    rules = make_rules(9.0, None, 0.8, None)
     assert [(rule.name, rule.value) for rule in rules] == [("cost_ratio", 9.0), ("recall", 0.8)]
 
 
@@ -107,7 +107,7 @@ def test_a_decision_is_counted_with_its_intervals(decision):
     assert found["false alarms"][0].value == f"{decision.acted - decision.events_found:,}"
     assert found["net benefit"][0].value == f"{1000 * decision.net_benefit.value:+.1f}"
     assert table.notes
-    assert plain_decisions({"as predicted": [decision]}) == {"as predicted": [decision.plain()]}
+    assert decisions_to_dict({"as predicted": [decision]}) == {"as predicted": [decision.plain()]}
 
 
 def test_a_rule_that_no_threshold_keeps_says_so(decision):
@@ -117,8 +117,8 @@ def test_a_rule_that_no_threshold_keeps_says_so(decision):
     kept, lacking = rules_table([decision, none]).rows
     assert kept[3].value == f"{decision.events_found:,} of {decision.events:,}"
     assert [cell.value for cell in lacking[1:]] == ["none", *[DASH] * 4]
-    assert "no threshold satisfies this" in decision_words(none, "yes")
-    said = decision_words(decision, "yes")
+    assert "no threshold satisfies this" in decision_sentence(none, "yes")
+    said = decision_sentence(decision, "yes")
     assert f"{decision.events_found:,} of {decision.events:,} events of yes found" in said
 
 
@@ -131,10 +131,10 @@ def test_acting_on_nothing_has_no_precision(decision):
 
 
 def test_event_plots_show_decision_curve_and_outcomes(stages, by_stage, decision):
-    texts = [str(each) for each in event_pictures(stages, {"after": [decision]}, "yes")]
+    texts = [str(each) for each in draw_event_plots(stages, {"after": [decision]}, "yes")]
     assert ["Decision curve of yes" in texts[0], len(texts)] == [True, 2]
     assert "Distribution of the probability of yes by outcome" in texts[1]
     happened = Predictions(stages["after"].logits, torch.ones(400, dtype=torch.int64))
-    assert len(event_pictures({"model": happened}, {}, "yes")) == 1
-    diagrams = positive_diagrams(stages, {"after": by_stage["after"]}, event="yes")
+    assert len(draw_event_plots({"model": happened}, {}, "yes")) == 1
+    diagrams = draw_event_reliability(stages, {"after": by_stage["after"]}, event="yes")
     assert ["Reliability diagram of yes, after" in str(each) for each in diagrams] == [True]

@@ -16,18 +16,18 @@ from fedlas.present.table import (
     Column,
     Note,
     Table,
-    bullets,
-    cell_of,
+    blocks_to_text,
+    bullet_list,
     code_block,
-    column,
-    csv_text,
+    escape_markdown,
     html_table,
-    latex,
-    markdown,
-    plain,
-    plain_summary,
-    table_of,
-    text_of,
+    latex_table,
+    make_table,
+    markdown_table,
+    metric_column,
+    strip_markup,
+    table_to_csv,
+    to_cell,
 )
 
 HOSTILE = ["a|b", "[x](http://e)", "*b* `c`", "<img src=x>", "line\nbreak", "\x1b[31mred"]
@@ -61,7 +61,7 @@ def test_column_formats_a_number_in_its_unit(unit, places, value, text):
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_column_of_a_metric_is_its_record(metric):
-    entry, shown = METRICS[metric], column(metric)
+    entry, shown = METRICS[metric], metric_column(metric)
     assert (shown.title, shown.metric, shown.places) == (entry.title, metric, entry.places)
     assert (shown.unit == "%") == entry.percent
     assert shown.head.startswith(entry.title)
@@ -70,17 +70,17 @@ def test_column_of_a_metric_is_its_record(metric):
 
 
 def test_unknown_metric_column_has_no_direction():
-    assert column("mine", places=1) == Column("mine", metric="mine", places=1)
+    assert metric_column("mine", places=1) == Column("mine", metric="mine", places=1)
 
 
 def test_event_columns_differ_where_measures_differ():
-    assert column("slope", event=True).arrow == "→ 1"
-    assert column("ece", event=True).about != column("ece").about
-    assert column("prevalence", event=True).arrow == ""
+    assert metric_column("slope", event=True).arrow == "→ 1"
+    assert metric_column("ece", event=True).about != metric_column("ece").about
+    assert metric_column("prevalence", event=True).arrow == ""
 
 
 def test_terminal_shows_details_when_asked():
-    short, long = (text_of([a_table()], details=details) for details in (False, True))
+    short, long = (blocks_to_text([a_table()], details=details) for details in (False, True))
     assert "1.5 ±0.2★ (0.9)" in short
     assert "2.5 ±0.1≈" in short
     assert "[1.3, 1.7]" not in short
@@ -89,12 +89,12 @@ def test_terminal_shows_details_when_asked():
 
 
 def test_narrow_table_is_narrower():
-    wide, narrow = (text_of([a_table(narrow=narrow)]) for narrow in (False, True))
+    wide, narrow = (blocks_to_text([a_table(narrow=narrow)]) for narrow in (False, True))
     assert max(map(len, narrow.split("\n"))) < max(map(len, wide.split("\n")))
 
 
 def test_markdown_table_has_best_in_bold():
-    head, rule, first, second = markdown(a_table()).split("\n")
+    head, rule, first, second = markdown_table(a_table()).split("\n")
     assert len({len(line) for line in (head, rule, first, second)}) == 1
     assert [cell.strip() for cell in head.strip("|").split("|")] == ["loss", "ECE % ↓", "NLL ↓"]
     assert rule.split("|")[1].strip("- ") == ""
@@ -105,8 +105,8 @@ def test_markdown_table_has_best_in_bold():
 
 @given(st.lists(st.text(max_size=8) | st.sampled_from(HOSTILE), min_size=2, max_size=6))
 def test_no_text_breaks_a_markdown_table(texts):
-    table = table_of([texts[0], "n"], [[text, 1] for text in texts])
-    lines = markdown(table).split("\n")
+    table = make_table([texts[0], "n"], [[text, 1] for text in texts])
+    lines = markdown_table(table).split("\n")
     assert len(lines) == len(texts) + 2
     for line in lines:
         assert line.replace("\\\\", "").replace("\\|", "").count("|") == 3
@@ -127,7 +127,7 @@ class _Texts(HTMLParser):
 @pytest.mark.parametrize("text", HOSTILE)
 def test_html_escapes_each_text(text):
     parser = _Texts()
-    parser.feed(html_table(table_of([text], [[text]], title=text)))
+    parser.feed(html_table(make_table([text], [[text]], title=text)))
     assert parser.tags == {"p", "b", "table", "thead", "tr", "th", "tbody", "td"}
     shown = "".join(parser.texts)
     assert "\x1b" not in shown
@@ -135,7 +135,10 @@ def test_html_escapes_each_text(text):
 
 
 def test_latex_explains_the_marks_that_occur():
-    alone, floating = latex(a_table()), latex(a_table(), caption="Of losses & seeds", label="a b_c")
+    alone, floating = (
+        latex_table(a_table()),
+        latex_table(a_table(), caption="Of losses & seeds", label="a b_c"),
+    )
     assert alone.startswith("\\begin{tabular}{lrr}\n\\toprule\nloss & ECE \\% $\\downarrow$")
     assert "\\textbf{1.5 $\\pm$ 0.2} (0.9) & \\underline{2.5 $\\pm$ 0.1}" in alone
     assert alone in floating
@@ -149,29 +152,29 @@ def test_latex_explains_the_marks_that_occur():
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_latex_escapes_each_text(text):
-    row = latex(table_of(["n"], [[text]])).split("\n")[4]
+    row = latex_table(make_table(["n"], [[text]])).split("\n")[4]
     body = row.removesuffix(" \\\\").replace("\\textbackslash{}", "")
     for sign in "&%$#_{}":
         assert body.count(sign) == body.count(f"\\{sign}")
 
 
 def test_csv_has_numbers_at_full_precision():
-    rows = list(csv.reader(io.StringIO(csv_text(a_table()))))
+    rows = list(csv.reader(io.StringIO(table_to_csv(a_table()))))
     assert rows == [["loss", "ECE", "NLL"], ["ls", "1.5", "2.4999"], ["ce", "3", ""]]
 
 
 @pytest.mark.parametrize("text", ["=1+1", "@x", "+a1", "-x", "\t=1"])
 def test_no_cell_of_csv_is_a_formula(text):
-    row = list(csv.reader(io.StringIO(csv_text(table_of(["n"], [[text]])))))[1]
+    row = list(csv.reader(io.StringIO(table_to_csv(make_table(["n"], [[text]])))))[1]
     assert row[0][0] not in "=+-@\t"
     assert row[0].endswith(text.strip())
 
 
 def test_cells_of_plain_values():
-    assert cell_of(2.5) == Cell("2.5", number=2.5)
-    assert cell_of(None) == Cell("")
-    assert cell_of("x") == Cell("x")
-    assert cell_of(cell := Cell("y", mark="best")) is cell
+    assert to_cell(2.5) == Cell("2.5", number=2.5)
+    assert to_cell(None) == Cell("")
+    assert to_cell("x") == Cell("x")
+    assert to_cell(cell := Cell("y", mark="best")) is cell
 
 
 def test_columns_can_be_chosen():
@@ -182,14 +185,14 @@ def test_columns_can_be_chosen():
 
 
 def test_blocks_are_printed_in_their_order():
-    lines = text_of(["First.", a_table(), Note("Last.")]).split("\n")
+    lines = blocks_to_text(["First.", a_table(), Note("Last.")]).split("\n")
     assert (lines[0], lines[-1]) == ("First.", "Last.")
     assert any("ECE % ↓" in line for line in lines)
 
 
 def test_markup_of_markdown_is_escaped_but_not_intervals():
-    assert plain("ECE [0.1, 0.2] of [x] a|b") == r"ECE [0.1, 0.2] of \[x\] a\|b"
-    assert plain("[1, 2](http://e)") == r"\[1, 2\](http://e)"
-    assert bullets(["a*", "b"]) == "- a\\*\n- b"
+    assert escape_markdown("ECE [0.1, 0.2] of [x] a|b") == r"ECE [0.1, 0.2] of \[x\] a\|b"
+    assert escape_markdown("[1, 2](http://e)") == r"\[1, 2\](http://e)"
+    assert bullet_list(["a*", "b"]) == "- a\\*\n- b"
     assert code_block(["a\nb"]) == "    a\n    b"
-    assert plain_summary("Of :class:`~fedlas.x.Name` and ``y``") == "Of Name and y"
+    assert strip_markup("Of :class:`~fedlas.x.Name` and ``y``") == "Of Name and y"

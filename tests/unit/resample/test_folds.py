@@ -4,17 +4,24 @@ import torch
 
 from fedlas import Predictions
 from fedlas.calibrators import AutoCalibration
-from fedlas.calibrators._fit.folds import temperature_of, worth
+from fedlas.calibrators._fit.folds import best_temperature, effective_count
 from fedlas.resample import folds as resample_folds
-from fedlas.resample.folds import canonical_order, equal_rows, evenly, folds_in_time
+from fedlas.resample.folds import (
+    canonical_order,
+    chronological_folds,
+    factorize_rows,
+    systematic_sample,
+)
 
 
 def sample_numbers(logits, target, features=None):
-    return resample_folds.sample_numbers(logits, target, temperature_of, features)
+    return resample_folds.original_sample_ids(logits, target, best_temperature, features)
 
 
 def stratified_folds(logits, target, count, *others, **named):
-    return resample_folds.stratified_folds(logits, target, count, temperature_of, *others, **named)
+    return resample_folds.stratified_folds(
+        logits, target, count, best_temperature, *others, **named
+    )
 
 
 def sample(samples=103, classes=4, seed=0):
@@ -106,7 +113,7 @@ def test_frequent_rows_with_mixed_labels_are_independent():
     counts = torch.stack([torch.bincount(folds[logits[:, 0] == value]) for value in range(3)])
     assert counts.min() > 10
     assert len(set(sample_numbers(logits, target).tolist())) == 300
-    assert worth(sample_numbers(logits, target * 0), torch.ones(300)) < 3.1
+    assert effective_count(sample_numbers(logits, target * 0), torch.ones(300)) < 3.1
     # Labels vary at random within a value: a systematic split would hide how much a curve over-fits.
     shares = torch.stack(
         [target[(folds == fold) & (logits[:, 0] == 0)].double().mean() for fold in range(5)]
@@ -127,8 +134,8 @@ def test_a_score_that_saturates_is_no_copy():
 
 def test_numbers_of_distinct_rows():
     rows = torch.tensor([[2.0, 0.0], [1.0, 0.0], [2.0, -0.0], [3.0, 0.0], [1.0, 0.0]])
-    assert equal_rows(rows).tolist() == [0, 1, 0, 2, 1]
-    assert equal_rows(rows.double()).tolist() == [0, 1, 0, 2, 1]
+    assert factorize_rows(rows).tolist() == [0, 1, 0, 2, 1]
+    assert factorize_rows(rows.double()).tolist() == [0, 1, 0, 2, 1]
 
 
 def test_order_within_class_is_pseudo_random():
@@ -175,7 +182,7 @@ def test_thinned_rows_are_of_all_folds_and_classes(ratio):
     logits = torch.randn(int(400 * ratio), 3, generator=draw)
     target = torch.multinomial(logits.softmax(1), 1, generator=draw)[:, 0]
     folds = stratified_folds(logits, target, 5)
-    rows = evenly(canonical_order(logits, target), 400)
+    rows = systematic_sample(canonical_order(logits, target), 400)
     assert len(rows.unique()) == 400
     shares = torch.bincount(target, minlength=3) / len(target)
     for fold in range(5):
@@ -213,9 +220,11 @@ def test_stretches_of_time_have_equal_weight():
     copies = torch.randint(1, 9, (300,), generator=draw) * (time < 100).long().mul(4).add(1)
     rows = torch.arange(300)
     repeated = rows.repeat_interleave(copies)
-    weighted = folds_in_time(time, 5, rows, copies.double())
-    copied = folds_in_time(time[repeated], 5, rows[repeated])
+    weighted = chronological_folds(time, 5, rows, copies.double())
+    copied = chronological_folds(time[repeated], 5, rows[repeated])
     assert torch.equal(weighted.number[repeated], copied.number)
-    plain = folds_in_time(time, 5, rows)
+    plain = chronological_folds(time, 5, rows)
     assert not torch.equal(weighted.number, plain.number)
-    assert torch.equal(folds_in_time(time, 5, rows, torch.full((300,), 0.1)).number, plain.number)
+    assert torch.equal(
+        chronological_folds(time, 5, rows, torch.full((300,), 0.1)).number, plain.number
+    )

@@ -6,12 +6,17 @@ import torch
 
 from fedlas import Predictions
 from fedlas.metrics import METRICS
-from fedlas.metrics.classwise import ClassTable, errors_by_class, mean_over_classes
+from fedlas.metrics.classwise import ClassTable, class_errors, mean_class_error
 from fedlas.metrics.decomposition import calibration_part
 from fedlas.stats import bootstrap_intervals, estimates
 from fedlas.stats import cell_bias as module
-from fedlas.stats.cell_bias import cell_bias, class_bias, expected_labels, table_bias
-from fedlas.stats.class_cells import ClassCells
+from fedlas.stats.cell_bias import (
+    bias_bounds,
+    class_bias_upper_bounds,
+    metric_bias_bounds,
+    shrink_label_counts,
+)
+from fedlas.stats.class_cells import ClassCellSums
 from fedlas.stats.rows import Rows
 
 SHARPNESS = 1.5
@@ -60,14 +65,14 @@ def test_bias_of_calibrated_model_is_mean_metric(metric, monkeypatch):
     """Labels drawn sample by sample, and the metric's own function of each set, against binomial numbers of cells."""
     monkeypatch.setattr(
         module,
-        "expected_labels",
+        "shrink_label_counts",
         lambda table, **_: table.probs.reshape(table.num_classes, -1),
     )
     p = draw(400, 6, seed=1, sharpness=1.0)
     generator = torch.Generator().manual_seed(0)
     labels = torch.multinomial(p.probs, 300, replacement=True, generator=generator).T
     expected = np.mean([METRICS[metric].value(Predictions(p.logits, each)) for each in labels])
-    assert cell_bias(METRICS[metric], Rows(p, 15))[1] == pytest.approx(expected, rel=0.05)
+    assert metric_bias_bounds(METRICS[metric], Rows(p, 15))[1] == pytest.approx(expected, rel=0.05)
 
 
 def test_of_cells_of_one_sample_by_hand():
@@ -77,15 +82,15 @@ def test_of_cells_of_one_sample_by_hand():
     table = ClassTable(probs, labels, lambda: count, 1, 1000)
     # The ratio of 0.75 has a standard error of sqrt(0.24 / 1000) / 0.8 = 0.019.
     error = (0.24 / 1000) ** 0.5
-    assert expected_labels(table).ravel() == pytest.approx(0.6)
-    assert expected_labels(table, closer=1.0).ravel() == pytest.approx(0.6 + error)
+    assert shrink_label_counts(table).ravel() == pytest.approx(0.6)
+    assert shrink_label_counts(table, max_shift=1.0).ravel() == pytest.approx(0.6 + error)
     # Chance adds 0.4 times the share of labels, which may be two of its standard errors higher.
-    assert table_bias(table, mean_over_classes)[1] == pytest.approx(
+    assert bias_bounds(table, mean_class_error)[1] == pytest.approx(
         0.4 * (0.6 + 2 * error), rel=0.02
     )
     # The variance falls from 0.6 upwards, so that nothing is added.
-    assert table_bias(table, calibration_part)[1] == pytest.approx(1000 * 0.6 * 0.4, rel=0.02)
-    by_class = table_bias(table, errors_by_class)[1]
+    assert bias_bounds(table, calibration_part)[1] == pytest.approx(1000 * 0.6 * 0.4, rel=0.02)
+    by_class = bias_bounds(table, class_errors)[1]
     assert by_class.shape == (1000,)
     assert by_class.mean() == pytest.approx(0.24, rel=0.08)
 
@@ -96,7 +101,7 @@ def test_shrinkage_keeps_labels_of_large_cells_only():
         count = np.full(100, samples)
         labels = np.round(apart * count) if samples > 1 else (np.arange(100) % 10 < 3).astype(float)
         table = ClassTable(0.3 * count, labels, lambda count=count: count, int(samples), 100)
-        share = expected_labels(table).ravel() / count
+        share = shrink_label_counts(table).ravel() / count
         if kept:
             assert share == pytest.approx(apart, abs=0.01)
         else:
@@ -109,26 +114,26 @@ def test_errors_of_bins_add_in_quadrature():
     labels = np.repeat((np.arange(1000) % 10 < 6).astype(float), 2)
     table = ClassTable(probs, labels, lambda: count, 1, 1000)
     expected = 2 * 0.4 * 0.6 + 2 * 2**0.5 * 0.4 * (0.24 / 1000) ** 0.5
-    assert table_bias(table, mean_over_classes)[1] == pytest.approx(expected, rel=0.02)
+    assert bias_bounds(table, mean_class_error)[1] == pytest.approx(expected, rel=0.02)
 
 
 def test_ace_interval_covers_truth_with_many_classes():
     """1,000 classes and 500 samples: the lower end was above the truth in 9 of 52 sets."""
-    table = Rows(draw(500, 1000, seed=5), 15).table(module._mass_cells)
-    bias = float(table_bias(table, mean_over_classes)[1])
+    table = Rows(draw(500, 1000, seed=5), 15).table(module._equal_mass_table)
+    bias = float(bias_bounds(table, mean_class_error)[1])
     # the truth, from 2e7 probabilities without labels
-    assert float(mean_over_classes(table)) - bias < 0.000465
+    assert float(mean_class_error(table)) - bias < 0.000465
 
 
 def test_bias_is_zero_without_cells_or_label_noise():
     p = draw(200, 4, seed=0)
     assert [
-        cell_bias(METRICS[name], Rows(p, 15)) for name in ("ece", "accuracy", "smooth_ece")
+        metric_bias_bounds(METRICS[name], Rows(p, 15)) for name in ("ece", "accuracy", "smooth_ece")
     ] == [(0.0, 0.0)] * 3
     sure = Predictions(1e6 * torch.eye(3)[torch.arange(60) % 3], torch.arange(60) % 3)
     for name in ("classwise_ece", "brier_calibration", "ace"):
-        assert cell_bias(METRICS[name], Rows(sure, 15)) == (0.0, 0.0)
-    assert class_bias(Rows(sure, 15), errors_by_class).tolist() == [0.0] * 3
+        assert metric_bias_bounds(METRICS[name], Rows(sure, 15)) == (0.0, 0.0)
+    assert class_bias_upper_bounds(Rows(sure, 15), class_errors).tolist() == [0.0] * 3
 
 
 def test_estimates_take_it_off_the_lower_end():
@@ -138,7 +143,7 @@ def test_estimates_take_it_off_the_lower_end():
     ]
     estimate = estimates(p, ["brier_calibration"], replicates=79)["brier_calibration"]
     assert (estimate.low, estimate.high) == (interval.low, interval.high)
-    bias = cell_bias(METRICS["brier_calibration"], Rows(p, 15))[1]
+    bias = metric_bias_bounds(METRICS["brier_calibration"], Rows(p, 15))[1]
     assert interval.low <= max(0.0, interval.value - bias)
 
 
@@ -148,13 +153,13 @@ def test_brier_calibration_upper_end_subtracts_lower_bias_bound():
     logits = 2 * torch.randn(300, 300, generator=generator, dtype=torch.float64)
     target = torch.multinomial(logits.softmax(1), 1, generator=generator).squeeze(1)
     p = Predictions(1.5 * logits, target)
-    least, most = cell_bias(METRICS["brier_calibration"], Rows(p, 15))
+    least, most = metric_bias_bounds(METRICS["brier_calibration"], Rows(p, 15))
     assert 0 < least < most
     interval = bootstrap_intervals(p, metrics=["brier_calibration"], replicates=99)[
         "brier_calibration"
     ]
     assert interval.low < 0.05 < interval.high < interval.value
-    assert cell_bias(METRICS["classwise_ece"], Rows(p, 15))[0] == 0.0
+    assert metric_bias_bounds(METRICS["classwise_ece"], Rows(p, 15))[0] == 0.0
 
 
 def test_no_interval_ends_below_zero():
@@ -174,6 +179,6 @@ def test_with_weights_a_bin_without_rows_counts_nothing(metric):
         logits = torch.stack([torch.zeros_like(log_odds), log_odds], dim=1)
         weights = torch.from_numpy(random.integers(1, 5, 1000).astype(float))
         p = Predictions(logits, (log_odds > 0).long(), weights=weights)
-        counts = ClassCells(Rows(p, 15)).counts(np.ones((1, 1000))).reshape(2, 15)
+        counts = ClassCellSums(Rows(p, 15)).counts(np.ones((1, 1000))).reshape(2, 15)
         assert (counts[:, 0] == 0.0).all()
         assert estimates(p, [metric], replicates=39)[metric].low >= 0.0

@@ -20,8 +20,8 @@ def stream(seed, size, gap=0.0):
 
 def test_sums_add_up_and_come_back():
     confidence, correct = stream(0, 500)
-    whole = GapSums.of(EDGES, confidence, correct)
-    parts = GapSums.of(EDGES, confidence[:100], correct[:100]) + GapSums.of(
+    whole = GapSums.from_samples(EDGES, confidence, correct)
+    parts = GapSums.from_samples(EDGES, confidence[:100], correct[:100]) + GapSums.from_samples(
         EDGES, confidence[100:], correct[100:]
     )
     np.testing.assert_allclose(parts.products, whole.products)
@@ -30,7 +30,9 @@ def test_sums_add_up_and_come_back():
     again = GapSums.read(json.loads(json.dumps(whole.plain())))
     np.testing.assert_array_equal(again.squares, whole.squares)
     for seed in range(20):  # rounding is no damage
-        GapSums.read(json.loads(json.dumps(GapSums.of(EDGES, *stream(seed, 10 * seed)).plain())))
+        GapSums.read(
+            json.loads(json.dumps(GapSums.from_samples(EDGES, *stream(seed, 10 * seed)).plain()))
+        )
 
 
 @pytest.mark.parametrize(
@@ -60,7 +62,7 @@ def test_sums_add_up_and_come_back():
     ],
 )
 def test_sums_that_no_samples_have_are_refused(name, damage):
-    plain = GapSums.of(EDGES, *stream(0, 500)).plain()
+    plain = GapSums.from_samples(EDGES, *stream(0, 500)).plain()
     for broken in (
         {**plain, name: damage(plain[name])},
         {n: v for n, v in plain.items() if n != name},
@@ -72,15 +74,21 @@ def test_sums_that_no_samples_have_are_refused(name, damage):
 def test_bounds_hold_and_narrow():
     inside = 0
     for seed in range(60):
-        low, high = GapSums.of(EDGES, *stream(seed, 400, gap=-0.05)).bounds(confidence_level=0.9)
+        low, high = GapSums.from_samples(EDGES, *stream(seed, 400, gap=-0.05)).bounds(
+            confidence_level=0.9
+        )
         inside += bool((low <= -0.05).all() and (high >= -0.05).all())
     assert inside >= 54
     widths = [
-        np.subtract(*GapSums.of(EDGES, *stream(0, size)).bounds(confidence_level=0.9)[::-1])[0]
+        np.subtract(
+            *GapSums.from_samples(EDGES, *stream(0, size)).bounds(confidence_level=0.9)[::-1]
+        )[0]
         for size in (100, 10**4)
     ]
     assert widths[1] < widths[0] / 4
-    empty = GapSums.of(EDGES, np.zeros(0), np.zeros(0, dtype=bool)).bounds(confidence_level=0.9)
+    empty = GapSums.from_samples(EDGES, np.zeros(0), np.zeros(0, dtype=bool)).bounds(
+        confidence_level=0.9
+    )
     np.testing.assert_allclose(empty[0], [-1, -0.7, -0.9, -1.0])
     np.testing.assert_allclose(empty[1], [1, 1, 0.3, 0.1])
 
@@ -91,7 +99,7 @@ def test_confidence_bounds_cover_and_are_tightest(shape, size):
     inside, mean = 0, shape[0] / sum(shape)
     for seed in range(80):
         confidence = np.random.default_rng(seed).beta(*shape, size)
-        sums = GapSums.of(np.array([0.0, 1.0]), confidence, np.ones(size, dtype=bool))
+        sums = GapSums.from_samples(np.array([0.0, 1.0]), confidence, np.ones(size, dtype=bool))
         low, high = sums.confidence_bounds(confidence_level=0.8)
         inside += low <= mean <= high
         assert 0 <= low < confidence.mean() < high <= 1
@@ -103,7 +111,9 @@ def test_confidence_bounds_cover_and_are_tightest(shape, size):
 
 def test_bounds_of_confidences_that_are_all_the_same():
     for value in (0.0, 1.0):
-        sums = GapSums.of(np.array([0.0, 1.0]), np.full(100, value), np.ones(100, dtype=bool))
+        sums = GapSums.from_samples(
+            np.array([0.0, 1.0]), np.full(100, value), np.ones(100, dtype=bool)
+        )
         low, high = sums.confidence_bounds(confidence_level=0.9)
         assert low <= value <= high
         # -log(1 - width) = log(4 / 0.1) / n
@@ -132,9 +142,9 @@ def test_no_gambler_gains_by_one_bet_on_average():
         factors = []
         for value in (0.0, 1.0):
             gamblers = shares(low, high)
-            staked = gamblers.active + MONEY_AT_FIRST
+            staked = gamblers.wealth + MONEY_AT_FIRST
             gamblers.observe(np.full((1, 3), value), has)
-            factors.append(gamblers.active / staked)
+            factors.append(gamblers.wealth / staked)
         lost, won = factors
         share = mean[:, None, None]
         assert (share * won + (1 - share) * lost <= 1 + 1e-12).all()
@@ -207,7 +217,7 @@ def test_blocks_do_not_matter():
         place = parts.observe(values[start : start + 7], has[start : start + 7])
         at = start + place if at is None and place is not None else at
     assert at == found is not None
-    np.testing.assert_allclose(parts.active, whole.active)
+    np.testing.assert_allclose(parts.wealth, whole.wealth)
     before = parts.evidence
     assert parts.observe(np.zeros((0, 1)), np.zeros((0, 1), dtype=bool)) is None
     assert parts.evidence == before
@@ -241,12 +251,12 @@ def test_single_part_can_raise_alarm():
     values = np.random.default_rng(0).random((400, 4))
     values[:, 1] = 1.0
     alarm = test.observe(values, np.ones(values.shape, dtype=bool))
-    assert [*test.alone] == [1]
-    assert alarm <= test.alone[1] < 100
+    assert [*test.first_alarm_by_part] == [1]
+    assert alarm <= test.first_alarm_by_part[1] < 100
     assert test.evidence == pytest.approx(test.evidence_by_part.sum())
     whole = MeanDrift(0.4 * one, 0.6 * one, 0 * one, one, false_alarm=0.05)
     whole.observe(values, np.ones(values.shape, dtype=bool))
-    np.testing.assert_array_equal(whole.active, test.active)
+    np.testing.assert_array_equal(whole.wealth, test.wealth)
     assert (
         test.observe(values[:1] * 0 + 0.5, np.ones((1, 4), dtype=bool)) == 0
     )  # an alarm stays one

@@ -18,9 +18,9 @@ from fedlas.stats import (
     estimates,
     noise_floor,
 )
-from fedlas.stats.estimates import estimated, is_calibration_error
+from fedlas.stats.estimates import is_calibration_error, metric_and_class_estimates
 from fedlas.stats.rows import Rows
-from fedlas.stats.tables import replicate_values
+from fedlas.stats.tables import evaluate_replicates
 
 
 def sampled(samples=300, classes=4, sharpness=1.5, seed=0):
@@ -49,17 +49,19 @@ def test_each_is_what_the_single_functions_return(sharpness):
 
 def test_samples_and_labels_are_drawn_once_for_all(monkeypatch):
     purposes = []
-    real = draws._uniforms
+    real = draws._iter_uniforms
 
     def counted(purpose, rows, replicates, seed):
         purposes.append((purpose, replicates))
         return real(purpose, rows, replicates, seed)
 
-    monkeypatch.setattr(draws, "_uniforms", counted)
+    monkeypatch.setattr(draws, "_iter_uniforms", counted)
     names = [
         entry.name for entry in METRICS.entries() if not entry.needs and entry.subject != "event"
     ]
-    table, classes = estimated(sampled(), names, num_bins=15, replicates=100, by_class=True)
+    table, classes = metric_and_class_estimates(
+        sampled(), names, num_bins=15, replicates=100, by_class=True
+    )
     assert sorted(purposes) == [
         (draws.DrawPurpose.BOOTSTRAP, 100),
         (draws.DrawPurpose.NOISE_FLOOR, 100),
@@ -69,9 +71,11 @@ def test_samples_and_labels_are_drawn_once_for_all(monkeypatch):
 
 
 def test_progress_sums_to_one(monkeypatch):
-    monkeypatch.setattr(draws, "BLOCK", 3000)
+    monkeypatch.setattr(draws, "BLOCK_ELEMENTS", 3000)
     done = []
-    estimated(sampled(), ["ece", "smooth_ece"], num_bins=15, replicates=120, advance=done.append)
+    metric_and_class_estimates(
+        sampled(), ["ece", "smooth_ece"], num_bins=15, replicates=120, advance=done.append
+    )
     assert len(done) > 10
     assert sum(done) == pytest.approx(1.0)
 
@@ -84,9 +88,9 @@ def test_group_replicates_vary_like_row_replicates(monkeypatch):
         for e in METRICS.entries()
         if not (e.needs or e.subject == "event" or e.name in ("ace", "top5"))
     ]
-    rows, rows_by_class = estimated(p, names, num_bins=15, by_class=True)
+    rows, rows_by_class = metric_and_class_estimates(p, names, num_bins=15, by_class=True)
     monkeypatch.setattr("fedlas.stats.rows.MANY_SAMPLES", 1000)
-    groups, groups_by_class = estimated(p, names, num_bins=15, by_class=True)
+    groups, groups_by_class = metric_and_class_estimates(p, names, num_bins=15, by_class=True)
     for name, expected in (*rows.items(), *rows_by_class.items()):
         each = groups[name] if isinstance(name, str) else groups_by_class[name]
         width = expected.high - expected.low
@@ -121,7 +125,7 @@ def test_groups_draw_the_same_whatever_the_block(monkeypatch):
     whole = estimates(p, replicates=60)
     assert estimates(p, replicates=60) == whole
     assert estimates(p, replicates=60, seed=1) != whole
-    monkeypatch.setattr(draws, "BLOCK", 3000)
+    monkeypatch.setattr(draws, "BLOCK_ELEMENTS", 3000)
     for name, each in estimates(p, replicates=60).items():
         assert (each.low, each.high) == pytest.approx(
             (whole[name].low, whole[name].high), rel=1e-9, abs=1e-12
@@ -151,10 +155,10 @@ def test_as_json_and_back():
         "value", "low", "high", "floor", "p", "least_p", "replicates", "confidence_level", "test",
     }  # fmt: skip
     for each in found.values():
-        assert Estimate.of(each.plain()) == each
+        assert Estimate.from_dict(each.plain()) == each
     for wrong in ({}, {**found["ece"].plain(), "low": None}, {**found["ece"].plain(), "p": "<b>"}):
         with pytest.raises(ValueError, match=r"(value|low|p) must be"):
-            Estimate.of(wrong)
+            Estimate.from_dict(wrong)
 
 
 def test_formula_without_replicate_axis_is_called_per_replicate(changeable):
@@ -163,11 +167,13 @@ def test_formula_without_replicate_axis_is_called_per_replicate(changeable):
     @METRICS.register("largest", statistic=EqualWidth, formula=lambda bins: bins.gaps.max())
     def largest(predictions, *, num_bins=15):
         """Largest sum of gaps."""
-        return float(EqualWidth.of(predictions, num_bins).table().gaps.max())
+        return float(EqualWidth.from_predictions(predictions, num_bins).table().gaps.max())
 
-    block = next(draws.resampled(Rows(sampled(), 15), replicates=5, seed=0))
+    block = next(draws.iter_bootstrap(Rows(sampled(), 15), replicates=5, seed=0))
     one_by_one = [largest(p) for p in block.predictions()]
-    np.testing.assert_allclose(replicate_values(METRICS["largest"], block), one_by_one, rtol=1e-9)
+    np.testing.assert_allclose(
+        evaluate_replicates(METRICS["largest"], block), one_by_one, rtol=1e-9
+    )
 
 
 @pytest.mark.parametrize(

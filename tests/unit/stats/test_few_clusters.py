@@ -9,8 +9,8 @@ import torch
 from fedlas import Predictions, binary, compare, estimates, report
 from fedlas.errors import InputError
 from fedlas.stats import group_estimates, noise_floor, spiegelhalter_test
-from fedlas.stats.degrees import cluster_degrees, student_score, two_sided, wald_p
-from fedlas.stats.intervals import interval_from, normal_interval
+from fedlas.stats.degrees import critical_t, degrees_of_freedom, two_sided_p_value, wald_p_value
+from fedlas.stats.intervals import interval_from_replicates, normal_interval
 
 SETS = 250
 
@@ -62,15 +62,15 @@ def test_bootstrap_intervals_of_a_mean_hold_the_truth():
 
 
 def test_degrees_are_effective_clusters_minus_one():
-    assert cluster_degrees(np.ones(5)) == math.inf
-    assert cluster_degrees(np.ones(12), np.arange(6).repeat(2)) == pytest.approx(5.0)
+    assert degrees_of_freedom(np.ones(5)) == math.inf
+    assert degrees_of_freedom(np.ones(12), np.arange(6).repeat(2)) == pytest.approx(5.0)
     unequal = np.repeat(np.arange(10), [60, 60] + [10] * 8)
-    assert cluster_degrees(np.ones(200), unequal) == pytest.approx(200**2 / 8000 - 1)
-    assert cluster_degrees(np.ones(4), np.zeros(4, dtype=np.int64)) == 0.0
+    assert degrees_of_freedom(np.ones(200), unequal) == pytest.approx(200**2 / 8000 - 1)
+    assert degrees_of_freedom(np.ones(4), np.zeros(4, dtype=np.int64)) == 0.0
     # Units of the terms do not matter, nor those of each column.
     terms = np.random.default_rng(0).normal(size=(200, 2))
-    assert cluster_degrees(terms * [1.0, 100.0], unequal) == pytest.approx(
-        cluster_degrees(terms, unequal)
+    assert degrees_of_freedom(terms * [1.0, 100.0], unequal) == pytest.approx(
+        degrees_of_freedom(terms, unequal)
     )
 
 
@@ -78,27 +78,27 @@ def test_degrees_are_effective_clusters_minus_one():
 def test_students_distribution_is_that_of_scipy(degrees):
     stats = pytest.importorskip("scipy.stats")
     for level in (0.5, 0.95, 0.99):
-        assert student_score(level, degrees) == pytest.approx(
+        assert critical_t(level, degrees) == pytest.approx(
             stats.t.isf((1.0 - level) / 2.0, degrees), rel=1e-6
         )
     for score in (0.0, 0.5, 2.0, 10.0, 1e4):
-        assert two_sided(score, degrees) == pytest.approx(
+        assert two_sided_p_value(score, degrees) == pytest.approx(
             2.0 * stats.t.sf(score, degrees), abs=1e-6
         )
 
 
 def test_hotellings_p_value_is_that_of_f():
     stats = pytest.importorskip("scipy.stats")
-    assert wald_p(7.0, 9.0) == pytest.approx(stats.f.sf(7.0 * 8 / (2 * 9), 2, 8))
-    assert wald_p(7.0) == pytest.approx(stats.chi2.sf(7.0, 2))
-    assert wald_p(7.0, 1.0) == 1.0
+    assert wald_p_value(7.0, 9.0) == pytest.approx(stats.f.sf(7.0 * 8 / (2 * 9), 2, 8))
+    assert wald_p_value(7.0) == pytest.approx(stats.chi2.sf(7.0, 2))
+    assert wald_p_value(7.0, 1.0) == 1.0
 
 
 def test_without_clusters_nothing_changes():
     values = np.random.default_rng(0).normal(size=199)
     options = {"confidence_level": 0.95, "method": "percentile"}
-    plain = interval_from(0.0, values, **options)
-    wide = interval_from(0.0, values, **options, degrees=4.0)
+    plain = interval_from_replicates(0.0, values, **options)
+    wide = interval_from_replicates(0.0, values, **options, degrees=4.0)
     assert (plain.low, plain.high) == (np.sort(values)[4], np.sort(values)[-5])
     middle = values.mean()
     # 2.776 / 1.960, and 5 / 4 of the variance.
@@ -116,18 +116,18 @@ def test_few_clusters_widen_interval_and_raise_p_value():
         )
     )
     found = compare(few, other, ["auroc", "nll"], replicates=199)
-    error = (found["auroc"].high - found["auroc"].difference) / student_score(0.95, 7.0)
-    assert found["auroc"].p_value > two_sided(found["auroc"].difference / error, 7.0)
+    error = (found["auroc"].high - found["auroc"].difference) / critical_t(0.95, 7.0)
+    assert found["auroc"].p_value > two_sided_p_value(found["auroc"].difference / error, 7.0)
 
 
 def test_spiegelhalters_z_is_students():
     few = visits(0, [20] * 8)
     z, p = spiegelhalter_test(few)
-    assert p >= two_sided(z * math.sqrt(7.0 / (8.0 - z**2)), 7.0)
+    assert p >= two_sided_p_value(z * math.sqrt(7.0 / (8.0 - z**2)), 7.0)
     alone = spiegelhalter_test(
         Predictions(few.logits, few.target, clusters=torch.arange(few.num_samples))
     )
-    assert alone.p_value == pytest.approx(two_sided(alone.z), abs=0.02)
+    assert alone.p_value == pytest.approx(two_sided_p_value(alone.z), abs=0.02)
 
 
 def test_one_cluster_has_value_without_interval_or_test():

@@ -6,16 +6,21 @@ from fedlas import Predictions
 from fedlas.errors import InputError
 from fedlas.metrics import METRICS
 from fedlas.stats import Interval
-from fedlas.stats.bootstrap import plain_interval
-from fedlas.stats.draws import rows_for
-from fedlas.stats.intervals import check_bootstrap, fewest_replicates, floor_interval, interval_from
-from fedlas.stats.noise_floor import rejects, share_at_least
+from fedlas.stats.bootstrap import metric_interval
+from fedlas.stats.draws import prepare_rows
+from fedlas.stats.intervals import (
+    check_bootstrap_options,
+    floor_corrected_interval,
+    interval_from_replicates,
+    min_replicates,
+)
+from fedlas.stats.noise_floor import is_significant, monte_carlo_p_value
 
 
 def test_ends_are_order_statistics():
     # (999 + 1) * 0.05 / 2 = 25: the 25th lowest and the 25th highest
     replicates = np.random.default_rng(0).permutation(np.arange(1.0, 1000.0))
-    found = interval_from(500.0, replicates, confidence_level=0.95, method="percentile")
+    found = interval_from_replicates(500.0, replicates, confidence_level=0.95, method="percentile")
     assert (found.low, found.high) == (25.0, 975.0)
     assert (found.replicates, found.bias) == (999, 0.0)
     assert found.standard_error == pytest.approx(np.std(replicates, ddof=1))
@@ -23,8 +28,10 @@ def test_ends_are_order_statistics():
 
 def test_basic_is_reflected_about_the_value():
     replicates = np.arange(1.0, 100.0)
-    percentile = interval_from(40.0, replicates, confidence_level=0.9, method="percentile")
-    basic = interval_from(40.0, replicates, confidence_level=0.9, method="basic")
+    percentile = interval_from_replicates(
+        40.0, replicates, confidence_level=0.9, method="percentile"
+    )
+    basic = interval_from_replicates(40.0, replicates, confidence_level=0.9, method="basic")
     assert (percentile.low, percentile.high) == (5.0, 95.0)
     assert (basic.low, basic.high) == (-15.0, 75.0)
     assert basic.bias == 10.0  # the mean of 1 to 99 is 50
@@ -32,8 +39,10 @@ def test_basic_is_reflected_about_the_value():
 
 def test_centered_interval_shifts_replicates_to_value():
     replicates = np.arange(1.0, 100.0) ** 2
-    percentile = interval_from(40.0, replicates, confidence_level=0.9, method="percentile")
-    centered = interval_from(40.0, replicates, confidence_level=0.9, method="centered")
+    percentile = interval_from_replicates(
+        40.0, replicates, confidence_level=0.9, method="percentile"
+    )
+    centered = interval_from_replicates(40.0, replicates, confidence_level=0.9, method="centered")
     assert (percentile.low, percentile.high) == (25.0, 95.0**2)
     shift = 40.0 - replicates.mean()
     assert (centered.low, centered.high) == pytest.approx((25.0 + shift, 95.0**2 + shift))
@@ -43,7 +52,7 @@ def test_centered_interval_shifts_replicates_to_value():
 def test_floor_bounds_bias_of_calibration_error():
     replicates = np.arange(1.0, 100.0) - 50 + 240  # mean 240, the ends of level 0.9 are 45 from it
     far, none = (
-        floor_interval(200.0, replicates, floor=floor, confidence_level=0.9)
+        floor_corrected_interval(200.0, replicates, floor=floor, confidence_level=0.9)
         for floor in (100.0, 0.0)
     )
     assert far.high == none.high == 200 + 45  # no bias taken off
@@ -52,10 +61,13 @@ def test_floor_bounds_bias_of_calibration_error():
     assert far.low == pytest.approx(200 - 400 / 7 - 45)
     assert pytest.approx(400 / 7) == 100 - (100 - 40) * (1000 / 7) / 200
     # nothing may be left
-    assert floor_interval(200.0, replicates, floor=250.0, confidence_level=0.9).low == -45
-    assert floor_interval(200.0, replicates, floor=20.0, confidence_level=0.9).low == none.low
+    assert floor_corrected_interval(200.0, replicates, floor=250.0, confidence_level=0.9).low == -45
+    assert (
+        floor_corrected_interval(200.0, replicates, floor=20.0, confidence_level=0.9).low
+        == none.low
+    )
     assert (far.method, far.bias, far.value) == ("floor", 40.0, 200.0)
-    constant = floor_interval(0.0, np.zeros(99), floor=0.0, confidence_level=0.9)
+    constant = floor_corrected_interval(0.0, np.zeros(99), floor=0.0, confidence_level=0.9)
     assert (constant.low, constant.high) == (0.0, 0.0)
 
 
@@ -65,27 +77,29 @@ def test_floor_bounds_bias_of_calibration_error():
 def test_auto_follows_the_bias(shift, method):
     replicates = np.array([-1.0, 0.0, 1.0] * 50)
     replicates = replicates / replicates.std(ddof=1) + shift
-    found = interval_from(0.0, replicates, confidence_level=0.95, method="auto")
-    assert found == interval_from(0.0, replicates, confidence_level=0.95, method=method)
+    found = interval_from_replicates(0.0, replicates, confidence_level=0.95, method="auto")
+    assert found == interval_from_replicates(0.0, replicates, confidence_level=0.95, method=method)
 
 
 def test_equal_replicates_give_a_point():
-    found = interval_from(0.5, np.full(99, 0.5), confidence_level=0.95, method="auto")
+    found = interval_from_replicates(0.5, np.full(99, 0.5), confidence_level=0.95, method="auto")
     assert (found.low, found.high, found.bias, found.standard_error) == (0.5, 0.5, 0.0, 0.0)
 
 
 @pytest.mark.parametrize("confidence_level", [0.5, 0.8, 0.9, 0.95, 0.99, 0.999])
 def test_fewest_replicates_are_just_enough(confidence_level):
-    fewest = fewest_replicates(confidence_level)
-    check_bootstrap(confidence_level=confidence_level, replicates=fewest, seed=0, method="auto")
+    fewest = min_replicates(confidence_level)
+    check_bootstrap_options(
+        confidence_level=confidence_level, replicates=fewest, seed=0, method="auto"
+    )
     assert (
-        interval_from(
+        interval_from_replicates(
             0.0, np.arange(float(fewest)), confidence_level=confidence_level, method="percentile"
         ).low
         == 0.0
     )
     with pytest.raises(InputError, match=rf"replicates .*at least {fewest} for"):
-        check_bootstrap(
+        check_bootstrap_options(
             confidence_level=confidence_level, replicates=fewest - 1, seed=0, method="auto"
         )
     # as many as a distribution-free interval of this level between the extremes would need
@@ -110,7 +124,7 @@ def test_fewest_replicates_are_just_enough(confidence_level):
 )
 def test_refuses(options):
     with pytest.raises(InputError, match=f"^{next(iter(options))}"):
-        check_bootstrap(
+        check_bootstrap_options(
             **({"confidence_level": 0.95, "replicates": 100, "seed": 0, "method": "auto"} | options)
         )
 
@@ -130,28 +144,28 @@ def test_error_interval_holds_value_with_few_positive_replicates():
     """U-ECE of an over-confident model: the upper end was below 0, so that 13 % of intervals missed a truth of 0."""
     replicates = np.zeros(199)
     replicates[:3] = 1e-3
-    interval = floor_interval(0.0, replicates, floor=0.0, confidence_level=0.95)
+    interval = floor_corrected_interval(0.0, replicates, floor=0.0, confidence_level=0.95)
     assert interval.low <= 0.0 <= interval.high
 
 
 @pytest.mark.parametrize("confidence_level", [0.5, 0.8, 0.9, 0.95, 0.99])
 def test_p_value_at_level_rejects_despite_rounding(confidence_level):
     at = float(f"{1 - confidence_level:.2g}")  # 0.1, which is more than 1 - 0.9
-    assert rejects(at, 1 - confidence_level)
-    assert not rejects(at * 1.001, 1 - confidence_level)
+    assert is_significant(at, 1 - confidence_level)
+    assert not is_significant(at * 1.001, 1 - confidence_level)
 
 
 def test_rounding_is_no_difference_to_a_p_value():
     values = np.array([0.1, 0.2, 0.3, 0.4])
-    assert share_at_least(values, 0.3) == share_at_least(values, 0.3 + 1e-15) == 3 / 5
-    assert share_at_least(-values, -0.1) == 2 / 5
+    assert monte_carlo_p_value(values, 0.3) == monte_carlo_p_value(values, 0.3 + 1e-15) == 3 / 5
+    assert monte_carlo_p_value(-values, -0.1) == 2 / 5
 
 
 def test_weighted_accuracy_has_wilson_interval():
     p = Predictions([[1.0, 0.0]] * 4, [0, 0, 0, 1], weights=[1.0, 1.0, 1.0, 3.0])
-    found = plain_interval(
+    found = metric_interval(
         METRICS["accuracy"],
-        rows_for(p, 15),
+        prepare_rows(p, 15),
         0.5,
         np.linspace(0, 1, 99),
         confidence_level=0.9,

@@ -14,11 +14,11 @@ from fedlas.errors import InputError
 from fedlas.stats import bootstrap_interval, estimates, paired_bootstrap
 from fedlas.stats.proportion import (
     clopper_pearson,
-    paired_shares,
-    poisson_binomial_p,
-    poisson_binomial_ps,
-    weighted_share,
-    wilson,
+    paired_share_interval,
+    poisson_binomial_p_value,
+    poisson_binomial_p_values,
+    weighted_share_interval,
+    wilson_interval,
 )
 
 
@@ -101,7 +101,7 @@ def test_intervals_of_accuracy_hold_any_truth(truth, samples):
 def test_wilson_is_that_of_scipy():
     for right in (0, 7, 20):
         expected = binomtest(right, 20).proportion_ci(0.9, "wilson")
-        assert wilson(right / 20, 20, confidence_level=0.9) == pytest.approx(
+        assert wilson_interval(right / 20, 20, confidence_level=0.9) == pytest.approx(
             (expected.low, expected.high), abs=1e-12
         )
 
@@ -110,7 +110,9 @@ def test_paired_shares_against_the_published_example():
     """Newcombe 1998, table II, example (a): 36, 12, 2, 0 pairs; method 10 gives 0.0569 to 0.3404."""
     a = np.repeat([True, True, False, False], [36, 12, 2, 0])
     b = np.repeat([True, False, True, False], [36, 12, 2, 0])
-    assert paired_shares(a, b, confidence_level=0.95) == pytest.approx((0.0569, 0.3404), abs=5e-5)
+    assert paired_share_interval(a, b, confidence_level=0.95) == pytest.approx(
+        (0.0569, 0.3404), abs=5e-5
+    )
 
 
 def test_perfect_models_have_nonzero_width():
@@ -120,7 +122,7 @@ def test_perfect_models_have_nonzero_width():
     interval = paired_bootstrap(
         p, Predictions(2 * p.logits, p.target), metric="accuracy", replicates=99
     ).interval
-    width = 1 - wilson(1.0, 20, confidence_level=0.95)[0]
+    width = 1 - wilson_interval(1.0, 20, confidence_level=0.95)[0]
     assert (interval.low, interval.high) == pytest.approx((-width, width))
     assert math.isclose(interval.value, 0.0)
     assert interval.method == "paired shares"
@@ -133,7 +135,7 @@ def test_poisson_binomial_p_matches_scipy(samples, scale):
     for events in {0, int(probs.sum()), int(1.2 * probs.sum()) + 1, samples // 2}:
         half = 0.5 * exact.pmf(events)
         expected = min(1.0, 2 * min(exact.cdf(events) - half, exact.sf(events) + half))
-        assert poisson_binomial_p(probs, events) == pytest.approx(expected, abs=1e-4)
+        assert poisson_binomial_p_value(probs, events) == pytest.approx(expected, abs=1e-4)
 
 
 def test_grouped_poisson_binomial_matches_convolved_cells():
@@ -149,13 +151,13 @@ def test_grouped_poisson_binomial_matches_convolved_cells():
             pmf = np.convolve(pmf, binom.pmf(np.arange(len(cell) + 1), len(cell), cell.mean()))
         below = pmf[:number].sum() + 0.5 * pmf[number]
         expected.append(min(1.0, 2 * min(below, 1 - below)))
-    together = poisson_binomial_ps(np.concatenate(groups), sizes, events)
+    together = poisson_binomial_p_values(np.concatenate(groups), sizes, events)
     assert together == pytest.approx(expected, rel=1e-11)
 
 
 def test_events_that_are_sure():
-    assert poisson_binomial_p(np.array([0.0, 1.0]), 1) == 1
-    assert poisson_binomial_p(np.array([0.0, 1.0]), 2) == 0
+    assert poisson_binomial_p_value(np.array([0.0, 1.0]), 1) == 1
+    assert poisson_binomial_p_value(np.array([0.0, 1.0]), 2) == 0
 
 
 def test_share_interval_covers_with_ten_clusters():
@@ -165,26 +167,26 @@ def test_share_interval_covers_with_ten_clusters():
     for _ in range(1000):
         rates = generator.beta(1.6, 6.4, 10)
         hits = generator.random(200) < rates[clusters]
-        low, high = weighted_share(hits, np.ones(200), clusters, confidence_level=0.95)
+        low, high = weighted_share_interval(hits, np.ones(200), clusters, confidence_level=0.95)
         covered += low <= 0.2 <= high
     assert covered >= 935  # 919 with a normal interval
-    one = weighted_share(hits, np.ones(200), np.zeros(200, int), confidence_level=0.95)
-    assert one == pytest.approx(wilson(hits.mean(), 1.0, confidence_level=0.95))
+    one = weighted_share_interval(hits, np.ones(200), np.zeros(200, int), confidence_level=0.95)
+    assert one == pytest.approx(wilson_interval(hits.mean(), 1.0, confidence_level=0.95))
 
 
 def test_the_interval_of_a_weighted_share():
     hits = np.array([True, True, True, False])
-    assert weighted_share(hits, np.ones(4), confidence_level=0.95) == pytest.approx(
-        wilson(0.75, 4, confidence_level=0.95)
+    assert weighted_share_interval(hits, np.ones(4), confidence_level=0.95) == pytest.approx(
+        wilson_interval(0.75, 4, confidence_level=0.95)
     )
     # One heavy sample: share 0.1 / 0.4 = 1/4 of variance (0.3 * 1/4)^2 ... by hand
     weights = np.array([1.0, 1.0, 1.0, 3.0])
     variance = (3 * (1 / 6 * 0.5) ** 2) + (0.5 * 0.5) ** 2
-    assert weighted_share(hits, weights, confidence_level=0.95) == pytest.approx(
-        wilson(0.5, 0.25 / variance, confidence_level=0.95)
+    assert weighted_share_interval(hits, weights, confidence_level=0.95) == pytest.approx(
+        wilson_interval(0.5, 0.25 / variance, confidence_level=0.95)
     )
-    all_right = weighted_share(np.ones(4, dtype=bool), weights, confidence_level=0.95)
-    assert all_right == pytest.approx(wilson(1.0, 3.0, confidence_level=0.95))
+    all_right = weighted_share_interval(np.ones(4, dtype=bool), weights, confidence_level=0.95)
+    assert all_right == pytest.approx(wilson_interval(1.0, 3.0, confidence_level=0.95))
     assert all_right[0] < 0.5
 
 
@@ -199,7 +201,9 @@ def test_clustered_rare_share_differences_are_covered(weighted):
         prone = draw.random(10)[clusters] < 0.2
         missed = [draw.random(200) < np.where(prone, share, 0.002) for share in (0.06, 0.1)]
         weights = np.exp(0.8 * draw.normal(size=200)) if weighted else None
-        low, high = paired_shares(~missed[0], ~missed[1], weights, clusters, confidence_level=0.95)
+        low, high = paired_share_interval(
+            ~missed[0], ~missed[1], weights, clusters, confidence_level=0.95
+        )
         assert low < high
         covered += low <= 0.2 * 0.04 <= high
     assert covered / 300 > 0.95
@@ -208,6 +212,6 @@ def test_clustered_rare_share_differences_are_covered(weighted):
 def test_singleton_clusters_equal_independent_rows():
     draw = np.random.default_rng(0)
     a, b = draw.random(4000) < 0.8, draw.random(4000) < 0.7
-    rows = paired_shares(a, b, confidence_level=0.95)
-    clusters = paired_shares(a, b, None, np.arange(4000), confidence_level=0.95)
+    rows = paired_share_interval(a, b, confidence_level=0.95)
+    clusters = paired_share_interval(a, b, None, np.arange(4000), confidence_level=0.95)
     assert clusters == pytest.approx(rows, abs=2e-4)

@@ -8,15 +8,15 @@ from scipy import stats as scipy_stats
 from fedlas import Predictions
 from fedlas.errors import InputError
 from fedlas.metrics import METRICS
-from fedlas.metrics.evaluation import values_of
+from fedlas.metrics.evaluation import compute_metrics
 from fedlas.metrics.grids import FineGrid
-from fedlas.metrics.smooth import Spectra, fixed_scales, gaps_on_nodes, spectrum
+from fedlas.metrics.smooth import Spectra, cosine_transform, find_fixed_points, interpolate_gaps
 from fedlas.stats import draws as module
-from fedlas.stats.class_cells import ClassCells
-from fedlas.stats.draws import redrawn, resampled, resampled_units, rows_for
-from fedlas.stats.replicates import Redrawn, Resampled
+from fedlas.stats.class_cells import ClassCellSums
+from fedlas.stats.draws import iter_bootstrap, iter_null, iter_unit_draws, prepare_rows
+from fedlas.stats.replicates import BootstrapReplicates, ConsistencyReplicates
 from fedlas.stats.rows import Rows
-from fedlas.stats.tables import replicate_values
+from fedlas.stats.tables import evaluate_replicates
 
 
 def rows(samples=50, classes=4, seed=0, num_bins=15, dtype=torch.float32):
@@ -29,11 +29,11 @@ def rows(samples=50, classes=4, seed=0, num_bins=15, dtype=torch.float32):
 
 
 def all_weights(given, **options):
-    return np.concatenate(list(resampled_units(given, **options)))
+    return np.concatenate(list(iter_unit_draws(given, **options)))
 
 
 def all_labels(given, **options):
-    return np.concatenate([block.labels for block in redrawn(given, **options)])
+    return np.concatenate([block.labels for block in iter_null(given, **options)])
 
 
 def test_every_replicate_draws_n_rows():
@@ -65,8 +65,8 @@ def test_draws_do_not_depend_on_block_size(draw, monkeypatch):
     assert np.array_equal(draw(given, replicates=60, seed=5), expected)
     assert np.array_equal(draw(given, replicates=25, seed=5), expected[:25])
     assert not np.array_equal(draw(given, replicates=60, seed=6), expected)
-    monkeypatch.setattr(module, "BLOCK", 200)
-    assert len(list(redrawn(given, replicates=60, seed=5))) == 20
+    monkeypatch.setattr(module, "BLOCK_ELEMENTS", 200)
+    assert len(list(iter_null(given, replicates=60, seed=5))) == 20
     assert np.array_equal(draw(given, replicates=60, seed=5), expected)
 
 
@@ -98,8 +98,8 @@ def test_labels_that_uniforms_choose_by_hand():
     # probabilities 0.2, 0.5, 0.3: the predicted class 1 first, then 0 in its place, then 2
     given = Rows(Predictions(torch.tensor([[0.2, 0.5, 0.3]]).double().log(), [0]), 15)
     uniforms = np.array([[0.0], [0.49], [0.51], [0.69], [0.71], [0.9999999]])
-    assert given.draw(uniforms)[:, 0].tolist() == [1, 1, 0, 0, 2, 2]
-    assert Redrawn(given, uniforms).right[:, 0].tolist() == [1, 1, 0, 0, 0, 0]
+    assert given.draw_labels(uniforms)[:, 0].tolist() == [1, 1, 0, 0, 2, 2]
+    assert ConsistencyReplicates(given, uniforms).right[:, 0].tolist() == [1, 1, 0, 0, 0, 0]
 
 
 def test_a_class_without_probability_is_never_drawn():
@@ -111,7 +111,7 @@ def test_a_class_without_probability_is_never_drawn():
 
 def test_correct_is_drawn_by_confidence_and_matches_labels():
     given = rows(40)
-    block = next(redrawn(given, replicates=2000, seed=0))
+    block = next(iter_null(given, replicates=2000, seed=0))
     correct = block.labels == given.predicted
     assert np.array_equal(block.right, correct[:, given.order])
     confidence = given.predictions.confidence.numpy()
@@ -123,7 +123,7 @@ def test_the_same_rows_are_drawn_for_every_model():
     expected = all_weights(one, replicates=100, seed=0)
     assert np.array_equal(all_weights(other, replicates=100, seed=0), expected)
     assert np.array_equal(
-        np.concatenate(list(resampled_units(one, other, replicates=100, seed=0))), expected
+        np.concatenate(list(iter_unit_draws(one, other, replicates=100, seed=0))), expected
     )
 
 
@@ -144,8 +144,8 @@ def test_class_cells_by_counting(num_bins):
     given = rows(25, 3, num_bins=num_bins)
     weights = all_weights(given, replicates=4, seed=0)
     labels = all_labels(given, replicates=4, seed=0)
-    drawn_rows = Resampled(given, weights).class_table
-    drawn_labels = next(redrawn(given, replicates=4, seed=0)).class_table
+    drawn_rows = BootstrapReplicates(given, weights).class_table
+    drawn_labels = next(iter_null(given, replicates=4, seed=0)).class_table
     for r in range(4):
         probs, counts, own = by_counting(given.probs, given.target, weights[r], num_bins)
         np.testing.assert_allclose(drawn_rows.probs[r], probs, atol=1e-7)
@@ -163,7 +163,7 @@ def test_class_sums_do_not_depend_on_summation_order():
     other = Rows(Predictions(given.predictions.logits[order], given.predictions.target[order]), 15)
     weights = all_weights(given, replicates=5, seed=0)
     ours, theirs = (
-        ClassCells(g).probs(w) for g, w in ((given, weights), (other, weights[:, order]))
+        ClassCellSums(g).probs(w) for g, w in ((given, weights), (other, weights[:, order]))
     )
     np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-10)
 
@@ -176,7 +176,9 @@ def test_resampled_predictions_keep_what_belongs_to_a_row():
         torch.arange(12.0).view(6, 2),
         given.predictions.label_probs,
     )
-    (one,) = Resampled(Rows(p, 15), np.array([[0.0, 2.0, 0.0, 1.0, 3.0, 0.0]])).predictions()
+    (one,) = BootstrapReplicates(
+        Rows(p, 15), np.array([[0.0, 2.0, 0.0, 1.0, 3.0, 0.0]])
+    ).predictions()
     index = [1, 1, 3, 4, 4, 4]
     for name in ("logits", "target", "features", "label_probs"):
         assert torch.equal(getattr(one, name), getattr(p, name)[index])
@@ -185,11 +187,11 @@ def test_resampled_predictions_keep_what_belongs_to_a_row():
 def test_checks():
     p = rows(3).predictions
     with pytest.raises(InputError, match="at least 2 samples; got 1"):
-        rows_for(Predictions(p.logits[:1], p.target[:1]), 15)
+        prepare_rows(Predictions(p.logits[:1], p.target[:1]), 15)
     with pytest.raises(InputError, match="num_bins"):
-        rows_for(p, 0)
+        prepare_rows(p, 0)
     with pytest.raises(InputError, match="predictions must be Predictions"):
-        rows_for(p.logits, 15)
+        prepare_rows(p.logits, 15)
 
 
 def sampled(sharpness, certain=0.0, samples=400, seed=0):
@@ -208,36 +210,44 @@ CASES = [(1.0, 0.0), (1.0, 0.5), (0.3, 0.4), (5.0, 0.0), (0.0, 0.0), (0.0, 0.3),
 @pytest.mark.parametrize(("sharpness", "certain"), CASES)
 def test_values(sharpness, certain):
     entry, rows = METRICS["smooth_ece"], Rows(sampled(sharpness, certain), 15)
-    for draw in (resampled, redrawn):
+    for draw in (iter_bootstrap, iter_null):
         (block,) = draw(rows, replicates=12, seed=0)
         one_by_one = [entry.value(p) for p in block.predictions()]
-        np.testing.assert_allclose(replicate_values(entry, block), one_by_one, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(
+            evaluate_replicates(entry, block), one_by_one, rtol=1e-5, atol=1e-7
+        )
 
 
 def test_the_given_rows_once():
     rows = Rows(sampled(1.3, 0.2), 15)
-    value = replicate_values(METRICS["smooth_ece"], Resampled(rows, np.ones((1, 400))))
+    value = evaluate_replicates(METRICS["smooth_ece"], BootstrapReplicates(rows, np.ones((1, 400))))
     assert value == pytest.approx(METRICS["smooth_ece"].value(rows.predictions), abs=1e-7)
 
 
 def test_replicates_do_not_depend_on_their_block():
     """They say which frequencies are computed."""
     rows = Rows(sampled(1.3, 0.2), 15)
-    weights = next(resampled(rows, replicates=40, seed=0)).weights
+    weights = next(iter_bootstrap(rows, replicates=40, seed=0)).weights
     entry = METRICS["smooth_ece"]
-    whole = replicate_values(entry, Resampled(rows, weights))
+    whole = evaluate_replicates(entry, BootstrapReplicates(rows, weights))
     far = np.zeros_like(weights)
     far[:, 0] = weights.sum(axis=1)  # one row drawn again and again: another error by far
-    found = replicate_values(entry, Resampled(rows, np.concatenate([far, weights])))[40:]
+    found = evaluate_replicates(entry, BootstrapReplicates(rows, np.concatenate([far, weights])))[
+        40:
+    ]
     np.testing.assert_allclose(found, whole, rtol=1e-11)
 
 
 @pytest.mark.parametrize("guess", [1e-3, 1.0])
 def test_a_worse_guess_finds_the_same(guess):
     rows = Rows(sampled(1.3, 0.2), 15)
-    spectra = Spectra(spectrum(gaps_on_nodes(FineGrid.of(rows.predictions).table()))[None])
-    total = np.abs(spectra.lowest(1)[:, 0].real) / 2
-    (scale,) = fixed_scales(spectra.integrals, total, guess=guess)
+    spectra = Spectra(
+        cosine_transform(interpolate_gaps(FineGrid.from_predictions(rows.predictions).table()))[
+            None
+        ]
+    )
+    total = np.abs(spectra.lowest_frequencies(1)[:, 0].real) / 2
+    (scale,) = find_fixed_points(spectra.integrals, total, guess=guess)
     assert scale == pytest.approx(METRICS["smooth_ece"].value(rows.predictions), abs=1e-11)
 
 
@@ -252,13 +262,13 @@ def weighted(samples, classes, *, sharpness=1.0, ties=False, zeros=False, seed=0
     return Predictions(sharpness * logits, target, label_probs=logits.softmax(1), weights=weights)
 
 
-@pytest.mark.parametrize("draw", [resampled, redrawn])
+@pytest.mark.parametrize("draw", [iter_bootstrap, iter_null])
 @pytest.mark.parametrize(
     "entry", [e for e in METRICS.entries() if e.subject != "event"], ids=lambda entry: entry.name
 )
 def test_many_replicates_are_each_what_the_metric_says(entry, draw):
     for p in (weighted(40, 3, sharpness=1.5), weighted(60, 4, ties=True, zeros=True)):
-        (block,) = draw(rows_for(p, 15), replicates=12, seed=1)
-        found = replicate_values(entry, block)
-        expected = [values_of(one, [entry], 15)[entry.name] for one in block.predictions()]
+        (block,) = draw(prepare_rows(p, 15), replicates=12, seed=1)
+        found = evaluate_replicates(entry, block)
+        expected = [compute_metrics(one, [entry], 15)[entry.name] for one in block.predictions()]
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)

@@ -13,7 +13,7 @@ from fedlas.stats import (
     bootstrap_interval,
     bootstrap_intervals,
     class_estimates,
-    effective_samples,
+    effective_sample_size,
     estimates,
     noise_floor,
     paired_bootstrap,
@@ -76,7 +76,7 @@ def test_equal_weights_are_no_weights():
 def test_unequal_weights_widen_interval_and_raise_floor():
     p = drawn(2000, 3)
     uneven = replace(p, weights=torch.where(torch.arange(2000) % 10 == 0, 9.0, 1.0))
-    assert effective_samples(uneven.weights) == pytest.approx(3600**2 / (200 * 81 + 1800))
+    assert effective_sample_size(uneven.weights) == pytest.approx(3600**2 / (200 * 81 + 1800))
     for metric in ("nll", "accuracy"):
         wide, narrow = (
             bootstrap_interval(each, metric=metric) for each in (uneven, replace(p, weights=None))
@@ -87,9 +87,9 @@ def test_unequal_weights_widen_interval_and_raise_floor():
 
 
 def test_effective_samples():
-    assert effective_samples(torch.ones(7)) == pytest.approx(7)
-    assert effective_samples([2.0, 0.0, 0.0]) == 1.0
-    assert effective_samples(np.array([1e-200, 1e-200])) == 2.0
+    assert effective_sample_size(torch.ones(7)) == pytest.approx(7)
+    assert effective_sample_size([2.0, 0.0, 0.0]) == 1.0
+    assert effective_sample_size(np.array([1e-200, 1e-200])) == 2.0
     for nonsense in (
         [],
         [0.0, 0.0],
@@ -101,7 +101,7 @@ def test_effective_samples():
         torch.ones(2, dtype=torch.cfloat),
     ):
         with pytest.raises(InputError, match="effective_samples: weights must have shape"):
-            effective_samples(nonsense)
+            effective_sample_size(nonsense)
 
 
 def test_paired_comparison_of_weighted_samples():

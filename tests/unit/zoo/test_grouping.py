@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch.autograd.functional import jacobian
 
-from fedlas._core.streams import stream
+from fedlas._core.streams import seeded_generator
 from fedlas.calibrators._fit import rowwise
-from fedlas.resample.folds import equal_rows
-from fedlas.zoo.semantic_grouping import GroupedNLL, halves, learn_grouping
+from fedlas.resample.folds import factorize_rows
+from fedlas.zoo.semantic_grouping import GroupedNLL, learn_grouping, random_halves
 
 
 def draw(samples=60, dim=4, classes=5, seed=0):
@@ -73,13 +73,13 @@ def test_a_strong_penalty_takes_the_weights_to_zero():
 
 def test_duplicate_samples_share_a_half():
     """Temperatures of a partition would be fitted to samples that it was learned on."""
-    rows = equal_rows(torch.arange(50.0).repeat(4).unsqueeze(1))
-    first, second = halves(rows, stream(0, 1))
+    rows = factorize_rows(torch.arange(50.0).repeat(4).unsqueeze(1))
+    first, second = random_halves(rows, seeded_generator(0, 1))
     assert not set(rows[first].tolist()) & set(rows[second].tolist())
     assert sorted([*first.tolist(), *second.tolist()]) == list(range(200))
     assert len(first) == 100
-    alone = halves(torch.arange(51), stream(0, 1))
-    drawn = torch.from_numpy(stream(0, 1).permutation(51))
+    alone = random_halves(torch.arange(51), seeded_generator(0, 1))
+    drawn = torch.from_numpy(seeded_generator(0, 1).permutation(51))
     assert all(
         torch.equal(part, half) for part, half in zip(alone, drawn.tensor_split(2), strict=True)
     )

@@ -143,7 +143,7 @@ def test_small_or_bounded_groups_use_overall_temperature():
         .fit(Predictions(val.logits[group == 2], target[group == 2]))
         .temperature
     )
-    found = SemanticGrouping(num_groups=3)._temperatures(
+    found = SemanticGrouping(num_groups=3)._group_temperatures(
         weight, val.features[keep], val.logits[keep], target[keep], 7.0
     )
     assert found.tolist() == [7.0, 7.0, pytest.approx(own)]

@@ -15,17 +15,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import InputError, describe, few, suggestion
+from fedlas._core.check import InputError, describe, suggestion, truncated_list
 from fedlas._core.extras import require
-from fedlas._core.kinds import is_lazy
+from fedlas._core.kinds import is_lazy_frame
 from fedlas._core.row_check import RowCheck
 from fedlas.calibrated.tables.direction import ScoreDirection
 from fedlas.calibrated.tables.missing import Missing
 from fedlas.predictions import Columns, ScoreTable, TopLabel
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.tables.formats.format import Format
-from fedlas.predictions.tables.formats.frame import collected
-from fedlas.predictions.tables.read import check_logits, open_source, predictions_of
+from fedlas.predictions.tables.formats.frame import collect_lazy
+from fedlas.predictions.tables.read import (
+    check_not_probabilities,
+    open_source,
+    predictions_from_values,
+)
 from fedlas.predictions.tables.roles import LABELS, ROLES
 from fedlas.predictions.tables.table import Values
 
@@ -103,18 +107,18 @@ def applied(
 def frame_applied(calibration: Any, frame: Any, missing: Missing) -> tuple[Any, Applied]:
     """Return a frame with the calibrated columns added, and the result of applying the calibration."""
     parts: list[list[NDArray[Any]]] = []
-    rows = collected(frame)  # once: a second time its rows may come in another order
+    rows = collect_lazy(frame)  # once: a second time its rows may come in another order
     done = applied(
         calibration,
         open_source(rows, Columns())[0],
         missing,
         lambda columns: parts.append(columns()),
-        notes=ScoreTable.notes_on_fit,
+        notes=ScoreTable.fit_notes,
     )
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     columns = columns or [np.empty(0) for _ in calibration.added]
     after = with_columns(rows, dict(zip(calibration.added, columns, strict=True)))
-    return after.lazy() if is_lazy(frame) and hasattr(frame, "lazy") else after, done
+    return after.lazy() if is_lazy_frame(frame) and hasattr(frame, "lazy") else after, done
 
 
 def with_columns(frame: object, columns: Mapping[str, NDArray[Any]]) -> Any:
@@ -192,12 +196,12 @@ def live_table(
     ]
     columns = calibration.columns
     answers = [columns.confidence or ""] if columns.confidence_as != "number" else []
-    source.add_paths(required, answers)
+    source.expand_paths(required, answers)
     names = source.names
     label = source.label
     if lost := [name for name in required if name not in names]:
         raise InputError(
-            f"the table must have the columns of the fit, {few(required)}",
+            f"the table must have the columns of the fit, {truncated_list(required)}",
             f"no {', '.join(map(repr, lost[:6]))} in {label}",
             suggestion(lost[0], names),
         )
@@ -209,12 +213,12 @@ def live_table(
         )
     singles = (name for name, each in ROLES.items() if each.metavar == "COLUMN")
     others = {*required, *(getattr(columns, name) for name in singles)}
-    for pattern in calibration.columns.words(calibration.columns.kind or "logits"):
+    for pattern in calibration.columns.split_option(calibration.columns.kind or "logits"):
         more = [name for name in names if fnmatchcase(name, pattern) and name not in others]
         if pattern not in names and more:
             raise InputError(
-                f"columns that match {pattern!r} must be the classes of the fit, {few(calibration.scores)}",
-                f"also {few(more)} in {label}",
+                f"columns that match {pattern!r} must be the classes of the fit, {truncated_list(calibration.scores)}",
+                f"also {truncated_list(more)} in {label}",
                 "Remove the column, or fit a calibration on these classes.",
             )
     # The other roles are for the fit alone.
@@ -228,7 +232,11 @@ def live_table(
     live = replace(live, drop_missing=missing.policy == "empty")
     covariates = copy.deepcopy(calibration.covariates) or Covariates()
     table = ScoreTable(
-        source, live, covariates, copy.deepcopy(calibration.units).as_fit(), calibration.label_names
+        source,
+        live,
+        covariates,
+        copy.deepcopy(calibration.units).as_fit_units(),
+        calibration.label_names,
     )
     table.keeps_rows = True
     table.optional = frozenset((*covariates.categories, *covariates.means))
@@ -292,7 +300,7 @@ def calibrated_columns(calibration: Any, values: Values, label: str) -> list[NDA
             f"{scores.shape[1]} in {label}",
             "Pass scores of the same model.",
         )
-    check_logits(calibration.columns, scores, label)
+    check_not_probabilities(calibration.columns, scores, label)
     after = _calibrated(calibration, values)
     if after.ndim == 1:
         return [after.numpy()]
@@ -311,7 +319,9 @@ def _calibrated(calibration: Any, values: Values) -> Tensor:
         values = values | {"outcome": torch.zeros(len(values["scores"]), dtype=torch.bool)}
     columns = replace(calibration.columns, event=None)
     after = calibration.fitted.transform(
-        predictions_of(values, columns, calibration.covariates, label_names=calibration.label_names)
+        predictions_from_values(
+            values, columns, calibration.covariates, label_names=calibration.label_names
+        )
     )
     if isinstance(after, TopLabel):
         return after.confidence

@@ -10,15 +10,15 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from fedlas._core.errors import collected_warnings
+from fedlas._core.errors import collect_warnings
 from fedlas.calibrated.before_after import BeforeAfter, measured_left_out
 from fedlas.calibrators import Calibrator, MultiLabelCalibration
-from fedlas.calibrators._fit.folds import LeftOut, folds_of, in_order
-from fedlas.calibrators._fit.rowwise import as_predictions
+from fedlas.calibrators._fit.folds import OutOfFold, has_time_order, make_folds
+from fedlas.calibrators._fit.rowwise import to_predictions
 from fedlas.calibrators.fit_notes import fit_with_notes
 from fedlas.predictions import MultiLabel, Predictions, TopLabel
 from fedlas.predictions.any_predictions import AnyPredictions
-from fedlas.predictions.probabilities import logits_of_log_odds
+from fedlas.predictions.probabilities import binary_logits
 from fedlas.predictions.sample_values import SAMPLE_VALUES
 
 C = TypeVar("C", bound=Calibrator | MultiLabelCalibration)
@@ -39,10 +39,10 @@ def fit_and_check(
         calibrator: One with the options of the fit.
         val: With labels; each has some weight.
     """
-    left_out: list[LeftOut] = []
-    with collected_warnings() as texts:
+    left_out: list[OutOfFold] = []
+    with collect_warnings() as texts:
         if isinstance(calibrator, Calibrator) and not isinstance(val, MultiLabel):
-            left_out = calibrator._fit_with_left_out(val)
+            left_out = calibrator._fit_out_of_fold(val)
         else:
             fit: Any = calibrator.fit
             fit(val)
@@ -56,7 +56,11 @@ def fit_and_check(
     first = val.rows(torch.cat([each.rows for each in left_out])[: enough[-1]])
     after = torch.cat([each.log_probs for each in left_out])[: enough[-1]]
     last = first.with_logits(after)
-    return calibrator, notes, measured_left_out(first, last, len(left_out), in_time=in_order(val))
+    return (
+        calibrator,
+        notes,
+        measured_left_out(first, last, len(left_out), in_time=has_time_order(val)),
+    )
 
 
 def cross_fit(
@@ -68,8 +72,8 @@ def cross_fit(
         calibrator: One with the options of the fit; it is not changed.
         val: Held-out predictions with labels.
     """
-    both = _of_samples(val) if isinstance(val, MultiLabel) else as_predictions(val)
-    folds = folds_of(both, _FOLDS, weights=both.weights)
+    both = _of_samples(val) if isinstance(val, MultiLabel) else to_predictions(val)
+    folds = make_folds(both, _FOLDS, weights=both.weights)
     if not folds.count:
         return None
     rows: list[Tensor] = []
@@ -97,4 +101,4 @@ def _of_samples(val: MultiLabel) -> Predictions:
     mean = val.logits.mean(dim=1)
     others = {name: getattr(val, name) for name in SAMPLE_VALUES}
     has_label = (val.target == 1).any(dim=1).long()
-    return Predictions(logits_of_log_odds(mean), has_label, **others)
+    return Predictions(binary_logits(mean), has_label, **others)

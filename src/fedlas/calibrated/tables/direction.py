@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import InputError, few
+from fedlas._core.check import InputError, truncated_list
 from fedlas._core.row_check import RowCheck
 from fedlas.binary import auroc
-from fedlas.binary.discrimination import check_direction
+from fedlas.binary.discrimination import check_score_direction
 from fedlas.predictions import Columns, Predictions, ScoreTable
 from fedlas.predictions.any_predictions import AnyPredictions
 from fedlas.predictions.tables.formats.format import Format
-from fedlas.predictions.tables.read import predictions_of
+from fedlas.predictions.tables.read import predictions_from_values
 from fedlas.predictions.tables.table import Values
 
 _LEVELS = np.linspace(0.05, 0.95, 19)
@@ -86,7 +86,7 @@ class ScoreDirection(RowCheck[Values]):
     def add(self, rows: Values) -> None:
         """Count the scores of a chunk of rows."""
         if self._fit is not None:
-            val: Any = predictions_of(rows, replace(self._calibration.columns, event=None))
+            val: Any = predictions_from_values(rows, replace(self._calibration.columns, event=None))
             probs = val.probs
             cells = (probs[:, 1].double().numpy() * _CELLS).astype(np.int64).clip(0, _CELLS - 1)
             self._counts += np.bincount(cells, minlength=_CELLS)
@@ -107,7 +107,7 @@ class ScoreDirection(RowCheck[Values]):
             return []
         names = self._calibration.classes or ("0", "1")
         return [
-            f"{few(self._calibration.scores)} may hold the probability of {names[0]!r}: the median is "
+            f"{truncated_list(self._calibration.scores)} may hold the probability of {names[0]!r}: the median is "
             f"{quantiles[9]:.3g}, at the fit it was {fit.quantiles[9]:.3g}. Check which class the column is about."
         ]
 
@@ -133,11 +133,11 @@ def _check_labels(calibration: Any, source: Format) -> None:
         return
     if "outcome" not in values:
         return
-    val = predictions_of(values, replace(columns, event=None))
+    val = predictions_from_values(values, replace(columns, event=None))
     if isinstance(val, Predictions):
-        check_direction(
-            val._replaced(classes=calibration.classes or None, event=1),
-            few(calibration.scores),
+        check_score_direction(
+            val._replace_fields(classes=calibration.classes or None, event=1),
+            truncated_list(calibration.scores),
             calibration.classes,
             fix="The column looks like the probability of {other}; pass the score column of the fit.",
         )

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from fedlas._core.check import few
+from fedlas._core.check import truncated_list
 from fedlas._core.row_check import RowCheck
 from fedlas.calibrators import Calibrator, MultiLabelCalibration
 from fedlas.predictions.tables.table import Values
@@ -51,10 +51,10 @@ class EdgeCount(RowCheck[Values]):
         if self._side is None or features is None:
             return
         numbers = features.cpu().double()
-        beyond = self._side.is_beyond(numbers)
+        beyond = self._side.is_out_of_range(numbers)
         self.rows += len(numbers)
         self.beyond += int(beyond.sum())
-        counts = self._side.beyond_by_column(numbers).sum(dim=0).tolist()
+        counts = self._side.is_column_out_of_range(numbers).sum(dim=0).tolist()
         for name, count in zip(self._names, counts, strict=True):
             if count:
                 self.columns[name] += count
@@ -70,7 +70,7 @@ class EdgeCount(RowCheck[Values]):
         if not self.is_unusual:
             return []
         columns = [f"{name!r} ({count:,})" for name, count in self.columns.most_common()]
-        where = f" By column: {few(columns, 4)}." if columns else ""
+        where = f" By column: {truncated_list(columns, 4)}." if columns else ""
         share = 100 * self.beyond / self.rows
         return [
             f"{self.beyond:,} of {self.rows:,} rows ({share:.0f} %) have covariates outside the range of the fit, "

@@ -13,27 +13,33 @@ from typing import IO, Any
 from numpy.typing import NDArray
 
 from fedlas._core.check import InputError, check_choice, describe
-from fedlas._core.kinds import check_kinds
-from fedlas._core.outputs import Kind, has_format
+from fedlas._core.kinds import check_argument_types
+from fedlas._core.outputs import FileKind, has_json_format
 from fedlas._core.terminal import copy_to_output
 from fedlas.calibrated.tables.apply import Applied, applied, source_of
 from fedlas.calibrated.tables.missing import Missing
 from fedlas.calibrated.tables.table_calibration import TableCalibration
 from fedlas.calibrators import Calibrator, MultiLabelCalibration
 from fedlas.predictions import Columns
-from fedlas.predictions.language.lm_eval import is_lm_eval
-from fedlas.predictions.tables.files import FORMATS, Name, files_of, local_files, write_whole
-from fedlas.predictions.tables.formats.by_suffix import source_of as file_source
-from fedlas.predictions.tables.formats.by_suffix import writer_of
-from fedlas.predictions.tables.formats.compression import packed_as, suffix_of
-from fedlas.predictions.tables.formats.delimited import notice_separator
+from fedlas.predictions.language.lm_eval import starts_with_lm_eval_sample
+from fedlas.predictions.tables.files import (
+    FORMATS,
+    Name,
+    find_files,
+    local_table_files,
+    write_local_or_remote,
+)
+from fedlas.predictions.tables.formats.by_suffix import open_format as file_source
+from fedlas.predictions.tables.formats.by_suffix import open_writer
+from fedlas.predictions.tables.formats.compression import compressed_writer, data_suffix
+from fedlas.predictions.tables.formats.delimited import detect_separator
 from fedlas.predictions.tables.formats.format import Format, Writer
 from fedlas.predictions.tables.formats.lines import open_lines
 from fedlas.predictions.tables.outputs import Output, check_outputs
 from fedlas.predictions.tables.roles import ADDED
 
 SUMMARY_FORMAT = "fedlas.summary/1"
-SUMMARY = Kind("a summary of fedlas apply", lambda path: has_format(path, SUMMARY_FORMAT))
+SUMMARY = FileKind("a summary of fedlas apply", lambda path: has_json_format(path, SUMMARY_FORMAT))
 
 
 def is_calibrated(path: Path) -> bool:
@@ -43,7 +49,7 @@ def is_calibrated(path: Path) -> bool:
         InputError: If it cannot be read.
         OSError: As there.
     """
-    suffix = suffix_of(path)
+    suffix = data_suffix(path)
     if suffix not in (".csv", ".tsv", ".jsonl", ".ndjson"):
         return any(name.startswith(ADDED) for name in file_source(path).names)
     # Of text the first line says it, without the rows from which a reader learns the units.
@@ -51,11 +57,11 @@ def is_calibrated(path: Path) -> bool:
         first = next(filter(str.strip, file), "")
     if suffix in (".jsonl", ".ndjson"):  # they may lie in an object of each line
         return f'"{ADDED}' in first
-    names = next(csv.reader([first], delimiter=notice_separator(first, suffix)), [])
+    names = next(csv.reader([first], delimiter=detect_separator(first, suffix)), [])
     return any(name.strip().startswith(ADDED) for name in names)
 
 
-CALIBRATED_TABLE = Kind("a table of fedlas apply", is_calibrated)
+CALIBRATED_TABLE = FileKind("a table of fedlas apply", is_calibrated)
 
 
 def open_live(
@@ -70,7 +76,7 @@ def open_live(
         InputError: If a file does not exist or cannot be read, or the files are not alike; or for logs, if the fit was
             by ranges of length, which every log has of its own.
     """
-    files = files_of(names)
+    files = find_files(names)
     are_logs = are_live_logs(calibration, [file.path for file in files])
     if are_logs and calibration.columns.groups == "length":
         raise InputError(
@@ -92,10 +98,10 @@ def open_live(
 
 def are_live_logs(calibration: TableCalibration, paths: Sequence[Path]) -> bool:
     """Return whether the files and the files of the fit are logs of lm-evaluation-harness."""
-    return calibration.columns.format == "lm-eval" and all(map(is_lm_eval, paths))
+    return calibration.columns.format == "lm-eval" and all(map(starts_with_lm_eval_sample, paths))
 
 
-@check_kinds
+@check_argument_types
 def apply_to_files(
     calibration: TableCalibration,
     names: Sequence[Name],
@@ -127,12 +133,12 @@ def apply_to_files(
     missing = missing or Missing(calibration.missing)
     source = open_live(calibration, names, missing, separator)
     named = None if out is None else Path(out)
-    suffix = suffix or suffix_of(named or files_of(names)[0].path)
+    suffix = suffix or data_suffix(named or find_files(names)[0].path)
     check_choice("the end of out", suffix, FORMATS)
 
     def write(file: IO[bytes]) -> None:
-        with packed_as(named, file) as packed:
-            writer = writer_of(source, packed, calibration.scores, ADDED, suffix)
+        with compressed_writer(named, file) as packed:
+            writer = open_writer(source, packed, calibration.scores, ADDED, suffix)
             try:
                 result.append(_written(calibration, source, writer, missing))
             except BaseException:
@@ -141,7 +147,7 @@ def apply_to_files(
             writer.close()
 
     if out is not None:
-        write_whole(out, write)
+        write_local_or_remote(out, write)
         return result[0]
     with tempfile.TemporaryFile() as file:
         write(file)
@@ -160,7 +166,7 @@ def _written(
         if writing:
             writing.pop().result()
         # The next rows may be another file's before these are written.
-        file = source.current
+        file = source.current_file
         rows = file.rows
         writing.append(pool.submit(lambda: writer.write(file, rows, columns())))
 
@@ -178,5 +184,5 @@ def calibrate_table(
     """Fit a calibration to a labeled table, a frame or files; see :func:`fedlas.calibrate`."""
     if not isinstance(table, str | Path | list | tuple):
         return TableCalibration.fit(table, columns, method)
-    with local_files([table] if isinstance(table, str | Path) else table) as paths:
+    with local_table_files([table] if isinstance(table, str | Path) else table) as paths:
         return TableCalibration.fit(paths, columns, method)

@@ -9,8 +9,14 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from fedlas._core.check import InputError, few
-from fedlas.predictions.tables.files import Name, TableFile, dataset_file, files_of, with_labels
+from fedlas._core.check import InputError, truncated_list
+from fedlas.predictions.tables.files import (
+    Name,
+    TableFile,
+    add_folder_labels,
+    find_files,
+    partitioned_file,
+)
 
 # A month or a day of one digit needs a separator before it, the same in both places: 2026-5-1, but not 202651.
 _DATE = re.compile(
@@ -80,7 +86,7 @@ def files_since(names: Sequence[Name], since: str) -> list[TableFile]:
     if unclear:
         raise InputError(
             "with --since the date in every file's name must be as precise as --since",
-            f"{few(unclear, 6)}, whose period contains {since}",
+            f"{truncated_list(unclear, 6)}, whose period contains {since}",
             "Rename it, such as 2026-05.csv, or use an earlier --since.",
         )
     late = [file for file, dates in files.items() if dates.first >= start.first]
@@ -88,7 +94,7 @@ def files_since(names: Sequence[Name], since: str) -> list[TableFile]:
         every = [file.name for file in files]
         raise InputError(
             f"at least one file must have a date of {since} or later",
-            few(every, 6),
+            truncated_list(every, 6),
             "Choose an earlier date.",
         )
     return late
@@ -100,11 +106,11 @@ def _dated_files(names: Sequence[Name]) -> dict[TableFile, Dates]:
     for name in names:
         # A folder may hold other files than Parquet here.
         if isinstance(name, str | Path) and Path(name).is_dir():
-            files += map(dataset_file, _inside(Path(name)))
+            files += map(partitioned_file, _inside(Path(name)))
         else:
-            files += files_of([name])
+            files += find_files([name])
     result: dict[TableFile, Dates] = {}
-    for file in with_labels(files):
+    for file in add_folder_labels(files):
         dates = dates_in(str(file.path))
         if dates is None:
             raise InputError(

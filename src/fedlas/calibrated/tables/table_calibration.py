@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
-from fedlas._core.check import Argument, InputError, few, reason, warn_user
+from fedlas._core.check import Argument, InputError, error_reason, truncated_list, warn_user
 from fedlas._core.files import read_json, write_json
-from fedlas._core.outputs import check_place, json_kind
-from fedlas._core.threads import one_thread
-from fedlas.binary.discrimination import check_direction
+from fedlas._core.outputs import check_output_path, json_kind
+from fedlas._core.threads import single_thread_if_small
+from fedlas.binary.discrimination import check_score_direction
 from fedlas.calibrated.before_after import BeforeAfter, measured_both
 from fedlas.calibrated.calibration import AnyCalibrator, Calibration, unfitted_calibrator
 from fedlas.calibrated.tables.apply import frame_applied, live_table, source_of
@@ -22,11 +22,16 @@ from fedlas.calibrated.tables.edge import EdgeCount
 from fedlas.calibrated.tables.missing import Missing, MissingPolicy
 from fedlas.calibrators import Calibrator, MultiLabelCalibration
 from fedlas.predictions import Columns, Predictions, ScoreTable
-from fedlas.predictions.any_predictions import note_on_weights, with_some_weight
+from fedlas.predictions.any_predictions import drop_zero_weights, zero_weight_note
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import event_note
-from fedlas.predictions.tables.encoder import learn_covariates
-from fedlas.predictions.tables.read import check_logits, open_source, predictions_of, with_scores
+from fedlas.predictions.tables.encoder import infer_covariates
+from fedlas.predictions.tables.read import (
+    check_not_probabilities,
+    open_source,
+    predictions_from_values,
+    resolve_scores,
+)
 from fedlas.predictions.tables.roles import ADDED
 from fedlas.predictions.tables.units import Units
 
@@ -70,7 +75,7 @@ class TableCalibration:
 
     def __repr__(self) -> str:
         fit = "" if self.cross_fitted is None else f"\n{self.cross_fitted}"
-        return f"TableCalibration of {few(self.scores, 6)}: {self.fitted}{fit}"
+        return f"TableCalibration of {truncated_list(self.scores, 6)}: {self.fitted}{fit}"
 
     @classmethod
     def fit(
@@ -88,10 +93,10 @@ class TableCalibration:
                 "to a table of their own.",
             )
         source, columns = open_source(source, columns)
-        columns = with_scores(columns, source)
+        columns = resolve_scores(columns, source)
         columns = replace(_with_effect(columns), covariates=_covariates(columns))
-        source.add_paths(columns.paths)
-        covariates = learn_covariates(source, columns)
+        source.expand_paths(columns.paths)
+        covariates = infer_covariates(source, columns)
         table = ScoreTable(source, replace(columns, groups=None), covariates or Covariates())
         if not columns.has_outcomes:
             raise InputError(
@@ -105,26 +110,26 @@ class TableCalibration:
                     " for confidences.",
                 ),
             )
-        values = table.whole()
-        check_logits(columns, values["scores"], table.label)
-        val, counts = with_some_weight(
-            predictions_of(values, columns, covariates, table.classes, table.label_names)
+        values = table.read_all()
+        check_not_probabilities(columns, values["scores"], table.label)
+        val, counts = drop_zero_weights(
+            predictions_from_values(values, columns, covariates, table.classes, table.label_names)
         )
-        remarks = [] if counts is None else [note_on_weights(counts)]
+        remarks = [] if counts is None else [zero_weight_note(counts)]
         if isinstance(val, Predictions) and val.num_classes == 2:
             remarks += [note] if (note := event_note(val)) else []
-            check_direction(val, few(table.scores), table.classes)
+            check_score_direction(val, truncated_list(table.scores), table.classes)
         unfitted = unfitted_calibrator(method, multi_label=table.label_names is not None)
-        with one_thread(val.num_samples * max(1, len(table.scores))):
+        with single_thread_if_small(val.num_samples * max(1, len(table.scores))):
             calibrator, doubts, cross_fitted = fit_and_check(unfitted, val)
         if covariates is not None and calibrator.num_features is None:
-            names = few(covariates.columns, 6)
+            names = truncated_list(covariates.columns, 6)
             unread = f"The calibrator uses no covariates, so `apply` does not need {names}."
             doubts = (*doubts, unread)
             covariates = None
         if covariates is not None:  # without the counts of this table
             covariates = replace(covariates, unknown=Counter())
-        notes = (*table.notes(), *columns.notes_on_calibrated(), *remarks, *doubts)
+        notes = (*table.notes(), *columns.already_calibrated_notes(), *remarks, *doubts)
         return cls(
             Calibration(calibrator, notes),
             columns,
@@ -134,7 +139,7 @@ class TableCalibration:
             covariates,
             cross_fitted,
             val.num_samples,
-            table.units.as_fit(),
+            table.units.as_fit_units(),
             FitScores.of(val),
         )
 
@@ -233,15 +238,17 @@ class TableCalibration:
         source = source_of(self, table, self.columns.format)
         other = live_table(self, source, Missing(self.missing), labels=True)
         try:
-            values = other.whole()
+            values = other.read_all()
         except InputError as error:
             # The columns are those of the fit.
             error.without(*(each.name for each in fields(Columns)))
             raise
-        check_logits(self.columns, values["scores"], other.label)
-        rows = predictions_of(values, self.columns, self.covariates, self.classes, self.label_names)
-        before, _ = with_some_weight(rows)
-        for note in other.notes_on_fit():
+        check_not_probabilities(self.columns, values["scores"], other.label)
+        rows = predictions_from_values(
+            values, self.columns, self.covariates, self.classes, self.label_names
+        )
+        before, _ = drop_zero_weights(rows)
+        for note in other.fit_notes():
             warn_user(note)
         return measured_both(before, self.fitted.transform(before))
 
@@ -255,7 +262,9 @@ class TableCalibration:
         Raises:
             InputError: If another file is there, or the folder is not writable.
         """
-        return write_json(check_place("path", path, CALIBRATION.of_any_name), self.plain())
+        return write_json(
+            check_output_path("path", path, CALIBRATION.with_any_suffix), self.plain()
+        )
 
     def plain(self) -> dict[str, Any]:
         """Return the calibration as a dict of plain values for JSON."""
@@ -296,7 +305,7 @@ class TableCalibration:
         except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
             raise InputError(
                 "the file must be a calibration of a table",
-                f"{path} ({reason(error)})",
+                f"{path} ({error_reason(error)})",
                 "Write one with fedlas calibrate VAL --probs 'p_*' --target y --out cal.json.",
             ) from error
 
@@ -352,7 +361,7 @@ def _with_effect(columns: Columns) -> Columns:
 
 def _covariates(columns: Columns) -> tuple[str, ...] | None:
     """Return the names of the covariates and of the groups, with patterns unexpanded; None without any."""
-    names = columns.words("covariates")
+    names = columns.split_option("covariates")
     if columns.groups is not None and columns.groups not in names:
         names.append(columns.groups)
     return tuple(names) or None

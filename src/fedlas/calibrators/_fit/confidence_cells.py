@@ -13,18 +13,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from fedlas.calibrators._fit.rowwise import double_rows
-from fedlas.calibrators._fit.state import doubles, zeros
-from fedlas.resample.clusters import mean_and_error
+from fedlas.calibrators._fit.rowwise import iter_float64_rows
+from fedlas.calibrators._fit.state import float64_tensor, zeros
+from fedlas.resample.clusters import mean_and_standard_error
 from fedlas.resample.folds import Folds
 
-_HALVINGS = 60
+_MAX_HALVINGS = 60
 # Larger shifts give a confidence of exactly 0 or 1 in float64.
-_MOST_SHIFT = 60.0
+_MAX_SHIFT = 60.0
 _TOLERANCE = 1e-12
-_MOST_STEPS = 100
+_MAX_STEPS = 100
 # Smallest scale of logits: below it, rounding would change their order.
-_LEAST_SCALE = 1e-6
+_MIN_SCALE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -56,74 +56,76 @@ class Cells:
     alpha: float = 0.0
     min_size: int = 1
 
-    def worst(self, log_odds: Tensor, correct: Tensor, members: Tensor) -> Update | None:
+    def worst(self, log_odds: Tensor, correct: Tensor, memberships: Tensor) -> Update | None:
         """Return the correction of the cell with the most significant error; None if no error exceeds ``alpha``.
 
         Args:
             log_odds: ``(N,)``.
             correct: ``(N,)`` float64, 0 or 1.
-            members: Sample index and group index of each membership ``(E, 2)``.
+            memberships: Sample index and group index of each membership ``(E, 2)``.
 
         Note:
             Significance is the squared error over its variance by chance. A share of 0 or 1 is moved by half a sample,
             a change that no test on the cell's samples could detect.
         """
-        sample, group = members.T
+        sample, group = memberships.T
         confidence = log_odds.sigmoid()
-        cell = group * self.num_levels + self._level(confidence)[sample]
+        cell = group * self.num_levels + self._level_index(confidence)[sample]
         count = torch.bincount(cell).double()
         size = count.clamp(min=1)
-        right = torch.bincount(cell, weights=correct[sample]) / size
-        share = torch.maximum(torch.minimum(right, 1 - 0.5 / size), 0.5 / size)
+        accuracy = torch.bincount(cell, weights=correct[sample]) / size
+        share = torch.maximum(torch.minimum(accuracy, 1 - 0.5 / size), 0.5 / size)
         error = share - torch.bincount(cell, weights=confidence[sample]) / size
         variance = torch.bincount(cell, weights=(confidence * (1 - confidence))[sample]) / size
         # Confidences that round to 0 or 1 have no variance; the smallest normal float keeps 0 / 0 from being NaN.
-        surprise = size * error.square() / variance.clamp(min=torch.finfo(torch.float64).tiny)
-        surprise[(count < self.min_size) | (error.abs() <= self.alpha)] = 0
-        if not bool((surprise > 0).any()):
+        significance = size * error.square() / variance.clamp(min=torch.finfo(torch.float64).tiny)
+        significance[(count < self.min_size) | (error.abs() <= self.alpha)] = 0
+        if not bool((significance > 0).any()):
             return None
-        best = int(surprise.argmax())
+        best = int(significance.argmax())
         update = Update(best // self.num_levels, best % self.num_levels, 0.0)
-        inside = self._inside(log_odds, members, update)
-        return Update(update.group, update.level, _shift_to(log_odds[inside], float(share[best])))
+        samples = self._samples_in_cell(log_odds, memberships, update)
+        return Update(
+            update.group, update.level, _shift_to_mean(log_odds[samples], float(share[best]))
+        )
 
-    def apply(self, log_odds: Tensor, members: Tensor, update: Update) -> Tensor:
+    def apply(self, log_odds: Tensor, memberships: Tensor, update: Update) -> Tensor:
         """Return the log-odds after a correction."""
         changed = log_odds.clone()
-        changed[self._inside(log_odds, members, update)] += update.shift
+        changed[self._samples_in_cell(log_odds, memberships, update)] += update.shift
         return changed
 
     def path(
-        self, log_odds: Tensor, correct: Tensor, members: Tensor, most: int
+        self, log_odds: Tensor, correct: Tensor, memberships: Tensor, max_updates: int
     ) -> Iterator[Update]:
-        """Yield at most ``most`` corrections, each of the worst cell after the previous ones, until none is needed.
+        """Yield at most ``max_updates`` corrections, each of the worst cell after the previous ones, until none is needed.
 
         Each is the maximum likelihood shift of its cell, so the likelihood of ``correct`` rises with every one.
         """
-        for _ in range(most):
-            update = self.worst(log_odds, correct, members)
+        for _ in range(max_updates):
+            update = self.worst(log_odds, correct, memberships)
             if update is None:
                 return
-            log_odds = self.apply(log_odds, members, update)
+            log_odds = self.apply(log_odds, memberships, update)
             yield update
 
-    def _inside(self, log_odds: Tensor, members: Tensor, update: Update) -> Tensor:
+    def _samples_in_cell(self, log_odds: Tensor, memberships: Tensor, update: Update) -> Tensor:
         """Return the indices of the samples in the cell of a correction."""
-        inside = members[members[:, 1] == update.group, 0]
-        return inside[self._level(log_odds[inside].sigmoid()) == update.level]
+        inside = memberships[memberships[:, 1] == update.group, 0]
+        return inside[self._level_index(log_odds[inside].sigmoid()) == update.level]
 
-    def _level(self, confidence: Tensor) -> Tensor:
+    def _level_index(self, confidence: Tensor) -> Tensor:
         """Return the level index of each confidence."""
         return (confidence * self.num_levels).long().clamp(0, self.num_levels - 1)
 
 
-def held_out_length(
+def select_update_count(
     cells: Cells,
     log_odds: Tensor,
     correct: Tensor,
     groups: Tensor,
     folds: Folds,
-    most: int,
+    max_updates: int,
     clusters: Tensor | None = None,
 ) -> int:
     """Return the number of corrections that minimizes the held-out log-loss; 0 if the gain is not significant.
@@ -134,7 +136,7 @@ def held_out_length(
         correct: ``(N,)`` float64, 0 or 1.
         groups: ``(N, G)`` bool.
         folds: Fold of each sample.
-        most: Most corrections.
+        max_updates: Most corrections.
         clusters: Cluster of each sample ``(N,)``; None if they are independent.
 
     Returns:
@@ -142,39 +144,41 @@ def held_out_length(
         exceeds its standard error.
     """
     # The log-loss of each held-out fold after each correction learned on the other folds.
-    paths = []
+    fold_updates = []
     losses = []
     for fold in range(folds.count):
         test = folds.test(fold)
         train = folds.train(fold)
-        paths.append(
-            list(cells.path(log_odds[train], correct[train], groups[train].nonzero(), most))
+        fold_updates.append(
+            list(cells.path(log_odds[train], correct[train], groups[train].nonzero(), max_updates))
         )
-        steps = _replay(cells, log_odds[test], groups[test].nonzero(), paths[-1])
+        steps = _iter_log_odds(cells, log_odds[test], groups[test].nonzero(), fold_updates[-1])
         losses.append([float(_log_loss(step, correct[test]).sum()) for step in steps])
     longest = max(len(loss) for loss in losses)
-    total = doubles([loss + [loss[-1]] * (longest - len(loss)) for loss in losses]).sum(dim=0)
+    total = float64_tensor([loss + [loss[-1]] * (longest - len(loss)) for loss in losses]).sum(
+        dim=0
+    )
     best = int(total.argmin())
 
     # Accept the gain only if it exceeds its standard error over samples or clusters.
     gain = torch.zeros_like(log_odds)
-    for fold, path in enumerate(paths):
+    for fold, path in enumerate(fold_updates):
         test = folds.test(fold)
-        *_, last = _replay(cells, log_odds[test], groups[test].nonzero(), path[:best])
+        *_, last = _iter_log_odds(cells, log_odds[test], groups[test].nonzero(), path[:best])
         gain[test] = _log_loss(log_odds[test], correct[test]) - _log_loss(last, correct[test])
-    judged = folds.judged
-    clusters = None if clusters is None else clusters[judged]
-    mean, error = mean_and_error(gain[judged], torch.ones_like(gain[judged]), clusters)
+    held_out = folds.held_out_mask
+    clusters = None if clusters is None else clusters[held_out]
+    mean, error = mean_and_standard_error(gain[held_out], torch.ones_like(gain[held_out]), clusters)
     return best if mean > error else 0
 
 
-def _replay(
-    cells: Cells, log_odds: Tensor, members: Tensor, path: list[Update]
+def _iter_log_odds(
+    cells: Cells, log_odds: Tensor, memberships: Tensor, updates: list[Update]
 ) -> Iterator[Tensor]:
     """Yield the log-odds before the first correction and after each one."""
     yield log_odds
-    for update in path:
-        log_odds = cells.apply(log_odds, members, update)
+    for update in updates:
+        log_odds = cells.apply(log_odds, memberships, update)
         yield log_odds
 
 
@@ -183,45 +187,45 @@ def _log_loss(log_odds: Tensor, correct: Tensor) -> Tensor:
     return softplus(torch.where(correct > 0, -log_odds, log_odds))
 
 
-def _shift_to(log_odds: Tensor, share: float) -> float:
-    """Return the shift of the log-odds that makes the mean confidence equal ``share`` in (0, 1), by bisection."""
+def _shift_to_mean(log_odds: Tensor, goal: float) -> float:
+    """Return the shift of the log-odds that makes the mean confidence equal ``goal`` in (0, 1), by bisection."""
     # At these ends all confidences are within 1e-26 of 0 or 1, so the root lies between them.
-    low = -_MOST_SHIFT - float(log_odds.max())
-    high = _MOST_SHIFT - float(log_odds.min())
-    for _ in range(_HALVINGS):
+    low = -_MAX_SHIFT - float(log_odds.max())
+    high = _MAX_SHIFT - float(log_odds.min())
+    for _ in range(_MAX_HALVINGS):
         middle = (low + high) / 2
-        if float((log_odds + middle).sigmoid().mean()) < share:
+        if float((log_odds + middle).sigmoid().mean()) < goal:
             low = middle
         else:
             high = middle
     return (low + high) / 2
 
 
-def predicted_log_odds(logits: Tensor, temperature: float) -> Tensor:
+def top_class_log_odds(logits: Tensor, temperature: float) -> Tensor:
     """Return the log-odds ``(N,)`` of the predicted class after temperature scaling; infinite with one class."""
     result = zeros(len(logits))
-    for part, rows in double_rows(logits):
+    for part, rows in iter_float64_rows(logits):
         top = rows.argmax(dim=1, keepdim=True)
         behind = (rows - rows.gather(1, top)) / temperature
         result[part] = -behind.scatter(1, top, -torch.inf).logsumexp(dim=1)
     return result
 
 
-def with_log_odds(rows: Tensor, before: Tensor, after: Tensor) -> Tensor:
+def set_top_class_log_odds(rows: Tensor, before: Tensor, after: Tensor) -> Tensor:
     """Return logits whose predicted class has log-odds ``after``: it is raised, or all logits are scaled down."""
     rises = (after > before).unsqueeze(1)
     top = rows.argmax(dim=1, keepdim=True)
     raised = rows.scatter_add(1, top, (after - before).unsqueeze(1))
-    return torch.where(rises, raised, _flattening(rows, top, after).unsqueeze(1) * rows)
+    return torch.where(rises, raised, _flattening_scale(rows, top, after).unsqueeze(1) * rows)
 
 
-def _flattening(rows: Tensor, top: Tensor, goal: Tensor) -> Tensor:
+def _flattening_scale(rows: Tensor, top: Tensor, goal: Tensor) -> Tensor:
     """Return the factor in (0, 1] of the logits at which the predicted class has log-odds ``goal``."""
     # Newton's method from 0. The log-odds are a concave, rising function of s, so steps never pass the root.
     behind = rows - rows.gather(1, top)
     goal = goal.clamp(min=-math.log(rows.shape[1] - 1))
-    scale = torch.full_like(goal, _LEAST_SCALE)
-    for _ in range(_MOST_STEPS):
+    scale = torch.full_like(goal, _MIN_SCALE)
+    for _ in range(_MAX_STEPS):
         others = (scale.unsqueeze(1) * behind).scatter(1, top, -torch.inf)
         slope = -(others.softmax(dim=1) * behind).sum(dim=1)
         step = (

@@ -21,11 +21,11 @@ from torch import Tensor
 
 from fedlas.calibrators._fit.state import zeros
 
-_MOST_STEPS = 100
-_MOST_PRODUCTS = 1000
-_MOST_HALVINGS = 60
+_MAX_STEPS = 100
+_MAX_PRODUCTS = 1000
+_MAX_HALVINGS = 60
 # Share of the linear prediction by which a step must lower the value (Armijo's rule).
-_ENOUGH = 1e-4
+_ARMIJO = 1e-4
 _ROUNDING = 1e-15
 _SHRINK = (5**0.5 - 1) / 2
 
@@ -78,40 +78,40 @@ def minimize(problem: ConvexProblem, start: Tensor, *, tolerance: float = 1e-8) 
     """
     point = start
     value, gradient = problem.evaluate(point)
-    rough = problem.precondition(gradient)
-    norm = (gradient * rough).sum(dim=-1).sqrt()
+    preconditioned = problem.precondition(gradient)
+    norm = (gradient * preconditioned).sum(dim=-1).sqrt()
     stuck = torch.zeros_like(norm, dtype=torch.bool)
-    for _ in range(_MOST_STEPS):
-        going = ~stuck & (norm > tolerance)
-        if not going.any():
+    for _ in range(_MAX_STEPS):
+        is_active = ~stuck & (norm > tolerance)
+        if not is_active.any():
             break
-        direction = _direction(problem, gradient, rough, norm, going)
+        direction = _newton_direction(problem, gradient, preconditioned, norm, is_active)
         slope = (gradient * direction).sum(dim=-1)
-        size = going.double()
-        for _ in range(_MOST_HALVINGS):
+        size = is_active.double()
+        for _ in range(_MAX_HALVINGS):
             new_point = point + size.unsqueeze(-1) * direction
             new_value, new_gradient = problem.evaluate(new_point)
             # Near the minimum the value changes by less than its rounding; the full step is accepted there.
-            highest = value + _ENOUGH * size * slope + _ROUNDING * value.abs()
-            high = going & ~(new_value <= highest)
-            if not high.any():
+            highest = value + _ARMIJO * size * slope + _ROUNDING * value.abs()
+            too_high = is_active & ~(new_value <= highest)
+            if not too_high.any():
                 break
-            size = torch.where(high, size / 2, size)
-        new_rough = problem.precondition(new_gradient)
-        new_norm = (new_gradient * new_rough).sum(dim=-1).sqrt()
+            size = torch.where(too_high, size / 2, size)
+        new_preconditioned = problem.precondition(new_gradient)
+        new_norm = (new_gradient * new_preconditioned).sum(dim=-1).sqrt()
         # Rounding prevents any further progress where neither the value nor the gradient falls.
-        stuck = stuck | high | (going & (new_value >= value) & (new_norm >= norm))
-        moved = going & ~stuck
-        wide = moved.unsqueeze(-1)
-        point = torch.where(wide, new_point, point)
-        gradient = torch.where(wide, new_gradient, gradient)
-        rough = torch.where(wide, new_rough, rough)
+        stuck = stuck | too_high | (is_active & (new_value >= value) & (new_norm >= norm))
+        moved = is_active & ~stuck
+        moved_column = moved.unsqueeze(-1)
+        point = torch.where(moved_column, new_point, point)
+        gradient = torch.where(moved_column, new_gradient, gradient)
+        preconditioned = torch.where(moved_column, new_preconditioned, preconditioned)
         value = torch.where(moved, new_value, value)
         norm = torch.where(moved, new_norm, norm)
     return Minimum(point, value, norm, norm <= tolerance)
 
 
-def _direction(
+def _newton_direction(
     problem: ConvexProblem, gradient: Tensor, rough: Tensor, norm: Tensor, going: Tensor
 ) -> Tensor:
     """Return an approximate Newton direction, solving ``H d = -gradient`` by conjugate gradients."""
@@ -122,18 +122,18 @@ def _direction(
     size = norm.square()
     # The accuracy of the step grows as the gradient falls, which keeps the convergence faster than linear.
     goal = (norm.sqrt().clamp(max=0.1) * norm).square()
-    for _ in range(_MOST_PRODUCTS):
+    for _ in range(_MAX_PRODUCTS):
         product = problem.curvature(search)
         step = torch.where(going, size / (search * product).sum(dim=-1), 0.0).unsqueeze(-1)
         direction = direction + step * search
         residual = residual - step * product
         rough = problem.precondition(residual)
-        following = (residual * rough).sum(dim=-1)
-        going = going & (following > goal)
+        next_size = (residual * rough).sum(dim=-1)
+        going = going & (next_size > goal)
         if not going.any():
             break
-        search = rough + torch.where(going, following / size, 0.0).unsqueeze(-1) * search
-        size = following
+        search = rough + torch.where(going, next_size / size, 0.0).unsqueeze(-1) * search
+        size = next_size
     return direction
 
 
@@ -166,104 +166,115 @@ def golden_section(
     return (low + high) / 2
 
 
-_MOST_ROUNDS = 60
+_MAX_ROUNDS = 60
 _MEMORY = 8
-_FEW_HALVINGS = 20
+_MAX_BATCH_HALVINGS = 20
 
 Evaluate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Function of problem indices ``(b,)`` and points ``(b, P)`` that returns values ``(b,)`` and gradients ``(b, P)``."""
 
 
 @torch.no_grad()
-def minimize_all(evaluate: Evaluate, start: Tensor, curvature: Tensor, tolerance: float) -> Tensor:
+def minimize_batch(
+    evaluate: Evaluate, start: Tensor, hessian_diagonal: Tensor, tolerance: float
+) -> Tensor:
     """Minimize a batch of problems by limited-memory BFGS; return the points ``(B, P)``.
 
     Args:
         evaluate: Function to minimize; called with the indices of unsolved problems only.
         start: ``(B, P)`` float64.
-        curvature: A rough diagonal of each Hessian ``(B, P)``, above 0: the metric of the search.
+        hessian_diagonal: A rough diagonal of each Hessian ``(B, P)``, above 0: the metric of the search.
         tolerance: A problem is solved where half the squared gradient in that metric, about its distance from the
             minimum, is at most this.
     """
     result = start.clone()
     active = torch.arange(len(start), device="cpu")
     point = start
-    value, slope = evaluate(active, point)
+    value, gradient = evaluate(active, point)
     stuck = torch.zeros_like(active, dtype=torch.bool)
-    past: list[tuple[Tensor, Tensor, Tensor]] = []
-    for _ in range(_MOST_ROUNDS):
+    history: list[tuple[Tensor, Tensor, Tensor]] = []
+    for _ in range(_MAX_ROUNDS):
         # Remove problems that are solved, or where rounding prevents progress.
-        going = ~stuck & (0.5 * (slope.square() / curvature[active]).sum(dim=1) > tolerance)
-        if not bool(going.all()):
+        is_active = ~stuck & (
+            0.5 * (gradient.square() / hessian_diagonal[active]).sum(dim=1) > tolerance
+        )
+        if not bool(is_active.all()):
             result[active] = point
-            active = active[going]
-            point = point[going]
-            value = value[going]
-            slope = slope[going]
-            past = [(step[going], change[going], product[going]) for step, change, product in past]
+            active = active[is_active]
+            point = point[is_active]
+            value = value[is_active]
+            gradient = gradient[is_active]
+            history = [
+                (step[is_active], change[is_active], product[is_active])
+                for step, change, product in history
+            ]
         if not len(active):
             return result
 
         # A step along the quasi-Newton direction, halved where the value does not fall enough.
-        direction = _two_loops(slope, curvature[active], past)
-        expected = (slope * direction).sum(dim=1)
+        direction = _lbfgs_direction(gradient, hessian_diagonal[active], history)
+        expected = (gradient * direction).sum(dim=1)
         size = torch.ones_like(value)
         new_point = point + direction
-        new_value, new_slope = evaluate(active, new_point)
-        for _ in range(_FEW_HALVINGS):
-            high = ~(new_value <= value + _ENOUGH * size * expected)
-            if not bool(high.any()):
+        new_value, new_gradient = evaluate(active, new_point)
+        for _ in range(_MAX_BATCH_HALVINGS):
+            too_high = ~(new_value <= value + _ARMIJO * size * expected)
+            if not bool(too_high.any()):
                 break
-            size[high] /= 2
-            new_point[high] = point[high] + size[high].unsqueeze(1) * direction[high]
-            new_value[high], new_slope[high] = evaluate(active[high], new_point[high])
+            size[too_high] /= 2
+            new_point[too_high] = (
+                point[too_high] + size[too_high].unsqueeze(1) * direction[too_high]
+            )
+            new_value[too_high], new_gradient[too_high] = evaluate(
+                active[too_high], new_point[too_high]
+            )
         stuck = ~(new_value <= value)
-        new_point[stuck], new_value[stuck], new_slope[stuck] = (
+        new_point[stuck], new_value[stuck], new_gradient[stuck] = (
             point[stuck],
             value[stuck],
-            slope[stuck],
+            gradient[stuck],
         )
         step = new_point - point
-        change = new_slope - slope
-        past = [*past[1 - _MEMORY :], (step, change, (step * change).sum(dim=1))]
+        change = new_gradient - gradient
+        history = [*history[1 - _MEMORY :], (step, change, (step * change).sum(dim=1))]
         point = new_point
         value = new_value
-        slope = new_slope
+        gradient = new_gradient
     result[active] = point
     return result
 
 
-def _two_loops(
-    slope: Tensor, curvature: Tensor, past: list[tuple[Tensor, Tensor, Tensor]]
+def _lbfgs_direction(
+    gradient: Tensor, hessian_diagonal: Tensor, history: list[tuple[Tensor, Tensor, Tensor]]
 ) -> Tensor:
     """Return the limited-memory BFGS direction, by the two-loop recursion of Nocedal (1980)."""
-    direction = -slope
+    direction = -gradient
     factors = []
-    for step, change, product in reversed(past):
+    for step, change, product in reversed(history):
         # Skip steps without positive curvature.
         factor = torch.where(product > 0, (step * direction).sum(dim=1) / product, 0.0)
         direction = direction - factor.unsqueeze(1) * change
         factors.append(factor)
-    direction = direction / curvature
-    if past:
-        step, change, product = past[-1]
-        size = product / (change.square() / curvature).sum(dim=1)
+    direction = direction / hessian_diagonal
+    if history:
+        step, change, product = history[-1]
+        size = product / (change.square() / hessian_diagonal).sum(dim=1)
         direction = direction * torch.where(product > 0, size, 1.0).unsqueeze(1)
-    for (step, change, product), factor in zip(past, reversed(factors), strict=True):
+    for (step, change, product), factor in zip(history, reversed(factors), strict=True):
         other = torch.where(product > 0, (change * direction).sum(dim=1) / product, 0.0)
         direction = direction + (factor - other).unsqueeze(1) * step
     return direction
 
 
 _GAP = 0.01
-_FEW = 32
-_MOST_WEIGHTINGS = 50
-_SHORTEST = 1e-3
+_MAX_NEWTON_PARTS = 32
+_MAX_NEWTON_STEPS = 50
+_MIN_STEP_SIZE = 1e-3
 
 
 @torch.no_grad()
-def mixture_weights(
-    parts: Tensor,
+def fit_mixture_weights(
+    label_probs: Tensor,
     counts: Tensor,
     prior: Tensor | None = None,
     *,
@@ -278,7 +289,7 @@ def mixture_weights(
     With few parts and no start, Newton's method comes first: EM alone takes thousands of steps if a weight goes to 0.
 
     Args:
-        parts: Probability of the label under each part ``(N, K)``, float64, at least 0, and above 0 in one part.
+        label_probs: Probability of the label under each part ``(N, K)``, float64, at least 0, and above 0 in one part.
         counts: Weight of each sample ``(N,)``.
         prior: Pseudo-count of each part ``(K,)``; None: 0.
         start: First weights ``(K,)``, above 0; None: equal ones.
@@ -287,13 +298,13 @@ def mixture_weights(
     Returns:
         Weights ``(K,)``, float64, summing to 1; and whether the bound was reached.
     """
-    prior = zeros(parts.shape[1]) if prior is None else prior
+    prior = zeros(label_probs.shape[1]) if prior is None else prior
     weights = torch.full_like(prior, 1 / len(prior)) if start is None else start
     total = float(counts.sum() + prior.sum())
-    if start is None and len(prior) <= _FEW:
-        weights = _newton(parts, counts, prior, weights, total)
+    if start is None and len(prior) <= _MAX_NEWTON_PARTS:
+        weights = _newton_mixture_weights(label_probs, counts, prior, weights, total)
     for _ in range(most_steps):
-        share = (weights * ((counts / (parts @ weights)) @ parts) + prior) / total
+        share = (weights * ((counts / (label_probs @ weights)) @ label_probs) + prior) / total
         growth = float((share / weights.clamp(min=torch.finfo(torch.float64).tiny)).max())
         weights = share / share.sum()
         if (growth - 1) * total <= _GAP:
@@ -301,24 +312,26 @@ def mixture_weights(
     return weights, False
 
 
-def _newton(parts: Tensor, counts: Tensor, prior: Tensor, weights: Tensor, total: float) -> Tensor:
+def _newton_mixture_weights(
+    label_probs: Tensor, counts: Tensor, prior: Tensor, weights: Tensor, total: float
+) -> Tensor:
     """Return weights near the maximum, by Newton's method on a penalized objective without the sum constraint."""
     # A log barrier keeps the weights above 0; it costs a quarter of the tolerated gap.
     barrier = prior + _GAP / 4 / len(prior)
 
     def loss(weights: Tensor) -> float:
         return total * float(weights.sum()) - float(
-            counts @ (parts @ weights).log() + barrier @ weights.log()
+            counts @ (label_probs @ weights).log() + barrier @ weights.log()
         )
 
     value = loss(weights)
-    for _ in range(_MOST_WEIGHTINGS):
-        ratio = parts / (parts @ weights).unsqueeze(1)
+    for _ in range(_MAX_NEWTON_STEPS):
+        ratio = label_probs / (label_probs @ weights).unsqueeze(1)
         weighted = ratio * counts.unsqueeze(1)
         slope = total - weighted.sum(dim=0) - barrier / weights
         step = torch.linalg.solve(weighted.T @ ratio + (barrier / weights**2).diag(), slope)
         size = min(1.0, 0.9 / max(float((step / weights).max()), 0.9))
-        while (lower := loss(weights - size * step)) > value and size > _SHORTEST:
+        while (lower := loss(weights - size * step)) > value and size > _MIN_STEP_SIZE:
             size /= 2
         if not value - lower > _GAP / 100:
             break

@@ -10,22 +10,22 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from fedlas.calibrators._fit.minimize import minimize
-from fedlas.calibrators._fit.rowwise import double_rows, row_moments
+from fedlas.calibrators._fit.rowwise import column_moments, iter_float64_rows
 from fedlas.calibrators._fit.state import ones, zeros
 from fedlas.predictions import Predictions
 from fedlas.predictions.probabilities import log_softmax, softmax
 
-HOLD = 0.01
+RIDGE = 0.01
 """Weight of the penalty on every parameter, divided by the number of samples: see :class:`OneVsRestLogistic`."""
 
-_KEPT = 2**23
+_MAX_CACHED = 2**23
 """Most features that are kept between passes: 64 MiB."""
 
 # Stands for log 0 if there is a single class, and thus no rest.
-_NOTHING = -1e30
+_LOG_ZERO = -1e30
 
 
-def class_and_rest(logits: Tensor) -> tuple[Tensor, Tensor]:
+def class_rest_log_probs(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Return ``log p_k`` and ``log(1 - p_k)`` for ``p = softmax(z)``, both finite.
 
     The rest of the predicted class is summed from the others, because ``1 - p_k`` cancels where ``p_k`` is near 1.
@@ -45,30 +45,30 @@ def class_and_rest(logits: Tensor) -> tuple[Tensor, Tensor]:
     top = logits.argmax(dim=1, keepdim=True)
     rest = torch.log1p(-log_probs.exp().scatter(1, top, 0.0))
     others = log_probs.scatter(1, top, -torch.inf).logsumexp(dim=1, keepdim=True)
-    return log_probs, rest.scatter(1, top, others.clamp(min=_NOTHING))
+    return log_probs, rest.scatter(1, top, others.clamp(min=_LOG_ZERO))
 
 
 def log_odds(logits: Tensor) -> Tensor:
     """Return the log-odds of each class against the rest, ``log p_k - log(1 - p_k)``, float64 ``(n, C)``."""
-    log_p, rest = class_and_rest(logits)
+    log_p, rest = class_rest_log_probs(logits)
     return log_p - rest
 
 
-def class_columns(logits: Tensor) -> Tensor:
+def class_prob_columns(logits: Tensor) -> Tensor:
     """Return the probabilities of each class as rows, float64 ``(C, N)`` on the CPU, from ``logits (N, C)``."""
     columns = zeros(logits.shape[1], logits.shape[0])
-    for part, rows in double_rows(logits):
+    for part, rows in iter_float64_rows(logits):
         columns[:, part] = softmax(rows).T
     return columns
 
 
-def separated_classes(val: Predictions) -> list[int]:
+def find_separated_classes(val: Predictions) -> list[int]:
     """Return the classes whose samples all have a higher probability of the class than any other sample."""
     lowest = torch.full((val.num_classes,), torch.inf, dtype=torch.float64, device="cpu")
     highest = -lowest
     target = val.target.cpu()
     classes = torch.arange(val.num_classes, device="cpu")
-    for part, rows in double_rows(val.logits):
+    for part, rows in iter_float64_rows(val.logits):
         of_class = target[part].unsqueeze(1) == classes
         scores = log_odds(rows)
         lowest = torch.minimum(lowest, scores.masked_fill(~of_class, torch.inf).amin(dim=0))
@@ -78,36 +78,36 @@ def separated_classes(val: Predictions) -> list[int]:
     )
 
 
-def floored_log(probs: Tensor, floor: Tensor | float) -> Tensor:
+def log_with_floor(probs: Tensor, floor: Tensor | float) -> Tensor:
     """Return ``log max(probs, floor)``, finite logits whose softmax is the normalized probabilities."""
     return probs.clamp(min=floor).log()
 
 
-def padded_columns(numbers: Tensor, size: Tensor, rest: float | None = None) -> Tensor:
-    """Return the numbers of each class as a column, padded with ``rest`` or the last number of the class."""
-    place = torch.arange(int(size.max()), device=size.device).unsqueeze(1)
-    columns = numbers[size.cumsum(0) - size + torch.minimum(place, size - 1)]
-    return columns if rest is None else columns.where(place < size, rest)
+def pad_columns(numbers: Tensor, sizes: Tensor, fill: float | None = None) -> Tensor:
+    """Return the numbers of each class as a column, padded with ``fill`` or the last number of the class."""
+    place = torch.arange(int(sizes.max()), device=sizes.device).unsqueeze(1)
+    columns = numbers[sizes.cumsum(0) - sizes + torch.minimum(place, sizes - 1)]
+    return columns if fill is None else columns.where(place < sizes, fill)
 
 
-def padded_edges(edges: Tensor) -> Tensor:
-    """Return ascending edges ``(B, C)`` padded with infinity to ``(2^k - 1, C)``, for :func:`edges_below`."""
+def pad_edges(edges: Tensor) -> Tensor:
+    """Return ascending edges ``(B, C)`` padded with infinity to ``(2^k - 1, C)``, for :func:`count_edges_below`."""
     count = 2 ** len(edges).bit_length() - 1
     return torch.cat([edges, edges.new_full((count - len(edges), edges.shape[1]), torch.inf)])
 
 
-def edges_below(edges: Tensor, values: Tensor) -> Tensor:
+def count_edges_below(edges: Tensor, values: Tensor) -> Tensor:
     """Return the number of edges of the column below each value, int64 ``(n, C)``, by binary search.
 
     In operations that every exporter knows; ``searchsorted`` is not among those of ONNX.
 
     Args:
-        edges: What :func:`padded_edges` returned.
+        edges: What :func:`pad_edges` returned.
         values: ``(n, C)``.
 
     Example:
-        >>> edges = padded_edges(torch.tensor([[0.2], [0.5]]))
-        >>> edges_below(edges, torch.tensor([[0.1], [0.2], [0.3], [0.9]])).flatten().tolist()
+        >>> edges = pad_edges(torch.tensor([[0.2], [0.5]]))
+        >>> count_edges_below(edges, torch.tensor([[0.1], [0.2], [0.3], [0.9]])).flatten().tolist()
         [0, 0, 1, 2]
     """
     below = torch.zeros_like(values, dtype=torch.int64)
@@ -133,8 +133,8 @@ class OneVsRestLogistic:
         classes: Indices of the classes to fit ``(K,)``.
         positive: Target of samples of the class ``(K,)``: 1, or a little less.
         negative: Target of other samples ``(K,)``: 0, or a little more.
-        free: Mask of the factors that are fitted ``(F,)``; the others are 0.
-        hold: Ridge of each parameter ``(F + 1,)``, divided by ``N``; None: :data:`HOLD`.
+        is_free: Mask of the factors that are fitted ``(F,)``; the others are 0.
+        ridge: Ridge of each parameter ``(F + 1,)``, divided by ``N``; None: :data:`HOLD`.
         anchor: Parameters of unscaled features ``(F + 1,)`` that the ridge shrinks to; None: 0.
     """
 
@@ -148,8 +148,8 @@ class OneVsRestLogistic:
         classes: Tensor,
         positive: Tensor,
         negative: Tensor,
-        free: Tensor,
-        hold: Tensor | None = None,
+        is_free: Tensor,
+        ridge: Tensor | None = None,
         anchor: Tensor | None = None,
     ) -> None:
         self._logits = logits
@@ -160,22 +160,26 @@ class OneVsRestLogistic:
         self._negative = negative
         self._weights = ones(len(logits)) if weights is None else weights
         self._samples = self._weights.sum(dim=-1)[..., None, None]
-        shape = (len(classes), len(free))
-        self._shape = (len(classes), len(free) + 1)
-        few = self._weights.numel() * self._shape[0] * self._shape[1] <= _KEPT
-        rows = torch.cat([self._features(each) for _, each in double_rows(logits)]) if few else None
+        shape = (len(classes), len(is_free))
+        self._shape = (len(classes), len(is_free) + 1)
+        is_small = self._weights.numel() * self._shape[0] * self._shape[1] <= _MAX_CACHED
+        rows = (
+            torch.cat([self._features(each) for _, each in iter_float64_rows(logits)])
+            if is_small
+            else None
+        )
         moments = (
-            row_moments(logits, self._weights, self._features)
+            column_moments(logits, self._weights, self._features)
             if rows is None
-            else row_moments(rows, self._weights)
+            else column_moments(rows, self._weights)
         )
         self._mean, self._deviation = (each.unflatten(-1, shape) for each in moments)
-        self._free = free.double()
+        self._free = is_free.double()
         zero = zeros(self._shape)
-        self._hold = zero[0] + HOLD if hold is None else hold
+        self._hold = zero[0] + RIDGE if ridge is None else ridge
         self.start = self.to_standard(zero if anchor is None else anchor.expand(self._shape))
         self._hessian = self._factor = torch.empty(0)  # until the first evaluation
-        self._kept = None if rows is None else list(self._columns(double_rows(rows)))
+        self._kept = None if rows is None else list(self._iter_columns(iter_float64_rows(rows)))
 
     def to_parameters(self, point: Tensor) -> Tensor:
         """Return factors and offsets of unscaled features ``(..., K, F + 1)``, from standardized parameters."""
@@ -190,13 +194,15 @@ class OneVsRestLogistic:
         offset = parameters[..., -1:] + (factors * self._mean).sum(dim=-1, keepdim=True)
         return torch.cat([factors * self._deviation, offset], dim=-1).flatten(-2)
 
-    def objectives(self, point: Tensor) -> Tensor:
+    def class_objectives(self, point: Tensor) -> Tensor:
         """Return the objective of each class at ``point``, ``(K,)``."""
         self.evaluate(point)
         # A factor fixed at 0 pays the ridge for its distance to the anchor; its entry in the point holds the anchor.
         fixed = self.start.view(self._shape)[:, :-1] * (1 - self._free)
-        away = 0.5 * (self._hold[:-1] * fixed.square()).sum(dim=1) / self._samples.flatten()
-        return self._values + away
+        fixed_penalty = (
+            0.5 * (self._hold[:-1] * fixed.square()).sum(dim=1) / self._samples.flatten()
+        )
+        return self._values + fixed_penalty
 
     def evaluate(self, point: Tensor) -> tuple[Tensor, Tensor]:
         """Return the value and gradient at ``point``; also compute the Hessian."""
@@ -204,7 +210,7 @@ class OneVsRestLogistic:
         values = zeros(parameters.shape[:-1])
         slope = torch.zeros_like(parameters)
         hessian = parameters.new_zeros(*parameters.shape, self._shape[1])
-        for design, label, weights in self._kept or self._columns(self._feature_rows()):
+        for design, label, weights in self._kept or self._iter_columns(self._iter_features()):
             scores = (parameters.unsqueeze(-2) @ design).squeeze(-2)
             # softplus does not overflow for large scores, and keeps the digits of small losses.
             values += ((softplus(scores) - label * scores) * weights).sum(dim=-1)
@@ -229,12 +235,12 @@ class OneVsRestLogistic:
         blocks = vector.unflatten(-1, (*self._shape, 1))
         return torch.cholesky_solve(blocks, self._factor).flatten(-3)
 
-    def _feature_rows(self) -> Iterator[tuple[slice, Tensor]]:
+    def _iter_features(self) -> Iterator[tuple[slice, Tensor]]:
         """Yield chunks of rows and their features ``(n, K F)``."""
-        for part, rows in double_rows(self._logits):
+        for part, rows in iter_float64_rows(self._logits):
             yield part, self._features(rows)
 
-    def _columns(
+    def _iter_columns(
         self, rows: Iterable[tuple[slice, Tensor]]
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield standardized features and ones ``(..., K, F + 1, n)``, labels ``(K, n)``, weights ``(..., 1, n)``."""
@@ -258,7 +264,7 @@ def fit_one_vs_rest(
     *,
     labels: tuple[Tensor, Tensor] | None = None,
     nonnegative: bool = False,
-    hold: Tensor | None = None,
+    ridge: Tensor | None = None,
     anchor: Tensor | None = None,
     start: Tensor | None = None,
 ) -> tuple[Tensor, bool]:
@@ -272,7 +278,7 @@ def fit_one_vs_rest(
         labels: Targets of samples of the class and of other samples, both ``(C,)``; None: 1 and 0.
         nonnegative: Whether factors below 0 are excluded. The minimum under that constraint is the lowest of the minima
             with some factors fixed at 0 that satisfy it, since the problem is convex; for two features there are three.
-        hold: See :class:`OneVsRestLogistic`.
+        ridge: See :class:`OneVsRestLogistic`.
         anchor: See :class:`OneVsRestLogistic`.
         start: Parameters ``(C, F + 1)`` of a fit to more samples, as a warm start; the tolerance is then looser.
 
@@ -293,13 +299,13 @@ def fit_one_vs_rest(
             classes=which,
             positive=positive[which],
             negative=negative[which],
-            free=torch.tensor(free, device="cpu"),
-            hold=hold,
+            is_free=torch.tensor(free, device="cpu"),
+            ridge=ridge,
             anchor=anchor,
         )
         first = problem.start if start is None else problem.to_standard(start[which])
         minimum = minimize(problem, first, tolerance=1e-8 if start is None else 1e-3)
-        values = problem.objectives(minimum.point) if nonnegative else minimum.point
+        values = problem.class_objectives(minimum.point) if nonnegative else minimum.point
         return problem.to_parameters(minimum.point), values, bool(minimum.converged.all())
 
     # The first fit is unconstrained; only classes that violate the constraint are fitted again.

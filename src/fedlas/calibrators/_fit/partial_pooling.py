@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
-from fedlas.calibrators._fit.state import doubles, ones, zeros
+from fedlas.calibrators._fit.state import float64_tensor, ones, zeros
 
 _ROUNDS = 12
 """Rounds of expectation and maximization; a hundred change the NLL of fixed-out samples by less than .2 %."""
-_STEPS = 30
+_MAX_STEPS = 30
 """Most Newton steps of the curves at the end."""
-_DECREMENT = 1e-9
+_MIN_DECREMENT = 1e-9
 """Newton's decrement, as a share of the objective, at which a curve has converged."""
 _SLOPE_RIDGE = 1.0
 """Ridge of the common slope toward 1."""
@@ -29,12 +29,12 @@ _PRIOR_SPREAD = 0.14
 _MEAN_SPREAD = (0.5, 0.5, 2.0)
 """Standard deviations of the mean of the distribution around one temperature for all labels."""
 _JITTER = 1e-6
-_MOST_FALLING = 0.01
+_MAX_FALLING_SHARE = 0.01
 """Largest share of rows where a curve is made constant instead of falling; above it, a, b >= 0 is enforced."""
-_KEPT = 2**20
+_MAX_LABEL_ROWS = 2**20
 """Most label rows on which the distribution is estimated; of more labels a systematic sample of at least 100."""
-_FEWEST_IN_SAMPLE = 100
-_BLOCK = 2**15
+_MIN_SAMPLED_LABELS = 100
+_BLOCK_ROWS = 2**15
 """Label rows per block; the arrays fit the cache."""
 
 Rows = tuple[Tensor, Tensor, Tensor]
@@ -83,23 +83,25 @@ class LabelRows:
         self.weights = weights
         self.num_labels, self.num_rows = scores.shape
 
-    def of(self, labels: Tensor) -> Rows:
+    def select_labels(self, labels: Tensor) -> Rows:
         """Return features, targets and weights of the labels with the given indices ``(l,)``."""
         scores = self.scores[labels].double()
-        return curve_features(scores), self.target[labels].double(), self.weights_of(labels)
+        return curve_features(scores), self.target[labels].double(), self.label_weights(labels)
 
-    def weights_of(self, labels: Tensor) -> Tensor:
+    def label_weights(self, labels: Tensor) -> Tensor:
         """Return the weights ``(l, n)`` of the labels with the given indices."""
         each = self.weights if len(self.weights) == 1 else self.weights[labels]
         return each.expand(len(labels), -1)
 
-    def weighted(self, factor: float) -> LabelRows:
+    def scale_weights(self, factor: float) -> LabelRows:
         """Return the same rows with all weights multiplied by ``factor``."""
         return LabelRows(self.scores, self.target, self.weights * factor)
 
-    def blocks(self) -> tuple[Tensor, ...]:
+    def label_blocks(self) -> tuple[Tensor, ...]:
         """Return the indices of all labels, in blocks whose arrays fit the cache."""
-        return torch.arange(self.num_labels, device="cpu").split(max(1, _BLOCK // self.num_rows))
+        return torch.arange(self.num_labels, device="cpu").split(
+            max(1, _BLOCK_ROWS // self.num_rows)
+        )
 
 
 def fit_pooled_curves(rows: LabelRows, clusters: Tensor | None = None) -> PooledCurves:
@@ -113,61 +115,61 @@ def fit_pooled_curves(rows: LabelRows, clusters: Tensor | None = None) -> Pooled
         clusters: Cluster of each row ``(n,)``; None: rows are independent.
     """
     covariates = _label_covariates(rows)
-    labels = _sampled_labels(covariates[:, 1], rows.num_rows)
-    data = rows.of(labels)
+    labels = _sample_labels(covariates[:, 1], rows.num_rows)
+    data = rows.select_labels(labels)
     identity = torch.eye(3, dtype=torch.float64, device="cpu")
 
     # Fit one slope for all labels, so that the unit of the scores does not matter; then one curve for all labels.
     unit = _common_slope(rows, labels)
-    anchor = doubles([[unit, unit, 0.0]])
-    scale = doubles([unit, unit, 1.0])
-    ridge = (doubles(_COMMON_RIDGE) / scale.square()).diag()
-    together = _as_one_label(data)
-    common, *_ = maximize_posteriors(together, anchor, anchor, ridge[None])
-    effect = 1.0 if clusters is None else _design_effect(data, common, clusters)
-    if effect > 1:
-        rows = rows.weighted(1 / effect)
-        data = rows.of(labels)
+    anchor = float64_tensor([[unit, unit, 0.0]])
+    scale = float64_tensor([unit, unit, 1.0])
+    ridge = (float64_tensor(_COMMON_RIDGE) / scale.square()).diag()
+    pooled = _merge_labels(data)
+    common, *_ = maximize_posteriors(pooled, anchor, anchor, ridge[None])
+    design_effect = 1.0 if clusters is None else _design_effect(data, common, clusters)
+    if design_effect > 1:
+        rows = rows.scale_weights(1 / design_effect)
+        data = rows.select_labels(labels)
 
     # EM rounds, each from the curves of the previous round.
     sampled = covariates[labels]
     mean = torch.cat([common, zeros(1, 3)])
-    one_more = (_PRIOR_SPREAD * scale).square().diag()
+    prior_scatter = (_PRIOR_SPREAD * scale).square().diag()
     covariance = (_SPREAD * scale).square().diag()
     numbers = sampled @ mean
     point = None
     for _ in range(_ROUNDS):
-        precision = _inverse(covariance)
+        precision = _inverse_by_cholesky(covariance)
         prior = (sampled @ mean, precision.expand(len(labels), -1, -1))
         numbers, hessian, point, _ = maximize_posteriors(
-            data, numbers, *prior, steps=1, point=point
+            data, numbers, *prior, max_steps=1, point=point
         )
-        mean = _pool_mean(sampled, numbers, precision, anchor[0], scale)
+        mean = _pooled_mean(sampled, numbers, precision, anchor[0], scale)
         away = numbers - sampled @ mean
-        total = away.T @ away + _inverse(hessian).sum(dim=0) + one_more
+        total = away.T @ away + _inverse_by_cholesky(hessian).sum(dim=0) + prior_scatter
         covariance = total / (len(labels) + 1) + _JITTER * identity
 
     # The curves of all labels.
     curves = []
     converged = True
-    every = len(labels) == rows.num_labels
-    for block in rows.blocks():
+    is_all = len(labels) == rows.num_labels
+    for block in rows.label_blocks():
         middle = covariates[block] @ mean
-        start = numbers[block] if every else middle
-        modes, done = _modes(rows.of(block), start, middle, covariance)
+        start = numbers[block] if is_all else middle
+        modes, done = _posterior_modes(rows.select_labels(block), start, middle, covariance)
         curves.append(modes)
         converged = converged and done
-    return PooledCurves(torch.cat(curves), mean, covariance, effect, converged)
+    return PooledCurves(torch.cat(curves), mean, covariance, design_effect, converged)
 
 
-def _pool_mean(
+def _pooled_mean(
     covariates: Tensor, numbers: Tensor, precision: Tensor, anchor: Tensor, scale: Tensor
 ) -> Tensor:
     """Return the mean of the distribution and its slope in the mean score, ``(2, 3)``, with weak priors."""
-    inner = covariates.T @ covariates + doubles([0.0, _COVARIATE_RIDGE]).diag()
+    inner = covariates.T @ covariates + float64_tensor([0.0, _COVARIATE_RIDGE]).diag()
     # With few labels, the prior shrinks the mean to one common temperature.
-    pull = (scale * doubles(_MEAN_SPREAD)).square().reciprocal().diag()
-    first = doubles([1.0, 0.0])
+    pull = (scale * float64_tensor(_MEAN_SPREAD)).square().reciprocal().diag()
+    first = float64_tensor([1.0, 0.0])
     system = torch.kron(inner, precision.contiguous()) + torch.kron(first.diag(), pull)
     right = covariates.T @ numbers @ precision + torch.outer(first, pull @ anchor)
     return torch.linalg.solve(system, right.flatten()).view(2, 3)
@@ -177,26 +179,27 @@ def _label_covariates(rows: LabelRows) -> Tensor:
     """Return covariates of the labels ``(L, 2)``: 1, and the standardized mean score (0 for labels without rows)."""
     total = rows.weights.sum(dim=1)
     sums = [
-        (rows.scores[block].double() * rows.weights_of(block)).sum(dim=1) for block in rows.blocks()
+        (rows.scores[block].double() * rows.label_weights(block)).sum(dim=1)
+        for block in rows.label_blocks()
     ]
     mean = torch.cat(sums) / total.clamp(min=1e-300)
-    some = (total > 0).expand_as(mean)
-    away = torch.where(some, mean - mean[some].mean(), 0.0)
-    deviation = away[some].square().mean().sqrt()
-    return torch.stack([torch.ones_like(mean), away / deviation.clamp(min=1e-12)], dim=1)
+    has_rows = (total > 0).expand_as(mean)
+    centered = torch.where(has_rows, mean - mean[has_rows].mean(), 0.0)
+    deviation = centered[has_rows].square().mean().sqrt()
+    return torch.stack([torch.ones_like(mean), centered / deviation.clamp(min=1e-12)], dim=1)
 
 
-def _sampled_labels(covariate: Tensor, num_rows: int) -> Tensor:
+def _sample_labels(covariate: Tensor, num_rows: int) -> Tensor:
     """Return the indices of the labels that the distribution is estimated on, a systematic sample if there are many."""
     count = len(covariate)
-    most = max(_FEWEST_IN_SAMPLE, _KEPT // num_rows)
+    most = max(_MIN_SAMPLED_LABELS, _MAX_LABEL_ROWS // num_rows)
     if count <= most:
         return torch.arange(count, device="cpu")
     order = covariate.argsort(stable=True)
     return order[(torch.arange(most, device="cpu") * count) // most].sort().values
 
 
-def _as_one_label(data: Rows) -> Rows:
+def _merge_labels(data: Rows) -> Rows:
     """Return the rows of all labels merged into one label."""
     features, target, weights = data
     return features.movedim(0, 1).flatten(1)[None], target.flatten()[None], weights.flatten()[None]
@@ -204,7 +207,7 @@ def _as_one_label(data: Rows) -> Rows:
 
 def _common_slope(rows: LabelRows, labels: Tensor) -> float:
     """Return the slope of all scores with the highest likelihood, at least 1e-3: an inverse temperature."""
-    _, target, weights = rows.of(labels)
+    _, target, weights = rows.select_labels(labels)
     scores = rows.scores[labels].double().flatten()
     one = ones(1, 1)
     data = (scores.view(1, 1, -1), target.flatten()[None], weights.flatten()[None])
@@ -212,30 +215,34 @@ def _common_slope(rows: LabelRows, labels: Tensor) -> float:
     return max(float(slope), 1e-3)
 
 
-def _modes(data: Rows, start: Tensor, mean: Tensor, covariance: Tensor) -> tuple[Tensor, bool]:
+def _posterior_modes(
+    data: Rows, start: Tensor, mean: Tensor, covariance: Tensor
+) -> tuple[Tensor, bool]:
     """Return the posterior mode of each label, constrained to rising curves, and whether all fits converged."""
-    precision = _inverse(covariance).expand(len(mean), -1, -1)
+    precision = _inverse_by_cholesky(covariance).expand(len(mean), -1, -1)
     numbers, *_, converged = maximize_posteriors(data, start, mean, precision)
-    wrong = (_falling_share(data, numbers) > _MOST_FALLING).nonzero().squeeze(1)
-    if not len(wrong):
+    decreasing = (_decreasing_share(data, numbers) > _MAX_FALLING_SHARE).nonzero().squeeze(1)
+    if not len(decreasing):
         return numbers, converged
     # The problem is convex: the constrained mode is the best one with a, b or both fixed at 0 and none negative.
-    features, target, weights = (each[wrong] for each in data)
-    some = (features, target, weights)
-    prior = (mean[wrong], precision[wrong])
-    best = torch.full((len(wrong),), torch.inf, dtype=torch.float64, device="cpu")
+    features, target, weights = (each[decreasing] for each in data)
+    subset = (features, target, weights)
+    prior = (mean[decreasing], precision[decreasing])
+    best = torch.full((len(decreasing),), torch.inf, dtype=torch.float64, device="cpu")
     for mask in ((0.0, 1.0, 1.0), (1.0, 0.0, 1.0), (0.0, 0.0, 1.0)):
-        free = doubles(mask)
-        candidate, *_, done = maximize_posteriors(some, prior[0] * free, *prior, free=free)
-        value, *_ = _posterior(_likelihood(some, candidate), candidate, *prior)
+        free = float64_tensor(mask)
+        candidate, *_, done = maximize_posteriors(subset, prior[0] * free, *prior, is_free=free)
+        value, *_ = _negative_log_posterior(
+            _negative_log_likelihood(subset, candidate), candidate, *prior
+        )
         better = (candidate[:, :2] >= 0).all(dim=1) & (value < best)
         best[better] = value[better]
-        numbers[wrong[better]] = candidate[better]
+        numbers[decreasing[better]] = candidate[better]
         converged = converged and done
     return numbers, converged
 
 
-def _falling_share(data: Rows, numbers: Tensor) -> Tensor:
+def _decreasing_share(data: Rows, numbers: Tensor) -> Tensor:
     """Return the weighted share of each label's rows where its curve falls, ``(l,)``."""
     features, _, weights = data
     probs = features[:, 0].exp()
@@ -249,9 +256,9 @@ def maximize_posteriors(
     start: Tensor,
     mean: Tensor,
     precision: Tensor,
-    steps: int = _STEPS,
+    max_steps: int = _MAX_STEPS,
     *,
-    free: Tensor | None = None,
+    is_free: Tensor | None = None,
     point: Derivatives | None = None,
 ) -> tuple[Tensor, Tensor, Derivatives, bool]:
     """Return posterior modes ``(l, F)``, Hessians, likelihood derivatives and convergence, by damped Newton steps.
@@ -261,40 +268,43 @@ def maximize_posteriors(
         start: ``(l, F)``.
         mean: Prior mean ``(l, F)``.
         precision: Prior precision ``(l, F, F)``.
-        steps: Most steps.
-        free: 1 for free coefficients, 0 for fixed ones ``(F,)``; None: all are free.
+        max_steps: Most steps.
+        is_free: 1 for free coefficients, 0 for fixed ones ``(F,)``; None: all are free.
         point: Derivatives of the likelihood at the start, if known.
     """
-    fixed = zeros(start.shape[1]) if free is None else 1 - free
+    fixed = zeros(start.shape[1]) if is_free is None else 1 - is_free
     numbers = start
-    point = _likelihood(data, numbers) if point is None else point
-    value, slope, hessian = _posterior(point, numbers, mean, precision)
+    point = _negative_log_likelihood(data, numbers) if point is None else point
+    value, slope, hessian = _negative_log_posterior(point, numbers, mean, precision)
     size = ones(len(start))
     converged = False
-    for _ in range(steps):
+    for _ in range(max_steps):
         # Fixed coefficients have gradient 0 and an identity block in the Hessian.
-        inner = hessian * (1 - fixed[:, None]) * (1 - fixed) + fixed.diag()
-        step = torch.linalg.solve(inner, (slope * (1 - fixed)).unsqueeze(-1)).squeeze(-1)
+        free_hessian = hessian * (1 - fixed[:, None]) * (1 - fixed) + fixed.diag()
+        step = torch.linalg.solve(free_hessian, (slope * (1 - fixed)).unsqueeze(-1)).squeeze(-1)
         decrement = (step * slope).sum(dim=1)
-        converged = bool((decrement <= _DECREMENT * (1 + value.abs())).all())
+        converged = bool((decrement <= _MIN_DECREMENT * (1 + value.abs())).all())
         if converged:
             break
-        tried = numbers - size.unsqueeze(1) * step
-        after = _likelihood(data, tried)
+        candidate = numbers - size.unsqueeze(1) * step
+        after = _negative_log_likelihood(data, candidate)
         # A label whose objective rises keeps its point and halves its step size.
-        lower = _posterior(after, tried, mean, precision)[0] <= value + 1e-12 * value.abs()
-        size = torch.where(lower, 1.0, size / 2)
-        numbers = torch.where(lower[:, None], tried, numbers)
-        point = (
-            torch.where(lower, after[0], point[0]),
-            torch.where(lower[:, None], after[1], point[1]),
-            torch.where(lower[:, None, None], after[2], point[2]),
+        improved = (
+            _negative_log_posterior(after, candidate, mean, precision)[0]
+            <= value + 1e-12 * value.abs()
         )
-        value, slope, hessian = _posterior(point, numbers, mean, precision)
+        size = torch.where(improved, 1.0, size / 2)
+        numbers = torch.where(improved[:, None], candidate, numbers)
+        point = (
+            torch.where(improved, after[0], point[0]),
+            torch.where(improved[:, None], after[1], point[1]),
+            torch.where(improved[:, None, None], after[2], point[2]),
+        )
+        value, slope, hessian = _negative_log_posterior(point, numbers, mean, precision)
     return numbers, hessian, point, converged
 
 
-def _likelihood(data: Rows, numbers: Tensor) -> Derivatives:
+def _negative_log_likelihood(data: Rows, numbers: Tensor) -> Derivatives:
     """Return value, gradient and Hessian of the negative log-likelihood of each label."""
     features, target, weights = data
     scores = (numbers.unsqueeze(1) @ features).squeeze(1)
@@ -306,9 +316,11 @@ def _likelihood(data: Rows, numbers: Tensor) -> Derivatives:
     return value, (features @ error.unsqueeze(-1)).squeeze(-1), weighted @ features.mT
 
 
-def _posterior(point: Derivatives, numbers: Tensor, mean: Tensor, precision: Tensor) -> Derivatives:
+def _negative_log_posterior(
+    derivatives: Derivatives, numbers: Tensor, mean: Tensor, precision: Tensor
+) -> Derivatives:
     """Return value, gradient and Hessian of the negative log-posterior of each label."""
-    value, slope, hessian = point
+    value, slope, hessian = derivatives
     away = numbers - mean
     pulled = (precision @ away.unsqueeze(-1)).squeeze(-1)
     return value + 0.5 * (away * pulled).sum(dim=1), slope + pulled, hessian + precision
@@ -329,5 +341,5 @@ def _design_effect(data: Rows, common: Tensor, clusters: Tensor) -> float:
     return max(1.0, float(of_clusters / of_rows))
 
 
-def _inverse(matrix: Tensor) -> Tensor:
+def _inverse_by_cholesky(matrix: Tensor) -> Tensor:
     return torch.cholesky_inverse(torch.linalg.cholesky(matrix))

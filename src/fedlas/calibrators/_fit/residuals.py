@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from fedlas.calibrators._fit.minimize import minimize_all
+from fedlas.calibrators._fit.minimize import minimize_batch
 from fedlas.calibrators._fit.state import zeros
 
-_CHUNK = 2**21
+_CHUNK_SIZE = 2**21
 """Scores of a chunk of rows: 16 MiB."""
-_NEAR = 1e-2
+_TOLERANCE = 1e-2
 """Tolerance of the penalized log-likelihood of all samples, in nats."""
-_FLOOR = 1e-3
+_MIN_SPREAD = 1e-3
 """Floor of the mean ``p (1 - p)`` of a class in the metric of the search."""
 
 
@@ -65,16 +65,20 @@ class Inputs:
     def sums(self, values: Tensor) -> Tensor:
         """Return the product of the transposed design matrix with ``values (N, M)``, ``(R + S, M)``."""
         dense = self.numbers.T @ values
-        return dense if self.codes is None else torch.cat([dense, self.unit * self._totals(values)])
+        return (
+            dense
+            if self.codes is None
+            else torch.cat([dense, self.unit * self._sum_by_code(values)])
+        )
 
-    def square_sums(self, weights: Tensor) -> Tensor:
+    def weighted_square_sums(self, weights: Tensor) -> Tensor:
         """Return the weighted sum of squares of each column ``(F, R + S)``, for weights ``(F, N)``."""
         dense = weights @ self.numbers.square()
         if self.codes is None:
             return dense
-        return torch.cat([dense, self.unit**2 * self._totals(weights.T).T], dim=1)
+        return torch.cat([dense, self.unit**2 * self._sum_by_code(weights.T).T], dim=1)
 
-    def _totals(self, values: Tensor) -> Tensor:
+    def _sum_by_code(self, values: Tensor) -> Tensor:
         """Return the sum of ``values (N, M)`` per category code, ``(S, M)``."""
         codes = () if self.codes is None else self.codes.unbind(1)
         totals = values.new_zeros(self.size + 1, values.shape[1])
@@ -119,39 +123,42 @@ class ResidualProblem:
 
     def solve(self) -> Regressions:
         """Return the fitted regressions; index ``(f K + k) L + l`` is subset f, offset k and ridge l."""
-        which = self.problems()
-        part, offset, ridge = which
+        problems = self.problem_indices()
+        part, offset, ridge = problems
         classes = self.log_probs.shape[1]
         rank = self.inputs.width
         start = zeros(len(part), 1 + classes + rank * classes)
         curvature = self._curvature(part, offset, ridge)
-        point = minimize_all(
-            lambda left, point: self._evaluate(which[:, left], point), start, curvature, _NEAR
+        point = minimize_batch(
+            lambda left, point: self._evaluate(problems[:, left], point),
+            start,
+            curvature,
+            _TOLERANCE,
         )
-        return self._split(point)
+        return self._unpack_point(point)
 
-    def problems(self) -> Tensor:
+    def problem_indices(self) -> Tensor:
         """Return the indices of subset, offset and ridge of each problem ``(3, B)``."""
         count = len(self.weights), self.factors.shape[1], len(self.ridges)
         ranges = [torch.arange(each, device="cpu") for each in count]
         return torch.stack([grid.flatten() for grid in torch.meshgrid(*ranges, indexing="ij")])
 
-    def chunks(self, problems: int) -> Iterator[slice]:
+    def row_chunks(self, num_problems: int) -> Iterator[slice]:
         """Yield slices of rows such that the scores of all problems fit the cache."""
-        rows = max(1, _CHUNK // max(1, problems * self.log_probs.shape[1]))
+        rows = max(1, _CHUNK_SIZE // max(1, num_problems * self.log_probs.shape[1]))
         for first in range(0, len(self.target), rows):
             yield slice(first, first + rows)
 
-    def _split(self, point: Tensor) -> Regressions:
+    def _unpack_point(self, point: Tensor) -> Regressions:
         """Return factors, weights and offsets of a point vector."""
         classes = self.log_probs.shape[1]
         weight = point[:, 1 + classes :].view(len(point), -1, classes)
         return point[:, 0], weight, point[:, 1 : 1 + classes]
 
-    def _evaluate(self, which: Tensor, point: Tensor) -> tuple[Tensor, Tensor]:
+    def _evaluate(self, problems: Tensor, point: Tensor) -> tuple[Tensor, Tensor]:
         """Return values and gradients of the selected problems."""
-        part, offset, ridge = which
-        fits = self._split(point)
+        part, offset, ridge = problems
+        fits = self._unpack_point(point)
         factor, weight, bias = fits
 
         # The penalties.
@@ -162,7 +169,7 @@ class ResidualProblem:
         value /= 2
 
         # The likelihood.
-        for rows in self.chunks(len(point)):
+        for rows in self.row_chunks(len(point)):
             inputs = self.inputs.rows(rows)
             offsets = self._offsets(rows, part, offset)
             weights = self.weights[part, rows].T
@@ -190,7 +197,7 @@ class ResidualProblem:
         first = torch.arange(self.factors.shape[1], device="cpu")
         spread_c = zeros(len(first), self.log_probs.shape[1])
         spread_a = zeros(len(first))
-        for rows in self.chunks(len(first)):
+        for rows in self.row_chunks(len(first)):
             offsets = self._offsets(rows, 0 * first, first)
             weights = self.weights[0, rows]
             probs = offsets.softmax(dim=2)
@@ -199,7 +206,7 @@ class ResidualProblem:
             spread_a += weights @ (probs * (offsets - mean).square()).sum(dim=2)
         total = self.weights.sum(dim=1)
         share = (total / total[0])[part].unsqueeze(1)
-        spread_c = spread_c.clamp(min=_FLOOR * float(total[0]))[offset] * share
+        spread_c = spread_c.clamp(min=_MIN_SPREAD * float(total[0]))[offset] * share
         weight = spread_c.unsqueeze(1) * self.spread.unsqueeze(1) + self.ridges[ridge].unsqueeze(2)
         factor = spread_a[offset].unsqueeze(1) * share + 1
         return torch.cat([factor, spread_c + self.bias_ridge, weight.flatten(1)], dim=1)

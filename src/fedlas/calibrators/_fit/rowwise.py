@@ -14,17 +14,17 @@ from torch.nn.functional import cross_entropy
 from fedlas._core.check import InputError
 from fedlas.calibrators._fit.state import ones
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.any_predictions import check_predictions
+from fedlas.predictions.any_predictions import require_predictions
 from fedlas.predictions.probabilities import FLOOR, SUM_TOLERANCE
 from fedlas.predictions.sample_values import SAMPLE_VALUES
 
 # Elements of a chunk: 2 MiB of float64, so that a few work arrays of that size fit the cache.
 _CHUNK_ELEMENTS = 2**18
 # Most elements that are cached between passes.
-_KEPT = 2**23
+_MAX_CACHED = 2**23
 
 
-def double_rows(logits: Tensor) -> Iterator[tuple[slice, Tensor]]:
+def iter_float64_rows(logits: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Yield chunks of ``logits (..., N, C)`` in order, as (row slice, float64 rows on the CPU).
 
     Always on the CPU: not every accelerator has float64, and sums there may differ between runs. Rows that are float64
@@ -37,20 +37,20 @@ def double_rows(logits: Tensor) -> Iterator[tuple[slice, Tensor]]:
         yield part, logits[..., part, :].detach().cpu().double()
 
 
-class _Columns:
+class _ColumnChunks:
     """Iterable of transposed chunks of logits, computed anew at each iteration."""
 
-    def __init__(self, logits: Tensor, change: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, logits: Tensor, transform: Callable[[Tensor], Tensor]) -> None:
         self._logits = logits
-        self._change = change
+        self._change = transform
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
-        for part, rows in double_rows(self._logits):
+        for part, rows in iter_float64_rows(self._logits):
             yield part, self._change(rows.mT.clone(memory_format=torch.contiguous_format))
 
 
-def columns_of(
-    logits: Tensor, change: Callable[[Tensor], Tensor]
+def column_chunks(
+    logits: Tensor, transform: Callable[[Tensor], Tensor]
 ) -> Iterable[tuple[slice, Tensor]]:
     """Return chunks of ``logits (..., N, C)`` transposed to float64 columns ``(..., C, n)``, with their row slices.
 
@@ -59,18 +59,18 @@ def columns_of(
 
     Args:
         logits: ``(..., N, C)``.
-        change: Maps an array ``(..., C, n)`` to one of the same shape; may work in place.
+        transform: Maps an array ``(..., C, n)`` to one of the same shape; may work in place.
     """
-    columns = _Columns(logits, change)
-    return list(columns) if logits.numel() <= _KEPT else columns
+    columns = _ColumnChunks(logits, transform)
+    return list(columns) if logits.numel() <= _MAX_CACHED else columns
 
 
-def blocks(parts: Tensor, logits: Tensor) -> tuple[Tensor, ...]:
+def weight_blocks(subset_weights: Tensor, logits: Tensor) -> tuple[Tensor, ...]:
     """Return subset weights ``(F, N)`` in blocks of subsets whose logits fit the cache together."""
-    return parts.split(max(1, _CHUNK_ELEMENTS // logits.numel()))
+    return subset_weights.split(max(1, _CHUNK_ELEMENTS // logits.numel()))
 
 
-def weights_of(val: Predictions) -> Tensor:
+def sample_weights(val: Predictions) -> Tensor:
     """Return the sample weights ``(N,)``, float64 on the CPU; ones if the predictions have none."""
     return ones(val.num_samples) if val.weights is None else val.weights
 
@@ -86,7 +86,7 @@ def map_rows(
         features: ``(N, D)``, or None.
     """
     result = torch.empty_like(logits)
-    for part, rows in double_rows(logits):
+    for part, rows in iter_float64_rows(logits):
         others = () if features is None else (features[part].detach().cpu().double(),)
         result[part] = function(rows, *others).to(result)
     return result
@@ -95,15 +95,15 @@ def map_rows(
 def total_nll(val: Predictions, function: Callable[[Tensor], Tensor]) -> float:
     """Return the weighted sum of ``-log softmax(function(z))[y]`` over the samples."""
     total = 0.0
-    weights = weights_of(val)
-    for part, rows in double_rows(val.logits):
+    weights = sample_weights(val)
+    for part, rows in iter_float64_rows(val.logits):
         total += float(
             weights[part] @ cross_entropy(function(rows), val.target[part].cpu(), reduction="none")
         )
     return total
 
 
-def row_moments(
+def column_moments(
     rows: Tensor, weights: Tensor, function: Callable[[Tensor], Tensor] | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return weighted mean and standard deviation of each column; a deviation of 0 becomes 1.
@@ -120,7 +120,7 @@ def row_moments(
 
     def average(change: Callable[[Tensor], Tensor]) -> Tensor:
         parts = []
-        for part, each in double_rows(rows):
+        for part, each in iter_float64_rows(rows):
             changed = change(each if function is None else function(each))
             parts.append((weights[..., None, part] @ changed).squeeze(-2))
         return torch.stack(parts).sum(dim=0) / total
@@ -131,7 +131,7 @@ def row_moments(
     return mean, torch.where(deviation > 1e-12 * mean.abs(), deviation, 1.0)
 
 
-def smallest_probability(samples: float, classes: int) -> float:
+def probability_floor(samples: float, classes: int) -> float:
     """Return the floor of a probability that is estimated as a share of samples, ``1 / (C (N + 1))``.
 
     Any nonzero share is at least ``1 / N``, so the floor only replaces zeros. It is the share that one further sample,
@@ -140,24 +140,24 @@ def smallest_probability(samples: float, classes: int) -> float:
     return 1 / (classes * (samples + 1))
 
 
-ArrayOf = Literal["logits", "probs"]
+ArrayKind = Literal["logits", "probs"]
 
 _ROUNDING = 1e-5
 """Tolerance of the sum of probabilities, for logits that are log-probabilities."""
-_ZERO = 2e-7
+_MAX_ZERO_STAND_IN = 2e-7
 """A lowest probability below this stands for 0 if it occurs more than once."""
 
 
-def as_predictions(val: object, target: Tensor | None = None) -> Predictions:
+def to_predictions(val: object, target: Tensor | None = None) -> Predictions:
     """Return the argument of ``fit`` or ``transform`` as predictions; a ``TopLabel`` has classes wrong and right."""
     if isinstance(val, TopLabel):
         both = torch.stack([1 - val.confidence, val.confidence], dim=1)
-        logits = both.clamp(min=least_log(both.dtype).exp()).log()
+        logits = both.clamp(min=zero_log_prob(both.dtype).exp()).log()
         names = (*SAMPLE_VALUES, "covariates")
         shared: dict[str, Any] = {name: getattr(val, name) for name in names}
         return Predictions(logits, val.correct.long(), **shared)
     if target is None or isinstance(val, Predictions):
-        return check_predictions(val)
+        return require_predictions(val)
     return (
         Predictions.from_probs(val, target)
         if array_kind(val) == "probs"
@@ -165,7 +165,7 @@ def as_predictions(val: object, target: Tensor | None = None) -> Predictions:
     )
 
 
-def array_kind(val: object) -> ArrayOf | None:
+def array_kind(val: object) -> ArrayKind | None:
     """Return "probs" if an array holds probabilities, else "logits"; None if it is not an array."""
     if not isinstance(val, Tensor | np.ndarray):
         return None
@@ -178,7 +178,7 @@ def array_kind(val: object) -> ArrayOf | None:
     return "probs" if inside and scores.ndim in (1, 2) else "logits"
 
 
-def features_of(predictions: Predictions) -> Tensor:
+def require_features(predictions: Predictions) -> Tensor:
     """Return the features of the predictions.
 
     Raises:
@@ -193,86 +193,88 @@ def features_of(predictions: Predictions) -> Tensor:
     return predictions.features
 
 
-def least_log(dtype: torch.dtype) -> Tensor:
+def zero_log_prob(dtype: torch.dtype) -> Tensor:
     """Return the log-probability that stands for a probability of 0 in predictions made from probabilities."""
     return torch.tensor(FLOOR, dtype=dtype, device="cpu").log()
 
 
-def prepared(
-    val: Predictions, *, repeat: bool, floor: bool
+def prepare_samples(
+    val: Predictions, *, repeat_rows: bool, raise_zeros: bool
 ) -> tuple[Predictions, float | None, str | None]:
     """Return the samples prepared for a fit, the floor of log-probabilities or None, and a warning or None.
 
     Args:
         val: With labels.
-        repeat: Turn weights into repeated samples.
-        floor: Raise probabilities of exactly 0.
+        repeat_rows: Turn weights into repeated samples.
+        raise_zeros: Raise probabilities of exactly 0.
 
     Raises:
-        InputError: If ``repeat`` and weights are not whole numbers.
+        InputError: If ``repeat_rows`` and weights are not whole numbers.
     """
-    val = counted(val, repeat=repeat)
-    least = _floor(val) if floor else None
-    if least is None:
+    val = normalize_weights(val, repeat_rows=repeat_rows)
+    least_log = _find_log_floor(val) if raise_zeros else None
+    if least_log is None:
         return val, None, None
-    zeros = (val.logits.gather(1, val.target.unsqueeze(1)) == val.logits.min()).sum()
+    zero_labels = (val.logits.gather(1, val.target.unsqueeze(1)) == val.logits.min()).sum()
     text = (
-        f"{int(zeros)} of {val.num_samples:,} labels have a probability of exactly 0, which would dominate the fit. "
-        f"All probabilities are raised to at least {math.exp(least):.2g}."
+        f"{int(zero_labels)} of {val.num_samples:,} labels have a probability of exactly 0, which would dominate the fit. "
+        f"All probabilities are raised to at least {math.exp(least_log):.2g}."
     )
-    return floored(val, least), least, text if zeros else None
+    return floor_log_probs(val, least_log), least_log, text if zero_labels else None
 
 
-def floored(predictions: Predictions, least: float | None) -> Predictions:
-    """Return the samples with log-probabilities raised to at least ``least``; None: unchanged."""
-    if least is None:
+def floor_log_probs(predictions: Predictions, least_log: float | None) -> Predictions:
+    """Return the samples with log-probabilities raised to at least ``least_log``; None: unchanged."""
+    if least_log is None:
         return predictions
-    return predictions.with_logits(predictions.logits.log_softmax(dim=1).clamp(min=least))
+    return predictions.with_logits(predictions.logits.log_softmax(dim=1).clamp(min=least_log))
 
 
-def _floor(val: Predictions) -> float | None:
+def _find_log_floor(val: Predictions) -> float | None:
     """Return the floor of log-probabilities if some probabilities are exactly 0, or None."""
     if bool((val.logits > 0).any()) or val.num_classes < 2:
         return None
     # If zeros were replaced by a small number, that number occurs many times.
-    lowest = val.logits.min()
+    min_log_prob = val.logits.min()
     total = val.num_samples if val.weights is None else float(val.weights.sum())
     # The square: higher floors hide the order of confidences that round to 1, and gave worse fits.
-    least = 2 * math.log(smallest_probability(total, val.num_classes))
-    ties = int((val.logits == lowest).sum())
-    alike = bool((val.logits.logsumexp(dim=1).abs() < _ROUNDING).all())
-    replaced = abs(float(lowest - least_log(val.logits.dtype).to(lowest))) < _ROUNDING * 10
-    zero = replaced or (ties > 1 and float(lowest) < math.log(_ZERO))
-    return least if alike and zero and float(lowest) < least else None
+    log_floor = 2 * math.log(probability_floor(total, val.num_classes))
+    num_ties = int((val.logits == min_log_prob).sum())
+    is_normalized = bool((val.logits.logsumexp(dim=1).abs() < _ROUNDING).all())
+    is_replaced = (
+        abs(float(min_log_prob - zero_log_prob(val.logits.dtype).to(min_log_prob))) < _ROUNDING * 10
+    )
+    has_zeros = is_replaced or (num_ties > 1 and float(min_log_prob) < math.log(_MAX_ZERO_STAND_IN))
+    return log_floor if is_normalized and has_zeros and float(min_log_prob) < log_floor else None
 
 
-def scaled_weights(weights: Tensor) -> Tensor:
+def scale_weights(weights: Tensor) -> Tensor:
     """Return sample weights ``(N,)`` scaled to a mean of 1 over positive weights; whole numbers stay unchanged."""
     if bool((weights == weights.round()).all()):
         return weights
     return weights / weights[weights > 0].mean()
 
 
-def counted(val: Predictions, *, repeat: bool = False) -> Predictions:
+def normalize_weights(val: Predictions, *, repeat_rows: bool = False) -> Predictions:
     """Return the samples with normalized weights, or with repeated rows; rows of weight 0 are removed.
 
     Raises:
-        InputError: If ``repeat`` and weights are not whole numbers.
+        InputError: If ``repeat_rows`` and weights are not whole numbers.
     """
     if val.weights is None:
         return val
     weights = val.weights
-    whole = bool((val.weights == val.weights.round()).all())
-    if repeat and not whole:
+    is_whole = bool((val.weights == val.weights.round()).all())
+    if repeat_rows and not is_whole:
         fix = "Pass whole numbers, or choose temperature, vector, structured or auto."
         raise InputError(
             "weights must be whole numbers for this calibrator", "fractional weights", fix
         )
-    used = weights > 0
-    counts = scaled_weights(weights)[used]
-    rows = used.nonzero().squeeze(1)
-    if repeat:
+    is_used = weights > 0
+    counts = scale_weights(weights)[is_used]
+    rows = is_used.nonzero().squeeze(1)
+    if repeat_rows:
         rows = rows.repeat_interleave(counts.long())
         counts = torch.ones(0)
-    plain = repeat or bool((counts == 1).all())
-    return val.rows(rows)._replaced(weights=None if plain else counts)
+    drop_weights = repeat_rows or bool((counts == 1).all())
+    return val.rows(rows)._replace_fields(weights=None if drop_weights else counts)

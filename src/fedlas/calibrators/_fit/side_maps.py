@@ -9,20 +9,20 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from fedlas.calibrators._fit.residuals import Inputs, residual_log_probs
-from fedlas.calibrators._fit.state import Numbers, must
+from fedlas.calibrators._fit.state import BufferModule, require_valid
 
-_CLIP = 8.0
+_MAX_STANDARDIZED = 8.0
 """Standardized features are clipped here."""
-_TOP = 5
+_NUM_TOP = 5
 """Largest log-probabilities that the adaptive temperature depends on."""
-_LEAST_LOG = -20.0
-NORM = 30.0
+_MIN_LOG_PROB = -20.0
+MEAN_SQUARED_NORM = 30.0
 """Mean squared norm of the features in every basis, so that one path of ridges suits all."""
-FLAG = NORM**0.5
+INDICATOR_VALUE = MEAN_SQUARED_NORM**0.5
 """Value of a group indicator in place of 1."""
 
 
-class LinearBasis(Numbers):
+class LinearBasis(BufferModule):
     """Standardized, clipped features projected on principal directions, followed by group indicators.
 
     Attributes:
@@ -42,18 +42,20 @@ class LinearBasis(Numbers):
     def check(self, classes: int) -> None:
         """Raise ValueError for wrong shapes, or more groups than directions."""
         super().check(classes)
-        must(
+        require_valid(
             0 <= self.split <= len(self.center),
             "groups must be between 0 and the number of directions",
         )
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the directions ``(n, R)`` of features ``(n, D)``."""
-        standard = ((features - self.mean) / self.scale).clamp(-_CLIP, _CLIP)
+        standard = ((features - self.mean) / self.scale).clamp(
+            -_MAX_STANDARDIZED, _MAX_STANDARDIZED
+        )
         return standard @ self.rotation - self.center
 
 
-class Codes(Numbers):
+class Codes(BufferModule):
     """Encoder of categorical feature columns; values outside the known codes count as unknown.
 
     Attributes:
@@ -79,7 +81,7 @@ class Codes(Numbers):
         """Raise ValueError for wrong shapes, or coefficients that do not match the levels."""
         super().check(classes)
         fits = bool((self.levels >= 0).all()) and int(self.levels.sum()) == len(self.coefficients)
-        must(
+        require_valid(
             self.levels.dtype == torch.int64 and fits,
             "levels must sum to the number of coefficients",
         )
@@ -96,7 +98,7 @@ class Codes(Numbers):
         return pad(self.coefficients, (0, 1))[places].sum(dim=1)
 
 
-class KernelBasis(Numbers):
+class KernelBasis(BufferModule):
     """Nystroem features of a Gaussian kernel, projected on principal directions.
 
     Attributes:
@@ -111,10 +113,10 @@ class KernelBasis(Numbers):
 
     def forward(self, directions: Tensor) -> Tensor:
         """Return kernel features ``(n, Q)`` of directions ``(n, R)``."""
-        return gaussian(directions, self.landmarks, self.width) @ self.rotation - self.center
+        return gaussian_kernel(directions, self.landmarks, self.width) @ self.rotation - self.center
 
 
-def gaussian(directions: Tensor, landmarks: Tensor, width: Tensor) -> Tensor:
+def gaussian_kernel(directions: Tensor, landmarks: Tensor, width: Tensor) -> Tensor:
     """Return the Gaussian kernel between each direction and each landmark."""
     return (-squared_distances(directions, landmarks) / width).exp()
 
@@ -125,7 +127,7 @@ def squared_distances(x: Tensor, y: Tensor) -> Tensor:
     return square.clamp(min=0)
 
 
-class Offsets(Numbers):
+class Offsets(BufferModule):
     """Log-probabilities at a fixed temperature, and a factor for a sample-dependent temperature.
 
     With the factor, logits become ``z / T e^(b s)``; the statistics ``s`` are the largest log-probabilities, the
@@ -144,13 +146,19 @@ class Offsets(Numbers):
         """Return log-probabilities at the fixed temperature ``(n, C)``."""
         return (rows / self.temperature).log_softmax(dim=1)
 
-    def standard(self, log_probs: Tensor, directions: Tensor, groups: Tensor) -> Tensor:
+    def standardized_statistics(
+        self, log_probs: Tensor, directions: Tensor, groups: Tensor
+    ) -> Tensor:
         """Return standardized sample statistics ``(n, S)`` of log-probabilities, directions and group indicators."""
-        signs = sample_signs(log_probs, directions, groups)
+        signs = sample_statistics(log_probs, directions, groups)
         return ((signs - self.mean) / self.deviation).clamp(-4.0, 4.0)
 
     def forward(
-        self, rows: Tensor, directions: Tensor, groups: Tensor, more: Tensor | float = 0.0
+        self,
+        rows: Tensor,
+        directions: Tensor,
+        groups: Tensor,
+        category_log_factor: Tensor | float = 0.0,
     ) -> tuple[Tensor, Tensor]:
         """Return log-probabilities at the fixed temperature ``(n, C)``, and the factors 1 and ``e^(b s)`` ``(n, 2)``.
 
@@ -158,24 +166,24 @@ class Offsets(Numbers):
             rows: Logits ``(n, C)``.
             directions: Features along the directions ``(n, R)``.
             groups: Indicators of groups ``(n, G)``.
-            more: Contribution of categories to ``b s`` ``(n,)``.
+            category_log_factor: Contribution of categories to ``b s`` ``(n,)``.
         """
         log_probs = self.scaled(rows)
-        signs = self.standard(log_probs, directions, groups)
-        factor = ((signs * self.coefficients).sum(dim=1) + more).exp()
+        statistics = self.standardized_statistics(log_probs, directions, groups)
+        factor = ((statistics * self.coefficients).sum(dim=1) + category_log_factor).exp()
         return log_probs, torch.stack([torch.ones_like(factor), factor], dim=1)
 
 
-def sample_signs(log_probs: Tensor, directions: Tensor, groups: Tensor) -> Tensor:
+def sample_statistics(log_probs: Tensor, directions: Tensor, groups: Tensor) -> Tensor:
     """Return sample statistics ``(n, S)``: largest log-probabilities, entropy, log feature norm, group indicators."""
-    log_p = log_probs.clamp(min=_LEAST_LOG)
-    top = log_p.topk(min(_TOP, log_p.shape[1]), dim=1).values
+    log_p = log_probs.clamp(min=_MIN_LOG_PROB)
+    top = log_p.topk(min(_NUM_TOP, log_p.shape[1]), dim=1).values
     entropy = -(log_p.exp() * log_p).sum(dim=1, keepdim=True)
     norm = (directions.square().sum(dim=1, keepdim=True) + 1e-12).log() / 2
-    return torch.cat([top, entropy, norm, groups / FLAG], dim=1)
+    return torch.cat([top, entropy, norm, groups / INDICATOR_VALUE], dim=1)
 
 
-class Gate(Numbers):
+class Gate(BufferModule):
     """Trust in the regressions by distance: ``trust`` near the validation features, falling to 0 far away.
 
     Attributes:
@@ -192,7 +200,7 @@ class Gate(Numbers):
         return (self.edge / distance.clamp(min=1e-12)).clamp(max=1.0).square() * self.trust
 
 
-class Unseen(Numbers):
+class Unseen(BufferModule):
     """Trust in the regressions for rows with category values that the fit did not see.
 
     Attributes:
@@ -204,18 +212,18 @@ class Unseen(Numbers):
     def check(self, classes: int) -> None:
         """Raise ValueError for wrong shapes, or a trust outside 0 to 1."""
         super().check(classes)
-        must(((self.trust >= 0) & (self.trust <= 1)).all(), "trust must be in [0, 1]")
+        require_valid(((self.trust >= 0) & (self.trust <= 1)).all(), "trust must be in [0, 1]")
 
     def forward(self, is_unseen: Tensor) -> Tensor:
         """Return the trust factor ``(n, 1)``, for a mask of the unseen values of each category ``(n, G)``."""
         return torch.where(is_unseen, self.trust, 1.0).prod(dim=1, keepdim=True)
 
 
-_STEEPNESS = 8.0
+_GATE_POWER = 8.0
 """Power of the distance with which the gate falls beyond the ends of a range."""
 
 
-class Ranges(Numbers):
+class Ranges(BufferModule):
     """Ranges of columns and directions; distances are scaled so that nearly all validation samples are within 1.
 
     The distance of :class:`Gate` sums over all directions, and so hides a shift in a single one.
@@ -230,22 +238,22 @@ class Ranges(Numbers):
     def check(self, classes: int) -> None:
         """Raise ValueError for wrong shapes, or a negative inverse range."""
         super().check(classes)
-        must(
+        require_valid(
             (self.columns >= 0).all() and (self.directions >= 0).all(),
             "inverse ranges must be at least 0",
         )
 
-    def by_column(self, deviations: Tensor) -> Tensor:
+    def column_distances(self, deviations: Tensor) -> Tensor:
         """Return the scaled distances ``(n, D)`` of deviations from the column means ``(n, D)``."""
         return deviations.abs() * self.columns
 
     def forward(self, deviations: Tensor, directions: Tensor) -> Tensor:
         """Return the largest scaled distance ``(n, 1)``, for column deviations ``(n, D)`` and directions ``(n, R)``."""
-        distances = [self.by_column(deviations), directions.abs() * self.directions]
+        distances = [self.column_distances(deviations), directions.abs() * self.directions]
         return torch.cat(distances, dim=1).amax(dim=1, keepdim=True)
 
 
-class ResidualStack(Numbers):
+class ResidualStack(BufferModule):
     """Fitted residual regressions on one basis.
 
     Attributes:
@@ -262,7 +270,7 @@ class ResidualStack(Numbers):
         offsets = log_probs.unsqueeze(1) * factors.index_select(1, self.offset).unsqueeze(2)
         return residual_log_probs((self.factor, self.weight, self.bias), inputs, offsets)
 
-    def only(self, chosen: list[int]) -> ResidualStack:
+    def select(self, chosen: list[int]) -> ResidualStack:
         """Return the stack with only the regressions of the given indices."""
         return ResidualStack(**{name: each[chosen] for name, each in self.named_buffers()})
 
@@ -336,15 +344,17 @@ class SideInformation(nn.Module):
         directions = self.linear(features)
         numbers = directions[:, : self.linear.split]
         inputs = Inputs(directions)
-        more: Tensor | float = 0.0
-        gate = self._trust(features, directions)
+        category_log_factor: Tensor | float = 0.0
+        gate = self._gate_values(features, directions)
         if self.codes is not None:
-            places = self.codes(features)
-            more = self.codes.factor(places)
+            codes = self.codes(features)
+            category_log_factor = self.codes.factor(codes)
             size = len(self.codes.coefficients)
-            inputs = Inputs(directions, places, size, FLAG)
-            gate = gate if self.unseen is None else gate * self.unseen(places == size)
-        log_probs, factors = self.offsets(rows, numbers, directions[:, self.linear.split :], more)
+            inputs = Inputs(directions, codes, size, INDICATOR_VALUE)
+            gate = gate if self.unseen is None else gate * self.unseen(codes == size)
+        log_probs, factors = self.offsets(
+            rows, numbers, directions[:, self.linear.split :], category_log_factor
+        )
         parts = []
         if self.linear_stack is not None:
             parts.append(self.linear_stack(inputs, log_probs, factors))
@@ -352,26 +362,26 @@ class SideInformation(nn.Module):
             parts.append(self.kernel_stack(Inputs(self.kernel(numbers)), log_probs, factors))
         return torch.cat(parts, dim=1), gate
 
-    def _trust(self, features: Tensor, directions: Tensor) -> Tensor:
+    def _gate_values(self, features: Tensor, directions: Tensor) -> Tensor:
         """Return the gate ``(n, 1)``, by the distance over all directions and by the farthest single one."""
         gate: Tensor = self.gate(directions)
         if self.ranges is None:
             return gate
         farthest = self.ranges(features - self.linear.mean, directions)
-        return gate * farthest.clamp(min=1.0) ** -_STEEPNESS
+        return gate * farthest.clamp(min=1.0) ** -_GATE_POWER
 
-    def is_beyond(self, features: Tensor) -> Tensor:
+    def is_out_of_range(self, features: Tensor) -> Tensor:
         """Return a mask ``(n,)`` of the rows of features ``(n, D)`` where the gate is below its maximum."""
-        trust = self._trust(features, self.linear(features))
+        trust = self._gate_values(features, self.linear(features))
         return (trust < self.gate.trust * (1 - 1e-9)).squeeze(1)
 
-    def beyond_by_column(self, features: Tensor) -> Tensor:
+    def is_column_out_of_range(self, features: Tensor) -> Tensor:
         """Return a mask ``(n, D)`` of values outside the range of their column; all False without ranges."""
         if self.ranges is None:
             return torch.zeros_like(features, dtype=torch.bool)
-        return self.ranges.by_column(features - self.linear.mean) > 1
+        return self.ranges.column_distances(features - self.linear.mean) > 1
 
-    def only(self, chosen: list[int]) -> SideInformation:
+    def select(self, chosen: list[int]) -> SideInformation:
         """Return the module with only the regressions of the given indices."""
         first = self.counts[0]
         linear = [number for number in chosen if number < first]
@@ -381,8 +391,8 @@ class SideInformation(nn.Module):
             self.offsets,
             self.gate,
             self.kernel if kernel else None,
-            self.linear_stack.only(linear) if self.linear_stack is not None and linear else None,
-            self.kernel_stack.only(kernel) if self.kernel_stack is not None and kernel else None,
+            self.linear_stack.select(linear) if self.linear_stack is not None and linear else None,
+            self.kernel_stack.select(kernel) if self.kernel_stack is not None and kernel else None,
             self.ranges,
             self.codes,
             self.unseen,

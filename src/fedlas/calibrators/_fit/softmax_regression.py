@@ -8,23 +8,23 @@ import torch
 from torch import Tensor, nn
 
 from fedlas.calibrators._fit.minimize import minimize
-from fedlas.calibrators._fit.rowwise import columns_of, row_moments
-from fedlas.calibrators._fit.state import must, ones, zeros
+from fedlas.calibrators._fit.rowwise import column_chunks, column_moments
+from fedlas.calibrators._fit.state import ones, require_valid, zeros
 
-HOLD = 0.01
+RIDGE = 0.01
 """Ridge of every parameter, divided by the number of samples: see :class:`SoftmaxRegression`."""
 
 FREEDOM = 10.0
 """Default prior standard deviation of the diagonal, in units of the width."""
 
-INTERCEPTS = 3.0
+INTERCEPT_FREEDOM = 3.0
 """Prior standard deviation of the intercepts in nats, relative to that of the diagonal in widths."""
 
 FREEDOMS = (0.03, 0.1, 0.3, 1.0, 3.0)
 """Prior standard deviations of the diagonal that cross-validation tries, see ``SoftmaxRegression``."""
 
 # Most classes for which a diagonal problem computes the full Hessian.
-_SMALL = 64
+_MAX_DENSE_CLASSES = 64
 
 
 class AffineMap(nn.Module):
@@ -54,7 +54,7 @@ class AffineMap(nn.Module):
         """Raise ValueError for wrong shapes."""
         shapes = ((classes,), (classes, classes))
         fits = self.weight.shape in shapes and self.bias.shape == shapes[0]
-        must(fits, f"weight and bias must have the shapes of {classes} classes")
+        require_valid(fits, f"weight and bias must have the shapes of {classes} classes")
 
 
 class DiagonalMap(AffineMap):
@@ -63,7 +63,7 @@ class DiagonalMap(AffineMap):
     def check(self, classes: int) -> None:
         """Raise ValueError for wrong shapes, or a weight that is not a diagonal."""
         super().check(classes)
-        must(self.weight.ndim == 1, "weight must be a diagonal")
+        require_valid(self.weight.ndim == 1, "weight must be a diagonal")
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Penalties:
     freedom: float = FREEDOM
 
 
-PRIOR_ONLY = Penalties()
+NO_PENALTIES = Penalties()
 
 
 class SoftmaxRegression:
@@ -121,7 +121,7 @@ class SoftmaxRegression:
         inputs: Tensor,
         target: Tensor,
         weights: Tensor | None = None,
-        penalties: Penalties = PRIOR_ONLY,
+        penalties: Penalties = NO_PENALTIES,
         *,
         diagonal: bool,
         scale: float,
@@ -132,48 +132,52 @@ class SoftmaxRegression:
         self._target = target.cpu()
         self._weights = ones(inputs.shape[:-1]) if weights is None else weights
         self._samples = self._weights.sum(dim=-1)[..., None, None]
-        mean, deviation = row_moments(inputs, self._weights)
+        mean, deviation = column_moments(inputs, self._weights)
         # A point is W and c: two rows, or W with c as its last column.
         self._diagonal = diagonal
         self._axis = -2 if diagonal else -1
         one = torch.ones_like(mean)
-        self._to_bias = torch.stack([-mean, one], -2) if diagonal else _row(-mean)
-        self._spread = HOLD * (deviation.square().unsqueeze(-2))
+        self._to_bias = torch.stack([-mean, one], -2) if diagonal else _append_one(-mean)
+        self._spread = RIDGE * (deviation.square().unsqueeze(-2))
         eye = one if diagonal else torch.eye(inputs.shape[-1], dtype=torch.float64, device="cpu")
         self._eye = eye.unsqueeze(-2) if diagonal else eye
-        anchor = torch.stack([one, mean], -2) if diagonal else _beside(eye, mean)
+        anchor = torch.stack([one, mean], -2) if diagonal else _append_column(eye, mean)
         self.start = (scale * anchor).flatten(-2)
         self._shape = anchor.shape[-2:]
         column = mean.unsqueeze(-1)
-        self._columns = columns_of(inputs, lambda columns: columns.sub_(column))
-        self._small = diagonal and inputs.shape[-1] <= _SMALL
+        self._columns = column_chunks(inputs, lambda columns: columns.sub_(column))
+        self._small = diagonal and inputs.shape[-1] <= _MAX_DENSE_CLASSES
         self._width = scale if width is None else width
         self._diagonal_penalty = diagonal_penalty
         self._probs: list[Tensor] = []
         self._point = torch.empty(0, device="cpu")  # until the first evaluation
         self._solution: tuple[AffineMap | None, Tensor] = None, self._point
-        self.penalize(penalties)
+        self.set_penalties(penalties)
 
-    def penalize(self, penalties: Penalties) -> None:
+    def set_penalties(self, penalties: Penalties) -> None:
         """Set the penalties."""
         classes = self._shape[-2] if self._axis == -1 else self._shape[-1]
         samples = self._samples
-        hold = HOLD + 1 / (INTERCEPTS * penalties.freedom) ** 2
+        ridge = RIDGE + 1 / (INTERCEPT_FREEDOM * penalties.freedom) ** 2
         deviations = penalties.freedom * self._width
         # Divide twice: the square may overflow.
-        close = 1 / deviations / deviations / samples
+        diagonal_ridge = 1 / deviations / deviations / samples
         if self._diagonal_penalty is not None:
-            hold = HOLD
-            close = _number(2 * self._diagonal_penalty)
-        off_diagonal = _number(2 * penalties.off_diagonal / max(1, classes * (classes - 1)))
-        on_weight = self._spread / samples + torch.where(self._eye == 1, close, off_diagonal)
-        on_intercept = (hold / samples).expand_as(on_weight[..., :1, :])
+            ridge = RIDGE
+            diagonal_ridge = _to_matrix_shape(2 * self._diagonal_penalty)
+        off_diagonal = _to_matrix_shape(
+            2 * penalties.off_diagonal / max(1, classes * (classes - 1))
+        )
+        on_weight = self._spread / samples + torch.where(
+            self._eye == 1, diagonal_ridge, off_diagonal
+        )
+        on_intercept = (ridge / samples).expand_as(on_weight[..., :1, :])
         self._penalty = (
             torch.cat([on_weight, on_intercept], -2)
             if self._diagonal
-            else _beside(on_weight, on_intercept.squeeze(-2))
+            else _append_column(on_weight, on_intercept.squeeze(-2))
         )
-        self._intercept = _number(2 * penalties.intercept / classes)
+        self._intercept = _to_matrix_shape(2 * penalties.intercept / classes)
 
     def to_map(self, point: Tensor, *, converged: bool) -> AffineMap:
         """Return the affine map at a point; a batch of regressions gives batched weight and bias."""
@@ -189,7 +193,7 @@ class SoftmaxRegression:
             return torch.cat([fitted.weight.expand_as(centered), centered], -1)
         centered = fitted.bias + (fitted.weight @ mean.unsqueeze(-1)).squeeze(-1)
         weight = fitted.weight.expand(*centered.shape, centered.shape[-1])
-        return _beside(weight, centered).flatten(-2)
+        return _append_column(weight, centered).flatten(-2)
 
     def solve(self, start: AffineMap | None = None, *, tolerance: float = 1e-8) -> AffineMap:
         """Return the fitted map.
@@ -211,10 +215,12 @@ class SoftmaxRegression:
         """Return the value and gradient at ``point``; sums over samples are cached for the last point."""
         if not torch.equal(point, self._point):
             self._point = point
-            self._sums = self._summed(point.unflatten(-1, self._shape))
-        value, slope, curve, cross = self._sums
+            self._sums = self._data_sums(point.unflatten(-1, self._shape))
+        value, slope, hessian_diagonal, cross = self._sums
         samples = self._samples
-        diagonal = curve / samples + self._penalty + self._intercept * self._to_bias.square()
+        diagonal = (
+            hessian_diagonal / samples + self._penalty + self._intercept * self._to_bias.square()
+        )
         self.diagonal = diagonal.flatten(-2)
         if self._diagonal and not self._small:
             factor, offset = diagonal.unbind(-2)
@@ -226,17 +232,17 @@ class SoftmaxRegression:
             ridge = self._penalty.flatten(-2).diag_embed()
             self._curvature = self._hessian / samples + ridge + self._intercept * both.mT @ both
             self._factor = torch.linalg.cholesky(self._curvature)
-        away = (point - self.start).unflatten(-1, self._shape)
-        bias = (away * self._to_bias).sum(dim=self._axis, keepdim=True)
-        pull = self._penalty * away + self._intercept * bias * self._to_bias
-        value = value / samples[..., 0, 0] + (away * pull).sum(dim=(-2, -1)) / 2
+        difference = (point - self.start).unflatten(-1, self._shape)
+        bias = (difference * self._to_bias).sum(dim=self._axis, keepdim=True)
+        pull = self._penalty * difference + self._intercept * bias * self._to_bias
+        value = value / samples[..., 0, 0] + (difference * pull).sum(dim=(-2, -1)) / 2
         return value, (slope / samples + pull).flatten(-2)
 
-    def _summed(self, both: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _data_sums(self, both: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return sums over samples: value, gradient, Hessian diagonal, and its factor-offset entries."""
         value = zeros(both.shape[:-2])
         slope = torch.zeros_like(both)
-        curve = torch.zeros_like(both)
+        hessian_diagonal = torch.zeros_like(both)
         cross = zeros(())
         hessian = zeros(())
         self._probs.clear()
@@ -253,12 +259,12 @@ class SoftmaxRegression:
                 hessian = hessian + _diagonal_hessian(probs, columns, weights)
             else:
                 spread = (probs * (1 - probs)).mul_(weights)
-                curve += self._product(spread, columns, square=True)
+                hessian_diagonal += self._product(spread, columns, square=True)
                 cross = cross + (spread * columns).sum(dim=-1) if self._diagonal else cross
         if self._small:
             self._hessian = hessian
-            curve = hessian.diagonal(dim1=-2, dim2=-1).unflatten(-1, self._shape)
-        return value, slope, curve, cross
+            hessian_diagonal = hessian.diagonal(dim1=-2, dim2=-1).unflatten(-1, self._shape)
+        return value, slope, hessian_diagonal, cross
 
     def _scores(self, both: Tensor, columns: Tensor) -> Tensor:
         """Return scores ``W x + c`` for columns ``x (..., C, n)``, as a new array."""
@@ -304,17 +310,17 @@ class SoftmaxRegression:
         return vector / self.diagonal
 
 
-def _number(value: float | Tensor) -> Tensor:
+def _to_matrix_shape(value: float | Tensor) -> Tensor:
     """Return a number, or one per regression, as a tensor ``(1, 1)`` or ``(F, 1, 1)``."""
     return torch.as_tensor(value, dtype=torch.float64, device="cpu")[..., None, None]
 
 
-def _row(vector: Tensor) -> Tensor:
+def _append_one(vector: Tensor) -> Tensor:
     """Return the vector ``(..., C)`` with a one appended, as ``(..., 1, C + 1)``."""
     return torch.nn.functional.pad(vector, (0, 1), value=1.0).unsqueeze(-2)
 
 
-def _beside(matrix: Tensor, vector: Tensor) -> Tensor:
+def _append_column(matrix: Tensor, vector: Tensor) -> Tensor:
     """Return the matrix ``(..., C, C)`` with the vector ``(..., C)`` appended as its last column."""
     matrix = matrix.expand(*vector.shape, vector.shape[-1])
     return torch.cat([matrix, vector.unsqueeze(-1)], -1)
@@ -324,16 +330,16 @@ def _diagonal_hessian(probs: Tensor, columns: Tensor, weights: Tensor) -> Tensor
     """Return the Hessian ``(..., 2C, 2C)`` of the negative log-likelihood in diagonal weights and intercepts."""
     scaled = probs * columns
     moments = torch.cat([scaled, probs], dim=-2)
-    square, product, plain = (
+    square, product, bias_block = (
         (each * weights).sum(dim=-1).diag_embed() for each in (scaled * columns, scaled, probs)
     )
-    alone = torch.cat(
-        [torch.cat([square, product], dim=-1), torch.cat([product, plain], dim=-1)], dim=-2
+    block_diagonal = torch.cat(
+        [torch.cat([square, product], dim=-1), torch.cat([product, bias_block], dim=-1)], dim=-2
     )
-    return alone - (moments * weights) @ moments.mT
+    return block_diagonal - (moments * weights) @ moments.mT
 
 
-def bias_corrected_temperature(
+def fit_bias_corrected_temperature(
     logits: Tensor,
     target: Tensor,
     weights: Tensor | None = None,
@@ -341,7 +347,7 @@ def bias_corrected_temperature(
     scale: float,
     width: float,
     prior: float = 0.0,
-    near: AffineMap | None = None,
+    warm_start: AffineMap | None = None,
 ) -> AffineMap:
     """Fit the map ``z -> a z + b`` with a scalar ``a`` and offsets ``b (C,)``, by maximum likelihood.
 
@@ -356,7 +362,7 @@ def bias_corrected_temperature(
         width: As in :class:`SoftmaxRegression`.
         prior: Penalty ``prior / N`` of each squared offset, in nats. If not 0, the squared difference of the factor
             from ``scale``, in units of the width, has a penalty of ``1 / N``.
-        near: A map of this form as a warm start; the tolerance is then looser.
+        warm_start: A map of this form as a warm start; the tolerance is then looser.
     """
     samples = len(target) if weights is None else float(weights.sum())
     regression = SoftmaxRegression(
@@ -369,39 +375,39 @@ def bias_corrected_temperature(
         width=width,
         diagonal_penalty=1 / (samples * logits.shape[1]) / width / width if prior else None,
     )
-    problem = _OneFactor(regression, logits.shape[1])
-    first = regression.start if near is None else regression.to_point(near)
+    problem = _SharedFactorProblem(regression, logits.shape[1])
+    first = regression.start if warm_start is None else regression.to_point(warm_start)
     start = torch.cat([first[:1], first[logits.shape[1] :]])
-    minimum = minimize(problem, start, tolerance=1e-8 if near is None else 1e-3)
+    minimum = minimize(problem, start, tolerance=1e-8 if warm_start is None else 1e-3)
     return regression.to_map(problem.expand(minimum.point), converged=bool(minimum.converged))
 
 
-class _OneFactor:
+class _SharedFactorProblem:
     """Diagonal softmax regression restricted to one common factor, as a ``ConvexProblem``."""
 
     def __init__(self, regression: SoftmaxRegression, classes: int) -> None:
         self._regression = regression
         self._classes = classes
         # Index of each of the ``C + C`` parameters among the ``1 + C`` reduced ones.
-        self._places = torch.arange(1 - classes, 1 + classes, device="cpu").clamp(min=0)
+        self._indices = torch.arange(1 - classes, 1 + classes, device="cpu").clamp(min=0)
 
     def expand(self, point: Tensor) -> Tensor:
         """Return the full point ``(C + C,)`` for a reduced point ``(1 + C,)``."""
-        return point[self._places]
+        return point[self._indices]
 
-    def _summed(self, vector: Tensor) -> Tensor:
+    def _reduce_point(self, vector: Tensor) -> Tensor:
         """Return the reduced vector ``(1 + C,)`` of a full vector: entries of the factors are summed."""
         return torch.cat([vector[: self._classes].sum().unsqueeze(0), vector[self._classes :]])
 
     def evaluate(self, point: Tensor) -> tuple[Tensor, Tensor]:
         """Return the value and gradient at ``point``."""
-        value, gradient = self._regression.evaluate(point[self._places])
-        self._diagonal = self._summed(self._regression.diagonal)
-        return value, self._summed(gradient)
+        value, gradient = self._regression.evaluate(point[self._indices])
+        self._diagonal = self._reduce_point(self._regression.diagonal)
+        return value, self._reduce_point(gradient)
 
     def curvature(self, direction: Tensor) -> Tensor:
         """Return the Hessian times ``direction``."""
-        return self._summed(self._regression.curvature(direction[self._places]))
+        return self._reduce_point(self._regression.curvature(direction[self._indices]))
 
     def precondition(self, vector: Tensor) -> Tensor:
         """Return ``vector`` divided by the summed Hessian diagonal."""

@@ -16,7 +16,7 @@ from fedlas._core.files import read_json
 T = TypeVar("T")
 
 
-def fitted(parameters: T | None) -> T:
+def require_fitted(parameters: T | None) -> T:
     """Return ``parameters``; raise InputError if they are None, before a fit.
 
     Raises:
@@ -29,7 +29,7 @@ def fitted(parameters: T | None) -> T:
     return parameters
 
 
-def must(condition: object, text: str) -> None:
+def require_valid(condition: object, text: str) -> None:
     """Raise ValueError with the given text unless the condition is true."""
     if not condition:
         raise ValueError(text)
@@ -37,11 +37,11 @@ def must(condition: object, text: str) -> None:
 
 zeros = partial(torch.zeros, dtype=torch.float64, device="cpu")
 ones = partial(torch.ones, dtype=torch.float64, device="cpu")
-doubles = partial(torch.tensor, dtype=torch.float64, device="cpu")
+float64_tensor = partial(torch.tensor, dtype=torch.float64, device="cpu")
 """Tensor factories for float64 on the CPU, independent of torch defaults; not every accelerator has float64."""
 
 
-class Numbers(nn.Module):
+class BufferModule(nn.Module):
     """Base of modules whose whole state is buffers with declared shapes.
 
     Attributes:
@@ -69,42 +69,46 @@ class Numbers(nn.Module):
             shape = getattr(self, name).shape
             pairs = zip(letters, shape, strict=False)
             fits = [sizes.setdefault(letter, size) == size for letter, size in pairs]
-            must(len(shape) == len(letters) and all(fits), f"{name} has the shape {tuple(shape)}")
+            require_valid(
+                len(shape) == len(letters) and all(fits), f"{name} has the shape {tuple(shape)}"
+            )
 
 
-def numbers_of(row_map: nn.Module) -> dict[str, Any]:
+def buffers_to_dict(row_map: nn.Module) -> dict[str, Any]:
     """Return the persistent buffers of a map as nested lists, by name."""
     return {name: value.tolist() for name, value in row_map.state_dict().items()}
 
 
 def load_map(
-    kind: Any,
+    map_type: Any,
     state: Any,
     classes: int,
     features: int | None = None,
-    parts: Mapping[str, Any] | None = None,
+    part_types: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """Return the map of the given type whose buffers were written by :func:`numbers_of`.
 
     Args:
-        kind: Type of the map. Its constructor takes buffers, and submodules by the names of ``parts``. Its method
+        map_type: Type of the map. Its constructor takes buffers, and submodules by the names of ``part_types``. Its method
             ``check(classes)``, if it has one, raises a ``ValueError`` for numbers that a fit cannot give.
         state: Nested lists by name.
         classes: ``C`` of the logits.
         features: ``D`` of the features that the map takes, or None.
-        parts: Types of the submodules by name; None: the attribute ``parts`` of ``kind``.
+        part_types: Types of the submodules by name; None: the attribute ``part_types`` of ``map_type``.
 
     Raises:
         ValueError, TypeError: If the state is invalid, or the map does not map ``(n, C)`` to ``(n, C)``.
     """
-    must(kind is not None and isinstance(state, dict), "state must map names to numbers")
+    require_valid(
+        map_type is not None and isinstance(state, dict), "state must map names to numbers"
+    )
     numbers = {name: read_array(state, name) for name in state}
-    columns = [classes] if features is None else [classes, features]
-    probe = [zeros(2, each) for each in columns]
+    widths = [classes] if features is None else [classes, features]
+    probe = [zeros(2, each) for each in widths]
     try:
         # Buffers are checked before the map is called: shapes in an untrusted file could take gigabytes.
-        row_map = _built(kind, numbers, classes, parts)
-        must(
+        row_map = _build_module(map_type, numbers, classes, part_types)
+        require_valid(
             row_map.state_dict().keys() == state.keys(),
             f"unknown names in the state: {', '.join(state)}",
         )
@@ -112,31 +116,34 @@ def load_map(
             fits = row_map(*probe).shape == probe[0].shape
     except (RuntimeError, IndexError) as error:
         raise ValueError(str(error)) from error
-    must(fits, "the map must return one column per class")
+    require_valid(fits, "the map must return one column per class")
     return row_map
 
 
-def _built(
-    kind: Any, numbers: Mapping[str, Tensor], classes: int, parts: Mapping[str, Any] | None = None
+def _build_module(
+    module_type: Any,
+    numbers: Mapping[str, Tensor],
+    classes: int,
+    part_types: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """Return a checked module of the given buffers; buffers of a submodule have its name and a dot as prefix."""
     arguments: dict[str, Any] = {name: value for name, value in numbers.items() if "." not in name}
-    for part, part_kind in (parts or getattr(kind, "parts", {})).items():
-        inside = {
+    for part, part_kind in (part_types or getattr(module_type, "parts", {})).items():
+        part_numbers = {
             name.removeprefix(f"{part}."): value
             for name, value in numbers.items()
             if name.startswith(f"{part}.")
         }
-        if inside:
-            arguments[part] = _built(part_kind, inside, classes)
-    module: nn.Module = kind(**arguments)
+        if part_numbers:
+            arguments[part] = _build_module(part_kind, part_numbers, classes)
+    module: nn.Module = module_type(**arguments)
     check = getattr(module, "check", None)
     if check is not None:
         check(classes)
     return module
 
 
-def read_saved(path: str | Path, writer: str) -> Any:
+def read_saved_json(path: str | Path, writer: str) -> Any:
     """Return the content of a JSON file that the ``save`` method of ``writer`` wrote."""
     try:
         return read_json(path)
@@ -159,10 +166,10 @@ def read_array(state: Mapping[str, Any], name: str) -> Tensor:
     """
     try:
         numbers = torch.tensor(state[name], device="cpu")
-        must(numbers.dtype != torch.bool, "must be numbers, not booleans")
+        require_valid(numbers.dtype != torch.bool, "must be numbers, not booleans")
         if numbers.dtype != torch.int64:
-            numbers = doubles(state[name])
+            numbers = float64_tensor(state[name])
     except (TypeError, RuntimeError, OverflowError, ValueError) as error:
         raise ValueError(f"{name}: {error}") from error
-    must(numbers.isfinite().all(), f"{name} must be finite numbers")
+    require_valid(numbers.isfinite().all(), f"{name} must be finite numbers")
     return numbers

@@ -13,21 +13,21 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from fedlas.calibrators._fit.doubts import CHECK, at_bound
-from fedlas.calibrators._fit.rowwise import columns_of, double_rows, weights_of
+from fedlas.calibrators._fit.fit_warnings import LOGITS_ADVICE, bound_warning
+from fedlas.calibrators._fit.rowwise import column_chunks, iter_float64_rows, sample_weights
 from fedlas.predictions import Predictions
 
 MAX_SPREADS = 100.0
 """The highest temperature in units of the spread of the logits; predictions are practically uniform there."""
 
-LEAST_MISTAKES = 2.0
+MIN_MISTAKES = 2.0
 """Fewest mistakes that a model scaled by a temperature below 1 must expect among the samples."""
 
 # Relative size of the last Newton step. Convergence is quadratic, so the error is far smaller than the step.
 _TOLERANCE = 1e-9
 # A row whose two largest logits are closer than this share of the median gap is tied: it expects half a mistake at any
 # temperature.
-_TIE = 0.01
+_TIE_SHARE = 0.01
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class BestTemperature:
 
     Attributes:
         value: The temperature, above 0.
-        doubt: Warning of the search; None if the temperature is the exact minimum of the NLL.
+        warning: Warning of the search; None if the temperature is the exact minimum of the NLL.
         spread: Root mean square distance of a logit from its row's mean.
     """
 
     value: float
-    doubt: str | None = None
+    warning: str | None = None
     spread: float = 1.0
 
 
@@ -82,38 +82,42 @@ _BEST: WeakKeyDictionary[Predictions, BestTemperature] = WeakKeyDictionary()
 
 
 @torch.no_grad()
-def temperatures_of_parts(val: Predictions, parts: Tensor, start: Any) -> Tensor:
+def subset_temperatures(val: Predictions, subset_weights: Tensor, start: Any) -> Tensor:
     """Return the temperatures of subsets ``(F,)``, by two Newton steps from the temperature of all samples.
 
     Args:
         val: All samples.
-        parts: Weights of the samples in each subset ``(F, N)``.
+        subset_weights: Weights of the samples in each subset ``(F, N)``.
         start: The map of all samples; if its temperature ``is_held``, it is returned for each subset.
     """
-    near = float(start.temperature)
+    start_temperature = float(start.temperature)
     if start.is_held:
-        return torch.full_like(parts[:, 0], near)
-    last = _PARTS.get(val)
-    if last is None or last[0] is not parts or last[1] != near:
-        last = _PARTS[val] = (parts, near, _near(val, parts, near))
-    return last[2]
+        return torch.full_like(subset_weights[:, 0], start_temperature)
+    cached = _SUBSETS.get(val)
+    if cached is None or cached[0] is not subset_weights or cached[1] != start_temperature:
+        cached = _SUBSETS[val] = (
+            subset_weights,
+            start_temperature,
+            _refine_temperatures(val, subset_weights, start_temperature),
+        )
+    return cached[2]
 
 
-_PARTS: WeakKeyDictionary[Predictions, tuple[Tensor, float, Tensor]] = WeakKeyDictionary()
+_SUBSETS: WeakKeyDictionary[Predictions, tuple[Tensor, float, Tensor]] = WeakKeyDictionary()
 """Cache by predictions: the last subsets, the temperature that they started from, and their temperatures."""
 
 
-def _near(val: Predictions, parts: Tensor, near: float) -> Tensor:
+def _refine_temperatures(val: Predictions, subset_weights: Tensor, start: float) -> Tensor:
     """Return the temperatures of subsets by two Newton steps, at most a factor of two away."""
     limits = torch.finfo(val.logits.dtype)
     target = val.target.cpu()
-    scale = torch.full((len(parts), 1, 1), 1 / near, dtype=torch.float64, device="cpu")
+    scale = torch.full((len(subset_weights), 1, 1), 1 / start, dtype=torch.float64, device="cpu")
     for _ in range(2):
         slope = torch.zeros_like(scale)
         curvature = torch.zeros_like(scale)
-        for part, rows in double_rows(val.logits):
+        for part, rows in iter_float64_rows(val.logits):
             columns = rows.T - rows.T.amax(dim=0)
-            weights = parts[:, None, part]
+            weights = subset_weights[:, None, part]
             probs = (columns * scale).softmax(dim=1)
             mean = (probs * columns).sum(dim=1, keepdim=True)
             label = columns.gather(0, target[part].unsqueeze(0))
@@ -121,7 +125,7 @@ def _near(val: Predictions, parts: Tensor, near: float) -> Tensor:
             spread = ((columns - mean).square_() * probs).sum(dim=1, keepdim=True)
             curvature += (weights * spread).sum(dim=2, keepdim=True)
         step = torch.where(curvature > 0, slope / curvature, 0.0)
-        scale = (scale - step).clamp(min=0.5 / near, max=2 / near)
+        scale = (scale - step).clamp(min=0.5 / start, max=2 / start)
     return (1 / scale).clamp(min=limits.tiny, max=limits.max).flatten()
 
 
@@ -131,29 +135,29 @@ def _best_scale(nll: _ScaledNLL) -> tuple[float, str | None]:
     # The best temperature is above 1: search between the given logits and nearly uniform predictions.
     if start.slope > 0:
         lowest = min(1.0, nll.spread) / MAX_SPREADS
-        scale = _minimum(nll.at, lowest, nll.spread, nll.spread)
-        at_end = scale <= lowest * (1 + 2 * _TOLERANCE) and nll.at(lowest).slope >= 0
-        return (lowest, at_bound("temperature {:g}")) if at_end else (scale, None)
+        scale = _find_minimum(nll.at, lowest, nll.spread, nll.spread)
+        is_at_bound = scale <= lowest * (1 + 2 * _TOLERANCE) and nll.at(lowest).slope >= 0
+        return (lowest, bound_warning("temperature {:g}")) if is_at_bound else (scale, None)
 
     # The best temperature is below 1: go no further than where the model still expects two mistakes.
-    too_few = _too_few_mistakes(nll.val)
-    start = nll.with_mistakes(nll.spread)
-    if start.mistakes < LEAST_MISTAKES or start.slope == 0:
-        return nll.spread, too_few if start.mistakes < LEAST_MISTAKES else None
-    low, high = _bracket(
-        nll.with_mistakes,
+    too_few = _few_mistakes_warning(nll.val)
+    start = nll.slope_and_mistakes(nll.spread)
+    if start.mistakes < MIN_MISTAKES or start.slope == 0:
+        return nll.spread, too_few if start.mistakes < MIN_MISTAKES else None
+    low, high = _find_bracket(
+        nll.slope_and_mistakes,
         nll.spread,
-        lambda point: point.slope > 0 or point.mistakes < LEAST_MISTAKES,
+        lambda point: point.slope > 0 or point.mistakes < MIN_MISTAKES,
     )
     if nll.at(high).slope > 0:
-        high = _minimum(nll.at, low, high, low)
-        if nll.with_mistakes(high).mistakes >= LEAST_MISTAKES:
+        high = _find_minimum(nll.at, low, high, low)
+        if nll.slope_and_mistakes(high).mistakes >= MIN_MISTAKES:
             return high, None
-    return _surest(nll.with_mistakes, nll.spread, high), too_few
+    return _scale_with_mistakes(nll.slope_and_mistakes, nll.spread, high), too_few
 
 
 @dataclass(frozen=True)
-class _Point:
+class _ScalePoint:
     """Slope and curvature of the mean NLL at one scale, and the expected number of mistakes or NaN."""
 
     slope: float
@@ -169,18 +173,18 @@ class _ScaledNLL:
     def __init__(self, val: Predictions) -> None:
         self.val = val
         self._target = val.target.cpu()
-        self._weights = weights_of(val)
+        self._weights = sample_weights(val)
         self._total = float(self._weights.sum())
-        self._last = math.nan, _Point(math.nan, math.nan)
+        self._last = math.nan, _ScalePoint(math.nan, math.nan)
         square = 0.0
-        for part, rows in double_rows(val.logits):
+        for part, rows in iter_float64_rows(val.logits):
             columns = rows.T.contiguous()
             spread = (columns - columns.mean(dim=0)).square_().mean(dim=0)
             square += float(self._weights[part] @ spread)
         # Root mean square distance of a logit from its row's mean: the scale of the given logits.
         self.spread = math.sqrt(square / self._total)
         # The distances of each row from its largest logit.
-        self._columns = columns_of(
+        self._columns = column_chunks(
             val.logits, lambda columns: columns.sub_(columns.amax(dim=0)).div_(self.spread)
         )
 
@@ -189,18 +193,18 @@ class _ScaledNLL:
         limits = torch.finfo(self.val.logits.dtype)
         return min(max(self.spread / scale, limits.tiny), limits.max)
 
-    def at(self, scale: float) -> _Point:
+    def at(self, scale: float) -> _ScalePoint:
         """Return slope and curvature at a scale; the last result is cached."""
         if scale != self._last[0]:
-            self._last = scale, self._pass(scale, None)
+            self._last = scale, self._sum_over_rows(scale, None)
         return self._last[1]
 
-    def with_mistakes(self, scale: float) -> _Point:
+    def slope_and_mistakes(self, scale: float) -> _ScalePoint:
         """Return slope, curvature and expected mistakes at a scale."""
-        return self._pass(scale, self._tie)
+        return self._sum_over_rows(scale, self._tie_gap)
 
     @torch.no_grad()
-    def _pass(self, scale: float, tie: float | None) -> _Point:
+    def _sum_over_rows(self, scale: float, tie_gap: float | None) -> _ScalePoint:
         slope = curvature = mistakes = 0.0
         for part, columns in self._columns:
             weights = self._weights[part]
@@ -211,77 +215,81 @@ class _ScaledNLL:
             )
             # The variance of z under p comes from centered values: a difference of two moments would cancel.
             curvature += float(weights @ (columns - mean).square_().mul_(probs).sum(dim=0))
-            if tie is not None:
-                gap = self._gaps[part]
+            if tie_gap is not None:
+                gap = self._top_two_gaps[part]
                 mistakes += float(
-                    weights @ (1 - probs.amax(dim=0)).where((gap > 0) & (gap >= tie), 0.0)
+                    weights @ (1 - probs.amax(dim=0)).where((gap > 0) & (gap >= tie_gap), 0.0)
                 )
-        return _Point(
-            slope / self._total, curvature / self._total, math.nan if tie is None else mistakes
+        return _ScalePoint(
+            slope / self._total, curvature / self._total, math.nan if tie_gap is None else mistakes
         )
 
     @cached_property
-    def _tie(self) -> float:
+    def _tie_gap(self) -> float:
         """Gap between the two largest logits below which they count as tied."""
-        ordered, order = self._gaps.sort()
+        ordered, order = self._top_two_gaps.sort()
         below = self._weights[order].cumsum(0)
         middle = int((below <= max(0.0, (self._total - 1) // 2)).sum())
-        return _TIE * float(ordered[min(middle, len(ordered) - 1)])
+        return _TIE_SHARE * float(ordered[min(middle, len(ordered) - 1)])
 
     @cached_property
-    def _gaps(self) -> Tensor:
+    def _top_two_gaps(self) -> Tensor:
         """Gap between the two largest logits of each row ``(N,)``."""
         return torch.cat([columns.topk(2, dim=0).values[1].abs() for _, columns in self._columns])
 
 
-def _bracket(
-    at: Callable[[float], _Point], scale: float, passed: Callable[[_Point], bool]
+def _find_bracket(
+    evaluate: Callable[[float], _ScalePoint], scale: float, is_past: Callable[[_ScalePoint], bool]
 ) -> tuple[float, float]:
-    """Return two scales, between which ``passed`` becomes true; the search goes up from ``scale``."""
+    """Return two scales, between which ``is_past`` becomes true; the search goes up from ``scale``."""
     # The factor is squared each time, so that about ten passes reach any scale that float64 has.
     low = scale
     high = 4.0 * scale
     factor = 16.0
-    while high < sys.float_info.max and not passed(at(high)):
+    while high < sys.float_info.max and not is_past(evaluate(high)):
         low = high
         high = min(high * factor, sys.float_info.max)
         factor = factor * factor
     return low, high
 
 
-def _minimum(at: Callable[[float], _Point], low: float, high: float, start: float) -> float:
+def _find_minimum(
+    evaluate: Callable[[float], _ScalePoint], low: float, high: float, start: float
+) -> float:
     """Return the scale in ``[low, high]`` with slope 0, or ``low`` if the slope is positive everywhere."""
     scale = start
     last_step = high - low
     while high - low > _TOLERANCE * scale:
-        point = at(scale)
+        point = evaluate(scale)
         low, high = (low, scale) if point.slope > 0 else (scale, high)
         step = point.slope / point.curvature if point.curvature > 0 else math.inf
         if abs(step) <= _TOLERANCE * scale:
             return scale - step
         # A Newton step that leaves the bracket, or is not half the previous one, is replaced by the geometric mean.
         newton = low < scale - step < high and abs(step) <= 0.5 * last_step
-        following = scale - step if newton else math.sqrt(low) * math.sqrt(high)
-        last_step = abs(following - scale)
-        scale = following
+        next_scale = scale - step if newton else math.sqrt(low) * math.sqrt(high)
+        last_step = abs(next_scale - scale)
+        scale = next_scale
     return scale
 
 
-def _surest(at: Callable[[float], _Point], low: float, high: float) -> float:
+def _scale_with_mistakes(
+    evaluate: Callable[[float], _ScalePoint], low: float, high: float
+) -> float:
     """Return the scale in ``[low, high]`` at which the model expects two mistakes, by bisection."""
     while high - low > _TOLERANCE * high:
         # Multiply the roots: the product of the scales may overflow.
         middle = math.sqrt(low) * math.sqrt(high)
-        low, high = (middle, high) if at(middle).mistakes >= LEAST_MISTAKES else (low, middle)
+        low, high = (middle, high) if evaluate(middle).mistakes >= MIN_MISTAKES else (low, middle)
     return low
 
 
-def _too_few_mistakes(val: Predictions) -> str:
+def _few_mistakes_warning(val: Predictions) -> str:
     """Return the warning that too few mistakes determine the temperature, with ``{}`` for the temperature."""
     wrong = val.num_samples - int(val.correct.sum())
     samples = val.num_samples
     return (
         f"{wrong} of {samples} validation samples {'is a mistake' if wrong == 1 else 'are mistakes'}, too few "
         "to determine the temperature. It is held at {:.4g}, although the NLL is lower below. "
-        + CHECK
+        + LOGITS_ADVICE
     )

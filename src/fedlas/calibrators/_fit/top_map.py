@@ -8,20 +8,20 @@ import torch
 from torch import Tensor
 
 from fedlas.calibrators._fit.pooled_splines import stable_softplus
-from fedlas.calibrators._fit.state import Numbers, doubles, must, ones, zeros
-from fedlas.resample.clusters import mean_and_error
+from fedlas.calibrators._fit.state import BufferModule, float64_tensor, ones, require_valid, zeros
+from fedlas.resample.clusters import mean_and_standard_error
 
 _KNOTS = 3
 _RIDGE = 3.0
 """Ridge toward unchanged log-odds, in samples."""
-_ENOUGH_GAIN = 0.5
+_MIN_GAIN = 0.5
 """Gain of held-out likelihood that the map needs, in standard errors."""
-_FARTHEST = 30.0
+_MAX_LOG_ODDS = 30.0
 """Largest log-odds; float64 still represents them below certainty."""
-_STEPS = 30
+_MAX_STEPS = 30
 
 
-class TopLabelMap(Numbers):
+class TopLabelMap(BufferModule):
     """Spline map of the top label's log-odds; other classes keep their ratios, and the top label stays on top.
 
     ``s -> s + c + b s + sum_j d_j softplus(s - k_j)``.
@@ -35,40 +35,42 @@ class TopLabelMap(Numbers):
 
     def forward(self, log_probs: Tensor) -> Tensor:
         """Return calibrated log-probabilities ``(n, C)`` for normalized log-probabilities ``(n, C)``."""
-        two = log_probs.topk(2, dim=1)
-        top = two.indices[:, :1]
-        odds, others = _log_odds(log_probs)
-        basis = _basis(odds.squeeze(1), self.knots)
+        top_two = log_probs.topk(2, dim=1)
+        top = top_two.indices[:, :1]
+        odds, others = _top_log_odds(log_probs)
+        basis = _spline_basis(odds.squeeze(1), self.knots)
         mapped = odds + (basis @ self.coefficients).unsqueeze(1)
         # If the second label would overtake the top one, both become equally probable.
-        mapped = torch.maximum(mapped, two.values[:, 1:] - others).clamp(-_FARTHEST, _FARTHEST)
+        mapped = torch.maximum(mapped, top_two.values[:, 1:] - others).clamp(
+            -_MAX_LOG_ODDS, _MAX_LOG_ODDS
+        )
         lifted = log_probs - (stable_softplus(mapped) + others)
         return lifted.scatter(1, top, -stable_softplus(-mapped))
 
     def check(self, classes: int) -> None:
         """Raise ValueError for wrong shapes."""
         super().check(classes)
-        must(
+        require_valid(
             len(self.coefficients) == 2 + len(self.knots),
             "there must be two coefficients more than knots",
         )
 
 
-def _log_odds(log_probs: Tensor) -> tuple[Tensor, Tensor]:
+def _top_log_odds(log_probs: Tensor) -> tuple[Tensor, Tensor]:
     """Return log-odds of the top label, and the log-probability of all other labels, both ``(n, 1)``."""
     top, index = log_probs.max(dim=1, keepdim=True)
     others = log_probs.scatter(1, index, -torch.inf).logsumexp(dim=1, keepdim=True)
-    others = others.clamp(min=-_FARTHEST)
-    return (top - others).clamp(-_FARTHEST, _FARTHEST), others
+    others = others.clamp(min=-_MAX_LOG_ODDS)
+    return (top - others).clamp(-_MAX_LOG_ODDS, _MAX_LOG_ODDS), others
 
 
-def _basis(odds: Tensor, knots: Tensor) -> Tensor:
+def _spline_basis(odds: Tensor, knots: Tensor) -> Tensor:
     """Return spline terms ``1, s, softplus(s - k_j)`` of log-odds ``s (n,)`` as columns ``(n, 2 + K)``."""
     bends = stable_softplus(odds.unsqueeze(1) - knots)
     return torch.cat([torch.ones_like(bends[:, :1]), odds.unsqueeze(1), bends], dim=1)
 
 
-def fitted_top_map(
+def fit_top_label_map(
     log_probs: Tensor, target: Tensor, weights: Tensor, folds: Tensor, clusters: Tensor | None
 ) -> TopLabelMap | None:
     """Fit the map to held-out log-probabilities ``(n, C)``; None if cross-validation shows no gain.
@@ -83,20 +85,20 @@ def fitted_top_map(
     before = log_probs.gather(1, target.unsqueeze(1)).squeeze(1)
     gain = zeros(len(target))
     for fold in folds.unique():
-        inside = folds != fold
-        part = _fit(log_probs[inside], target[inside], weights[inside])
-        after = part(log_probs[~inside]).gather(1, target[~inside].unsqueeze(1)).squeeze(1)
-        gain[~inside] = after - before[~inside]
-    mean, error = mean_and_error(gain, weights, clusters)
-    return _fit(log_probs, target, weights) if mean > _ENOUGH_GAIN * error else None
+        is_train = folds != fold
+        fold_map = _fit_map(log_probs[is_train], target[is_train], weights[is_train])
+        after = fold_map(log_probs[~is_train]).gather(1, target[~is_train].unsqueeze(1)).squeeze(1)
+        gain[~is_train] = after - before[~is_train]
+    mean, error = mean_and_standard_error(gain, weights, clusters)
+    return _fit_map(log_probs, target, weights) if mean > _MIN_GAIN * error else None
 
 
-def _fit(log_probs: Tensor, target: Tensor, weights: Tensor) -> TopLabelMap:
+def _fit_map(log_probs: Tensor, target: Tensor, weights: Tensor) -> TopLabelMap:
     """Fit the map by ridge-penalized logistic regression of "the top label is right", by Newton's method."""
-    odds = _log_odds(log_probs)[0].squeeze(1)
+    odds = _top_log_odds(log_probs)[0].squeeze(1)
     right = (log_probs.argmax(dim=1) == target).double()
-    knots = _quantiles(odds, weights)
-    basis = _basis(odds, knots)
+    knots = _weighted_quartiles(odds, weights)
+    basis = _spline_basis(odds, knots)
     total = weights.sum()
     mean = weights @ basis / total
     deviation = (weights @ (basis - mean).square() / total).sqrt().clamp(min=1e-6)
@@ -105,7 +107,7 @@ def _fit(log_probs: Tensor, target: Tensor, weights: Tensor) -> TopLabelMap:
     standard = (basis - mean) / deviation
     ridge = _RIDGE * ones(len(mean))
     point = zeros(len(mean))
-    for _ in range(_STEPS):
+    for _ in range(_MAX_STEPS):
         probs = (odds + standard @ point).sigmoid()
         slope = (weights * (probs - right)) @ standard + ridge * point
         curvature = (standard.T * (weights * probs * (1 - probs))) @ standard + ridge.diag()
@@ -118,9 +120,9 @@ def _fit(log_probs: Tensor, target: Tensor, weights: Tensor) -> TopLabelMap:
     return TopLabelMap(knots=knots, coefficients=coefficients)
 
 
-def _quantiles(values: Tensor, weights: Tensor) -> Tensor:
+def _weighted_quartiles(values: Tensor, weights: Tensor) -> Tensor:
     """Return the weighted quartiles ``(3,)``."""
     ordered, order = values.sort()
     share = weights[order].cumsum(0) / weights.sum()
-    cuts = doubles([(number + 1) / (_KNOTS + 1) for number in range(_KNOTS)])
+    cuts = float64_tensor([(number + 1) / (_KNOTS + 1) for number in range(_KNOTS)])
     return ordered[torch.searchsorted(share, cuts).clamp(max=len(values) - 1)]

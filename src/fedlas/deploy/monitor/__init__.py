@@ -3,7 +3,7 @@
 In: a card, and files of predictions with or without labels. Out: the result and history of each test.
 """
 
-from fedlas.deploy.monitor.look import ALARM, Monitor, monitor
-from fedlas.deploy.monitor.state import Watched
+from fedlas.deploy.monitor.look import ALARM_EXIT_STATUS, Monitor, monitor
+from fedlas.deploy.monitor.state import StreamState
 
-__all__ = ["ALARM", "Monitor", "Watched", "monitor"]
+__all__ = ["ALARM_EXIT_STATUS", "Monitor", "StreamState", "monitor"]

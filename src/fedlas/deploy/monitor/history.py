@@ -8,16 +8,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fedlas._core.check import InputError, few, reason
+from fedlas._core.check import InputError, error_reason, truncated_list
 from fedlas._core.files import read_json, remove, write_atomically, write_json
-from fedlas._core.outputs import STANDARD, json_kind
+from fedlas._core.outputs import STANDARD_STREAM, json_kind
 from fedlas._core.text import printable
-from fedlas.deploy.monitor.columns import Drift, columns_of_card, drift_between
+from fedlas.deploy.monitor.columns import ColumnDrift, card_column_statistics, find_drift
 from fedlas.deploy.monitor.look import Monitor
 from fedlas.deploy.monitor.period import Period
-from fedlas.deploy.monitor.state import Content, contents_of, forget_pending, take_pending
-from fedlas.predictions.tables.files import Name, address_of, files_of
-from fedlas.predictions.tables.formats.compression import stem_of
+from fedlas.deploy.monitor.state import (
+    FileDigest,
+    clear_pending_periods,
+    file_digests,
+    read_pending_periods,
+)
+from fedlas.predictions.tables.files import Name, find_files, store_address
+from fedlas.predictions.tables.formats.compression import data_stem
 
 FORMAT = "fedlas.history/1"
 HISTORY = json_kind("a history of fedlas monitor", FORMAT)
@@ -29,14 +34,14 @@ class PeriodHistory:
     Args:
         path: History file, which need not exist yet.
         names: Files of the new period, as passed by the user.
-        here: Local names of these files, see :func:`~fedlas.predictions.tables.files.local_names`.
+        local_names: Local names of these files, see :func:`~fedlas.predictions.tables.files.local_copies`.
         name: Name of the period; empty to derive it from the file names. A period of the same name, or else of the
             same files, is replaced; otherwise the period is appended.
         state: State file of the stream, which counts the samples of earlier periods, or None.
 
     Attributes:
         periods: All periods; the new one only after :meth:`add`.
-        is_completed: Whether periods of an interrupted call were recovered from the state.
+        has_recovered_periods: Whether periods of an interrupted call were recovered from the state.
 
     Raises:
         InputError: If the file is not a history, a file belongs to another period, or the state already counts the
@@ -47,45 +52,47 @@ class PeriodHistory:
         self,
         path: Path,
         names: Sequence[Name],
-        here: Sequence[Name],
+        local_names: Sequence[Name],
         name: str = "",
         state: Path | None = None,
     ) -> None:
         self.path = path
         self._state = state
         self.periods = read_history(path) if path.exists() else []
-        self.is_completed = state is not None and state.exists() and self._complete(state)
-        if not name and STANDARD in map(str, names):
+        self.has_recovered_periods = (
+            state is not None and state.exists() and self._add_pending_periods(state)
+        )
+        if not name and STANDARD_STREAM in map(str, names):
             raise InputError(
                 "with --history, a period read from standard input must have a name",
-                STANDARD,
+                STANDARD_STREAM,
                 "Pass --period, such as 2026-05.",
             )
         # File names may contain any character, and are shown on a page and in a terminal.
-        self._files = tuple(printable(str(file)) for file in _names_of(names, here))
-        self._contents = contents_of(here)
-        self._name = printable(name or " ".join(stem_of(Path(str(file))) for file in names))
-        self._place = self._place_of(is_named=bool(name))
-        if state is not None and state.exists() and self._place < len(self.periods):
+        self._files = tuple(printable(str(file)) for file in _list_file_names(names, local_names))
+        self._contents = file_digests(local_names)
+        self._name = printable(name or " ".join(data_stem(Path(str(file))) for file in names))
+        self._index = self._find_index(is_named=bool(name))
+        if state is not None and state.exists() and self._index < len(self.periods):
             raise InputError(
                 "with --state, the period must be new, because counted samples cannot be removed",
-                f"{self.periods[self._place].period!r}, which is in {path}",
+                f"{self.periods[self._index].period!r}, which is in {path}",
                 f"To replace the period, leave out --state, or remove {state} and {path} and run all periods in order.",
             )
 
-    def _complete(self, state: Path) -> bool:
+    def _add_pending_periods(self, state: Path) -> bool:
         """Add periods that the state counts but an interrupted call did not write; return whether there were any."""
-        pending = take_pending(state)
+        pending = read_pending_periods(state)
         present = {(period.period, period.contents) for period in self.periods}
         lacking = [each for each in pending if (each.period, each.contents) not in present]
         if lacking:
             self.periods += lacking
             write_history(self.path, self.periods)
         if pending:
-            forget_pending(state)
+            clear_pending_periods(state)
         return bool(lacking)
 
-    def _place_of(self, *, is_named: bool) -> int:
+    def _find_index(self, *, is_named: bool) -> int:
         """Return the index of the period to replace (same files or same name), or the number of periods to append."""
         new = [content.digest for content in self._contents]
         names = [period.period for period in self.periods]
@@ -98,21 +105,23 @@ class PeriodHistory:
             elif place < len(names):
                 raise InputError(
                     "the name of a period must be new, because its files differ",
-                    f"{self._name!r}, in {self.path} for {few(self.periods[place].files)}",
+                    f"{self._name!r}, in {self.path} for {truncated_list(self.periods[place].files)}",
                     "Pass --period with a new name, such as 2026-05, or with this name to replace the period.",
                 )
-        _check_counted_once(
+        _check_no_duplicates(
             self._contents, self.periods[:place] + self.periods[place + 1 :], self.path
         )
         return place
 
-    def add(self, watcher: Monitor, card_file: Path, columns: Mapping[str, Any]) -> list[Drift]:
+    def add(
+        self, watcher: Monitor, card_file: Path, columns: Mapping[str, Any]
+    ) -> list[ColumnDrift]:
         """Add the period that a monitor has read, and return the drift of its columns; the file is not written.
 
         Args:
             watcher: Monitor that has read the files of the period.
             card_file: Card file, or its folder.
-            columns: Result of :func:`~fedlas.deploy.monitor.columns.column_sums`.
+            columns: Result of :func:`~fedlas.deploy.monitor.columns.column_statistics`.
         """
         card = card_file / "card.json" if card_file.is_dir() else card_file
         content = {
@@ -122,13 +131,13 @@ class PeriodHistory:
             "card": watcher.card.name,
             "digest": hashlib.sha256(card.read_bytes()).hexdigest()[:16],
             "made": watcher.card.date,
-            **watcher.last_look,
-            "alarms": watcher.alarmed,
+            **watcher.last_update,
+            "alarms": watcher.alarm_names,
             "columns": columns,
-            "columns_of_card": columns_of_card(watcher.card),
+            "columns_of_card": card_column_statistics(watcher.card),
         }
         new = Period.read(content)
-        self.periods[self._place :] = [new, *self.periods[self._place + 1 :]]
+        self.periods[self._index :] = [new, *self.periods[self._index + 1 :]]
         # Periods of the same card are compared with the statistics of the card, not with those in the history.
         self.periods = [
             replace(each, columns_of_card=new.columns_of_card)
@@ -136,7 +145,7 @@ class PeriodHistory:
             else each
             for each in self.periods
         ]
-        return [drift for drift in drifts(self.periods) if drift.period == self._name]
+        return [drift for drift in find_period_drift(self.periods) if drift.period == self._name]
 
     def write(self, watcher: Monitor) -> None:
         """Write the history and the state: both, or neither if one cannot be written.
@@ -147,7 +156,7 @@ class PeriodHistory:
             write_history(self.path, self.periods)
             return
         before = self._state.read_bytes() if self._state.exists() else None
-        watcher.write_state(self._state, pending=[self.periods[self._place]])
+        watcher.write_state(self._state, pending=[self.periods[self._index]])
         try:
             write_history(self.path, self.periods)
         except InputError:
@@ -156,19 +165,21 @@ class PeriodHistory:
             else:
                 write_atomically(self._state, lambda file: file.write(before))
             raise
-        forget_pending(self._state)
+        clear_pending_periods(self._state)
 
 
-def _names_of(names: Sequence[Name], here: Sequence[Name]) -> list[str]:
+def _list_file_names(names: Sequence[Name], local_names: Sequence[Name]) -> list[str]:
     """Return the file names that ``names`` and patterns match; files in remote stores keep their address."""
     result: list[str] = []
-    for name, local in zip(names, here, strict=True):
-        is_copy = str(name) == STANDARD or address_of(name) is not None
-        result += [str(name)] if is_copy else [str(file.path) for file in files_of([local])]
+    for name, local in zip(names, local_names, strict=True):
+        is_copy = str(name) == STANDARD_STREAM or store_address(name) is not None
+        result += [str(name)] if is_copy else [str(file.path) for file in find_files([local])]
     return result
 
 
-def _check_counted_once(contents: Sequence[Content], others: Sequence[Period], path: Path) -> None:
+def _check_no_duplicates(
+    contents: Sequence[FileDigest], others: Sequence[Period], path: Path
+) -> None:
     """Raise InputError if a file, compared by content, is in another period or twice in this one."""
     fix = "Leave the file out, or pass exactly the files of that period to run it again."
     counted = {digest: other.period for other in others for digest in other.contents}
@@ -206,19 +217,19 @@ def read_history(path: Path) -> list[Period]:
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             "--history must be a new file, or a history written by fedlas monitor",
-            f"{path} ({reason(error)})",
+            f"{path} ({error_reason(error)})",
             "Pass another file, or move this one.",
         ) from error
     return periods
 
 
-def drifts(periods: Sequence[Period]) -> list[Drift]:
+def find_period_drift(periods: Sequence[Period]) -> list[ColumnDrift]:
     """Return the drift of each column and period, relative to the card or else to the first period of the card."""
     first: dict[str, dict[str, Any]] = {}
     result = []
     for period in periods:
         before = first.setdefault(period.digest, dict(period.columns_of_card))
-        result += drift_between(before, period.columns, period.period)
+        result += find_drift(before, period.columns, period.period)
         for name, column in period.columns.items():
             before.setdefault(name, column)
     return result

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedlas._core.check import Argument, InputError, few, warn_user
+from fedlas._core.check import Argument, InputError, truncated_list, warn_user
 from fedlas.deploy.card import Card
 from fedlas.deploy.monitor.watches import LiveBatch
-from fedlas.metrics.sums import check_takes_weights
+from fedlas.metrics.sums import check_weights_supported
 from fedlas.predictions import (
     Columns,
     MultiLabel,
@@ -21,14 +21,14 @@ from fedlas.predictions import (
     open_table,
     read_predictions,
 )
-from fedlas.predictions.arguments import checked_event
-from fedlas.predictions.event import event_among
+from fedlas.predictions.arguments import check_event
+from fedlas.predictions.event import resolve_event
 from fedlas.predictions.multi_label import UNKNOWN
-from fedlas.predictions.tables.read import is_log
+from fedlas.predictions.tables.read import is_lm_eval_log
 from fedlas.predictions.tables.table import ScoreTable
-from fedlas.resample.clusters import check_independent
+from fedlas.resample.clusters import require_independent
 
-_NOT_WATCHED = {
+_UNSUPPORTED_COLUMNS = {
     "weights": (
         "samples must have no weights, which monitoring does not support",
         "Leave out the weights.",
@@ -53,35 +53,37 @@ class LiveScores:
     classes: tuple[str, ...] = ()
     # Name or index of the event class, or None.
     event: str | int | None = None
-    is_several: bool = False
+    is_multi_label: bool = False
 
 
-def check_raw(columns: Columns) -> None:
+def check_not_calibrated(columns: Columns) -> None:
     """Raise InputError for scores that ``fedlas apply`` has already calibrated."""
     if names := columns.calibrated_scores:
         raise InputError(
             "live predictions must be uncalibrated, because the card's calibration is applied to them",
-            f"{few(names)}, calibrated by fedlas apply",
+            f"{truncated_list(names)}, calibrated by fedlas apply",
             "Pass the columns of raw scores, or state that these are calibrated (--calibrated on the command line).",
         )
 
 
-def batches(card: Card, file: Path, columns: Columns | None, *, raw: bool) -> Iterable[LiveBatch]:
+def read_batches(
+    card: Card, file: Path, columns: Columns | None, *, raw: bool
+) -> Iterable[LiveBatch]:
     """Return the live batches of a file: a single one if the calibration uses features."""
     of_labels = card.subject == "labels"
     if (raw and card.calibration.uses_features) or (of_labels and file.suffix == ".npz"):
         predictions = read_predictions(file, columns, labeled=False).predictions
-        return [batch_of(card, predictions, raw=raw, source=file.name)]
+        return [to_live_batch(card, predictions, raw=raw, source=file.name)]
     if of_labels and columns is not None and columns.target is not None:
         fix = ("Pass the columns of all labels as ", Argument("labels"), ".")
         raise InputError(
             "must be left out for a multi-label card", columns.target, fix, argument="target"
         )
-    blocks = _blocks(file, columns, () if of_labels else None)
-    return (_batch(card, scores, raw=raw, source=file.name) for scores in blocks)
+    blocks = _iter_scores(file, columns, () if of_labels else None)
+    return (_calibrate_batch(card, scores, raw=raw, source=file.name) for scores in blocks)
 
 
-def batch_of(
+def to_live_batch(
     card: Card, predictions: Predictions | TopLabel | MultiLabel, *, raw: bool, source: str
 ) -> LiveBatch:
     """Return a live batch of predictions, calibrated by the card if ``raw``."""
@@ -95,50 +97,52 @@ def batch_of(
             raise InputError(expected, f"no features in {source}", fix)
         predictions = card.calibration.transform(predictions)
         raw = False
-    return _batch(card, _scores(predictions), raw=raw, source=source)
+    return _calibrate_batch(card, _scores_from_predictions(predictions), raw=raw, source=source)
 
 
-def _blocks(
-    file: Path, columns: Columns | None, label_names: tuple[str, ...] | None
+def _iter_scores(
+    path: Path, columns: Columns | None, label_names: tuple[str, ...] | None
 ) -> Iterable[LiveScores]:
     """Return an iterable of blocks of scores and outcomes in a file."""
-    if is_log(file, columns or Columns()):
-        return [_scores(read_predictions(file, columns, labeled=False).predictions)]
-    table = open_table(file, columns, label_names=label_names)
-    for name, why in _NOT_WATCHED.items():
+    if is_lm_eval_log(path, columns or Columns()):
+        return [
+            _scores_from_predictions(read_predictions(path, columns, labeled=False).predictions)
+        ]
+    table = open_table(path, columns, label_names=label_names)
+    for name, why in _UNSUPPORTED_COLUMNS.items():
         if (column := getattr(table.columns, name)) is not None:
-            raise InputError(why[0], f"{name} in column {column!r} of {file}", why[1])
-    return _of_table(table, file)
+            raise InputError(why[0], f"{name} in column {column!r} of {path}", why[1])
+    return _iter_table_scores(table, path)
 
 
-def _of_table(table: ScoreTable, file: Path) -> Iterable[LiveScores]:
+def _iter_table_scores(table: ScoreTable, path: Path) -> Iterable[LiveScores]:
     """Yield blocks of scores and outcomes; at the end warn about rows that were left out."""
     for block in table.blocks():
-        event = event_among(table.classes, table.columns.event)
+        event = resolve_event(table.classes, table.columns.event)
         names = table.classes if table.label_names is None else table.label_names
         yield LiveScores(*block, names, event, table.label_names is not None)
     if table.dropped:
-        warn_user(f"{table.dropped:,} rows of {file.name} lack a value and were left out.")
+        warn_user(f"{table.dropped:,} rows of {path.name} lack a value and were left out.")
 
 
-def _scores(predictions: Predictions | TopLabel | MultiLabel) -> LiveScores:
-    check_takes_weights(predictions, takes_weights=False)
-    check_independent(predictions, "the bound on false alarms")
+def _scores_from_predictions(predictions: Predictions | TopLabel | MultiLabel) -> LiveScores:
+    check_weights_supported(predictions, takes_weights=False)
+    require_independent(predictions, "the bound on false alarms")
     if isinstance(predictions, Predictions):
         target = predictions.target.cpu() if predictions.has_target else None
         classes = predictions.classes or ()
         return LiveScores(predictions.logits.cpu(), target, classes, predictions.event)
     if isinstance(predictions, MultiLabel):
         names = tuple(predictions.names or ())
-        return LiveScores(predictions.logits, predictions.target, names, is_several=True)
+        return LiveScores(predictions.logits, predictions.target, names, is_multi_label=True)
     return LiveScores(predictions.confidence.cpu(), predictions.correct)
 
 
-def _batch(card: Card, live: LiveScores, *, raw: bool, source: str) -> LiveBatch:
+def _calibrate_batch(card: Card, live: LiveScores, *, raw: bool, source: str) -> LiveBatch:
     """Return a live batch of scores after checking that the classes match the card; calibrated if ``raw``."""
     scores, outcome = live.scores, live.outcome
-    if card.subject == "labels" or live.is_several:
-        return _batch_of_labels(card, live, raw=raw, source=source)
+    if card.subject == "labels" or live.is_multi_label:
+        return _calibrate_label_batch(card, live, raw=raw, source=source)
     if scores.ndim == 1:
         if card.subject == "event":
             fix = "Pass the probability of the event, or use a card without an event."
@@ -176,7 +180,7 @@ def _batch(card: Card, live: LiveScores, *, raw: bool, source: str) -> LiveBatch
     return LiveBatch(confidence.clamp(0.0, 1.0).numpy(), correct, predicted.numpy())
 
 
-def _batch_of_labels(card: Card, live: LiveScores, *, raw: bool, source: str) -> LiveBatch:
+def _calibrate_label_batch(card: Card, live: LiveScores, *, raw: bool, source: str) -> LiveBatch:
     """Return a live batch of several labels, ordered as on the card; calibrated if ``raw``."""
     names, of_labels = live.classes, card.subject == "labels"
     # Labels without names are named 0, 1, ...
@@ -184,10 +188,12 @@ def _batch_of_labels(card: Card, live: LiveScores, *, raw: bool, source: str) ->
     is_alike = {*names} == {*card.classes} or (
         numbers in (names, card.classes) and len(names) == card.num_classes
     )
-    if not (of_labels and live.is_several and is_alike):
-        of_card = f"those of the card, {few(card.classes)}" if of_labels else "one per sample"
+    if not (of_labels and live.is_multi_label and is_alike):
+        of_card = (
+            f"those of the card, {truncated_list(card.classes)}" if of_labels else "one per sample"
+        )
         fix = "Pass predictions of the model of this card, or write a card for these labels."
-        got = few(names) if live.is_several else "one label per sample"
+        got = truncated_list(names) if live.is_multi_label else "one label per sample"
         raise InputError(f"labels must be {of_card}", f"{got} in {source}", fix)
     logits, outcome = live.scores.double(), live.outcome
     if {*names} == {*card.classes}:
@@ -208,12 +214,12 @@ def _check_classes(card: Card, live: LiveScores, source: str) -> None:
     names, live_names = (each or numbers for each in (card.classes, live.classes))
     if names != live_names and ((live.classes and card.classes) or set(names) == set(live_names)):
         raise InputError(
-            f"classes must be {few(names)}, in the order of the card",
-            f"{few(live_names)} in {source}",
+            f"classes must be {truncated_list(names)}, in the order of the card",
+            f"{truncated_list(live_names)} in {source}",
             "Order the columns as on the card, or write a card for this model.",
         )
     # The card may have a name for the event of 0/1 labels.
-    number = checked_event(live.event, card.num_classes, live.classes or card.classes or None)
+    number = check_event(live.event, card.num_classes, live.classes or card.classes or None)
     if card.subject == "event" and number not in (None, card.event_index):
         raise InputError(
             f"must be {names[card.event_index]}, the event of the card",

@@ -8,24 +8,24 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedlas._core.check import InputError, few
-from fedlas._core.kinds import check_kinds
-from fedlas._core.text import listed
+from fedlas._core.check import InputError, truncated_list
+from fedlas._core.kinds import check_argument_types
+from fedlas._core.text import join_words
 from fedlas.deploy.card import Card, CardSource
 from fedlas.deploy.label_reference import ALL_LABELS
-from fedlas.deploy.monitor.live import batch_of, batches, check_raw
+from fedlas.deploy.monitor.live import check_not_calibrated, read_batches, to_live_batch
 from fedlas.deploy.monitor.period import Period
-from fedlas.deploy.monitor.state import FORMAT, Watched, locked_files, read_state
-from fedlas.deploy.monitor.watches import WATCHES, LiveBatch, Watch, watches_of
+from fedlas.deploy.monitor.state import FORMAT, StreamState, lock_files, read_state
+from fedlas.deploy.monitor.watches import WATCHES, LiveBatch, Watch, build_watches
 from fedlas.predictions import (
     Columns,
     MultiLabel,
     Predictions,
     TopLabel,
 )
-from fedlas.stats.intervals import check_level
+from fedlas.stats.intervals import check_confidence_level
 
-ALARM = 3
+ALARM_EXIT_STATUS = 3
 """Exit status of ``fedlas monitor`` after an alarm."""
 
 
@@ -54,15 +54,15 @@ class Monitor:
 
     def __init__(self, card: CardSource, *, false_alarm: float = 0.01) -> None:
         self.card = Card.of(card)
-        self.false_alarm = check_level(false_alarm, name="false_alarm")
-        self._watches = watches_of(self.card, false_alarm=false_alarm)
-        self._stream = Watched.nothing(self._watches)
-        self._raw = self.card.raw
-        self._before = self._totals()
+        self.false_alarm = check_confidence_level(false_alarm, name="false_alarm")
+        self._watches = build_watches(self.card, false_alarm=false_alarm)
+        self._stream = StreamState.initial(self._watches)
+        self._raw = self.card.expects_raw
+        self._previous_totals = self._watch_totals()
         # Values that a state file must match.
         self._identity: dict[str, Any] = {}
 
-    @check_kinds
+    @check_argument_types
     def update(
         self, predictions: Predictions | TopLabel | MultiLabel, *, raw: bool | None = None
     ) -> bool:
@@ -77,13 +77,15 @@ class Monitor:
         Raises:
             InputError: For another number of classes, or other labels, than the card's, or ``raw`` confidences.
         """
-        self._raw = self.card.raw if raw is None else raw
-        self._look([batch_of(self.card, predictions, raw=self._raw, source="update")])
-        return self._stream.alarm is not None
+        self._raw = self.card.expects_raw if raw is None else raw
+        self._observe_batches(
+            [to_live_batch(self.card, predictions, raw=self._raw, source="update")]
+        )
+        return self._stream.first_alarm is not None
 
-    def _look(self, batches: Iterable[LiveBatch]) -> None:
+    def _observe_batches(self, batches: Iterable[LiveBatch]) -> None:
         before = self._stream.samples
-        self._before = self._totals()
+        self._previous_totals = self._watch_totals()
         for batch in batches:
             self._stream.observe(batch)
         if self._stream.samples == before:
@@ -94,7 +96,7 @@ class Monitor:
             )
         self._stream.looks += 1
 
-    def _totals(self) -> dict[str, tuple[float, float]]:
+    def _watch_totals(self) -> dict[str, tuple[float, float]]:
         """Return pairs by watch name: count and sum of its first statistic; ``""`` has samples and labeled samples."""
         stream = self._stream
         totals = {
@@ -109,14 +111,17 @@ class Monitor:
         self._stream.write(path, self._identity)
 
     @property
-    def last_look(self) -> dict[str, Any]:
+    def last_update(self) -> dict[str, Any]:
         """Results of the last update alone, as JSON values: samples, and mean with 95 % interval of each watch."""
-        now = self._totals()
-        samples, labeled = (int(a - b) for a, b in zip(now[""], self._before[""], strict=True))
+        now = self._watch_totals()
+        samples, labeled = (
+            int(a - b) for a, b in zip(now[""], self._previous_totals[""], strict=True)
+        )
         means = {}
         for watch in self._watches:
             count, total = (
-                a - b for a, b in zip(now[watch.name], self._before[watch.name], strict=True)
+                a - b
+                for a, b in zip(now[watch.name], self._previous_totals[watch.name], strict=True)
             )
             if count > 0:
                 reach = 1.96 * float(watch.spread[0]) / math.sqrt(count)
@@ -132,8 +137,8 @@ class Monitor:
 
     @property
     def status(self) -> int:
-        """Exit status: 0 without an alarm, else :data:`ALARM`."""
-        return 0 if self._stream.alarm is None else ALARM
+        """Exit status: 0 without an alarm, else :data:`ALARM_EXIT_STATUS`."""
+        return 0 if self._stream.first_alarm is None else ALARM_EXIT_STATUS
 
     @property
     def content(self) -> dict[str, Any]:
@@ -147,11 +152,11 @@ class Monitor:
             "live": "raw" if self._raw else "calibrated",
             **{name: getattr(stream, name) for name in ("samples", "labeled", "looks")},
             "false_alarm": self.false_alarm,
-            "alarm": stream.alarm is not None,
-            "alarm_after": stream.alarm,
+            "alarm": stream.first_alarm is not None,
+            "alarm_after": stream.first_alarm,
             "alarms": sorted(stream.alarms, key=lambda name: stream.alarms[name]),
             "watches": {
-                name: _watch(watches[name], stream)
+                name: _watch_to_dict(watches[name], stream)
                 if name in watches
                 else {"watched": False, "why": "not on card", "alarm": False}
                 for name in WATCHES[self.card.subject]
@@ -175,12 +180,12 @@ class Monitor:
         """Sentence that states whether there is an alarm, and from which watches."""
         alarms = self._stream.alarms
         if alarms:
-            return f"ALARM after sample {min(alarms.values()):,}: {listed(self.alarmed)} changed since the card."
+            return f"ALARM after sample {min(alarms.values()):,}: {join_words(self.alarm_names)} changed since the card."
         watched = [watch.name for watch in self._watches if watch.test.samples]
-        return f"No alarm: no change detected in {listed(watched)}."
+        return f"No alarm: no change detected in {join_words(watched)}."
 
     @property
-    def alarmed(self) -> list[str]:
+    def alarm_names(self) -> list[str]:
         """Names of the watches with an alarm, earliest first, with the labels, such as "calibration of edema"."""
         stream = self._stream
         names = sorted(stream.alarms, key=lambda name: stream.alarms[name])
@@ -188,7 +193,10 @@ class Monitor:
         for each in labels.values():
             if each[1:] and ALL_LABELS in each:
                 each.remove(ALL_LABELS)
-        return [f"{name} of {few(labels[name], 4)}" if labels[name] else name for name in names]
+        return [
+            f"{name} of {truncated_list(labels[name], 4)}" if labels[name] else name
+            for name in names
+        ]
 
     def __repr__(self) -> str:
         if not self._stream.samples:
@@ -207,8 +215,8 @@ def monitor(
 ) -> Monitor:
     """Run a monitor on files of live predictions, in order of time, and update the state file if there is no error."""
     # The lock is held from before the state is read until it is written. An alarm persists until the file is removed.
-    with locked_files(state):
-        watcher = watch_files(
+    with lock_files(state):
+        watcher = monitor_files(
             card_file, files, false_alarm=false_alarm, columns=columns, raw=raw, state=state
         )
         if state is not None:
@@ -216,7 +224,7 @@ def monitor(
     return watcher
 
 
-def watch_files(
+def monitor_files(
     card_file: Path,
     files: Sequence[Path],
     *,
@@ -228,22 +236,24 @@ def watch_files(
     """Run a monitor as :func:`monitor` does, without writing the state; the caller must hold the lock."""
     path = card_file / "card.json" if card_file.is_dir() else card_file
     watcher = Monitor(path, false_alarm=false_alarm)
-    watcher._raw = watcher.card.raw if raw is None else raw
+    watcher._raw = watcher.card.expects_raw if raw is None else raw
     if raw is None and watcher._raw and columns is not None:
-        check_raw(columns)
+        check_not_calibrated(columns)
     if state is not None:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         watcher._identity = {"format": FORMAT, "card": digest, "false_alarm": false_alarm}
         if state.exists():
             watcher._stream = read_state(state, watcher._identity, watcher._watches)
-        watcher._stream.count_files(files)
-    watcher._look(
-        batch for file in files for batch in batches(watcher.card, file, columns, raw=watcher._raw)
+        watcher._stream.add_files(files)
+    watcher._observe_batches(
+        batch
+        for file in files
+        for batch in read_batches(watcher.card, file, columns, raw=watcher._raw)
     )
     return watcher
 
 
-def _watch(watch: Watch, stream: Watched) -> dict[str, Any]:
+def _watch_to_dict(watch: Watch, stream: StreamState) -> dict[str, Any]:
     test = watch.test
     history = stream.histories[watch.name]
     columns: dict[str, Sequence[Any]] = {

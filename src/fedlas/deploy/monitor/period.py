@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fedlas._core.check import check_count, check_number
-from fedlas.deploy.monitor.columns import read_columns
+from fedlas.deploy.monitor.columns import read_column_statistics
 
-_FARTHEST = 3.0
+_MAX_ABS_MEAN = 3.0
 """Largest absolute value of a mean or interval end: means are in [-1, 1], intervals extend by at most 1.96."""
 
 
@@ -28,13 +28,13 @@ class PeriodMean:
     def read(cls, content: Mapping[str, Any]) -> PeriodMean:
         """Return a validated mean from JSON values, as written by :func:`dataclasses.asdict`."""
         mean, low, high, card = (
-            check_number(name, content[name], low=-_FARTHEST, high=_FARTHEST)
+            check_number(name, content[name], low=-_MAX_ABS_MEAN, high=_MAX_ABS_MEAN)
             for name in ("mean", "low", "high", "card")
         )
         if not low <= mean <= high:
             raise ValueError(f"the mean {mean} is outside its interval")
         return cls(
-            _text(content, "name"),
+            _read_text(content, "name"),
             check_count("samples", content["samples"]),
             mean,
             low,
@@ -58,7 +58,7 @@ class Period:
         labeled: Samples with labels.
         means: First mean of each watch that has samples.
         alarms: Watches with an alarm at the end of the period.
-        columns: Column statistics, from :func:`~fedlas.deploy.monitor.columns.column_sums`.
+        columns: Column statistics, from :func:`~fedlas.deploy.monitor.columns.column_statistics`.
         columns_of_card: Column statistics of the card's test samples.
     """
 
@@ -89,18 +89,18 @@ class Period:
         if labeled > samples:
             raise ValueError(f"{labeled} labeled samples of {samples}")
         return cls(
-            _text(content, "period"),
-            _texts(content, "files"),
-            _texts({"contents": [], **content}, "contents"),
-            _text(content, "card"),
-            _text(content, "digest"),
-            _text(content, "made", least=0),
+            _read_text(content, "period"),
+            _read_texts(content, "files"),
+            _read_texts({"contents": [], **content}, "contents"),
+            _read_text(content, "card"),
+            _read_text(content, "digest"),
+            _read_text(content, "made", min_length=0),
             samples,
             labeled,
             {name: PeriodMean.read(mean) for name, mean in dict(content["means"]).items()},
-            _texts(content, "alarms"),
-            read_columns(content["columns"]),
-            read_columns(content.get("columns_of_card", {})),
+            _read_texts(content, "alarms"),
+            read_column_statistics(content["columns"]),
+            read_column_statistics(content.get("columns_of_card", {})),
         )
 
     def plain(self) -> dict[str, Any]:
@@ -108,14 +108,14 @@ class Period:
         return asdict(self)
 
 
-def _text(content: Mapping[str, Any], name: str, *, least: int = 1) -> str:
+def _read_text(content: Mapping[str, Any], name: str, *, min_length: int = 1) -> str:
     value = content[name]
-    if not isinstance(value, str) or len(value) < least:
+    if not isinstance(value, str) or len(value) < min_length:
         raise ValueError(f"{name} must be a string")
     return value
 
 
-def _texts(content: Mapping[str, Any], name: str) -> tuple[str, ...]:
+def _read_texts(content: Mapping[str, Any], name: str) -> tuple[str, ...]:
     values = content[name]
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise ValueError(f"{name} must be a list of strings")

@@ -13,28 +13,28 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas._core.check import InputError, check_count, reason
+from fedlas._core.check import InputError, check_count, error_reason
 from fedlas._core.extras import require
-from fedlas._core.files import check_writable, is_file, not_writable, read_json, write_json
-from fedlas._core.outputs import Kind, has_format
+from fedlas._core.files import check_writable, is_file, not_writable_error, read_json, write_json
+from fedlas._core.outputs import FileKind, has_json_format
 from fedlas.deploy.monitor.period import Period
 from fedlas.deploy.monitor.watches import LiveBatch, Watch
-from fedlas.predictions.tables.files import Name, files_of
+from fedlas.predictions.tables.files import Name, find_files
 from fedlas.predictions.tables.formats.compression import content_digest
 from fedlas.stats.gap_sums import read_array, read_counts
 from fedlas.stats.rows import Floats
 
 FORMAT = "fedlas.monitor/2"
-STATE = Kind("a state of fedlas monitor", lambda path: has_format(path, FORMAT))
+STATE = FileKind("a state of fedlas monitor", lambda path: has_json_format(path, FORMAT))
 
 
-ROWS = 64
+MAX_ROWS = 64
 FIRST_WIDTH = 50
 """Largest number of rows of a history, and initial samples per row; if all rows are full, pairs are merged."""
 
 
 @dataclass(frozen=True)
-class History:
+class WatchHistory:
     """Statistics and evidence of a watch over time, one row per fixed number of samples."""
 
     count: Floats  # samples with each statistic (R, S)
@@ -42,16 +42,16 @@ class History:
     evidence: Floats  # of the watch at the end of each row (R,)
 
     @classmethod
-    def empty(cls, statistics: int) -> History:
+    def empty(cls, num_statistics: int) -> WatchHistory:
         """Return an empty history of the given number of statistics."""
-        return cls(np.zeros((0, statistics)), np.zeros((0, statistics)), np.zeros(0))
+        return cls(np.zeros((0, num_statistics)), np.zeros((0, num_statistics)), np.zeros(0))
 
-    def after(
-        self, row: int, batch: tuple[Floats, NDArray[np.bool_]] | None, evidence: float
-    ) -> History:
-        """Return the history with a batch added to row ``row``; ``batch`` is values ``(n, S)`` and a mask, or None."""
+    def with_batch(
+        self, row_index: int, batch: tuple[Floats, NDArray[np.bool_]] | None, evidence: float
+    ) -> WatchHistory:
+        """Return the history with a batch added to row ``row_index``; ``batch`` is values ``(n, S)`` and a mask, or None."""
         count, total, last = (
-            np.concatenate([rows, np.zeros((row + 1 - len(rows), *rows.shape[1:]))])
+            np.concatenate([rows, np.zeros((row_index + 1 - len(rows), *rows.shape[1:]))])
             for rows in (self.count, self.total, self.evidence)
         )
         if batch is not None:
@@ -59,14 +59,14 @@ class History:
             count[-1] += has.sum(axis=0)
             total[-1] += np.where(has, values, 0.0).sum(axis=0)
         last[-1] = evidence
-        return History(count, total, last)
+        return WatchHistory(count, total, last)
 
-    def merged(self) -> History:
+    def merge_row_pairs(self) -> WatchHistory:
         """Return the history with pairs of rows merged; the number of rows must be even."""
         count, total = (
             each.reshape(-1, 2, each.shape[1]).sum(axis=1) for each in (self.count, self.total)
         )
-        return History(count, total, self.evidence[1::2])
+        return WatchHistory(count, total, self.evidence[1::2])
 
     @property
     def means(self) -> Floats:
@@ -79,13 +79,13 @@ class History:
         return {name: rows.tolist() for name, rows in vars(self).items()}
 
     @classmethod
-    def read(cls, content: Mapping[str, Any], least: Floats, most: Floats) -> History:
+    def read(cls, content: Mapping[str, Any], lower: Floats, upper: Floats) -> WatchHistory:
         """Return a validated history from the result of :meth:`plain`, with statistics in ``[least, most]``."""
         count, total, evidence = (
             read_array(content, name) for name in ("count", "total", "evidence")
         )
         if (
-            count.shape != (len(evidence), len(least))
+            count.shape != (len(evidence), len(lower))
             or total.shape != count.shape
             or (evidence < 0).any()
         ):
@@ -94,13 +94,13 @@ class History:
             )
         read_counts({"count": count.ravel().tolist()}, "count")
         slack = 1e-9 * np.maximum(count, 1)  # rounding of sums
-        if ((total < least * count - slack) | (total > most * count + slack)).any():
+        if ((total < lower * count - slack) | (total > upper * count + slack)).any():
             raise ValueError("the sums of the history are out of range")
         return cls(count, total, evidence)
 
 
 @dataclass
-class Watched:
+class StreamState:
     """State of a monitored stream: samples, alarms and histories by watch; the tests are part of the watches."""
 
     watches: Mapping[str, Watch]
@@ -111,19 +111,19 @@ class Watched:
     alarms: dict[str, int] = field(default_factory=dict)  # after which sample
     # Multi-label: sample after which each label alone caused the alarm of a watch.
     labels: dict[str, dict[str, int]] = field(default_factory=dict)
-    histories: dict[str, History] = field(default_factory=dict)
+    histories: dict[str, WatchHistory] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)  # digests of counted files
     # Counted periods that may not be in the history file yet.
     pending: list[Period] = field(default_factory=list)
 
     @classmethod
-    def nothing(cls, watches: Sequence[Watch]) -> Watched:
+    def initial(cls, watches: Sequence[Watch]) -> StreamState:
         """Return the initial state, before the first sample."""
-        histories = {watch.name: History.empty(len(watch.statistics)) for watch in watches}
+        histories = {watch.name: WatchHistory.empty(len(watch.statistics)) for watch in watches}
         return cls({watch.name: watch for watch in watches}, histories=histories)
 
     @property
-    def alarm(self) -> int | None:
+    def first_alarm(self) -> int | None:
         """Number of samples at the first alarm, or None without an alarm."""
         return min(self.alarms.values(), default=None)
 
@@ -133,9 +133,9 @@ class Watched:
         while start < len(batch):
             # History rows end at multiples of their width, however the stream is split into files.
             row = self.samples // self.width
-            if row == ROWS:
+            if row == MAX_ROWS:
                 self.histories = {
-                    name: history.merged() for name, history in self.histories.items()
+                    name: history.merge_row_pairs() for name, history in self.histories.items()
                 }
                 self.width *= 2
                 continue
@@ -145,22 +145,26 @@ class Watched:
                 alarm = None if values is None else watch.test.observe(*values)
                 if alarm is not None:
                     self.alarms.setdefault(name, self.samples + alarm + 1)
-                for place, last in watch.test.alone.items() if watch.parts and values else ():
+                for place, last in (
+                    watch.test.first_alarm_by_part.items() if watch.parts and values else ()
+                ):
                     labels = self.labels.setdefault(name, {})
                     labels.setdefault(watch.parts[place], self.samples + last + 1)
-                self.histories[name] = self.histories[name].after(row, values, watch.test.evidence)
+                self.histories[name] = self.histories[name].with_batch(
+                    row, values, watch.test.evidence
+                )
             self.samples += len(part)
             self.labeled += part.labeled
             start += len(part)
 
-    def count_files(self, names: Sequence[Path]) -> None:
+    def add_files(self, names: Sequence[Path]) -> None:
         """Record files as counted.
 
         Raises:
             InputError: If a file of the same content was counted before.
         """
-        for file in contents_of(names):
-            if {file.digest, file.as_stored} & {*self.files}:
+        for file in file_digests(names):
+            if {file.digest, file.bytes_digest} & {*self.files}:
                 raise InputError(
                     "each file must be new to the state, or its samples would be counted twice",
                     file.name,
@@ -177,7 +181,7 @@ class Watched:
         content["watches"] = {
             name: {
                 "samples": watch.test.samples,
-                "active": watch.test.active.tolist(),
+                "active": watch.test.wealth.tolist(),
                 "history": self.histories[name].plain(),
             }
             for name, watch in self.watches.items()
@@ -189,18 +193,18 @@ class Watched:
         write_json(path, {**identity, **content})
 
 
-class Content(NamedTuple):
+class FileDigest(NamedTuple):
     """Name of a file, digest of its uncompressed content, and digest of its stored bytes (used by older states)."""
 
     name: str
     digest: str
-    as_stored: str
+    bytes_digest: str
 
 
-def contents_of(names: Sequence[Name]) -> list[Content]:
+def file_digests(names: Sequence[Name]) -> list[FileDigest]:
     """Return the digests of files, folders and patterns; missing files are skipped."""
     result = []
-    for file in files_of(names):
+    for file in find_files(names):
         if is_file(file.path):
             with file.path.open("rb") as stored:
                 as_stored = hashlib.file_digest(stored, "sha256").hexdigest()[:16]
@@ -208,12 +212,12 @@ def contents_of(names: Sequence[Name]) -> list[Content]:
                 digest = content_digest(file.path)
             except OSError:  # damaged: the reader reports it
                 digest = as_stored
-            result.append(Content(str(file.path), digest, as_stored))
+            result.append(FileDigest(str(file.path), digest, as_stored))
     return result
 
 
 @contextmanager
-def locked_files(*paths: Path | None) -> Iterator[None]:
+def lock_files(*paths: Path | None) -> Iterator[None]:
     """Context manager that locks files against other processes, and waits until they are free."""
     # System locks on hidden files next to the files. They end with the process; the empty lock files remain. All
     # processes lock in the same order, which prevents deadlocks.
@@ -227,34 +231,34 @@ def locked_files(*paths: Path | None) -> Iterator[None]:
                 check_writable(place.parent)
             except (OSError, NotImplementedError) as error:  # the latter where there are no locks
                 cause = error if isinstance(error, OSError) else OSError(str(error))
-                raise not_writable(place.parent, cause) from error
+                raise not_writable_error(place.parent, cause) from error
         yield
 
 
-def take_pending(path: Path) -> list[Period]:
+def read_pending_periods(path: Path) -> list[Period]:
     """Return the periods counted in a state file that an interrupted call may not have written to the history.
 
     Raises:
         InputError: If the file is not a valid state.
     """
-    with _of_state(path):
+    with _translate_state_errors(path):
         return [*map(Period.read, dict(read_json(path)).get("pending", []))]
 
 
-def forget_pending(path: Path) -> None:
+def clear_pending_periods(path: Path) -> None:
     """Remove the pending periods from a state file, after they were written to the history."""
     content = read_json(path)
     del content["pending"]
     write_json(path, content)
 
 
-def read_state(path: Path, identity: Mapping[str, Any], watches: Sequence[Watch]) -> Watched:
+def read_state(path: Path, identity: Mapping[str, Any], watches: Sequence[Watch]) -> StreamState:
     """Return the state in a file, which must match ``identity``, and restore the tests of ``watches``."""
-    with _of_state(path):
+    with _translate_state_errors(path):
         content = read_json(path)
         other = next((key for key, value in identity.items() if content[key] != value), None)
         if other is None:
-            return _watched(content, watches)
+            return _restore_state(content, watches)
     if other == "format":
         got = f"{path} with format {content[other]!r}" + (
             " and an alarm" if content.get("alarm") is not None else ""
@@ -268,17 +272,17 @@ _FIX = "Pass another file for the state, or remove it to start again."
 
 
 @contextmanager
-def _of_state(path: Path) -> Iterator[None]:
+def _translate_state_errors(path: Path) -> Iterator[None]:
     """Context manager that converts errors of reading a state file to InputError."""
     try:
         yield
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
-        got = f"{path} ({reason(error)})"
+        got = f"{path} ({error_reason(error)})"
         raise InputError("--state must be a file written by fedlas monitor", got, _FIX) from error
 
 
-def _watched(content: Mapping[str, Any], watches: Sequence[Watch]) -> Watched:
-    state = Watched.nothing(watches)
+def _restore_state(content: Mapping[str, Any], watches: Sequence[Watch]) -> StreamState:
+    state = StreamState.initial(watches)
     state.samples, state.looks, state.width = (
         check_count(name, content[name]) for name in ("samples", "looks", "width")
     )
@@ -309,11 +313,11 @@ def _watched(content: Mapping[str, Any], watches: Sequence[Watch]) -> Watched:
         each = content["watches"][name]
         test = watch.test
         active = read_array(each, "active")
-        if active.shape != test.active.shape or not (active >= 0).all():
+        if active.shape != test.wealth.shape or not (active >= 0).all():
             raise ValueError(f"the test state of {name} is invalid: shape {active.shape}")
         test.samples = check_count("samples", each["samples"], low=0)
-        test.active = active
-        history = state.histories[name] = History.read(each["history"], test.least, test.most)
+        test.wealth = active
+        history = state.histories[name] = WatchHistory.read(each["history"], test.least, test.most)
         # Labels or classes may be missing in some samples, and then in the watch; confidences never are.
         expected = dict.fromkeys(("calibration", "accuracy", "events", "prevalence"), state.labeled)
         expected |= dict.fromkeys(("confidence", "probability", "actions"), state.samples)
@@ -329,7 +333,7 @@ def _watched(content: Mapping[str, Any], watches: Sequence[Watch]) -> Watched:
             )
         if (
             len(history.evidence) != -(-state.samples // state.width)
-            or len(history.evidence) > ROWS
+            or len(history.evidence) > MAX_ROWS
         ):
             raise ValueError(
                 f"{name} has {len(history.evidence)} rows of {state.width} samples for {state.samples} samples"

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas.deploy.card import Card
-from fedlas.deploy.label_reference import ALL_LABELS, MEANS, LabelReference
+from fedlas.deploy.label_reference import ALL_LABELS, LABEL_MEANS, LabelReference
 from fedlas.stats.drift import MeanDrift
-from fedlas.stats.gap_sums import GapSums, cells_of, ends_of
+from fedlas.stats.gap_sums import GapSums, confidence_bounds_by_cell, confidence_cells
 from fedlas.stats.proportion import clopper_pearson
 from fedlas.stats.rows import Floats
 
@@ -28,17 +28,17 @@ WATCHES = {
     "labels": ("calibration", "prevalence", "probability"),
 }
 """Names of the watches by subject of the card; each has an equal share of the false-alarm rate."""
-_WORDS = {
+_TERMS = {
     "top label": ("accuracy", "confidence", "wrong"),
     "event": ("event rate", "probability", "false alarms"),
     "labels": ("prevalence", "probability", "false alarms"),
 }
 """Terms by subject: mean outcome, score, and errors above a threshold."""
-_POINTS = 9
+_NUM_POINTS = 9
 """Number of confidences at which the share of samples below is watched."""
-_SATURATED = 2e-6
+_SATURATION_MARGIN = 2e-6
 """Least distance of these confidences from 1, where float32 rounding (6e-8) would change the shares."""
-GROUPS = 32
+MAX_GROUPS = 32
 """Largest number of groups of classes; each takes a part of the false-alarm rate, so many classes are grouped."""
 
 
@@ -68,10 +68,10 @@ class LiveBatch:
             return 0 if self.correct is None else len(self)
         return int(self.known.any(axis=1).sum())
 
-    def label(self, place: int) -> LiveBatch:
-        """Return the batch of the label with index ``place``; unknown labels count as absent."""
-        correct = None if self.correct is None else self.correct[:, place]
-        return LiveBatch(self.confidence[:, place], correct, None)
+    def select_label(self, index: int) -> LiveBatch:
+        """Return the batch of the label with index ``index``; unknown labels count as absent."""
+        correct = None if self.correct is None else self.correct[:, index]
+        return LiveBatch(self.confidence[:, index], correct, None)
 
 
 @dataclass(frozen=True)
@@ -90,36 +90,40 @@ class Watch:
     parts: tuple[str, ...] = ()
 
 
-def watches_of(card: Card, *, false_alarm: float) -> tuple[Watch, ...]:
+def build_watches(card: Card, *, false_alarm: float) -> tuple[Watch, ...]:
     """Return the watches for live predictions of a card's model, with equal shares of the false-alarm rate."""
     # Half of each watch's share is spent on the intervals of the card, which miss a mean with that probability, and
     # half on the test of the stream.
-    half = false_alarm / len(WATCHES[card.subject]) / 2
+    error_rate = false_alarm / len(WATCHES[card.subject]) / 2
     if card.subject == "labels":
-        return _of_labels(card, half)
-    watches = [_calibration(card, half), _accuracy(card, half), _confidence(card, card.gaps, half)]
+        return _label_watches(card, error_rate)
+    watches = [
+        _calibration_watch(card, error_rate),
+        _outcome_watch(card, error_rate),
+        _confidence_watch(card, card.gaps, error_rate),
+    ]
     if card.subject == "event":
-        watches += [_actions(card, half)] if card.thresholds else []
+        watches += [_action_watch(card, error_rate)] if card.thresholds else []
     elif card.class_counts is not None:
-        watches.append(_classes(card, card.class_counts, half))
+        watches.append(_class_watch(card, card.class_counts, error_rate))
     return tuple(watches)
 
 
-def _calibration(card: Card | LabelReference, half: float) -> Watch:
+def _calibration_watch(card: Card | LabelReference, error_rate: float) -> Watch:
     """Return the watch of mean outcome minus confidence, overall and per confidence cell of the card."""
     gaps = card.gaps
-    lowest, highest = ends_of(gaps.edges)
-    low, high = gaps.bounds(confidence_level=1 - half)
+    lowest, highest = confidence_bounds_by_cell(gaps.edges)
+    low, high = gaps.bounds(confidence_level=1 - error_rate)
 
     def values(batch: LiveBatch) -> Values | None:
         if batch.correct is None:
             return None
-        cell = cells_of(gaps.edges, batch.confidence)
+        cell = confidence_cells(gaps.edges, batch.confidence)
         has = np.ones((len(batch), len(low)), dtype=bool)
         has[:, 1:] = cell[:, None] == np.arange(len(low) - 1)
         return np.repeat((batch.correct - batch.confidence)[:, None], len(low), axis=1), has
 
-    outcome, score, _ = _WORDS[card.subject]
+    outcome, score, _ = _TERMS[card.subject]
     whole = f"{outcome} minus {score}"
     cells = itertools.pairwise(gaps.edges)
     names = (
@@ -130,20 +134,20 @@ def _calibration(card: Card | LabelReference, half: float) -> Watch:
     variance = (gaps.right - 2 * gaps.products + gaps.squares) / count - (
         (gaps.right - gaps.confidence) / count
     ) ** 2
-    test = MeanDrift(low, high, -highest, 1 - lowest, false_alarm=half)
+    test = MeanDrift(low, high, -highest, 1 - lowest, false_alarm=error_rate)
     means = np.where(gaps.count > 0, (gaps.right - gaps.confidence) / count, 0.0)
     return Watch(
         "calibration", names, means, np.sqrt(np.maximum(variance, 0)), test, "no labels", values
     )
 
 
-def _accuracy(card: Card | LabelReference, half: float) -> Watch:
+def _outcome_watch(card: Card | LabelReference, error_rate: float) -> Watch:
     """Return the watch of the mean outcome and of the error rates above the card's thresholds."""
     count = int(card.gaps.count[0])
     right = round(card.gaps.right[0])
     rows = [row for row in card.thresholds if row.accepted]
     cuts = np.array([row.threshold for row in rows])
-    miss = half / (1 + len(rows))
+    miss = error_rate / (1 + len(rows))
     shares = [right / count, *(row.wrong / row.accepted for row in rows)]
     ends = [clopper_pearson(right, count, confidence_level=1 - miss)]
     for row in rows:
@@ -162,22 +166,28 @@ def _accuracy(card: Card | LabelReference, half: float) -> Watch:
         wrong = np.repeat(~batch.correct[:, None], len(rows), axis=1)
         return np.concatenate([batch.correct[:, None], wrong], axis=1).astype(np.float64), has
 
-    outcome, score, mistakes = _WORDS[card.subject]
+    outcome, score, mistakes = _TERMS[card.subject]
     names = (outcome, *(f"{mistakes} at {score} {row.threshold:.4g} or more" for row in rows))
-    return _of_shares(WATCHES[card.subject][1], names, shares, ends, half, "no labels", values)
+    return _share_watch(
+        WATCHES[card.subject][1], names, shares, ends, error_rate, "no labels", values
+    )
 
 
-def _confidence(card: Card | LabelReference, sums: GapSums, half: float) -> Watch:
+def _confidence_watch(card: Card | LabelReference, sums: GapSums, error_rate: float) -> Watch:
     """Return the watch of the confidence distribution: mean, and shares of samples below fixed confidences."""
     count = int(sums.count[0])
     # Bins by index, not by counts: the points must not depend on the counted samples.
-    places = np.unique(np.linspace(0, len(card.bin_counts), _POINTS + 2).round().astype(int)[1:-1])
+    places = np.unique(
+        np.linspace(0, len(card.bin_counts), _NUM_POINTS + 2).round().astype(int)[1:-1]
+    )
     places = places[
-        (places > 0) & (places < len(card.bin_counts)) & (1 - card.bin_edges[places] > _SATURATED)
+        (places > 0)
+        & (places < len(card.bin_counts))
+        & (1 - card.bin_edges[places] > _SATURATION_MARGIN)
     ]
     points = card.bin_edges[places]
     below = card.bin_counts.cumsum()[places - 1]
-    miss = half / (1 + len(points))
+    miss = error_rate / (1 + len(points))
     mean = float(sums.confidence[0] / count)
     ends = [
         sums.confidence_bounds(confidence_level=1 - miss),
@@ -190,23 +200,27 @@ def _confidence(card: Card | LabelReference, sums: GapSums, half: float) -> Watc
         )
         return statistics, np.ones_like(statistics, dtype=bool)
 
-    score = _WORDS[card.subject][1]
+    score = _TERMS[card.subject][1]
     names = (f"mean {score}", *(f"samples at {score} below {point:.6g}" for point in points))
     shares = [mean, *(below / count)]
-    watch = _of_shares(WATCHES[card.subject][2], names, shares, ends, half, "nothing", values)
+    watch = _share_watch(
+        WATCHES[card.subject][2], names, shares, ends, error_rate, "nothing", values
+    )
     watch.spread[0] = np.sqrt(max(0.0, sums.squares[0] / count - mean**2))
     return watch
 
 
-def _classes(card: Card, counts: Floats, half: float) -> Watch:
+def _class_watch(card: Card, counts: Floats, error_rate: float) -> Watch:
     """Return the watch of the shares of predicted classes, or of groups of adjacent classes."""
-    groups = np.array_split(np.arange(len(counts)), min(GROUPS, len(counts)))
+    groups = np.array_split(np.arange(len(counts)), min(MAX_GROUPS, len(counts)))
     group_of = np.concatenate(
         [np.full(len(members), number) for number, members in enumerate(groups)]
     )
     samples = int(counts.sum())
     grouped = [int(counts[members].sum()) for members in groups]
-    ends = [clopper_pearson(n, samples, confidence_level=1 - half / len(groups)) for n in grouped]
+    ends = [
+        clopper_pearson(n, samples, confidence_level=1 - error_rate / len(groups)) for n in grouped
+    ]
 
     def values(batch: LiveBatch) -> Values | None:
         if batch.predicted is None:
@@ -222,15 +236,15 @@ def _classes(card: Card, counts: Floats, half: float) -> Watch:
         for g in groups
     )
     shares = [n / samples for n in grouped]
-    return _of_shares("classes", names, shares, ends, half, "no classes", values)
+    return _share_watch("classes", names, shares, ends, error_rate, "no classes", values)
 
 
-def _actions(card: Card, half: float) -> Watch:
+def _action_watch(card: Card, error_rate: float) -> Watch:
     """Return the watch of the shares of samples at or above the card's decision thresholds."""
     count = int(card.gaps.count[0])
     cuts = np.array([row.threshold for row in card.thresholds])
     acted = [row.accepted for row in card.thresholds]
-    ends = [clopper_pearson(n, count, confidence_level=1 - half / len(cuts)) for n in acted]
+    ends = [clopper_pearson(n, count, confidence_level=1 - error_rate / len(cuts)) for n in acted]
 
     def values(batch: LiveBatch) -> Values:
         above = batch.confidence[:, None] >= cuts * (1.0 - 1e-12)
@@ -238,63 +252,70 @@ def _actions(card: Card, half: float) -> Watch:
 
     names = tuple(f"samples at probability {cut:.4g} or more" for cut in cuts)
     shares = [n / count for n in acted]
-    return _of_shares("actions", names, shares, ends, half, "nothing", values)
+    return _share_watch("actions", names, shares, ends, error_rate, "nothing", values)
 
 
-def _of_labels(card: Card, half: float) -> tuple[Watch, ...]:
+def _label_watches(card: Card, error_rate: float) -> tuple[Watch, ...]:
     """Return the watches of a multi-label card; each covers the mean over labels and every label."""
     # The intervals of a watch hold simultaneously: each label has an equal share of the error probability.
-    miss = half / (1 + card.num_classes)
+    miss = error_rate / (1 + card.num_classes)
     every = dict(enumerate(card.label_references))
     # For a label unknown in all test samples only the probability can be compared.
     labeled = {place: each for place, each in every.items() if each.gaps.count[0]}
     by_watch = {
-        "calibration": {place: _calibration(each, miss) for place, each in labeled.items()},
-        "prevalence": {place: _accuracy(each, miss) for place, each in labeled.items()},
+        "calibration": {place: _calibration_watch(each, miss) for place, each in labeled.items()},
+        "prevalence": {place: _outcome_watch(each, miss) for place, each in labeled.items()},
         "probability": {
-            place: _confidence(each, each.scores, miss) for place, each in every.items()
+            place: _confidence_watch(each, each.scores, miss) for place, each in every.items()
         },
     }
     return tuple(
-        _joined(
-            _mean_of_labels(name, card.means_of_labels[name], miss), watches, card.classes, half
+        _join_watches(
+            _label_mean_watch(name, card.label_mean_sums[name], miss),
+            watches,
+            card.classes,
+            error_rate,
         )
         for name, watches in by_watch.items()
     )
 
 
-def _mean_of_labels(name: str, sums: GapSums, miss: float) -> Watch:
+def _label_mean_watch(name: str, sums: GapSums, error_rate: float) -> Watch:
     """Return the watch of the mean over all labels; outcomes are used only if all labels of a sample are known."""
-    least = -1.0 if name == "calibration" else 0.0
+    lowest = -1.0 if name == "calibration" else 0.0
     of_outcomes = name != "probability"
 
     def scaled(value: float) -> float:
-        return least + (1.0 - least) * value
+        return lowest + (1.0 - lowest) * value
 
     def values(batch: LiveBatch) -> Values | None:
         if of_outcomes and batch.correct is None:
             return None
         every = np.ones(batch.confidence.shape, dtype=bool)
         is_there = batch.known if of_outcomes and batch.known is not None else every
-        mean = MEANS[name](batch.confidence, ~every if batch.correct is None else batch.correct)
-        return least + (1.0 - least) * mean[:, None], np.asarray(is_there.all(axis=1))[:, None]
+        mean = LABEL_MEANS[name](
+            batch.confidence, ~every if batch.correct is None else batch.correct
+        )
+        return lowest + (1.0 - lowest) * mean[:, None], np.asarray(is_there.all(axis=1))[:, None]
 
     count = max(1.0, float(sums.count[0]))
     mean = float(sums.confidence[0]) / count
-    spread = (1.0 - least) * np.sqrt(max(0.0, float(sums.squares[0]) / count - mean**2))
-    low, high = (scaled(end) for end in sums.confidence_bounds(confidence_level=1 - miss))
-    outcome, score, _ = _WORDS["labels"]
+    spread = (1.0 - lowest) * np.sqrt(max(0.0, float(sums.squares[0]) / count - mean**2))
+    low, high = (scaled(end) for end in sums.confidence_bounds(confidence_level=1 - error_rate))
+    outcome, score, _ = _TERMS["labels"]
     shown = {"calibration": f"{outcome} minus {score}", "prevalence": outcome}
     statistic = shown.get(name, f"mean {score}")
-    ends = (np.array([each]) for each in (low, high, least, 1.0))
-    test = MeanDrift(*ends, false_alarm=miss)
+    ends = (np.array([each]) for each in (low, high, lowest, 1.0))
+    test = MeanDrift(*ends, false_alarm=error_rate)
     missing = "no labels" if of_outcomes else "nothing"
     return Watch(
         name, (statistic,), np.array([scaled(mean)]), np.array([spread]), test, missing, values
     )
 
 
-def _joined(whole: Watch, labels: Mapping[int, Watch], names: Sequence[str], half: float) -> Watch:
+def _join_watches(
+    whole: Watch, labels: Mapping[int, Watch], names: Sequence[str], error_rate: float
+) -> Watch:
     """Return one watch that combines the mean over labels with the watches of single labels, by label index."""
     watches = [whole, *labels.values()]
     titles = (ALL_LABELS, *(names[place] for place in labels))
@@ -313,7 +334,7 @@ def _joined(whole: Watch, labels: Mapping[int, Watch], names: Sequence[str], hal
             return None
         parts = [first]
         for place, each in labels.items():
-            value, has = each.values(batch.label(place)) or first
+            value, has = each.values(batch.select_label(place)) or first
             if of_outcomes and batch.known is not None:
                 has = has & batch.known[:, [place]]
             parts.append((value, has))
@@ -329,19 +350,19 @@ def _joined(whole: Watch, labels: Mapping[int, Watch], names: Sequence[str], hal
         ),
         np.concatenate([each.card for each in watches]),
         np.concatenate([each.spread for each in watches]),
-        MeanDrift(low, high, least, most, false_alarm=half, parts=parts),
+        MeanDrift(low, high, least, most, false_alarm=error_rate, parts=parts),
         whole.missing,
         values,
         titles,
     )
 
 
-def _of_shares(
+def _share_watch(
     name: str,
     statistics: tuple[str, ...],
     shares: list[float],
     ends: Sequence[tuple[float, float]],
-    half: float,
+    error_rate: float,
     missing: str,
     values: Callable[[LiveBatch], Values | None],
 ) -> Watch:
@@ -350,5 +371,5 @@ def _of_shares(
     # Largest standard deviation in the interval, so that a card without errors does not make every error significant.
     widest = np.clip(0.5, low, high)
     spread = np.sqrt(widest * (1 - widest))
-    test = MeanDrift(low, high, np.zeros_like(low), np.ones_like(low), false_alarm=half)
+    test = MeanDrift(low, high, np.zeros_like(low), np.ones_like(low), false_alarm=error_rate)
     return Watch(name, statistics, np.array(shares), spread, test, missing, values)

@@ -5,19 +5,19 @@ In: recipes, losses, seeds, an executor. Out: finished run folders.
 
 from typing import TYPE_CHECKING
 
-from fedlas._core.lazy import at_first_use
+from fedlas._core.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from fedlas.lab.benches.all_runs import run_all
-    from fedlas.lab.benches.suite import Group, dry_run_bench, load_group
+    from fedlas.lab.benches.suite import RecipeGroup, dry_run_bench, load_recipe_group
 
-__all__ = ["Group", "dry_run_bench", "load_group", "run_all"]
+__all__ = ["RecipeGroup", "dry_run_bench", "load_recipe_group", "run_all"]
 
 if not TYPE_CHECKING:  # a type checker would take any name for one of the package
-    __getattr__ = at_first_use(
+    __getattr__ = lazy_getattr(
         __name__,
         {
             "all_runs": "run_all",
-            "suite": "Group dry_run_bench load_group",
+            "suite": "RecipeGroup dry_run_bench load_recipe_group",
         },
     )

@@ -11,43 +11,51 @@ from typing import Any
 from torch import nn
 
 from fedlas._core.check import InputError, check_count
-from fedlas._core.files import check_name, checked_path, path_inside
-from fedlas._core.kinds import check_kinds
-from fedlas._core.progress import passing_lines
+from fedlas._core.files import check_path_component, require_inside, to_path
+from fedlas._core.kinds import check_argument_types
+from fedlas._core.progress import transient_console
 from fedlas._core.ranks import new_accelerator
-from fedlas._core.terminal import Console, say
+from fedlas._core.terminal import Console, print_lines
 from fedlas.lab.benches.executors import (
     Executor,
     JointProgress,
     LocalExecutor,
     Task,
     TaskResult,
-    attempt,
+    try_run_task,
 )
-from fedlas.lab.recipes.objects import recipe_of_objects
-from fedlas.lab.recipes.planning import Run, plan
-from fedlas.lab.report.read_benches import bench_result
+from fedlas.lab.recipes.objects import recipe_from_objects
+from fedlas.lab.recipes.planning import Run, plan_runs
+from fedlas.lab.report.read_benches import read_bench_result
 from fedlas.lab.report.result import BenchResult
 from fedlas.lab.results.stages import RAW, check_calibrators
-from fedlas.lab.runs.begin import begun, check_claim, check_data, left_open, settled
-from fedlas.lab.runs.bench_folder import check_bench_folder, is_run, run_folders
-from fedlas.lab.runs.collection import check_alike, read_run
-from fedlas.lab.runs.data import data_fingerprint, prepare_data, warn_of_small_validation
+from fedlas.lab.runs.begin import (
+    check_same_config,
+    check_same_data,
+    resolve_precision,
+    unresolved_settings,
+    with_saved_precision,
+)
+from fedlas.lab.runs.bench_folder import check_bench_folder, is_run_folder, run_folders
+from fedlas.lab.runs.collection import check_same_settings, read_finished_run
+from fedlas.lab.runs.data import data_fingerprint, prepare_data, warn_if_validation_small
 from fedlas.lab.runs.folder import RunFolder, UnreadableError
-from fedlas.lab.runs.intervals import lacks_estimates
-from fedlas.lab.runs.measure import alarms_of, counted
+from fedlas.lab.runs.intervals import has_stale_estimates
+from fedlas.lab.runs.measure import format_runs, summarize_alarms
 from fedlas.lab.runs.provenance import code_changes, environment
 from fedlas.lab.runs.train import build_objective
-from fedlas.lab.runs.workload import threads_for
+from fedlas.lab.runs.workload import choose_threads
 
 Builder = Callable[..., nn.Module]
 
 
-def notes_of(runs: Sequence[Run]) -> list[str]:
+def fit_warning_notes(runs: Sequence[Run]) -> list[str]:
     """Return a list with one sentence that names the finished runs whose fits warned; empty without warnings."""
     names = [run.name for run in runs if RunFolder(run.folder).metrics.get("notes")]
     return (
-        [f"A fit warned in {counted(names)}; the report lists it under the runs."] if names else []
+        [f"A fit warned in {format_runs(names)}; the report lists it under the runs."]
+        if names
+        else []
     )
 
 
@@ -67,7 +75,7 @@ class BenchOutcome:
     busy: list[str]
     pending: list[str]
 
-    def check_finished(self, folder: Path) -> None:
+    def require_finished(self, folder: Path) -> None:
         """Raise InputError with the reason of the first failure if no run in ``folder`` finished."""
         if self.finished:
             return
@@ -101,26 +109,34 @@ def run_all(
     """
     executor = executor or LocalExecutor(workers=1)
     device = new_accelerator().device
-    local = isinstance(executor, LocalExecutor)
-    _check_folders([settled(run, device) if local else begun(run) for run in runs])
+    is_local = isinstance(executor, LocalExecutor)
+    _check_folders(
+        [resolve_precision(run, device) if is_local else with_saved_precision(run) for run in runs]
+    )
     todo = [run for run in runs if not _is_done(run)]
     threads = None
-    new = [run for run in todo if not RunFolder(run.folder).is_finished]
+    new_runs = [run for run in todo if not RunFolder(run.folder).is_finished]
     # Build the first new run here: an error that all runs share shows once, before any worker starts.
-    for run in new[:1]:
+    for run in new_runs[:1]:
         splits = prepare_data(run)
-        warn_of_small_validation(len(splits.val))  # here too: the output of workers goes to files
+        warn_if_validation_small(len(splits.val))  # here too: the output of workers goes to files
         build_objective(run, splits)
-        threads = threads_for(run)
-        for folder in _siblings(runs):
+        threads = choose_threads(run)
+        for folder in _bench_run_folders(runs):
             # an unreadable run of the plan fails on its own turn; another one is not part of the report
             with suppress(UnreadableError):
-                check_data(folder, data_fingerprint(run))
-    if new:
-        say(*_of_other_code(_siblings(runs)), style="yellow", wrap=True, stderr=True, on=console)
+                check_same_data(folder, data_fingerprint(run))
+    if new_runs:
+        print_lines(
+            *_code_change_notes(_bench_run_folders(runs)),
+            style="yellow",
+            wrap=True,
+            stderr=True,
+            on=console,
+        )
     results: dict[str, TaskResult] = {}
 
-    def note(result: TaskResult, style: str | None = None) -> None:
+    def record_result(result: TaskResult, style: str | None = None) -> None:
         """Store the result of a run and print it as one line."""
         results[result.name] = result
         text = str(result.line)
@@ -131,42 +147,42 @@ def run_all(
             text = f"failed: {result.error.removeprefix('InputError: ')}"
             style = "red"
         text = f"[{len(results)}/{len(runs)}] {result.name}  {text}"
-        say(*text.split("\n"), style=style, stderr=True, on=console)
+        print_lines(*text.split("\n"), style=style, stderr=True, on=console)
 
     for run in runs:
         if run not in todo:
             # A finished run is only read, which needs no worker.
-            note(attempt(Task.of(run)), "dim")
+            record_result(try_run_task(Task.from_run(run)), "dim")
     if todo:
-        tasks = [replace(Task.of(run), threads=threads) for run in todo]
+        tasks = [replace(Task.from_run(run), threads=threads) for run in todo]
         progress = JointProgress(console, tasks)
         # Closing the generator ends the workers, also after Ctrl-C.
-        with progress, closing(executor.results(tasks, progress)) as ended:
-            for result in ended:
-                progress.ended(result)
-                note(result)
-        ended_well = [
+        with progress, closing(executor.results(tasks, progress)) as task_results:
+            for result in task_results:
+                progress.count_ended(result)
+                record_result(result)
+        succeeded = [
             run for run in todo if run.name in results and results[run.name].line is not None
         ]
         # Whichever process did the first run decided the precision of all.
         starts = [
             start
-            for run in new[:1]
+            for run in new_runs[:1]
             for start in RunFolder(run.folder).starts[-1:]
             if "precision" in start
         ]
-        say(
+        print_lines(
             *(f"  precision {start['precision']}" for start in starts),
             style="dim",
             stderr=True,
             on=console,
         )
-        lines = [*notes_of(ended_well), *alarms_of(ended_well, runs[0].folder.parent)]
-        say(*lines, style="yellow", wrap=True, stderr=True, on=console)
-    return _outcome(runs, results)
+        lines = [*fit_warning_notes(succeeded), *summarize_alarms(succeeded, runs[0].folder.parent)]
+        print_lines(*lines, style="yellow", wrap=True, stderr=True, on=console)
+    return _collect_outcome(runs, results)
 
 
-def _of_other_code(folders: Sequence[RunFolder]) -> list[str]:
+def _code_change_notes(folders: Sequence[RunFolder]) -> list[str]:
     """Return a list with one sentence on the runs that were made with other code; empty if there are none."""
     now = environment()
     changed = {folder.name: changes for folder in folders if (changes := code_changes(folder, now))}
@@ -175,7 +191,7 @@ def _of_other_code(folders: Sequence[RunFolder]) -> list[str]:
     names = list(changed)
     advice = "If that matters, run all of them again with another --out."
     return [
-        f"{counted(names)} {'was' if len(names) == 1 else 'were'} made with other code: {changed[names[0]]}. {advice}"
+        f"{format_runs(names)} {'was' if len(names) == 1 else 'were'} made with other code: {changed[names[0]]}. {advice}"
     ]
 
 
@@ -185,12 +201,12 @@ def _is_done(run: Run) -> bool:
     if not folder.is_finished:
         return False
     try:
-        return not lacks_estimates(read_run(folder))
+        return not has_stale_estimates(read_finished_run(folder))
     except (ValueError, InputError, OSError):  # executing the run shows its error
         return True
 
 
-def _outcome(runs: Sequence[Run], results: Mapping[str, TaskResult]) -> BenchOutcome:
+def _collect_outcome(runs: Sequence[Run], results: Mapping[str, TaskResult]) -> BenchOutcome:
     """Sort the names of planned runs by the result of their tasks; runs without a result are pending."""
     by_name = {run.name: results[run.name] for run in runs if run.name in results}
     return BenchOutcome(
@@ -203,27 +219,35 @@ def _outcome(runs: Sequence[Run], results: Mapping[str, TaskResult]) -> BenchOut
 
 def _check_folders(runs: Sequence[Run]) -> None:
     """Raise InputError if a bench folder holds runs that a report could not compare with ``runs``."""
-    for place in dict.fromkeys(run.folder.parent for run in runs):
-        check_bench_folder(place)
+    for bench_folder in dict.fromkeys(run.folder.parent for run in runs):
+        check_bench_folder(bench_folder)
     for run in runs:
         # A stranger's bench may hold a link in place of a run.
-        path_inside(run.folder.parent, run.folder / "config.yaml")
+        require_inside(run.folder.parent, run.folder / "config.yaml")
         with suppress(UnreadableError):  # executing the run shows its error
-            check_claim(run)
+            check_same_config(run)
     planned = {run.folder for run in runs}
-    siblings = [folder for folder in _siblings(runs) if folder.path not in planned]
-    others = [(f.name, f.config) for f in siblings if is_run(f) and f.config and not f.is_derived]
+    siblings = [folder for folder in _bench_run_folders(runs) if folder.path not in planned]
+    others = [
+        (f.name, f.config) for f in siblings if is_run_folder(f) and f.config and not f.is_derived
+    ]
     configs = [*others, *((run.name, run.config()) for run in runs)]
     # Settings that the machines of a cluster decide are not known yet.
-    free = {key for run in runs for key in left_open(run)}
-    previous = [
-        (name, {**config, "train": {k: v for k, v in config["train"].items() if k not in free}})
+    undecided_keys = {key for run in runs for key in unresolved_settings(run)}
+    known_configs = [
+        (
+            name,
+            {
+                **config,
+                "train": {k: v for k, v in config["train"].items() if k not in undecided_keys},
+            },
+        )
         for name, config in configs
     ]
-    check_alike(previous, "Use the old settings, or another --out for the new ones.")
+    check_same_settings(known_configs, "Use the old settings, or another --out for the new ones.")
 
 
-def _siblings(runs: Sequence[Run]) -> list[RunFolder]:
+def _bench_run_folders(runs: Sequence[Run]) -> list[RunFolder]:
     """Return all run folders in the bench folders of ``runs``, including other losses and seeds."""
     return [
         folder
@@ -232,7 +256,7 @@ def _siblings(runs: Sequence[Run]) -> list[RunFolder]:
     ]
 
 
-@check_kinds
+@check_argument_types
 def bench(
     train: object,
     val: object,
@@ -287,26 +311,28 @@ def bench(
         1
     """
     check_calibrators(calibrators)
-    folder = checked_path(out)
-    chosen = range(check_count("seeds", seeds)) if isinstance(seeds, int) else seeds
+    folder = to_path(out)
+    seed_list = range(check_count("seeds", seeds)) if isinstance(seeds, int) else seeds
     builders = {n: b for n, b in losses.items() if b} if isinstance(losses, Mapping) else {}
     if not models:
         raise InputError("models must name at least one model", models, "Pass e.g. {'mlp': None}.")
     runs: list[Run] = []
     folders = {}
     for model, build in models.items():
-        folders[model] = folder / check_name("the model", model, "Rename it: it names a folder.")
-        path_inside(folder, folders[model] / "results.csv")
-        recipe = recipe_of_objects(
+        folders[model] = folder / check_path_component(
+            "the model", model, "Rename it: it names a folder."
+        )
+        require_inside(folder, folders[model] / "results.csv")
+        recipe = recipe_from_objects(
             train, val, test, build, name=name, model_name=model, settings=settings, losses=builders
         )
-        runs += plan(recipe, losses=list(losses), seeds=chosen, out=folders[model])
+        runs += plan_runs(recipe, losses=list(losses), seeds=seed_list, out=folders[model])
     outcomes = {}
-    with passing_lines() as console:
+    with transient_console() as console:
         for model in folders:
             planned = [run for run in runs if run.recipe.model.name == model]
             outcomes[model] = run_all(planned, console=console)
     for model, place in folders.items():
-        outcomes[model].check_finished(place)
+        outcomes[model].require_finished(place)
     failures = {model: outcome.failed for model, outcome in outcomes.items()}
-    return bench_result(folders, calibrators, name=name, kind="models", failures=failures)
+    return read_bench_result(folders, calibrators, name=name, kind="models", failures=failures)

@@ -6,19 +6,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fedlas._core.files import path_inside
-from fedlas._core.terminal import say
-from fedlas.lab.recipes.planning import Run, plan
-from fedlas.lab.recipes.recipe import Recipe, listed, load_recipe, refuse_unknown
-from fedlas.lab.recipes.text import is_group, read_content
+from fedlas._core.files import require_inside
+from fedlas._core.terminal import print_lines
+from fedlas.lab.recipes.planning import Run, plan_runs
+from fedlas.lab.recipes.recipe import Recipe, load_recipe, require_known_keys, require_list
+from fedlas.lab.recipes.text import is_recipe_group, read_recipe_file
 from fedlas.lab.runs.bench_folder import check_bench_folder
-from fedlas.lab.runs.workload import Forecast, count_train_images, forecast
+from fedlas.lab.runs.workload import Forecast, count_train_images, forecast_run
 
-_KEYS = ("title", "recipes", "methods", "seeds", "then")
+_GROUP_KEYS = ("title", "recipes", "methods", "seeds", "then")
 
 
 @dataclass(frozen=True)
-class Group:
+class RecipeGroup:
     """Named group of recipes that one bench runs.
 
     Attributes:
@@ -53,20 +53,20 @@ class Group:
         folders = [self.folder(recipe, out) for recipe in self.recipes]
         for folder in folders:
             if out not in (None, folder):  # a folder in the one that the user named
-                path_inside(folder.parent, folder / "results.csv")
+                require_inside(folder.parent, folder / "results.csv")
         return [
-            (recipe, plan(recipe, losses=losses, seeds=seeds, out=folder))
+            (recipe, plan_runs(recipe, losses=losses, seeds=seeds, out=folder))
             for recipe, folder in zip(self.recipes, folders, strict=True)
         ]
 
 
-def load_group(
+def load_recipe_group(
     name: str,
     overrides: Iterable[str] = (),
     *,
     data: str | None = None,
     trackers: Sequence[str] = (),
-) -> Group:
+) -> RecipeGroup:
     """Return a group of recipes; a single recipe becomes a group of one.
 
     Args:
@@ -80,13 +80,15 @@ def load_group(
         InputError: As :func:`fedlas.lab.recipes.recipe.load_recipe`, for any of the recipes.
     """
     overrides = list(overrides)
-    _, content = read_content(name)
-    if not is_group(content):
+    _, content = read_recipe_file(name)
+    if not is_recipe_group(content):
         recipe = load_recipe(name, overrides)
-        return Group(name, recipe.title, (recipe.with_data_root(data).with_trackers(trackers),))
-    refuse_unknown("", content, _KEYS)
+        return RecipeGroup(
+            name, recipe.title, (recipe.with_data_root(data).with_trackers(trackers),)
+        )
+    require_known_keys("", content, _GROUP_KEYS)
     for key in content.keys() - {"title"}:
-        listed(content[key], f"{key} of a group")
+        require_list(content[key], f"{key} of a group")
     # The command line overrides the group, and the group overrides its recipes.
     overridden = {override.partition("=")[0].strip() for override in overrides}
     changes = {
@@ -101,13 +103,17 @@ def load_group(
     ]
     loaded = (replace(load_recipe(member, overrides), **changes) for member in names)
     recipes = tuple(each.with_data_root(data).with_trackers(trackers) for each in loaded)
-    return Group(
+    return RecipeGroup(
         name, str(content.get("title", name)), recipes, tuple(map(str, content.get("then", ())))
     )
 
 
 def dry_run_bench(
-    group: Group, *, losses: Sequence[str] = (), seeds: Sequence[int] = (), out: Path | None = None
+    group: RecipeGroup,
+    *,
+    losses: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    out: Path | None = None,
 ) -> int:
     """Check a bench and print what it would run, without training or writing anything.
 
@@ -118,31 +124,31 @@ def dry_run_bench(
         InputError: As the bench itself would raise before its first run.
     """
     if len(group.recipes) > 1:
-        say(f"{group.name}: {group.title}")
+        print_lines(f"{group.name}: {group.title}")
     forecasts: list[Forecast] = []
     for recipe, runs in group.plan(losses=losses, seeds=seeds, out=out):
         check_bench_folder(runs[0].folder.parent)
-        ahead = [forecast(run) for run in runs]
+        run_forecasts = [forecast_run(run) for run in runs]
         images = count_train_images(runs[0])
         size = "an unknown number of images" if images is None else f"about {images:,} images"
         train = recipe.train
         weights = recipe.model.weights
-        missing = (
+        weights_note = (
             f"missing: pre-trained weights {weights}; name their file with --set model.weights=FILE"
         )
-        say(
+        print_lines(
             "",
             f"{recipe.name}: {recipe.title}",
             f"  {recipe.model.name} on {size} of {recipe.data.name}, {train.epochs} epochs, batch {train.batch_size}",
-            *(f"  {line}" for line in _table(ahead)),
-            *([] if weights is None or Path(weights).is_file() else [f"  {missing}"]),
+            *(f"  {line}" for line in _forecast_lines(run_forecasts)),
+            *([] if weights is None or Path(weights).is_file() else [f"  {weights_note}"]),
         )
-        forecasts += ahead
-    say("", _totals(forecasts), *(f"then: {command}" for command in group.then))
+        forecasts += run_forecasts
+    print_lines("", _forecast_summary(forecasts), *(f"then: {command}" for command in group.then))
     return 0
 
 
-def _table(forecasts: Sequence[Forecast]) -> list[str]:
+def _forecast_lines(forecasts: Sequence[Forecast]) -> list[str]:
     """Return the lines of a table with one row per run: name, steps, state and folder."""
     rows = [
         (f.run.name, "?" if f.steps is None else f"{f.steps:,}", f.state, str(f.run.folder))
@@ -153,7 +159,7 @@ def _table(forecasts: Sequence[Forecast]) -> list[str]:
     return [f"{row[0]:{name}}  {row[1]:>{steps}}  {row[2]:{state}}  {row[3]}" for row in rows]
 
 
-def _totals(forecasts: Sequence[Forecast]) -> str:
+def _forecast_summary(forecasts: Sequence[Forecast]) -> str:
     """Return one line with the numbers of runs and steps, and how many of them are left."""
     counted = [f for f in forecasts if f.steps is not None and f.left is not None]
     steps = sum(f.steps or 0 for f in counted)

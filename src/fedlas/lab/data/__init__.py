@@ -9,17 +9,17 @@ from __future__ import annotations
 from fedlas.lab.data.base import DATASETS, Images, Source, load_dataset
 from fedlas.lab.data.batches import Batches, StreamedBatches
 from fedlas.lab.data.check import check_dataset
-from fedlas.lab.data.files import Files, View
+from fedlas.lab.data.files import ImageFiles, View
 
 # Importing a module registers its data set.
 from fedlas.lab.data.sets import archives, embedded, folders, mnist, tables, torchvision_sets  # noqa: F401
 from fedlas.lab.data.splits import Splits, split
-from fedlas.lab.data.survey import survey
+from fedlas.lab.data.survey import survey_images
 
 __all__ = [
     "DATASETS",
     "Batches",
-    "Files",
+    "ImageFiles",
     "Images",
     "Source",
     "Splits",
@@ -28,5 +28,5 @@ __all__ = [
     "check_dataset",
     "load_dataset",
     "split",
-    "survey",
+    "survey_images",
 ]

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_count, check_number, describe, suggestion
-from fedlas._core.pixels import usable_statistics
+from fedlas._core.pixels import is_valid_normalization
 from fedlas._core.registry import Registry
-from fedlas.lab.data.files import Files, Items, shown
+from fedlas.lab.data.files import DatasetItems, ImageFiles, scale_to_uint8
 
 Flip = bool | Literal["alternating"]
 
 
-def expect(holds: bool, expected: str, got: object, fix: str) -> None:
-    """Raise InputError unless ``holds``."""
-    if not holds:
+def require_condition(condition: bool, expected: str, got: object, fix: str) -> None:
+    """Raise InputError unless ``condition``."""
+    if not condition:
         raise InputError(expected, got, fix)
 
 
@@ -51,28 +51,36 @@ class Images:
         target = self.target
         probs = self.label_probs
         for name, value in (("images", images), ("target", target), ("label_probs", probs)):
-            tensor = isinstance(value, Tensor) or (value is None and name == "label_probs")
-            expect(
-                tensor, f"{name} must be a tensor", type(value).__name__, "Use torch.from_numpy."
+            is_tensor = isinstance(value, Tensor) or (value is None and name == "label_probs")
+            require_condition(
+                is_tensor, f"{name} must be a tensor", type(value).__name__, "Use torch.from_numpy."
             )
-        shaped = images.ndim == 4 if images.dtype == torch.uint8 else images.ndim >= 2
-        shaped = shaped and images.dtype in (torch.uint8, torch.float32) and 0 not in images.shape
+        has_valid_shape = images.ndim == 4 if images.dtype == torch.uint8 else images.ndim >= 2
+        has_valid_shape = (
+            has_valid_shape
+            and images.dtype in (torch.uint8, torch.float32)
+            and 0 not in images.shape
+        )
         expected = (
             "images must be uint8 (N, channels, H, W) or float32 (N, D, ...), at least one image"
         )
         fix = "Convert to uint8 of 0..255, or to float32, and put the channels second."
-        expect(shaped, expected, describe(images), fix)
+        require_condition(has_valid_shape, expected, describe(images), fix)
         if images.is_floating_point():
             fix = "Replace or remove missing numbers first."
-            expect(bool(images.isfinite().all()), "inputs must be finite", describe(images), fix)
+            require_condition(
+                bool(images.isfinite().all()), "inputs must be finite", describe(images), fix
+            )
         count = len(images)
-        fits = target.shape == (count,) and target.dtype == torch.int64
+        is_valid = target.shape == (count,) and target.dtype == torch.int64
         expected = f"target must be int64 ({count},) like the {count} images"
-        expect(fits, expected, describe(target), "Pass one class index per image.")
+        require_condition(is_valid, expected, describe(target), "Pass one class index per image.")
         if probs is not None:
-            fits = probs.ndim == 2 and len(probs) == count and probs.dtype == torch.float32
+            is_valid = probs.ndim == 2 and len(probs) == count and probs.dtype == torch.float32
             fix = "Pass one row of class probabilities per image."
-            expect(fits, f"label_probs must be float32 ({count}, C)", describe(probs), fix)
+            require_condition(
+                is_valid, f"label_probs must be float32 ({count}, C)", describe(probs), fix
+            )
 
     def __len__(self) -> int:
         return int(self.target.shape[0])
@@ -82,36 +90,38 @@ class Images:
         """Shape of one input: ``(channels, H, W)`` for images, ``(D,)`` for rows of features."""
         return tuple(self.images.shape[1:])
 
-    def image(self, row: int) -> Tensor:
+    def image(self, index: int) -> Tensor:
         """Return one image for display, uint8 ``(channels, H, W)``; floats are scaled from minimum to maximum."""
-        return shown(self.images[row])
+        return scale_to_uint8(self.images[index])
 
     def take(self, indices: Tensor) -> Images:
         """Return a copy of the samples at ``indices`` (int64), in that order."""
-        return self._changed(lambda tensor: tensor[indices])
+        return self._map_tensors(lambda tensor: tensor[indices])
 
     def to(self, device: torch.device | str) -> Images:
         """Return this part on ``device``; nothing is copied if it is already there."""
-        return self._changed(lambda tensor: tensor.to(device))
+        return self._map_tensors(lambda tensor: tensor.to(device))
 
     def with_target(self, target: Tensor) -> Images:
         """Return the same inputs with new labels ``(N,)`` int64 and without label probabilities."""
         return Images(self.images, target)
 
-    def _changed(self, change: Callable[[Tensor], Tensor]) -> Images:
-        """Return this part with ``change`` applied to each tensor."""
+    def _map_tensors(self, transform: Callable[[Tensor], Tensor]) -> Images:
+        """Return this part with ``transform`` applied to each tensor."""
         probs = self.label_probs
         return Images(
-            change(self.images), change(self.target), None if probs is None else change(probs)
+            transform(self.images),
+            transform(self.target),
+            None if probs is None else transform(probs),
         )
 
 
-Part = Images | Files | Items
+Part = Images | ImageFiles | DatasetItems
 """One part of a data set: in memory, files on disk, or samples of a torch ``Dataset``."""
 
 
 @dataclass(frozen=True)
-class Expected:
+class PublishedCounts:
     """Published image and class counts of a data set, which ``fedlas data check`` compares with.
 
     Attributes:
@@ -181,63 +191,67 @@ class Source:
         count = len(self.classes)
         fix = "Add images of another class."
         got = f"{count} ({', '.join(self.classes)})"
-        expect(count >= 2, "a data set must have at least two classes", got, fix)
-        alike = all(part.shape == shape for part in self.parts.values())
-        alike = alike and (len(shape) != 3 or shape[1] == shape[2])
+        require_condition(count >= 2, "a data set must have at least two classes", got, fix)
+        same_shape = all(part.shape == shape for part in self.parts.values())
+        same_shape = same_shape and (len(shape) != 3 or shape[1] == shape[2])
         got = ", ".join(f"{name} {part.shape}" for name, part in self.parts.items())
         fix = "Crop or resize them first (the folder loader does it with image_size)."
-        expect(alike, "all inputs must have the same shape, and images must be square", got, fix)
-        kinds = {part.images.dtype for part in self.parts.values() if isinstance(part, Images)}
-        got = ", ".join(map(str, kinds))
+        require_condition(
+            same_shape, "all inputs must have the same shape, and images must be square", got, fix
+        )
+        dtypes = {part.images.dtype for part in self.parts.values() if isinstance(part, Images)}
+        got = ", ".join(map(str, dtypes))
         fix = "Convert all to uint8, or all to float32."
-        expect(len(kinds) <= 1, "all parts must have the same dtype", got, fix)
+        require_condition(len(dtypes) <= 1, "all parts must have the same dtype", got, fix)
         # Labels.
         for part, images in self.parts.items():
             low = int(images.target.min())
             high = int(images.target.max())
             expected = f"{part} labels must be in [0, {count}) for {count} classes"
             fix = "Number the classes from 0, or name all of them."
-            expect(0 <= low <= high < count, expected, f"values from {low} to {high}", fix)
+            require_condition(
+                0 <= low <= high < count, expected, f"values from {low} to {high}", fix
+            )
             probs = images.label_probs
             expected = f"{part} label_probs must have {count} columns, one per class"
-            named = probs is None or probs.shape[1] == count
-            expect(named, expected, describe(probs), "Name all classes.")
-        absent = (
+            has_all_columns = probs is None or probs.shape[1] == count
+            require_condition(has_all_columns, expected, describe(probs), "Name all classes.")
+        missing_classes = (
             (torch.bincount(self.train.target, minlength=count) == 0).nonzero().flatten().tolist()
         )
         got = (
-            f"none for {len(absent)} of {count} classes, the first {self.classes[absent[0]]!r}"
-            if absent
+            f"none for {len(missing_classes)} of {count} classes, the first {self.classes[missing_classes[0]]!r}"
+            if missing_classes
             else ""
         )
         fix = "Add images of these classes, or number the labels without gaps."
-        expect(not absent, "every class must have training images", got, fix)
+        require_condition(not missing_classes, "every class must have training images", got, fix)
         # Augmentation and normalization.
         check_count("crop_padding", self.crop_padding, low=0)
-        changed = (self.flip or self.crop_padding) and len(shape) != 3
+        is_augmented = (self.flip or self.crop_padding) and len(shape) != 3
         fix = "Leave both out."
-        expect(
-            not changed,
+        require_condition(
+            not is_augmented,
             "flip and crop_padding must be set for images only",
             f"inputs of {shape}",
             fix,
         )
-        if isinstance(self.train, Files):
+        if isinstance(self.train, ImageFiles):
             choice = self.flip if self.flip == "alternating" else self.crop_padding
             expected = "images on disk must have no crop_padding and no alternating flips"
-            expect(
+            require_condition(
                 not choice, expected, choice, "Choose resize, crop and train_crop, and flip=true."
             )
         channels = shape[0] if shape else 1
-        usable = not self.mean and self.mean == self.std
-        usable = usable or usable_statistics(self.mean or (), self.std or (), channels)
+        is_valid = not self.mean and self.mean == self.std
+        is_valid = is_valid or is_valid_normalization(self.mean or (), self.std or (), channels)
         expected = (
             f"mean and std must both be None, or have {channels} finite numbers each, std above 0"
         )
         fix = (
             "Give one number per channel in [0, 1] units, or leave both out to have them computed."
         )
-        expect(usable, expected, f"mean {self.mean}, std {self.std}", fix)
+        require_condition(is_valid, expected, f"mean {self.mean}, std {self.std}", fix)
 
     @property
     def num_classes(self) -> int:
@@ -288,17 +302,17 @@ def load_dataset(name: str, root: str | None = None, **options: Any) -> Source:
     # Augmentation and statistics are checked first, since reading the files may take minutes.
     common = {key: options.pop(key) for key in COMMON_OPTIONS if key in options}
     flip = common.get("flip", False)
-    flips = flip in (True, False, "alternating")
+    is_valid_flip = flip in (True, False, "alternating")
     expected = "flip must be true, false or alternating"
-    expect(flips, expected, describe(flip), "Choose one.")
+    require_condition(is_valid_flip, expected, describe(flip), "Choose one.")
     check_count("crop_padding", common.get("crop_padding", 0), low=0)
     for key in ("mean", "std"):
         if common.get(key) is not None:
-            common[key] = check_statistic(key, common[key])
-    stored = "files" in DATASETS[name].metadata
+            common[key] = parse_channel_statistics(key, common[key])
+    needs_files = "files" in DATASETS[name].metadata
     fix = "Leave root out."
-    expect(
-        stored or root is None,
+    require_condition(
+        needs_files or root is None,
         f"the data set {name} must have no root, since it needs no files",
         repr(root),
         fix,
@@ -307,7 +321,7 @@ def load_dataset(name: str, root: str | None = None, **options: Any) -> Source:
     return replace(source, **common)
 
 
-def check_statistic(name: str, value: object) -> tuple[float, ...]:
+def parse_channel_statistics(name: str, value: object) -> tuple[float, ...]:
     """Return the channel means or standard deviations in an option value, as a tuple.
 
     Args:
@@ -321,9 +335,9 @@ def check_statistic(name: str, value: object) -> tuple[float, ...]:
         raise InputError(
             f"{name} must be a list of numbers", describe(value), "Pass one number per channel."
         )
-    above_0 = name.endswith("std")
-    low = 0.0 if above_0 else float("-inf")
-    return tuple(check_number(name, number, low=low, low_open=above_0) for number in value)
+    is_std = name.endswith("std")
+    low = 0.0 if is_std else float("-inf")
+    return tuple(check_number(name, number, low=low, low_open=is_std) for number in value)
 
 
 COMMON_OPTIONS = ("flip", "crop_padding", "mean", "std")

@@ -13,13 +13,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from fedlas._core.check import InputError, check_count
-from fedlas._core.pixels import multiply_add
-from fedlas._core.streams import Purpose, stream
+from fedlas._core.pixels import normalization_scale_shift
+from fedlas._core.streams import Purpose, seeded_generator
 from fedlas.lab.data.base import Flip, Images, Part
-from fedlas.lab.data.files import Files, Items
+from fedlas.lab.data.files import DatasetItems, ImageFiles
 
 
-class Epochs:
+class EpochBatches:
     """Base class of batches over one part, with order and augmentation determined by seed and epoch.
 
     Args:
@@ -81,12 +81,12 @@ class Epochs:
         floats = isinstance(part, Images) and part.images.is_floating_point()
         self._normalization: tuple[Tensor, Tensor] | None = None
         if mean or std:
-            self._normalization = multiply_add(
+            self._normalization = normalization_scale_shift(
                 mean,
                 std,
                 channels=part.shape[0],
                 device=part.target.device,
-                white=1.0 if floats else 255.0,
+                max_value=1.0 if floats else 255.0,
                 axes=len(part.shape) - 1,
             )
 
@@ -105,7 +105,7 @@ class Epochs:
                 start + size * (self.rank + 1) // self.world_size,
             )
 
-    def normalized(self, pixels: Tensor) -> Tensor:
+    def normalize(self, pixels: Tensor) -> Tensor:
         """Return normalized float32 inputs: ``(x / 255 - mean) / std`` for uint8, ``(x - mean) / std`` for floats."""
         if self._normalization is None:
             return pixels.float()
@@ -122,7 +122,7 @@ class Epochs:
         self._epoch = check_count("epoch", epoch, low=0)
 
 
-class Batches(Epochs):
+class Batches(EpochBatches):
     """Batches of one part in memory; one iteration is one epoch.
 
     Each item is ``(x, target, index)``: ``x`` float32 ``(B, channels, H, W)``, normalized; ``target`` int64 ``(B,)``;
@@ -134,7 +134,7 @@ class Batches(Epochs):
     Args:
         images: The part.
         crop_padding: Add that many black pixels on each side, then crop to the original size at a random place.
-        **options: ``mean``, ``std``, ``batch_size`` and more, as ``Epochs`` takes them.
+        **options: ``mean``, ``std``, ``batch_size`` and more, as ``EpochBatches`` takes them.
 
     Raises:
         InputError: For numbers out of range, statistics that do not fit the channels, or no batch at all.
@@ -159,31 +159,35 @@ class Batches(Epochs):
         self.crop_padding = check_count("crop_padding", crop_padding, low=0)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        plan = self._plan()
-        for mine in self.slices():
-            index = plan["order"][mine]
+        plan = self._draw_epoch()
+        for indices in self.slices():
+            index = plan["order"][indices]
             pixels = self.images.images.index_select(0, index)
             if self.crop_padding:
-                pixels = _crop(pixels, plan["top"][mine], plan["left"][mine], self.crop_padding)
+                pixels = _pad_and_crop(
+                    pixels, plan["top"][indices], plan["left"][indices], self.crop_padding
+                )
             if self.flip:
                 pixels = torch.where(
-                    plan["mirrored"][mine, None, None, None], pixels.flip(3), pixels
+                    plan["mirrored"][indices, None, None, None], pixels.flip(3), pixels
                 )
-            yield self.normalized(pixels), self.images.target[index], index
+            yield self.normalize(pixels), self.images.target[index], index
 
-    def _plan(self) -> dict[str, Tensor]:
+    def _draw_epoch(self) -> dict[str, Tensor]:
         """Return the order of the epoch, and mirroring and crop offsets in that order, each ``(N,)``.
 
         All random numbers are drawn, used or not, so that options do not affect each other.
         """
-        random = stream(Purpose.EPOCH, self.seed, self._epoch)
+        random = seeded_generator(Purpose.EPOCH, self.seed, self._epoch)
         count = len(self.images)
         shuffled = random.permutation(count)
         order = shuffled.astype(np.int64) if self.shuffle else np.arange(count)
         mirrored = random.random_sample(count) < 0.5
         if self.flip == "alternating":  # the first epoch decides which images begin mirrored
-            first = stream(Purpose.EPOCH, self.seed, 0).random_sample(count) < 0.5
-            mirrored = first[order] ^ bool(self._epoch % 2)
+            starts_mirrored = (
+                seeded_generator(Purpose.EPOCH, self.seed, 0).random_sample(count) < 0.5
+            )
+            mirrored = starts_mirrored[order] ^ bool(self._epoch % 2)
         corner = random.random_sample((2, count))
         # The corner of the crop in the padded image is uniform on 2 * padding + 1 offsets.
         rows, columns = (corner * (2 * self.crop_padding + 1)).astype(np.int64)
@@ -194,22 +198,22 @@ class Batches(Epochs):
         }
 
 
-def _crop(pixels: Tensor, row: Tensor, column: Tensor, padding: int) -> Tensor:
-    """Pad ``pixels (B, channels, H, W)``, then crop to the original size at offsets ``row``, ``column`` ``(B,)``."""
+def _pad_and_crop(pixels: Tensor, top: Tensor, left: Tensor, padding: int) -> Tensor:
+    """Pad ``pixels (B, channels, H, W)``, then crop to the original size at offsets ``top``, ``left`` ``(B,)``."""
     batch, channels, height, width = pixels.shape
     padded = pixels.new_zeros(batch, channels, height + 2 * padding, width + 2 * padding)
     # several times faster than F.pad for uint8
     padded[:, :, padding:-padding, padding:-padding] = pixels
     # (B, channels, offsets, offsets, H, W), a view
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)
-    return windows[torch.arange(batch, device=pixels.device), :, row, column]
+    return windows[torch.arange(batch, device=pixels.device), :, top, left]
 
 
-_Place = tuple[int, int | None]
+_SeededIndex = tuple[int, int | None]
 """Index of an image, and seed of its augmentation; None without augmentation."""
 
 
-class StreamedBatches(Epochs):
+class StreamedBatches(EpochBatches):
     """Batches of one part on disk or of a ``Dataset``; one iteration is one epoch.
 
     Each item is ``(x, target, index)`` as in ``Batches``, on the device of the labels. Workers read, crop and flip
@@ -223,7 +227,7 @@ class StreamedBatches(Epochs):
         augment: Crop (and flip) as for training; otherwise crop as for testing.
         workers: Processes that read images; 0 reads in this process, None uses one for each core of this process's
             share, at most eight.
-        **options: ``mean``, ``std``, ``batch_size`` and more, as ``Epochs`` takes them. Flips need ``augment``.
+        **options: ``mean``, ``std``, ``batch_size`` and more, as ``EpochBatches`` takes them. Flips need ``augment``.
 
     Raises:
         InputError: For numbers out of range, statistics that do not fit the channels, or no batch at all; while
@@ -249,7 +253,7 @@ class StreamedBatches(Epochs):
 
     def __init__(
         self,
-        files: Files | Items,
+        files: ImageFiles | DatasetItems,
         *,
         augment: bool = False,
         workers: int | None = None,
@@ -260,7 +264,7 @@ class StreamedBatches(Epochs):
         self.augment = augment
         if workers is None:
             # A Dataset may not be picklable for another process, unlike file names.
-            workers = _default_workers(self.world_size) if isinstance(files, Files) else 0
+            workers = _default_num_workers(self.world_size) if isinstance(files, ImageFiles) else 0
         self.workers = check_count("workers", workers, low=0)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -270,7 +274,7 @@ class StreamedBatches(Epochs):
                 pixels, InputError
             ):  # a value, since DataLoader cannot rebuild an exception of four arguments
                 raise pixels
-            x = self.normalized(pixels.to(device, non_blocking=True))
+            x = self.normalize(pixels.to(device, non_blocking=True))
             index = index.to(device, non_blocking=True)
             yield x, self.files.target[index], index
 
@@ -278,9 +282,9 @@ class StreamedBatches(Epochs):
     def _loader(self) -> DataLoader[Any]:
         # workers do not use the accelerator
         """``DataLoader`` that reads uint8 inputs on the CPU."""
-        read = self.files.to("cpu").reader(augment=self.augment, flip=bool(self.flip))
+        read = self.files.to("cpu").make_reader(augment=self.augment, flip=bool(self.flip))
         return DataLoader(
-            _Rows(read),
+            _SeededDataset(read),
             batch_sampler=_BatchSampler(self),
             num_workers=self.workers,
             collate_fn=partial(_collate, self.files.shape),
@@ -300,10 +304,10 @@ class _BatchSampler:
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __iter__(self) -> Iterator[list[_Place]]:
+    def __iter__(self) -> Iterator[list[_SeededIndex]]:
         batches = self.batches
         count = len(self.batches.files)
-        random = stream(Purpose.EPOCH, batches.seed, batches.epoch)
+        random = seeded_generator(Purpose.EPOCH, batches.seed, batches.epoch)
         order = random.permutation(count).tolist()
         seeds = random.randint(0, 2**62, count).tolist()
         for mine in batches.slices():
@@ -314,13 +318,13 @@ class _BatchSampler:
             ]
 
 
-class _Rows(Dataset[Any]):
+class _SeededDataset(Dataset[Any]):
     """Data set that reads samples by seeded index; a read error is returned instead of raised."""
 
     def __init__(self, read: Callable[[int], Tensor]) -> None:
         self.read = read
 
-    def __getitem__(self, place: _Place) -> tuple[Tensor, int] | InputError:
+    def __getitem__(self, place: _SeededIndex) -> tuple[Tensor, int] | InputError:
         row, seed = place
         # torchvision draws from the CPU's global generator; torch.manual_seed would seed accelerators too
         with torch.random.fork_rng(devices=[], enabled=seed is not None):
@@ -343,7 +347,7 @@ def _collate(shape: tuple[int, ...], items: list[Any]) -> tuple[Tensor | InputEr
     return torch.stack([pixels for pixels, _ in items]), index
 
 
-def _default_workers(world_size: int) -> int:
+def _default_num_workers(world_size: int) -> int:
     """Return one reading process per core of this rank's share, at most eight."""
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

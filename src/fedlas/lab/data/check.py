@@ -14,16 +14,16 @@ from torch import Tensor
 
 from fedlas._core.check import InputError
 from fedlas._core.text import printable
-from fedlas.lab.data.base import DATASETS, Expected, Source, load_dataset
-from fedlas.lab.data.disk import damage, in_parallel
-from fedlas.lab.data.files import Files
+from fedlas.lab.data.base import DATASETS, PublishedCounts, Source, load_dataset
+from fedlas.lab.data.disk import diagnose_damage, map_in_threads
+from fedlas.lab.data.files import ImageFiles
 
-_MOST = 10
+_MAX_NAMED = 10
 """Most files or classes that a problem lists."""
 
 
 @dataclass(frozen=True)
-class Checked:
+class DatasetCheck:
     """Result of a data set check.
 
     Attributes:
@@ -37,7 +37,7 @@ class Checked:
 
     source: Source
     sizes: dict[str, Counter[tuple[int, ...]]]
-    expected: Expected | None
+    expected: PublishedCounts | None
     problems: list[str]
     decoded: bool
 
@@ -53,7 +53,7 @@ def check_dataset(
     quick: bool = False,
     options: dict[str, Any] | None = None,
     on_image: Callable[[int, int], None] = lambda _done, _total: None,
-) -> Checked:
+) -> DatasetCheck:
     """Load a data set, compare its counts with the published ones, and decode every image.
 
     Args:
@@ -74,36 +74,42 @@ def check_dataset(
     accept = {"partial": True} if "partial" in inspect.signature(entry.value).parameters else {}
     source = load_dataset(name, root, **{**accept, **(options or {})})
     parts = source.parts
-    total = sum(len(part) for part in parts.values() if isinstance(part, Files))
-    expected: Expected | None = None if options else entry.metadata.get("expected")
-    checked = Checked(source, {}, expected, [], decoded=not quick or not total)
+    total = sum(len(part) for part in parts.values() if isinstance(part, ImageFiles))
+    expected: PublishedCounts | None = None if options else entry.metadata.get("expected")
+    checked = DatasetCheck(source, {}, expected, [], decoded=not quick or not total)
     done = count(1)
     for label, part in parts.items():
         images = len(part.shape) == 3
         checked.sizes[label] = Counter({part.shape[1:]: len(part)} if images else {})
-        if isinstance(part, Files):
-            checked.sizes[label], broken = _decode(part, quick, lambda: on_image(next(done), total))
-            if broken:
-                more = f"\n  and {len(broken) - _MOST} more" if len(broken) > _MOST else ""
-                listed = "\n  ".join(map(printable, broken[:_MOST]))
-                text = f"{len(broken):,} of {len(part):,} images are unreadable in {label}:\n  {listed}{more}"
+        if isinstance(part, ImageFiles):
+            checked.sizes[label], unreadable = _decode_images(
+                part, quick, lambda: on_image(next(done), total)
+            )
+            if unreadable:
+                more = (
+                    f"\n  and {len(unreadable) - _MAX_NAMED} more"
+                    if len(unreadable) > _MAX_NAMED
+                    else ""
+                )
+                listed = "\n  ".join(map(printable, unreadable[:_MAX_NAMED]))
+                text = f"{len(unreadable):,} of {len(part):,} images are unreadable in {label}:\n  {listed}{more}"
                 checked.problems.append(text)
     if expected is not None:
-        checked.problems.extend(_differences(checked, expected))
+        checked.problems.extend(_compare_with_published(checked, expected))
     return checked
 
 
-def _decode(
-    part: Files, quick: bool, advance: Callable[[], None]
+def _decode_images(
+    part: ImageFiles, quick: bool, on_image: Callable[[], None]
 ) -> tuple[Counter[tuple[int, ...]], list[str]]:
     """Return the sizes of readable images with their counts, and one line per unreadable image."""
     sizes: Counter[tuple[int, ...]] = Counter()
-    broken: list[str] = []
+    problems: list[str] = []
 
-    def look(row: int) -> tuple[int, int] | str | None:
+    def check_image(row: int) -> tuple[int, int] | str | None:
         """Return the image's size, a text if it is unreadable, or None if only its first bytes were read."""
         if quick:
-            what, _ = damage(part.path(row))
+            what, _ = diagnose_damage(part.path(row))
             return f"{part.path(row)} ({what})" if what else None
         try:
             image = part.open(row)
@@ -111,16 +117,16 @@ def _decode(
             return error.parts[1]
         return int(image.height), int(image.width)
 
-    for result in in_parallel(look, range(len(part))):
+    for result in map_in_threads(check_image, range(len(part))):
         if isinstance(result, str):
-            broken.append(result)
+            problems.append(result)
         elif result is not None:
             sizes[result] += 1
-        advance()
-    return sizes, broken
+        on_image()
+    return sizes, problems
 
 
-def _differences(checked: Checked, expected: Expected) -> list[str]:
+def _compare_with_published(checked: DatasetCheck, expected: PublishedCounts) -> list[str]:
     """Return one sentence per difference from the published counts."""
     source = checked.source
     problems = []
@@ -137,9 +143,9 @@ def _differences(checked: Checked, expected: Expected) -> list[str]:
         counts, (low, high) = checked.counts("train"), expected.per_class
         if outside := torch.nonzero((counts < low) | (counts > high)).flatten().tolist():
             named = ", ".join(
-                f"{source.classes[label]} {int(counts[label]):,}" for label in outside[:_MOST]
+                f"{source.classes[label]} {int(counts[label]):,}" for label in outside[:_MAX_NAMED]
             )
-            more = f" and {len(outside) - _MOST} more" if len(outside) > _MOST else ""
+            more = f" and {len(outside) - _MAX_NAMED} more" if len(outside) > _MAX_NAMED else ""
             published_counts = f"{low:,}" if low == high else f"{low:,} to {high:,}"
             what = f"{len(outside):,} classes have another number of training images than {published_counts}"
             problems.append(f"{what}: {named}{more}.")

@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from fedlas._core.check import InputError
-from fedlas._core.streams import Purpose, stream
-from fedlas.lab.data.disk import required_root
+from fedlas._core.streams import Purpose, seeded_generator
+from fedlas.lab.data.disk import require_root
 from fedlas.lab.data.splits import hold_out
 
-SUFFIXES = frozenset(
+IMAGE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 )
 """Suffixes of image files."""
 
-Listed = Sequence[tuple[str, int]]
+LabeledPaths = Sequence[tuple[str, int]]
 """Relative path and class of each image of a part."""
 
 _TEST_FRACTION = 0.2
@@ -27,7 +27,7 @@ _PARTS = ("train", "val", "valid", "validation", "test")
 
 def is_image_name(name: str) -> bool:
     """Return whether a file name has an image suffix and is not hidden."""
-    return os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")  # noqa: PTH122  # called a million times
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith(".")  # noqa: PTH122  # called a million times
 
 
 def image_names(folder: Path) -> list[str]:
@@ -39,31 +39,31 @@ def image_names(folder: Path) -> list[str]:
 
 
 def class_folders(
-    place: Path, *, layout: str = "Arrange the images as PART/CLASS/*."
+    parent: Path, *, layout: str = "Arrange the images as PART/CLASS/*."
 ) -> list[Path]:
-    """Return the visible folders in ``place``, sorted by name.
+    """Return the visible folders in ``parent``, sorted by name.
 
     Args:
-        place: The folder.
+        parent: The folder.
         layout: Sentence that describes the expected arrangement of folders.
 
     Raises:
         InputError: If there are fewer than two folders.
     """
-    folders = _folders(place)
+    folders = _visible_subfolders(parent)
     if len(folders) < 2:
-        inner = folders[0] if folders and len(_folders(folders[0])) > 1 else None
+        inner = folders[0] if folders and len(_visible_subfolders(folders[0])) > 1 else None
         raise InputError(
             "there must be at least two class folders",
-            f"{', '.join(path.name for path in folders) or 'none'} in {place}",
+            f"{', '.join(path.name for path in folders) or 'none'} in {parent}",
             f"Did you mean {inner}?" if inner else f"{layout} Archives must be extracted first.",
         )
     return folders
 
 
-def divided_images(
-    root: str | None, *, layout: str, deep: bool, val_from_train: bool = True
-) -> tuple[Path, dict[str, Listed], tuple[str, ...]]:
+def list_train_test_images(
+    root: str | None, *, layout: str, recursive: bool, val_from_train: bool = True
+) -> tuple[Path, dict[str, LabeledPaths], tuple[str, ...]]:
     """Return the root folder, the labeled paths by part (``train``, ``test``, maybe ``val``) and the class names.
 
     The folders ``train`` and ``test`` or ``val`` are the parts; of all three, ``val`` joins the training part, unless
@@ -73,13 +73,13 @@ def divided_images(
     Args:
         root: Folder from the user.
         layout: Sentence that describes the expected arrangement of folders.
-        deep: Whether to search folders below the class folders.
+        recursive: Whether to search folders below the class folders.
         val_from_train: Whether a seed draws the validation part from the training part; else it is the folder ``val``.
 
     Raises:
-        InputError: As :func:`images_by_part`, or if there is no folder ``val`` next to ``train`` and ``test``.
+        InputError: As :func:`list_images_by_part`, or if there is no folder ``val`` next to ``train`` and ``test``.
     """
-    place, parts = images_by_part(root, layout=layout, deep=deep)
+    place, parts = list_images_by_part(root, layout=layout, recursive=recursive)
     classes = tuple(next(iter(parts.values())))
     first, *rest = (
         [(name, label) for label, names in enumerate(by_class.values()) for name in names]
@@ -94,49 +94,51 @@ def divided_images(
             )
         return place, {"train": first, "val": rest[0], "test": rest[1]}, classes
     if rest:
-        more = [image for part in rest[:-1] for image in part]
-        return place, {"train": [*first, *more], "test": rest[-1]}, classes
+        extra_train = [image for part in rest[:-1] for image in part]
+        return place, {"train": [*first, *extra_train], "test": rest[-1]}, classes
     # Without folders of parts, a stratified fifth is the test part, the same for every seed.
     target = np.array([label for _, label in first], dtype=np.int64)
     size = round(_TEST_FRACTION * len(target))
-    train, test = hold_out(target, size, classes, stream(Purpose.FIXED_TEST))
-    divided: dict[str, Listed] = {
+    train, test = hold_out(target, size, classes, seeded_generator(Purpose.FIXED_TEST))
+    divided: dict[str, LabeledPaths] = {
         "train": [first[row] for row in train],
         "test": [first[row] for row in test],
     }
     return place, divided, classes
 
 
-def images_by_part(
-    root: str | None, *, layout: str, deep: bool
+def list_images_by_part(
+    root: str | None, *, layout: str, recursive: bool
 ) -> tuple[Path, dict[str, dict[str, list[str]]]]:
     """Return the root folder, and the sorted image paths by part (``""`` without parts) and class.
 
     Args:
         root: Folder from the user.
         layout: Sentence that describes the expected arrangement of folders.
-        deep: Whether to search folders below the class folders.
+        recursive: Whether to search folders below the class folders.
 
     Raises:
         InputError: If folders or images are missing or cannot be read, there is only one class, or the parts differ in
             their classes.
     """
-    place = required_root(root, "a folder of images")
+    place = require_root(root, "a folder of images")
     if not place.is_dir():
         raise InputError("root must be a folder", f"the file {place}", layout)
     try:
         # A folder without folders in it is a class of that name, not a part.
-        names = [part for part in _PARTS if (place / part).is_dir() and _folders(place / part)]
-        others = [
+        names = [
+            part for part in _PARTS if (place / part).is_dir() and _visible_subfolders(place / part)
+        ]
+        wrong_case = [
             each.name
-            for each in _folders(place)
+            for each in _visible_subfolders(place)
             if each.name.lower() in _PARTS and each.name not in _PARTS
         ]
-        if others and not names:
+        if wrong_case and not names:
             raise InputError(
                 "folders of parts must be named in lower case",
-                f"{others[0]} in {place}",
-                f"Rename it to {others[0].lower()}.",
+                f"{wrong_case[0]} in {place}",
+                f"Rename it to {wrong_case[0].lower()}.",
             )
         if names and ("train" not in names or len(names) == 1):
             raise InputError(
@@ -148,7 +150,9 @@ def images_by_part(
                     else layout
                 ),
             )
-        parts = {part: _by_class(place, part, layout, deep) for part in names or [""]}
+        parts = {
+            part: _list_images_by_class(place, part, layout, recursive) for part in names or [""]
+        }
     except OSError as error:
         raise InputError(
             "every folder must be readable", error, "Change its permissions."
@@ -165,32 +169,34 @@ def images_by_part(
     return place, parts
 
 
-def _folders(place: Path) -> list[Path]:
-    """Return the folders in ``place``, sorted by name, without hidden ones."""
-    with os.scandir(place) as entries:
+def _visible_subfolders(folder: Path) -> list[Path]:
+    """Return the folders in ``folder``, sorted by name, without hidden ones."""
+    with os.scandir(folder) as entries:
         return [
-            place / name
+            folder / name
             for name in sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
         ]
 
 
-def _by_class(root: Path, part: str, layout: str, deep: bool) -> dict[str, list[str]]:
+def _list_images_by_class(
+    root: Path, part: str, layout: str, recursive: bool
+) -> dict[str, list[str]]:
     """Return the sorted image paths of each class, relative to ``root``."""
 
-    def refuse(error: OSError) -> None:  # os.walk would skip a folder that it cannot read
+    def raise_error(error: OSError) -> None:  # os.walk would skip a folder that it cannot read
         raise error
 
     images: dict[str, list[str]] = {}
     for folder in class_folders(root / part, layout=layout):
         names = []
-        for inner, _, files in os.walk(folder, onerror=refuse):
+        for inner, _, files in os.walk(folder, onerror=raise_error):
             below = Path(inner).relative_to(root).as_posix()
             names += [f"{below}/{file}" for file in files if is_image_name(file)]
-            if not deep:
+            if not recursive:
                 break
         if not names:
             raise InputError(
-                f"every class folder must hold images ({', '.join(sorted(SUFFIXES))})",
+                f"every class folder must hold images ({', '.join(sorted(IMAGE_SUFFIXES))})",
                 f"none in {folder}",
                 "Add images, or remove the folder if it is not a class; archives in it must be extracted first.",
             )

@@ -17,32 +17,39 @@ from fedlas._core.extras import require
 from fedlas._core.files import is_file
 
 T = TypeVar("T")
-ENVIRONMENT = "FEDLAS_DATA"
-_LFS = "it is a pointer of Git LFS, not the file itself", "Run 'git lfs pull' in its repository."
-_PAGE = "it is a web page", "The download got an error page: fetch it again."
-_BEGINNINGS = {b"version https://git-lfs": _LFS, b"<!doctype": _PAGE, b"<html": _PAGE}
+DATA_VARIABLE = "FEDLAS_DATA"
+_LFS_POINTER = (
+    "it is a pointer of Git LFS, not the file itself",
+    "Run 'git lfs pull' in its repository.",
+)
+_WEB_PAGE = "it is a web page", "The download got an error page: fetch it again."
+_DAMAGE_BY_FIRST_BYTES = {
+    b"version https://git-lfs": _LFS_POINTER,
+    b"<!doctype": _WEB_PAGE,
+    b"<html": _WEB_PAGE,
+}
 
 
 def data_folder(root: str | None) -> Path | None:
     """Return ``root``, else ``$FEDLAS_DATA``, with ``~`` expanded; None if neither is set."""
-    place = root if root is not None else os.environ.get(ENVIRONMENT)
+    place = root if root is not None else os.environ.get(DATA_VARIABLE)
     return Path(place).expanduser() if place else None
 
 
-def required_root(root: str | None, what: str) -> Path:
+def require_root(root: str | None, kind: str) -> Path:
     """Return ``root`` as an existing path.
 
     Args:
         root: Path from the user.
-        what: Kind of file or folder that is expected, e.g. ``"an .npz file"``.
+        kind: Kind of file or folder that is expected, e.g. ``"an .npz file"``.
 
     Raises:
         InputError: If ``root`` is None or does not exist.
     """
-    expected = f"root must be the path of {what}"
+    expected = f"root must be the path of {kind}"
     if root is None:
         raise InputError(
-            expected, "no root", f"Pass root=PATH of {what} (--data PATH on the command line)."
+            expected, "no root", f"Pass root=PATH of {kind} (--data PATH on the command line)."
         )
     path = Path(root).expanduser()
     try:
@@ -54,67 +61,69 @@ def required_root(root: str | None, what: str) -> Path:
     return path
 
 
-def located(root: str | None, names: Sequence[str], marks: Sequence[str], source: str) -> Path:
+def find_dataset_folder(
+    root: str | None, folder_names: Sequence[str], required_names: Sequence[str], instructions: str
+) -> Path:
     """Return the folder of a published data set: ``root``, by default ``$FEDLAS_DATA``, or a usual subfolder.
 
     Args:
         root: Path from the user.
-        names: Usual names of the folder, the published one first.
-        marks: Files and folders that the folder must contain.
-        source: Where to get the data set, as a full sentence.
+        folder_names: Usual names of the folder, the published one first.
+        required_names: Files and folders that the folder must contain.
+        instructions: Where to get the data set, as a full sentence.
 
     Raises:
         InputError: If the folder is missing or incomplete; the message names what is missing.
     """
     folder = data_folder(root)
-    expected = f"the folder of the data set must hold {', '.join(marks)}"
+    expected = f"the folder of the data set must hold {', '.join(required_names)}"
     if folder is None:
         raise InputError(
             expected,
-            f"no root, and ${ENVIRONMENT} is not set",
-            f"Pass root=FOLDER or set {ENVIRONMENT}. {source}",
+            f"no root, and ${DATA_VARIABLE} is not set",
+            f"Pass root=FOLDER or set {DATA_VARIABLE}. {instructions}",
         )
-    places = [folder, *(folder / name for name in names)]
-    lacking = {
-        place: [mark for mark in marks if not os.path.exists(place / mark)]  # noqa: PTH110
-        for place in places
+    candidates = [folder, *(folder / name for name in folder_names)]
+    missing = {
+        place: [mark for mark in required_names if not os.path.exists(place / mark)]  # noqa: PTH110
+        for place in candidates
     }
-    best = min(places, key=lambda place: len(lacking[place]))
-    if len(lacking[best]) == len(marks):
+    most_complete = min(candidates, key=lambda place: len(missing[place]))
+    if len(missing[most_complete]) == len(required_names):
         raise InputError(
             expected,
             f"none of them in {folder}",
-            f"Check the path, and extract archives first. {source}",
+            f"Check the path, and extract archives first. {instructions}",
         )
-    if lacking[best]:
+    if missing[most_complete]:
         raise InputError(
             expected,
-            f"{best} without {', '.join(lacking[best])}",
-            f"The archive was extracted only in part: extract it again. {source}",
+            f"{most_complete} without {', '.join(missing[most_complete])}",
+            f"The archive was extracted only in part: extract it again. {instructions}",
         )
-    return best
+    return most_complete
 
 
-def require_listed(folder: Path, names: Sequence[str], listing: str) -> None:
+def require_listed_files(folder: Path, names: Sequence[str], list_name: str) -> None:
     """Raise InputError unless every listed file exists.
 
     Args:
         folder: Folder that the names are relative to.
         names: Relative paths.
-        listing: Name of the list.
+        list_name: Name of the list.
 
     Raises:
         InputError: If some are missing, with their number and the first name.
     """
     if missing := [name for name in names if not os.path.isfile(folder / name)]:  # noqa: PTH113 - as is_file of files
         raise InputError(
-            f"every image listed in {listing} must exist",
+            f"every image listed in {list_name} must exist",
             f"{len(missing)} of {len(names)} missing in {folder}, the first {missing[0]}",
             "The archive was extracted only in part, or images were moved: extract it again.",
         )
 
 
-def damage(path: Path) -> tuple[str, str]:
+def diagnose_damage(path: Path) -> tuple[str, str]:
     """Return what is wrong with an unreadable file, judged by its first bytes, and how to fix it.
 
     Args:
@@ -133,11 +142,12 @@ def damage(path: Path) -> tuple[str, str]:
     if not head:
         return "it is empty", "The download or the extraction was cut off: do it again."
     return next(
-        (kind for start, kind in _BEGINNINGS.items() if head.lower().startswith(start)), ("", "")
+        (kind for start, kind in _DAMAGE_BY_FIRST_BYTES.items() if head.lower().startswith(start)),
+        ("", ""),
     )
 
 
-def unreadable(expected: str, path: Path, error: Exception, fix: str) -> InputError:
+def unreadable_file_error(expected: str, path: Path, error: Exception, fix: str) -> InputError:
     """Return the error for an unreadable file, with the kind of damage if it is recognized.
 
     Args:
@@ -146,19 +156,21 @@ def unreadable(expected: str, path: Path, error: Exception, fix: str) -> InputEr
         error: Error of reading it.
         fix: Fix to suggest if the damage is not recognized.
     """
-    what, better_fix = damage(path)
+    what, better_fix = diagnose_damage(path)
     reason = str(error).replace(f" {str(path)!r}", "")  # Pillow and the system name the file again
     return InputError(
         expected, f"{path} ({what or f'{type(error).__name__}: {reason}'})", better_fix or fix
     )
 
 
-def read_table(path: Path, columns: int = 1, *, separator: str | None = None) -> list[list[str]]:
+def read_text_columns(
+    path: Path, num_columns: int = 1, *, separator: str | None = None
+) -> list[list[str]]:
     """Return the cells of each non-empty line of a text file; further separators stay in the last cell.
 
     Args:
         path: The file.
-        columns: Number of cells in each line.
+        num_columns: Number of cells in each line.
         separator: Separator of the cells; None is white space.
 
     Raises:
@@ -166,17 +178,19 @@ def read_table(path: Path, columns: int = 1, *, separator: str | None = None) ->
     """
     try:
         text = path.read_text(encoding="utf-8")
-        if what := damage(path)[0]:
+        if what := diagnose_damage(path)[0]:
             raise ValueError(what)
         rows = [
-            line.strip().split(separator, columns - 1) for line in text.splitlines() if line.strip()
+            line.strip().split(separator, num_columns - 1)
+            for line in text.splitlines()
+            if line.strip()
         ]
-        if short := next((row for row in rows if len(row) != columns), None):
+        if short := next((row for row in rows if len(row) != num_columns), None):
             raise ValueError(
-                f"{len(short)} of {columns} columns in the line {' '.join(short)[:80]!r}"
+                f"{len(short)} of {num_columns} columns in the line {' '.join(short)[:80]!r}"
             )
     except (OSError, ValueError) as error:
-        raise unreadable(
+        raise unreadable_file_error(
             f"{path.name} must be the readable text file of the data set",
             path,
             error,
@@ -187,10 +201,12 @@ def read_table(path: Path, columns: int = 1, *, separator: str | None = None) ->
 
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Formats of the image suffixes. Pillow recognizes files by content, and would pass PostScript to another program."""
-_MOST_PIXELS = 80_000_000
+_MAX_PIXELS = 80_000_000
 """Decoded, an image of this size takes 240 MB. Pillow warns from 89 million pixels on."""
-_READABLE = "every file with an image suffix must be a readable image"
-_SET_SIZE = "Pass image_size, e.g. image_size=32 (--set data.image_size=32 on the command line)."
+_MUST_BE_READABLE = "every file with an image suffix must be a readable image"
+_IMAGE_SIZE_FIX = (
+    "Pass image_size, e.g. image_size=32 (--set data.image_size=32 on the command line)."
+)
 
 
 def open_image(file: Path | bytes, *, channels: int = 3, upright: bool = True) -> Any:
@@ -211,12 +227,12 @@ def open_image(file: Path | bytes, *, channels: int = 3, upright: bool = True) -
         source = io.BytesIO(file)
         file = Path(f"image of {len(file):,} bytes")
     elif os.path.exists(file) and not is_file(file):  # noqa: PTH110 - as is_file; a pipe would be waited for
-        raise InputError(_READABLE, f"{file}, which is not a regular file", fix)
+        raise InputError(_MUST_BE_READABLE, f"{file}, which is not a regular file", fix)
     try:
         with pil.open(source, formats=_FORMATS) as opened:
-            if opened.width * opened.height > _MOST_PIXELS:
+            if opened.width * opened.height > _MAX_PIXELS:
                 raise InputError(
-                    f"an image must have at most {_MOST_PIXELS:,} pixels",
+                    f"an image must have at most {_MAX_PIXELS:,} pixels",
                     f"{file} of {opened.width:,} x {opened.height:,}",
                     "Make it smaller.",
                 )
@@ -227,14 +243,14 @@ def open_image(file: Path | bytes, *, channels: int = 3, upright: bool = True) -
                     f"{file} in mode {opened.mode}",
                     "Convert it to 8 bits, and choose which value becomes white.",
                 )
-            turned = (
+            upright_image = (
                 require("PIL.ImageOps", extra="bench").exif_transpose(opened) if upright else opened
             )
-            return turned.convert("RGB" if channels == 3 else "L")
+            return upright_image.convert("RGB" if channels == 3 else "L")
     except InputError:
         raise
     except (OSError, SyntaxError, ValueError, EOFError, pil.DecompressionBombError) as error:
-        raise unreadable(_READABLE, file, error, fix) from error
+        raise unreadable_file_error(_MUST_BE_READABLE, file, error, fix) from error
 
 
 def check_channels(channels: object) -> None:
@@ -273,7 +289,7 @@ def read_images(
         InputError: If a file cannot be read, the images are not square and of one size, or they need more memory.
     """
 
-    def read(file: Path | bytes) -> NDArray[np.uint8]:
+    def read_pixels(file: Path | bytes) -> NDArray[np.uint8]:
         """Return the pixels of one file, resized if ``image_size`` is set."""
         image = open_image(file, channels=channels, upright=upright)
         if image_size is not None:
@@ -285,7 +301,7 @@ def read_images(
         return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
     # The memory is estimated from the first image, before all files are read.
-    first = read(files[0])
+    first = read_pixels(files[0])
     gib = first.nbytes * len(files) / 2**30
     if gib > max_gib:
         raise InputError(
@@ -296,35 +312,35 @@ def read_images(
     # Decode every file into its place.
     images = np.empty((len(files), *first.shape), dtype=np.uint8)
 
-    def named(row: int) -> object:
+    def describe_file(row: int) -> object:
         return f"image {row}" if isinstance(files[row], bytes) else files[row]
 
-    def fill(row: int) -> None:
+    def read_into_array(row: int) -> None:
         """Decode one file into its place of the array; raise InputError for another size."""
-        image = read(files[row])
+        image = read_pixels(files[row])
         height, width = image.shape[1:]
         if height != width:
             raise InputError(
                 "without image_size all images must be square",
-                f"{named(row)} with {height} x {width}",
-                _SET_SIZE,
+                f"{describe_file(row)} with {height} x {width}",
+                _IMAGE_SIZE_FIX,
             )
         if image.shape != first.shape:
             raise InputError(
                 "without image_size all images must have the same size",
-                f"{named(row)} with {height} x {width} and "
-                f"{named(0)} with {first.shape[1]} x {first.shape[2]}",
-                _SET_SIZE,
+                f"{describe_file(row)} with {height} x {width} and "
+                f"{describe_file(0)} with {first.shape[1]} x {first.shape[2]}",
+                _IMAGE_SIZE_FIX,
             )
         images[row] = image
 
-    for _ in in_parallel(fill, range(len(files))):
+    for _ in map_in_threads(read_into_array, range(len(files))):
         pass
     return images
 
 
-def in_parallel(look: Callable[[Any], T], items: Sequence[Any]) -> Iterator[T]:
-    """Apply ``look`` to each item in threads, since decoding releases the GIL, and yield the results in order."""
+def map_in_threads(function: Callable[[Any], T], items: Sequence[Any]) -> Iterator[T]:
+    """Apply ``function`` to each item in threads, since decoding releases the GIL, and yield the results in order."""
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         for start in range(0, len(items), 1000):  # a million futures at once take a gigabyte
-            yield from pool.map(look, items[start : start + 1000])
+            yield from pool.map(function, items[start : start + 1000])

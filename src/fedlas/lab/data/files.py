@@ -71,7 +71,7 @@ class View:
         check_number("min_area", self.min_area, low=0, high=1, low_open=True)
         check_count("cut_bottom", self.cut_bottom, low=0)
 
-    def pipeline(self, *, augment: bool, flip: bool) -> Callable[[Any], Tensor]:
+    def build_transform(self, *, augment: bool, flip: bool) -> Callable[[Any], Tensor]:
         """Return a torchvision transform from a PIL image to uint8 ``(channels, crop, crop)``.
 
         Args:
@@ -84,30 +84,34 @@ class View:
         v2: Any = require("torchvision.transforms.v2", extra="bench")
         mode = getattr(v2.InterpolationMode, self.interpolation.upper())
         size = (self.resize, self.resize) if self.squash else self.resize
-        resized = v2.Resize(size, interpolation=mode)
+        resize = v2.Resize(size, interpolation=mode)
         # Held-out images always get a center crop.
-        cut = {
+        crop_steps = {
             "random-resized": [
                 v2.RandomResizedCrop(self.crop, scale=(self.min_area, 1.0), interpolation=mode)
             ],
-            "random": [resized, v2.RandomCrop(self.crop)],
-            "center": [resized, v2.CenterCrop(self.crop)],
+            "random": [resize, v2.RandomCrop(self.crop)],
+            "center": [resize, v2.CenterCrop(self.crop)],
         }[self.train_crop if augment else "center"]
         steps = v2.Compose(
-            [*cut, *([v2.RandomHorizontalFlip()] if augment and flip else []), v2.PILToTensor()]
+            [
+                *crop_steps,
+                *([v2.RandomHorizontalFlip()] if augment and flip else []),
+                v2.PILToTensor(),
+            ]
         )
 
-        def view(image: Any) -> Tensor:
+        def transform(image: Any) -> Tensor:
             # The strip is removed before anything is resized, because its height is in pixels of the file.
             if self.cut_bottom:
                 image = image.crop((0, 0, image.width, max(1, image.height - self.cut_bottom)))
             pixels: Tensor = steps(image)
             return pixels
 
-        return view
+        return transform
 
 
-def with_view(default: View) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def add_view_options(default: View) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Return a decorator that gives a data set loader one option per field of :class:`View`, in place of ``view``.
 
     Args:
@@ -133,7 +137,7 @@ def with_view(default: View) -> Callable[[Callable[..., Any]], Callable[..., Any
     return decorate
 
 
-class _Lazy:
+class _StreamedPart:
     """Base class of parts that are read on demand, with their labels in memory."""
 
     target: Tensor
@@ -157,7 +161,7 @@ class _Lazy:
 
 
 @dataclass(frozen=True, eq=False)
-class Files(_Lazy):
+class ImageFiles(_StreamedPart):
     """Image files and labels of one part, read on demand; for images that do not fit into memory.
 
     Args:
@@ -172,7 +176,7 @@ class Files(_Lazy):
         InputError: If names and target differ in length, or are empty.
 
     Example:
-        >>> part = Files.of(Path("photos"), ["cat/1.jpg", "dog/1.jpg"], [0, 1], View(resize=256, crop=224))
+        >>> part = ImageFiles.of(Path("photos"), ["cat/1.jpg", "dog/1.jpg"], [0, 1], View(resize=256, crop=224))
         >>> len(part), part.shape, part.path(1).as_posix()
         (2, (3, 224, 224), 'photos/dog/1.jpg')
     """
@@ -197,7 +201,7 @@ class Files(_Lazy):
             )
 
     @classmethod
-    def of(
+    def from_lists(
         cls,
         folder: Path,
         names: Sequence[str],
@@ -205,7 +209,7 @@ class Files(_Lazy):
         view: View,
         *,
         channels: int = 3,
-    ) -> Files:
+    ) -> ImageFiles:
         """Return a part from a list of names and a list of labels."""
         encoded = np.array([os.fsencode(name) for name in names], dtype=np.bytes_)
         return cls(folder, encoded, torch.tensor(target, dtype=torch.int64), view, channels)
@@ -215,21 +219,21 @@ class Files(_Lazy):
         """Shape ``(channels, H, W)`` of an image after cropping."""
         return self.channels, self.view.crop, self.view.crop
 
-    def path(self, row: int) -> Path:
+    def path(self, index: int) -> Path:
         """Return the path of the image at an index."""
-        return self.folder / os.fsdecode(bytes(self.names[row]))
+        return self.folder / os.fsdecode(bytes(self.names[index]))
 
-    def open(self, row: int) -> Any:
+    def open(self, index: int) -> Any:
         """Return the image at an index as a decoded PIL image, neither resized nor cropped.
 
         Raises:
             InputError: If it cannot be read; the message names the file.
         """
-        return open_image(self.path(row), channels=self.channels, upright=self.view.upright)
+        return open_image(self.path(index), channels=self.channels, upright=self.view.upright)
 
-    def reader(self, *, augment: bool, flip: bool) -> Callable[[int], Tensor]:
+    def make_reader(self, *, augment: bool, flip: bool) -> Callable[[int], Tensor]:
         """Return a function that reads, crops and corrupts the image at an index; see :meth:`View.pipeline`."""
-        pipeline = self.view.pipeline(augment=augment, flip=flip)
+        pipeline = self.view.build_transform(augment=augment, flip=flip)
 
         def read(row: int) -> Tensor:
             pixels = pipeline(self.open(row))
@@ -237,15 +241,15 @@ class Files(_Lazy):
 
         return read
 
-    def image(self, row: int) -> Tensor:
+    def image(self, index: int) -> Tensor:
         """Return one image as uint8 ``(channels, H, W)``, cropped as in testing and not normalized.
 
         Raises:
             InputError: If it cannot be read.
         """
-        return self.reader(augment=False, flip=False)(row)
+        return self.make_reader(augment=False, flip=False)(index)
 
-    def take(self, indices: Tensor) -> Files:
+    def take(self, indices: Tensor) -> ImageFiles:
         """Return the files at ``indices`` (int64), in that order."""
         rows = indices.cpu()  # names are on the CPU, labels maybe not
         return replace(
@@ -268,7 +272,7 @@ class Files(_Lazy):
             ) from error
 
 
-def shown(inputs: Tensor) -> Tensor:
+def scale_to_uint8(inputs: Tensor) -> Tensor:
     """Return numbers scaled to uint8 from minimum to maximum; uint8 is returned unchanged."""
     if inputs.dtype == torch.uint8:
         return inputs
@@ -277,7 +281,7 @@ def shown(inputs: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Items(_Lazy):
+class DatasetItems(_StreamedPart):
     """Samples of a torch ``Dataset`` whose items are ``(input, label)``.
 
     Args:
@@ -293,7 +297,7 @@ class Items(_Lazy):
     shape: tuple[int, ...]
 
     @classmethod
-    def of(cls, dataset: object, name: str) -> Items:
+    def from_dataset(cls, dataset: object, name: str) -> DatasetItems:
         """Return all samples of a data set, with labels from its ``targets`` or else from each item.
 
         Raises:
@@ -307,7 +311,7 @@ class Items(_Lazy):
         first, *_ = dataset[0] if count else (None,)
         if not isinstance(first, Tensor):
             raise InputError(expected, f"{count} items, the first of {describe(first)}", fix)
-        labels = getattr(dataset, "targets", None)
+        labels = getattr(dataset, "mix_targets", None)
         if labels is None or len(labels) != count:
             labels = [dataset[row][1] for row in range(count)]
         try:
@@ -318,15 +322,15 @@ class Items(_Lazy):
             raise InputError(expected, f"labels of {describe(target)}", fix)
         return cls(dataset, torch.arange(count), target.long(), tuple(first.shape))
 
-    def reader(self, **_: bool) -> Callable[[int], Tensor]:
+    def make_reader(self, **_: bool) -> Callable[[int], Tensor]:
         """Return a function that reads the input at an index; augmentation is up to the data set."""
         return lambda row: self.dataset[int(self.rows[row])][0]
 
-    def image(self, row: int) -> Tensor:
+    def image(self, index: int) -> Tensor:
         """Return one input for display, scaled to uint8 from minimum to maximum."""
-        return shown(self.reader()(row))
+        return scale_to_uint8(self.make_reader()(index))
 
-    def take(self, indices: Tensor) -> Items:
+    def take(self, indices: Tensor) -> DatasetItems:
         """Return the samples at ``indices`` (int64), in that order."""
         return replace(
             self, rows=self.rows[indices.cpu()], target=self.target[indices.to(self.target.device)]

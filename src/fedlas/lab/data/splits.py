@@ -13,14 +13,14 @@ from torch import Tensor
 
 from fedlas._core.arrays import write_arrays
 from fedlas._core.check import InputError, check_count, describe
-from fedlas._core.streams import Purpose, stream
-from fedlas.lab.data.base import Flip, Images, Part, Source, expect
+from fedlas._core.streams import Purpose, seeded_generator
+from fedlas.lab.data.base import Flip, Images, Part, Source, require_condition
 from fedlas.lab.data.batches import Batches, StreamedBatches
 
 IntArray = NDArray[np.int64]
 
 
-def allocate(counts: IntArray, size: int, *, low: IntArray, high: IntArray) -> IntArray:
+def allocate_by_class(counts: IntArray, size: int, *, low: IntArray, high: IntArray) -> IntArray:
     """Return how many samples to choose per class: ``size`` in proportion to ``counts``, within bounds.
 
     Args:
@@ -34,7 +34,7 @@ def allocate(counts: IntArray, size: int, *, low: IntArray, high: IntArray) -> I
         go to the lower class index). Bounds are kept by changing the classes whose share this distorts least.
 
     Example:
-        >>> allocate(np.array([50, 30, 20]), 7, low=np.zeros(3, int), high=np.array([50, 30, 20])).tolist()
+        >>> allocate_by_class(np.array([50, 30, 20]), 7, low=np.zeros(3, int), high=np.array([50, 30, 20])).tolist()
         [4, 2, 1]
     """
     total = int(counts.sum())
@@ -51,7 +51,7 @@ def allocate(counts: IntArray, size: int, *, low: IntArray, high: IntArray) -> I
     return chosen.astype(np.int64)
 
 
-def shuffled_classes(
+def shuffle_within_classes(
     target: IntArray, num_classes: int, random: np.random.RandomState
 ) -> list[IntArray]:
     """Return the indices of each class in ``target (N,)``, shuffled within each class."""
@@ -60,14 +60,14 @@ def shuffled_classes(
     return [random.permutation(group) for group in groups]
 
 
-def choose_positions(
-    groups: list[IntArray], amounts: IntArray, *, skip: IntArray | None = None
+def choose_indices(
+    class_indices: list[IntArray], counts: IntArray, *, skip: IntArray | None = None
 ) -> IntArray:
-    """Return sorted indices: from each class ``amounts`` of ``groups``, after skipping the first ``skip``."""
-    starts = np.zeros(len(groups), dtype=np.int64) if skip is None else skip
+    """Return sorted indices: from each class ``counts`` of ``class_indices``, after skipping the first ``skip``."""
+    starts = np.zeros(len(class_indices), dtype=np.int64) if skip is None else skip
     parts = [
         group[start : start + amount]
-        for group, start, amount in zip(groups, starts, amounts, strict=True)
+        for group, start, amount in zip(class_indices, starts, counts, strict=True)
     ]
     return np.sort(np.concatenate(parts)).astype(np.int64)
 
@@ -93,14 +93,12 @@ def hold_out(
         )
     size = min(max(size, len(classes)), len(target) - len(classes))
     ones = np.ones_like(counts)
-    amounts = allocate(counts, size, low=ones, high=counts - 1)
-    groups = shuffled_classes(target, len(classes), random)
-    return choose_positions(groups, counts - amounts, skip=amounts), choose_positions(
-        groups, amounts
-    )
+    amounts = allocate_by_class(counts, size, low=ones, high=counts - 1)
+    groups = shuffle_within_classes(target, len(classes), random)
+    return choose_indices(groups, counts - amounts, skip=amounts), choose_indices(groups, amounts)
 
 
-FEWEST_VALIDATION = 200
+MIN_VALIDATION_SAMPLES = 200
 """With fewer validation images, the chosen epoch and the fitted temperature are mostly chance."""
 
 
@@ -239,47 +237,52 @@ def split(
     check_count("seed", seed, low=0)
     available = len(source.train)
     num_classes = source.num_classes
-    val_count = _val_count(val_size, available) if source.val is None else 0
+    val_count = _validation_count(val_size, available) if source.val is None else 0
     largest = available - num_classes
-    rest = available - val_count
+    num_remaining = available - val_count
     expected = f"val_size must leave an image of each of the {num_classes} classes to train on: at most {largest} of "
-    expect(
+    require_condition(
         val_count <= largest,
         f"{expected}{available} training images",
         val_size,
         "Choose a smaller val_size.",
     )
     train_count = (
-        rest if train_size is None else check_count("train_size", train_size, low=num_classes)
+        num_remaining
+        if train_size is None
+        else check_count("train_size", train_size, low=num_classes)
     )
-    expect(
-        train_count <= rest,
-        f"train_size must be at most {rest}: {available} training images less {val_count} for validation",
+    require_condition(
+        train_count <= num_remaining,
+        f"train_size must be at most {num_remaining}: {available} training images less {val_count} for validation",
         train_size,
         "Choose a smaller train_size or val_size.",
     )
-    most = len(source.test)
-    test_count = most if test_size is None else check_count("test_size", test_size)
-    expect(
-        test_count <= most,
-        f"test_size must be at most {most}, the images in the test part",
+    num_test = len(source.test)
+    test_count = num_test if test_size is None else check_count("test_size", test_size)
+    require_condition(
+        test_count <= num_test,
+        f"test_size must be at most {num_test}, the images in the test part",
         test_size,
         "Choose a smaller test_size.",
     )
 
     # Which ones: validation first, so that it does not depend on the size of the training part.
-    groups, counts = _draw(source.train, Purpose.SPLIT_TRAIN, seed, num_classes)
-    for_val = allocate(counts, val_count, low=np.zeros_like(counts), high=counts - 1)
-    others = counts - for_val
-    for_train = allocate(others, train_count, low=np.ones_like(counts), high=others)
-    tested, counts = _draw(source.test, Purpose.SPLIT_TEST, seed, num_classes)
+    groups, counts = _shuffle_part(source.train, Purpose.SPLIT_TRAIN, seed, num_classes)
+    for_val = allocate_by_class(counts, val_count, low=np.zeros_like(counts), high=counts - 1)
+    remaining_counts = counts - for_val
+    for_train = allocate_by_class(
+        remaining_counts, train_count, low=np.ones_like(counts), high=remaining_counts
+    )
+    test_groups, counts = _shuffle_part(source.test, Purpose.SPLIT_TEST, seed, num_classes)
     indices = {
-        "train": choose_positions(groups, for_train, skip=for_val),
-        "val": choose_positions(groups, for_val)
+        "train": choose_indices(groups, for_train, skip=for_val),
+        "val": choose_indices(groups, for_val)
         if source.val is None
         else np.arange(len(source.val)),
-        "test": choose_positions(
-            tested, allocate(counts, test_count, low=np.zeros_like(counts), high=counts)
+        "test": choose_indices(
+            test_groups,
+            allocate_by_class(counts, test_count, low=np.zeros_like(counts), high=counts),
         ),
     }
     # The parts stay on the device of the source.
@@ -290,24 +293,24 @@ def split(
     }
     mean, std = source.mean, source.std
     if mean is None or std is None:
-        mean, std = _moments(parts["train"])
+        mean, std = _part_mean_std(parts["train"])
     return Splits(
         source.name, **parts, indices=indices, mean=mean, std=std, classes=source.classes, flip=source.flip,
         crop_padding=source.crop_padding, mistaken_for=source.mistaken_for,
     )  # fmt: skip
 
 
-def too_small_to_choose(samples: int) -> str:
+def small_validation_warning(samples: int) -> str:
     """Return a warning if the validation part is too small to choose epoch and temperature, else an empty string."""
-    if samples >= FEWEST_VALIDATION:
+    if samples >= MIN_VALIDATION_SAMPLES:
         return ""
     return (
         f"{samples:,} validation images are too few to choose an epoch and a temperature: with fewer than "
-        f"{FEWEST_VALIDATION}, both are mostly chance. Raise data.val_size, or add images."
+        f"{MIN_VALIDATION_SAMPLES}, both are mostly chance. Raise data.val_size, or add images."
     )
 
 
-def channel_moments(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_mean_std(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation per channel of ``images (N, channels, ...)``, uint8 or float32.
 
     For uint8 they are in [0, 1] units and come from exact counts of the 256 values, so they are the same on every
@@ -332,10 +335,10 @@ def channel_moments(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...
     return tuple(mean), tuple(std)
 
 
-def _moments(part: Part) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _part_mean_std(part: Part) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation per channel of a part in memory; raise InputError for a part on disk."""
     if isinstance(part, Images):
-        return channel_moments(part.images)
+        return channel_mean_std(part.images)
     raise InputError(
         "images on disk must have mean and std set, since computing them would read every file",
         "none",
@@ -343,7 +346,7 @@ def _moments(part: Part) -> tuple[tuple[float, ...], tuple[float, ...]]:
     )
 
 
-def _val_count(val_size: object, available: int) -> int:
+def _validation_count(val_size: object, available: int) -> int:
     """Return the number of validation samples that a count or a fraction asks for."""
     if isinstance(val_size, float):
         if not 0 < val_size < 1 or round(val_size * available) < 1:
@@ -360,11 +363,11 @@ def _val_count(val_size: object, available: int) -> int:
     )
 
 
-def _draw(
+def _shuffle_part(
     part: Part, purpose: Purpose, seed: int, num_classes: int
 ) -> tuple[list[IntArray], IntArray]:
     """Return the shuffled indices of each class of a part, and the class counts ``(C,)``."""
     target = part.target.cpu().numpy()
-    return shuffled_classes(target, num_classes, stream(purpose, seed)), np.bincount(
-        target, minlength=num_classes
-    )
+    return shuffle_within_classes(
+        target, num_classes, seeded_generator(purpose, seed)
+    ), np.bincount(target, minlength=num_classes)

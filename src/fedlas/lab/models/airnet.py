@@ -53,13 +53,13 @@ class AirNet(nn.Module):
         super().__init__()
         patch = 4 * in_channels
         filters = nn.init.orthogonal_(torch.empty(patch, patch))
-        self.register_buffer("whitening", _both_signs(filters, in_channels))
+        self.register_buffer("whitening", _stack_negated(filters, in_channels))
         self.whitening: Tensor
         self.bias = nn.Parameter(torch.zeros(2 * patch))
         channels = [2 * patch, *widths]
         self.groups = nn.Sequential()
         for group, (width, out) in enumerate(pairwise(channels)):
-            self.groups.append(_group(width, out, pool=(image_size - 1) >> group > 1))
+            self.groups.append(_conv_group(width, out, pool=(image_size - 1) >> group > 1))
         self.pool = nn.AdaptiveMaxPool2d(1)
         self.feature_scale = feature_scale
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
@@ -84,18 +84,21 @@ class AirNet(nn.Module):
             patches.T.double() @ patches.double() / len(patches)
         )
         filters = (directions / (variances + _LEAST_VARIANCE).sqrt()).T
-        self.whitening.copy_(_both_signs(filters.to(self.whitening), images.shape[1]))
+        self.whitening.copy_(_stack_negated(filters.to(self.whitening), images.shape[1]))
 
 
-def _both_signs(filters: Tensor, channels: int) -> Tensor:
+def _stack_negated(filters: Tensor, channels: int) -> Tensor:
     """Return filters ``(2 n, channels, 2, 2)``: each filter and its negative, since GELU passes only one sign."""
     return torch.cat((filters, -filters)).unflatten(1, (channels, 2, 2))
 
 
-def _group(width: int, out: int, *, pool: bool) -> nn.Sequential:
+def _conv_group(in_channels: int, out_channels: int, *, pool: bool) -> nn.Sequential:
     """Return two convolutions with batch norm and GELU each, and max-pooling after the first."""
-    first, second = (nn.Conv2d(before, out, 3, padding=1, bias=False) for before in (width, out))
-    norms = [nn.BatchNorm2d(out, momentum=0.4) for _ in range(2)]
+    first, second = (
+        nn.Conv2d(before, out_channels, 3, padding=1, bias=False)
+        for before in (in_channels, out_channels)
+    )
+    norms = [nn.BatchNorm2d(out_channels, momentum=0.4) for _ in range(2)]
     with torch.no_grad():
         for convolution in (first, second):
             nn.init.dirac_(convolution.weight[: convolution.in_channels])

@@ -26,7 +26,7 @@ LIBRARIES: Registry[Callable[[str], Builder]] = Registry("model library")
 classifier."""
 
 
-def builder_of(name: str) -> Builder:
+def find_builder(name: str) -> Builder:
     """Return the builder of a model by its name in :data:`MODELS`, or by ``LIBRARY:NAME``.
 
     Raises:
@@ -36,18 +36,18 @@ def builder_of(name: str) -> Builder:
     return LIBRARIES[library].value(model) if colon else MODELS[name].value
 
 
-def check_inputs(name: str, shape: Sequence[int]) -> None:
+def check_input_shape(name: str, shape: Sequence[int]) -> None:
     """Raise InputError if inputs are rows of features and the model takes only images.
 
     Raises:
         InputError: If inputs of this shape are rows of features, which the model does not take.
     """
-    takers = [entry.name for entry in MODELS.entries() if entry.metadata["rows"]]
-    if len(shape) == 1 and name not in takers:
+    row_models = [entry.name for entry in MODELS.entries() if entry.metadata["rows"]]
+    if len(shape) == 1 and name not in row_models:
         raise InputError(
             f"the model must accept rows of {shape[0]} features",
             name,
-            f"Choose one of: {', '.join(takers)}.",
+            f"Choose one of: {', '.join(row_models)}.",
         )
 
 
@@ -77,7 +77,7 @@ def build_model(
     for argument, value in size.items():
         check_count(argument, value)
     registry: Registry[Builder] = Registry("model")
-    registry.add(str(name).lower(), builder_of(name))
+    registry.add(str(name).lower(), find_builder(name))
     build = registry.builder(str(name).lower(), options, **size)
     model: nn.Module = build()
     return model

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError, suggestion
 from fedlas._core.extras import require
-from fedlas.lab.data.tokens import FIELDS
+from fedlas.lab.data.tokens import TOKEN_FIELDS
 from fedlas.lab.models.base import LIBRARIES, MODELS, Builder, check_dropout
 
 
@@ -24,7 +24,7 @@ def timm_builder(name: str) -> Builder:
     Raises:
         InputError: If timm has no such model; the message names the closest one.
     """
-    _checked_name(name)
+    _check_timm_name(name)
 
     def build(
         num_classes: int,
@@ -70,7 +70,7 @@ def timm_builder(name: str) -> Builder:
     return build
 
 
-def _checked_name(name: str) -> str:
+def _check_timm_name(name: str) -> str:
     """Raise InputError unless timm has a model of this name; return the name."""
     timm = require("timm", extra="timm")
     model, dot, _ = name.partition(".")
@@ -98,7 +98,7 @@ def load_pretrained(model: Any, folder: Path) -> tuple[set[str], list[str]]:
     State:
         The weights of the checkpoint are in the model.
     """
-    loaded, about = type(model).from_pretrained(
+    loaded, loading_info = type(model).from_pretrained(
         folder,
         config=model.config,
         ignore_mismatched_sizes=True,
@@ -106,11 +106,13 @@ def load_pretrained(model: Any, folder: Path) -> tuple[set[str], list[str]]:
         use_safetensors=True,
         output_loading_info=True,
     )
-    mismatched = {name if isinstance(name, str) else name[0] for name in about["mismatched_keys"]}
-    open_names = {*about["missing_keys"], *mismatched}
-    state = {k: v for k, v in loaded.state_dict().items() if k not in open_names}
+    mismatched = {
+        name if isinstance(name, str) else name[0] for name in loading_info["mismatched_keys"]
+    }
+    unfilled = {*loading_info["missing_keys"], *mismatched}
+    state = {k: v for k, v in loaded.state_dict().items() if k not in unfilled}
     model.load_state_dict(model.state_dict() | state)
-    return open_names, sorted(about["unexpected_keys"])
+    return unfilled, sorted(loading_info["unexpected_keys"])
 
 
 @MODELS.register("hf", tokens=True, url="https://huggingface.co/docs/transformers")
@@ -140,8 +142,8 @@ def build_hf(
         )
         config.num_labels = num_classes
         mappings = require("transformers.models.auto.modeling_auto", extra="hf")
-        of_images = config.model_type in mappings.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
-        kind = "Image" if of_images else "Sequence"
+        is_image_model = config.model_type in mappings.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
+        kind = "Image" if is_image_model else "Sequence"
         auto = getattr(transformers, f"AutoModelFor{kind}Classification")
         model: nn.Module = auto.from_config(config, trust_remote_code=False)
     except (
@@ -150,13 +152,13 @@ def build_hf(
         expected = "model.checkpoint must hold an image or text classifier that transformers knows"
         got = f"{checkpoint} ({' '.join(str(error).split())[:200]})"
         raise InputError(expected, got, "Choose another checkpoint.") from error
-    if not of_images:
-        most = getattr(config, "max_position_embeddings", None) or image_size
-        if in_channels not in (2, len(FIELDS)) or image_size > most:
+    if not is_image_model:
+        max_length = getattr(config, "max_position_embeddings", None) or image_size
+        if in_channels not in (2, len(TOKEN_FIELDS)) or image_size > max_length:
             got = f"inputs of shape ({in_channels}, {image_size})"
             fix = "Set data.tokenizer to a module:function that truncates texts."
-            raise InputError(f"the model takes at most {most} tokens per sequence", got, fix)
-        return take_tokens(model)
+            raise InputError(f"the model takes at most {max_length} tokens per sequence", got, fix)
+        return accept_token_array(model)
     channels = getattr(config, "num_channels", in_channels)
     size = getattr(config, "image_size", image_size)
     if channels != in_channels or size != image_size:
@@ -166,17 +168,17 @@ def build_hf(
     return model
 
 
-def take_tokens(model: nn.Module) -> nn.Module:
+def accept_token_array(model: nn.Module) -> nn.Module:
     """Make the model accept the array of ``token_array`` instead of token fields by name, and return the model.
 
     State:
         Adds a hook to the model that passes the fields by their names.
     """
-    model.register_forward_pre_hook(_by_name, with_kwargs=True)
+    model.register_forward_pre_hook(_unstack_token_fields, with_kwargs=True)
     return model
 
 
-def _by_name(
+def _unstack_token_fields(
     model: nn.Module, inputs: tuple[Tensor], _: object
 ) -> tuple[tuple[()], dict[str, Tensor]]:
     """Pass the fields of a token array to the model by name, as a forward pre-hook."""
@@ -191,4 +193,4 @@ def _by_name(
         raise InputError(
             f"token ids must be below {words:,}, the vocabulary size of the model", largest, fix
         )
-    return (), dict(zip(FIELDS, fields.unbind(1), strict=False))
+    return (), dict(zip(TOKEN_FIELDS, fields.unbind(1), strict=False))

@@ -97,7 +97,7 @@ class SmallResNet(nn.Module):
         return logits
 
 
-def _register(depth: int, size: str) -> None:
+def _register_resnet(depth: int, size: str) -> None:
     """Register a residual network; ``size`` is its number of parameters in millions."""
     name = f"resnet{depth}"
 
@@ -122,9 +122,9 @@ def _register(depth: int, size: str) -> None:
     MODELS.add(name, build, paper="He et al. 2015", url="https://arxiv.org/abs/1512.03385")
 
 
-_register(8, "0.08")
-_register(20, "0.27")
-_register(56, "0.86")
+_register_resnet(8, "0.08")
+_register_resnet(20, "0.27")
+_register_resnet(56, "0.86")
 
 
 def checkpoint_filter_fn(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

@@ -42,7 +42,7 @@ def first_convolution(stem: Stem, in_channels: int, original: nn.Conv2d) -> nn.C
 _SIZES = {18: "11.2", 34: "21.3", 50: "23.5", 101: "42.5"}
 
 
-def _register(depth: int) -> None:
+def _register_resnet(depth: int) -> None:
     """Register torchvision's ResNet of this depth."""
     name = f"resnet{depth}"
 
@@ -88,7 +88,7 @@ def _register(depth: int) -> None:
 
 
 for _depth in _SIZES:
-    _register(_depth)
+    _register_resnet(_depth)
 
 
 @MODELS.register("densenet121", paper="Huang et al. 2016", url="https://arxiv.org/abs/1608.06993")

@@ -12,18 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.arrays import load_tensors
-from fedlas._core.check import InputError, in_a_line
+from fedlas._core.check import InputError, one_line_error
 from fedlas._core.extras import MissingExtraError, require
 from fedlas.features import find_head
 from fedlas.lab.models.library_models import load_pretrained
 
-_INSIDE = ("state_dict_ema", "state_dict", "model_state_dict", "model")
+_STATE_DICT_KEYS = ("state_dict_ema", "state_dict", "model_state_dict", "model")
 """Keys under which training scripts store the weights in a checkpoint, in the order of search."""
 _PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
 """Prefixes that wrappers add to every key."""
-_RUN = "checkpoint.pt"
+_RUN_CHECKPOINT = "checkpoint.pt"
 """Checkpoint in the folder of a run."""
-_HEADS = ("fc", "classifier", "head", "head.fc", "heads.head", "last_linear", "linear")
+_HEAD_NAMES = ("fc", "classifier", "head", "head.fc", "heads.head", "last_linear", "linear")
 """Names of the head in other libraries."""
 
 
@@ -57,24 +57,26 @@ def load_weights(model: nn.Module, path: str | Path) -> tuple[str, ...]:
         ("resnet8.pt: the head 'fc' of 10 classes was left out; the one of 4 classes starts untrained",)
     """
     if hasattr(model, "from_pretrained") and Path(path).is_dir():
-        return _load_hf(model, _existing(path).parent)
+        return _load_hf_checkpoint(model, _require_weights_file(path).parent)
     # Bring the keys into the model's form.
-    weights = _unwrapped(read_weights(path), model)
-    clean = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)  # timm's own
-    if clean is not None:
+    weights = _strip_wrapper_prefixes(read_weights(path), model)
+    filter_fn = getattr(
+        sys.modules[type(model).__module__], "checkpoint_filter_fn", None
+    )  # timm's own
+    if filter_fn is not None:
         try:
-            weights = clean(dict(weights), model)
+            weights = filter_fn(dict(weights), model)
         except (
             Exception
         ) as error:  # it trusts the keys, and may raise anything for those of another model
-            raise _misfit(
+            raise _wrong_model_error(
                 model, path, f"keys such as {', '.join(list(weights)[:5])} ({error!r})"
             ) from error
     state = model.state_dict()
     notes = []
-    expected = set(state)
+    expected_keys = set(state)
     name = next(name for name, module in model.named_modules() if module is find_head(model))
-    weights = _with_head(weights, state, name)
+    weights = _rename_head(weights, state, name)
     # Leave out a head with another number of classes.
     key = f"{name}.weight"
     head = {key, f"{name}.bias"}
@@ -82,27 +84,29 @@ def load_weights(model: nn.Module, path: str | Path) -> tuple[str, ...]:
     rows = weights.get(key)
     if rows is not None and rows.shape[1:] == state[key].shape[1:] and len(rows) != classes:
         weights = {k: v for k, v in weights.items() if k not in head}
-        expected -= head
+        expected_keys -= head
         note = f"the head {name!r} of {len(rows)} classes was left out; the one of {classes} classes starts untrained"
         notes.append(f"{Path(path).name}: {note}")
     # All else must fit; nothing is changed before it does.
-    if misfits := _misfits(weights, state, expected):
-        raise _misfit(model, path, misfits)
+    if mismatches := _describe_mismatches(weights, state, expected_keys):
+        raise _wrong_model_error(model, path, mismatches)
     model.load_state_dict(state | {k: v for k, v in weights.items() if k in state})
     return tuple(notes)
 
 
-def _load_hf(model: nn.Module, folder: Path) -> tuple[str, ...]:
+def _load_hf_checkpoint(model: nn.Module, folder: Path) -> tuple[str, ...]:
     """Load a transformers checkpoint, except for a head with another number of classes."""
     head = next(name for name, module in model.named_modules() if module is find_head(model))
     try:
         missing, unknown = load_pretrained(model, folder)
     except Exception as error:  # transformers raises many kinds for damaged files
-        raise _misfit(model, folder, in_a_line(error)) from error
+        raise _wrong_model_error(model, folder, one_line_error(error)) from error
     others = missing - {f"{head}.weight", f"{head}.bias"}
     if others or unknown:
         got = f"{len(others)} missing and {len(unknown)} unknown weights"
-        raise _misfit(model, folder, f"{got}: {', '.join([*sorted(others), *unknown][:5])}")
+        raise _wrong_model_error(
+            model, folder, f"{got}: {', '.join([*sorted(others), *unknown][:5])}"
+        )
     return (f"{folder.name}: the head {head!r} starts untrained",) if missing else ()
 
 
@@ -115,7 +119,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     Raises:
         InputError: If there is no such file, or it holds no tensors or more than tensors.
     """
-    path = _existing(path)
+    path = _require_weights_file(path)
     content: Any
     try:
         if path.suffix == ".safetensors":
@@ -127,7 +131,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     except Exception as error:  # safetensors may raise anything for bytes that are no weights
         raise InputError(
             "model.weights must be a safetensors file, or a torch.save file that holds only tensors",
-            f"{path} ({in_a_line(error)})",
+            f"{path} ({one_line_error(error)})",
             "If you trust the file, load it yourself and save model.state_dict().",
         ) from error
     match content:
@@ -135,7 +139,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             prefix = "model."
             content = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     # Checkpoints nest: the weights may lie two levels deep, under keys of this list.
-    for place in _INSIDE:
+    for place in _STATE_DICT_KEYS:
         if isinstance(content, Mapping) and isinstance(content.get(place), Mapping):
             content = content[place]
     tensors = isinstance(content, Mapping) and {
@@ -164,15 +168,15 @@ def weights_digest(path: str | Path) -> str:
         >>> weights_digest(path)[:8]
         'e3b0c442'
     """
-    with _existing(path).open("rb") as file:
+    with _require_weights_file(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _existing(path: str | Path) -> Path:
+def _require_weights_file(path: str | Path) -> Path:
     """Return the path of a weights file, or of the weights in a folder; raise InputError if there is none."""
     file = Path(path)
     if file.is_dir():
-        file /= _RUN if (file / _RUN).exists() else "model.safetensors"
+        file /= _RUN_CHECKPOINT if (file / _RUN_CHECKPOINT).exists() else "model.safetensors"
     if not file.is_file():
         raise InputError(
             "the file of model.weights must exist",
@@ -182,7 +186,7 @@ def _existing(path: str | Path) -> Path:
     return file
 
 
-def _misfit(model: nn.Module, path: str | Path, got: str) -> InputError:
+def _wrong_model_error(model: nn.Module, path: str | Path, got: str) -> InputError:
     """Return the error for weights that do not belong to the model."""
     return InputError(
         f"the file must hold the weights of this {type(model).__name__}",
@@ -191,28 +195,28 @@ def _misfit(model: nn.Module, path: str | Path, got: str) -> InputError:
     )
 
 
-def _unwrapped(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+def _strip_wrapper_prefixes(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """Return the weights without wrapper prefixes, unless the model's own keys have them."""
     names = model.state_dict()
 
-    def foreign(prefix: str) -> bool:
+    def is_wrapper_prefix(prefix: str) -> bool:
         return all(key.startswith(prefix) for key in weights) and not any(
             key.startswith(prefix) for key in names
         )
 
-    while prefix := next(filter(foreign, _PREFIXES), None):
+    while prefix := next(filter(is_wrapper_prefix, _PREFIXES), None):
         weights = {key.removeprefix(prefix): value for key, value in weights.items()}
     return weights
 
 
-def _with_head(
+def _rename_head(
     weights: dict[str, Tensor], state: Mapping[str, Tensor], name: str
 ) -> dict[str, Tensor]:
     """Return the weights with the head renamed as in the model, if the file names it differently."""
     if f"{name}.weight" in weights:
         return weights
     other = next(
-        (h for h in _HEADS if f"{h}.weight" in weights and f"{h}.weight" not in state), None
+        (h for h in _HEAD_NAMES if f"{h}.weight" in weights and f"{h}.weight" not in state), None
     )
     if other is None:
         return weights
@@ -220,10 +224,12 @@ def _with_head(
     return {ours.get(key, key): value for key, value in weights.items()}
 
 
-def _misfits(weights: Mapping[str, Tensor], state: Mapping[str, Tensor], expected: set[str]) -> str:
+def _describe_mismatches(
+    weights: Mapping[str, Tensor], state: Mapping[str, Tensor], expected: set[str]
+) -> str:
     """Return the keys that are missing, unknown, or of another shape or kind, as text; empty if there are none."""
 
-    def plain(value: Tensor) -> bool:
+    def is_copyable(value: Tensor) -> bool:
         """Return whether a tensor is dense, real and has values; a tensor on ``meta`` has none."""
         dense = value.layout == torch.strided and value.device.type == "cpu"
         return dense and not (value.is_complex() or value.is_quantized)
@@ -241,14 +247,14 @@ def _misfits(weights: Mapping[str, Tensor], state: Mapping[str, Tensor], expecte
         "of another kind": [
             f"{key} ({value.dtype}, {value.layout}, {value.device})"
             for key, value in weights.items()
-            if key in expected and not plain(value)
+            if key in expected and not is_copyable(value)
         ],
     }
 
-    def listed(keys: list[str]) -> str:
+    def truncate_keys(keys: list[str]) -> str:
         """Return the first five keys as text, with the number of further keys."""
         return ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
 
     return "; ".join(
-        f"{len(keys)} {kind}: {listed(keys)}" for kind, keys in problems.items() if keys
+        f"{len(keys)} {kind}: {truncate_keys(keys)}" for kind, keys in problems.items() if keys
     )

@@ -5,52 +5,61 @@ In: the name of a preset or file, ``KEY=VALUE`` overrides. Out: a ``Recipe``, an
 
 from typing import TYPE_CHECKING
 
-from fedlas._core.lazy import at_first_use
+from fedlas._core.lazy import lazy_getattr
 
 if TYPE_CHECKING:
-    from fedlas.lab.recipes.objects import recipe_of_objects
-    from fedlas.lab.recipes.planning import Run, build_loss, plan
+    from fedlas.lab.recipes.objects import recipe_from_objects
+    from fedlas.lab.recipes.planning import Run, build_loss, plan_runs
     from fedlas.lab.recipes.recipe import (
         Recipe,
         load_recipe,
         parse_options,
-        recipe_from,
+        recipe_from_content,
         recipe_names,
     )
-    from fedlas.lab.recipes.starter import Starter, choose_settings, starter_recipe
-    from fedlas.lab.recipes.text import is_group, parse_value, read_content, shipped_names
+    from fedlas.lab.recipes.starter import (
+        StarterSettings,
+        choose_starter_settings,
+        render_starter_recipe,
+    )
+    from fedlas.lab.recipes.text import (
+        is_recipe_group,
+        parse_yaml_value,
+        read_recipe_file,
+        shipped_recipe_names,
+    )
     from fedlas.lab.recipes.yaml_text import dump_yaml, parse_yaml
 
 __all__ = [
     "Recipe",
     "Run",
-    "Starter",
+    "StarterSettings",
     "build_loss",
-    "choose_settings",
+    "choose_starter_settings",
     "dump_yaml",
-    "is_group",
+    "is_recipe_group",
     "load_recipe",
     "parse_options",
-    "parse_value",
     "parse_yaml",
-    "plan",
-    "read_content",
-    "recipe_from",
+    "parse_yaml_value",
+    "plan_runs",
+    "read_recipe_file",
+    "recipe_from_content",
+    "recipe_from_objects",
     "recipe_names",
-    "recipe_of_objects",
-    "shipped_names",
-    "starter_recipe",
+    "render_starter_recipe",
+    "shipped_recipe_names",
 ]
 
 if not TYPE_CHECKING:  # a type checker would take any name for one of the package
-    __getattr__ = at_first_use(
+    __getattr__ = lazy_getattr(
         __name__,
         {
-            "objects": "recipe_of_objects",
-            "planning": "Run build_loss plan",
-            "recipe": "Recipe load_recipe parse_options recipe_from recipe_names",
-            "starter": "Starter choose_settings starter_recipe",
-            "text": "is_group parse_value read_content shipped_names",
+            "objects": "recipe_from_objects",
+            "planning": "Run build_loss plan_runs",
+            "recipe": "Recipe load_recipe parse_options recipe_from_content recipe_names",
+            "starter": "StarterSettings choose_starter_settings render_starter_recipe",
+            "text": "is_recipe_group parse_yaml_value read_recipe_file shipped_recipe_names",
             "yaml_text": "dump_yaml parse_yaml",
         },
     )

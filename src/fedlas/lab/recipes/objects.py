@@ -15,17 +15,17 @@ from fedlas._core.registry import Registry
 from fedlas.features import find_head
 from fedlas.lab.data import Images, Source
 from fedlas.lab.data.base import Part
-from fedlas.lab.data.files import Items
+from fedlas.lab.data.files import DatasetItems
 from fedlas.lab.data.tokens import token_array
-from fedlas.lab.models.library_models import take_tokens
-from fedlas.lab.recipes.recipe import Recipe, recipe_from
+from fedlas.lab.models.library_models import accept_token_array
+from fedlas.lab.recipes.recipe import Recipe, recipe_from_content
 
-_CHANGES = ("label_noise", "long_tail", "long_tail_seed", "cross_fit", "workers")
+_ALLOWED_DATA_KEYS = ("label_noise", "long_tail", "long_tail_seed", "cross_fit", "workers")
 """Keys of ``data`` that apply to parts passed in Python; the other keys choose or divide a data set."""
 
 
 @dataclass(frozen=True, eq=False)
-class Objects:
+class RecipeObjects:
     """Data, model builder and loss builders of a recipe made of Python objects.
 
     Attributes:
@@ -62,7 +62,7 @@ class _TokenModel(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = take_tokens(model)
+        self.model = accept_token_array(model)
 
     def forward(self, tokens: Tensor) -> Any:
         return self.model(tokens)
@@ -72,7 +72,7 @@ class _TokenModel(nn.Module):
         return find_head(self.model)
 
 
-def recipe_of_objects(
+def recipe_from_objects(
     train: object,
     val: object,
     test: object,
@@ -105,22 +105,22 @@ def recipe_of_objects(
 
     Example:
         >>> rows = (torch.eye(4), torch.tensor([0, 0, 1, 1]))
-        >>> recipe = recipe_of_objects(rows, rows, rows, None, name="toy", model_name="linear")
+        >>> recipe = recipe_from_objects(rows, rows, rows, None, name="toy", model_name="linear")
         >>> recipe.data.name, recipe.model.name
         ('toy', 'linear')
     """
     content = {key: dict(value) for key, value in (settings or {}).items()}
-    if wrong := [key for key in content.get("data", {}) if key not in _CHANGES]:
+    if unknown_keys := [key for key in content.get("data", {}) if key not in _ALLOWED_DATA_KEYS]:
         raise InputError(
-            f"settings of data must be among {', '.join(_CHANGES)}",
-            wrong[0],
+            f"settings of data must be among {', '.join(_ALLOWED_DATA_KEYS)}",
+            unknown_keys[0],
             "Divide the data yourself, and pass the parts.",
         )
     parts = {
-        key: part_of(value, key) for key, value in (("train", train), ("val", val), ("test", test))
+        key: to_part(value, key) for key, value in (("train", train), ("val", val), ("test", test))
     }
-    most = max(int(part.target.max()) for part in parts.values())
-    classes = tuple(str(label) for label in range(most + 1))
+    largest_label = max(int(part.target.max()) for part in parts.values())
+    classes = tuple(str(label) for label in range(largest_label + 1))
     source = Source(name, parts["train"], parts["test"], classes, mean=(), std=(), val=parts["val"])
     content["data"] = {
         "name": name,
@@ -129,7 +129,7 @@ def recipe_of_objects(
         **content.get("data", {}),
     }
     content["model"] = {"name": model_name, **content.get("model", {})}
-    recipe = recipe_from(name, {"title": f"{name}, passed in Python", **content})
+    recipe = recipe_from_content(name, {"title": f"{name}, passed in Python", **content})
     for loss in losses or {}:
         if not re.fullmatch(r"[a-z0-9][a-z0-9+._-]*", loss):
             raise InputError(
@@ -138,10 +138,10 @@ def recipe_of_objects(
                 "Rename it: its runs get folders of that name.",
             )
     tokens = isinstance(train, tuple | list) and isinstance(train[0], Mapping)
-    return replace(recipe, objects=Objects(source, model, losses or {}, tokens))
+    return replace(recipe, objects=RecipeObjects(source, model, losses or {}, tokens))
 
 
-def part_of(data: object, name: str) -> Part:
+def to_part(data: object, name: str) -> Part:
     """Return a part from a pair of arrays or from a ``Dataset``.
 
     Raises:
@@ -150,7 +150,7 @@ def part_of(data: object, name: str) -> Part:
     if isinstance(data, torch.utils.data.TensorDataset):
         data = data.tensors
     if not isinstance(data, tuple | list) or len(data) != 2:
-        return Items.of(data, name)
+        return DatasetItems.from_dataset(data, name)
     inputs, target = data
     inputs = torch.as_tensor(token_array(inputs) if isinstance(inputs, Mapping) else inputs)
     target = torch.as_tensor(target)

@@ -13,9 +13,9 @@ import torch
 
 from fedlas._core.check import InputError, check_count, suggestion
 from fedlas.lab.data.base import option_names
-from fedlas.lab.models.base import MODELS, builder_of
-from fedlas.lab.recipes.recipe import DataConfig, ModelConfig, Recipe, refuse_unknown
-from fedlas.lab.train.config import check_select
+from fedlas.lab.models.base import MODELS, find_builder
+from fedlas.lab.recipes.recipe import DataConfig, ModelConfig, Recipe, require_known_keys
+from fedlas.lab.train.config import check_selection_metric
 from fedlas.lab.train.tracking import check_trackers
 from fedlas.losses import LOSSES
 
@@ -43,9 +43,9 @@ class Run:
         return f"{self.loss}-s{self.seed}"
 
     @property
-    def registered_loss(self) -> str:
+    def registered_loss_name(self) -> str:
         """Registry name of the loss."""
-        return self.recipe.registered_loss(self.loss)
+        return self.recipe.registered_loss_name(self.loss)
 
     @property
     def loss_options(self) -> dict[str, Any]:
@@ -72,13 +72,15 @@ class Run:
         noise = recipe["data"]["label_noise"]
         if noise is not None and noise["seed"] is None:
             del noise["seed"]
-        for section, unused in _UNUSED.items():
+        for section, unused in _OMITTED_DEFAULTS.items():
             values = recipe[section]
             for key, value in unused.items():
                 if values[key] in (value, []) or (key.startswith("average") and not averaging):
                     del values[key]
         name = recipe.pop("name")
-        variant = {"loss": self.registered_loss} if self.registered_loss != self.loss else {}
+        variant = (
+            {"loss": self.registered_loss_name} if self.registered_loss_name != self.loss else {}
+        )
         features = {"features": self.features} if self.features != "head" else {}
         loss = {"name": self.loss, **variant, **features, **self.loss_options}
         return {"recipe": name, "loss": loss, "seed": self.seed, **recipe}
@@ -88,7 +90,7 @@ _OPTIONAL_DATA = (
     "split_seed hold_out_classes long_tail long_tail_seed label_noise cross_fit corruption test_mean "
     "test_std"
 )
-_UNUSED: dict[str, dict[str, Any]] = {
+_OMITTED_DEFAULTS: dict[str, dict[str, Any]] = {
     "model": {"bayesian": None, "weights": None, "tune": "full", "freeze": []},
     "optimizer": {"layer_decay": None, "layer_rates": {}},
     "data": dict.fromkeys(_OPTIONAL_DATA.split()),
@@ -103,7 +105,7 @@ _UNUSED: dict[str, dict[str, Any]] = {
 """Keys that a configuration omits at these values; keys of weight averaging are omitted without averaging."""
 
 
-def plan(
+def plan_runs(
     recipe: Recipe,
     *,
     losses: Sequence[str] = (),
@@ -129,54 +131,56 @@ def plan(
             for name in LOSSES
             if recipe.data.cross_fit or not hasattr(LOSSES[name].value, "set_targets")
         ]
-    chosen = list(seeds) or recipe.seeds
+    seed_list = list(seeds) or recipe.seeds
     # A name that is given twice would be two runs in one folder.
-    for kind, values in (("losses", names), ("seeds", chosen)):
+    for kind, values in (("losses", names), ("seeds", seed_list)):
         if len(set(values)) != len(values):
             raise InputError(f"{kind} must be distinct", values, "Name each once.")
     if not names:
         raise InputError("at least one loss must be chosen", "none", "Name one with --losses.")
-    for seed in chosen:
+    for seed in seed_list:
         check_count("seeds", seed, low=0)
     # Check all that needs no data: an error in the last loss must not show after hours of the others.
     objects = recipe.objects
     if objects is None:
         _check_options("data", recipe.data, set(option_names(recipe.data.name)))
     if objects is None or objects.model is None:
-        model = builder_of(recipe.model.name)
-        _check_options("model", recipe.model, inspect.signature(model).parameters.keys() - _SIZES)
-        takers = [entry.name for entry in MODELS.entries() if entry.metadata["tokens"]]
+        model = find_builder(recipe.model.name)
+        _check_options(
+            "model", recipe.model, inspect.signature(model).parameters.keys() - _DATA_PARAMETERS
+        )
+        token_models = [entry.name for entry in MODELS.entries() if entry.metadata["tokens"]]
         tokens = objects.tokens if objects else recipe.data.options.get("tokenizer") is not None
-        if tokens and recipe.model.name not in takers:
+        if tokens and recipe.model.name not in token_models:
             raise InputError(
                 "the model must accept tokens",
                 recipe.model.name,
-                f"Choose one of: {', '.join(takers)}; or pass vectors of an encoder instead of tokens.",
+                f"Choose one of: {', '.join(token_models)}; or pass vectors of an encoder instead of tokens.",
             )
-    check_select(recipe.train.select)
+    check_selection_metric(recipe.train.select)
     check_trackers(recipe.trackers)
     folder = out or Path("runs") / recipe.name
     # The seed is the outer loop, so that a bench that is stopped early has a comparison over complete seeds.
     runs = [
-        Run(recipe, loss, seed, folder / f"{loss}-s{seed}") for seed in chosen for loss in names
+        Run(recipe, loss, seed, folder / f"{loss}-s{seed}") for seed in seed_list for loss in names
     ]
     # options of losses that are not run are also checked
     classes = 10 if objects is None else objects.source.num_classes
     for loss in dict.fromkeys([*names, *recipe.losses]):
-        run = Run(recipe, loss, chosen[0], folder)
+        run = Run(recipe, loss, seed_list[0], folder)
         built = build_loss(run, num_classes=classes, num_samples=1000)
         if loss in names:
-            check_targets(run, built)
+            checked_target_loss(run, built)
     return runs
 
 
 def _check_options(section: str, config: DataConfig | ModelConfig, options: set[str]) -> None:
     """Raise InputError for an option that is not in ``options``, with the nearest key of the section."""
     names = {field.name for field in fields(config)} - {"options"}
-    refuse_unknown(section, config.options, sorted(options | names))
+    require_known_keys(section, config.options, sorted(options | names))
 
 
-_SIZES = {"num_classes", "in_channels", "image_size"}
+_DATA_PARAMETERS = {"num_classes", "in_channels", "image_size"}
 """Parameters of models that the data decides."""
 
 
@@ -196,7 +200,7 @@ def build_loss(
             ``features`` for a loss that needs none, or a variant with the name of another
             loss or a name that no folder can have.
     """
-    name = run.registered_loss
+    name = run.registered_loss_name
     objects = run.recipe.objects
     is_object = objects is not None and name in objects.losses
     if name not in LOSSES and not is_object:
@@ -241,13 +245,13 @@ def build_loss(
     return loss
 
 
-def check_targets(run: Run, loss: torch.nn.Module) -> Any:
+def checked_target_loss(run: Run, loss: torch.nn.Module) -> Any:
     """Return the module in ``loss`` that takes cross-fitted targets, or None; require ``data.cross_fit`` for it.
 
     Raises:
         InputError: If there is such a module and the recipe does not set ``data.cross_fit``.
     """
-    taker = taker_of_targets(loss)
+    taker = find_target_loss(loss)
     if taker is not None and run.recipe.data.cross_fit is None:
         raise InputError(
             f"{run.loss} requires data.cross_fit, the number of models that predict its targets",
@@ -257,6 +261,6 @@ def check_targets(run: Run, loss: torch.nn.Module) -> Any:
     return taker
 
 
-def taker_of_targets(loss: torch.nn.Module) -> Any:
+def find_target_loss(loss: torch.nn.Module) -> Any:
     """Return the first module in ``loss`` that takes cross-fitted targets, or None."""
     return next((module for module in loss.modules() if hasattr(module, "set_targets")), None)

@@ -8,11 +8,16 @@ from typing import Any, Literal, TypeVar
 
 from fedlas._core.check import InputError, check_count, check_number, suggestion
 from fedlas._core.extras import require
-from fedlas._core.files import check_name
-from fedlas.lab.data.base import check_statistic
+from fedlas._core.files import check_path_component
+from fedlas.lab.data.base import parse_channel_statistics
 from fedlas.lab.data.shift import Corruption
 from fedlas.lab.data.shift.variants import LabelNoise
-from fedlas.lab.recipes.text import apply_override, is_group, read_content, shipped_names
+from fedlas.lab.recipes.text import (
+    apply_override,
+    is_recipe_group,
+    read_recipe_file,
+    shipped_recipe_names,
+)
 from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig, TrainConfig, check_literals
 from fedlas.zoo.uncertainty.bayesian_layers import BayesianConfig
 
@@ -87,7 +92,7 @@ class DataConfig:
         values = {"test_mean": self.test_mean, "test_std": self.test_std, **self.options}
         for name in ("mean", "std", "test_mean", "test_std"):
             if values.get(name) is not None:
-                check_statistic(f"data.{name}", values[name])
+                parse_channel_statistics(f"data.{name}", values[name])
         if self.long_tail is not None and check_number("data.long_tail", self.long_tail) < 1:
             raise InputError(
                 "data.long_tail must be at least 1",
@@ -120,7 +125,7 @@ class ModelConfig:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-def refuse_unknown(section: str, content: Mapping[str, Any], keys: Iterable[str]) -> None:
+def require_known_keys(section: str, content: Mapping[str, Any], keys: Iterable[str]) -> None:
     """Raise InputError for a key of a section that is not in ``keys``, with the nearest key."""
     names = [f"{section}.{key}" if section else key for key in keys]
     for key in content:
@@ -131,17 +136,19 @@ def refuse_unknown(section: str, content: Mapping[str, Any], keys: Iterable[str]
             )
 
 
-def typed(kind: type[T], content: object, section: str) -> T:
+def to_dataclass(config_type: type[T], content: object, section: str) -> T:
     """Return a dataclass from a mapping, with types checked and numeric strings converted."""
     if not isinstance(content, Mapping):
         raise InputError(
             f"{section} must be a section", content, f"Write {section}: {{key: value}}."
         )
-    refuse_unknown(section, content, [f.name for f in fields(kind)])  # type: ignore[arg-type]  # `kind` is a dataclass
-    check_literals(kind, content, section)  # names the nearest choice, which msgspec does not
+    require_known_keys(section, content, [f.name for f in fields(config_type)])  # type: ignore[arg-type]  # `kind` is a dataclass
+    check_literals(
+        config_type, content, section
+    )  # names the nearest choice, which msgspec does not
     msgspec = require("msgspec", extra="bench")
     try:
-        instance: T = msgspec.convert(dict(content), kind, strict=False)
+        instance: T = msgspec.convert(dict(content), config_type, strict=False)
     except msgspec.ValidationError as error:
         if isinstance(error.__cause__, InputError):  # of the dataclass itself, which says more
             raise error.__cause__ from None
@@ -189,7 +196,7 @@ class Recipe:
     trackers: dict[str, dict[str, Any]] = field(default_factory=dict)
     objects: Any = None
 
-    def registered_loss(self, loss: str) -> str:
+    def registered_loss_name(self, loss: str) -> str:
         """Return the registry name of a loss or loss variant."""
         return str(self.losses.get(loss, {}).get("loss", loss))
 
@@ -212,7 +219,9 @@ class Recipe:
 
 def recipe_names() -> list[str]:
     """Return the names of the package's recipes, without recipe groups."""
-    return [name for name in shipped_names() if not is_group(read_content(name)[1])]
+    return [
+        name for name in shipped_recipe_names() if not is_recipe_group(read_recipe_file(name)[1])
+    ]
 
 
 def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
@@ -230,13 +239,13 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
         >>> load_recipe("digits", ["train.epochs=2"]).train.epochs
         2
     """
-    return recipe_from(*recipe_content(name, overrides))
+    return recipe_from_content(*read_recipe_content(name, overrides))
 
 
-def recipe_content(name: str, overrides: Iterable[str] = ()) -> tuple[str, dict[str, Any]]:
-    """Return the name and the content of a recipe file, with overrides applied, for :func:`recipe_from`."""
-    short, content = read_content(name)
-    if is_group(content):
+def read_recipe_content(name: str, overrides: Iterable[str] = ()) -> tuple[str, dict[str, Any]]:
+    """Return the name and the content of a recipe file, with overrides applied, for :func:`recipe_from_content`."""
+    short, content = read_recipe_file(name)
+    if is_recipe_group(content):
         raise InputError(
             "the name must be a single recipe",
             f"the group {name!r} of {len(content['recipes'])} recipes",
@@ -271,7 +280,7 @@ _SECTIONS: dict[str, type] = {
 _DATA_SECTIONS: dict[str, type] = {"label_noise": LabelNoise, "corruption": Corruption}
 
 
-def recipe_from(name: str, content: dict[str, Any]) -> Recipe:
+def recipe_from_content(name: str, content: dict[str, Any]) -> Recipe:
     """Return a checked recipe from the sections of its YAML file.
 
     Args:
@@ -282,40 +291,48 @@ def recipe_from(name: str, content: dict[str, Any]) -> Recipe:
         InputError: As :func:`load_recipe`.
     """
     for part in name.split("/"):
-        check_name("the recipe", part, f"Rename {name!r}: runs are put into a folder of that name.")
+        check_path_component(
+            "the recipe", part, f"Rename {name!r}: runs are put into a folder of that name."
+        )
     names = [f.name for f in fields(Recipe) if f.name not in ("name", "objects")]
-    refuse_unknown("", content, names)
+    require_known_keys("", content, names)
     for needed in ("title", "data", "model"):
         if needed not in content:
             raise InputError(
                 f"the recipe must have a section {needed!r}", sorted(content), "Add it."
             )
-    ready: dict[str, Any] = {"title": str(content["title"])}
+    values: dict[str, Any] = {"title": str(content["title"])}
     for section, kind in _SECTIONS.items():
-        ready[section] = typed(kind, content.get(section) or {}, section)
+        values[section] = to_dataclass(kind, content.get(section) or {}, section)
 
     # Data and model hold sections of their own, and options among their fields.
-    data = _with_options(DataConfig, content["data"], "data")
-    inner: dict[str, Any] = {}
+    data = _gather_options(DataConfig, content["data"], "data")
+    nested_sections: dict[str, Any] = {}
     for key, kind in _DATA_SECTIONS.items():
         if (value := data.pop(key, None)) is not None:
-            inner[key] = typed(kind, value, f"data.{key}")
-    ready["data"] = replace(typed(DataConfig, data, "data"), **inner)
-    model = _with_options(ModelConfig, content["model"], "model")
+            nested_sections[key] = to_dataclass(kind, value, f"data.{key}")
+    values["data"] = replace(to_dataclass(DataConfig, data, "data"), **nested_sections)
+    model = _gather_options(ModelConfig, content["model"], "model")
     bayesian = model.pop("bayesian", None)
     if bayesian is not None and bayesian is not False:
-        bayesian = typed(BayesianConfig, {} if bayesian is True else bayesian, "model.bayesian")
-    ready["model"] = replace(typed(ModelConfig, model, "model"), bayesian=bayesian or None)
+        bayesian = to_dataclass(
+            BayesianConfig, {} if bayesian is True else bayesian, "model.bayesian"
+        )
+    values["model"] = replace(to_dataclass(ModelConfig, model, "model"), bayesian=bayesian or None)
 
     if "methods" in content:
-        ready["methods"] = [str(method) for method in listed(content["methods"], "methods")]
+        values["methods"] = [str(method) for method in require_list(content["methods"], "methods")]
     if "seeds" in content:
-        ready["seeds"] = [check_count("seeds", s, low=0) for s in listed(content["seeds"], "seeds")]
-    ready["losses"] = _options_by_name(content, "losses", "{ls: {alpha: 0.1}}")
-    ready["trackers"] = _options_by_name(content, "trackers", "{wandb: {project: calibration}}")
+        values["seeds"] = [
+            check_count("seeds", s, low=0) for s in require_list(content["seeds"], "seeds")
+        ]
+    values["losses"] = _parse_options_by_name(content, "losses", "{ls: {alpha: 0.1}}")
+    values["trackers"] = _parse_options_by_name(
+        content, "trackers", "{wandb: {project: calibration}}"
+    )
 
     # Checks that need several sections.
-    recipe = Recipe(name=name, **ready)
+    recipe = Recipe(name=name, **values)
     _check_tuning(recipe)
     recipe.schedule.milestone_epochs(recipe.train.epochs - recipe.train.probe_epochs)
     if recipe.model.bayesian is not None and recipe.optimizer.weight_decay:
@@ -353,7 +370,7 @@ def _check_tuning(recipe: Recipe) -> None:
         )
 
 
-def _options_by_name(
+def _parse_options_by_name(
     content: dict[str, Any], section: str, example: str
 ) -> dict[str, dict[str, Any]]:
     """Return a section that maps names to options, with empty options as ``{}``."""
@@ -367,7 +384,7 @@ def _options_by_name(
     return {str(name): dict(options or {}) for name, options in named.items()}
 
 
-def listed(value: object, name: str) -> list[Any]:
+def require_list(value: object, name: str) -> list[Any]:
     """Return ``value`` if it is a non-empty list, else raise InputError."""
     if isinstance(value, list) and value:
         return value
@@ -376,14 +393,14 @@ def listed(value: object, name: str) -> list[Any]:
     )
 
 
-def _with_options(kind: type, section: object, name: str) -> dict[str, Any]:
-    """Return the section with all keys that are not fields of ``kind`` moved into ``options``."""
+def _gather_options(config_type: type, section: object, name: str) -> dict[str, Any]:
+    """Return the section with all keys that are not fields of ``config_type`` moved into ``options``."""
     if not isinstance(section, Mapping) or "name" not in section:
         raise InputError(
             f"{name} must be a section with the key name",
             section,
             "See the recipes of the package.",
         )
-    names = {f.name for f in fields(kind)} - {"options"}
+    names = {f.name for f in fields(config_type)} - {"options"}
     values = {key: value for key, value in section.items() if key in names}
     return {**values, "options": {key: value for key, value in section.items() if key not in names}}

@@ -8,12 +8,14 @@ from typing import Any
 
 from fedlas._core.extras import require
 
-_MOST_CHARACTERS = 200_000
-_MOST_LEVELS = 50
-_MOST_DIGITS = 100
+_MAX_CHARACTERS = 200_000
+_MAX_LEVELS = 50
+_MAX_DIGITS = 100
 """Characters of a number. Python takes quadratic time for long ones, and prints none of more than 4,300 digits."""
-_TAG = "tag:yaml.org,2002:"
-_PLAIN = frozenset(_TAG + kind for kind in ("null", "bool", "int", "float", "str", "seq", "map"))
+_TAG_PREFIX = "tag:yaml.org,2002:"
+_ALLOWED_TAGS = frozenset(
+    _TAG_PREFIX + kind for kind in ("null", "bool", "int", "float", "str", "seq", "map")
+)
 _CORE_SCHEMA = {
     "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
     "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
@@ -37,7 +39,7 @@ def dump_yaml(value: object, **options: Any) -> str:
     Raises:
         MissingExtraError: Without PyYAML.
     """
-    return require("yaml", extra="bench").dump(value, Dumper=_dumper(), **options)
+    return require("yaml", extra="bench").dump(value, Dumper=_safe_dumper(), **options)
 
 
 def parse_yaml(text: str) -> Any:
@@ -49,10 +51,10 @@ def parse_yaml(text: str) -> Any:
         MissingExtraError: Without PyYAML.
     """
     yaml = require("yaml", extra="bench")
-    if len(text) > _MOST_CHARACTERS:
-        raise ValueError(f"the text has more than {_MOST_CHARACTERS:,} characters")
+    if len(text) > _MAX_CHARACTERS:
+        raise ValueError(f"the text has more than {_MAX_CHARACTERS:,} characters")
     try:
-        return yaml.load(text, Loader=_loader())
+        return yaml.load(text, Loader=_safe_loader())
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from error
     except (
@@ -66,7 +68,7 @@ def parse_yaml(text: str) -> Any:
 
 
 @cache
-def _loader() -> Any:
+def _safe_loader() -> Any:
     """Return PyYAML's safe loader with YAML 1.2 numbers, and without aliases, which could expand to billions."""
     yaml = require("yaml", extra="bench")
 
@@ -76,13 +78,13 @@ def _loader() -> Any:
         def compose_node(self, parent: object, index: object) -> Any:
             """Refuse aliases, deep nesting, values that are not plain, and long numbers."""
             mark = self.peek_event().start_mark
-            if self.levels == _MOST_LEVELS or self.check_event(yaml.AliasEvent):
+            if self.levels == _MAX_LEVELS or self.check_event(yaml.AliasEvent):
                 raise yaml.composer.ComposerError(
                     None,
                     None,
                     (
-                        f"more than {_MOST_LEVELS} levels"
-                        if self.levels == _MOST_LEVELS
+                        f"more than {_MAX_LEVELS} levels"
+                        if self.levels == _MAX_LEVELS
                         else "an alias: write it out"
                     ),
                     mark,
@@ -90,12 +92,12 @@ def _loader() -> Any:
             self.levels += 1
             node = super().compose_node(parent, index)
             self.levels -= 1
-            if node.tag not in _PLAIN:
-                kind = node.tag.removeprefix(_TAG)
+            if node.tag not in _ALLOWED_TAGS:
+                kind = node.tag.removeprefix(_TAG_PREFIX)
                 raise yaml.composer.ComposerError(
                     None, None, f"a value of kind {kind!r}: text needs quotes", mark
                 )
-            if node.tag.endswith((":int", ":float")) and len(node.value) > _MOST_DIGITS:
+            if node.tag.endswith((":int", ":float")) and len(node.value) > _MAX_DIGITS:
                 raise yaml.composer.ComposerError(
                     None, None, f"a number of {len(node.value):,} characters", mark
                 )
@@ -118,15 +120,17 @@ def _loader() -> Any:
 
     Loader.yaml_implicit_resolvers = {}
     _add_core_schema(Loader)
-    Loader.add_constructor(f"{_TAG}int", lambda loader, node: _int(loader.construct_scalar(node)))
     Loader.add_constructor(
-        f"{_TAG}float", lambda loader, node: _float(loader.construct_scalar(node))
+        f"{_TAG_PREFIX}int", lambda loader, node: _parse_int(loader.construct_scalar(node))
+    )
+    Loader.add_constructor(
+        f"{_TAG_PREFIX}float", lambda loader, node: _parse_float(loader.construct_scalar(node))
     )
     return Loader
 
 
 @cache
-def _dumper() -> Any:
+def _safe_dumper() -> Any:
     """Return PyYAML's safe dumper without aliases; it quotes text that YAML 1.2 reads as a number, such as 1e5."""
 
     class Dumper(require("yaml", extra="bench").SafeDumper):  # type: ignore[misc]  # it is imported here only
@@ -140,12 +144,12 @@ def _dumper() -> Any:
 def _add_core_schema(kind: Any) -> None:
     """Make a loader or dumper recognize unquoted values as YAML 1.2 does."""
     for name, (pattern, first) in _CORE_SCHEMA.items():
-        kind.add_implicit_resolver(_TAG + name, re.compile(rf"(?:{pattern})\Z"), list(first))
+        kind.add_implicit_resolver(_TAG_PREFIX + name, re.compile(rf"(?:{pattern})\Z"), list(first))
 
 
-def _int(text: str) -> int:
+def _parse_int(text: str) -> int:
     return int(text, 0 if text[:2] in ("0o", "0x") else 10)
 
 
-def _float(text: str) -> float:
+def _parse_float(text: str) -> float:
     return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))

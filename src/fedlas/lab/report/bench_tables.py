@@ -11,20 +11,20 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from fedlas.lab.report.cells import cell_of, noise_of, result_table, run_cell
-from fedlas.lab.report.verdict import all_notes
+from fedlas.lab.report.cells import method_cell, method_noise, result_table, run_cell
+from fedlas.lab.report.verdict import table_notes
 from fedlas.lab.results.result import Result
 from fedlas.lab.results.stages import AUTO
-from fedlas.lab.runs.bench_folder import HEAD
-from fedlas.lab.runs.folder import RUNS
+from fedlas.lab.runs.bench_folder import RESULTS_COLUMNS
+from fedlas.lab.runs.folder import PACK_FILE
 from fedlas.lab.runs.summary import STAGES, FinishedRun, Summary
-from fedlas.present.table import DASH, Cell, Column, Table, column, table_of
+from fedlas.present.table import DASH, Cell, Column, Table, make_table, metric_column
 from fedlas.stats.estimates import is_calibration_error
 
 PAGE = "report.html"
 """Name of a run's page in its folder."""
-_METRICS = ("accuracy", "ece", "adaptive_ece")
-_LONG = ("accuracy", "nll", "ece", "adaptive_ece", "classwise_ece")
+_PUBLISHED_METRICS = ("accuracy", "ece", "adaptive_ece")
+_DETAILED_METRICS = ("accuracy", "nll", "ece", "adaptive_ece", "classwise_ece")
 
 
 def results_table(summary: Summary) -> Table:
@@ -39,7 +39,7 @@ def results_table(summary: Summary) -> Table:
         for stage, word in STAGES.items():
             if not (values := run.measured[stage]):
                 continue
-            row: dict[str, Any] = dict.fromkeys(HEAD)
+            row: dict[str, Any] = dict.fromkeys(RESULTS_COLUMNS)
             row |= {"run": run.name, "stage": word}
             row |= {name: getattr(run, name) for name in ("recipe", "loss", "seed", *about)}
             for metric in summary.metrics:
@@ -48,20 +48,20 @@ def results_table(summary: Summary) -> Table:
                 estimate = run.estimates.get(metric, stage) if run.estimates else None
                 row |= {f"{metric}_{end}": getattr(estimate, end, None) for end in ends}
             rows.append(row)
-    return table_of(list(rows[0]), [list(row.values()) for row in rows])
+    return make_table(list(rows[0]), [list(row.values()) for row in rows])
 
 
-def short_bench_table(model: Result, *, places: int = 3, aurc: bool = False) -> Table:
+def short_bench_table(result: Result, *, places: int = 3, aurc: bool = False) -> Table:
     """Return one row per method: accuracy, NLL and ECE with noise floor as trained, NLL and ECE after calibration.
 
     Args:
-        model: Result of a bench.
+        result: Result of a bench.
         places: Decimal places.
         aurc: Whether to show AURC, for which a terminal has no room.
     """
-    accuracy, nll, ece = (column(name, places=places) for name in ("accuracy", "nll", "ece"))
-    ranking = column("aurc", places=places + 1)
-    after = model.after
+    accuracy, nll, ece = (metric_column(name, places=places) for name in ("accuracy", "nll", "ece"))
+    ranking = metric_column("aurc", places=places + 1)
+    after = result.after
     word = "auto" if after == AUTO else "after T"
     keys = [
         (accuracy, "test", ""),
@@ -72,52 +72,52 @@ def short_bench_table(model: Result, *, places: int = 3, aurc: bool = False) -> 
         (ece, after, f" {word}"),
     ]
     # Methods that include a calibrator have one stage.
-    has_after = any(run.measured.get(after) for run in model.summary.runs)
+    has_after = any(run.measured.get(after) for run in result.summary.runs)
     shown = [
         (replace(about, title=about.title + when * has_after), stage)
         for about, stage, when in keys
-        if any(model.values(m, about.metric, stage) for m in model.methods)
+        if any(result.values(m, about.metric, stage) for m in result.methods)
     ]
     rows = [
-        (Cell(method), *(short_cell(model, method, about, stage) for about, stage in shown))
-        for method in model.methods
+        (Cell(method), *(short_cell(result, method, about, stage) for about, stage in shown))
+        for method in result.methods
     ]
     table = Table((Column("method", words=True), *(head for head, _ in shown)), tuple(rows))
     # If all methods have the same number of seeds, the line below the table says so.
-    if len({len(seeds) for seeds in model.seeds.values()}) == 1:
+    if len({len(seeds) for seeds in result.seeds.values()}) == 1:
         return table
-    counts = tuple((*row, Cell(str(len(model.seeds[row[0].value])))) for row in rows)
+    counts = tuple((*row, Cell(str(len(result.seeds[row[0].value])))) for row in rows)
     return Table((*table.columns, Column("seeds")), counts)
 
 
-def short_cell(model: Result, method: str, about: Column, stage: str = "test") -> Cell:
+def short_cell(result: Result, method: str, metric_column: Column, stage: str = "test") -> Cell:
     """Return mean, deviation and mark of a method; ``~`` if a calibration error is within noise."""
-    cell = cell_of(model, method, about, stage)
-    noise = noise_of(model, method, about, stage)
+    cell = method_cell(result, method, metric_column, stage)
+    noise = method_noise(result, method, metric_column, stage)
     if noise.floor and stage == "test":
         return replace(cell, extra=f"({'~' * noise.calibrated}{noise.floor})")
     return replace(cell, mark="calibrated") if noise.floor and noise.calibrated else cell
 
 
-def long_table(model: Result) -> Table:
+def detailed_bench_table(result: Result) -> Table:
     """Return main metrics as trained and ECE after calibration, with intervals, noise floors and tests."""
-    metrics = [name for name in _LONG if name in model.summary.metrics]
-    before = result_table(model, "test", metrics, places=3)
-    after = result_table(model, model.after, ["ece"] if "ece" in model.summary.metrics else [])
-    if len(set(map(len, model.seeds.values()))) == 1:  # which a note says
+    metrics = [name for name in _DETAILED_METRICS if name in result.summary.metrics]
+    before = result_table(result, "test", metrics, places=3)
+    after = result_table(result, result.after, ["ece"] if "ece" in result.summary.metrics else [])
+    if len(set(map(len, result.seeds.values()))) == 1:  # which a note says
         before = before.where([0, *range(2, len(before.columns))])
-    word = "auto" if model.after == AUTO else "after T"
+    word = "auto" if result.after == AUTO else "after T"
     columns = (*before.columns, *(replace(c, title=f"{c.title} {word}") for c in after.columns[2:]))
     rows = tuple((*row, *more[2:]) for row, more in zip(before.rows, after.rows, strict=True))
-    return Table(columns, rows, f"{model.summary.recipe}: test set", tuple(all_notes(model)))
+    return Table(columns, rows, f"{result.summary.recipe}: test set", tuple(table_notes(result)))
 
 
 def runs_table(summary: Summary) -> Table:
     """Return one row per run, with links to its page and its files."""
     shown = [("accuracy", "test"), ("nll", "test"), ("ece", "test"), ("ece", "test_calibrated")]
-    columns = [replace(column(metric), title=column(metric).title + " after T" * (stage != "test"))
+    columns = [replace(metric_column(metric), title=metric_column(metric).title + " after T" * (stage != "test"))
                for metric, stage in shown]  # fmt: skip
-    heads: list[str | Column] = [
+    headers: list[str | Column] = [
         "Run",
         "Method",
         "Seed",
@@ -129,13 +129,15 @@ def runs_table(summary: Summary) -> Table:
     ]
     rows = []
     for run in summary.runs:
-        cells = [run_cell(run, column(metric), stage) for metric, stage in shown]
-        epoch = _number(run.best_epoch, ".0f") + (
+        cells = [run_cell(run, metric_column(metric), stage) for metric, stage in shown]
+        epoch = _format_number(run.best_epoch, ".0f") + (
             "" if run.epochs is None else f" / {run.epochs:.0f}"
         )
-        about = [_number(run.temperature, ".3f"), epoch, _number(run.seconds, ".0f")]
-        rows.append([_run_link(run), run.loss, run.seed, *cells, *about, Cell(links=_files(run))])
-    return table_of(heads, rows, title="Runs", text=(0, 1, len(heads) - 1))
+        about = [_format_number(run.temperature, ".3f"), epoch, _format_number(run.seconds, ".0f")]
+        rows.append(
+            [_run_link(run), run.loss, run.seed, *cells, *about, Cell(links=_file_links(run))]
+        )
+    return make_table(headers, rows, title="Runs", left_aligned=(0, 1, len(headers) - 1))
 
 
 def environment_table(environment: Mapping[str, Sequence[str]]) -> Table:
@@ -145,10 +147,10 @@ def environment_table(environment: Mapping[str, Sequence[str]]) -> Table:
         [key, "; ".join(values) + several * (len(values) > 1)]
         for key, values in environment.items()
     ]
-    return table_of(["key", "value"], rows, title="Environment", text=(0, 1))
+    return make_table(["key", "value"], rows, title="Environment", left_aligned=(0, 1))
 
 
-def link(*parts: str) -> str:
+def relative_link(*parts: str) -> str:
     """Return a relative URL; its leading ``./`` keeps a name from acting as a URL scheme."""
     return "./" + quote("/".join(parts))
 
@@ -156,37 +158,43 @@ def link(*parts: str) -> str:
 def _run_link(run: FinishedRun) -> Cell:
     """Return a cell with the name of a run and a link to its page or folder."""
     if run.folder.is_packed:
-        return Cell(run.name, link=link(RUNS))
+        return Cell(run.name, link=relative_link(PACK_FILE))
     return Cell(
-        run.name, link=link(run.name, PAGE) if (run.path / PAGE).is_file() else f"{link(run.name)}/"
+        run.name,
+        link=relative_link(run.name, PAGE)
+        if (run.path / PAGE).is_file()
+        else f"{relative_link(run.name)}/",
     )
 
 
-def _files(run: FinishedRun) -> tuple[tuple[str, str], ...]:
+def _file_links(run: FinishedRun) -> tuple[tuple[str, str], ...]:
     """Return the label and link of each file of a run."""
     if run.folder.is_packed:
-        return (("all", link(RUNS)), ("log", link(RUNS)))
-    page = [("page", link(run.name, PAGE))] if (run.path / PAGE).is_file() else []
-    return (*page, *((PurePosixPath(name).stem, link(run.name, name)) for name in run.folder.files))
+        return (("all", relative_link(PACK_FILE)), ("log", relative_link(PACK_FILE)))
+    page = [("page", relative_link(run.name, PAGE))] if (run.path / PAGE).is_file() else []
+    return (
+        *page,
+        *((PurePosixPath(name).stem, relative_link(run.name, name)) for name in run.folder.files),
+    )
 
 
-def _number(value: float | None, form: str) -> str:
-    return DASH if value is None else format(value, form)
+def _format_number(value: float | None, spec: str) -> str:
+    return DASH if value is None else format(value, spec)
 
 
 @cache
-def published_numbers() -> tuple[dict[str, str], ...]:
+def read_published_numbers() -> tuple[dict[str, str], ...]:
     """Return published results by row: source, protocol, data, model, method, metrics in percent, note."""
     text = (files("fedlas.lab.report") / "published_numbers.csv").read_text(encoding="utf-8")
     return tuple(csv.DictReader(text.splitlines()))
 
 
-def _letters(name: object) -> str:
+def _normalize_name(name: object) -> str:
     """Return a data or model name in lower case without hyphens, so that registry and papers agree."""
     return str(name).lower().replace("-", "")
 
 
-def published_table(summary: Summary) -> Table | None:
+def published_numbers_table(summary: Summary) -> Table | None:
     """Return published results before temperature scaling, of the same model if available; None if there are none.
 
     Published results are of one seed, or of an unknown number of seeds, so they cannot be tested against.
@@ -195,26 +203,27 @@ def published_table(summary: Summary) -> Table | None:
     config = next(filter(None, configs), None)
     if config is None or "model" not in config:
         return None
-    data, model = (_letters(config[section]["name"]) for section in ("data", "model"))
+    data, model = (_normalize_name(config[section]["name"]) for section in ("data", "model"))
     rows = [
         row
-        for row in published_numbers()
-        if _letters(row["data"]) == data and row["method"] in summary.methods
+        for row in read_published_numbers()
+        if _normalize_name(row["data"]) == data and row["method"] in summary.methods
     ]
-    rows = [row for row in rows if _letters(row["model"]) == model] or rows
+    rows = [row for row in rows if _normalize_name(row["model"]) == model] or rows
     if not rows:
         return None
-    keys = ("method", "source", "protocol", "model", *_METRICS, "note")
+    keys = ("method", "source", "protocol", "model", *_PUBLISHED_METRICS, "note")
     cells = [
-        [row[key] or DASH * (key in _METRICS) for key in keys]
+        [row[key] or DASH * (key in _PUBLISHED_METRICS) for key in keys]
         for row in sorted(rows, key=lambda row: summary.methods.index(row["method"]))
     ]
-    heads = [
-        f"{key.replace('_', ' ').replace('ece', 'ECE')}{' %' * (key in _METRICS)}" for key in keys
+    headers = [
+        f"{key.replace('_', ' ').replace('ece', 'ECE')}{' %' * (key in _PUBLISHED_METRICS)}"
+        for key in keys
     ]
-    return table_of(
-        heads,
+    return make_table(
+        headers,
         cells,
         title=f"Published numbers on {rows[0]['data']}, test set",
-        text=(0, 1, 2, 3, 7),
+        left_aligned=(0, 1, 2, 3, 7),
     )

@@ -7,19 +7,19 @@ from pathlib import Path
 
 from fedlas._core.check import InputError
 from fedlas.lab.report.result import BenchResult
-from fedlas.lab.results.result import result_from, with_failures
-from fedlas.lab.results.stages import RAW, at_stages
-from fedlas.lab.runs.collection import collect
+from fedlas.lab.results.result import build_result, with_failures
+from fedlas.lab.results.stages import RAW, split_by_calibrator
+from fedlas.lab.runs.collection import collect_runs
 from fedlas.lab.runs.intervals import with_estimates
 from fedlas.stats.estimates import REPLICATES
 
 
-def bench_result(
+def read_bench_result(
     folders: Mapping[str, Path] | Sequence[Path],
     calibrators: Sequence[str] = (RAW,),
     *,
     name: str = "",
-    named: bool = True,
+    with_calibrator_names: bool = True,
     kind: str = "data sets",
     replicates: int = REPLICATES,
     failures: Mapping[str, Mapping[str, str]] | None = None,
@@ -30,7 +30,7 @@ def bench_result(
         folders: Folders of benches; by name, or they have the names of their folders.
         calibrators: Registered calibrators, or ``raw``: each becomes a method of every loss.
         name: Name of the result; empty for the recipe, or the number of data sets.
-        named: Whether the names of methods include the calibrator.
+        with_calibrator_names: Whether the names of methods include the calibrator.
         kind: Kind of the folders: data sets, or models.
         replicates: Replicates for noise floors as trained that the run folders lack; 0 computes none.
         failures: Reason of each run that failed in this process, by the name of its bench and its own.
@@ -42,10 +42,10 @@ def bench_result(
         folders = {(path.name or path.resolve().name): path for path in folders}
     models = {}
     for key, folder in folders.items():
-        summary = with_failures(collect(folder), (failures or {}).get(key, {}))
+        summary = with_failures(collect_runs(folder), (failures or {}).get(key, {}))
         summary = with_estimates(summary, replicates=replicates)
-        summary = at_stages(summary, calibrators, named=named)
-        models[key] = result_from(summary)
+        summary = split_by_calibrator(summary, calibrators, add_suffix=with_calibrator_names)
+        models[key] = build_result(summary)
     several = (
         f"{len(models)} {kind}" if len(models) > 1 else next(iter(models.values())).summary.recipe
     )

@@ -15,26 +15,26 @@ import numpy as np
 from fedlas._core.check import InputError, check_number
 from fedlas._core.extras import require
 from fedlas._core.files import write_text
-from fedlas._core.text import number_of, printable
+from fedlas._core.text import pluralize, printable
 from fedlas.lab.report.bench_tables import short_bench_table, short_cell
-from fedlas.lab.report.cells import by_seed
+from fedlas.lab.report.cells import values_by_seed
 from fedlas.lab.report.verdict import (
-    TEST,
+    TEST_NAME,
     answers,
-    listed,
+    join_words,
     missing_notes,
     short_legend,
     spread_note,
 )
-from fedlas.lab.results.differences import measured_metric, pair_of
+from fedlas.lab.results.differences import parse_pair, require_measured_metric
 from fedlas.lab.results.result import FEWEST_SEEDS, Result
 from fedlas.lab.results.stages import RAW
 from fedlas.lab.runs.summary import is_ranked
 from fedlas.metrics import METRICS
 from fedlas.plots import critical_difference_diagram, seed_values
-from fedlas.plots.theme import Axes, free_figures
-from fedlas.present.differences import short_p, signed
-from fedlas.present.page import figure, made_by, render, themed_svg, write_picture
+from fedlas.plots.theme import Axes, without_pyplot
+from fedlas.present.differences import format_short_p, format_signed
+from fedlas.present.page import creation_note, render, to_inline_svg, to_themed_svg, write_picture
 from fedlas.present.stages import SEED
 from fedlas.present.table import (
     Block,
@@ -42,18 +42,18 @@ from fedlas.present.table import (
     Column,
     Note,
     Table,
-    column,
+    blocks_to_text,
     html_table,
-    latex,
-    table_of,
-    text_of,
+    latex_table,
+    make_table,
+    metric_column,
 )
 from fedlas.stats import ALPHA, RankComparison, compare_ranks, holm, wilcoxon_test
 
 METRICS_SHOWN = ("nll", "ece")
-_FEWEST = 3
+_MIN_DATASETS = 3
 """Fewest data sets for tests of ranks."""
-_FEW = 6
+_MIN_DATASETS_WILCOXON = 6
 """Fewest data sets with which Wilcoxon's test can reach a p-value of 0.05."""
 
 
@@ -97,7 +97,7 @@ class BenchResult:
             (model,) = self.models.values()
             table = short_bench_table(model, aurc=True)
             return replace(table, title=self.name)
-        about = column(self._metric(metric), places=3)
+        about = metric_column(self._check_metric(metric), places=3)
         ranked = len(self.models) > 1 and len(self.methods) > 1 and is_ranked(about.metric)
         ranks = self.ranks(about.metric).ranks if ranked else {}
         rows = []
@@ -124,12 +124,12 @@ class BenchResult:
         Raises:
             InputError: If there are fewer than two data sets or two methods, or the metric has no direction.
         """
-        higher = bool(METRICS[self._metric(metric)].higher_is_better)
-        return compare_ranks(self._means(metric), higher_is_better=higher)
+        higher = bool(METRICS[self._check_metric(metric)].higher_is_better)
+        return compare_ranks(self._mean_by_method(metric), higher_is_better=higher)
 
-    def _means(self, metric: str) -> dict[str, list[float]]:
+    def _mean_by_method(self, metric: str) -> dict[str, list[float]]:
         """Return means over seeds by method, one per data set; raise InputError if the metric has no direction."""
-        metric = self._metric(metric)
+        metric = self._check_metric(metric)
         if not is_ranked(metric):
             raise InputError(
                 "the metric must be one where lower or higher is better",
@@ -138,7 +138,7 @@ class BenchResult:
             )
         return {m: [fmean(o.values(m, metric)) for o in self.models.values()] for m in self.methods}
 
-    def sentences(self, metrics: Sequence[str] = METRICS_SHOWN) -> list[str]:
+    def verdict_sentences(self, metrics: Sequence[str] = METRICS_SHOWN) -> list[str]:
         """Return the verdict as sentences: tests over seeds for one data set, over data sets for several."""
         if len(self.models) == 1:
             (model,) = self.models.values()
@@ -147,31 +147,33 @@ class BenchResult:
             text
             for m in metrics
             if is_ranked(m) and len(self.methods) > 1
-            for text in self._ranked(m)
+            for text in self._rank_sentences(m)
         ]
 
-    def _ranked(self, metric: str) -> list[str]:
+    def _rank_sentences(self, metric: str) -> list[str]:
         """Return sentences on mean ranks by a metric, with Friedman's, Nemenyi's and Wilcoxon's tests."""
         ranks = self.ranks(metric)
         n = ranks.n
         order = ", ".join(f"{method} {rank:.2f}" for method, rank in ranks.ranks.items())
-        mean = f"Mean rank by {column(metric).title} over {n} {self.kind}: {order}."
-        if n < _FEWEST:
-            return [f"{mean} Fewer than {_FEWEST} are not tested."]
+        mean = f"Mean rank by {metric_column(metric).title} over {n} {self.kind}: {order}."
+        if n < _MIN_DATASETS:
+            return [f"{mean} Fewer than {_MIN_DATASETS} are not tested."]
         outcome = (
             "differ beyond chance" if ranks.friedman_p <= ALPHA else "do not differ beyond chance"
         )
         pairs = [sorted(pair, key=lambda method: ranks.ranks[method]) for pair in ranks.p_values]
         better = [
-            f"{a} is better than {b} (p = {short_p(min(p, 1.0))})".replace("= <", "<")
+            f"{a} is better than {b} (p = {format_short_p(min(p, 1.0))})".replace("= <", "<")
             for (a, b), p in zip(pairs, ranks.p_values.values(), strict=True)
             if p <= ALPHA
         ]
-        few = f" With fewer than {_FEW} {self.kind} it cannot find any." * (n < _FEW)
+        few = f" With fewer than {_MIN_DATASETS_WILCOXON} {self.kind} it cannot find any." * (
+            n < _MIN_DATASETS_WILCOXON
+        )
         return [
-            f"{mean} They {outcome} (Friedman, p = {short_p(ranks.friedman_p)}); two differ by Nemenyi's "
+            f"{mean} They {outcome} (Friedman, p = {format_short_p(ranks.friedman_p)}); two differ by Nemenyi's "
             f"test from {ranks.critical_difference:.2f} on.".replace("= <", "<"),
-            f"Wilcoxon, Holm over {len(pairs)} pairs: {listed(better, 4) if better else 'no pair differs'}.{few}",
+            f"Wilcoxon, Holm over {len(pairs)} pairs: {join_words(better, 4) if better else 'no pair differs'}.{few}",
         ]
 
     def pairs_table(self, pairs: Sequence[str], metric: str) -> Table:
@@ -180,22 +182,26 @@ class BenchResult:
         Raises:
             InputError: If a pair is not ``A:B``, or a method is missing.
         """
-        metric = self._metric(metric)
-        about = column(metric)
+        metric = self._check_metric(metric)
+        about = metric_column(metric)
         rows = []
         tests = []
-        for pair in map(self._pair, pairs):
+        for pair in map(self._parse_pair, pairs):
             a, b = ([fmean(o.values(m, metric)) for o in self.models.values()] for m in pair)
             gaps = [x - y for x, y in zip(a, b, strict=True)]
             tests.append(wilcoxon_test(a, b).p_value or 0.0)
             lower = sum(gap < 0 for gap in gaps)
-            size = signed(about, fmean(gaps))
-            rows.append([" - ".join(pair), f"{lower} of {len(gaps)}", size, short_p(tests[-1])])
-        rows = [[*row, short_p(p)] for row, p in zip(rows, holm(tests), strict=True)]
+            size = format_signed(about, fmean(gaps))
+            rows.append(
+                [" - ".join(pair), f"{lower} of {len(gaps)}", size, format_short_p(tests[-1])]
+            )
+        rows = [[*row, format_short_p(p)] for row, p in zip(rows, holm(tests), strict=True)]
         heads = ("A - B", "A lower in", "mean difference", "Wilcoxon", "Holm")
         title = f"{about.title} {about.unit}".strip() + f", {self.name}"
         few = ["With fewer than 6 data sets Wilcoxon's test cannot find any difference."]
-        return table_of(heads, rows, title=title, notes=few * (len(self.models) < _FEW))
+        return make_table(
+            heads, rows, title=title, notes=few * (len(self.models) < _MIN_DATASETS_WILCOXON)
+        )
 
     def bayes_table(self, metric: str, rope: float = 0.0, pairs: Sequence[str] = ()) -> Table:
         """Return the probabilities that one method is better than another, by the Bayesian signed-rank test.
@@ -222,17 +228,17 @@ class BenchResult:
             Benavoli, Corani, Demsar and Zaffalon, "Time for a Change: a Tutorial for Comparing Multiple Classifiers
             Through Bayesian Analysis", JMLR 18 (2017).
         """
-        means = self._means(metric)
+        means = self._mean_by_method(metric)
         check_number("rope", rope, low=0)
-        if len(self.models) < _FEWEST:
+        if len(self.models) < _MIN_DATASETS:
             raise InputError(
-                f"the signed-rank test requires at least {_FEWEST} data sets",
+                f"the signed-rank test requires at least {_MIN_DATASETS} data sets",
                 f"{len(self.models)} {self.kind}",
                 "Name more benches.",
             )
         test = require("baycomp", extra="bayes").SignedRankTest
-        named = [self._pair(pair) for pair in pairs] or list(combinations(means, 2))
-        sign = 1 if METRICS[self._metric(metric)].higher_is_better else -1
+        named = [self._parse_pair(pair) for pair in pairs] or list(combinations(means, 2))
+        sign = 1 if METRICS[self._check_metric(metric)].higher_is_better else -1
         rows = []
         for a, b in named:
             scores = (sign * np.array(means[method]) for method in (a, b))
@@ -240,13 +246,13 @@ class BenchResult:
             rows.append(
                 [f"{a} : {b}", *(f"{p:.3f}" for p in (a_better, *(equal or [0.0]), b_better))]
             )
-        title = f"{column(metric).title}, {self.name}: probabilities"
+        title = f"{metric_column(metric).title}, {self.name}: probabilities"
         note = (
             f"Bayesian signed ranks (Benavoli et al. 2017) over {len(self.models)} {self.kind}; "
             f"differences up to {rope:g} are equivalent."
         )
         heads = ("A : B", "A better", "equivalent", "B better")
-        return table_of(heads, rows, title=title, notes=[note])
+        return make_table(heads, rows, title=title, notes=[note])
 
     def blocks(
         self, metrics: Sequence[str] = METRICS_SHOWN, *, details: bool = False
@@ -256,14 +262,19 @@ class BenchResult:
             (model,) = self.models.values()
             legend = short_legend(model)
             return [
-                *self.sentences(),
+                *self.verdict_sentences(),
                 short_bench_table(model),
                 Note(" ".join(legend)),
                 *self.missing(),
             ]
         spread = details or len(self.models) < 4
         tables = [self.table(metric, spread=spread) for metric in metrics]
-        return [*self.sentences(metrics), *tables, Note(self.caption(*tables)), *self.missing()]
+        return [
+            *self.verdict_sentences(metrics),
+            *tables,
+            Note(self.caption(*tables)),
+            *self.missing(),
+        ]
 
     def missing(self) -> list[str]:
         """Return sentences on missing runs, with the reasons."""
@@ -286,8 +297,8 @@ class BenchResult:
             parts.append(f"Fewer than {FEWEST_SEEDS} seeds: no method is marked as best.")
         elif others:
             parts.append(
-                f"In each column the best mean is compared with the others by a two-sided {TEST} over {n} seeds, "
-                f"p ≤ {ALPHA:g} after Holm's correction for {number_of(others, 'comparison')}."
+                f"In each column the best mean is compared with the others by a two-sided {TEST_NAME} over {n} seeds, "
+                f"p ≤ {ALPHA:g} after Holm's correction for {pluralize(others, 'comparison')}."
             )
         if any(cell.extra for table in tables for row in table.rows for cell in row):
             parts.append(
@@ -298,7 +309,7 @@ class BenchResult:
     def to_latex(self, metrics: Sequence[str] = METRICS_SHOWN) -> str:
         """Return LaTeX tables for ``booktabs``: one for a single data set, else one per metric."""
         return "\n\n".join(
-            latex(
+            latex_table(
                 table,
                 caption=f"{table.title}. {self.caption(table)}",
                 label=f"{self.name}-{number}",
@@ -334,33 +345,33 @@ class BenchResult:
         if len(self.models) > 1:
             return critical_difference_diagram(self.ranks(metric), ax=ax)
         (model,) = self.models.values()
-        about = column(self._metric(metric))
-        values, floors = by_seed(model, about)
+        about = metric_column(self._check_metric(metric))
+        values, floors = values_by_seed(model, about)
         return seed_values(values, floors=floors, label=about.head, ax=ax)
 
-    @free_figures()
+    @without_pyplot()
     def html(self, metrics: Sequence[str] = METRICS_SHOWN) -> str:
         """Return a self-contained page with sentences, tables and figures."""
         tables = self.tables(metrics)
         return render(
             "comparison.html.j2",
-            room="fedlas.lab.report",
+            package="fedlas.lab.report",
             title=f"Comparison of methods: {self.name}",
-            made=made_by(),
-            sentences=self.sentences(metrics),
+            made=creation_note(),
+            sentences=self.verdict_sentences(metrics),
             missing=self.missing(),
             tables=tables,
             caption=self.caption(*tables),
             pictures=[
-                (title, figure(self.figure(m), title))
+                (title, to_inline_svg(self.figure(m), title))
                 for m in metrics
                 for title in [
-                    f"{'Mean ranks' if len(self.models) > 1 else 'Methods'} by {column(m).title}"
+                    f"{'Mean ranks' if len(self.models) > 1 else 'Methods'} by {metric_column(m).title}"
                 ]
             ],
         )
 
-    @free_figures()
+    @without_pyplot()
     def write(self, folder: Path, metrics: Sequence[str] = METRICS_SHOWN) -> list[Path]:
         """Write ``comparison.html`` and ``.tex``, and one figure per metric as PDF and SVG; return the paths.
 
@@ -376,9 +387,9 @@ class BenchResult:
         return written
 
     def __repr__(self) -> str:
-        return text_of(self.blocks())
+        return blocks_to_text(self.blocks())
 
-    @free_figures()
+    @without_pyplot()
     def _repr_html_(self) -> str:
         parts = [
             html_table(block)
@@ -386,12 +397,14 @@ class BenchResult:
             else f"<p>{escape(printable(block if isinstance(block, str) else block.text))}</p>"
             for block in self.blocks()
         ]
-        return "".join(parts) + themed_svg(self.figure(), f"{METRICS_SHOWN[0]} of the methods")
+        return "".join(parts) + to_themed_svg(self.figure(), f"{METRICS_SHOWN[0]} of the methods")
 
-    def _pair(self, pair: str) -> tuple[str, str]:
+    def _parse_pair(self, pair: str) -> tuple[str, str]:
         """Return the two methods of a pair ``A:B``; raise InputError if a data set lacks one."""
-        return [pair_of(model.summary, pair) for model in self.models.values()][-1]
+        return [parse_pair(model.summary, pair) for model in self.models.values()][-1]
 
-    def _metric(self, metric: str) -> str:
+    def _check_metric(self, metric: str) -> str:
         """Return the name of a metric; raise InputError if a data set lacks it."""
-        return [measured_metric(model.summary, metric) for model in self.models.values()][-1]
+        return [require_measured_metric(model.summary, metric) for model in self.models.values()][
+            -1
+        ]

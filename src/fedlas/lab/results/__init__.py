@@ -6,32 +6,37 @@ without computing anything again.
 
 from typing import TYPE_CHECKING
 
-from fedlas._core.lazy import at_first_use
+from fedlas._core.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from fedlas.lab.results.detection import Detection
     from fedlas.lab.results.differences import method_differences
-    from fedlas.lab.results.result import Result, result_from
-    from fedlas.lab.results.stages import AUTO, after_calibrators, at_stages, with_calibrators
+    from fedlas.lab.results.result import Result, build_result
+    from fedlas.lab.results.stages import (
+        AUTO,
+        calibrated_metrics,
+        split_by_calibrator,
+        with_calibrators,
+    )
 
 __all__ = [
     "AUTO",
     "Detection",
     "Result",
-    "after_calibrators",
-    "at_stages",
+    "build_result",
+    "calibrated_metrics",
     "method_differences",
-    "result_from",
+    "split_by_calibrator",
     "with_calibrators",
 ]
 
 if not TYPE_CHECKING:  # a type checker would take any name for one of the package
-    __getattr__ = at_first_use(
+    __getattr__ = lazy_getattr(
         __name__,
         {
             "detection": "Detection",
             "differences": "method_differences",
-            "result": "Result result_from",
-            "stages": "AUTO after_calibrators at_stages with_calibrators",
+            "result": "Result build_result",
+            "stages": "AUTO calibrated_metrics split_by_calibrator with_calibrators",
         },
     )

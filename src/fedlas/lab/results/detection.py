@@ -8,15 +8,15 @@ from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
-from fedlas.lab.results.result import Result, result_from
+from fedlas.lab.results.result import Result, build_result
 from fedlas.lab.runs.summary import FinishedRun, RunEstimates, Summary
-from fedlas.lab.studies.ood.measure import Chosen, RunResult
+from fedlas.lab.studies.ood.measure import RunResult, ScoreSelection
 from fedlas.stats import Estimate
 from fedlas.zoo.ood import DETECTION
 
-COMPARED = ("auroc", "fpr95-in")
+COMPARED_METRICS = ("auroc", "fpr95-in")
 """Metrics by which losses are compared."""
-Row = tuple[str, str]
+ScoreAndStage = tuple[str, str]
 """Score and stage."""
 
 
@@ -32,7 +32,7 @@ class Detection:
     """
 
     runs: Sequence[RunResult]
-    chosen: Chosen
+    chosen: ScoreSelection
     replicates: int
     skipped: Sequence[str] = ()
 
@@ -51,9 +51,11 @@ class Detection:
                 }
             run = FinishedRun(each.folder, self.title, each.loss, each.seed, measured)
             runs.append(replace(run, estimates=RunEstimates(estimates)))
-        keys = [(metric, stage) for run in runs for stage in run.measured for metric in COMPARED]
-        higher = {m: bool(DETECTION[m].metadata["higher_is_better"]) for m in COMPARED}
-        return result_from(Summary(Path(), tuple(runs)), keys, higher)
+        keys = [
+            (metric, stage) for run in runs for stage in run.measured for metric in COMPARED_METRICS
+        ]
+        higher = {m: bool(DETECTION[m].metadata["higher_is_better"]) for m in COMPARED_METRICS}
+        return build_result(Summary(Path(), tuple(runs)), keys, higher)
 
     @property
     def methods(self) -> list[str]:
@@ -70,13 +72,13 @@ class Detection:
         """Title of the report."""
         return f"OOD detection: {self.runs[0].data} vs {', '.join(self.data)}"
 
-    def ranked(self, method: str, data: str) -> list[Row]:
+    def ranked(self, method: str, data: str) -> list[ScoreAndStage]:
         """Return the scores and their stages, sorted by mean AUROC on ``data``, best first."""
         rows = dict.fromkeys(
             (score, stage) for run in self.runs for _, score, stage in run.detected
         )
 
-        def auroc(row: Row) -> float:
+        def auroc(row: ScoreAndStage) -> float:
             values = self.result.values(method, "auroc", "/".join((data, *row)))
             return fmean(values) if values else 0.0
 

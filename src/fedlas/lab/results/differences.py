@@ -10,7 +10,7 @@ from fedlas._core.check import InputError, suggestion
 from fedlas.lab.runs.summary import Summary
 from fedlas.metrics import METRICS
 from fedlas.stats import Difference
-from fedlas.stats.compare import correct, seed_difference
+from fedlas.stats.compare import apply_holm, seed_difference
 
 
 def method_differences(
@@ -27,13 +27,14 @@ def method_differences(
     Raises:
         InputError: If a pair is invalid, a method or metric is missing, or a pair has no seed in common.
     """
-    metric = measured_metric(summary, metric)
-    return correct(
-        _difference(summary, pair_of(summary, pair), metric, stage) for pair in dict.fromkeys(pairs)
+    metric = require_measured_metric(summary, metric)
+    return apply_holm(
+        _paired_difference(summary, parse_pair(summary, pair), metric, stage)
+        for pair in dict.fromkeys(pairs)
     )
 
 
-def measured_metric(summary: Summary, metric: str) -> str:
+def require_measured_metric(summary: Summary, metric: str) -> str:
     """Return the registry name of a metric that the runs measured.
 
     Raises:
@@ -49,7 +50,7 @@ def measured_metric(summary: Summary, metric: str) -> str:
     return metric
 
 
-def pair_of(summary: Summary, pair: str) -> tuple[str, str]:
+def parse_pair(summary: Summary, pair: str) -> tuple[str, str]:
     """Parse ``A:B`` into two methods that have finished runs.
 
     Raises:
@@ -72,7 +73,9 @@ def pair_of(summary: Summary, pair: str) -> tuple[str, str]:
     return first, second
 
 
-def _difference(summary: Summary, pair: tuple[str, str], metric: str, stage: str) -> Difference:
+def _paired_difference(
+    summary: Summary, pair: tuple[str, str], metric: str, stage: str
+) -> Difference:
     columns = [summary.values(method, metric, stage) for method in pair]
     # The tests are paired, so a seed counts only if both methods have a value.
     both = [

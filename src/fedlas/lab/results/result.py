@@ -17,9 +17,9 @@ from fedlas.stats import BestMethod
 
 FEWEST_SEEDS = 5
 """With fewer seeds no method is marked as best."""
-_CLASS = re.compile(r"^(?:[\w.]*\bInputError: |[\w.]+\.(?=\w+: ))")
+_ERROR_CLASS = re.compile(r"^(?:[\w.]*\bInputError: |[\w.]+\.(?=\w+: ))")
 """Error class at the start of a message; messages are shown without it."""
-Key = tuple[str, str]
+MetricAndStage = tuple[str, str]
 """Metric and stage."""
 
 
@@ -38,7 +38,7 @@ class Result:
     summary: Summary
     methods: tuple[str, ...]
     seeds: Mapping[str, tuple[int, ...]]
-    comparisons: Mapping[Key, BestMethod | None]
+    comparisons: Mapping[MetricAndStage, BestMethod | None]
     samples: int | None
 
     @property
@@ -66,8 +66,10 @@ class Result:
         return min(counts, default=float("inf"))
 
 
-def result_from(
-    summary: Summary, keys: Iterable[Key] | None = None, higher: Mapping[str, bool] | None = None
+def build_result(
+    summary: Summary,
+    keys: Iterable[MetricAndStage] | None = None,
+    higher: Mapping[str, bool] | None = None,
 ) -> Result:
     """Return the result of runs, with the methods compared once per metric and stage.
 
@@ -80,9 +82,9 @@ def result_from(
     result = Result(
         summary,
         tuple(summary.methods),
-        _seeds(summary),
+        _seeds_by_method(summary),
         {key: summary.compare(*key, higher=(higher or {}).get(key[0])) for key in keys},
-        next(filter(None, map(_samples, summary.runs)), None),
+        next(filter(None, map(_count_test_samples, summary.runs)), None),
     )
 
     def nll(method: str) -> float:
@@ -103,7 +105,7 @@ def with_failures(summary: Summary, failures: Mapping[str, str]) -> Summary:
     return replace(
         summary,
         failed=tuple(
-            Problem(name, _CLASS.sub("", reasons[name]))
+            Problem(name, _ERROR_CLASS.sub("", reasons[name]))
             for name in sorted(reasons.keys() - finished)
         ),
         unfinished=tuple(name for name in summary.unfinished if name not in failures),
@@ -111,7 +113,7 @@ def with_failures(summary: Summary, failures: Mapping[str, str]) -> Summary:
     )
 
 
-def _seeds(summary: Summary) -> dict[str, tuple[int, ...]]:
+def _seeds_by_method(summary: Summary) -> dict[str, tuple[int, ...]]:
     """Return the seeds of each method: the common seeds, or for a derived method the common seeds that it has."""
     common = summary.common_seeds
     every = {
@@ -125,7 +127,7 @@ def _seeds(summary: Summary) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _samples(run: FinishedRun) -> int | None:
+def _count_test_samples(run: FinishedRun) -> int | None:
     """Return the number of test samples from the saved splits or the data fingerprint, or None if it is unknown."""
     with suppress(UnreadableError):  # published results have no splits
         return len(run.folder.splits["test"])

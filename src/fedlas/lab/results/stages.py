@@ -13,27 +13,27 @@ from typing import Any
 import fedlas
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
-from fedlas._core.files import is_file, path_inside, write_json
-from fedlas._core.progress import steps
+from fedlas._core.files import is_file, require_inside, write_json
+from fedlas._core.progress import show_progress
 from fedlas.calibrators import CALIBRATORS
 from fedlas.calibrators.fit_notes import fit_with_notes
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.measure import recorded
+from fedlas.lab.runs.measure import default_metrics
 from fedlas.lab.runs.summary import FinishedRun, RunEstimates, Summary
 from fedlas.present.stages import SEED
 from fedlas.stats import Estimate
-from fedlas.stats.estimates import REPLICATES, estimated
+from fedlas.stats.estimates import REPLICATES, metric_and_class_estimates
 
 AUTO = "auto"
 """The calibrator of every report; also the key of its metrics in a run."""
 RAW = "raw"
 """The name of predictions without a calibrator."""
-KEYS = {RAW: "test", "temperature": "test_calibrated"}
+STAGE_KEYS = {RAW: "test", "temperature": "test_calibrated"}
 """Keys in ``metrics.json`` of the stages that every run has."""
 
 
 @dataclass
-class After:
+class CalibratedMetrics:
     """Test metrics of one run after one calibrator.
 
     Attributes:
@@ -50,7 +50,7 @@ class After:
 
 
 @dataclass
-class _Kept:
+class _CalibratedFile:
     """Content of ``calibrated.json``: metrics by calibrator, and the digests and versions that they depend on."""
 
     val: str
@@ -58,7 +58,7 @@ class _Kept:
     num_bins: int
     fedlas: str = fedlas.__version__
     format: str = "fedlas.calibrated/1"
-    after: dict[str, After] = field(default_factory=dict)
+    after: dict[str, CalibratedMetrics] = field(default_factory=dict)
 
 
 def check_calibrators(names: Sequence[str]) -> None:
@@ -76,17 +76,17 @@ def with_calibrators(summary: Summary, names: Sequence[str], *, required: bool =
         required: Raise where a run has no such metrics; else return the summary unchanged if it is a trained run.
 
     Raises:
-        InputError: As :func:`after_calibrators`, or for an unknown calibrator.
+        InputError: As :func:`calibrated_metrics`, or for an unknown calibrator.
     """
     check_calibrators(names)
-    missing = [name for name in names if name not in KEYS]
+    missing = [name for name in names if name not in STAGE_KEYS]
     if not missing:
         return summary
     runs = []
-    with steps(", ".join(missing), len(summary.runs)) as advance:
+    with show_progress(", ".join(missing), len(summary.runs)) as advance:
         for run in summary.runs:
             try:
-                run = _with(run, after_calibrators(run, missing))
+                run = _add_calibrated(run, calibrated_metrics(run, missing))
             except InputError:
                 if required:
                     raise
@@ -98,13 +98,15 @@ def with_calibrators(summary: Summary, names: Sequence[str], *, required: bool =
     return replace(summary, runs=tuple(runs))
 
 
-def at_stages(summary: Summary, calibrators: Sequence[str], *, named: bool = True) -> Summary:
+def split_by_calibrator(
+    summary: Summary, calibrators: Sequence[str], *, add_suffix: bool = True
+) -> Summary:
     """Return a summary in which each pair of loss and calibrator is a method, such as ``ce@temperature``.
 
     Args:
         summary: The runs, as trained.
         calibrators: Registered calibrators, or ``raw``, whose methods have the names of the losses.
-        named: Whether the name of the calibrator is appended to the name of the loss.
+        add_suffix: Whether the name of the calibrator is appended to the name of the loss.
 
     Raises:
         InputError: As :func:`with_calibrators`.
@@ -114,8 +116,8 @@ def at_stages(summary: Summary, calibrators: Sequence[str], *, named: bool = Tru
     # All calibrators of a loss follow each other, and all seeds of a method.
     for loss in summary.methods:
         for name in calibrators:
-            key = KEYS.get(name, name)
-            method = f"{loss}@{name}" if named and name != RAW else loss
+            key = STAGE_KEYS.get(name, name)
+            method = f"{loss}@{name}" if add_suffix and name != RAW else loss
             for run in every:
                 if run.loss == loss:
                     all_estimates = run.estimates or RunEstimates()
@@ -126,7 +128,7 @@ def at_stages(summary: Summary, calibrators: Sequence[str], *, named: bool = Tru
     return replace(summary, runs=tuple(runs))
 
 
-def after_calibrators(run: FinishedRun, names: Sequence[str]) -> dict[str, After]:
+def calibrated_metrics(run: FinishedRun, names: Sequence[str]) -> dict[str, CalibratedMetrics]:
     """Return the test metrics after each calibrator, read from or added to the run's ``calibrated.json``.
 
     Args:
@@ -141,7 +143,7 @@ def after_calibrators(run: FinishedRun, names: Sequence[str]) -> dict[str, After
         fedlas or the code of an own calibrator change. A pack has that file and no predictions.
     """
     folder = run.folder
-    stored = _stored(folder)
+    stored = _read_calibrated(folder)
     if not all(is_file(folder.part_path(part)) for part in ("val", "test")):
         if stored is None or not stored.after.keys() >= {*names}:
             raise InputError(
@@ -150,23 +152,25 @@ def after_calibrators(run: FinishedRun, names: Sequence[str]) -> dict[str, After
                 "Keep the predictions of the runs, or compare after temperature.",
             )
         return {name: stored.after[name] for name in names}
-    now = _Kept(_digest(folder, "val"), _digest(folder, "test"), folder.num_bins)
-    if stored is not None and replace(stored, after={}) == now:
-        now = stored
-    codes = {name: _code(name) for name in names}
-    todo = [n for n in names if n not in now.after or now.after[n].code != codes[n]]
-    for name in todo:
+    current = _CalibratedFile(
+        _hash_predictions(folder, "val"), _hash_predictions(folder, "test"), folder.num_bins
+    )
+    if stored is not None and replace(stored, after={}) == current:
+        current = stored
+    codes = {name: _hash_calibrator_code(name) for name in names}
+    outdated = [n for n in names if n not in current.after or current.after[n].code != codes[n]]
+    for name in outdated:
         try:
-            now.after[name] = replace(_measured(folder, name), code=codes[name])
+            current.after[name] = replace(_measure_calibrated(folder, name), code=codes[name])
         except InputError as error:
             expected, got, fix = error.parts
             raise InputError(f"{name} of {run.name}: {expected}", got, fix) from error
-    if todo:
-        _keep(folder, now)
-    return {name: now.after[name] for name in names}
+    if outdated:
+        _write_calibrated(folder, current)
+    return {name: current.after[name] for name in names}
 
 
-def _with(run: FinishedRun, after: Mapping[str, After]) -> FinishedRun:
+def _add_calibrated(run: FinishedRun, after: Mapping[str, CalibratedMetrics]) -> FinishedRun:
     estimates = run.estimates or RunEstimates()
     stages = dict(estimates.stages)
     measured = dict(run.measured)
@@ -179,7 +183,7 @@ def _with(run: FinishedRun, after: Mapping[str, After]) -> FinishedRun:
     return replace(run, measured=measured, estimates=estimates, notes=tuple(notes))
 
 
-def _measured(folder: RunFolder, name: str) -> After:
+def _measure_calibrated(folder: RunFolder, name: str) -> CalibratedMetrics:
     """Fit a calibrator and compute the test metrics after it."""
     entry = CALIBRATORS[name]
     val = folder.predictions(entry.metadata.get("part", "val"))
@@ -187,16 +191,20 @@ def _measured(folder: RunFolder, name: str) -> After:
     calibrator, notes = fit_with_notes(entry.value(), val, unlabeled=test)
     calibrated = calibrator.transform(test)
     options: dict[str, Any] = {"num_bins": folder.num_bins, "replicates": REPLICATES, "seed": SEED}
-    table = estimated(calibrated, ["ece"], **options)[0] if test.num_samples > 1 else {}
-    return After(recorded(calibrated, folder.num_bins), dict(table), notes)
+    table = (
+        metric_and_class_estimates(calibrated, ["ece"], **options)[0]
+        if test.num_samples > 1
+        else {}
+    )
+    return CalibratedMetrics(default_metrics(calibrated, folder.num_bins), dict(table), notes)
 
 
-def _digest(folder: RunFolder, part: str) -> str:
+def _hash_predictions(folder: RunFolder, part: str) -> str:
     with folder.part_path(part).open("rb") as content:
         return file_digest(content, "sha256").hexdigest()
 
 
-def _code(name: str) -> str | None:
+def _hash_calibrator_code(name: str) -> str | None:
     kind = CALIBRATORS[name].value
     if kind.__module__.startswith("fedlas."):
         return ""
@@ -206,22 +214,22 @@ def _code(name: str) -> str | None:
         return None
 
 
-def _keep(folder: RunFolder, content: _Kept) -> None:
+def _write_calibrated(folder: RunFolder, content: _CalibratedFile) -> None:
     """Write ``calibrated.json``, without calibrators whose code has no digest."""
     after = {name: each for name, each in content.after.items() if each.code is not None}
     plain = require("msgspec", extra="bench").to_builtins(replace(content, after=after))
     # read-only folders and infinite values: computed again each time
     with suppress(InputError, ValueError):
         # A run's folder may itself be a link that leads out of the bench.
-        write_json(path_inside(folder.path.parent, folder.calibrated_path), plain)
+        write_json(require_inside(folder.path.parent, folder.calibrated_path), plain)
 
 
-def _stored(folder: RunFolder) -> _Kept | None:
+def _read_calibrated(folder: RunFolder) -> _CalibratedFile | None:
     """Return the content of ``calibrated.json``, or None if it is missing or unusable."""
     msgspec = require("msgspec", extra="bench")
     try:
         text = folder.text(folder.calibrated_path)
-        content: _Kept = msgspec.json.decode(text or "null", type=_Kept)
+        content: _CalibratedFile = msgspec.json.decode(text or "null", type=_CalibratedFile)
     except (OSError, ValueError, InputError, msgspec.MsgspecError):
         return None
-    return content if content.format == _Kept.format else None
+    return content if content.format == _CalibratedFile.format else None

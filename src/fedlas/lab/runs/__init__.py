@@ -17,80 +17,86 @@ back to the checkpoint on a restart. A lock keeps a second process out.
 
 from typing import TYPE_CHECKING
 
-from fedlas._core.lazy import at_first_use
+from fedlas._core.lazy import lazy_getattr
 
 if TYPE_CHECKING:
-    from fedlas.lab.runs.begin import BusyError, begun, claim, finished, settled
+    from fedlas.lab.runs.begin import (
+        BusyError,
+        acquire_folder,
+        read_metrics_if_finished,
+        resolve_precision,
+        with_saved_precision,
+    )
     from fedlas.lab.runs.bench_folder import check_bench_folder, find_runs, run_folders
-    from fedlas.lab.runs.collection import collect, pack, read_run
-    from fedlas.lab.runs.data import data_fingerprint, prepare_data, warn_of_small_validation
+    from fedlas.lab.runs.collection import collect_runs, pack_runs, read_finished_run
+    from fedlas.lab.runs.data import data_fingerprint, prepare_data, warn_if_validation_small
     from fedlas.lab.runs.execution import execute
-    from fedlas.lab.runs.folder import RUNS, RunFolder, UnreadableError
-    from fedlas.lab.runs.intervals import failure_reasons, with_estimates
-    from fedlas.lab.runs.load import Trained, load_trained, splits_at_hand
-    from fedlas.lab.runs.measure import alarms_of, recorded
-    from fedlas.lab.runs.predict import predictions_of
-    from fedlas.lab.runs.provenance import environment, note_start
+    from fedlas.lab.runs.folder import PACK_FILE, RunFolder, UnreadableError
+    from fedlas.lab.runs.intervals import missing_interval_reasons, with_estimates
+    from fedlas.lab.runs.load import TrainedRun, load_splits_if_available, load_trained_run
+    from fedlas.lab.runs.measure import default_metrics, summarize_alarms
+    from fedlas.lab.runs.predict import predict_part
+    from fedlas.lab.runs.provenance import environment, record_start
     from fedlas.lab.runs.summary import FinishedRun, RunEstimates, Summary
     from fedlas.lab.runs.train import build_objective
-    from fedlas.lab.runs.workload import Forecast, count_train_images, forecast, threads_for
+    from fedlas.lab.runs.workload import Forecast, choose_threads, count_train_images, forecast_run
 
 __all__ = [
-    "RUNS",
+    "PACK_FILE",
     "BusyError",
     "FinishedRun",
     "Forecast",
     "RunEstimates",
     "RunFolder",
     "Summary",
-    "Trained",
+    "TrainedRun",
     "UnreadableError",
-    "alarms_of",
-    "begun",
+    "acquire_folder",
     "build_objective",
     "check_bench_folder",
-    "claim",
-    "collect",
+    "choose_threads",
+    "collect_runs",
     "count_train_images",
     "data_fingerprint",
+    "default_metrics",
     "environment",
     "execute",
-    "failure_reasons",
     "find_runs",
-    "finished",
-    "forecast",
-    "load_trained",
-    "note_start",
-    "pack",
-    "predictions_of",
+    "forecast_run",
+    "load_splits_if_available",
+    "load_trained_run",
+    "missing_interval_reasons",
+    "pack_runs",
+    "predict_part",
     "prepare_data",
-    "read_run",
-    "recorded",
+    "read_finished_run",
+    "read_metrics_if_finished",
+    "record_start",
+    "resolve_precision",
     "run_folders",
-    "settled",
-    "splits_at_hand",
-    "threads_for",
-    "warn_of_small_validation",
+    "summarize_alarms",
+    "warn_if_validation_small",
     "with_estimates",
+    "with_saved_precision",
 ]
 
 if not TYPE_CHECKING:  # a type checker would take any name for one of the package
-    __getattr__ = at_first_use(
+    __getattr__ = lazy_getattr(
         __name__,
         {
-            "begin": "BusyError begun claim finished settled",
+            "begin": "BusyError with_saved_precision acquire_folder read_metrics_if_finished resolve_precision",
             "bench_folder": "check_bench_folder find_runs run_folders",
-            "collection": "collect pack read_run",
-            "data": "data_fingerprint prepare_data warn_of_small_validation",
+            "collection": "collect_runs pack_runs read_finished_run",
+            "data": "data_fingerprint prepare_data warn_if_validation_small",
             "execution": "execute",
-            "folder": "RUNS RunFolder UnreadableError",
-            "intervals": "failure_reasons with_estimates",
-            "load": "Trained load_trained splits_at_hand",
-            "measure": "alarms_of recorded",
-            "predict": "predictions_of",
-            "provenance": "environment note_start",
+            "folder": "PACK_FILE RunFolder UnreadableError",
+            "intervals": "missing_interval_reasons with_estimates",
+            "load": "TrainedRun load_trained_run load_splits_if_available",
+            "measure": "summarize_alarms default_metrics",
+            "predict": "predict_part",
+            "provenance": "environment record_start",
             "summary": "FinishedRun RunEstimates Summary",
             "train": "build_objective",
-            "workload": "Forecast forecast threads_for count_train_images",
+            "workload": "Forecast forecast_run choose_threads count_train_images",
         },
     )

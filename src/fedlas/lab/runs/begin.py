@@ -13,32 +13,37 @@ import torch
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas._core.files import (
-    foreign,
-    not_writable,
-    refuse_links,
+    not_writable_error,
     remove,
-    remove_parts,
+    remove_stale_temporaries,
+    require_no_links,
+    unexpected_names,
     write_json,
     write_text,
 )
-from fedlas._core.ranks import Accelerator, on_main
+from fedlas._core.ranks import Accelerator, run_on_main
 from fedlas.lab.recipes.planning import Run
 from fedlas.lab.recipes.yaml_text import dump_yaml
 from fedlas.lab.runs.folder import FORMAT, RunFolder, UnreadableError
 from fedlas.lab.runs.summary import NUMBERS
-from fedlas.lab.train.checkpoint import differences
-from fedlas.lab.train.engine import suited
+from fedlas.lab.train.checkpoint import config_differences
+from fedlas.lab.train.engine import resolve_for_device
 
-_BEGUN = (RunFolder.lock_path, RunFolder.config_path, RunFolder.data_path)
-_FIRST = [
+_STARTUP_FILES = (RunFolder.lock_path, RunFolder.config_path, RunFolder.data_path)
+_FILES_BEFORE_CONFIG = [
     str(name)
-    for name in (*_BEGUN, RunFolder.environment_path, RunFolder.error_path, RunFolder.splits_path)
+    for name in (
+        *_STARTUP_FILES,
+        RunFolder.environment_path,
+        RunFolder.error_path,
+        RunFolder.splits_path,
+    )
 ]
 """Files allowed in the folder of a run that was stopped before it wrote ``config.yaml``."""
-_NEEDED = ("test", "test_calibrated", "temperature", "best_epoch", "seconds", "notes")
+_REQUIRED_KEYS = ("test", "test_calibrated", "temperature", "best_epoch", "seconds", "notes")
 
 
-class Claim(Protocol):
+class FolderOwner(Protocol):
     """Owner of a run folder: a run, or a method applied to runs."""
 
     @property
@@ -53,16 +58,18 @@ class BusyError(InputError):
     """Another process is working on the run folder."""
 
 
-_OPEN = {"precision": "auto", "channels_last": None}
+_MACHINE_DEFAULTS = {"precision": "auto", "channels_last": None}
 """Settings of training that a recipe may leave to the machine, and the values that do so."""
 
 
-def left_open(run: Run) -> list[str]:
+def unresolved_settings(run: Run) -> list[str]:
     """Return the names of the training settings that the recipe leaves to the machine, such as ``precision``."""
-    return [key for key, value in _OPEN.items() if getattr(run.recipe.train, key) == value]
+    return [
+        key for key, value in _MACHINE_DEFAULTS.items() if getattr(run.recipe.train, key) == value
+    ]
 
 
-def begun(run: Run) -> Run:
+def with_saved_precision(run: Run) -> Run:
     """Return the run with the precision and memory layout that are saved in its folder; only reads."""
     try:
         section = (RunFolder(run.folder).config or {}).get("train")
@@ -70,28 +77,32 @@ def begun(run: Run) -> Run:
         return run  # an unreadable folder is reported when it is used
     if not isinstance(section, Mapping):
         return run
-    decided = {key: section[key] for key in left_open(run) if key in section}
+    decided = {key: section[key] for key in unresolved_settings(run) if key in section}
     train = replace(run.recipe.train, **decided)
     return replace(run, recipe=replace(run.recipe, train=train))
 
 
-def settled(run: Run, device: torch.device) -> Run:
+def resolve_precision(run: Run, device: torch.device) -> Run:
     """Return the run with precision and memory layout resolved: as saved, else as suits the device; only reads."""
-    run = begun(run)
-    return replace(run, recipe=replace(run.recipe, train=suited(run.recipe.train, device)))
+    run = with_saved_precision(run)
+    return replace(
+        run, recipe=replace(run.recipe, train=resolve_for_device(run.recipe.train, device))
+    )
 
 
-def opened(run: Run, device: torch.device) -> tuple[Run, dict[str, Any] | None]:
+def open_run(run: Run, device: torch.device) -> tuple[Run, dict[str, Any] | None]:
     """Return the run with its precision resolved, and its metrics if it is finished, else None; only reads.
 
     Raises:
-        InputError: As :func:`finished`.
+        InputError: As :func:`read_metrics_if_finished`.
     """
-    run = settled(run, device)
-    return run, finished(run)
+    run = resolve_precision(run, device)
+    return run, read_metrics_if_finished(run)
 
 
-def finished(run: Claim, folder: RunFolder | None = None) -> dict[str, Any] | None:
+def read_metrics_if_finished(
+    run: FolderOwner, folder: RunFolder | None = None
+) -> dict[str, Any] | None:
     """Return the contents of ``metrics.json``, or None if the run is not finished; only reads.
 
     Args:
@@ -103,13 +114,13 @@ def finished(run: Claim, folder: RunFolder | None = None) -> dict[str, Any] | No
             read or are of another format.
     """
     folder = folder or RunFolder(run.folder)
-    check_claim(run, folder)
-    if not folder.holds(folder.metrics_path):
+    check_same_config(run, folder)
+    if not folder.has_file(folder.metrics_path):
         return None
     metrics = folder.metrics
     try:
         check_metrics(metrics)
-        if missing := [key for key in _NEEDED if key not in metrics]:
+        if missing := [key for key in _REQUIRED_KEYS if key not in metrics]:
             raise ValueError(f"{', '.join(missing)} missing")
     except ValueError as error:
         raise InputError(
@@ -141,13 +152,13 @@ def check_metrics(metrics: Mapping[str, Any]) -> None:
         raise ValueError("notes is not a list of strings")
 
 
-def must_be_finished(folder: RunFolder) -> dict[str, Any]:
+def require_finished(folder: RunFolder) -> dict[str, Any]:
     """Return the contents of ``metrics.json`` of a trained run; raise InputError if the run is not finished.
 
     Raises:
-        InputError: As :attr:`RunFolder.run` and :func:`finished`, or if the run is not finished.
+        InputError: As :attr:`RunFolder.run` and :func:`read_metrics_if_finished`, or if the run is not finished.
     """
-    metrics = finished(folder.run, folder)
+    metrics = read_metrics_if_finished(folder.run, folder)
     if metrics is None:
         raise InputError(
             "the run must be finished", folder.path, "Rerun its fedlas command: it resumes."
@@ -155,7 +166,7 @@ def must_be_finished(folder: RunFolder) -> dict[str, Any]:
     return metrics
 
 
-def check_claim(run: Claim, folder: RunFolder | None = None) -> None:
+def check_same_config(run: FolderOwner, folder: RunFolder | None = None) -> None:
     """Raise InputError if a folder holds a run of another configuration or foreign files; only reads.
 
     Raises:
@@ -169,7 +180,7 @@ def check_claim(run: Claim, folder: RunFolder | None = None) -> None:
         results = [
             path.name
             for path in (folder.metrics_path, folder.checkpoint_path)
-            if folder.holds(path)
+            if folder.has_file(path)
         ]
         if results:
             raise InputError(
@@ -177,10 +188,10 @@ def check_claim(run: Claim, folder: RunFolder | None = None) -> None:
                 f"{folder.path}, where config.yaml is missing or empty",
                 "Choose another --out, or remove the folder to start over.",
             )
-        check_vacant(folder.path, _FIRST)
+        check_no_foreign_files(folder.path, _FILES_BEFORE_CONFIG)
         return
     # A run resumes only with the settings that it began with; a mixture would be a result of neither.
-    if changes := differences(folder.config, run.config()):
+    if changes := config_differences(folder.config, run.config()):
         raise InputError(
             "the run folder must have the same configuration",
             f"{folder.path}, which differs in {'; '.join(changes)}",
@@ -188,7 +199,7 @@ def check_claim(run: Claim, folder: RunFolder | None = None) -> None:
         )
 
 
-def check_vacant(folder: Path, allowed: Collection[str] = ()) -> None:
+def check_no_foreign_files(folder: Path, allowed: Collection[str] = ()) -> None:
     """Raise InputError if a folder holds files other than the allowed ones; only reads.
 
     Args:
@@ -200,9 +211,9 @@ def check_vacant(folder: Path, allowed: Collection[str] = ()) -> None:
         UnreadableError: If the folder cannot be read.
     """
     try:
-        others = foreign(folder, allowed)
+        others = unexpected_names(folder, allowed)
     except OSError as error:
-        raise UnreadableError(*not_writable(folder, error).parts) from error
+        raise UnreadableError(*not_writable_error(folder, error).parts) from error
     if others:
         shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
         raise InputError(
@@ -212,7 +223,7 @@ def check_vacant(folder: Path, allowed: Collection[str] = ()) -> None:
         )
 
 
-def check_data(folder: RunFolder, data: Mapping[str, Any]) -> None:
+def check_same_data(folder: RunFolder, data: Mapping[str, Any]) -> None:
     """Raise InputError if the run in a folder was started on other data; only reads.
 
     Args:
@@ -225,7 +236,7 @@ def check_data(folder: RunFolder, data: Mapping[str, Any]) -> None:
     old = folder.data
     if old is None:
         return
-    if changes := differences({key: old[key] for key in data if key in old}, data):
+    if changes := config_differences({key: old[key] for key in data if key in old}, data):
         raise InputError(
             "the run folder must be of a run on the same data",
             f"{folder.path}, which differs in {'; '.join(changes)}",
@@ -234,17 +245,17 @@ def check_data(folder: RunFolder, data: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def locked(
+def lock_folder(
     folder: Path,
     accelerator: Accelerator,
     action: Callable[[], Any] = lambda: None,
     *,
-    left_behind: str = "",
+    stale_link: str = "",
 ) -> Iterator[Any]:
     """Hold the lock of a run folder, and yield the result of ``action``, which the main process runs once.
 
     The main process holds the lock, which is released when the process ends, even by a kill. A link named
-    ``left_behind``, which a killed process may have left to reserve a file, is removed.
+    ``stale_link``, which a killed process may have left to reserve a file, is removed.
     """
     filelock = require("filelock", extra="bench")
     lock = filelock.FileLock(RunFolder(folder).lock_path)
@@ -253,7 +264,7 @@ def locked(
     def enter() -> Any:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            refuse_links(folder, RunFolder(folder).lock_path)
+            require_no_links(folder, RunFolder(folder).lock_path)
             lock.acquire(timeout=0)
         except filelock.Timeout as error:
             raise BusyError(
@@ -262,21 +273,21 @@ def locked(
                 "Wait for it, or choose another --out.",
             ) from error
         except OSError as error:
-            raise not_writable(folder, error) from error
-        if left_behind and (folder / left_behind).is_symlink():
-            remove(folder / left_behind, inside=folder)
+            raise not_writable_error(folder, error) from error
+        if stale_link and (folder / stale_link).is_symlink():
+            remove(folder / stale_link, inside=folder)
         # The folder may be a stranger's, and most of what is written into it comes after hours of training.
         for path in folder.iterdir():
-            refuse_links(folder, path)
+            require_no_links(folder, path)
         return action()
 
     try:
-        yield on_main(accelerator, enter)
+        yield run_on_main(accelerator, enter)
     finally:
         lock.release()
 
 
-def claim(run: Claim, data: Mapping[str, Any]) -> dict[str, Any] | None:
+def acquire_folder(run: FolderOwner, data: Mapping[str, Any]) -> dict[str, Any] | None:
     """Write configuration and data fingerprint to the locked folder, or return its metrics if the run is finished.
 
     Args:
@@ -284,13 +295,13 @@ def claim(run: Claim, data: Mapping[str, Any]) -> dict[str, Any] | None:
         data: Fingerprint of its data.
 
     Raises:
-        InputError: As :func:`finished` and :func:`check_data`; nothing is written then.
+        InputError: As :func:`read_metrics_if_finished` and :func:`check_same_data`; nothing is written then.
     """
     folder = RunFolder(run.folder)
-    metrics = finished(run, folder)
-    check_data(folder, data)
+    metrics = read_metrics_if_finished(run, folder)
+    check_same_data(folder, data)
     if metrics is None:
-        remove_parts(
+        remove_stale_temporaries(
             folder.path, folder.predictions_path, folder.work_path, *folder.work_path.glob("*")
         )
         remove(folder.error_path, inside=folder.path)  # what it says was true of an earlier start

@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from fedlas._core.check import InputError
-from fedlas.lab.runs.begin import check_vacant
-from fedlas.lab.runs.folder import RunFolder, UnreadableError, packed_names
+from fedlas.lab.runs.begin import check_no_foreign_files
+from fedlas.lab.runs.folder import RunFolder, UnreadableError, packed_run_names
 
 
 def run_folders(bench: Path) -> list[RunFolder]:
@@ -21,25 +21,25 @@ def run_folders(bench: Path) -> list[RunFolder]:
     folders = (path for path in bench.iterdir() if path.is_dir() and not path.name.startswith("."))
     return [
         RunFolder(path)
-        for path in sorted({*folders, *(bench / name for name in packed_names(bench))})
+        for path in sorted({*folders, *(bench / name for name in packed_run_names(bench))})
     ]
 
 
-def leave_out(name: str, reason: object) -> str:
+def warn_skipped(name: str, reason: object) -> str:
     """Log a warning that a run is left out, and return its text."""
-    text = left_out(name, reason)
+    text = format_skipped(name, reason)
     logging.getLogger("fedlas").warning("%s", text)
     return text
 
 
-def left_out(name: str, reason: object) -> str:
+def format_skipped(name: str, reason: object) -> str:
     """Return the sentence that a run is left out, with the reason."""
     return f"{name} is left out: {reason}"
 
 
 def find_runs(
     folders: Sequence[Path],
-    why_not: Callable[[RunFolder], str | None],
+    reason_to_skip: Callable[[RunFolder], str | None],
     *,
     content: str,
     data: str | None = None,
@@ -48,7 +48,7 @@ def find_runs(
 
     Args:
         folders: Run folders, which are not checked, or bench folders.
-        why_not: Returns the reason why a run of a bench cannot be used: empty if it can, None to skip the run without
+        reason_to_skip: Returns the reason why a run of a bench cannot be used: empty if it can, None to skip the run without
             a note. If an error is raised, the run is left out with a warning.
         content: Content that a bench must have, such as ``"finished runs"``.
         data: Where the runs' data is; None searches the usual places.
@@ -65,19 +65,19 @@ def find_runs(
     notes: list[str] = []
     for folder in folders:
         # A run that is named is taken unseen, so that its use reports what is wrong with it.
-        if RunFolder(folder).holds(RunFolder(folder).config_path) or not folder.is_dir():
+        if RunFolder(folder).has_file(RunFolder(folder).config_path) or not folder.is_dir():
             runs.append(RunFolder(folder, data_root=data))
             continue
         # The runs of a bench are filtered: one that does not qualify is noted, and the others are used.
         before = len(runs) + len(notes)
         for run in (replace(each, data_root=data) for each in run_folders(folder)):
             try:
-                reason = why_not(run)
+                reason = reason_to_skip(run)
             except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-                notes.append(leave_out(run.name, error))
+                notes.append(warn_skipped(run.name, error))
             else:
                 runs += [run] if reason == "" else []
-                notes += [left_out(run.name, reason)] if reason else []
+                notes += [format_skipped(run.name, reason)] if reason else []
         if len(runs) + len(notes) == before:
             raise InputError(expected, folder, fix)
     if not runs:
@@ -85,14 +85,14 @@ def find_runs(
     return runs, notes
 
 
-RESULTS = "results.csv"
+RESULTS_FILE = "results.csv"
 """File of a report's table, one row per run and stage."""
-HEAD = ("run", "recipe", "loss", "seed", "stage")
+RESULTS_COLUMNS = ("run", "recipe", "loss", "seed", "stage")
 """First columns of the table."""
-_RUN = re.compile(r".+-s\d+")
+_RUN_NAME = re.compile(r".+-s\d+")
 
 
-def is_run(folder: RunFolder) -> bool:
+def is_run_folder(folder: RunFolder) -> bool:
     """Return whether ``config.yaml`` describes a run, trained or derived; False if it cannot be read."""
     try:
         return {"recipe", "loss", "seed"} <= (folder.config or {}).keys()
@@ -109,7 +109,7 @@ def check_bench_folder(folder: Path) -> None:
         InputError: If the folder cannot be used as a bench folder.
     """
     itself = RunFolder(folder)
-    if itself.metrics_path.is_file() or (folder / "study.yaml").is_file() or is_run(itself):
+    if itself.metrics_path.is_file() or (folder / "study.yaml").is_file() or is_run_folder(itself):
         raise InputError(
             "--out must be a folder for several runs",
             f"{folder}, which is a run or a study",
@@ -119,12 +119,12 @@ def check_bench_folder(folder: Path) -> None:
         children = run_folders(folder)
     except OSError:
         children = []  # what is wrong with it is said below
-    table = folder / RESULTS
-    if any(_RUN.fullmatch(child.name) or is_run(child) for child in children):
+    table = folder / RESULTS_FILE
+    if any(_RUN_NAME.fullmatch(child.name) or is_run_folder(child) for child in children):
         return
     if table.is_file() and table.read_text(encoding="utf-8", errors="replace").startswith(
-        ",".join(HEAD)
+        ",".join(RESULTS_COLUMNS)
     ):
         return
     recipes = [path.name for pattern in ("*.yaml", "*.yml") for path in folder.glob(pattern)]
-    check_vacant(folder, (".slurm", ".trackers", ".workers", *recipes))
+    check_no_foreign_files(folder, (".slurm", ".trackers", ".workers", *recipes))

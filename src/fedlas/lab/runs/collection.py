@@ -11,20 +11,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fedlas._core.check import InputError, reason
-from fedlas._core.files import no_device, write_atomically
+from fedlas._core.check import InputError, error_reason
+from fedlas._core.files import require_no_device, write_atomically
 from fedlas._core.terminal import Console
 from fedlas.lab.runs.begin import check_metrics
-from fedlas.lab.runs.bench_folder import leave_out, run_folders
-from fedlas.lab.runs.folder import PACK_MARK, RUNS, RunFolder, is_derived
+from fedlas.lab.runs.bench_folder import run_folders, warn_skipped
+from fedlas.lab.runs.folder import PACK_FILE, PACK_MARK, RunFolder, is_derived
 from fedlas.lab.runs.intervals import with_estimates
 from fedlas.lab.runs.summary import NUMBERS, STAGES, FinishedRun, Problem, Summary
-from fedlas.lab.train.checkpoint import differences
+from fedlas.lab.train.checkpoint import config_differences
 from fedlas.losses import LOSSES
 from fedlas.stats.estimates import REPLICATES
 
 
-def collect(folder: str | Path) -> Summary:
+def collect_runs(folder: str | Path) -> Summary:
     """Read all runs of a bench folder.
 
     Args:
@@ -50,9 +50,9 @@ def collect(folder: str | Path) -> Summary:
     unfinished: list[str] = []
     for child in run_folders(folder):
         try:
-            run = _looked_into(child)
+            run = _inspect_folder(child)
         except (ValueError, OSError) as error:
-            leave_out(child.name, why := reason(error))
+            warn_skipped(child.name, why := error_reason(error))
             unreadable.append(Problem(child.name, why))
             continue
         if isinstance(run, FinishedRun):
@@ -70,7 +70,7 @@ def collect(folder: str | Path) -> Summary:
         elif run:
             unfinished.append(child.name)
     if not runs:
-        raise _nothing_finished(folder, failed, unfinished, unreadable)
+        raise _no_finished_run_error(folder, failed, unfinished, unreadable)
     # Runs share a table only if they differ in nothing but loss and seed.
     recipes = {run.recipe: run.name for run in runs if not run.made_by}
     if len(recipes) > 1:
@@ -80,16 +80,16 @@ def collect(folder: str | Path) -> Summary:
             "Move the runs of each recipe into a folder of their own.",
         )
     fix = "Move the runs of each configuration into a folder of their own."
-    counted = [run.folder for run in runs]
-    trained = [(each.name, each.config) for each in counted if each.config and not each.is_derived]
-    derived = [(each.name, each.config) for each in counted if each.config and each.is_derived]
-    check_alike(trained, fix)
-    check_data_alike([*trained, *derived], fix)
+    folders = [run.folder for run in runs]
+    trained = [(each.name, each.config) for each in folders if each.config and not each.is_derived]
+    derived = [(each.name, each.config) for each in folders if each.config and each.is_derived]
+    check_same_settings(trained, fix)
+    check_same_data_settings([*trained, *derived], fix)
     # Which images a seed chose differs from seed to seed; the data set they are chosen from must not.
-    check_alike(
-        [(each.name, {"data": {**each.data, "split": None}}) for each in counted if each.data], fix
+    check_same_settings(
+        [(each.name, {"data": {**each.data, "split": None}}) for each in folders if each.data], fix
     )
-    for place, run in enumerate(runs):
+    for index, run in enumerate(runs):
         config = run.folder.config
         if (
             config
@@ -97,44 +97,48 @@ def collect(folder: str | Path) -> Summary:
             and run.folder.is_derived
             and (note := settings_note(config, *trained[0]))
         ):
-            runs[place] = replace(run, notes=(*run.notes, note))
+            runs[index] = replace(run, notes=(*run.notes, note))
     # The table has the order in which papers print losses, not that of the names of the folders.
     order = {
         method: i
-        for i, method in enumerate(_ordered(list(dict.fromkeys(run.loss for run in runs))))
+        for i, method in enumerate(_sort_methods(list(dict.fromkeys(run.loss for run in runs))))
     }
     runs.sort(key=lambda run: (order[run.loss], run.seed))
     return Summary(folder, tuple(runs), tuple(failed), tuple(unfinished), tuple(unreadable))
 
 
-def _looked_into(folder: RunFolder) -> FinishedRun | Problem | bool:
+def _inspect_folder(folder: RunFolder) -> FinishedRun | Problem | bool:
     """Return the finished run or the failure in a folder, else whether a run was started there."""
     names = {path.name for path in folder.path.iterdir()} if folder.path.exists() else set()
-    if folder.holds(folder.metrics_path):
-        run = read_run(folder)
+    if folder.has_file(folder.metrics_path):
+        run = read_finished_run(folder)
         check_config(folder.config or {})
         _ = folder.data  # read now, so that a damaged one is found here
-        if denied := [
+        if unreadable := [
             name
             for name in folder.files
             if name in names and not os.access(folder.path / name, os.R_OK)
         ]:
-            raise ValueError(f"{denied[0]} cannot be read (Permission denied)")
+            raise ValueError(f"{unreadable[0]} cannot be read (Permission denied)")
         return run
     if folder.error_path.name in names:
-        text = no_device(folder.error_path).read_text(encoding="utf-8", errors="replace").strip()
+        text = (
+            require_no_device(folder.error_path)
+            .read_text(encoding="utf-8", errors="replace")
+            .strip()
+        )
         return Problem(folder.name, text.splitlines()[-1].strip() if text else "no message")
-    signs = (
+    start_files = (
         folder.config_path,
         folder.environment_path,
         folder.log_path,
         folder.checkpoint_path,
         folder.lock_path,
     )
-    return not names or any(path.name in names for path in signs)
+    return not names or any(path.name in names for path in start_files)
 
 
-def _ordered(methods: list[str]) -> list[str]:
+def _sort_methods(methods: list[str]) -> list[str]:
     """Return the methods by year of publication, cross-entropy first and unregistered methods last."""
 
     def key(method: str) -> tuple[float, int, str]:
@@ -145,7 +149,7 @@ def _ordered(methods: list[str]) -> list[str]:
     return sorted(methods, key=key)
 
 
-def _nothing_finished(
+def _no_finished_run_error(
     folder: Path, failed: list[Problem], unfinished: list[str], unreadable: list[Problem]
 ) -> InputError:
     counts = {"failed": len(failed), "unfinished": len(unfinished), "unreadable": len(unreadable)}
@@ -163,7 +167,7 @@ def _nothing_finished(
     return InputError("the folder must hold at least one finished run", f"{folder} with {got}", fix)
 
 
-def read_run(folder: RunFolder) -> FinishedRun:
+def read_finished_run(folder: RunFolder) -> FinishedRun:
     """Return the finished run in a folder, or raise ValueError with a short reason."""
     if not folder.is_finished:
         raise ValueError("metrics.json is missing")
@@ -178,7 +182,7 @@ def read_run(folder: RunFolder) -> FinishedRun:
         stage: {
             name: value
             for name, value in content.get(stage, {}).items()
-            if _finite(value) is not None
+            if _finite_or_none(value) is not None
         }
         for stage in ("val", *STAGES)
     }
@@ -188,7 +192,7 @@ def read_run(folder: RunFolder) -> FinishedRun:
         value if isinstance(value := content.get(key), str) else None
         for key in ("selected_by", "uncertainty")
     )
-    numbers: dict[str, Any] = {name: _finite(content.get(name)) for name in NUMBERS}
+    numbers: dict[str, Any] = {name: _finite_or_none(content.get(name)) for name in NUMBERS}
     notes = tuple(content.get("notes", ()))
     return FinishedRun(
         folder,
@@ -203,7 +207,7 @@ def read_run(folder: RunFolder) -> FinishedRun:
     )
 
 
-def _finite(value: float | None) -> float | None:
+def _finite_or_none(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
@@ -223,7 +227,7 @@ def check_config(config: Config) -> None:
             raise ValueError("config.yaml is not the configuration of a run")
 
 
-def check_alike(configs: Iterable[tuple[str, Mapping[str, Any]]], fix: str) -> None:
+def check_same_settings(configs: Iterable[tuple[str, Mapping[str, Any]]], fix: str) -> None:
     """Raise InputError if runs differ in more than loss and seed, or runs of one loss in more than the seed.
 
     Args:
@@ -237,9 +241,9 @@ def check_alike(configs: Iterable[tuple[str, Mapping[str, Any]]], fix: str) -> N
     for name, config in configs:
         loss = config.get("loss")
         of_loss = str(loss.get("name") if isinstance(loss, dict) else loss)
-        for group, part in (("", _settings(config)), (f"loss {of_loss}", {"loss": loss})):
+        for group, part in (("", _shared_settings(config)), (f"loss {of_loss}", {"loss": loss})):
             other, settings = first.setdefault(group, (name, part))
-            if changes := differences(settings, part):
+            if changes := config_differences(settings, part):
                 raise InputError(
                     "all runs of one folder must have the same configuration except for loss and seed",
                     f"{name}, which differs from {other} in {'; '.join(changes)}",
@@ -247,7 +251,7 @@ def check_alike(configs: Iterable[tuple[str, Mapping[str, Any]]], fix: str) -> N
                 )
 
 
-def check_data_alike(configs: Iterable[tuple[str, Config]], fix: str) -> None:
+def check_same_data_settings(configs: Iterable[tuple[str, Config]], fix: str) -> None:
     """Raise InputError if the data settings of runs, or of their member runs, differ.
 
     All other settings may differ, as they do for a hyper-ensemble or MC dropout.
@@ -261,43 +265,45 @@ def check_data_alike(configs: Iterable[tuple[str, Config]], fix: str) -> None:
     """
     sections: list[tuple[str, Config]] = []
     for name, config in configs:
-        for run in _runs(config):
+        for run in _member_configs(config):
             data = dict(run.get("data") or {})
             if data.get("test_size") is None:
                 # the test set is the same whatever the validation part
                 data.pop("split_seed", None)
             sections.append((name, {"data": data}))
-    check_alike(sections, fix)
+    check_same_settings(sections, fix)
 
 
-def settings_note(config: Config, other: str, trained: Config) -> str | None:
+def settings_note(config: Config, reference_name: str, reference_config: Config) -> str | None:
     """Return a note on settings in which the member runs differ from a trained run, or None if they agree.
 
     Args:
         config: Configuration of a derived result.
-        other: Name of a trained run in the same folder.
-        trained: Configuration of the trained run.
+        reference_name: Name of a trained run in the same folder.
+        reference_config: Configuration of the trained run.
     """
     changes: dict[str, None] = {}
-    for run in _runs(config):
+    for run in _member_configs(config):
         changes |= dict.fromkeys(
-            differences(_settings(trained), _settings(run), words=("there", "here"))
+            config_differences(
+                _shared_settings(reference_config), _shared_settings(run), words=("there", "here")
+            )
         )
-    return f"its runs differ from {other} in {'; '.join(changes)}" if changes else None
+    return f"its runs differ from {reference_name} in {'; '.join(changes)}" if changes else None
 
 
-def _runs(config: Config) -> list[Config]:
+def _member_configs(config: Config) -> list[Config]:
     """Return the configurations of the member runs, or of the run itself if it was trained."""
     if not is_derived(config):
         return [config]
     return [run["config"] for run in config["runs"].values()]
 
 
-def _settings(config: Config) -> dict[str, Any]:
+def _shared_settings(config: Config) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in ("loss", "seed")}
 
 
-def pack(
+def pack_runs(
     bench: Path, *, replicates: int = REPLICATES, console: Console | None = None
 ) -> tuple[Path, Summary]:
     """Pack the finished runs of a bench folder into ``runs.zip``, including runs that are packed already.
@@ -315,9 +321,9 @@ def pack(
         Path of ``runs.zip``, and the summary of the bench folder.
 
     Raises:
-        InputError: As :func:`~fedlas.lab.runs.collection.collect`, or if the file cannot be written.
+        InputError: As :func:`~fedlas.lab.runs.collection.collect_runs`, or if the file cannot be written.
     """
-    summary = with_estimates(collect(bench), replicates=replicates, console=console)
+    summary = with_estimates(collect_runs(bench), replicates=replicates, console=console)
     texts: dict[str, dict[str, str]] = {}
     for folder in (run.folder for run in summary.runs):
         small = (folder.config_path, folder.data_path, folder.environment_path, folder.metrics_path)
@@ -349,4 +355,4 @@ def write_pack(bench: Path, runs: Mapping[str, Mapping[str, str]]) -> Path:
                 about = zipfile.ZipInfo(f"{run}/{name}")  # without the time of today
                 about.external_attr = 0o644 << 16
                 archive.writestr(about, text, zipfile.ZIP_DEFLATED, 9)
-    return write_atomically(bench / RUNS, lambda file: file.write(buffer.getvalue()))
+    return write_atomically(bench / PACK_FILE, lambda file: file.write(buffer.getvalue()))

@@ -13,21 +13,21 @@ import numpy as np
 import torch
 
 from fedlas._core.check import InputError
-from fedlas._core.files import no_device
-from fedlas._core.pixels import usable_statistics
-from fedlas._core.streams import derive
+from fedlas._core.files import require_no_device
+from fedlas._core.pixels import is_valid_normalization
+from fedlas._core.streams import derive_seed
 from fedlas.lab.data import DATASETS, Images, Source, Splits, load_dataset, split
 from fedlas.lab.data.base import Part
 from fedlas.lab.data.disk import data_folder
-from fedlas.lab.data.files import Items
+from fedlas.lab.data.files import DatasetItems
 from fedlas.lab.data.shift.variants import (
     OpenSet,
-    corrupted,
-    long_tailed,
-    open_set,
-    with_label_noise,
+    add_label_noise,
+    corrupt_part,
+    make_long_tailed,
+    make_open_set,
 )
-from fedlas.lab.data.splits import too_small_to_choose
+from fedlas.lab.data.splits import small_validation_warning
 from fedlas.lab.models.weights import weights_digest
 from fedlas.lab.recipes.planning import Run
 from fedlas.lab.runs.folder import RunFolder
@@ -42,8 +42,8 @@ def prepare_data(run: Run) -> Splits:
     data = run.recipe.data
     seed = run.seed if data.split_seed is None else data.split_seed
     splits = split(
-        source_of(run),
-        seed=derive(seed, "split"),
+        load_source(run),
+        seed=derive_seed(seed, "split"),
         val_size=data.val_size,
         train_size=data.train_size,
         test_size=data.test_size,
@@ -51,18 +51,18 @@ def prepare_data(run: Run) -> Splits:
     # Each may have a seed of its own, so that one can change while the others stay.
     if data.long_tail is not None:
         tail = seed if data.long_tail_seed is None else data.long_tail_seed
-        splits = long_tailed(splits, data.long_tail, seed=derive(tail, "long tail"))
+        splits = make_long_tailed(splits, data.long_tail, seed=derive_seed(tail, "long tail"))
     if data.label_noise is not None:
         noise = seed if data.label_noise.seed is None else data.label_noise.seed
-        splits = with_label_noise(splits, data.label_noise, seed=derive(noise, "label noise"))
+        splits = add_label_noise(splits, data.label_noise, seed=derive_seed(noise, "label noise"))
     if data.corruption is not None:
-        splits = replace(splits, test=corrupted(splits.test, data.corruption))
+        splits = replace(splits, test=corrupt_part(splits.test, data.corruption))
     return replace(splits, workers=data.workers)
 
 
-def warn_of_small_validation(samples: int) -> None:
+def warn_if_validation_small(samples: int) -> None:
     """Warn if the validation part is too small, once per size and process."""
-    if warning := too_small_to_choose(samples):
+    if warning := small_validation_warning(samples):
         warn_once(warning)
 
 
@@ -74,7 +74,7 @@ def data_root(run: Run) -> Path | None:
     return None if place is None else place.absolute()
 
 
-def source_of(run: Run) -> Source:
+def load_source(run: Run) -> Source:
     """Return the data set of a run before it is split."""
     if run.recipe.objects is not None:
         passed: Source = run.recipe.objects.source
@@ -85,25 +85,25 @@ def source_of(run: Run) -> Source:
             run.folder,
             "Rerun the program that trained it.",
         )
-    source = _open_set(*_source_key(run))
+    source = _load_open_set(*_source_arguments(run))
     return source.known if isinstance(source, OpenSet) else source
 
 
 def data_fingerprint(run: Run) -> dict[str, Any]:
     """Return the fingerprint of a run's data set, which does not depend on the seed."""
-    return source_fingerprint(source_of(run))
+    return source_fingerprint(load_source(run))
 
 
-def held_out(run: Run, splits: Splits) -> tuple[tuple[Splits, Part], tuple[Splits, Part]]:
+def held_out_parts(run: Run, splits: Splits) -> tuple[tuple[Splits, Part], tuple[Splits, Part]]:
     """Return the validation and the test part, each with the splits that hold its normalization.
 
     Every prediction on held-out data must use these splits, because the test part may be normalized differently, see
-    :func:`as_tested`.
+    :func:`with_test_normalization`.
     """
-    return (splits, splits.val), (as_tested(run, splits), splits.test)
+    return (splits, splits.val), (with_test_normalization(run, splits), splits.test)
 
 
-def as_tested(run: Run, splits: Splits) -> Splits:
+def with_test_normalization(run: Run, splits: Splits) -> Splits:
     """Return the splits with the recipe's normalization for the test part, or unchanged if it has none.
 
     Raises:
@@ -113,7 +113,7 @@ def as_tested(run: Run, splits: Splits) -> Splits:
     std = run.recipe.data.test_std
     if mean is None or std is None:
         return splits
-    if not usable_statistics(mean, std, splits.in_channels):
+    if not is_valid_normalization(mean, std, splits.in_channels):
         raise InputError(
             f"test_mean and test_std must each hold {splits.in_channels} finite numbers, std above 0",
             f"{mean} and {std}",
@@ -123,20 +123,20 @@ def as_tested(run: Run, splits: Splits) -> Splits:
 
 
 @lru_cache(maxsize=1)
-def _open_set(name: str, root: str | None, options: str, held_out: str) -> OpenSet | Source:
+def _load_open_set(name: str, root: str | None, options: str, held_out: str) -> OpenSet | Source:
     """Return a data set without its held-out classes, cached because reading can take longer than an epoch."""
     source = load_dataset(name, root, **json.loads(options))
     classes = json.loads(held_out)
-    return open_set(source, classes) if classes else source
+    return make_open_set(source, classes) if classes else source
 
 
-def unknown_images(run: Run) -> Part:
+def held_out_class_images(run: Run) -> Part:
     """Return the test images of the classes that the run holds out.
 
     Raises:
         InputError: If the run holds out no classes.
     """
-    source = _open_set(*_source_key(run))
+    source = _load_open_set(*_source_arguments(run))
     if isinstance(source, OpenSet):
         return source.unknown
     raise InputError(
@@ -146,14 +146,14 @@ def unknown_images(run: Run) -> Part:
     )
 
 
-def fingerprints(run: Run, splits: Splits) -> dict[str, Any]:
+def run_fingerprint(run: Run, splits: Splits) -> dict[str, Any]:
     """Return the fingerprints of data set, split and initial weights, which must match when a run resumes."""
     weights = run.recipe.model.weights
     start = {} if weights is None else {"weights": weights_digest(weights)}
     return {**data_fingerprint(run), "split": split_fingerprint(splits), **start}
 
 
-def _source_key(run: Run) -> tuple[str, str | None, str, str]:
+def _source_arguments(run: Run) -> tuple[str, str | None, str, str]:
     data = run.recipe.data
     return (
         data.name,
@@ -185,7 +185,7 @@ def outputs_fingerprint(folder: Path, part: Part) -> dict[str, Any]:
     """
     path = RunFolder(folder).checkpoint_path
     try:
-        with no_device(path).open("rb") as file:
+        with require_no_device(path).open("rb") as file:
             weights = file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(
@@ -209,7 +209,9 @@ def split_fingerprint(splits: Splits) -> str:
 
 def _part_fingerprint(part: Part) -> dict[str, Any]:
     target = part.target.cpu().numpy()
-    if isinstance(part, Items):  # a Dataset may augment its inputs, so only labels are the same
+    if isinstance(
+        part, DatasetItems
+    ):  # a Dataset may augment its inputs, so only labels are the same
         key = "sha256 of labels"
         arrays = [target]
     elif isinstance(part, Images):

@@ -7,24 +7,24 @@ from dataclasses import replace
 from typing import Any
 
 from fedlas._core.files import write_json
-from fedlas._core.ranks import new_accelerator, on_main
-from fedlas._core.terminal import say
+from fedlas._core.ranks import new_accelerator, run_on_main
+from fedlas._core.terminal import print_lines
 from fedlas.lab.data import Splits
 from fedlas.lab.recipes.planning import Run
-from fedlas.lab.runs.begin import claim, locked, opened
+from fedlas.lab.runs.begin import acquire_folder, lock_folder, open_run
 from fedlas.lab.runs.data import (
-    as_tested,
     data_root,
-    fingerprints,
     prepare_data,
-    warn_of_small_validation,
+    run_fingerprint,
+    warn_if_validation_small,
+    with_test_normalization,
 )
 from fedlas.lab.runs.folder import FORMAT, RunFolder
-from fedlas.lab.runs.measure import measure
-from fedlas.lab.runs.predict import held_out_predictions, save_predictions
-from fedlas.lab.runs.provenance import note_start
-from fedlas.lab.runs.train import build_objective, train_run, training_job
-from fedlas.lab.train.engine import precision_text
+from fedlas.lab.runs.measure import measure_predictions
+from fedlas.lab.runs.predict import predict_held_out, save_predictions
+from fedlas.lab.runs.provenance import record_start
+from fedlas.lab.runs.train import build_objective, build_training_job, train_run
+from fedlas.lab.train.engine import describe_precision
 from fedlas.lab.train.job import TrainingJob
 from fedlas.lab.train.log import ShowProgress, TrainingProgress
 from fedlas.lab.train.tracking import Tracking
@@ -54,33 +54,35 @@ def execute(
     device = accelerator.device
     requested = run.recipe.train.precision
     # A finished run needs no data, so its metrics can be read on a machine that has none.
-    run, metrics = on_main(accelerator, lambda: opened(run, device))
+    run, metrics = run_on_main(accelerator, lambda: open_run(run, device))
     if metrics is not None:
         return metrics
 
     # Whatever is wrong with data, model or loss shows before anything is written.
     splits = prepare_data(run).to(device)
     if accelerator.is_main_process:
-        warn_of_small_validation(len(splits.val))
-    as_tested(run, splits)
+        warn_if_validation_small(len(splits.val))
+    with_test_normalization(run, splits)
     objective = build_objective(run, splits, rank=accelerator.process_index)
     watch = run.recipe.train.save_features
-    job = training_job(run, objective, splits, accelerator, watch_norms=watch)
+    job = build_training_job(run, objective, splits, accelerator, watch_norms=watch)
     job = replace(job, name=label or run.name, show=show)
 
     # Another process may have finished the run before this one got the lock.
-    with locked(run.folder, accelerator, lambda: claim(run, fingerprints(run, splits))) as metrics:
+    with lock_folder(
+        run.folder, accelerator, lambda: acquire_folder(run, run_fingerprint(run, splits))
+    ) as metrics:
         if metrics is not None:
             return metrics
         trackers = {}
         if accelerator.is_main_process:
-            used = precision_text(run.recipe.train.precision, requested, device)
-            note_start(run.folder, device, precision=used)
+            used = describe_precision(run.recipe.train.precision, requested, device)
+            record_start(run.folder, device, precision=used)
             splits.save_indices(RunFolder(run.folder).splits_path)
             if (root := data_root(run)) is not None:
-                RunFolder(run.folder).keep_root(root)
+                RunFolder(run.folder).save_data_root(root)
             if label is None:  # a bench says it itself, once for its runs
-                say(f"precision {used}", style="dim", stderr=True)
+                print_lines(f"precision {used}", style="dim", stderr=True)
             trackers = run.recipe.trackers
         with Tracking(
             trackers, run.folder, project=run.recipe.name, name=run.name, config=run.config()
@@ -94,7 +96,7 @@ def _train_and_measure(
     fitted = train_run(run, splits, job)
     started = time.monotonic()
     # The objective now holds the weights of the best epoch.
-    val, test = held_out_predictions(
+    val, test = predict_held_out(
         run, splits, job.objective, features=run.recipe.train.save_features
     )
     train = run.recipe.train
@@ -108,7 +110,7 @@ def _train_and_measure(
         "best_epoch": fitted.best_epoch,
         "selected_by": train.select,
         "parameters": sum(p.numel() for p in job.objective.model.parameters()),
-        **measure(val, test, num_bins=train.num_bins),
+        **measure_predictions(val, test, num_bins=train.num_bins),
     }
     # of all starts, not of this one alone
     trained = sum(record["seconds"] for record in fitted.history)

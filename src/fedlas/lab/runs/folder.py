@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from fedlas._core.arrays import open_arrays
 from fedlas._core.check import InputError, check_count, describe
 from fedlas._core.files import (
-    check_name,
+    check_path_component,
     is_file,
-    no_device,
     parse_json,
-    path_inside,
+    require_inside,
+    require_no_device,
     write_atomically,
 )
 from fedlas.lab.recipes.planning import Run
-from fedlas.lab.recipes.recipe import recipe_from
+from fedlas.lab.recipes.recipe import recipe_from_content
 from fedlas.lab.recipes.yaml_text import parse_yaml
 from fedlas.lab.runs.text_archive import TextArchive
 from fedlas.lab.train.checkpoint import CHECKPOINT
@@ -34,8 +34,8 @@ from fedlas.predictions import Predictions
 FORMAT = 1
 """Format of ``metrics.json``."""
 _DEFAULT_BINS = 15
-_LONGEST_PATH = 4096
-_NEVER = {
+_MAX_PATH_BYTES = 4096
+_FORBIDDEN_KEYS = {
     "": ("trackers", "methods", "seeds", "losses", "title"),
     "data": ("root", "workers", "download"),
 }
@@ -96,9 +96,9 @@ class RunFolder:
     predictions_path = _File("predictions")
     work_path = _File("work")
 
-    def writable(self, path: Path) -> Path:
+    def require_inside(self, path: Path) -> Path:
         """Return ``path``; raise InputError if a link leads out of the folder, which may be from a stranger."""
-        return path_inside(self.path, path)
+        return require_inside(self.path, path)
 
     def part_path(self, part: str) -> Path:
         """Return the path of the predictions on a part of the data, such as ``test``."""
@@ -115,17 +115,17 @@ class RunFolder:
     @property
     def is_packed(self) -> bool:
         """Whether the run is read from the ``runs.zip`` of its bench."""
-        return self._packed(self.metrics_path) is not None
+        return self._packed_text(self.metrics_path) is not None
 
-    def _packed(self, path: Path) -> str | None:
+    def _packed_text(self, path: Path) -> str | None:
         if is_file(self.config_path) or is_file(self.metrics_path):
             return None
-        pack = _pack(self.path.parent)
+        pack = _load_pack(self.path.parent)
         return None if pack is None else pack.text(self.path.name, path.name)
 
-    def holds(self, path: Path) -> bool:
+    def has_file(self, path: Path) -> bool:
         """Return whether a text file of the run exists, on disk or in the pack."""
-        return path.exists() or self._packed(path) is not None
+        return path.exists() or self._packed_text(path) is not None
 
     def text(self, path: Path) -> str | None:
         """Return the content of a text file, on disk or in the pack, or None if it is missing.
@@ -134,7 +134,11 @@ class RunFolder:
             OSError: If it cannot be read.
             InputError: If the pack cannot be read.
         """
-        return no_device(path).read_text(encoding="utf-8") if path.exists() else self._packed(path)
+        return (
+            require_no_device(path).read_text(encoding="utf-8")
+            if path.exists()
+            else self._packed_text(path)
+        )
 
     @property
     def is_finished(self) -> bool:
@@ -181,19 +185,19 @@ class RunFolder:
         Raises:
             UnreadableError: If it cannot be read.
         """
-        return self._json(self.data_path, "Choose another --out to start over.")
+        return self._read_json(self.data_path, "Choose another --out to start over.")
 
     @cached_property
-    def kept_root(self) -> str | None:
+    def saved_data_root(self) -> str | None:
         """Absolute path of the data at the last start; None if the run reads no files or the path is unknown."""
         try:
-            with no_device(self.data_root_path).open("rb") as file:
-                root = os.fsdecode(file.read(_LONGEST_PATH).removesuffix(b"\n"))
+            with require_no_device(self.data_root_path).open("rb") as file:
+                root = os.fsdecode(file.read(_MAX_PATH_BYTES).removesuffix(b"\n"))
         except OSError:
             return None
         return root if os.path.isabs(root) and "\0" not in root else None  # noqa: PTH117 - it is a text
 
-    def keep_root(self, root: Path) -> None:
+    def save_data_root(self, root: Path) -> None:
         """Write the path of the data to ``data_root.txt``, as bytes because it need not be UTF-8."""
         write_atomically(self.data_root_path, lambda file: file.write(os.fsencode(root) + b"\n"))
 
@@ -204,9 +208,9 @@ class RunFolder:
         Raises:
             UnreadableError: If it cannot be read.
         """
-        return self._json(self.metrics_path, "Remove it to measure the run again.") or {}
+        return self._read_json(self.metrics_path, "Remove it to measure the run again.") or {}
 
-    def _json(self, path: Path, fix: str) -> dict[str, Any] | None:
+    def _read_json(self, path: Path, fix: str) -> dict[str, Any] | None:
         try:
             text = self.text(path)
             content = None if text is None else parse_json(text)
@@ -234,7 +238,7 @@ class RunFolder:
     @cached_property
     def log(self) -> list[dict[str, Any]]:
         """Records of the training log, one per epoch."""
-        packed = self._packed(self.log_path)
+        packed = self._packed_text(self.log_path)
         return read_log(self.log_path) if packed is None else parse_log(packed)
 
     @cached_property
@@ -261,7 +265,7 @@ class RunFolder:
         """
         return Predictions.load(self.part_path(part))
 
-    def test_predictions(self) -> Predictions | str:
+    def test_predictions_or_reason(self) -> Predictions | str:
         """Return the predictions on the test part, or the reason why they cannot be read."""
         path = self.part_path("test")
         if not is_file(path):
@@ -275,7 +279,7 @@ class RunFolder:
     def fingerprint(self) -> str | None:
         """SHA-256 of the file of test predictions; None if the file cannot be read."""
         try:
-            with no_device(self.part_path("test")).open("rb") as file:
+            with require_no_device(self.part_path("test")).open("rb") as file:
                 return file_digest(file, "sha256").hexdigest()
         except OSError:
             return None
@@ -322,7 +326,7 @@ class RunFolder:
             )
         # The file may be a stranger's, and these become parts of paths: of what trackers and methods write and remove.
         fix = f"Check {self.config_path}, or train the run again."
-        name = check_name("the loss", config["loss"].get("name"), fix)
+        name = check_path_component("the loss", config["loss"].get("name"), fix)
         seed = check_count("seed", config["seed"], low=0)
         content = {
             key: value for key, value in config.items() if key not in ("recipe", "loss", "seed")
@@ -330,7 +334,7 @@ class RunFolder:
         for section in ("data", "model"):
             values = {key: value for key, value in content[section].items() if key != "options"}
             content[section] = values | content[section].get("options", {})
-        for section, keys in _NEVER.items():
+        for section, keys in _FORBIDDEN_KEYS.items():
             if strange := sorted((content[section] if section else content).keys() & set(keys)):
                 raise InputError(
                     f"the config.yaml of a run must not set {section and section + '.'}{strange[0]}",
@@ -338,35 +342,35 @@ class RunFolder:
                     fix,
                 )
         options = {key: value for key, value in config["loss"].items() if key != "name"}
-        recipe = recipe_from(
+        recipe = recipe_from_content(
             str(config["recipe"]), {**content, "title": config["recipe"], "losses": {name: options}}
         )
         return Run(recipe.with_data_root(self.data_root), name, seed, self.path)
 
 
-RUNS = "runs.zip"
+PACK_FILE = "runs.zip"
 PACK_MARK = b"fedlas runs 1"
 """Comment that marks the zip as a pack of runs; other zips are ignored."""
 
 
-def packed_names(bench: Path) -> list[str]:
+def packed_run_names(bench: Path) -> list[str]:
     """Return the names of the runs in the pack of a bench folder, or an empty list without a pack.
 
     Raises:
         InputError: If its pack cannot be read.
     """
-    return list(_pack(bench) or ())
+    return list(_load_pack(bench) or ())
 
 
-def _pack(bench: Path) -> TextArchive | None:
-    path = bench / RUNS
+def _load_pack(bench: Path) -> TextArchive | None:
+    path = bench / PACK_FILE
     if not is_file(path):
         return None
     about = path.stat()
-    return _read(path, about.st_mtime_ns, about.st_size)
+    return _read_pack(path, about.st_mtime_ns, about.st_size)
 
 
 @lru_cache(maxsize=16)
-def _read(path: Path, *_version: int) -> TextArchive:
+def _read_pack(path: Path, *_version: int) -> TextArchive:
     """Return the pack, cached until the file changes."""
     return TextArchive(path, PACK_MARK)

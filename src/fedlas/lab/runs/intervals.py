@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas._core.files import is_file, parse_json, path_inside, write_json
-from fedlas._core.progress import steps
+from fedlas._core.files import is_file, parse_json, require_inside, write_json
+from fedlas._core.progress import show_progress
 from fedlas._core.terminal import Console
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.summary import STAGES, FinishedRun, RunEstimates, Summary
@@ -21,9 +21,9 @@ from fedlas.stats.estimates import (
     CONFIDENCE_LEVEL,
     REPLICATES,
     Estimate,
+    available_metrics,
     check_replicates,
-    estimated,
-    measurable,
+    metric_and_class_estimates,
 )
 
 FILE = RunFolder.intervals_path.name
@@ -51,47 +51,47 @@ def with_estimates(
         except for values that disagree with ``metrics.json``.
     """
     check_replicates(replicates)
-    stored = {run.name: _stored(run) for run in summary.runs}
+    stored = {run.name: _read_intervals(run) for run in summary.runs}
     todo = {
         run.name
         for run in summary.runs
         if replicates and _is_stale(run, stored[run.name], replicates)
     }
     runs = []
-    total = sum(len(_stages(run)) for run in summary.runs if run.name in todo)
-    with steps("intervals", total, on=console) as advance:
+    total = sum(len(_measured_stages(run)) for run in summary.runs if run.name in todo)
+    with show_progress("intervals", total, on=console) as advance:
         for run in summary.runs:
             content = stored[run.name]
             unsaved: tuple[str, ...] = ()
             if run.name in todo:
-                content = _computed(run, replicates, advance) or content
-                unsaved = _save(run, content, summary.folder)
-            checked = _checked(run, content, computed=replicates > 0)
+                content = _compute_intervals(run, replicates, advance) or content
+                unsaved = _save_intervals(run, content, summary.folder)
+            checked = _consistent_estimates(run, content, computed=replicates > 0)
             runs.append(
                 replace(run, estimates=replace(checked, reasons=(*checked.reasons, *unsaved)))
             )
     return replace(summary, runs=tuple(runs))
 
 
-def keep_estimates(run: FinishedRun, *, replicates: int = REPLICATES) -> None:
+def save_missing_estimates(run: FinishedRun, *, replicates: int = REPLICATES) -> None:
     """Compute the estimates of a run and write ``intervals.json``, unless the file is up to date."""
-    if lacks_estimates(run, replicates=replicates):
-        _save(run, _computed(run, replicates, lambda *_: None), run.path)
+    if has_stale_estimates(run, replicates=replicates):
+        _save_intervals(run, _compute_intervals(run, replicates, lambda *_: None), run.path)
 
 
-def lacks_estimates(run: FinishedRun, *, replicates: int = REPLICATES) -> bool:
+def has_stale_estimates(run: FinishedRun, *, replicates: int = REPLICATES) -> bool:
     """Return whether a run has test predictions but no up-to-date ``intervals.json``."""
-    return _is_stale(run, _stored(run), replicates)
+    return _is_stale(run, _read_intervals(run), replicates)
 
 
-def scaled(run: FinishedRun, predictions: Predictions) -> Predictions | None:
+def scale_by_temperature(run: FinishedRun, predictions: Predictions) -> Predictions | None:
     """Return the predictions with logits divided by the run's temperature, or None if it has none."""
     if run.temperature is None or run.temperature <= 0:
         return None
     return predictions.with_logits(predictions.logits / run.temperature)
 
 
-def failure_reasons(summary: Summary) -> list[str]:
+def missing_interval_reasons(summary: Summary) -> list[str]:
     """Return the reasons why intervals are missing, each with the names of its runs."""
     about: dict[str, list[str]] = {}
     for run in summary.runs:
@@ -106,11 +106,11 @@ def failure_reasons(summary: Summary) -> list[str]:
     ]
 
 
-def _stages(run: FinishedRun) -> list[str]:
+def _measured_stages(run: FinishedRun) -> list[str]:
     return [stage for stage in STAGES if run.measured.get(stage)]
 
 
-def _stored(run: FinishedRun) -> dict[str, Any] | None:
+def _read_intervals(run: FinishedRun) -> dict[str, Any] | None:
     """Return the contents of ``intervals.json``, or None if the file is missing or unusable."""
     try:
         content = parse_json(run.folder.text(run.folder.intervals_path) or "null")
@@ -120,7 +120,7 @@ def _stored(run: FinishedRun) -> dict[str, Any] | None:
     return content if usable and isinstance(content.get("stages"), dict) else None
 
 
-def _about(run: FinishedRun, replicates: int) -> dict[str, Any]:
+def _cache_key(run: FinishedRun, replicates: int) -> dict[str, Any]:
     """Return the settings and fingerprints that the intervals depend on."""
     return {
         "format": FORMAT,
@@ -138,41 +138,45 @@ def _is_stale(run: FinishedRun, content: Mapping[str, Any] | None, replicates: i
         return False
     # Intervals of other predictions, another temperature or another setting do not describe this run.
     if content is None or any(
-        content.get(key) != value for key, value in _about(run, replicates).items()
+        content.get(key) != value for key, value in _cache_key(run, replicates).items()
     ):
         return True
     stages = content["stages"]
     # Metrics that cannot be measured are listed in the file; otherwise they would be computed again each time.
     omitted = {
         stage: names
-        for stage, names in _dict(content.get("left_out")).items()
+        for stage, names in _dict_or_empty(content.get("left_out")).items()
         if isinstance(names, list)
     }
     stored = {
-        stage: {*_dict(stages.get(stage)), *map(str, omitted.get(stage, []))} for stage in STAGES
+        stage: {*_dict_or_empty(stages.get(stage)), *map(str, omitted.get(stage, []))}
+        for stage in STAGES
     }
     return any(not stored[stage].issuperset(run.measured.get(stage, {})) for stage in STAGES)
 
 
-def _computed(
+def _compute_intervals(
     run: FinishedRun, replicates: int, advance: Callable[[str, float], None]
 ) -> dict[str, Any] | None:
     """Compute the contents of ``intervals.json``, or None if test predictions are unreadable or fewer than 2."""
-    predictions = run.folder.test_predictions()
+    predictions = run.folder.test_predictions_or_reason()
     if not isinstance(predictions, Predictions) or predictions.num_samples < 2:
-        advance(run.name, len(_stages(run)))
+        advance(run.name, len(_measured_stages(run)))
         return None
     content = {
-        **_about(run, replicates),
+        **_cache_key(run, replicates),
         "samples": predictions.num_samples,
         "left_out": {},
         "stages": {},
     }
-    for stage, each in (("test", predictions), ("test_calibrated", scaled(run, predictions))):
+    for stage, each in (
+        ("test", predictions),
+        ("test_calibrated", scale_by_temperature(run, predictions)),
+    ):
         # A recorded metric may be one that this installation lacks, or that the saved predictions do not allow.
         recorded = list(run.measured.get(stage, {}))
-        names = [] if each is None else measurable(recorded, each)
-        estimates, classes = estimated(
+        names = [] if each is None else available_metrics(recorded, each)
+        estimates, classes = metric_and_class_estimates(
             each or predictions,
             names,
             num_bins=run.folder.num_bins,
@@ -190,11 +194,13 @@ def _computed(
     return content
 
 
-def _save(run: FinishedRun, content: dict[str, Any] | None, folder: Path) -> tuple[str, ...]:
+def _save_intervals(
+    run: FinishedRun, content: dict[str, Any] | None, folder: Path
+) -> tuple[str, ...]:
     if content is None:
         return ()
     try:
-        write_json(path_inside(folder, run.folder.intervals_path), content)
+        write_json(require_inside(folder, run.folder.intervals_path), content)
     except InputError:
         return (f"{FILE} cannot be written, so intervals are computed again each time",)
     except ValueError:
@@ -202,52 +208,52 @@ def _save(run: FinishedRun, content: dict[str, Any] | None, folder: Path) -> tup
     return ()
 
 
-def _checked(
+def _consistent_estimates(
     run: FinishedRun, content: Mapping[str, Any] | None, *, computed: bool
 ) -> RunEstimates:
     """Return the stored estimates whose values agree with ``metrics.json``."""
     if content is None:
-        predictions = run.folder.test_predictions()
-        why = (
+        predictions = run.folder.test_predictions_or_reason()
+        reason = (
             predictions.partition(": ")[2]
             if isinstance(predictions, str)
             else "it has fewer than 2 test samples"
         )
         if isinstance(predictions, Predictions) and not computed:
-            why = "replicates is 0"
-        return RunEstimates(reasons=(f"no intervals: {why}, and there is no usable {FILE}",))
+            reason = "replicates is 0"
+        return RunEstimates(reasons=(f"no intervals: {reason}, and there is no usable {FILE}",))
     stages: dict[str, dict[str, Estimate]] = {}
-    apart: dict[str, None] = {}
+    disagreeing: dict[str, None] = {}
     for stage in STAGES:
         recorded = run.measured.get(stage, {})
         stages[stage] = {}
-        for name, estimate in _estimates(content["stages"].get(stage)).items():
+        for name, estimate in _parse_estimates(content["stages"].get(stage)).items():
             if name not in recorded:
                 continue
             # A value that is not the recorded one means that predictions and metrics may be of different trainings.
             if abs(estimate.value - recorded[name]) > _TOLERANCE * max(1.0, abs(recorded[name])):
-                apart[name] = None
+                disagreeing[name] = None
             else:
                 stages[stage][name] = estimate
     reasons = (
-        [f"its predictions give other values than metrics.json for {', '.join(apart)}"]
-        if apart
+        [f"its predictions give other values than metrics.json for {', '.join(disagreeing)}"]
+        if disagreeing
         else []
     )
     classes = {
-        int(label): estimate for label, estimate in _estimates(content.get("classes")).items()
+        int(label): estimate for label, estimate in _parse_estimates(content.get("classes")).items()
     }
     return RunEstimates(stages, tuple(reasons), classes)
 
 
-def _dict(value: object) -> dict[str, Any]:
+def _dict_or_empty(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _estimates(entries: object) -> dict[str, Estimate]:
+def _parse_estimates(entries: object) -> dict[str, Estimate]:
     """Return the valid estimates in a section of the file, by name."""
     estimates = {}
-    for name, entry in _dict(entries).items():
+    for name, entry in _dict_or_empty(entries).items():
         with suppress(InputError):
-            estimates[name] = Estimate.of(_dict(entry))
+            estimates[name] = Estimate.from_dict(_dict_or_empty(entry))
     return estimates

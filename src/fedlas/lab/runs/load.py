@@ -14,19 +14,19 @@ from fedlas._core.extras import MissingExtraError
 from fedlas._core.files import is_file
 from fedlas.lab.data import Splits
 from fedlas.lab.recipes.planning import Run
-from fedlas.lab.runs.begin import check_data, must_be_finished
+from fedlas.lab.runs.begin import check_same_data, require_finished
 from fedlas.lab.runs.data import data_fingerprint, prepare_data
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.train import build_objective, plain_model
+from fedlas.lab.runs.train import build_objective, build_run_model
 from fedlas.lab.train.checkpoint import load_checkpoint, restore_module
 from fedlas.objective import Objective
 
-ENCODER = "FEDLAS_ENCODER"
+ENCODER_VARIABLE = "FEDLAS_ENCODER"
 """Environment variable that names the one text encoder that a run folder may import."""
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedRun:
     """A finished run in memory: its model with the best weights, and its data.
 
     Attributes:
@@ -41,12 +41,12 @@ class Trained:
     splits: Splits
     metrics: dict[str, Any]
 
-    def to(self, device: torch.device | str) -> Trained:
+    def to(self, device: torch.device | str) -> TrainedRun:
         """Return a copy with model and data on a device."""
         return replace(self, objective=self.objective.to(device), splits=self.splits.to(device))
 
 
-def load_trained(folder: Path | RunFolder, *, data: str | None = None) -> Trained:
+def load_trained_run(folder: Path | RunFolder, *, data: str | None = None) -> TrainedRun:
     """Load a finished run with its best weights and its data.
 
     Args:
@@ -57,36 +57,36 @@ def load_trained(folder: Path | RunFolder, *, data: str | None = None) -> Traine
         InputError: If the folder is not of a finished run, its files cannot be read, or the data differs from that of
             the training.
     """
-    folder = _opened(folder, data)
-    metrics = must_be_finished(folder)
-    folder = _with_data(folder)
+    folder = _as_run_folder(folder, data)
+    metrics = require_finished(folder)
+    folder = _locate_data(folder)
     run = folder.run
-    check_data(folder, data_fingerprint(run))
+    check_same_data(folder, data_fingerprint(run))
     splits = prepare_data(run)
     path = folder.checkpoint_path
     if is_file(path):  # else reading it says so
-        _check_size(run, splits, path)
+        _check_model_size(run, splits, path)
     objective = build_objective(run, splits, pretrained=False)
     restore_module(objective, load_checkpoint(path, run.config())["best"]["objective"], path)
-    return Trained(run, objective.eval(), splits, metrics)
+    return TrainedRun(run, objective.eval(), splits, metrics)
 
 
-def splits_at_hand(
+def load_splits_if_available(
     folder: Path | RunFolder, *, data: str | None = None
 ) -> tuple[Splits | None, str]:
     """Return the data of a run, or None and the reason why it is not available.
 
     Args:
         folder: A run folder.
-        data: As :func:`load_trained`.
+        data: As :func:`load_trained_run`.
 
     Returns:
         The splits and an empty string; or None and the reason: the data is missing, differs from the training data, or
         cannot be read.
     """
     try:
-        opened = _with_data(_opened(folder, data))
-        check_data(opened, data_fingerprint(opened.run))
+        opened = _locate_data(_as_run_folder(folder, data))
+        check_same_data(opened, data_fingerprint(opened.run))
         return prepare_data(opened.run), ""
     except (InputError, MissingExtraError) as error:
         return None, str(error)
@@ -94,7 +94,7 @@ def splits_at_hand(
         return None, f"its configuration cannot be read ({type(error).__name__}: {error})"
 
 
-def _opened(folder: Path | RunFolder, data: str | None) -> RunFolder:
+def _as_run_folder(folder: Path | RunFolder, data: str | None) -> RunFolder:
     if isinstance(folder, RunFolder):
         return folder if data is None else replace(folder, data_root=data)
     return RunFolder(folder, data_root=data)
@@ -104,20 +104,20 @@ def _check_encoder(run: Run) -> None:
     """Raise InputError if the configuration names a text encoder that the environment variable does not."""
     options = run.recipe.data.options
     encoder = options.get("encoder") or options.get("tokenizer")
-    if encoder is not None and os.environ.get(ENCODER) != encoder:
+    if encoder is not None and os.environ.get(ENCODER_VARIABLE) != encoder:
         raise InputError(
-            f"{ENCODER} must name the text encoder of the run, whose code is executed",
+            f"{ENCODER_VARIABLE} must name the text encoder of the run, whose code is executed",
             f"{encoder} in {run.folder}",
-            f"If you trust it, set {ENCODER}={encoder}.",
+            f"If you trust it, set {ENCODER_VARIABLE}={encoder}.",
         )
 
 
-def _with_data(folder: RunFolder) -> RunFolder:
+def _locate_data(folder: RunFolder) -> RunFolder:
     """Return the run folder with its data root: as given, else as saved, else None for the usual places."""
     # A stranger's folder may name any place: what is there must have the fingerprint of the run's data.
     if folder.config and not folder.is_derived:
         _check_encoder(folder.run)
-    root = folder.kept_root if folder.data_root is None else None
+    root = folder.saved_data_root if folder.data_root is None else None
     if root is None or folder.data is None:
         return folder
     if os.path.isdir(root) or is_file(Path(root)):  # noqa: PTH112 - Path.is_dir raises where it may not search
@@ -133,11 +133,11 @@ def _with_data(folder: RunFolder) -> RunFolder:
     return folder
 
 
-def _check_size(run: Run, splits: Splits, checkpoint: Path) -> None:
+def _check_model_size(run: Run, splits: Splits, checkpoint: Path) -> None:
     """Raise InputError if the model is larger than its checkpoint: a stranger's file could exhaust the memory."""
     with torch.device("meta"):
         size = sum(
-            each.numel() * each.element_size() for each in plain_model(run, splits).parameters()
+            each.numel() * each.element_size() for each in build_run_model(run, splits).parameters()
         )
     if size > checkpoint.stat().st_size:
         raise InputError(

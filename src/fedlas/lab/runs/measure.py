@@ -17,7 +17,9 @@ from fedlas.metrics import METRICS, evaluate
 from fedlas.predictions import Predictions
 
 
-def measure(val: Predictions | None, test: Predictions, *, num_bins: int = 15) -> dict[str, Any]:
+def measure_predictions(
+    val: Predictions | None, test: Predictions, *, num_bins: int = 15
+) -> dict[str, Any]:
     """Return the metrics before and after temperature scaling, which is fitted to ``val`` by NLL.
 
     Returns:
@@ -32,25 +34,25 @@ def measure(val: Predictions | None, test: Predictions, *, num_bins: int = 15) -
             "notes": [],
             "val": {},
         }
-        return {**unknown, "test": recorded(test, num_bins), "test_calibrated": {}}
+        return {**unknown, "test": default_metrics(test, num_bins), "test_calibrated": {}}
     scaling, notes = fit_with_notes(TemperatureScaling(), val)
     grid, more = fit_with_notes(TemperatureScaling(objective="ece", num_bins=num_bins), val)
     return {
         "temperature": scaling.temperature,
         "temperature_ece": grid.temperature,
         "notes": [*notes, *more],
-        "val": recorded(val, num_bins),
-        "test": recorded(test, num_bins),
-        "test_calibrated": recorded(scaling.transform(test), num_bins),
+        "val": default_metrics(val, num_bins),
+        "test": default_metrics(test, num_bins),
+        "test_calibrated": default_metrics(scaling.transform(test), num_bins),
     }
 
 
-def recorded(predictions: Predictions, num_bins: int = 15) -> dict[str, float]:
+def default_metrics(predictions: Predictions, num_bins: int = 15) -> dict[str, float]:
     """Return the default metrics and AURC, which shows if calibration costs ranking quality."""
     return {**evaluate(predictions, num_bins=num_bins), "aurc": METRICS["aurc"].value(predictions)}
 
 
-def alarms_of(runs: Sequence[Run], folder: Path) -> list[str]:
+def summarize_alarms(runs: Sequence[Run], folder: Path) -> list[str]:
     """Return one line on the most frequent gate or indicator alarm after the warm-up; empty without alarms.
 
     Args:
@@ -68,21 +70,21 @@ def alarms_of(runs: Sequence[Run], folder: Path) -> list[str]:
     if not names:
         return []
     ((kind, count),) = kinds.most_common(1)
-    meaning = _STUCK if kind.startswith("gate") else _UNSETTLED
+    meaning = _GATE_ALARM if kind.startswith("gate") else _INDICATOR_ALARM
     command = shlex.join(["fedlas", "runs", "diagnose", str(folder), "--details"])
-    return [f"Alarms in {counted(names)}, mostly {kind!r} ({count}): {meaning}; {command}"]
+    return [f"Alarms in {format_runs(names)}, mostly {kind!r} ({count}): {meaning}; {command}"]
 
 
-_STUCK = (
+_GATE_ALARM = (
     "the gate smooths nearly all samples in one direction, like label smoothing; compare with ls"
 )
-_UNSETTLED = (
+_INDICATOR_ALARM = (
     "the indicator's running mean does not fit held-out samples yet, so strengths are unreliable; train longer, or "
     "lower the learning rate"
 )
 """Meaning of an alarm of the gate, and of one of the indicator, and what to do."""
 
 
-def counted(names: Sequence[str]) -> str:
+def format_runs(names: Sequence[str]) -> str:
     """Return the name of the only run, or the number of runs, such as ``3 runs``."""
     return names[0] if len(names) == 1 else f"{len(names)} runs"

@@ -12,10 +12,10 @@ from fedlas.lab.data.base import Part
 from fedlas.lab.recipes.planning import Run
 from fedlas.lab.runs.data import (
     HELD_OUT,
-    as_tested,
-    held_out,
+    held_out_class_images,
+    held_out_parts,
     outputs_fingerprint,
-    unknown_images,
+    with_test_normalization,
 )
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.objective import Objective
@@ -24,7 +24,7 @@ from fedlas.predictions import Predictions
 from fedlas.zoo.ood import Outputs
 
 
-def predictions_of(
+def predict_part(
     model: nn.Module, splits: Splits, part: Part, *, batch_size: int, features: bool
 ) -> Predictions:
     """Return the predictions on one part of the data, with label probabilities if they are known."""
@@ -37,19 +37,19 @@ def predictions_of(
     return replace(predictions, label_probs=None if probs is None else probs.cpu())
 
 
-def held_out_predictions(
+def predict_held_out(
     run: Run, splits: Splits, model: nn.Module, *, features: bool = False
 ) -> tuple[Predictions, Predictions]:
     """Return the predictions on the validation and the test part of a run, each with its normalization."""
     size = run.recipe.train.batch_size
     val, test = (
-        predictions_of(model, by, part, batch_size=size, features=features)
-        for by, part in held_out(run, splits)
+        predict_part(model, by, part, batch_size=size, features=features)
+        for by, part in held_out_parts(run, splits)
     )
     return val, test
 
 
-def unknown_predictions(
+def predict_held_out_classes(
     run: Run, splits: Splits, model: nn.Module, *, features: bool = False
 ) -> Predictions:
     """Return the predictions on test images of the classes that a run holds out, with all targets 0.
@@ -57,11 +57,13 @@ def unknown_predictions(
     Raises:
         InputError: If it holds out none.
     """
-    part = unknown_images(run)
+    part = held_out_class_images(run)
     # Their labels are no classes of the model.
     part = part.with_target(part.target * 0).to(splits.test.target.device)
     size = run.recipe.train.batch_size
-    return predictions_of(model, as_tested(run, splits), part, batch_size=size, features=features)
+    return predict_part(
+        model, with_test_normalization(run, splits), part, batch_size=size, features=features
+    )
 
 
 def save_predictions(
@@ -73,6 +75,6 @@ def save_predictions(
     test.save(folder.part_path("test"))
     if run.recipe.data.hold_out_classes:
         features = run.recipe.train.save_features
-        unknown = unknown_predictions(run, splits, model, features=features)
-        about = outputs_fingerprint(run.folder, unknown_images(run))
+        unknown = predict_held_out_classes(run, splits, model, features=features)
+        about = outputs_fingerprint(run.folder, held_out_class_images(run))
         Outputs.of(unknown).save(folder.part_path(f"ood-{HELD_OUT}"), about=about)

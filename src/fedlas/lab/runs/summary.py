@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.train.log import leaves
+from fedlas.lab.train.log import iter_leaves
 from fedlas.metrics import METRICS
 from fedlas.stats import ALPHA, BestMethod, Estimate, compare_to_best
 
@@ -133,9 +133,9 @@ class Summary:
         """Distinct values of each environment entry over all starts, as text."""
         merged: dict[str, dict[str, None]] = {}
         for start in self.starts:
-            for key, value in leaves(start):
+            for key, value in iter_leaves(start):
                 if key != "command":
-                    merged.setdefault(key, {})[_text(value)] = None
+                    merged.setdefault(key, {})[_setting_text(value)] = None
         return {key: list(values) for key, values in merged.items()}
 
     @property
@@ -189,18 +189,18 @@ class Summary:
             if all((method, seed) in self._by_method_and_seed for method in methods)
         ]
 
-    def incomplete(self, metric: str, stage: str = "test") -> list[str]:
+    def incomplete_methods(self, metric: str, stage: str = "test") -> list[str]:
         """Return the derived methods without a value at some common seed, which are left out of tests."""
         common = set(self.common_seeds)
 
-        def lacks(method: str) -> bool:
+        def has_missing(method: str) -> bool:
             values = zip(self.seeds, self.values(method, metric, stage), strict=True)
             return any(math.isnan(value) for seed, value in values if seed in common)
 
-        return [method for method in self.derived if lacks(method)]
+        return [method for method in self.derived if has_missing(method)]
 
     @cached_property
-    def tested(self) -> list[str]:
+    def tested_methods(self) -> list[str]:
         """Methods with a run at every common seed."""
         common = self.common_seeds
         return [
@@ -274,7 +274,7 @@ class Summary:
             if not is_ranked(metric):
                 return None
             higher = bool(METRICS[metric].higher_is_better)
-        left_out = self.incomplete(metric, stage)
+        left_out = self.incomplete_methods(metric, stage)
         values = {
             method: self.values(method, metric, stage)
             for method in self.methods
@@ -298,7 +298,7 @@ def is_ranked(metric: str) -> bool:
     return METRICS[metric].higher_is_better is not None and METRICS[metric].ranked
 
 
-def _text(value: object) -> str:
+def _setting_text(value: object) -> str:
     words: dict[object, str] = {None: "unknown", True: "yes", False: "no"}
     if value is None or isinstance(value, bool):
         return words[value]

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fedlas._core.check import InputError
-from fedlas._core.files import check_name, no_device
+from fedlas._core.files import check_path_component, require_no_device
 
-_MOST_BYTES = 2**21
+_MAX_FILE_BYTES = 2**21
 """Largest file: a line of a log is a kilobyte, and a stranger's zip may grow a thousandfold."""
-_FREE_BYTES = 2**22
-_MOST_RATIO = 10
+_UNCHECKED_BYTES = 2**22
+_MAX_RATIO = 10
 """All files together may be larger than the zip by this factor, or ``_FREE_BYTES``; text shrinks to a third."""
 
 
@@ -33,7 +33,7 @@ class TextArchive:
         self.path = path
         self._fix = f"Restore {path.name} from where it came, or remove it."
         try:
-            self._zip = zipfile.ZipFile(io.BytesIO(no_device(path).read_bytes()))
+            self._zip = zipfile.ZipFile(io.BytesIO(require_no_device(path).read_bytes()))
         # zipfile raises NotImplementedError for encryption and compressions that it does not know.
         except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
             raise InputError(
@@ -44,8 +44,8 @@ class TextArchive:
             folder, _, file = about.filename.partition("/")
             # Names become parts of paths, so a file from elsewhere must not choose them freely.
             names = (
-                check_name("the name of a run", folder, self._fix),
-                check_name("the name of a file", file, self._fix),
+                check_path_component("the name of a run", folder, self._fix),
+                check_path_component("the name of a file", file, self._fix),
             )
             if names in self._files:
                 raise InputError(
@@ -56,9 +56,9 @@ class TextArchive:
             self._files[names] = about
         total = sum(about.file_size for about in self._files.values())
         size = path.stat().st_size
-        if total > max(_FREE_BYTES, _MOST_RATIO * size):
+        if total > max(_UNCHECKED_BYTES, _MAX_RATIO * size):
             raise InputError(
-                f"the compression ratio of the pack must be at most {_MOST_RATIO}",
+                f"the compression ratio of the pack must be at most {_MAX_RATIO}",
                 f"{total:,} bytes from {size:,} in {path}",
                 self._fix,
             )
@@ -77,8 +77,8 @@ class TextArchive:
         if about is None:
             return None
         got = f"{folder}/{file} in {self.path}"
-        if about.file_size > _MOST_BYTES:
-            raise InputError(f"a file must have at most {_MOST_BYTES:,} bytes", got, self._fix)
+        if about.file_size > _MAX_FILE_BYTES:
+            raise InputError(f"a file must have at most {_MAX_FILE_BYTES:,} bytes", got, self._fix)
         try:
             return self._zip.read(about).decode()
         except Exception as error:  # the decompressors raise anything for damaged bytes

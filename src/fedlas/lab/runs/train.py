@@ -14,31 +14,31 @@ from torch import Tensor, nn
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas._core.files import remove
-from fedlas._core.ranks import Accelerator, on_main
+from fedlas._core.ranks import Accelerator, run_on_main
 from fedlas._core.streams import (
     Purpose,
-    derive,
+    derive_seed,
     restore_rng_state,
     rng_state,
     seed_everything,
-    stream,
+    seeded_generator,
 )
 from fedlas.calibrators import TemperatureScaling
 from fedlas.calibrators.fit_notes import fit_with_notes
-from fedlas.diagnose import monitors
+from fedlas.diagnose import make_monitors
 from fedlas.features import find_head
 from fedlas.lab.data import Source, Splits
-from fedlas.lab.data.splits import shuffled_classes
-from fedlas.lab.models.base import build_model, check_inputs
+from fedlas.lab.data.splits import shuffle_within_classes
+from fedlas.lab.models.base import build_model, check_input_shape
 from fedlas.lab.models.weights import load_weights
-from fedlas.lab.recipes.planning import Run, build_loss, check_targets, taker_of_targets
+from fedlas.lab.recipes.planning import Run, build_loss, checked_target_loss, find_target_loss
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.predict import predictions_of
+from fedlas.lab.runs.predict import predict_part
 from fedlas.lab.train.checkpoint import CHECKPOINT
 from fedlas.lab.train.job import EpochBatches, TrainingJob
 from fedlas.lab.train.layers import freeze
 from fedlas.lab.train.log import warn_once
-from fedlas.lab.train.loop import Fitted, fit
+from fedlas.lab.train.loop import FitResult, fit
 from fedlas.objective import Objective
 from fedlas.predictions import Predictions
 from fedlas.zoo.uncertainty.bayes_by_backprop import KLPenalty
@@ -64,8 +64,8 @@ def build_objective(
         Seeds the global generators for training, differently for each rank, so that dropout masks differ.
     """
     # Each step draws from a seed of its own, so a loss that draws numbers does not change the initial weights.
-    seed_everything(derive(run.seed, "model"))
-    model = plain_model(run, splits)
+    seed_everything(derive_seed(run.seed, "model"))
+    model = build_run_model(run, splits)
     if pretrained and (fit_inputs := getattr(model, "fit_inputs", None)) is not None:
         first = splits.train.take(torch.arange(min(len(splits.train), _FIRST_IMAGES)))
         fit_inputs(torch.cat([images for images, *_ in splits.batches(first, batch_size=256)]))
@@ -84,20 +84,20 @@ def build_objective(
     if bayesian is not None:
         model = to_bayesian(model, bayesian)
         penalty = KLPenalty(len(splits.train), bayesian.kl_weight)
-    seed_everything(derive(run.seed, "criterion"))
+    seed_everything(derive_seed(run.seed, "criterion"))
     loss = build_loss(
         run,
         num_classes=splits.num_classes,
         num_samples=len(splits.train),
-        num_features=_head_inputs(model),
+        num_features=_head_input_size(model),
     )
     objective = Objective(model, loss, features=run.features, penalty=penalty)
     # Processes must draw different numbers, or each would augment and drop out alike.
-    seed_everything(derive(run.seed, f"training/{rank}" if rank else "training"))
+    seed_everything(derive_seed(run.seed, f"training/{rank}" if rank else "training"))
     return objective
 
 
-def plain_model(run: Run, data: Splits | Source) -> nn.Module:
+def build_run_model(run: Run, data: Splits | Source) -> nn.Module:
     """Return the model of a run, built for the shape of its data."""
     shape = (*data.train.shape, 1, 1)
     model = run.recipe.model
@@ -105,11 +105,11 @@ def plain_model(run: Run, data: Splits | Source) -> nn.Module:
     objects = run.recipe.objects
     if objects is not None and objects.model is not None:
         return objects.build("model", model.name, model.options, **size)
-    check_inputs(model.name, data.train.shape)
+    check_input_shape(model.name, data.train.shape)
     return build_model(model.name, **size, **model.options)
 
 
-def _head_inputs(model: nn.Module) -> int | None:
+def _head_input_size(model: nn.Module) -> int | None:
     """Return the number of input features of the head, or None if the head is not one linear layer."""
     try:
         length = getattr(find_head(model), "in_features", None)
@@ -118,7 +118,7 @@ def _head_inputs(model: nn.Module) -> int | None:
     return length if isinstance(length, int) else None
 
 
-def training_job(
+def build_training_job(
     run: Run,
     objective: Objective,
     splits: Splits,
@@ -150,12 +150,12 @@ def training_job(
         identity=run.config(),
         accelerator=accelerator,
         name=run.name,
-        frozen=_resting(run, objective.model),
-        hooks=monitors(objective.criterion, norms=watch_norms),
+        frozen=_frozen_layers(run, objective.model),
+        hooks=make_monitors(objective.criterion, norms=watch_norms),
     )
 
 
-def _resting(run: Run, model: nn.Module) -> list[str]:
+def _frozen_layers(run: Run, model: nn.Module) -> list[str]:
     """Return the names of frozen layers: ``model.freeze``, or all without trainable parameters unless tuned in full."""
     if run.recipe.model.tune == "full":
         return run.recipe.model.freeze
@@ -166,7 +166,7 @@ def _resting(run: Run, model: nn.Module) -> list[str]:
     ]
 
 
-def train_run(run: Run, splits: Splits, job: TrainingJob) -> Fitted:
+def train_run(run: Run, splits: Splits, job: TrainingJob) -> FitResult:
     """Train a run, or resume it from its checkpoint.
 
     A loss that needs out-of-fold targets gets them first, from models that are trained in subfolders of the run.
@@ -175,15 +175,15 @@ def train_run(run: Run, splits: Splits, job: TrainingJob) -> Fitted:
         InputError: As :func:`fedlas.lab.train.loop.fit`.
     """
     # A checkpoint holds the targets.
-    loss = check_targets(run, job.objective.criterion)
-    if loss is not None and not on_main(job.accelerator, (run.folder / CHECKPOINT).exists):
+    loss = checked_target_loss(run, job.objective.criterion)
+    if loss is not None and not run_on_main(job.accelerator, (run.folder / CHECKPOINT).exists):
 
         def train_fold(fold: Run, objective: Objective, splits: Splits) -> None:
             name = f"{job.name} {fold.folder.name}"
-            fold_job = training_job(fold, objective, splits, job.accelerator)
+            fold_job = build_training_job(fold, objective, splits, job.accelerator)
             fit(replace(fold_job, name=name, show=job.show, hooks=()))
 
-        loss.set_targets(cross_fitted_probs(run, splits, job.accelerator, train_fold))
+        loss.set_targets(out_of_fold_probs(run, splits, job.accelerator, train_fold))
     return fit(job)
 
 
@@ -205,7 +205,7 @@ def training_batches(run: Run, splits: Splits, accelerator: Accelerator) -> Epoc
     return splits.training_batches(
         batch_size=train.batch_size,
         drop_last=train.drop_last,
-        seed=derive(run.seed, "order"),
+        seed=derive_seed(run.seed, "order"),
         rank=accelerator.process_index,
         world_size=processes,
     )
@@ -213,7 +213,7 @@ def training_batches(run: Run, splits: Splits, accelerator: Accelerator) -> Epoc
 
 FOLD_LOSS = "ce"
 """Loss of the models that are trained for cross-fitting."""
-LEFT_OUT = "left-out"
+HELD_OUT_FOLD = "left-out"
 """Name of the predictions on the fold that a model was not trained on."""
 
 
@@ -221,7 +221,7 @@ def fold_runs(run: Run) -> list[Run]:
     """Return one run per cross-fitting fold, in subfolders of the run; empty if the loss takes no targets."""
     loss = build_loss(run, num_classes=10, num_samples=1000)
     folds = run.recipe.data.cross_fit
-    if folds is None or taker_of_targets(loss) is None:
+    if folds is None or find_target_loss(loss) is None:
         return []
     plain = replace(run.recipe, data=replace(run.recipe.data, cross_fit=None))
     names = [f"fold-{number + 1}-of-{folds}" for number in range(folds)]
@@ -231,17 +231,19 @@ def fold_runs(run: Run) -> list[Run]:
     ]
 
 
-def folds_of(
+def assign_folds(
     target: NDArray[np.int64], num_classes: int, folds: int, *, seed: int
 ) -> NDArray[np.int64]:
     """Return the fold index of each sample ``(N,)``, stratified by class; folds have equal size."""
-    order = np.concatenate(shuffled_classes(target, num_classes, stream(Purpose.CROSS_FIT, seed)))
+    order = np.concatenate(
+        shuffle_within_classes(target, num_classes, seeded_generator(Purpose.CROSS_FIT, seed))
+    )
     fold = np.empty_like(order)
     fold[order] = np.arange(len(order)) % folds
     return fold
 
 
-def cross_fitted_probs(
+def out_of_fold_probs(
     run: Run,
     splits: Splits,
     accelerator: Accelerator,
@@ -264,43 +266,43 @@ def cross_fitted_probs(
     runs = fold_runs(run)
     target = splits.train.target.cpu()
     device = splits.train.target.device
-    folds = folds_of(
-        target.numpy(), splits.num_classes, len(runs), seed=derive(run.seed, "cross-fit")
+    folds = assign_folds(
+        target.numpy(), splits.num_classes, len(runs), seed=derive_seed(run.seed, "cross-fit")
     )
     fold = torch.from_numpy(folds).to(device)
     logits = torch.empty(len(target), splits.num_classes)
-    random = rng_state()
-    for number, each in enumerate(runs):
+    rng = rng_state()
+    for fold_index, each in enumerate(runs):
         rest, left_out = (
-            chosen.nonzero().squeeze(1) for chosen in (fold != number, fold == number)
+            chosen.nonzero().squeeze(1) for chosen in (fold != fold_index, fold == fold_index)
         )
-        path = RunFolder(each.folder).part_path(LEFT_OUT)
-        if not on_main(accelerator, path.exists):
+        path = RunFolder(each.folder).part_path(HELD_OUT_FOLD)
+        if not run_on_main(accelerator, path.exists):
             part = replace(splits, train=splits.train.take(rest), clean_target=None)
             objective = build_objective(each, part, rank=int(accelerator.process_index))
             each.folder.mkdir(parents=True, exist_ok=True)
             train(each, objective, part)
             size = run.recipe.train.batch_size
             images = splits.train.take(left_out)
-            predictions = predictions_of(objective, splits, images, batch_size=size, features=False)
+            predictions = predict_part(objective, splits, images, batch_size=size, features=False)
             if accelerator.is_main_process:
                 predictions.save(path)
                 remove(RunFolder(each.folder).checkpoint_path, inside=run.folder)
             accelerator.wait_for_everyone()
         logits[left_out.cpu()] = Predictions.load(path).logits
-    restore_rng_state(random)
+    restore_rng_state(rng)
     held_out = Predictions(logits, target)
     temperature, _ = fit_with_notes(TemperatureScaling(), held_out)
     return temperature.transform(held_out).probs
 
 
-def available_cores() -> int:
+def count_available_cores() -> int:
     """Return the number of cores available to this process, by its affinity and container limit."""
     return int(require("joblib", extra="bench").cpu_count())
 
 
 @contextmanager
-def limited_to(threads: int | None) -> Iterator[None]:
+def limit_threads(threads: int | None) -> Iterator[None]:
     """Limit PyTorch and BLAS to ``threads`` threads inside the context; None changes nothing."""
     if threads is None:
         yield

@@ -16,9 +16,9 @@ from fedlas._core.files import is_file
 from fedlas._core.ranks import has_accelerator
 from fedlas.lab.data import DATASETS
 from fedlas.lab.recipes.planning import Run
-from fedlas.lab.runs.data import prepare_data, source_of
+from fedlas.lab.runs.data import load_source, prepare_data
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.train import LEFT_OUT, fold_runs, plain_model
+from fedlas.lab.runs.train import HELD_OUT_FOLD, build_run_model, fold_runs
 from fedlas.lab.train.config import TrainConfig
 
 
@@ -57,54 +57,54 @@ def count_train_images(run: Run) -> int | None:
         return data.train_size
 
 
-def forecast(run: Run) -> Forecast:
+def forecast_run(run: Run) -> Forecast:
     """Return the expected work of a run, from its folder and the size of its data."""
     train = run.recipe.train
     images = count_train_images(run)
     # A size that is not known before the data is read leaves the steps open.
-    each = None if images is None else _steps(images, train)
+    steps_per_epoch = None if images is None else _steps_per_epoch(images, train)
     folder = RunFolder(run.folder)
-    done = _epochs_done(folder, train.checkpoint_every)
+    epochs_done = _epochs_done(folder, train.checkpoint_every)
     if folder.is_finished:
         state = "finished"
-        done = train.epochs
-    elif done:
-        state = f"resumes after epoch {done}"
+        epochs_done = train.epochs
+    elif epochs_done:
+        state = f"resumes after epoch {epochs_done}"
     else:
         state = "failed before" if is_file(folder.error_path) else "new"
-    if images is None or each is None:
+    if images is None or steps_per_epoch is None:
         return Forecast(run, None, None, state)
-    total = each * train.epochs
-    rest = each * max(0, train.epochs - done)
+    total = steps_per_epoch * train.epochs
+    steps_left = steps_per_epoch * max(0, train.epochs - epochs_done)
     # Models of folds come first; where the run itself has begun, they are done.
     folds = fold_runs(run)
     for fold in folds:
-        steps = _steps(images - images // len(folds), train)
+        steps = _steps_per_epoch(images - images // len(folds), train)
         total += steps * train.epochs
-        if not done and not is_file(RunFolder(fold.folder).part_path(LEFT_OUT)):
-            rest += steps * max(
+        if not epochs_done and not is_file(RunFolder(fold.folder).part_path(HELD_OUT_FOLD)):
+            steps_left += steps * max(
                 0, train.epochs - _epochs_done(RunFolder(fold.folder), train.checkpoint_every)
             )
-    return Forecast(run, total, rest, state)
+    return Forecast(run, total, steps_left, state)
 
 
-def _steps(images: int, train: TrainConfig) -> int:
+def _steps_per_epoch(images: int, train: TrainConfig) -> int:
     whole = images // train.batch_size
     return whole if train.drop_last and whole else math.ceil(images / train.batch_size)
 
 
-def _epochs_done(folder: RunFolder, every: int) -> int:
+def _epochs_done(folder: RunFolder, checkpoint_every: int) -> int:
     """Return the number of epochs in the checkpoint, from which the run resumes; the log may hold more."""
     # Without a checkpoint, training starts from the beginning, whatever the log holds.
     if not is_file(folder.checkpoint_path):
         return 0
     try:
-        return len(folder.log) // every * every
+        return len(folder.log) // checkpoint_every * checkpoint_every
     except (InputError, ValueError, KeyError):  # the run itself will say what is wrong with it
         return 0
 
 
-SMALL = 5e9
+SMALL_MODEL_FLOPS = 5e9
 """Floating-point operations of a forward pass of one batch, below which a model counts as small.
 
 A processor core does so many in about a tenth of a second. Threads that share less work than that mostly wait for each
@@ -112,7 +112,7 @@ other, most of all while other processes compute, too.
 """
 
 
-def threads_for(run: Run) -> int | None:
+def choose_threads(run: Run) -> int | None:
     """Return 1 for a small model on a CPU-only machine, else None for PyTorch's default number of threads.
 
     The number of threads changes rounding, so it depends on the recipe alone, not on the number of parallel runs or
@@ -123,14 +123,14 @@ def threads_for(run: Run) -> int | None:
     """
     if has_accelerator():
         return None
-    source = source_of(run)
+    source = load_source(run)
     with torch.random.fork_rng(devices=[]):
-        model = plain_model(run, source)
-        each = forward_operations(model, source.train.shape)
-    return 1 if run.recipe.train.batch_size * each < SMALL else None
+        model = build_run_model(run, source)
+        each = count_forward_flops(model, source.train.shape)
+    return 1 if run.recipe.train.batch_size * each < SMALL_MODEL_FLOPS else None
 
 
-def forward_operations(model: nn.Module, shape: Sequence[int]) -> int:
+def count_forward_flops(model: nn.Module, shape: Sequence[int]) -> int:
     """Return the floating-point operations of a forward pass of one input; a multiply-add counts as 2."""
     total = 0
 

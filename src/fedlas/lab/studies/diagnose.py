@@ -20,17 +20,17 @@ from fedlas.diagnose import (
     associations,
     binned_scores,
     failure_cases,
-    find_gated,
+    find_gated_loss,
     gate_report,
     indicator_report,
 )
 from fedlas.diagnose.indicator import FailureCases, ScoreBins
 from fedlas.diagnose.monitor import alarm_kind, gate_outputs
 from fedlas.lab.recipes.planning import Run, build_loss
-from fedlas.lab.runs.begin import must_be_finished
-from fedlas.lab.runs.data import as_tested
+from fedlas.lab.runs.begin import require_finished
+from fedlas.lab.runs.data import with_test_normalization
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.load import load_trained
+from fedlas.lab.runs.load import load_trained_run
 from fedlas.lab.train.checkpoint import load_checkpoint, restore_module
 from fedlas.losses.nci import NormConfidenceIndicator, feature_norms
 from fedlas.objective.predict import predict
@@ -38,7 +38,7 @@ from fedlas.predictions import Predictions
 
 
 @dataclass(frozen=True)
-class Study:
+class RunDiagnosis:
     """Diagnosis of one run.
 
     Attributes:
@@ -92,12 +92,12 @@ class Study:
         for alarms in kinds.values():
             first = alarms[0][0]
             last = alarms[-1][0]
-            when = (
+            epochs = (
                 f"epoch {first}"
                 if first == last
                 else f"{len(alarms)} epochs from {first} to {last}"
             )
-            sentences.append(f"{when}: {alarms[-1][1]}")
+            sentences.append(f"{epochs}: {alarms[-1][1]}")
         return sentences
 
     @property
@@ -128,10 +128,10 @@ class Study:
             "failure_cases": asdict(self.failures),
             "alarms": [{"epoch": epoch, "alarm": alarm} for epoch, alarm in self.alarms],
         }
-        return dict(plain_numbers(content))
+        return dict(to_json_values(content))
 
 
-def study_run(folder: RunFolder, *, num_bins: int = 10, cases: int = 12) -> Study:
+def diagnose_run(folder: RunFolder, *, num_bins: int = 10, cases: int = 12) -> RunDiagnosis:
     """Diagnose a finished run on its test predictions; its data is needed only if the loss reads feature maps.
 
     Args:
@@ -147,28 +147,28 @@ def study_run(folder: RunFolder, *, num_bins: int = 10, cases: int = 12) -> Stud
     Raises:
         InputError: If the run is not finished, or its predictions hold no features.
     """
-    metrics = must_be_finished(folder)
+    metrics = require_finished(folder)
     run = folder.run
-    test, features = _predictions(folder, "test")
-    criterion = find_gated(_criterion(folder, test.num_classes))
+    test, features = _predictions_with_features(folder, "test")
+    criterion = find_gated_loss(_load_criterion(folder, test.num_classes))
     # The indicator: the run's own at the best epoch, or the plain norm for a loss that has none.
     psi = alpha_i = alpha = gate = strength = None
     if criterion is None:
-        score = _norm_score(features, _predictions(folder, "val")[1])
+        score = _standardized_norms(features, _predictions_with_features(folder, "val")[1])
         source = "L1 feature norm, standardized on the validation part"
     else:
         if run.features == "head":
             criterion.eval()
             score, psi, alpha_i = gate_outputs(criterion, test.logits, features)
         else:
-            score, psi, alpha_i = _asked_on_maps(folder)
+            score, psi, alpha_i = _gate_outputs_on_maps(folder)
         alpha = float(criterion.alpha)
         gate = gate_report(psi, alpha_i, test.correct, alpha=alpha)
         strength = associations(alpha_i, test.correct)
         source = "Z of the run's own indicator, at the best epoch"
         if not isinstance(criterion.nci, NormConfidenceIndicator):
             source = "what this loss has in place of the indicator, which is no feature norm"
-    return Study(
+    return RunDiagnosis(
         run=run,
         metrics=metrics,
         predictions=test,
@@ -186,7 +186,7 @@ def study_run(folder: RunFolder, *, num_bins: int = 10, cases: int = 12) -> Stud
     )
 
 
-def lacking_for_diagnosis(folder: RunFolder) -> str:
+def reason_not_diagnosable(folder: RunFolder) -> str:
     """Return the reason why a finished run cannot be diagnosed, or an empty string."""
     parts = [folder.part_path(part) for part in ("val", "test")]
     for path in (*parts, folder.splits_path, folder.checkpoint_path):
@@ -203,7 +203,7 @@ def lacking_for_diagnosis(folder: RunFolder) -> str:
     return ""
 
 
-def _predictions(folder: RunFolder, part: str) -> tuple[Predictions, Tensor]:
+def _predictions_with_features(folder: RunFolder, part: str) -> tuple[Predictions, Tensor]:
     """Return the predictions on a part, and their features."""
     path = folder.part_path(part)
     if not path.is_file():
@@ -218,7 +218,7 @@ def _predictions(folder: RunFolder, part: str) -> tuple[Predictions, Tensor]:
     return predictions, predictions.features
 
 
-def _criterion(folder: RunFolder, num_classes: int) -> nn.Module:
+def _load_criterion(folder: RunFolder, num_classes: int) -> nn.Module:
     """Return the loss with its state at the best epoch."""
     state = load_checkpoint(folder.checkpoint_path, folder.run.config())["best"]["objective"]
     prefix = "criterion."
@@ -232,36 +232,36 @@ def _criterion(folder: RunFolder, num_classes: int) -> nn.Module:
     return criterion
 
 
-def _asked_on_maps(folder: RunFolder) -> tuple[Tensor, Tensor, Tensor]:
+def _gate_outputs_on_maps(folder: RunFolder) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gate's outputs for a loss that reads feature maps, which are not saved with predictions."""
-    trained = load_trained(folder)
-    splits = as_tested(trained.run, trained.splits)
+    trained = load_trained_run(folder)
+    splits = with_test_normalization(trained.run, trained.splits)
     objective = trained.objective
     parts = list[tuple[Tensor, Tensor, Tensor]]()
-    criterion = find_gated(objective.criterion.eval())
+    criterion = find_gated_loss(objective.criterion.eval())
     predict(
         objective,
         splits.batches(splits.test, batch_size=trained.run.recipe.train.batch_size),
-        head=objective.head_in(objective.model),
+        head=objective.find_feature_module(objective.model),
         observe=lambda logits, maps: parts.append(gate_outputs(criterion, logits, maps)),
     )
     score, psi, alpha_i = (torch.cat(part) for part in zip(*parts, strict=True))
     return score, psi, alpha_i
 
 
-def _norm_score(features: Tensor, reference: Tensor) -> Tensor:
+def _standardized_norms(features: Tensor, reference: Tensor) -> Tensor:
     norms = feature_norms(features)
     usual = feature_norms(reference)
     spread = float(usual.std()) or 1.0  # a collapsed network has equal norms: then Z is 0
     return (norms - usual.mean()) / spread
 
 
-def plain_numbers(value: object) -> Any:
+def to_json_values(value: object) -> Any:
     """Return ``value`` with NaN replaced by None, as JSON requires."""
     if isinstance(value, dict):
-        return {key: plain_numbers(entry) for key, entry in value.items()}
+        return {key: to_json_values(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [plain_numbers(entry) for entry in value]
+        return [to_json_values(entry) for entry in value]
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
@@ -275,38 +275,38 @@ class RunGroup:
     """
 
     place: str
-    studies: tuple[Study, ...]
+    studies: tuple[RunDiagnosis, ...]
 
     @property
     def name(self) -> str:
         """Display name of the group: prefix and loss."""
         return self.place + self.studies[0].run.loss
 
-    def name_of(self, study: Study) -> str:
+    def run_label(self, study: RunDiagnosis) -> str:
         """Return the display name of one run of the group: prefix and name of the run."""
         return self.place + study.run.name
 
 
-def grouped(studies: Sequence[Study]) -> list[RunGroup]:
+def group_by_settings(studies: Sequence[RunDiagnosis]) -> list[RunGroup]:
     """Group the diagnoses of runs that differ only in the seed, in order of first appearance.
 
     A group is named by the first of these that is unique: the loss (only if all runs have one recipe), recipe and loss,
     bench folder and loss, a number. A second run with the same settings and seed starts another group, because a mean
     over both would not be a mean over two seeds.
     """
-    members: dict[tuple[str, int], list[Study]] = {}
+    members: dict[tuple[str, int], list[RunDiagnosis]] = {}
     for study in studies:
-        key = _but_seed(study.run)
+        key = _config_without_seed(study.run)
         copy = 0
         while any(member.run.seed == study.run.seed for member in members.get((key, copy), ())):
             copy += 1
         members.setdefault((key, copy), []).append(study)
     groups = [tuple(group) for group in members.values()]
-    places = _places([group[0].run for group in groups])
+    places = _group_prefixes([group[0].run for group in groups])
     return [RunGroup(place, group) for place, group in zip(places, groups, strict=True)]
 
 
-def _but_seed(run: Run) -> str:
+def _config_without_seed(run: Run) -> str:
     return json.dumps(
         {key: value for key, value in run.config().items() if key != "seed"},
         sort_keys=True,
@@ -314,7 +314,7 @@ def _but_seed(run: Run) -> str:
     )
 
 
-def _places(runs: Sequence[Run]) -> list[str]:
+def _group_prefixes(runs: Sequence[Run]) -> list[str]:
     ways: list[Callable[[Run], str]] = [
         lambda run: f"{run.recipe.name} ",
         lambda run: f"{run.folder.resolve().parent.name} ",

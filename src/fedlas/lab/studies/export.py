@@ -12,16 +12,16 @@ from torch import Tensor, nn
 
 import fedlas
 from fedlas._core.check import InputError
-from fedlas._core.pixels import multiply_add
+from fedlas._core.pixels import normalization_scale_shift
 from fedlas.deploy.calibration import Calibration, fit_calibration
 from fedlas.deploy.export import export_model
 from fedlas.deploy.exported import Exported
 from fedlas.lab.models import build_model
-from fedlas.lab.runs.collection import read_run
-from fedlas.lab.runs.data import as_tested
+from fedlas.lab.runs.collection import read_finished_run
+from fedlas.lab.runs.data import with_test_normalization
 from fedlas.lab.runs.folder import RunFolder, UnreadableError
-from fedlas.lab.runs.load import Trained, load_trained, splits_at_hand
-from fedlas.present.card import CalibrationCard, card_of
+from fedlas.lab.runs.load import TrainedRun, load_splits_if_available, load_trained_run
+from fedlas.present.card import CalibrationCard, build_card
 from fedlas.stats.estimates import REPLICATES
 from fedlas.stats.selective_risk import DEFAULT_RISKS
 
@@ -53,7 +53,7 @@ def export_run(
             used.
     """
     run = RunFolder(folder, data_root=data)
-    trained = load_trained(run)
+    trained = load_trained_run(run)
     if trained.run.recipe.model.bayesian is not None:
         raise InputError(
             "the model must be deterministic",
@@ -62,9 +62,9 @@ def export_run(
         )
     calibration = fit_calibration(calibrate, run.predictions("val"))
     # The graph takes raw pixels, so the normalization goes into it.
-    tested = as_tested(trained.run, trained.splits)
+    tested = with_test_normalization(trained.run, trained.splits)
     exported = export_model(
-        _plain_model(trained),
+        _model_without_hooks(trained),
         out,
         form=form,
         calibration=calibration,
@@ -72,7 +72,7 @@ def export_run(
         std=tested.std,
         images=partial(iter_test_images, trained),
         expected=run.predictions("test"),
-        about=_description(run, trained),
+        about=_model_description(run, trained),
     )
     # The card describes the exported file, whose calibration may not be that of the run.
     classes = trained.splits.classes
@@ -82,27 +82,29 @@ def export_run(
     return trained.run.name, calibration, exported, card
 
 
-def iter_test_images(trained: Trained) -> Iterator[Tensor]:
+def iter_test_images(trained: TrainedRun) -> Iterator[Tensor]:
     """Yield batches of the test images as uint8 ``(n, channels, H, W)``, in the order of the predictions."""
     splits = trained.splits
-    scale, shift = multiply_add(
+    scale, shift = normalization_scale_shift(
         splits.mean, splits.std, channels=splits.in_channels, device=torch.device("cpu")
     )
     for images, *_ in splits.batches(splits.test, batch_size=trained.run.recipe.train.batch_size):
         yield ((images.cpu() - shift) / scale).round().clamp(0, 255).to(torch.uint8)
 
 
-def _plain_model(trained: Trained) -> nn.Module:
+def _model_without_hooks(trained: TrainedRun) -> nn.Module:
     """Return the run's model, rebuilt without the hooks that a loss may have added."""
     with torch.random.fork_rng(devices=[]):
         model = build_model(
-            trained.run.recipe.model.name, **_shape(trained), **trained.run.recipe.model.options
+            trained.run.recipe.model.name,
+            **_model_sizes(trained),
+            **trained.run.recipe.model.options,
         ).eval()
     model.load_state_dict(trained.objective.model.state_dict())
     return model
 
 
-def _description(folder: RunFolder, trained: Trained) -> dict[str, Any]:
+def _model_description(folder: RunFolder, trained: TrainedRun) -> dict[str, Any]:
     run = trained.run
     last = folder.starts[-1] if folder.starts else {}
     return {
@@ -115,13 +117,13 @@ def _description(folder: RunFolder, trained: Trained) -> dict[str, Any]:
         "classes": list(trained.splits.classes),
         "model": {
             "name": run.recipe.model.name,
-            **_shape(trained),
+            **_model_sizes(trained),
             "options": dict(run.recipe.model.options),
         },
     }
 
 
-def _shape(trained: Trained) -> dict[str, int]:
+def _model_sizes(trained: TrainedRun) -> dict[str, int]:
     splits = trained.splits
     return {
         "num_classes": splits.num_classes,
@@ -130,7 +132,7 @@ def _shape(trained: Trained) -> dict[str, int]:
     }
 
 
-def card_of_run(
+def fit_run_card(
     folder: Path, *, calibrate: str, data: str | None = None, **options: Any
 ) -> CalibrationCard:
     """Fit a calibrator to a finished run, and return the calibration card.
@@ -147,7 +149,7 @@ def card_of_run(
     run = RunFolder(folder)
     calibration = fit_calibration(calibrate, run.predictions("val"))
     # Class names need the data set, which may be on another machine; the card can do without them.
-    splits, _ = splits_at_hand(folder, data=data)
+    splits, _ = load_splits_if_available(folder, data=data)
     return run_card(run, calibration, classes=None if splits is None else splits.classes, **options)
 
 
@@ -174,7 +176,7 @@ def run_card(
         InputError: If the run is not finished, its files cannot be read, or an option is out of range.
     """
     try:
-        run = read_run(folder)
+        run = read_finished_run(folder)
     except ValueError as error:
         raise InputError(
             "a card requires the folder of a finished run",
@@ -184,7 +186,7 @@ def run_card(
     # The run's own files hold the card's facts about the model and its data.
     config = folder.config or {}
     last = folder.starts[-1] if folder.starts else {}
-    return card_of(
+    return build_card(
         folder.predictions("val"),
         folder.predictions("test"),
         calibration,

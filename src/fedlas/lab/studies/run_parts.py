@@ -6,12 +6,12 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from fedlas._core.check import InputError, few
+from fedlas._core.check import InputError, truncated_list
 from fedlas._core.files import is_file
 from fedlas._core.ranks import new_accelerator
-from fedlas.lab.runs.bench_folder import is_run, run_folders
+from fedlas.lab.runs.bench_folder import is_run_folder, run_folders
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.load import load_trained
+from fedlas.lab.runs.load import load_trained_run
 from fedlas.objective.predict import drifted_predictions
 from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import AnyPredictions
@@ -19,35 +19,37 @@ from fedlas.predictions.tables.files import FORMATS
 from fedlas.present.stages import HeldOut
 
 Show = Callable[[str], None]
-DRIFT = "val-drift"
+DRIFT_PART = "val-drift"
 """Part that training does not save; it is computed by the run's model at first use."""
 _LEVELS = 10
 
 
-def test_part(folder: Path) -> Predictions:
+def load_test_predictions(folder: Path) -> Predictions:
     """Return the test predictions of a run.
 
     Raises:
         InputError: If the folder is a bench or no run folder, or the predictions cannot be read.
     """
     run = RunFolder(folder)
-    if not is_file(run.part_path("test")) and any(is_run(child) for child in run_folders(folder)):
+    if not is_file(run.part_path("test")) and any(
+        is_run_folder(child) for child in run_folders(folder)
+    ):
         raise InputError(
             "the folder must be a single run's",
             f"the bench {folder}",
             f"Run fedlas runs report {folder}, or name one of its runs.",
         )
-    if not is_run(run) and not is_file(run.part_path("test")):
+    if not is_run_folder(run) and not is_file(run.part_path("test")):
         files = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in FORMATS)
         raise InputError(
             "the folder must be a run folder",
-            f"{folder} with {few(files) if files else 'no file of predictions'}",
+            f"{folder} with {truncated_list(files) if files else 'no file of predictions'}",
             "Name a file of predictions, or a run folder.",
         )
     return run.predictions("test")
 
 
-def run_held_out(
+def load_held_out(
     folder: Path,
     *,
     val: AnyPredictions | None = None,
@@ -69,19 +71,21 @@ def run_held_out(
         A computed part is saved in the run folder, and read from there the next time.
     """
     held_out = RunFolder(folder).predictions("val") if val is None else val
-    parts = {DRIFT: partial(_drifted, folder, data, show)}
+    parts = {DRIFT_PART: partial(_drifted_predictions, folder, data, show)}
     return HeldOut(held_out, named=val is not None, parts=parts, show=show)
 
 
-def _drifted(folder: Path, data: str | None, show: Show, needs: frozenset[str]) -> Predictions:
+def _drifted_predictions(
+    folder: Path, data: str | None, show: Show, needs: frozenset[str]
+) -> Predictions:
     """Return predictions on validation images under growing noise, from the saved file if it has the fields."""
     run = RunFolder(folder)
-    path = run.part_path(DRIFT)
+    path = run.part_path(DRIFT_PART)
     if path.is_file():
         saved = Predictions.load(path)
         if all(getattr(saved, name) is not None for name in needs):
             return saved
-    trained = load_trained(folder, data=data).to(new_accelerator().device)
+    trained = load_trained_run(folder, data=data).to(new_accelerator().device)
     splits = trained.splits
     train = trained.run.recipe.train
 
@@ -98,5 +102,5 @@ def _drifted(folder: Path, data: str | None, show: Show, needs: frozenset[str]) 
         features=bool(needs),
         on_level=on_level,
     )
-    predictions.save(run.writable(path))
+    predictions.save(run.require_inside(path))
     return predictions

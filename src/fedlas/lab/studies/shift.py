@@ -15,17 +15,17 @@ from fedlas.calibrators.fit_notes import fit_with_notes
 from fedlas.lab.data import Splits
 from fedlas.lab.data.base import Images, Part
 from fedlas.lab.data.shift import Corruption
-from fedlas.lab.data.shift.variants import corrupted
-from fedlas.lab.runs.data import as_tested
-from fedlas.lab.runs.load import Trained
-from fedlas.lab.runs.measure import recorded
-from fedlas.lab.runs.predict import predictions_of
+from fedlas.lab.data.shift.variants import corrupt_part
+from fedlas.lab.runs.data import with_test_normalization
+from fedlas.lab.runs.load import TrainedRun
+from fedlas.lab.runs.measure import default_metrics
+from fedlas.lab.runs.predict import predict_part
 from fedlas.predictions import Predictions
 from fedlas.stats.estimates import estimates
 
 
 def measure_shift(
-    runs: Sequence[Trained],
+    runs: Sequence[TrainedRun],
     corruptions: Sequence[Corruption],
     *,
     on_step: Callable[[], None] | None = None,
@@ -49,42 +49,44 @@ def measure_shift(
     Raises:
         InputError: If the test images of a run are corrupted already.
     """
-    measured = [_Measured(trained, replicates) for trained in runs]
-    results = [each.without_corruption() for each in measured]
-    tests = [each.trained.splits.test for each in measured]
-    first = [
-        next(i for i, other in enumerate(tests) if _same_images(other, test)) for test in tests
+    shifted_runs = [_ShiftedRun(trained, replicates) for trained in runs]
+    results = [each.clean_result() for each in shifted_runs]
+    tests = [each.trained.splits.test for each in shifted_runs]
+    source_indices = [
+        next(i for i, other in enumerate(tests) if _have_same_images(other, test)) for test in tests
     ]
     for corruption in corruptions:
-        changed: dict[int, Part] = {}
+        corrupted_parts: dict[int, Part] = {}
         about = {
             "corruption": corruption.name,
             "severity": corruption.severity,
             "seed": corruption.seed,
         }
-        for place, (source, each, result) in enumerate(zip(first, measured, results, strict=True)):
-            if source not in changed:
-                changed[source] = corrupted(tests[source], corruption)
-            predictions = each.predicted(changed[source])
+        for index, (source, each, result) in enumerate(
+            zip(source_indices, shifted_runs, results, strict=True)
+        ):
+            if source not in corrupted_parts:
+                corrupted_parts[source] = corrupt_part(tests[source], corruption)
+            predictions = each.predicted(corrupted_parts[source])
             if save_to is not None:
-                predictions.save(save_to(place, f"test-{corruption.name}-{corruption.severity}"))
+                predictions.save(save_to(index, f"test-{corruption.name}-{corruption.severity}"))
             if on_step is not None:
                 on_step()
             result["corrupted"].append({**about, **each.metrics(predictions)})
     return results
 
 
-def _same_images(first: Part, second: Part) -> bool:
+def _have_same_images(first: Part, second: Part) -> bool:
     if not (isinstance(first, Images) and isinstance(second, Images)):
         # images on disk are corrupted when they are read, so nothing is shared
         return first is second
     return torch.equal(first.images, second.images) and torch.equal(first.target, second.target)
 
 
-class _Measured:
+class _ShiftedRun:
     """A run with the temperature that is fitted to its clean validation part."""
 
-    def __init__(self, trained: Trained, replicates: int) -> None:
+    def __init__(self, trained: TrainedRun, replicates: int) -> None:
         run = trained.run
         if run.recipe.data.corruption is not None:
             raise InputError(
@@ -94,15 +96,13 @@ class _Measured:
             )
         self.trained = trained.to(new_accelerator().device)
         self._replicates = replicates
-        self._tested = as_tested(run, trained.splits)
+        self._tested = with_test_normalization(run, trained.splits)
         validation = self._predictions(trained.splits, trained.splits.val)
         self._scaling, self._notes = fit_with_notes(TemperatureScaling(), validation)
 
     def _predictions(self, by: Splits, part: Part) -> Predictions:
         batch_size = self.trained.run.recipe.train.batch_size
-        return predictions_of(
-            self.trained.objective, by, part, batch_size=batch_size, features=False
-        )
+        return predict_part(self.trained.objective, by, part, batch_size=batch_size, features=False)
 
     def predicted(self, part: Part) -> Predictions:
         """Return the predictions on a part of test images."""
@@ -112,7 +112,9 @@ class _Measured:
         """Return the metrics before and after temperature scaling."""
         bins = self.trained.run.recipe.train.num_bins
         stages = {"test": predictions, "test_calibrated": self._scaling.transform(predictions)}
-        metrics: dict[str, Any] = {stage: recorded(each, bins) for stage, each in stages.items()}
+        metrics: dict[str, Any] = {
+            stage: default_metrics(each, bins) for stage, each in stages.items()
+        }
         if self._replicates:
             ece = {
                 s: estimates(each, ["ece"], num_bins=bins, replicates=self._replicates)["ece"]
@@ -121,7 +123,7 @@ class _Measured:
             metrics["noise"] = {stage: {"ece": estimate.plain()} for stage, estimate in ece.items()}
         return metrics
 
-    def without_corruption(self) -> dict[str, Any]:
+    def clean_result(self) -> dict[str, Any]:
         """Return the result on clean test images, with an empty list for corrupted ones."""
         return {
             "temperature": self._scaling.temperature,

@@ -6,19 +6,24 @@ objective with the best epoch's weights, and a folder with ``checkpoint.pt`` and
 
 from typing import TYPE_CHECKING
 
-from fedlas._core.lazy import at_first_use
+from fedlas._core.lazy import lazy_getattr
 
 if TYPE_CHECKING:
-    from fedlas.lab.train.checkpoint import differences, load_checkpoint, save_checkpoint
+    from fedlas.lab.train.checkpoint import config_differences, load_checkpoint, save_checkpoint
     from fedlas.lab.train.config import (
         OptimizerConfig,
         ScheduleConfig,
         TrainConfig,
-        check_select,
-        merit,
+        check_selection_metric,
         refined_nll,
+        selection_score,
     )
-    from fedlas.lab.train.engine import build_optimizer, build_schedule, precision_text, suited
+    from fedlas.lab.train.engine import (
+        build_optimizer,
+        build_schedule,
+        describe_precision,
+        resolve_for_device,
+    )
     from fedlas.lab.train.job import TrainingJob
     from fedlas.lab.train.layers import freeze
     from fedlas.lab.train.log import TrainingProgress, alarm_epochs, read_log, warn_once
@@ -37,28 +42,28 @@ __all__ = [
     "alarm_epochs",
     "build_optimizer",
     "build_schedule",
-    "check_select",
+    "check_selection_metric",
     "check_trackers",
-    "differences",
+    "config_differences",
+    "describe_precision",
     "fit",
     "freeze",
     "load_checkpoint",
-    "merit",
-    "precision_text",
     "read_log",
     "refined_nll",
+    "resolve_for_device",
     "save_checkpoint",
-    "suited",
+    "selection_score",
     "warn_once",
 ]
 
 if not TYPE_CHECKING:  # a type checker would take any name for one of the package
-    __getattr__ = at_first_use(
+    __getattr__ = lazy_getattr(
         __name__,
         {
-            "checkpoint": "differences load_checkpoint save_checkpoint",
-            "config": "OptimizerConfig ScheduleConfig TrainConfig check_select merit refined_nll",
-            "engine": "build_optimizer build_schedule precision_text suited",
+            "checkpoint": "config_differences load_checkpoint save_checkpoint",
+            "config": "OptimizerConfig ScheduleConfig TrainConfig check_selection_metric selection_score refined_nll",
+            "engine": "build_optimizer build_schedule describe_precision resolve_for_device",
             "job": "TrainingJob",
             "layers": "freeze",
             "log": "TrainingProgress alarm_epochs read_log warn_once",

@@ -21,7 +21,7 @@ from fedlas._core.ranks import Accelerator
 from fedlas.lab.train.config import AverageName, TrainConfig
 
 
-class Weights:
+class WeightAveraging:
     """Base class of weight averaging; without a subclass, the trained weights are used directly.
 
     Args:
@@ -34,7 +34,7 @@ class Weights:
 
     def __init__(self, model: nn.Module, config: TrainConfig) -> None:
         self.source = model
-        self.first = 1 if config.average == "none" else config.first_average
+        self.first = 1 if config.average == "none" else config.first_averaged_epoch
 
     @property
     def model(self) -> nn.Module:
@@ -55,7 +55,7 @@ class Weights:
         """Restore the state from :meth:`state_dict`."""
 
 
-class _Average(Weights):
+class _Average(WeightAveraging):
     """Average in a second model; before averaging starts, the trained weights are used."""
 
     def __init__(self, model: nn.Module, config: TrainConfig, averaged: AveragedModel) -> None:
@@ -85,7 +85,7 @@ class ExponentialAverage(_Average):
 
     def __init__(self, model: nn.Module, config: TrainConfig) -> None:
         super().__init__(
-            model, config, AveragedModel(model, multi_avg_fn=self._mix, use_buffers=True)
+            model, config, AveragedModel(model, multi_avg_fn=self._update_average, use_buffers=True)
         )
         self.decay = config.average_decay
 
@@ -94,7 +94,7 @@ class ExponentialAverage(_Average):
         if epoch >= self.first:
             self.averaged.update_parameters(self.source)
 
-    def _mix(self, averages: Any, weights: Any, _: Any) -> None:
+    def _update_average(self, averages: Any, weights: Any, _: Any) -> None:
         if averages[0].is_floating_point():
             # kept on the CPU: reading an accelerator would stall it
             steps = int(self.averaged.n_averaged)
@@ -115,11 +115,11 @@ class StochasticWeightAverage(_Average):
         """Add the weights at the end of an epoch to the average, and update its batch-norm statistics."""
         if epoch >= self.first:
             self.averaged.update_parameters(self.source)
-            estimate_batch_norms(self.averaged.module, batches, accelerator)
+            update_batch_norm_stats(self.averaged.module, batches, accelerator)
 
 
-AVERAGES: dict[AverageName, type[Weights]] = {
-    "none": Weights,
+AVERAGES: dict[AverageName, type[WeightAveraging]] = {
+    "none": WeightAveraging,
     "ema": ExponentialAverage,
     "swa": StochasticWeightAverage,
 }
@@ -127,7 +127,7 @@ AVERAGES: dict[AverageName, type[Weights]] = {
 
 
 @torch.no_grad()
-def estimate_batch_norms(
+def update_batch_norm_stats(
     model: nn.Module, batches: Iterable[Any], accelerator: Accelerator
 ) -> None:
     """Set the running statistics of batch norms to their means over ``batches``, and switch to ``eval()``.

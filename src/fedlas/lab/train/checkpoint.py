@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from fedlas._core.arrays import load_tensors
-from fedlas._core.check import InputError, describe, in_a_line
+from fedlas._core.check import InputError, describe, one_line_error
 from fedlas._core.files import write_atomically
 from fedlas._core.streams import restore_rng_state
-from fedlas.lab.train.average import Weights
+from fedlas.lab.train.average import WeightAveraging
 from fedlas.lab.train.job import TrainingJob
 
 CHECKPOINT = "checkpoint.pt"
@@ -67,21 +67,21 @@ def load_checkpoint(path: Path, config: Mapping[str, Any] | None = None) -> dict
     # The format is checked first, because the fields below are those of this format.
     if (
         not isinstance(state, dict)
-        or _differ(state.get("format"), FORMAT)
+        or _is_different(state.get("format"), FORMAT)
         or not isinstance(state.get("config"), dict)
     ):
         raise InputError(
             f"the checkpoint must be of format {FORMAT}", path, "Use the release that wrote it."
         )
     # A checkpoint of other settings would resume without an error and give a run that no configuration describes.
-    if config is not None and (changes := differences(state["config"], config)):
+    if config is not None and (changes := config_differences(state["config"], config)):
         raise InputError(
             "the checkpoint must come from the same configuration",
             f"{path}, which differs in {'; '.join(changes)}",
             "Use the old settings to resume, or another --out to start over.",
         )
     # A file that is edited or of a wrong type must fail here, before any state is changed.
-    if wrong := _wrong(state):
+    if wrong := _describe_defect(state):
         raise InputError(
             "the checkpoint must be complete and valid",
             f"{path}, where {wrong}",
@@ -90,34 +90,34 @@ def load_checkpoint(path: Path, config: Mapping[str, Any] | None = None) -> dict
     return state
 
 
-_PARTS: dict[str, Any] = {
+_CHECKPOINT_KEYS: dict[str, Any] = {
     "epoch": int, "objective": dict, "optimizer": dict, "schedule": dict, "hooks": list, "rng": list, "best": dict,
 }  # fmt: skip
-_BEST: dict[str, Any] = {"epoch": int, "value": (int, float), "objective": dict}
+_BEST_KEYS: dict[str, Any] = {"epoch": int, "value": (int, float), "objective": dict}
 
 
-def _wrong(state: Mapping[str, Any]) -> str:
+def _describe_defect(state: Mapping[str, Any]) -> str:
     """Return the first missing or invalid entry of a checkpoint as text, or an empty string."""
-    for place, parts in (("", _PARTS), ("best.", _BEST)):
-        holder = state["best"] if place else state
+    for prefix, parts in (("", _CHECKPOINT_KEYS), ("best.", _BEST_KEYS)):
+        section = state["best"] if prefix else state
         for name, kind in parts.items():
-            if name not in holder:
-                return f"{place}{name} is missing"
-            if not isinstance(holder[name], kind) or isinstance(holder[name], bool):
-                return f"{place}{name} is {describe(holder[name])}"
-    for place, weights in (
+            if name not in section:
+                return f"{prefix}{name} is missing"
+            if not isinstance(section[name], kind) or isinstance(section[name], bool):
+                return f"{prefix}{name} is {describe(section[name])}"
+    for prefix, weights in (
         ("objective", state["objective"]),
         ("best.objective", state["best"]["objective"]),
     ):
         for name, value in weights.items():
             if not isinstance(name, str) or not isinstance(value, Tensor):
-                return f"{place}: {describe(name)} is {describe(value)}"
+                return f"{prefix}: {describe(name)} is {describe(value)}"
     if not 1 <= state["best"]["epoch"] <= state["epoch"]:
         return f"best.epoch is {describe(state['best']['epoch'])}, and epoch {describe(state['epoch'])}"
     return "" if state["rng"] else "rng is empty"
 
 
-def differences(
+def config_differences(
     old: Mapping[str, Any],
     new: Mapping[str, Any],
     prefix: str = "",
@@ -127,7 +127,7 @@ def differences(
     """Return the differences of two nested configurations, such as ``"optimizer.lr: 0.1 before, 0.2 now"``.
 
     Example:
-        >>> differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}})
+        >>> config_differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}})
         ['a.b: 1 before, 3 now', 'c: 2 before, absent now']
     """
     changes: list[str] = []
@@ -135,32 +135,34 @@ def differences(
         before = old.get(key)
         now = new.get(key)
         if isinstance(before, Mapping) and isinstance(now, Mapping):
-            changes += differences(before, now, f"{prefix}{key}.", words=words)
-        elif _differ(before, now) or (key in old) != (key in new):
-            was, now_is = (_shown(side[key]) if key in side else "absent" for side in (old, new))
+            changes += config_differences(before, now, f"{prefix}{key}.", words=words)
+        elif _is_different(before, now) or (key in old) != (key in new):
+            was, now_is = (
+                _short_repr(side[key]) if key in side else "absent" for side in (old, new)
+            )
             changes.append(f"{prefix}{key}: {was} {words[0]}, {now_is} {words[1]}")
     return changes
 
 
-def _differ(before: object, now: object) -> bool:
+def _is_different(before: object, now: object) -> bool:
     try:
         return bool(before != now)
     except (RuntimeError, TypeError, ValueError):  # a tensor in the place of a plain value
         return True
 
 
-def _shown(value: object) -> str:
+def _short_repr(value: object) -> str:
     """Return ``repr(value)``, shortened if the value is long or deeply nested."""
-    return repr(value) if isinstance(value, bool | float | str | None) else _SHORT.repr(value)
+    return repr(value) if isinstance(value, bool | float | str | None) else _SHORT_REPR.repr(value)
 
 
-_SHORT = reprlib.Repr()
-_SHORT.maxlist = _SHORT.maxdict = _SHORT.maxtuple = 10
-_SHORT.maxlevel = 3
-_SHORT.maxstring = _SHORT.maxother = 200
+_SHORT_REPR = reprlib.Repr()
+_SHORT_REPR.maxlist = _SHORT_REPR.maxdict = _SHORT_REPR.maxtuple = 10
+_SHORT_REPR.maxlevel = 3
+_SHORT_REPR.maxstring = _SHORT_REPR.maxother = 200
 
 
-_BUFFERS = {"SGD": {"momentum_buffer"}, "AdamW": {"step", "exp_avg", "exp_avg_sq"}}
+_OPTIMIZER_STATE_KEYS = {"SGD": {"momentum_buffer"}, "AdamW": {"step", "exp_avg", "exp_avg_sq"}}
 """Entries of an optimizer's state for each parameter."""
 
 
@@ -170,17 +172,17 @@ def restore_module(module: nn.Module, state: Mapping[str, Any], path: Path) -> N
     Raises:
         InputError: If keys, shapes or types differ from the module's; nothing changes then.
     """
-    if wrong := misfit(module.state_dict(), state, "weights"):
-        raise _unusable(path, wrong)
+    if wrong := describe_mismatch(module.state_dict(), state, "weights"):
+        raise _unusable_checkpoint(path, wrong)
     module.load_state_dict(state)
 
 
-def restore(
+def restore_training(
     saved: Mapping[str, Any],
     job: TrainingJob,
     optimizer: torch.optim.Optimizer,
     schedule: LRScheduler,
-    weights: Weights,
+    weights: WeightAveraging,
 ) -> None:
     """Restore objective, optimizer, schedule, average, hooks and random generators from a checkpoint.
 
@@ -198,7 +200,7 @@ def restore(
     path = job.folder / CHECKPOINT
     like = job.objective.state_dict()
     hooks = job.hooks
-    wrong = misfit(like, saved["objective"], "weights") or misfit(
+    wrong = describe_mismatch(like, saved["objective"], "weights") or describe_mismatch(
         like, saved["best"]["objective"], "best weights"
     )
     if not wrong and saved["epoch"] > job.config.epochs:
@@ -206,7 +208,7 @@ def restore(
     if not wrong and len(saved["hooks"]) != len(hooks):
         wrong = f"it has {len(saved['hooks'])} hook states for {len(hooks)} hooks"
     if wrong:
-        raise _unusable(path, wrong)
+        raise _unusable_checkpoint(path, wrong)
     # The name of the part goes into the error, since the loaders themselves do not say what they read.
     part = "optimizer"
     try:
@@ -222,21 +224,21 @@ def restore(
         # A run that resumes with more processes than it began with reuses the states in turn.
         restore_rng_state(saved["rng"][int(job.accelerator.process_index) % len(saved["rng"])])
     except Exception as error:  # what is loaded may be anything, and so may what its loader raises
-        reason = f"lacks {error}" if isinstance(error, KeyError) else in_a_line(error, 300)
+        reason = f"lacks {error}" if isinstance(error, KeyError) else one_line_error(error, 300)
         if part == "hook":
-            raise _unusable(path, f"the state of a hook {reason}") from error
-        raise _unusable(path, f"{part}: {reason}") from error
+            raise _unusable_checkpoint(path, f"the state of a hook {reason}") from error
+        raise _unusable_checkpoint(path, f"{part}: {reason}") from error
     # The weights come last and cannot fail: they were compared above.
     job.objective.load_state_dict(saved["objective"])
 
 
-def misfit(like: Any, value: Any, name: str) -> str:
+def describe_mismatch(like: Any, value: Any, name: str) -> str:
     """Return how ``value`` differs from ``like`` in type, keys, length or shape, or an empty string.
 
     Numbers may be any finite number; what is None in ``like`` may also be a number.
 
     Example:
-        >>> misfit({"lr": 0.1, "params": [0, 1]}, {"lr": "fast", "params": [0, 1]}, "group")
+        >>> describe_mismatch({"lr": 0.1, "params": [0, 1]}, {"lr": "fast", "params": [0, 1]}, "group")
         "group.lr is str 'fast'"
     """
     if isinstance(like, Tensor):
@@ -252,22 +254,28 @@ def misfit(like: Any, value: Any, name: str) -> str:
     if isinstance(like, Mapping):
         if not isinstance(value, Mapping):
             return f"{name} is {describe(value)}"
-        for word, keys in (
+        for verb, keys in (
             ("lacks", like.keys() - value.keys()),
             ("has", value.keys() - like.keys()),
         ):
             if keys:
                 more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
-                return f"{name} {word} {', '.join(sorted(map(str, keys))[:5])}{more}"
+                return f"{name} {verb} {', '.join(sorted(map(str, keys))[:5])}{more}"
         return next(
-            filter(None, (misfit(like[key], value[key], f"{name}.{key}") for key in like)), ""
+            filter(
+                None, (describe_mismatch(like[key], value[key], f"{name}.{key}") for key in like)
+            ),
+            "",
         )
     if isinstance(like, list | tuple):
         if not isinstance(value, list | tuple) or len(value) != len(like):
             return f"{name} is {describe(value)}"
         pairs = enumerate(zip(like, value, strict=True))
         return next(
-            filter(None, (misfit(one, other, f"{name}[{at}]") for at, (one, other) in pairs)), ""
+            filter(
+                None, (describe_mismatch(one, other, f"{name}[{at}]") for at, (one, other) in pairs)
+            ),
+            "",
         )
     # In Python True is a number, so truth values are compared by their type.
     if isinstance(like, bool | str):
@@ -284,8 +292,8 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, state: Any) -> None:
     like = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict(state)
     # Compared afterward: torch adds the options that earlier releases did not have.
-    wrong = misfit(like, optimizer.state_dict()["param_groups"], "groups")
-    names = _BUFFERS[type(optimizer).__name__]
+    wrong = describe_mismatch(like, optimizer.state_dict()["param_groups"], "groups")
+    names = _OPTIMIZER_STATE_KEYS[type(optimizer).__name__]
     for parameter, buffers in optimizer.state.items():
         if (
             not isinstance(parameter, Tensor)
@@ -299,7 +307,7 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, state: Any) -> None:
         for name, value in buffers.items():
             shaped = torch.zeros(()) if name == "step" else parameter.detach()
             if value is not None or name != "momentum_buffer":
-                wrong = wrong or misfit(shaped, value, name)
+                wrong = wrong or describe_mismatch(shaped, value, name)
     if wrong:
         raise ValueError(wrong)
 
@@ -308,14 +316,14 @@ def _restore_schedule(schedule: LRScheduler, state: Any, epoch: int) -> None:
     like = schedule.state_dict()
     schedule.load_state_dict(state)
     now = schedule.state_dict()
-    wrong = misfit(like, {name: now[name] for name in like}, "schedule")
+    wrong = describe_mismatch(like, {name: now[name] for name in like}, "schedule")
     if wrong or state.get("last_epoch") != epoch:
         raise ValueError(
             wrong or f"it is at epoch {describe(state.get('last_epoch'))}, not {epoch}"
         )
 
 
-def _unusable(path: Path, reason: str) -> InputError:
+def _unusable_checkpoint(path: Path, reason: str) -> InputError:
     return InputError(
         "the checkpoint must hold the state of this model and loss",
         f"{path}: {reason}",

@@ -13,30 +13,30 @@ from fedlas.metrics import METRICS
 from fedlas.metrics.row_mean import nll
 from fedlas.predictions import Predictions
 
-REFINED = "refined_nll"
+REFINED_NLL = "refined_nll"
 """Name of :func:`refined_nll` as a selection metric; no test metric, since its temperature fits the same data."""
 
 
-def check_select(metric: str, option: str = "train.select") -> str:
+def check_selection_metric(metric: str, option: str = "train.select") -> str:
     """Return ``metric`` if it can select the best epoch: computed from logits and target alone, or ``refined_nll``.
 
     Raises:
         InputError: For any other metric; the message names the nearest valid one.
     """
     able = [e.name for e in METRICS.entries() if e.default and not e.needs]
-    able.append(REFINED)
+    able.append(REFINED_NLL)
     if (name := str(metric).lower()) in able:
         return name
     raise InputError(
-        f"{option} must be a registered metric of logits and target alone, or {REFINED}",
+        f"{option} must be a registered metric of logits and target alone, or {REFINED_NLL}",
         repr(metric),
         f"Choose one of: {', '.join(able)}." if metric in METRICS else suggestion(metric, able),
     )
 
 
-def merit(metric: str, value: float) -> float:
+def selection_score(metric: str, value: float) -> float:
     """Return a selection score, higher for a better value of ``metric``; signed metrics are best at 0."""
-    higher = False if metric == REFINED else METRICS[metric].higher_is_better
+    higher = False if metric == REFINED_NLL else METRICS[metric].higher_is_better
     return -abs(value) if higher is None else value if higher else -value
 
 
@@ -205,7 +205,7 @@ class TrainConfig:
             :func:`~fedlas.lab.train.engine.native_precision`). Weights, losses, statistics and predictions are float32
             in any case. A run keeps the precision that it began with, on whatever machine it is resumed.
         select: Validation metric that chooses the best epoch (see
-            :func:`~fedlas.lab.train.config.check_select`). Among equal epochs the last
+            :func:`~fedlas.lab.train.config.check_selection_metric`). Among equal epochs the last
             wins, because it trained longer.
         probe_epochs: First epochs, in which the head alone is trained at the full rate, and the layers before it rest:
             linear probing, then fine-tuning. The schedule begins after them.
@@ -266,7 +266,7 @@ class TrainConfig:
             check_number("train.average_start", self.average_start, low=0, high=1)
 
     @property
-    def first_average(self) -> int:
+    def first_averaged_epoch(self) -> int:
         """First epoch, counted from 1, whose weights are averaged; at most the last epoch."""
         start = self.average_start
         if start is None:

@@ -15,11 +15,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from fedlas._core.check import InputError, describe
 from fedlas._core.ranks import Accelerator
 from fedlas.lab.train.config import OptimizerConfig, Precision, ScheduleConfig, TrainConfig
-from fedlas.lab.train.layers import layer_shares, split_group
+from fedlas.lab.train.layers import layer_lr_factors, split_param_group
 from fedlas.lab.train.log import warn_once
 from fedlas.objective import Objective, param_groups
 
-_CPU_UNITS = {"_is_amx_tile_supported": "AMX", "_is_avx512_bf16_supported": "AVX512-BF16"}
+_CPU_BF16_CHECKS = {"_is_amx_tile_supported": "AMX", "_is_avx512_bf16_supported": "AVX512-BF16"}
 
 
 def native_precision(device: torch.device) -> tuple[Precision, str]:
@@ -46,15 +46,17 @@ def native_precision(device: torch.device) -> tuple[Precision, str]:
     if device.type == "cpu":
         # Releases of torch that lack one of these questions get fp32, which is never slow.
         units = [
-            unit for question, unit in _CPU_UNITS.items() if getattr(torch.cpu, question, bool)()
+            unit
+            for question, unit in _CPU_BF16_CHECKS.items()
+            if getattr(torch.cpu, question, bool)()
         ]
         if units:
             return "bf16", f"the processor has {' and '.join(units)}"
-        return "fp32", f"the processor has neither {' nor '.join(_CPU_UNITS.values())}"
+        return "fp32", f"the processor has neither {' nor '.join(_CPU_BF16_CHECKS.values())}"
     return "fp32", f"bf16 is not measured on {device.type}"
 
 
-def suited(config: TrainConfig, device: torch.device) -> TrainConfig:
+def resolve_for_device(config: TrainConfig, device: torch.device) -> TrainConfig:
     """Return the configuration with ``precision=auto`` and ``channels_last=null`` resolved for a device.
 
     Raises:
@@ -75,7 +77,7 @@ def suited(config: TrainConfig, device: torch.device) -> TrainConfig:
     return replace(config, precision=precision, channels_last=layout)
 
 
-def precision_text(used: Precision, requested: Precision, device: torch.device) -> str:
+def describe_precision(used: Precision, requested: Precision, device: torch.device) -> str:
     """Return the precision of a run with its reason, such as ``bf16 (auto: the processor has AVX512-BF16)``."""
     native, why = native_precision(device)
     if requested == "auto":
@@ -97,7 +99,7 @@ def emulation_warning(precision: Precision, device: torch.device) -> str | None:
     )
 
 
-_RISE = 0.25
+_ONE_CYCLE_RISE = 0.25
 """Share of a run in which the learning rate of ``one-cycle`` rises."""
 
 
@@ -117,8 +119,10 @@ def build_optimizer(objective: Objective, config: OptimizerConfig) -> torch.opti
         decay_criterion=config.decay_criterion,
     )
     if config.layer_decay is not None or config.layer_rates:
-        shares = layer_shares(objective.model, decay=config.layer_decay, rates=config.layer_rates)
-        groups[:1] = split_group(groups[0], objective.model, shares, config.lr)
+        shares = layer_lr_factors(
+            objective.model, decay=config.layer_decay, rates=config.layer_rates
+        )
+        groups[:1] = split_param_group(groups[0], objective.model, shares, config.lr)
     if config.name == "sgd":
         return torch.optim.SGD(
             groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov
@@ -153,7 +157,7 @@ def build_schedule(
             return warm * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
         if config.name == "one-cycle":
             middle = (epoch + 0.5) / epochs  # the rate changes between epochs only
-            return warm * min(middle / _RISE, (1 - middle) / (1 - _RISE))
+            return warm * min(middle / _ONE_CYCLE_RISE, (1 - middle) / (1 - _ONE_CYCLE_RISE))
         if config.name == "swa":
             start, end = milestones
             fallen = (epoch - start) / (end - start) if start < epoch < end else float(epoch >= end)
@@ -190,7 +194,7 @@ class Engine:
 
     def __init__(self, objective: Objective, config: TrainConfig, accelerator: Accelerator) -> None:
         self.objective = objective
-        self.config = suited(config, accelerator.device)
+        self.config = resolve_for_device(config, accelerator.device)
         self.accelerator = accelerator
         self.processes = int(accelerator.num_processes)
         precision = self.config.precision
@@ -239,17 +243,17 @@ class Engine:
             process than ``accumulate`` has fewer parts.
         """
         # Every process needs the same number of parts, so the smallest slice of the batch decides it.
-        pieces = self.config.accumulate
-        fewest = len(target)
+        num_parts = self.config.accumulate
+        min_samples = len(target)
         total: Any = len(target)
         if self.processes > 1:
             each = self.accelerator.gather(torch.tensor([len(target)], device=target.device))
             total = each.sum()
             # read only if there is something to cut, because reading stalls an accelerator
-            if pieces > 1:
-                fewest = int(each.min())
-        pieces = max(1, min(pieces, fewest))
-        if pieces > 1 and not isinstance(inputs, Tensor):
+            if num_parts > 1:
+                min_samples = int(each.min())
+        num_parts = max(1, min(num_parts, min_samples))
+        if num_parts > 1 and not isinstance(inputs, Tensor):
             raise InputError(
                 "inputs must be a single tensor if train.accumulate is above 1",
                 describe(inputs),
@@ -259,7 +263,7 @@ class Engine:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
 
         # DDP averages over processes: times their number, the sum of the weighted losses is the mean over all samples.
-        if pieces == 1:
+        if num_parts == 1:
             yield (
                 inputs,
                 target,
@@ -267,13 +271,13 @@ class Engine:
                 None if self.processes == 1 else len(target) * self.processes / total,
             )
             return
-        indices = [None] * pieces if index is None else index.tensor_split(pieces)
+        indices = [None] * num_parts if index is None else index.tensor_split(num_parts)
         for part in zip(
-            inputs.tensor_split(pieces), target.tensor_split(pieces), indices, strict=True
+            inputs.tensor_split(num_parts), target.tensor_split(num_parts), indices, strict=True
         ):
             yield *part, len(part[1]) * self.processes / total
 
-    def collecting(self, last: bool) -> AbstractContextManager[Any]:
+    def gradient_sync(self, last: bool) -> AbstractContextManager[Any]:
         """Return a context that delays the exchange of gradients until the last part of a step."""
         if last or self.processes == 1:
             return nullcontext()

@@ -34,14 +34,14 @@ def freeze(model: nn.Module, names: Collection[str]) -> None:
     """
     parameters = dict(model.named_parameters())
     check_layers(model, names, "model.freeze")
-    resting = {name for name in parameters if covering(name, names) is not None}
-    if len(resting) == len(parameters):
+    frozen_names = {name for name in parameters if enclosing_layer(name, names) is not None}
+    if len(frozen_names) == len(parameters):
         raise InputError(
             "model.freeze must leave at least one parameter trainable",
             ", ".join(names),
             "Leave the head out.",
         )
-    for name in resting:
+    for name in frozen_names:
         parameters[name].requires_grad_(False)
 
 
@@ -64,11 +64,11 @@ def check_layers(model: nn.Module, names: Iterable[str], option: str) -> None:
             )
 
 
-def covering(name: str, layers: Iterable[str]) -> str | None:
+def enclosing_layer(name: str, layers: Iterable[str]) -> str | None:
     """Return the longest name in ``layers`` that contains a parameter, or None.
 
     Example:
-        >>> covering("stages.1.0.conv1.weight", ["stages", "stages.1", "stages.10"])
+        >>> enclosing_layer("stages.1.0.conv1.weight", ["stages", "stages.1", "stages.10"])
         'stages.1'
     """
     return max(
@@ -76,7 +76,7 @@ def covering(name: str, layers: Iterable[str]) -> str | None:
     )
 
 
-def layer_shares(
+def layer_lr_factors(
     model: nn.Module, *, decay: float | None = None, rates: Mapping[str, float] | None = None
 ) -> dict[str, float]:
     """Return the learning rate factor of each trainable parameter, by name.
@@ -97,39 +97,39 @@ def layer_shares(
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
-        >>> layer_shares(model, decay=0.5, rates={"2.bias": 2.0})
+        >>> layer_lr_factors(model, decay=0.5, rates={"2.bias": 2.0})
         {'0.weight': 0.5, '0.bias': 0.5, '2.weight': 1.0, '2.bias': 2.0}
     """
     rates = rates or {}
     check_layers(model, rates, "optimizer.layer_rates")
     names = [name for name, _ in model.named_parameters()]
-    layers = [list(run) for _, run in groupby(names, _layer_of)]
+    layers = [list(run) for _, run in groupby(names, _block_name)]
     shares = {
         name: 1.0 if decay is None else decay ** (len(layers) - 1 - depth)
         for depth, layer in enumerate(layers)
         for name in layer
     }
     for name in names:
-        if (layer_name := covering(name, rates)) is not None:
+        if (layer_name := enclosing_layer(name, rates)) is not None:
             shares[name] = rates[layer_name]
     return {name: shares[name] for name, p in model.named_parameters() if p.requires_grad}
 
 
-def _layer_of(name: str) -> str:
+def _block_name(name: str) -> str:
     """Return the numbered block that contains a parameter, or an empty string."""
     numbered = re.match(r"\d+(?=\.)", name) or _BLOCK.match(name)
     return numbered.group() if numbered else ""
 
 
-def split_group(
-    group: Mapping[str, Any], model: nn.Module, shares: Mapping[str, float], lr: float
+def split_param_group(
+    group: Mapping[str, Any], model: nn.Module, factors: Mapping[str, float], lr: float
 ) -> list[dict[str, Any]]:
     """Split the parameter group of a model into one group per learning rate factor, largest first.
 
     Args:
         group: From :func:`fedlas.param_groups`.
         model: Its model.
-        shares: From :func:`layer_shares`.
+        factors: From :func:`layer_lr_factors`.
         lr: Learning rate at factor 1.
     """
     parameters = dict(model.named_parameters())
@@ -137,10 +137,10 @@ def split_group(
         {
             **group,
             "name": f"model x {share:g}",
-            "params": [parameters[name] for name in shares if shares[name] == share],
+            "params": [parameters[name] for name in factors if factors[name] == share],
             "lr": lr * share,
         }
-        for share in sorted(set(shares.values()), reverse=True)
+        for share in sorted(set(factors.values()), reverse=True)
     ]
 
 
@@ -168,7 +168,7 @@ class FineTuning:
         self.body = [p for p in model.parameters() if p.requires_grad and id(p) not in of_head]
         self.before_head = [m for m in modules.values() if head not in [*m.modules()]]
 
-    def begin(self, epoch: int) -> bool:
+    def select_trainable(self, epoch: int) -> bool:
         """Select the parameters that train in an epoch, counted from 1; return whether the selection changed."""
         trains = epoch > self.probe_epochs
         changed = any(parameter.requires_grad != trains for parameter in self.body)
@@ -176,7 +176,7 @@ class FineTuning:
             parameter.requires_grad_(trains)
         return changed
 
-    def rest(self, epoch: int) -> None:
+    def freeze_layers(self, epoch: int) -> None:
         """Put the layers that are frozen in an epoch into ``eval()``."""
         for layer in self.before_head if epoch <= self.probe_epochs else self.frozen:
             layer.eval()

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fedlas._core.check import InputError
-from fedlas._core.files import not_writable, parse_json, remove, write_text
-from fedlas._core.progress import Bar
-from fedlas._core.terminal import Console, say
+from fedlas._core.files import not_writable_error, parse_json, remove, write_text
+from fedlas._core.progress import ProgressBar
+from fedlas._core.terminal import Console, print_lines
 from fedlas._core.text import printable
 
 LOG = "log.jsonl"
@@ -67,10 +67,10 @@ def append_log(path: Path, record: Mapping[str, Any]) -> None:
                 os.truncate(path, before)
             else:
                 remove(path, inside=path.parent)
-        raise not_writable(path, error) from error
+        raise not_writable_error(path, error) from error
 
 
-WARM_UP = 0.1
+WARM_UP_SHARE = 0.1
 """Share of the epochs in which running statistics are not reliable yet, so that alarms are ignored."""
 
 
@@ -91,7 +91,7 @@ def alarm_epochs(
     """
     from fedlas.diagnose.monitor import alarm_kind
 
-    settled = max(warmup_epochs, math.ceil(WARM_UP * epochs))
+    settled = max(warmup_epochs, math.ceil(WARM_UP_SHARE * epochs))
     epochs_by_kind: dict[str, list[int]] = {}
     for record in history:
         for alarm in record.get("alarms", ()) if record["epoch"] > settled else ():
@@ -105,20 +105,20 @@ def warn_once(text: str) -> None:
     logging.getLogger("fedlas").warning("%s", printable(text))
 
 
-def leaves(
-    values: Mapping[str, Any], separator: str = ".", above: str = ""
+def iter_leaves(
+    values: Mapping[str, Any], separator: str = ".", prefix: str = ""
 ) -> Iterator[tuple[str, Any]]:
     """Yield the values of nested mappings, each with its keys joined by ``separator``.
 
     Example:
-        >>> dict(leaves({"epoch": 2, "val": {"ece": 0.1}}))
+        >>> dict(iter_leaves({"epoch": 2, "val": {"ece": 0.1}}))
         {'epoch': 2, 'val.ece': 0.1}
     """
     for key, value in values.items():
         if isinstance(value, Mapping):
-            yield from leaves(value, separator, f"{above}{key}{separator}")
+            yield from iter_leaves(value, separator, f"{prefix}{key}{separator}")
         else:
-            yield f"{above}{key}", value
+            yield f"{prefix}{key}", value
 
 
 class Progress(Protocol):
@@ -139,7 +139,7 @@ ShowProgress = Callable[..., AbstractContextManager[Progress]]
 :class:`TrainingProgress` does."""
 
 
-class TrainingProgress(Bar):
+class TrainingProgress(ProgressBar):
     """Progress bar of a training, or progress lines in a log file. A context manager.
 
     Args:
@@ -196,5 +196,5 @@ class TrainingProgress(Bar):
         if not self.live and not self.quiet and (now - self.shown > 10 or number == self.epochs):
             seconds = (now - self.started) / (number - self.done) * (self.epochs - number)
             rest = f"  {seconds:.0f} s left" if number < self.epochs else ""
-            say(f"{self.name}  {text}{rest}", on=self.console)
+            print_lines(f"{self.name}  {text}{rest}", on=self.console)
             self.shown = now

@@ -12,11 +12,21 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, NonFiniteError
-from fedlas._core.ranks import gather_object, on_main
+from fedlas._core.ranks import gather_object, run_on_main
 from fedlas._core.streams import rng_state
 from fedlas.lab.train.average import AVERAGES
-from fedlas.lab.train.checkpoint import CHECKPOINT, load_checkpoint, restore, save_checkpoint
-from fedlas.lab.train.config import REFINED, check_select, merit, refined_nll
+from fedlas.lab.train.checkpoint import (
+    CHECKPOINT,
+    load_checkpoint,
+    restore_training,
+    save_checkpoint,
+)
+from fedlas.lab.train.config import (
+    REFINED_NLL,
+    check_selection_metric,
+    refined_nll,
+    selection_score,
+)
 from fedlas.lab.train.engine import Engine, build_optimizer, build_schedule
 from fedlas.lab.train.job import TrainingJob
 from fedlas.lab.train.layers import FineTuning
@@ -32,7 +42,7 @@ class DivergedError(InputError):
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FitResult:
     """Result of a training; its objective holds the best epoch's weights.
 
     Attributes:
@@ -44,7 +54,7 @@ class Fitted:
     history: list[dict[str, Any]]
 
 
-def fit(job: TrainingJob) -> Fitted:
+def fit(job: TrainingJob) -> FitResult:
     """Train the objective of a job until its last epoch, resuming from ``checkpoint.pt`` if there is one.
 
     Returns:
@@ -85,7 +95,7 @@ def fit(job: TrainingJob) -> Fitted:
                 training.save(epoch)
             job.accelerator.wait_for_everyone()
     job.objective.load_state_dict(training.best["objective"])
-    return Fitted(best_epoch=int(training.best["epoch"]), history=training.history)
+    return FitResult(best_epoch=int(training.best["epoch"]), history=training.history)
 
 
 class _Training:
@@ -97,33 +107,35 @@ class _Training:
         accelerator = job.accelerator
         self.is_main = bool(accelerator.is_main_process)
         # Check everything before anything is changed: an error after an epoch would come late.
-        self.select = check_select(config.select)
+        self.select = check_selection_metric(config.select)
         tuned_epochs = config.epochs - config.probe_epochs
         job.schedule.milestone_epochs(tuned_epochs)
         # The main process decides, so that all start at the same epoch. Then each reads the shared file.
         path = job.folder / CHECKPOINT
-        saved = load_checkpoint(path, job.identity) if on_main(accelerator, path.exists) else None
+        saved = (
+            load_checkpoint(path, job.identity) if run_on_main(accelerator, path.exists) else None
+        )
         # By model (the objective's, and its average): the module whose input the hooks get.
         self.read: dict[nn.Module, nn.Module] = {}
         if job.hooks:
-            self.read[job.objective.model] = _read_in(job.objective, job.objective.model)
+            self.read[job.objective.model] = _module_to_hook(job.objective, job.objective.model)
         self.engine = Engine(job.objective, config, accelerator)
         self.optimizer = build_optimizer(job.objective, job.optimizer)
         self.schedule = build_schedule(
             self.optimizer, job.schedule, epochs=tuned_epochs, probe_epochs=config.probe_epochs
         )
         model = job.objective.model
-        head = job.objective.classifier_in(model) if config.probe_epochs else None
+        head = job.objective.find_classifier(model) if config.probe_epochs else None
         self.tuning = FineTuning(model, job.frozen, head, config.probe_epochs)
         self.done = 0 if saved is None else int(saved["epoch"])  # epochs that the checkpoint holds
-        self.tuning.begin(self.done + 1)
+        self.tuning.select_trainable(self.done + 1)
         self.engine.start(self.optimizer)
         self.weights = AVERAGES[config.average](job.objective.model, config)
         self.best: dict[str, Any] = {"epoch": 0, "value": float("nan"), "objective": {}}
         if saved is not None:
-            restore(saved, job, self.optimizer, self.schedule, self.weights)
+            restore_training(saved, job, self.optimizer, self.schedule, self.weights)
             self.best = saved["best"]
-        self.history = on_main(accelerator, lambda: truncate_log(job.folder / LOG, self.done))
+        self.history = run_on_main(accelerator, lambda: truncate_log(job.folder / LOG, self.done))
 
     def epoch(self, epoch: int, bar: Progress) -> dict[str, Any]:
         """Train and validate one epoch, counted from 1, and return its log record."""
@@ -133,9 +145,9 @@ class _Training:
         started = time.monotonic()
         lr = self.optimizer.param_groups[0]["lr"]
         job.train.set_epoch(epoch - 1)
-        if self.tuning.begin(epoch):
+        if self.tuning.select_trainable(epoch):
             self.engine.start(self.optimizer)  # processes exchange the gradients of another set
-        trained = self._train(epoch, bar)
+        trained = self._train_epoch(epoch, bar)
         self.schedule.step()
         weights.end_epoch(epoch, job.train, job.accelerator)
         try:
@@ -145,8 +157,8 @@ class _Training:
         if (update := getattr(job.objective.criterion, "update_from_validation", None)) is not None:
             update(predictions)
         scores = evaluate(predictions, num_bins=config.num_bins)
-        if self.select == REFINED:
-            scores[REFINED] = refined_nll(predictions)
+        if self.select == REFINED_NLL:
+            scores[REFINED_NLL] = refined_nll(predictions)
         elif (
             self.select not in scores
         ):  # not a default metric for so few classes, but selected by the user
@@ -154,12 +166,14 @@ class _Training:
         value = scores[self.select]
         best = self.best
         # The first average replaces the best epoch before, which was no average. Among equals the last epoch wins.
-        better = not best["epoch"] or merit(self.select, value) >= merit(self.select, best["value"])
+        better = not best["epoch"] or selection_score(self.select, value) >= selection_score(
+            self.select, best["value"]
+        )
         if epoch == weights.first or better:
             self.best = {
                 "epoch": epoch,
                 "value": value,
-                "objective": _snapshot(job.objective, weights.model),
+                "objective": _copy_state(job.objective, weights.model),
             }
         record = {
             "epoch": epoch,
@@ -189,28 +203,28 @@ class _Training:
         if self.is_main:
             save_checkpoint(job.folder / CHECKPOINT, state, job.identity)
 
-    def _train(self, epoch: int, bar: Progress) -> dict[str, float]:
+    def _train_epoch(self, epoch: int, bar: Progress) -> dict[str, float]:
         """Train on one pass over the data, and return the mean loss and accuracy before each step."""
         engine = self.engine
         accelerator = self.job.accelerator
         hooks = self.job.hooks
         objective = engine.wrapped
         objective.train()
-        self.tuning.rest(epoch)
+        self.tuning.freeze_layers(epoch)
         # loss, hits, samples: read once, at the end
         totals = torch.zeros(3, device=accelerator.device)
         for step, batch in enumerate(self.job.train, start=1):
             # A step averages the gradient over its parts; only the last part makes the processes exchange theirs.
             parts = list(engine.parts(*batch))
             for number, (inputs, target, index, share) in enumerate(parts, start=1):
-                with engine.collecting(last=number == len(parts)):
+                with engine.gradient_sync(last=number == len(parts)):
                     try:
                         with engine.autocast():
                             loss, logits = objective(inputs, target, index=index)
                     except (
                         NonFiniteError
                     ) as error:  # a loss refuses logits of -inf before any sum of it is NaN
-                        raise _diverged(f"{error.parts[1]} in epoch {epoch}") from error
+                        raise _divergence_error(f"{error.parts[1]} in epoch {epoch}") from error
                     for hook in hooks:
                         hook.on_batch(logits, index)
                     engine.backward(loss, share)
@@ -226,7 +240,7 @@ class _Training:
         # One check per epoch finds divergence, because NaN and infinity stay in a sum.
         loss_sum, hits, samples = accelerator.reduce(totals, reduction="sum").tolist()
         if not math.isfinite(loss_sum):
-            raise _diverged(f"a mean loss of {loss_sum / samples} in epoch {epoch}")
+            raise _divergence_error(f"a mean loss of {loss_sum / samples} in epoch {epoch}")
         return {"loss": loss_sum / samples, "accuracy": hits / samples}
 
     def _validate(self) -> tuple[Predictions, dict[str, Any]]:
@@ -242,7 +256,7 @@ class _Training:
                 hook.on_held_out(logits, features)
 
         if model not in self.read:
-            self.read[model] = _read_in(job.objective, model)
+            self.read[model] = _module_to_hook(job.objective, model)
         head = self.read[model]
         predictions = predict(model, job.val, device=device, head=head, observe=observe)
         added: dict[str, Any] = {}
@@ -251,18 +265,18 @@ class _Training:
         return predictions, added
 
 
-def _diverged(got: str) -> DivergedError:
+def _divergence_error(got: str) -> DivergedError:
     fix = "Lower optimizer.lr, set optimizer.clip_norm, or check the inputs for NaN."
     return DivergedError("loss and logits must stay finite", got, fix)
 
 
-def _read_in(objective: Objective, model: nn.Module) -> nn.Module:
+def _module_to_hook(objective: Objective, model: nn.Module) -> nn.Module:
     """Return the module whose input the hooks get: the one that the criterion reads, or the classifier head."""
-    read = objective.head_in(model)
-    return objective.classifier_in(model) if read is None else read
+    read = objective.find_feature_module(model)
+    return objective.find_classifier(model) if read is None else read
 
 
-def _snapshot(objective: Objective, model: nn.Module) -> dict[str, Tensor]:
+def _copy_state(objective: Objective, model: nn.Module) -> dict[str, Tensor]:
     """Return a copy on the CPU of the objective's state, with the weights of ``model``."""
     state = objective.state_dict() | {
         f"model.{key}": value for key, value in model.state_dict().items()

@@ -10,11 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from fedlas._core.check import InputError, check_choice, in_a_line
+from fedlas._core.check import InputError, check_choice, one_line_error
 from fedlas._core.extras import MissingExtraError, require
-from fedlas._core.files import path_inside, remove
+from fedlas._core.files import remove, require_inside
 from fedlas._core.text import printable
-from fedlas.lab.train.log import LOG, leaves, read_log
+from fedlas.lab.train.log import LOG, iter_leaves, read_log
 
 TRACKERS = {
     "aim": "",
@@ -90,7 +90,7 @@ class Tracking:
                 self._close()
                 raise InputError(
                     f"the tracker {name} must start",
-                    f"{type(error).__name__}: {in_a_line(error, 300)}",
+                    f"{type(error).__name__}: {one_line_error(error, 300)}",
                     f"See the documentation of {name}, or train without it; log.jsonl has all records.",
                 ) from error
         for record in read_log(self.folder / LOG):
@@ -127,7 +127,7 @@ class Tracking:
             project = f"{project}/{self.name}"
         if kind.requires_logging_directory:
             folder = self.folder.parent / ".trackers" / name
-            path_inside(self.folder.parent, folder / project / "file")  # tools follow links
+            require_inside(self.folder.parent, folder / project / "file")  # tools follow links
             remove(folder / project, inside=folder)  # the files of an earlier start
             tracker = kind(project, str(folder), **options)
         else:
@@ -135,21 +135,21 @@ class Tracking:
         tracker.start()
         plain = {
             key: v if isinstance(v, bool | int | float | str) else str(v)
-            for key, v in leaves(self.config)
+            for key, v in iter_leaves(self.config)
         }
         tracker.store_init_configuration(plain)
         return tracker
 
     def _log(self, record: Mapping[str, Any], step: int) -> None:
         for name, tracker in list(self._trackers.items()):
-            self._try(name, partial(tracker.log, tracked_values(record), step=step))
+            self._drop_on_error(name, partial(tracker.log, tracked_values(record), step=step))
 
     def _close(self) -> None:
         for name, tracker in list(self._trackers.items()):
-            self._try(name, tracker.finish)
+            self._drop_on_error(name, tracker.finish)
         self._trackers = {}
 
-    def _try(self, name: str, action: Callable[[], object]) -> None:
+    def _drop_on_error(self, name: str, action: Callable[[], object]) -> None:
         try:
             action()
         except Exception as error:  # noqa: BLE001 - training must survive the failure of a tool
@@ -170,7 +170,7 @@ def tracked_values(record: Mapping[str, Any]) -> dict[str, float]:
         {'epoch': 2, 'val/ece': 0.1, 'alarms': 1}
     """
     numbers: dict[str, float] = {}
-    for name, value in leaves(record, "/"):
+    for name, value in iter_leaves(record, "/"):
         if name == "alarms" and isinstance(value, list):
             numbers[name] = len(value)
         elif isinstance(value, int | float) and not isinstance(value, bool) and value - value == 0:

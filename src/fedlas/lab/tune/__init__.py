@@ -8,19 +8,19 @@ outcome.
 
 from typing import TYPE_CHECKING
 
-from fedlas._core.lazy import at_first_use
+from fedlas._core.lazy import lazy_getattr
 
 if TYPE_CHECKING:
-    from fedlas.lab.tune.best import outcome_table, ranked_trials, write_best
+    from fedlas.lab.tune.best import outcome_table, rank_trials, write_best_recipe
     from fedlas.lab.tune.study import plan_tuning, run_study
 
-__all__ = ["outcome_table", "plan_tuning", "ranked_trials", "run_study", "write_best"]
+__all__ = ["outcome_table", "plan_tuning", "rank_trials", "run_study", "write_best_recipe"]
 
 if not TYPE_CHECKING:  # a type checker would take any name for one of the package
-    __getattr__ = at_first_use(
+    __getattr__ = lazy_getattr(
         __name__,
         {
-            "best": "outcome_table ranked_trials write_best",
+            "best": "outcome_table rank_trials write_best_recipe",
             "study": "plan_tuning run_study",
         },
     )

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from fedlas._core.files import write_text
 from fedlas.lab.recipes.yaml_text import dump_yaml
-from fedlas.lab.tune.space import Method, is_recipe_key, params_text
-from fedlas.lab.tune.study import Tuning, load_studies, with_variant
-from fedlas.present.table import Table, table_of
+from fedlas.lab.tune.space import TunedMethod, format_params, is_recipe_key
+from fedlas.lab.tune.study import TuningStudy, add_loss_variant, load_studies
+from fedlas.present.table import Table, make_table
 
 if TYPE_CHECKING:
     import optuna
 
-Ranked = Mapping[str, list[Any]]
+RankedTrials = Mapping[str, list[Any]]
 """Finished trials of each method, best first; diverged trials have the value None and come last."""
 
 
-def ranked_trials(tuning: Tuning) -> Ranked:
+def rank_trials(tuning: TuningStudy) -> RankedTrials:
     """Return the finished trials of each method, best first, as ``optuna.trial.FrozenTrial``."""
     sign = -1 if tuning.maximize else 1
     return {
@@ -31,7 +31,7 @@ def ranked_trials(tuning: Tuning) -> Ranked:
     }
 
 
-def outcome_table(tuning: Tuning, ranked: Ranked) -> Table:
+def outcome_table(tuning: TuningStudy, ranked: RankedTrials) -> Table:
     """Return a table of preset and best trial, one row per method."""
     rows = []
     for method in tuning.methods:
@@ -41,21 +41,24 @@ def outcome_table(tuning: Tuning, ranked: Ranked) -> Table:
             [
                 method.name,
                 *(
-                    _number(trial)
+                    _format_value(trial)
                     for trial in (next(t for t in trials if t.number == 0), trials[0])
                 ),
-                params_text(method.params(trials[0])) or "nothing to tune",
+                format_params(method.params(trials[0])) or "nothing to tune",
                 f"{len(trials)}" + (f", {diverged} diverged" if diverged else ""),
             ]
         )
     better = "higher" if tuning.maximize else "lower"
     title = f"{tuning.title} of the validation part, {better} is better"
-    return table_of(
-        ("method", "preset", "best", "best parameters", "trials"), rows, title=title, text=(0, 3, 4)
+    return make_table(
+        ("method", "preset", "best", "best parameters", "trials"),
+        rows,
+        title=title,
+        left_aligned=(0, 3, 4),
     )
 
 
-def write_best(tuning: Tuning, ranked: Ranked) -> Path | None:
+def write_best_recipe(tuning: TuningStudy, ranked: RankedTrials) -> Path | None:
     """Write ``best.yaml``, a recipe with presets and best settings, or return None if every trial diverged.
 
     The best setting of ``ls`` is its variant ``ls-tuned``. If keys of the recipe were tuned, methods no longer share a
@@ -72,29 +75,31 @@ def write_best(tuning: Tuning, ranked: Ranked) -> Path | None:
         files = []
         for method, trial in best:
             files.append(f"best-{method.name}.yaml")
-            _write(
+            _write_recipe(
                 tuning,
                 files[-1],
-                _with_best({**content, "title": f"{title}: {method.name}"}, method, trial),
+                _add_best_variant({**content, "title": f"{title}: {method.name}"}, method, trial),
             )
-        return _write(tuning, "best.yaml", {"title": title, "recipes": files})
+        return _write_recipe(tuning, "best.yaml", {"title": title, "recipes": files})
     for method, trial in best:
         if trial.number:
             content["methods"].append(method.name)
-        content = _with_best(content, method, trial)
-    return _write(tuning, "best.yaml", content)
+        content = _add_best_variant(content, method, trial)
+    return _write_recipe(tuning, "best.yaml", content)
 
 
-def _with_best(
-    content: dict[str, Any], method: Method, trial: optuna.trial.FrozenTrial
+def _add_best_variant(
+    content: dict[str, Any], method: TunedMethod, trial: optuna.trial.FrozenTrial
 ) -> dict[str, Any]:
     """Return the content of a recipe with the best setting of a method added as another method."""
     name = f"{method.name}-tuned" if trial.number else method.name
-    changed = with_variant(content, method.name, name, trial.params) if trial.number else content
+    changed = (
+        add_loss_variant(content, method.name, name, trial.params) if trial.number else content
+    )
     return {**changed, "methods": [*content["methods"], name]}
 
 
-def _write(tuning: Tuning, name: str, content: dict[str, Any]) -> Path:
+def _write_recipe(tuning: TuningStudy, name: str, content: dict[str, Any]) -> Path:
     head = f"# Written by fedlas tune from the recipe {tuning.recipe.name}, with seeds that tuning did not use.\n"
     text = dump_yaml(
         content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120
@@ -102,5 +107,5 @@ def _write(tuning: Tuning, name: str, content: dict[str, Any]) -> Path:
     return write_text(tuning.folder / name, head + text)
 
 
-def _number(trial: optuna.trial.FrozenTrial) -> str:
+def _format_value(trial: optuna.trial.FrozenTrial) -> str:
     return "—" if trial.value is None else f"{trial.value:.4f}"

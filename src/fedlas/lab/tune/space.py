@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from fedlas._core.check import InputError, suggestion
 from fedlas._core.extras import require
 from fedlas.lab.recipes.recipe import Recipe
-from fedlas.lab.recipes.text import parse_value
+from fedlas.lab.recipes.text import parse_yaml_value
 from fedlas.losses import LOSSES
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _SECTIONS = ("optimizer.", "schedule.", "model.")
 _TRAIN_KEYS = ("train.batch_size", "train.average_decay", "train.average_start")
 
 
-def distribution_of(text: str, where: str) -> Any:
+def parse_distribution(text: str, where: str) -> Any:
     """Return the optuna distribution of a range or a list of values.
 
     Args:
@@ -37,7 +37,7 @@ def distribution_of(text: str, where: str) -> Any:
         InputError: For another form, or a range that optuna does not accept.
 
     Example:
-        >>> distribution_of("1:4:int", "alpha").high, distribution_of("1,sgd", "beta").choices
+        >>> parse_distribution("1:4:int", "alpha").high, parse_distribution("1,sgd", "beta").choices
         (4, (1, 'sgd'))
     """
     distributions = require("optuna.distributions", extra="tune")
@@ -47,7 +47,7 @@ def distribution_of(text: str, where: str) -> Any:
             if "" in parts:
                 raise ValueError("a value is missing")
             return distributions.CategoricalDistribution(
-                [parse_value(part, where) for part in parts]
+                [parse_yaml_value(part, where) for part in parts]
             )
         low, high, *flags = text.split(":")
         if not set(flags) <= {"log", "int"}:
@@ -63,7 +63,7 @@ def distribution_of(text: str, where: str) -> Any:
         ) from error
 
 
-def tuned_rows() -> list[dict[str, str]]:
+def tuning_rows() -> list[dict[str, str]]:
     """Return the rows of ``fedlas list tuning``: the ranges that each loss declares at registration."""
     rows = []
     for entry in LOSSES.entries():
@@ -73,7 +73,7 @@ def tuned_rows() -> list[dict[str, str]]:
 
 
 @dataclass(frozen=True)
-class Method:
+class TunedMethod:
     """A loss of the recipe with its search space.
 
     Attributes:
@@ -91,26 +91,26 @@ class Method:
     def space(self) -> dict[str, Any]:
         """Optuna distribution of each parameter, by name."""
         return {
-            key: distribution_of(text, f"{self.name}.{key}={text}")
+            key: parse_distribution(text, f"{self.name}.{key}={text}")
             for key, text in self.ranges.items()
         }
 
     @property
-    def inside(self) -> dict[str, Any]:
+    def preset_in_range(self) -> dict[str, Any]:
         """Preset values that lie in their ranges; optuna cannot learn from other values."""
         return {
             key: self.preset[key]
             for key, domain in self.space.items()
-            if contains(domain, self.preset[key])
+            if has_value(domain, self.preset[key])
         }
 
     def params(self, trial: optuna.Trial) -> Mapping[str, Any]:
         """Return the parameters of a trial; the first trial has the preset."""
         return dict(trial.params) if trial.number else self.preset
 
-    def ends(self) -> list[dict[str, Any]]:
+    def boundary_settings(self) -> list[dict[str, Any]]:
         """Return settings at the ends of the ranges, which test whether a loss accepts the whole space."""
-        values = {key: _ends(domain) for key, domain in self.space.items()}
+        values = {key: _boundary_values(domain) for key, domain in self.space.items()}
         longest = max(map(len, values.values()), default=0)
         return [
             {key: each[min(number, len(each) - 1)] for key, each in values.items()}
@@ -119,7 +119,7 @@ class Method:
 
     def grid(self, budget: int) -> list[dict[str, Any]] | None:
         """Return all settings except the preset, or None if they and the preset exceed the budget."""
-        values = [_values(domain) for domain in self.space.values()]
+        values = [_all_values(domain) for domain in self.space.values()]
         if math.prod(map(len, values)) > budget or not all(values):
             return None
         settings = [dict(zip(self.ranges, each, strict=True)) for each in product(*values)]
@@ -132,26 +132,30 @@ class Method:
         return budget if rest is None else 1 + len(rest)
 
 
-def contains(domain: Any, value: Any) -> bool:
+def has_value(distribution: Any, value: Any) -> bool:
     """Return whether a value lies in an optuna distribution."""
-    if hasattr(domain, "choices"):
-        return value in domain.choices
-    return isinstance(value, int | float) and bool(domain.low <= value <= domain.high)
+    if hasattr(distribution, "choices"):
+        return value in distribution.choices
+    return isinstance(value, int | float) and bool(distribution.low <= value <= distribution.high)
 
 
-def _values(domain: Any) -> Sequence[Any]:
+def _all_values(distribution: Any) -> Sequence[Any]:
     """Return all values of a discrete distribution, or an empty tuple for a continuous one."""
-    if hasattr(domain, "choices"):
-        return tuple(domain.choices)
-    return range(domain.low, domain.high + 1) if domain.step else ()
+    if hasattr(distribution, "choices"):
+        return tuple(distribution.choices)
+    return range(distribution.low, distribution.high + 1) if distribution.step else ()
 
 
-def _ends(domain: Any) -> Sequence[Any]:
+def _boundary_values(distribution: Any) -> Sequence[Any]:
     """Return the listed values, or the ends of a range; for a continuous range also a value in between."""
-    if hasattr(domain, "choices"):
-        return tuple(domain.choices)
-    between = () if domain.step else (domain.low + (domain.high - domain.low) / math.e,)
-    return domain.low, *between, domain.high
+    if hasattr(distribution, "choices"):
+        return tuple(distribution.choices)
+    between = (
+        ()
+        if distribution.step
+        else (distribution.low + (distribution.high - distribution.low) / math.e,)
+    )
+    return distribution.low, *between, distribution.high
 
 
 def is_recipe_key(parameter: str) -> bool:
@@ -159,7 +163,7 @@ def is_recipe_key(parameter: str) -> bool:
     return parameter in _TRAIN_KEYS or parameter.startswith(_SECTIONS)
 
 
-def params_text(params: Mapping[str, Any]) -> str:
+def format_params(params: Mapping[str, Any]) -> str:
     """Return parameters as text, such as ``alpha 0.05, beta 4``."""
     return ", ".join(
         f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
@@ -167,7 +171,7 @@ def params_text(params: Mapping[str, Any]) -> str:
     )
 
 
-def methods_of(recipe: Recipe, losses: Sequence[str], specs: Sequence[str]) -> list[Method]:
+def build_methods(recipe: Recipe, losses: Sequence[str], specs: Sequence[str]) -> list[TunedMethod]:
     """Return the methods of a recipe with their search spaces.
 
     Args:
@@ -181,7 +185,7 @@ def methods_of(recipe: Recipe, losses: Sequence[str], specs: Sequence[str]) -> l
 
     Example:
         >>> from fedlas.lab.recipes.recipe import load_recipe
-        >>> ls, ce = methods_of(load_recipe("digits"), ["ls", "ce"], ["ls.alpha=0.05,0.1"])
+        >>> ls, ce = build_methods(load_recipe("digits"), ["ls", "ce"], ["ls.alpha=0.05,0.1"])
         >>> ls.ranges, ls.preset, ls.trials(20), ce.trials(20)
         ({'alpha': '0.05,0.1'}, {'alpha': 0.05}, 2, 1)
     """
@@ -189,7 +193,7 @@ def methods_of(recipe: Recipe, losses: Sequence[str], specs: Sequence[str]) -> l
     names = []
     used = set()
     for loss in losses:
-        options = _options(recipe.registered_loss(loss), recipe.loss_options(loss))
+        options = _options_and_ranges(recipe.registered_loss_name(loss), recipe.loss_options(loss))
         names += [key for key, (value, _) in options.items() if isinstance(value, float)]
         ranges = {
             key: text
@@ -205,7 +209,7 @@ def methods_of(recipe: Recipe, losses: Sequence[str], specs: Sequence[str]) -> l
         preset = {
             key: options[key][0] if key in options else _recipe_value(recipe, key) for key in ranges
         }
-        methods.append(Method(loss, ranges, preset))
+        methods.append(TunedMethod(loss, ranges, preset))
     for spec in specs:
         if spec not in used:
             key = spec.partition("=")[0]
@@ -221,7 +225,7 @@ def methods_of(recipe: Recipe, losses: Sequence[str], specs: Sequence[str]) -> l
 def set_option(options: dict[str, Any], loss: str, key: str, value: object) -> None:
     """Set an option of a loss, or of its base loss for ``base.OPTION``."""
     if key.startswith("base."):
-        base = options.get("base", _defaults(loss)["base"])
+        base = options.get("base", _option_defaults(loss)["base"])
         options["base"] = {"name": base} if isinstance(base, str) else dict(base)
         set_option(options["base"], options["base"]["name"], key.removeprefix("base."), value)
     else:
@@ -234,7 +238,7 @@ def _recipe_value(recipe: Recipe, key: str) -> Any:
     return {**values, **values.get("options", {})}.get(name)
 
 
-def _defaults(loss: str) -> dict[str, Any]:
+def _option_defaults(loss: str) -> dict[str, Any]:
     parameters = inspect.signature(LOSSES[loss].value).parameters.values()
     return {
         p.name: None if p.default is p.empty else p.default
@@ -243,14 +247,14 @@ def _defaults(loss: str) -> dict[str, Any]:
     }
 
 
-def _options(
+def _options_and_ranges(
     loss: str, changed: Mapping[str, Any], prefix: str = ""
 ) -> dict[str, tuple[Any, str | None]]:
     """Return the value and declared range of each option of a loss and its base loss."""
-    values = {**_defaults(loss), **changed}
+    values = {**_option_defaults(loss), **changed}
     ranges = LOSSES[loss].metadata.get("tune", {})
     options = {prefix + key: (value, ranges.get(key)) for key, value in values.items()}
     if base := values.get("base"):
         inside = {"name": base} if isinstance(base, str) else dict(base)
-        options |= _options(inside.pop("name"), inside, f"{prefix}base.")
+        options |= _options_and_ranges(inside.pop("name"), inside, f"{prefix}base.")
     return options

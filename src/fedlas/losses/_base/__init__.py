@@ -5,56 +5,61 @@ what other packages and users need.
 """
 
 from fedlas.losses._base.batch import (
-    LEAST,
+    MIN_LOG_PROB,
     Batch,
     Reduction,
-    can_look,
+    can_read_values,
     cross_entropy,
-    prepare,
+    make_batch,
     reduce,
 )
-from fedlas.losses._base.composite import Base, BaseOptions, OnBase
+from fedlas.losses._base.composite import Base, BaseOptions, LossWrapper
 from fedlas.losses._base.held_out import LearnsFromValidation
-from fedlas.losses._base.informed import Informed, Remembering, check_index, target_distance
+from fedlas.losses._base.informed import (
+    PredictionMemoryLoss,
+    SecondTargetLoss,
+    check_index,
+    target_distance,
+)
 from fedlas.losses._base.loss import (
     LOSSES,
     Loss,
     LossOptions,
     LossWithStrength,
     Mixed,
-    Penalized,
+    PenalizedLoss,
     PreciseBuffers,
     Variant,
-    class_weights,
-    in_blocks,
-    paper,
+    copy_class_weights,
+    map_row_blocks,
+    paper_metadata,
 )
 
 __all__ = [
-    "LEAST",
     "LOSSES",
+    "MIN_LOG_PROB",
     "Base",
     "BaseOptions",
     "Batch",
-    "Informed",
     "LearnsFromValidation",
     "Loss",
     "LossOptions",
     "LossWithStrength",
+    "LossWrapper",
     "Mixed",
-    "OnBase",
-    "Penalized",
+    "PenalizedLoss",
     "PreciseBuffers",
+    "PredictionMemoryLoss",
     "Reduction",
-    "Remembering",
+    "SecondTargetLoss",
     "Variant",
-    "can_look",
+    "can_read_values",
     "check_index",
-    "class_weights",
+    "copy_class_weights",
     "cross_entropy",
-    "in_blocks",
-    "paper",
-    "prepare",
+    "make_batch",
+    "map_row_blocks",
+    "paper_metadata",
     "reduce",
     "target_distance",
 ]

@@ -16,22 +16,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_logits, describe, is_dense
-from fedlas._core.errors import public_name
+from fedlas._core.errors import public_call_name
 from fedlas.losses._base.refusals import (
     ONE_OUTPUT,
-    check_masked,
-    hard_target,
-    soft_target,
-    unless_weightless,
+    check_masked_logits,
+    check_soft_target,
+    mask_ignored_targets,
+    mask_zero_weight_batch,
 )
-from fedlas.predictions.arguments import several_labels
+from fedlas.predictions.arguments import label_matrix_fix
 
 Reduction = Literal["mean", "sum", "none"]
 
-LEAST = -1e30
+MIN_LOG_PROB = -1e30
 """Stands for ``log p = -inf`` of a masked class where a soft target multiplies it: 0 times it is 0 and not NaN."""
 
-_WHOLE = frozenset({torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
+_INTEGER_DTYPES = frozenset({torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
 
 EXTRAS = {
     "features": ("the classifier head's input, (N, D)", "Pass the input of the classifier head."),
@@ -91,7 +91,7 @@ class Batch:
     head_weight: Tensor | None = None
 
     @property
-    def soft(self) -> bool:
+    def is_soft(self) -> bool:
         """Whether targets are class probabilities ``(M, C)`` instead of class indices ``(M,)``."""
         return self.target.ndim == 2
 
@@ -100,7 +100,7 @@ class Batch:
         """Whether targets are class indices, no position is ignored, and no class weights are set."""
         return self.valid is None and self.weight is None and self.target.ndim == 1
 
-    def need(self, name: str) -> Tensor:
+    def require(self, name: str) -> Tensor:
         """Return the optional tensor ``name``, such as ``features``; raise TypeError if the caller did not pass one.
 
         Raises:
@@ -108,7 +108,7 @@ class Batch:
         """
         value: Tensor | None = getattr(self, name)
         if value is None:
-            raise missing(name)
+            raise missing_tensor_error(name)
         return value
 
     def cross_entropy(self, log_probs: Tensor | None = None) -> Tensor:
@@ -119,22 +119,24 @@ class Batch:
         """
         return cross_entropy(self.logits, self.target, self.weight, log_probs)
 
-    def weighted(self, values: Tensor) -> Tensor:
+    def apply_class_weights(self, values: Tensor) -> Tensor:
         """Return ``values (M,)`` times the class weight of each target (for soft targets the expected weight)."""
         if self.weight is None:
             return values
-        return values * (self.target @ self.weight if self.soft else self.weight[self.target])
+        return values * (self.target @ self.weight if self.is_soft else self.weight[self.target])
 
-    def cost_of_target(self, cost: Callable[[Tensor], Tensor]) -> Tensor:
+    def target_cost(self, cost: Callable[[Tensor], Tensor]) -> Tensor:
         """Return the class-weighted ``cost(-log p_y)`` per position, ``(M,)``; its expectation over soft targets.
 
         Args:
             cost: Elementwise function of ``-log p``, ``(M,)`` for hard targets. For soft ones it gets ``(M, C)`` of
                 all classes, which costs far more.
         """
-        if not self.soft:
-            return self.weighted(cost(F.cross_entropy(self.logits, self.target, reduction="none")))
-        costs = cost(-F.log_softmax(self.logits, dim=1).clamp(min=LEAST))
+        if not self.is_soft:
+            return self.apply_class_weights(
+                cost(F.cross_entropy(self.logits, self.target, reduction="none"))
+            )
+        costs = cost(-F.log_softmax(self.logits, dim=1).clamp(min=MIN_LOG_PROB))
         return (self.target * (costs if self.weight is None else costs * self.weight)).sum(dim=1)
 
     def nll_and_confidence(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -142,50 +144,50 @@ class Batch:
         log_probs = F.log_softmax(self.logits, dim=1)
         top = log_probs.detach().argmax(dim=1, keepdim=True)
         confidence = log_probs.gather(1, top).squeeze(1).exp()
-        return self.cross_entropy(log_probs), confidence, top.squeeze(1) == self.favored()
+        return self.cross_entropy(log_probs), confidence, top.squeeze(1) == self.favored_class()
 
-    def favored(self) -> Tensor:
+    def favored_class(self) -> Tensor:
         """Return the target class of each position ``(M,)``; for soft targets the arg-max."""
-        return self.target.argmax(dim=1) if self.soft else self.target
+        return self.target.argmax(dim=1) if self.is_soft else self.target
 
-    def probabilities(self) -> Tensor:
+    def target_probs(self) -> Tensor:
         """Return targets as probabilities ``(M, C)`` in the dtype of the logits; class indices become one-hot rows."""
         return (
             self.target
-            if self.soft
+            if self.is_soft
             else F.one_hot(self.target, self.logits.shape[1]).to(self.logits.dtype)
         )
 
-    def valid_rows(self, rows: int) -> Tensor | None:
+    def valid_samples(self, num_samples: int) -> Tensor | None:
         """Return a mask ``(rows,)`` of the samples with a valid position, or None if all positions are valid."""
-        return None if self.valid is None else self.valid.reshape(rows, -1).any(dim=1)
+        return None if self.valid is None else self.valid.reshape(num_samples, -1).any(dim=1)
 
-    def mean_of_rows(self, values: Tensor, rows: int) -> Tensor:
+    def mean_per_sample(self, values: Tensor, num_samples: int) -> Tensor:
         """Return the mean of ``values (M, ...)`` over the valid positions of each sample, ``(rows, ...)``."""
-        if len(values) == rows:
+        if len(values) == num_samples:
             return values
-        values = values.reshape(rows, -1, *values.shape[1:])
+        values = values.reshape(num_samples, -1, *values.shape[1:])
         if self.valid is None:
             return values.mean(dim=1)
         inside = self.valid.reshape(*values.shape[:2], *(1 for _ in values.shape[2:]))
         return torch.where(inside, values, 0.0).sum(dim=1) / inside.sum(dim=1).clamp(min=1)
 
-    def at_positions(self, values: Tensor) -> Tensor:
+    def repeat_per_position(self, values: Tensor) -> Tensor:
         """Return ``values (rows, ...)`` per sample, repeated for each position of the sample, ``(M, ...)``."""
         repeats = len(self.logits) // len(values)
         return values if repeats == 1 else values.repeat_interleave(repeats, dim=0)
 
-    def linear_inputs(self) -> tuple[Tensor, Tensor]:
+    def features_and_head_weight(self) -> tuple[Tensor, Tensor]:
         """Return features per position ``(M, D)`` and the head's weight ``(C, D)``, in the dtype of the logits.
 
         Features of ignored positions are set to 0: their content, even NaN, does not reach the gradient of the weight.
         """
-        features = self.at_positions(self.need("features").to(self.logits.dtype))
+        features = self.repeat_per_position(self.require("features").to(self.logits.dtype))
         if self.valid is not None:
             features = torch.where(self.valid[:, None], features, 0.0)
-        return features, self.need("head_weight")
+        return features, self.require("head_weight")
 
-    def check_classes(self, num_classes: int | None) -> None:
+    def check_num_classes(self, num_classes: int | None) -> None:
         """Raise InputError unless the logits have ``num_classes`` columns; None accepts any number."""
         if num_classes is not None and self.logits.shape[1] != num_classes:
             raise InputError(
@@ -194,9 +196,9 @@ class Batch:
                 "Build the loss with the number of classes of the model.",
             )
 
-    def normalizer(self) -> Tensor | int:
+    def mean_divisor(self) -> Tensor | int:
         """Return the divisor of the mean, as in ``F.cross_entropy``; above 0, so that an empty mean is 0, not NaN."""
-        if self.weight is not None and not self.soft:
+        if self.weight is not None and not self.is_soft:
             each = self.weight[self.target]
             total = each.sum() if self.valid is None else (each * self.valid).sum()
             return total.clamp(min=torch.finfo(total.dtype).tiny)
@@ -212,7 +214,7 @@ def cross_entropy(
     log_probs = F.log_softmax(logits, dim=1) if log_probs is None else log_probs
     if target.ndim == 1:
         return F.nll_loss(log_probs, target, weight, reduction="none")
-    terms = log_probs.clamp(min=LEAST) * target
+    terms = log_probs.clamp(min=MIN_LOG_PROB) * target
     return -(terms.sum(dim=1) if weight is None else terms @ weight)
 
 
@@ -230,31 +232,31 @@ def reduce(values: Tensor, batch: Batch, reduction: Reduction) -> Tensor:
         return values.reshape(batch.shape)
     if reduction == "sum":
         return values.sum()
-    if batch.valid is None and (batch.weight is None or batch.soft):
+    if batch.valid is None and (batch.weight is None or batch.is_soft):
         return values.mean()
-    return values.sum() / batch.normalizer()
+    return values.sum() / batch.mean_divisor()
 
 
-def missing(need: str) -> TypeError:
+def missing_tensor_error(name: str) -> TypeError:
     """Return a TypeError for a tensor that the loss requires and the caller did not pass."""
     return TypeError(
-        f"{public_name()}: {need} must be passed ({EXTRAS[need][0]}); got None. "
-        f"Call {public_name()}(...)(logits, target, {need}={need})"
-        f"{'' if need == 'index' else ', or wrap model and loss in fedlas.Objective'}."
+        f"{public_call_name()}: {name} must be passed ({EXTRAS[name][0]}); got None. "
+        f"Call {public_call_name()}(...)(logits, target, {name}={name})"
+        f"{'' if name == 'index' else ', or wrap model and loss in fedlas.Objective'}."
     )
 
 
-def can_look(tensor: Tensor) -> bool:
+def can_read_values(tensor: Tensor) -> bool:
     """Return whether Python may branch on values of ``tensor``: on CPU, and not while compiling or transforming."""
-    return not torch.compiler.is_compiling() and tensor.is_cpu and not is_transformed()
+    return not torch.compiler.is_compiling() and tensor.is_cpu and not in_functorch_transform()
 
 
-def is_transformed() -> bool:
+def in_functorch_transform() -> bool:
     """Return whether code runs inside a ``torch.func`` transform, where values cannot be read nor buffers written."""
     return torch._C._are_functorch_transforms_active()
 
 
-def prepare(
+def make_batch(
     logits: object,
     target: object,
     extras: Mapping[str, Any] | None = None,
@@ -262,8 +264,8 @@ def prepare(
     ignore_index: int = -100,
     weight: Tensor | None = None,
     averaged: bool = True,
-    masked_classes: bool = False,
-    look_for_masked: bool = True,
+    allow_masked: bool = False,
+    check_masked: bool = True,
     num_classes: int | None = None,
 ) -> Batch:
     """Validate the arguments of a loss call and return them as a flattened ``Batch``; shapes as in ``Loss.forward``."""
@@ -278,7 +280,7 @@ def prepare(
         raise InputError(
             "logits must contain at least one sample and one position", got, "Skip empty batches."
         )
-    flat = _rows(logits)
+    flat = _flatten_positions(logits)
     if flat.dtype not in (torch.float32, torch.float64):
         flat = flat.float()
     if weight is not None:
@@ -292,13 +294,13 @@ def prepare(
 
     # Targets: class indices, or probabilities shaped like the logits.
     valid: Tensor | None = None
-    look = can_look(flat)
-    if is_dense(target) and target.shape == shape and target.dtype in _WHOLE:
+    can_read = can_read_values(flat)
+    if is_dense(target) and target.shape == shape and target.dtype in _INTEGER_DTYPES:
         _check_device("target", target, logits)
-        target, valid = hard_target(target, classes, ignore_index, look)
-    elif _floating(target) and target.shape == logits.shape:
+        target, valid = mask_ignored_targets(target, classes, ignore_index, can_read)
+    elif _is_floating(target) and target.shape == logits.shape:
         _check_device("target", target, logits)
-        target = soft_target(_rows(target), look).to(flat.dtype)
+        target = check_soft_target(_flatten_positions(target), can_read).to(flat.dtype)
     else:
         raise InputError(
             f"target must be class indices {shape} or probabilities {tuple(logits.shape)}, as the logits",
@@ -306,16 +308,16 @@ def prepare(
             _target_fix(target, logits, shape),
         )
     if (
-        look
-        and (look_for_masked or target.ndim == 2)
+        can_read
+        and (check_masked or target.ndim == 2)
         and float(flat.detach().amin()) == float("-inf")
     ):
-        check_masked(flat.detach(), target, valid, masked_classes)
+        check_masked_logits(flat.detach(), target, valid, allow_masked)
     if weight is not None and averaged:
-        valid = unless_weightless(target, valid, weight, look)
+        valid = mask_zero_weight_batch(target, valid, weight, can_read)
 
     batch = Batch(flat, target, valid, weight, shape)
-    batch.check_classes(num_classes)
+    batch.check_num_classes(num_classes)
     if extras:
         _add_extras(batch, extras, logits)
     return batch
@@ -326,13 +328,13 @@ def _target_fix(target: Any, logits: Tensor, shape: tuple[int, ...]) -> str:
     classes = logits.shape[1]
     if classes == 1:
         return ONE_OUTPUT
-    came = target.shape if isinstance(target, Tensor) else None
-    if came == shape:
+    target_shape = target.shape if isinstance(target, Tensor) else None
+    if target_shape == shape:
         return "If the values are class indices, pass target.long()."
-    if came == logits.shape[:-1]:
+    if target_shape == logits.shape[:-1]:
         return "Move the class axis to position 1: logits.movedim(-1, 1)."
-    if came == logits.shape and len(came) == 2:
-        return several_labels(
+    if target_shape == logits.shape and len(target_shape) == 2:
+        return label_matrix_fix(
             target, f"Train on them by fedlas.losses.MultiLabelLoss(num_labels={classes})."
         )
     return "Pass class indices, or one row of class probabilities per sample."
@@ -341,10 +343,10 @@ def _target_fix(target: Any, logits: Tensor, shape: tuple[int, ...]) -> str:
 def _add_extras(batch: Batch, extras: Mapping[str, Any], logits: Tensor) -> None:
     """Validate the optional tensors, such as features, and set them on the batch, flattened like the logits."""
     for name, value in extras.items():
-        setattr(batch, name, _checked_extra(name, value, logits, extras))
+        setattr(batch, name, _check_extra(name, value, logits, extras))
     if batch.features is not None:
         batch.per_image = logits.ndim > 2 and batch.features.ndim == 2
-        batch.features = _rows(batch.features)
+        batch.features = _flatten_positions(batch.features)
     if batch.mixed is not None:
         batch.mixed = (
             batch.mixed.flatten(3).permute(0, 3, 1, 2).flatten(0, 1)
@@ -356,19 +358,19 @@ def _add_extras(batch: Batch, extras: Mapping[str, Any], logits: Tensor) -> None
         repeated = (
             share.repeat_interleave(len(batch.logits) // len(logits), dim=0)
             if share.ndim == 2
-            else _rows(share)
+            else _flatten_positions(share)
         )
         batch.mixed_share = repeated.to(batch.logits.dtype)
     if batch.head_weight is not None:
         batch.head_weight = batch.head_weight.to(batch.logits.dtype)
 
 
-def _rows(tensor: Tensor) -> Tensor:
+def _flatten_positions(tensor: Tensor) -> Tensor:
     """Reshape ``(N, C, d1, ...)`` to ``(N * d1 * ..., C)``."""
     return tensor if tensor.ndim == 2 else tensor.movedim(1, -1).reshape(-1, tensor.shape[1])
 
 
-def _floating(value: object) -> TypeGuard[Tensor]:
+def _is_floating(value: object) -> TypeGuard[Tensor]:
     return is_dense(value) and value.is_floating_point()
 
 
@@ -378,18 +380,18 @@ def _check_device(name: str, value: Tensor, logits: Tensor) -> None:
         raise InputError(expected, value.device, f"Move it: {name}.to(logits.device).")
 
 
-def _checked_extra(name: str, value: Any, logits: Tensor, extras: Mapping[str, Any]) -> Tensor:
+def _check_extra(name: str, value: Any, logits: Tensor, extras: Mapping[str, Any]) -> Tensor:
     """Return an optional tensor after checking shape, dtype and device against the logits."""
     rows, classes, *dense = logits.shape
-    views = _length(extras.get("mixed"), "K")
-    width = _length(extras.get("features"), "D")
+    num_views = _second_size(extras.get("mixed"), "K")
+    num_features = _second_size(extras.get("features"), "D")
     # A letter stands for any length above 0.
     shapes_by_name: dict[str, list[tuple[int | str, ...]]] = {
         "features": [(rows, "D"), (rows, "D", *dense)],
         "index": [(rows,)],
         "mixed": [(rows, "K", classes, *dense)],
-        "mixed_share": [(rows, views), (rows, views, *dense)],
-        "head_weight": [(classes, width)],
+        "mixed_share": [(rows, num_views), (rows, num_views, *dense)],
+        "head_weight": [(classes, num_features)],
     }
     shapes = shapes_by_name[name]
     is_index = name == "index"
@@ -397,10 +399,12 @@ def _checked_extra(name: str, value: Any, logits: Tensor, extras: Mapping[str, A
         value.dtype == torch.int64 if is_index else value.is_floating_point()
     )
     if not kind_fits or not any(_has_shape(value, shape) for shape in shapes):
-        listed = " or ".join(
+        shape_text = " or ".join(
             dict.fromkeys(f"({', '.join(map(str, shape))}{',' * is_index})" for shape in shapes)
         )
-        expected = f"{name} must be {listed}{' int64' * is_index} for logits {tuple(logits.shape)}"
+        expected = (
+            f"{name} must be {shape_text}{' int64' * is_index} for logits {tuple(logits.shape)}"
+        )
         fix = EXTRAS[name][1]
         if name == "features" and isinstance(value, Tensor) and value.ndim > 2 and not dense:
             axes = tuple(range(2, value.ndim))
@@ -412,8 +416,8 @@ def _checked_extra(name: str, value: Any, logits: Tensor, extras: Mapping[str, A
     return value
 
 
-def _length(value: object, letter: str) -> int | str:
-    return value.shape[1] if isinstance(value, Tensor) and value.ndim > 1 else letter
+def _second_size(value: object, default: str) -> int | str:
+    return value.shape[1] if isinstance(value, Tensor) and value.ndim > 1 else default
 
 
 def _has_shape(value: Tensor, shape: tuple[int | str, ...]) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Unpack, cast
 
 from fedlas._core.check import InputError, check_count, describe
-from fedlas._core.errors import public_name
+from fedlas._core.errors import public_call_name
 from fedlas.losses._base.loss import LOSSES, Loss, LossOptions
 from fedlas.predictions import Predictions
 
@@ -37,7 +37,7 @@ def as_loss(base: Base, **sizes: int | None) -> Loss:
         raise InputError(
             "base must have default reduction, ignore_index and weight, and no mix method",
             base,
-            f"Pass them to {public_name()}.",
+            f"Pass them to {public_call_name()}.",
         )
     return base
 
@@ -49,7 +49,7 @@ class BaseOptions(LossOptions, total=False):
     num_epochs: int | None
 
 
-class OnBase(Loss):
+class LossWrapper(Loss):
     """Base class of losses that wrap another loss; needs and validation updates are those of the wrapped loss.
 
     Args:
@@ -64,7 +64,7 @@ class OnBase(Loss):
 
     Example:
         >>> import torch
-        >>> class Doubled(OnBase):
+        >>> class Doubled(LossWrapper):
         ...     def per_sample(self, batch):
         ...         return 2 * self.base.per_sample(batch)
         >>> Doubled("brier")(torch.zeros(1, 2), torch.tensor([0]))
@@ -91,7 +91,7 @@ class OnBase(Loss):
         self.needs = type(self).needs | self.base.needs  # type: ignore[misc]  # the needs depend on the base
         self.masked_classes = type(self).masked_classes and self.base.masked_classes  # type: ignore[misc]
 
-    def strength_of_base(self) -> str:
+    def base_strength_name(self) -> str:
         """Return the name of the strength option of the base, such as ``"alpha"``.
 
         Raises:

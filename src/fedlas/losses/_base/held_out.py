@@ -13,7 +13,7 @@ from torch import Tensor
 from fedlas._core.check import InputError, warn_user
 from fedlas.losses._base.loss import Loss
 from fedlas.predictions import Predictions
-from fedlas.predictions.any_predictions import check_predictions
+from fedlas.predictions.any_predictions import require_predictions
 
 
 class LearnsFromValidation(Loss):
@@ -24,7 +24,7 @@ class LearnsFromValidation(Loss):
     ``torch.compile`` nothing is counted.
 
     Attributes:
-        counts_weights: Whether sample weights are used; if not, weighted predictions raise an error.
+        uses_sample_weights: Whether sample weights are used; if not, weighted predictions raise an error.
 
     Example:
         >>> class Sharpened(LearnsFromValidation):
@@ -39,10 +39,10 @@ class LearnsFromValidation(Loss):
         1.5
     """
 
-    counts_weights: ClassVar[bool] = False
+    uses_sample_weights: ClassVar[bool] = False
 
     @cached_property
-    def _calls(self) -> SimpleNamespace:
+    def _call_counts(self) -> SimpleNamespace:
         """Counters of training batches, evaluations and updates so far; not part of the state dict."""
         return SimpleNamespace(updated=False, trained=False, evaluations=0, samples=0)
 
@@ -58,13 +58,13 @@ class LearnsFromValidation(Loss):
             InputError: If the argument is not Predictions, has another number of classes than the loss, or has sample
                 weights that the loss does not use. The state is then unchanged.
         """
-        if self.num_classes not in (None, check_predictions(predictions).num_classes):
+        if self.num_classes not in (None, require_predictions(predictions).num_classes):
             raise InputError(
                 f"predictions must have {self.num_classes} classes (num_classes of the loss)",
                 f"logits {tuple(predictions.logits.shape)}",
                 "Pass predictions of the model that is trained with this loss.",
             )
-        if predictions.weights is not None and not self.counts_weights:
+        if predictions.weights is not None and not self.uses_sample_weights:
             got = "weighted predictions"
             fix = "Pass dataclasses.replace(predictions, weights=None)."
             raise InputError(
@@ -75,33 +75,33 @@ class LearnsFromValidation(Loss):
             update := getattr(getattr(self, "base", None), "update_from_validation", None)
         ) is not None:
             update(predictions)
-        self._calls.updated = True
+        self._call_counts.new_memory_rows = True
 
     def train(self, mode: bool = True) -> Self:
         """Set training or evaluation mode, and warn if validation predictions never arrive."""
-        calls = self._calls
+        calls = self._call_counts
         if not mode and calls.trained:
             calls.trained, calls.evaluations = False, calls.evaluations + 1
-            self._remind(calls.evaluations >= 2, "two validations")
+            self._warn_if_not_updated(calls.evaluations >= 2, "two validations")
         return super().train(mode)
 
     def _forward(self, logits: Tensor, target: Tensor, extras: dict[str, Tensor]) -> Tensor:
         value = super()._forward(logits, target, extras)
         if self.training and torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            self._calls.trained = True
-            self._calls.samples += len(logits)
+            self._call_counts.trained = True
+            self._call_counts.samples += len(logits)
             samples = getattr(self, "num_samples", None)
-            self._remind(
-                samples is not None and self._calls.samples > 2 * samples,
+            self._warn_if_not_updated(
+                samples is not None and self._call_counts.samples > 2 * samples,
                 "two passes over the training set",
             )
         return value
 
-    def _remind(self, due: bool, after: str) -> None:
-        if due and not self._calls.updated:
-            self._calls.updated = True  # once
+    def _warn_if_not_updated(self, is_due: bool, occasion: str) -> None:
+        if is_due and not self._call_counts.new_memory_rows:
+            self._call_counts.new_memory_rows = True  # once
             warn_user(
                 f"{type(self).__name__}: training must call update_from_validation(predictions); got no call in "
-                f"{after}, so the loss has not used validation data. Call it after each epoch, e.g. "
+                f"{occasion}, so the loss has not used validation data. Call it after each epoch, e.g. "
                 "criterion.update_from_validation(fedlas.predict(model, val_loader)).",
             )

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_count, check_number
 from fedlas._core.ranks import gather_across_ranks
-from fedlas.losses._base.batch import Batch, can_look, cross_entropy
+from fedlas.losses._base.batch import Batch, can_read_values, cross_entropy
 from fedlas.losses._base.loss import LossOptions, LossWithStrength, PreciseBuffers
 
 
-class Informed(LossWithStrength):
+class SecondTargetLoss(LossWithStrength):
     """Cross-entropy on ``(1 - alpha) t + alpha q`` with a soft target ``q`` per sample; 1/C gives label smoothing."""
 
     strength_bound = 1.0
@@ -29,16 +29,16 @@ class Informed(LossWithStrength):
     def second_target(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Return detached second targets ``q (M, C)`` and a mask ``(M,)`` of positions with one, or None for all."""
 
-    def targets(self, q: Tensor, label: Tensor, strength: Tensor) -> Tensor:
+    def mix_targets(self, q: Tensor, label: Tensor, strength: Tensor) -> Tensor:
         """Return ``(1 - strength) label + strength q``, ``(M, C)``; labels are one-hot or soft, ``strength (M, 1)``."""
         return torch.lerp(label, q, strength)
 
     def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
         """Return the loss per position ``(M,)``, with ``strength``, a float or ``(M,)``, in place of alpha."""
         q, present = self.second_target(batch)
-        label = batch.probabilities()
+        label = batch.target_probs()
         share = torch.as_tensor(strength, dtype=q.dtype, device=q.device).expand(len(q))[:, None]
-        target = self.targets(q, label, share)
+        target = self.mix_targets(q, label, share)
         if present is not None:  # samples without a second target keep the label
             target = torch.where(present[:, None], target, label)
         values = cross_entropy(batch.logits, target, batch.weight)
@@ -61,7 +61,7 @@ def target_distance(logits: Tensor, target: Tensor, *, norm: float = 2.0) -> Ten
         return torch.linalg.vector_norm(gap, norm, dim=1)
 
 
-class Remembering(Informed):
+class PredictionMemoryLoss(SecondTargetLoss):
     """Base class of losses whose second target is stored per training sample, as class probabilities in a memory."""
 
     needs = frozenset({"index"})
@@ -78,7 +78,9 @@ class Remembering(Informed):
         super().__init__(alpha=alpha, gamma=gamma, **options)
         self.memory = PredictionMemory(num_classes=num_classes, num_samples=num_samples)
 
-    def updated(self, rows: Tensor, visits: Tensor, probs: Tensor, batch: Batch) -> Tensor | None:  # noqa: ARG002 (for subclasses)
+    def new_memory_rows(
+        self, rows: Tensor, visits: Tensor, probs: Tensor, batch: Batch
+    ) -> Tensor | None:  # noqa: ARG002 (for subclasses)
         """Return the probabilities ``(M, C)`` to store for a batch, or None to leave the memory unchanged.
 
         Args:
@@ -93,15 +95,15 @@ class Remembering(Informed):
         """Return stored probabilities ``(M, C)`` and a mask ``(M,)`` of seen samples; in training update the memory."""
         rows, visits = self.memory.recall(batch)
         if self.training and torch.is_grad_enabled():
-            new = self.updated(rows, visits, F.softmax(batch.logits.detach(), dim=1), batch)
+            new = self.new_memory_rows(rows, visits, F.softmax(batch.logits.detach(), dim=1), batch)
             if new is not None:
-                self.memory.record(batch.need("index"), new, batch.valid)
+                self.memory.record(batch.require("index"), new, batch.valid)
         return rows, visits > 0
 
 
 def check_index(index: Tensor, num_samples: int) -> None:
     """Raise InputError if an index ``(N,)`` is outside the training set; checked on CPU only."""
-    if can_look(index):
+    if can_read_values(index):
         low, high = (int(bound) for bound in index.aminmax())
         if low < 0 or high >= num_samples:
             raise InputError(
@@ -143,10 +145,10 @@ class PredictionMemory(PreciseBuffers):
 
     def recall(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return stored probabilities ``(M, C)`` and visit counts ``(M,)`` of a batch; 0 for unseen samples."""
-        batch.check_classes(self.num_classes)
+        batch.check_num_classes(self.num_classes)
         if batch.index is None:  # in evaluation
             return torch.zeros_like(batch.logits), torch.zeros_like(batch.logits[:, 0])
-        index = batch.need("index")
+        index = batch.require("index")
         if len(index) != len(batch.logits):
             raise InputError(
                 "logits must be (N, C), because the loss stores one prediction per sample",

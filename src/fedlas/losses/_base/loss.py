@@ -28,24 +28,28 @@ from fedlas.losses._base.batch import (
     EXTRAS,
     Batch,
     Reduction,
-    can_look,
-    is_transformed,
-    missing,
-    prepare,
+    can_read_values,
+    in_functorch_transform,
+    make_batch,
+    missing_tensor_error,
     reduce,
 )
-from fedlas.losses._base.refusals import check_depends_on, check_masked, check_positions
-from fedlas.losses._base.untrained import UntrainedWatch
+from fedlas.losses._base.refusals import (
+    check_depends_on_logits,
+    check_masked_logits,
+    check_position_losses,
+)
+from fedlas.losses._base.untrained import UntrainedParameterWatch
 
 Variant = Literal["paper", "reference"]
 """The formula of the paper, or of published code where the two differ."""
 
 LOSSES: Registry[type[Loss]] = Registry(
-    "loss", annex=[f"fedlas.losses.{module}" for module in HOMES], paper="", year=0, url=""
+    "loss", lazy_modules=[f"fedlas.losses.{module}" for module in HOMES], paper="", year=0, url=""
 )
 """All training losses by name.
 
-All are optional: ``paper``, ``year``, ``url``; ``shift_invariant`` (False: a constant added to all logits of a row
+All are optional: ``paper_metadata``, ``year``, ``url``; ``shift_invariant`` (False: a constant added to all logits of a row
 changes the loss), ``dense`` (False: it takes one prediction a sample), ``detached`` (True: a weight in it has no
 gradient, so its gradient is not that of its value), ``pairwise`` (True: its cost grows with the square of the batch or
 of the classes), ``signed`` (names of numeric options that may be negative), ``order_invariant`` (False: the order of
@@ -141,7 +145,7 @@ class Loss(nn.Module, ABC):
     """Name of the option that sets how strong the regularization is; :meth:`with_strength` takes another value."""
     masked_classes: ClassVar[bool] = False
     """Whether logits of -inf, which mask impossible classes, are accepted; see the Note of the class."""
-    _shows_masked: ClassVar[bool] = False
+    _nonfinite_if_masked: ClassVar[bool] = False
     """Whether the loss has no memory, and for hard targets is infinite or NaN where a logit of -inf is refused.
 
     Then a look at the value replaces one at all logits.
@@ -151,8 +155,8 @@ class Loss(nn.Module, ABC):
     num_classes: int | None = None
     """Number of classes that the loss was built for; None accepts any."""
     weight: Tensor | None
-    _watch: UntrainedWatch | None = None
-    _watch_is_over = False
+    _watch: UntrainedParameterWatch | None = None
+    _watch_done = False
     """Whether training steps have shown that gradients reach the logits, and that its parameters are trained."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -162,7 +166,7 @@ class Loss(nn.Module, ABC):
         signature = inspect.signature(cls.__init__)
         *parameters, last = signature.parameters.values()
         if last.kind is last.VAR_KEYWORD and (
-            names := _option_names(last.annotation, cls.__init__.__globals__)
+            names := _unpacked_option_names(last.annotation, cls.__init__.__globals__)
         ):
             inherited = inspect.signature(super(cls, cls).__init__).parameters.values()
             parameters += [
@@ -180,7 +184,7 @@ class Loss(nn.Module, ABC):
         super().__init__()
         self.reduction: Reduction = check_choice("reduction", reduction, get_args(Reduction))
         self.ignore_index = check_count("ignore_index", ignore_index, low=None)
-        self.register_buffer("weight", class_weights(weight))
+        self.register_buffer("weight", copy_class_weights(weight))
 
     @abstractmethod
     def per_sample(self, batch: Batch) -> Tensor:
@@ -238,14 +242,14 @@ class Loss(nn.Module, ABC):
             try:
                 value = self._forward(logits, target, extras)
             except RuntimeError as error:
-                if not (self.training and is_transformed()):
+                if not (self.training and in_functorch_transform()):
                     raise
                 raise InputError(
                     "a loss with state must be in eval() mode inside torch.func transforms",
                     "train() mode",
                     "Call criterion.eval() first, or differentiate with autograd.",
                 ) from error
-        if self.training and not self._watch_is_over:
+        if self.training and not self._watch_done:
             self._watch_training(value, logits)
         return value
 
@@ -254,34 +258,38 @@ class Loss(nn.Module, ABC):
             # Validation batches have neither mixed samples nor training-set indices.
             for need in EXTRAS:
                 if need in absent and (self.training or not need.startswith(("mixed", "index"))):
-                    raise missing(need)
-        batch = prepare(
+                    raise missing_tensor_error(need)
+        batch = make_batch(
             logits, target, extras, ignore_index=self.ignore_index, weight=self.weight,
-            averaged=self.reduction == "mean", masked_classes=self.masked_classes, num_classes=self.num_classes,
-            look_for_masked=not self._shows_masked,
+            averaged=self.reduction == "mean", allow_masked=self.masked_classes, num_classes=self.num_classes,
+            check_masked=not self._nonfinite_if_masked,
         )  # fmt: skip
-        value = self.reduced(batch)
-        if self._shows_masked and can_look(value):
+        value = self.reduced_loss(batch)
+        if self._nonfinite_if_masked and can_read_values(value):
             total = value if value.ndim == 0 else value.detach().sum()
             if not math.isfinite(total.item()):
-                check_masked(batch.logits.detach(), batch.target, batch.valid, self.masked_classes)
+                check_masked_logits(
+                    batch.logits.detach(), batch.target, batch.valid, self.masked_classes
+                )
         return value
 
     def _watch_training(self, value: Tensor, logits: Tensor) -> None:
         """Check that gradients reach the logits, and that an optimizer updates the parameters of the loss."""
-        if torch.compiler.is_compiling() or is_transformed() or not torch.is_grad_enabled():
+        if torch.compiler.is_compiling() or in_functorch_transform() or not torch.is_grad_enabled():
             return
         if not logits.requires_grad:
             return
         if self._watch is None:
-            check_depends_on(value, logits, type(self).__name__)
-            self._watch = UntrainedWatch()
-        self._watch.see(self.parameters(), logits, type(self).__name__)
-        self._watch_is_over = self._watch.done
+            check_depends_on_logits(value, logits, type(self).__name__)
+            self._watch = UntrainedParameterWatch()
+        self._watch.observe_batch(self.parameters(), logits, type(self).__name__)
+        self._watch_done = self._watch.done
 
-    def reduced(self, batch: Batch) -> Tensor:
+    def reduced_loss(self, batch: Batch) -> Tensor:
         """Return the loss of the batch: the losses per position, reduced by ``reduction``."""
-        values = check_positions(self.per_sample(batch), batch.logits.shape[0], type(self).__name__)
+        values = check_position_losses(
+            self.per_sample(batch), batch.logits.shape[0], type(self).__name__
+        )
         return reduce(values, batch, self.reduction)
 
     def extra_repr(self) -> str:
@@ -320,13 +328,13 @@ class LossWithStrength(Loss):
         """Return the loss per position ``(M,)`` with another strength: a float, or one value per position ``(M,)``."""
 
 
-class Penalized(LossWithStrength):
+class PenalizedLoss(LossWithStrength):
     """Base class of losses of the form ``loss + alpha * penalty``; subclasses implement ``parts``.
 
     The penalty of a position is weighted like its cross-entropy.
 
     Example:
-        >>> class Pulled(Penalized):
+        >>> class Pulled(PenalizedLoss):
         ...     alpha = 0.1
         ...     def parts(self, batch):
         ...         return batch.cross_entropy(), batch.logits.square().sum(dim=1)
@@ -341,10 +349,10 @@ class Penalized(LossWithStrength):
     def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
         """Return the loss per position ``(M,)``, with ``strength``, a float or ``(M,)``, in place of alpha."""
         values, penalty = self.parts(batch)
-        check_positions(values, batch.logits.shape[0], type(self).__name__)
+        check_position_losses(values, batch.logits.shape[0], type(self).__name__)
         if isinstance(strength, Tensor):
-            return values + strength * batch.weighted(penalty)
-        return torch.add(values, batch.weighted(penalty), alpha=strength)
+            return values + strength * batch.apply_class_weights(penalty)
+        return torch.add(values, batch.apply_class_weights(penalty), alpha=strength)
 
 
 class PreciseBuffers(nn.Module):
@@ -368,7 +376,7 @@ class PreciseBuffers(nn.Module):
         return self
 
 
-def _option_names(annotation: Any, scope: dict[str, Any]) -> set[str]:
+def _unpacked_option_names(annotation: Any, scope: dict[str, Any]) -> set[str]:
     """Return the option names in an ``Unpack[...]`` annotation; without annotation the names in ``LossOptions``."""
     if isinstance(annotation, str):  # its module imports annotations from __future__
         try:
@@ -382,12 +390,12 @@ def _option_names(annotation: Any, scope: dict[str, Any]) -> set[str]:
     }
 
 
-def paper(title: str, year: int, arxiv: str) -> dict[str, Any]:
+def paper_metadata(title: str, year: int, arxiv_id: str) -> dict[str, Any]:
     """Return the registry metadata of a loss whose paper is on arXiv."""
-    return {"paper": title, "year": year, "url": f"https://arxiv.org/abs/{arxiv}"}
+    return {"paper": title, "year": year, "url": f"https://arxiv.org/abs/{arxiv_id}"}
 
 
-def class_weights(weight: object) -> Tensor | None:
+def copy_class_weights(weight: object) -> Tensor | None:
     """Return validated class weights ``(C,)`` as a new tensor in the default dtype, or None for None."""
     if weight is None:
         return None
@@ -410,10 +418,10 @@ def class_weights(weight: object) -> Tensor | None:
     return values
 
 
-def in_blocks(function: Callable[..., Tensor], rows: int, *tensors: Tensor) -> Tensor:
-    """Return the concatenated results of ``function`` on blocks of at most ``rows`` rows of ``tensors``."""
+def map_row_blocks(function: Callable[..., Tensor], block_size: int, *tensors: Tensor) -> Tensor:
+    """Return the concatenated results of ``function`` on blocks of at most ``block_size`` rows of ``tensors``."""
     # Several blocks are computed again in backward, so that one of them is in memory at a time.
-    blocks = list(zip(*(tensor.split(rows) for tensor in tensors), strict=True))
+    blocks = list(zip(*(tensor.split(block_size) for tensor in tensors), strict=True))
     if len(blocks) == 1:
         return function(*tensors)
     return torch.cat(

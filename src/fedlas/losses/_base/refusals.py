@@ -10,37 +10,37 @@ from fedlas._core.check import InputError, NonFiniteError, describe
 ONE_OUTPUT = "For a model with one output, wrap a two-class loss: fedlas.losses.OneLogit(loss)."
 
 
-def hard_target(
-    target: Tensor, classes: int, ignore_index: int, look: bool
+def mask_ignored_targets(
+    target: Tensor, num_classes: int, ignore_index: int, can_read: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Return class indices, 0 at ignored positions, and the mask of valid positions, or None if all are valid."""
     if target.ndim > 1:
         target = target.reshape(-1)
     if target.dtype != torch.int64:
         target = target.long()
-    if look:
+    if can_read:
         smallest, largest = target.aminmax()
         low = int(smallest)
         high = int(largest)
-        if low >= 0 and high < classes and not low <= ignore_index <= high:
+        if low >= 0 and high < num_classes and not low <= ignore_index <= high:
             # The usual case: no mask is needed, which saves more than the two comparisons cost.
             return target, None
     valid = target != ignore_index
-    if look and not bool(valid.any()):
+    if can_read and not bool(valid.any()):
         raise InputError(
             "target must have at least one position that is not ignored",
             f"{target.numel()} targets, all equal to ignore_index {ignore_index}",
             "Skip such batches: the mean loss is undefined.",
         )
     masked = torch.where(valid, target, 0)
-    if look and not 0 <= int(masked.min()) <= int(masked.max()) < classes:
+    if can_read and not 0 <= int(masked.min()) <= int(masked.max()) < num_classes:
         counted = target[valid]
-        outside = counted[(counted < 0) | (counted >= classes)]
+        outside = counted[(counted < 0) | (counted >= num_classes)]
         raise InputError(
-            f"target must be in [0, {classes}) or ignore_index {ignore_index}",
+            f"target must be in [0, {num_classes}) or ignore_index {ignore_index}",
             f"values from {int(counted.min())} to {int(counted.max())}",
             ONE_OUTPUT
-            if classes == 1
+            if num_classes == 1
             else "Pass ignore_index=255 to ignore unlabeled positions."
             if bool((outside == 255).all())
             else "Check that labels are class indices and that the model has as many outputs as there are classes.",
@@ -48,9 +48,9 @@ def hard_target(
     return masked, valid
 
 
-def soft_target(target: Tensor, look: bool) -> Tensor:
+def check_soft_target(target: Tensor, can_read: bool) -> Tensor:
     """Return soft targets ``(M, C)`` after checking, where values may be read, that they are in [0, 1]."""
-    if look:
+    if can_read:
         low, high = (float(bound) for bound in target.detach().aminmax())
         if not -1e-3 <= low <= high <= 1 + 1e-3:  # written so that NaN fails
             raise InputError(
@@ -61,7 +61,9 @@ def soft_target(target: Tensor, look: bool) -> Tensor:
     return target
 
 
-def check_masked(logits: Tensor, target: Tensor, valid: Tensor | None, supported: bool) -> None:
+def check_masked_logits(
+    logits: Tensor, target: Tensor, valid: Tensor | None, allow_masked: bool
+) -> None:
     """Raise NonFiniteError for logits of -inf where the loss is undefined; see :attr:`Loss.masked_classes`."""
     masked = logits == float("-inf")
     if valid is not None:
@@ -70,7 +72,7 @@ def check_masked(logits: Tensor, target: Tensor, valid: Tensor | None, supported
         return
     first = tuple(int(i) for i in masked.nonzero()[0])
     got = f"{int(masked.sum())} logits of -inf, the first at position {first[0]}, class {first[1]}"
-    if not supported:
+    if not allow_masked:
         raise NonFiniteError(
             "logits must be finite: this loss is infinite or undefined for masked classes (logits of -inf)",
             got,
@@ -89,19 +91,19 @@ def check_masked(logits: Tensor, target: Tensor, valid: Tensor | None, supported
         )
 
 
-def unless_weightless(
-    target: Tensor, valid: Tensor | None, weight: Tensor, look: bool
+def mask_zero_weight_batch(
+    target: Tensor, valid: Tensor | None, weight: Tensor, can_read: bool
 ) -> Tensor | None:
     """Return the mask of valid positions, all False if every valid position has a class weight of 0."""
     # Otherwise such a batch has a mean of 0 / 0, and after one step all parameters are NaN.
     each = target @ weight if target.ndim == 2 else weight[target]
-    some = (each if valid is None else torch.where(valid, each, 0.0)).amax() > 0
-    if look and bool(some):
+    has_weight = (each if valid is None else torch.where(valid, each, 0.0)).amax() > 0
+    if can_read and bool(has_weight):
         return valid
-    return some.expand(len(target)) if valid is None else valid & some
+    return has_weight.expand(len(target)) if valid is None else valid & has_weight
 
 
-def check_positions(values: object, rows: int, owner: str) -> Tensor:
+def check_position_losses(values: object, rows: int, owner: str) -> Tensor:
     """Return the result of ``per_sample`` if it is floating with shape ``(rows,)``, else raise InputError."""
     if isinstance(values, Tensor) and values.shape == (rows,) and values.is_floating_point():
         return values
@@ -121,7 +123,7 @@ def check_positions(values: object, rows: int, owner: str) -> Tensor:
     )
 
 
-def check_depends_on(value: Tensor, logits: Tensor, owner: str) -> None:
+def check_depends_on_logits(value: Tensor, logits: Tensor, owner: str) -> None:
     """Raise InputError if no gradient path leads from the loss to the logits, so that nothing would be trained."""
     origin = logits.grad_fn
     waiting = [value.grad_fn]

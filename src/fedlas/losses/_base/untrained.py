@@ -11,17 +11,17 @@ from torch import Tensor, nn
 
 from fedlas._core.check import warn_user
 
-_WINDOW = 10
+_BATCHES_PER_CHECK = 10
 """Training batches between two comparisons of parameter values, which synchronize an accelerator."""
-_STRIKES = 3
+_MAX_STRIKES = 3
 """Comparisons in which the model has changed and the loss has not, after which the warning is issued."""
-_CALM = 200
+_MAX_CALM_BATCHES = 200
 """Batches whose gradients were cleared by an optimizer, after which the check ends."""
-_FEW = 64
+_VALUES_COMPARED = 64
 """Leading values of each parameter that are compared."""
 
 
-class UntrainedWatch:
+class UntrainedParameterWatch:
     """Check that the optimizer updates the parameters of a loss, by comparing them now and then with a model parameter.
 
     State:
@@ -31,60 +31,63 @@ class UntrainedWatch:
     def __init__(self) -> None:
         self.done = False
         self._own: list[nn.Parameter] = []
-        self._of_model: weakref.ref[nn.Parameter] | None = None
+        self._model_parameter: weakref.ref[nn.Parameter] | None = None
         self._before: list[Tensor] = []
         self._left_over = self._calm = self._strikes = 0
 
-    def __reduce__(self) -> tuple[type[UntrainedWatch], tuple[()]]:
-        return UntrainedWatch, ()
+    def __reduce__(self) -> tuple[type[UntrainedParameterWatch], tuple[()]]:
+        return UntrainedParameterWatch, ()
 
-    def see(self, parameters: Iterable[nn.Parameter], logits: Tensor, owner: str) -> None:
+    def observe_batch(self, parameters: Iterable[nn.Parameter], logits: Tensor, owner: str) -> None:
         """Observe a training batch, and warn once if parameters of the loss stay constant while the model changes."""
         if not self._own:
-            self._begin([each for each in parameters if each.requires_grad], logits)
+            self._start_watching([each for each in parameters if each.requires_grad], logits)
             return
         # An optimizer that has them clears their gradients before the next batch, or accumulates them and then steps.
         if all(each.grad is None for each in self._own):
             self._calm += 1
-            if self._calm >= _CALM:
-                self._stop()
+            if self._calm >= _MAX_CALM_BATCHES:
+                self._stop_watching()
             return
         self._left_over += 1
-        if self._left_over % _WINDOW == 0:
-            self._look(owner)
+        if self._left_over % _BATCHES_PER_CHECK == 0:
+            self._compare_values(owner)
 
-    def _begin(self, own: list[nn.Parameter], logits: Tensor) -> None:
-        of_model = _parameter_behind(logits, own) if own else None
+    def _start_watching(self, loss_parameters: list[nn.Parameter], logits: Tensor) -> None:
+        of_model = _nearest_model_parameter(logits, loss_parameters) if loss_parameters else None
         if of_model is None:
-            self._stop()
+            self._stop_watching()
             return
-        self._own = own
-        self._of_model = weakref.ref(of_model)
-        self._before = self._values(of_model)
+        self._own = loss_parameters
+        self._model_parameter = weakref.ref(of_model)
+        self._before = self._copy_values(of_model)
 
-    def _values(self, of_model: nn.Parameter) -> list[Tensor]:
+    def _copy_values(self, model_parameter: nn.Parameter) -> list[Tensor]:
         """Return copies of the leading values of the model parameter and of each loss parameter."""
         # Tensor versions would be cheaper, but fused optimizers do not increase them.
-        return [each.detach().flatten()[:_FEW].clone() for each in (of_model, *self._own)]
+        return [
+            each.detach().flatten()[:_VALUES_COMPARED].clone()
+            for each in (model_parameter, *self._own)
+        ]
 
-    def _look(self, owner: str) -> None:
-        of_model = None if self._of_model is None else self._of_model()
+    def _compare_values(self, owner: str) -> None:
+        of_model = None if self._model_parameter is None else self._model_parameter()
         if of_model is None:
-            self._stop()
+            self._stop_watching()
             return
-        values = self._values(of_model)
+        values = self._copy_values(of_model)
         moved, *own_moved = [
             not torch.equal(*pair) for pair in zip(self._before, values, strict=True)
         ]
         if any(own_moved):
-            self._stop()
+            self._stop_watching()
             return
         self._before = values
         self._strikes += moved
-        if self._strikes < _STRIKES:
+        if self._strikes < _MAX_STRIKES:
             return
         parameters = self._own
-        self._stop()
+        self._stop_watching()
         if any(bool(each.grad.any()) for each in parameters if each.grad is not None):
             count = sum(each.numel() for each in parameters)
             warn_user(
@@ -93,16 +96,18 @@ class UntrainedWatch:
                 "fedlas.param_groups(objective), or from [*model.parameters(), *criterion.parameters()]."
             )
 
-    def _stop(self) -> None:
+    def _stop_watching(self) -> None:
         self.done = True
         self._own = []
         self._before = []
-        self._of_model = None
+        self._model_parameter = None
 
 
-def _parameter_behind(logits: Tensor, own: list[nn.Parameter]) -> nn.Parameter | None:
+def _nearest_model_parameter(
+    logits: Tensor, loss_parameters: list[nn.Parameter]
+) -> nn.Parameter | None:
     """Return the model parameter nearest to the logits in the autograd graph, or None if there is none."""
-    mine = set(map(id, own))
+    mine = set(map(id, loss_parameters))
     waiting: list[Any] = [logits.grad_fn]
     visited = set()
     for node in waiting:

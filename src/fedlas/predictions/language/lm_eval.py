@@ -15,12 +15,12 @@ import torch
 
 from fedlas._core.check import Argument, InputError
 from fedlas._core.files import parse_json
-from fedlas.predictions.language.log_probabilities import Answers
+from fedlas.predictions.language.log_probabilities import AnswerCounter
 from fedlas.predictions.language.stated import LABEL, stated_confidence
 from fedlas.predictions.language.votes import self_consistency
 from fedlas.predictions.tables.formats.format import Writer
 from fedlas.predictions.tables.formats.frame import Frame
-from fedlas.predictions.tables.formats.json_lines import at_path, json_rows
+from fedlas.predictions.tables.formats.json_lines import iter_json_rows, value_at_path
 from fedlas.predictions.tables.formats.lines import open_lines
 from fedlas.predictions.tables.roles import Columns
 
@@ -32,7 +32,7 @@ _SPEAKS_OF_IT = re.compile(rf"{LABEL.pattern}|\b(?:sure|certain|confident|chance
 """Words that show that a number in a free answer is a confidence, not the answer itself."""
 
 
-def is_lm_eval(path: Path) -> bool:
+def starts_with_lm_eval_sample(path: Path) -> bool:
     """Return whether the first line of a file is a sample of lm-evaluation-harness."""
     try:
         with open_lines(path) as file:
@@ -43,7 +43,7 @@ def is_lm_eval(path: Path) -> bool:
 
 
 @dataclass(frozen=True)
-class _Sample:
+class _LoggedSample:
     """Logged sample: one line of a log."""
 
     fields: Mapping[str, Any]
@@ -53,7 +53,7 @@ class _Sample:
     right: bool | None
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         return f"row {self.row} of {self.path.name}"
 
 
@@ -96,21 +96,21 @@ class SampleLogWriter(Writer):
         """Write all logs, one after another."""
         samples = self._log.samples
         fields = {
-            (sample.path, sample.row): self._fields(values, sample)
+            (sample.path, sample.row): self._calibrated_fields(values, sample)
             for values, sample in zip(np.concatenate(self._values), samples, strict=True)
         }
         for path in self._log.paths:
-            for row, sample in json_rows(path):
+            for row, sample in iter_json_rows(path):
                 more = fields.get((path, row), {self._confidence: None})
                 self.file.write(json.dumps({**sample, **more}).encode() + b"\n")
 
-    def _fields(self, values: Any, sample: _Sample) -> dict[str, Any]:
+    def _calibrated_fields(self, values: Any, sample: _LoggedSample) -> dict[str, Any]:
         """Return the additional fields of a sample from its confidence ``()`` or logits ``(C,)``."""
         if not values.ndim:
             return {self._confidence: float(values)}
         probs = torch.from_numpy(values).softmax(0).tolist()
         scores = sample.choices or []
-        texts = tuple(text.strip() for text in _arguments(sample.fields, 1))
+        texts = tuple(text.strip() for text in _request_arguments(sample.fields, 1))
         named = len({*texts}) == len(texts) == len(scores) and all(texts)
         names = texts if named else tuple(map(str, range(len(scores))))
         # The harness takes the choice of the highest score, also where calibration prefers another.
@@ -143,11 +143,15 @@ class SampleLog(Frame):
 
     def __init__(self, paths: Sequence[Path], columns: Columns, live: str | None = None) -> None:
         notes: list[str] = []
-        self.answers = Answers()
-        samples = [sample for path in paths for sample in _samples_of(path, notes, self.answers)]
+        self.answers = AnswerCounter()
+        samples = [sample for path in paths for sample in _read_samples(path, notes, self.answers)]
         where = paths[0].name if len(paths) == 1 else f"{len(paths)} files"
         is_vote = columns.confidence_as == "vote"
-        scores = _voted(samples, notes) if is_vote else _scores(samples, self.answers, notes, live)
+        scores = (
+            _vote_shares(samples, notes)
+            if is_vote
+            else _read_scores(samples, self.answers, notes, live)
+        )
         self.answers.check("filtered_resps", where, drop=columns.drop_missing)
         if "confidence" in scores:
             stated = ~np.isnan(scores["confidence"])
@@ -158,35 +162,37 @@ class SampleLog(Frame):
         self.paths = paths
         self.samples = samples
         self.left_out = self.answers.rows
-        lengths = [_length(sample) for sample in samples]
-        fields = _fields([sample.fields for sample in samples])
-        fields["task"] = [_task(sample.path) for sample in samples]
+        lengths = [_word_count(sample) for sample in samples]
+        fields = _collect_fields([sample.fields for sample in samples])
+        fields["task"] = [_task_name(sample.path) for sample in samples]
         if None not in lengths:
-            fields["length"] = _ranges(lengths) if columns.groups == "length" else lengths
+            fields["length"] = _length_quarters(lengths) if columns.groups == "length" else lengths
         super().__init__({**fields, **scores})
         self.label = where
         self.notes = notes
 
-    def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:  # noqa: ARG002 (no column is)
+    def expand_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:  # noqa: ARG002 (no column is)
         """Expand nested fields of the samples, given by their paths, into columns."""
         for name in names:
-            values = [at_path(sample.fields, name) for sample in self.samples]
+            values = [value_at_path(sample.fields, name) for sample in self.samples]
             if name not in self.names and any(value is not None for value in values):
                 self.names = [*self.names, name]
                 self._columns[name] = values
 
 
-def _samples_of(path: Path, notes: list[str], answers: Answers) -> list[_Sample]:
+def _read_samples(path: Path, notes: list[str], answers: AnswerCounter) -> list[_LoggedSample]:
     """Return the samples of the first filter in a file, without questions that have no log-likelihoods."""
     samples = []
-    for row, fields in _lines(path):
+    for row, fields in _iter_lines(path):
         if not fields.keys() >= _KEYS:
             raise InputError(
                 "every line must be a sample of lm-evaluation-harness",
                 f"row {row} lacks {', '.join(sorted(_KEYS - fields.keys()))} in {path.name}",
                 "Write the log with lm_eval --log_samples, or name the columns of another table.",
             )
-        samples.append(_Sample(fields, row, path, _log_likelihoods(fields), _is_right(fields)))
+        samples.append(
+            _LoggedSample(fields, row, path, _log_likelihoods(fields), _is_right(fields))
+        )
     filters = list(dict.fromkeys(str(sample.fields.get("filter")) for sample in samples))
     if len(filters) > 1:
         samples = [sample for sample in samples if str(sample.fields.get("filter")) == filters[0]]
@@ -196,13 +202,13 @@ def _samples_of(path: Path, notes: list[str], answers: Answers) -> list[_Sample]
         raise InputError(
             "there must be at least one sample", f"none in {path.name}", "Check the file."
         )
-    free = [sample for sample in samples if _is_free(sample.fields)]
+    free = [sample for sample in samples if _has_free_answer(sample.fields)]
     questions = [sample for sample in samples if sample.choices is not None]
     if free and questions:
         first, second = sorted((free[0], questions[0]), key=lambda sample: sample.row)
         raise InputError(
             "samples must be either all multiple choice or all free answers",
-            f"both, first in {first.place} and row {second.row}",
+            f"both, first in {first.location} and row {second.row}",
             "Put multiple choice and free answers into separate tables.",
         )
     if free:
@@ -210,7 +216,7 @@ def _samples_of(path: Path, notes: list[str], answers: Answers) -> list[_Sample]
     if not questions:
         raise InputError(
             "samples must have answers, or finite log-likelihoods of two or more choices",
-            f"neither in {samples[0].place}",
+            f"neither in {samples[0].location}",
             "Check the output type of the task.",
         )
     for sample in samples:
@@ -218,7 +224,7 @@ def _samples_of(path: Path, notes: list[str], answers: Answers) -> list[_Sample]
     return questions
 
 
-def _is_free(fields: Mapping[str, Any]) -> bool:
+def _has_free_answer(fields: Mapping[str, Any]) -> bool:
     """Return whether the answer is free text rather than log-likelihoods of choices."""
     answers = fields["filtered_resps"]
     return any(
@@ -226,9 +232,9 @@ def _is_free(fields: Mapping[str, Any]) -> bool:
     )
 
 
-def _lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _iter_lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     try:
-        yield from json_rows(path)
+        yield from iter_json_rows(path)
     except (OSError, UnicodeError) as error:
         raise InputError(
             "every line must be a sample of lm-evaluation-harness",
@@ -237,13 +243,13 @@ def _lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         ) from error
 
 
-def _scores(
-    samples: Sequence[_Sample], answers: Answers, notes: list[str], live: str | None
+def _read_scores(
+    samples: Sequence[_LoggedSample], answers: AnswerCounter, notes: list[str], live: str | None
 ) -> dict[str, np.ndarray[Any, Any]]:
     """Return logits and labels of all samples, or confidences and correctness; NaN if no confidence is stated."""
     unlabeled = (None, False)
     chosen = [
-        None if not sample.choices else _chosen(sample) if live is None else unlabeled
+        None if not sample.choices else _label_and_outcome(sample) if live is None else unlabeled
         for sample in samples
     ]
     targets = [None if pair is None else pair[0] for pair in chosen]
@@ -256,7 +262,7 @@ def _scores(
         other = next(sample for sample in samples if len(sample.choices or ()) in sizes)
         raise InputError(
             "all questions must have as many choices as the questions of the fit",
-            f"{counts}, as in {other.place}",
+            f"{counts}, as in {other.location}",
             "Fit a calibration on a log of questions with this number of choices.",
         )
     if live == "logits" or (live is None and None not in targets and len(sizes) == 1):
@@ -281,7 +287,7 @@ def _scores(
         if sample.right is None and live is None:
             raise InputError(
                 f"free answers must have one of the metrics {', '.join(_RIGHT)}",
-                f"none in {sample.place}",
+                f"none in {sample.location}",
                 ("Name fields by ", Argument("confidence"), " and ", Argument("correct"), "."),
             )
         answer = _scored_answer(sample.fields)
@@ -293,32 +299,34 @@ def _scores(
     return confidences if live else confidences | {"correct": np.array(correct)}
 
 
-def _voted(samples: Sequence[_Sample], notes: list[str]) -> dict[str, np.ndarray[Any, Any]]:
+def _vote_shares(
+    samples: Sequence[_LoggedSample], notes: list[str]
+) -> dict[str, np.ndarray[Any, Any]]:
     """Return the majority share among repeated answers per question, and whether the majority is correct."""
     for sample in samples:
         if sample.choices is not None or sample.fields.get("target") is None:
             raise InputError(
                 "counting votes requires free answers with a target",
-                f"{'choices' if sample.choices else 'no target'} in {sample.place}",
+                f"{'choices' if sample.choices else 'no target'} in {sample.location}",
                 (
                     "Leave ",
                     Argument("confidence_as"),
                     " out, or log a task with repeated free answers.",
                 ),
             )
-    votes = self_consistency([_repeats(sample.fields) or [""] for sample in samples])
+    votes = self_consistency([_repeated_answers(sample.fields) or [""] for sample in samples])
     right = votes.matches([sample.fields["target"] for sample in samples])
     notes += votes.notes(right)
     return {"confidence": votes.confidence, "correct": right}
 
 
-def _repeats(fields: Mapping[str, Any]) -> list[str]:
+def _repeated_answers(fields: Mapping[str, Any]) -> list[str]:
     """Return all answers to a question: the filtered ones, or the unfiltered if only one is left."""
-    passed = _texts(fields["filtered_resps"])
-    return passed if len(passed) > 1 else _texts(fields.get("resps")) or passed
+    passed = _flatten_texts(fields["filtered_resps"])
+    return passed if len(passed) > 1 else _flatten_texts(fields.get("resps")) or passed
 
 
-def _chosen(sample: _Sample) -> tuple[int | None, bool]:
+def _label_and_outcome(sample: _LoggedSample) -> tuple[int | None, bool]:
     """Return the label of a multiple-choice question (None if unreadable), and whether the answer is correct.
 
     The harness may say which answer is right, the label, or both.
@@ -327,13 +335,13 @@ def _chosen(sample: _Sample) -> tuple[int | None, bool]:
     best = choices.index(max(choices))
     readings = [
         each
-        for each in _targets(sample.fields, len(choices))
+        for each in _target_candidates(sample.fields, len(choices))
         if sample.right in (None, each == best)
     ]
     if len(readings) != 1 and sample.right is None:
         raise InputError(
             "each question must have the correct choice in target, or 0 or 1 in acc",
-            f"neither in {sample.place}",
+            f"neither in {sample.location}",
             "Remove questions that were not scored; only fedlas apply accepts them.",
         )
     target = readings[0] if len(readings) == 1 else None
@@ -353,28 +361,28 @@ def _log_likelihoods(fields: Mapping[str, Any]) -> list[float] | None:
     return [value for value, _ in pairs] if whole else None
 
 
-def _targets(fields: Mapping[str, Any], choices: int) -> set[int]:
+def _target_candidates(fields: Mapping[str, Any], num_choices: int) -> set[int]:
     """Return the possible indices of the correct choice: the target read as an index, and as a choice text."""
     target = str(fields.get("target")).strip()
-    texts = [text.strip() for text in _arguments(fields, 1)]
+    texts = [text.strip() for text in _request_arguments(fields, 1)]
     named = (
         {texts.index(target)}
         if texts.count(target) == 1 and type(fields.get("target")) is not int
         else set()
     )
-    return named | {n for n in range(choices) if str(n) == target}
+    return named | {n for n in range(num_choices) if str(n) == target}
 
 
-def _arguments(fields: Mapping[str, Any], place: int) -> list[str]:
-    """Return the prompt of each request (``place`` 0), or the continuation that was scored (1)."""
+def _request_arguments(fields: Mapping[str, Any], index: int) -> list[str]:
+    """Return the prompt of each request (``location`` 0), or the continuation that was scored (1)."""
     arguments = fields.get("arguments")
     requests = arguments.values() if isinstance(arguments, dict) else arguments or ()
     return [
         str(
             (
-                each.get(f"arg_{place}")
+                each.get(f"arg_{index}")
                 if isinstance(each, dict)
-                else each[min(place, len(each) - 1)]
+                else each[min(index, len(each) - 1)]
             )
             or ""
         )
@@ -390,8 +398,8 @@ def _is_right(fields: Mapping[str, Any]) -> bool | None:
 
 def _scored_answer(fields: Mapping[str, Any]) -> str:
     """Return the answer that was scored: the first that contains the filtered text."""
-    passed = next(iter(_texts(fields["filtered_resps"])), "")
-    answers = _texts(fields.get("resps")) or [passed]
+    passed = next(iter(_flatten_texts(fields["filtered_resps"])), "")
+    answers = _flatten_texts(fields.get("resps")) or [passed]
     if passed in answers or not passed.strip():
         return passed if passed in answers else answers[0]
     whole = re.compile(rf"(?<!\w){re.escape(passed.strip())}(?!\w)")
@@ -399,28 +407,28 @@ def _scored_answer(fields: Mapping[str, Any]) -> str:
     return next(filter(whole.search, answers), answers[0])
 
 
-def _texts(value: object) -> list[str]:
+def _flatten_texts(value: object) -> list[str]:
     """Return the texts in nested lists as a flat list."""
     if isinstance(value, list | tuple):
-        return [text for each in value for text in _texts(each)]
+        return [text for each in value for text in _flatten_texts(each)]
     return [value] if isinstance(value, str) else []
 
 
-def _task(path: Path) -> str:
+def _task_name(path: Path) -> str:
     """Return the task name in the name of a log file."""
     match = _TASK.fullmatch(path.stem.removesuffix(".jsonl"))
     return match["task"] if match else path.stem
 
 
-def _length(sample: _Sample) -> int | None:
+def _word_count(sample: _LoggedSample) -> int | None:
     """Return the word count of the answer, or of the question if there are choices; None if not logged."""
     text: str | None = _scored_answer(sample.fields)
     if sample.choices is not None:
-        text = next(iter(_arguments(sample.fields, 0)), None)
+        text = next(iter(_request_arguments(sample.fields, 0)), None)
     return None if text is None else len(text.split())
 
 
-def _ranges(lengths: Sequence[Any]) -> list[str]:
+def _length_quarters(lengths: Sequence[Any]) -> list[str]:
     """Return the quartile range of each length as a name, such as ``13 to 20 words``."""
     ends = (
         np.unique(np.quantile(lengths, [0.25, 0.5, 0.75, 1.0], method="higher"))
@@ -433,7 +441,7 @@ def _ranges(lengths: Sequence[Any]) -> list[str]:
     return [names[place] for place in quarter.tolist()]
 
 
-def _fields(samples: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+def _collect_fields(samples: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Return the scalar fields of samples and of their documents as columns; sample fields take precedence."""
     whole = [
         {**(sample["doc"] if isinstance(sample.get("doc"), dict) else {}), **sample}

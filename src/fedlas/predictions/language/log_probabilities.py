@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fedlas._core.check import Argument, InputError, Text, check_choice, describe
 from fedlas._core.files import parse_json
-from fedlas._core.text import shortened
+from fedlas._core.text import truncate
 from fedlas.predictions.language.stated import is_refusal, stated_confidence
 from fedlas.predictions.tables.cells import TableChunk
 
@@ -44,8 +44,10 @@ def token_confidence(logprobs: Sequence[Any], reduce: Reduce = "mean") -> NDArra
         [0.905]
     """
     check_choice("reduce", reduce, ["sum", "mean", "min"])
-    answers = _each(logprobs, "Pass a list of lists.")
-    return np.array([_of_tokens(each, reduce, f"answer {n}") for n, each in enumerate(answers, 1)])
+    answers = _require_sequence(logprobs, "Pass a list of lists.")
+    return np.array(
+        [_token_probability(each, reduce, f"answer {n}") for n, each in enumerate(answers, 1)]
+    )
 
 
 def p_true(logprobs: Sequence[Any]) -> NDArray[np.float64]:
@@ -65,11 +67,11 @@ def p_true(logprobs: Sequence[Any]) -> NDArray[np.float64]:
         >>> p_true([[-0.2, -1.8]]).round(3).tolist()
         [0.832]
     """
-    answers = _each(logprobs, "Pass [[log p(True), log p(False)], ...].")
-    return np.array([_of_truth(each, f"answer {n}") for n, each in enumerate(answers, 1)])
+    answers = _require_sequence(logprobs, "Pass [[log p(True), log p(False)], ...].")
+    return np.array([_true_probability(each, f"answer {n}") for n, each in enumerate(answers, 1)])
 
 
-def _each(logprobs: object, fix: str) -> Sequence[Any] | NDArray[Any]:
+def _require_sequence(logprobs: object, fix: str) -> Sequence[Any] | NDArray[Any]:
     """Return ``logprobs``; raise InputError unless they are a nonempty sequence."""
     if (
         not isinstance(logprobs, list | tuple | np.ndarray)
@@ -84,40 +86,40 @@ def _each(logprobs: object, fix: str) -> Sequence[Any] | NDArray[Any]:
     return logprobs
 
 
-def _of_tokens(answer: object, reduce: str, place: str) -> float:
+def _token_probability(answer: object, reduce: str, place: str) -> float:
     """Return the confidence of one answer from its token log-probabilities."""
     fix = "Pass natural logarithms of the tokens' probabilities."
     expected = "log-probabilities must be finite and at most 0"
     try:
         values = np.array(token_logprobs(answer) or [], dtype=np.float64)
     except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise InputError(expected, f"{shortened(str(error), 200)} in {place}", fix) from error
+        raise InputError(expected, f"{truncate(str(error), 200)} in {place}", fix) from error
     if not len(values) or not (values <= 1e-6).all() or not np.isfinite(values).all():
         got = f"{values[~(values <= 1e-6)][0]:.6g}" if (values > 1e-6).any() else describe(answer)
         raise InputError(expected, f"{got} in {place}", fix)
     return math.exp(min(0.0, float(getattr(values, reduce)())))
 
 
-def _of_truth(answer: object, place: str) -> float:
+def _true_probability(answer: object, place: str) -> float:
     """Return P(True) of one answer."""
     fix = "Pass [[log p(True), log p(False)], ...], or responses with top_logprobs."
     expected = "each answer must have two finite log-probabilities"
     try:
         pair = true_false_logprobs(answer)
     except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise InputError(expected, f"{shortened(str(error), 200)} in {place}", fix) from error
+        raise InputError(expected, f"{truncate(str(error), 200)} in {place}", fix) from error
     if pair is None or not np.isfinite(pair).all():
         raise InputError(expected, f"{describe(answer)} in {place}", fix)
     return float(1 / (1 + math.exp(min(700.0, max(-700.0, pair[1] - pair[0])))))
 
 
-def confidences_as(form: str, chunk: TableChunk, column: str) -> NDArray[np.float64]:
+def read_confidences(form: str, chunk: TableChunk, column: str) -> NDArray[np.float64]:
     """Return the confidences ``(n,)`` in a column of texts or log-probabilities; NaN if missing.
 
     Raises:
         InputError: If a cell holds something else; row and column are named.
     """
-    cells = chunk.each(column, lambda value, _: value)
+    cells = chunk.map_values(column, lambda value, _: value)
     if form == "words":
         return stated_confidence(cells)
 
@@ -128,17 +130,21 @@ def confidences_as(form: str, chunk: TableChunk, column: str) -> NDArray[np.floa
             except ValueError as error:
                 raise InputError(
                     f"column {column!r} must hold log-probabilities",
-                    f"{shortened(repr(cell), 60)} in {place}",
+                    f"{truncate(repr(cell), 60)} in {place}",
                     "Write lists such as [-0.1, -0.3].",
                 ) from error
-        if has_no_logprobs(cell, form):
+        if lacks_logprobs(cell, form):
             return math.nan
-        return _of_truth(cell, place) if form == "p-true" else _of_tokens(cell, form, place)
+        return (
+            _true_probability(cell, place)
+            if form == "p-true"
+            else _token_probability(cell, form, place)
+        )
 
-    return np.array(chunk.each(column, confidence))
+    return np.array(chunk.map_values(column, confidence))
 
 
-def has_no_logprobs(cell: object, form: str) -> bool:
+def lacks_logprobs(cell: object, form: str) -> bool:
     """Return whether an answer has no log-probabilities, for instance because none were requested."""
     try:
         return (true_false_logprobs(cell) if form == "p-true" else token_logprobs(cell)) is None
@@ -146,7 +152,7 @@ def has_no_logprobs(cell: object, form: str) -> bool:
         return False  # something else, which an error names
 
 
-class Answers:
+class AnswerCounter:
     """Counter of answers without a readable confidence, and of refusals.
 
     State:
@@ -194,7 +200,7 @@ class Answers:
             fix = ["ask the model for 'Confidence: ... %'", "ask the server for logprobs"]
         raise InputError(
             f"each answer in column {column!r} must state a confidence",
-            f"none in {len(self.rows):,} of {count:,} answers{kind}, in {where}: {self._listed()}",
+            f"none in {len(self.rows):,} of {count:,} answers{kind}, in {where}: {self._unread_summary()}",
             [*fix, "name another column"],
         )
 
@@ -204,7 +210,7 @@ class Answers:
         if self.rows and dropped:
             count = f"{len(self.rows):,} of {self.counts['answers']:,} answers"
             lines.append(
-                f"{count} state no readable confidence and were left out: {self._listed()}."
+                f"{count} state no readable confidence and were left out: {self._unread_summary()}."
             )
         if refusals := self.counts["refusals"]:
             stated = refusals - self.counts["silent refusals"]
@@ -216,7 +222,7 @@ class Answers:
             lines.append(f'{count} ("I don\'t know"){counts if stated else ""}.')
         return lines
 
-    def _listed(self) -> str:
+    def _unread_summary(self) -> str:
         """Return the most common last sentences of answers without a confidence, and their first row."""
         ways = [
             f"{phrase} ({count:,})" if count > 1 else phrase
@@ -234,7 +240,7 @@ def _last_sentence(answer: object) -> str:
     """Return the last sentence of an answer in quotes, where a confidence is usually stated."""
     text = "" if answer is None else " ".join(str(answer).split())
     sentences = [part for part in re.split(r"(?<=[.!?;])\s+", text) if part]
-    return repr(shortened(sentences[-1], 60)) if sentences else "nothing"
+    return repr(truncate(sentences[-1], 60)) if sentences else "nothing"
 
 
 _INSIDE = ("choices", "outputs", "logprobs", "content", "token_logprobs")
@@ -256,10 +262,11 @@ def token_logprobs(value: object) -> list[float] | None:
         if "token_ids" in value and isinstance(value.get("logprobs"), list):
             ids = value["token_ids"]
             return [
-                _logprob(each, token) for each, token in zip(value["logprobs"], ids, strict=True)
+                _token_logprob(each, token)
+                for each, token in zip(value["logprobs"], ids, strict=True)
             ]
         if "logprob" in value:
-            return [_number(value["logprob"])]
+            return [_to_float(value["logprob"])]
         key = next((key for key in _INSIDE if key in value), None)
         if key is None:
             raise ValueError(f"an object with none of the keys {', '.join(_INSIDE)}")
@@ -281,7 +288,7 @@ def token_logprobs(value: object) -> list[float] | None:
     ):
         return token_logprobs(value[0])
     tokens = value[1:] if value and value[0] is None else value  # the first of a prompt has none
-    return [_logprob(token) for token in tokens] or None
+    return [_token_logprob(token) for token in tokens] or None
 
 
 def true_false_logprobs(value: object) -> tuple[float, float] | None:
@@ -293,8 +300,8 @@ def true_false_logprobs(value: object) -> tuple[float, float] | None:
     if isinstance(value, np.ndarray | Tensor):
         value = value.tolist()
     if isinstance(value, list | tuple) and len(value) == 2 and not isinstance(value[0], Mapping):
-        return _number(value[0]), _number(value[1])
-    alternatives = _alternatives(value)
+        return _to_float(value[0]), _to_float(value[1])
+    alternatives = _first_token_logprobs(value)
     if alternatives is None:
         return None
     sums = [0.0, 0.0]
@@ -305,12 +312,12 @@ def true_false_logprobs(value: object) -> tuple[float, float] | None:
     return (math.log(sums[0]), math.log(sums[1])) if min(sums) > 0 else None
 
 
-def _alternatives(value: object) -> list[tuple[str, float]] | None:
+def _first_token_logprobs(value: object) -> list[tuple[str, float]] | None:
     """Return the most likely first tokens with their log-probabilities, or None."""
     if value is None or value == []:
         return None
     if isinstance(value, list | tuple):
-        return _alternatives(value[0])
+        return _first_token_logprobs(value[0])
     if not isinstance(value, Mapping):
         raise ValueError(f"{type(value).__name__} instead of top_logprobs")
     key = next(
@@ -324,22 +331,22 @@ def _alternatives(value: object) -> list[tuple[str, float]] | None:
     if key is not None:
         inside = value[key]
         if key == "top_logprobs" and isinstance(inside, list) and inside and "logprob" in inside[0]:
-            return [(str(each["token"]), _number(each["logprob"])) for each in inside]
-        return _alternatives(inside)
+            return [(str(each["token"]), _to_float(each["logprob"])) for each in inside]
+        return _first_token_logprobs(inside)
     if all(isinstance(each, Mapping) for each in value.values()):  # vLLM
         return [
-            (str(each.get("decoded_token", token)), _number(each["logprob"]))
+            (str(each.get("decoded_token", token)), _to_float(each["logprob"]))
             for token, each in value.items()
         ]
-    return [(str(token), _number(logprob)) for token, logprob in value.items()]
+    return [(str(token), _to_float(logprob)) for token, logprob in value.items()]
 
 
-def _logprob(token: object, token_id: object = None) -> float:
+def _token_logprob(token: object, token_id: object = None) -> float:
     """Return the log-probability of one token of a response."""
     if not isinstance(token, Mapping):
-        return _number(token)
+        return _to_float(token)
     if "logprob" in token:
-        return _number(token["logprob"])
+        return _to_float(token["logprob"])
     if token_id is not None:
         token = {token_id: token[token_id] if token_id in token else token[str(token_id)]}
     if len(token) != 1:
@@ -347,10 +354,10 @@ def _logprob(token: object, token_id: object = None) -> float:
             f"{len(token)} tokens without saying which is the answer's; name the object that includes token_ids"
         )
     (only,) = token.values()
-    return _logprob(only)
+    return _token_logprob(only)
 
 
-def _number(value: object) -> float:
+def _to_float(value: object) -> float:
     """Return a number as float; raise ValueError for any other type."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):
         raise ValueError(f"{type(value).__name__} instead of a number")

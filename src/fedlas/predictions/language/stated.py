@@ -224,11 +224,13 @@ def stated_confidence(
     for answer in answers:
         text = str(answer)
         if text not in cache:
-            cache[text] = _stated(_in_digits(text.translate(_PLAIN)), table, pattern)
+            cache[text] = _parse_confidence(
+                _normalize_numbers(text.translate(_PLAIN)), table, pattern
+            )
     return np.array([cache[str(answer)] for answer in answers], dtype=np.float64)
 
 
-def _in_digits(text: str) -> str:
+def _normalize_numbers(text: str) -> str:
     """Return a text with number words in digits (ninety percent), and without numbers that label answers."""
 
     def digits(match: re.Match[str]) -> str:
@@ -243,13 +245,13 @@ def _in_digits(text: str) -> str:
     return _ITEM.sub(item, _WORDY_PERCENT.sub(digits, text))
 
 
-def _stated(text: str, words: Mapping[str, float], pattern: re.Pattern[str]) -> float:
+def _parse_confidence(text: str, words: Mapping[str, float], pattern: re.Pattern[str]) -> float:
     """Return the last confidence stated as a number, else as a word."""
-    numbers = [value for value in _statements(text) if value is not None]
-    return numbers[-1] if numbers else _in_words(text, words, pattern)
+    numbers = [value for value in _iter_stated_values(text) if value is not None]
+    return numbers[-1] if numbers else _word_probability(text, words, pattern)
 
 
-def _statements(text: str) -> Iterator[float | None]:
+def _iter_stated_values(text: str) -> Iterator[float | None]:
     """Yield the confidence that each number states, NaN if unclear, or None if it states none."""
     for match in _NUMBER.finditer(text):
         before = text[max(0, match.start() - _LEFT) : match.start()]
@@ -258,11 +260,11 @@ def _statements(text: str) -> Iterator[float | None]:
         announced = next(
             (tie for tie in (pattern.search(before) for pattern in patterns) if tie), None
         )
-        sure = _SURE.match(after) or _is_put(match, before, after)
+        sure = _SURE.match(after) or _is_estimate(match, before, after)
         alone = _ALONE.fullmatch(text[: match.start()]) and not after.strip(" \n\t.!*_)]}\"'`")
         if announced:
             filler = announced.groupdict().get("filler") or ""
-            if _is_template(match) or _NO_TIE.search(filler):
+            if _is_scale_template(match) or _NO_TIE.search(filler):
                 yield None
             elif (
                 _OPPOSITE.search(filler)
@@ -275,31 +277,35 @@ def _statements(text: str) -> Iterator[float | None]:
                 in_percent = not scales and _IN_PERCENT.search(filler) is not None
                 scale = 100.0 if in_percent else float(scales[-1]) if scales else None
                 fraction = (
-                    in_percent and not match["unit"] and 0 < float(_plain(match["first"])) < 1
+                    in_percent
+                    and not match["unit"]
+                    and 0 < float(_normalize_digits(match["first"])) < 1
                 )
-                yield math.nan if fraction else _share(match, scale=scale)
+                yield math.nan if fraction else _to_probability(match, scale=scale)
         elif sure and (
             match["unit"]
             or match["unit2"]
             or match["ratio"]
             or match["high"]
-            or float(_plain(match["first"])) <= 1
+            or float(_normalize_digits(match["first"])) <= 1
             or match["first"] == match["second"]
         ):
             unclear = _OPPOSITE.search(_clause_before(before)) or _OPPOSITE.search(
                 _clause_after(after)
             )
-            yield math.nan if unclear or _BOUND.search(before) else _share(match, scale=None)
+            yield (
+                math.nan if unclear or _BOUND.search(before) else _to_probability(match, scale=None)
+            )
         elif alone:
             signed = _BOUND.search(before) is not None
             halves = match["first"] == match["second"]
             is_date = match["range"] and not (halves or match["unit2"] or "." in match["first"])
-            yield math.nan if signed or is_date else _share(match, scale=None)
+            yield math.nan if signed or is_date else _to_probability(match, scale=None)
         else:
             yield None
 
 
-def _is_put(match: re.Match[str], before: str, after: str) -> bool:
+def _is_estimate(match: re.Match[str], before: str, after: str) -> bool:
     """Return whether a number estimates the answer, as in "I'd put this at 72%" or "Rome, 7 out of 10"."""
     if not _END.match(after):
         return False
@@ -316,11 +322,13 @@ def _is_put(match: re.Match[str], before: str, after: str) -> bool:
     )
 
 
-def _is_template(match: re.Match[str]) -> bool:
+def _is_scale_template(match: re.Match[str]) -> bool:
     """Return whether a range is the scale of a confidence, as in "Confidence (0-100):"."""
     low = match["first"]
     high = match["second"]
-    return high is not None and low in ("0", "0.0", "1") and float(_plain(high)) in _SCALES
+    return (
+        high is not None and low in ("0", "0.0", "1") and float(_normalize_digits(high)) in _SCALES
+    )
 
 
 def _is_bound(before: str, announced: re.Match[str]) -> bool:
@@ -340,27 +348,27 @@ def _clause_after(text: str) -> str:
     return _SENTENCE.split(text, maxsplit=1)[0]
 
 
-def _plain(digits: str) -> str:
+def _normalize_digits(digits: str) -> str:
     """Return digits in Python notation: 1,000 is a thousand, and 0,85 has a decimal comma."""
     if re.match(r"[1-9]\d{0,2}(,\d{3})+", digits):
         return digits.replace(",", "")
     return digits.replace(",", ".")
 
 
-def _share(match: re.Match[str], scale: float | None) -> float:
+def _to_probability(match: re.Match[str], scale: float | None) -> float:
     """Return the probability that a matched number states, or NaN if it is unclear."""
-    first = float(_plain(match["first"]))
+    first = float(_normalize_digits(match["first"]))
     of = scale
     if match["high"]:
         of = float(match["high"])
     if match["whole"]:
-        of = float(_plain(match["whole"]))
+        of = float(_normalize_digits(match["whole"]))
         if match["ratio"] == "/" and first + of == 100:  # 50/50
             of = 100.0
         if match["unit"] and of != 100:
             return math.nan
     if match["second"]:
-        second = float(_plain(match["second"]))
+        second = float(_normalize_digits(match["second"]))
         if first + second == 100 and match["range"] == "-" and not match["unit2"]:  # 50-50
             second = first
         if second < first or (match["unit"] and not match["unit2"]):
@@ -376,7 +384,7 @@ def _share(match: re.Match[str], scale: float | None) -> float:
     return round(share, 12) if 0 <= share <= 1 else math.nan
 
 
-def _in_words(text: str, words: Mapping[str, float], pattern: re.Pattern[str]) -> float:
+def _word_probability(text: str, words: Mapping[str, float], pattern: re.Pattern[str]) -> float:
     """Return the probability of the only confidence word in an answer, or of the one after the last label."""
     by_label: dict[int, set[float]] = {}
     labels = [label.end() for label in LABEL.finditer(text)]

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas._core.check import Argument, InputError, describe
-from fedlas._core.text import shortened
-from fedlas.predictions.tables.cells import cell_text
+from fedlas._core.text import truncate
+from fedlas.predictions.tables.cells import cell_to_text
 from fedlas.predictions.tables.formats.format import Format
 from fedlas.predictions.tables.formats.frame import Frame
 from fedlas.predictions.tables.roles import Columns
@@ -38,7 +38,7 @@ _CONFIDENCE = "self-consistency"
 _CORRECT = "majority is right"
 
 
-def normalized_answer(answer: object) -> str:
+def normalize_answer(answer: object) -> str:
     r"""Return an answer normalized for comparison; empty if there is none.
 
     Of a long answer the text behind ``####``, in ``\boxed{}`` or behind "the answer is" counts, the last of them.
@@ -49,10 +49,10 @@ def normalized_answer(answer: object) -> str:
         P. Rajpurkar et al., "SQuAD", EMNLP 2016, for case, articles and punctuation.
 
     Example:
-        >>> normalized_answer("Six times three. The answer is $18.00."), normalized_answer("the  Eiffel Tower!")
+        >>> normalize_answer("Six times three. The answer is $18.00."), normalize_answer("the  Eiffel Tower!")
         ('18', 'eiffel tower')
     """
-    text = unicodedata.normalize("NFKC", cell_text(answer)).strip()
+    text = unicodedata.normalize("NFKC", cell_to_text(answer)).strip()
     marked = [match for mark in _MARKS for match in mark.finditer(text)]
     if marked:
         text = max(marked, key=lambda match: match.start())[1].strip()
@@ -89,7 +89,7 @@ class SelfConsistency:
     confidence: NDArray[np.float64]
     tied: NDArray[np.bool_]
     counts: NDArray[np.int64]
-    normalize: Callable[[object], str] = normalized_answer
+    normalize: Callable[[object], str] = normalize_answer
 
     def matches(self, truth: Sequence[Any]) -> NDArray[np.bool_]:
         """Return whether each majority answer is correct ``(Q,)``; a list of true answers accepts any of them.
@@ -104,9 +104,9 @@ class SelfConsistency:
                 "Pass one true answer per question.",
             )
         pairs = zip(self.answer, truth, strict=True)
-        return np.array([self._is_among(answer, each) for answer, each in pairs])
+        return np.array([self._matches_any(answer, each) for answer, each in pairs])
 
-    def _is_among(self, answer: str, truth: Any) -> bool:
+    def _matches_any(self, answer: str, truth: Any) -> bool:
         several = truth if isinstance(truth, list | tuple) else [truth]
         key = self.normalize(answer)
         return bool(key) and key in map(self.normalize, several)
@@ -125,13 +125,13 @@ class SelfConsistency:
             )
         if len(right) and not any(right):
             lines.append(
-                f"No answer matches its target: compare {shortened(repr(self.answer[0]), 60)} with the first target."
+                f"No answer matches its target: compare {truncate(repr(self.answer[0]), 60)} with the first target."
             )
         return lines
 
 
 def self_consistency(
-    answers: Sequence[Sequence[Any]], normalize: Callable[[object], str] = normalized_answer
+    answers: Sequence[Sequence[Any]], normalize: Callable[[object], str] = normalize_answer
 ) -> SelfConsistency:
     """Return the majority answer to each question and the share of answers that agree.
 
@@ -187,14 +187,14 @@ def self_consistency(
     return SelfConsistency(tuple(firsts), np.array(shares), np.array(tied), counts, normalize)
 
 
-def voted_table(source: Format, columns: Columns) -> tuple[Frame, Columns]:
+def majority_vote_table(source: Format, columns: Columns) -> tuple[Frame, Columns]:
     """Return a table with one row per question from a table with one row per answer.
 
     Raises:
         InputError: If the columns do not name questions and answers, or a question has two labels, weights or groups.
     """
-    source.add_paths(columns.paths, [columns.confidence or ""])
-    columns.find(source.names, where=source.label)
+    source.expand_paths(columns.paths, [columns.confidence or ""])
+    columns.find_scores(source.names, where=source.label)
     answer = str(columns.confidence)
     question = str(columns.clusters)
     shared = [columns.target, columns.weights, columns.groups, columns.time]
@@ -204,16 +204,16 @@ def voted_table(source: Format, columns: Columns) -> tuple[Frame, Columns]:
     outcomes: list[bool] = []
     skipped = 0
     for chunk in source.chunks(
-        [], [*dict.fromkeys([answer, question, *carried, *_given(columns)])]
+        [], [*dict.fromkeys([answer, question, *carried, *_outcome_columns(columns)])]
     ):
-        part = chunk.complete(optional={answer})[0] if columns.drop_missing else chunk
+        part = chunk.drop_incomplete(optional={answer})[0] if columns.drop_missing else chunk
         skipped += len(chunk.rows) - len(part.rows)
         start = len(cells[answer])
-        for place, name in enumerate(part.texts(question), start):
+        for place, name in enumerate(part.text_values(question), start):
             rows.setdefault(name, []).append(place)
         for name, values in cells.items():
-            values += part.each(name, lambda value, _: value)
-        outcomes += part.outcomes(columns.correct).tolist() if columns.correct else []
+            values += part.map_values(name, lambda value, _: value)
+        outcomes += part.read_outcomes(columns.correct).tolist() if columns.correct else []
     if not rows:
         raise InputError(
             "there must be at least one row", f"none in {source.label}", "Check the file."
@@ -221,14 +221,18 @@ def voted_table(source: Format, columns: Columns) -> tuple[Frame, Columns]:
     votes = self_consistency([[cells[answer][place] for place in each] for each in rows.values()])
     table: dict[str, Any] = {question: list(rows), _CONFIDENCE: votes.confidence}
     for name in carried:
-        table[name] = [_only(cells[name], each, name, label) for label, each in rows.items()]
+        table[name] = [
+            _unique_value(cells[name], each, name, label) for label, each in rows.items()
+        ]
     named: dict[str, Any] = {"confidence": _CONFIDENCE, "clusters": None, "confidence_as": "number"}
     if columns.target is not None:
         table[_CORRECT] = votes.matches(table[columns.target])
         named |= {"target": None, "correct": _CORRECT}
     elif columns.correct is not None:
         table[_CORRECT] = [
-            _outcome(votes, n, [(cells[answer][place], outcomes[place]) for place in each], label)
+            _majority_outcome(
+                votes, n, [(cells[answer][place], outcomes[place]) for place in each], label
+            )
             for n, (label, each) in enumerate(rows.items())
         ]
         named["correct"] = _CORRECT
@@ -241,33 +245,33 @@ def voted_table(source: Format, columns: Columns) -> tuple[Frame, Columns]:
     return frame, replace(columns, **named)
 
 
-def _given(columns: Columns) -> list[str]:
+def _outcome_columns(columns: Columns) -> list[str]:
     """Return the column of outcomes in a list; empty if there is none."""
     return [] if columns.correct is None else [columns.correct]
 
 
-def _only(values: Sequence[Any], rows: Sequence[int], column: str, question: str) -> Any:
+def _unique_value(values: Sequence[Any], rows: Sequence[int], column: str, question: str) -> Any:
     """Return the value that all rows of a question share."""
     different = {str(values[row]): values[row] for row in rows}
     if len(different) > 1:
         raise InputError(
             f"column {column!r} must have the same value in all rows of a question",
-            f"{shortened(', '.join(different), 60)} in question {shortened(question, 40)}",
+            f"{truncate(', '.join(different), 60)} in question {truncate(question, 40)}",
             ("Name the column of the questions by ", Argument("clusters"), "."),
         )
     return values[rows[0]]
 
 
-def _outcome(
-    votes: SelfConsistency, number: int, pairs: Sequence[tuple[Any, bool]], question: str
+def _majority_outcome(
+    votes: SelfConsistency, index: int, pairs: Sequence[tuple[Any, bool]], question: str
 ) -> bool:
     """Return whether the majority answer is correct; all rows that give it must agree on that."""
-    key = votes.normalize(votes.answer[number])
+    key = votes.normalize(votes.answer[index])
     right = {outcome for answer, outcome in pairs if votes.normalize(answer) == key}
     if key and len(right) > 1:
         raise InputError(
             "equal answers to a question must be all correct or all wrong",
-            f"both for {shortened(votes.answer[number], 40)!r} in question {shortened(question, 40)}",
+            f"both for {truncate(votes.answer[index], 40)!r} in question {truncate(question, 40)}",
             ("Name the column of true answers by ", Argument("target"), " instead."),
         )
     return bool(key) and right == {True}

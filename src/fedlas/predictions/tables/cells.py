@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import Argument, InputError, Text, few
-from fedlas._core.text import shortened
-from fedlas.predictions.class_names import truth_places, whole_number
+from fedlas._core.check import Argument, InputError, Text, truncated_list
+from fedlas._core.text import truncate
+from fedlas.predictions.class_names import parse_whole_number, truth_value_classes
 
 MISSING = ("NA", "N/A", "na", "nan", "NaN", "NULL", "null", "None")
 """Texts that mark a missing number, where incomplete rows are dropped."""
@@ -52,45 +52,47 @@ class TableChunk:
     file: str
     percent: Mapping[str, bool] = field(default_factory=dict)
 
-    def complete(self, *, optional: Collection[str | None]) -> tuple[TableChunk, Counter[str]]:
+    def drop_incomplete(
+        self, *, optional: Collection[str | None]
+    ) -> tuple[TableChunk, Counter[str]]:
         """Return the rows without missing values, and the count of missing cells per column."""
         lacking = {
             name: np.isnan(each).reshape(len(each), -1).any(axis=1)
             for name, each in self.numbers.items()
             if name not in optional
         }
-        plain = {name: _plain(each) for name, each in self.values.items()}
+        plain = {name: _to_list(each) for name, each in self.values.items()}
         for name, column in plain.items():
             if name not in optional:
-                lacking[name] = np.array([not cell_text(value) for value in column], dtype=bool)
+                lacking[name] = np.array([not cell_to_text(value) for value in column], dtype=bool)
         whole = ~np.logical_or.reduce(list(lacking.values()))
         counts = Counter(
             {name: int(missing.sum()) for name, missing in lacking.items() if missing.any()}
         )
-        return self.where_rows(whole), counts
+        return self.select_rows(whole), counts
 
-    def part(self, rows: slice) -> TableChunk:
+    def slice_rows(self, rows: slice) -> TableChunk:
         """Return a slice of the rows."""
         numbers = {name: each[rows] for name, each in self.numbers.items()}
         values = {name: each[rows] for name, each in self.values.items()}
         return replace(self, rows=self.rows[rows], numbers=numbers, values=values)
 
-    def where_rows(self, mask: NDArray[np.bool_]) -> TableChunk:
+    def select_rows(self, mask: NDArray[np.bool_]) -> TableChunk:
         """Return the rows selected by a mask ``(n,)``."""
         if mask.all():
             return self
         index = np.flatnonzero(mask).tolist()
         values = {
-            name: [_plain(column)[row] for row in index] for name, column in self.values.items()
+            name: [_to_list(column)[row] for row in index] for name, column in self.values.items()
         }
         numbers = {name: each[mask] for name, each in self.numbers.items()}
         return replace(self, rows=self.rows[mask], numbers=numbers, values=values)
 
-    def where(self, row: int) -> str:
+    def row_name(self, row: int) -> str:
         """Return the name of a row in messages, such as ``row 7``."""
         return f"row {self.rows[row]}"
 
-    def column_of(self, names: Sequence[str]) -> Callable[[int], str]:
+    def column_namer(self, names: Sequence[str]) -> Callable[[int], str]:
         """Return a function that maps the index of a column in ``names`` to how messages name it."""
 
         def name_of(number: int) -> str:
@@ -99,7 +101,7 @@ class TableChunk:
 
         return name_of
 
-    def finite(self, names: Sequence[str], what: str) -> Tensor:
+    def stack_finite(self, names: Sequence[str], what: str) -> Tensor:
         """Return numeric columns stacked as ``(n, columns)``, or one column of lists as ``(n, C)``; all finite.
 
         Raises:
@@ -123,23 +125,23 @@ class TableChunk:
             number = "no number" if np.isnan(values[row, column]) else f"{values[row, column]:.6g}"
             raise InputError(
                 f"{what} must be finite numbers",
-                f"{number} in {self.where(row)}, column {self.column_of(names)(column)}",
+                f"{number} in {self.row_name(row)}, column {self.column_namer(names)(column)}",
                 _FIX,
             )
         return torch.from_numpy(np.require(values, requirements=["C", "W"]))
 
-    def each(self, column: str, convert: Callable[[Any, str], T]) -> list[T]:
+    def map_values(self, column: str, convert: Callable[[Any, str], T]) -> list[T]:
         """Return ``convert(value, place)`` for each value of a column; results are cached per distinct value."""
         cache: dict[Any, T] = {}
         results = []
-        for row, value in enumerate(_plain(self.values[column])):
+        for row, value in enumerate(_to_list(self.values[column])):
             key = (type(value), value) if value.__hash__ is not None else (str, str(value))
             if key not in cache:
-                cache[key] = convert(value, f"{self.where(row)} of {self.file}")
+                cache[key] = convert(value, f"{self.row_name(row)} of {self.file}")
             results.append(cache[key])
         return results
 
-    def texts(self, column: str, *, missing: str | None = None) -> list[str]:
+    def text_values(self, column: str, *, missing: str | None = None) -> list[str]:
         """Return a column as normalized text, in which 3 and 3.0 are equal, for labels and groups.
 
         Args:
@@ -152,7 +154,7 @@ class TableChunk:
         """
 
         def text(value: object, place: str) -> str:
-            plain = cell_text(value) or missing
+            plain = cell_to_text(value) or missing
             if plain is None:
                 raise InputError(
                     f"every row must have a value in column {column!r}", f"none in {place}", _FIX
@@ -170,12 +172,12 @@ class TableChunk:
                     f"{value:.1f} in {place}",
                     "Write them as text.",
                 )
-            number = number_of_name(plain)
+            number = parse_label_number(plain)
             return plain if number is None else str(number)
 
-        return self.each(column, text)
+        return self.map_values(column, text)
 
-    def outcomes(self, column: str) -> Tensor:
+    def read_outcomes(self, column: str) -> Tensor:
         """Return whether each prediction is correct ``(n,)``, from 0/1, true/false, yes/no, correct/wrong.
 
         Raises:
@@ -183,13 +185,13 @@ class TableChunk:
         """
 
         def is_right(value: object, place: str) -> bool:
-            text = cell_text(value)
-            number = whole_number(text)
+            text = cell_to_text(value)
+            number = parse_whole_number(text)
             word = text.lower() if number is None else str(number)
             if word not in _RIGHT | _WRONG:
                 raise InputError(
                     f"column {column!r} must hold 0 and 1, true and false, yes and no, or correct and incorrect",
-                    f"{shortened(repr(value), 60) if text else 'none'} in {place}",
+                    f"{truncate(repr(value), 60) if text else 'none'} in {place}",
                     _FIX
                     if not text
                     else [
@@ -204,10 +206,10 @@ class TableChunk:
                 )
             return word in _RIGHT
 
-        return torch.tensor(self.each(column, is_right), dtype=torch.bool)
+        return torch.tensor(self.map_values(column, is_right), dtype=torch.bool)
 
 
-class FirstRows:
+class FirstRowPerCluster:
     """Filter that keeps the first row of each cluster of a table that is read in chunks.
 
     Args:
@@ -222,16 +224,18 @@ class FirstRows:
         self._clusters: set[str] = set()
         self._repeated = 0
 
-    def of(self, chunk: TableChunk, confidence: Tensor | None) -> tuple[TableChunk, Tensor | None]:
+    def keep_first_rows(
+        self, chunk: TableChunk, confidence: Tensor | None
+    ) -> tuple[TableChunk, Tensor | None]:
         """Return the first row of each new cluster, with its confidence ``(n, 1)`` if given."""
-        names = chunk.texts(self.column)
+        names = chunk.text_values(self.column)
         first = np.zeros(len(names), dtype=bool)
         for row, name in enumerate(names):
             first[row] = name not in self._clusters
             self._clusters.add(name)
         self._repeated += int((~first).sum())
         rows = None if confidence is None else confidence[torch.from_numpy(first)]
-        return chunk.where_rows(first), rows
+        return chunk.select_rows(first), rows
 
     def notes(self) -> list[str]:
         """Return a note that counts the rows kept, or none if all were."""
@@ -240,7 +244,7 @@ class FirstRows:
         return [f"Only the first row of each cluster is used: {rows}."] if self._repeated else []
 
 
-class Labels:
+class LabelReader:
     """Converts the labels of a table to class indices.
 
     A label is the name of a class (of ``names``), or, if no name is a whole number, its number from 0 in the order of
@@ -265,13 +269,13 @@ class Labels:
         self._full_names = list(names)
         self.names = {name: place for place, name in enumerate(names)}
         self.names |= {str(number): place for place, number in enumerate(numbers)}
-        self.truths = truth_places(names)
+        self.truths = truth_value_classes(names)
         if not names and num_classes == 2:
-            self.truths = truth_places(("false", "true"))
+            self.truths = truth_value_classes(("false", "true"))
         self.positions = range(num_classes)
         # A number is the name of a class then, and 1 is not the second of the columns true and false.
         if (
-            any(whole_number(name) is not None for name in self.names)
+            any(parse_whole_number(name) is not None for name in self.names)
             or self.truths.get("true", 1) != 1
         ):
             self.positions = range(0)
@@ -283,7 +287,7 @@ class Labels:
         Raises:
             InputError: For a missing or unknown label (row and column are named), or two kinds in one file.
         """
-        return torch.tensor(chunk.each(self.column, self._number), dtype=torch.int64)
+        return torch.tensor(chunk.map_values(self.column, self._class_index), dtype=torch.int64)
 
     def note(self) -> str:
         """Return a note on how labels were interpreted; empty if they are the names of the columns."""
@@ -292,20 +296,20 @@ class Labels:
         if self.by_name and self.shown == self._full_names:
             return ""
         if self.by_name:
-            return f"Labels are class names: {few(self.shown)}, in the order of the columns."
+            return f"Labels are class names: {truncated_list(self.shown)}, in the order of the columns."
         return (
             f"Labels are class indices 0 to {len(self.positions) - 1}, in the order of the columns."
         )
 
-    def _number(self, label: object, place: str) -> int:
+    def _class_index(self, label: object, place: str) -> int:
         """Return the class index of a label."""
-        text = cell_text(label)
+        text = cell_to_text(label)
         if not text:
             raise InputError(
                 f"every row must have a label in column {self.column!r}", f"none in {place}", _FIX
             )
-        got = f"{shortened(repr(label), 60)} in {place}"
-        number = number_of_name(text)
+        got = f"{truncate(repr(label), 60)} in {place}"
+        number = parse_label_number(text)
         names = [form for form in (text, str(number)) if form in self.names]
         by_name = bool(names) or (bool(self.names) and text.lower() in self.truths)
         if names:
@@ -317,12 +321,12 @@ class Labels:
         elif number not in self.positions:
             number = None
         if number is None:
-            kinds = [few(self.shown)] if self.names else []
+            kinds = [truncated_list(self.shown)] if self.names else []
             kinds += [f"a number from 0 to {len(self.positions) - 1}"] if self.positions else []
             raise InputError(
                 f"labels in column {self.column!r} must be {', or '.join(kinds)}",
                 got,
-                self._fix(text),
+                self._label_fix(text),
             )
         if self.by_name not in (None, by_name):
             kind = "class names" if self.by_name else "class indices"
@@ -332,7 +336,7 @@ class Labels:
         self.by_name = by_name
         return number
 
-    def _fix(self, text: str) -> Text:
+    def _label_fix(self, text: str) -> Text:
         """Return the remedy for a label that is not a class."""
         alike = [name for name in self.names if name.casefold() == text.casefold()]
         if alike:
@@ -343,30 +347,30 @@ class Labels:
             classes = Argument("classes", f"{names}{dots}")
             return ("If labels count from 1, subtract 1, or name the classes: ", classes, ".")
         if not self.names and len(self.positions) == 2:
-            classes = Argument("classes", f"OTHER,{shortened(text, 60)}")
+            classes = Argument("classes", f"OTHER,{truncate(text, 60)}")
             return ("Name both classes, the class of the score column last: ", classes, ".")
         by = Argument("classes")
         return ("Name the classes in the order of the columns by ", by, ", or correct the label.")
 
 
-def cell_text(value: object) -> str:
+def cell_to_text(value: object) -> str:
     """Return a value as text; empty for a missing value."""
     return (
         "" if value is None or (isinstance(value, float) and value != value) else str(value).strip()
     )
 
 
-def number_of_name(text: str) -> int | None:
+def parse_label_number(text: str) -> int | None:
     """Return a label as a whole number, or None; ``007`` is a name, not a number."""
-    return None if PADDED.match(text) else whole_number(text)
+    return None if PADDED.match(text) else parse_whole_number(text)
 
 
-def _plain(values: Values) -> Sequence[Any]:
+def _to_list(values: Values) -> Sequence[Any]:
     """Return the values of a column as Python objects."""
     return values.tolist() if isinstance(values, np.ndarray) else values
 
 
-def floating(name: str, values: NDArray[Any], label: str) -> NDArray[np.floating[Any]]:
+def to_floating(name: str, values: NDArray[Any], label: str) -> NDArray[np.floating[Any]]:
     """Return numbers as float32 if they are float16 or float32, else as float64.
 
     Raises:
@@ -383,7 +387,7 @@ def floating(name: str, values: NDArray[Any], label: str) -> NDArray[np.floating
     )
 
 
-def number_in(text: str | None, decimal_point: str) -> float | None:
+def parse_number(text: str | None, decimal_point: str) -> float | None:
     """Return the number in a text (``56%`` is 0.56), or None if it holds none."""
     # Python reads 1_1 as 11
     plain = (text or "").replace(decimal_point, ".").replace("_", "no digit").strip()
@@ -392,7 +396,7 @@ def number_in(text: str | None, decimal_point: str) -> float | None:
     return None
 
 
-def percent_signs(texts: Sequence[Any], name: str, file: str, first: int) -> bool | None:
+def detect_percent_signs(texts: Sequence[Any], name: str, file: str, first: int) -> bool | None:
     """Return whether the texts of a numeric column have percent signs, or None if all cells are empty.
 
     Raises:

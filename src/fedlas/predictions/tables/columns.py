@@ -10,8 +10,8 @@ from contextlib import suppress
 from fnmatch import fnmatchcase
 from typing import Any
 
-from fedlas._core.check import Argument, InputError, describe, few, suggestion
-from fedlas.predictions.tables.names import check_order, matched_parts
+from fedlas._core.check import Argument, InputError, describe, suggestion, truncated_list
+from fedlas.predictions.tables.names import check_consecutive_numbers, wildcard_parts
 
 _PLACE = re.compile(r"\[(\d+)\]", re.ASCII)
 _INDEX = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
@@ -27,20 +27,20 @@ ONE_CONFIDENCE = (
 )
 
 
-def dotted(path: str) -> str:
+def to_dotted_path(path: str) -> str:
     """Return a JSON path with list indices behind dots: ``choices.0.text`` for ``choices[0].text``."""
     return _PLACE.sub(r".\1", path)
 
 
-def listed(names: Sequence[str], last: str) -> list[str | Argument]:
+def join_arguments(names: Sequence[str], conjunction: str) -> list[str | Argument]:
     """Return arguments as a list in a sentence, joined by commas and a conjunction."""
     words: list[str | Argument] = []
     for name in names:
         words += [", ", Argument(name)]
-    return [*words[1:-2], last, words[-1]] if names[1:] else words[1:]
+    return [*words[1:-2], conjunction, words[-1]] if names[1:] else words[1:]
 
 
-def words_of(text: Names, names: Sequence[str] = ()) -> list[str]:
+def split_names(text: Names, names: Sequence[str] = ()) -> list[str]:
     """Return the names and patterns in ``a,"b, c",p_*``; a text that is one of ``names`` is that single column.
 
     Raises:
@@ -62,39 +62,39 @@ def words_of(text: Names, names: Sequence[str] = ()) -> list[str]:
     )
 
 
-def matched_columns(
+def match_columns(
     patterns: Sequence[str],
     names: Sequence[str],
     used: Container[str],
     option: str,
     where: str,
-    fewest: int = 2,
+    min_count: int = 2,
 ) -> tuple[list[str], list[str]]:
     """Return the columns that ``patterns`` match and their class names; wildcards skip ``used`` columns."""
     columns: list[str] = []
     parts: list[str] = []
     for pattern in patterns:
         if pattern in names or not set(pattern) & set("*?["):
-            check_exists(pattern, names, option, where)
+            check_column_exists(pattern, names, option, where)
             matches = matched = [pattern]
         else:
             matches = [name for name in names if fnmatchcase(name, pattern) and name not in used]
             matches = [name for name in matches if not _INDEX.fullmatch(name)]
-            if len(matches) < fewest:
-                got = f"{len(matches)} of {few(names)} in {where}"
+            if len(matches) < min_count:
+                got = f"{len(matches)} of {truncated_list(names)} in {where}"
                 fix = "Name the columns"
-                fix += "; a single column is the positive class of two." if fewest > 1 else "."
-                count = "at least two columns" if fewest > 1 else "a column"
+                fix += "; a single column is the positive class of two." if min_count > 1 else "."
+                count = "at least two columns" if min_count > 1 else "a column"
                 raise InputError((Argument(option, pattern), f" must match {count}"), got, fix)
-            matched = matched_parts(pattern, matches)
-            if fewest > 1:  # classes
-                check_order(matched, pattern, where)
+            matched = wildcard_parts(pattern, matches)
+            if min_count > 1:  # classes
+                check_consecutive_numbers(matched, pattern, where)
         columns += matches
         parts += matched
     return columns, parts
 
 
-def check_exists(name: str, names: Sequence[str], option: str, where: str) -> None:
+def check_column_exists(name: str, names: Sequence[str], option: str, where: str) -> None:
     """Raise InputError if a name is not a column of the table."""
     if name not in names:
         raise InputError(
@@ -102,14 +102,14 @@ def check_exists(name: str, names: Sequence[str], option: str, where: str) -> No
         )
 
 
-def check_once(names: Sequence[str], expected: str, fix: str) -> None:
+def check_unique(names: Sequence[str], expected: str, fix: str) -> None:
     """Raise InputError if a name occurs twice."""
     for name, times in Counter(names).most_common(1):
         if times > 1:
             raise InputError(expected, f"{name!r} {times} times", fix)
 
 
-def check_several_rows(columns: Any) -> None:
+def check_row_options(columns: Any) -> None:
     """Raise InputError if options conflict with votes (one row per answer) or with one row per cluster."""
     if columns.one_per_cluster and (columns.clusters is None or columns.confidence_as == "vote"):
         raise InputError(

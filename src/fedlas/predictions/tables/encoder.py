@@ -14,7 +14,13 @@ from torch import Tensor
 
 from fedlas._core.check import InputError
 from fedlas.predictions.covariates import Covariates
-from fedlas.predictions.tables.cells import PADDED, TableChunk, Values, cell_text, number_of_name
+from fedlas.predictions.tables.cells import (
+    PADDED,
+    TableChunk,
+    Values,
+    cell_to_text,
+    parse_label_number,
+)
 from fedlas.predictions.tables.formats.format import Format
 from fedlas.predictions.tables.formats.frame import Frame
 from fedlas.predictions.tables.roles import Columns
@@ -23,7 +29,7 @@ MOST_VALUES = 256
 """Maximum number of distinct values of a categorical column; beyond it they identify samples."""
 
 
-def learn_covariates(source: Format, columns: Columns) -> Covariates | None:
+def infer_covariates(source: Format, columns: Columns) -> Covariates | None:
     """Read the covariate columns once and return their encoding, or None if there are none.
 
     Groups, text and numbers with leading zeros are categories. A missing value is a category of its own; a missing
@@ -32,14 +38,14 @@ def learn_covariates(source: Format, columns: Columns) -> Covariates | None:
     Raises:
         InputError: If a column does not exist or has more than 256 values that are no numbers.
     """
-    names = columns.covariates_in(source.names, where=source.label)
+    names = columns.find_covariates(source.names, where=source.label)
     if not names:
         return None
     groups = frozenset({columns.groups} & {*names})
-    return covariates_of_columns(source, names, groups, has_gaps=not columns.drop_missing)
+    return infer_column_covariates(source, names, groups, has_gaps=not columns.drop_missing)
 
 
-def covariates_of_columns(
+def infer_column_covariates(
     source: Format | Mapping[str, Any],
     names: Sequence[str],
     groups: Collection[str | None] = (),
@@ -56,14 +62,14 @@ def covariates_of_columns(
     """
     source = source if isinstance(source, Format) else Frame(source)
     point = source.decimal_point
-    numbers = [name for name in names if name not in groups and source.holds_numbers(name)]
+    numbers = [name for name in names if name not in groups and source.has_numeric_type(name)]
     others = [name for name in names if name not in numbers]
     values: dict[str, set[str]] = {name: set() for name in others}
     text = {*groups}
     lacking: set[str] = set()
     for chunk in source.chunks([], others) if others else ():
         for name in others:
-            cells = {_key(cell) for cell in _distinct(chunk.values[name])}
+            cells = {_cell_key(cell) for cell in _distinct_cells(chunk.values[name])}
             if "" in cells and has_gaps:
                 lacking.add(name)
             cells -= {""}
@@ -73,12 +79,12 @@ def covariates_of_columns(
                 values[name] |= cells
     for name in others:
         if name in text and len(values[name]) > MOST_VALUES:
-            raise _too_many(name, source.label)
+            raise _too_many_values_error(name, source.label)
     numbers = [name for name in names if name not in text]
     categories = {
         name: (*sorted(values[name]), *[""] * (name in lacking)) for name in names if name in text
     }
-    means, gaps = _means(source, numbers)
+    means, gaps = _means_and_gaps(source, numbers)
     gaps = tuple(name for name in gaps if has_gaps)
     return Covariates(tuple(numbers), categories, means=means, gaps=gaps)
 
@@ -86,10 +92,10 @@ def covariates_of_columns(
 def encode_columns(covariates: Covariates, columns: Mapping[str, Any]) -> Tensor:
     """Return the features ``(N, D)`` of columns in memory."""
     chunks = Frame(columns).chunks(covariates.numbers, [*covariates.categories])
-    return torch.cat([encode(covariates, chunk) for chunk in chunks])
+    return torch.cat([encode_rows(covariates, chunk) for chunk in chunks])
 
 
-def encode(covariates: Covariates, chunk: TableChunk) -> Tensor:
+def encode_rows(covariates: Covariates, chunk: TableChunk) -> Tensor:
     """Return the features ``(n, D)`` of a chunk; unseen values are counted in ``covariates.unknown``.
 
     Raises:
@@ -99,8 +105,10 @@ def encode(covariates: Covariates, chunk: TableChunk) -> Tensor:
     for name, places in covariates.categories.items():
         numbers = {value: number for number, value in enumerate(places)}
         cells = chunk.values[name]
-        position = {cell: numbers.get(_key(cell), len(places)) for cell in _distinct(cells)}
-        index = torch.tensor([position[_hashable(cell)] for cell in cells])
+        position = {
+            cell: numbers.get(_cell_key(cell), len(places)) for cell in _distinct_cells(cells)
+        }
+        index = torch.tensor([position[_to_hashable(cell)] for cell in cells])
         covariates.unknown[name] += int((index == len(places)).sum())
         if covariates.one_hot:
             parts.append(torch.nn.functional.one_hot(index, len(places) + 1)[:, :-1].double())
@@ -120,12 +128,14 @@ def _encode_numbers(covariates: Covariates, chunk: TableChunk) -> Tensor:
     for name in covariates.numbers:
         if name not in covariates.gaps:
             covariates.unknown[name] += int(is_missing[name].sum())
-    whole = replace(chunk, numbers=filled).finite(covariates.numbers, "covariates").double()
+    whole = replace(chunk, numbers=filled).stack_finite(covariates.numbers, "covariates").double()
     flags = [torch.from_numpy(is_missing[name]).double() for name in covariates.gaps]
     return torch.cat([whole, *(flag.unsqueeze(1) for flag in flags)], dim=1)
 
 
-def _means(source: Format, names: Sequence[str]) -> tuple[dict[str, float], tuple[str, ...]]:
+def _means_and_gaps(
+    source: Format, names: Sequence[str]
+) -> tuple[dict[str, float], tuple[str, ...]]:
     """Return the mean of each numeric column, and the columns with missing values."""
     sums = dict.fromkeys(names, 0.0)
     counts = Counter[str]()
@@ -142,7 +152,7 @@ def _means(source: Format, names: Sequence[str]) -> tuple[dict[str, float], tupl
     return means, tuple(name for name in names if name in lacking)
 
 
-def _too_many(name: str, label: str) -> InputError:
+def _too_many_values_error(name: str, label: str) -> InputError:
     return InputError(
         f"a covariate column must hold numbers, or at most {MOST_VALUES} different values",
         f"more in column {name!r} of {label}",
@@ -150,18 +160,18 @@ def _too_many(name: str, label: str) -> InputError:
     )
 
 
-def _hashable(cell: object) -> Any:
+def _to_hashable(cell: object) -> Any:
     return cell if cell.__hash__ is not None else str(cell)
 
 
-def _distinct(cells: Values) -> set[Any]:
-    return {_hashable(cell) for cell in cells}
+def _distinct_cells(cells: Values) -> set[Any]:
+    return {_to_hashable(cell) for cell in cells}
 
 
-def _key(cell: object) -> str:
+def _cell_key(cell: object) -> str:
     """Return a cell as text for comparison: 3 and 3.0 are equal, 007 and 7 are not."""
-    text = cell_text(cell)
-    number = number_of_name(text)
+    text = cell_to_text(cell)
+    number = parse_label_number(text)
     return text if number is None else str(number)
 
 

@@ -14,13 +14,13 @@ from glob import glob, has_magic
 from pathlib import Path
 from typing import IO, Any
 
-from fedlas._core.check import InputError, reason
+from fedlas._core.check import InputError, error_reason
 from fedlas._core.extras import require
-from fedlas._core.files import no_device, path_inside, write_atomically
-from fedlas._core.outputs import STANDARD
+from fedlas._core.files import require_inside, require_no_device, write_atomically
+from fedlas._core.outputs import STANDARD_STREAM
 from fedlas._core.temporary import private_folder, remove_stale_folders
 from fedlas._core.terminal import standard_input
-from fedlas.predictions.tables.formats.compression import suffix_of
+from fedlas.predictions.tables.formats.compression import data_suffix
 
 FORMATS = {
     ".csv": "delimited.Delimited",
@@ -114,7 +114,7 @@ def format_suffix(path: Path) -> str:
     Raises:
         InputError: If no format has such a name.
     """
-    suffix = suffix_of(path)
+    suffix = data_suffix(path)
     if suffix not in FORMATS:
         raise InputError(
             f"the file name must end in {', '.join(FORMATS)}",
@@ -124,13 +124,13 @@ def format_suffix(path: Path) -> str:
     return suffix
 
 
-def address_of(name: object) -> str | None:
+def store_address(name: object) -> str | None:
     """Return the remote address in a name, such as ``s3://bucket/a.csv``, or None for a local path.
 
     Example:
-        >>> address_of("s3://bucket/a.csv"), address_of(Path("s3://bucket/a.csv")), address_of("a.csv")
+        >>> store_address("s3://bucket/a.csv"), store_address(Path("s3://bucket/a.csv")), store_address("a.csv")
         ('s3://bucket/a.csv', 's3://bucket/a.csv', None)
-        >>> address_of("hdfs:///data/a.csv"), address_of(Path("file:///data/a.csv"))
+        >>> store_address("hdfs:///data/a.csv"), store_address(Path("file:///data/a.csv"))
         ('hdfs:///data/a.csv', 'file:///data/a.csv')
     """
     # A Path has one slash of the two.
@@ -144,35 +144,35 @@ def address_of(name: object) -> str | None:
 
 
 @contextmanager
-def local_names(names: Sequence[Name]) -> Iterator[list[Name]]:
+def local_copies(names: Sequence[Name]) -> Iterator[list[Name]]:
     """Open names as local ones: standard input and remote files are copied to a temporary folder.
 
     Raises:
         InputError: If a store cannot be read.
     """
     remove_stale_folders()
-    if not any(str(name) == STANDARD or address_of(name) for name in names):
+    if not any(str(name) == STANDARD_STREAM or store_address(name) for name in names):
         yield [*names]
         return
     with private_folder() as folder:
-        yield [_copied(name, folder / str(place)) for place, name in enumerate(names)]
+        yield [_copy_to_local(name, folder / str(place)) for place, name in enumerate(names)]
 
 
 @contextmanager
-def local_files(names: Sequence[Name]) -> Iterator[list[TableFile]]:
+def local_table_files(names: Sequence[Name]) -> Iterator[list[TableFile]]:
     """Open the files of names; standard input and remote files are copied to a temporary folder.
 
     Raises:
         InputError: If a pattern matches none, or a store cannot be read.
     """
-    with local_names(names) as here:
-        files = files_of(here)
+    with local_copies(names) as here:
+        files = find_files(here)
         for file in files:
-            no_device(file.path)
+            require_no_device(file.path)
         yield files
 
 
-def files_of(names: Sequence[Name]) -> list[TableFile]:
+def find_files(names: Sequence[Name]) -> list[TableFile]:
     """Return the files of paths, of patterns with ``*``, ``?`` or ``[``, and of folders.
 
     Raises:
@@ -182,21 +182,21 @@ def files_of(names: Sequence[Name]) -> list[TableFile]:
     for name in names:
         if isinstance(name, TableFile):
             files.append(name)
-        elif (address := address_of(name)) is not None:
+        elif (address := store_address(name)) is not None:
             raise InputError("the file must be local", address, "Copy it to this machine.")
         elif os.path.isdir(name):  # noqa: PTH112 - Path.is_dir may raise
-            files += map(dataset_file, _parquet_files(Path(name)))
+            files += map(partitioned_file, _find_parquet_files(Path(name)))
         elif not has_magic(str(name)) or os.path.lexists(name):
             files.append(TableFile(Path(name)))
         else:
             paths = sorted(glob(str(name)))  # noqa: PTH207 (it may be absolute)
             if not paths:
-                raise _no_match(name)
-            files += map(dataset_file, map(Path, paths))
-    return with_labels(files)
+                raise _no_match_error(name)
+            files += map(partitioned_file, map(Path, paths))
+    return add_folder_labels(files)
 
 
-def with_labels(files: list[TableFile]) -> list[TableFile]:
+def add_folder_labels(files: list[TableFile]) -> list[TableFile]:
     """Return the files with their folders in their labels, if several files share a name."""
     if len({file.path.name for file in files}) == len(files):
         return files
@@ -208,32 +208,32 @@ def with_labels(files: list[TableFile]) -> list[TableFile]:
     ]
 
 
-def store_and_path(name: str | Path, expected: str) -> tuple[Any, str]:
+def resolve_store_path(name: str | Path, expected: str) -> tuple[Any, str]:
     """Return the remote file system of a file (None if local) and its normalized path there."""
-    address = address_of(name)
+    address = store_address(name)
     if address is None:
         return None, Path(os.path.realpath(name)).as_posix()
-    with _guard(address, expected):
-        store, path = _store(address)
+    with _translate_store_errors(address, expected):
+        store, path = _open_store(address)
     if "file" in (store.protocol if isinstance(store.protocol, tuple) else (store.protocol,)):
         return None, Path(os.path.realpath(path)).as_posix()
     return store, posixpath.normpath(path)
 
 
-def dataset_file(path: Path) -> TableFile:
+def partitioned_file(path: Path) -> TableFile:
     """Return a file of a folder or pattern, with the partition columns in its folder names."""
     folders = map(_PARTITION.fullmatch, path.parts[:-1])
     return TableFile(path, {match[1]: match[2] for match in folders if match})
 
 
-def holds_parquet(folder: Path) -> bool:
+def has_parquet_files(folder: Path) -> bool:
     """Return whether a path is a folder with Parquet files."""
     with suppress(InputError):
-        return folder.is_dir() and bool(_parquet_files(folder))
+        return folder.is_dir() and bool(_find_parquet_files(folder))
     return False
 
 
-def _parquet_files(folder: Path) -> list[Path]:
+def _find_parquet_files(folder: Path) -> list[Path]:
     """Return the Parquet files in a folder and its subfolders, sorted, without hidden ones.
 
     Raises:
@@ -245,11 +245,11 @@ def _parquet_files(folder: Path) -> list[Path]:
         if not any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)
     )
     if not files:
-        raise _no_parquet(folder)
+        raise _no_parquet_error(folder)
     return files
 
 
-def _no_match(pattern: Name) -> InputError:
+def _no_match_error(pattern: Name) -> InputError:
     return InputError(
         "the pattern must match at least one file",
         repr(str(pattern)),
@@ -257,28 +257,28 @@ def _no_match(pattern: Name) -> InputError:
     )
 
 
-def _no_parquet(folder: str | Path) -> InputError:
+def _no_parquet_error(folder: str | Path) -> InputError:
     fix = "Name files of other formats by a pattern, such as '*.csv'."
     return InputError("a folder must hold Parquet files", folder, fix)
 
 
-def _copied(name: Name, folder: Path) -> Name:
+def _copy_to_local(name: Name, folder: Path) -> Name:
     """Return the name of a local copy in a folder; a local name is returned unchanged."""
-    if str(name) == STANDARD:
-        return _standard_input(folder)
-    address = None if isinstance(name, TableFile) else address_of(name)
+    if str(name) == STANDARD_STREAM:
+        return _save_standard_input(folder)
+    address = None if isinstance(name, TableFile) else store_address(name)
     if address is None:
         return name
-    with _guard(address, READS):
-        store, root = _store(address)
+    with _translate_store_errors(address, READS):
+        store, root = _open_store(address)
         paths = [root]
-        error = _no_match(address)
+        error = _no_match_error(address)
         if has_magic(root):
             paths = [path for path in store.glob(root) if store.isfile(path)]
         elif store.isdir(root):
             paths = [path for path in store.find(root) if path.endswith(".parquet")]
-            error = _no_parquet(address)
-        elif suffix_of(Path(root)) not in FORMATS:
+            error = _no_parquet_error(address)
+        elif data_suffix(Path(root)) not in FORMATS:
             store.info(root)  # a missing file is refused as that, not for its name
     if not paths:
         raise error
@@ -294,7 +294,7 @@ def _copied(name: Name, folder: Path) -> Name:
                 "Name only one of them.",
             )
         copies[copy] = path
-    with _guard(address, READS):
+    with _translate_store_errors(address, READS):
         for copy, path in copies.items():
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.touch(0o600)
@@ -309,7 +309,7 @@ def _copy_path(path: str, folder: Path, address: str) -> Path:
         InputError: If it leads out of that folder.
     """
     try:
-        return path_inside(folder, folder / path.lstrip("/"))
+        return require_inside(folder, folder / path.lstrip("/"))
     except InputError as error:
         raise InputError(
             "paths of remote files must stay inside the address",
@@ -318,7 +318,7 @@ def _copy_path(path: str, folder: Path, address: str) -> Path:
         ) from error
 
 
-def _standard_input(folder: Path) -> Path:
+def _save_standard_input(folder: Path) -> Path:
     """Write standard input to a file named by its format, and return the path."""
     stream = standard_input()
     head = stream.read(1 << 16)
@@ -332,20 +332,20 @@ def _standard_input(folder: Path) -> Path:
     return path
 
 
-def write_whole(out: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
+def write_local_or_remote(out: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
     """Write a local or remote file under a temporary name and rename it once it is complete.
 
     Raises:
         InputError: If it cannot be written; what was there before is then unchanged.
     """
-    address = address_of(out)
+    address = store_address(out)
     if address is None:
         write_atomically(out, write)
         return
     with private_folder() as folder:
         local = write_atomically(folder / "table", write)
-        with _guard(address, WRITES):
-            store, path = _store(address)
+        with _translate_store_errors(address, WRITES):
+            store, path = _open_store(address)
             head, slash, tail = path.rpartition("/")
             part = f"{head}{slash}.{tail}.{secrets.token_hex(4)}.fedlas.part"
             try:
@@ -357,7 +357,7 @@ def write_whole(out: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
                 raise
 
 
-def _store(address: str) -> tuple[Any, str]:
+def _open_store(address: str) -> tuple[Any, str]:
     """Return the file system of an address, and the path there.
 
     Raises:
@@ -382,7 +382,7 @@ def _store(address: str) -> tuple[Any, str]:
 
 
 @contextmanager
-def _guard(address: str, expected: str) -> Iterator[None]:
+def _translate_store_errors(address: str, expected: str) -> Iterator[None]:
     """Translate errors of a remote file system into InputError."""
     try:
         yield
@@ -392,16 +392,16 @@ def _guard(address: str, expected: str) -> Iterator[None]:
         fix = "Check the address and your access to it."
         if isinstance(error, ImportError):
             fix = "Install the missing package."
-        raise InputError(expected, f"{address} ({reason(error)})", fix) from error
+        raise InputError(expected, f"{address} ({error_reason(error)})", fix) from error
 
 
-def local_address(address: str) -> Path | None:
+def to_local_path(address: str) -> Path | None:
     """Return the local path of an address on this machine, or None for a remote one."""
-    store, path = store_and_path(address, WRITES)
+    store, path = resolve_store_path(address, WRITES)
     return Path(path) if store is None else None
 
 
-def stored_copy(address: str, folder: Path) -> Path | None:
+def fetch_remote_copy(address: str, folder: Path) -> Path | None:
     """Return a local copy of the remote file, cut to its header or footer if large; None if there is no file.
 
     Texts have them in their first part, Parquet and ``.npz`` in their last, where more than a MiB of them is no table.
@@ -409,8 +409,8 @@ def stored_copy(address: str, folder: Path) -> Path | None:
     Raises:
         InputError: If the store cannot be read, or a folder is there.
     """
-    with _guard(address, WRITES):
-        store, path = _store(address)
+    with _translate_store_errors(address, WRITES):
+        store, path = _open_store(address)
         if not store.exists(path):
             return None
         copy = folder / f"stored{''.join(Path(path).suffixes[-2:])}"

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import Argument, InputError
-from fedlas._core.text import shortened
-from fedlas.predictions.class_names import whole_number
+from fedlas._core.text import truncate
+from fedlas.predictions.class_names import parse_whole_number
 from fedlas.predictions.multi_label import UNKNOWN
-from fedlas.predictions.tables.cells import MISSING, TableChunk, cell_text
+from fedlas.predictions.tables.cells import MISSING, TableChunk, cell_to_text
 from fedlas.predictions.tables.formats.format import Format
-from fedlas.predictions.tables.names import distinct_parts
+from fedlas.predictions.tables.names import strip_common_parts
 from fedlas.predictions.tables.roles import Columns
 
 _PRESENT = frozenset({"1", "true", "t", "yes", "y", "present", "positive"})
@@ -23,9 +23,9 @@ _ABSENT = frozenset({"0", "false", "f", "no", "n", "absent", "negative"})
 _NO_ANSWER = frozenset({"", "-1", str(UNKNOWN), *(text.lower() for text in MISSING)})
 
 
-def label_cells(
+def multi_label_reader(
     columns: Columns, scores: Mapping[str, str], source: Format, names: tuple[str, ...] | None
-) -> tuple[tuple[str, ...] | None, LabelCells | None]:
+) -> tuple[tuple[str, ...] | None, MultiLabelReader | None]:
     """Return the label names of a multi-label table and the reader of their cells; None for each if absent.
 
     Args:
@@ -42,9 +42,9 @@ def label_cells(
     if columns.labels is not None:
         label_columns, label_names = columns.pair_labels(scores, source.names, where=source.label)
         names = names or label_names
-        cells = LabelCells(label_columns)
+        cells = MultiLabelReader(label_columns)
     elif names == ():
-        names = distinct_parts(tuple(scores.values()))
+        names = strip_common_parts(tuple(scores.values()))
     if names is not None and len(scores) < 2:
         raise InputError(
             "each of several labels must have a score column of its own",
@@ -54,7 +54,7 @@ def label_cells(
     return names, cells
 
 
-class LabelCells:
+class MultiLabelReader:
     """Reads the cells of label columns.
 
     Args:
@@ -78,7 +78,8 @@ class LabelCells:
             InputError: For anything else; row and column are named.
         """
         columns = [
-            np.array(chunk.each(name, self._number), dtype=np.int64) for name in self.columns
+            np.array(chunk.map_values(name, self._parse_label), dtype=np.int64)
+            for name in self.columns
         ]
         target = np.stack(columns, axis=1)
         self._cells += target.size
@@ -108,10 +109,10 @@ class LabelCells:
         return [f"{self._unknown:,} of {self._cells:,} labels are unknown and ignored."]
 
     @staticmethod
-    def _number(value: Any, place: str) -> int:
+    def _parse_label(value: Any, place: str) -> int:
         """Return 1, 0, -1 or -100 for a cell."""
-        text = cell_text(value).lower()
-        number = whole_number(text)
+        text = cell_to_text(value).lower()
+        number = parse_whole_number(text)
         word = text if number is None else str(number)
         if word in _PRESENT:
             return 1
@@ -121,6 +122,6 @@ class LabelCells:
             return -1 if word == "-1" else UNKNOWN
         raise InputError(
             "label cells must be 1 (present), 0 (absent), or -1 or empty (unknown)",
-            f"{shortened(repr(value), 60)} in {place}",
+            f"{truncate(repr(value), 60)} in {place}",
             ("Correct it, or name other columns by ", Argument("labels"), "."),
         )

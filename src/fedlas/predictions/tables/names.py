@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 
-from fedlas._core.check import Argument, InputError, few
+from fedlas._core.check import Argument, InputError, truncated_list
 from fedlas._core.row_check import RowCheck
-from fedlas.predictions.class_names import whole_number
+from fedlas.predictions.class_names import parse_whole_number
 
 _PARTS = re.compile(r"[^_. -]*[_. -]|[^_. -]+")
 """Words of a name, each with the separator behind it."""
@@ -17,13 +17,13 @@ _MOST_NAMES = 10_000
 """Maximum number of distinct names; beyond it they are free answers, not classes."""
 
 
-def same_name(text: str) -> str:
+def normalize_name(text: str) -> str:
     """Return a name in the form in which names are compared: true and false in lower case."""
     lower = text.lower()
     return lower if lower in ("true", "false") else text
 
 
-class NamesAgree(RowCheck[tuple[list[str], list[str]]]):
+class NameAgreement(RowCheck[tuple[list[str], list[str]]]):
     """Checks that predicted class names and labels are spelled alike.
 
     State:
@@ -42,8 +42,8 @@ class NamesAgree(RowCheck[tuple[list[str], list[str]]]):
         self._rows += len(labels)
         if self._many:
             return
-        self._predicted |= dict.fromkeys(map(same_name, predicted))
-        self._labels |= dict.fromkeys(map(same_name, labels))
+        self._predicted |= dict.fromkeys(map(normalize_name, predicted))
+        self._labels |= dict.fromkeys(map(normalize_name, labels))
         if max(len(self._predicted), len(self._labels)) > _MOST_NAMES:
             self._many = True
             self._predicted.clear()
@@ -55,7 +55,7 @@ class NamesAgree(RowCheck[tuple[list[str], list[str]]]):
         Raises:
             InputError: Then.
         """
-        alike = self._alike()
+        alike = self._similar_names()
         if alike and not self._predicted.keys() & self._labels.keys():
             one, other = alike[0]
             raise InputError(
@@ -67,34 +67,34 @@ class NamesAgree(RowCheck[tuple[list[str], list[str]]]):
     def notes(self) -> list[str]:
         """Return notes on names that never match."""
         if self._rows > 1 and not self._many and not self._predicted.keys() & self._labels.keys():
-            predicted = few(list(self._predicted))
-            labels = few(list(self._labels))
+            predicted = truncated_list(list(self._predicted))
+            labels = truncated_list(list(self._labels))
             return [
                 f"No prediction equals a label: predictions are {predicted}, labels are {labels}."
             ]
         return [
             f"{one!r} and {other!r} are treated as different classes."
-            for one, other in self._alike()[:3]
+            for one, other in self._similar_names()[:3]
         ]
 
-    def _alike(self) -> list[tuple[str, str]]:
+    def _similar_names(self) -> list[tuple[str, str]]:
         """Return pairs of a predicted name and a label that differ only in case, spaces or underscores."""
         by_letters = {
-            _letters(label): label for label in self._labels if label not in self._predicted
+            _letters_only(label): label for label in self._labels if label not in self._predicted
         }
         pairs = [
-            (name, by_letters.get(_letters(name)))
+            (name, by_letters.get(_letters_only(name)))
             for name in self._predicted
             if name not in self._labels
         ]
         return [(name, label) for name, label in pairs if label is not None]
 
 
-def _letters(name: str) -> str:
+def _letters_only(name: str) -> str:
     return re.sub(r"[\s_]+", "", name).casefold()
 
 
-def matched_parts(pattern: str, names: Sequence[str]) -> list[str]:
+def wildcard_parts(pattern: str, names: Sequence[str]) -> list[str]:
     """Return the part of each name that the single ``*`` of a pattern matches; whole names for other patterns."""
     before, star, after = pattern.partition("*")
     if not star or set(before + after) & set("*?["):
@@ -102,12 +102,12 @@ def matched_parts(pattern: str, names: Sequence[str]) -> list[str]:
     return [name[len(before) : len(name) - len(after)] for name in names]
 
 
-def name_numbers(names: Sequence[str]) -> list[int]:
+def numeric_parts(names: Sequence[str]) -> list[int]:
     """Return the numbers by which names differ, as in class_1 and class_10; empty if other text differs."""
     if len(names) < 2:
         return []
-    before = _alike(names)
-    after = _alike([name[::-1] for name in names])
+    before = _common_prefix_length(names)
+    after = _common_prefix_length([name[::-1] for name in names])
     parts = [name[before : len(name) - after] for name in names]
     decimals = before > 0 and names[0][before - 1] == "."
     return (
@@ -115,7 +115,7 @@ def name_numbers(names: Sequence[str]) -> list[int]:
     )
 
 
-def _alike(names: Sequence[str]) -> int:
+def _common_prefix_length(names: Sequence[str]) -> int:
     """Return the length of the common prefix of names, without digits at its end."""
     first = min(names)
     last = max(names)  # what these share, all between them do
@@ -123,7 +123,7 @@ def _alike(names: Sequence[str]) -> int:
     return len("".join(letter for letter, _ in same).rstrip("0123456789"))
 
 
-def paired_names(
+def pair_names(
     scores: Mapping[str, str], labels: Mapping[str, str], where: str
 ) -> tuple[list[int], tuple[str, ...]]:
     """Return the index of the label column of each score column, and the label names.
@@ -137,12 +137,12 @@ def paired_names(
         InputError: If there is not one label for each score.
 
     Example:
-        >>> paired_names({"p_a": "a", "p_b": "b"}, {"y_b": "b", "y_a": "a"}, "t.csv")
+        >>> pair_names({"p_a": "a", "p_b": "b"}, {"y_b": "b", "y_a": "a"}, "t.csv")
         ([1, 0], ('a', 'b'))
     """
     for of_scores, of_labels in (
         (tuple(scores.values()), tuple(labels.values())),
-        (distinct_parts([*scores]), distinct_parts([*labels])),
+        (strip_common_parts([*scores]), strip_common_parts([*labels])),
     ):
         shared = {*of_scores} & {*of_labels}
         if shared and {*of_scores} == {*of_labels}:
@@ -152,24 +152,24 @@ def paired_names(
             alone_labels = [part for part in of_labels if part not in shared]
             raise InputError(
                 "every score column must have a label column, and every label column a score column",
-                f"{_lacking(alone, 'label')}{' and ' * bool(alone and alone_labels)}"
-                f"{_lacking(alone_labels, 'score')} in {where}",
+                f"{_missing_text(alone, 'label')}{' and ' * bool(alone and alone_labels)}"
+                f"{_missing_text(alone_labels, 'score')} in {where}",
                 "List the columns of both in the same order: a,b,c.",
             )
     if len(scores) != len(labels):
         raise InputError(
             "there must be one label column per score column",
-            f"{few(list(labels))} for {few(list(scores))} in {where}",
+            f"{truncated_list(list(labels))} for {truncated_list(list(scores))} in {where}",
             "List the columns of both in the same order: a,b,c.",
         )
-    return list(range(len(labels))), distinct_parts([*labels])
+    return list(range(len(labels))), strip_common_parts([*labels])
 
 
-def _lacking(names: Sequence[str], what: str) -> str:
-    return f"no {what} of {few(list(names))}" if names else ""
+def _missing_text(names: Sequence[str], what: str) -> str:
+    return f"no {what} of {truncated_list(list(names))}" if names else ""
 
 
-def distinct_parts(names: Sequence[str]) -> tuple[str, ...]:
+def strip_common_parts(names: Sequence[str]) -> tuple[str, ...]:
     """Return names without their common prefix and suffix, such as ``edema`` for ``p_edema``."""
     if len(names) < 2:
         return tuple(names)
@@ -183,13 +183,13 @@ def distinct_parts(names: Sequence[str]) -> tuple[str, ...]:
     return tuple("".join(each[first : len(each) - last]).strip("_. -") for each in parts)
 
 
-def check_increasing(names: Sequence[str], where: str) -> None:
+def check_increasing_numbers(names: Sequence[str], where: str) -> None:
     """Raise InputError if numbers in column names do not increase, as after sorting as text: 0, 1, 10, 2."""
-    numbers = name_numbers(names)
+    numbers = numeric_parts(names)
     if numbers != sorted(numbers):
         raise InputError(
             "score columns must be in the order of the numbers in their names",
-            f"{few([str(number) for number in numbers])} in {where}",
+            f"{truncated_list([str(number) for number in numbers])} in {where}",
             (
                 "They are sorted as text: list the columns in class order, or name the classes by ",
                 Argument("classes"),
@@ -198,9 +198,9 @@ def check_increasing(names: Sequence[str], where: str) -> None:
         )
 
 
-def check_order(parts: Sequence[str], pattern: str, where: str) -> None:
+def check_consecutive_numbers(parts: Sequence[str], pattern: str, where: str) -> None:
     """Raise InputError if numbered columns are not in order, as after sorting as text: 0, 1, 10, 2."""
-    numbers = [number for part in parts if (number := whole_number(part)) is not None]
+    numbers = [number for part in parts if (number := parse_whole_number(part)) is not None]
     start = min(numbers, default=0)
     if len(numbers) == len(parts) and (
         start not in (0, 1) or numbers != [*range(start, start + len(numbers))]
@@ -208,6 +208,6 @@ def check_order(parts: Sequence[str], pattern: str, where: str) -> None:
         as_text = "They are sorted as text. " if sorted(numbers) != numbers else ""
         raise InputError(
             f"columns that match {pattern!r} must be numbered consecutively from 0 or 1",
-            f"{few(parts)} in {where}",
+            f"{truncated_list(parts)} in {where}",
             f"{as_text}List them in class order: a,b,c.",
         )

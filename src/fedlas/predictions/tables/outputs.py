@@ -10,17 +10,24 @@ from pathlib import Path
 
 from fedlas._core.check import InputError
 from fedlas._core.files import is_same_file
-from fedlas._core.outputs import STANDARD, Kind, check_place, check_suffix, is_of_kind, not_replaced
+from fedlas._core.outputs import (
+    STANDARD_STREAM,
+    FileKind,
+    check_output_path,
+    check_suffix,
+    is_of_kind,
+    overwrite_error,
+)
 from fedlas._core.temporary import private_folder
 from fedlas.predictions.tables.files import (
     READS,
     WRITES,
     Name,
     TableFile,
-    address_of,
-    local_address,
-    store_and_path,
-    stored_copy,
+    fetch_remote_copy,
+    resolve_store_path,
+    store_address,
+    to_local_path,
 )
 
 
@@ -36,7 +43,7 @@ class Output:
 
     option: str
     place: str | Path | None
-    kind: Kind
+    kind: FileKind
 
 
 def check_outputs(outputs: Iterable[Output], read: Sequence[Name | None]) -> None:
@@ -50,8 +57,8 @@ def check_outputs(outputs: Iterable[Output], read: Sequence[Name | None]) -> Non
         InputError: If one cannot be written, or would replace something else.
 
     Example:
-        >>> from fedlas._core.outputs import new_kind
-        >>> check_outputs([Output("--page", "a.html", new_kind()), Output("--out", "./a.html", new_kind())], ["b.csv"])
+        >>> from fedlas._core.outputs import new_file_kind
+        >>> check_outputs([Output("--page", "a.html", new_file_kind()), Output("--out", "./a.html", new_file_kind())], ["b.csv"])
         Traceback (most recent call last):
         fedlas._core.errors.InputError: --out must be another file than --page; got ./a.html. Name it elsewhere.
     """
@@ -59,32 +66,32 @@ def check_outputs(outputs: Iterable[Output], read: Sequence[Name | None]) -> Non
     for output in outputs:
         if output.place is None:
             continue
-        if str(output.place) != STANDARD:
+        if str(output.place) != STANDARD_STREAM:
             check_suffix(output.option, Path(output.place), output.kind)
         # Files that are read come first: that error says more than one about the kind.
-        check_apart(output.option, output.place, read)
+        check_not_read(output.option, output.place, read)
         for other in earlier:
-            check_apart(output.option, output.place, [other.place], other.option)
+            check_not_read(output.option, output.place, [other.place], other.option)
         earlier.append(output)
     for output in earlier:
-        address = address_of(output.place)
-        here = output.place if address is None else local_address(address)
+        address = store_address(output.place)
+        here = output.place if address is None else to_local_path(address)
         if here is not None:
-            check_place(output.option, here, output.kind)
+            check_output_path(output.option, here, output.kind)
         elif address is not None:
-            _check_stored(output.option, address, output.kind)
+            _check_remote(output.option, address, output.kind)
 
 
-def check_report(folder: Path, page: str, kind: Kind, others: Sequence[str]) -> None:
+def check_report_files(folder: Path, page: str, kind: FileKind, others: Sequence[str]) -> None:
     """Check the files of a report in a folder: other files are only replaced next to a report page."""
-    beside = replace(kind, is_one=lambda _: is_of_kind(folder / page, kind), suffixes=())
+    beside = replace(kind, matches=lambda _: is_of_kind(folder / page, kind), suffixes=())
     places = [Output(f"the file {page}", folder / page, kind)]
     places += [Output(f"the file {name}", folder / name, beside) for name in others]
     check_outputs(places, ())
 
 
-def check_apart(
-    option: str, out: str | Path | None, names: Sequence[Name | None], than: str = ""
+def check_not_read(
+    option: str, out: str | Path | None, names: Sequence[Name | None], other_option: str = ""
 ) -> None:
     """Raise InputError if an output is among the files that are read, or would be the next time.
 
@@ -92,34 +99,36 @@ def check_apart(
         option: The option that names what is written, for the message.
         out: A file or an address; None or ``-`` where no file is written.
         names: What is read: files, folders, patterns and addresses; None for those that are not there.
-        than: The option that names what else is written, instead of what is read.
+        other_option: The option that names what else is written, instead of what is read.
 
     Raises:
         InputError: If it is one of the files, lies in one of the folders, or matches one of the patterns, by whatever
             name.
 
     Example:
-        >>> check_apart("--out", "b.csv", ["a.csv", "*.csv"])
+        >>> check_not_read("--out", "b.csv", ["a.csv", "*.csv"])
         Traceback (most recent call last):
         fedlas._core.errors.InputError: --out must not match what is read; got b.csv, as *.csv does. Name it elsewhere.
     """
-    if out is None or str(out) == STANDARD:
+    if out is None or str(out) == STANDARD_STREAM:
         return
-    store, path = store_and_path(out, WRITES)
+    store, path = resolve_store_path(out, WRITES)
     elsewhere = "Name it elsewhere."
     for name in names:
-        if name is None or str(name) == STANDARD:
+        if name is None or str(name) == STANDARD_STREAM:
             continue
-        other, root = store_and_path(name.path if isinstance(name, TableFile) else name, READS)
+        other, root = resolve_store_path(name.path if isinstance(name, TableFile) else name, READS)
         if store != other:
             continue
         files = glob(root) if store is None and has_magic(root) else [root]  # noqa: PTH207
         if path == root or (store is None and any(is_same_file(path, file) for file in files)):
-            expected = f"{option} must be another file" + (f" than {than}" if than else "")
-            raise InputError(
-                expected, out, elsewhere if than else "Writing it would replace the input."
+            expected = f"{option} must be another file" + (
+                f" than {other_option}" if other_option else ""
             )
-        if has_magic(root) and _matches(path, root):
+            raise InputError(
+                expected, out, elsewhere if other_option else "Writing it would replace the input."
+            )
+        if has_magic(root) and _matches_pattern(path, root):
             raise InputError(
                 f"{option} must not match what is read", f"{out}, as {name} does", elsewhere
             )
@@ -129,7 +138,7 @@ def check_apart(
             )
 
 
-def _matches(path: str, pattern: str) -> bool:
+def _matches_pattern(path: str, pattern: str) -> bool:
     """Return whether a path matches a pattern folder by folder; ``**`` matches any number of folders."""
     if "**" in pattern:
         return fnmatchcase(path, pattern)
@@ -138,10 +147,10 @@ def _matches(path: str, pattern: str) -> bool:
     return same and all(map(fnmatchcase, *folders))
 
 
-def _check_stored(option: str, address: str, kind: Kind) -> None:
+def _check_remote(option: str, address: str, kind: FileKind) -> None:
     """Raise InputError if the file at a remote address must not be replaced."""
     with private_folder() as folder:
-        copy = stored_copy(address, folder)
+        copy = fetch_remote_copy(address, folder)
         if copy is None or is_of_kind(copy, kind):
             return
-    raise not_replaced(option, address, kind)
+    raise overwrite_error(option, address, kind)

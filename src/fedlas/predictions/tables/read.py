@@ -12,22 +12,22 @@ from typing import Any
 from torch import Tensor
 
 from fedlas._core.arrays import open_arrays
-from fedlas._core.check import Argument, InputError, describe, few
-from fedlas._core.kinds import check_kinds
+from fedlas._core.check import Argument, InputError, describe, truncated_list
+from fedlas._core.kinds import check_argument_types
 from fedlas.predictions.any_predictions import PredictionTable
 from fedlas.predictions.covariates import Covariates
-from fedlas.predictions.event import about_event, event_among
+from fedlas.predictions.event import resolve_event, with_event
 from fedlas.predictions.multi_label import MultiLabel
 from fedlas.predictions.predictions import Predictions
 from fedlas.predictions.probabilities import are_probabilities
 from fedlas.predictions.sample_values import SAMPLE_VALUES
-from fedlas.predictions.tables.columns import listed
-from fedlas.predictions.tables.files import TableFile, address_of, files_of, local_files
-from fedlas.predictions.tables.formats.by_suffix import source_of
-from fedlas.predictions.tables.formats.compression import suffix_of
+from fedlas.predictions.tables.columns import join_arguments
+from fedlas.predictions.tables.files import TableFile, find_files, local_table_files, store_address
+from fedlas.predictions.tables.formats.by_suffix import open_format
+from fedlas.predictions.tables.formats.compression import data_suffix
 from fedlas.predictions.tables.formats.format import Format, Joined
 from fedlas.predictions.tables.formats.frame import Frame
-from fedlas.predictions.tables.roles import LABELS, SCORES, Columns, columns_named
+from fedlas.predictions.tables.roles import LABELS, SCORES, Columns, columns_from_kwargs
 from fedlas.predictions.tables.table import ScoreTable, Values
 from fedlas.predictions.top_label import TopLabel
 
@@ -56,25 +56,25 @@ def open_table(
             named.
         MissingExtraError: For all but ``.npz`` and frames without pyarrow.
     """
-    columns = _checked(columns)
+    columns = _require_columns(columns)
     source, columns = open_source(path, columns)
-    columns = with_scores(columns, source)
+    columns = resolve_scores(columns, source)
     return ScoreTable(source, columns, copy.deepcopy(covariates), label_names=label_names)
 
 
-def with_scores(columns: Columns, source: Format) -> Columns:
+def resolve_scores(columns: Columns, source: Format) -> Columns:
     """Return columns whose scores are named, by default with the standard names of an ``.npz`` or a log.
 
     Raises:
         InputError: If they do not say it; the columns of the table are named.
     """
-    columns = columns if source.needs_names else columns.or_default(source.names)
+    columns = columns if source.needs_names else columns.with_default_scores(source.names)
     if columns.kind is not None:
         return columns
     hint = "" if source.needs_names else ", unless arrays are named 'logits' and 'target'"
     raise InputError(
         f"the columns of scores and labels must be named{hint}",
-        f"{source.label} with columns {few(source.names)}",
+        f"{source.label} with columns {truncated_list(source.names)}",
         (
             "Pass ",
             Argument("logits", "PREFIX*"),
@@ -102,9 +102,9 @@ def open_source(path: Any, columns: Columns, live: str | None = None) -> tuple[F
     """
     names = path if isinstance(path, list | tuple) else [path]
     if not names or not all(isinstance(name, str | Path | TableFile) for name in names):
-        return _counted_votes(Frame(path), columns, live)
-    files = files_of(names)
-    if all(is_log(file.path, columns) for file in files):
+        return _count_votes(Frame(path), columns, live)
+    files = find_files(names)
+    if all(is_lm_eval_log(file.path, columns) for file in files):
         if len(files) > 1 and columns.groups is None:
             columns = replace(columns, groups="task")
         from fedlas.predictions.language.lm_eval import SampleLog
@@ -112,22 +112,22 @@ def open_source(path: Any, columns: Columns, live: str | None = None) -> tuple[F
         log = SampleLog([file.path for file in files], columns, live)
         form = "number" if columns.confidence_as == "vote" else columns.confidence_as
         return log, replace(columns, format="lm-eval", confidence_as=form)
-    sources = [source_of(file, columns.separator) for file in files]
-    return _counted_votes(sources[0] if len(sources) == 1 else Joined(sources), columns, live)
+    sources = [open_format(file, columns.separator) for file in files]
+    return _count_votes(sources[0] if len(sources) == 1 else Joined(sources), columns, live)
 
 
-def _counted_votes(
+def _count_votes(
     source: Format, columns: Columns, live: str | None = None
 ) -> tuple[Format, Columns]:
     """Return a table with one row per question if answers are counted as votes; else the table itself."""
     if columns.confidence_as != "vote" or live is not None:
         return source, columns
-    from fedlas.predictions.language.votes import voted_table
+    from fedlas.predictions.language.votes import majority_vote_table
 
-    return voted_table(source, columns)
+    return majority_vote_table(source, columns)
 
 
-@check_kinds
+@check_argument_types
 def read_predictions(
     path: object,
     columns: Columns | None = None,
@@ -159,32 +159,34 @@ def read_predictions(
         >>> table.predictions, table.classes
         (Predictions(2 samples, 2 classes, with target), ('a', 'b'))
     """
-    columns = columns_named(names) if names else columns
-    table = _read(path, columns, labeled=labeled, covariates=_covariates_of(like))
+    columns = columns_from_kwargs(names) if names else columns
+    table = _read_table(path, columns, labeled=labeled, covariates=_covariates_from(like))
     if like is not None and table.classes != like.classes:
-        where = few([str(name) for name in path]) if isinstance(path, list | tuple) else path
+        where = (
+            truncated_list([str(name) for name in path]) if isinstance(path, list | tuple) else path
+        )
         raise InputError(
             "the classes of both tables must be the same, in the same order",
-            f"{few(table.classes)} in {where}, {few(like.classes)} in the other table",
+            f"{truncated_list(table.classes)} in {where}, {truncated_list(like.classes)} in the other table",
             "List the score columns in the same order: a,b,c.",
         )
     return table
 
 
-def _saved(path: Any, columns: Columns | None, *, labeled: bool) -> PredictionTable | None:
+def _load_saved(path: Any, columns: Columns | None, *, labeled: bool) -> PredictionTable | None:
     """Return the predictions that ``Predictions.save`` or ``MultiLabel.save`` wrote, or None for other arrays."""
     event = None if columns is None else columns.event
     named = columns is not None and replace(columns, event=None) != Columns()
-    if named or not _is_saved(path, {"logits", "target"} if labeled else {"logits"}):
+    if named or not _has_arrays(path, {"logits", "target"} if labeled else {"logits"}):
         return None
-    if event is None and _is_saved(path, {"logits", "names"}):
+    if event is None and _has_arrays(path, {"logits", "names"}):
         several: Any = MultiLabel.load(path)
         return PredictionTable(several)
-    predictions = about_event(Predictions.load(path), event)
+    predictions = with_event(Predictions.load(path), event)
     return PredictionTable(predictions, predictions.classes or ())
 
 
-def _read(
+def _read_table(
     path: Any,
     columns: Columns | None,
     *,
@@ -193,20 +195,20 @@ def _read(
 ) -> PredictionTable:
     """Read a table; remote files are copied first."""
     names = path if isinstance(path, list | tuple) else [path]
-    if any(map(address_of, names)):
-        with local_files(names) as files:
+    if any(map(store_address, names)):
+        with local_table_files(names) as files:
             copies = [file if file.partition else file.path for file in files]
-            return _read(copies, columns, labeled=labeled, covariates=covariates)
-    columns = None if (columns := _checked(columns)) == Columns() else columns
+            return _read_table(copies, columns, labeled=labeled, covariates=covariates)
+    columns = None if (columns := _require_columns(columns)) == Columns() else columns
     path = path[0] if isinstance(path, list | tuple) and len(path) == 1 else path
     suffix = Path(path).suffix.lower() if isinstance(path, str | Path) else ""
-    if suffix == ".npz" and (saved := _saved(path, columns, labeled=labeled)) is not None:
+    if suffix == ".npz" and (saved := _load_saved(path, columns, labeled=labeled)) is not None:
         return saved
     top_label = {"confidence", "correct"}
     if (
         suffix == ".npz"
         and columns is None
-        and any(_is_saved(path, {*top_label, more}) for more in _ROW_VALUES)
+        and any(_has_arrays(path, {*top_label, more}) for more in _ROW_VALUES)
     ):
         return PredictionTable(TopLabel.load(path))
     table = open_table(path, columns, covariates)
@@ -229,9 +231,11 @@ def _read(
             else ("Pass ", by_label, "."),
             argument="correct" if of_top_label else "target",
         )
-    values = table.whole()
+    values = table.read_all()
     return PredictionTable(
-        predictions_of(values, table.columns, table.covariates, table.classes, table.label_names),
+        predictions_from_values(
+            values, table.columns, table.covariates, table.classes, table.label_names
+        ),
         table.classes,
         table.notes(),
         values.get("groups"),
@@ -252,7 +256,7 @@ def _cluster_names(clusters: Any) -> tuple[str, ...]:
     return tuple(sorted(set(clusters)))
 
 
-def predictions_of(
+def predictions_from_values(
     values: Values,
     columns: Columns,
     covariates: Covariates | None = None,
@@ -268,12 +272,14 @@ def predictions_of(
     others |= {"covariates": covariates}
     if columns.kind == "confidence":
         return TopLabel(values["scores"], values.get("outcome"), **others)
-    others |= {"classes": classes or None, "event": event_among(classes, columns.event)}
+    others |= {"classes": classes or None, "event": resolve_event(classes, columns.event)}
     others |= {"target": values.get("outcome"), "label_probs": values.get("label_probs")}
-    return (Predictions._of_probs if are_probs else Predictions)(values["scores"], **others)
+    return (Predictions._from_checked_probs if are_probs else Predictions)(
+        values["scores"], **others
+    )
 
 
-def check_logits(columns: Columns, scores: Tensor, label: str) -> None:
+def check_not_probabilities(columns: Columns, scores: Tensor, label: str) -> None:
     """Raise InputError if columns named as logits hold probabilities."""
     if columns.kind == "logits" and are_probabilities(scores):
         raise InputError(
@@ -286,7 +292,7 @@ def check_logits(columns: Columns, scores: Tensor, label: str) -> None:
         )
 
 
-def is_log(path: Path, columns: Columns) -> bool:
+def is_lm_eval_log(path: Path, columns: Columns) -> bool:
     """Return whether a file is read as a log of lm-evaluation-harness.
 
     Raises:
@@ -296,17 +302,17 @@ def is_log(path: Path, columns: Columns) -> bool:
     if columns.format == "lm-eval" and named:
         raise InputError(
             "columns of an lm-evaluation-harness log must not be named",
-            tuple(listed(named, ", ")),
+            tuple(join_arguments(named, ", ")),
             ("Leave these options out, or pass ", Argument("format", "table"), "."),
         )
-    if columns.format is not None or named or suffix_of(path) not in (".jsonl", ".ndjson"):
+    if columns.format is not None or named or data_suffix(path) not in (".jsonl", ".ndjson"):
         return columns.format == "lm-eval"
-    from fedlas.predictions.language.lm_eval import is_lm_eval
+    from fedlas.predictions.language.lm_eval import starts_with_lm_eval_sample
 
-    return is_lm_eval(path)
+    return starts_with_lm_eval_sample(path)
 
 
-def _covariates_of(table: object) -> Covariates | None:
+def _covariates_from(table: object) -> Covariates | None:
     """Return the covariates of another table, or None."""
     if table is None:
         return None
@@ -316,7 +322,7 @@ def _covariates_of(table: object) -> Covariates | None:
     raise InputError("must be a PredictionTable", describe(table), fix, argument="like")
 
 
-def _checked(columns: Columns | None) -> Columns:
+def _require_columns(columns: Columns | None) -> Columns:
     if isinstance(columns, Columns | None):
         return columns or Columns()
     raise InputError(
@@ -326,14 +332,14 @@ def _checked(columns: Columns | None) -> Columns:
     )
 
 
-def _is_saved(path: str | Path, names: set[str]) -> bool:
+def _has_arrays(path: str | Path, names: set[str]) -> bool:
     """Return whether a file is an archive that has all these arrays."""
     with suppress(OSError, ValueError), open_arrays(Path(path)) as archive:
         return names <= {*archive.names}
     return False
 
 
-def notes_of(tables: Sequence[tuple[str, PredictionTable]]) -> list[str]:
+def merge_notes(tables: Sequence[tuple[str, PredictionTable]]) -> list[str]:
     """Return the notes of several tables, each once, with the name of the first table that has it."""
     notes: dict[str, str] = {}
     for name, table in tables:

@@ -12,19 +12,19 @@ from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
 
-from fedlas._core.check import Argument, InputError, check_choice, describe, few
+from fedlas._core.check import Argument, InputError, check_choice, describe, truncated_list
 from fedlas.predictions.tables.columns import (
     ONE_CONFIDENCE,
     Names,
-    check_exists,
-    check_once,
-    check_several_rows,
-    dotted,
-    listed,
-    matched_columns,
-    words_of,
+    check_column_exists,
+    check_row_options,
+    check_unique,
+    join_arguments,
+    match_columns,
+    split_names,
+    to_dotted_path,
 )
-from fedlas.predictions.tables.names import check_increasing, paired_names
+from fedlas.predictions.tables.names import check_increasing_numbers, pair_names
 
 ADDED = "calibrated_"
 """Prefix of the columns that ``fedlas apply`` adds."""
@@ -178,9 +178,9 @@ class Columns:
 
     def __post_init__(self) -> None:
         self._check_types()
-        object.__setattr__(self, "classes", tuple(words_of(self.classes)))
+        object.__setattr__(self, "classes", tuple(split_names(self.classes)))
         self._check_names()
-        self._check_together()
+        self._check_combinations()
 
     def _check_types(self) -> None:
         for option in (*_SINGLE, "confidence", "separator", "format"):
@@ -204,7 +204,7 @@ class Columns:
             value = getattr(self, option)
             if value is None or (option == "classes" and not value):
                 continue
-            words = words_of(value)
+            words = split_names(value)
             if not words or not all(words) or len(set(words)) < len(words):
                 raise InputError(
                     "must hold different, nonempty names",
@@ -222,13 +222,13 @@ class Columns:
         if self.format is not None:
             check_choice("format", self.format, ROLES["format"].choices)
 
-    def _check_together(self) -> None:
+    def _check_combinations(self) -> None:
         """Raise InputError if options contradict each other."""
         kinds = [Argument(name) for name in SCORES if getattr(self, name) is not None]
         if len(kinds) > 1:
             raise InputError(
-                ("only one of ", *listed(SCORES, " and "), " may be set"),
-                tuple(listed([kind.name for kind in kinds], " and ")),
+                ("only one of ", *join_arguments(SCORES, " and "), " may be set"),
+                tuple(join_arguments([kind.name for kind in kinds], " and ")),
                 "Keep the option that matches the content of the score columns.",
             )
         for option, each in ROLES.items():
@@ -245,7 +245,7 @@ class Columns:
                     ],
                     argument=option,
                 )
-        check_several_rows(self)
+        check_row_options(self)
         for option in _OF_ONE_LABEL if self.labels is not None else ():
             if getattr(self, option) not in (None, False, (), "number"):
                 got, fix = Argument("labels"), "Leave it out."
@@ -263,7 +263,7 @@ class Columns:
                     "outcomes must be given only once, by ",
                     Argument("correct"),
                     " or by ",
-                    *listed(("predicted", "target"), " and "),
+                    *join_arguments(("predicted", "target"), " and "),
                 ),
                 (Argument("correct"), " and one of the others"),
                 "Leave one of them out.",
@@ -277,13 +277,13 @@ class Columns:
     @property
     def calibrated_scores(self) -> list[str]:
         """Names of score columns that ``fedlas apply`` has added, which would be calibrated twice."""
-        names = self.words(self.kind or "logits")
+        names = self.split_option(self.kind or "logits")
         return [name for name in names if name.rpartition(".")[2].startswith(ADDED)]
 
-    def notes_on_calibrated(self) -> list[str]:
+    def already_calibrated_notes(self) -> list[str]:
         """Return a warning for a fit on scores that are calibrated already, or none."""
         names = self.calibrated_scores
-        text = f"{few(names)} were calibrated by fedlas apply already; this fit calibrates them a second time."
+        text = f"{truncated_list(names)} were calibrated by fedlas apply already; this fit calibrates them a second time."
         return [text] if names else []
 
     @property
@@ -296,7 +296,7 @@ class Columns:
         return self.target is not None or self.labels is not None
 
     @property
-    def others(self) -> tuple[str, ...]:
+    def text_columns(self) -> tuple[str, ...]:
         """Columns that are read as text or as values of any type, each once."""
         text = None if self.confidence_as == "number" else self.confidence
         named = (*(getattr(self, name) for name in _TEXTS), text)
@@ -310,18 +310,18 @@ class Columns:
             word
             for value in values
             if isinstance(value, str | list | tuple)
-            for word in words_of(value)
+            for word in split_names(value)
         ]
-        plain = {word: dotted(word) for word in texts}
+        plain = {word: to_dotted_path(word) for word in texts}
         return [word for word, path in plain.items() if "." in path and not set(path) & set("*?[")]
 
     def patterns(self, names: Sequence[str], *, covariates: bool) -> list[str]:
         """Return the wildcard patterns of score and vote columns, and optionally of covariates."""
         options = (self.kind or "logits", "label_probs", *["covariates"] * covariates)
-        texts = [text for option in options for text in words_of(getattr(self, option), names)]
+        texts = [text for option in options for text in split_names(getattr(self, option), names)]
         return [text for text in texts if text not in names and set(text) & set("*?[")]
 
-    def or_default(self, names: Sequence[str]) -> Columns:
+    def with_default_scores(self, names: Sequence[str]) -> Columns:
         """Return these columns; if no scores are named, with the standard array names of an ``.npz``."""
         arrays = next((line for line in _DEFAULTS if {*line} - _OPTIONAL <= {*names}), ())
         default: dict[str, Any] = {
@@ -329,30 +329,30 @@ class Columns:
         }
         return self if self.kind is not None else replace(self, **default)
 
-    def words(self, option: str) -> list[str]:
+    def split_option(self, option: str) -> list[str]:
         """Return the names and patterns in an option that takes several."""
-        return words_of(getattr(self, option))
+        return split_names(getattr(self, option))
 
-    def covariates_in(self, names: Sequence[str], *, where: str) -> tuple[str, ...]:
+    def find_covariates(self, names: Sequence[str], *, where: str) -> tuple[str, ...]:
         """Return the covariate columns of a table; patterns skip columns that have another role.
 
         Raises:
             InputError: If one does not exist, or is named as a score or a label too.
         """
-        scores = words_of(getattr(self, self.kind or "logits"), names)
-        patterns = scores + words_of(self.label_probs, names)
+        scores = split_names(getattr(self, self.kind or "logits"), names)
+        patterns = scores + split_names(self.label_probs, names)
         others = {getattr(self, name) for name in _SINGLE if not ROLES[name].is_shared}
         # Patterns of score columns skip columns that are named explicitly.
         shared = {getattr(self, name) for name in _SINGLE if ROLES[name].is_shared}
-        shared.update(self.words("covariates"))
+        shared.update(self.split_option("covariates"))
         used = {
             name
             for name in names
             if name in (*others, *patterns)
             or (name not in shared and any(fnmatchcase(name, each) for each in patterns))
         }
-        covariates = words_of(self.covariates, names)
-        columns, _ = matched_columns(covariates, names, used, "covariates", where, fewest=1)
+        covariates = split_names(self.covariates, names)
+        columns, _ = match_columns(covariates, names, used, "covariates", where, min_count=1)
         for name in used.intersection(columns):
             raise InputError(
                 "covariates must not include score or label columns",
@@ -375,14 +375,16 @@ class Columns:
             InputError: If a column does not exist, or scores and labels do not belong together.
         """
         used = {*scores, *(getattr(self, name) for name in _SINGLE)}
-        columns, parts = matched_columns(
-            words_of(self.labels, names), names, used, "labels", where, fewest=1
+        columns, parts = match_columns(
+            split_names(self.labels, names), names, used, "labels", where, min_count=1
         )
-        check_once([*scores, *columns], "a column must be named once", "Name it for one thing.")
-        order, titles = paired_names(scores, dict(zip(columns, parts, strict=True)), where)
+        check_unique([*scores, *columns], "a column must be named once", "Name it for one thing.")
+        order, titles = pair_names(scores, dict(zip(columns, parts, strict=True)), where)
         return tuple(columns[place] for place in order), titles
 
-    def find(self, names: Sequence[str], *, where: str) -> tuple[dict[str, str], tuple[str, ...]]:
+    def find_scores(
+        self, names: Sequence[str], *, where: str
+    ) -> tuple[dict[str, str], tuple[str, ...]]:
         """Return the score columns mapped to their class names, and the columns of label distributions.
 
         Both are in the order of the classes; the name as a class is the part that ``*`` stands for, or the whole name.
@@ -395,36 +397,36 @@ class Columns:
             InputError: If one is missing, a pattern matches fewer than two or its matches are numbered out of order, a
                 column is named twice (by the file or by the user), or the label is among the scores.
         """
-        check_once(names, f"column names of {where} must differ", "Rename them.")
+        check_unique(names, f"column names of {where} must differ", "Rename them.")
         options = {option: getattr(self, option) for option in _SINGLE}
         single = {option: name for option, name in options.items() if name is not None}
         for option, name in single.items():
-            check_exists(name, names, option, where)
+            check_column_exists(name, names, option, where)
         kind = self.kind or "logits"
-        scores, parts = matched_columns(
-            words_of(getattr(self, kind), names),
+        scores, parts = match_columns(
+            split_names(getattr(self, kind), names),
             names,
-            {*single.values(), *self.words("covariates")},
+            {*single.values(), *self.split_option("covariates")},
             kind,
             where,
-            fewest=2 if self.labels is None else 1,  # numbers in names of labels are no classes
+            min_count=2 if self.labels is None else 1,  # numbers in names of labels are no classes
         )
         if kind == "confidence" and len(scores) > 1:
             raise InputError(
                 "must name one column", ", ".join(scores), ONE_CONFIDENCE, argument="confidence"
             )
         used = {*single.values(), *scores}
-        votes, _ = matched_columns(
-            words_of(self.label_probs, names), names, used, "label_probs", where
+        votes, _ = match_columns(
+            split_names(self.label_probs, names), names, used, "label_probs", where
         )
         alone = [column for option, column in single.items() if not ROLES[option].is_shared]
         columns = [*scores, *votes, *alone]
         if self.labels is not None:
-            check_once(columns, "a column must be named once", "Name it for one thing.")
+            check_unique(columns, "a column must be named once", "Name it for one thing.")
             return dict(zip(scores, parts, strict=True)), ()
-        check_once(columns, "a column must be named once", "Name it for one thing.")
+        check_unique(columns, "a column must be named once", "Name it for one thing.")
         for group in () if self.classes else (scores, votes):
-            check_increasing(group, where)
+            check_increasing_numbers(group, where)
         return dict(zip(scores, parts, strict=True)), tuple(votes)
 
 
@@ -448,7 +450,7 @@ _ONE_BY_ONE = (
 )  # fmt: skip
 
 
-def columns_named(names: Mapping[str, Any]) -> Columns:
+def columns_from_kwargs(names: Mapping[str, Any]) -> Columns:
     """Return the columns given by keyword arguments.
 
     Raises:

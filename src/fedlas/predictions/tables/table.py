@@ -12,36 +12,42 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import InputError, few
+from fedlas._core.check import InputError, truncated_list
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import (
-    classes_of_column,
-    classes_of_lists,
-    classes_of_pair,
-    ends_in,
+    classes_from_column,
+    classes_from_column_pair,
+    classes_from_labels,
+    ends_in_word,
 )
-from fedlas.predictions.multi_label import log_odds_of
+from fedlas.predictions.multi_label import to_log_odds
 from fedlas.predictions.probabilities import (
     FLOOR,
     SUM_TOLERANCE,
     TABLE_FIXES,
-    Probabilities,
-    logarithm,
+    ProbabilityChecker,
+    safe_log,
 )
 from fedlas.predictions.sample_values import SAMPLE_VALUES
-from fedlas.predictions.tables.cells import MISSING, FirstRows, Labels, TableChunk, cell_text
+from fedlas.predictions.tables.cells import (
+    MISSING,
+    FirstRowPerCluster,
+    LabelReader,
+    TableChunk,
+    cell_to_text,
+)
 from fedlas.predictions.tables.columns import ONE_CONFIDENCE
-from fedlas.predictions.tables.encoder import encode, learn_covariates
+from fedlas.predictions.tables.encoder import encode_rows, infer_covariates
 from fedlas.predictions.tables.formats.format import Format
 from fedlas.predictions.tables.formats.frame import Frame
 from fedlas.predictions.tables.growing_array import GrowingArray
-from fedlas.predictions.tables.label_cells import label_cells
-from fedlas.predictions.tables.names import NamesAgree, name_numbers, same_name
+from fedlas.predictions.tables.label_cells import multi_label_reader
+from fedlas.predictions.tables.names import NameAgreement, normalize_name, numeric_parts
 from fedlas.predictions.tables.roles import ROLES, Columns
 from fedlas.predictions.tables.units import Units
 
 if TYPE_CHECKING:
-    from fedlas.predictions.language.log_probabilities import Answers
+    from fedlas.predictions.language.log_probabilities import AnswerCounter
 
 NO_GROUP = "(no group)"
 """Group of rows whose group is missing, where incomplete rows are dropped; no real group may have this name."""
@@ -91,21 +97,23 @@ class ScoreTable:
         self._text = (
             [columns.confidence] if columns.confidence and columns.confidence_as != "number" else []
         )
-        source.add_paths(columns.paths, self._text)
-        source.watch(columns.patterns(source.names, covariates=covariates is None))
-        scores, self._vote_columns = columns.find(source.names, where=source.label)
+        source.expand_paths(columns.paths, self._text)
+        source.reject_late_columns(columns.patterns(source.names, covariates=covariates is None))
+        scores, self._vote_columns = columns.find_scores(source.names, where=source.label)
         self.scores = tuple(scores)
         """Columns of the scores, in the order of the classes."""
         self._parts = tuple(scores.values())
-        self.label_names, self._label_cells = label_cells(columns, scores, source, label_names)
+        self.label_names, self._label_cells = multi_label_reader(
+            columns, scores, source, label_names
+        )
         """Names of several labels a sample, in the order of the scores; None for one label a sample."""
-        self.covariates = learn_covariates(source, columns) if covariates is None else covariates
-        self.answers: Answers | None = getattr(source, "answers", None)
+        self.covariates = infer_covariates(source, columns) if covariates is None else covariates
+        self.answers: AnswerCounter | None = getattr(source, "answers", None)
         """What answers of language models state; None for a table of numbers."""
         if self._text and self.answers is None:
-            from fedlas.predictions.language.log_probabilities import Answers
+            from fedlas.predictions.language.log_probabilities import AnswerCounter
 
-            self.answers = Answers()
+            self.answers = AnswerCounter()
         self.optional: frozenset[str] = frozenset()
         """Columns that a row may lack."""
         self.file = source.label
@@ -118,23 +126,23 @@ class ScoreTable:
         """Names of the classes, set by the first chunk; empty if they have none."""
         self._dropped = Counter[str]()
         self._no_group_cells: set[bool] = set()
-        self._first = FirstRows(columns.clusters if columns.one_per_cluster else None)
+        self._first = FirstRowPerCluster(columns.clusters if columns.one_per_cluster else None)
         self._rows = 0
         self._zeros = 0
         self._zero_labels = 0
-        self._labels: Labels | None = None
-        self._agreement = NamesAgree()
+        self._labels: LabelReader | None = None
+        self._agreement = NameAgreement()
         self._binary = False
         self._num_classes = 0
         self._kind = columns.kind
         self._is_probs = self._kind == "probs"
         self._probs, self._votes = (
-            Probabilities(normalize=columns.normalize, fixes=TABLE_FIXES, file=source.label)
+            ProbabilityChecker(normalize=columns.normalize, fixes=TABLE_FIXES, file=source.label)
             for _ in range(2)
         )
         self.units = Units() if units is None else units
         """Units of the columns, known once rows have been read."""
-        self.units.check_decimal(source.decimal_mark, source.label)
+        self.units.learn_decimal_mark(source.decimal_mark, source.label)
 
     @property
     def dropped(self) -> int:
@@ -157,7 +165,7 @@ class ScoreTable:
         """
         for values in self.samples():
             scores = values["scores"]
-            logits = logarithm if self.label_names is None else log_odds_of
+            logits = safe_log if self.label_names is None else to_log_odds
             yield logits(scores) if self._is_probs else scores, values.get("outcome")
 
     def samples(self) -> Iterator[Values]:
@@ -170,7 +178,7 @@ class ScoreTable:
             if values:
                 yield values
 
-    def whole(self) -> Values:
+    def read_all(self) -> Values:
         """Return the values of all rows by name, as :data:`Values`.
 
         Raises:
@@ -215,14 +223,14 @@ class ScoreTable:
         alone = {"clusters"} if columns.one_per_cluster else set()
         named = {name: getattr(columns, name) for name in _TEXTS if name not in alone}
         labels = () if self._label_cells is None else self._label_cells.columns
-        others = [*dict.fromkeys([*columns.others, *labels, *more.categories])]
+        others = [*dict.fromkeys([*columns.text_columns, *labels, *more.categories])]
         for whole in self._source.chunks(names, others):
             chunk = whole
             self.file = whole.file
             if scores:
                 self.score_type = whole.numbers[scores[0]].dtype
             if columns.drop_missing:
-                chunk, lacking = whole.complete(
+                chunk, lacking = whole.drop_incomplete(
                     optional={optional, *labels, *self._text, *self.optional}
                 )
                 self._dropped += lacking + Counter({"": len(whole.rows) - len(chunk.rows)})
@@ -230,26 +238,30 @@ class ScoreTable:
             if self.answers is not None and self._text and len(chunk.rows):
                 chunk, confidence = self._read_answers(chunk, self.answers)
             if columns.one_per_cluster:
-                chunk, confidence = self._first.of(chunk, confidence)
+                chunk, confidence = self._first.keep_first_rows(chunk, confidence)
             if not len(chunk.rows):
                 yield whole.rows, np.zeros(0, np.int64), {}
                 continue
             self._rows += len(chunk.rows)
             self._add_units(chunk, more.numbers)
             if self.label_names is not None:
-                values = self._several(chunk)
+                values = self._read_multi_label(chunk)
             else:
-                values = self._top_label(chunk, confidence) if is_top else self._all(chunk)
+                values = (
+                    self._read_top_label(chunk, confidence)
+                    if is_top
+                    else self._read_all_classes(chunk)
+                )
             if votes:
-                shares = chunk.finite(votes, "label probabilities")
-                values["label_probs"] = self._shares(self._votes, shares, chunk, votes)
+                shares = chunk.stack_finite(votes, "label probabilities")
+                values["label_probs"] = self._check_probs(self._votes, shares, chunk, votes)
             if weights:
-                values["weights"] = chunk.finite(weights, "weights")[:, 0]
+                values["weights"] = chunk.stack_finite(weights, "weights")[:, 0]
             if columns.groups is not None:
                 values["groups"] = self._read_groups(chunk, missing)
             if more.columns:
-                values["features"] = encode(more, chunk)
-            texts = {name: chunk.texts(column) for name, column in named.items() if column}
+                values["features"] = encode_rows(more, chunk)
+            texts = {name: chunk.text_values(column) for name, column in named.items() if column}
             values |= {name: tuple(column) for name, column in texts.items()}
             yield whole.rows, np.searchsorted(whole.rows, chunk.rows), values
         self.units.finish(self.label)
@@ -262,10 +274,12 @@ class ScoreTable:
     def _read_groups(self, chunk: TableChunk, missing: str | None) -> tuple[str, ...]:
         """Return the group of each row; raise InputError if the name for missing groups is also a group."""
         column = str(self.columns.groups)
-        names = chunk.texts(column, missing=missing)
+        names = chunk.text_values(column, missing=missing)
         if missing is not None and missing in names:
             cells = zip(names, chunk.values[column], strict=True)
-            self._no_group_cells |= {not cell_text(cell) for name, cell in cells if name == missing}
+            self._no_group_cells |= {
+                not cell_to_text(cell) for name, cell in cells if name == missing
+            }
             if len(self._no_group_cells) == 2:
                 raise InputError(
                     f"no group may be named {missing!r}, the name for rows without a group",
@@ -283,7 +297,7 @@ class ScoreTable:
                 f"{name!r} ({count:,})" for name, count in self._dropped.most_common() if name
             ]
             rows = f"{dropped:,} of {self._rows + dropped:,} rows"
-            lines.append(f"{rows} lack a value and were left out: {few(columns)}.")
+            lines.append(f"{rows} lack a value and were left out: {truncated_list(columns)}.")
         lines += self._first.notes()
         if self.columns.target is not None and self._labels is not None:
             lines += filter(None, [self._labels.note()])
@@ -291,9 +305,9 @@ class ScoreTable:
             lines += self.answers.notes(dropped=not self.keeps_rows)
         lines += [] if self._label_cells is None else self._label_cells.notes()
         lines += self._agreement.notes()
-        if self._has_signs:
+        if self._has_percent_signs:
             lines.append("Numbers with a percent sign were divided by 100.")
-        if self._binary and not (self.classes and ends_in(self.scores[0], self.classes[1])):
+        if self._binary and not (self.classes and ends_in_word(self.scores[0], self.classes[1])):
             kind = "probability" if self._is_probs else "logit"
             about = repr(self.classes[1]) if self.classes else "the second of two classes"
             lines.append(f"Column {self.scores[0]!r} is the {kind} of {about}.")
@@ -308,15 +322,15 @@ class ScoreTable:
                     f"{-np.log(FLOOR):.1f} is used instead: do not compare NLL"
                 )
             lines.append(f"{text}.")
-        return (*lines, *self.notes_on_fit())
+        return (*lines, *self.fit_notes())
 
-    def notes_on_fit(self) -> tuple[str, ...]:
+    def fit_notes(self) -> tuple[str, ...]:
         """Return notes on covariates and units that differ from the fit."""
         covariates = [] if self.covariates is None else self.covariates.notes()
         return (*covariates, *self.units.notes())
 
     @property
-    def _has_signs(self) -> bool:
+    def _has_percent_signs(self) -> bool:
         """Whether scores have percent signs."""
         return any(self.units.percent.get(name) for name in self.scores)
 
@@ -325,31 +339,31 @@ class ScoreTable:
         logits = self.scores if self._kind == "logits" else ()
         self.units.add(chunk, (*logits, *covariates))
 
-    def _unscaled(self, scores: Tensor) -> Tensor:
+    def _to_fractions(self, scores: Tensor) -> Tensor:
         """Return scores as fractions if they are percentages by option; unchanged if they have percent signs."""
-        if not self.columns.percent or self._has_signs:
+        if not self.columns.percent or self._has_percent_signs:
             return scores
         if not self.columns.normalize:
-            self.units.add_percentages(scores)
+            self.units.count_percentages(scores)
         return scores * 0.01
 
-    def _read_answers(self, chunk: TableChunk, answers: Answers) -> tuple[TableChunk, Tensor]:
+    def _read_answers(self, chunk: TableChunk, answers: AnswerCounter) -> tuple[TableChunk, Tensor]:
         """Return the rows whose answers state a confidence, and the confidences ``(n, 1)``."""
         column = self.scores[0]
-        from fedlas.predictions.language.log_probabilities import confidences_as
+        from fedlas.predictions.language.log_probabilities import read_confidences
 
-        values = confidences_as(self.columns.confidence_as, chunk, column)
+        values = read_confidences(self.columns.confidence_as, chunk, column)
         unread = np.isnan(values)
-        for row, answer in enumerate(chunk.each(column, lambda value, _: value)):
+        for row, answer in enumerate(chunk.map_values(column, lambda value, _: value)):
             answers.add(int(chunk.rows[row]), answer, unread=bool(unread[row]))
-        return chunk.where_rows(~unread), torch.from_numpy(values[~unread]).unsqueeze(1)
+        return chunk.select_rows(~unread), torch.from_numpy(values[~unread]).unsqueeze(1)
 
-    def _top_label(self, chunk: TableChunk, confidence: Tensor | None) -> Values:
+    def _read_top_label(self, chunk: TableChunk, confidence: Tensor | None) -> Values:
         """Return the confidences, correctness and labels of a chunk."""
         columns = self.columns
         names = self.scores
         if confidence is None:
-            confidence = self._unscaled(chunk.finite(names, "confidences"))
+            confidence = self._to_fractions(chunk.stack_finite(names, "confidences"))
         if confidence.shape[1] > 1:
             raise InputError(
                 "must hold one number per row",
@@ -358,41 +372,42 @@ class ScoreTable:
                 argument="confidence",
             )
         most = 1.0 + SUM_TOLERANCE
-        confidence = self._probs.in_range(
-            confidence, chunk.where, chunk.column_of(names), "confidences", most
+        confidence = self._probs.check_range(
+            confidence, chunk.row_name, chunk.column_namer(names), "confidences", most
         )
         scores = confidence[:, 0].clamp(max=1.0)
         if columns.correct is not None:
-            return {"scores": scores, "outcome": chunk.outcomes(columns.correct)}
+            return {"scores": scores, "outcome": chunk.read_outcomes(columns.correct)}
         if columns.predicted is None or columns.target is None:
             return {"scores": scores}
-        labels = chunk.texts(columns.target)
-        predicted = chunk.texts(columns.predicted)
+        labels = chunk.text_values(columns.target)
+        predicted = chunk.text_values(columns.predicted)
         self._agreement.add((predicted, labels))
         right = [
-            same_name(one) == same_name(other) for one, other in zip(predicted, labels, strict=True)
+            normalize_name(one) == normalize_name(other)
+            for one, other in zip(predicted, labels, strict=True)
         ]
         outcome = torch.tensor(right, dtype=torch.bool)
         return {"scores": scores, "outcome": outcome, "labels": tuple(labels)}
 
-    def _several(self, chunk: TableChunk) -> Values:
+    def _read_multi_label(self, chunk: TableChunk) -> Values:
         """Return the scores ``(n, L)`` and targets of a multi-label chunk."""
-        scores = chunk.finite(self.scores, "scores")
+        scores = chunk.stack_finite(self.scores, "scores")
         if self._is_probs:
             most = 1.0 + SUM_TOLERANCE
-            shares = self._unscaled(scores)
+            shares = self._to_fractions(scores)
             self._probs.file = chunk.file
-            column = chunk.column_of(self.scores)
-            scores = self._probs.in_range(shares, chunk.where, column, "probabilities", most)
+            column = chunk.column_namer(self.scores)
+            scores = self._probs.check_range(shares, chunk.row_name, column, "probabilities", most)
             scores = scores.clamp(max=1.0)
         if self._label_cells is None:
             return {"scores": scores}
         return {"scores": scores, "outcome": self._label_cells.numbers(chunk)}
 
-    def _all(self, chunk: TableChunk) -> Values:
+    def _read_all_classes(self, chunk: TableChunk) -> Values:
         """Return the logits or probabilities and the class indices of a chunk."""
         names = self.scores
-        scores = chunk.finite(names, "scores")
+        scores = chunk.stack_finite(names, "scores")
         width = scores.shape[1]
         first = self._labels is None
         if first:
@@ -400,15 +415,15 @@ class ScoreTable:
         elif width != (1 if self._binary else self._num_classes):
             raise InputError(
                 f"every row must have as many scores as the first, {1 if self._binary else self._num_classes}",
-                f"{width} in {chunk.where(0)}",
+                f"{width} in {chunk.row_name(0)}",
                 "Check the file.",
             )
         if self._is_probs:
-            scores = self._shares(self._probs, self._unscaled(scores), chunk, names)
+            scores = self._check_probs(self._probs, self._to_fractions(scores), chunk, names)
         elif self._binary:
             scores = torch.cat([torch.zeros_like(scores), scores], dim=1)
         if self._labels is None:
-            self._labels = self._first_labels(scores.shape[1], chunk)
+            self._labels = self._create_label_reader(scores.shape[1], chunk)
         target = None if self.columns.target is None else self._labels.numbers(chunk)
         if self._is_probs:
             self._zeros += int((scores <= 0).sum())
@@ -416,7 +431,7 @@ class ScoreTable:
                 self._zero_labels += int((scores.gather(1, target.unsqueeze(1)) <= 0).sum())
         return {"scores": scores} | ({} if target is None else {"outcome": target})
 
-    def _first_labels(self, num_classes: int, chunk: TableChunk) -> Labels:
+    def _create_label_reader(self, num_classes: int, chunk: TableChunk) -> LabelReader:
         """Return the reader of labels for the classes that the first chunk shows."""
         lists = chunk.numbers[self.scores[0]].ndim > 1
         names = self.columns.classes
@@ -429,24 +444,24 @@ class ScoreTable:
                 argument="classes",
             )
         if num_classes == 2 and not names and self.columns.target is not None:
-            texts = chunk.each(self.columns.target, lambda value, _: cell_text(value))
+            texts = chunk.map_values(self.columns.target, lambda value, _: cell_to_text(value))
             labels = [label for label in texts if label]
             if self._binary:
-                names = classes_of_column(self.scores[0], labels, self.columns.event)
+                names = classes_from_column(self.scores[0], labels, self.columns.event)
             elif lists:
-                names = classes_of_lists(labels)
+                names = classes_from_labels(labels)
             else:
-                parts = classes_of_pair(parts, labels)
+                parts = classes_from_column_pair(parts, labels)
         self.classes = names or parts
         self._num_classes = num_classes
-        numbers = name_numbers(self.scores) if self.classes == parts else ()
-        return Labels(num_classes, self.classes, self.columns.target or "", numbers)
+        numbers = numeric_parts(self.scores) if self.classes == parts else ()
+        return LabelReader(num_classes, self.classes, self.columns.target or "", numbers)
 
     @staticmethod
-    def _shares(
-        check: Probabilities, values: Tensor, chunk: TableChunk, names: tuple[str, ...]
+    def _check_probs(
+        check: ProbabilityChecker, values: Tensor, chunk: TableChunk, names: tuple[str, ...]
     ) -> Tensor:
         """Return validated class probabilities ``(n, C)``; a single column is the second of two classes."""
         check.file = chunk.file
-        checked = check.both if values.shape[1] == 1 else check.checked
-        return checked(values, chunk.where, chunk.column_of(names))
+        checked = check.complete_pairs if values.shape[1] == 1 else check.normalize_rows
+        return checked(values, chunk.row_name, chunk.column_namer(names))

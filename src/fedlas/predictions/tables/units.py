@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from fedlas._core.check import InputError, few
+from fedlas._core.check import InputError, truncated_list
 from fedlas.predictions.tables.cells import TableChunk
 
 _MARKS = {".": "a decimal point", ",": "a decimal comma"}
@@ -43,7 +43,7 @@ class Units:
     outside: Counter[str] = field(default_factory=Counter, compare=False)
     _sizes: Counter[str] = field(default_factory=Counter, compare=False)
 
-    def check_decimal(self, mark: str | None, where: str) -> None:
+    def learn_decimal_mark(self, mark: str | None, where: str) -> None:
         """Record the decimal mark of a table; raise InputError if it differs from the fit's.
 
         Raises:
@@ -84,7 +84,7 @@ class Units:
             elif not self.of_fit:  # a column without a number in the fit has no range
                 self.ranges[name] = min(low, float(values.min())), max(high, float(values.max()))
 
-    def add_percentages(self, values: Any) -> None:
+    def count_percentages(self, values: Any) -> None:
         """Count percentage scores, and how many are at most 1."""
         self._sizes["all"] += values.numel()
         self._sizes["small"] += int((values <= 1).sum())
@@ -98,7 +98,7 @@ class Units:
         total = self._sizes["all"]
         if not self.of_fit:
             self.small = (self._sizes["small"] + 1) / (total + 2) if total else None
-        elif self.small is not None and self._all_small and self.small**total < _RARE:
+        elif self.small is not None and self._all_at_most_one and self.small**total < _RARE:
             raise InputError(
                 "scores must be percentages, as in the fit",
                 f"{total:,} numbers of at most 1 in {where}",
@@ -106,7 +106,7 @@ class Units:
             )
 
     @property
-    def _all_small(self) -> bool:
+    def _all_at_most_one(self) -> bool:
         """Whether all percentages so far are at most 1."""
         return 0 < self._sizes["all"] == self._sizes["small"]
 
@@ -125,13 +125,13 @@ class Units:
         ]
         if far:
             lines.append(
-                f"Values are far outside the range of the fit; check the unit of {few(far, 6)}."
+                f"Values are far outside the range of the fit; check the unit of {truncated_list(far, 6)}."
             )
-        if self.of_fit and self.small is not None and self._all_small:
+        if self.of_fit and self.small is not None and self._all_at_most_one:
             lines.append("All scores are at most 1 %; multiply them by 100 if they are fractions.")
         return lines
 
-    def as_fit(self) -> Units:
+    def as_fit_units(self) -> Units:
         """Return a copy as the reference units of a fit, with all counts reset."""
         return replace(self, of_fit=self.known, outside=Counter(), _sizes=Counter())
 

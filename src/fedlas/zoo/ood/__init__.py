@@ -21,7 +21,7 @@ from fedlas.zoo.ood.detection import (
     DETECTION,
     detection_intervals,
     detection_metrics,
-    fpr_at,
+    fpr_at_tpr,
     roc_points,
 )
 from fedlas.zoo.ood.fitted_scores import (
@@ -50,7 +50,7 @@ __all__ = [
     "energy_score",
     "entropy_score",
     "feature_norm_score",
-    "fpr_at",
+    "fpr_at_tpr",
     "gen_score",
     "kl_matching_score",
     "knn_score",

@@ -21,7 +21,7 @@ _BLOCK = 2**17
 
 
 @dataclass(frozen=True, eq=False)
-class Counts:
+class ScoreCounts:
     """Sample counts at each distinct score, ascending, for ``R`` replicates.
 
     Attributes:
@@ -47,7 +47,7 @@ class Counts:
         return inside[:, -1:] - inside + self.inside, outside[:, -1:] - outside + self.outside
 
 
-class Counter:
+class ScoreCounter:
     """Counter of the samples at each distinct score.
 
     Args:
@@ -62,10 +62,10 @@ class Counter:
     def __init__(
         self, id_score: ArrayLike, ood_score: ArrayLike, id_correct: ArrayLike | None = None
     ) -> None:
-        inside = _checked("id_score", id_score)
-        outside = _checked("ood_score", ood_score)
+        inside = _check_scores("id_score", id_score)
+        outside = _check_scores("ood_score", ood_score)
         self._correct = (
-            None if id_correct is None else _array("id_correct must be bool", id_correct)
+            None if id_correct is None else _to_array("id_correct must be bool", id_correct)
         )
         if self._correct is not None and (
             self._correct.shape != inside.shape or self._correct.dtype != np.bool_
@@ -84,18 +84,22 @@ class Counter:
         """Maximum number of disjoint pairs of an in-distribution and an OOD sample."""
         return min(len(self._inside), len(self._outside))
 
-    def all_samples(self) -> Counts:
+    def all_samples(self) -> ScoreCounts:
         """Return the counts of the original samples, as a single replicate."""
-        correct = None if self._correct is None else self._count(self._inside[self._correct][None])
-        return Counts(self._count(self._inside[None]), self._count(self._outside[None]), correct)
+        correct = (
+            None if self._correct is None else self._count_groups(self._inside[self._correct][None])
+        )
+        return ScoreCounts(
+            self._count_groups(self._inside[None]), self._count_groups(self._outside[None]), correct
+        )
 
-    def replicates(self, number: int, seed: int) -> Iterator[Counts]:
+    def replicates(self, count: int, seed: int) -> Iterator[ScoreCounts]:
         """Yield the counts of bootstrap replicates in blocks; draws do not depend on the block size."""
         rows = max(1, _BLOCK // self._groups)
         # Each side has its own generator, so its draws depend neither on the other side nor on the size of a block.
         sides = [np.random.Generator(np.random.PCG64([seed, side])) for side in range(2)]
-        for start in range(0, number, rows):
-            size = min(rows, number - start)
+        for start in range(0, count, rows):
+            size = min(rows, count - start)
             rows_inside, rows_outside = (
                 random.integers(0, len(places), size=(size, len(places)), dtype=np.int64)
                 for random, places in zip(sides, (self._inside, self._outside), strict=True)
@@ -103,15 +107,19 @@ class Counter:
             correct = (
                 None
                 if self._correct is None
-                else self._count(self._inside[rows_inside], weights=self._correct[rows_inside])
+                else self._count_groups(
+                    self._inside[rows_inside], weights=self._correct[rows_inside]
+                )
             )
-            yield Counts(
-                self._count(self._inside[rows_inside]),
-                self._count(self._outside[rows_outside]),
+            yield ScoreCounts(
+                self._count_groups(self._inside[rows_inside]),
+                self._count_groups(self._outside[rows_outside]),
                 correct,
             )
 
-    def _count(self, places: NDArray[np.int64], weights: NDArray[np.bool_] | None = None) -> Floats:
+    def _count_groups(
+        self, places: NDArray[np.int64], weights: NDArray[np.bool_] | None = None
+    ) -> Floats:
         """Return the count of each group in each row of ``places (R, N)``, as ``(R, G)``."""
         rows = len(places)
         flat = (places + self._groups * np.arange(rows)[:, None]).ravel()
@@ -121,7 +129,7 @@ class Counter:
         return counted.reshape(rows, self._groups).astype(np.float64)
 
 
-def _array(expected: str, array: ArrayLike | Tensor) -> NDArray[Any]:
+def _to_array(expected: str, array: ArrayLike | Tensor) -> NDArray[Any]:
     """Return the values as an array; tensors move to the CPU, and bfloat16, which NumPy lacks, becomes float32."""
     try:
         if isinstance(array, Tensor):
@@ -132,8 +140,8 @@ def _array(expected: str, array: ArrayLike | Tensor) -> NDArray[Any]:
         raise InputError(expected, describe(array), "Pass one value per sample.") from error
 
 
-def _checked(name: str, score: ArrayLike | Tensor) -> Floats:
-    array = _array(f"{name} must be numbers", score)
+def _check_scores(name: str, score: ArrayLike | Tensor) -> Floats:
+    array = _to_array(f"{name} must be numbers", score)
     try:
         values = array.astype(np.float64) if array.dtype.kind != "c" else None
     except (TypeError, ValueError):

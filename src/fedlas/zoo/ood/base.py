@@ -41,7 +41,7 @@ on training samples; ``head``, the linear head; ``model``, ``inputs (N, channels
 channel by which they were divided."""
 
 
-def needs_of(entry: Entry[Score]) -> frozenset[str]:
+def required_inputs(entry: Entry[Score]) -> frozenset[str]:
     """Return the names of a score's inputs, among :data:`INPUTS`."""
     return frozenset(inspect.signature(entry.value).parameters) & INPUTS.keys()
 
@@ -54,12 +54,12 @@ def options_of(entry: Entry[Score]) -> dict[str, Any]:
         >>> options_of(OOD_SCORES["gen"])
         {'gamma': 0.1, 'top': 100}
     """
-    return OOD_SCORES.check_options(entry.name, offered=INPUTS)
+    return OOD_SCORES.resolve_options(entry.name, offered=INPUTS)
 
 
-def follows_temperature(entry: Entry[Score]) -> bool:
+def depends_on_temperature(entry: Entry[Score]) -> bool:
     """Return whether a score is computed from logits, and so depends on a temperature."""
-    return "logits" in needs_of(entry)
+    return "logits" in required_inputs(entry)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +120,7 @@ def compute_score(
     """
     entry = OOD_SCORES[name]
     fitted_on = Reference() if reference is None else reference
-    needs = needs_of(entry)
+    needs = required_inputs(entry)
     if isinstance(outputs, Predictions):
         outputs = Outputs.of(outputs)
     if not isinstance(outputs, Outputs) or not isinstance(fitted_on, Reference):

@@ -16,17 +16,17 @@ from numpy.typing import ArrayLike
 
 from fedlas._core.check import InputError, check_choice, check_count, check_number
 from fedlas._core.registry import Registry
-from fedlas.metrics.ranking_scores import auroc_of_counts, pairs_in_order
+from fedlas.metrics.ranking_scores import auroc_from_counts, count_concordant_pairs
 from fedlas.stats import Interval
-from fedlas.stats.intervals import check_bootstrap, interval_from
+from fedlas.stats.intervals import check_bootstrap_options, interval_from_replicates
 from fedlas.stats.proportion import clopper_pearson
-from fedlas.zoo.ood._counts import Counter, Counts, Floats
+from fedlas.zoo.ood._counts import Floats, ScoreCounter, ScoreCounts
 
-__all__ = ["DETECTION", "detection_intervals", "detection_metrics", "fpr_at", "roc_points"]
+__all__ = ["DETECTION", "detection_intervals", "detection_metrics", "fpr_at_tpr", "roc_points"]
 
 Positive = Literal["in", "out"]
 
-DetectionMetric = Callable[[Counts], Floats]
+DetectionMetric = Callable[[ScoreCounts], Floats]
 
 DETECTION: Registry[DetectionMetric] = Registry("detection metric")
 """Functions of :class:`Counts` to one value per replicate ``(R,)``, a fraction. Metadata: ``title``; ``positive``, the
@@ -35,42 +35,42 @@ class to detect, ``"in"`` or ``"out"``, or ``"either"`` where it makes no differ
 
 
 @DETECTION.register("auroc", title="AUROC", positive="either", higher_is_better=True)
-def _auroc(counts: Counts) -> Floats:
+def _auroc(counts: ScoreCounts) -> Floats:
     """Return the probability that an OOD sample scores above an in-distribution sample; ties count half."""
-    return auroc_of_counts(counts.inside, counts.outside)
+    return auroc_from_counts(counts.inside, counts.outside)
 
 
 @DETECTION.register("aupr-in", title="AUPR-in", positive="in", higher_is_better=True)
-def _aupr_in(counts: Counts) -> Floats:
+def _aupr_in(counts: ScoreCounts) -> Floats:
     """Return the average precision with in-distribution as the positive class, lowest scores first."""
     return _average_precision(counts.inside, *counts.low)
 
 
 @DETECTION.register("aupr-out", title="AUPR-out", positive="out", higher_is_better=True)
-def _aupr_out(counts: Counts) -> Floats:
+def _aupr_out(counts: ScoreCounts) -> Floats:
     """Return the average precision with OOD as the positive class, highest scores first."""
     return _average_precision(counts.outside, *reversed(counts.high))
 
 
 @DETECTION.register("fpr95-in", title="FPR95-in", positive="in", higher_is_better=False)
-def _fpr95_in(counts: Counts) -> Floats:
+def _fpr95_in(counts: ScoreCounts) -> Floats:
     """Return the share of OOD samples accepted at the threshold that accepts 95 % of in-distribution samples."""
     return _false_positive_rate(counts, "in", 0.95)
 
 
 @DETECTION.register("fpr95-out", title="FPR95-out", positive="out", higher_is_better=False)
-def _fpr95_out(counts: Counts) -> Floats:
+def _fpr95_out(counts: ScoreCounts) -> Floats:
     """Return the share of in-distribution samples flagged at the threshold that flags 95 % of OOD samples."""
     return _false_positive_rate(counts, "out", 0.95)
 
 
 @DETECTION.register("oscr", title="OSCR", positive="in", higher_is_better=True, needs_correct=True)
-def _oscr(counts: Counts) -> Floats:
+def _oscr(counts: ScoreCounts) -> Floats:
     """Return the area under the curve of correct classification rate over false positive rate."""
     if counts.correct is None:
         raise InputError("id_correct is required for oscr", "None", "Pass id_correct.")
     pairs = counts.inside.sum(axis=1) * counts.outside.sum(axis=1)
-    return pairs_in_order(counts.correct, counts.outside) / pairs
+    return count_concordant_pairs(counts.correct, counts.outside) / pairs
 
 
 def detection_metrics(
@@ -101,8 +101,10 @@ def detection_metrics(
         Hendrycks and Gimpel 2017 (arXiv 1610.02136) for AUROC and AUPR, Liang et al. 2018 (1706.02690) for FPR95,
         Dhamija et al. 2018 (1811.04110) and Vaze et al. 2022 (2110.06207) for OSCR.
     """
-    counter = Counter(id_score, ood_score, id_correct)
-    return {name: float(values[0]) for name, values in _measured(counter.all_samples()).items()}
+    counter = ScoreCounter(id_score, ood_score, id_correct)
+    return {
+        name: float(values[0]) for name, values in _compute_metrics(counter.all_samples()).items()
+    }
 
 
 def detection_intervals(
@@ -142,39 +144,41 @@ def detection_intervals(
     Source:
         Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13; two samples in chapter 8.
     """
-    check_bootstrap(
+    check_bootstrap_options(
         confidence_level=confidence_level, replicates=replicates, seed=seed, method="percentile"
     )
-    counter = Counter(id_score, ood_score, id_correct)
-    blocks = [_measured(counts) for counts in counter.replicates(replicates, seed)]
+    counter = ScoreCounter(id_score, ood_score, id_correct)
+    blocks = [_compute_metrics(counts) for counts in counter.replicates(replicates, seed)]
     return {
-        name: _interval(
+        name: _bootstrap_interval(
             float(value[0]),
             np.concatenate([block[name] for block in blocks]),
             confidence_level=confidence_level,
             pairs=counter.pairs,
         )
-        for name, value in _measured(counter.all_samples()).items()
+        for name, value in _compute_metrics(counter.all_samples()).items()
     }
 
 
-def _interval(value: float, replicates: Floats, *, confidence_level: float, pairs: int) -> Interval:
+def _bootstrap_interval(
+    value: float, replicates: Floats, *, confidence_level: float, pairs: int
+) -> Interval:
     """Return the percentile interval, or an exact interval over ``pairs`` pairs if all replicates are equal."""
-    interval = interval_from(
+    interval = interval_from_replicates(
         value, replicates, confidence_level=confidence_level, method="percentile"
     )
     if interval.low < interval.high:
         return interval
     # Perfectly separated samples are separated in every replicate. Pairs without a common sample are each in order
     # with probability AUROC, so all of them are with probability AUROC**pairs.
-    few = math.floor(value * pairs + 1e-9)
-    many = math.ceil(value * pairs - 1e-9)
-    low = clopper_pearson(few, pairs, confidence_level=confidence_level)[0]
-    high = clopper_pearson(many, pairs, confidence_level=confidence_level)[1]
+    lower_count = math.floor(value * pairs + 1e-9)
+    upper_count = math.ceil(value * pairs - 1e-9)
+    low = clopper_pearson(lower_count, pairs, confidence_level=confidence_level)[0]
+    high = clopper_pearson(upper_count, pairs, confidence_level=confidence_level)[1]
     return replace(interval, low=low, high=high, method="exact")
 
 
-def fpr_at(
+def fpr_at_tpr(
     id_score: ArrayLike, ood_score: ArrayLike, *, tpr: float = 0.95, positive: Positive = "in"
 ) -> float:
     """Return the false positive rate at the first threshold that reaches a true positive rate.
@@ -189,13 +193,13 @@ def fpr_at(
         InputError: As :func:`detection_metrics`, or if an option is out of range.
 
     Example:
-        >>> fpr_at([0.1, 0.2, 0.3, 0.4], [0.35, 0.6, 0.7, 0.8], tpr=1.0)
+        >>> fpr_at_tpr([0.1, 0.2, 0.3, 0.4], [0.35, 0.6, 0.7, 0.8], tpr=1.0)
         0.25
     """
     share = check_number("tpr", tpr, low=0.0, high=1.0, low_open=True)
     check_choice("positive", positive, get_args(Positive))
     return float(
-        _false_positive_rate(Counter(id_score, ood_score).all_samples(), positive, share)[0]
+        _false_positive_rate(ScoreCounter(id_score, ood_score).all_samples(), positive, share)[0]
     )
 
 
@@ -221,7 +225,7 @@ def roc_points(
         ([0.0, 0.0, 0.5, 0.5, 1.0], [0.0, 0.5, 0.5, 1.0, 1.0])
     """
     check_count("most", most, low=2)
-    counts = Counter(id_score, ood_score).all_samples()
+    counts = ScoreCounter(id_score, ood_score).all_samples()
     false, true = (
         np.concatenate(([0.0], side[0, ::-1].cumsum())) for side in (counts.inside, counts.outside)
     )
@@ -238,7 +242,7 @@ def roc_points(
     return false[points], true[points]
 
 
-def _measured(counts: Counts) -> dict[str, Floats]:
+def _compute_metrics(counts: ScoreCounts) -> dict[str, Floats]:
     entries = (
         e
         for e in DETECTION.entries()
@@ -254,13 +258,13 @@ def _average_precision(positive: Floats, true: Floats, false: Floats) -> Floats:
     return (positive * true / flagged).sum(axis=1) / positive.sum(axis=1)
 
 
-def _false_positive_rate(counts: Counts, positive: Positive, share: float) -> Floats:
+def _false_positive_rate(counts: ScoreCounts, positive: Positive, tpr: float) -> Floats:
     """Return the false positive rate at the first threshold with the given true positive rate."""
     true, false = (
         counts.low if positive == "in" else (side[:, ::-1] for side in reversed(counts.high))
     )
     # the same for every replicate; less the product's rounding
-    enough = math.ceil(share * float(true[0, -1]) - 1e-9)
+    enough = math.ceil(tpr * float(true[0, -1]) - 1e-9)
     first = (true >= enough).argmax(axis=1)
     rates: Floats = false[np.arange(len(false)), first] / false[:, -1]
     return rates

@@ -80,7 +80,7 @@ def negative_aware_norm_score(features: Tensor) -> Tensor:
     return -rows.sum(dim=1) / (rows > 0).sum(dim=1).clamp(min=1)
 
 
-def check_features(features: Tensor, *, columns: int | None = None) -> Tensor:
+def check_features(features: Tensor, *, width: int | None = None) -> Tensor:
     """Return ``features``, or raise InputError unless they are a finite, non-empty floating tensor ``(N, D)``."""
     shaped = (
         is_dense(features)
@@ -88,11 +88,11 @@ def check_features(features: Tensor, *, columns: int | None = None) -> Tensor:
         and features.shape[0] > 0
         and features.shape[1] > 0
     )
-    if shaped and features.is_floating_point() and columns in (None, features.shape[1]):
+    if shaped and features.is_floating_point() and width in (None, features.shape[1]):
         check_finite("features", features)
         return features
     raise InputError(
-        f"features must be a dense floating tensor (N, {columns or 'D'}), not empty",
+        f"features must be a dense floating tensor (N, {width or 'D'}), not empty",
         describe(features),
         "Pass the input of the classifier head, pooled over space, of the same model throughout.",
     )

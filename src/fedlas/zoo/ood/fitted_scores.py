@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fedlas._core.check import InputError, check_count, check_finite, check_logits
 from fedlas._core.extras import require
 from fedlas.predictions import Predictions
-from fedlas.predictions.any_predictions import check_predictions
+from fedlas.predictions.any_predictions import require_predictions
 from fedlas.zoo.ood.base import OOD_SCORES
 from fedlas.zoo.ood.feature_norm import check_features
 
@@ -63,7 +63,7 @@ def kl_matching_score(logits: Tensor, *, val: Predictions) -> Tensor:
     Source:
         Hendrycks et al. 2022, section 4.
     """
-    val = check_predictions(val)
+    val = require_predictions(val)
     if check_logits(logits).shape != (len(logits), val.num_classes) or not len(logits):
         raise InputError(
             f"logits must be (N, {val.num_classes}), like val.logits",
@@ -71,7 +71,7 @@ def kl_matching_score(logits: Tensor, *, val: Predictions) -> Tensor:
             "Pass predictions of one model.",
         )
     check_finite("logits", logits)
-    detector = _detectors().KLMatching(None)
+    detector = _pytorch_ood_detectors().KLMatching(None)
     return detector.fit_logits(val.logits.double()).predict_logits(logits.double())
 
 
@@ -111,7 +111,7 @@ def mahalanobis_score(features: Tensor, *, train: Predictions) -> Tensor:
     Source:
         Lee et al. 2018, section 2.1.
     """
-    return _Gaussians(features, train).nearest(features)
+    return _Gaussians(features, train).nearest_class_distance(features)
 
 
 @OOD_SCORES.register(
@@ -146,7 +146,7 @@ def relative_mahalanobis_score(features: Tensor, *, train: Predictions) -> Tenso
         Ren et al. 2021, equation 2.
     """
     gaussians = _Gaussians(features, train)
-    return gaussians.nearest(features) - gaussians.background(features)
+    return gaussians.nearest_class_distance(features) - gaussians.background_distance(features)
 
 
 @OOD_SCORES.register(
@@ -182,7 +182,7 @@ def knn_score(features: Tensor, *, train: Predictions, k: int = 50) -> Tensor:
         Sun et al. 2022, section 3.
     """
     check_count("k", k)
-    bank = check_bank(features, train)
+    bank = check_train_features(features, train)
     if k > len(bank):
         raise InputError(
             f"k must be at most {len(bank)}, the number of training samples",
@@ -190,7 +190,7 @@ def knn_score(features: Tensor, *, train: Predictions, k: int = 50) -> Tensor:
             "Choose a smaller k (on the command line: --set knn.k=10), or more training samples.",
         )
     require("sklearn.neighbors", extra="ood")
-    detector = _detectors().KNN(None, k=k)
+    detector = _pytorch_ood_detectors().KNN(None, k=k)
     # float32 finds the same neighbors at half the cost; distances of unit vectors need no more digits.
     return detector.fit_features(bank.float(), train.target).predict_features(features.float())
 
@@ -236,7 +236,7 @@ def vim_score(
     Source:
         Wang et al. 2022, section 4.
     """
-    bank = check_bank(features, train)
+    bank = check_train_features(features, train)
     width = bank.shape[1]
     weight = getattr(head, "weight", None)
     bias = getattr(head, "bias", None)
@@ -262,13 +262,13 @@ def vim_score(
             "Choose a smaller dimension, or omit it.",
         )
     shift = torch.zeros(len(weight)) if bias is None else bias.detach().cpu()
-    detector = _detectors().ViM(None, d=chosen, w=weight.detach().cpu(), b=shift)
-    with _solvable():
+    detector = _pytorch_ood_detectors().ViM(None, d=chosen, w=weight.detach().cpu(), b=shift)
+    with _translate_eigenvalue_errors():
         return detector.fit_features(bank.float(), train.target).predict_features(features.float())
 
 
 @contextmanager
-def _solvable() -> Iterator[None]:
+def _translate_eigenvalue_errors() -> Iterator[None]:
     """Raise InputError if a covariance has no eigenvalues in floating point, as for features of 1e25."""
     try:
         yield
@@ -278,19 +278,19 @@ def _solvable() -> Iterator[None]:
         raise InputError(expected, str(error).split(":")[0], fix) from error
 
 
-def _detectors() -> Any:
+def _pytorch_ood_detectors() -> Any:
     return require("pytorch_ood.detector", extra="ood")
 
 
-def check_bank(features: Tensor, train: Predictions) -> Tensor:
+def check_train_features(features: Tensor, train: Predictions) -> Tensor:
     """Return the training features ``(N', D)``, after checking them and the ``features (N, D)`` to score."""
-    bank = check_predictions(train).features
+    bank = require_predictions(train).features
     if bank is None:
         raise InputError(
             "train must have features", "none", "Make them with fedlas.predict(..., features=True)."
         )
     check_features(bank)
-    check_features(features, columns=bank.shape[1])
+    check_features(features, width=bank.shape[1])
     return bank
 
 
@@ -301,7 +301,7 @@ class _Gaussians:
     # whenever the order of the samples changes, and where classes are compact the ridge outweighs their variance.
 
     def __init__(self, features: Tensor, train: Predictions) -> None:
-        bank = check_bank(features, train)
+        bank = check_train_features(features, train)
         _, target = train.target.unique(return_inverse=True)
         self._largest = bank.abs().amax(dim=0).double()
         self._number = len(bank)
@@ -320,7 +320,7 @@ class _Gaussians:
         self._within = within
         self._between = self._means.T @ (self._means * counts)
 
-    def nearest(self, features: Tensor) -> Tensor:
+    def nearest_class_distance(self, features: Tensor) -> Tensor:
         """Return half the squared Mahalanobis distance ``(N,)`` of ``features (N, D)`` from the nearest class mean."""
         whitening = self._whitening(self._within)
         centers = self._means @ whitening
@@ -330,14 +330,18 @@ class _Gaussians:
             # cdist expands the square, which cancels digits where classes are compact: it only finds the nearest.
             return (white - centers[torch.cdist(white, centers).argmin(dim=1)]).square().sum(dim=1)
 
-        return self._half(features, squared)
+        return self._half_squared_distances(features, squared)
 
-    def background(self, features: Tensor) -> Tensor:
+    def background_distance(self, features: Tensor) -> Tensor:
         """Return half the squared Mahalanobis distance ``(N,)`` from the overall mean, with the total covariance."""
         whitening = self._whitening(self._within + self._between)
-        return self._half(features, lambda rows: (rows @ whitening).square().sum(dim=1))
+        return self._half_squared_distances(
+            features, lambda rows: (rows @ whitening).square().sum(dim=1)
+        )
 
-    def _half(self, features: Tensor, squared: Callable[[Tensor], Tensor]) -> Tensor:
+    def _half_squared_distances(
+        self, features: Tensor, squared: Callable[[Tensor], Tensor]
+    ) -> Tensor:
         return torch.cat(
             [squared(rows.double() - self._mean) / 2 for rows in features.split(_ROWS)]
         )
@@ -352,7 +356,7 @@ class _Gaussians:
             raise InputError(expected, got, "Check that the features come from the trained model.")
         # The eigenvectors of the correlation matrix, so that the units of the features do not matter.
         unit = torch.where(varying, 1 / std, 0.0)
-        with _solvable():
+        with _translate_eigenvalue_errors():
             variances, directions = torch.linalg.eigh(scatter / self._number * unit[:, None] * unit)
         present = variances > variances.amax() * _NO_VARIANCE
         return unit[:, None] * directions[:, present] / variances[present].sqrt()

@@ -58,10 +58,12 @@ def adapt_images(images: Tensor, *, channels: int, size: int) -> tuple[Tensor, l
         notes.append(f"scaled from {height} x {width} to {size} x {size} pixels")
     if not notes:
         return images, notes
-    return torch.cat([_adapted(chunk, channels, size) for chunk in images.split(_CHUNK)]), notes
+    return torch.cat(
+        [_convert_images(chunk, channels, size) for chunk in images.split(_CHUNK)]
+    ), notes
 
 
-def _adapted(images: Tensor, channels: int, size: int) -> Tensor:
+def _convert_images(images: Tensor, channels: int, size: int) -> Tensor:
     if images.shape[1] == 3 and channels == 1:
         luma = torch.tensor(_LUMA, device=images.device).view(1, 3, 1, 1)
         images = (images.float() * luma).sum(dim=1, keepdim=True).round().to(torch.uint8)
@@ -92,11 +94,11 @@ def count_duplicates(images: Tensor, others: Tensor) -> int:
         _check_images(name, value)
     if images.shape[1:] != others.shape[1:]:
         return 0
-    digests = set(_digests(others))
-    return sum(digest in digests for digest in _digests(images))
+    digests = set(_image_hashes(others))
+    return sum(digest in digests for digest in _image_hashes(images))
 
 
-def _digests(images: Tensor) -> list[bytes]:
+def _image_hashes(images: Tensor) -> list[bytes]:
     """Return a 128-bit hash of each image."""
     return [
         blake2b(image.numpy().data, digest_size=16).digest() for image in images.cpu().contiguous()

@@ -28,7 +28,7 @@ __all__ = ["energy_score", "entropy_score", "gen_score", "max_logit_score", "msp
 _BLOCK = 2**17
 _ACCELERATOR_BLOCK = 2**24
 """Logits of a block: a copy in float64 takes 1 MiB of a processor's cache."""
-_TINY = 1e-30
+_UNDERFLOW = 1e-30
 
 
 @OOD_SCORES.register(
@@ -60,10 +60,10 @@ def msp_score(logits: Tensor) -> Tensor:
     """
 
     def score(rows: Tensor) -> Tensor:
-        others = _relative(rows)[1].sum(dim=1)
+        others = _shifted_exponents(rows)[1].sum(dim=1)
         return others / (1 + others)
 
-    return _by_rows(logits, score)
+    return _score_in_blocks(logits, score)
 
 
 @OOD_SCORES.register(
@@ -95,11 +95,11 @@ def entropy_score(logits: Tensor) -> Tensor:
 
     def score(rows: Tensor) -> Tensor:
         # With e_k = exp(z_k - max z): log(sum e) - sum e_k log(e_k) / sum e.
-        exponents, others = _relative(rows)
+        exponents, others = _shifted_exponents(rows)
         total = others.sum(dim=1)
         return total.log1p() - torch.linalg.vecdot(others, exponents) / (1 + total)
 
-    return _by_rows(logits, score)
+    return _score_in_blocks(logits, score)
 
 
 @OOD_SCORES.register(
@@ -131,7 +131,7 @@ def max_logit_score(logits: Tensor) -> Tensor:
     Source:
         Hendrycks et al. 2022, section 3.
     """
-    highest = _checked(logits).detach().amax(dim=1).double()
+    highest = _check_2d_logits(logits).detach().amax(dim=1).double()
     if not bool((highest.abs() <= LARGEST).all()):  # NaN and positive infinities reach the maximum
         check_finite("logits", logits.float())
     return -highest
@@ -174,7 +174,7 @@ def energy_score(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
         return -highest.squeeze(1).double() - t * exponents.exp_().sum(dim=1).double().log()
 
     # A high temperature multiplies the rounding of the sum.
-    return _by_rows(logits, score, double=t != 1)
+    return _score_in_blocks(logits, score, double=t != 1)
 
 
 @OOD_SCORES.register(
@@ -215,19 +215,21 @@ def gen_score(logits: Tensor, *, gamma: float = 0.1, top: int = 100) -> Tensor:
         complement = torch.log(-torch.expm1(log_probs.clamp(max=-1e-300)))
         return (power * (log_probs + complement)).exp().sum(dim=1)
 
-    return _by_rows(logits, score, double=True)
+    return _score_in_blocks(logits, score, double=True)
 
 
-def _relative(rows: Tensor) -> tuple[Tensor, Tensor]:
+def _shifted_exponents(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Return ``z_k - max z``, and ``exp(z_k - max z)`` with 0 in place of one highest class."""
     highest, label = rows.max(dim=1, keepdim=True)
     exponents = rows - highest
     return exponents, exponents.exp().scatter_(1, label, 0.0)
 
 
-def _by_rows(logits: Tensor, score: Callable[[Tensor], Tensor], *, double: bool = False) -> Tensor:
+def _score_in_blocks(
+    logits: Tensor, score: Callable[[Tensor], Tensor], *, double: bool = False
+) -> Tensor:
     """Return float64 scores ``(N,)`` of ``logits (N, C)``, computed in blocks, in float64 where float32 underflows."""
-    logits = _checked(logits)
+    logits = _check_2d_logits(logits)
     check_finite("logits", logits)
     scores = []
     size = max(
@@ -239,14 +241,14 @@ def _by_rows(logits: Tensor, score: Callable[[Tensor], Tensor], *, double: bool 
         )
         values = score(rows).double()
         # In float32, confident samples with a gap of 87 or more between their logits would all get the score 0.
-        underflow = values.abs() < _TINY
+        underflow = values.abs() < _UNDERFLOW
         if rows.dtype != torch.float64 and bool(underflow.any()):
             values[underflow] = score(block[underflow].double())
         scores.append(values)
     return torch.cat(scores)
 
 
-def _checked(logits: Tensor) -> Tensor:
+def _check_2d_logits(logits: Tensor) -> Tensor:
     check_dense("logits", check_logits(logits))
     if logits.ndim != 2:
         raise InputError(

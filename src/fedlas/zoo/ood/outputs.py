@@ -14,13 +14,13 @@ from torch import Tensor
 
 from fedlas._core.arrays import open_arrays, write_arrays
 from fedlas._core.check import InputError, check_logits, describe, is_dense
-from fedlas._core.files import checked_path, parse_json
-from fedlas._core.kinds import check_kinds
+from fedlas._core.files import parse_json, to_path
+from fedlas._core.kinds import check_argument_types
 from fedlas.predictions import Predictions
 
 __all__ = ["Outputs"]
 
-_SCORE = "score_"
+_SCORE_PREFIX = "score_"
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,12 +70,12 @@ class Outputs:
         return int(self.logits.shape[0])
 
     @classmethod
-    @check_kinds
+    @check_argument_types
     def of(cls, predictions: Predictions) -> Outputs:
         """Return the logits and features of ``predictions`` as outputs, without the labels."""
         return cls(predictions.logits, predictions.features)
 
-    @check_kinds
+    @check_argument_types
     def save(self, path: str | Path, *, about: Mapping[str, Any]) -> Path:
         """Write the outputs atomically to an ``.npz`` file, and return its path.
 
@@ -92,7 +92,7 @@ class Outputs:
         }
         if self.features is not None:
             arrays["features"] = self.features.cpu().numpy()
-        arrays |= {_SCORE + name: value.cpu().numpy() for name, value in self.scores.items()}
+        arrays |= {_SCORE_PREFIX + name: value.cpu().numpy() for name, value in self.scores.items()}
         return write_arrays(path, arrays, "a file of Outputs", {"logits", "about"}.issubset)
 
     @classmethod
@@ -102,15 +102,15 @@ class Outputs:
         Raises:
             InputError: If the file is missing, truncated, or was not written by :meth:`save`.
         """
-        path = checked_path(path)
+        path = to_path(path)
         try:
             with open_arrays(path) as archive:
                 arrays = {name: archive[name] for name in archive.names if name != "about"}
                 about = parse_json(str(archive["about"]))
             scores = {
-                n.removeprefix(_SCORE): torch.from_numpy(v)
+                n.removeprefix(_SCORE_PREFIX): torch.from_numpy(v)
                 for n, v in arrays.items()
-                if n.startswith(_SCORE)
+                if n.startswith(_SCORE_PREFIX)
             }
             features = arrays.get("features")
             return (

@@ -15,7 +15,7 @@ from fedlas._core.extras import require
 from fedlas.predictions import Predictions
 from fedlas.zoo.ood.base import OOD_SCORES
 from fedlas.zoo.ood.feature_norm import check_features
-from fedlas.zoo.ood.fitted_scores import check_bank
+from fedlas.zoo.ood.fitted_scores import check_train_features
 
 __all__ = ["RuleShift", "Rules", "rule_shift", "rules_score"]
 
@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 Hits = NDArray[np.int64]
 Statistic = Literal["distance", "information"]
 
-_MOST_GROWN = 10_000
+_MAX_TREE_SAMPLES = 10_000
 """Maximum number of training samples per tree, drawn with replacement; more samples only take time."""
 
 _BINS = 10
@@ -69,7 +69,7 @@ def rules_score(features: Tensor, *, train: Predictions, trees: int = 100, leaf:
     Source:
         De Bernardi, Narteni, Cambiaso and Mongelli 2023; see :func:`rule_shift`.
     """
-    bank = check_bank(features, train)
+    bank = check_train_features(features, train)
     rules = Rules(bank, train.target, trees=trees, leaf=leaf)
     share = rules.counts(rules.hits(bank)) / len(bank)
     return torch.from_numpy(1 - share[rules.hits(features)].mean(axis=1))
@@ -145,20 +145,20 @@ def rule_shift(
         De Bernardi, Narteni, Cambiaso and Mongelli 2023: rule hits of sets, their mutual information and L1 norm.
     """
     check_count("seed", seed, low=0)
-    growing = check_bank(batch, train)
+    tree_features = check_train_features(batch, train)
     target = train.target
     if held_out is None:
-        if len(growing) < 4:
+        if len(tree_features) < 4:
             fix = "Pass more samples."
             raise InputError(
-                "train must have at least 4 samples if held_out is None", len(growing), fix
+                "train must have at least 4 samples if held_out is None", len(tree_features), fix
             )
-        order = torch.from_numpy(np.random.default_rng([seed, 1]).permutation(len(growing)))
-        rows, others = order.to(growing.device).chunk(2)
-        held_out = growing[others]
+        order = torch.from_numpy(np.random.default_rng([seed, 1]).permutation(len(tree_features)))
+        rows, held_out_rows = order.to(tree_features.device).chunk(2)
+        held_out = tree_features[held_out_rows]
         target = target[rows]
-        growing = growing[rows]
-    rules = Rules(growing, target, trees=trees, leaf=leaf)
+        tree_features = tree_features[rows]
+    rules = Rules(tree_features, target, trees=trees, leaf=leaf)
     return rules.shift(held_out, batch, statistic=statistic, permutations=permutations, seed=seed)
 
 
@@ -182,11 +182,11 @@ class Rules:
         check_count("trees", trees)
         check_count("leaf", leaf)
         ensemble = require("sklearn.ensemble", extra="ood")
-        most = _MOST_GROWN if len(features) > _MOST_GROWN else None
+        most = _MAX_TREE_SAMPLES if len(features) > _MAX_TREE_SAMPLES else None
         forest = ensemble.RandomForestClassifier(
             trees, min_samples_leaf=leaf, max_samples=most, random_state=0
         )
-        self._forest: Any = forest.fit(_array(features), target.cpu().numpy())
+        self._forest: Any = forest.fit(_to_float32_array(features), target.cpu().numpy())
         # Rules are numbered through all trees. A number is that of a node; those of inner nodes are never hit.
         nodes = [tree.tree_.node_count for tree in forest.estimators_]
         self._first = np.cumsum([0, *nodes[:-1]])
@@ -202,8 +202,8 @@ class Rules:
 
     def hits(self, features: Tensor) -> Hits:
         """Return the index of the rule that each sample hits in each tree, ``(N, trees)``."""
-        checked = check_features(features, columns=self._width)
-        nodes: Hits = self._forest.apply(_array(checked)).astype(np.int64) + self._first
+        checked = check_features(features, width=self._width)
+        nodes: Hits = self._forest.apply(_to_float32_array(checked)).astype(np.int64) + self._first
         return nodes
 
     def counts(self, hits: Hits) -> Floats:
@@ -231,17 +231,22 @@ class Rules:
         # Bin edges are those of all samples together, which no permutation changes.
         edges = np.quantile(total[used], np.arange(1, _BINS) / _BINS) / len(hits)
 
-        def measured(rows: Hits) -> float:
+        def compute_statistic(rows: Hits) -> float:
             count = self.counts(rows)
             shares = count[used] / size, (total - count)[used] / (len(hits) - size)
             if statistic == "distance":
                 return float(np.abs(shares[0] - shares[1]).sum()) / (2 * self._trees)
-            return _information(*(np.searchsorted(edges, share, side="right") for share in shares))
+            return _mutual_information(
+                *(np.searchsorted(edges, share, side="right") for share in shares)
+            )
 
-        value = measured(smaller)
-        random = np.random.default_rng(seed)
+        value = compute_statistic(smaller)
+        generator = np.random.default_rng(seed)
         random_values = np.array(
-            [measured(hits[random.permutation(len(hits))[:size]]) for _ in range(permutations)]
+            [
+                compute_statistic(hits[generator.permutation(len(hits))[:size]])
+                for _ in range(permutations)
+            ]
         )
         # Equal counts may differ in the last digit; taking them as equal errs toward no shift.
         extreme = (
@@ -252,7 +257,7 @@ class Rules:
         return RuleShift(value, (1 + int(extreme.sum())) / (1 + permutations))
 
 
-def _information(first: Hits, second: Hits) -> float:
+def _mutual_information(first: Hits, second: Hits) -> float:
     """Return the mutual information of two arrays of bin indices, in nats."""
     joint = np.bincount(first * _BINS + second, minlength=_BINS**2).reshape(_BINS, _BINS) / len(
         first
@@ -262,7 +267,7 @@ def _information(first: Hits, second: Hits) -> float:
     return float((joint[some] * np.log(joint[some] / apart[some])).sum())
 
 
-def _array(features: Tensor) -> NDArray[np.float32]:
+def _to_float32_array(features: Tensor) -> NDArray[np.float32]:
     """Return a float32 array, the precision in which scikit-learn's trees compare."""
     array: NDArray[np.float32] = features.detach().float().cpu().numpy()
     return array

@@ -6,7 +6,7 @@ combined :class:`~fedlas.Predictions`. ``fedlas.lab.studies.uncertainty`` applie
 
 from fedlas.zoo.uncertainty.bayes_by_backprop import KLPenalty, SampledWeights
 from fedlas.zoo.uncertainty.bayesian_layers import BayesianConfig, to_bayesian
-from fedlas.zoo.uncertainty.ensemble import average, mean_log_probs
+from fedlas.zoo.uncertainty.ensemble import average, log_mean_softmax
 from fedlas.zoo.uncertainty.hyper_ensemble import greedy_selection
 from fedlas.zoo.uncertainty.last_layer_laplace import LastLayerLaplace
 from fedlas.zoo.uncertainty.matrix_gaussian import MatrixGaussian
@@ -30,7 +30,7 @@ __all__ = [
     "VariationalHead",
     "average",
     "greedy_selection",
+    "log_mean_softmax",
     "mc_dropout",
-    "mean_log_probs",
     "to_bayesian",
 ]

@@ -7,21 +7,21 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_finite
 from fedlas.predictions import Predictions
-from fedlas.predictions.any_predictions import check_predictions
+from fedlas.predictions.any_predictions import require_predictions
 
 
 class FeatureHead:
     """Base class of small networks on features, with at most one hidden layer."""
 
     hidden: int
-    _inputs: Standardized | None = None
+    _inputs: FeatureStandardizer | None = None
 
-    def _sizes(self, train: Predictions, features: Tensor) -> list[int]:
+    def _layer_sizes(self, train: Predictions, features: Tensor) -> list[int]:
         """Return the layer sizes from the inputs to the logits."""
         hidden = [self.hidden] if self.hidden else []
         return [features.shape[1], *hidden, train.logits.shape[1]]
 
-    def _fitted(self) -> Standardized:
+    def _require_fitted(self) -> FeatureStandardizer:
         """Return the standardizer of the inputs, or raise InputError before the fit."""
         if self._inputs is None:
             raise InputError(
@@ -30,7 +30,7 @@ class FeatureHead:
         return self._inputs
 
 
-class Standardized:
+class FeatureStandardizer:
     """Standardizer of features to mean 0 and standard deviation 1 on the training part, in float64 on the CPU.
 
     Args:
@@ -42,7 +42,7 @@ class Standardized:
 
     def __init__(self, train: Predictions) -> None:
         self.size: int | None = None
-        features = self._checked(train)
+        features = self._check_features(train)
         self.size = features.shape[1]
         self._mean = features.mean(dim=0)
         std = features.std(dim=0, correction=0)
@@ -51,10 +51,10 @@ class Standardized:
 
     def __call__(self, predictions: Predictions) -> Tensor:
         """Return the standardized features ``(N, D)``."""
-        return (self._checked(predictions) - self._mean) / self._std
+        return (self._check_features(predictions) - self._mean) / self._std
 
-    def _checked(self, predictions: Predictions) -> Tensor:
-        features = check_predictions(predictions).features
+    def _check_features(self, predictions: Predictions) -> Tensor:
+        features = require_predictions(predictions).features
         if features is None or features.shape[1] != (self.size or features.shape[1]):
             raise InputError(
                 f"predictions must have features (N, {self.size or 'D'})",

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-NODES = 32
+NUM_NODES = 32
 """Number of nodes of the Gauss-Hermite quadrature."""
 
 Moments = tuple[Tensor, Tensor]
@@ -24,14 +24,14 @@ Moments = tuple[Tensor, Tensor]
 
 
 @dataclass
-class Layer:
+class GaussianLayer:
     """Linear layer with independent Gaussian weights ``N(mean, var)``, each ``(out, in + 1)``, the bias last."""
 
     mean: Tensor
     var: Tensor
 
 
-def linear_moments(layer: Layer, mean: Tensor, var: Tensor) -> Moments:
+def linear_moments(layer: GaussianLayer, mean: Tensor, var: Tensor) -> Moments:
     """Return the exact mean and variance of ``W z / sqrt(n)`` for independent weights and inputs ``(N, n)``."""
     n = mean.shape[1]
     out_var = var @ layer.mean.square().T + (var + mean.square()) @ layer.var.T
@@ -44,7 +44,7 @@ def relu_moments(mean: Tensor, var: Tensor) -> Moments:
     alpha = mean / std
     above = torch.special.ndtr(alpha)
     below = torch.special.ndtr(-alpha)
-    density = _density(alpha)
+    density = _normal_density(alpha)
     # Arranged so that no large squares cancel where alpha is large; what is left below 0 is rounding.
     spread = (
         above
@@ -55,7 +55,7 @@ def relu_moments(mean: Tensor, var: Tensor) -> Moments:
     return (std * (alpha * above + density)).clamp_min(0), var * spread.clamp_min(0)
 
 
-def propagate_moments(layers: Sequence[Layer], features: Tensor) -> list[Moments]:
+def propagate_moments(layers: Sequence[GaussianLayer], features: Tensor) -> list[Moments]:
     """Return the input and output moments of every layer, in order; inputs include a constant 1 for the bias."""
     mean = features
     var = torch.zeros_like(features)
@@ -74,7 +74,7 @@ def propagate_moments(layers: Sequence[Layer], features: Tensor) -> list[Moments
     return passed
 
 
-def log_prob(mean: Tensor, var: Tensor, label: int) -> tuple[Tensor, Tensor, Tensor]:
+def label_log_prob(mean: Tensor, var: Tensor, label: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return the log probability that logit ``label`` plus normal noise is the largest, and its gradients.
 
     ``Z = E_u prod_k Phi((m_y + s_y u - m_k) / s_k)`` over ``k != y``, ``u ~ N(0, 1)``, ``s^2 = v + 1``, by quadrature.
@@ -107,12 +107,12 @@ def log_prob(mean: Tensor, var: Tensor, label: int) -> tuple[Tensor, Tensor, Ten
     return log_z, to_mean, to_std / (2 * std)
 
 
-def gradients(
-    layers: Sequence[Layer], features: Tensor, label: int
+def log_prob_gradients(
+    layers: Sequence[GaussianLayer], features: Tensor, label: int
 ) -> tuple[Tensor, list[Moments]]:
     """Return ``log Z`` of one sample ``(D,)``, and its gradients with respect to the moments of all weights."""
     passed = propagate_moments(layers, features[None])
-    log_z, to_mean, to_var = log_prob(*passed[-1], label)
+    log_z, to_mean, to_var = label_log_prob(*passed[-1], label)
     slopes: list[Moments] = []
     for depth in range(len(layers) - 1, -1, -1):
         layer, (mean, var) = layers[depth], passed[2 * depth]
@@ -127,32 +127,32 @@ def gradients(
         # Through the linear layer; the constant input has no source.
         back_mean = to_mean @ layer.mean + 2 * mean * (to_var @ layer.var)
         back_var = to_var @ (layer.mean.square() + layer.var)
-        to_mean, to_var = _through_relu(
+        to_mean, to_var = _relu_backward(
             *passed[2 * depth - 1], back_mean[:, :-1], back_var[:, :-1], mean[:, :-1]
         )
     return log_z[0], slopes[::-1]
 
 
-def _through_relu(
-    mean: Tensor, var: Tensor, to_mean: Tensor, to_var: Tensor, out: Tensor
+def _relu_backward(
+    mean: Tensor, var: Tensor, to_mean: Tensor, to_var: Tensor, out_mean: Tensor
 ) -> Moments:
     """Return the gradients for the input moments of a ReLU, from the gradients for its output moments."""
     std = var.sqrt()
     alpha = mean / std
     above = torch.special.ndtr(alpha)
     below = torch.special.ndtr(-alpha)
-    density = _density(alpha) / std
-    return to_mean * above + to_var * 2 * out * below, to_mean * density / 2 + to_var * (
-        above - out * density
+    density = _normal_density(alpha) / std
+    return to_mean * above + to_var * 2 * out_mean * below, to_mean * density / 2 + to_var * (
+        above - out_mean * density
     )
 
 
 @cache
 def _quadrature() -> tuple[Tensor, Tensor]:
     """Return the nodes and log weights of Gauss-Hermite quadrature for a standard normal."""
-    nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(NUM_NODES)
     return torch.from_numpy(nodes), torch.from_numpy(np.log(weights / weights.sum()))
 
 
-def _density(x: Tensor) -> Tensor:
+def _normal_density(x: Tensor) -> Tensor:
     return (-0.5 * x.square()).exp() / math.sqrt(2 * math.pi)

@@ -15,14 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_count, check_number
-from fedlas._core.kinds import check_kinds
+from fedlas._core.kinds import check_argument_types
 from fedlas.zoo.uncertainty.bayesian_layers import (
-    bayesian_layers,
-    checked_layers,
+    enable_weight_sampling,
+    find_bayesian_layers,
     forget_draws,
-    sampling,
+    require_bayesian_layers,
 )
-from fedlas.zoo.uncertainty.mc_dropout import mean_over_draws
+from fedlas.zoo.uncertainty.mc_dropout import log_mean_over_passes
 
 __all__ = ["KLPenalty", "SampledWeights"]
 
@@ -49,12 +49,12 @@ class SampledWeights(nn.Module):
         torch.Size([2, 3])
     """
 
-    @check_kinds
+    @check_argument_types
     def __init__(self, model: nn.Module, *, samples: int = 32, seed: int = 0) -> None:
         super().__init__()
         self.samples = check_count("samples", samples)
         check_count("seed", seed, low=0)
-        checked_layers(model)
+        require_bayesian_layers(model)
         self.model = model
         self.seeds = torch.randint(
             2**31, (samples,), generator=torch.Generator().manual_seed(seed)
@@ -62,8 +62,8 @@ class SampledWeights(nn.Module):
 
     def forward(self, inputs: object) -> Tensor:
         """Return the log of the mean probabilities ``(N, C)`` over draws, float32."""
-        with sampling(self.model):
-            return mean_over_draws(self.model, inputs, self.seeds)
+        with enable_weight_sampling(self.model):
+            return log_mean_over_passes(self.model, inputs, self.seeds)
 
 
 def gaussian_kl(mu: Tensor, sigma: Tensor, prior_sigma: float) -> Tensor:
@@ -106,8 +106,8 @@ def kl_divergence(model: nn.Module) -> Tensor:
         half a nat per weight, and it samples where the value for a Gaussian is known.
     """
     parts = [
-        _kl(layer, kind)
-        for layer in checked_layers(model)
+        _layer_kl(layer, kind)
+        for layer in require_bayesian_layers(model)
         for kind in ("weight", "bias")
         if getattr(layer, f"{kind}_mu") is not None
     ]
@@ -143,12 +143,12 @@ class KLPenalty(nn.Module):
     def forward(self, model: nn.Module) -> Tensor:
         """Return the penalty for ``model``, a scalar."""
         penalty = kl_divergence(model) * (self.weight / self.num_samples)
-        for layer in bayesian_layers(model):
+        for layer in find_bayesian_layers(model):
             forget_draws(layer)
         return penalty
 
 
-def _kl(layer: Any, kind: str) -> Tensor:
+def _layer_kl(layer: Any, kind: str) -> Tensor:
     """Return the KL divergence of the weights or the bias of one layer, in nats."""
     mu = getattr(layer, f"{kind}_mu")
     sigma = F.softplus(getattr(layer, f"{kind}_sigma"))

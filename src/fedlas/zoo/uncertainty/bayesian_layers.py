@@ -18,8 +18,8 @@ from torch import nn
 
 from fedlas._core.check import InputError, check_number
 from fedlas._core.extras import require
-from fedlas._core.kinds import check_kinds
-from fedlas._core.threads import no_warnings
+from fedlas._core.kinds import check_argument_types
+from fedlas._core.threads import ignore_warnings
 
 __all__ = ["BayesianConfig", "to_bayesian"]
 
@@ -53,7 +53,7 @@ class BayesianConfig:
         check_number("kl_weight", self.kl_weight, low=0)
 
 
-@check_kinds
+@check_argument_types
 def to_bayesian(model: nn.Module, config: BayesianConfig | None = None) -> nn.Module:
     """Replace the linear and convolutional layers of ``model`` by Bayesian layers, in place.
 
@@ -71,7 +71,7 @@ def to_bayesian(model: nn.Module, config: BayesianConfig | None = None) -> nn.Mo
     State:
         The means of the new layers are the weights of the old layers. In ``train()`` each forward pass draws new
         weights, one set for the whole batch, from torch's global generator. In ``eval()`` the means are used, except
-        within :func:`sampling`.
+        within :func:`enable_weight_sampling`.
 
     Example:
         >>> network = to_bayesian(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)))
@@ -101,7 +101,7 @@ def to_bayesian(model: nn.Module, config: BayesianConfig | None = None) -> nn.Mo
     return model
 
 
-def bayesian_layers(model: nn.Module) -> list[Any]:
+def find_bayesian_layers(model: nn.Module) -> list[Any]:
     """Return the layers of ``model`` with Gaussian weights."""
     return [
         layer
@@ -111,9 +111,9 @@ def bayesian_layers(model: nn.Module) -> list[Any]:
 
 
 @contextmanager
-def sampling(model: nn.Module) -> Iterator[None]:
+def enable_weight_sampling(model: nn.Module) -> Iterator[None]:
     """Draw new weights in each forward pass inside this context, even in ``eval()``."""
-    layers = checked_layers(model)
+    layers = require_bayesian_layers(model)
     for layer in layers:
         layer.sampled = True
     try:
@@ -124,9 +124,9 @@ def sampling(model: nn.Module) -> Iterator[None]:
             forget_draws(layer)
 
 
-def checked_layers(model: nn.Module) -> list[Any]:
+def require_bayesian_layers(model: nn.Module) -> list[Any]:
     """Return the Bayesian layers of ``model``, or raise InputError if there are none."""
-    layers = bayesian_layers(model)
+    layers = find_bayesian_layers(model)
     if not layers:
         raise InputError(
             "the model must have Bayesian layers",
@@ -146,7 +146,7 @@ def _bayesian_twin(layer: nn.Module, config: BayesianConfig) -> nn.Module | None
     new: Any
     old: Any = layer
     if type(layer) is nn.Linear:
-        new = _library().BayesLinear(
+        new = _torch_uncertainty_layers().BayesLinear(
             old.in_features, old.out_features, bias=old.bias is not None, **prior
         )
     elif type(layer) in (nn.Conv1d, nn.Conv2d, nn.Conv3d):
@@ -161,7 +161,7 @@ def _bayesian_twin(layer: nn.Module, config: BayesianConfig) -> nn.Module | None
             "padding_mode",
         )
         options = {name: getattr(old, name) for name in names}
-        new = getattr(_library(), f"Bayes{type(layer).__name__}")(
+        new = getattr(_torch_uncertainty_layers(), f"Bayes{type(layer).__name__}")(
             **options, bias=old.bias is not None, **prior
         )
         # The library does not compute padding="same" in other modes than zeros; the old layer has the result.
@@ -175,19 +175,19 @@ def _bayesian_twin(layer: nn.Module, config: BayesianConfig) -> nn.Module | None
                 getattr(new, f"{kind}_mu").copy_(getattr(old, kind))
                 getattr(new, f"{kind}_sigma").fill_(math.log(math.expm1(config.sigma_init)))
     new.sampled = False
-    new.register_forward_pre_hook(_follow_mode)
+    new.register_forward_pre_hook(_set_sampling_mode)
     new.to(old.weight.device, old.weight.dtype)
     twin: nn.Module = new.train(layer.training)
     return twin
 
 
-def _library() -> Any:
-    with no_warnings:  # warnings of its imports do not concern the user
+def _torch_uncertainty_layers() -> Any:
+    with ignore_warnings:  # warnings of its imports do not concern the user
         return require("torch_uncertainty.layers.bayesian", extra="uncertainty")
 
 
-def _follow_mode(layer: Any, _: Any) -> None:
-    """Make a layer draw weights in training and within :func:`sampling`, and use the means otherwise."""
+def _set_sampling_mode(layer: Any, _: Any) -> None:
+    """Make a layer draw weights in training and within :func:`enable_weight_sampling`, and use the means otherwise."""
     layer.frozen = not (layer.training or layer.sampled)
 
 

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, as_numbers, check_logits, describe
+from fedlas._core.check import InputError, as_float_array, check_logits, describe
 from fedlas.predictions import Predictions
 
-__all__ = ["average", "mean_log_probs"]
+__all__ = ["average", "log_mean_softmax"]
 
-_NUMBERS_AT_ONCE = 2**22  # of all members together, in float64: 32 MB
+_CHUNK_NUMBERS = 2**22  # of all members together, in float64: 32 MB
 
 
 def average(*predictions: Predictions, weights: Sequence[float] | None = None) -> Predictions:
@@ -48,25 +48,25 @@ def average(*predictions: Predictions, weights: Sequence[float] | None = None) -
         tensor([[0.7500, 0.2500]], dtype=torch.float64)
     """
     first = check_members(predictions)
-    shares = _shares(weights, len(predictions))
+    shares = _normalize_weights(weights, len(predictions))
     # Members of weight 0 are left out: the logarithm of their weight is infinite.
-    counted = [
+    weighted_members = [
         (p, share) for p, share in zip(predictions, shares.tolist(), strict=True) if share > 0
     ]
     log_shares = torch.tensor(
-        [share for _, share in counted], dtype=torch.float64, device=first.logits.device
+        [share for _, share in weighted_members], dtype=torch.float64, device=first.logits.device
     ).log()
     dtype = torch.float32
     for p in predictions:
         dtype = torch.promote_types(dtype, p.logits.dtype)
     # Some rows at a time, so that the float64 copies of all members stay small.
-    rows = max(1, _NUMBERS_AT_ONCE // (len(counted) * first.num_classes))
+    rows = max(1, _CHUNK_NUMBERS // (len(weighted_members) * first.num_classes))
     parts = [
-        mean_log_probs(
+        log_mean_softmax(
             torch.stack(
                 [
                     p.logits[start : start + rows].to(first.logits.device, torch.float64)
-                    for p, _ in counted
+                    for p, _ in weighted_members
                 ]
             ),
             log_weights=log_shares,
@@ -78,7 +78,7 @@ def average(*predictions: Predictions, weights: Sequence[float] | None = None) -
     return Predictions(torch.cat(parts), target, label_probs=label_probs, weights=first.weights)
 
 
-def mean_log_probs(logits: Tensor, *, log_weights: Tensor | None = None) -> Tensor:
+def log_mean_softmax(logits: Tensor, *, log_weights: Tensor | None = None) -> Tensor:
     """Return the log of the mean softmax over the first axis, ``log sum_s w_s softmax(z_s)``.
 
     Args:
@@ -89,7 +89,7 @@ def mean_log_probs(logits: Tensor, *, log_weights: Tensor | None = None) -> Tens
         ``(..., C)``.
 
     Example:
-        >>> mean_log_probs(torch.tensor([[0.0, 100.0], [0.0, 0.0]])).exp().tolist()
+        >>> log_mean_softmax(torch.tensor([[0.0, 100.0], [0.0, 0.0]])).exp().tolist()
         [0.25, 0.75]
     """
     log_probs = check_logits(logits).log_softmax(dim=-1)
@@ -111,7 +111,7 @@ def check_members(predictions: Sequence[Predictions]) -> Predictions:
     first = predictions[0]
     for number, other in enumerate(predictions[1:], start=2):
         same = other.logits.shape == first.logits.shape
-        if not same or not _same_target(other, first):
+        if not same or not _have_same_target(other, first):
             raise InputError(
                 f"all predictions must be on the same {first.num_samples} samples with {first.num_classes} classes",
                 f"{describe(other.logits)} as number {number}"
@@ -121,15 +121,15 @@ def check_members(predictions: Sequence[Predictions]) -> Predictions:
     return first
 
 
-def _same_target(a: Predictions, b: Predictions) -> bool:
+def _have_same_target(a: Predictions, b: Predictions) -> bool:
     """Return whether both predictions have equal labels, or neither has labels."""
     if not (a.has_target and b.has_target):
         return a.has_target is b.has_target
     return torch.equal(a.target.to(b.target.device), b.target)
 
 
-def _shares(weights: Sequence[float] | None, members: int) -> Tensor:
-    numbers = np.ones(members) if weights is None else as_numbers(weights)
+def _normalize_weights(weights: Sequence[float] | None, members: int) -> Tensor:
+    numbers = np.ones(members) if weights is None else as_float_array(weights)
     if numbers.shape != (members,) or not (numbers >= 0).all() or not 0 < numbers.sum() < math.inf:
         raise InputError(
             f"weights must be {members} numbers >= 0, not all 0",

@@ -14,18 +14,18 @@ import torch
 import torch.nn.functional as F
 
 from fedlas._core.check import check_count
-from fedlas._core.kinds import check_kinds
+from fedlas._core.kinds import check_argument_types
 from fedlas.predictions import Predictions
 from fedlas.zoo.uncertainty.ensemble import check_members
 
-__all__ = ["MOST_PICKS", "greedy_selection"]
+__all__ = ["MAX_PICKS", "greedy_selection"]
 
-MOST_PICKS = 100
+MAX_PICKS = 100
 """Maximum number of picks, so that weights are multiples of 1 % or coarser."""
 _ROUNDING = 1e-9  # nats; smaller gains are rounding
 
 
-@check_kinds
+@check_argument_types
 def greedy_selection(pool: Sequence[Predictions], *, size: int) -> list[int]:
     """Return how often each candidate is picked by greedy selection with replacement for the lowest ensemble NLL.
 
@@ -61,7 +61,7 @@ def greedy_selection(pool: Sequence[Predictions], *, size: int) -> list[int]:
     counts = [0] * len(pool)
     lowest = math.inf
     total = torch.full_like(log_p[0], -math.inf)  # log of the sum of the picked label probabilities
-    for picks in range(1, MOST_PICKS + 1):
+    for picks in range(1, MAX_PICKS + 1):
         # The NLL of the ensemble with each candidate added, all candidates at once.
         nll = math.log(picks) - torch.logaddexp(total, log_p).mean(dim=1)
         best = int(nll.argmin())

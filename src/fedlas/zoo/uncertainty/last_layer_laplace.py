@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from fedlas._core.check import InputError, check_choice, check_count, check_number
 from fedlas._core.extras import require
-from fedlas._core.kinds import check_kinds
-from fedlas._core.threads import no_warnings
+from fedlas._core.kinds import check_argument_types
+from fedlas._core.threads import ignore_warnings
 from fedlas.predictions import Predictions
 
 __all__ = ["LastLayerLaplace", "Link", "Structure"]
@@ -26,7 +26,7 @@ Structure = Literal["kron", "full", "diag"]
 Link = Literal["probit", "mc", "bridge"]
 
 
-_MOST_FULL = 20_000  # parameters; their square is 1.6 GB in float32
+_MAX_FULL_WEIGHTS = 20_000  # parameters; their square is 1.6 GB in float32
 # numbers in the Jacobian of a block, 16 MiB in float32; laplace-torch makes some copies
 _JACOBIAN_NUMBERS = 2**22
 
@@ -90,16 +90,16 @@ class LastLayerLaplace:
         self.prior_precision = self._given_precision = prior_precision
         self.num_weights = sum(parameter.numel() for parameter in head.parameters())
         # The matrix is (weights, weights): its inverse would not fit memory.
-        if structure == "full" and self.num_weights > _MOST_FULL:
+        if structure == "full" and self.num_weights > _MAX_FULL_WEIGHTS:
             raise InputError(
-                f"structure=full requires a head of at most {_MOST_FULL:,} weights",
+                f"structure=full requires a head of at most {_MAX_FULL_WEIGHTS:,} weights",
                 f"{self.num_weights:,}",
                 "Choose structure=kron.",
             )
         self._head = copy.deepcopy(head).requires_grad_(True)
         self._posterior: Any = None
 
-    @check_kinds
+    @check_argument_types
     def fit(self, train: Predictions, *, batch_size: int = 512) -> LastLayerLaplace:
         """Fit the posterior to the features and labels of the training part; return ``self``.
 
@@ -112,9 +112,9 @@ class LastLayerLaplace:
                 not map them to the logits.
         """
         check_count("batch_size", batch_size)
-        features = _features(train, self._head)
+        features = _check_features(train, self._head)
         _check_logits(train, features, self._head)
-        with no_warnings:  # of its imports, and of a default that is chosen here
+        with ignore_warnings:  # of its imports, and of a default that is chosen here
             laplace = require("laplace", extra="uncertainty")
             posterior = laplace.Laplace(
                 nn.Sequential(self._head),
@@ -150,9 +150,9 @@ class LastLayerLaplace:
         Raises:
             InputError: Before :meth:`fit`.
         """
-        return float(self._fitted().log_marginal_likelihood())
+        return float(self._require_fitted().log_marginal_likelihood())
 
-    @check_kinds
+    @check_argument_types
     def predict(self, predictions: Predictions) -> Predictions:
         """Return predictions whose logits are the log of the mean probabilities under the posterior.
 
@@ -162,12 +162,12 @@ class LastLayerLaplace:
         Raises:
             InputError: Before :meth:`fit`; or for features that are missing or of another size.
         """
-        posterior = self._fitted()
-        features = _features(predictions, self._head)
+        posterior = self._require_fitted()
+        features = _check_features(predictions, self._head)
         # In blocks, because the Jacobian takes rows * C * weights numbers.
         rows = max(1, _JACOBIAN_NUMBERS // (self._head.out_features * self.num_weights))
         devices = [features.device] if features.is_cuda else []
-        with no_warnings, torch.no_grad(), torch.random.fork_rng(devices):
+        with ignore_warnings, torch.no_grad(), torch.random.fork_rng(devices):
             torch.manual_seed(self.seed)
             probs = torch.cat([
                 posterior(block, pred_type="glm", link_approx=self.link, n_samples=self.samples)
@@ -185,7 +185,7 @@ class LastLayerLaplace:
             derivatives = torch.cat([derivatives, identity.expand(len(features), -1, -1)], dim=2)
         return derivatives, self._head(features)
 
-    def _fitted(self) -> Any:
+    def _require_fitted(self) -> Any:
         if self._posterior is None:
             raise InputError(
                 "the head must be fitted", "an unfitted head", "Call fit(train) first."
@@ -193,7 +193,7 @@ class LastLayerLaplace:
         return self._posterior
 
 
-def _features(predictions: Predictions, head: nn.Linear) -> Tensor:
+def _check_features(predictions: Predictions, head: nn.Linear) -> Tensor:
     """Return the features ``(N, D)`` on the head's device, or raise InputError if their size is wrong."""
     features = predictions.features
     if features is None or features.shape[1] != head.in_features:

@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedlas._core.check import check_choice, check_count, check_number
-from fedlas._core.kinds import check_kinds
+from fedlas._core.kinds import check_argument_types
 from fedlas.predictions import Predictions
-from fedlas.zoo.uncertainty._inputs import FeatureHead, Standardized
+from fedlas.zoo.uncertainty._inputs import FeatureHead, FeatureStandardizer
 
 __all__ = ["Covariance", "MatrixGaussian", "MatrixGaussianLinear"]
 
@@ -73,8 +73,10 @@ class MatrixGaussianLinear(nn.Module):
         if not self.training:
             return z @ (self.mean if self._drawn is None else self._drawn)
         mean = z @ self.mean
-        std = (z @ _factor(self.log_row, self.below_row)).norm(dim=1, keepdim=True)
-        return mean + std * (torch.randn_like(mean) @ _factor(self.log_column, self.below_column).T)
+        std = (z @ _cholesky_factor(self.log_row, self.below_row)).norm(dim=1, keepdim=True)
+        return mean + std * (
+            torch.randn_like(mean) @ _cholesky_factor(self.log_column, self.below_column).T
+        )
 
     def draw(self, generator: torch.Generator | None) -> None:
         """Draw the weights to use in ``eval()``, or use the means if ``generator`` is None."""
@@ -83,16 +85,16 @@ class MatrixGaussianLinear(nn.Module):
             noise = torch.randn(self.mean.shape, generator=generator, dtype=self.mean.dtype)
             self._drawn = (
                 self.mean
-                + _factor(self.log_row, self.below_row)
+                + _cholesky_factor(self.log_row, self.below_row)
                 @ noise
-                @ _factor(self.log_column, self.below_column).T
+                @ _cholesky_factor(self.log_column, self.below_column).T
             ).detach()
 
     def kl(self) -> Tensor:
         """Return ``KL(MN(M, U, V) || MN(0, I, I))`` in nats, a scalar."""
         # 1/2 (tr(U) tr(V) + |M|^2 - r c - c log|U| - r log|V|) for r rows and c columns
-        row = _factor(self.log_row, self.below_row)
-        column = _factor(self.log_column, self.below_column)
+        row = _cholesky_factor(self.log_row, self.below_row)
+        column = _cholesky_factor(self.log_column, self.below_column)
         rows, columns = self.mean.shape
         log_dets = 2 * (columns * self.log_row.sum() + rows * self.log_column.sum())
         traces = row.square().sum() * column.square().sum()
@@ -107,7 +109,7 @@ class MatrixGaussianLinear(nn.Module):
         )
 
 
-def _factor(log_diagonal: Tensor, below: Tensor | None) -> Tensor:
+def _cholesky_factor(log_diagonal: Tensor, below: Tensor | None) -> Tensor:
     """Return the Cholesky factor of a covariance, with diagonal ``exp(log_diagonal)``."""
     diagonal = log_diagonal.exp().diag()
     return diagonal if below is None else diagonal + below.tril(-1)
@@ -168,7 +170,7 @@ class MatrixGaussian(FeatureHead):
         self.kl = math.nan
         """KL divergence of the posterior from the prior in nats, after :meth:`fit`."""
 
-    @check_kinds
+    @check_argument_types
     def fit(
         self, train: Predictions, *, progress: Callable[[Iterable[int]], Iterable[int]] = iter
     ) -> MatrixGaussian:
@@ -181,12 +183,12 @@ class MatrixGaussian(FeatureHead):
         Raises:
             InputError: Without features, or if they are not finite.
         """
-        inputs = Standardized(train)
+        inputs = FeatureStandardizer(train)
         features = inputs(train).float()
         target = train.target.cpu()
         generator = torch.Generator().manual_seed(self.seed)
         model = nn.Sequential()
-        for size, out in pairwise(self._sizes(train, features)):
+        for size, out in pairwise(self._layer_sizes(train, features)):
             if len(model):
                 model.append(nn.ReLU())
             model.append(MatrixGaussianLinear(size, out, self.covariance, generator=generator))
@@ -198,14 +200,14 @@ class MatrixGaussian(FeatureHead):
             for _ in progress(range(self.epochs)):
                 for batch in torch.randperm(len(features)).split(self.batch_size):
                     loss = F.cross_entropy(model(features[batch]), target[batch])
-                    loss = loss + self.kl_weight * _kl(model) / len(features)
+                    loss = loss + self.kl_weight * _total_kl(model) / len(features)
                     optimizer.zero_grad()
                     loss.backward()
                     optimizer.step()
                     schedule.step()
         self._model = model.eval().requires_grad_(False)
         self._inputs = inputs
-        self.kl = float(_kl(model))
+        self.kl = float(_total_kl(model))
         return self
 
     @property
@@ -215,8 +217,8 @@ class MatrixGaussian(FeatureHead):
         Raises:
             InputError: Before :meth:`fit`.
         """
-        self._fitted()
-        return sum(layer.num_parameters for layer in _layers(self._model))
+        self._require_fitted()
+        return sum(layer.num_parameters for layer in _gaussian_layers(self._model))
 
     def predict(self, predictions: Predictions) -> Predictions:
         """Return predictions whose logits are the log of the mean probabilities over draws of the weights.
@@ -227,22 +229,22 @@ class MatrixGaussian(FeatureHead):
         Raises:
             InputError: Before :meth:`fit`; or for features that are missing or of another size.
         """
-        features = self._fitted()(predictions).float()
+        features = self._require_fitted()(predictions).float()
         generator = torch.Generator().manual_seed(self.seed)
         total = torch.full(predictions.logits.shape, -math.inf)
         for _ in range(self.samples):
-            for layer in _layers(self._model):
+            for layer in _gaussian_layers(self._model):
                 layer.draw(generator)
             # Summed in the logarithm, where tiny probabilities keep their digits.
             total = torch.logaddexp(total, self._model(features).log_softmax(dim=1))
-        for layer in _layers(self._model):
+        for layer in _gaussian_layers(self._model):
             layer.draw(None)
         return predictions.with_logits((total - math.log(self.samples)).to(predictions.logits))
 
 
-def _layers(model: nn.Sequential) -> list[MatrixGaussianLinear]:
+def _gaussian_layers(model: nn.Sequential) -> list[MatrixGaussianLinear]:
     return [layer for layer in model if isinstance(layer, MatrixGaussianLinear)]
 
 
-def _kl(model: nn.Sequential) -> Tensor:
-    return torch.stack([layer.kl() for layer in _layers(model)]).sum()
+def _total_kl(model: nn.Sequential) -> Tensor:
+    return torch.stack([layer.kl() for layer in _gaussian_layers(model)]).sum()

@@ -17,16 +17,16 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from fedlas._core.check import InputError, check_count
-from fedlas._core.kinds import check_kinds
+from fedlas._core.kinds import check_argument_types
 from fedlas.objective import predict
-from fedlas.objective.call import Arguments, class_logits, tensors_in
-from fedlas.objective.network import network_of
+from fedlas.objective.call import ForwardArguments, class_logits, iter_tensors
+from fedlas.objective.network import to_network
 from fedlas.predictions import Predictions
 
 __all__ = ["DropoutSamples", "mc_dropout"]
 
 
-@check_kinds
+@check_argument_types
 def mc_dropout(
     model: nn.Module, loader: Iterable[Any], *, samples: int = 20, seed: int = 0, device: Any = None
 ) -> Predictions:
@@ -56,7 +56,7 @@ def mc_dropout(
         (2, 3)
     """
     return predict(
-        DropoutSamples(network_of(model), samples=samples, seed=seed), loader, device=device
+        DropoutSamples(to_network(model), samples=samples, seed=seed), loader, device=device
     )
 
 
@@ -88,24 +88,26 @@ class DropoutSamples(nn.Module):
         tensor([1., 1.], grad_fn=<RoundBackward1>)
     """
 
-    @check_kinds
+    @check_argument_types
     def __init__(self, model: nn.Module, *, samples: int = 20, seed: int = 0) -> None:
         super().__init__()
-        active_dropout(model)
+        require_dropout_layers(model)
         self.samples = check_count("samples", samples)
         self.seed = check_count("seed", seed, low=0)
         self.model = model
 
     def forward(self, inputs: object) -> Tensor:
         """Return the log of the mean probabilities ``(N, C)`` over passes, float32."""
-        with dropout_on(self.model):
-            return mean_over_draws(self.model, inputs, [self.seed, *[None] * (self.samples - 1)])
+        with enable_dropout(self.model):
+            return log_mean_over_passes(
+                self.model, inputs, [self.seed, *[None] * (self.samples - 1)]
+            )
 
 
 @contextmanager
-def dropout_on(model: nn.Module) -> Iterator[None]:
+def enable_dropout(model: nn.Module) -> Iterator[None]:
     """Turn dropout on inside this context, even in ``eval()``, and restore each layer's mode afterward."""
-    modes = [(layer, layer.training) for layer in active_dropout(model)]
+    modes = [(layer, layer.training) for layer in require_dropout_layers(model)]
     for layer, _ in modes:
         layer.training = True
     try:
@@ -115,7 +117,7 @@ def dropout_on(model: nn.Module) -> Iterator[None]:
             layer.training = mode
 
 
-def active_dropout(model: nn.Module) -> list[nn.Module]:
+def require_dropout_layers(model: nn.Module) -> list[nn.Module]:
     """Return the dropout layers of ``model`` with a rate above 0, or raise InputError if there are none."""
     layers: list[nn.Module] = [m for m in model.modules() if isinstance(m, _DropoutNd) and m.p > 0]
     if not layers:
@@ -127,11 +129,11 @@ def active_dropout(model: nn.Module) -> list[nn.Module]:
     return layers
 
 
-def mean_over_draws(model: nn.Module, inputs: object, seeds: Sequence[int | None]) -> Tensor:
+def log_mean_over_passes(model: nn.Module, inputs: object, seeds: Sequence[int | None]) -> Tensor:
     """Return the log of the mean probabilities ``(N, C)``, float32, over one forward pass per entry of ``seeds``."""
     # A seed of None continues the random numbers of the previous pass; torch's generators keep their state.
-    arguments = Arguments.of(model)
-    tensors = (*tensors_in(inputs), *model.parameters(), *model.buffers())
+    arguments = ForwardArguments.from_model(model)
+    tensors = (*iter_tensors(inputs), *model.parameters(), *model.buffers())
     devices = {tensor.device for tensor in tensors if tensor.is_cuda}
     total: Tensor | float = -math.inf
     with torch.random.fork_rng(list(devices)):

@@ -20,7 +20,7 @@ __all__ = ["OrthogonalityPenalty"]
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def filters(model: nn.Module) -> dict[str, Tensor]:
+def layer_filters(model: nn.Module) -> dict[str, Tensor]:
     """Return the filters of each linear and convolutional layer as rows ``(n, inputs * kernel size)``.
 
     Args:
@@ -33,7 +33,7 @@ def filters(model: nn.Module) -> dict[str, Tensor]:
         InputError: If there is no linear or convolutional layer.
 
     Example:
-        >>> {name: tuple(rows.shape) for name, rows in filters(nn.Sequential(nn.Conv2d(3, 8, 5), nn.ReLU())).items()}
+        >>> {name: tuple(rows.shape) for name, rows in layer_filters(nn.Sequential(nn.Conv2d(3, 8, 5), nn.ReLU())).items()}
         {'0': (8, 75)}
     """
     rows = {
@@ -92,7 +92,7 @@ class OrthogonalityPenalty(nn.Module):
     members, with :func:`self_orthogonality` ``S_l`` and :func:`inter_orthogonality` ``I_l(e)``.
 
     Args:
-        earlier: Filters of each earlier member, as :func:`filters` gives them; none for the first.
+        earlier: Filters of each earlier member, as :func:`layer_filters` gives them; none for the first.
         self_weight: Weight of the first term, at least 0.
         inter_weight: Weight of the second term, at least 0.
 
@@ -110,7 +110,7 @@ class OrthogonalityPenalty(nn.Module):
 
     Example:
         >>> model = nn.Linear(2, 1)
-        >>> twin = OrthogonalityPenalty([filters(model)], self_weight=1.0, inter_weight=0.5)
+        >>> twin = OrthogonalityPenalty([layer_filters(model)], self_weight=1.0, inter_weight=0.5)
         >>> round(twin(model).item(), 6)
         0.5
     """
@@ -136,7 +136,7 @@ class OrthogonalityPenalty(nn.Module):
 
     def forward(self, model: nn.Module) -> Tensor:
         """Return the penalty for ``model``, a scalar."""
-        mine = filters(model)
+        mine = layer_filters(model)
         if (
             self.layers is not None
             and {name: tuple(rows.shape) for name, rows in mine.items()} != self.layers

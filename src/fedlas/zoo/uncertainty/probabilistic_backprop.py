@@ -17,17 +17,25 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import check_choice, check_count
-from fedlas._core.kinds import check_kinds
+from fedlas._core.kinds import check_argument_types
 from fedlas.predictions import Predictions
-from fedlas.zoo.uncertainty._inputs import FeatureHead, Standardized
-from fedlas.zoo.uncertainty._moments import NODES, Layer, gradients, log_prob, propagate_moments
+from fedlas.zoo.uncertainty._inputs import FeatureHead, FeatureStandardizer
+from fedlas.zoo.uncertainty._moments import (
+    NUM_NODES,
+    GaussianLayer,
+    label_log_prob,
+    log_prob_gradients,
+    propagate_moments,
+)
 
 __all__ = ["Prior", "ProbabilisticBackprop"]
 
 Prior = Literal["fixed", "learned"]
 
 
-_PRIOR = 6.0  # shape and rate of the Gamma prior of the weights' precision, as published
+_PRIOR_SHAPE_AND_RATE = (
+    6.0  # shape and rate of the Gamma prior of the weights' precision, as published
+)
 _CHUNK_NUMBERS = 2**22  # numbers in a chunk of predictions, 32 MB in float64
 
 Gamma = tuple[float, float]
@@ -35,7 +43,7 @@ Gamma = tuple[float, float]
 
 
 @dataclass
-class PriorLayer(Layer):
+class PriorLayer(GaussianLayer):
     """Gaussian layer with the prior factor of each weight: precision, and contribution to shape and rate."""
 
     prior: Tensor
@@ -85,11 +93,11 @@ class ProbabilisticBackprop(FeatureHead):
         self.passes = check_count("passes", passes)
         self.prior: Prior = check_choice("prior", prior, get_args(Prior))
         self.seed = check_count("seed", seed, low=0)
-        self.precision: Gamma = (_PRIOR, _PRIOR)
+        self.precision: Gamma = (_PRIOR_SHAPE_AND_RATE, _PRIOR_SHAPE_AND_RATE)
         """Shape and rate of the Gamma posterior of the weights' precision, after :meth:`fit`."""
         self._layers: list[PriorLayer] = []
 
-    @check_kinds
+    @check_argument_types
     def fit(
         self, train: Predictions, *, progress: Callable[[Iterable[int]], Iterable[int]] = iter
     ) -> ProbabilisticBackprop:
@@ -102,16 +110,16 @@ class ProbabilisticBackprop(FeatureHead):
         Raises:
             InputError: Without features, or if they are not finite.
         """
-        inputs = Standardized(train)
+        inputs = FeatureStandardizer(train)
         generator = torch.Generator().manual_seed(self.seed)
         features = inputs(train)
         target = train.target.cpu().tolist()
-        sizes = self._sizes(train, features)
+        sizes = self._layer_sizes(train, features)
         layers = [_new_layer(size, out, generator) for size, out in pairwise(sizes)]
-        precision = (_PRIOR, _PRIOR)
+        precision = (_PRIOR_SHAPE_AND_RATE, _PRIOR_SHAPE_AND_RATE)
         for _ in progress(range(self.passes)):
             for index in torch.randperm(len(features), generator=generator).tolist():
-                absorb(layers, features[index], target[index])
+                update_on_sample(layers, features[index], target[index])
             if self.prior == "learned":
                 precision = refine_prior(layers, precision)
         self._layers = layers
@@ -133,7 +141,7 @@ class ProbabilisticBackprop(FeatureHead):
         Raises:
             InputError: Before :meth:`fit`; or for features that are missing or of another size.
         """
-        return propagate_moments(self._layers, self._fitted()(predictions))[-1]
+        return propagate_moments(self._layers, self._require_fitted()(predictions))[-1]
 
     def predict(self, predictions: Predictions) -> Predictions:
         """Return predictions whose logits are the log of the probabilities under the posterior.
@@ -145,10 +153,10 @@ class ProbabilisticBackprop(FeatureHead):
             InputError: Before :meth:`fit`; or for features that are missing or of another size.
         """
         mean, var = self.logit_moments(predictions)
-        rows = max(1, _CHUNK_NUMBERS // (NODES * mean.shape[1]))
+        rows = max(1, _CHUNK_NUMBERS // (NUM_NODES * mean.shape[1]))
         chunks = zip(mean.split(rows), var.split(rows), strict=True)
         log_probs = torch.cat([
-            torch.stack([log_prob(m, v, label)[0] for label in range(mean.shape[1])], dim=1) for m, v in chunks
+            torch.stack([label_log_prob(m, v, label)[0] for label in range(mean.shape[1])], dim=1) for m, v in chunks
         ])  # fmt: skip
         # The quadrature's error keeps the sum a little off 1.
         return predictions.with_logits(log_probs.log_softmax(dim=1).to(predictions.logits))
@@ -156,7 +164,7 @@ class ProbabilisticBackprop(FeatureHead):
 
 def _new_layer(size: int, out: int, generator: torch.Generator) -> PriorLayer:
     """Return a layer with the prior as its posterior, but with random means to break the symmetry."""
-    variance = _PRIOR / (_PRIOR - 1)
+    variance = _PRIOR_SHAPE_AND_RATE / (_PRIOR_SHAPE_AND_RATE - 1)
     shape = (out, size + 1)
     mean = torch.randn(shape, generator=generator, dtype=torch.float64) / math.sqrt(size + 1)
     full = torch.ones(shape, dtype=torch.float64)
@@ -164,9 +172,9 @@ def _new_layer(size: int, out: int, generator: torch.Generator) -> PriorLayer:
 
 
 @torch.no_grad()
-def absorb(layers: list[PriorLayer], features: Tensor, label: int) -> None:
+def update_on_sample(layers: list[PriorLayer], features: Tensor, label: int) -> None:
     """Update all weights in place for one labeled sample."""
-    _, slopes = gradients(layers, features, label)
+    _, slopes = log_prob_gradients(layers, features, label)
     for layer, (to_mean, to_var) in zip(layers, slopes, strict=True):
         var = layer.var - layer.var.square() * (to_mean.square() - 2 * to_var)
         # The propagated moments are no exact ones, so a variance may end below 0: that weight stays as it was.
@@ -182,7 +190,7 @@ def refine_prior(layers: list[PriorLayer], precision: Gamma) -> Gamma:
         columns = (layer.mean, layer.var, layer.prior, layer.shape, layer.rate)
         rows = list(zip(*(column.flatten().tolist() for column in columns), strict=True))
         for index, row in enumerate(rows):
-            rows[index], precision = _refined(row, precision)
+            rows[index], precision = _refine_weight(row, precision)
         layer.mean, layer.var, layer.prior, layer.shape, layer.rate = (
             torch.tensor(column, dtype=torch.float64).view_as(layer.mean)
             for column in zip(*rows, strict=True)
@@ -190,27 +198,31 @@ def refine_prior(layers: list[PriorLayer], precision: Gamma) -> Gamma:
     return precision
 
 
-def _refined(row: tuple[float, ...], precision: Gamma) -> tuple[tuple[float, ...], Gamma]:
+def _refine_weight(
+    parameters: tuple[float, ...], precision: Gamma
+) -> tuple[tuple[float, ...], Gamma]:
     """Return a weight's refined mean, variance and prior factor, and the posterior of the precision."""
-    mean, var, prior, more_shape, more_rate = row
+    mean, var, prior, more_shape, more_rate = parameters
     # Both without this factor. It is skipped where that is no distribution, as usual in expectation propagation.
     rest = 1 / var - prior
     shape = precision[0] - more_shape
     rate = precision[1] - more_rate
     if rest <= 0 or shape <= 1 or rate <= 0:
-        return row, precision
+        return parameters, precision
     mean = mean / var / rest
     # The precision is integrated out with a Gaussian of the same variance; that makes the new factor Gaussian too.
-    z, z_1, z_2 = (_log_normal(mean, 1 / rest + rate / (shape - 1 + more)) for more in (0, 1, 2))
+    z, z_1, z_2 = (
+        _log_normal_density(mean, 1 / rest + rate / (shape - 1 + more)) for more in (0, 1, 2)
+    )
     try:
         new_shape, new_rate = gamma_update(z, z_1, z_2, shape, rate)
     except (
         OverflowError,
         ZeroDivisionError,
     ):  # a weight whose update is beyond the range of floats
-        return row, precision
+        return parameters, precision
     if new_shape <= 1 or new_rate <= 0:
-        return row, precision
+        return parameters, precision
     prior = (shape - 1) / rate
     var = 1 / (rest + prior)
     return (var * rest * mean, var, prior, new_shape - shape, new_rate - rate), (
@@ -235,5 +247,5 @@ def gamma_update(z: float, z_1: float, z_2: float, shape: float, rate: float) ->
     return new_shape, 1 / (second * (shape + 1) / rate - first * shape / rate)
 
 
-def _log_normal(x: float, var: float) -> float:
+def _log_normal_density(x: float, var: float) -> float:
     return -0.5 * (x * x / var + math.log(2 * math.pi * var))

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_count, check_number, describe
-from fedlas._core.kinds import check_kinds
+from fedlas._core.kinds import check_argument_types
 from fedlas.features import find_head
-from fedlas.zoo.uncertainty.ensemble import mean_log_probs
+from fedlas.zoo.uncertainty.ensemble import log_mean_softmax
 
 __all__ = ["LatentKL", "MLPHead", "TwoStage", "VariationalHead"]
 
@@ -63,7 +63,7 @@ class VariationalHead(nn.Module):
         seed: Seed of the draws in ``eval()``.
 
     State:
-        In ``train()`` there is one draw, from torch's global generator, and :meth:`take_kl` gives the KL divergence of
+        In ``train()`` there is one draw, from torch's global generator, and :meth:`pop_kl` gives the KL divergence of
         the last batch. In ``eval()`` all inputs meet the same standard normal draws, so that the prediction for
         one does not depend on its batch or on earlier calls.
 
@@ -100,9 +100,9 @@ class VariationalHead(nn.Module):
         # The same draws for every input, from a generator of their own.
         generator = torch.Generator().manual_seed(self.seed)
         noise = torch.randn(self.samples, 1, mean.shape[1], generator=generator).to(mean)
-        return mean_log_probs(self.out(mean + (0.5 * log_var).exp() * noise))
+        return log_mean_softmax(self.out(mean + (0.5 * log_var).exp() * noise))
 
-    def take_kl(self) -> Tensor:
+    def pop_kl(self) -> Tensor:
         """Return the mean of ``KL(q(z | x) || p(z))`` over the last training batch, and clear it.
 
         Raises:
@@ -147,7 +147,7 @@ class LatentKL(nn.Module):
                 len(heads),
                 "Build the model with a VariationalHead as its head.",
             )
-        return heads[0].take_kl() * self.weight
+        return heads[0].pop_kl() * self.weight
 
 
 class TwoStage(nn.Module):
@@ -156,7 +156,7 @@ class TwoStage(nn.Module):
     Args:
         model: Trained classifier; changed in place: its head is replaced, the rest is frozen.
         head: The new head, from features ``(N, D)`` to logits ``(N, C)``.
-        old: The head to replace: its name, the module, or None to find it.
+        old_head: The head to replace: its name, the module, or None to find it.
 
     Raises:
         InputError: If the head cannot be found or is the model itself.
@@ -172,12 +172,12 @@ class TwoStage(nn.Module):
         'model.2.body.0.weight'
     """
 
-    @check_kinds
+    @check_argument_types
     def __init__(
-        self, model: nn.Module, head: nn.Module, old: str | nn.Module | None = None
+        self, model: nn.Module, head: nn.Module, old_head: str | nn.Module | None = None
     ) -> None:
         super().__init__()
-        replaced = find_head(model, old)
+        replaced = find_head(model, old_head)
         name = next(name for name, module in model.named_modules() if module is replaced)
         if not name:
             raise InputError(

@@ -45,9 +45,11 @@ def test_out_of_fold_ece_is_not_optimistic(val):
 
 def test_a_mixture_is_fitted_once(monkeypatch):
     fits = []
-    real = auto_file.fitted_mixture
+    real = auto_file.fit_calibrated_mixture
     monkeypatch.setattr(
-        auto_file, "fitted_mixture", lambda *args, **more: fits.append(1) or real(*args, **more)
+        auto_file,
+        "fit_calibrated_mixture",
+        lambda *args, **more: fits.append(1) or real(*args, **more),
     )
     auto, _, check = fit_and_check(AutoCalibration(), problem(300, 3, 0))
     assert (len(fits), check.samples) == (1, 300)

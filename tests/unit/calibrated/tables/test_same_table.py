@@ -32,7 +32,9 @@ def test_lazy_frame_is_collected_once(monkeypatch):
     calibration = fedlas.calibrate(val, probs="p", target="y", event="bee", method="temperature")
     want = dict(zip(P.tolist(), calibration.apply(val)["calibrated_p"].to_list(), strict=True))
     lazy = Shuffled(val)
-    monkeypatch.setattr("fedlas.calibrated.tables.apply.collected", lambda frame: frame.collect())
+    monkeypatch.setattr(
+        "fedlas.calibrated.tables.apply.collect_lazy", lambda frame: frame.collect()
+    )
     got = calibration.apply(lazy).collect()
     assert lazy.times == 1
     assert dict(zip(got["p"].to_list(), got["calibrated_p"].to_list(), strict=True)) == want

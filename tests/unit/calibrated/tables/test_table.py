@@ -22,7 +22,7 @@ from fedlas.calibrated import apply_to_files
 from fedlas.calibrated.tables import files as table_files
 from fedlas.calibrators import TemperatureScaling
 from fedlas.errors import InputError
-from fedlas.predictions.tables.files import local_files
+from fedlas.predictions.tables.files import local_table_files
 from fedlas.predictions.tables.formats import lines
 
 
@@ -658,7 +658,7 @@ def test_unknown_store_is_refused_without_creating_a_folder(calibration, tmp_pat
     frame(40).to_csv("live.csv", index=False)
     before = sorted(tmp_path.iterdir())
     match = "the protocol of an address must be one of abfs,"
-    with pytest.raises(InputError, match=match), local_files(["nostore://bucket/live.csv"]):
+    with pytest.raises(InputError, match=match), local_table_files(["nostore://bucket/live.csv"]):
         pass
     with pytest.raises(InputError, match=match):
         apply_to_files(calibration, ["live.csv"], "nostore://bucket/out.csv")

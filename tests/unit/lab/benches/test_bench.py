@@ -14,7 +14,7 @@ from torch import nn
 
 from fedlas.errors import InputError
 from fedlas.lab import BenchResult, bench
-from fedlas.lab.report import bench_result
+from fedlas.lab.report import read_bench_result
 from fedlas.losses import LabelSmoothing
 from fedlas.predictions import Predictions
 
@@ -192,5 +192,5 @@ def test_bench_of_objects_is_reported_without_objects(result, capsys):
     folder = next(iter(result.models.values())).summary.folder
     assert main(["compare", str(folder), "ce:gentle", "--metrics", "nll"]) == 0
     assert "ce - gentle" in capsys.readouterr().out
-    assert bench_result([folder]).methods == ["ce", "gentle"]
+    assert read_bench_result([folder]).methods == ["ce", "gentle"]
     assert json.loads((folder / "ce-s0" / "data.json").read_text())["train"]["samples"] == 80

@@ -11,11 +11,11 @@ import fedlas
 from fedlas.cli import bench
 from fedlas.errors import InputError
 from fedlas.lab.benches import run_all
-from fedlas.lab.benches.all_runs import notes_of
+from fedlas.lab.benches.all_runs import fit_warning_notes
 from fedlas.lab.benches.executors import base
-from fedlas.lab.recipes import load_recipe, plan
+from fedlas.lab.recipes import load_recipe, plan_runs
 from fedlas.lab.report import read_report
-from fedlas.lab.runs import alarms_of
+from fedlas.lab.runs import summarize_alarms
 from fedlas.losses import LOSSES
 
 TINY = [
@@ -52,7 +52,8 @@ def losses(changeable):
 def run(out, losses, recipe=RECIPE, seeds=(0,)):
     text = io.StringIO()
     outcome = run_all(
-        plan(recipe, losses=losses, seeds=seeds, out=out), console=Console(file=text, width=200)
+        plan_runs(recipe, losses=losses, seeds=seeds, out=out),
+        console=Console(file=text, width=200),
     )
     return outcome, text.getvalue()
 
@@ -94,7 +95,7 @@ def test_report_names_failure_that_was_not_written(tmp_path, losses, capsys, mon
 
     monkeypatch.setattr(base, "write_text", full)
     options = {"losses": ["failing", "ce"], "seeds": [0], "out": tmp_path, "title": "Own title"}
-    assert bench.bench(RECIPE, **options) == 1
+    assert bench.run_bench(RECIPE, **options) == 1
     said = capsys.readouterr()
     assert "failing-s0 failed: RuntimeError: [no luck]." in said.out
     assert said.err.splitlines()[-1] == "failed: failing-s0"
@@ -106,7 +107,7 @@ def test_report_names_failure_that_was_not_written(tmp_path, losses, capsys, mon
     (tmp_path / "report.md").unlink()
     (tmp_path / "report.md").mkdir()
     with pytest.raises(InputError, match=r"report\.md"):
-        bench.bench(RECIPE, **options)
+        bench.run_bench(RECIPE, **options)
     assert "failing-s0 failed: RuntimeError: [no luck]." in capsys.readouterr().out
 
 
@@ -146,7 +147,7 @@ def test_busy_runs_are_skipped_with_a_notice(tmp_path):
         assert (outcome.busy, outcome.finished) == (["ce-s0"], ["ls-s0"])
         assert "ce-s0  skipped: " in text
         with pytest.raises(InputError, match="at least one run must be free"):
-            bench.bench(RECIPE, losses=["ce"], seeds=[0], out=tmp_path)
+            bench.run_bench(RECIPE, losses=["ce"], seeds=[0], out=tmp_path)
 
 
 def test_a_changed_recipe_stops_before_anything_is_touched(bench_of_ce, tmp_path):
@@ -193,17 +194,17 @@ def test_all_failed(tmp_path, losses):
     with pytest.raises(
         InputError, match=r"1 failed, the first failing-s0: RuntimeError: \[no luck\]"
     ):
-        bench.bench(RECIPE, losses=["failing"], seeds=[0], out=tmp_path)
+        bench.run_bench(RECIPE, losses=["failing"], seeds=[0], out=tmp_path)
 
 
 @pytest.mark.system
 def test_status_and_report(tmp_path, losses, capsys):
-    assert bench.bench(RECIPE, losses=["failing", "ce"], seeds=[0, 1], out=tmp_path) == 1
+    assert bench.run_bench(RECIPE, losses=["failing", "ce"], seeds=[0, 1], out=tmp_path) == 1
     captured = capsys.readouterr()
     assert "failed: failing-s0, failing-s1" in captured.err
     assert "report.html" in captured.out
     assert {"report.html", "report.md", "results.csv"} <= {path.name for path in tmp_path.iterdir()}
-    assert bench.bench(RECIPE, losses=["ce"], seeds=[0, 1], out=tmp_path) == 0
+    assert bench.run_bench(RECIPE, losses=["ce"], seeds=[0, 1], out=tmp_path) == 0
     assert "2 of them finished before" in capsys.readouterr().err
 
 
@@ -213,7 +214,7 @@ def test_going_on_is_said(tmp_path, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "measure", interrupted)
+    monkeypatch.setattr(module, "measure_predictions", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, ["ce"])
     monkeypatch.undo()
@@ -241,7 +242,7 @@ def test_other_code_version_is_reported_on_resume(bench_of_ce, tmp_path):
 def test_only_the_main_process_reports(bench_of_ce, tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     monkeypatch.setenv("RANK", "1")
-    assert bench.bench(RECIPE, losses=["ce"], seeds=[0], out=tmp_path) == 0
+    assert bench.run_bench(RECIPE, losses=["ce"], seeds=[0], out=tmp_path) == 0
     assert not (tmp_path / "report.html").exists()
     captured = capsys.readouterr()
     assert not captured.out
@@ -259,7 +260,7 @@ def test_a_finished_run_without_intervals_gets_them(bench_of_ce, tmp_path):
 
 
 def test_alarms_and_warnings_of_fits_are_told_once(tmp_path):
-    planned = plan(RECIPE, losses=["ce", "ls", "mbls"], seeds=[0], out=tmp_path)
+    planned = plan_runs(RECIPE, losses=["ce", "ls", "mbls"], seeds=[0], out=tmp_path)
     for number, one in enumerate(planned):
         one.folder.mkdir(parents=True)
         record = {"epoch": 2, "alarms": ["gate stuck on +1 for 3 epochs"] if number < 2 else []}
@@ -267,8 +268,8 @@ def test_alarms_and_warnings_of_fits_are_told_once(tmp_path):
         (one.folder / "metrics.json").write_text(
             json.dumps({"notes": ["A fit: at a bound. Check it."]})
         )
-    (alarms,), (notes,) = alarms_of(planned, tmp_path), notes_of(planned)
+    (alarms,), (notes,) = summarize_alarms(planned, tmp_path), fit_warning_notes(planned)
     assert alarms.startswith("Alarms in 2 runs, mostly ")
     assert alarms.endswith(f"; fedlas runs diagnose {tmp_path} --details")
     assert "A fit warned in 3 runs" in notes
-    assert alarms_of(planned[2:], tmp_path) == []
+    assert summarize_alarms(planned[2:], tmp_path) == []

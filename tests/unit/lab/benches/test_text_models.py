@@ -17,8 +17,8 @@ from fedlas.lab import bench
 from fedlas.lab.data import load_dataset
 from fedlas.lab.data.tokens import token_array
 from fedlas.lab.models import build_model
-from fedlas.lab.recipes import plan, recipe_from
-from fedlas.lab.runs import execute, load_trained
+from fedlas.lab.recipes import plan_runs, recipe_from_content
+from fedlas.lab.runs import execute, load_trained_run
 
 WORDS = ["good", "fine", "bad", "poor", "film", "plot"]
 TEXTS = [
@@ -77,8 +77,8 @@ def run_of(table, checkpoint, out, *, loss="ce", tokenizer="test_text_models:tok
     data = {"name": "texts", "root": str(table), "tokenizer": tokenizer, "val_size": 20}
     optimizer = {"name": "adamw", "lr": 0.01}
     content = {"data": data, "model": model, "train": TRAIN, "optimizer": optimizer}
-    return plan(
-        recipe_from("reviews", {"title": "t", **content}), losses=[loss], seeds=[0], out=out
+    return plan_runs(
+        recipe_from_content("reviews", {"title": "t", **content}), losses=[loss], seeds=[0], out=out
     )[0]
 
 
@@ -87,9 +87,9 @@ def test_a_checkpoint_learns_from_texts_and_has_features(table, checkpoint, tmp_
     metrics = execute(run)
     assert metrics["test"]["accuracy"] > 0.9
     with pytest.raises(InputError, match="set FEDLAS_ENCODER=test_text_models:tokenize"):
-        load_trained(run.folder)
+        load_trained_run(run.folder)
     monkeypatch.setenv("FEDLAS_ENCODER", "test_text_models:tokenize")
-    trained = load_trained(run.folder)
+    trained = load_trained_run(run.folder)
     assert trained.splits.train.shape == (2, 3)
     assert trained.splits.mean == ()
 
@@ -164,9 +164,11 @@ def test_what_no_model_can_take_is_named(table, checkpoint, tmp_path, changes, m
 def test_models_and_tokens_must_fit(table, checkpoint, tmp_path):
     tokenizer = "test_text_models:tokenize"
     data = {"name": "texts", "root": str(table), "tokenizer": tokenizer}
-    recipe = recipe_from("reviews", {"title": "t", "data": data, "model": {"name": "linear"}})
+    recipe = recipe_from_content(
+        "reviews", {"title": "t", "data": data, "model": {"name": "linear"}}
+    )
     with pytest.raises(InputError, match=r"must accept tokens; got linear. Choose one of: hf"):
-        plan(recipe, losses=["ce"])
+        plan_runs(recipe, losses=["ce"])
     with pytest.raises(InputError, match="takes at most 12 tokens per sequence"):
         build_model("hf", num_classes=2, in_channels=2, image_size=13, checkpoint=str(checkpoint))
     for both in ({}, {"encoder": tokenizer, "tokenizer": tokenizer}):

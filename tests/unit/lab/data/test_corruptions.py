@@ -6,8 +6,14 @@ import torch
 
 from fedlas.errors import InputError
 from fedlas.lab.data import Images
-from fedlas.lab.data.shift import CORRUPTIONS, SEVERITIES, Corruption, corrupted
-from fedlas.lab.data.shift.corruptions import clouds, convolve, disk, streak, zoomed
+from fedlas.lab.data.shift import CORRUPTIONS, SEVERITIES, Corruption, corrupt_part
+from fedlas.lab.data.shift.corruptions import (
+    clipped_zoom,
+    convolve,
+    disk_kernel,
+    motion_kernel,
+    plasma_fractal,
+)
 
 PAPER = {  # Hendrycks and Dietterich 2019, section 3
     "gaussian-noise", "shot-noise", "impulse-noise", "defocus-blur", "glass-blur", "motion-blur", "zoom-blur", "snow",
@@ -137,10 +143,12 @@ def test_pixelate_makes_blocks():
 
 
 def test_kernels_keep_brightness_and_convolve_as_defined():
-    for kernel in (disk(3, 0.1), disk(0.3, 0.4), streak(6, 2, 30.0)):
+    for kernel in (disk_kernel(3, 0.1), disk_kernel(0.3, 0.4), motion_kernel(6, 2, 30.0)):
         assert kernel.sum() == pytest.approx(1)
         assert kernel.min() >= 0
-    assert disk(3, 0.1)[disk(3, 0.1) > 1e-9].size == 29  # lattice points in a circle of radius 3
+    assert (
+        disk_kernel(3, 0.1)[disk_kernel(3, 0.1) > 1e-9].size == 29
+    )  # lattice points in a circle of radius 3
     random = np.random.default_rng(0)
     image, kernel = random.random((7, 9, 2)), random.random((3, 5))
     padded = np.pad(image, ((1, 1), (2, 2), (0, 0)), mode="symmetric")
@@ -153,7 +161,7 @@ def test_kernels_keep_brightness_and_convolve_as_defined():
 
 
 def test_a_streak_points_where_it_should():
-    right, down = streak(4, 3, 0.0), streak(4, 3, 90.0)
+    right, down = motion_kernel(4, 3, 0.0), motion_kernel(4, 3, 90.0)
     assert right[9, 9:18] == pytest.approx(right[9, 9:18].clip(min=1e-6))
     assert right[:9].sum() + right[10:].sum() + right[9, :9].sum() == pytest.approx(0)
     assert down == pytest.approx(right.T, abs=1e-12)
@@ -162,23 +170,23 @@ def test_a_streak_points_where_it_should():
 def test_zoom_keeps_the_center_and_enlarges():
     image = np.zeros((21, 21, 1))
     image[9:12, 9:12] = 1
-    larger = zoomed(image, 3.0)
+    larger = clipped_zoom(image, 3.0)
     assert larger[10, 10, 0] == 1
     assert larger.sum() == pytest.approx(81, rel=0.35)
     assert np.allclose(larger, larger[::-1, ::-1])
 
 
 def test_plasma_fractal_range_and_smoothness():
-    rough, smooth = (clouds(64, decay, np.random.RandomState(0)) for decay in (1.2, 4.0))
+    rough, smooth = (plasma_fractal(64, decay, np.random.RandomState(0)) for decay in (1.2, 4.0))
     for field in (rough, smooth):
         assert (field.min(), field.max()) == (0, 1)
     assert np.abs(np.diff(smooth)).mean() < 0.5 * np.abs(np.diff(rough)).mean()
-    assert clouds(40, 2.0, np.random.RandomState(0)).shape == (40, 40)
+    assert plasma_fractal(40, 2.0, np.random.RandomState(0)).shape == (40, 40)
 
 
 def test_a_part_is_corrupted_row_by_row():
     part = Images(torch.stack([scene(), scene()]), torch.tensor([0, 1]), torch.full((2, 2), 0.5))
-    changed = corrupted(part, Corruption("gaussian-noise", 5))
+    changed = corrupt_part(part, Corruption("gaussian-noise", 5))
     assert torch.equal(changed.images[1], Corruption("gaussian-noise", 5)(scene(), 1))
     assert not torch.equal(changed.images[0], changed.images[1])
     assert torch.equal(changed.target, part.target)

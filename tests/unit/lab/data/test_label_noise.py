@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from fakes_data import FAKES
 from fedlas.errors import InputError
 from fedlas.lab.data import Images, Source, load_dataset, split
-from fedlas.lab.data.shift import LabelNoise, with_label_noise
+from fedlas.lab.data.shift import LabelNoise, add_label_noise
 
 
 def splits_of(counts, val_size, **options):
@@ -25,7 +25,7 @@ def splits_of(counts, val_size, **options):
 )
 def test_exact_noise_rate_per_training_class(counts, rate, kind, seed):
     clean = splits_of(counts, len(counts))
-    noisy = with_label_noise(clean, LabelNoise(rate, kind), seed=seed)
+    noisy = add_label_noise(clean, LabelNoise(rate, kind), seed=seed)
     assert np.array_equal(noisy.clean_target, clean.train.target.numpy())
     target = noisy.train.target.numpy()
     for label in range(len(counts)):
@@ -41,7 +41,7 @@ def test_exact_noise_rate_per_training_class(counts, rate, kind, seed):
 
 
 def test_symmetric_noise_is_uniform_over_the_other_classes():
-    noisy = with_label_noise(splits_of([3002] + [2] * 3, 2), LabelNoise(0.9), seed=0)
+    noisy = add_label_noise(splits_of([3002] + [2] * 3, 2), LabelNoise(0.9), seed=0)
     wrong = noisy.train.target[torch.from_numpy(noisy.clean_target) == 0].bincount()[1:]
     assert wrong.sum() == pytest.approx(2700, abs=3)
     assert wrong.float().std() < 70  # a binomial of 900 has a deviation of 25
@@ -50,7 +50,7 @@ def test_symmetric_noise_is_uniform_over_the_other_classes():
 def test_pure_function_of_the_seed():
     clean = splits_of([20, 20], 4)
     first, again, other = (
-        with_label_noise(clean, LabelNoise(0.5), seed=seed).train.target for seed in (1, 1, 2)
+        add_label_noise(clean, LabelNoise(0.5), seed=seed).train.target for seed in (1, 1, 2)
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -58,7 +58,7 @@ def test_pure_function_of_the_seed():
 
 def test_asymmetric_noise_uses_pairs_of_data_set(tmp_path):
     splits = split(load_dataset("cifar10", str(FAKES["cifar10"](tmp_path))), seed=0, val_size=20)
-    noisy = with_label_noise(splits, LabelNoise(0.5, "asymmetric"), seed=0)
+    noisy = add_label_noise(splits, LabelNoise(0.5, "asymmetric"), seed=0)
     found = {
         (splits.classes[a], splits.classes[b])
         for a, b in zip(noisy.clean_target, noisy.train.target.tolist(), strict=True)
@@ -82,7 +82,7 @@ def test_cifar100_is_mistaken_within_its_superclasses(tmp_path):
 
 
 def test_the_record_is_saved(tmp_path):
-    noisy = with_label_noise(splits_of([20, 20], 4), LabelNoise(0.25), seed=0)
+    noisy = add_label_noise(splits_of([20, 20], 4), LabelNoise(0.25), seed=0)
     with np.load(noisy.save_indices(tmp_path / "splits.npz")) as saved:
         assert sorted(saved) == ["test", "train", "train_clean_target", "train_target", "val"]
         assert (saved["train_target"] != saved["train_clean_target"]).mean() == pytest.approx(
@@ -93,7 +93,7 @@ def test_the_record_is_saved(tmp_path):
 
 def test_true_probabilities_go_with_the_labels():
     splits = split(load_dataset("synthetic", num_train=100, num_test=10), seed=0, val_size=20)
-    noisy = with_label_noise(splits, LabelNoise(0.2), seed=0)
+    noisy = add_label_noise(splits, LabelNoise(0.2), seed=0)
     assert noisy.train.label_probs is None
     assert noisy.val.label_probs is not None
 

@@ -3,7 +3,7 @@ import torch
 
 from fedlas.errors import InputError
 from fedlas.lab.data import Images, Source, load_dataset
-from fedlas.lab.data.shift import open_set
+from fedlas.lab.data.shift import make_open_set
 
 
 @pytest.fixture(scope="module")
@@ -12,7 +12,7 @@ def source():
 
 
 def test_every_image_is_known_or_unknown(source):
-    divided = open_set(source, [3, "7"])
+    divided = make_open_set(source, [3, "7"])
     assert divided.held_out == ("3", "7")
     assert divided.known.classes == ("0", "1", "2", "4", "5", "6", "8", "9")
     kept = (source.test.target != 3) & (source.test.target != 7)
@@ -24,7 +24,7 @@ def test_every_image_is_known_or_unknown(source):
 
 
 def test_classes_keep_their_images_under_new_numbers(source):
-    divided = open_set(source, ["7", 3])
+    divided = make_open_set(source, ["7", 3])
     for part, old in ((divided.known.train, source.train), (divided.known.test, source.test)):
         names = [divided.known.classes[k] for k in part.target.tolist()]
         assert names == [str(k) for k in old.target.tolist() if k not in (3, 7)]
@@ -35,13 +35,13 @@ def test_classes_keep_their_images_under_new_numbers(source):
 def test_numeric_text_is_a_class_name():
     images = Images(torch.zeros(6, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 0, 1, 1, 2, 2]))
     source = Source("mine", images, images, ("2", "1", "0"))
-    assert open_set(source, ["2"]).held_out == ("2",)
-    assert open_set(source, [2]).held_out == ("0",)
+    assert make_open_set(source, ["2"]).held_out == ("2",)
+    assert make_open_set(source, [2]).held_out == ("0",)
 
 
 def test_label_probabilities_become_conditional():
     source = load_dataset("synthetic", num_train=200, num_test=60, num_classes=4)
-    divided = open_set(source, [1])
+    divided = make_open_set(source, [1])
     kept = source.test.target != 1
     old = source.test.label_probs[kept][:, [0, 2, 3]]
     torch.testing.assert_close(divided.known.test.label_probs, old / old.sum(1, keepdim=True))
@@ -49,7 +49,7 @@ def test_label_probabilities_become_conditional():
 
 
 def test_the_transform_stays(source):
-    divided = open_set(source, [0])
+    divided = make_open_set(source, [0])
     assert (divided.known.flip, divided.known.mean, divided.known.name) == (
         source.flip,
         source.mean,
@@ -67,12 +67,12 @@ def test_the_transform_stays(source):
 )  # fmt: skip
 def test_refuses(source, classes, message):
     with pytest.raises(InputError, match=message):
-        open_set(source, classes)
+        make_open_set(source, classes)
 
 
 def test_held_out_classes_need_test_images():
     images = Images(torch.zeros(6, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 0, 1, 1, 2, 2]))
     source = Source("mine", images, images.take(torch.arange(4)), ("a", "b", "c"))
     with pytest.raises(InputError, match="held-out"):
-        open_set(source, ["c"])
-    assert len(open_set(source, ["b"]).known.test) == 2
+        make_open_set(source, ["c"])
+    assert len(make_open_set(source, ["b"]).known.test) == 2

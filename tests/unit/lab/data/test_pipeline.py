@@ -60,7 +60,7 @@ def test_pixels_equal_those_of_the_slow_way(
     batches = raw(images, **options)
     x, target, index = together(batches)
     assert torch.equal(
-        x.to(torch.uint8), torch.stack([*one_by_one(images, batches._plan(), flip, padding)])
+        x.to(torch.uint8), torch.stack([*one_by_one(images, batches._draw_epoch(), flip, padding)])
     )
     assert torch.equal(target, images.target[index])
     assert sorted(index.tolist()) == list(range(count))
@@ -99,7 +99,7 @@ def test_draws_are_fair():
     images = Images(
         torch.zeros(count, 1, 1, 1, dtype=torch.uint8), torch.zeros(count, dtype=torch.int64)
     )
-    plan = raw(images, batch_size=count, flip=True, crop_padding=4)._plan()
+    plan = raw(images, batch_size=count, flip=True, crop_padding=4)._draw_epoch()
     assert (plan["top"].min(), plan["top"].max(), plan["left"].min(), plan["left"].max()) == (
         0,
         8,

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from fakes_data import FAKES
 from fedlas.errors import InputError
-from fedlas.lab.data import Files, StreamedBatches, View, load_dataset, split
+from fedlas.lab.data import ImageFiles, StreamedBatches, View, load_dataset, split
 from fedlas.lab.data.shift import Corruption
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
@@ -22,7 +22,9 @@ def files(tmp_path_factory):
     names = [f"{row:02d}.png" for row in range(11)]
     for name in names:
         Image.fromarray(random.integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(folder / name)
-    return Files.of(folder, names, [row % 3 for row in range(11)], View(resize=16, crop=12))
+    return ImageFiles.from_lists(
+        folder, names, [row % 3 for row in range(11)], View(resize=16, crop=12)
+    )
 
 
 def batches(files, **options):
@@ -117,7 +119,7 @@ def test_an_unreadable_image_is_named(files, tmp_path, workers):
     (tmp_path / "bad.png").write_bytes(
         b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
     )
-    broken = Files.of(tmp_path, ["bad.png"], [0], files.view)
+    broken = ImageFiles.from_lists(tmp_path, ["bad.png"], [0], files.view)
     with pytest.raises(InputError, match=r"bad\.png .*Git LFS.*git lfs pull"):
         list(batches(broken, workers=workers))
 
@@ -167,7 +169,7 @@ def test_files_keep_names_labels_and_order(files):
     assert (len(part), part.shape, part.label_probs) == (2, (3, 12, 12), None)
     with pytest.raises(InputError, match="not empty"):
         files.take(torch.tensor([], dtype=torch.int64))
-    gone = Files.of(files.folder, ["nowhere.png"], [0], files.view)
+    gone = ImageFiles.from_lists(files.folder, ["nowhere.png"], [0], files.view)
     with pytest.raises(InputError, match=r"must exist; got .*nowhere\.png"):
         gone.sizes()
 

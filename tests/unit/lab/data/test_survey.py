@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from fedlas.errors import InputError
-from fedlas.lab.data import survey
+from fedlas.lab.data import survey_images
 
 
 def write(path, *, seed, size=(6, 6), gray=False):
@@ -29,7 +29,7 @@ def divided(tmp_path):
 
 
 def test_parts_classes_and_counts(divided):
-    found = survey(divided)
+    found = survey_images(divided)
     assert found.root == divided
     assert found.counts == {"train": {"ant": 4, "bée": 4}, "test": {"ant": 2, "bée": 2}}
     assert (found.classes, found.images, found.per_class) == (
@@ -39,18 +39,18 @@ def test_parts_classes_and_counts(divided):
     )
     assert (found.channels, found.shorter_side, found.nested, found.copies) == (3, 6, False, ())
     seen = []
-    survey(divided, on_image=lambda done, total: seen.append((done, total)))
+    survey_images(divided, on_image=lambda done, total: seen.append((done, total)))
     assert seen[-1] == (12, 12)
 
 
 def test_sizes_and_folders_below_the_classes(divided):
     write(divided / "train" / "ant" / "below" / "9.png", seed=30, size=(20, 10))
-    found = survey(divided)
+    found = survey_images(divided)
     assert found.sizes == {(6, 6): 12, (20, 10): 1}
     assert found.nested
     for path in divided.rglob("*.png"):
         write(path, seed=hash(str(path)) % 1000, size=(30, 40))
-    assert survey(divided).shorter_side == 30
+    assert survey_images(divided).shorter_side == 30
 
 
 def test_gray_images_saved_in_color_have_one_channel(tmp_path):
@@ -58,28 +58,28 @@ def test_gray_images_saved_in_color_have_one_channel(tmp_path):
         write(tmp_path / name / "0.png", seed=1, gray=True)
         write(tmp_path / name / "1.png", seed=2, gray=True)
         Image.open(tmp_path / name / "1.png").convert("RGB").save(tmp_path / name / "1.png")
-    assert survey(tmp_path).channels == 1
+    assert survey_images(tmp_path).channels == 1
     write(tmp_path / "a" / "2.png", seed=3)
-    assert (survey(tmp_path).channels, survey(tmp_path).gray) == (3, 4)
+    assert (survey_images(tmp_path).channels, survey_images(tmp_path).gray) == (3, 4)
 
 
 def test_copies_name_two_files_and_leaks_come_first(divided):
     shutil.copy(divided / "train/ant/0.png", divided / "train/ant/9.png")
     shutil.copy(divided / "train/ant/1.png", divided / "train/bée/9.png")
     shutil.copy(divided / "train/ant/2.png", divided / "test/ant/9.png")
-    found = survey(divided)
+    found = survey_images(divided)
     leak, doubtful, twice = found.copies
     assert set(leak) == {"train/ant/2.png", "test/ant/9.png"}
     assert set(doubtful) == {"train/ant/1.png", "train/bée/9.png"}
     assert set(twice) == {"train/ant/0.png", "train/ant/9.png"}
-    assert (found.between_parts(), found.between_classes()) == ([leak], [doubtful])
+    assert (found.copies_between_parts(), found.copies_between_classes()) == ([leak], [doubtful])
 
 
 def test_other_files_are_counted(divided):
     (divided / "README.md").write_text("x")
     (divided / "train" / "ant" / "0.txt").write_text("x")
     (divided / ".hidden.txt").write_text("x")
-    assert survey(divided).others == {".md": 1, ".txt": 1}
+    assert survey_images(divided).others == {".md": 1, ".txt": 1}
 
 
 def test_every_unreadable_image_is_counted_and_named_once(divided):
@@ -88,15 +88,15 @@ def test_every_unreadable_image_is_counted_and_named_once(divided):
     with pytest.raises(
         InputError, match=r"2 of 12 .*0\.png \(.*; .*1\.png \(it is empty\)"
     ) as error:
-        survey(divided)
+        survey_images(divided)
     assert str(error.value).count("0.png") == 1
 
 
 def test_a_training_part_alone_is_said(divided):
     shutil.rmtree(divided / "test")
     with pytest.raises(InputError, match=r"only train in .* pass .*train"):
-        survey(divided)
-    assert survey(divided / "train").counts == {"": {"ant": 4, "bée": 4}}
+        survey_images(divided)
+    assert survey_images(divided / "train").counts == {"": {"ant": 4, "bée": 4}}
 
 
 def postscript(path):
@@ -118,4 +118,4 @@ def wide(path):
 def test_only_allowed_formats_and_sizes_are_opened(divided, attack, reason):
     attack(divided / "train" / "ant" / "5.png")
     with pytest.raises(InputError, match=reason):
-        survey(divided)
+        survey_images(divided)

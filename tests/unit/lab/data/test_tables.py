@@ -8,8 +8,8 @@ import torch
 from fakes_data import FAKES, rows_of_table, write_csv, write_hf_split
 from fedlas.errors import InputError
 from fedlas.lab.data import load_dataset, split
-from fedlas.lab.recipes import plan, recipe_from
-from fedlas.lab.runs import execute, load_trained
+from fedlas.lab.recipes import plan_runs, recipe_from_content
+from fedlas.lab.runs import execute, load_trained_run
 
 QUICK = {"epochs": 2, "batch_size": 16, "precision": "fp32"}
 
@@ -116,24 +116,24 @@ def recipe(name, model, root, **options):
         "data": {"name": name, "root": str(root), "val_size": 12, **options},
         "train": QUICK,
     }
-    return recipe_from("mine", {"title": "mine", "model": model, **sections})
+    return recipe_from_content("mine", {"title": "mine", "model": model, **sections})
 
 
 @pytest.mark.parametrize("model", [{"name": "linear"}, {"name": "mlp", "hidden": [8]}])
 def test_a_recipe_trains_on_a_table(tmp_path, model):
-    [run] = plan(
+    [run] = plan_runs(
         recipe("table", model, FAKES["table"](tmp_path)), losses=["ce"], seeds=[0], out=tmp_path
     )
     metrics = execute(run)
     assert 0 <= metrics["test"]["ece"] <= 1
-    trained = load_trained(run.folder)
+    trained = load_trained_run(run.folder)
     assert trained.splits.train.shape == (2 + 2 + 3,)
 
 
 def test_encoder_of_untrusted_folder_is_not_called(tmp_path, monkeypatch):
     encoder = "fakes_data:counted_letters"
     data = FAKES["texts"](tmp_path)
-    [run] = plan(
+    [run] = plan_runs(
         recipe("texts", {"name": "linear"}, data, encoder=encoder),
         losses=["ce"],
         seeds=[0],
@@ -141,9 +141,9 @@ def test_encoder_of_untrusted_folder_is_not_called(tmp_path, monkeypatch):
     )
     assert execute(run)["test"]["accuracy"] == 1
     with pytest.raises(InputError, match="set FEDLAS_ENCODER=fakes_data:counted_letters"):
-        load_trained(run.folder)
+        load_trained_run(run.folder)
     monkeypatch.setenv("FEDLAS_ENCODER", encoder)
-    assert load_trained(run.folder).splits.train.shape == (4,)
+    assert load_trained_run(run.folder).splits.train.shape == (4,)
 
 
 def test_hugging_face_splits_of_numbers_and_texts(tmp_path):

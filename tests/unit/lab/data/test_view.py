@@ -17,11 +17,11 @@ def ramp(width=40, height=20):
 def drawn(view, seed, *, flip=False):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return view.pipeline(augment=True, flip=flip)(ramp())
+        return view.build_transform(augment=True, flip=flip)(ramp())
 
 
 def test_testing_cuts_the_center():
-    pixels = View(resize=20, crop=10).pipeline(augment=False, flip=True)(ramp())
+    pixels = View(resize=20, crop=10).build_transform(augment=False, flip=True)(ramp())
     assert pixels.dtype == torch.uint8
     assert pixels[0, 0].tolist() == list(range(15, 25))
     assert pixels[1, :, 0].tolist() == list(range(5, 15))
@@ -47,14 +47,16 @@ def test_random_resized_crop_keeps_min_area():
 
 
 def test_squashing_keeps_everything():
-    pixels = View(resize=20, crop=20, squash=True).pipeline(augment=False, flip=False)(ramp())
+    pixels = View(resize=20, crop=20, squash=True).build_transform(augment=False, flip=False)(
+        ramp()
+    )
     assert int(pixels[0].max()) >= 37
     assert int(pixels[0].min()) <= 2
 
 
 def test_training_center_crop_matches_testing_except_flip():
     view = View(resize=20, crop=10, train_crop="center")
-    plain = view.pipeline(augment=False, flip=False)(ramp())
+    plain = view.build_transform(augment=False, flip=False)(ramp())
     assert {torch.equal(drawn(view, seed, flip=True), plain) for seed in range(10)} == {True, False}
     assert torch.equal(drawn(view, 0), plain)
 
@@ -63,9 +65,9 @@ def test_the_banner_is_cut_off_first():
     picture = np.full((60, 40, 3), 200, np.uint8)
     picture[-20:] = 0
     view = View(resize=16, crop=16, squash=True, cut_bottom=20)
-    assert (view.pipeline(augment=False, flip=False)(Image.fromarray(picture)) == 200).all()
+    assert (view.build_transform(augment=False, flip=False)(Image.fromarray(picture)) == 200).all()
     tiny = Image.fromarray(picture[:5])
-    assert view.pipeline(augment=False, flip=False)(tiny).shape == (3, 16, 16)
+    assert view.build_transform(augment=False, flip=False)(tiny).shape == (3, 16, 16)
 
 
 @pytest.mark.parametrize(

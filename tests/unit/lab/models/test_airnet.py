@@ -4,7 +4,7 @@ from torch import nn
 
 from fedlas.errors import InputError
 from fedlas.lab.models import build_model
-from fedlas.lab.recipes import load_recipe, plan
+from fedlas.lab.recipes import load_recipe, plan_runs
 from fedlas.lab.runs import build_objective, prepare_data
 
 
@@ -45,7 +45,7 @@ def test_first_layer_whitens_fitted_images():
 
 
 def test_run_fits_but_does_not_train_whitening():
-    (run,) = plan(
+    (run,) = plan_runs(
         load_recipe("digits", ["model={name: airnet, widths: [8, 8, 8]}"]), losses=["ce"], seeds=[0]
     )
     splits = prepare_data(run)

@@ -11,8 +11,8 @@ from transformers import ViTForImageClassification as ViT
 
 from fedlas.errors import InputError
 from fedlas.lab.models import build_model
-from fedlas.lab.recipes import load_recipe, plan
-from fedlas.lab.runs import build_objective, execute, load_trained, prepare_data
+from fedlas.lab.recipes import load_recipe, plan_runs
+from fedlas.lab.runs import build_objective, execute, load_trained_run, prepare_data
 
 TINY = [
     "train.epochs=1", "train.batch_size=50", "train.precision=fp32", "data.train_size=100",
@@ -38,7 +38,7 @@ def checkpoint(tmp_path_factory):
 
 def planned(folder, *overrides, loss="ce"):
     recipe = load_recipe("synthetic", [*TINY, *overrides])
-    return plan(recipe, losses=[loss], seeds=[0], out=folder)[0]
+    return plan_runs(recipe, losses=[loss], seeds=[0], out=folder)[0]
 
 
 def of_hf(folder, checkpoint, *overrides, loss="ce"):
@@ -56,7 +56,7 @@ def test_run_starts_from_hugging_face_checkpoint(tmp_path, checkpoint, caplog):
     assert start.classifier.out_features == 10
     assert "the head 'classifier' starts untrained" in caplog.text
     metrics = execute(run)
-    assert load_trained(run.folder).metrics == metrics
+    assert load_trained_run(run.folder).metrics == metrics
     assert json.loads((run.folder / "data.json").read_text())["weights"]
 
 
@@ -76,7 +76,7 @@ def test_a_linear_probe_changes_the_head_alone(tmp_path, tune):
         k: v.clone() for k, v in build_objective(run, prepare_data(run)).model.state_dict().items()
     }
     execute(run)
-    end = load_trained(run.folder).objective.model.state_dict()
+    end = load_trained_run(run.folder).objective.model.state_dict()
     changed = {key.rpartition(".")[0] for key in start if not torch.equal(start[key], end[key])}
     if tune == "head":
         assert changed == {"fc"}

@@ -11,8 +11,8 @@ from torch.utils.data import Dataset, TensorDataset
 
 from fedlas.errors import InputError
 from fedlas.lab.benches import run_all
-from fedlas.lab.recipes import plan, recipe_of_objects
-from fedlas.lab.runs import RunFolder, collect, execute, load_trained, prepare_data
+from fedlas.lab.recipes import plan_runs, recipe_from_objects
+from fedlas.lab.runs import RunFolder, collect_runs, execute, load_trained_run, prepare_data
 from fedlas.lab.train import TrainingProgress
 
 QUICK = {"train": {"epochs": 2, "batch_size": 32, "precision": "fp32"}}
@@ -55,23 +55,25 @@ def doubled(num_classes):
 
 
 def recipe(parts=PARTS, model=two_layers, settings=QUICK, **more):
-    return recipe_of_objects(*parts, model, name="toy", model_name="two", settings=settings, **more)
+    return recipe_from_objects(
+        *parts, model, name="toy", model_name="two", settings=settings, **more
+    )
 
 
 def test_runs_of_objects_are_trained_measured_and_collected(tmp_path):
-    runs = plan(
+    runs = plan_runs(
         recipe(losses={"doubled": doubled}), losses=["ce", "doubled"], seeds=[0], out=tmp_path
     )
     outcome = run_all(runs)
     assert (outcome.failed, outcome.finished) == ({}, ["ce-s0", "doubled-s0"])
-    assert collect(tmp_path).methods == ["ce", "doubled"]
+    assert collect_runs(tmp_path).methods == ["ce", "doubled"]
     folder = RunFolder(tmp_path / "ce-s0")
     assert folder.predictions("test").num_samples == 80
     assert folder.config["data"]["options"] == {"python": True}
     assert folder.config["model"]["name"] == "two"
     assert set(folder.data) == {"train", "val", "test", "split"}
     with pytest.raises(InputError, match="must be passed again"):
-        load_trained(folder)
+        load_trained_run(folder)
 
 
 @pytest.mark.parametrize("kind", ["arrays", "dataset"])
@@ -80,7 +82,7 @@ def test_resumed_run_of_objects_is_bit_identical(tmp_path, kind):
     settings = {"train": {"epochs": 3, "batch_size": 32, "precision": "fp32"}}
 
     def one(out):
-        return plan(recipe(parts, settings=settings), losses=["fedlas"], seeds=[1], out=out)[0]
+        return plan_runs(recipe(parts, settings=settings), losses=["fedlas"], seeds=[1], out=out)[0]
 
     whole = one(tmp_path / "whole")
     execute(whole)
@@ -105,7 +107,7 @@ def test_resumed_run_of_objects_is_bit_identical(tmp_path, kind):
 
 
 def test_dataset_noise_is_fixed_per_epoch():
-    run = plan(recipe([Jittered(*part) for part in PARTS]), losses=["ce"], seeds=[0])[0]
+    run = plan_runs(recipe([Jittered(*part) for part in PARTS]), losses=["ce"], seeds=[0])[0]
     splits = prepare_data(run)
     batches = splits.training_batches(batch_size=32, seed=0)
     passes = []
@@ -120,7 +122,7 @@ def test_dataset_noise_is_fixed_per_epoch():
 
 def test_tensor_datasets_and_registered_models(tmp_path):
     tensors = [TensorDataset(*map(torch.from_numpy, part)) for part in PARTS]
-    run = plan(
+    run = plan_runs(
         replace(recipe(tensors, None), model=replace(recipe().model, name="linear")),
         losses=["ce"],
         seeds=[0],
@@ -132,8 +134,8 @@ def test_tensor_datasets_and_registered_models(tmp_path):
 
 
 def test_another_training_part_is_refused(tmp_path):
-    execute(plan(recipe(), losses=["ce"], seeds=[0], out=tmp_path)[0])
-    other = plan(
+    execute(plan_runs(recipe(), losses=["ce"], seeds=[0], out=tmp_path)[0])
+    other = plan_runs(
         recipe((rows(120, 5), *PARTS[1:]), settings={"train": {**QUICK["train"]}}),
         losses=["ce"],
         seeds=[0],
@@ -161,7 +163,7 @@ def test_wrong_objects_are_refused(change, words):
 
 
 def test_a_function_that_builds_no_module_is_refused(tmp_path):
-    run = plan(recipe(model=lambda: "net"), losses=["ce"], seeds=[0], out=tmp_path)[0]
+    run = plan_runs(recipe(model=lambda: "net"), losses=["ce"], seeds=[0], out=tmp_path)[0]
     with pytest.raises(
         InputError, match=r"the function for the model two must return a torch\.nn\.Module"
     ):
@@ -171,4 +173,4 @@ def test_a_function_that_builds_no_module_is_refused(tmp_path):
 def test_models_of_images_refuse_rows(tmp_path):
     images = replace(recipe(model=None), model=replace(recipe().model, name="resnet8"))
     with pytest.raises(InputError, match="must accept rows of 5 features; got resnet8"):
-        execute(plan(images, losses=["ce"], seeds=[0], out=tmp_path)[0])
+        execute(plan_runs(images, losses=["ce"], seeds=[0], out=tmp_path)[0])

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from fakes_data import FAKES
 from fedlas.errors import InputError
 from fedlas.lab.models import build_model
-from fedlas.lab.recipes import build_loss, load_recipe, plan, recipe_names
-from fedlas.lab.runs import build_objective, execute, load_trained, prepare_data
+from fedlas.lab.recipes import build_loss, load_recipe, plan_runs, recipe_names
+from fedlas.lab.runs import build_objective, execute, load_trained_run, prepare_data
 from fedlas.lab.train import warn_once
 
 CELLS = [name for name in recipe_names() if name.startswith("paper/") and "sensitivity" not in name]
@@ -53,12 +53,12 @@ def test_two_steps_on_fakes(name, tmp_path):
     (tmp_path / "data").mkdir()
     root, overrides = fakes_and_overrides(name, tmp_path / "data")
     recipe = load_recipe(name, overrides).with_data_root(str(root))
-    (run,) = plan(recipe, losses=["fedlas"], seeds=[0], out=tmp_path / "runs")
+    (run,) = plan_runs(recipe, losses=["fedlas"], seeds=[0], out=tmp_path / "runs")
     metrics = execute(run)
     assert (metrics["recipe"], metrics["epochs"]) == (name, 2)
     log = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
     assert log[1]["lr"] == pytest.approx(0.1 * recipe.optimizer.lr)
-    assert load_trained(run.folder, data=str(root)).metrics == metrics
+    assert load_trained_run(run.folder, data=str(root)).metrics == metrics
 
 
 @pytest.mark.parametrize(
@@ -97,11 +97,11 @@ def test_published_hyper_parameters(name, fedlas, plus, training):
 def test_the_published_variant_is_the_reference_behavior():
     published = load_recipe("paper/cifar10-resnet50-published")
     for name in ("fedlas", "fedlas+"):
-        (run,) = plan(published, losses=[name], seeds=[0])
+        (run,) = plan_runs(published, losses=[name], seeds=[0])
         loss = build_loss(run, num_classes=10, num_samples=10)
         assert loss.nci.init == (20.0, 100.0)
         assert (loss.nci.momentum, loss.alpha) == (0.95, published.losses[name]["alpha"])
-        (run,) = plan(load_recipe("paper/cifar10-resnet50"), losses=[name], seeds=[0])
+        (run,) = plan_runs(load_recipe("paper/cifar10-resnet50"), losses=[name], seeds=[0])
         assert build_loss(run, num_classes=10, num_samples=10).nci.init is None
 
 
@@ -116,7 +116,7 @@ def test_the_published_variant_is_the_reference_behavior():
 def test_reference_of_what_has_none(options, message):
     name = "x" if "loss" in options else "fedlas"
     with pytest.raises(InputError, match=message):
-        plan(load_recipe("digits", [f"losses.{name}={options}"]))
+        plan_runs(load_recipe("digits", [f"losses.{name}={options}"]))
 
 
 def test_transformers_get_images_as_their_weights_expect():
@@ -160,7 +160,7 @@ def test_another_normalisation_for_the_test_part(tmp_path):
     odd = ["data.test_mean=[0.0]", "data.test_std=[0.01]"]
     metrics = []
     for number, more in enumerate(([], odd)):
-        (run,) = plan(
+        (run,) = plan_runs(
             load_recipe("digits", [*overrides, *more]),
             losses=["ce"],
             seeds=[0],
@@ -173,7 +173,7 @@ def test_another_normalisation_for_the_test_part(tmp_path):
     with pytest.raises(InputError, match=r"test_mean and data.test_std .*together"):
         load_recipe("digits", odd[:1])
     wrong = ["data.test_mean=[0.0, 0.1]", "data.test_std=[0.1, 1]"]
-    (run,) = plan(
+    (run,) = plan_runs(
         load_recipe("digits", [*overrides, *wrong]), losses=["ce"], seeds=[0], out=tmp_path / "x"
     )
     with pytest.raises(InputError, match="must each hold 1 finite numbers"):
@@ -195,7 +195,7 @@ def weighed(tmp_path, *overrides, classes=10):
         "model.width=4",
     ]
     recipe = load_recipe("digits", [*tiny, f"model.weights={path}", *overrides])
-    return plan(recipe, losses=["ce"], seeds=[0], out=tmp_path / "runs")[0], path
+    return plan_runs(recipe, losses=["ce"], seeds=[0], out=tmp_path / "runs")[0], path
 
 
 def test_run_starts_from_weights_and_records_digest(tmp_path):
@@ -209,7 +209,7 @@ def test_run_starts_from_weights_and_records_digest(tmp_path):
     assert len(json.loads((run.folder / "data.json").read_text())["weights"]) == 64
     path.unlink()
     # its own checkpoint is all that it needs
-    assert load_trained(run.folder).run.recipe.model.weights == str(path)
+    assert load_trained_run(run.folder).run.recipe.model.weights == str(path)
 
 
 def test_another_head_is_said_once(tmp_path, caplog):
@@ -244,7 +244,7 @@ def test_weights_that_are_not_there(tmp_path):
 def test_model_without_savable_features_is_refused(tmp_path):
     tiny = ["train.epochs=1", "data.train_size=40", "data.val_size=40", "data.test_size=40"]
     recipe = load_recipe("digits", [*tiny, "model={name: 'timm:deit_tiny_distilled_patch16_224'}"])
-    (run,) = plan(recipe, losses=["ce"], seeds=[0], out=tmp_path / "runs")
+    (run,) = plan_runs(recipe, losses=["ce"], seeds=[0], out=tmp_path / "runs")
     with pytest.raises(InputError, match="come from one head"):
         execute(run)
     assert not run.folder.exists()

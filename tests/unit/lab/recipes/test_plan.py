@@ -5,14 +5,14 @@ import pytest
 import yaml
 
 from fedlas.errors import InputError
-from fedlas.lab.recipes import build_loss, load_recipe, plan
+from fedlas.lab.recipes import build_loss, load_recipe, plan_runs
 from fedlas.losses import LOSSES
 
 DIGITS = load_recipe("digits")
 
 
 def test_seed_by_seed():
-    runs = plan(DIGITS, losses=["ce", "fedlas+"], seeds=[0, 3], out=Path("x"))
+    runs = plan_runs(DIGITS, losses=["ce", "fedlas+"], seeds=[0, 3], out=Path("x"))
     assert [str(run.folder) for run in runs] == [
         "x/ce-s0",
         "x/fedlas+-s0",
@@ -24,37 +24,39 @@ def test_seed_by_seed():
 
 
 def test_defaults_and_all():
-    assert len(plan(DIGITS)) == 18
-    assert plan(DIGITS)[0].folder == Path("runs/digits/ce-s0")
-    assert [run.loss for run in plan(DIGITS, losses=["all"], seeds=[0])] == [
+    assert len(plan_runs(DIGITS)) == 18
+    assert plan_runs(DIGITS)[0].folder == Path("runs/digits/ce-s0")
+    assert [run.loss for run in plan_runs(DIGITS, losses=["all"], seeds=[0])] == [
         name
         for name in LOSSES
         if not hasattr(LOSSES[name].value, "set_targets")  # its targets must be asked for
     ]
     crossed = replace(DIGITS, data=replace(DIGITS.data, cross_fit=2))
-    assert [run.loss for run in plan(crossed, losses=["all"], seeds=[0])] == list(LOSSES)
+    assert [run.loss for run in plan_runs(crossed, losses=["all"], seeds=[0])] == list(LOSSES)
 
 
 def test_config_is_plain_and_says_what_matters():
-    run = plan(DIGITS, losses=["fedlas"], seeds=[2])[0]
+    run = plan_runs(DIGITS, losses=["fedlas"], seeds=[2])[0]
     config = run.config()
     assert yaml.safe_load(yaml.safe_dump(config)) == config
     assert config["loss"] == {"name": "fedlas", "alpha": 0.05, "beta": 4}
     assert config["seed"] == 2
-    elsewhere = plan(DIGITS.with_data_root("/elsewhere"), losses=["fedlas"], seeds=[2])[0]
+    elsewhere = plan_runs(DIGITS.with_data_root("/elsewhere"), losses=["fedlas"], seeds=[2])[0]
     assert elsewhere.config() == config
     assert (
-        plan(load_recipe("digits", ["optimizer.lr=0.2"]), losses=["fedlas"], seeds=[2])[0].config()
+        plan_runs(load_recipe("digits", ["optimizer.lr=0.2"]), losses=["fedlas"], seeds=[2])[
+            0
+        ].config()
         != config
     )
 
 
 def test_a_recipe_can_name_variants():
     overrides = ["losses.acls-reference.loss=acls", "losses.acls-reference.variant=reference"]
-    acls, reference = plan(
+    acls, reference = plan_runs(
         load_recipe("digits", overrides), losses=["acls", "acls-reference"], seeds=[0]
     )
-    assert (acls.registered_loss, reference.registered_loss) == ("acls", "acls")
+    assert (acls.registered_loss_name, reference.registered_loss_name) == ("acls", "acls")
     assert reference.folder.name == "acls-reference-s0"
     assert build_loss(reference, num_classes=10, num_samples=5).variant == "reference"
     assert reference.config()["loss"] == {
@@ -70,7 +72,7 @@ def test_the_map_before_the_pool_is_a_variant(name):
     """So that the norm of the map can be compared with that of the pooled features."""
     recipe = load_recipe(name)
     losses = ["fedlas", "fedlas-map-l1", "fedlas-map-l2", "fedlas-map-linf"]
-    pooled, *maps = plan(recipe, losses=losses, seeds=[0])
+    pooled, *maps = plan_runs(recipe, losses=losses, seeds=[0])
     assert (pooled.features, [run.features for run in maps]) == ("head", ["map"] * 3)
     assert "features" not in pooled.config()["loss"]
     assert all(
@@ -84,12 +86,14 @@ def test_the_map_before_the_pool_is_a_variant(name):
 
 def test_unused_options_are_not_in_configuration():
     """Folders from before there was an option are taken up again."""
-    (run,) = plan(load_recipe("digits", ["seeds=[0]", "methods=[ce]", "train.average_decay=0.9"]))
+    (run,) = plan_runs(
+        load_recipe("digits", ["seeds=[0]", "methods=[ce]", "train.average_decay=0.9"])
+    )
     config = run.config()
     assert "split_seed" not in config["data"]
     assert not [key for key in config["train"] if key.startswith("average")]
     assert config["model"].keys() == {"name", "options"}
-    (run,) = plan(
+    (run,) = plan_runs(
         load_recipe(
             "digits", ["seeds=[0]", "methods=[ce]", "data.split_seed=0", "train.average=ema"]
         )
@@ -145,5 +149,5 @@ def test_unused_options_are_not_in_configuration():
 )
 def test_nonsense_is_named(overrides, options, message):
     with pytest.raises(InputError) as caught:
-        plan(load_recipe("digits", overrides), **options)
+        plan_runs(load_recipe("digits", overrides), **options)
     assert message in str(caught.value)

@@ -1,7 +1,7 @@
 import pytest
 
 from fedlas.errors import InputError
-from fedlas.lab.recipes import load_recipe, plan, recipe_names
+from fedlas.lab.recipes import load_recipe, plan_runs, recipe_names
 from fedlas.losses import LOSSES
 
 MINIMAL = "title: mine\ndata: {name: digits}\nmodel: {name: mlp, hidden: [8]}\n"
@@ -15,7 +15,7 @@ def test_shipped_recipes_load_and_name_known_losses(name):
         *LOSSES,
         *(n for n, o in recipe.losses.items() if "loss" in o),
     }
-    assert plan(recipe, losses=list(recipe.losses))  # builds every loss with its preset
+    assert plan_runs(recipe, losses=list(recipe.losses))  # builds every loss with its preset
 
 
 def test_file_of_ones_own(write):

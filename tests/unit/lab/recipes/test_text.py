@@ -3,7 +3,13 @@
 import pytest
 
 from fedlas.errors import InputError
-from fedlas.lab.recipes import is_group, load_recipe, read_content, recipe_names, shipped_names
+from fedlas.lab.recipes import (
+    is_recipe_group,
+    load_recipe,
+    read_recipe_file,
+    recipe_names,
+    shipped_recipe_names,
+)
 
 
 @pytest.fixture
@@ -22,9 +28,9 @@ def test_sections_are_merged_and_all_else_is_replaced(write):
     base = write("base.yaml", "a: {b: 1, c: [1, 2]}\nd: 3\n")
     more = write("more.yaml", "extends: base.yaml\na: {c: [9]}\ne: 4\n")
     less = write("less.yaml", "extends: base.yaml\na: null\n")
-    assert read_content(more)[1] == {"a": {"b": 1, "c": [9]}, "d": 3, "e": 4}
-    assert read_content(less)[1] == {"a": None, "d": 3}
-    assert read_content(base)[1] == {"a": {"b": 1, "c": [1, 2]}, "d": 3}
+    assert read_recipe_file(more)[1] == {"a": {"b": 1, "c": [9]}, "d": 3, "e": 4}
+    assert read_recipe_file(less)[1] == {"a": None, "d": 3}
+    assert read_recipe_file(base)[1] == {"a": {"b": 1, "c": [1, 2]}, "d": 3}
 
 
 def test_a_file_extends_one_beside_it(write):
@@ -73,17 +79,17 @@ def test_the_published_variant_changes_the_content():
 def test_no_published_variant_where_there_is_none():
     for name in ("digits", "paper/sensitivity-cifar10"):
         with pytest.raises(InputError, match="a recipe of the package"):
-            read_content(f"{name}-published")
+            read_recipe_file(f"{name}-published")
 
 
 def test_reading_twice_gives_two_contents():
-    _, first = read_content("digits")
+    _, first = read_recipe_file("digits")
     first["losses"]["ls"]["alpha"] = 0.4
-    assert read_content("digits")[1]["losses"]["ls"]["alpha"] == 0.05
+    assert read_recipe_file("digits")[1]["losses"]["ls"]["alpha"] == 0.05
 
 
 def test_groups_are_no_recipes():
-    groups = [name for name in shipped_names() if is_group(read_content(name)[1])]
+    groups = [name for name in shipped_recipe_names() if is_recipe_group(read_recipe_file(name)[1])]
     assert {
         "paper/table-1",
         "paper/table-1-published",
@@ -91,7 +97,7 @@ def test_groups_are_no_recipes():
         "paper/flips",
         "paper/sensitivity",
     } <= {*groups}
-    assert sorted([*groups, *recipe_names()]) == shipped_names()
+    assert sorted([*groups, *recipe_names()]) == shipped_recipe_names()
     with pytest.raises(InputError, match="single recipe; got the group 'paper/table-1'"):
         load_recipe("paper/table-1")
     with pytest.raises(InputError, match=r"key .*known option; got 'recipes'"):

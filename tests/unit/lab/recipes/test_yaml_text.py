@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from fedlas.errors import InputError
-from fedlas.lab.recipes import dump_yaml, parse_yaml, read_content
+from fedlas.lab.recipes import dump_yaml, parse_yaml, read_recipe_file
 from fedlas.lab.runs import RunFolder, UnreadableError
 
 HOSTILE = {
@@ -41,7 +41,7 @@ def test_it_is_refused_wherever_it_is_read(tmp_path, kind):
     with pytest.raises(UnreadableError, match=rf"readable YAML.*{message}"):
         _ = RunFolder(tmp_path).config
     with pytest.raises(InputError, match=rf"^the recipe must be valid YAML.*{message}"):
-        read_content(str(tmp_path / "config.yaml"))
+        read_recipe_file(str(tmp_path / "config.yaml"))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import yaml
 
 from fedlas.lab.report import read_report
 from fedlas.lab.report import write_report as write_everything
-from fedlas.lab.runs import recorded
+from fedlas.lab.runs import default_metrics
 from fedlas.predictions import Predictions
 
 # Intervals and pages of runs have tests of their own, which take their time.
@@ -79,7 +79,7 @@ def write_run(folder, *, loss="ce", seed=0, recipe="digits", epochs=30, samples=
     (folder / "predictions").mkdir()
     val.save(folder / "predictions" / "val.npz")
     test.save(folder / "predictions" / "test.npz")
-    measured = recorded(test)
+    measured = default_metrics(test)
     lines = "".join(
         json.dumps(line) + "\n" for line in fake_log(sharpness, seed, epochs, measured["accuracy"])
     )
@@ -97,8 +97,8 @@ def write_run(folder, *, loss="ce", seed=0, recipe="digits", epochs=30, samples=
     metrics = {
         "format": 1, "run": folder.name, "recipe": recipe, "loss": loss, "seed": seed, "epochs": epochs,
         "best_epoch": epochs - 2, "selected_by": "accuracy", "parameters": 12345, "seconds": 71.2 + seed,
-        "temperature": temperature, "temperature_ece": round(temperature, 1), "val": recorded(val), "test": measured,
-        "test_calibrated": recorded(test.with_logits(test.logits / temperature)),
+        "temperature": temperature, "temperature_ece": round(temperature, 1), "val": default_metrics(val), "test": measured,
+        "test_calibrated": default_metrics(test.with_logits(test.logits / temperature)),
     }  # fmt: skip
     (folder / "metrics.json").write_text(json.dumps({**metrics, **changes}))
     return folder

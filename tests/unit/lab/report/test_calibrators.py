@@ -14,9 +14,9 @@ import pytest
 from fedlas.calibrators import CALIBRATORS, BiasCorrectedTemperature
 from fedlas.cli import main
 from fedlas.errors import InputError
-from fedlas.lab.report import bench_result as result_of
-from fedlas.lab.results import after_calibrators, at_stages, method_differences
-from fedlas.lab.runs import RunFolder, collect, pack, read_run
+from fedlas.lab.report import read_bench_result as result_of
+from fedlas.lab.results import calibrated_metrics, method_differences, split_by_calibrator
+from fedlas.lab.runs import RunFolder, collect_runs, pack_runs, read_finished_run
 from fedlas.metrics import evaluate
 from fedlas.stats import compare_ranks, paired_t_test
 
@@ -83,8 +83,8 @@ def test_a_planned_pair_is_tested_between_calibrators(result):
 
 def test_cache_is_used_until_predictions_or_code_change(bench, tmp_path, monkeypatch):
     path = shutil.copytree(bench / "ce-s0", tmp_path / "ce-s0")
-    run = read_run(RunFolder(path))
-    after = after_calibrators(run, ["my-bias"])
+    run = read_finished_run(RunFolder(path))
+    after = calibrated_metrics(run, ["my-bias"])
     assert set(after["my-bias"].estimates) == {"ece"}
 
     def refuse(*_):
@@ -92,24 +92,24 @@ def test_cache_is_used_until_predictions_or_code_change(bench, tmp_path, monkeyp
 
     kind = CALIBRATORS["my-bias"].value
     monkeypatch.setattr(kind, "fit", refuse)
-    assert after_calibrators(run, ["my-bias"]) == after
+    assert calibrated_metrics(run, ["my-bias"]) == after
     kept = json.loads((path / "calibrated.json").read_text())
     kept["after"]["my-bias"]["code"] = "another"
     (path / "calibrated.json").write_text(json.dumps(kept))
     with pytest.raises(AssertionError, match="fitted again"):
-        after_calibrators(run, ["my-bias"])
+        calibrated_metrics(run, ["my-bias"])
     # One without a file of its own is never kept.
     monkeypatch.undo()
     monkeypatch.setattr(kind, "__module__", "__nowhere__")
     monkeypatch.setitem(__import__("sys").modules, "__nowhere__", type(json)("__nowhere__"))
-    assert after_calibrators(run, ["my-bias"])["my-bias"].metrics == after["my-bias"].metrics
+    assert calibrated_metrics(run, ["my-bias"])["my-bias"].metrics == after["my-bias"].metrics
     assert "my-bias" not in json.loads((path / "calibrated.json").read_text())["after"]
 
 
 def test_a_pack_needs_no_predictions(bench, tmp_path):
     folder = shutil.copytree(bench, tmp_path / "bench")
     whole = bench_result([folder], TWO).to_frame()
-    pack(folder, replicates=0)
+    pack_runs(folder, replicates=0)
     for run in folder.glob("*-s*"):
         shutil.rmtree(run)
     assert bench_result([folder], TWO).to_frame().equals(whole)
@@ -121,7 +121,7 @@ def test_a_pack_needs_no_predictions(bench, tmp_path):
 
 def test_unfittable_calibrator_error_names_run(bench):
     with pytest.raises(InputError, match=r"feature-clipping of ce-s0: .*features"):
-        at_stages(collect(bench), ["feature-clipping"])
+        split_by_calibrator(collect_runs(bench), ["feature-clipping"])
 
 
 def test_one_bench_has_metrics_as_columns(bench, result, capsys):

@@ -12,25 +12,25 @@ import rich.console
 
 from fedlas.errors import InputError
 from fedlas.lab.report import (
+    detailed_bench_table,
     html_report,
-    long_table,
     markdown_report,
     read_report,
     result_table,
     write_report,
 )
-from fedlas.lab.report.cells import noise_of, tables
-from fedlas.lab.report.verdict import table_legend
-from fedlas.lab.results import result_from
-from fedlas.lab.runs import collect, failure_reasons, with_estimates
+from fedlas.lab.report.cells import method_noise, stage_tables
+from fedlas.lab.report.verdict import mark_legend
+from fedlas.lab.results import build_result
+from fedlas.lab.runs import collect_runs, missing_interval_reasons, with_estimates
 from fedlas.lab.runs.intervals import FILE
 from fedlas.metrics import METRICS
 from fedlas.predictions import Predictions
 from fedlas.present.metric_tables import noise_legend, noise_text
-from fedlas.present.table import column, terminal
+from fedlas.present.table import metric_column, terminal_table
 from fedlas.stats import Estimate, bootstrap_interval, noise_floor
 from fedlas.stats.estimates import is_calibration_error
-from fedlas.stats.noise_floor import p_text
+from fedlas.stats.noise_floor import format_p_digits
 
 REPLICATES = 39
 
@@ -53,13 +53,13 @@ def folder(measured, tmp_path):
 def shown(summary):
     """The terminal's table."""
     console = rich.console.Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
-    console.print(terminal(long_table(result_from(summary)), details=True))
+    console.print(terminal_table(detailed_bench_table(build_result(summary)), details=True))
     console.file.close()
     return console.export_text()
 
 
 def noise(folder, **options):
-    return with_estimates(collect(folder), **{"replicates": REPLICATES, **options})
+    return with_estimates(collect_runs(folder), **{"replicates": REPLICATES, **options})
 
 
 def test_numbers_are_those_of_the_statistics(measured):
@@ -90,10 +90,10 @@ def test_every_calibration_error_of_every_table_carries_them(measured):
     )
     seen = 0
     model = measured.model
-    for stage, table in tables(model):
+    for stage, table in stage_tables(model):
         for i, about in list(enumerate(table.columns))[2:]:
             for row in table.rows:
-                noise = noise_of(model, row[0].value, about, stage)
+                noise = method_noise(model, row[0].value, about, stage)
                 assert noise.interval
                 assert (
                     bool(noise.floor) == bool(noise.p_value) == is_calibration_error(about.metric)
@@ -108,7 +108,7 @@ def test_every_calibration_error_of_every_table_carries_them(measured):
     assert seen == 2 * 2 * sum(map(is_calibration_error, measured.model.summary.metrics))
     terminal = shown(measured.model.summary)
     for method in measured.model.summary.methods:
-        noise = noise_of(model, method, column("ece"))
+        noise = method_noise(model, method, metric_column("ece"))
         assert noise.interval in terminal
         assert noise.lines[1] in terminal
 
@@ -131,7 +131,7 @@ def test_they_are_computed_once(folder, monkeypatch):
     def never(*args, **kwargs):
         raise AssertionError("computed again")
 
-    monkeypatch.setattr("fedlas.lab.runs.intervals.estimated", never)
+    monkeypatch.setattr("fedlas.lab.runs.intervals.metric_and_class_estimates", never)
     assert {run.name: run.estimates for run in noise(folder).runs} == before
 
 
@@ -187,14 +187,14 @@ def test_missing_estimates_show_dash_and_reason(folder):
     shutil.rmtree(folder / "ce-s1" / "predictions")
     (folder / "ce-s1" / FILE).unlink()
     report = write_report(read_report(folder, replicates=REPLICATES))
-    (reason,) = failure_reasons(report.model.summary)
+    (reason,) = missing_interval_reasons(report.model.summary)
     assert (
         reason
         == "ce-s1: no intervals: predictions/test.npz is missing, and there is no usable intervals.json"
     )
     for path in (report.markdown, report.html):
         assert reason in path.read_text(encoding="utf-8")
-    rows = {row[0].value: row[2:] for row in tables(report.model)[0][1].rows}
+    rows = {row[0].value: row[2:] for row in stage_tables(report.model)[0][1].rows}
     # of one seed alone they would not be about the mean
     assert not any(cell.details for cell in rows["ce"])
     assert all(cell.details for cell in rows["ls"])
@@ -205,7 +205,7 @@ def test_zero_replicates_compute_nothing(folder):
         path.unlink()
     summary = noise(folder, replicates=0)
     assert not list(folder.rglob(FILE))
-    assert "replicates is 0" in failure_reasons(summary)[0]
+    assert "replicates is 0" in missing_interval_reasons(summary)[0]
     with pytest.raises(InputError, match="0 or at least 39"):
         noise(folder, replicates=20)
 
@@ -242,8 +242,8 @@ def changed(summary, **p_values):
 def test_within_noise_sign_is_in_all_formats(measured, tmp_path):
     """Not ``≈``, which says that a method is not distinguishable from the best."""
     summary = changed(measured.model.summary, ece=0.001)
-    model = result_from(summary)
-    told, untold = (noise_of(model, method, column("ece")) for method in ("ce", "ls"))
+    model = build_result(summary)
+    told, untold = (method_noise(model, method, metric_column("ece")) for method in ("ce", "ls"))
     assert (told.calibrated, untold.calibrated) == (False, True)
     markdown, html, terminal = markdown_report(model), html_report(model), shown(summary)
     for text in (markdown, html):
@@ -273,7 +273,7 @@ def test_text_of_several_runs():
     assert noise_text(runs[1:], str).calibrated
     assert noise_text(runs[1:], str).p_value == "p = 0.2"
     assert noise_text([Estimate(0.9, 0.8, 1.0, replicates=99)], str).text == "[0.8, 1.0]"
-    assert p_text(0.00012) == "0.0001"
+    assert format_p_digits(0.00012) == "0.0001"
 
 
 @pytest.mark.parametrize(
@@ -302,16 +302,18 @@ def test_p_value_is_range_bound_or_estimate(p_values, least, said, calibrated):
 def test_legend_states_replicates_and_runs_with_fewer():
     many = noise_text([Estimate(0.1, 0.0, 0.2, 0.05, 0.5, 1 / 1001, 1000)], str)
     few = noise_text([Estimate(0.1, 0.0, 0.2, 0.05, 0.5, 0.01, 99)], str)
-    assert "none of the 1,000 replicates" in noise_legend([many, few], several=False)[1]
-    assert "some have 99" in noise_legend([many, few], several=False)[1]
-    assert "some have" not in noise_legend([few], several=False)[1]
+    assert "none of the 1,000 replicates" in noise_legend([many, few], over_seeds=False)[1]
+    assert "some have 99" in noise_legend([many, few], over_seeds=False)[1]
+    assert "some have" not in noise_legend([few], over_seeds=False)[1]
     assert (
         len(
-            noise_legend([noise_text([Estimate(0.9, 0.8, 1.0, replicates=99)], str)], several=False)
+            noise_legend(
+                [noise_text([Estimate(0.9, 0.8, 1.0, replicates=99)], str)], over_seeds=False
+            )
         )
         == 1
     )
-    assert noise_legend([], several=True) == []
+    assert noise_legend([], over_seeds=True) == []
 
 
 def test_signed_and_vanishing_metrics_have_a_floor():
@@ -353,6 +355,6 @@ def test_from_five_seeds_on_the_best_is_marked(tmp_path, values, mark):
                 "test": {"ece": value},
             }
             (tmp_path / f"{loss}-s{seed}" / "metrics.json").write_text(json.dumps(content))
-    model = result_from(collect(tmp_path))
+    model = build_result(collect_runs(tmp_path))
     assert {row[0].value: row[2].mark for row in result_table(model).rows}["ls"] == mark
-    assert mark in table_legend(model)
+    assert mark in mark_legend(model)

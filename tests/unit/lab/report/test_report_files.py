@@ -16,19 +16,19 @@ import fedlas
 from fedlas.errors import InputError
 from fedlas.lab.report import (
     answers,
+    detailed_bench_table,
     html_report,
-    long_table,
     read_report,
     result_table,
     short_bench_table,
 )
 from fedlas.lab.report import write_report as write_everything
-from fedlas.lab.report.cells import cell_of, tables
-from fedlas.lab.report.report import collect
-from fedlas.lab.results import result_from
+from fedlas.lab.report.cells import method_cell, stage_tables
+from fedlas.lab.report.report import collect_runs
+from fedlas.lab.results import build_result
 from fedlas.losses import LOSSES, CrossEntropy
 from fedlas.metrics import METRICS
-from fedlas.present.table import column, plain_summary, terminal
+from fedlas.present.table import metric_column, strip_markup, terminal_table
 
 
 def write_report(folder):
@@ -62,9 +62,11 @@ class Page(HTMLParser):
 
 
 def shown(summary, width=100, *, details=True):
-    model = result_from(summary)
+    model = build_result(summary)
     table = (
-        terminal(long_table(model), details=True) if details else terminal(short_bench_table(model))
+        terminal_table(detailed_bench_table(model), details=True)
+        if details
+        else terminal_table(short_bench_table(model))
     )
     console = rich.console.Console(width=width, record=True, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
     console.print(table)
@@ -145,7 +147,7 @@ def test_every_form_shows_the_same_numbers(full_report):
     )
     terminal = shown(full_report.model.summary)
     for method in full_report.model.summary.methods:
-        cell = cell_of(full_report.model, method, column("ece"))
+        cell = method_cell(full_report.model, method, metric_column("ece"))
         assert f"{cell.value} ± {cell.spread}" in markdown
         assert f"{cell.value} ± {cell.spread}{cell.symbol}" in html
         assert f"{cell.value} ±{cell.spread}{cell.symbol}" in terminal
@@ -156,7 +158,7 @@ def test_every_form_shows_the_same_numbers(full_report):
 
 def test_details_come_last_and_are_folded_at_first(full_report):
     details = [name for name in full_report.model.summary.metrics if METRICS[name].detail]
-    columns = tables(full_report.model)[0][1].columns[2:]
+    columns = stage_tables(full_report.model)[0][1].columns[2:]
     assert (
         [c.metric for c in columns if not c.shown]
         == [c.metric for c in columns][-len(details) :]
@@ -177,15 +179,15 @@ def test_details_come_last_and_are_folded_at_first(full_report):
 @pytest.mark.parametrize("seeds", [3, 5])
 def test_marks_are_those_of_the_comparison(full_bench, seeds):
     """From five seeds on; fewer mark no method as best."""
-    summary = collect(full_bench)
+    summary = collect_runs(full_bench)
     more = [
         replace(run, seed=seed, measured=moved(run, seed))
         for run in summary.runs
         for seed in (3, 4)
     ]
     summary = replace(summary, runs=(*summary.runs, *(run for run in more if seeds == 5)))
-    model = result_from(summary)
-    for stage, table in tables(model):
+    model = build_result(summary)
+    for stage, table in stage_tables(model):
         for i, about in list(enumerate(table.columns))[2:]:
             comparison = summary.compare(about.metric, stage)
             marks = {row[0].value: row[i].mark for row in table.rows}
@@ -210,11 +212,11 @@ def moved(run, seed):
 
 
 def test_terminal_table_fits_100_columns(full_bench):
-    lines = shown(collect(full_bench)).splitlines()
+    lines = shown(collect_runs(full_bench)).splitlines()
     assert max(map(len, lines)) <= 100
     # on one line
     assert sum(line.split()[:1] == ["fedlas+"] and "±" in line for line in lines) == 1
-    assert "…" not in shown(collect(full_bench), width=60)  # narrow: wraps, cuts no number
+    assert "…" not in shown(collect_runs(full_bench), width=60)  # narrow: wraps, cuts no number
 
 
 def test_one_seed_is_not_tested(tmp_path, write_bench):
@@ -324,7 +326,7 @@ def test_every_start_of_a_run_is_shown(tmp_path, write_bench):
     (folder / "ce-s0" / "environment.json").write_text(json.dumps(starts))
     page = Page(write_report(folder).html.read_text(encoding="utf-8")).text
     assert "2.6; 2.7 (differs between runs or their starts)" in page
-    assert collect(folder).commands == ["fedlas runs train a", "fedlas runs train b"]
+    assert collect_runs(folder).commands == ["fedlas runs train a", "fedlas runs train b"]
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -365,7 +367,7 @@ def test_notes_of_a_run_are_shown(tmp_path, write_run):
 def test_diagrams_have_the_bins_of_the_metrics(tmp_path, write_run, text, bins):
     run = write_run(tmp_path / "b" / "ce-s0", samples=80)
     (run / "config.yaml").write_text(text)
-    assert collect(tmp_path / "b").runs[0].folder.num_bins == bins
+    assert collect_runs(tmp_path / "b").runs[0].folder.num_bins == bins
 
 
 def test_nothing_is_written_when_nothing_finished(tmp_path):
@@ -395,14 +397,14 @@ def test_path_in_the_way_raises_input_error(tmp_path, write_bench):
 
 def test_docstring_markup_does_not_reach_the_reader():
     assert (
-        plain_summary("``a`` times :func:`~fedlas.losses.f` and :class:`B`.") == "a times f and B."
+        strip_markup("``a`` times :func:`~fedlas.losses.f` and :class:`B`.") == "a times f and B."
     )
 
 
 def test_means_are_over_the_same_seeds_for_all(tmp_path, write_run):
     for loss, seed, ece in (("ce", 0, 0.03), ("ce", 1, 0.01), ("ls", 0, 0.02)):
         write_run(tmp_path / f"{loss}-s{seed}", loss=loss, seed=seed, samples=50, test={"ece": ece})
-    table = result_table(result_from(collect(tmp_path)), "test", ["ece"])
+    table = result_table(build_result(collect_runs(tmp_path)), "test", ["ece"])
     cells = {row[0].value: row[2] for row in table.rows}
     assert (cells["ce"].value, cells["ls"].value) == ("3.00", "2.00")  # not 2.00 and 2.00
     assert (cells["ls"].mark, cells["ce"].mark) == ("", "")

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedlas._core.text import number_of
-from fedlas.cli.report import show_bench
+from fedlas._core.text import pluralize
+from fedlas.cli.report import print_bench
 from fedlas.lab.report import answers, read_report, result_table, short_bench_table
-from fedlas.lab.report.cells import cell_of, tables
-from fedlas.lab.results import AUTO, result_from, with_calibrators
+from fedlas.lab.report.cells import method_cell, stage_tables
+from fedlas.lab.results import AUTO, build_result, with_calibrators
 from fedlas.lab.runs import FinishedRun, RunEstimates, RunFolder, Summary
 from fedlas.stats import Estimate
 
@@ -36,14 +36,14 @@ def summary(values, metric="nll"):
 
 
 def texts(summary):
-    return {answer.question: answer.text for answer in answers(result_from(summary))}
+    return {answer.question: answer.text for answer in answers(build_result(summary))}
 
 
 def test_best_has_star_from_five_seeds_on():
     values = {"ls": [0.30, 0.31, 0.32, 0.31, 0.30], "ce": [0.20, 0.22, 0.21, 0.20, 0.21]}
     assert texts(summary(values)) == {"Lowest NLL": "ce (0.208), beyond chance over 5 seeds."}
     rows = {
-        row[0].value: row[1].mark for row in short_bench_table(result_from(summary(values))).rows
+        row[0].value: row[1].mark for row in short_bench_table(build_result(summary(values))).rows
     }
     assert rows == {"ce": "best", "ls": "worse"}
     assert list(rows) == ["ce", "ls"]  # the lowest NLL first
@@ -53,7 +53,7 @@ def test_from_fewer_seeds_there_is_no_star():
     values = {"ls": [0.30, 0.26, 0.32], "ce": [0.25, 0.26, 0.27]}
     text = texts(summary(values))["Lowest NLL"]
     assert text == "ce (0.260) over 3 seeds; only 5 or more can call one best."
-    assert {row[1].mark for row in short_bench_table(result_from(summary(values))).rows} == {""}
+    assert {row[1].mark for row in short_bench_table(build_result(summary(values))).rows} == {""}
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_losses_are_compared_with_calibrated_cross_entropy(values, text):
         None
         if text is None
         else "no loss has a lower NLL after auto than its 0.300, beyond chance"
-        f" (Holm over {number_of(len(values), 'comparison')} with ce)."
+        f" (Holm over {pluralize(len(values), 'comparison')} with ce)."
     )
     assert texts(replace(plain, runs=tuple(auto))).get("Against ce + auto") == expected
 
@@ -184,15 +184,15 @@ def test_sample_count_is_of_measured_images(tmp_path):
         RunFolder(tmp_path), "made", "ce", 0, {"test": {"nll": 0.3}, "test_calibrated": {}}
     )
     # results that were published without splits
-    assert result_from(Summary(tmp_path, (run,))).samples == 1000
+    assert build_result(Summary(tmp_path, (run,))).samples == 1000
     np.savez(tmp_path / "splits.npz", train=np.arange(5), val=np.arange(5), test=np.arange(200))
     again = replace(run, folder=RunFolder(tmp_path))
-    assert result_from(Summary(tmp_path, (again,))).samples == 200
+    assert build_result(Summary(tmp_path, (again,))).samples == 200
 
 
 def test_six_methods_fit_80_by_24_terminal(model, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    show_bench(model)
+    print_bench(model)
     lines = capsys.readouterr().out.rstrip("\n").split("\n")
     assert len(lines) + 2 <= 24  # where the report is, and the prompt
     assert max(map(len, lines)) <= 80
@@ -207,16 +207,16 @@ def test_six_methods_fit_80_by_24_terminal(model, capsys, monkeypatch):
 
 def test_details_print_every_number(model, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
-    show_bench(model, details=True)
+    print_bench(model, details=True)
     out = capsys.readouterr().out
     for method in LOSSES:
-        for line in cell_of(model, method, tables(model)[0][1].columns[2]).details:
+        for line in method_cell(model, method, stage_tables(model)[0][1].columns[2]).details:
             assert line in out
     assert "bootstrap interval" in out
 
 
 def test_top5_is_shown_from_ten_classes_up(model):
-    titles = [column.title for column in tables(model)[0][1].columns]
+    titles = [column.title for column in stage_tables(model)[0][1].columns]
     assert "Top-5 accuracy" in titles
     model.__dict__["classes"] = 9
     assert "Top-5 accuracy" not in [column.title for column in result_table(model).columns]

@@ -9,10 +9,10 @@ from tests.runs import FIXED, SMALL
 
 from fedlas._core.ranks import new_accelerator
 from fedlas.errors import InputError
-from fedlas.lab.recipes import load_recipe, plan
-from fedlas.lab.runs import execute, forecast, prepare_data
+from fedlas.lab.recipes import load_recipe, plan_runs
+from fedlas.lab.runs import execute, forecast_run, prepare_data
 from fedlas.lab.runs import train as cross_fit
-from fedlas.lab.runs.train import cross_fitted_probs, fold_runs, folds_of
+from fedlas.lab.runs.train import assign_folds, fold_runs, out_of_fold_probs
 from fedlas.metrics import nll
 from fedlas.predictions import Predictions
 
@@ -24,16 +24,16 @@ SETTINGS = [
 
 
 def planned(out, loss="cross-fitted", settings=SETTINGS):
-    (run,) = plan(load_recipe("synthetic", settings), losses=[loss], seeds=[0], out=out)
+    (run,) = plan_runs(load_recipe("synthetic", settings), losses=[loss], seeds=[0], out=out)
     return run
 
 
 def test_folds_divide_every_class_equally():
     target = np.repeat([2, 0, 1], [31, 7, 62])
-    fold = folds_of(target, 3, 3, seed=0)
+    fold = assign_folds(target, 3, 3, seed=0)
     for group in (fold, *(fold[target == label] for label in range(3))):
         assert np.ptp(np.bincount(group, minlength=3)) <= 1
-    assert (fold != folds_of(target, 3, 3, seed=1)).any()
+    assert (fold != assign_folds(target, 3, 3, seed=1)).any()
 
 
 def test_each_sample_is_predicted_out_of_fold(tmp_path, monkeypatch):
@@ -47,7 +47,7 @@ def test_each_sample_is_predicted_out_of_fold(tmp_path, monkeypatch):
         # each model names itself by the class that it predicts
         objective.model.fc.bias.data[len(seen)] = 3.0
 
-    probs = cross_fitted_probs(run, splits, new_accelerator(), train)
+    probs = out_of_fold_probs(run, splits, new_accelerator(), train)
     by = probs.argmax(dim=1)
     assert set(by.tolist()) == {1, 2}
     for image, model in zip(splits.train.images, by.tolist(), strict=True):
@@ -57,12 +57,12 @@ def test_each_sample_is_predicted_out_of_fold(tmp_path, monkeypatch):
     assert nll(Predictions(probs.log(), splits.train.target)) < 2.31
     # all folds are finished: nothing is trained again
     monkeypatch.setattr(cross_fit, "build_objective", None)
-    torch.testing.assert_close(cross_fitted_probs(run, splits, new_accelerator(), train), probs)
+    torch.testing.assert_close(out_of_fold_probs(run, splits, new_accelerator(), train), probs)
 
 
 def test_stopped_run_ends_like_an_uninterrupted_one(tmp_path, monkeypatch):
     whole, run = execute(planned(tmp_path / "whole")), planned(tmp_path / "stopped")
-    predictions_of, calls, left = cross_fit.predictions_of, [], []
+    predictions_of, calls, left = cross_fit.predict_part, [], []
 
     def stopping(*args, **options):
         calls.append(args)
@@ -71,11 +71,11 @@ def test_stopped_run_ends_like_an_uninterrupted_one(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return predictions_of(*args, **options)
 
-    monkeypatch.setattr(cross_fit, "predictions_of", stopping)
+    monkeypatch.setattr(cross_fit, "predict_part", stopping)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             execute(run)
-        left.append(forecast(run).left)
+        left.append(forecast_run(run).left)
     resumed = execute(run)
     assert len(calls) == 4  # both folds, each of them twice
     assert left == [4 + 8, 8]  # the second fold and the run itself; the run itself
@@ -83,13 +83,13 @@ def test_stopped_run_ends_like_an_uninterrupted_one(tmp_path, monkeypatch):
         measured.pop("seconds")
     assert resumed == whole
     assert not list(run.folder.glob("cross-fit/*/checkpoint.pt"))
-    assert forecast(run).left == 0
+    assert forecast_run(run).left == 0
 
 
 def test_steps_of_the_folds_are_counted(tmp_path):
-    assert forecast(planned(tmp_path)).steps == 2 * 4 + 2 * 2 * 2
+    assert forecast_run(planned(tmp_path)).steps == 2 * 4 + 2 * 2 * 2
     # a loss that takes no targets has no folds
-    assert forecast(planned(tmp_path, "ls")).steps == 2 * 4
+    assert forecast_run(planned(tmp_path, "ls")).steps == 2 * 4
     assert fold_runs(planned(tmp_path, "ls")) == []
 
 

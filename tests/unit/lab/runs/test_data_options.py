@@ -11,9 +11,9 @@ import torch
 from fakes_data import FAKES, picture
 from fedlas.cli.shift import add_shift
 from fedlas.errors import InputError
-from fedlas.lab.data.shift import Corruption, corrupted
-from fedlas.lab.recipes import Run, load_recipe, plan, recipe_from
-from fedlas.lab.runs import data_fingerprint, execute, load_trained, prepare_data
+from fedlas.lab.data.shift import Corruption, corrupt_part
+from fedlas.lab.recipes import Run, load_recipe, plan_runs, recipe_from_content
+from fedlas.lab.runs import data_fingerprint, execute, load_trained_run, prepare_data
 from fedlas.lab.runs.data import split_fingerprint
 from fedlas.lab.studies import measure_shift
 from fedlas.lab.train.log import append_log
@@ -40,12 +40,14 @@ def birds(tmp_path_factory):
 
 
 def on_birds(root, folder, **data):
-    recipe = recipe_from("birds", {**BIRDS, "data": {**BIRDS["data"], **data}}).with_data_root(root)
+    recipe = recipe_from_content(
+        "birds", {**BIRDS, "data": {**BIRDS["data"], **data}}
+    ).with_data_root(root)
     return Run(recipe, "fedlas", 0, folder)
 
 
 def synthetic(folder, *overrides):
-    return plan(
+    return plan_runs(
         load_recipe("synthetic", [*SMALL, *overrides]), losses=["ce"], seeds=[0], out=folder
     )[0]
 
@@ -87,13 +89,13 @@ def test_stopped_run_on_disk_images_resumes_exactly(done, birds, tmp_path, monke
 
 def test_run_on_disk_images_reloads_from_folder(done, birds, tmp_path):
     run, metrics = done
-    trained = load_trained(run.folder, data=birds)
+    trained = load_trained_run(run.folder, data=birds)
     assert trained.metrics == metrics
     assert trained.splits.classes[0] == "Black footed Albatross"
     other = FAKES["cub"](tmp_path)
     picture(next((other / "CUB_200_2011" / "images").rglob("*_1.jpg")), seed=99, width=80)
     with pytest.raises(InputError, match="same data"):
-        load_trained(run.folder, data=str(other))
+        load_trained_run(run.folder, data=str(other))
 
 
 def test_disk_fingerprint_uses_names_sizes_and_labels(done, birds, tmp_path):
@@ -135,7 +137,7 @@ def test_noise_long_tail_and_corruption_match_options(tmp_path):
     execute(run)
     with np.load(run.folder / "splits.npz") as saved:
         assert np.array_equal(saved["train_clean_target"], splits.clean_target)
-    again = load_trained(run.folder)
+    again = load_trained_run(run.folder)
     assert torch.equal(again.splits.train.target, splits.train.target)
     assert again.run.config() == run.config()
 
@@ -234,20 +236,20 @@ def test_runs_on_equal_images_share_corrupted_images(tmp_path, monkeypatch):
     plans = [synthetic(tmp_path / name, *each) for name, each in options.items()]
     for each in plans:
         execute(each)
-    runs = [load_trained(each.folder) for each in plans]
+    runs = [load_trained_run(each.folder) for each in plans]
     alone = [measure_shift([run], [Corruption("fog", 2)])[0] for run in runs]
     made = []
     monkeypatch.setattr(
         study,
-        "corrupted",
-        lambda part, corruption: made.append(part) or corrupted(part, corruption),
+        "corrupt_part",
+        lambda part, corruption: made.append(part) or corrupt_part(part, corruption),
     )
     assert measure_shift(runs, [Corruption("fog", 2)]) == alone
     assert len(made) == 2
 
 
 def test_shift_of_images_on_disk(done, birds):
-    trained = load_trained(done[0].folder, data=birds)
+    trained = load_trained_run(done[0].folder, data=birds)
     found, second = measure_shift([trained, trained], [Corruption("contrast", 5)])
     assert found["corrupted"][0]["test"]["nll"] != found["clean"]["test"]["nll"]
     assert second == found
@@ -259,7 +261,7 @@ def test_shift_refuses_what_cannot_be_measured(tmp_path, done, birds):
         shift(done[0].folder, "--corruptions", "foog", "--data", birds)
     with pytest.raises(InputError, match="folder must be a run folder"):
         shift(tmp_path, "--corruptions", "fog")
-    trained = load_trained(done[0].folder, data=birds)
+    trained = load_trained_run(done[0].folder, data=birds)
     recipe = replace(
         trained.run.recipe, data=replace(trained.run.recipe.data, corruption=Corruption("fog", 1))
     )

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from fedlas.lab.runs import environment, note_start
+from fedlas.lab.runs import environment, record_start
 from fedlas.lab.runs import provenance as module
 
 
@@ -64,7 +64,7 @@ def test_new_files_in_the_package_are_a_difference(monkeypatch):
         "--others": "",
     }
     monkeypatch.setattr(
-        module, "_git", lambda _, *command: next(v for k, v in answers.items() if k in command)
+        module, "_run_git", lambda _, *command: next(v for k, v in answers.items() if k in command)
     )
     assert environment()["dirty"] is False
     answers["--others"] = "losses/new.py"
@@ -76,12 +76,12 @@ def test_reading_checkout_state_writes_nothing(tmp_path):
     """A run that was killed while git refreshed its index left a lock behind, and the next commit failed."""
     file = tmp_path / "file"
     file.write_text("text")
-    module._git(tmp_path, "init")
-    assert module._git(tmp_path, "add", "file") == ""
+    module._run_git(tmp_path, "init")
+    assert module._run_git(tmp_path, "add", "file") == ""
     os.utime(file, (1e9, 1e9))
     index = tmp_path / ".git" / "index"
     before = index.read_bytes()
-    assert module._git(tmp_path, "status", "--porcelain", "-uno") == "A  file"
+    assert module._run_git(tmp_path, "status", "--porcelain", "-uno") == "A  file"
     assert index.read_bytes() == before
 
 
@@ -96,9 +96,9 @@ def test_start_with_changed_code_warns(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(module, "_commit", lambda: (next(commits), False))
     module._commit.cache_clear = lambda: None
     for _ in range(2):
-        note_start(tmp_path, "cpu")
+        record_start(tmp_path, "cpu")
     assert not caplog.records
-    note_start(tmp_path, "cpu")
+    record_start(tmp_path, "cpu")
     (record,) = caplog.records
     assert f"commit: '{'a' * 40}' before, '{'b' * 40}' now" in record.message
     assert len(json.loads((tmp_path / "environment.json").read_text())) == 3

@@ -8,8 +8,8 @@ from torch import nn
 
 from fedlas.errors import InputError
 from fedlas.lab.models import weights_digest
-from fedlas.lab.recipes import load_recipe, plan
-from fedlas.lab.runs import build_objective, execute, load_trained, prepare_data
+from fedlas.lab.recipes import load_recipe, plan_runs
+from fedlas.lab.runs import build_objective, execute, load_trained_run, prepare_data
 
 TINY = [
     "train.batch_size=50", "train.precision=fp32", "data.train_size=100", "data.val_size=50",
@@ -19,7 +19,7 @@ TINY = [
 
 def planned(folder, *overrides, loss="fedlas", epochs=1):
     recipe = load_recipe("synthetic", [*TINY, f"train.epochs={epochs}", *overrides])
-    return plan(recipe, losses=[loss], seeds=[0], out=folder)[0]
+    return plan_runs(recipe, losses=[loss], seeds=[0], out=folder)[0]
 
 
 def start_of(run):
@@ -28,7 +28,7 @@ def start_of(run):
 
 def end_of(run):
     execute(run)
-    return load_trained(run.folder).objective.model.state_dict()
+    return load_trained_run(run.folder).objective.model.state_dict()
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def source(tmp_path_factory):
 
 def test_run_starts_from_best_epoch_of_another(source, tmp_path):
     run = planned(tmp_path, f"model.weights={source}")
-    weights = load_trained(source).objective.model.state_dict()
+    weights = load_trained_run(source).objective.model.state_dict()
     start = start_of(run)
     assert all(torch.equal(start[key], weights[key]) for key in weights)
     execute(run)
@@ -92,7 +92,7 @@ def stop_in_epoch(number):
     """``FineTuning.begin`` that stands for a kill at the start of an epoch."""
     from fedlas.lab.train.layers import FineTuning
 
-    begin = FineTuning.begin
+    begin = FineTuning.select_trainable
 
     def stopped(tuning, epoch):
         if epoch == number:

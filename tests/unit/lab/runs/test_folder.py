@@ -60,7 +60,9 @@ def test_missing_splits_and_predictions_are_named(tmp_path):
         _ = folder.splits
     with pytest.raises(InputError, match=r"test\.npz"):
         folder.predictions("test")
-    assert folder.test_predictions() == f"{tmp_path.name}: predictions/test.npz is missing"
+    assert (
+        folder.test_predictions_or_reason() == f"{tmp_path.name}: predictions/test.npz is missing"
+    )
 
 
 def test_report_parses_and_hashes_each_file_once(tmp_path, monkeypatch):

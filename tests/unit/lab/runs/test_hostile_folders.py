@@ -12,10 +12,10 @@ import yaml
 from fedlas.cli import main
 from fedlas.errors import InputError
 from fedlas.lab.benches import run_all
-from fedlas.lab.benches.executors.local import Worker, open_log
+from fedlas.lab.benches.executors.local import Worker, open_worker_log
 from fedlas.lab.benches.executors.slurm import job_folder
-from fedlas.lab.recipes import load_recipe, plan, recipe_from
-from fedlas.lab.runs import RunFolder, collect, execute, load_trained
+from fedlas.lab.recipes import load_recipe, plan_runs, recipe_from_content
+from fedlas.lab.runs import RunFolder, collect_runs, execute, load_trained_run
 
 TINY = [
     "train.epochs=1", "train.batch_size=50", "data.train_size=100", "data.val_size=50", "data.test_size=50",
@@ -26,7 +26,7 @@ TINY = [
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "bench"
-    for run in plan(load_recipe("synthetic", TINY), losses=["ce", "ls"], seeds=[0], out=out):
+    for run in plan_runs(load_recipe("synthetic", TINY), losses=["ce", "ls"], seeds=[0], out=out):
         execute(run)
     return out
 
@@ -94,7 +94,9 @@ def test_recipes_in_folders_and_own_names_are_fine(bench):
 
 def test_a_recipe_file_cannot_name_the_folder_above():
     with pytest.raises(InputError, match=r"recipe .*plain name"):
-        recipe_from("..", {"title": "x", "data": {"name": "synthetic"}, "model": {"name": "mlp"}})
+        recipe_from_content(
+            "..", {"title": "x", "data": {"name": "synthetic"}, "model": {"name": "mlp"}}
+        )
 
 
 def test_uncertainty_writes_nothing_elsewhere(bench, tmp_path, capsys):
@@ -134,14 +136,14 @@ def test_pipe_or_device_is_not_read(bench, name):
         (bench / "ce-s0" / name).unlink(missing_ok=True)
         make(bench / "ce-s0" / name)
         with contextlib.suppress(InputError):
-            collect(bench)
+            collect_runs(bench)
         read_all(RunFolder(bench / "ce-s0"))
 
 
 def read_all(folder):
     for read in (
         lambda: folder.config,
-        lambda: folder.kept_root,
+        lambda: folder.saved_data_root,
         lambda: folder.fingerprint,
         lambda: folder.predictions("test"),
         lambda: main(["runs", "report", str(folder.path), "--replicates", "0"]),
@@ -162,13 +164,13 @@ def read_all(folder):
 )
 def test_small_configuration_cannot_exhaust_memory(bench, changes, message):
     with pytest.raises(InputError, match=message):
-        load_trained(edit(bench / "ce-s0", **changes))
+        load_trained_run(edit(bench / "ce-s0", **changes))
 
 
 @pytest.mark.parametrize("place", ["relative/place", "~/x", "", "\0", "x" * 5000])
 def test_saved_data_root_must_be_absolute(bench, place):
     (bench / "ce-s0" / "data_root.txt").write_text(place)
-    assert RunFolder(bench / "ce-s0").kept_root is None
+    assert RunFolder(bench / "ce-s0").saved_data_root is None
 
 
 def files_in(folder):
@@ -289,7 +291,7 @@ def test_workers_and_jobs_follow_no_link_either(tmp_path, link, start):
 
 def test_a_pipe_is_no_log_of_a_worker(tmp_path):
     os.mkfifo(tmp_path / "0.log")
-    with open_log(tmp_path / "0.log") as file:
+    with open_worker_log(tmp_path / "0.log") as file:
         assert file.name == os.devnull
 
 
@@ -344,7 +346,7 @@ def told(caplog):
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_damaged_run_is_left_out_and_named(bench, damage, told):
     damage(bench / "ls-s0")
-    summary = collect(bench)
+    summary = collect_runs(bench)
     assert [run.name for run in summary.runs] == ["ce-s0"]
     assert [problem.name for problem in summary.unreadable] == ["ls-s0"]
     assert [text.partition(":")[0] for text in told()] == ["ls-s0 is left out"]
@@ -392,11 +394,11 @@ def test_a_damaged_run_fails_alone_in_a_bench(bench, damage):
     if damage is not no_json:
         (bench / "ls-s0" / "metrics.json").unlink()
     outcome = run_all(
-        plan(load_recipe("synthetic", TINY), losses=["ce", "ls"], seeds=[0], out=bench)
+        plan_runs(load_recipe("synthetic", TINY), losses=["ce", "ls"], seeds=[0], out=bench)
     )
     assert (outcome.finished, list(outcome.failed)) == (["ce-s0"], ["ls-s0"])
     outcome = run_all(
-        plan(load_recipe("synthetic", TINY), losses=["ce", "mbls"], seeds=[0], out=bench)
+        plan_runs(load_recipe("synthetic", TINY), losses=["ce", "mbls"], seeds=[0], out=bench)
     )
     assert outcome.finished == ["ce-s0", "mbls-s0"]  # where it is not asked for it is no hindrance
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from fedlas.errors import InputError
-from fedlas.lab.recipes import load_recipe, plan
-from fedlas.lab.runs import build_objective, execute, load_trained, prepare_data
+from fedlas.lab.recipes import load_recipe, plan_runs
+from fedlas.lab.runs import build_objective, execute, load_trained_run, prepare_data
 from fedlas.predictions import Predictions
 
 TINY = [
@@ -17,13 +17,15 @@ TINY = [
 
 
 def planned(out, *overrides, loss="whole"):
-    return plan(load_recipe("digits", [*TINY, *overrides]), losses=[loss], seeds=[0], out=out)[0]
+    return plan_runs(load_recipe("digits", [*TINY, *overrides]), losses=[loss], seeds=[0], out=out)[
+        0
+    ]
 
 
 def test_indicator_reads_map_run_saves_head_input(tmp_path):
     run = planned(tmp_path)
     execute(run)
-    trained = load_trained(run.folder)
+    trained = load_trained_run(run.folder)
     assert (trained.run.features, trained.run.loss_options) == ("map", {"norm_p": 2})
     maps = []
     trained.objective.model.pool.register_forward_pre_hook(
@@ -44,14 +46,14 @@ def test_features_option_keeps_initial_weights(tmp_path):
     first, second = (build_objective(run, prepare_data(run)) for run in runs)
     for key, value in first.state_dict().items():
         assert torch.equal(value, second.state_dict()[key])
-    assert first.head_in(second.model) is second.model.pool
-    assert second.head_in(first.model) is first.model.fc
+    assert first.find_feature_module(second.model) is second.model.pool
+    assert second.find_feature_module(first.model) is first.model.fc
 
 
 def test_features_of_named_module_without_pool(tmp_path):
     run = planned(tmp_path, "losses.whole={loss: fedlas, features: stages.2}")
     objective = build_objective(run, prepare_data(run))
-    assert objective.head_in(objective.model) is objective.model.stages[2]
+    assert objective.find_feature_module(objective.model) is objective.model.stages[2]
     run = planned(tmp_path, "model={name: mlp}")
     with pytest.raises(InputError, match="pool its last feature map"):
         execute(run)

@@ -9,10 +9,10 @@ import pytest
 from fedlas.cli import main
 from fedlas.errors import InputError
 from fedlas.lab.benches import run_all
-from fedlas.lab.recipes import load_recipe, plan
+from fedlas.lab.recipes import load_recipe, plan_runs
 from fedlas.lab.report import read_report, write_report
-from fedlas.lab.runs import RUNS as PACK
-from fedlas.lab.runs import RunFolder, collect, execute, find_runs, pack, run_folders
+from fedlas.lab.runs import PACK_FILE as PACK
+from fedlas.lab.runs import RunFolder, collect_runs, execute, find_runs, pack_runs, run_folders
 from runs import RUNS
 
 pytestmark = pytest.mark.usefixtures("few_replicates")
@@ -27,7 +27,7 @@ def studies(runs, tmp_path_factory):
     for run in run_folders(folder):
         shutil.rmtree(run.predictions_path)
         run.checkpoint_path.unlink()
-    pack(shutil.copytree(folder, place / "packed"), replicates=0)
+    pack_runs(shutil.copytree(folder, place / "packed"), replicates=0)
     for run in (place / "packed").glob("*-s*"):
         shutil.rmtree(run)
     return place
@@ -45,7 +45,7 @@ def packed(studies, tmp_path):
 
 def planned(folder, *changes, losses=("ce", "ls"), seeds=(0, 1, 2)):
     recipe, settings, *_ = RUNS["shared"]
-    return plan(
+    return plan_runs(
         load_recipe(recipe, [*settings, *changes]),
         losses=list(losses),
         seeds=list(seeds),
@@ -70,7 +70,7 @@ def test_a_pack_keeps_what_shift_measured(packed):
     execute(run)
     folder = RunFolder(run.folder)
     folder.shift_path.write_text('{"corrupted": []}')
-    pack(packed, replicates=0)
+    pack_runs(packed, replicates=0)
     shutil.rmtree(folder.path)
     again = RunFolder(folder.path)
     assert again.text(again.shift_path) == '{"corrupted": []}'
@@ -90,7 +90,7 @@ def test_reports_and_comparisons_are_those_of_the_folders(bench, capsys):
         run.name: run.config_path.read_text() + run.metrics_path.read_text()
         for run in run_folders(bench)
     }
-    pack(bench, replicates=0)
+    pack_runs(bench, replicates=0)
     for run in held:
         shutil.rmtree(bench / run)
     assert sorted(path.name for path in bench.iterdir() if path.suffix not in (".html", ".md")) == [
@@ -113,11 +113,11 @@ def test_bench_resumes_beside_packed_runs(packed):
     outcome = run_all(planned(packed, seeds=(0, 3), losses=["ce"]))
     assert outcome.finished == ["ce-s0", "ce-s3"]
     assert [path.name for path in packed.iterdir() if path.is_dir()] == ["ce-s3"]
-    assert len(collect(packed).runs) == 7
-    pack(packed, replicates=39)
+    assert len(collect_runs(packed).runs) == 7
+    pack_runs(packed, replicates=39)
     before = RunFolder(packed / "ce-s3").metrics
     shutil.rmtree(packed / "ce-s3")
-    summary = collect(packed)
+    summary = collect_runs(packed)
     assert summary.run("ce", 3).folder.metrics == before
     assert len(summary.runs) == 7
 
@@ -232,7 +232,7 @@ def changed(bench, change):
 
 def test_the_same_runs_give_the_same_bytes(packed):
     before = (packed / PACK).read_bytes()
-    pack(packed, replicates=0)
+    pack_runs(packed, replicates=0)
     assert (packed / PACK).read_bytes() == before
 
 
@@ -240,7 +240,7 @@ def test_a_damaged_entry_is_one_run_less(packed):
     changed(
         packed, lambda texts: texts | {"ce-s0": texts["ce-s0"] | {"metrics.json": '{"loss": 3}'}}
     )
-    summary = collect(packed)
+    summary = collect_runs(packed)
     assert len(summary.runs) == 5
     assert summary.unreadable[0].name == "ce-s0"
 

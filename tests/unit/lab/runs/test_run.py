@@ -10,8 +10,15 @@ import torch
 import yaml
 
 from fedlas.errors import InputError
-from fedlas.lab.recipes import load_recipe, plan
-from fedlas.lab.runs import BusyError, build_objective, claim, execute, finished, prepare_data
+from fedlas.lab.recipes import load_recipe, plan_runs
+from fedlas.lab.runs import (
+    BusyError,
+    acquire_folder,
+    build_objective,
+    execute,
+    prepare_data,
+    read_metrics_if_finished,
+)
 from fedlas.lab.runs import begin as ownership
 from fedlas.lab.runs.train import training_batches
 from fedlas.losses import LOSSES
@@ -24,7 +31,7 @@ TINY = [
 
 
 def planned(out, *overrides, loss="fedlas", seed=0):
-    return plan(
+    return plan_runs(
         load_recipe("synthetic", [*TINY, *overrides]), losses=[loss], seeds=[seed], out=out
     )[0]
 
@@ -96,7 +103,10 @@ def test_one_split_for_all_seeds_if_asked_for(tmp_path):
 
 def test_data_path_is_not_part_of_configuration(done):
     run, metrics = done
-    assert finished(replace(run, recipe=run.recipe.with_data_root("/elsewhere"))) == metrics
+    assert (
+        read_metrics_if_finished(replace(run, recipe=run.recipe.with_data_root("/elsewhere")))
+        == metrics
+    )
 
 
 def test_busy_folder(tmp_path):
@@ -181,7 +191,7 @@ def stopped(run, monkeypatch):
         raise StopError
 
     with monkeypatch.context() as patch:
-        patch.setattr("fedlas.lab.runs.execution.measure", stop)
+        patch.setattr("fedlas.lab.runs.execution.measure_predictions", stop)
         with pytest.raises(StopError):
             execute(run)
 
@@ -196,7 +206,7 @@ def npz_run(out, path, seed):
     path.parent.mkdir(exist_ok=True)
     np.savez(path, **arrays)
     recipe = tmp_recipe(out)
-    return plan(recipe.with_data_root(str(path)), losses=["ce"], seeds=[0], out=out)[0]
+    return plan_runs(recipe.with_data_root(str(path)), losses=["ce"], seeds=[0], out=out)[0]
 
 
 def tmp_recipe(out):
@@ -238,7 +248,7 @@ def test_damaged_or_foreign_config(tmp_path, content):
     run.folder.mkdir(parents=True)
     (run.folder / "config.yaml").write_bytes(content)
     if not content:  # holds nothing that could differ
-        assert finished(run) is None
+        assert read_metrics_if_finished(run) is None
         return
     with pytest.raises(InputError):
         execute(run)
@@ -302,7 +312,7 @@ def test_disk_full_on_the_way(done, tmp_path, monkeypatch, full_disk, name):
             execute(run)
     assert checkpoint.read_bytes() == before[0]
     assert not list(run.folder.rglob("*.part"))
-    assert finished(run) is None
+    assert read_metrics_if_finished(run) is None
     again = execute(run)
     assert {**again, "seconds": 0} == {**done[1], "seconds": 0}
 
@@ -311,9 +321,9 @@ def test_finished_meanwhile(done, monkeypatch):
     run, metrics = done
     monkeypatch.setattr(ownership, "write_text", None)
     monkeypatch.setattr(ownership, "write_json", None)
-    assert claim(run, {}) == metrics
+    assert acquire_folder(run, {}) == metrics
     with pytest.raises(InputError, match="the same data"):
-        claim(run, {"split": "another"})
+        acquire_folder(run, {"split": "another"})
 
 
 @pytest.mark.parametrize(
@@ -326,7 +336,7 @@ def test_a_seed_gives_every_loss_the_same_start(tmp_path, recipe, losses):
     one = SimpleNamespace(num_processes=1, process_index=0)
     seen = {}
     for seed in (0, 1):
-        for run in plan(loaded, losses=losses, seeds=[seed], out=tmp_path):
+        for run in plan_runs(loaded, losses=losses, seeds=[seed], out=tmp_path):
             splits = prepare_data(run)
             objective = build_objective(run, splits)
             batches = training_batches(run, splits, one)

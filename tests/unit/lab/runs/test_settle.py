@@ -10,8 +10,14 @@ import yaml
 
 from fedlas.errors import InputError
 from fedlas.lab.benches import run_all
-from fedlas.lab.recipes import load_recipe, plan
-from fedlas.lab.runs import RunFolder, begun, execute, finished, settled
+from fedlas.lab.recipes import load_recipe, plan_runs
+from fedlas.lab.runs import (
+    RunFolder,
+    execute,
+    read_metrics_if_finished,
+    resolve_precision,
+    with_saved_precision,
+)
 from fedlas.lab.train import warn_once
 from fedlas.predictions import Predictions
 
@@ -23,7 +29,7 @@ CPU = torch.device("cpu")
 
 
 def planned(folder, *overrides, loss="ce", seed=0):
-    return plan(
+    return plan_runs(
         load_recipe("synthetic", [*TINY, *overrides]), losses=[loss], seeds=[seed], out=folder
     )[0]
 
@@ -99,8 +105,8 @@ def test_neighbors_decide_nothing(machine, tmp_path):
     execute(planned(tmp_path))
     machine(bf16=True)
     other = planned(tmp_path, seed=1)
-    assert begun(other) == other
-    assert settled(other, CPU).recipe.train.precision == "bf16"
+    assert with_saved_precision(other) == other
+    assert resolve_precision(other, CPU).recipe.train.precision == "bf16"
 
 
 def test_finished_run_is_read_at_any_precision(machine, tmp_path):
@@ -110,8 +116,8 @@ def test_finished_run_is_read_at_any_precision(machine, tmp_path):
     assert used(old) == ("bf16", False)
     machine(bf16=False)
     now = planned(tmp_path)
-    assert begun(now).config() == old.config()
-    assert execute(now) == finished(old)
+    assert with_saved_precision(now).config() == old.config()
+    assert execute(now) == read_metrics_if_finished(old)
     assert RunFolder(old.folder).run.recipe.train == old.recipe.train
 
 
@@ -120,7 +126,7 @@ def test_requested_precision_is_kept_or_refused(machine, tmp_path):
     run = planned(tmp_path)
     execute(run)
     asked = planned(tmp_path, "train.precision=fp32")
-    assert begun(asked).recipe.train.precision == "fp32"
+    assert with_saved_precision(asked).recipe.train.precision == "fp32"
     with pytest.raises(InputError, match=r"precision: 'bf16' before, 'fp32' now"):
         execute(asked)
     log = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
@@ -130,7 +136,7 @@ def test_requested_precision_is_kept_or_refused(machine, tmp_path):
 def test_looking_changes_nothing(machine, tmp_path):
     machine(bf16=True)
     run = planned(tmp_path / "new")
-    assert begun(run) == run
+    assert with_saved_precision(run) == run
     assert not run.folder.exists()
-    fixed = settled(run, CPU).recipe.train
+    fixed = resolve_precision(run, CPU).recipe.train
     assert fixed == replace(run.recipe.train, precision="bf16", channels_last=True)

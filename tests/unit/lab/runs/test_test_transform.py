@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from fedlas.lab.recipes import load_recipe, plan
-from fedlas.lab.runs import RunFolder, execute, load_trained
+from fedlas.lab.recipes import load_recipe, plan_runs
+from fedlas.lab.runs import RunFolder, execute, load_trained_run
 from fedlas.lab.studies import measure_shift
 from fedlas.lab.studies.uncertainty import apply_method, plan_method
 
@@ -16,13 +16,13 @@ OWN = ["data.mean=[0.3]", "data.std=[0.3]", "data.test_mean=[0.6]", "data.test_s
 def run(tmp_path_factory):
     options = [*OWN, "train.epochs=3", "model.width=4", "model.dropout=0.000001"]
     recipe = load_recipe("digits", options)
-    (run,) = plan(recipe, losses=["ce"], seeds=[0], out=tmp_path_factory.mktemp("own"))
+    (run,) = plan_runs(recipe, losses=["ce"], seeds=[0], out=tmp_path_factory.mktemp("own"))
     execute(run)
     return run.folder
 
 
 def test_shift(run):
-    [found] = measure_shift([load_trained(run)], [])
+    [found] = measure_shift([load_trained_run(run)], [])
     assert found["clean"]["test"] == json.loads((run / "metrics.json").read_text())["test"]
 
 

@@ -5,11 +5,11 @@ import torch
 
 from fakes_calibrators import Unchanged, add, made_entries, part_of
 from fedlas.calibrators import CALIBRATORS
-from fedlas.lab.recipes import load_recipe, plan
+from fedlas.lab.recipes import load_recipe, plan_runs
 from fedlas.lab.runs import execute
-from fedlas.lab.studies import run_held_out, run_parts
+from fedlas.lab.studies import load_held_out, run_parts
 from fedlas.predictions import Predictions
-from fedlas.present.stages import ALL, apply_calibrators
+from fedlas.present.stages import ALL_CALIBRATORS, apply_calibrators
 
 # Fits on tiny runs have much to warn of; the notes are what is tested.
 pytestmark = pytest.mark.filterwarnings("ignore::fedlas.calibrators.CalibrationWarning")
@@ -21,7 +21,7 @@ TINY = [
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    run = plan(
+    run = plan_runs(
         load_recipe("synthetic", TINY),
         losses=["ce"],
         seeds=[0],
@@ -40,7 +40,9 @@ def test(folder):
 def everything(folder):
     """All calibrators on the run."""
     return apply_calibrators(
-        ALL, Predictions.load(folder / "predictions" / "test.npz"), run_held_out(folder)
+        ALL_CALIBRATORS,
+        Predictions.load(folder / "predictions" / "test.npz"),
+        load_held_out(folder),
     )
 
 
@@ -52,7 +54,7 @@ def registry(changeable):
 
 def test_there_is_something_to_make():
     assert made_entries()
-    assert {part_of(entry) for entry in made_entries()} <= {run_parts.DRIFT}
+    assert {part_of(entry) for entry in made_entries()} <= {run_parts.DRIFT_PART}
 
 
 @pytest.mark.parametrize("entry", made_entries(), ids=lambda entry: entry.name)
@@ -60,7 +62,7 @@ def test_a_part_is_made_once_saved_and_used(folder, test, entry, monkeypatch):
     path = folder / "predictions" / f"{part_of(entry)}.npz"
     path.unlink(missing_ok=True)
     shown = []
-    outcome = apply_calibrators(entry.name, test, run_held_out(folder, show=shown.append))
+    outcome = apply_calibrators(entry.name, test, load_held_out(folder, show=shown.append))
     assert path.is_file()
     assert any(path.name in text for text in shown)
     assert outcome.parts == {entry.name: part_of(entry)}
@@ -70,15 +72,15 @@ def test_a_part_is_made_once_saved_and_used(folder, test, entry, monkeypatch):
     assert torch.equal(made.logits[: val.num_samples], val.logits)
     expected = entry.value().fit(made).transform(test)
     assert torch.equal(outcome.predictions[entry.name].logits, expected.logits)
-    monkeypatch.setattr(run_parts, "load_trained", None)  # from here on no model is needed
-    again = apply_calibrators(entry.name, test, run_held_out(folder))
+    monkeypatch.setattr(run_parts, "load_trained_run", None)  # from here on no model is needed
+    again = apply_calibrators(entry.name, test, load_held_out(folder))
     assert torch.equal(again.predictions[entry.name].logits, expected.logits)
 
 
 def test_saved_part_without_needed_fields_is_recomputed(folder, test, registry):
     part = part_of(made_entries()[0])
     path = folder / "predictions" / f"{part}.npz"
-    apply_calibrators(made_entries()[0].name, test, run_held_out(folder))
+    apply_calibrators(made_entries()[0].name, test, load_held_out(folder))
     assert Predictions.load(path).features is None
     add(
         registry,
@@ -87,10 +89,10 @@ def test_saved_part_without_needed_fields_is_recomputed(folder, test, registry):
         fit_map=lambda self, *_: Unchanged(),
         metadata={"part": part},
     )
-    apply_calibrators("needy", test, run_held_out(folder))
+    apply_calibrators("needy", test, load_held_out(folder))
     assert Predictions.load(path).features.shape[1] == 12
     before = path.stat().st_mtime_ns
-    apply_calibrators(made_entries()[0].name, test, run_held_out(folder))
+    apply_calibrators(made_entries()[0].name, test, load_held_out(folder))
     assert path.stat().st_mtime_ns == before
 
 
@@ -98,7 +100,7 @@ def test_a_named_file_is_for_the_one_calibrator(folder, test):
     given = folder / "predictions" / "val.npz"
     for entry in made_entries():
         outcome = apply_calibrators(
-            entry.name, test, run_held_out(folder, val=Predictions.load(given))
+            entry.name, test, load_held_out(folder, val=Predictions.load(given))
         )
         assert outcome.parts == {}
         expected = entry.value().fit(Predictions.load(given)).transform(test)
@@ -111,5 +113,5 @@ def test_all_of_a_run_folder_equal_each_alone(folder, test, everything):
     assert not outcome.errors
     assert list(outcome.predictions) == list(CALIBRATORS)
     for name in ("temperature", *(entry.name for entry in made_entries())):
-        alone = apply_calibrators(name, test, run_held_out(folder)).predictions[name]
+        alone = apply_calibrators(name, test, load_held_out(folder)).predictions[name]
         assert torch.equal(outcome.predictions[name].logits, alone.logits)

@@ -17,7 +17,7 @@ from fedlas.lab.train import (
     fit,
     load_checkpoint,
 )
-from fedlas.lab.train.average import AVERAGES, estimate_batch_norms
+from fedlas.lab.train.average import AVERAGES, update_batch_norm_stats
 from fedlas.losses import FedLAS
 from fedlas.metrics import evaluate
 from fedlas.objective import predict
@@ -174,7 +174,7 @@ def test_frozen_batch_norms_keep_their_statistics():
         nn.BatchNorm1d(2), Frozen(2), nn.BatchNorm1d(2, track_running_stats=False)
     )
     model[1].running_mean.fill_(7.0)
-    estimate_batch_norms(model, [(torch.full((4, 2), 3.0), None)], new_accelerator())
+    update_batch_norm_stats(model, [(torch.full((4, 2), 3.0), None)], new_accelerator())
     assert model[0].running_mean.tolist() == [3, 3]
     assert model[1].running_mean.tolist() == [7, 7]
     assert model[0].momentum == 0.1
@@ -187,7 +187,7 @@ def test_a_model_without_batch_norms_is_not_run():
 
     model = nn.Linear(2, 2)
     model.forward = refuse
-    estimate_batch_norms(model, [(torch.zeros(1, 2), None)], new_accelerator())
+    update_batch_norm_stats(model, [(torch.zeros(1, 2), None)], new_accelerator())
 
 
 @pytest.mark.parametrize("config", [EMA, SWA], ids=["ema", "swa"])
@@ -267,7 +267,7 @@ def test_stopped_and_resumed_equals_undisturbed(tmp_path, config, every):
     ],
 )
 def test_first_epoch_of_averaging(config, first):
-    assert TrainConfig(**{"epochs": 20, **config}).first_average == first
+    assert TrainConfig(**{"epochs": 20, **config}).first_averaged_epoch == first
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fedlas.errors import InputError
-from fedlas.lab.train import differences, load_checkpoint, save_checkpoint
+from fedlas.lab.train import config_differences, load_checkpoint, save_checkpoint
 
 CONFIG = {"loss": {"name": "fedlas", "alpha": 0.1}, "seed": 0, "milestones": [0.5, 0.75]}
 STATE = {
@@ -144,9 +144,9 @@ def test_an_interrupted_save_leaves_the_old_one(path, monkeypatch):
 
 
 def test_differences_of_sections_that_are_absent():
-    assert differences({"a": {"b": 1}}, {"a": 3}) == ["a: {'b': 1} before, 3 now"]
-    assert differences({}, {"x": None}) == ["x: absent before, None now"]
-    assert differences({"x": 1}, {"x": 1.0}) == []
+    assert config_differences({"a": {"b": 1}}, {"a": 3}) == ["a: {'b': 1} before, 3 now"]
+    assert config_differences({}, {"x": None}) == ["x: absent before, None now"]
+    assert config_differences({"x": 1}, {"x": 1.0}) == []
 
 
 def test_tensor_in_place_of_plain_value(path):

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from fedlas import Objective
-from fedlas.diagnose import monitors
+from fedlas.diagnose import make_monitors
 from fedlas.errors import InputError
 from fedlas.lab.data import Batches, load_dataset, split
 from fedlas.lab.train import (
@@ -43,7 +43,7 @@ def objective(criterion=None, seed=0):
 
 
 def train(module, folder, *, epochs=3, optimizer=None, schedule=None, identity=None, **more):
-    hooks = monitors(module.criterion, norms=more.pop("watch_norms", False))
+    hooks = make_monitors(module.criterion, norms=more.pop("watch_norms", False))
     options = {name: more.pop(name) for name in ("on_record",) if name in more}
     return fit(
         TrainingJob(
@@ -250,7 +250,7 @@ def test_norm_monitor_reads_named_head_input(tmp_path):
     assert record["indicator"]["mean"] == pytest.approx(
         float(found.features.abs().sum(1).mean()), rel=1e-5
     )
-    assert module.classifier_in(copy.deepcopy(module.model)) is not module.model[4]
+    assert module.find_classifier(copy.deepcopy(module.model)) is not module.model[4]
 
 
 def test_indicator_is_monitored_instead_of_norm(tmp_path):

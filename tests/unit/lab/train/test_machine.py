@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fedlas.errors import InputError
-from fedlas.lab.train import TrainConfig, precision_text, suited
+from fedlas.lab.train import TrainConfig, describe_precision, resolve_for_device
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -33,14 +33,14 @@ def processor(monkeypatch):
 )
 def test_processor(processor, units, precision, reason):
     processor(**units)
-    assert suited(TrainConfig(), CPU).precision == precision
-    assert precision_text(precision, "auto", CPU) == f"{precision} (auto: {reason})"
+    assert resolve_for_device(TrainConfig(), CPU).precision == precision
+    assert describe_precision(precision, "auto", CPU) == f"{precision} (auto: {reason})"
 
 
 def test_old_torch_without_checks_gets_fp32(monkeypatch):
     for question in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
         monkeypatch.delattr(torch.cpu, question, raising=False)
-    assert suited(TrainConfig(), CPU).precision == "fp32"
+    assert resolve_for_device(TrainConfig(), CPU).precision == "fp32"
 
 
 @pytest.mark.skipif(
@@ -49,7 +49,7 @@ def test_old_torch_without_checks_gets_fp32(monkeypatch):
 @pytest.mark.skipif(not Path("/proc/cpuinfo").is_file(), reason="Linux tells in a file")
 def test_the_operating_system_agrees():
     flags = Path("/proc/cpuinfo").read_text().split()
-    assert suited(TrainConfig(), CPU).precision == (
+    assert resolve_for_device(TrainConfig(), CPU).precision == (
         "bf16" if {"amx_tile", "avx512_bf16"} & set(flags) else "fp32"
     )
 
@@ -61,18 +61,18 @@ def test_gpu_is_asked_without_emulation(monkeypatch, native):
         torch.cuda, "is_bf16_supported", lambda including_emulation: native or including_emulation
     )
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Some GPU")
-    precision = suited(TrainConfig(), CUDA).precision
+    precision = resolve_for_device(TrainConfig(), CUDA).precision
     assert precision == ("bf16" if native else "fp32")
-    assert precision_text(precision, "auto", CUDA).startswith(f"{precision} (auto: Some GPU ")
+    assert describe_precision(precision, "auto", CUDA).startswith(f"{precision} (auto: Some GPU ")
 
 
 def test_only_what_is_open_is_decided():
     for precision in ("fp32", "bf16"):
         for layout in (True, False):
             config = TrainConfig(precision=precision, channels_last=layout)
-            assert suited(config, CPU) == config
-    assert suited(TrainConfig(precision="fp32"), CPU).channels_last is True
-    assert suited(TrainConfig(), torch.device("mps")) == TrainConfig(
+            assert resolve_for_device(config, CPU) == config
+    assert resolve_for_device(TrainConfig(precision="fp32"), CPU).channels_last is True
+    assert resolve_for_device(TrainConfig(), torch.device("mps")) == TrainConfig(
         precision="fp32", channels_last=False
     )
 
@@ -80,18 +80,21 @@ def test_only_what_is_open_is_decided():
 def test_bf16_without_autocast_is_refused(monkeypatch):
     monkeypatch.setattr(torch.amp, "is_autocast_available", lambda kind: False)
     with pytest.raises(InputError, match=r"autocast; got mps.* --precision fp32"):
-        suited(TrainConfig(precision="bf16"), torch.device("mps"))
-    assert suited(TrainConfig(precision="fp32"), torch.device("mps")).precision == "fp32"
+        resolve_for_device(TrainConfig(precision="bf16"), torch.device("mps"))
+    assert (
+        resolve_for_device(TrainConfig(precision="fp32"), torch.device("mps")).precision == "fp32"
+    )
 
 
 def test_text_says_what_and_why(processor):
     processor(avx512_bf16=True)
-    assert precision_text("bf16", "auto", CPU) == "bf16 (auto: the processor has AVX512-BF16)"
-    assert precision_text("fp32", "auto", CPU) == "fp32 (auto: as the run began)"
-    assert precision_text("fp32", "fp32", CPU) == "fp32 (of the recipe)"
-    assert precision_text("bf16", "bf16", CPU) == "bf16 (of the recipe)"
+    assert describe_precision("bf16", "auto", CPU) == "bf16 (auto: the processor has AVX512-BF16)"
+    assert describe_precision("fp32", "auto", CPU) == "fp32 (auto: as the run began)"
+    assert describe_precision("fp32", "fp32", CPU) == "fp32 (of the recipe)"
+    assert describe_precision("bf16", "bf16", CPU) == "bf16 (of the recipe)"
     processor()
-    assert precision_text("fp32", "fp32", CPU) == "fp32 (of the recipe)"
+    assert describe_precision("fp32", "fp32", CPU) == "fp32 (of the recipe)"
     assert (
-        precision_text("bf16", "bf16", CPU) == "bf16 (of the recipe; emulated here, which is slow)"
+        describe_precision("bf16", "bf16", CPU)
+        == "bf16 (of the recipe; emulated here, which is slow)"
     )

@@ -9,7 +9,7 @@ from torch import nn
 from torchvision.models import VisionTransformer
 
 from fedlas import Objective
-from fedlas.diagnose import monitors
+from fedlas.diagnose import make_monitors
 from fedlas.errors import InputError
 from fedlas.lab.data import Batches, load_dataset, split
 from fedlas.lab.train import (
@@ -89,7 +89,7 @@ def train(module, folder, *, epochs=3, optimizer="sgd", accelerator=None, **conf
             schedule=ScheduleConfig(name="constant"),
             identity={},
             **({} if accelerator is None else {"accelerator": accelerator}),
-            hooks=monitors(module.criterion),
+            hooks=make_monitors(module.criterion),
             frozen=frozen,
         )
     )

@@ -9,7 +9,7 @@ from torch import nn
 
 from fedlas import Objective
 from fedlas.cli import main
-from fedlas.diagnose import monitors
+from fedlas.diagnose import make_monitors
 from fedlas.errors import InputError
 from fedlas.lab.data import Batches, load_dataset, split
 from fedlas.lab.train import OptimizerConfig, ScheduleConfig, TrainConfig, TrainingJob, fit
@@ -41,7 +41,7 @@ def train(module, folder, optimizer="sgd", average="none"):
     return fit(TrainingJob(
         module, train, val, folder=folder, config=TrainConfig(epochs=2, batch_size=50, average=average),
         optimizer=OptimizerConfig(name=optimizer, lr=0.05), schedule=ScheduleConfig(name="constant"),
-        identity={"seed": 0}, hooks=monitors(module.criterion),
+        identity={"seed": 0}, hooks=make_monitors(module.criterion),
     ))  # fmt: skip
 
 

@@ -3,7 +3,7 @@ import torch
 
 from fedlas import Predictions
 from fedlas.errors import InputError
-from fedlas.lab.train import check_select, merit, refined_nll
+from fedlas.lab.train import check_selection_metric, refined_nll, selection_score
 from fedlas.metrics import nll
 
 
@@ -17,8 +17,8 @@ from fedlas.metrics import nll
     ],
 )
 def test_merit_is_higher_for_better_values(metric, better, worse):
-    assert merit(metric, better) > merit(metric, worse)
-    assert merit(metric, better) >= merit(metric, better)
+    assert selection_score(metric, better) > selection_score(metric, worse)
+    assert selection_score(metric, better) >= selection_score(metric, better)
 
 
 def test_refined_nll_ignores_errors_temperature_repairs():
@@ -33,6 +33,6 @@ def test_refined_nll_ignores_errors_temperature_repairs():
 
 
 def test_what_can_select():
-    assert check_select("refined_nll") == "refined_nll"
+    assert check_selection_metric("refined_nll") == "refined_nll"
     with pytest.raises(InputError, match="Did you mean 'refined_nll'"):
-        check_select("refined_nl")
+        check_selection_metric("refined_nl")

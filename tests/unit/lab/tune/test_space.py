@@ -21,7 +21,7 @@ def ranges(losses, *specs):
 def test_ranges_and_presets_of_registered_losses():
     assert ranges(["mbls", "ce"]) == {"mbls": {"alpha": "0.01:1:log", "margin": "0:20"}, "ce": {}}
     (fedlas,) = methods(["fedlas"])
-    assert fedlas.preset == fedlas.inside == {"alpha": 0.05, "beta": 4, "momentum": 0.95}
+    assert fedlas.preset == fedlas.preset_in_range == {"alpha": 0.05, "beta": 4, "momentum": 0.95}
 
 
 def test_a_variant_keeps_what_is_not_tuned():

@@ -8,11 +8,11 @@ import yaml
 
 from fakes_tuning import Touchy
 from fedlas.errors import InputError
-from fedlas.lab.benches import load_group
+from fedlas.lab.benches import load_recipe_group
 from fedlas.lab.benches.executors import LocalExecutor
 from fedlas.lab.runs import RunFolder
 from fedlas.lab.train import loop, read_log
-from fedlas.lab.tune import outcome_table, ranked_trials, run_study, write_best
+from fedlas.lab.tune import outcome_table, rank_trials, run_study, write_best_recipe
 from fedlas.lab.tune.study import load_studies
 
 pytestmark = pytest.mark.system
@@ -34,7 +34,7 @@ def test_every_method_gets_budget_and_preset_first(study, monkeypatch):
     assert len({params["alpha"] for params, _ in ls}) == 6
     assert all(0.005 <= params["alpha"] <= 0.3 for params, _ in ls)
     assert not list(tuning.folder.rglob("checkpoint.pt"))
-    ranked = ranked_trials(tuning)
+    ranked = rank_trials(tuning)
     assert ranked["ls"][0].value == min(value for _, value in ls)
     assert [row[0].text for row in outcome_table(tuning, ranked).rows] == ["ls", "ce"]
 
@@ -67,23 +67,23 @@ def test_best_setting_is_added_with_new_seeds(study):
     run_study(tuning)
     # the preset lies outside
     assert [params for params, _ in trials(tuning, "ls")] == [{}, {"alpha": 0.9}]
-    ranked = ranked_trials(tuning)
+    ranked = rank_trials(tuning)
     ranked["ls"].sort(key=lambda trial: -trial.number)
-    content = yaml.safe_load(write_best(tuning, ranked).read_text())
+    content = yaml.safe_load(write_best_recipe(tuning, ranked).read_text())
     assert content["methods"] == ["ls", "ls-tuned", "ce"]
     assert content["losses"]["ls-tuned"] == {"loss": "ls", "alpha": 0.9}
     assert 0 not in content["seeds"]
-    (recipe,) = load_group(str(tuning.folder / "best.yaml")).recipes
+    (recipe,) = load_recipe_group(str(tuning.folder / "best.yaml")).recipes
     assert recipe.train.epochs == 2
 
 
 def test_tuned_keys_of_the_recipe_make_a_group(study):
     tuning = study(losses=["ls", "ce"], trials=2, space=["optimizer.lr=0.05,0.2", "ls.alpha=0.05"])
     run_study(tuning)
-    write_best(tuning, ranked_trials(tuning))
-    recipes = load_group(str(tuning.folder / "best.yaml")).recipes
+    write_best_recipe(tuning, rank_trials(tuning))
+    recipes = load_recipe_group(str(tuning.folder / "best.yaml")).recipes
     assert [recipe.methods[0].removesuffix("-tuned") for recipe in recipes] == ["ls", "ce"]
-    best = ranked_trials(tuning)["ce"][0]
+    best = rank_trials(tuning)["ce"][0]
     assert recipes[1].optimizer.lr == (best.params["optimizer.lr"] if best.number else 0.1)
 
 
@@ -145,7 +145,7 @@ def test_diverged_trial_ends_alone_without_repeat(study, touchy, monkeypatch):
     assert all(
         (value is None) == (params["alpha"] > 0.5) for params, value in trials(tuning, "touchy")
     )
-    ranked = ranked_trials(tuning)
+    ranked = rank_trials(tuning)
     assert (ranked["touchy"][0].value, ranked["touchy"][-1].value) == (
         min(v for _, v in trials(tuning, "touchy") if v),
         None,

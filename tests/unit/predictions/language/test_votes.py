@@ -7,7 +7,7 @@ import pytest
 
 import fedlas
 from fedlas.errors import InputError
-from fedlas.predictions import normalized_answer, one_per_cluster, self_consistency
+from fedlas.predictions import normalize_answer, one_per_cluster, self_consistency
 
 ANSWERS = {
     "q1": (["Paris", "the answer is Paris.", "Lyon", "PARIS!"], "Paris"),
@@ -23,7 +23,7 @@ def rows_of(answers):
             "q": question,
             "answer": answer,
             "truth": truth,
-            "right": normalized_answer(answer) == normalized_answer(truth),
+            "right": normalize_answer(answer) == normalize_answer(truth),
         }
         for question, (several, truth) in answers.items()
         for answer in several
@@ -47,7 +47,7 @@ def rows_of(answers):
     ],
 )
 def test_equal_answers_have_one_form(text, key):
-    assert normalized_answer(text) == key
+    assert normalize_answer(text) == key
 
 
 def test_majority_wins_and_ties_go_to_first():

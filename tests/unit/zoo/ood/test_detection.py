@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from fedlas.errors import InputError
-from fedlas.zoo.ood import DETECTION, detection_intervals, detection_metrics, fpr_at, roc_points
+from fedlas.zoo.ood import DETECTION, detection_intervals, detection_metrics, fpr_at_tpr, roc_points
 
 # Few distinct values, so that ties are everywhere.
 scores = st.integers(1, 40).flatmap(
@@ -83,14 +83,14 @@ def test_by_hand():
     assert found["auroc"] == 0.875
     assert found["aupr-out"] == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
     assert found["fpr95-in"] == found["fpr95-out"] == 0.5
-    assert fpr_at([0, 1], [1, 2], tpr=0.5) == 0
-    assert fpr_at([0, 1], [1, 2], tpr=0.5, positive="out") == 0
+    assert fpr_at_tpr([0, 1], [1, 2], tpr=0.5) == 0
+    assert fpr_at_tpr([0, 1], [1, 2], tpr=0.5, positive="out") == 0
     assert detection_metrics([0.0], [0.0])["auroc"] == 0.5
 
 
 def test_95_percent_of_twenty_are_nineteen():
-    assert fpr_at(range(20), [18.5]) == 0.0
-    assert fpr_at(range(20), [18.0]) == 1.0
+    assert fpr_at_tpr(range(20), [18.5]) == 0.0
+    assert fpr_at_tpr(range(20), [18.0]) == 1.0
 
 
 def test_blockwise_intervals_match_naive_resampling():
@@ -156,7 +156,7 @@ def test_roc_points():
     ],
 )
 def test_refuses_scores(arguments, message):
-    for function in (detection_metrics, detection_intervals, fpr_at, roc_points):
+    for function in (detection_metrics, detection_intervals, fpr_at_tpr, roc_points):
         with pytest.raises(InputError, match=message):
             function(*arguments)
 
@@ -169,9 +169,9 @@ def test_refuses_options():
     with pytest.raises(InputError, match="replicates"):
         detection_intervals([1.0], [2.0], replicates=10)
     with pytest.raises(InputError, match="tpr"):
-        fpr_at([1.0], [2.0], tpr=0.0)
+        fpr_at_tpr([1.0], [2.0], tpr=0.0)
     with pytest.raises(InputError, match="positive"):
-        fpr_at([1.0], [2.0], positive="both")
+        fpr_at_tpr([1.0], [2.0], positive="both")
 
 
 def test_the_positive_class_is_named():
@@ -201,7 +201,9 @@ def test_intervals_of_a_perfect_separation_have_a_width():
     assert one == (pytest.approx(0.025), 1.0)
 
 
-@pytest.mark.parametrize("function", [detection_metrics, detection_intervals, fpr_at, roc_points])
+@pytest.mark.parametrize(
+    "function", [detection_metrics, detection_intervals, fpr_at_tpr, roc_points]
+)
 def test_tensors_that_require_grad_or_are_half_precision(function):
     known, unknown = torch.tensor([0.0, 1.0, 2.0]), torch.tensor([1.0, 3.0])
     expected = function(known.numpy(), unknown.numpy())

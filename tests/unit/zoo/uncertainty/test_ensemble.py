@@ -6,7 +6,7 @@ import torch
 
 from fedlas.errors import InputError
 from fedlas.predictions import Predictions
-from fedlas.zoo.uncertainty import average, mean_log_probs
+from fedlas.zoo.uncertainty import average, log_mean_softmax
 
 
 def made(seed, samples=7, classes=4, target=None, **options):
@@ -111,7 +111,7 @@ def test_mean_log_probs_over_the_first_axis():
     logits = torch.randn(
         5, 2, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64
     )
-    torch.testing.assert_close(mean_log_probs(logits).exp(), logits.softmax(-1).mean(0))
+    torch.testing.assert_close(log_mean_softmax(logits).exp(), logits.softmax(-1).mean(0))
     weights = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.0], dtype=torch.float64)
     expected = (weights[:, None, None, None] * logits.softmax(-1)).sum(0)
-    torch.testing.assert_close(mean_log_probs(logits, log_weights=weights.log()).exp(), expected)
+    torch.testing.assert_close(log_mean_softmax(logits, log_weights=weights.log()).exp(), expected)

@@ -84,7 +84,7 @@ def test_copies_add_nothing():
 
 
 def test_ends_at_the_most_picks(monkeypatch):
-    monkeypatch.setattr(room, "MOST_PICKS", 2)
+    monkeypatch.setattr(room, "MAX_PICKS", 2)
     found = [sum(greedy_selection(pool(6, seed=seed), size=6)) for seed in range(4)]
     assert max(found) == 2
 

@@ -13,14 +13,14 @@ from fedlas.predictions import Predictions
 from fedlas.zoo.uncertainty import ProbabilisticBackprop
 from fedlas.zoo.uncertainty import probabilistic_backprop as pbp
 from fedlas.zoo.uncertainty._moments import (
-    Layer,
-    gradients,
+    GaussianLayer,
+    label_log_prob,
     linear_moments,
-    log_prob,
+    log_prob_gradients,
     propagate_moments,
     relu_moments,
 )
-from fedlas.zoo.uncertainty.probabilistic_backprop import PriorLayer, absorb, gamma_update
+from fedlas.zoo.uncertainty.probabilistic_backprop import PriorLayer, gamma_update, update_on_sample
 
 DRAWS = 400_000
 
@@ -78,7 +78,7 @@ def test_label_probability_matches_draws_and_sums_to_one():
     mean, var = torch.tensor([[1.0, -0.5, 0.3]]).double(), torch.tensor([[0.4, 2.0, 0.01]]).double()
     logits = drawn(mean[0], var[0] + 1, torch.Generator().manual_seed(0))
     expected = torch.bincount(logits.argmax(1), minlength=3) / DRAWS
-    found = torch.stack([log_prob(mean, var, label)[0] for label in range(3)]).exp()
+    found = torch.stack([label_log_prob(mean, var, label)[0] for label in range(3)]).exp()
     torch.testing.assert_close(found[:, 0], expected.double(), atol=0.004, rtol=0)
     assert found.sum().item() == pytest.approx(1, abs=1e-6)
 
@@ -86,7 +86,7 @@ def test_label_probability_matches_draws_and_sums_to_one():
 def test_two_class_probability_matches_closed_form():
     mean, var = torch.tensor([[-6.0, 3.0]]).double(), torch.tensor([[0.5, 1.5]]).double()
     expected = torch.special.log_ndtr(torch.tensor(-9.0 / math.sqrt(0.5 + 1.5 + 2)).double())
-    assert log_prob(mean, var, 0)[0].item() == pytest.approx(expected.item(), rel=1e-4)
+    assert label_log_prob(mean, var, 0)[0].item() == pytest.approx(expected.item(), rel=1e-4)
 
 
 @pytest.mark.parametrize("sizes", [(3, 4), (3, 5, 4), (2, 3, 3, 3)])
@@ -94,7 +94,7 @@ def test_two_class_probability_matches_closed_form():
 def test_gradients_against_autograd_of_the_forward_pass(sizes, label):
     layers = layers_of(*sizes)
     features = torch.linspace(-1, 2, sizes[0]).double()
-    log_z, found = gradients(layers, features, label)
+    log_z, found = log_prob_gradients(layers, features, label)
     for layer in layers:
         layer.mean.requires_grad_()
         layer.var.requires_grad_()
@@ -118,7 +118,7 @@ def test_gradients_against_autograd_of_the_forward_pass(sizes, label):
 
 def test_gradient_against_finite_differences():
     layers, features, step = layers_of(2, 3, 3), torch.tensor([0.4, -1.2]).double(), 1e-5
-    _, found = gradients(layers, features, 1)
+    _, found = log_prob_gradients(layers, features, 1)
     for depth, (kind, index) in (
         (0, ("mean", (2, 1))),
         (0, ("var", (0, 2))),
@@ -128,7 +128,7 @@ def test_gradient_against_finite_differences():
         tensor, ends = getattr(layers[depth], kind), []
         for sign in (1, -1):
             tensor[index] += sign * step
-            ends.append(gradients(layers, features, 1)[0].item())
+            ends.append(log_prob_gradients(layers, features, 1)[0].item())
             tensor[index] -= sign * step
         slope = found[depth][kind == "var"][index].item()
         assert slope == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-6)
@@ -145,7 +145,7 @@ def test_linear_update_has_exact_posterior_moments():
         + torch.randn(len(weights), 3, generator=torch.Generator().manual_seed(1)).double()
     )
     kept = weights[logits.argmax(1) == label]
-    absorb([layer], features, label)
+    update_on_sample([layer], features, label)
     torch.testing.assert_close(layer.mean, kept.mean(0), atol=0.012, rtol=0)
     torch.testing.assert_close(layer.var, kept.var(0), atol=0.012, rtol=0.01)
 
@@ -157,7 +157,7 @@ def test_one_update_of_two_classes_by_hand(gap, variance, x):
     # Class 0 has weight and bias 0 of variance v; class 1 has the mean `gap` in its weight. Inputs are (x, 1) / sqrt 2.
     mean = torch.tensor([[0.0, 0.0], [gap, 0.0]]).double()
     layer = PriorLayer(mean, torch.full((2, 2), variance).double(), mean * 0, mean * 0, mean * 0)
-    absorb([layer], torch.tensor([x]).double(), 1)
+    update_on_sample([layer], torch.tensor([x]).double(), 1)
     # The difference of the noisy logits is N(gap x / sqrt 2, s^2), s^2 = 2 v (x^2 + 1) / 2 + 2; it must be above 0.
     inputs = [x / math.sqrt(2), 1 / math.sqrt(2)]
     spread = math.sqrt(variance * (x * x + 1) + 2)
@@ -242,11 +242,11 @@ def test_chunks_do_not_matter(monkeypatch):
 
 
 def test_update_to_negative_variance_is_skipped(monkeypatch):
-    layer = Layer(torch.zeros(1, 2).double(), torch.ones(1, 2).double())
+    layer = GaussianLayer(torch.zeros(1, 2).double(), torch.ones(1, 2).double())
     # 1 - 2^2 < 0 < 1 - 0.5^2
     steps = [(torch.tensor([[2.0, 0.5]]).double(), torch.zeros(1, 2).double())]
-    monkeypatch.setattr(pbp, "gradients", lambda *_: (None, steps))
-    absorb([layer], torch.zeros(1), 0)
+    monkeypatch.setattr(pbp, "log_prob_gradients", lambda *_: (None, steps))
+    update_on_sample([layer], torch.zeros(1), 0)
     assert (layer.mean.tolist(), layer.var.tolist()) == ([[0, 0.5]], [[1, 0.75]])
 
 

@@ -98,7 +98,7 @@ def test_kl_against_torch():
     hidden = head.body(features)
     q = torch.distributions.Normal(head.mean(hidden), (0.5 * head.log_var(hidden)).exp())
     expected = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0)).sum(1)
-    torch.testing.assert_close(head.take_kl(), expected.mean())
+    torch.testing.assert_close(head.pop_kl(), expected.mean())
 
 
 def test_the_objective_is_the_negative_elbo():
@@ -121,7 +121,7 @@ def test_the_objective_is_the_negative_elbo():
     assert all(parameter.grad.abs().sum() > 0 for parameter in head.parameters())
     copy.deepcopy(objective)
     with pytest.raises(InputError, match="run in training mode"):  # each batch counts once
-        head.take_kl()
+        head.pop_kl()
 
 
 def test_eval_averages_draws_of_its_own():

@@ -4,7 +4,7 @@ In: tasks, each a run with what another process needs to do it. Out: a ``Result`
 """
 
 # Importing a module registers its executor, too.
-from fedlas.lab.benches.executors.base import EXECUTORS, Executor, Task, TaskResult, attempt
+from fedlas.lab.benches.executors.base import EXECUTORS, Executor, Task, TaskResult, try_run_task
 from fedlas.lab.benches.executors.local import LocalExecutor
 from fedlas.lab.benches.executors.progress import JointProgress
 from fedlas.lab.benches.executors.ray import RayExecutor
@@ -19,5 +19,5 @@ __all__ = [
     "SlurmExecutor",
     "Task",
     "TaskResult",
-    "attempt",
+    "try_run_task",
 ]

@@ -16,14 +16,14 @@ from fedlas._core.check import InputError, check_count, check_number
 from fedlas._core.files import write_text
 from fedlas._core.registry import Registry
 from fedlas._core.terminal import is_main_process
-from fedlas.lab.data.disk import ENVIRONMENT
+from fedlas.lab.data.disk import DATA_VARIABLE
 from fedlas.lab.recipes.planning import Run
-from fedlas.lab.results.stages import AUTO, after_calibrators
+from fedlas.lab.results.stages import AUTO, calibrated_metrics
 from fedlas.lab.runs.begin import BusyError
-from fedlas.lab.runs.collection import read_run
+from fedlas.lab.runs.collection import read_finished_run
 from fedlas.lab.runs.execution import execute
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.intervals import keep_estimates
+from fedlas.lab.runs.intervals import save_missing_estimates
 from fedlas.lab.train.log import ShowProgress, TrainingProgress
 
 
@@ -52,9 +52,9 @@ class Task:
     report: bool = True
 
     @classmethod
-    def of(cls, run: Run) -> Task:
+    def from_run(cls, run: Run) -> Task:
         """Return the task of a run, with the command, working folder and environment of this process."""
-        data = {key: os.environ[key] for key in (ENVIRONMENT,) if key in os.environ}
+        data = {key: os.environ[key] for key in (DATA_VARIABLE,) if key in os.environ}
         run = replace(run, folder=run.folder.absolute())
         return cls(run, tuple(sys.argv), environment=data)
 
@@ -76,15 +76,15 @@ class TaskResult:
     busy: str | None = None
 
 
-def attempt(task: Task, *, show: ShowProgress = TrainingProgress) -> TaskResult:
+def try_run_task(task: Task, *, show: ShowProgress = TrainingProgress) -> TaskResult:
     """Execute a task in this process; an error is recorded in the run folder and returned as a failed result."""
     try:
-        return finish(task, show=show)
+        return run_task(task, show=show)
     except Exception as error:  # noqa: BLE001 - a run that fails must not stop the others
-        return failed(task.run, **error_texts(error))
+        return record_failure(task.run, **failure_arguments(error))
 
 
-def finish(task: Task, *, show: ShowProgress = TrainingProgress) -> TaskResult:
+def run_task(task: Task, *, show: ShowProgress = TrainingProgress) -> TaskResult:
     """Execute a task in this process; return a busy result if another process works on the run."""
     run = task.run
     try:
@@ -94,19 +94,19 @@ def finish(task: Task, *, show: ShowProgress = TrainingProgress) -> TaskResult:
     if task.report and is_main_process():
         # the report names what it cannot use in the folder
         with suppress(ValueError, InputError):
-            finished = read_run(RunFolder(run.folder))
-            keep_estimates(finished)
-            after_calibrators(finished, [AUTO])
-    return TaskResult(run.name, line=_line(metrics))
+            finished = read_finished_run(RunFolder(run.folder))
+            save_missing_estimates(finished)
+            calibrated_metrics(finished, [AUTO])
+    return TaskResult(run.name, line=_result_line(metrics))
 
 
-def error_texts(error: Exception) -> dict[str, str]:
-    """Return the keyword arguments of :func:`failed` that describe an error."""
+def failure_arguments(error: Exception) -> dict[str, str]:
+    """Return the keyword arguments of :func:`record_failure` that describe an error."""
     text = "".join(traceback.format_exception(error))
     return {"error": f"{type(error).__name__}: {error}", "text": text}
 
 
-def failed(run: Run, error: str, *, text: str | None = None) -> TaskResult:
+def record_failure(run: Run, error: str, *, text: str | None = None) -> TaskResult:
     """Write an error to the run folder and return the failed result."""
     if is_main_process():
         # if the folder cannot be written, only the result holds the error
@@ -115,40 +115,40 @@ def failed(run: Run, error: str, *, text: str | None = None) -> TaskResult:
     return TaskResult(run.name, error=error)
 
 
-def result_of(
-    task: Task, get: Callable[[], TaskResult], errors: type[Exception] = Exception
+def fetch_result(
+    task: Task, fetch: Callable[[], TaskResult], errors: type[Exception] = Exception
 ) -> TaskResult:
     """Return the result of a task from another process; an error while fetching counts as a failure of the run."""
     try:
-        return get()
+        return fetch()
     except errors as error:
         reason = " ".join(str(error).split())[:300]
-        return failed(task.run, f"{type(error).__name__}: {reason}", text=str(error))
+        return record_failure(task.run, f"{type(error).__name__}: {reason}", text=str(error))
 
 
-def _line(metrics: dict[str, Any]) -> str:
+def _result_line(metrics: dict[str, Any]) -> str:
     """Return accuracy, ECE and training time as one line of text."""
     test = metrics["test"]
     # Values after calibration are in the table, with the name of the calibrator.
     return f"accuracy {test['accuracy']:.1%}  ECE {test['ece']:.2%}  {metrics['seconds']:.0f} s"
 
 
-class Events(Protocol):
+class ExecutorEvents(Protocol):
     """Callbacks that an executor calls while it works."""
 
-    def started(self, task: Task) -> None:
+    def on_start(self, task: Task) -> None:
         """Record that a task was started or submitted."""
 
-    def lost(self, task: Task, reason: str) -> None:
+    def on_lost(self, task: Task, reason: str) -> None:
         """Record that the process of a task was killed; the task resumes in another process."""
 
-    def said(self, text: str) -> None:
+    def on_message(self, text: str) -> None:
         """Show a message of the executor to the user."""
 
     def show(self, task: Task) -> ShowProgress:
         """Return the progress display of a task that runs in this process."""
 
-    def idle(self) -> None:
+    def on_idle(self) -> None:
         """Refresh displays; called several times per second while tasks run in other processes."""
 
 
@@ -192,10 +192,10 @@ class Executor(ABC):
         return max(1, int(self.gpus_per_run or 0))
 
     @abstractmethod
-    def results(self, tasks: Sequence[Task], events: Events) -> Generator[TaskResult]:
+    def results(self, tasks: Sequence[Task], events: ExecutorEvents) -> Generator[TaskResult]:
         """Execute the tasks and yield each result when it is available."""
 
-    def ready(self, task: Task) -> Task:
+    def prepare_task(self, task: Task) -> Task:
         """Return the task with the threads, processes and retries of this executor.
 
         Raises:

@@ -21,20 +21,20 @@ from typing import IO, Any
 import torch
 
 from fedlas._core.check import InputError
-from fedlas._core.files import no_device, refuse_links, write_json
-from fedlas._core.text import number_of
+from fedlas._core.files import require_no_device, require_no_links, write_json
+from fedlas._core.text import pluralize
 from fedlas.lab.benches.executors.base import (
     EXECUTORS,
-    Events,
     Executor,
+    ExecutorEvents,
     Task,
     TaskResult,
-    attempt,
-    error_texts,
-    failed,
-    finish,
+    failure_arguments,
+    record_failure,
+    run_task,
+    try_run_task,
 )  # fmt: skip
-from fedlas.lab.runs.train import available_cores, limited_to
+from fedlas.lab.runs.train import count_available_cores, limit_threads
 
 _SIGNALS = [
     getattr(signal, name)
@@ -43,7 +43,7 @@ _SIGNALS = [
 ]
 
 
-def work(task: Task) -> TaskResult:
+def run_in_worker(task: Task) -> TaskResult:
     """Execute a task in a worker process, on this or another machine, in the folder and environment of the task."""
     try:
         os.chdir(task.folder)
@@ -57,12 +57,12 @@ def work(task: Task) -> TaskResult:
     os.environ.update(task.environment)
     sys.argv = list(task.command)
     if task.processes > 1:
-        return launch(task)
-    with limited_to(task.threads):
-        return attempt(task)
+        return run_with_torchrun(task)
+    with limit_threads(task.threads):
+        return try_run_task(task)
 
 
-def launch(task: Task) -> TaskResult:
+def run_with_torchrun(task: Task) -> TaskResult:
     """Execute a task with ``torchrun`` in ``task.processes`` processes.
 
     Returns:
@@ -80,7 +80,7 @@ def launch(task: Task) -> TaskResult:
     main = threading.current_thread() is threading.main_thread()
     handlers = {number: signal.getsignal(number) for number in _SIGNALS} if main else {}
     with TemporaryDirectory(prefix="fedlas-") as folder:
-        note = Path(folder, "error.json")
+        error_path = Path(folder, "error.json")
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -91,35 +91,39 @@ def launch(task: Task) -> TaskResult:
             rdzv_backend="c10d",
             rdzv_endpoint="127.0.0.1:0",
             local_addr="127.0.0.1",  # the machine's name may not resolve
-            start_method=context().get_start_method(),
+            start_method=multiprocessing_context().get_start_method(),
             logs_specs=DefaultLogsSpecs(log_dir=folder),
         )
         try:
             for _ in range(task.retries + 1):
                 try:
-                    return elastic_launch(config, _rank)(task, note)[0]
+                    return elastic_launch(config, _run_rank)(task, error_path)[0]
                 except ChildFailedError as error:
                     # The rank itself noted its error, so the error is final and another start would repeat it.
-                    if note.exists():
-                        return failed(task.run, **json.loads(note.read_text(encoding="utf-8")))
+                    if error_path.exists():
+                        return record_failure(
+                            task.run, **json.loads(error_path.read_text(encoding="utf-8"))
+                        )
                     _, failure = error.get_first_failure()
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-    reason = f"one of its {task.processes} processes ended with {exit_text(failure.exitcode)}"
+    reason = f"one of its {task.processes} processes ended with {describe_exit(failure.exitcode)}"
     message: Any = failure.message  # what torchrun kept of an exception, else a sentence
     text = message["extraInfo"]["py_callstack"] if isinstance(message, dict) else None
-    return failed(task.run, f"{reason} each of {task.retries + 1} times", text=text)
+    return record_failure(task.run, f"{reason} each of {task.retries + 1} times", text=text)
 
 
-def _rank(task: Task, note: Path) -> TaskResult:
-    """Execute the task as one rank; write a final error to ``note``, because another rank may end first."""
-    end_with_parent()
+def _run_rank(task: Task, error_path: Path) -> TaskResult:
+    """Execute the task as one rank; write a final error to ``error_path``, because another rank may end first."""
+    exit_with_parent()
     try:
-        with limited_to(None if task.threads is None else max(1, task.threads // task.processes)):
-            result = finish(task)
+        with limit_threads(
+            None if task.threads is None else max(1, task.threads // task.processes)
+        ):
+            result = run_task(task)
     except InputError as error:
-        write_json(note, error_texts(error))
+        write_json(error_path, failure_arguments(error))
         raise
     import torch.distributed as dist
 
@@ -134,7 +138,7 @@ class LocalExecutor(Executor):
 
     Args:
         workers: Runs at a time; None is one a core where they have one thread each (small models without a GPU, see
-            :func:`~fedlas.lab.runs.workload.threads_for`) or ``cpus_per_run``, else one.
+            :func:`~fedlas.lab.runs.workload.choose_threads`) or ``cpus_per_run``, else one.
         gpus_per_run: As :class:`Executor`; each worker sees only its own GPUs. By default, workers share GPUs if there
             are more workers than GPUs.
         cpus_per_run: As :class:`Executor`; None is one for small models, else an equal share.
@@ -147,30 +151,34 @@ class LocalExecutor(Executor):
         The output of workers goes to ``.workers/`` next to the run folders.
     """
 
-    def results(self, tasks: Sequence[Task], events: Events) -> Generator[TaskResult]:
+    def results(self, tasks: Sequence[Task], events: ExecutorEvents) -> Generator[TaskResult]:
         """Execute the tasks in order and yield each result when it is available."""
         tasks = [replace(task, threads=self.cpus_per_run or task.threads) for task in tasks]
-        count = min(self.workers or self._room(tasks[0]), len(tasks))
+        num_workers = min(self.workers or self._default_workers(tasks[0]), len(tasks))
         if (
-            count == 1
+            num_workers == 1
             and self.processes == 1
             and self.gpus_per_run is None
             and self.cpus_per_run is None
         ):
             for task in tasks:
-                events.started(task)
-                with limited_to(task.threads):
-                    ended = attempt(task, show=events.show(task))
-                yield ended
+                events.on_start(task)
+                with limit_threads(task.threads):
+                    task_result = try_run_task(task, show=events.show(task))
+                yield task_result
             return
 
         # Divide GPUs and threads, and start the workers.
         devices = [
-            _devices(number, count, self.gpus_per_run, visible_gpus()) for number in range(count)
+            _visible_devices(number, num_workers, self.gpus_per_run, visible_gpus())
+            for number in range(num_workers)
         ]
-        share = max(1, torch.get_num_threads() // count)
-        waiting = deque(replace(self.ready(task), threads=task.threads or share) for task in tasks)
-        starts: dict[str, int] = {}
+        threads_per_worker = max(1, torch.get_num_threads() // num_workers)
+        waiting = deque(
+            replace(self.prepare_task(task), threads=task.threads or threads_per_worker)
+            for task in tasks
+        )
+        start_counts: dict[str, int] = {}
         workers = [
             Worker(tasks[0].run.folder.parent, number, visible)
             for number, visible in enumerate(devices)
@@ -181,34 +189,34 @@ class LocalExecutor(Executor):
                 for worker in workers:
                     if worker.task is None and waiting:
                         task = waiting.popleft()
-                        if task.run.name not in starts:
-                            events.started(task)
-                        starts[task.run.name] = starts.get(task.run.name, 0) + 1
-                        worker.give(task)
+                        if task.run.name not in start_counts:
+                            events.on_start(task)
+                        start_counts[task.run.name] = start_counts.get(task.run.name, 0) + 1
+                        worker.assign_task(task)
                 busy = [worker for worker in workers if worker.task is not None]
                 if not busy:
                     return
 
                 # Collect what has ended; a task whose process was lost is done first.
                 ready = wait([worker.connection for worker in busy], timeout=0.1)
-                events.idle()
+                events.on_idle()
                 for worker in busy:
                     if worker.connection not in ready or worker.task is None:
                         continue
                     task = worker.task
-                    result = worker.take()
+                    result = worker.collect_result()
                     if isinstance(result, TaskResult):
                         yield result
-                    elif starts[task.run.name] <= self.retries:
-                        events.lost(task, result)
+                    elif start_counts[task.run.name] <= self.retries:
+                        events.on_lost(task, result)
                         waiting.appendleft(task)
                     else:
-                        times = number_of(starts[task.run.name], "time")
-                        yield failed(task.run, f"its process ended with {result}, {times}")
+                        times = pluralize(start_counts[task.run.name], "time")
+                        yield record_failure(task.run, f"its process ended with {result}, {times}")
         finally:
-            end([worker.process for worker in workers])
+            terminate_processes([worker.process for worker in workers])
 
-    def _room(self, task: Task) -> int:
+    def _default_workers(self, task: Task) -> int:
         """Return the default number of workers: one per core for small models without a GPU, else one."""
         if (
             task.threads is None
@@ -217,27 +225,29 @@ class LocalExecutor(Executor):
             or int(os.environ.get("WORLD_SIZE", "1")) > 1
         ):
             return 1
-        return max(1, available_cores() // task.threads)
+        return max(1, count_available_cores() // task.threads)
 
 
-def _devices(
-    worker: int, workers: int, gpus_per_run: float | None, gpus: Sequence[str]
+def _visible_devices(
+    worker_index: int, num_workers: int, gpus_per_run: float | None, gpus: Sequence[str]
 ) -> str | None:
     """Return ``CUDA_VISIBLE_DEVICES`` for a worker, or None to leave it unset."""
     if gpus_per_run is None:
-        return gpus[worker % len(gpus)] if gpus else None
+        return gpus[worker_index % len(gpus)] if gpus else None
     if gpus_per_run == 0:
         return ""
     # runs per GPU: one run of 0.7, because two would need 1.4
-    share = max(1, int(1 / gpus_per_run + 1e-9))
-    needed = workers * int(gpus_per_run) if gpus_per_run >= 1 else -(-workers // share)
+    runs_per_gpu = max(1, int(1 / gpus_per_run + 1e-9))
+    needed = (
+        num_workers * int(gpus_per_run) if gpus_per_run >= 1 else -(-num_workers // runs_per_gpu)
+    )
     if needed > len(gpus):
         raise InputError(
-            f"{workers} workers with {gpus_per_run:g} GPUs each require {needed} GPUs",
+            f"{num_workers} workers with {gpus_per_run:g} GPUs each require {needed} GPUs",
             f"{len(gpus)} on this machine",
             "Lower --workers or --gpus-per-run.",
         )
-    first = worker // share if gpus_per_run < 1 else worker * int(gpus_per_run)
+    first = worker_index // runs_per_gpu if gpus_per_run < 1 else worker_index * int(gpus_per_run)
     return ",".join(gpus[first : first + max(1, int(gpus_per_run))])
 
 
@@ -257,38 +267,38 @@ class Worker:
     def __init__(self, folder: Path, number: int, devices: str | None) -> None:
         self.number = number
         self.task: Task | None = None
-        self._log = refuse_links(folder, folder / ".workers") / f"{number}.log"
+        self._log = require_no_links(folder, folder / ".workers") / f"{number}.log"
         self._devices = devices
         self.connection: Connection
         self.process: Any
         self._start()
 
-    def give(self, task: Task) -> None:
+    def assign_task(self, task: Task) -> None:
         """Start a task; the worker must be free."""
         self.task = task
         if not self.process.is_alive():
             self.connection.close()
             self._start()
-        with suppress(OSError):  # the process has just ended; `take` notices it
+        with suppress(OSError):  # the process has just ended; `collect_result` notices it
             self.connection.send(task)
 
-    def take(self) -> TaskResult | str:
+    def collect_result(self) -> TaskResult | str:
         """Return the result of the task, or how the process ended; the next task then starts a new process."""
         self.task = None
         try:
             return self.connection.recv()
         except (EOFError, OSError):
             self.process.join(5)
-            return exit_text(self.process.exitcode)
+            return describe_exit(self.process.exitcode)
 
     def _start(self) -> None:
         """Start the process and connect to it; try twice, since the fork server may have been killed."""
-        starter = context()
-        for last in (False, True):
-            self.connection, theirs = starter.Pipe()
+        starter = multiprocessing_context()
+        for is_last_attempt in (False, True):
+            self.connection, child_end = starter.Pipe()
             self.process = starter.Process(
-                target=_serve,
-                args=(theirs, self._log, self._devices),
+                target=_serve_tasks,
+                args=(child_end, self._log, self._devices),
                 name=f"fedlas-worker-{self.number}",
             )
             try:
@@ -299,20 +309,20 @@ class Worker:
                 ConnectionError,
             ):  # the server of forks was killed; the next start begins another
                 self.connection.close()
-                if last:
+                if is_last_attempt:
                     raise
             finally:
-                theirs.close()  # so that the pipe closes when the process ends
+                child_end.close()  # so that the pipe closes when the process ends
 
 
-def _serve(connection: Connection, log: Path, devices: str | None) -> None:
+def _serve_tasks(connection: Connection, log: Path, devices: str | None) -> None:
     """Execute the tasks received on a connection until it closes; write output to ``log``."""
     # Ctrl-C reaches all processes, and the parent ends its workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with_parent()
+    exit_with_parent()
     if devices is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = devices
-    with open_log(log) as file:
+    with open_worker_log(log) as file:
         sys.stdout.flush()
         sys.stderr.flush()
         os.dup2(file.fileno(), 1)
@@ -322,20 +332,20 @@ def _serve(connection: Connection, log: Path, devices: str | None) -> None:
             task = connection.recv()
         except EOFError:
             return
-        connection.send(work(task))
+        connection.send(run_in_worker(task))
 
 
-def open_log(path: Path) -> IO[str]:
+def open_worker_log(path: Path) -> IO[str]:
     """Open the file for a worker's output, or the null device if the file cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return no_device(path).open("a")
+        return require_no_device(path).open("a")
     except OSError:
         return Path(os.devnull).open("a")
 
 
 @cache
-def context() -> Any:
+def multiprocessing_context() -> Any:
     """Return the multiprocessing context: a fork server with preloaded modules where available, else ``spawn``.
 
     The server has used no accelerator and runs no threads, so that forking it is safe.
@@ -349,7 +359,7 @@ def context() -> Any:
     return starter
 
 
-def end_with_parent() -> None:
+def exit_with_parent() -> None:
     """Exit this process when its parent ends, even if the parent was killed."""
 
     def watch() -> None:
@@ -362,7 +372,7 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def end(processes: Any) -> None:
+def terminate_processes(processes: Any) -> None:
     """Terminate processes, and kill those still alive after five seconds."""
     for process in processes:
         if process.pid is not None and process.is_alive():
@@ -375,7 +385,7 @@ def end(processes: Any) -> None:
                 process.join()
 
 
-def exit_text(code: int | None) -> str:
+def describe_exit(code: int | None) -> str:
     """Return how a process ended as text, such as ``signal 9`` or ``exit status 1``."""
     return f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
 

@@ -8,17 +8,17 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from fedlas._core.progress import Bar
-from fedlas._core.terminal import Console, say
+from fedlas._core.progress import ProgressBar
+from fedlas._core.terminal import Console, print_lines
 from fedlas.lab.benches.executors.base import Task, TaskResult
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.train.log import Progress, ShowProgress
 
-_QUIET = 600.0
+_SECONDS_BETWEEN_LINES = 600.0
 """Seconds between two lines if there is no terminal and no run ends."""
 
 
-class JointProgress(Bar):
+class JointProgress(ProgressBar):
     """Context manager that shows the progress of all runs of a bench.
 
     Args:
@@ -42,67 +42,67 @@ class JointProgress(Bar):
         self._looked = time.monotonic()
         self._shown = time.monotonic()
         super().__init__(
-            self._counted(), total=int(sum(self._epochs.values()) - self._before), on=console
+            self._runs_label(), total=int(sum(self._epochs.values()) - self._before), on=console
         )
 
-    def started(self, task: Task) -> None:
+    def on_start(self, task: Task) -> None:
         """Print the epoch after which a run resumes, if it was trained before."""
         if done := self._done[task.run.name]:
-            say(f"{task.run.name}  resumes after epoch {done:.0f}", on=self.console)
+            print_lines(f"{task.run.name}  resumes after epoch {done:.0f}", on=self.console)
 
-    def lost(self, task: Task, reason: str) -> None:
+    def on_lost(self, task: Task, reason: str) -> None:
         """Print that the process of a run ended and that the run resumes in another process."""
         done = len(RunFolder(task.run.folder).log)
         text = f"{task.run.name}  its process ended ({reason}); it resumes after epoch {done}"
-        say(text, style="yellow", on=self.console)
+        print_lines(text, style="yellow", on=self.console)
 
-    def said(self, text: str) -> None:
+    def on_message(self, text: str) -> None:
         """Print a message of an executor."""
-        say(text, style="dim", on=self.console)
+        print_lines(text, style="dim", on=self.console)
 
     def show(self, task: Task) -> ShowProgress:
         """Return the progress display of a run in this process, as part of this bar."""
-        return partial(_part, self, task.run.name)
+        return partial(_run_progress, self, task.run.name)
 
-    def ended(self, result: TaskResult) -> None:
+    def count_ended(self, result: TaskResult) -> None:
         """Count a run as ended: finished, failed, or left to another process."""
         self._done[result.name], self._ended = self._epochs[result.name], self._ended + 1
         self._shown = time.monotonic()
-        self.tell()
+        self.redraw()
 
     def due(self) -> bool:
         """Return whether half a second has passed since the last update."""
         return time.monotonic() - self._looked >= 0.5
 
-    def idle(self) -> None:
+    def on_idle(self) -> None:
         """Update the bar from the logs of runs in other processes, at most twice per second."""
         if self.due():
             for name, folder in self._folders.items():
                 if self._done[name] < self._epochs[name]:
-                    self.at(name, len(RunFolder(folder.path).log))
-            self.tell()
+                    self.set_epochs_done(name, len(RunFolder(folder.path).log))
+            self.redraw()
 
-    def at(self, name: str, epochs: float) -> None:
+    def set_epochs_done(self, name: str, epochs: float) -> None:
         """Set the number of finished epochs of a run."""
         if epochs > self._done[name]:
             self._done[name], self._text = epochs, f"{name} {epochs:.0f}/{self._epochs[name]}"
 
-    def tell(self) -> None:
+    def redraw(self) -> None:
         """Redraw the bar; without a terminal, print a line if the last one is ten minutes old."""
         self._looked = time.monotonic()
         self.update(
-            label=self._counted(), done=sum(self._done.values()) - self._before, text=self._text
+            label=self._runs_label(), done=sum(self._done.values()) - self._before, text=self._text
         )
-        if not self.live and self._looked - self._shown > _QUIET:
-            self.said(f"{self._counted()}: {self._text}")
+        if not self.live and self._looked - self._shown > _SECONDS_BETWEEN_LINES:
+            self.on_message(f"{self._runs_label()}: {self._text}")
             self._shown = self._looked
 
-    def _counted(self) -> str:
+    def _runs_label(self) -> str:
         """Return how many runs have ended, such as ``2 of 6 runs``."""
         return f"{self._ended} of {len(self._epochs)} runs"
 
 
-class _Part(Progress):
+class _RunProgress(Progress):
     """Progress of one run in this process, shown as part of the joint bar."""
 
     def __init__(self, joint: JointProgress, name: str, steps: int) -> None:
@@ -114,19 +114,19 @@ class _Part(Progress):
         return self._joint.live and self._joint.due()
 
     def step(self, epoch: int, step: int, loss: float | None = None) -> None:
-        self._joint.at(self._name, epoch - 1 + step / self._steps)
+        self._joint.set_epochs_done(self._name, epoch - 1 + step / self._steps)
         if loss is not None:
-            self._joint.tell()
+            self._joint.redraw()
 
     def epoch(self, record: Mapping[str, Any]) -> None:
-        self._joint.at(self._name, record["epoch"])
+        self._joint.set_epochs_done(self._name, record["epoch"])
         if self._joint.due():
-            self._joint.tell()
+            self._joint.redraw()
 
 
 @contextmanager
-def _part(
+def _run_progress(
     joint: JointProgress, name: str, _label: str, *, steps: int, **_more: Any
 ) -> Iterator[Progress]:
     """Yield the progress of one run; the arguments are those of every ``ShowProgress``."""
-    yield _Part(joint, name, steps)
+    yield _RunProgress(joint, name, steps)

@@ -20,13 +20,13 @@ from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas.lab.benches.executors.base import (
     EXECUTORS,
-    Events,
     Executor,
+    ExecutorEvents,
     Task,
     TaskResult,
-    result_of,
+    fetch_result,
 )
-from fedlas.lab.benches.executors.local import work
+from fedlas.lab.benches.executors.local import run_in_worker
 
 
 @EXECUTORS.register("ray")
@@ -59,33 +59,33 @@ class RayExecutor(Executor):
         super().__post_init__()
         self.address = self.address or os.environ.get("RAY_ADDRESS") or None
 
-    def results(self, tasks: Sequence[Task], events: Events) -> Generator[TaskResult]:
+    def results(self, tasks: Sequence[Task], events: ExecutorEvents) -> Generator[TaskResult]:
         """Execute the tasks, in order as far as resources allow, and yield each result when it is available."""
-        ready = deque(self.ready(task) for task in tasks)
-        with self._cluster() as ray:
-            gpus = self._gpus(ray.cluster_resources())
+        waiting = deque(self.prepare_task(task) for task in tasks)
+        with self._connected_cluster() as ray:
+            gpus = self._resolve_gpus_per_run(ray.cluster_resources())
             options = {"num_cpus": self.cpus_per_run, "num_gpus": gpus, "max_retries": self.retries}
             with warnings.catch_warnings(action="ignore"):
                 # The function travels to the cluster once, and each call then brings only its task.
-                remote = ray.remote(work)
+                remote = ray.remote(run_in_worker)
             running: dict[Any, Task] = {}
             try:
-                while ready or running:
-                    while ready and (self.workers is None or len(running) < self.workers):
-                        task = ready.popleft()
+                while waiting or running:
+                    while waiting and (self.workers is None or len(running) < self.workers):
+                        task = waiting.popleft()
                         if not gpus:  # Ray lets a task that reserves no GPU see all of them
                             task = replace(
                                 task, environment={**task.environment, "CUDA_VISIBLE_DEVICES": ""}
                             )
-                        events.started(task)
+                        events.on_start(task)
                         running[
                             remote.options(**options, name=f"fedlas {task.run.name}").remote(task)
                         ] = task
                     # The short wait lets the progress bars move while nothing ends.
                     done, _ = ray.wait(list(running), num_returns=1, timeout=0.1)
-                    events.idle()
+                    events.on_idle()
                     for reference in done:
-                        yield result_of(
+                        yield fetch_result(
                             running.pop(reference),
                             partial(ray.get, reference),
                             ray.exceptions.RayError,
@@ -96,7 +96,7 @@ class RayExecutor(Executor):
                     ray.cancel(reference, force=True)
 
     @contextmanager
-    def _cluster(self) -> Iterator[Any]:
+    def _connected_cluster(self) -> Iterator[Any]:
         """Yield the connected ``ray`` module; close the connection at the end if it was opened here."""
         # otherwise Ray replaces the builtin print permanently
         os.environ.setdefault("RAY_TQDM_PATCH_PRINT", "0")
@@ -106,8 +106,8 @@ class RayExecutor(Executor):
         with warnings.catch_warnings(action="ignore"):
             ray: Any = require("ray", extra="ray")
             # A connection that was there before belongs to the caller and stays open.
-            ours = not ray.is_initialized()
-            if ours:
+            opened_here = not ray.is_initialized()
+            if opened_here:
                 cpus = (
                     self.workers * (self.cpus_per_run or 1)
                     if self.workers and not self.address
@@ -130,19 +130,19 @@ class RayExecutor(Executor):
         try:
             yield ray
         finally:
-            if ours:
+            if opened_here:
                 with warnings.catch_warnings(action="ignore"):
                     ray.shutdown()
 
-    def _gpus(self, there: dict[str, float]) -> float:
+    def _resolve_gpus_per_run(self, resources: dict[str, float]) -> float:
         """Return the number of GPUs per run; raise InputError if the cluster is too small for one run."""
-        total = there.get("GPU", 0.0)
+        total = resources.get("GPU", 0.0)
         gpus = float(total > 0) if self.gpus_per_run is None else self.gpus_per_run
         cpus = self.cpus_per_run or 1
-        if gpus > total or cpus > there.get("CPU", 0.0):
+        if gpus > total or cpus > resources.get("CPU", 0.0):
             raise InputError(
                 f"the Ray cluster must have {cpus} CPUs and {gpus:g} GPUs, as one run needs",
-                f"{there.get('CPU', 0):g} CPUs and {total:g} GPUs",
+                f"{resources.get('CPU', 0):g} CPUs and {total:g} GPUs",
                 "Lower --cpus-per-run or --gpus-per-run, or add a machine to the cluster.",
             )
         return gpus

@@ -18,19 +18,19 @@ from typing import Any
 
 from fedlas._core.check import InputError, check_count
 from fedlas._core.extras import require
-from fedlas._core.files import refuse_links
+from fedlas._core.files import require_no_links
 from fedlas.lab.benches.executors.base import (
     EXECUTORS,
-    Events,
     Executor,
+    ExecutorEvents,
     Task,
     TaskResult,
-    failed,
-    result_of,
+    fetch_result,
+    record_failure,
 )
-from fedlas.lab.benches.executors.local import work
+from fedlas.lab.benches.executors.local import run_in_worker
 
-_TURNS = 60
+_POLLS_PER_QUEUE_CHECK = 60
 """Polls, half a second apart, between two checks of the queue."""
 
 
@@ -88,51 +88,55 @@ class SlurmExecutor(Executor):
                 "Write e.g. sbatch={partition: gpu}.",
             )
 
-    def results(self, tasks: Sequence[Task], events: Events) -> Generator[TaskResult]:
+    def results(self, tasks: Sequence[Task], events: ExecutorEvents) -> Generator[TaskResult]:
         """Submit the tasks; with ``wait``, yield each result when it is available."""
-        executor = self._submitit(tasks)
+        executor = self._submitit_executor(tasks)
         folder = tasks[0].run.folder.parent
-        ready = [self.ready(task) for task in tasks]
+        prepared_tasks = [self.prepare_task(task) for task in tasks]
         # One array of jobs, and not a job for each run, lets Slurm limit how many run at a time.
         try:
             with executor.batch():
-                jobs = [executor.submit(_Resumable(task)) for task in ready]
+                jobs = [executor.submit(_ResumableTask(task)) for task in prepared_tasks]
         except require("submitit.core.utils", extra="slurm").FailedJobError as error:
             lines = [line for line in str(error).splitlines() if line.strip()]
             fix = "Change the requested resources, such as partition, account, minutes or mem."
             raise InputError(
                 "Slurm must accept the jobs", lines[-1] if lines else error, fix
             ) from error
-        number = str(jobs[0].job_id).split("_")[0]
-        events.said(f"submitted as Slurm job {number}; its output is in {folder / '.slurm'}")
-        for task in ready:
-            events.started(task)
+        array_id = str(jobs[0].job_id).split("_")[0]
+        events.on_message(
+            f"submitted as Slurm job {array_id}; its output is in {folder / '.slurm'}"
+        )
+        for task in prepared_tasks:
+            events.on_start(task)
         if not self.wait:
-            events.said(
+            events.on_message(
                 f"not waiting; after the jobs have ended: fedlas runs report {shlex.quote(str(folder))}"
             )
             return
         # From here an interrupt cancels the remaining jobs, because nothing would collect them.
-        pending = dict(zip(jobs, ready, strict=True))
-        absent: set[Any] = set()
+        pending = dict(zip(jobs, prepared_tasks, strict=True))
+        missing_jobs: set[Any] = set()
         try:
             for turn in count(1):
                 # Without accounting, submitit waits for a killed job forever: a job that two checks miss is lost.
-                gone: set[Any] = set()
-                if turn % _TURNS == 0 and (queue := queued_jobs()) is not None:
-                    now = {job for job in pending if str(job.job_id) not in queue}
-                    gone, absent = absent & now, now
+                lost_jobs: set[Any] = set()
+                if turn % _POLLS_PER_QUEUE_CHECK == 0 and (queue := queued_job_ids()) is not None:
+                    missing_now = {job for job in pending if str(job.job_id) not in queue}
+                    lost_jobs, missing_jobs = missing_jobs & missing_now, missing_now
                 for job, task in list(pending.items()):
                     if job.done():
                         del pending[job]
-                        yield result_of(task, job.result)
-                    elif job in gone:
+                        yield fetch_result(task, job.result)
+                    elif job in lost_jobs:
                         del pending[job]
                         reason = (
                             f"Slurm job {job.job_id} ended without a result: killed or canceled"
                         )
-                        yield failed(task.run, f"{reason}; its output is in {job.paths.stdout}")
-                events.idle()
+                        yield record_failure(
+                            task.run, f"{reason}; its output is in {job.paths.stdout}"
+                        )
+                events.on_idle()
                 if not pending:
                     return
                 time.sleep(0.5)
@@ -140,9 +144,9 @@ class SlurmExecutor(Executor):
             for job in pending:
                 job.cancel(check=False)
             if pending:
-                events.said(f"canceled {len(pending)} Slurm jobs of {number}")
+                events.on_message(f"canceled {len(pending)} Slurm jobs of {array_id}")
 
-    def _submitit(self, tasks: Sequence[Task]) -> Any:
+    def _submitit_executor(self, tasks: Sequence[Task]) -> Any:
         """Return a ``submitit.SlurmExecutor`` with the options of this executor."""
         submitit = require("submitit", extra="slurm")
         folder = job_folder(tasks[0].run.folder.parent)
@@ -169,7 +173,7 @@ class SlurmExecutor(Executor):
         return executor
 
 
-def queued_jobs() -> list[str] | None:
+def queued_job_ids() -> list[str] | None:
     """Return the ids of pending and running jobs in Slurm's queue, or None if ``squeue`` fails."""
     try:
         command = ["squeue", "--noheader", "--array", "--format=%i"]
@@ -186,17 +190,17 @@ def job_folder(bench: Path) -> Path:
     Raises:
         InputError: If a link leads into the folder.
     """
-    return refuse_links(bench, bench / ".slurm")
+    return require_no_links(bench, bench / ".slurm")
 
 
-class _Resumable:
+class _ResumableTask:
     """Task that submitit requeues after a time limit; the run resumes from its checkpoint."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
 
     def __call__(self) -> TaskResult:
-        return work(self.task)
+        return run_in_worker(self.task)
 
     def checkpoint(self) -> Any:
         """Return the submission that submitit requeues."""

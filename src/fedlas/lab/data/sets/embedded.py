@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import InputError, check_count, check_number
 from fedlas._core.extras import require
-from fedlas._core.streams import Purpose, stream
+from fedlas._core.streams import Purpose, seeded_generator
 from fedlas.lab.data.base import DATASETS, Images, Source
 from fedlas.lab.data.splits import hold_out
 
 _NUM_IMAGES = 1797
 _NUM_CLASSES = 10
-_MOST = 200_000_000
+_MAX_NUMBERS = 200_000_000
 """Most numbers in a synthetic data set, since an untrusted recipe may ask for any."""
 
 
@@ -45,10 +45,10 @@ def load_digits(*, num_test: int = 600) -> Source:
     images = torch.from_numpy(np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None])
     target = bunch.target.astype(np.int64)
     classes = tuple(str(digit) for digit in range(_NUM_CLASSES))
-    both = Images(images, torch.from_numpy(target))
-    rows = stream(Purpose.FIXED_TEST)
+    images_with_labels = Images(images, torch.from_numpy(target))
+    rows = seeded_generator(Purpose.FIXED_TEST)
     train, test = map(torch.from_numpy, hold_out(target, size, classes, rows))
-    return Source("digits", both.take(train), both.take(test), classes)
+    return Source("digits", images_with_labels.take(train), images_with_labels.take(test), classes)
 
 
 @DATASETS.register("synthetic")
@@ -89,21 +89,23 @@ def load_synthetic(
     check_count("num_train", num_train, low=num_classes)
     check_count("num_test", num_test)
     check_count("image_size", image_size)
-    if (size := (num_train + num_test) * (image_size**2 + num_classes)) > _MOST:
+    if (size := (num_train + num_test) * (image_size**2 + num_classes)) > _MAX_NUMBERS:
         raise InputError(
-            f"the data set must have at most {_MOST:,} pixels and label probabilities",
+            f"the data set must have at most {_MAX_NUMBERS:,} pixels and label probabilities",
             f"{size:,}",
             "Choose fewer or smaller images.",
         )
     check_number("sharpness", sharpness, low=0)
-    random = stream(Purpose.SYNTHETIC, check_count("seed", seed, low=0))
+    random = seeded_generator(Purpose.SYNTHETIC, check_count("seed", seed, low=0))
     directions = random.standard_normal((image_size**2, num_classes))
     directions *= sharpness / np.linalg.norm(directions, axis=0)
-    train, test = (_draw(random, count, image_size, directions) for count in (num_train, num_test))
+    train, test = (
+        _draw_images(random, count, image_size, directions) for count in (num_train, num_test)
+    )
     return Source("synthetic", train, test, tuple(str(label) for label in range(num_classes)))
 
 
-def _draw(
+def _draw_images(
     random: np.random.RandomState, count: int, image_size: int, directions: NDArray[np.float64]
 ) -> Images:
     """Return random images with labels drawn from their true class probabilities."""

@@ -11,23 +11,28 @@ import torch
 
 from fedlas._core.arrays import open_arrays
 from fedlas._core.check import InputError, check_choice, check_count, check_number, describe
-from fedlas._core.streams import Purpose, stream
-from fedlas.lab.data.base import DATASETS, Images, Part, Source, expect
-from fedlas.lab.data.class_folders import Listed, divided_images
+from fedlas._core.streams import Purpose, seeded_generator
+from fedlas.lab.data.base import DATASETS, Images, Part, Source, require_condition
+from fedlas.lab.data.class_folders import LabeledPaths, list_train_test_images
 from fedlas.lab.data.disk import (
     check_channels,
     read_images,
-    require_listed,
-    required_root,
-    unreadable,
+    require_listed_files,
+    require_root,
+    unreadable_file_error,
 )
-from fedlas.lab.data.files import Files, View, with_view
-from fedlas.lab.data.sets.tables import TEST_FRACTION, column_of, labels_of, read_table
+from fedlas.lab.data.files import ImageFiles, View, add_view_options
+from fedlas.lab.data.sets.tables import (
+    TEST_FRACTION,
+    encode_labels,
+    read_arrow_table,
+    require_column,
+)
 from fedlas.lab.data.splits import hold_out
 
-_NEEDED = ("train_images", "train_target", "test_images", "test_target")
-_VAL = ("val_images", "val_target")
-_RECIPE = (
+_REQUIRED_ARRAYS = ("train_images", "train_target", "test_images", "test_target")
+_VAL_ARRAYS = ("val_images", "val_target")
+_NPZ_INSTRUCTIONS = (
     "Write it with numpy.savez(path, train_images=..., train_target=..., test_images=..., test_target=...): "
     "images (N, H, W, 3), (N, 3, H, W) or (N, H, W), or rows of features (N, D); targets whole numbers (N,). "
     "data.arrays={train_images: NAME, ...} names other arrays."
@@ -56,52 +61,58 @@ def load_npz(
         InputError: If the file is missing, truncated, holds pickled objects or arrays of another shape or dtype.
     """
     check_choice("channels", channels, get_args(Channels))
-    named = {} if arrays is None else arrays
-    expect(
-        isinstance(named, Mapping),
+    array_names = {} if arrays is None else arrays
+    require_condition(
+        isinstance(array_names, Mapping),
         "data.arrays must map array names to names in the file",
-        describe(named),
+        describe(array_names),
         "Write e.g. {train_images: X_train}.",
     )
-    for key in named:
-        check_choice("data.arrays", key, _KEYS)
-    return read_npz("npz", required_root(root, "an .npz file"), named, channels)
+    for key in array_names:
+        check_choice("data.arrays", key, _ARRAY_KEYS)
+    return read_npz("npz", require_root(root, "an .npz file"), array_names, channels)
 
 
 def read_npz(
-    name: str, path: Path, named: Mapping[str, str] | None = None, channels: str = "auto"
+    name: str, path: Path, array_names: Mapping[str, str] | None = None, channels: str = "auto"
 ) -> Source:
     """Return a source from the arrays in an ``.npz`` file; see :func:`load_npz`."""
-    places = {key: str((named or {}).get(key, key)) for key in _KEYS}
+    names_in_file = {key: str((array_names or {}).get(key, key)) for key in _ARRAY_KEYS}
     try:
         with open_arrays(path) as archive:
-            missing = [places[key] for key in _NEEDED if places[key] not in archive]
+            missing = [
+                names_in_file[key] for key in _REQUIRED_ARRAYS if names_in_file[key] not in archive
+            ]
             arrays: dict[str, np.ndarray] = (
                 {}
                 if missing
-                else {key: archive[place] for key, place in places.items() if place in archive}
+                else {
+                    key: archive[place] for key, place in names_in_file.items() if place in archive
+                }
             )
             names = archive.names
     except (OSError, ValueError) as error:
-        raise unreadable(
+        raise unreadable_file_error(
             "the file must be an .npz of plain arrays",
             path,
             error,
-            f"The file may be truncated, or hold pickled objects, which are refused. {_RECIPE}",
+            f"The file may be truncated, or hold pickled objects, which are refused. {_NPZ_INSTRUCTIONS}",
         ) from error
     if missing:
         raise InputError(
-            f"the file must hold {', '.join(places[key] for key in _NEEDED)}",
+            f"the file must hold {', '.join(names_in_file[key] for key in _REQUIRED_ARRAYS)}",
             f"{path} with {names}",
-            _RECIPE,
+            _NPZ_INSTRUCTIONS,
         )
-    stored = ["train", "test", *(["val"] if arrays.keys() >= {*_VAL} else [])]
-    parts: dict[str, Part] = {part: images_from_arrays(arrays, part, channels) for part in stored}
-    classes = _class_names(arrays.get("classes"), int(parts["train"].target.max()) + 1)
+    part_names = ["train", "test", *(["val"] if arrays.keys() >= {*_VAL_ARRAYS} else [])]
+    parts: dict[str, Part] = {
+        part: images_from_arrays(arrays, part, channels) for part in part_names
+    }
+    classes = _read_class_names(arrays.get("classes"), int(parts["train"].target.max()) + 1)
     return Source(name, parts["train"], parts["test"], classes, val=parts.get("val"))
 
 
-_KEYS = (*_NEEDED, *_VAL, "classes")
+_ARRAY_KEYS = (*_REQUIRED_ARRAYS, *_VAL_ARRAYS, "classes")
 
 
 def images_from_arrays(arrays: dict[str, Any], part: str, channels: str = "auto") -> Images:
@@ -123,17 +134,18 @@ def images_from_arrays(arrays: dict[str, Any], part: str, channels: str = "auto"
             "Pass one class index per image.",
         )
     # A second axis of at most 4 before a long last one is most likely the channels.
-    likely = images.ndim == 4 and images.shape[1] <= 4 < images.shape[3]
-    first = likely if channels == "auto" else channels == "first"
-    stacked = images[:, None] if images.ndim == 3 else images
-    if images.ndim == 4 and not first:
-        stacked = images.transpose(0, 3, 1, 2)
+    looks_channels_first = images.ndim == 4 and images.shape[1] <= 4 < images.shape[3]
+    channels_first = looks_channels_first if channels == "auto" else channels == "first"
+    with_channels = images[:, None] if images.ndim == 3 else images
+    if images.ndim == 4 and not channels_first:
+        with_channels = images.transpose(0, 3, 1, 2)
     return Images(
-        torch.from_numpy(np.ascontiguousarray(stacked)), torch.from_numpy(target.astype(np.int64))
+        torch.from_numpy(np.ascontiguousarray(with_channels)),
+        torch.from_numpy(target.astype(np.int64)),
     )
 
 
-def _class_names(names: np.ndarray | None, count: int) -> tuple[str, ...]:
+def _read_class_names(names: np.ndarray | None, count: int) -> tuple[str, ...]:
     """Return the class names in an array, or the class indices as names if there is none."""
     if names is None:
         return tuple(str(label) for label in range(count))
@@ -196,17 +208,17 @@ def load_folder(
     if image_size is not None:
         check_count("image_size", image_size)
     check_number("max_gib", max_gib, low=0, low_open=True)
-    place, listed, classes = divided_images(
-        root, layout=_LAYOUT, deep=False, val_from_train=val_from_train
+    place, labeled_paths, classes = list_train_test_images(
+        root, layout=_LAYOUT, recursive=False, val_from_train=val_from_train
     )
-    parts = images_in_memory(
-        place, listed, image_size=image_size, channels=channels, max_gib=max_gib
+    parts = read_images_by_part(
+        place, labeled_paths, image_size=image_size, channels=channels, max_gib=max_gib
     )
     return Source(f"folder {place}", parts["train"], parts["test"], classes, val=parts.get("val"))
 
 
-def images_in_memory(
-    folder: Path, parts: Mapping[str, Listed], **options: Any
+def read_images_by_part(
+    folder: Path, parts: Mapping[str, LabeledPaths], **options: Any
 ) -> dict[str, Images]:
     """Read the images of all parts into memory; ``options`` are passed to ``read_images``."""
     listed = [image for part in parts.values() for image in part]
@@ -220,7 +232,7 @@ def images_in_memory(
     "image-folder",
     files="images in ROOT/train/CLASS/** and ROOT/val/CLASS/** (or test), or in ROOT/CLASS/**",
 )
-@with_view(View(upright=True))
+@add_view_options(View(upright=True))
 def load_image_folder(
     root: str | None = None, *, channels: int = 3, val_from_train: bool = True, view: View
 ) -> Source:
@@ -245,8 +257,8 @@ def load_image_folder(
         InputError: If folders or images are missing, there is only one class, or the parts have other classes.
     """
     check_channels(channels)
-    place, parts, classes = divided_images(
-        root, layout=_LAYOUT, deep=True, val_from_train=val_from_train
+    place, parts, classes = list_train_test_images(
+        root, layout=_LAYOUT, recursive=True, val_from_train=val_from_train
     )
     return streamed_source(f"image-folder {place}", place, parts, classes, view, channels=channels)
 
@@ -254,7 +266,7 @@ def load_image_folder(
 def streamed_source(
     name: str,
     folder: Path,
-    parts: Mapping[str, Listed],
+    parts: Mapping[str, LabeledPaths],
     classes: tuple[str, ...],
     view: View,
     *,
@@ -276,7 +288,7 @@ def streamed_source(
     files: dict[str, Part] = {}
     for label, part in parts.items():
         paths, target = zip(*part, strict=True)
-        files[label] = Files.of(folder, paths, target, view, channels=channels)
+        files[label] = ImageFiles.from_lists(folder, paths, target, view, channels=channels)
     mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.5,), (0.25,))
     val = files.get("val")
     return Source(
@@ -285,7 +297,7 @@ def streamed_source(
 
 
 @DATASETS.register("image-list", files="a .csv file of paths and labels, next to the images")
-@with_view(View(upright=True))
+@add_view_options(View(upright=True))
 def load_image_list(
     root: str | None = None,
     *,
@@ -313,27 +325,27 @@ def load_image_list(
         InputError: If the file cannot be read, a column or an image is missing, or a part has another name.
     """
     check_channels(channels)
-    file = required_root(root, "a .csv file")
-    table = read_table(file)
-    names = [str(name) for name in column_of(table, path, "path").to_pylist()]
-    require_listed(file.parent, names, file.name)
-    target_of, classes = labels_of([column_of(table, target, "target").to_pylist()], target)
-    rows = list(zip(names, target_of[0].tolist(), strict=True))
+    file = require_root(root, "a .csv file")
+    table = read_arrow_table(file)
+    names = [str(name) for name in require_column(table, path, "path").to_pylist()]
+    require_listed_files(file.parent, names, file.name)
+    targets, classes = encode_labels([require_column(table, target, "target").to_pylist()], target)
+    rows = list(zip(names, targets[0].tolist(), strict=True))
     if part is None:
         size = round(TEST_FRACTION * len(rows))
-        train, test = hold_out(target_of[0], size, classes, stream(Purpose.FIXED_TEST))
-        listed = {"train": [rows[row] for row in train], "test": [rows[row] for row in test]}
+        train, test = hold_out(targets[0], size, classes, seeded_generator(Purpose.FIXED_TEST))
+        rows_by_part = {"train": [rows[row] for row in train], "test": [rows[row] for row in test]}
     else:
-        parts = column_of(table, part, "part").to_pylist()
-        listed = {}
+        parts = require_column(table, part, "part").to_pylist()
+        rows_by_part = {}
         for name, row in zip(parts, rows, strict=True):
-            listed.setdefault(str(name), []).append(row)
-        if not {"train", "test"} <= listed.keys() <= {"train", "val", "test"}:
+            rows_by_part.setdefault(str(name), []).append(row)
+        if not {"train", "test"} <= rows_by_part.keys() <= {"train", "val", "test"}:
             raise InputError(
                 f"column {part!r} must have the values train, test and optionally val",
-                ", ".join(listed),
+                ", ".join(rows_by_part),
                 "Rename the values.",
             )
     return streamed_source(
-        f"image-list {file}", file.parent, listed, classes, view, channels=channels
+        f"image-list {file}", file.parent, rows_by_part, classes, view, channels=channels
     )

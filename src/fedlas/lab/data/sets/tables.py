@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import InputError, check_choice, describe, suggestion
 from fedlas._core.extras import require
-from fedlas._core.files import no_device, read_json
-from fedlas._core.streams import Purpose, stream
+from fedlas._core.files import read_json, require_no_device
+from fedlas._core.streams import Purpose, seeded_generator
 from fedlas.lab.data.base import DATASETS, Images, Source
-from fedlas.lab.data.disk import read_images, required_root, unreadable
+from fedlas.lab.data.disk import read_images, require_root, unreadable_file_error
 from fedlas.lab.data.splits import hold_out
 from fedlas.lab.data.tokens import token_array
 
@@ -27,7 +27,7 @@ Rows = NDArray[np.float32]
 Encode = Callable[..., NDArray[Any]]
 """``encode(table, train_rows)`` returns inputs ``(N, ...)``; statistics come from the training rows only."""
 
-_MOST_CATEGORIES = 100
+_MAX_CATEGORIES = 100
 TEST_FRACTION = 0.2
 _TABLE = "a .csv or .parquet file"
 _LABELS = "labels must be class names or whole numbers, none missing"
@@ -60,14 +60,17 @@ def load_table(
             ``missing=mean``, missing numbers; or if a label is missing.
     """
     check_choice("missing", missing, get_args(Missing))
-    path = required_root(root, _TABLE)
-    tables = [read_table(path), *([] if test is None else [read_table(path.parent / test)])]
+    path = require_root(root, _TABLE)
+    tables = [
+        read_arrow_table(path),
+        *([] if test is None else [read_arrow_table(path.parent / test)]),
+    ]
     names = [name for name in tables[0].column_names if name != target]
-    return _source(
+    return _build_source(
         f"table {path}",
         tables,
         target,
-        partial(_features, names if features is None else list(features), missing),
+        partial(_feature_matrix, names if features is None else list(features), missing),
     )
 
 
@@ -100,10 +103,13 @@ def load_texts(
     Raises:
         InputError: As for ``table``, or if the function cannot be imported or returns something else.
     """
-    path = required_root(root, _TABLE)
-    tables = [read_table(path), *([] if test is None else [read_table(path.parent / test)])]
-    encode = _text_encoder(text, encoder, tokenizer)
-    return _source(f"texts {path}", tables, target, encode, tokens=tokenizer is not None)
+    path = require_root(root, _TABLE)
+    tables = [
+        read_arrow_table(path),
+        *([] if test is None else [read_arrow_table(path.parent / test)]),
+    ]
+    encode = _make_text_encoder(text, encoder, tokenizer)
+    return _build_source(f"texts {path}", tables, target, encode, tokens=tokenizer is not None)
 
 
 @DATASETS.register("hf", files="a folder that datasets.save_to_disk wrote")
@@ -138,38 +144,40 @@ def load_hf(
     Raises:
         InputError: If the folder or a split cannot be read, a column is missing, or as ``table`` and ``texts``.
     """
-    folder = required_root(root, "a folder that datasets.save_to_disk wrote")
+    folder = require_root(root, "a folder that datasets.save_to_disk wrote")
     splits = (
         read_json(folder / "dataset_dict.json")["splits"]
         if (folder / "dataset_dict.json").is_file()
         else [""]
     )
-    chosen = [""] if splits == [""] else [train, *([] if test is None else [test])]
-    if not {*chosen} <= {*splits}:
+    split_names = [""] if splits == [""] else [train, *([] if test is None else [test])]
+    if not {*split_names} <= {*splits}:
         raise InputError(
-            f"the data set must have the splits {', '.join(chosen)}",
+            f"the data set must have the splits {', '.join(split_names)}",
             f"{folder} with {', '.join(splits)}",
             "Set data.train and data.test; data.test=null holds out a fifth.",
         )
-    tables = [_arrow_split(folder / split) for split in chosen]
-    about = _info(folder / chosen[0])
-    kinds = {name: each.get("_type") for name, each in about.items() if isinstance(each, dict)}
+    tables = [_read_arrow_split(folder / split) for split in split_names]
+    feature_types = _read_feature_types(folder / split_names[0])
+    kinds = {
+        name: each.get("_type") for name, each in feature_types.items() if isinstance(each, dict)
+    }
     column = inputs or next((name for name, kind in kinds.items() if kind == "Image"), None)
     encode: Encode = partial(
-        _features, [n for n in tables[0].column_names if n != target], "refuse"
+        _feature_matrix, [n for n in tables[0].column_names if n != target], "refuse"
     )
     if column is not None and kinds.get(column) == "Image":
-        encode = partial(_images, column, image_size, channels)
+        encode = partial(_decode_image_column, column, image_size, channels)
     elif encoder is not None or tokenizer is not None:
-        encode = _text_encoder(column or "text", encoder, tokenizer)
+        encode = _make_text_encoder(column or "text", encoder, tokenizer)
     elif column is not None:
-        encode = partial(_features, [column], "refuse")
-    classes = about.get(target, {}).get("names")
+        encode = partial(_feature_matrix, [column], "refuse")
+    classes = feature_types.get(target, {}).get("names")
     tokens = tokenizer is not None
-    return _source(f"hf {folder}", tables, target, encode, classes=classes, tokens=tokens)
+    return _build_source(f"hf {folder}", tables, target, encode, classes=classes, tokens=tokens)
 
 
-def read_table(path: Path) -> Any:
+def read_arrow_table(path: Path) -> Any:
     """Read a .csv or .parquet file into a ``pyarrow.Table``.
 
     Raises:
@@ -180,20 +188,22 @@ def read_table(path: Path) -> Any:
         raise InputError(f"the table must be {_TABLE}", path, "Convert it.")
     try:
         if suffix == ".csv":
-            return require("pyarrow.csv", extra="tables").read_csv(no_device(path))
-        return require("pyarrow.parquet", extra="tables").read_table(no_device(path))
+            return require("pyarrow.csv", extra="tables").read_csv(require_no_device(path))
+        return require("pyarrow.parquet", extra="tables").read_table(require_no_device(path))
     except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-        raise unreadable(f"the table must be {_TABLE}", path, error, "Check the file.") from error
+        raise unreadable_file_error(
+            f"the table must be {_TABLE}", path, error, "Check the file."
+        ) from error
 
 
-def _arrow_split(folder: Path) -> Any:
+def _read_arrow_split(folder: Path) -> Any:
     """Return the table of a split, concatenated from its Arrow files in order."""
     arrow: Any = require("pyarrow", extra="tables")
     try:
         names = [each["filename"] for each in read_json(folder / "state.json")["_data_files"]]
         tables = []
         for name in names:
-            with arrow.memory_map(str(no_device(folder / Path(name).name))) as file:
+            with arrow.memory_map(str(require_no_device(folder / Path(name).name))) as file:
                 tables.append(arrow.ipc.open_stream(file).read_all())
         return arrow.concat_tables(tables)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -204,14 +214,14 @@ def _arrow_split(folder: Path) -> Any:
         ) from error
 
 
-def _info(folder: Path) -> dict[str, Any]:
+def _read_feature_types(folder: Path) -> dict[str, Any]:
     """Return the column types in ``dataset_info.json``, or ``{}`` without that file."""
     path = folder / "dataset_info.json"
     features = read_json(path).get("features") if path.is_file() else None
     return features if isinstance(features, dict) else {}
 
 
-def _source(
+def _build_source(
     name: str,
     tables: list[Any],
     target: str,
@@ -221,62 +231,66 @@ def _source(
     tokens: bool = False,
 ) -> Source:
     """Return a source from one table, which is divided, or from a training and a test table."""
-    labels = [column_of(table, target, "target").to_pylist() for table in tables]
-    targets, names = labels_of(labels, target, classes)
+    labels = [require_column(table, target, "target").to_pylist() for table in tables]
+    targets, names = encode_labels(labels, target, classes)
     arrow: Any = require("pyarrow", extra="tables")
     table = arrow.concat_tables(tables, promote_options="default")
     rows = np.split(np.arange(table.num_rows), [len(targets[0])])
     if len(tables) == 1:
         size = round(TEST_FRACTION * len(targets[0]))
-        rows = [*hold_out(targets[0], size, names, stream(Purpose.FIXED_TEST))]
+        rows = [*hold_out(targets[0], size, names, seeded_generator(Purpose.FIXED_TEST))]
     inputs = torch.from_numpy(encode(table, rows[0]))
-    every = torch.from_numpy(np.concatenate(targets))
-    train, test = (Images(inputs[part], every[part]) for part in rows)
+    all_targets = torch.from_numpy(np.concatenate(targets))
+    train, test = (Images(inputs[part], all_targets[part]) for part in rows)
     unchanged = () if tokens else None  # tokens are not normalized
     return Source(name, train, test, names, mean=unchanged, std=unchanged)
 
 
-def labels_of(
-    columns: Sequence[list[Any]], name: str, classes: Sequence[str] | None = None
+def encode_labels(
+    columns: Sequence[list[Any]], column_name: str, classes: Sequence[str] | None = None
 ) -> tuple[list[NDArray[np.int64]], tuple[str, ...]]:
     """Return class indices for the labels of each table, and the class names.
 
     Args:
         columns: Labels of each table.
-        name: Name of the column.
+        column_name: Name of the column.
         classes: Names of the classes, if labels number them; None sorts the labels.
 
     Raises:
         InputError: If a label is missing, or neither text nor a whole number.
     """
     labels = sorted(
-        {label for column in columns for label in column if label is not None}, key=_rank
+        {label for column in columns for label in column if label is not None}, key=_label_sort_key
     )
-    if any(None in column for column in columns) or any(_odd(label) for label in labels):
+    if any(None in column for column in columns) or any(
+        _is_invalid_label(label) for label in labels
+    ):
         raise InputError(
             _LABELS,
-            f"{name!r} with {', '.join(map(repr, labels[:5]))}",
+            f"{column_name!r} with {', '.join(map(repr, labels[:5]))}",
             "Remove such rows, or choose another column of labels.",
         )
-    number = {label: place for place, label in enumerate(labels)}
+    class_indices = {label: place for place, label in enumerate(labels)}
     if classes is not None:
-        number = {label: int(label) for label in labels}
-    targets = [np.array([number[label] for label in column], dtype=np.int64) for column in columns]
+        class_indices = {label: int(label) for label in labels}
+    targets = [
+        np.array([class_indices[label] for label in column], dtype=np.int64) for column in columns
+    ]
     return targets, tuple(map(str, labels if classes is None else classes))
 
 
-def _rank(label: object) -> tuple[int, Any]:
+def _label_sort_key(label: object) -> tuple[int, Any]:
     """Return a sort key that orders numbers by value, before text."""
     return (0, label) if isinstance(label, int | float) else (1, str(label))
 
 
-def _odd(label: object) -> bool:
+def _is_invalid_label(label: object) -> bool:
     """Return whether a label is neither text nor a whole number."""
     whole = isinstance(label, float) and label.is_integer()
     return not (isinstance(label, str | int) or whole)
 
 
-def column_of(table: Any, name: str, option: str) -> Any:
+def require_column(table: Any, name: str, option: str) -> Any:
     """Return a table column as one ``pyarrow.Array``; ``option`` names the option that selected the column."""
     if name not in table.column_names:
         raise InputError(
@@ -287,18 +301,22 @@ def column_of(table: Any, name: str, option: str) -> Any:
     return table.column(name).combine_chunks()
 
 
-def _features(names: list[str], missing: str, table: object, train: NDArray[np.int64]) -> Rows:
+def _feature_matrix(
+    names: list[str], missing: str, table: object, train_rows: NDArray[np.int64]
+) -> Rows:
     """Return features ``(N, D)``: numbers and lists of numbers unchanged, text one-hot encoded."""
-    columns = [_numbers(table, name, missing, train) for name in names]
+    columns = [_column_features(table, name, missing, train_rows) for name in names]
     if not columns:
         raise InputError("the table must have at least one column of features", "none", "Add one.")
     return np.concatenate(columns, axis=1).astype(np.float32)
 
 
-def _numbers(table: object, name: str, missing: str, train: NDArray[np.int64]) -> NDArray[Any]:
+def _column_features(
+    table: object, name: str, missing: str, train_rows: NDArray[np.int64]
+) -> NDArray[Any]:
     """Return a column as numbers ``(N, k)``: text is one-hot encoded, missing numbers are imputed or refused."""
     types = require("pyarrow", extra="tables").types
-    column = column_of(table, name, "features")
+    column = require_column(table, name, "features")
     kind = column.type
     if types.is_list(kind) or types.is_fixed_size_list(kind) or types.is_large_list(kind):
         lists = column.to_pylist()
@@ -320,24 +338,26 @@ def _numbers(table: object, name: str, missing: str, train: NDArray[np.int64]) -
             f"column {name!r} of {kind}",
             "Convert it, or choose columns with data.features=[...].",
         )
-    absent = np.isnan(values)
-    if absent.any() and missing == "refuse":
+    is_missing = np.isnan(values)
+    if is_missing.any() and missing == "refuse":
         raise InputError(
             "every row must have all features",
-            f"{absent.any(axis=1).sum():,} rows without a number in column {name!r}",
+            f"{is_missing.any(axis=1).sum():,} rows without a number in column {name!r}",
             "Set data.missing=mean, remove the rows, or choose columns with data.features=[...].",
         )
-    present = np.ma.masked_array(values, absent)[train]  # means come from the training part only
-    return np.where(absent, present.mean(axis=0).filled(0.0), values)
+    present = np.ma.masked_array(values, is_missing)[
+        train_rows
+    ]  # means come from the training part only
+    return np.where(is_missing, present.mean(axis=0).filled(0.0), values)
 
 
 def _one_hot(values: list[str | None], name: str) -> NDArray[Any]:
     """Return one 0/1 column per category; missing text is a category of its own."""
     texts = [value or "" for value in values]
     categories = {text: place for place, text in enumerate(sorted(set(texts)))}
-    if len(categories) > _MOST_CATEGORIES:
+    if len(categories) > _MAX_CATEGORIES:
         raise InputError(
-            f"a column of text must have at most {_MOST_CATEGORIES} categories",
+            f"a column of text must have at most {_MAX_CATEGORIES} categories",
             f"{len(categories):,} in {name!r}",
             "Choose columns with data.features=[...], or encode it with the data set texts.",
         )
@@ -345,7 +365,7 @@ def _one_hot(values: list[str | None], name: str) -> NDArray[Any]:
     return np.eye(len(categories))[places]
 
 
-def _text_encoder(column: str, encoder: str | None, tokenizer: str | None) -> Encode:
+def _make_text_encoder(column: str, encoder: str | None, tokenizer: str | None) -> Encode:
     """Return the function that turns a text column into features or tokens."""
     if (encoder is None) == (tokenizer is None):
         raise InputError(
@@ -353,24 +373,26 @@ def _text_encoder(column: str, encoder: str | None, tokenizer: str | None) -> En
             f"encoder {encoder}, tokenizer {tokenizer}",
             "Set one of them to module:function, a function of yours.",
         )
-    return partial(_encoded if encoder else _tokens, column, str(encoder or tokenizer))
+    return partial(
+        _encode_column if encoder else _tokenize_column, column, str(encoder or tokenizer)
+    )
 
 
-def _texts(table: object, column: str) -> list[str]:
+def _text_column(table: object, column: str) -> list[str]:
     """Return a column as strings; missing text is empty."""
-    return [text or "" for text in column_of(table, column, "text").to_pylist()]
+    return [text or "" for text in require_column(table, column, "text").to_pylist()]
 
 
-def _tokens(column: str, tokenizer: str, table: object, _train: NDArray[np.int64]) -> Rows:
+def _tokenize_column(column: str, tokenizer: str, table: object, _train: NDArray[np.int64]) -> Rows:
     """Return the tokens of a text column, by the user's tokenizer."""
-    texts = _texts(table, column)
-    return token_array(_function(tokenizer, "tokenizer")(texts), len(texts))
+    texts = _text_column(table, column)
+    return token_array(_import_function(tokenizer, "tokenizer")(texts), len(texts))
 
 
-def _encoded(column: str, encoder: str, table: object, _train: NDArray[np.int64]) -> Rows:
+def _encode_column(column: str, encoder: str, table: object, _train: NDArray[np.int64]) -> Rows:
     """Return the features of a text column, by the user's encoder."""
-    texts = _texts(table, column)
-    features = np.asarray(_function(encoder, "encoder")(texts), dtype=np.float32)
+    texts = _text_column(table, column)
+    features = np.asarray(_import_function(encoder, "encoder")(texts), dtype=np.float32)
     if features.ndim != 2 or len(features) != len(texts):
         raise InputError(
             f"{encoder} must return features ({len(texts)}, D)",
@@ -380,7 +402,7 @@ def _encoded(column: str, encoder: str, table: object, _train: NDArray[np.int64]
     return features
 
 
-def _function(name: str, option: str) -> Any:
+def _import_function(name: str, option: str) -> Any:
     """Import ``module:function`` from a file in the working folder, or from an installed module."""
     module, _, function = name.partition(":")
     try:
@@ -400,11 +422,11 @@ def _function(name: str, option: str) -> Any:
         ) from error
 
 
-def _images(
+def _decode_image_column(
     column: str, image_size: int | None, channels: int, table: object, _train: NDArray[np.int64]
 ) -> NDArray[np.uint8]:
     """Return the decoded images in a column of encoded bytes."""
-    contents = [each["bytes"] for each in column_of(table, column, "inputs").to_pylist()]
+    contents = [each["bytes"] for each in require_column(table, column, "inputs").to_pylist()]
     if None in contents:
         raise InputError(
             "images must be stored in the data set",

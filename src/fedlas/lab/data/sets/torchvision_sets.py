@@ -11,13 +11,13 @@ import numpy as np
 
 from fedlas._core.check import InputError, check_choice
 from fedlas._core.extras import require
-from fedlas.lab.data.base import DATASETS, Expected, Images, Source
-from fedlas.lab.data.disk import ENVIRONMENT, data_folder, require_listed
-from fedlas.lab.data.files import View, with_view
+from fedlas.lab.data.base import DATASETS, Images, PublishedCounts, Source
+from fedlas.lab.data.disk import DATA_VARIABLE, data_folder, require_listed_files
+from fedlas.lab.data.files import View, add_view_options
 from fedlas.lab.data.sets.folders import images_from_arrays, read_npz, streamed_source
 
 Level = Literal["variant", "family", "manufacturer"]
-_BANNER = 20
+_BANNER_ROWS = 20
 """Rows at the bottom of each photograph of an aircraft with the name of its author."""
 _KRIZHEVSKY: dict[str, Any] = {
     "paper": "Krizhevsky 2009",
@@ -46,7 +46,7 @@ CIFAR100_MISTAKEN = tuple(
 @DATASETS.register(
     "cifar10",
     files="cifar10.npz, or torchvision's folder cifar-10-batches-py",
-    expected=Expected(train=50_000, test=10_000, classes=10, per_class=(5_000, 5_000)),
+    expected=PublishedCounts(train=50_000, test=10_000, classes=10, per_class=(5_000, 5_000)),
     **_KRIZHEVSKY,
 )
 def load_cifar10(root: str | None = None) -> Source:
@@ -61,13 +61,13 @@ def load_cifar10(root: str | None = None) -> Source:
     """
     mean = (0.4914, 0.4822, 0.4465)
     std = (0.2470, 0.2435, 0.2616)
-    return _cifar("cifar10", root, 10, mean=mean, std=std, mistaken_for=CIFAR10_MISTAKEN)
+    return _load_cifar("cifar10", root, 10, mean=mean, std=std, mistaken_for=CIFAR10_MISTAKEN)
 
 
 @DATASETS.register(
     "cifar100",
     files="cifar100.npz, or torchvision's folder cifar-100-python",
-    expected=Expected(train=50_000, test=10_000, classes=100, per_class=(500, 500)),
+    expected=PublishedCounts(train=50_000, test=10_000, classes=100, per_class=(500, 500)),
     **_KRIZHEVSKY,
 )
 def load_cifar100(root: str | None = None) -> Source:
@@ -82,23 +82,25 @@ def load_cifar100(root: str | None = None) -> Source:
     """
     mean = (0.5071, 0.4865, 0.4409)
     std = (0.2673, 0.2564, 0.2762)
-    return _cifar("cifar100", root, 100, mean=mean, std=std, mistaken_for=CIFAR100_MISTAKEN)
+    return _load_cifar("cifar100", root, 100, mean=mean, std=std, mistaken_for=CIFAR100_MISTAKEN)
 
 
-def _images(pixels: object, labels: object) -> Images:
+def _to_images(pixels: object, labels: object) -> Images:
     """Return a part from pixels, with channels last or second, and labels."""
     return images_from_arrays({"_images": pixels, "_target": np.asarray(labels)}, "")
 
 
-def _cifar(name: str, root: str | None, num_classes: int, **published: Any) -> Source:
+def _load_cifar(name: str, root: str | None, num_classes: int, **published: Any) -> Source:
     """Return CIFAR-10 or CIFAR-100 from an ``.npz`` file or torchvision's folder."""
     folder = data_folder(root)
     path = folder if folder is None or folder.is_file() else folder / f"{name}.npz"
     if path is not None and path.is_file():
         source = read_npz(name, path)
     else:
-        parts = [_read(name, name.upper(), root, {"train": part}) for part in (True, False)]
-        train, test = (_images(part.data, part.targets) for part in parts)
+        parts = [
+            _load_torchvision(name, name.upper(), root, {"train": part}) for part in (True, False)
+        ]
+        train, test = (_to_images(part.data, part.mix_targets) for part in parts)
         source = Source(name, train, test, tuple(parts[0].classes))
     if source.num_classes != num_classes:
         raise InputError(
@@ -114,7 +116,7 @@ def _cifar(name: str, root: str | None, num_classes: int, **published: Any) -> S
     paper="Netzer et al. 2011",
     url="http://ufldl.stanford.edu/housenumbers/",
     files="train_32x32.mat and test_32x32.mat",
-    expected=Expected(train=73_257, test=26_032, classes=10, per_class=(4659, 13861)),
+    expected=PublishedCounts(train=73_257, test=26_032, classes=10, per_class=(4659, 13861)),
 )
 def load_svhn(root: str | None = None, *, extra: bool = False) -> Source:
     """99,289 color photographs of house numbers, 32 x 32 pixels in 10 classes: 73,257 to train, 26,032 to test.
@@ -132,12 +134,17 @@ def load_svhn(root: str | None = None, *, extra: bool = False) -> Source:
     """
     require("scipy.io", extra="bench")  # torchvision reads with it
     names = ("train", "test", *(["extra"] if extra else []))
-    first, held_out, *more = (_read("svhn", "SVHN", root, {"split": name}) for name in names)
-    whole = [first, *more]
-    train = _images(
-        *(np.concatenate(each) for each in ([p.data for p in whole], [p.labels for p in whole]))
+    first, held_out, *more = (
+        _load_torchvision("svhn", "SVHN", root, {"split": name}) for name in names
     )
-    test = _images(held_out.data, held_out.labels)
+    train_parts = [first, *more]
+    train = _to_images(
+        *(
+            np.concatenate(each)
+            for each in ([p.data for p in train_parts], [p.labels for p in train_parts])
+        )
+    )
+    test = _to_images(held_out.data, held_out.labels)
     mean = (0.4377, 0.4438, 0.4728)
     std = (0.1980, 0.2010, 0.1970)
     return Source("svhn", train, test, tuple("0123456789"), crop_padding=4, mean=mean, std=std)
@@ -148,9 +155,9 @@ def load_svhn(root: str | None = None, *, extra: bool = False) -> Source:
     paper="Maji et al. 2013",
     url="https://arxiv.org/abs/1306.5151",
     files="the folder fgvc-aircraft-2013b of its archive",
-    expected=Expected(train=6_667, test=3_333, classes=100, per_class=(66, 67)),
+    expected=PublishedCounts(train=6_667, test=3_333, classes=100, per_class=(66, 67)),
 )
-@with_view(View(448, 384, "random", cut_bottom=_BANNER))
+@add_view_options(View(448, 384, "random", cut_bottom=_BANNER_ROWS))
 def load_aircraft(root: str | None = None, *, level: Level = "variant", view: View) -> Source:
     """10,000 photographs of aircraft in 100 variants (FGVC-Aircraft): 6,667 to train, 3,333 to test; read when needed.
 
@@ -170,36 +177,38 @@ def load_aircraft(root: str | None = None, *, level: Level = "variant", view: Vi
     """
     check_choice("level", level, get_args(Level))
     parts = [
-        _read("aircraft", "FGVCAircraft", root, {"split": s, "annotation_level": level})
+        _load_torchvision("aircraft", "FGVCAircraft", root, {"split": s, "annotation_level": level})
         for s in ("trainval", "test")
     ]
     names = [[Path(path).name for path in part._image_files] for part in parts]
     folder = Path(parts[0]._image_files[0]).parent
-    require_listed(folder, [name for part in names for name in part], f"images_{level}_*.txt")
-    listed = {
+    require_listed_files(folder, [name for part in names for name in part], f"images_{level}_*.txt")
+    labeled_paths = {
         each: [*zip(files, part._labels, strict=True)]
         for each, files, part in zip(("train", "test"), names, parts, strict=True)
     }
-    return streamed_source("aircraft", folder, listed, tuple(parts[0].classes), view)
+    return streamed_source("aircraft", folder, labeled_paths, tuple(parts[0].classes), view)
 
 
-def _read(name: str, kind: str, root: str | None, options: Mapping[str, Any]) -> Any:
+def _load_torchvision(
+    name: str, class_name: str, root: str | None, options: Mapping[str, Any]
+) -> Any:
     """Load a part with torchvision, which checks the MD5 sums of pickles before opening them."""
     folder = data_folder(root)
-    call = f"torchvision.datasets.{kind}"
-    npz = f"{name}.npz or " if kind.startswith("CIFAR") else ""
+    call = f"torchvision.datasets.{class_name}"
+    npz = f"{name}.npz or " if class_name.startswith("CIFAR") else ""
     expected = f"root must hold {npz}the complete files of {call}"
     keywords = ", ".join(f"{key}={value!r}" for key, value in options.items())
     fix = f"{call}(FOLDER, {keywords}, download=True) fetches them."
     if folder is None:
         raise InputError(
             expected,
-            f"no root, and ${ENVIRONMENT} is not set",
-            f"Pass root=FOLDER or set {ENVIRONMENT}; {fix}",
+            f"no root, and ${DATA_VARIABLE} is not set",
+            f"Pass root=FOLDER or set {DATA_VARIABLE}; {fix}",
         )
     datasets = require("torchvision.datasets", extra="bench")
     try:
-        return getattr(datasets, kind)(str(folder), **options)
+        return getattr(datasets, class_name)(str(folder), **options)
     except (RuntimeError, OSError, ValueError, KeyError) as error:
         reason = str(error).partition(". You can use download=True")[0]
         raise InputError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fedlas._core.lazy import at_first_use
+from fedlas._core.lazy import lazy_getattr
 
 # Importing a module registers its corruptions.
 from fedlas.lab.data.shift import corruptions  # noqa: F401
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from fedlas.lab.data.shift.variants import (
         LabelNoise,
         OpenSet,
-        corrupted,
-        long_tailed,
-        open_set,
-        with_label_noise,
+        add_label_noise,
+        corrupt_part,
+        make_long_tailed,
+        make_open_set,
     )
 
 __all__ = [
@@ -26,14 +26,16 @@ __all__ = [
     "Corruption",
     "LabelNoise",
     "OpenSet",
-    "corrupted",
-    "long_tailed",
-    "open_set",
-    "with_label_noise",
+    "add_label_noise",
+    "corrupt_part",
+    "make_long_tailed",
+    "make_open_set",
 ]
 
 if not TYPE_CHECKING:  # parts of data sets know corruptions, and variants know parts
-    __getattr__ = at_first_use(
+    __getattr__ = lazy_getattr(
         __name__,
-        {"variants": "LabelNoise OpenSet corrupted long_tailed open_set with_label_noise"},
+        {
+            "variants": "LabelNoise OpenSet corrupt_part make_long_tailed make_open_set add_label_noise"
+        },
     )

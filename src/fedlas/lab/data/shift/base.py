@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_count, describe
-from fedlas._core.kinds import check_kinds
+from fedlas._core.kinds import check_argument_types
 from fedlas._core.registry import Registry
-from fedlas._core.streams import Purpose, stream
+from fedlas._core.streams import Purpose, seeded_generator
 
 Pixels = NDArray[np.float64]
 """One image ``(H, W, channels)`` in [0, 1]."""
@@ -28,10 +28,13 @@ of CIFAR-10-C for 32 x 32 pixels and of ImageNet-C for 224 x 224."""
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
-PAPER = {"paper": "Hendrycks and Dietterich 2019", "url": "https://arxiv.org/abs/1903.12261"}
+PAPER_METADATA = {
+    "paper": "Hendrycks and Dietterich 2019",
+    "url": "https://arxiv.org/abs/1903.12261",
+}
 """Metadata of each corruption."""
 
-_LARGEST_SMALL = 96
+_MAX_SMALL_HEIGHT = 96
 """Largest height in pixels with the strengths for small images."""
 
 
@@ -73,13 +76,13 @@ class Corruption:
             raise InputError("severity must be 1 to 5", self.severity, "Choose one of them.")
         check_count("seed", self.seed, low=0)
 
-    @check_kinds
-    def __call__(self, image: Tensor, row: int) -> Tensor:
+    @check_argument_types
+    def __call__(self, image: Tensor, index: int) -> Tensor:
         """Return the corrupted image.
 
         Args:
             image: ``(channels, H, W)`` uint8, 1 or 3 channels.
-            row: Index of the image in its part; the same index always gets the same corruption.
+            index: Index of the image in its part; the same index always gets the same corruption.
 
         Returns:
             The same shape and dtype, on the CPU.
@@ -94,10 +97,10 @@ class Corruption:
                 "Pass one image at a time, before it is normalized.",
             )
         entry = CORRUPTIONS[self.name]
-        strengths = entry.metadata["small" if image.shape[1] <= _LARGEST_SMALL else "large"]
+        strengths = entry.metadata["small" if image.shape[1] <= _MAX_SMALL_HEIGHT else "large"]
         # crc32 of the name, since hash() differs between processes.
-        random = stream(
-            Purpose.CORRUPTION, self.seed, crc32(self.name.encode()), self.severity, row
+        random = seeded_generator(
+            Purpose.CORRUPTION, self.seed, crc32(self.name.encode()), self.severity, index
         )
         pixels = image.cpu().numpy().transpose(1, 2, 0) / 255.0
         changed = entry.value(pixels, strengths[self.severity - 1], random)

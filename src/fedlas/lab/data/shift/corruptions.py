@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas._core.extras import require
-from fedlas.lab.data.shift.base import CORRUPTIONS, PAPER, Pixels
+from fedlas.lab.data.shift.base import CORRUPTIONS, PAPER_METADATA, Pixels
 
 
 def convolve(image: Pixels, kernel: NDArray[np.float64]) -> Pixels:
@@ -30,7 +30,7 @@ def gaussian_blur(image: Pixels, sigma: float) -> Pixels:
     return blurred
 
 
-def disk(radius: float, softness: float) -> NDArray[np.float64]:
+def disk_kernel(radius: float, softness: float) -> NDArray[np.float64]:
     """Return the kernel of a disk of ``radius`` pixels with an edge softened over ``softness`` pixels; sums to 1."""
     reach = int(np.ceil(radius)) + 2
     rows, columns = np.mgrid[-reach : reach + 1, -reach : reach + 1]
@@ -41,7 +41,7 @@ def disk(radius: float, softness: float) -> NDArray[np.float64]:
     return soft / soft.sum()
 
 
-def streak(radius: float, sigma: float, degrees: float) -> NDArray[np.float64]:
+def motion_kernel(radius: float, sigma: float, degrees: float) -> NDArray[np.float64]:
     """Return a motion blur kernel: a half Gaussian along a line from the center; sums to 1.
 
     Args:
@@ -55,17 +55,17 @@ def streak(radius: float, sigma: float, degrees: float) -> NDArray[np.float64]:
     kernel = np.zeros((2 * reach + 1, 2 * reach + 1))
     angle = np.deg2rad(degrees)
     places = reach + steps * np.sin(angle), reach + steps * np.cos(angle)
-    low = tuple(np.floor(place).astype(int) for place in places)
+    corner = tuple(np.floor(place).astype(int) for place in places)
     for down in (0, 1):  # bilinear: each point is divided among the four pixels around it
         for right in (0, 1):
-            part = np.abs(1 - down - (places[0] - low[0])) * np.abs(
-                1 - right - (places[1] - low[1])
+            part = np.abs(1 - down - (places[0] - corner[0])) * np.abs(
+                1 - right - (places[1] - corner[1])
             )
-            np.add.at(kernel, (low[0] + down, low[1] + right), weights * part)
+            np.add.at(kernel, (corner[0] + down, corner[1] + right), weights * part)
     return kernel / kernel.sum()
 
 
-def clouds(size: int, decay: float, random: np.random.RandomState) -> NDArray[np.float64]:
+def plasma_fractal(size: int, decay: float, random: np.random.RandomState) -> NDArray[np.float64]:
     """Return a random plasma fractal by midpoint displacement (the diamond-square algorithm).
 
     Args:
@@ -106,15 +106,15 @@ def clouds(size: int, decay: float, random: np.random.RandomState) -> NDArray[np
     "gaussian-noise",
     small=(0.04, 0.06, 0.08, 0.09, 0.10),
     large=(0.08, 0.12, 0.18, 0.26, 0.38),
-    **PAPER,
+    **PAPER_METADATA,
 )
-def gaussian_noise(image: Pixels, deviation: float, random: np.random.RandomState) -> Pixels:
+def gaussian_noise(image: Pixels, std: float, random: np.random.RandomState) -> Pixels:
     """Normal noise of the given standard deviation (white is 1) on every channel of every pixel."""
-    return image + random.normal(scale=deviation, size=image.shape)
+    return image + random.normal(scale=std, size=image.shape)
 
 
 @CORRUPTIONS.register(
-    "shot-noise", small=(500, 250, 100, 75, 50), large=(60, 25, 12, 5, 3), **PAPER
+    "shot-noise", small=(500, 250, 100, 75, 50), large=(60, 25, 12, 5, 3), **PAPER_METADATA
 )
 def shot_noise(image: Pixels, photons: float, random: np.random.RandomState) -> Pixels:
     """Poisson noise of a sensor that counts ``photons`` where the image is white."""
@@ -125,11 +125,11 @@ def shot_noise(image: Pixels, photons: float, random: np.random.RandomState) -> 
     "impulse-noise",
     small=(0.01, 0.02, 0.03, 0.05, 0.07),
     large=(0.03, 0.06, 0.09, 0.17, 0.27),
-    **PAPER,
+    **PAPER_METADATA,
 )
-def impulse_noise(image: Pixels, share: float, random: np.random.RandomState) -> Pixels:
+def impulse_noise(image: Pixels, rate: float, random: np.random.RandomState) -> Pixels:
     """Salt and pepper: a share of the values becomes 0 or 1, each with probability 1/2."""
-    hit = random.random_sample(image.shape) < share
+    hit = random.random_sample(image.shape) < rate
     return np.where(hit, (random.random_sample(image.shape) < 0.5).astype(np.float64), image)
 
 
@@ -137,7 +137,7 @@ def impulse_noise(image: Pixels, share: float, random: np.random.RandomState) ->
     "defocus-blur",
     small=((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1)),
     large=((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5)),
-    **PAPER,
+    **PAPER_METADATA,
 )
 def defocus_blur(
     image: Pixels,
@@ -145,14 +145,14 @@ def defocus_blur(
     random: np.random.RandomState,  # noqa: ARG001
 ) -> Pixels:  # one signature for all
     """Lens out of focus: each point becomes a disk; ``strength`` is its radius and softness in pixels."""
-    return convolve(image, disk(*strength))
+    return convolve(image, disk_kernel(*strength))
 
 
 @CORRUPTIONS.register(
     "glass-blur",
     small=((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2)),
     large=((0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2)),
-    **PAPER,
+    **PAPER_METADATA,
 )
 def glass_blur(
     image: Pixels, strength: tuple[float, int, int], random: np.random.RandomState
@@ -171,9 +171,9 @@ def glass_blur(
         shifts = random.randint(-distance, distance, (2, height, width))
         partner = (shifts[0] * width + shifts[1]).ravel().tolist()
         for row in rows:
-            for here in range(row * width + columns.start, row * width + columns.stop, -1):
-                there = here + partner[here]
-                source[here], source[there] = source[there], source[here]
+            for position in range(row * width + columns.start, row * width + columns.stop, -1):
+                other = position + partner[position]
+                source[position], source[other] = source[other], source[position]
     # The paper blurs before and after the permutation.
     blurred = gaussian_blur(image, sigma).reshape(-1, channels)
     return gaussian_blur(blurred[np.array(source)].reshape(image.shape), sigma)
@@ -183,20 +183,20 @@ def glass_blur(
     "motion-blur",
     small=((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)),
     large=((10, 3), (15, 5), (15, 8), (15, 12), (20, 15)),
-    **PAPER,
+    **PAPER_METADATA,
 )
 def motion_blur(
     image: Pixels, strength: tuple[float, float], random: np.random.RandomState
 ) -> Pixels:
     """Camera motion within 45 degrees of level; ``strength`` is half the length and sigma of its trace, in pixels."""
-    return convolve(image, streak(*strength, degrees=random.uniform(-45, 45)))
+    return convolve(image, motion_kernel(*strength, degrees=random.uniform(-45, 45)))
 
 
 @CORRUPTIONS.register(
     "zoom-blur",
     small=((1.05, 0.01), (1.10, 0.01), (1.15, 0.01), (1.20, 0.01), (1.25, 0.01)),
     large=((1.10, 0.01), (1.15, 0.01), (1.20, 0.02), (1.25, 0.02), (1.30, 0.03)),
-    **PAPER,
+    **PAPER_METADATA,
 )
 def zoom_blur(
     image: Pixels,
@@ -206,10 +206,12 @@ def zoom_blur(
     """Camera that approaches: mean of the image and enlarged ones; ``strength`` is the largest factor and the step."""
     last, step = strength
     factors = np.arange(1, last + step / 2, step)
-    return (image + sum(zoomed(image, float(factor)) for factor in factors)) / (len(factors) + 1)
+    return (image + sum(clipped_zoom(image, float(factor)) for factor in factors)) / (
+        len(factors) + 1
+    )
 
 
-def zoomed(image: Pixels, factor: float) -> Pixels:
+def clipped_zoom(image: Pixels, factor: float) -> Pixels:
     """Return ``image`` enlarged by ``factor`` around its center and cropped to its size."""
     ndimage: Any = require("scipy.ndimage", extra="bench")
     center = (np.array(image.shape) - 1) / 2
@@ -221,12 +223,15 @@ def zoomed(image: Pixels, factor: float) -> Pixels:
 
 
 @CORRUPTIONS.register(
-    "contrast", small=(0.75, 0.5, 0.4, 0.3, 0.15), large=(0.4, 0.3, 0.2, 0.1, 0.05), **PAPER
+    "contrast",
+    small=(0.75, 0.5, 0.4, 0.3, 0.15),
+    large=(0.4, 0.3, 0.2, 0.1, 0.05),
+    **PAPER_METADATA,
 )
-def contrast(image: Pixels, keep: float, random: np.random.RandomState) -> Pixels:  # noqa: ARG001  # one signature for all
-    """Lower contrast: the distance from each channel's mean shrinks to the share ``keep``."""
+def contrast(image: Pixels, factor: float, random: np.random.RandomState) -> Pixels:  # noqa: ARG001  # one signature for all
+    """Lower contrast: the distance from each channel's mean shrinks to the share ``factor``."""
     mean = image.mean(axis=(0, 1), keepdims=True)
-    return (image - mean) * keep + mean
+    return (image - mean) * factor + mean
 
 
 @CORRUPTIONS.register(
@@ -245,7 +250,7 @@ def contrast(image: Pixels, keep: float, random: np.random.RandomState) -> Pixel
         (0.07, 0.01, 0.02),
         (0.12, 0.01, 0.02),
     ),
-    **PAPER,
+    **PAPER_METADATA,
 )
 def elastic_transform(
     image: Pixels, strength: tuple[float, float, float], random: np.random.RandomState
@@ -269,8 +274,8 @@ def elastic_transform(
     points = center + arm * np.array([[1, 1], [1, -1], [-1, -1]])
     moved = points + random.uniform(-reach, reach, points.shape)
     # Resampling asks where each pixel of the result comes from, so this is the inverse affine map.
-    back, *_ = np.linalg.lstsq(np.column_stack([moved, np.ones(3)]), points, rcond=None)
-    flat = np.stack([rows.ravel(), columns.ravel(), np.ones(rows.size)], axis=1) @ back
+    inverse_map, *_ = np.linalg.lstsq(np.column_stack([moved, np.ones(3)]), points, rcond=None)
+    flat = np.stack([rows.ravel(), columns.ravel(), np.ones(rows.size)], axis=1) @ inverse_map
     sampled = [
         ndimage.map_coordinates(image[:, :, channel], flat.T, order=1, mode="reflect")
         for channel in range(channels)
@@ -279,35 +284,40 @@ def elastic_transform(
 
 
 @CORRUPTIONS.register(
-    "pixelate", small=(0.95, 0.9, 0.85, 0.75, 0.65), large=(0.6, 0.5, 0.4, 0.3, 0.25), **PAPER
+    "pixelate",
+    small=(0.95, 0.9, 0.85, 0.75, 0.65),
+    large=(0.6, 0.5, 0.4, 0.3, 0.25),
+    **PAPER_METADATA,
 )
-def pixelate(image: Pixels, share: float, random: np.random.RandomState) -> Pixels:  # noqa: ARG001  # one signature for all
-    """Lower resolution: height and width are reduced to ``share`` by averaging and enlarged again."""
+def pixelate(image: Pixels, factor: float, random: np.random.RandomState) -> Pixels:  # noqa: ARG001  # one signature for all
+    """Lower resolution: height and width are reduced to ``factor`` by averaging and enlarged again."""
     box = require("PIL.Image", extra="bench").Resampling.BOX
     height, width = image.shape[:2]
-    reduced = _as_pil(image).resize((max(1, int(width * share)), max(1, int(height * share))), box)
-    return _pixels(reduced.resize((width, height), box), image)
+    reduced = _to_pil(image).resize(
+        (max(1, int(width * factor)), max(1, int(height * factor))), box
+    )
+    return _from_pil(reduced.resize((width, height), box), image)
 
 
 @CORRUPTIONS.register(
-    "jpeg-compression", small=(80, 65, 58, 50, 40), large=(25, 18, 15, 10, 7), **PAPER
+    "jpeg-compression", small=(80, 65, 58, 50, 40), large=(25, 18, 15, 10, 7), **PAPER_METADATA
 )
 def jpeg_compression(image: Pixels, quality: int, random: np.random.RandomState) -> Pixels:  # noqa: ARG001  # one signature for all
     """JPEG compression of the given quality, 1 to 95."""
     buffer = BytesIO()
-    _as_pil(image).save(buffer, "JPEG", quality=quality)
+    _to_pil(image).save(buffer, "JPEG", quality=quality)
     with require("PIL.Image", extra="bench").open(buffer) as decoded:
-        return _pixels(decoded, image)
+        return _from_pil(decoded, image)
 
 
-def _as_pil(image: Pixels) -> Any:
+def _to_pil(image: Pixels) -> Any:
     values = np.rint(image * 255).astype(np.uint8)
     return require("PIL.Image", extra="bench").fromarray(
         values[:, :, 0] if image.shape[2] == 1 else values
     )
 
 
-def _pixels(decoded: object, like: Pixels) -> Pixels:
+def _from_pil(decoded: object, like: Pixels) -> Pixels:
     return np.asarray(decoded, dtype=np.float64).reshape(like.shape) / 255
 
 
@@ -331,7 +341,7 @@ _ICE = np.array([0.86, 0.93, 1.0])
         (0.55, 0.3, 4.5, 0.85, 12, 8, 0.65),
         (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
     ),
-    **PAPER,
+    **PAPER_METADATA,
 )
 def snow(image: Pixels, strength: tuple[float, ...], random: np.random.RandomState) -> Pixels:
     """Snowflakes driven by wind in front of a pale scene.
@@ -340,9 +350,9 @@ def snow(image: Pixels, strength: tuple[float, ...], random: np.random.RandomSta
     which there is no flake, half the length and sigma of their trace in pixels, and the share of color that is kept.
     """
     mean, deviation, enlargement, level, radius, sigma, keep = strength
-    flakes = zoomed(random.normal(mean, deviation, image.shape[:2])[:, :, None], enlargement)
+    flakes = clipped_zoom(random.normal(mean, deviation, image.shape[:2])[:, :, None], enlargement)
     flakes = np.clip(np.where(flakes < level, 0, flakes), 0, 1)
-    flakes = convolve(flakes, streak(radius, sigma, degrees=random.uniform(-135, -45)))
+    flakes = convolve(flakes, motion_kernel(radius, sigma, degrees=random.uniform(-135, -45)))
     # A pale scene behind the flakes; the flakes are added twice, the second time turned by 180 degrees.
     gray = image @ _GRAY[:, None] if image.shape[2] == 3 else image
     pale = keep * image + (1 - keep) * np.maximum(image, gray * 1.5 + 0.5)
@@ -353,7 +363,7 @@ def snow(image: Pixels, strength: tuple[float, ...], random: np.random.RandomSta
     "frost",
     small=((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45)),
     large=((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75)),
-    **PAPER,
+    **PAPER_METADATA,
 )
 def frost(image: Pixels, strength: tuple[float, float], random: np.random.RandomState) -> Pixels:
     """Ice crystals on a window; ``strength`` holds the weights of scene and ice.
@@ -362,9 +372,9 @@ def frost(image: Pixels, strength: tuple[float, float], random: np.random.Random
     white ridges of two random fields, with a thickness that varies.
     """
     size = max(image.shape[:2])
-    ridges = 1 - np.abs(2 * clouds(size, 1.6, random) - 1)
-    needles = 1 - np.abs(2 * clouds(size, 1.25, random) - 1)
-    cover = clouds(size, 2.5, random)
+    ridges = 1 - np.abs(2 * plasma_fractal(size, 1.6, random) - 1)
+    needles = 1 - np.abs(2 * plasma_fractal(size, 1.25, random) - 1)
+    cover = plasma_fractal(size, 2.5, random)
     ice = np.clip(0.55 * ridges**4 + 0.45 * needles**3 + 0.5 * cover, 0, 1)[
         : image.shape[0], : image.shape[1], None
     ]
@@ -377,22 +387,27 @@ def frost(image: Pixels, strength: tuple[float, float], random: np.random.Random
     "fog",
     small=((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75)),
     large=((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4)),
-    **PAPER,
+    **PAPER_METADATA,
 )
 def fog(image: Pixels, strength: tuple[float, float], random: np.random.RandomState) -> Pixels:
     """Fog: a random field is added and the brightness kept; ``strength`` is its amount and smoothness."""
     amount, decay = strength
     # The last factor keeps the result within the brightness of the scene.
     brightest = float(image.max())
-    field = clouds(max(image.shape[:2]), decay, random)[: image.shape[0], : image.shape[1], None]
+    field = plasma_fractal(max(image.shape[:2]), decay, random)[
+        : image.shape[0], : image.shape[1], None
+    ]
     return (image + amount * field) * brightest / (brightest + amount)
 
 
 @CORRUPTIONS.register(
-    "brightness", small=(0.05, 0.1, 0.15, 0.2, 0.3), large=(0.1, 0.2, 0.3, 0.4, 0.5), **PAPER
+    "brightness",
+    small=(0.05, 0.1, 0.15, 0.2, 0.3),
+    large=(0.1, 0.2, 0.3, 0.4, 0.5),
+    **PAPER_METADATA,
 )
-def brightness(image: Pixels, more: float, random: np.random.RandomState) -> Pixels:  # noqa: ARG001  # one signature for all
-    """Brightness: the value in HSV (the largest channel) rises by ``more``; hue and saturation stay."""
+def brightness(image: Pixels, increase: float, random: np.random.RandomState) -> Pixels:  # noqa: ARG001  # one signature for all
+    """Brightness: the value in HSV (the largest channel) rises by ``increase``; hue and saturation stay."""
     value = image.max(axis=2, keepdims=True)
-    lighter = np.minimum(value + more, 1)
+    lighter = np.minimum(value + increase, 1)
     return np.where(value > 0, image * lighter / np.where(value > 0, value, 1), lighter)

@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 
 from fedlas._core.check import InputError, check_choice, check_count, check_number, suggestion
-from fedlas._core.streams import Purpose, stream
+from fedlas._core.streams import Purpose, seeded_generator
 from fedlas.lab.data.base import Images, Part, Source
-from fedlas.lab.data.files import Files, Items
+from fedlas.lab.data.files import DatasetItems, ImageFiles
 from fedlas.lab.data.shift.base import Corruption
-from fedlas.lab.data.splits import Splits, choose_positions, shuffled_classes
+from fedlas.lab.data.splits import Splits, choose_indices, shuffle_within_classes
 
 
-def corrupted(part: Part, corruption: Corruption) -> Part:
+def corrupt_part(part: Part, corruption: Corruption) -> Part:
     """Return a part with every image corrupted: images in memory at once, images on disk when they are read.
 
     Args:
@@ -33,12 +33,12 @@ def corrupted(part: Part, corruption: Corruption) -> Part:
 
     Example:
         >>> part = Images(torch.full((2, 1, 8, 8), 128, dtype=torch.uint8), torch.tensor([0, 1]))
-        >>> int(corrupted(part, Corruption("contrast", 5)).images[0, 0, 0, 0])
+        >>> int(corrupt_part(part, Corruption("contrast", 5)).images[0, 0, 0, 0])
         128
     """
-    if isinstance(part, Files):
+    if isinstance(part, ImageFiles):
         return replace(part, corruption=corruption)
-    if isinstance(part, Items) or part.images.is_floating_point():
+    if isinstance(part, DatasetItems) or part.images.is_floating_point():
         raise InputError(
             "corruptions require 8-bit images",
             f"floats of {part.shape}",
@@ -49,7 +49,7 @@ def corrupted(part: Part, corruption: Corruption) -> Part:
     return Images(changed.to(part.images.device), part.target)
 
 
-Kind = Literal["symmetric", "asymmetric"]
+NoiseKind = Literal["symmetric", "asymmetric"]
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class LabelNoise:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        check_choice("data.label_noise.kind", self.kind, get_args(Kind))
+        check_choice("data.label_noise.kind", self.kind, get_args(NoiseKind))
         if self.seed is not None:
             check_count("data.label_noise.seed", self.seed, low=0)
         check_number(
@@ -80,7 +80,7 @@ class LabelNoise:
         )
 
 
-def with_label_noise(splits: Splits, noise: LabelNoise, *, seed: int) -> Splits:
+def add_label_noise(splits: Splits, noise: LabelNoise, *, seed: int) -> Splits:
     """Return splits with wrong labels in the training part; validation and test labels stay unchanged.
 
     The rate holds in every class as exactly as whole numbers allow, so seeds differ in which labels are wrong, not in
@@ -97,7 +97,7 @@ def with_label_noise(splits: Splits, noise: LabelNoise, *, seed: int) -> Splits:
     Example:
         >>> from fedlas.lab.data import load_dataset, split
         >>> splits = split(load_dataset("digits"), seed=0, val_size=100)
-        >>> noisy = with_label_noise(splits, LabelNoise(0.2), seed=0)
+        >>> noisy = add_label_noise(splits, LabelNoise(0.2), seed=0)
         >>> round(float((noisy.train.target.numpy() != noisy.clean_target).mean()), 2)
         0.2
 
@@ -105,7 +105,7 @@ def with_label_noise(splits: Splits, noise: LabelNoise, *, seed: int) -> Splits:
         Patrini et al. 2017, "Making Deep Neural Networks Robust to Label Noise", arXiv 1609.03683, section 5.
     """
     target = splits.train.target.cpu().numpy()
-    random = stream(Purpose.LABEL_NOISE, seed)
+    random = seeded_generator(Purpose.LABEL_NOISE, seed)
     wrong = target.copy()
     for label in range(splits.num_classes):
         rows = np.flatnonzero(target == label)
@@ -115,12 +115,12 @@ def with_label_noise(splits: Splits, noise: LabelNoise, *, seed: int) -> Splits:
             shift = random.randint(1, splits.num_classes, len(chosen))
             wrong[chosen] = (label + shift) % splits.num_classes
         else:
-            wrong[chosen] = _mistaken(splits)[label]
+            wrong[chosen] = _confusion_targets(splits)[label]
     train = splits.train.with_target(torch.from_numpy(wrong).to(splits.train.target.device))
     return replace(splits, train=train, clean_target=target)
 
 
-def _mistaken(splits: Splits) -> NDArray[np.int64]:
+def _confusion_targets(splits: Splits) -> NDArray[np.int64]:
     """Return the class that each class is mistaken for, ``(C,)``: by the pairs of the data set, else the next class."""
     number = {name: label for label, name in enumerate(splits.classes)}
     other = {
@@ -131,7 +131,7 @@ def _mistaken(splits: Splits) -> NDArray[np.int64]:
     return np.array([number[other.get(name, name)] for name in splits.classes])
 
 
-def long_tailed(splits: Splits, factor: float, *, seed: int) -> Splits:
+def make_long_tailed(splits: Splits, factor: float, *, seed: int) -> Splits:
     """Return splits with ``n * factor ** (-c / (C - 1))`` training images of class ``c``; other parts stay unchanged.
 
     Args:
@@ -149,7 +149,7 @@ def long_tailed(splits: Splits, factor: float, *, seed: int) -> Splits:
     Example:
         >>> from fedlas.lab.data import load_dataset, split
         >>> splits = split(load_dataset("digits"), seed=0, val_size=197)
-        >>> long_tailed(splits, 10, seed=0).train.target.bincount().tolist()
+        >>> make_long_tailed(splits, 10, seed=0).train.target.bincount().tolist()
         [99, 78, 61, 47, 36, 28, 21, 17, 13, 10]
 
     Source:
@@ -160,11 +160,14 @@ def long_tailed(splits: Splits, factor: float, *, seed: int) -> Splits:
     counts = np.bincount(target, minlength=splits.num_classes)
     # 1e-9: a share that is a whole number must not round down.
     share = float(factor) ** (-np.arange(splits.num_classes) / (splits.num_classes - 1))
-    amounts = np.minimum(
+    keep_counts = np.minimum(
         counts, np.maximum(1, np.floor(counts.max() * share + 1e-9).astype(np.int64))
     )
-    rows = choose_positions(
-        shuffled_classes(target, splits.num_classes, stream(Purpose.LONG_TAIL, seed)), amounts
+    rows = choose_indices(
+        shuffle_within_classes(
+            target, splits.num_classes, seeded_generator(Purpose.LONG_TAIL, seed)
+        ),
+        keep_counts,
     )
     train = splits.train.take(torch.from_numpy(rows).to(splits.train.target.device))
     return replace(
@@ -187,7 +190,7 @@ class OpenSet:
     held_out: tuple[str, ...]
 
 
-def open_set(source: Source, classes: Sequence[int | str]) -> OpenSet:
+def make_open_set(source: Source, classes: Sequence[int | str]) -> OpenSet:
     """Hold classes out of a data set; return the remaining data set, and the test images of the held-out classes.
 
     Args:
@@ -203,31 +206,37 @@ def open_set(source: Source, classes: Sequence[int | str]) -> OpenSet:
 
     Example:
         >>> from fedlas.lab.data import load_dataset
-        >>> divided = open_set(load_dataset("synthetic", num_train=200, num_test=50), [7, 8, 9])
+        >>> divided = make_open_set(load_dataset("synthetic", num_train=200, num_test=50), [7, 8, 9])
         >>> divided.known.num_classes, divided.held_out, sorted(divided.unknown.target.unique().tolist())
         (7, ('7', '8', '9'), [0, 1, 2])
 
     Source:
         Vaze, Han, Vedaldi and Zisserman 2022 (arXiv 2110.06207), section 3, for the task.
     """
-    numbers = sorted(_number(source, entry) for entry in classes)
-    if not numbers or len(set(numbers)) != len(numbers) or source.num_classes - len(numbers) < 2:
+    held_out = sorted(_class_index(source, entry) for entry in classes)
+    if (
+        not held_out
+        or len(set(held_out)) != len(held_out)
+        or source.num_classes - len(held_out) < 2
+    ):
         raise InputError(
             f"hold_out_classes must name distinct classes and leave at least two of {source.num_classes}",
             list(classes),
             "Name each class once, and fewer of them.",
         )
     # Training images of the held-out classes are dropped, or the classes would not be unknown.
-    others = [number for number in range(source.num_classes) if number not in numbers]
-    unknown = _of_classes(source.test, numbers)
-    parts: dict[str, Any] = {n: _of_classes(part, others) for n, part in source.parts.items()}
-    inner = replace(source, **parts, classes=tuple(source.classes[number] for number in others))
+    known = [number for number in range(source.num_classes) if number not in held_out]
+    unknown = _select_classes(source.test, held_out)
+    parts: dict[str, Any] = {n: _select_classes(part, known) for n, part in source.parts.items()}
+    known_source = replace(
+        source, **parts, classes=tuple(source.classes[number] for number in known)
+    )
     # no probabilities of classes that the model does not have
     unknown = unknown.with_target(unknown.target)
-    return OpenSet(inner, unknown, tuple(source.classes[number] for number in numbers))
+    return OpenSet(known_source, unknown, tuple(source.classes[number] for number in held_out))
 
 
-def _number(source: Source, entry: int | str) -> int:
+def _class_index(source: Source, entry: int | str) -> int:
     """Return the index of a class given by index or name; text is looked up as a name only."""
     if isinstance(entry, str) and entry in source.classes:
         return source.classes.index(entry)
@@ -240,24 +249,24 @@ def _number(source: Source, entry: int | str) -> int:
     )
 
 
-def _of_classes(part: Part, numbers: Sequence[int]) -> Part:
+def _select_classes(part: Part, classes: Sequence[int]) -> Part:
     """Return the images of the given classes, relabeled in their order; raise InputError if there are none."""
     # Old class number to new one; -1 for the classes that are left out.
-    place = torch.full((max(int(part.target.max()), *numbers) + 1,), -1, dtype=torch.int64)
-    place[torch.tensor(numbers)] = torch.arange(len(numbers))
+    place = torch.full((max(int(part.target.max()), *classes) + 1,), -1, dtype=torch.int64)
+    place[torch.tensor(classes)] = torch.arange(len(classes))
     target = place.to(part.target.device)[part.target]
     rows = (target >= 0).nonzero().flatten()
     if not len(rows):
         raise InputError(
             "both held-out and known classes must have images in every part",
-            f"none of classes {list(numbers)}",
+            f"none of classes {list(classes)}",
             "Hold out other classes.",
         )
     images = part.take(rows).with_target(target[rows])
     if isinstance(images, Images) and part.label_probs is not None:
         # Probabilities conditional on these classes; equal where they have none.
-        probs = part.label_probs[rows][:, torch.tensor(numbers, device=part.label_probs.device)]
+        probs = part.label_probs[rows][:, torch.tensor(classes, device=part.label_probs.device)]
         total = probs.sum(dim=1, keepdim=True)
-        probs = torch.where(total > 0, probs / total, torch.full_like(probs, 1 / len(numbers)))
+        probs = torch.where(total > 0, probs / total, torch.full_like(probs, 1 / len(classes)))
         images = replace(images, label_probs=probs)
     return images

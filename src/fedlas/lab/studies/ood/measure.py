@@ -18,10 +18,10 @@ from fedlas._core.ranks import new_accelerator
 from fedlas.features import find_head
 from fedlas.lab.data import Splits
 from fedlas.lab.data.base import Part
-from fedlas.lab.runs.data import as_tested, outputs_fingerprint
+from fedlas.lab.runs.data import outputs_fingerprint, with_test_normalization
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.load import Trained, load_trained
-from fedlas.lab.studies.ood.sets import Named, unknown_sets
+from fedlas.lab.runs.load import TrainedRun, load_trained_run
+from fedlas.lab.studies.ood.sets import DatasetSpec, load_ood_sets
 from fedlas.objective import predict
 from fedlas.predictions import Predictions
 from fedlas.stats import Interval
@@ -33,19 +33,19 @@ from fedlas.zoo.ood import (
     detection_intervals,
     options_of,
 )
-from fedlas.zoo.ood.base import follows_temperature, needs_of
+from fedlas.zoo.ood.base import depends_on_temperature, required_inputs
 
 Floats = NDArray[np.float64]
 
 BEFORE = "before"
 AFTER = "after"
 """Stages: with the model's own logits, and with logits divided by the temperature fitted to the validation part."""
-MOST_TRAINING = 50_000
+MAX_TRAINING_SAMPLES = 50_000
 """Maximum number of training images for fitted scores; larger parts are subsampled evenly, stratified by class."""
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ScoreSelection:
     """OOD scores to compute, and their options.
 
     Attributes:
@@ -60,9 +60,9 @@ class Chosen:
         """Return all options of a score, defaults included."""
         return options_of(OOD_SCORES[name]) | dict(self.options.get(name, {}))
 
-    def needing(self, need: str) -> list[str]:
+    def names_requiring(self, need: str) -> list[str]:
         """Return the names of the scores that require an input, such as ``features``."""
-        return [name for name in self.names if need in needs_of(OOD_SCORES[name])]
+        return [name for name in self.names if need in required_inputs(OOD_SCORES[name])]
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +105,7 @@ class RunResult:
         return self.folder.run.recipe.data.name
 
 
-def _without_packages(chosen: Chosen) -> dict[str, str]:
+def _missing_package_reasons(chosen: ScoreSelection) -> dict[str, str]:
     """Return the reason for each score whose packages are missing; raise if the user set options for the score."""
     reasons = {}
     for name in chosen.names:
@@ -119,10 +119,10 @@ def _without_packages(chosen: Chosen) -> dict[str, str]:
     return reasons
 
 
-def measure_run(
+def measure_ood_detection(
     folder: RunFolder,
-    named: Sequence[Named],
-    chosen: Chosen,
+    specs: Sequence[DatasetSpec],
+    chosen: ScoreSelection,
     *,
     replicates: int = 1000,
     strict: bool = False,
@@ -132,7 +132,7 @@ def measure_run(
 
     Args:
         folder: Run folder.
-        named: The OOD data sets; images of held-out classes are added if the run has any.
+        specs: The OOD data sets; images of held-out classes are added if the run has any.
         chosen: Scores and options.
         replicates: Bootstrap replicates for each interval.
         strict: Whether to raise if a score cannot be computed, as for scores with options; otherwise it is left out
@@ -143,18 +143,19 @@ def measure_run(
         InputError: If the run or a data set cannot be used, no score can be computed, or with ``strict`` any score
             cannot be.
     """
-    trained = load_trained(folder)
-    not_run = {} if strict else _without_packages(chosen)
-    chosen = Chosen([name for name in chosen.names if name not in not_run], chosen.options)
+    trained = load_trained_run(folder)
+    not_run = {} if strict else _missing_package_reasons(chosen)
+    chosen = ScoreSelection([name for name in chosen.names if name not in not_run], chosen.options)
     # Outputs on the run's own test images and on every other set; one array, so that a score sees all at once.
     model = ModelOutputs(trained, chosen, show)
-    others = unknown_sets(trained.run, trained.splits, named)
+    others = load_ood_sets(trained.run, trained.splits, specs)
     test, outputs, reference = _run_outputs(folder, model, chosen)
     parts = [outputs, *(model.outputs(f"ood-{other.label}", other.part) for other in others)]
     sizes = [part.num_samples for part in parts]
     features = [part.features for part in parts if part.features is not None]
     by_model = {
-        name: torch.cat([part.scores[name] for part in parts]) for name in chosen.needing("model")
+        name: torch.cat([part.scores[name] for part in parts])
+        for name in chosen.names_requiring("model")
     }
     logits = torch.cat([part.logits for part in parts])
     stacked = Outputs(
@@ -174,7 +175,7 @@ def measure_run(
     scores: dict[tuple[str, str], tuple[Floats, Floats]] = {}
     for score in chosen.names:
         for stage, (outputs, fitted_on) in stages.items():
-            if stage == AFTER and not follows_temperature(OOD_SCORES[score]):
+            if stage == AFTER and not depends_on_temperature(OOD_SCORES[score]):
                 continue
             show(f"{folder.name}: {score}, {stage} temperature")
             try:
@@ -205,19 +206,21 @@ def measure_run(
 
 
 def _run_outputs(
-    folder: RunFolder, model: ModelOutputs, chosen: Chosen
+    folder: RunFolder, model: ModelOutputs, chosen: ScoreSelection
 ) -> tuple[Predictions, Outputs, Reference]:
     """Return the run's test predictions, the model's outputs for them, and the reference that scores are fitted to."""
     val, test = (folder.predictions(part) for part in ("val", "test"))
     outputs = Outputs.of(test)
-    if chosen.needing("model") or (chosen.needing("features") and outputs.features is None):
+    if chosen.names_requiring("model") or (
+        chosen.names_requiring("features") and outputs.features is None
+    ):
         again = model.outputs("in-test", model.trained.splits.test)
         features = again.features if outputs.features is None else outputs.features
         outputs = Outputs(outputs.logits, features, again.scores)
-    train = model.training() if chosen.needing("train") else None
+    train = model.training_predictions() if chosen.names_requiring("train") else None
     head = (
         linear_head_copy(find_head(model.trained.objective.model))
-        if chosen.needing("head")
+        if chosen.names_requiring("head")
         else None
     )
     return test, outputs, Reference(val, train, head)
@@ -236,13 +239,16 @@ class ModelOutputs:
     """
 
     def __init__(
-        self, trained: Trained, chosen: Chosen, show: Callable[[str], None] = lambda _text: None
+        self,
+        trained: TrainedRun,
+        chosen: ScoreSelection,
+        show: Callable[[str], None] = lambda _text: None,
     ) -> None:
         self.trained = trained
         self.chosen = chosen
         self.show = show
         self._device = new_accelerator().device
-        self._splits = as_tested(trained.run, trained.splits)
+        self._splits = with_test_normalization(trained.run, trained.splits)
         self._model = trained.objective.model.to(self._device).eval().requires_grad_(False)
 
     def outputs(
@@ -261,7 +267,7 @@ class ModelOutputs:
         source = outputs_fingerprint(folder.path, part)
         options = {
             score: self.chosen.of(score)
-            for score in (self.chosen.needing("model") if by_model else ())
+            for score in (self.chosen.names_requiring("model") if by_model else ())
         }
         # Saved outputs count if they are of these images and weights; saved scores if they have the same options.
         try:
@@ -271,7 +277,7 @@ class ModelOutputs:
             } == source and outputs.features is not None
         except InputError:  # missing or damaged: made again
             usable = False
-            remove(folder.writable(path), inside=folder.path)
+            remove(folder.require_inside(path), inside=folder.path)
         if not usable:
             self.show(f"{name}.npz: predictions of {len(part):,} images")
             # whose labels are other classes
@@ -287,24 +293,26 @@ class ModelOutputs:
         scores = dict(outputs.scores)
         for score, values in missing.items():
             self.show(f"{name}.npz: {score} of {len(part):,} images")
-            scores[score] = self._score(score, part, values)
+            scores[score] = self._compute_model_score(score, part, values)
         outputs = Outputs(outputs.logits, outputs.features, scores)
         outputs.save(
-            folder.writable(path), about={**source, "scores": {**saved_options, **missing}}
+            folder.require_inside(path), about={**source, "scores": {**saved_options, **missing}}
         )
         return outputs
 
-    def training(self) -> Predictions:
+    def training_predictions(self) -> Predictions:
         """Return predictions with features on training images without augmentation."""
         part = self.trained.splits.train
         # At most MOST_TRAINING positions, evenly spaced among the samples sorted by class.
         order = part.target.cpu().argsort(stable=True)
-        rows = torch.linspace(0, len(order) - 1, min(MOST_TRAINING, len(order))).round().long()
+        rows = (
+            torch.linspace(0, len(order) - 1, min(MAX_TRAINING_SAMPLES, len(order))).round().long()
+        )
         part = part.take(order[rows].sort().values.to(part.target.device))
         outputs = self.outputs("in-train", part, by_model=False, splits=self.trained.splits)
         return Predictions(outputs.logits, part.target.cpu(), features=outputs.features)
 
-    def _score(self, name: str, part: Part, options: Mapping[str, Any]) -> Tensor:
+    def _compute_model_score(self, name: str, part: Part, options: Mapping[str, Any]) -> Tensor:
         shared: dict[str, Any] = {"model": self._model, "std": self._splits.std}
         return torch.cat([
             OOD_SCORES.build(name, options, inputs=inputs.to(self._device), **shared).detach().double().cpu()

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from fedlas._core.check import InputError, suggestion
 from fedlas.lab.data import DATASETS, Images, Splits, load_dataset
 from fedlas.lab.data.base import Part
-from fedlas.lab.data.files import Files, View
+from fedlas.lab.data.files import ImageFiles, View
 from fedlas.lab.recipes.planning import Run
-from fedlas.lab.runs.data import HELD_OUT, unknown_images
+from fedlas.lab.runs.data import HELD_OUT, held_out_class_images
 from fedlas.zoo.ood import adapt_images, count_duplicates
 
-_FORM = "NAME, NAME:ROOT or LABEL=NAME:ROOT"
+_DATASET_FORM = "NAME, NAME:ROOT or LABEL=NAME:ROOT"
 _DIGITS = "both hold the digits 0 to 9: what differs is how they are written and recorded, not what they are"
 
 REMARKS = {
@@ -34,7 +34,7 @@ REMARKS = {
 
 
 @dataclass(frozen=True)
-class Named:
+class DatasetSpec:
     """A data set as named on the command line.
 
     Attributes:
@@ -49,7 +49,7 @@ class Named:
 
 
 @dataclass(frozen=True, eq=False)
-class Unknown:
+class OodImages:
     """Images of an OOD data set, adapted to the input of a run's model.
 
     Attributes:
@@ -63,17 +63,17 @@ class Unknown:
     notes: tuple[str, ...]
 
 
-def parse_sets(texts: Sequence[str]) -> list[Named]:
+def parse_datasets(texts: Sequence[str]) -> list[DatasetSpec]:
     """Parse data sets given as ``NAME``, ``NAME:ROOT`` or ``LABEL=NAME:ROOT``.
 
     Raises:
         InputError: For an unknown name (the message has the nearest), a label that cannot name a file, or a duplicate.
 
     Example:
-        >>> parse_sets(["digits", "mine=npz:/data/a.npz"])[1]
+        >>> parse_datasets(["digits", "mine=npz:/data/a.npz"])[1]
         Named(label='mine', name='npz', root='/data/a.npz')
     """
-    sets: list[Named] = []
+    sets: list[DatasetSpec] = []
     for word in texts:
         # LABEL=NAME:ROOT, of which label and root may be missing.
         place, colon, root = word.partition(":")
@@ -81,7 +81,7 @@ def parse_sets(texts: Sequence[str]) -> list[Named]:
         name = name if equals else label
         if name not in DATASETS:
             raise InputError(
-                f"--data must be {_FORM} of a registered data set",
+                f"--data must be {_DATASET_FORM} of a registered data set",
                 repr(word),
                 suggestion(name, DATASETS),
             )
@@ -92,7 +92,7 @@ def parse_sets(texts: Sequence[str]) -> list[Named]:
             or label == HELD_OUT
         ):
             raise InputError(
-                f"--data must be {_FORM}, with a label of letters, digits and + . _ -",
+                f"--data must be {_DATASET_FORM}, with a label of letters, digits and + . _ -",
                 repr(word),
                 "Write e.g. svhn, cifar100:/data or mine=npz:/data/a.npz.",
             )
@@ -102,39 +102,39 @@ def parse_sets(texts: Sequence[str]) -> list[Named]:
                 f"{label} twice",
                 f"Give one a label: other={word}.",
             )
-        sets.append(Named(label, name, root or None))
+        sets.append(DatasetSpec(label, name, root or None))
     return sets
 
 
-def unknown_sets(run: Run, splits: Splits, named: Sequence[Named]) -> list[Unknown]:
+def load_ood_sets(run: Run, splits: Splits, specs: Sequence[DatasetSpec]) -> list[OodImages]:
     """Return the OOD images for a run: its held-out classes first, if any, then the named data sets.
 
     Args:
         run: The run.
         splits: Its data.
-        named: Further data sets; the test part of each is taken whole.
+        specs: Further data sets; the test part of each is taken whole.
 
     Raises:
         InputError: If there are no OOD images, a data set cannot be loaded or adapted, or is the run's own test part.
     """
-    sets: list[Unknown] = []
+    sets: list[OodImages] = []
     if run.recipe.data.hold_out_classes:
-        part = unknown_images(run)
+        part = held_out_class_images(run)
         classes = ", ".join(map(str, run.recipe.data.hold_out_classes))
-        sets.append(Unknown(HELD_OUT, part, (f"test images of the classes held out: {classes}",)))
-    if not sets and not named:
+        sets.append(OodImages(HELD_OUT, part, (f"test images of the classes held out: {classes}",)))
+    if not sets and not specs:
         raise InputError(
             "at least one OOD data set is required",
             "no --data, and a run without held-out classes",
             "Name a data set, e.g. --data cifar100, or train with --set data.hold_out_classes=[...].",
         )
-    return sets + [_load(run, splits, one) for one in named]
+    return sets + [_load_ood_set(run, splits, one) for one in specs]
 
 
-def _load(run: Run, splits: Splits, one: Named) -> Unknown:
-    source = load_dataset(one.name, one.root)
-    part, notes = _like(source.test, splits)
-    shared = _shared_with_run(part, splits)
+def _load_ood_set(run: Run, splits: Splits, spec: DatasetSpec) -> OodImages:
+    source = load_dataset(spec.name, spec.root)
+    part, notes = _adapt_part(source.test, splits)
+    shared = _count_shared_images(part, splits)
     notes += [
         f"{number:,} of {len(part):,} images are among the run's own {w} images"
         for w, number in shared.items()
@@ -142,15 +142,15 @@ def _load(run: Run, splits: Splits, one: Named) -> Unknown:
     if shared.get("test") == len(part):
         raise InputError(
             "OOD images must not be the run's own test images",
-            one.label,
+            spec.label,
             "Name another data set.",
         )
     data = run.recipe.data.name
-    remark = REMARKS.get(frozenset({data, one.name})) or REMARKS.get(frozenset({data, one.label}))
-    return Unknown(one.label, part, (*notes, *([remark] if remark else [])))
+    remark = REMARKS.get(frozenset({data, spec.name})) or REMARKS.get(frozenset({data, spec.label}))
+    return OodImages(spec.label, part, (*notes, *([remark] if remark else [])))
 
 
-def _shared_with_run(part: Part, splits: Splits) -> dict[str, int]:
+def _count_shared_images(part: Part, splits: Splits) -> dict[str, int]:
     """Return the number of images of a part that occur in the run's training and test parts, if any, by part."""
     if not isinstance(part, Images):
         return {}
@@ -163,19 +163,21 @@ def _shared_with_run(part: Part, splits: Splits) -> dict[str, int]:
     return {name: number for name, number in counts.items() if number}
 
 
-def _like(part: Part, splits: Splits) -> tuple[Part, list[str]]:
+def _adapt_part(part: Part, splits: Splits) -> tuple[Part, list[str]]:
     """Return a part with the channels and size of the run's images, and notes on the changes."""
     channels = splits.in_channels
     size = splits.image_size
-    if part.shape == splits.test.shape and not isinstance(part, Files):
+    if part.shape == splits.test.shape and not isinstance(part, ImageFiles):
         return part, []
     if isinstance(part, Images):
         images, notes = adapt_images(part.images, channels=channels, size=size)
         return Images(images, part.target), notes
     view = (
         splits.test.view
-        if isinstance(splits.test, Files)
+        if isinstance(splits.test, ImageFiles)
         else View(resize=size, crop=size, train_crop="center")
     )
     notes = [f"shorter side scaled to {view.resize} pixels, center {size} x {size} cut out"]
-    return (replace(part, view=view, channels=channels) if isinstance(part, Files) else part), notes
+    return (
+        replace(part, view=view, channels=channels) if isinstance(part, ImageFiles) else part
+    ), notes

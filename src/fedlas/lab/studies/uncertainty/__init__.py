@@ -4,11 +4,11 @@
 from fedlas.lab.studies.uncertainty import single, ensembles, two_stage  # noqa: F401, I001
 from fedlas.lab.studies.uncertainty.apply import (
     UNCERTAINTY,
-    Derived,
+    DerivedRun,
     Method,
     MethodResult,
     apply_method,
     plan_method,
 )
 
-__all__ = ["UNCERTAINTY", "Derived", "Method", "MethodResult", "apply_method", "plan_method"]
+__all__ = ["UNCERTAINTY", "DerivedRun", "Method", "MethodResult", "apply_method", "plan_method"]

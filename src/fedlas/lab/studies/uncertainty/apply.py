@@ -14,16 +14,22 @@ import numpy as np
 from fedlas._core.check import InputError
 from fedlas._core.extras import MissingExtraError
 from fedlas._core.files import remove, write_json
-from fedlas._core.ranks import Accelerator, new_accelerator, on_main
+from fedlas._core.ranks import Accelerator, new_accelerator, run_on_main
 from fedlas._core.registry import Registry
-from fedlas.lab.runs.begin import BusyError, claim, finished, locked, must_be_finished
+from fedlas.lab.runs.begin import (
+    BusyError,
+    acquire_folder,
+    lock_folder,
+    read_metrics_if_finished,
+    require_finished,
+)
 from fedlas.lab.runs.folder import FORMAT, RunFolder
-from fedlas.lab.runs.measure import measure
-from fedlas.lab.runs.provenance import note_start
-from fedlas.lab.train.checkpoint import differences
+from fedlas.lab.runs.measure import measure_predictions
+from fedlas.lab.runs.provenance import record_start
+from fedlas.lab.train.checkpoint import config_differences
 from fedlas.predictions import Predictions
 
-_INPUTS = ("runs", "folder")
+_NON_OPTIONS = ("runs", "folder")
 """Parameters of a method that are not options."""
 
 
@@ -56,25 +62,25 @@ UNCERTAINTY: Registry[Method] = Registry("uncertainty method")
 ``most`` (how many runs it takes; None for any number)."""
 
 
-def method(
+def register_method(
     name: str,
     title: str,
     paper: str,
     year: int,
     arxiv: str,
     *,
-    least: int = 1,
-    most: int | None = 1,
+    min_runs: int = 1,
+    max_runs: int | None = 1,
 ) -> Callable[[Method], Method]:
     """Return a decorator that registers an uncertainty method with its metadata, see :data:`UNCERTAINTY`."""
     url = f"https://arxiv.org/abs/{arxiv}"
     return UNCERTAINTY.register(
-        name, title=title, paper=paper, year=year, url=url, least=least, most=most
+        name, title=title, paper=paper, year=year, url=url, least=min_runs, most=max_runs
     )
 
 
 @dataclass(frozen=True)
-class Derived:
+class DerivedRun:
     """A planned or finished result of an uncertainty method on runs.
 
     Attributes:
@@ -119,7 +125,7 @@ def plan_method(
     options: Mapping[str, Any] | None = None,
     name: str | None = None,
     data: str | None = None,
-) -> Derived:
+) -> DerivedRun:
     """Plan a method on finished runs, with all checks that are possible before computing.
 
     Args:
@@ -145,21 +151,22 @@ def plan_method(
             len(folders),
             "Apply it to each in turn." if most == 1 else "Name the folders of more runs.",
         )
-    options = UNCERTAINTY.check_options(method, options, _INPUTS)
+    options = UNCERTAINTY.resolve_options(method, options, _NON_OPTIONS)
     # Name and folder follow from the members, so that the same command finds the same result.
     members = open_members(folders, data=data)
     losses = list(dict.fromkeys(member.run.loss for member in members))
-    what = "+".join(losses) if len(losses) <= 3 else f"{len(losses)}-losses"
+    label = "+".join(losses) if len(losses) <= 3 else f"{len(losses)}-losses"
     folder = (
         out
-        or members[0].path.parent / f"{method}-{what}-s{min(member.run.seed for member in members)}"
+        or members[0].path.parent
+        / f"{method}-{label}-s{min(member.run.seed for member in members)}"
     )
     loss = name or f"{method}({', '.join(losses) if len(losses) <= 3 else f'{len(losses)} losses'})"
-    runs = {member.name: description(member) for member in members}
-    return Derived(method, options, members, runs, loss, folder)
+    runs = {member.name: describe_member(member) for member in members}
+    return DerivedRun(method, options, members, runs, loss, folder)
 
 
-def apply_method(derived: Derived) -> dict[str, Any]:
+def apply_method(derived: DerivedRun) -> dict[str, Any]:
     """Apply a planned method and write its predictions and metrics; return the metrics, also if finished before.
 
     Args:
@@ -179,12 +186,12 @@ def apply_method(derived: Derived) -> dict[str, Any]:
     """
     accelerator = new_accelerator()
     path = derived.folder
-    metrics = on_main(accelerator, lambda: finished(derived))
+    metrics = run_on_main(accelerator, lambda: read_metrics_if_finished(derived))
     if metrics is not None:
         return metrics
     fresh = not path.is_dir() or not any(path.iterdir())
     try:
-        return _apply(derived, accelerator)
+        return _compute_and_write(derived, accelerator)
     except BusyError:
         raise
     except (InputError, MissingExtraError):
@@ -194,21 +201,21 @@ def apply_method(derived: Derived) -> dict[str, Any]:
         raise
 
 
-def _apply(derived: Derived, accelerator: Accelerator) -> dict[str, Any]:
+def _compute_and_write(derived: DerivedRun, accelerator: Accelerator) -> dict[str, Any]:
     started = time.monotonic()
     folder = RunFolder(derived.folder)
-    with locked(
-        derived.folder, accelerator, lambda: claim(derived, common_data(derived.members))
+    with lock_folder(
+        derived.folder, accelerator, lambda: acquire_folder(derived, common_data(derived.members))
     ) as metrics:
         if metrics is not None:
             return metrics
         if accelerator.is_main_process:
-            note_start(derived.folder, accelerator.device)
+            record_start(derived.folder, accelerator.device)
         # The method itself; it resumes from its work folder.
         inputs = {"runs": derived.members, "folder": folder.work_path}
         result: MethodResult = UNCERTAINTY.build(derived.method, derived.options, **inputs)
         # metrics.json comes last: it is what marks a run as finished.
-        metrics = _metrics(derived, result, time.monotonic() - started)
+        metrics = _build_metrics(derived, result, time.monotonic() - started)
         if accelerator.is_main_process:
             for part, predictions in (("val", result.val), ("test", result.test)):
                 if predictions is not None:
@@ -218,9 +225,11 @@ def _apply(derived: Derived, accelerator: Accelerator) -> dict[str, Any]:
     return metrics
 
 
-def _metrics(derived: Derived, result: MethodResult, seconds: float) -> dict[str, Any]:
+def _build_metrics(derived: DerivedRun, result: MethodResult, seconds: float) -> dict[str, Any]:
     members = derived.members
-    measured = measure(result.val, result.test, num_bins=members[0].run.recipe.train.num_bins)
+    measured = measure_predictions(
+        result.val, result.test, num_bins=members[0].run.recipe.train.num_bins
+    )
     # A method that does not say otherwise keeps all of its runs in use, so their sizes add up.
     parameters = result.parameters
     if parameters is None:
@@ -264,14 +273,16 @@ def open_members(folders: Sequence[Path], *, data: str | None = None) -> list[Ru
     members: list[RunFolder] = []
     for folder in folders:
         member = RunFolder(folder, data_root=data)
-        must_be_finished(member)
+        require_finished(member)
         if any(folder.resolve() == other.path.resolve() for other in members):
             raise InputError("runs must be distinct", f"{folder} twice", "Name each run once.")
         members.append(member)
-    members = _named(members)
+    members = _with_unique_names(members)
     # Averages are meaningful only over predictions of the same samples, in the same order.
     for member in members[1:]:
-        if changes := differences(_shared(members[0]), _shared(member)):
+        if changes := config_differences(
+            _comparable_settings(members[0]), _comparable_settings(member)
+        ):
             raise InputError(
                 "runs must have the same data set and number of bins",
                 f"{member.name}, which differs from {members[0].name} in {'; '.join(changes)}",
@@ -290,29 +301,32 @@ def shared_predictions(members: Sequence[RunFolder], part: str) -> list[Predicti
     """
     first, *others = (member.splits[part] for member in members)
     same = all(np.array_equal(first, other) for other in others)
-    return [_outputs(member, part) for member in members] if same else None
+    return [_predictions_without_features(member, part) for member in members] if same else None
 
 
-def description(member: RunFolder) -> dict[str, Any]:
+def describe_member(member: RunFolder) -> dict[str, Any]:
     """Return a member's configuration and the SHA-256 of its predictions.
 
     Raises:
         InputError: If its predictions are missing or cannot be read.
     """
-    prints = {part: _fingerprint(_outputs(member, part)) for part in ("val", "test")}
+    prints = {
+        part: _hash_predictions(_predictions_without_features(member, part))
+        for part in ("val", "test")
+    }
     return {"config": member.run.config(), "predictions": prints}
 
 
 def common_data(members: Sequence[RunFolder]) -> dict[str, Any]:
     """Return the members' common ``data.json`` content, with ``split`` None if their splits differ."""
-    splits = [_data(member).get("split") for member in members]
+    splits = [_require_data(member).get("split") for member in members]
     return {
-        **_data(members[0]),
+        **_require_data(members[0]),
         "split": splits[0] if all(split == splits[0] for split in splits) else None,
     }
 
 
-def _named(members: Sequence[RunFolder]) -> list[RunFolder]:
+def _with_unique_names(members: Sequence[RunFolder]) -> list[RunFolder]:
     """Return the members with unique labels; equal folder names get the name of the bench as a prefix."""
     names = [member.name for member in members]
     longer = [
@@ -326,12 +340,12 @@ def _named(members: Sequence[RunFolder]) -> list[RunFolder]:
     return [replace(member, label=name) for member, name in zip(members, unique, strict=True)]
 
 
-def _shared(member: RunFolder) -> dict[str, Any]:
-    data = {**_data(member), "split": None, "name": member.run.recipe.data.name}
+def _comparable_settings(member: RunFolder) -> dict[str, Any]:
+    data = {**_require_data(member), "split": None, "name": member.run.recipe.data.name}
     return {"data": data, "train": {"num_bins": member.run.recipe.train.num_bins}}
 
 
-def _data(member: RunFolder) -> Mapping[str, Any]:
+def _require_data(member: RunFolder) -> Mapping[str, Any]:
     if member.data is None:
         raise InputError(
             "the run must have a data.json with its data fingerprint",
@@ -341,12 +355,12 @@ def _data(member: RunFolder) -> Mapping[str, Any]:
     return member.data
 
 
-def _outputs(member: RunFolder, part: str) -> Predictions:
+def _predictions_without_features(member: RunFolder, part: str) -> Predictions:
     """Return predictions without features, to save memory."""
     return replace(member.predictions(part), features=None)
 
 
-def _fingerprint(predictions: Predictions) -> str:
+def _hash_predictions(predictions: Predictions) -> str:
     digest = sha256()
     for values in (predictions.logits, predictions.target):
         digest.update(str(tuple(values.shape)).encode())

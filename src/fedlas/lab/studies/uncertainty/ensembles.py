@@ -10,33 +10,33 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_choice, check_count
 from fedlas._core.ranks import new_accelerator
-from fedlas._core.streams import derive
+from fedlas._core.streams import derive_seed
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.load import load_trained
-from fedlas.lab.runs.predict import held_out_predictions
-from fedlas.lab.runs.train import build_objective, train_run, training_job
-from fedlas.lab.studies.uncertainty.apply import MethodResult, method, shared_predictions
-from fedlas.lab.train.checkpoint import differences
+from fedlas.lab.runs.load import load_trained_run
+from fedlas.lab.runs.predict import predict_held_out
+from fedlas.lab.runs.train import build_objective, build_training_job, train_run
+from fedlas.lab.studies.uncertainty.apply import MethodResult, register_method, shared_predictions
+from fedlas.lab.train.checkpoint import config_differences
 from fedlas.predictions import Predictions
 from fedlas.zoo.uncertainty.ensemble import average
 from fedlas.zoo.uncertainty.hyper_ensemble import greedy_selection
-from fedlas.zoo.uncertainty.orthogonality import OrthogonalityPenalty, filters
+from fedlas.zoo.uncertainty.orthogonality import OrthogonalityPenalty, layer_filters
 
-APART = (
+NO_TEMPERATURE_NOTE = (
     "no temperature: the validation images of each run are training images of others; train the runs on one split, "
     "e.g. with --set data.split_seed=0"
 )
 """Note of a result without a validation part."""
 
 
-@method(
+@register_method(
     "deep-ensemble",
     "Deep ensemble",
     "Simple and Scalable Predictive Uncertainty Estimation",
     2017,
     "1612.01474",
-    least=2,
-    most=None,
+    min_runs=2,
+    max_runs=None,
 )
 def deep_ensemble(runs: Sequence[RunFolder]) -> MethodResult:
     """Deep ensemble: the mean of the probabilities of runs that differ only in the seed.
@@ -54,7 +54,9 @@ def deep_ensemble(runs: Sequence[RunFolder]) -> MethodResult:
         The paper also trains on adversarial examples; its gain was small and ensembles since go without.
     """
     for member in runs[1:]:
-        if changes := differences(_settings(runs[0]), _settings(member)):
+        if changes := config_differences(
+            _config_without_seed(runs[0]), _config_without_seed(member)
+        ):
             raise InputError(
                 "runs must differ only in the seed",
                 f"{member.name}, which differs from {runs[0].name} in {'; '.join(changes)}",
@@ -62,7 +64,7 @@ def deep_ensemble(runs: Sequence[RunFolder]) -> MethodResult:
             )
     test = _test_predictions(runs)
     val = shared_predictions(runs, "val")
-    return _average(test, val)
+    return _averaged_result(test, val)
 
 
 def _test_predictions(runs: Sequence[RunFolder]) -> list[Predictions]:
@@ -77,24 +79,28 @@ def _test_predictions(runs: Sequence[RunFolder]) -> list[Predictions]:
     return predictions
 
 
-def _average(test: Sequence[Predictions], val: Sequence[Predictions] | None) -> MethodResult:
+def _averaged_result(
+    test: Sequence[Predictions], val: Sequence[Predictions] | None
+) -> MethodResult:
     return MethodResult(
-        average(*test), None if val is None else average(*val), [APART] if val is None else []
+        average(*test),
+        None if val is None else average(*val),
+        [NO_TEMPERATURE_NOTE] if val is None else [],
     )
 
 
-def _settings(member: RunFolder) -> dict[str, object]:
+def _config_without_seed(member: RunFolder) -> dict[str, object]:
     return {key: value for key, value in member.run.config().items() if key != "seed"}
 
 
-@method(
+@register_method(
     "hyper-ensemble",
     "Hyper-deep ensemble",
     "Hyperparameter Ensembles for Robustness",
     2020,
     "2006.13570",
-    least=2,
-    most=None,
+    min_runs=2,
+    max_runs=None,
 )
 def hyper_ensemble(
     runs: Sequence[RunFolder], *, size: int = 4, selection: str = "greedy"
@@ -124,7 +130,7 @@ def hyper_ensemble(
     test = _test_predictions(runs)
     val = shared_predictions(runs, "val")
     if selection == "all":
-        return _average(test, val)
+        return _averaged_result(test, val)
     if val is None:
         raise InputError(
             "selection=greedy requires runs with the same validation images",
@@ -145,7 +151,7 @@ def hyper_ensemble(
     )
 
 
-@method(
+@register_method(
     "orthogonal-ensemble",
     "Orthogonal ensemble",
     "Orthogonal Ensemble Networks for Biomedical Image Segmentation",
@@ -190,7 +196,7 @@ def orthogonal_ensemble(
             "Pass a run without model.bayesian.",
         )
     accelerator = new_accelerator()
-    trained = load_trained(runs[0]).to(accelerator.device)
+    trained = load_trained_run(runs[0]).to(accelerator.device)
     run = trained.run
     splits = trained.splits
     # Members are trained in turn, because each is kept apart from those before it.
@@ -199,21 +205,21 @@ def orthogonal_ensemble(
     parameters = 0
     for number in range(members):
         # The seed decides weights and order of a member; the split stays that of the run.
-        seed = run.seed if number == 0 else derive(run.seed, f"orthogonal-ensemble/{number}")
+        seed = run.seed if number == 0 else derive_seed(run.seed, f"orthogonal-ensemble/{number}")
         member = replace(run, seed=seed, folder=folder / f"member{number}")
         objective = build_objective(member, splits, rank=accelerator.process_index)
         objective.penalty = OrthogonalityPenalty(earlier, **weights)
         job = replace(
-            training_job(member, objective, splits, accelerator),
+            build_training_job(member, objective, splits, accelerator),
             identity={**member.config(), "like": run.config(), "member": number, **weights},
             name=f"member {number + 1} of {members}",
         )
         train_run(member, splits, job)
         # A copy, so that the next member compares itself with the filters as they were at the end.
         earlier.append(
-            {name: rows.detach().clone() for name, rows in filters(objective.model).items()}
+            {name: rows.detach().clone() for name, rows in layer_filters(objective.model).items()}
         )
         parameters += sum(parameter.numel() for parameter in objective.model.parameters())
-        parts.append(held_out_predictions(run, splits, objective))
+        parts.append(predict_held_out(run, splits, objective))
     val, test = (average(*each) for each in zip(*parts, strict=True))
     return MethodResult(test=test, val=val, parameters=parameters, details={"members": members})

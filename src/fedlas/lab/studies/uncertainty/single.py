@@ -10,26 +10,28 @@ from typing import Any
 from fedlas._core.check import check_count
 from fedlas._core.progress import track
 from fedlas._core.ranks import new_accelerator
-from fedlas._core.streams import derive
+from fedlas._core.streams import derive_seed
 from fedlas.calibrators import CALIBRATORS
 from fedlas.calibrators.fit_notes import fit_with_notes
 from fedlas.features import find_head
-from fedlas.lab.runs.data import held_out
+from fedlas.lab.runs.data import held_out_parts
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.load import Trained, load_trained
-from fedlas.lab.runs.predict import held_out_predictions, predictions_of
-from fedlas.lab.runs.train import build_objective, train_run, training_job
-from fedlas.lab.studies.run_parts import run_held_out
-from fedlas.lab.studies.uncertainty.apply import MethodResult, method
+from fedlas.lab.runs.load import TrainedRun, load_trained_run
+from fedlas.lab.runs.predict import predict_held_out, predict_part
+from fedlas.lab.runs.train import build_objective, build_training_job, train_run
+from fedlas.lab.studies.run_parts import load_held_out
+from fedlas.lab.studies.uncertainty.apply import MethodResult, register_method
 from fedlas.zoo.uncertainty.bayes_by_backprop import SampledWeights
 from fedlas.zoo.uncertainty.bayesian_layers import BayesianConfig
 from fedlas.zoo.uncertainty.last_layer_laplace import LastLayerLaplace, Link, Structure
 from fedlas.zoo.uncertainty.matrix_gaussian import Covariance, MatrixGaussian
-from fedlas.zoo.uncertainty.mc_dropout import DropoutSamples, active_dropout
+from fedlas.zoo.uncertainty.mc_dropout import DropoutSamples, require_dropout_layers
 from fedlas.zoo.uncertainty.probabilistic_backprop import Prior, ProbabilisticBackprop
 
 
-@method("mc-dropout", "MC dropout", "Dropout as a Bayesian Approximation", 2016, "1506.02142")
+@register_method(
+    "mc-dropout", "MC dropout", "Dropout as a Bayesian Approximation", 2016, "1506.02142"
+)
 def mc_dropout_of_run(runs: Sequence[RunFolder], *, samples: int = 20) -> MethodResult:
     """MC dropout: the mean of the probabilities over forward passes with dropout on; nothing is trained.
 
@@ -44,23 +46,23 @@ def mc_dropout_of_run(runs: Sequence[RunFolder], *, samples: int = 20) -> Method
         InputError: For a number out of range, or a model whose dropout is 0.
     """
     check_count("samples", samples)
-    trained = load_trained(runs[0]).to(new_accelerator().device)
+    trained = load_trained_run(runs[0]).to(new_accelerator().device)
     run = trained.run
     splits = trained.splits
     model = DropoutSamples(
-        trained.objective.model, samples=samples, seed=derive(run.seed, "mc-dropout")
+        trained.objective.model, samples=samples, seed=derive_seed(run.seed, "mc-dropout")
     )
     val, test = (
-        predictions_of(model, by, part, batch_size=run.recipe.train.batch_size, features=False)
-        for by, part in track(held_out(run, splits), f"{samples} passes")
+        predict_part(model, by, part, batch_size=run.recipe.train.batch_size, features=False)
+        for by, part in track(held_out_parts(run, splits), f"{samples} passes")
     )
-    layers = len(active_dropout(trained.objective.model))
+    layers = len(require_dropout_layers(trained.objective.model))
     return MethodResult(
         test, val, notes=[f"{samples} passes, {layers} layer{'s' * (layers != 1)} of dropout"]
     )
 
 
-@method(
+@register_method(
     "bayes-by-backprop",
     "Bayes by backprop",
     "Weight Uncertainty in Neural Networks",
@@ -90,7 +92,7 @@ def bayes_by_backprop(
     """
     check_count("samples", samples)
     accelerator = new_accelerator()
-    trained = load_trained(runs[0]).to(accelerator.device)
+    trained = load_trained_run(runs[0]).to(accelerator.device)
     run = trained.run
     splits = trained.splits
     objective = trained.objective
@@ -104,7 +106,7 @@ def bayes_by_backprop(
         )
         objective = build_objective(twin, splits, rank=accelerator.process_index)
         job = replace(
-            training_job(twin, objective, splits, accelerator),
+            build_training_job(twin, objective, splits, accelerator),
             name=f"bayes-by-backprop like {run.name}",
         )
         fitted = train_run(twin, splits, job)
@@ -112,14 +114,14 @@ def bayes_by_backprop(
             f"trained again like {run.name}: epoch {fitted.best_epoch} of {run.recipe.train.epochs}"
         )
     model = SampledWeights(
-        objective.model, samples=samples, seed=derive(run.seed, "bayes-by-backprop")
+        objective.model, samples=samples, seed=derive_seed(run.seed, "bayes-by-backprop")
     )
-    val, test = held_out_predictions(run, splits, model)
+    val, test = predict_held_out(run, splits, model)
     parameters = sum(parameter.numel() for parameter in objective.model.parameters())
     return MethodResult(test=test, val=val, notes=[note], parameters=parameters)
 
 
-@method(
+@register_method(
     "post-hoc",
     "Post-hoc calibration",
     "On Calibration of Modern Neural Networks",
@@ -141,8 +143,8 @@ def post_hoc(runs: Sequence[RunFolder], *, calibrator: str = "temperature") -> M
         MissingExtraError: If it needs a package that is not installed.
     """
     entry = CALIBRATORS[calibrator]
-    held_out = run_held_out(runs[0].path, data=runs[0].data_root)
-    fitted, notes = fit_with_notes(entry.value(), held_out.part_for(entry, alone=True)[0])
+    held_out = load_held_out(runs[0].path, data=runs[0].data_root)
+    fitted, notes = fit_with_notes(entry.value(), held_out.fit_predictions(entry, only=True)[0])
     val, test = (
         replace(fitted.transform(runs[0].predictions(part)), features=None)
         for part in ("val", "test")
@@ -150,7 +152,7 @@ def post_hoc(runs: Sequence[RunFolder], *, calibrator: str = "temperature") -> M
     return MethodResult(test, val, notes)
 
 
-@method(
+@register_method(
     "last-layer-laplace",
     "Last-layer Laplace",
     "Laplace Redux - Effortless Bayesian Deep Learning",
@@ -185,22 +187,22 @@ def last_layer_laplace(
         It is fitted on the run's training part without augmentation, with dropout off. See
         :class:`~fedlas.zoo.uncertainty.LastLayerLaplace`.
     """
-    trained = load_trained(runs[0]).to(new_accelerator().device)
+    trained = load_trained_run(runs[0]).to(new_accelerator().device)
     laplace = LastLayerLaplace(
         find_head(trained.objective.model),
         structure=structure,
         prior_precision=prior_precision,
         link=link,
         samples=samples,
-        seed=derive(runs[0].run.seed, "last-layer-laplace"),
+        seed=derive_seed(runs[0].run.seed, "last-layer-laplace"),
     )
     run = trained.run
     splits = trained.splits
     objective = trained.objective
     size = run.recipe.train.batch_size
-    laplace.fit(predictions_of(objective, splits, splits.train, batch_size=size, features=True))
+    laplace.fit(predict_part(objective, splits, splits.train, batch_size=size, features=True))
     # The new logits are no linear function of the features, so the features are left out.
-    parts = held_out_predictions(run, splits, objective, features=True)
+    parts = predict_held_out(run, splits, objective, features=True)
     val, test = (replace(laplace.predict(part), features=None) for part in parts)
     parameters = (
         sum(parameter.numel() for parameter in objective.model.parameters())
@@ -213,7 +215,7 @@ def last_layer_laplace(
     return MethodResult(test, val, parameters=parameters, details=details)
 
 
-@method(
+@register_method(
     "matrix-gaussian",
     "Matrix-Gaussian posterior",
     "Structured and Efficient Variational Deep Learning with Matrix Gaussian Posteriors",
@@ -252,7 +254,7 @@ def matrix_gaussian(
         predictions far less sure than the labels warrant; ``kl_weight`` below 1 or a temperature mends that. See
         :class:`~fedlas.zoo.uncertainty.MatrixGaussian`.
     """
-    trained = load_trained(runs[0]).to(new_accelerator().device)
+    trained = load_trained_run(runs[0]).to(new_accelerator().device)
     head = MatrixGaussian(
         hidden=hidden,
         covariance=covariance,
@@ -261,14 +263,16 @@ def matrix_gaussian(
         batch_size=trained.run.recipe.train.batch_size,
         kl_weight=kl_weight,
         samples=samples,
-        seed=derive(runs[0].run.seed, "matrix-gaussian"),
+        seed=derive_seed(runs[0].run.seed, "matrix-gaussian"),
     )
-    result = _fitted(trained, head, progress=lambda epochs: track(epochs, "matrix-gaussian"))
+    result = _fit_and_predict(
+        trained, head, progress=lambda epochs: track(epochs, "matrix-gaussian")
+    )
     note = f"a new head on the features: {epochs} epochs, {hidden} hidden units"
     return replace(result, notes=[note], details={"kl": head.kl})
 
 
-@method(
+@register_method(
     "probabilistic-backprop",
     "Probabilistic backpropagation",
     "Probabilistic Backpropagation for Scalable Learning of Bayesian Neural Networks",
@@ -296,25 +300,27 @@ def probabilistic_backprop(
         The run's body does not change. The paper treats regression; labels enter as multinomial probit. See
         :class:`~fedlas.zoo.uncertainty.ProbabilisticBackprop`. A pass takes about half a millisecond a sample.
     """
-    trained = load_trained(runs[0]).to(new_accelerator().device)
+    trained = load_trained_run(runs[0]).to(new_accelerator().device)
     head = ProbabilisticBackprop(
         hidden=hidden,
         passes=passes,
         prior=prior,
-        seed=derive(runs[0].run.seed, "probabilistic-backprop"),
+        seed=derive_seed(runs[0].run.seed, "probabilistic-backprop"),
     )
-    result = _fitted(trained, head, progress=lambda passes: track(passes, "probabilistic-backprop"))
+    result = _fit_and_predict(
+        trained, head, progress=lambda passes: track(passes, "probabilistic-backprop")
+    )
     note = f"a new head on the features: {passes} passes, {hidden} hidden units"
     shape, rate = head.precision
     return replace(result, notes=[note], details={"prior_precision": shape / rate})
 
 
-def _fitted(trained: Trained, head: Any, **options: Any) -> MethodResult:
+def _fit_and_predict(trained: TrainedRun, head: Any, **options: Any) -> MethodResult:
     """Fit ``head`` to the features of a run's training part, and return its predictions on the other parts."""
     splits = trained.splits
     size = trained.run.recipe.train.batch_size
-    train = predictions_of(trained.objective, splits, splits.train, batch_size=size, features=True)
-    parts = held_out_predictions(trained.run, splits, trained.objective, features=True)
+    train = predict_part(trained.objective, splits, splits.train, batch_size=size, features=True)
+    parts = predict_held_out(trained.run, splits, trained.objective, features=True)
     head.fit(train, **options)
     # The new logits are no linear function of the features, so the features are left out.
     val, test = (replace(head.predict(part), features=None) for part in parts)

@@ -11,15 +11,15 @@ from torch import nn
 
 from fedlas._core.check import InputError, check_count, check_number
 from fedlas._core.ranks import new_accelerator
-from fedlas._core.streams import derive, seed_everything
+from fedlas._core.streams import derive_seed, seed_everything
 from fedlas.features import find_head
 from fedlas.lab.data import Splits
-from fedlas.lab.recipes.planning import taker_of_targets
+from fedlas.lab.recipes.planning import find_target_loss
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.load import load_trained
-from fedlas.lab.runs.predict import held_out_predictions, unknown_predictions
-from fedlas.lab.runs.train import train_run, training_job
-from fedlas.lab.studies.uncertainty.apply import MethodResult, method
+from fedlas.lab.runs.load import load_trained_run
+from fedlas.lab.runs.predict import predict_held_out, predict_held_out_classes
+from fedlas.lab.runs.train import build_training_job, train_run
+from fedlas.lab.studies.uncertainty.apply import MethodResult, register_method
 from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig
 from fedlas.losses import LOSSES
 from fedlas.objective import Objective
@@ -33,7 +33,7 @@ _PAPER = (
 )
 
 
-@method("two-stage", "Two-stage training", *_PAPER)
+@register_method("two-stage", "Two-stage training", *_PAPER)
 def two_stage(
     runs: Sequence[RunFolder],
     *,
@@ -65,7 +65,7 @@ def two_stage(
         and precision are the run's; weights are not averaged.
     """
     check_count("hidden", hidden)
-    result, *_ = second_stage(
+    result, *_ = train_new_head(
         runs[0],
         "two-stage",
         folder,
@@ -78,7 +78,7 @@ def two_stage(
     return result
 
 
-@method("two-stage-variational", "Variational two-stage training", *_PAPER)
+@register_method("two-stage-variational", "Variational two-stage training", *_PAPER)
 def two_stage_variational(
     runs: Sequence[RunFolder],
     *,
@@ -115,7 +115,7 @@ def two_stage_variational(
     check_count("hidden", hidden)
     check_count("samples", samples)
     check_number("kl_weight", kl_weight, low=0)
-    result, *_ = second_stage(
+    result, *_ = train_new_head(
         runs[0],
         name,
         folder,
@@ -131,7 +131,7 @@ def two_stage_variational(
     return result
 
 
-@method(
+@register_method(
     "linear-head",
     "Linear head on a frozen body",
     "SpHOR: A Representation Learning Perspective on Open-set Recognition",
@@ -161,7 +161,7 @@ def linear_head(
         Data, batch norms, batch size and precision are as in two-stage training. The published code extracts the
         features once, from one augmented pass, and trains by SGD at 0.01 with a cosine schedule, 20 epochs long.
     """
-    result, model, splits = second_stage(
+    result, model, splits = train_new_head(
         runs[0],
         "linear-head",
         folder,
@@ -174,7 +174,7 @@ def linear_head(
     run = runs[0].run
     if not run.recipe.data.hold_out_classes:
         return result
-    unknown = unknown_predictions(run, splits, model, features=False)
+    unknown = predict_held_out_classes(run, splits, model, features=False)
     scores = (max_logit_score(part.logits) for part in (result.test, unknown))
     metrics = detection_metrics(*scores, id_correct=result.test.correct.numpy())
     details = {name: metrics[name] for name in ("auroc", "oscr")}
@@ -184,7 +184,7 @@ def linear_head(
     return replace(result, notes=[*result.notes, note], details={**result.details, **details})
 
 
-def second_stage(
+def train_new_head(
     member: RunFolder,
     name: str,
     folder: Path,
@@ -218,23 +218,23 @@ def second_stage(
     check_count("epochs", epochs)
     check_number("lr", lr, low=0, low_open=True)
     accelerator = new_accelerator()
-    trained = load_trained(member).to(accelerator.device)
+    trained = load_trained_run(member).to(accelerator.device)
     # The second stage has random streams of its own, and the first one's loss does not matter to it.
     splits = trained.splits
-    seed = derive(member.run.seed, name)
+    seed = derive_seed(member.run.seed, name)
     sizes = {
         "num_classes": splits.num_classes,
         "num_samples": len(splits.train),
         "num_epochs": epochs,
     }
     criterion = LOSSES.build(loss, {}, **sizes)
-    if taker_of_targets(criterion) is not None:
+    if find_target_loss(criterion) is not None:
         raise InputError("the loss must not need out-of-fold targets", loss, "Choose another loss.")
-    seed_everything(derive(seed, "head"))
-    head = make_head(_head_inputs(trained.objective.model), splits.num_classes, seed)
+    seed_everything(derive_seed(seed, "head"))
+    head = make_head(_head_input_size(trained.objective.model), splits.num_classes, seed)
     # Ranks draw different noise; rank 0 draws what one process would.
     rank = int(accelerator.process_index)
-    seed_everything(derive(seed, f"training/{rank}" if rank else "training"))
+    seed_everything(derive_seed(seed, f"training/{rank}" if rank else "training"))
     model = TwoStage(trained.objective.model, head)
     # The training loop of any run, with the settings of this stage.
     recipe = replace(
@@ -246,18 +246,18 @@ def second_stage(
     stage = replace(member.run, recipe=recipe, seed=seed, folder=folder)
     objective = Objective(model, criterion, head=head, penalty=penalty)
     job = replace(
-        training_job(stage, objective, splits, accelerator),
+        build_training_job(stage, objective, splits, accelerator),
         identity={**stage.config(), "first": member.run.config(), "loss": loss, **settings},
         name=f"{name} of {member.run.name}",
     )
     best = train_run(stage, splits, job).best_epoch
-    val, test = held_out_predictions(member.run, splits, model)
+    val, test = predict_held_out(member.run, splits, model)
     notes = [f"second stage: epoch {best} of {epochs}, chosen by NLL on validation"]
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return MethodResult(test, val, notes, parameters, {"best_epoch": best}), model, splits
 
 
-def _head_inputs(model: nn.Module) -> int:
+def _head_input_size(model: nn.Module) -> int:
     head = find_head(model)
     size = getattr(head, "in_features", None)
     if isinstance(size, int):

@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
-from fedlas.predictions.tables.cells import TableChunk, number_in, percent_signs
+from fedlas.predictions.tables.cells import TableChunk, detect_percent_signs, parse_number
 from fedlas.predictions.tables.formats import format as formats
-from fedlas.predictions.tables.formats.compression import whole_suffix
+from fedlas.predictions.tables.formats.compression import full_suffix
 from fedlas.predictions.tables.formats.format import Format
 
 _LONGEST = 2**20
 """Maximum size in bytes of the text in a cell."""
 
 
-class Arrow(Format):
+class ArrowFile(Format):
     """File that pyarrow reads; except in CSV, a score column may hold lists of equal length."""
 
     def __init__(self, path: Path) -> None:
@@ -30,43 +30,45 @@ class Arrow(Format):
         self.label = path.name
         self.notes = list[str]()
         self._rows = 0
-        self.arrow = pyarrow_module()
-        with self._guard():
-            self.names = self._names()
+        self.arrow = import_pyarrow()
+        with self._translate_errors():
+            self.names = self._read_names()
 
     def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[TableChunk]:
         """Yield the columns ``numbers`` (as floats) and ``others`` of all rows in chunks."""
         self._rows = 0
-        with self._guard():
-            for table, rows in self._blocks(numbers, others):
-                chunk = self._chunk(table, numbers, others)
+        with self._translate_errors():
+            for table, rows in self._iter_blocks(numbers, others):
+                chunk = self._to_chunk(table, numbers, others)
                 for start in range(0, len(rows), formats.ROWS):
                     part = slice(start, start + formats.ROWS)
                     self.rows = rows[part]
-                    yield chunk.part(part)
+                    yield chunk.slice_rows(part)
                 self._rows += len(rows)
 
-    def _names(self) -> list[str]:
+    def _read_names(self) -> list[str]:
         """Return the column names of the file."""
         raise NotImplementedError
 
-    def _blocks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[tuple[Any, Any]]:
+    def _iter_blocks(
+        self, numbers: Sequence[str], others: Sequence[str]
+    ) -> Iterator[tuple[Any, Any]]:
         """Yield blocks of these columns, each with its rows; if ``keeps_all``, the rows have all columns."""
         raise NotImplementedError
 
-    def _chunk(self, table: Any, numbers: Sequence[str], others: Sequence[str]) -> TableChunk:
+    def _to_chunk(self, table: Any, numbers: Sequence[str], others: Sequence[str]) -> TableChunk:
         """Return a block as a chunk, with numeric columns as arrays."""
         percent: dict[str, bool] = {}
         return TableChunk(
             np.arange(self._rows, self._rows + table.num_rows) + 1,
-            {name: self._column(table.column(name), name, percent) for name in numbers},
-            {name: _plain_values(table.column(name)) for name in others},
+            {name: self._column_numbers(table.column(name), name, percent) for name in numbers},
+            {name: _to_python_values(table.column(name)) for name in others},
             self.label,
             percent,
         )
 
     @contextmanager
-    def _guard(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         """Translate errors of pyarrow and csv on a damaged file into InputError."""
         arrow_error = self.arrow.lib.ArrowException
         try:
@@ -81,12 +83,12 @@ class Arrow(Format):
             ):  # names of columns hold surrogates in place of such bytes
                 text = "column names are not UTF-8"
             raise InputError(
-                f"the file must be a readable {whole_suffix(self.path)} file",
+                f"the file must be a readable {full_suffix(self.path)} file",
                 f"{self.path} ({text})",
                 "Check that the file is complete; text must be UTF-8.",
             ) from error
 
-    def _column(self, values: Any, name: str, percent: dict[str, bool]) -> NDArray[Any]:
+    def _column_numbers(self, values: Any, name: str, percent: dict[str, bool]) -> NDArray[Any]:
         """Return a numeric column ``(n,)``, or ``(n, C)`` of lists, with NaN for missing; record its percent sign."""
         # pyarrow's to_numpy, scalar and array import pandas, which takes half a second.
         types = self.arrow.types
@@ -101,22 +103,22 @@ class Arrow(Format):
                     "Write one number per class.",
                 )
             if 0 < values.null_count < len(values):
-                parts = self._column(values.drop_null(), name, percent)
+                parts = self._column_numbers(values.drop_null(), name, percent)
                 filled = np.full(shape, np.nan, parts.dtype)
                 filled[lengths >= 0] = parts
                 return filled
             values = values.flatten()
         if types.is_dictionary(values.type) or types.is_string(values.type):
-            quick = self._quick_numbers(values, name)
+            quick = self._cast_numbers(values, name)
             if quick is not None:
                 percent[name] = False
                 return quick
             # Numbers with percent signs, or that JSON lines have in quotes.
-            texts = _plain_values(values)
-            if (signs := percent_signs(texts, name, self.label, self._rows + 1)) is not None:
+            texts = _to_python_values(values)
+            if (signs := detect_percent_signs(texts, name, self.label, self._rows + 1)) is not None:
                 percent[name] = signs
-            numbers = {text: number_in(text, self.decimal_point) for text in set(texts)}
-            self._check_texts(texts, numbers, name)
+            numbers = {text: parse_number(text, self.decimal_point) for text in set(texts)}
+            self._check_number_texts(texts, numbers, name)
             values = self.arrow.array([numbers[text] for text in texts], "float64")
         elif values.null_count < len(values):
             percent[name] = False
@@ -135,9 +137,9 @@ class Arrow(Format):
             array[np.from_dlpack(values.is_null().cast("uint8")) > 0] = np.nan
         return array.reshape(shape)
 
-    def _quick_numbers(self, values: Any, name: str) -> NDArray[Any] | None:
+    def _cast_numbers(self, values: Any, name: str) -> NDArray[Any] | None:
         """Return a text column as numbers ``(n,)`` by pyarrow, or None if it cannot convert every cell."""
-        compute = pyarrow_module(".compute")
+        compute = import_pyarrow(".compute")
         if not self.arrow.types.is_string(values.type) or values.null_count == len(values):
             return None
         empty = compute.is_in(values, value_set=self.arrow.array(["", *self.missing]))
@@ -152,17 +154,17 @@ class Arrow(Format):
         if numbers.null_count == len(numbers):
             return None
         percent: dict[str, bool] = {}
-        return self._column(numbers, name, percent)
+        return self._column_numbers(numbers, name, percent)
 
-    def _check_texts(
+    def _check_number_texts(
         self, texts: Sequence[Any], numbers: Mapping[Any, float | None], name: str
     ) -> None:
         """Raise InputError for text that is not a number, in formats where numbers are text."""
 
 
-def append(rows: Any, names: Sequence[str], arrays: Sequence[NDArray[Any]]) -> Any:
+def append_columns(rows: Any, names: Sequence[str], arrays: Sequence[NDArray[Any]]) -> Any:
     """Return Arrow rows with additional columns ``(n,)``, or lists from ``(n, C)``; NaN becomes null."""
-    arrow = pyarrow_module()
+    arrow = import_pyarrow()
     for name, values in zip(names, arrays, strict=True):
         is_nan = np.isnan(values).reshape(len(values), -1).all(axis=1)
         column = arrow.array(
@@ -173,13 +175,13 @@ def append(rows: Any, names: Sequence[str], arrays: Sequence[NDArray[Any]]) -> A
 
 
 @contextmanager
-def held_by(suffix: str, label: str) -> Iterator[None]:
+def translate_arrow_errors(suffix: str, label: str) -> Iterator[None]:
     """Translate pyarrow errors on writing into an InputError that names the file.
 
     Raises:
         InputError: If a format cannot hold the rows, or columns change their type.
     """
-    arrow = pyarrow_module()
+    arrow = import_pyarrow()
     try:
         yield
     # Values that change their kind from row to row are a TypeError of pyarrow's, and huge integers an OverflowError.
@@ -191,24 +193,24 @@ def held_by(suffix: str, label: str) -> Iterator[None]:
         ) from error
 
 
-def append_constants(batch: Any, constants: Mapping[str, str]) -> Any:
+def append_constant_columns(batch: Any, constants: Mapping[str, str]) -> Any:
     """Return a record batch with additional columns, each with one constant text."""
     for name, text in constants.items():
-        batch = batch.append_column(name, pyarrow_module().array([text] * len(batch)))
+        batch = batch.append_column(name, import_pyarrow().array([text] * len(batch)))
     return batch
 
 
-def as_batch(table: Any) -> Any:
+def to_record_batch(table: Any) -> Any:
     """Return a table as a single record batch."""
     return table.combine_chunks().to_batches()[0]
 
 
-def _plain_values(column: Any) -> list[Any]:
+def _to_python_values(column: Any) -> list[Any]:
     """Return a column as Python objects; equal texts of a dictionary column share one object."""
-    types = pyarrow_module().types
+    types = import_pyarrow().types
     texts = column.dictionary if types.is_dictionary(column.type) else column
     if types.is_string(texts.type) or types.is_large_string(texts.type):
-        compute = pyarrow_module(".compute")
+        compute = import_pyarrow(".compute")
         longest = compute.max(compute.binary_length(texts)).as_py() or 0
         if longest > _LONGEST:
             raise InputError(
@@ -224,6 +226,6 @@ def _plain_values(column: Any) -> list[Any]:
     return [by_number.get(number) for number in column.indices.to_pylist()]
 
 
-def pyarrow_module(module: str = "") -> Any:
+def import_pyarrow(module: str = "") -> Any:
     """Import and return pyarrow, or a submodule of it."""
     return require(f"pyarrow{module}", extra="tables")

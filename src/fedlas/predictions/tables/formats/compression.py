@@ -22,42 +22,44 @@ _MOST_RATIO = 100
 """Size to which any file may decompress, and the maximum ratio beyond it; scores compress to a third."""
 
 
-def suffix_of(path: Path) -> str:
+def data_suffix(path: Path) -> str:
     """Return the lower-case format suffix of a file name: ``.csv`` for ``a.csv`` and ``a.csv.gz``."""
     ends = [end.lower() for end in path.suffixes[-2:]]
     packed = len(ends) == 2 and ends[1] in _KINDS and ends[0] in TEXTS
     return ends[0] if packed else path.suffix.lower()
 
 
-def whole_suffix(path: Path) -> str:
+def full_suffix(path: Path) -> str:
     """Return the suffix of a file name with its compression: ``.csv.gz``."""
-    return path.name[-len(suffix_of(path) + path.suffix) :] if is_packed(path) else path.suffix
+    return (
+        path.name[-len(data_suffix(path) + path.suffix) :] if is_compressed(path) else path.suffix
+    )
 
 
-def stem_of(path: Path) -> str:
+def data_stem(path: Path) -> str:
     """Return a file name without format and compression suffixes: ``a`` for ``a.csv.gz``."""
-    return path.with_suffix("").stem if is_packed(path) else path.stem
+    return path.with_suffix("").stem if is_compressed(path) else path.stem
 
 
-def is_packed(path: Path) -> bool:
+def is_compressed(path: Path) -> bool:
     """Return whether a file is compressed text, by its name."""
-    return suffix_of(path) != path.suffix.lower()
+    return data_suffix(path) != path.suffix.lower()
 
 
-def open_bytes(path: Path) -> IO[bytes]:
+def open_decompressed(path: Path) -> IO[bytes]:
     """Open a file for reading, decompressed; a truncated stream raises an error while it is read.
 
     Reading raises an InputError where a file unpacks to more than 100 times its size, beyond 16 MiB.
     """
-    if not is_packed(path):
+    if not is_compressed(path):
         return path.open("rb")
     stream: Any = require("pyarrow", extra="tables").input_stream(
         str(path), compression=_KINDS[path.suffix.lower()]
     )
-    return io.BufferedReader(_Counted(stream, path))
+    return io.BufferedReader(_SizeLimitedStream(stream, path))
 
 
-class _Counted(io.RawIOBase):
+class _SizeLimitedStream(io.RawIOBase):
     """Decompressed stream that raises InputError beyond a maximum size."""
 
     def __init__(self, stream: Any, path: Path) -> None:
@@ -91,11 +93,11 @@ def content_digest(path: Path) -> str:
     A copy that is packed, or was saved by another system, has the digest of the original.
     """
     digest = hashlib.sha256()
-    if suffix_of(path) not in TEXTS:
+    if data_suffix(path) not in TEXTS:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]
     lines = 0  # that ended since the last other byte: the file may end with them
-    with open_bytes(path) as file:
+    with open_decompressed(path) as file:
         head = file.read(3).removeprefix(codecs.BOM_UTF8)
         while chunk := head or file.read(1 << 20):
             head = b""
@@ -111,18 +113,18 @@ def content_digest(path: Path) -> str:
 
 
 @contextmanager
-def packed_as(path: Path | None, file: IO[bytes]) -> Iterator[IO[bytes]]:
+def compressed_writer(path: Path | None, file: IO[bytes]) -> Iterator[IO[bytes]]:
     """Open a stream that compresses to ``file`` if ``path`` has a compression suffix; else ``file`` itself."""
-    if path is None or not is_packed(path):
+    if path is None or not is_compressed(path):
         yield file
         return
     arrow: Any = require("pyarrow", extra="tables")
-    outer = arrow.PythonFile(_Open(file), "w")
+    outer = arrow.PythonFile(_UnclosableFile(file), "w")
     with arrow.CompressedOutputStream(outer, _KINDS[path.suffix.lower()]) as packed:
         yield packed
 
 
-class _Open:
+class _UnclosableFile:
     """Wrapper of a file that stays open when pyarrow closes it."""
 
     def __init__(self, file: IO[bytes]) -> None:

@@ -15,17 +15,17 @@ from typing import IO, Any
 from numpy.typing import NDArray
 
 from fedlas._core.check import Argument, InputError
-from fedlas._core.text import shortened
+from fedlas._core.text import truncate
 from fedlas.predictions.tables.formats import lines
 from fedlas.predictions.tables.formats.arrow import (
-    Arrow,
-    append,
-    append_constants,
-    as_batch,
-    held_by,
-    pyarrow_module,
+    ArrowFile,
+    append_columns,
+    append_constant_columns,
+    import_pyarrow,
+    to_record_batch,
+    translate_arrow_errors,
 )
-from fedlas.predictions.tables.formats.compression import open_bytes, suffix_of
+from fedlas.predictions.tables.formats.compression import data_suffix, open_decompressed
 from fedlas.predictions.tables.formats.format import Format, Writer
 
 _SAMPLE = 200
@@ -38,18 +38,18 @@ _DECIMAL_POINT = re.compile(r"\s*+[-+]?\d*+\.\d++([eE][-+]?\d++)?\s*+%?\s*+")
 _PERCENT = re.compile(r"\s*+[-+]?(\d++([.,]\d++)?|[.,]\d++)\s*+%\s*+")
 
 
-def notice_separator(header: str, suffix: str) -> str:
+def detect_separator(header: str, suffix: str) -> str:
     """Return the separator of a header line: the most frequent candidate outside quotes."""
     signs = "\t,;|" if suffix == ".tsv" else ",;\t|"
-    return max(signs, key=_unquoted(header).count)
+    return max(signs, key=_remove_quoted(header).count)
 
 
-def _unquoted(header: str) -> str:
+def _remove_quoted(header: str) -> str:
     """Return a header without its quoted parts."""
     return re.sub('"[^"]*"', "", header)
 
 
-class Delimited(Arrow):
+class Delimited(ArrowFile):
     """CSV or TSV file with a header, in UTF-8; labels are read as text, so ``007`` and ``nan`` stay unchanged.
 
     The separator (comma, semicolon, tab or bar), a decimal comma and percent signs are noticed in the first rows.
@@ -77,18 +77,18 @@ class Delimited(Arrow):
         }
         self.names = [*self._header, *self._partition]
 
-    def _names(self) -> list[str]:
-        lines.check_text(self.path)
+    def _read_names(self) -> list[str]:
+        lines.check_utf8_text(self.path)
         # The text decoded with the header may be rows already, whose errors have a number.
         with lines.open_lines(self.path, "", _LONGEST_HEADER) as file:
             first = next(filter(str.strip, file), "")
         with lines.open_lines(self.path, "") as file:
-            noticed = notice_separator(first, suffix_of(self.path))
+            noticed = detect_separator(first, data_suffix(self.path))
             if not self.delimiter:
                 self.delimiter = noticed
                 if self.delimiter not in ",\t":
                     self.notes.append(f"Columns are separated by {self.delimiter!r}.")
-            elif self.delimiter not in (unquoted := _unquoted(first)) and noticed in unquoted:
+            elif self.delimiter not in (unquoted := _remove_quoted(first)) and noticed in unquoted:
                 # The separator that was passed belongs to another file of the same call.
                 text = f"Columns of {self.label} are separated by {noticed!r}, not by {self.delimiter!r}."
                 self.notes.append(text)
@@ -109,7 +109,7 @@ class Delimited(Arrow):
             names = names if len(set(names)) == len(names) else header
             "".join(names).encode()  # an error for bytes that are no UTF-8
             with suppress(csv.Error):  # pyarrow reports the row
-                self._notice(names, list(islice(rows, _SAMPLE)))
+                self._detect_number_style(names, list(islice(rows, _SAMPLE)))
         if not names:
             raise InputError(
                 "the first line must name the columns",
@@ -119,11 +119,11 @@ class Delimited(Arrow):
         return names
 
     @property
-    def form(self) -> Any:
+    def layout(self) -> Any:
         """Properties that all files of one table must share: format, columns, separator, decimal mark."""
-        return *super().form, self.delimiter, self.decimal_point
+        return *super().layout, self.delimiter, self.decimal_point
 
-    def _notice(self, names: list[str], rows: list[list[str]]) -> None:
+    def _detect_number_style(self, names: list[str], rows: list[list[str]]) -> None:
         """Detect a decimal comma and percent signs in the first rows."""
         cells = [cell for row in rows for cell in row]
         comma = self.delimiter != "," and any(map(_DECIMAL_COMMA.fullmatch, cells))
@@ -140,7 +140,9 @@ class Delimited(Arrow):
         }
         self.in_percent = frozenset(percent)
 
-    def _blocks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[tuple[Any, Any]]:
+    def _iter_blocks(
+        self, numbers: Sequence[str], others: Sequence[str]
+    ) -> Iterator[tuple[Any, Any]]:
         types = dict.fromkeys(others, "string") | dict.fromkeys(numbers, "float64")
         types |= dict.fromkeys(self.in_percent.intersection(numbers), "string")
         if self.keeps_all:  # each cell keeps its text
@@ -153,45 +155,45 @@ class Delimited(Arrow):
         header = b""
         # Blocks of whole rows, not pyarrow's open_csv: where a quote is never closed, that takes several rows for one
         # without an error; it refuses rows longer than its blocks, and 1,000,000 rows take 161 MiB, not 66.
-        for content, rows in lines.row_blocks(self.path, self.delimiter):
+        for content, rows in lines.iter_row_blocks(self.path, self.delimiter):
             if not header:
                 header = rows[0].as_py().strip(b"\r\n")
                 content = content[bytes(content).index(header) + len(header) :]
                 rows = rows[1:]
             if len(rows):
                 try:
-                    table = self.parsed(content, types)
+                    table = self.parse_columns(content, types)
                 except ValueError as error:
-                    raise self._first_error(rows, types) or error from error
-                lines.check_count(rows, table.num_rows, self._rows, self.label)
-                batch = append_constants(as_batch(table), partition)
+                    raise self._first_row_error(rows, types) or error from error
+                lines.drop_blank_rows(rows, table.num_rows, self._rows, self.label)
+                batch = append_constant_columns(to_record_batch(table), partition)
                 yield batch, batch
 
-    def typed(self, rows: Any, numbers: Collection[str]) -> Any:
+    def to_arrow_table(self, rows: Any, numbers: Collection[str]) -> Any:
         """Return all columns of rows as an Arrow table, with ``numbers`` converted; percent signs are kept."""
         columns = []
         for name in rows.schema.names:
             column = rows.column(name)
             if name in numbers and name not in self.in_percent:
-                column = self.arrow.array(self._column(column, name, {}))
+                column = self.arrow.array(self._column_numbers(column, name, {}))
             is_binary = self.arrow.types.is_binary(column.type)
             columns.append(column.cast("string") if is_binary else column)
         return self.arrow.table(columns, names=rows.schema.names)
 
-    def _check_texts(
+    def _check_number_texts(
         self, texts: Sequence[Any], numbers: Mapping[Any, float | None], name: str
     ) -> None:
         """Raise InputError for the first text that is not a number."""
         for row, text in enumerate(texts, self._rows + 1):
             if numbers[text] is None and text not in (None, "", *self.missing):
-                raise _no_number(text, f"row {row}, column {name!r} of {self.label}")
+                raise _not_a_number_error(text, f"row {row}, column {name!r} of {self.label}")
 
-    def _first_error(self, rows: Any, types: dict[str, str]) -> InputError | None:
+    def _first_row_error(self, rows: Any, types: dict[str, str]) -> InputError | None:
         """Return the error for the first row that pyarrow cannot read, or None."""
 
         def fails(rows: Any, types: dict[str, str] = types) -> bool:
             try:
-                self.parsed(b"".join(rows.to_pylist()), types)
+                self.parse_columns(b"".join(rows.to_pylist()), types)
             except ValueError:
                 return True
             return False
@@ -227,12 +229,12 @@ class Delimited(Arrow):
                 return InputError(
                     "text must be UTF-8", f"other bytes in {where}", "Save the file as UTF-8."
                 )
-            return _no_number(cell, where)
+            return _not_a_number_error(cell, where)
         return None
 
-    def parsed(self, content: Any, types: dict[str, str]) -> Any:
+    def parse_columns(self, content: Any, types: dict[str, str]) -> Any:
         """Return the columns ``types`` parsed from the bytes of rows."""
-        reader = pyarrow_module(".csv")
+        reader = import_pyarrow(".csv")
         size = max(1 << 20, len(content))
         blocks = reader.ReadOptions(use_threads=False, column_names=self._header, block_size=size)
         cells = reader.ParseOptions(delimiter=self.delimiter, newlines_in_values=True)
@@ -257,9 +259,9 @@ class DelimitedWriter(Writer):
         self._point = "."
         if isinstance(first, Delimited):
             self._point = first.decimal_point
-            if suffix_of(first.path) == suffix:
+            if data_suffix(first.path) == suffix:
                 self._delimiter = first.delimiter
-            with open_bytes(first.path) as head:
+            with open_decompressed(first.path) as head:
                 file.write(lines.BOM * (head.read(3) == lines.BOM))
         header = io.StringIO()
         csv.writer(header, delimiter=self._delimiter, lineterminator="\n").writerow(
@@ -269,30 +271,30 @@ class DelimitedWriter(Writer):
 
     def write(self, source: Any, rows: Any, arrays: Sequence[NDArray[Any]]) -> None:
         """Write rows with their additional columns."""
-        with held_by(self.suffix, source.label):
+        with translate_arrow_errors(self.suffix, source.label):
             if not isinstance(source, Delimited):
-                rows = source.typed(rows, self.scores)
-            rows = append(rows, self.names, arrays)
+                rows = source.to_arrow_table(rows, self.scores)
+            rows = append_columns(rows, self.names, arrays)
             if self._point == ",":
-                rows = self._with_commas(rows)
+                rows = self._use_decimal_commas(rows)
             try:
-                content = self._text(rows, "none")
+                content = self._to_csv(rows, "none")
             except ValueError:  # a cell holds a separator, a quote or the end of a line
-                content = self._text(rows, "needed")
+                content = self._to_csv(rows, "needed")
             self.file.write(content)
 
-    def _text(self, rows: object, quoting: str) -> Any:
-        writer = pyarrow_module(".csv")
+    def _to_csv(self, rows: object, quoting: str) -> Any:
+        writer = import_pyarrow(".csv")
         options = writer.WriteOptions(
             include_header=False, delimiter=self._delimiter, quoting_style=quoting
         )
-        text = pyarrow_module().BufferOutputStream()
+        text = import_pyarrow().BufferOutputStream()
         writer.write_csv(rows, text, options)
         return memoryview(text.getvalue())
 
-    def _with_commas(self, rows: Any) -> Any:
+    def _use_decimal_commas(self, rows: Any) -> Any:
         """Return rows whose added columns have a decimal comma."""
-        compute = pyarrow_module(".compute")
+        compute = import_pyarrow(".compute")
         for name in self.names:
             place = rows.schema.get_field_index(name)
             texts = compute.replace_substring(rows.column(place).cast("string"), ".", ",")
@@ -300,11 +302,11 @@ class DelimitedWriter(Writer):
         return rows
 
 
-def _no_number(cell: object, where: str) -> InputError:
+def _not_a_number_error(cell: object, where: str) -> InputError:
     """Return the InputError for a cell of a numeric column that is not a number."""
     return InputError(
         "scores must be numbers",
-        f"{shortened(repr(cell), 60)} in {where}",
+        f"{truncate(repr(cell), 60)} in {where}",
         [
             "write numbers, or name other score columns",
             ("drop rows with missing numbers by ", Argument("drop_missing", True)),

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas._core.check import InputError
-from fedlas.predictions.tables.cells import TableChunk, floating
+from fedlas.predictions.tables.cells import TableChunk, to_floating
 
 ROWS = 2**13
 """Rows of a chunk."""
@@ -54,12 +54,12 @@ class Format:
         return [self]
 
     @property
-    def current(self) -> Any:
+    def current_file(self) -> Any:
         """Reader of the file of the last chunk."""
         return self
 
     @property
-    def form(self) -> Any:
+    def layout(self) -> Any:
         """Properties that all files of one table must share."""
         return type(self), self.names
 
@@ -67,32 +67,32 @@ class Format:
         """Yield the columns ``numbers`` (as floats) and ``others`` of all rows in chunks, in order."""
         raise NotImplementedError
 
-    def typed(self, rows: object, numbers: Collection[str]) -> Any:  # noqa: ARG002 (for text)
+    def to_arrow_table(self, rows: object, numbers: Collection[str]) -> Any:  # noqa: ARG002 (for text)
         """Return all columns of rows as an Arrow table, with text in columns ``numbers`` converted to numbers."""
         return rows
 
-    def objects(self, rows: object, numbers: Collection[str]) -> list[dict[str, Any]]:
+    def to_dicts(self, rows: object, numbers: Collection[str]) -> list[dict[str, Any]]:
         """Return rows as dicts."""
-        content: list[dict[str, Any]] = self.typed(rows, numbers).to_pylist()
+        content: list[dict[str, Any]] = self.to_arrow_table(rows, numbers).to_pylist()
         return content
 
-    def holds_numbers(self, name: str) -> bool:  # noqa: ARG002 (for typed columns)
+    def has_numeric_type(self, name: str) -> bool:  # noqa: ARG002 (for typed columns)
         """Return whether the column type is numeric, so that no cell needs to be read to know."""
         return False
 
-    def name_beside(self, name: str, prefix: str) -> str:
+    def output_name(self, name: str, prefix: str) -> str:
         """Return the name of the output column next to a column; nested values stay in their object."""
         return f"{prefix}{name}"
 
-    def take_names(self, names: Sequence[str]) -> None:
+    def set_column_names(self, names: Sequence[str]) -> None:
         """Set the column names to those of all files of the table, some of which this file may lack."""
         self.names = list(names)
 
-    def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:  # noqa: ARG002 (for files of JSON)
+    def expand_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:  # noqa: ARG002 (for files of JSON)
         """Expand nested JSON fields, given by their paths, into columns; ``mixed`` columns may hold any type."""
         return  # other sources have no paths
 
-    def watch(self, patterns: Sequence[str]) -> None:  # noqa: ARG002 (for files of JSON)
+    def reject_late_columns(self, patterns: Sequence[str]) -> None:  # noqa: ARG002 (for files of JSON)
         """Set patterns whose matches must be known columns: rows that add such a key raise InputError."""
         return  # other sources name all columns first
 
@@ -149,58 +149,58 @@ class Joined(Format):
     """
 
     files: Sequence[Any] = ()
-    current: Any = None
+    current_file: Any = None
 
     def __init__(self, files: Sequence[Any]) -> None:
         self.files = files
-        self.current = files[0]
+        self.current_file = files[0]
         self.names = list(dict.fromkeys(name for file in files for name in file.names))
         self.label = ", ".join(file.label for file in files)
         self.decimal_point = files[0].decimal_point
         self.decimal_mark = files[0].decimal_mark
         for file in files:
-            if file.form != files[0].form:
+            if file.layout != files[0].layout:
                 raise InputError(
                     "all files of a table must have the same format and columns",
                     f"others in {file.label} than in {files[0].label}",
                     "Convert the files, or process them one by one.",
                 )
-            file.take_names(self.names)
+            file.set_column_names(self.names)
 
     @property
     def notes(self) -> list[str]:  # type: ignore[override]
         """Notes on how the files were read, each once."""
         return list(dict.fromkeys(note for file in self.files for note in file.notes))
 
-    def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:
+    def expand_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:
         """Expand nested JSON fields in all files."""
         for file in self.files:
-            file.add_paths(names, mixed)
+            file.expand_paths(names, mixed)
         self.names = self.files[0].names
 
-    def watch(self, patterns: Sequence[str]) -> None:
+    def reject_late_columns(self, patterns: Sequence[str]) -> None:
         """Set the patterns in all files."""
         for file in self.files:
-            file.watch(patterns)
+            file.reject_late_columns(patterns)
 
-    def name_beside(self, name: str, prefix: str) -> str:
+    def output_name(self, name: str, prefix: str) -> str:
         """Return the name of the output column next to a column, as in the first file."""
-        return self.files[0].name_beside(name, prefix)
+        return self.files[0].output_name(name, prefix)
 
     def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[TableChunk]:
         """Yield the chunks of all files; row numbers start from 1 in each file."""
         for file in self.files:
-            self.current = file
+            self.current_file = file
             file.missing = self.missing
             yield from file.chunks(numbers, others)
 
 
-def pieces_of(array: NDArray[Any]) -> Pieces:
+def split_rows(array: NDArray[Any]) -> Pieces:
     """Return the shape of an array, and an iterator over its rows, ``ROWS`` at a time."""
     return array.shape, (array[start : start + ROWS] for start in range(0, len(array), ROWS))
 
 
-def together(
+def iter_chunks(
     numbers: dict[str, Pieces], others: dict[str, Pieces], label: str
 ) -> Iterator[TableChunk]:
     """Yield chunks of several columns of equal length."""
@@ -217,6 +217,8 @@ def together(
     total = next(iter(shapes.values()))[0]
     for start in range(0, total, ROWS):
         values = {name: next(pieces) for name, (_, pieces) in others.items()}
-        read = {name: floating(name, next(pieces), label) for name, (_, pieces) in numbers.items()}
+        read = {
+            name: to_floating(name, next(pieces), label) for name, (_, pieces) in numbers.items()
+        }
         rows = np.arange(start, min(start + ROWS, total)) + 1
         yield TableChunk(rows, read, values, label, dict.fromkeys(read, False))

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_dense, describe
 from fedlas._core.extras import require
-from fedlas._core.kinds import is_lazy
-from fedlas.predictions.tables.cells import TableChunk, floating
-from fedlas.predictions.tables.columns import dotted
-from fedlas.predictions.tables.formats.format import Format, pieces_of, together
-from fedlas.predictions.tables.formats.json_lines import at_path
+from fedlas._core.kinds import is_lazy_frame
+from fedlas.predictions.tables.cells import TableChunk, to_floating
+from fedlas.predictions.tables.columns import to_dotted_path
+from fedlas.predictions.tables.formats.format import Format, iter_chunks, split_rows
+from fedlas.predictions.tables.formats.json_lines import value_at_path
 
 
 class Frame(Format):
@@ -24,7 +24,7 @@ class Frame(Format):
     label = "the frame"
 
     def __init__(self, frame: Any) -> None:
-        frame = collected(frame)
+        frame = collect_lazy(frame)
         if hasattr(frame, "append_column"):  # of Arrow
             frame = {name: frame[name] for name in frame.column_names}
         columns = frame.keys() if isinstance(frame, Mapping) else getattr(frame, "columns", None)
@@ -35,21 +35,23 @@ class Frame(Format):
                 "Pass a data frame of pandas or polars, or a mapping from names to columns.",
             )
         self.names = [str(name) for name in columns]
-        self._columns = {str(name): _column(str(name), frame[name]) for name in columns}
+        self._columns = {str(name): _to_column(str(name), frame[name]) for name in columns}
         self.notes: list[str] = []
 
-    def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:  # noqa: ARG002 (any may be)
+    def expand_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:  # noqa: ARG002 (any may be)
         """Expand nested fields, given by their paths, from columns of dicts, lists and JSON text."""
         for name in names:
-            path = dotted(name)
+            path = to_dotted_path(name)
             starts = (path[:place] for place, letter in enumerate(path) if letter == ".")
             start = next((start for start in starts if start in self._columns), None)
             if name in self._columns or start is None:
                 continue
-            self._columns[name] = [at_path({start: value}, name) for value in self._plain(start)]
+            self._columns[name] = [
+                value_at_path({start: value}, name) for value in self._to_list(start)
+            ]
             self.names = [*self.names, name]
 
-    def holds_numbers(self, name: str) -> bool:
+    def has_numeric_type(self, name: str) -> bool:
         """Return whether the column type is numeric."""
         dtype = getattr(self._columns[name], "dtype", None)
         return isinstance(dtype, np.dtype) and dtype.kind in "fiu"
@@ -68,14 +70,14 @@ class Frame(Format):
                     f"{describe(column)} in {self.label}",
                     "Pass a list or an array.",
                 )
-        values = {name: np.fromiter(self._plain(name), dtype=object) for name in others}
-        yield from together(
-            {name: pieces_of(self._numbers(name)) for name in numbers},
-            {name: pieces_of(column) for name, column in values.items()},
+        values = {name: np.fromiter(self._to_list(name), dtype=object) for name in others}
+        yield from iter_chunks(
+            {name: split_rows(self._to_numbers(name)) for name in numbers},
+            {name: split_rows(column) for name, column in values.items()},
             self.label,
         )
 
-    def _numbers(self, name: str) -> NDArray[Any]:
+    def _to_numbers(self, name: str) -> NDArray[Any]:
         """Return a column as floats ``(N,)``, or ``(N, C)`` of lists."""
         column = self._columns[name]
         if isinstance(column, Tensor):
@@ -87,14 +89,14 @@ class Frame(Format):
             )
         # types of pandas' own
         if hasattr(column, "notna") and not isinstance(column.dtype, np.dtype):
-            column = self._plain(name)
+            column = self._to_list(name)
         try:
             array = np.asarray(column)
             if array.dtype == object:
                 width = next((len(value) for value in array if hasattr(value, "__len__")), None)
                 missing: Any = np.nan if width is None else [np.nan] * width
                 array = np.array([missing if value is None else value for value in array.tolist()])
-            return floating(name, array, self.label)
+            return to_floating(name, array, self.label)
         except (TypeError, ValueError) as error:  # text, or lists of several lengths
             if isinstance(error, InputError):
                 raise
@@ -104,7 +106,7 @@ class Frame(Format):
                 "Name numeric score columns, or one column of lists of equal length.",
             ) from error
 
-    def _plain(self, name: str) -> list[Any]:
+    def _to_list(self, name: str) -> list[Any]:
         """Return a column as a list of Python objects, None for missing values."""
         column = self._columns[name]
         if hasattr(column, "notna"):
@@ -112,7 +114,7 @@ class Frame(Format):
         return list(column.tolist() if hasattr(column, "tolist") else column)
 
 
-def _column(name: str, values: object) -> Any:
+def _to_column(name: str, values: object) -> Any:
     """Return a column that NumPy can read: tensors are detached and moved to the CPU."""
     if not isinstance(values, Tensor):
         return values
@@ -120,12 +122,12 @@ def _column(name: str, values: object) -> Any:
     return values.detach().cpu()
 
 
-def collected(frame: object) -> Any:
+def collect_lazy(frame: object) -> Any:
     """Return a lazy frame as a polars ``DataFrame`` or Arrow table; any other frame is returned unchanged.
 
     Raises:
         MissingExtraError: For a lazy one without narwhals.
     """
-    if not is_lazy(frame):
+    if not is_lazy_frame(frame):
         return frame
     return require("narwhals", extra="tables").from_native(frame).collect().to_native()

@@ -16,13 +16,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas._core.check import Argument, InputError, Text, few
+from fedlas._core.check import Argument, InputError, Text, truncated_list
 from fedlas._core.files import parse_json
-from fedlas._core.text import shortened
-from fedlas.predictions.tables.cells import MISSING, TableChunk, number_in, percent_signs
-from fedlas.predictions.tables.columns import dotted
+from fedlas._core.text import truncate
+from fedlas.predictions.tables.cells import MISSING, TableChunk, detect_percent_signs, parse_number
+from fedlas.predictions.tables.columns import to_dotted_path
 from fedlas.predictions.tables.formats import lines
-from fedlas.predictions.tables.formats.arrow import Arrow, as_batch, held_by, pyarrow_module
+from fedlas.predictions.tables.formats.arrow import (
+    ArrowFile,
+    import_pyarrow,
+    to_record_batch,
+    translate_arrow_errors,
+)
 from fedlas.predictions.tables.formats.format import Writer
 
 SHOWN = 1000
@@ -31,7 +36,7 @@ _SHOWN_TEXT = 4_000_000
 """Number of characters after which no more rows are inspected: rows of many classes are long."""
 
 
-class JsonLines(Arrow):
+class JsonLines(ArrowFile):
     """File of one JSON object per line; columns are the keys of the first 1,000 rows."""
 
     _whole = "int64"
@@ -40,24 +45,24 @@ class JsonLines(Arrow):
     _shown = 1
     """Number of rows whose keys are columns in this file."""
 
-    def _names(self) -> list[str]:
-        lines.check_text(self.path)
+    def _read_names(self) -> list[str]:
+        lines.check_utf8_text(self.path)
         # pyarrow infers types in each block separately, and crashes on deep nesting when it does.
         with lines.open_lines(self.path) as file:
             shown = islice(filter(str.strip, file), SHOWN)
             first = next(shown, "{}")
-            row = json_row(first, 1, self.label)
-            names, nested, length = dict.fromkeys(row), _nested_in(row), len(first)
+            row = parse_json_row(first, 1, self.label)
+            names, nested, length = dict.fromkeys(row), _nested_keys(row), len(first)
             # Errors in later rows are reported when these are read.
             with suppress(InputError):
                 for number, line in enumerate(shown, 2):
                     length += len(line)
                     if length > _SHOWN_TEXT:
                         break
-                    later = json_row(line, number, self.label)
+                    later = parse_json_row(line, number, self.label)
                     self._shown = number
                     names |= dict.fromkeys(later)
-                    nested |= _nested_in(later)
+                    nested |= _nested_keys(later)
         if not row:
             raise InputError(
                 "the first object must have keys",
@@ -68,29 +73,32 @@ class JsonLines(Arrow):
         return self._keys
 
     @property
-    def form(self) -> Any:
+    def layout(self) -> Any:
         """Properties that all files of one table must share: the format alone, since each row names its values."""
         return JsonLines
 
-    def take_names(self, names: Sequence[str]) -> None:
+    def set_column_names(self, names: Sequence[str]) -> None:
         """Set the column names to those of all files of the table."""
         self.names = self._keys = list(names)
 
-    def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:
+    def expand_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:
         """Expand nested fields, given by paths such as ``choices.0.logprobs.content``, into columns."""
         paths = [
             name
             for name in names
-            if name not in self.names and dotted(name).partition(".")[0] in self._keys
+            if name not in self.names and to_dotted_path(name).partition(".")[0] in self._keys
         ]
         self._nested.update(mixed)
-        self.names = [*self.names, *dict.fromkeys(path for path in paths if "." in dotted(path))]
+        self.names = [
+            *self.names,
+            *dict.fromkeys(path for path in paths if "." in to_dotted_path(path)),
+        ]
 
-    def watch(self, patterns: Sequence[str]) -> None:
+    def reject_late_columns(self, patterns: Sequence[str]) -> None:
         """Set patterns for which a new key in a later row raises InputError."""
         self._patterns = patterns
 
-    def typed(self, rows: Any, numbers: Collection[str]) -> Any:  # noqa: ARG002 (they have types)
+    def to_arrow_table(self, rows: Any, numbers: Collection[str]) -> Any:  # noqa: ARG002 (they have types)
         """Return all columns of rows as an Arrow table.
 
         Raises:
@@ -103,38 +111,40 @@ class JsonLines(Arrow):
                 "Write JSON lines (--out FILE.jsonl on the command line), or add the key to the first row.",
             )
         columns = {name: [row.get(name) for row in rows] for name in self._keys}
-        return pyarrow_module().table(columns)
+        return import_pyarrow().table(columns)
 
-    def objects(self, rows: Any, numbers: Collection[str]) -> list[dict[str, Any]]:  # noqa: ARG002
+    def to_dicts(self, rows: Any, numbers: Collection[str]) -> list[dict[str, Any]]:  # noqa: ARG002
         """Return rows as dicts, as they were read."""
         content: list[dict[str, Any]] = rows
         return content
 
-    def name_beside(self, name: str, prefix: str) -> str:
+    def output_name(self, name: str, prefix: str) -> str:
         """Return the name of the output next to a value: ``r.calibrated_conf`` for ``r.conf``."""
         head, dot, tail = name.rpartition(".") if name not in self._keys else ("", "", name)
         return f"{head}{dot}{prefix}{tail}"
 
-    def _blocks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[tuple[Any, Any]]:
+    def _iter_blocks(
+        self, numbers: Sequence[str], others: Sequence[str]
+    ) -> Iterator[tuple[Any, Any]]:
         names = dict.fromkeys([*numbers, *others])
         # pyarrow reads no paths, and no objects of several kinds
         is_path = any("." in name and name.partition(".")[0] in self._nested for name in names)
         is_plain = names.keys() <= {*self._keys} - self._nested and not (self.keeps_all or is_path)
         first = self._first_values(names) if is_plain else {}
-        for content, rows in lines.row_blocks(self.path):
-            self._check_keys(content, rows)
+        for content, rows in lines.iter_row_blocks(self.path):
+            self._check_late_keys(content, rows)
             table = None
             if is_plain:
-                table = self._parsed(content, first, others)
+                table = self._parse_columns(content, first, others)
             if table is None:
                 table = [line for line in rows.to_pylist() if line.strip()]
-            rows = lines.check_count(rows, len(table), self._rows, self.label)
+            rows = lines.drop_blank_rows(rows, len(table), self._rows, self.label)
             if isinstance(table, list):
                 numbered = enumerate(table, self._rows + 1)
-                table = [json_row(line, number, self.label) for number, line in numbered]
+                table = [parse_json_row(line, number, self.label) for number, line in numbered]
             yield table, table if self.keeps_all else rows
 
-    def _check_keys(self, content: Any, rows: Any) -> None:
+    def _check_late_keys(self, content: Any, rows: Any) -> None:
         """Raise InputError if a later row has a new key that a pattern matches."""
         for pattern in self._patterns if self._rows + len(rows) > self._shown else ():
             # The text of keys is looked through before any row is parsed once more.
@@ -147,7 +157,7 @@ class JsonLines(Arrow):
                 continue
             texts = [line for line in rows.to_pylist() if line.strip()]
             for number, line in enumerate(texts, self._rows + 1):
-                for name in json_row(line, number, self.label).keys() - {*self._keys}:
+                for name in parse_json_row(line, number, self.label).keys() - {*self._keys}:
                     if fnmatchcase(name, pattern):
                         raise InputError(
                             f"every key that matches {pattern!r} must occur in the first {SHOWN:,} rows",
@@ -155,18 +165,18 @@ class JsonLines(Arrow):
                             "Add the key to the first row, or name the columns.",
                         )
 
-    def _chunk(self, table: object, numbers: Sequence[str], others: Sequence[str]) -> TableChunk:
+    def _to_chunk(self, table: object, numbers: Sequence[str], others: Sequence[str]) -> TableChunk:
         """Return parsed rows as a chunk, with nested values at their paths."""
         if not isinstance(table, list):
-            return super()._chunk(table, numbers, others)
+            return super()._to_chunk(table, numbers, others)
         counts = range(self._rows + 1, self._rows + len(table) + 1)
         values = {
-            name: [at_path(row, name) for row in table]
+            name: [value_at_path(row, name) for row in table]
             for name in dict.fromkeys([*numbers, *others])
         }
-        read = {name: numbers_at(values[name], name, counts, self.label) for name in numbers}
+        read = {name: to_number_array(values[name], name, counts, self.label) for name in numbers}
         signs = {
-            name: percent_signs(
+            name: detect_percent_signs(
                 [
                     number
                     for value in values[name]
@@ -182,22 +192,22 @@ class JsonLines(Arrow):
         others_read = {name: values[name] for name in others}
         return TableChunk(np.array(counts), read, others_read, self.label, percent)
 
-    def _parsed(self, content: Any, first: dict[str, Any], labels: Sequence[str]) -> Any:
+    def _parse_columns(self, content: Any, first: dict[str, Any], labels: Sequence[str]) -> Any:
         """Return a record batch, or None if a line is no object or a value differs in type from the first."""
-        reader = pyarrow_module(".json")
+        reader = import_pyarrow(".json")
         blocks = reader.ReadOptions(use_threads=False, block_size=max(1 << 20, len(content) + 1))
         for whole in dict.fromkeys((self._whole, "float64")):
             kinds = [
-                (name, _kind(value, whole if name in labels else "float64"))
+                (name, _arrow_type(value, whole if name in labels else "float64"))
                 for name, value in first.items()
             ]
             options = reader.ParseOptions(
-                explicit_schema=pyarrow_module().schema(kinds), unexpected_field_behavior="ignore"
+                explicit_schema=import_pyarrow().schema(kinds), unexpected_field_behavior="ignore"
             )
             with suppress(ValueError):
-                table = reader.read_json(pyarrow_module().BufferReader(content), blocks, options)
+                table = reader.read_json(import_pyarrow().BufferReader(content), blocks, options)
                 self._whole = whole
-                return as_batch(table) if table.num_rows else None
+                return to_record_batch(table) if table.num_rows else None
         return None
 
     def _first_values(self, names: Collection[str]) -> dict[str, Any]:
@@ -222,7 +232,7 @@ class JsonLinesWriter(Writer):
     @property
     def added(self) -> tuple[str, ...]:
         """Names of the additional fields, as paths if they are nested."""
-        return tuple(self.source.name_beside(name, self.prefix) for name in self.scores)
+        return tuple(self.source.output_name(name, self.prefix) for name in self.scores)
 
     def write(self, source: Any, rows: Any, arrays: Sequence[NDArray[Any]]) -> None:
         """Write rows with their additional fields; dates, times and decimals become text."""
@@ -233,42 +243,44 @@ class JsonLinesWriter(Writer):
             ]
             for array in arrays
         ]
-        with held_by(self.suffix, source.label):
-            objects = source.objects(rows, self.scores)
+        with translate_arrow_errors(self.suffix, source.label):
+            objects = source.to_dicts(rows, self.scores)
             for row, *values in zip(objects, *columns, strict=True):
                 for name, value in zip(self.scores, values, strict=True):
                     plain = value.tolist() if isinstance(value, np.ndarray) else value
-                    put_beside(row, name, self.prefix, plain)
-                self.file.write(json.dumps(row, default=_text).encode() + b"\n")
+                    set_sibling(row, name, self.prefix, plain)
+                self.file.write(json.dumps(row, default=_to_json_text).encode() + b"\n")
 
 
-def _text(value: object) -> str:
+def _to_json_text(value: object) -> str:
     """Return dates, times and decimals as text for JSON."""
     if isinstance(value, date | time | timedelta | Decimal):
         return str(value)
     raise TypeError(f"a cell of type {type(value).__name__}, which JSON cannot represent")
 
 
-def _nested_in(row: dict[str, Any]) -> set[str]:
+def _nested_keys(row: dict[str, Any]) -> set[str]:
     """Return the keys whose values are objects, or lists of objects or lists."""
-    return {name for name, value in row.items() if isinstance(value, dict) or _holds_objects(value)}
+    return {
+        name for name, value in row.items() if isinstance(value, dict) or _has_nested_values(value)
+    }
 
 
-def _holds_objects(value: object) -> bool:
+def _has_nested_values(value: object) -> bool:
     return isinstance(value, list) and any(isinstance(each, dict | list | None) for each in value)
 
 
-def _kind(value: object, whole: str) -> Any:
+def _arrow_type(value: object, whole: str) -> Any:
     """Return the Arrow type of a JSON value; ``whole`` is the type of integers."""
     if isinstance(value, list):
-        return pyarrow_module().list_(
-            _kind(next((each for each in value if each is not None), None), whole)
+        return import_pyarrow().list_(
+            _arrow_type(next((each for each in value if each is not None), None), whole)
         )
     kinds = {bool: "bool", int: whole, float: "float64", type(None): "float64"}
-    return pyarrow_module().type_for_alias(kinds.get(type(value), "string"))
+    return import_pyarrow().type_for_alias(kinds.get(type(value), "string"))
 
 
-def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def iter_json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield each object of a file with its row number from 1; blank lines are skipped.
 
     Raises:
@@ -276,10 +288,10 @@ def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """
     with lines.open_lines(path) as file:
         for number, line in enumerate(filter(str.strip, file), 1):
-            yield number, json_row(line, number, path.name)
+            yield number, parse_json_row(line, number, path.name)
 
 
-def json_row(line: str | bytes, number: int, file: str) -> dict[str, Any]:
+def parse_json_row(line: str | bytes, number: int, file: str) -> dict[str, Any]:
     """Return the JSON object in a line.
 
     Raises:
@@ -298,11 +310,11 @@ def json_row(line: str | bytes, number: int, file: str) -> dict[str, Any]:
     return row
 
 
-def at_path(row: Any, path: str) -> Any:
+def value_at_path(row: Any, path: str) -> Any:
     """Return the value at a path of keys and list indices, or None if there is none.
 
     Example:
-        >>> at_path({"choices": [{"text": "Paris"}]}, "choices[0].text")
+        >>> value_at_path({"choices": [{"text": "Paris"}]}, "choices[0].text")
         'Paris'
 
     Raises:
@@ -311,14 +323,14 @@ def at_path(row: Any, path: str) -> Any:
     is_key = isinstance(row, dict) and path in row
     if is_key and "." not in path:
         return row[path]
-    path = path if is_key else dotted(path)
+    path = path if is_key else to_dotted_path(path)
     if isinstance(row, str) and row.lstrip()[:1] in ("{", "["):  # JSON in JSON
         with suppress(ValueError):
             row = parse_json(row, finite=False)
     if isinstance(row, list):
         first, _, rest = path.partition(".")
         row = row[int(first)] if first.isdecimal() and int(first) < len(row) else None
-        return at_path(row, rest) if rest else row
+        return value_at_path(row, rest) if rest else row
     if not isinstance(row, dict):
         return None
     # Keys may hold dots themselves: the longest that exists counts.
@@ -328,7 +340,7 @@ def at_path(row: Any, path: str) -> Any:
         key = ".".join(parts[:length])
         if key in row:
             rest = ".".join(parts[length:])
-            values.append(at_path(row[key], rest) if rest else row[key])
+            values.append(value_at_path(row[key], rest) if rest else row[key])
     if len(values) - values[1:].count(None) > 1:
         raise InputError(
             "a path must lead to one value",
@@ -338,7 +350,7 @@ def at_path(row: Any, path: str) -> Any:
     return values[0] if values else None
 
 
-def put_beside(row: dict[str, Any], path: str, prefix: str, value: object) -> None:
+def set_sibling(row: dict[str, Any], path: str, prefix: str, value: object) -> None:
     """Set a value next to the one at a path, in the innermost object that holds it.
 
     Raises:
@@ -346,11 +358,11 @@ def put_beside(row: dict[str, Any], path: str, prefix: str, value: object) -> No
 
     Example:
         >>> row = {"choices": [{"text": "Paris"}]}
-        >>> put_beside(row, "choices.0.text", "calibrated_", 0.9)
+        >>> set_sibling(row, "choices.0.text", "calibrated_", 0.9)
         >>> row
         {'choices': [{'text': 'Paris', 'calibrated_text': 0.9}]}
     """
-    path = path if path in row else dotted(path)
+    path = path if path in row else to_dotted_path(path)
     inner, tail = row, path
     node: Any = row
     rest = path
@@ -377,7 +389,7 @@ def put_beside(row: dict[str, Any], path: str, prefix: str, value: object) -> No
     inner[prefix + tail] = value
 
 
-def numbers_at(
+def to_number_array(
     values: Sequence[Any], name: str, rows: Sequence[int], file: str
 ) -> NDArray[np.float64]:
     """Return values as floats ``(n,)``, or ``(n, C)`` for lists of equal length; NaN if missing.
@@ -401,23 +413,23 @@ def numbers_at(
             if isinstance(number, bool | dict | list):
                 raise InputError(
                     f"column {name!r} must hold numbers",
-                    f"{shortened(repr(number), 60)} in row {row} of {file}",
-                    _fix(number, name),
+                    f"{truncate(repr(number), 60)} in row {row} of {file}",
+                    _number_fix(number, name),
                 )
             if number in (None, "", *MISSING):
                 continue
-            value_read = number_in(number, ".") if isinstance(number, str) else float(number)
+            value_read = parse_number(number, ".") if isinstance(number, str) else float(number)
             if value_read is None:
                 raise InputError(
                     f"column {name!r} must hold numbers",
-                    f"{shortened(repr(number), 60)} in row {row} of {file}",
+                    f"{truncate(repr(number), 60)} in row {row} of {file}",
                     "Write a number, or null if it is missing.",
                 )
             cells[place] = value_read
     return array[:, 0] if width is None else array
 
 
-def _fix(value: object, name: str) -> Text:
+def _number_fix(value: object, name: str) -> Text:
     """Return the remedy for a value that is not a number."""
     if isinstance(value, dict) and "logprob" in value:
         return (
@@ -426,5 +438,5 @@ def _fix(value: object, name: str) -> Text:
             ", 'sum' or 'min'.",
         )
     if isinstance(value, dict):
-        return f"Name a number inside the object: {few([f'{name}.{key}' for key in value])}."
+        return f"Name a number inside the object: {truncated_list([f'{name}.{key}' for key in value])}."
     return "Name another column."

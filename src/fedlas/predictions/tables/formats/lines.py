@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
-from fedlas.predictions.tables.formats.compression import open_bytes, suffix_of
+from fedlas.predictions.tables.formats.compression import data_suffix, open_decompressed
 
 BYTES = 1 << 22
 """Block size in bytes; larger for long rows."""
@@ -32,22 +32,22 @@ _BEGINNINGS = (
 """First bytes of files that are not UTF-8 text, their format, and the remedy."""
 
 
-def check_text(path: Path) -> None:
+def check_utf8_text(path: Path) -> None:
     """Raise InputError if the first bytes of a file show that it is not UTF-8 text.
 
     Raises:
         InputError: Then; it says which, and what to do.
     """
-    with open_bytes(path) as file:
+    with open_decompressed(path) as file:
         first = file.read(64)
     forms = [form for form in _BEGINNINGS if first.startswith(form[0])]
     if b"\0" in first:
         forms.append(_BEGINNINGS[0])  # without a mark
     for _, what, fix in forms[:1]:
-        raise InputError(f"a {suffix_of(path)} file must be UTF-8 text", f"{what}, {path}", fix)
+        raise InputError(f"a {data_suffix(path)} file must be UTF-8 text", f"{what}, {path}", fix)
 
 
-def row_blocks(path: Path, delimiter: str = "") -> Iterator[tuple[memoryview, Any]]:
+def iter_row_blocks(path: Path, delimiter: str = "") -> Iterator[tuple[memoryview, Any]]:
     """Yield blocks of whole rows: their bytes, and an Arrow array of rows that each begin with a line end.
 
     Args:
@@ -57,7 +57,7 @@ def row_blocks(path: Path, delimiter: str = "") -> Iterator[tuple[memoryview, An
     Raises:
         InputError: If a quote is never closed, or a row is longer than 64 MiB.
     """
-    with open_bytes(path) as file:
+    with open_decompressed(path) as file:
         # The first row begins with the end of a line too.
         block = b"\n" + file.read(len(BOM)).removeprefix(BOM)
         is_last = False
@@ -66,19 +66,23 @@ def row_blocks(path: Path, delimiter: str = "") -> Iterator[tuple[memoryview, An
             is_last = not content
             block += content
             array = np.frombuffer(block, np.uint8)
-            quotes = _quotes(array, delimiter, path) if delimiter and b'"' in block else array[:0]
-            edges = _edges(array, quotes, is_last=is_last)
+            quotes = (
+                _quote_positions(array, delimiter, path)
+                if delimiter and b'"' in block
+                else array[:0]
+            )
+            edges = _row_ends(array, quotes, is_last=is_last)
             if is_last and len(quotes) % 2:
-                raise _unclosed(path)
+                raise _unclosed_quote_error(path)
             if is_last and block[edges[-1] :].strip(b"\r\n"):
                 edges = np.append(edges, len(block))
             if len(edges) > 1:
-                rows = _rows(block, edges)
+                rows = _to_row_array(block, edges)
                 if len(rows):
                     yield memoryview(block)[edges[0] : edges[-1]], rows
                 block = block[edges[-1] :]
             elif len(block) > _LONGEST:
-                raise _too_long(path, _LONGEST)
+                raise _row_too_long_error(path, _LONGEST)
 
 
 @contextmanager
@@ -92,19 +96,19 @@ def open_lines(
         newline: As of :func:`open`.
         longest: Most characters of a line; a longer one is an InputError where it is read.
     """
-    with io.TextIOWrapper(open_bytes(path), "utf-8-sig", "surrogateescape", newline) as file:
-        yield _limited(file, path, longest)
+    with io.TextIOWrapper(open_decompressed(path), "utf-8-sig", "surrogateescape", newline) as file:
+        yield _iter_limited_lines(file, path, longest)
 
 
-def _limited(file: IO[str], path: Path, longest: int) -> Iterator[str]:
+def _iter_limited_lines(file: IO[str], path: Path, longest: int) -> Iterator[str]:
     """Yield the lines of a file; a line that is too long raises InputError."""
     while line := file.readline(longest + 1):
         if len(line) > longest:
-            raise _too_long(path, longest)
+            raise _row_too_long_error(path, longest)
         yield line
 
 
-def _too_long(path: Path, longest: int) -> InputError:
+def _row_too_long_error(path: Path, longest: int) -> InputError:
     return InputError(
         f"every row must be shorter than {longest >> 20} MiB",
         f"a longer one in {path.name}",
@@ -112,7 +116,7 @@ def _too_long(path: Path, longest: int) -> InputError:
     )
 
 
-def check_count(rows: Any, count: int, done: int, label: str) -> Any:
+def drop_blank_rows(rows: Any, count: int, rows_before: int, label: str) -> Any:
     """Return the rows of a block without blank lines; raise InputError unless ``count`` remain.
 
     Raises:
@@ -125,13 +129,15 @@ def check_count(rows: Any, count: int, done: int, label: str) -> Any:
     if count != len(rows):
         raise InputError(
             "every row must be one line, except for quoted line breaks in a CSV",
-            f"{count:,} rows in {len(rows):,} lines after row {done:,} of {label}",
+            f"{count:,} rows in {len(rows):,} lines after row {rows_before:,} of {label}",
             "Write one row per line.",
         )
     return rows
 
 
-def _edges(block: NDArray[np.uint8], quotes: NDArray[Any], *, is_last: bool) -> NDArray[np.int64]:
+def _row_ends(
+    block: NDArray[np.uint8], quotes: NDArray[Any], *, is_last: bool
+) -> NDArray[np.int64]:
     """Return the ascending positions of line ends outside quotes: newline, carriage return, or both."""
     is_end = block == _NEWLINE
     is_return = block == _RETURN
@@ -145,7 +151,7 @@ def _edges(block: NDArray[np.uint8], quotes: NDArray[Any], *, is_last: bool) -> 
     return ends[np.searchsorted(quotes, ends) % 2 == 0] if len(quotes) else ends
 
 
-def _quotes(block: NDArray[np.uint8], delimiter: str, path: Path) -> NDArray[Any]:
+def _quote_positions(block: NDArray[np.uint8], delimiter: str, path: Path) -> NDArray[Any]:
     """Return the positions at which quoted cells begin and end, alternating."""
     quotes = np.flatnonzero(block == _QUOTE)
     before = block[quotes[::2] - 1]
@@ -171,11 +177,11 @@ def _quotes(block: NDArray[np.uint8], delimiter: str, path: Path) -> NDArray[Any
                 [_RETURN],
             )
             if is_open and not ends_well and np.isin(block[edges[-2] : place], _ENDS).any():
-                raise _unclosed(path)
+                raise _unclosed_quote_error(path)
     return np.array(edges, dtype=np.int64)
 
 
-def _unclosed(path: Path) -> InputError:
+def _unclosed_quote_error(path: Path) -> InputError:
     return InputError(
         "every quote must be closed",
         f"an open quote in {path.name}",
@@ -183,7 +189,7 @@ def _unclosed(path: Path) -> InputError:
     )
 
 
-def _rows(block: bytes, edges: NDArray[np.int64]) -> Any:
+def _to_row_array(block: bytes, edges: NDArray[np.int64]) -> Any:
     """Return the rows between positions ``edges`` as an Arrow array, without empty ones."""
     arrow = require("pyarrow", extra="tables")
     buffers = [None, arrow.py_buffer(edges.astype(np.int32)), arrow.py_buffer(block)]

@@ -11,12 +11,12 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas._core.arrays import Arrays, check_fits
+from fedlas._core.arrays import ArrayArchive, require_memory
 from fedlas._core.check import InputError
 from fedlas.predictions.saved import open_archive
 from fedlas.predictions.tables.cells import TableChunk
 from fedlas.predictions.tables.formats import format as formats
-from fedlas.predictions.tables.formats.format import Format, Pieces, Writer, pieces_of, together
+from fedlas.predictions.tables.formats.format import Format, Pieces, Writer, iter_chunks, split_rows
 
 
 class Archive(Format):
@@ -35,15 +35,15 @@ class Archive(Format):
             self.names = archive.names
 
     @property
-    def form(self) -> Any:
+    def layout(self) -> Any:
         """Properties that all files of one table must share; the order of arrays does not matter."""
         return Archive, {*self.names}
 
     def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[TableChunk]:
         """Yield the columns ``numbers`` (as floats) and ``others`` of all rows in chunks."""
         with open_archive(self.path) as archive:
-            pieces = {name: self._pieces(archive, name) for name in dict.fromkeys([*numbers])}
-            rest = {name: self._pieces(archive, name) for name in others}
+            pieces = {name: self._open_pieces(archive, name) for name in dict.fromkeys([*numbers])}
+            rest = {name: self._open_pieces(archive, name) for name in others}
             for name, (shape, _) in rest.items():
                 if len(shape) > 1:
                     raise InputError(
@@ -51,9 +51,9 @@ class Archive(Format):
                         f"{shape} in {self.label}",
                         "Save one value per sample.",
                     )
-            yield from together(pieces, rest, self.label)
+            yield from iter_chunks(pieces, rest, self.label)
 
-    def _pieces(self, archive: Arrays, name: str) -> Pieces:
+    def _open_pieces(self, archive: ArrayArchive, name: str) -> Pieces:
         """Return the shape of an array, and an iterator that reads its rows in chunks."""
         array = archive.open(name)
         row = math.prod(array.shape[1:]) * array.dtype.itemsize
@@ -63,9 +63,9 @@ class Archive(Format):
                 f"{array.dtype} {array.shape} in {self.label}",
                 "Save one row per sample.",
             )
-        check_fits(min(formats.ROWS, array.shape[0]) * row, f"a chunk of array {name!r}")
+        require_memory(min(formats.ROWS, array.shape[0]) * row, f"a chunk of array {name!r}")
         if array.by_column:
-            return pieces_of(archive[name])
+            return split_rows(archive[name])
 
         # np.load reads arrays as a whole: 50,000 rows of 1,000 float32 would take 254 MiB instead of 94.
         def read() -> Iterator[NDArray[Any]]:
@@ -108,16 +108,16 @@ class ArchiveWriter(Writer):
             form = max(member.compress_type for member in first.infolist())
         with zipfile.ZipFile(self.file, "w", form) as archive:
             for name in self.source.names:
-                self._add(archive, name, self._joined(name))
+                self._write_array(archive, name, self._join_arrays(name))
             for name, parts in zip(self.names, self._arrays, strict=True):
-                self._add(archive, name, np.concatenate(parts))
+                self._write_array(archive, name, np.concatenate(parts))
 
     @staticmethod
-    def _add(archive: zipfile.ZipFile, name: str, array: NDArray[Any]) -> None:
+    def _write_array(archive: zipfile.ZipFile, name: str, array: NDArray[Any]) -> None:
         with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
             np.lib.format.write_array(member, array, allow_pickle=False)
 
-    def _joined(self, name: str) -> NDArray[Any]:
+    def _join_arrays(self, name: str) -> NDArray[Any]:
         """Return an array concatenated over all archives, or unchanged if it is the same in all."""
         parts: list[NDArray[Any]] = []
         for table in self._rows:

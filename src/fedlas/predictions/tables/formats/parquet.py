@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from fedlas._core.check import InputError
 from fedlas.predictions.tables.formats import format as formats
 from fedlas.predictions.tables.formats.arrow import (
-    Arrow,
-    append,
-    append_constants,
-    held_by,
-    pyarrow_module,
+    ArrowFile,
+    append_columns,
+    append_constant_columns,
+    import_pyarrow,
+    translate_arrow_errors,
 )
 from fedlas.predictions.tables.formats.format import Format, Writer
 
@@ -40,7 +40,7 @@ LIMITS = {"thrift_string_size_limit": 2**26, "thrift_container_size_limit": 10**
 """Maximum size of text and lists in the footer of a Parquet file."""
 
 
-class Parquet(Arrow):
+class Parquet(ArrowFile):
     """Parquet file.
 
     Args:
@@ -54,20 +54,22 @@ class Parquet(Arrow):
         self._partition = dict(partition)
         super().__init__(path)
 
-    def _names(self) -> list[str]:
-        with pyarrow_module(".parquet").ParquetFile(self.path, **LIMITS) as file:
+    def _read_names(self) -> list[str]:
+        with import_pyarrow(".parquet").ParquetFile(self.path, **LIMITS) as file:
             self.schema = file.schema_arrow
         for name in {*self._partition} & {*self.schema.names}:
             del self._partition[name]
         for name in self._partition:
             self.schema = self.schema.append(
-                pyarrow_module().field(name, pyarrow_module().string())
+                import_pyarrow().field(name, import_pyarrow().string())
             )
         return list(self.schema.names)
 
-    def _blocks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[tuple[Any, Any]]:
+    def _iter_blocks(
+        self, numbers: Sequence[str], others: Sequence[str]
+    ) -> Iterator[tuple[Any, Any]]:
         names = dict.fromkeys([*numbers, *others])
-        texts = [name for name in names if self._is_text(name)]
+        texts = [name for name in names if self._is_text_column(name)]
         columns = list(names)
         if self.keeps_all:
             columns = list(self.names)
@@ -75,19 +77,19 @@ class Parquet(Arrow):
         partition = {name: text for name, text in self._partition.items() if name in columns}
         columns = [name for name in columns if name not in partition]
         texts = [name for name in texts if name not in partition]
-        check_expansion(self.path, columns)
+        check_decompressed_size(self.path, columns)
         # Text stays in its dictionary: a label of a megabyte may stand in every row of a small file.
         # Without pre_buffer=False, pyarrow holds all bytes that it has read until the file is closed.
-        with pyarrow_module(".parquet").ParquetFile(
+        with import_pyarrow(".parquet").ParquetFile(
             self.path, read_dictionary=texts, pre_buffer=False, **LIMITS
         ) as file:
             for batch in file.iter_batches(batch_size=formats.ROWS, columns=columns):
-                batch = append_constants(batch, partition)
-                yield batch, self._written_out(batch, texts) if self.keeps_all else batch
+                batch = append_constant_columns(batch, partition)
+                yield batch, self._decode_dictionaries(batch, texts) if self.keeps_all else batch
 
-    def _written_out(self, batch: Any, texts: Sequence[str]) -> Any:
+    def _decode_dictionaries(self, batch: Any, texts: Sequence[str]) -> Any:
         """Return rows with the types of the file, dictionaries decoded; raise InputError if text is too large."""
-        compute = pyarrow_module(".compute")
+        compute = import_pyarrow(".compute")
         for name in texts:
             column = batch.column(name)
             size = compute.sum(
@@ -101,9 +103,9 @@ class Parquet(Arrow):
                 )
         return batch.cast(self.schema)
 
-    def _is_text(self, name: str) -> bool:
+    def _is_text_column(self, name: str) -> bool:
         """Return whether a column holds text rather than numbers or lists of numbers; others raise InputError."""
-        types = pyarrow_module().types
+        types = import_pyarrow().types
         kind = self.schema.field(name).type
         if types.is_dictionary(kind):
             kind = kind.value_type
@@ -134,30 +136,30 @@ class ParquetWriter(Writer):
     def write(self, source: Any, rows: Any, arrays: Sequence[NDArray[Any]]) -> None:
         """Write rows with their additional columns; column types are those of the first chunk."""
         self._label = source.label
-        with held_by(self.suffix, self._label):
-            table = append(source.typed(rows, self.scores), self.names, arrays)
+        with translate_arrow_errors(self.suffix, self._label):
+            table = append_columns(source.to_arrow_table(rows, self.scores), self.names, arrays)
             if self._writer is None:
-                table = pyarrow_module().table(table)
-                self._writer = pyarrow_module(".parquet").ParquetWriter(
+                table = import_pyarrow().table(table)
+                self._writer = import_pyarrow(".parquet").ParquetWriter(
                     self.file, table.schema, dictionary_pagesize_limit=_DICTIONARY
                 )
-            self._chunks.append(pyarrow_module().table(table).cast(self._writer.schema))
+            self._chunks.append(import_pyarrow().table(table).cast(self._writer.schema))
         if (
             sum(map(len, self._chunks)) >= _GROUP_ROWS
             or sum(chunk.nbytes for chunk in self._chunks) >= _GROUP_BYTES
         ):
-            self._write_group()
+            self._write_row_group()
 
-    def _write_group(self) -> None:
-        with held_by(self.suffix, self._label):
+    def _write_row_group(self) -> None:
+        with translate_arrow_errors(self.suffix, self._label):
             if self._chunks:
-                self._writer.write_table(pyarrow_module().concat_tables(self._chunks))
+                self._writer.write_table(import_pyarrow().concat_tables(self._chunks))
         self._chunks = []
 
     def close(self) -> None:
         """Write the pending rows and the footer."""
         if self._writer is not None:
-            self._write_group()
+            self._write_row_group()
             self._writer.close()
 
     def discard(self) -> None:
@@ -166,7 +168,7 @@ class ParquetWriter(Writer):
         self.close()
 
 
-def check_expansion(path: Path, names: Collection[str]) -> None:
+def check_decompressed_size(path: Path, names: Collection[str]) -> None:
     """Raise InputError if columns decompress to far more than the size of the file.
 
     Raises:
@@ -174,7 +176,7 @@ def check_expansion(path: Path, names: Collection[str]) -> None:
         ValueError: If the file is damaged.
     """
     try:
-        size = _size_in_memory(path, names)
+        size = _decompressed_size(path, names)
     except (TypeError, AttributeError, LookupError, RecursionError) as error:
         raise ValueError("the metadata is damaged") from error  # fields of other types
     on_disk = path.stat().st_size
@@ -186,26 +188,26 @@ def check_expansion(path: Path, names: Collection[str]) -> None:
         )
 
 
-def _size_in_memory(path: Path, names: Collection[str]) -> int:
+def _decompressed_size(path: Path, names: Collection[str]) -> int:
     """Return the decompressed size of columns in bytes."""
     size = 0
     end = 0
     with path.open("rb") as file:
-        for start, length in sorted(_columns(file, names)):
+        for start, length in sorted(_iter_column_ranges(file, names)):
             if start < end:
                 raise ValueError("two columns share a page")
             end = start + length
-            size += _expanded(file, start, end)
+            size += _decompressed_page_size(file, start, end)
     return size
 
 
 # The numbers are those of fields in parquet.thrift.
-def _columns(file: IO[bytes], names: Collection[str]) -> Iterator[tuple[int, int]]:
+def _iter_column_ranges(file: IO[bytes], names: Collection[str]) -> Iterator[tuple[int, int]]:
     """Yield the start and length of the pages of each column chunk."""
     file.seek(-8, os.SEEK_END)
     size = int.from_bytes(file.read(4), "little")
     file.seek(-8 - size, os.SEEK_END)
-    for group in _struct(io.BytesIO(file.read(size)))[4]:
+    for group in _read_struct(io.BytesIO(file.read(size)))[4]:
         for column in group[1]:
             meta = column[3]
             # the first part of the path: a list column has further ones
@@ -214,13 +216,13 @@ def _columns(file: IO[bytes], names: Collection[str]) -> Iterator[tuple[int, int
                 yield min(offset for offset in (meta[9], meta[11]) if offset > 0), meta[7]
 
 
-def _expanded(file: IO[bytes], start: int, end: int) -> int:
+def _decompressed_page_size(file: IO[bytes], start: int, end: int) -> int:
     """Return the decompressed size in bytes of the pages between two file positions."""
     file.seek(start)
     values = 0
     size = 0
     while file.tell() < end:
-        page = _struct(file)
+        page = _read_struct(file)
         size += page[2]
         # headers of data, of a dictionary, and of data of version 2
         values += sum(page[kind][1] for kind in (5, 7, 8) if kind in page)
@@ -231,48 +233,48 @@ def _expanded(file: IO[bytes], start: int, end: int) -> int:
     return max(8 * values, size)
 
 
-def _struct(file: IO[bytes]) -> dict[int, Any]:
+def _read_struct(file: IO[bytes]) -> dict[int, Any]:
     """Read a struct in Thrift's compact protocol; return its fields by id."""
     fields: dict[int, Any] = defaultdict(int)
     number = 0
-    while head := _read(file, 1)[0]:
-        number = number + (head >> 4) if head >> 4 else _value(file, 4)
-        fields[number] = _value(file, head & 15)
+    while head := _read_bytes(file, 1)[0]:
+        number = number + (head >> 4) if head >> 4 else _read_value(file, 4)
+        fields[number] = _read_value(file, head & 15)
     return fields
 
 
-def _value(file: IO[bytes], kind: int) -> Any:
+def _read_value(file: IO[bytes], kind: int) -> Any:
     """Read a value of a Thrift type: number, bytes, list or struct."""
     if kind in (1, 2):  # the kind says whether it is true
         return kind
     if kind in (4, 5, 6):
-        number = _varint(file)
+        number = _read_varint(file)
         return (number >> 1) ^ -(number & 1)
     if kind in (3, 7):
-        return _read(file, 1 if kind == 3 else 8)
+        return _read_bytes(file, 1 if kind == 3 else 8)
     if kind == 8:
-        return _read(file, _varint(file))
+        return _read_bytes(file, _read_varint(file))
     if kind == 9:
-        head = _read(file, 1)[0]
-        length = _varint(file) if head >> 4 == 15 else head >> 4
+        head = _read_bytes(file, 1)[0]
+        length = _read_varint(file) if head >> 4 == 15 else head >> 4
         element = 3 if head & 15 in (1, 2) else head & 15
-        return [_value(file, element) for _ in range(length)]
+        return [_read_value(file, element) for _ in range(length)]
     if kind == 12:
-        return _struct(file)
+        return _read_struct(file)
     raise ValueError(f"the metadata has a field of unknown type {kind}")
 
 
-def _varint(file: IO[bytes]) -> int:
+def _read_varint(file: IO[bytes]) -> int:
     value = 0
     for shift in range(0, 70, 7):
-        byte = _read(file, 1)[0]
+        byte = _read_bytes(file, 1)[0]
         value |= (byte & 127) << shift
         if byte < 128:
             break
     return value
 
 
-def _read(file: IO[bytes], length: int) -> bytes:
+def _read_bytes(file: IO[bytes], length: int) -> bytes:
     content = file.read(min(length, 2**26))
     if len(content) < length:
         raise ValueError("the metadata is truncated")

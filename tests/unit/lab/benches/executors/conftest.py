@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fedlas.lab.benches.executors import Task
-from fedlas.lab.recipes import load_recipe, plan
+from fedlas.lab.recipes import load_recipe, plan_runs
 from fedlas.lab.train import TrainingProgress, read_log
 from stops import Stops
 
@@ -24,19 +24,19 @@ class Told:
     def __init__(self):
         self.names, self.losses, self.texts, self.idles = [], [], [], 0
 
-    def started(self, task):
+    def on_start(self, task):
         self.names.append(task.run.name)
 
-    def lost(self, task, reason):
+    def on_lost(self, task, reason):
         self.losses.append((task.run.name, reason))
 
-    def said(self, text):
+    def on_message(self, text):
         self.texts.append(text)
 
     def show(self, task):
         return TrainingProgress
 
-    def idle(self):
+    def on_idle(self):
         self.idles += 1
 
 
@@ -53,8 +53,10 @@ def tasks():
     """``tasks(folder, recipe, losses, *overrides)``: tasks of a tiny bench."""
 
     def make(folder, recipe, losses, *overrides):
-        runs = plan(load_recipe(recipe, [*TINY, *overrides]), losses=losses, seeds=[0], out=folder)
-        return [replace(Task.of(run), threads=1) for run in runs]
+        runs = plan_runs(
+            load_recipe(recipe, [*TINY, *overrides]), losses=losses, seeds=[0], out=folder
+        )
+        return [replace(Task.from_run(run), threads=1) for run in runs]
 
     return make
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from fedlas.errors import InputError
-from fedlas.lab.benches.executors import EXECUTORS, LocalExecutor, Task, attempt
-from fedlas.lab.benches.executors.local import work
+from fedlas.lab.benches.executors import EXECUTORS, LocalExecutor, Task, try_run_task
+from fedlas.lab.benches.executors.local import run_in_worker
 
 
 @pytest.mark.parametrize("name", EXECUTORS)
@@ -32,19 +32,19 @@ def test_processes_of_a_run():
 def test_launcher_allows_only_in_process_executor(tmp_path, tasks, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match=r"starts processes .* got 2 processes"):
-        LocalExecutor(workers=2).ready(tasks(tmp_path, "synthetic", ["ce"])[0])
+        LocalExecutor(workers=2).prepare_task(tasks(tmp_path, "synthetic", ["ce"])[0])
 
 
 def test_work_elsewhere_is_as_if_done_here(tmp_path, tasks, restored, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["fedlas", "bench", "synthetic"])
     (task,) = tasks(tmp_path / "out", "synthetic", ["ce"], "model.hidden=[8]")
-    relative = Task.of(replace(task.run, folder=task.run.folder.relative_to(tmp_path)))
+    relative = Task.from_run(replace(task.run, folder=task.run.folder.relative_to(tmp_path)))
     assert relative.run.folder == task.run.folder
     assert relative.command == ("fedlas", "bench", "synthetic")
     monkeypatch.chdir("/")
     monkeypatch.setattr(sys, "argv", ["worker.py", "--node-ip", "10.0.0.1"])
-    result = work(replace(relative, environment={"FEDLAS_DATA": "elsewhere"}, threads=1))
+    result = run_in_worker(replace(relative, environment={"FEDLAS_DATA": "elsewhere"}, threads=1))
     assert "accuracy" in result.line
     assert os.environ["FEDLAS_DATA"] == "elsewhere"
     text = (task.run.folder / "environment.json").read_text()
@@ -54,7 +54,7 @@ def test_work_elsewhere_is_as_if_done_here(tmp_path, tasks, restored, monkeypatc
 
 def test_a_machine_that_does_not_see_the_folder(tmp_path, tasks, restored):
     (task,) = tasks(tmp_path, "synthetic", ["ce"])
-    result = work(replace(task, folder=tmp_path / "missing"))
+    result = run_in_worker(replace(task, folder=tmp_path / "missing"))
     assert "every machine must see the folder of the bench" in result.error
     assert "file system that all share" in result.error
 
@@ -63,10 +63,10 @@ def test_whatever_a_run_dies_of_is_a_result(tmp_path, tasks):
     (task,) = tasks(
         tmp_path, "synthetic", ["ce"], "model.hidden=[8]", "optimizer.lr=1e30", "train.epochs=3"
     )
-    result = attempt(task)
+    result = try_run_task(task)
     assert result.line is None
     assert result.error.startswith("DivergedError: loss and logits must stay finite")
     assert "Traceback" in (task.run.folder / "error.txt").read_text()
     (tmp_path / "file").write_text("")
-    result = attempt(replace(task, run=replace(task.run, folder=tmp_path / "file")))
+    result = try_run_task(replace(task, run=replace(task.run, folder=tmp_path / "file")))
     assert "output folder" in result.error

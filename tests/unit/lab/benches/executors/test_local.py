@@ -7,7 +7,7 @@ import torch
 
 from fedlas.errors import InputError
 from fedlas.lab.benches.executors import LocalExecutor, local
-from fedlas.lab.benches.executors.local import _devices
+from fedlas.lab.benches.executors.local import _visible_devices
 from fedlas.lab.runs import RunFolder
 
 FIVE = ("train.epochs=5", "model.hidden=[8]")
@@ -74,16 +74,20 @@ def test_two_workers_match_one_process_after_kill(tmp_path, tasks, told, stops, 
 
 
 def test_default_workers_fill_the_cores(tmp_path, tasks, monkeypatch):
-    monkeypatch.setattr(local, "available_cores", lambda: 4)
+    monkeypatch.setattr(local, "count_available_cores", lambda: 4)
     (small,) = tasks(tmp_path, "synthetic", ["ce"])
     large = replace(small, threads=None)
-    assert LocalExecutor()._room(small) == 4
-    assert LocalExecutor()._room(replace(small, threads=3)) == 1
-    assert LocalExecutor()._room(large) == LocalExecutor(gpus_per_run=2)._room(small) == 1
+    assert LocalExecutor()._default_workers(small) == 4
+    assert LocalExecutor()._default_workers(replace(small, threads=3)) == 1
+    assert (
+        LocalExecutor()._default_workers(large)
+        == LocalExecutor(gpus_per_run=2)._default_workers(small)
+        == 1
+    )
     monkeypatch.setattr(local, "visible_gpus", lambda: ["0"])
-    assert LocalExecutor()._room(small) == 1
+    assert LocalExecutor()._default_workers(small) == 1
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert LocalExecutor()._room(small) == 1
+    assert LocalExecutor()._default_workers(small) == 1
 
 
 def test_in_process_run_uses_task_threads(tmp_path, tasks, told):
@@ -101,7 +105,7 @@ def test_in_process_run_uses_task_threads(tmp_path, tasks, told):
 @pytest.mark.system
 def test_stopping_ends_the_workers(tmp_path, tasks, told, stops):
     class Interrupted(told):
-        def idle(self):
+        def on_idle(self):
             if (tmp_path / "ce-s0" / "checkpoint.pt").exists():
                 raise KeyboardInterrupt
 
@@ -116,19 +120,19 @@ def test_stopping_ends_the_workers(tmp_path, tasks, told, stops):
 
 def test_what_each_worker_sees_of_the_gpus():
     gpus = ["4", "5", "6", "7"]
-    assert [_devices(n, 4, None, gpus) for n in range(4)] == gpus
-    assert _devices(5, 6, None, gpus) == "5"  # they take turns
-    assert _devices(0, 2, None, []) is None
-    assert [_devices(n, 2, 2, gpus) for n in range(2)] == ["4,5", "6,7"]
-    assert [_devices(n, 4, 0.5, gpus) for n in range(4)] == ["4", "4", "5", "5"]
+    assert [_visible_devices(n, 4, None, gpus) for n in range(4)] == gpus
+    assert _visible_devices(5, 6, None, gpus) == "5"  # they take turns
+    assert _visible_devices(0, 2, None, []) is None
+    assert [_visible_devices(n, 2, 2, gpus) for n in range(2)] == ["4,5", "6,7"]
+    assert [_visible_devices(n, 4, 0.5, gpus) for n in range(4)] == ["4", "4", "5", "5"]
     # two would take 1.4 of one
-    assert [_devices(n, 3, 0.7, gpus) for n in range(3)] == ["4", "5", "6"]
-    assert [_devices(n, 5, 0.4, gpus) for n in range(5)] == ["4", "4", "5", "5", "6"]
-    assert _devices(0, 1, 0, gpus) == ""
+    assert [_visible_devices(n, 3, 0.7, gpus) for n in range(3)] == ["4", "5", "6"]
+    assert [_visible_devices(n, 5, 0.4, gpus) for n in range(5)] == ["4", "4", "5", "5", "6"]
+    assert _visible_devices(0, 1, 0, gpus) == ""
     with pytest.raises(InputError, match=r"3 workers .*require 6 GPUs; got 4 on"):
-        _devices(0, 3, 2, gpus)
+        _visible_devices(0, 3, 2, gpus)
     with pytest.raises(InputError, match=r"1 workers .*require 1 GPUs; got 0 on"):
-        _devices(0, 1, 1, [])
+        _visible_devices(0, 1, 1, [])
 
 
 def test_visible_gpus(monkeypatch):

@@ -32,24 +32,24 @@ def test_lines_where_there_is_no_terminal(tmp_path, tasks, clock):
     write(ce, 4)
     progress, text = shown([ce, ls])
     with progress:
-        progress.started(ce)
-        progress.started(ls)
+        progress.on_start(ce)
+        progress.on_start(ls)
         write(ls, 1)
         clock[0] += 1
-        progress.idle()
+        progress.on_idle()
         assert text.getvalue() == "ce-s0  resumes after epoch 4\n"  # ten minutes have not passed
         clock[0] += 601
-        progress.idle()
-        progress.idle()
+        progress.on_idle()
+        progress.on_idle()
         assert text.getvalue().splitlines()[1:] == ["0 of 2 runs: ls-s0 1/10"]
-        progress.lost(ls, "signal 9")
+        progress.on_lost(ls, "signal 9")
         assert text.getvalue().splitlines()[2:] == [
             "ls-s0  its process ended (signal 9); it resumes after epoch 1"
         ]
-        progress.ended(TaskResult("ls-s0", line="ok"))
+        progress.count_ended(TaskResult("ls-s0", line="ok"))
         clock[0] += 599  # a run ended since the last line
-        progress.idle()
-        progress.ended(TaskResult("ce-s0", error="x"))
+        progress.on_idle()
+        progress.count_ended(TaskResult("ce-s0", error="x"))
         assert len(text.getvalue().splitlines()) == 3
 
 
@@ -62,7 +62,7 @@ def test_one_line_on_a_terminal(tmp_path, tasks, clock):
         for task in some:
             write(task, 1)
         clock[0] += 1
-        progress.idle()
+        progress.on_idle()
         progress.progress.refresh()
     assert "0 of 8 runs" in text.getvalue()
     assert "dca-s0 1/2" in text.getvalue()

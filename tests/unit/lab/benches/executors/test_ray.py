@@ -24,7 +24,7 @@ def executor(stops):
     with pytest.MonkeyPatch.context() as patch:
         # on a busy machine workers of Ray's niceness 15 hardly get a turn
         patch.setenv("RAY_worker_niceness", "0")
-        with executor._cluster():
+        with executor._connected_cluster():
             yield executor
 
 
@@ -79,7 +79,7 @@ def test_killed_once_too_often_is_a_failure(executor, tmp_path, tasks, told, sto
 
 def test_stopping_ends_the_tasks(executor, tmp_path, tasks, told, stops):
     class Interrupted(told):
-        def idle(self):
+        def on_idle(self):
             if (tmp_path / "ce-s0" / "checkpoint.pt").exists():
                 raise KeyboardInterrupt
 

@@ -98,7 +98,7 @@ def test_killed_job_fails_without_slurm_accounting(cluster, tmp_path, tasks, tol
     (cluster / "sbatch").write_text('#!/bin/bash\necho "Submitted batch job 5"\n')
     (cluster / "squeue").write_text("#!/bin/bash\necho 4_1\n")
     (cluster / "squeue").chmod(0o755)
-    monkeypatch.setattr(slurm, "_TURNS", 1)
+    monkeypatch.setattr(slurm, "_POLLS_PER_QUEUE_CHECK", 1)
     monkeypatch.setattr(slurm.time, "sleep", lambda _: None)
     some = tasks(tmp_path / "out", "synthetic", ["ce", "ls"])
     results = list(SlurmExecutor(gpus_per_run=0).results(some, told()))
@@ -109,7 +109,7 @@ def test_killed_job_fails_without_slurm_accounting(cluster, tmp_path, tasks, tol
     assert [result.name for result in results] == ["ce-s0", "ls-s0"]
     assert "killed or canceled" in (some[1].run.folder / "error.txt").read_text()
     (cluster / "squeue").write_text("#!/bin/bash\nexit 1\n")
-    assert slurm.queued_jobs() is None
+    assert slurm.queued_job_ids() is None
 
 
 def test_stopping_cancels_and_not_waiting_does_not(cluster, tmp_path, tasks, told, monkeypatch):
@@ -117,7 +117,7 @@ def test_stopping_cancels_and_not_waiting_does_not(cluster, tmp_path, tasks, tol
     some = tasks(tmp_path / "out", "synthetic", ["ce", "ls"])
 
     class Interrupted(told):
-        def idle(self):
+        def on_idle(self):
             raise KeyboardInterrupt
 
     seen = told()

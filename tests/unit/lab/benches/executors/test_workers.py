@@ -35,7 +35,9 @@ def test_a_killed_server_of_forks_is_replaced_once(tmp_path, monkeypatch, failur
         pipes.append((Ends(), Ends()))
         return pipes[-1]
 
-    monkeypatch.setattr(local, "context", lambda: SimpleNamespace(Pipe=pipe, Process=Process))
+    monkeypatch.setattr(
+        local, "multiprocessing_context", lambda: SimpleNamespace(Pipe=pipe, Process=Process)
+    )
     if failures == 2:
         with pytest.raises(type(error)):
             local.Worker(tmp_path, 0, None)
@@ -65,5 +67,5 @@ def test_the_server_of_forks_ends_with_its_parent():
 def test_full_disk_does_not_stop_worker(tmp_path):
     """On a read-only disk every worker ended with a traceback, three times a run."""
     (tmp_path / ".workers").touch()
-    with local.open_log(tmp_path / ".workers" / "0.log") as file:
+    with local.open_worker_log(tmp_path / ".workers" / "0.log") as file:
         assert file.name == os.devnull

@@ -9,8 +9,8 @@ import torch
 
 from fedlas.cli.diagnose import summary_table
 from fedlas.lab.report import diagnose_page
-from fedlas.lab.runs import RunFolder, load_trained
-from fedlas.lab.studies import grouped, study_run
+from fedlas.lab.runs import RunFolder, load_trained_run
+from fedlas.lab.studies import diagnose_run, group_by_settings
 
 
 @pytest.fixture(scope="module")
@@ -21,12 +21,12 @@ def folder(runs, tmp_path_factory):
 @pytest.fixture(scope="module")
 def studied(folder):
     """``studied(name)``: the study of a run, made once; it is for reading."""
-    return functools.cache(lambda name: study_run(RunFolder(folder / name)))
+    return functools.cache(lambda name: diagnose_run(RunFolder(folder / name)))
 
 
 def test_numbers_are_those_of_the_trained_loss(folder, studied):
     study = studied("fedlas-s1")
-    trained = load_trained(folder / "fedlas-s1")
+    trained = load_trained_run(folder / "fedlas-s1")
     test = study.predictions
     with torch.no_grad():
         expected = trained.objective.criterion.nci(test.features)
@@ -57,7 +57,7 @@ def test_the_log_has_a_record_an_epoch(studied):
 
 
 def names(studies):
-    return [row[0].value for row in summary_table(grouped(studies)).rows]
+    return [row[0].value for row in summary_table(group_by_settings(studies)).rows]
 
 
 def test_only_seeds_of_one_configuration_are_averaged(folder, studied):
@@ -82,7 +82,7 @@ def test_the_page_keeps_them_apart_too(studied):
     other = replace(
         second, run=replace(second.run, recipe=replace(second.run.recipe, name="other"))
     )
-    page = diagnose_page(grouped([first, other]))
+    page = diagnose_page(group_by_settings([first, other]))
     assert re.findall(r'<h2 id="([^"]+)"', page) == ["digits-fedlas-s0", "other-fedlas-s1"]
 
 
@@ -98,7 +98,7 @@ def test_all_kinds_of_alarm_are_told_once(studied):
     raised = replace(study, history=history)
     expected = [f"2 epochs from 3 to 4: {told[1]}", f"2 epochs from 4 to 5: {told[2]}"]
     assert raised.alarms_by_kind == expected
-    page = diagnose_page(grouped([raised]))
+    page = diagnose_page(group_by_settings([raised]))
     assert [html.unescape(text) for text in re.findall(r"Alarm, ([^<]+)<", page)] == expected
 
 
@@ -106,22 +106,22 @@ def test_the_page_does_without_images_and_says_why(studied, monkeypatch):
     from fedlas.lab.report import diagnosis as page
 
     monkeypatch.setattr(
-        page, "splits_at_hand", lambda folder, data: (None, "digits: data must be there")
+        page, "load_splits_if_available", lambda folder, data: (None, "digits: data must be there")
     )
-    text = diagnose_page(grouped([studied("fedlas-s0")]))
+    text = diagnose_page(group_by_settings([studied("fedlas-s0")]))
     assert "No images: digits: data must be there" in text
     assert 'alt="test image' not in text
 
 
 def test_images_of_another_test_set_are_not_shown(studied, monkeypatch):
     from fedlas.lab.report import diagnosis as page
-    from fedlas.lab.runs import splits_at_hand
+    from fedlas.lab.runs import load_splits_if_available
 
     def other(run, data):
-        splits, _ = splits_at_hand(run, data=data)
+        splits, _ = load_splits_if_available(run, data=data)
         return replace(splits, test=splits.test.take(torch.arange(len(splits.test)).flip(0))), ""
 
-    monkeypatch.setattr(page, "splits_at_hand", other)
-    text = diagnose_page(grouped([studied("ce-s0")]))
+    monkeypatch.setattr(page, "load_splits_if_available", other)
+    text = diagnose_page(group_by_settings([studied("ce-s0")]))
     assert "not the one that was predicted" in text
     assert 'alt="test image' not in text

@@ -11,7 +11,7 @@ import yaml
 from fedlas._core.extras import require
 from fedlas.calibrators import TemperatureScaling
 from fedlas.errors import InputError, MissingExtraError
-from fedlas.lab.runs import BusyError, RunFolder, load_trained
+from fedlas.lab.runs import BusyError, RunFolder, load_trained_run
 from fedlas.lab.studies.uncertainty import UNCERTAINTY, MethodResult, apply_method, plan_method
 from fedlas.lab.studies.uncertainty.apply import open_members
 from fedlas.metrics import METRICS, evaluate
@@ -101,7 +101,7 @@ def test_finished_is_not_done_again(done, monkeypatch):
     derived, runs, metrics = done
     before = {path: path.stat().st_mtime_ns for path in derived.folder.rglob("*")}
     # nothing may be measured
-    monkeypatch.setattr("fedlas.lab.studies.uncertainty.apply.measure", None)
+    monkeypatch.setattr("fedlas.lab.studies.uncertainty.apply.measure_predictions", None)
     again = plan_method("deep-ensemble", list(reversed(runs)), out=derived.folder)
     assert apply_method(again) == metrics
     assert {path: path.stat().st_mtime_ns for path in derived.folder.rglob("*")} == before
@@ -239,7 +239,7 @@ def test_passes_with_dropout(shared, tmp_path):
     )
     assert (metrics["loss"], metrics["seed"]) == ("mc-dropout(ce)", 1)
     (member,) = open_members([shared["ce-s1"]])
-    trained = load_trained(member)
+    trained = load_trained_run(member)
     assert metrics["parameters"] == sum(p.numel() for p in trained.objective.model.parameters())
     part, model = trained.splits.test, trained.objective.model.eval()
     images = part.images.float() / 255

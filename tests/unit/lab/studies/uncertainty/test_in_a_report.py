@@ -9,19 +9,19 @@ import pytest
 
 from fedlas.errors import InputError
 from fedlas.lab.benches import run_all
-from fedlas.lab.recipes import plan
+from fedlas.lab.recipes import plan_runs
 from fedlas.lab.report import (
     answers,
+    detailed_bench_table,
     html_report,
-    long_table,
     markdown_report,
     missing_notes,
     read_report,
     result_table,
     write_report,
 )
-from fedlas.lab.results import result_from
-from fedlas.lab.runs import RunFolder, collect
+from fedlas.lab.results import build_result
+from fedlas.lab.runs import RunFolder, collect_runs
 from fedlas.lab.studies.uncertainty import apply_method, plan_method
 
 pytestmark = pytest.mark.system
@@ -49,13 +49,13 @@ def bench(shared, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def summary(bench):
-    return collect(bench)
+    return collect_runs(bench)
 
 
 def rows(summary, stage="test", metric="nll"):
     return {
         name.value: (int(n.value), cell)
-        for name, n, cell in result_table(result_from(summary), stage, [metric]).rows
+        for name, n, cell in result_table(build_result(summary), stage, [metric]).rows
     }
 
 
@@ -63,7 +63,7 @@ def test_one_more_method_each(summary):
     assert summary.methods == ["ce", "ls", "deep-ensemble(ce)", "mc-dropout(ls)"]
     assert summary.derived == ["deep-ensemble(ce)", "mc-dropout(ls)"]
     assert (summary.seeds, summary.common_seeds) == ([0, 1, 2], [0, 1, 2])
-    assert summary.tested == ["ce", "ls", "mc-dropout(ls)"]
+    assert summary.tested_methods == ["ce", "ls", "mc-dropout(ls)"]
     assert not summary.unreadable
     assert len(summary.runs) == 10
 
@@ -84,14 +84,14 @@ def test_one_ensemble_takes_no_seed_from_the_others(summary, bench):
         "",
     )
     assert "Mean ± sample standard deviation over seeds (n = 1 to 3)." in markdown_report(
-        result_from(summary)
+        build_result(summary)
     )
 
 
 def test_only_methods_with_every_seed_are_tested(summary, monkeypatch):
     for room in ("report.cells", "report.verdict"):
         monkeypatch.setattr(f"fedlas.lab.{room}.FEWEST_SEEDS", 3)
-    model = result_from(summary)
+    model = build_result(summary)
     for metric in ("nll", "ece", "accuracy"):
         comparison = summary.compare(metric)
         assert comparison.n == 3
@@ -127,7 +127,7 @@ def test_every_report_format_names_method_and_n(bench):
     assert "Simple and Scalable Predictive Uncertainty Estimation" in html
     assert "Dropout as a Bayesian Approximation" in html
     assert table.count("deep-ensemble(ce)") == 2
-    found = {row[0].value: row[1].value for row in long_table(report.model).rows}
+    found = {row[0].value: row[1].value for row in detailed_bench_table(report.model).rows}
     assert found == {"ce": "3", "ls": "3", "deep-ensemble(ce)": "1", "mc-dropout(ls)": "3"}
     assert (
         "2 losses (ce, ls) and 2 methods on top of finished runs (deep-ensemble(ce), mc-dropout(ls)) "
@@ -142,7 +142,7 @@ def test_missing_temperature_shows_dash_without_mark(apart, tmp_path):
     cell = rows(summary, "test_calibrated")["deep-ensemble(ce)"][1]
     assert (cell.value, cell.mark) == ("—", "")
     # one method with all seeds: nothing to compare it with
-    page = markdown_report(result_from(summary))
+    page = markdown_report(build_result(summary))
     assert "comparisons" not in page
     assert "no mark" not in page
     assert {cell.mark for _, cell in rows(summary).values()} == {""}
@@ -158,10 +158,10 @@ def test_ensembles_at_every_seed_are_tested(shared, tmp_path):
             None,
             options={"selection": "all"},
         )
-    summary = collect(out)
-    assert summary.tested == ["ce", "ls", "hyper-ensemble(ce, ls)"]
+    summary = collect_runs(out)
+    assert summary.tested_methods == ["ce", "ls", "hyper-ensemble(ce, ls)"]
     assert rows(summary)["hyper-ensemble(ce, ls)"][0] == 3
-    assert not missing_notes(result_from(summary))
+    assert not missing_notes(build_result(summary))
     scaled = [summary.compare(metric, "test_calibrated") for metric in ("nll", "ece")]
     assert all(len(comparison.tests) == 2 for comparison in scaled)
 
@@ -172,7 +172,7 @@ def test_other_settings_are_noted_and_other_data_refused(shared, train, tmp_path
         "ce-s0"
     ]
     make("mc-dropout", [wide], out / "wide")
-    run = collect(out).run("mc-dropout(ce)", 0)
+    run = collect_runs(out).run("mc-dropout(ce)", 0)
     assert (
         run.notes[-1] == "its runs differ from ce-s0 in model.options.hidden: [8] there, [12] here"
     )
@@ -181,19 +181,21 @@ def test_other_settings_are_noted_and_other_data_refused(shared, train, tmp_path
     ]
     make("mc-dropout", [less], out / "less", name="less")
     with pytest.raises(InputError, match=r"less, .*data\.train_size: 100 before, 80 now"):
-        collect(out)
+        collect_runs(out)
 
 
 def test_other_split_with_same_test_set_is_accepted(apart, shared, tmp_path):
     out = copied(apart, tmp_path / "bench", ["ce-s0", "ce-s1"])
     make("mc-dropout", [shared["ce-s1"]], out / "passes")
-    (note,) = [note for note in collect(out).run("mc-dropout(ce)", 1).notes if "differ" in note]
+    (note,) = [
+        note for note in collect_runs(out).run("mc-dropout(ce)", 1).notes if "differ" in note
+    ]
     assert "data.split_seed: absent there, 0 here" in note
     # as if all had been tested on a part that the split chooses
     for path in out.rglob("config.yaml"):
         path.write_text(path.read_text().replace("test_size: null", "test_size: 30"))
     with pytest.raises(InputError, match=r"split_seed: absent before, 0 now"):
-        collect(out)
+        collect_runs(out)
 
 
 def test_two_of_one_name(bench, shared, tmp_path):
@@ -201,14 +203,14 @@ def test_two_of_one_name(bench, shared, tmp_path):
     runs = sorted(out.iterdir())
     make("deep-ensemble", runs[:2], out / "two")
     make("deep-ensemble", runs, out / "three")
-    (problem,) = collect(out).unreadable
+    (problem,) = collect_runs(out).unreadable
     assert (problem.name, problem.reason) == (
         "two",
         "not counted: three has the same name and lowest seed",
     )
     shutil.rmtree(out / "two")
     make("deep-ensemble", runs[:2], out / "two", name="two of ce")
-    assert collect(out).methods == ["ce", "deep-ensemble(ce)", "two of ce"]
+    assert collect_runs(out).methods == ["ce", "deep-ensemble(ce)", "two of ce"]
 
 
 def test_alone_in_a_folder(shared, tmp_path):
@@ -219,7 +221,7 @@ def test_alone_in_a_folder(shared, tmp_path):
     assert model.summary.common_seeds == [0, 1]
     assert model.summary.compare("nll").n == 2
     assert "2 methods on top of finished runs (" in html_report(model)
-    assert not missing_notes(result_from(model.summary))
+    assert not missing_notes(build_result(model.summary))
 
 
 def test_an_ensemble_of_seeds_that_nothing_else_has(shared, tmp_path):
@@ -229,7 +231,7 @@ def test_an_ensemble_of_seeds_that_nothing_else_has(shared, tmp_path):
     assert (summary.seeds, summary.common_seeds) == ([0, 1], [0])
     assert [n for n, _ in rows(summary).values()] == [1, 1, 1]
     assert rows(summary)["deep-ensemble(ce)"][1].value != "—"
-    (note,) = missing_notes(result_from(summary))
+    (note,) = missing_notes(build_result(summary))
     assert "deep-ensemble(ce)" in note
     assert math.isnan(summary.values("ce", "nll")[1])
 
@@ -239,5 +241,5 @@ def test_bench_resumes_in_folder_with_ensemble(train, bench):
     assert len(before) == 10
     train(bench, "data.split_seed=0", "model.dropout=0.3")
     recipe = RunFolder(bench / "ce-s0").run.recipe
-    assert run_all(plan(recipe, losses=["ce"], seeds=[0], out=bench)).finished == ["ce-s0"]
+    assert run_all(plan_runs(recipe, losses=["ce"], seeds=[0], out=bench)).finished == ["ce-s0"]
     assert {path: path.stat().st_mtime_ns for path in bench.rglob("metrics.json")} == before

@@ -6,16 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from fedlas._core.streams import derive, seed_everything
+from fedlas._core.streams import derive_seed, seed_everything
 from fedlas.errors import InputError
 from fedlas.features import find_head
-from fedlas.lab.recipes import load_recipe, plan
+from fedlas.lab.recipes import load_recipe, plan_runs
 from fedlas.lab.runs import (
     RunFolder,
     build_objective,
     execute,
-    load_trained,
-    predictions_of,
+    load_trained_run,
+    predict_part,
     prepare_data,
 )
 from fedlas.lab.studies.uncertainty import UNCERTAINTY
@@ -26,7 +26,11 @@ from fedlas.predictions import Predictions
 from fedlas.zoo.ood import Outputs, detection_metrics
 from fedlas.zoo.uncertainty import MLPHead, VariationalHead
 from fedlas.zoo.uncertainty.bayes_by_backprop import kl_divergence
-from fedlas.zoo.uncertainty.orthogonality import filters, inter_orthogonality, self_orthogonality
+from fedlas.zoo.uncertainty.orthogonality import (
+    inter_orthogonality,
+    layer_filters,
+    self_orthogonality,
+)
 
 pytestmark = pytest.mark.system
 
@@ -68,7 +72,9 @@ def build(name, runs, options, *, folder):
 
 
 def done(out, *overrides, loss="fedlas"):
-    run = plan(load_recipe("synthetic", [*TINY, *overrides]), losses=[loss], seeds=[0], out=out)[0]
+    run = plan_runs(
+        load_recipe("synthetic", [*TINY, *overrides]), losses=[loss], seeds=[0], out=out
+    )[0]
     execute(run)
     return RunFolder(run.folder)
 
@@ -182,8 +188,8 @@ def test_second_stage_has_its_own_epochs(member, tmp_path):
 @pytest.mark.parametrize("name", ["linear-head", "two-stage", "two-stage-variational"])
 def test_untrained_second_stage_predicts_with_new_head(member, tmp_path, name):
     result = build(name, [member], {**FAST[name], "lr": 1e-12}, folder=tmp_path)
-    seed = derive(member.run.seed, name)
-    seed_everything(derive(seed, "head"))
+    seed = derive_seed(member.run.seed, name)
+    seed_everything(derive_seed(seed, "head"))
     make = {
         "linear-head": lambda: nn.Linear(8, 10),
         "two-stage": lambda: MLPHead(8, 6, 10),
@@ -203,11 +209,11 @@ def test_a_linear_head_measures_the_classes_held_out(tmp_path):
         "train.save_features=true",
         loss="sphor",
     )
-    assert load_trained(first).objective.criterion.projector.in_features == 8
+    assert load_trained_run(first).objective.criterion.projector.in_features == 8
     result = build("linear-head", [first], {"epochs": 2}, folder=tmp_path / "own")
     known = first.predictions("test")
     unknown = Outputs.load(first.part_path("ood-held-out"))[0]
-    trained = load_trained(first)
+    trained = load_trained_run(first)
     # The head that was trained, from the checkpoint of the second stage.
     state = load_checkpoint(tmp_path / "own" / "checkpoint.pt")["best"]["objective"]
     head = nn.Linear(8, 7)
@@ -249,7 +255,7 @@ def test_members_of_an_orthogonal_ensemble(member, tmp_path):
             objective.load_state_dict(
                 load_checkpoint(folder / "checkpoint.pt")["best"]["objective"]
             )
-            rows.append(filters(objective.model))
+            rows.append(layer_filters(objective.model))
         found[kind] = sum(
             inter_orthogonality(rows[i][name], rows[j][name]).item()
             for i in range(3)
@@ -282,7 +288,7 @@ def test_self_orthogonality_alone(member, tmp_path):
             load_checkpoint(folder / "member0" / "checkpoint.pt")["best"]["objective"]
         )
         sums[weight] = sum(
-            self_orthogonality(rows).item() for rows in filters(objective.model).values()
+            self_orthogonality(rows).item() for rows in layer_filters(objective.model).values()
         )
     assert sums[1.0] < 0.9 * sums[0.0]
 
@@ -294,9 +300,9 @@ def test_laplace_reads_the_training_part(member):
     )
     assert result.details["prior_precision"] == 5.0
     saved = Predictions.load(member.run.folder / "predictions" / "test.npz")
-    trained = load_trained(member)
+    trained = load_trained_run(member)
     head, phi = trained.objective.model.fc, saved.features.double()
-    train = predictions_of(
+    train = predict_part(
         trained.objective, trained.splits, trained.splits.train, batch_size=50, features=True
     )
     ones = torch.ones(100, 1, dtype=torch.float64)

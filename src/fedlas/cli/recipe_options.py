@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from fedlas.cli.arguments import option
+from fedlas.cli.arguments import add_option
 from fedlas.lab.train.tracking import TRACKERS
 
 if TYPE_CHECKING:
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """Add the recipe, its overrides, its precision and its data folder."""
-    option(
+    add_option(
         parser,
         "recipe",
         "RECIPE",
         "recipe of the package (see 'fedlas list recipes'), or a .yaml file",
     )
     add_set(parser, "KEY=VALUE", "override a key of the recipe, e.g. optimizer.lr=0.05")
-    option(
+    add_option(
         parser,
         "--precision",
         "NAME",
         "auto, fp32 or bf16, as --set train.precision=... (default: the recipe's)",
     )
-    option(
+    add_option(
         parser,
         "--data",
         "FOLDER",
@@ -37,7 +37,7 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
 
 def add_track(parser: argparse.ArgumentParser) -> None:
     """Add ``--track``."""
-    option(
+    add_option(
         parser,
         "--track",
         "NAME",
@@ -48,30 +48,30 @@ def add_track(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def overrides_of(args: argparse.Namespace) -> list[str]:
+def recipe_overrides(args: argparse.Namespace) -> list[str]:
     """Return the recipe overrides in the arguments as ``KEY=VALUE`` strings, except the data folder."""
     short = [f"train.precision={args.precision}"] if args.precision is not None else []
     return [*args.set, *short]
 
 
-def recipe_of(args: argparse.Namespace) -> Recipe:
+def load_chosen_recipe(args: argparse.Namespace) -> Recipe:
     """Load the recipe that the arguments name, with overrides, data folder and trackers."""
     from fedlas.lab.recipes.recipe import load_recipe
 
     return (
-        load_recipe(args.recipe, overrides_of(args))
+        load_recipe(args.recipe, recipe_overrides(args))
         .with_data_root(args.data)
         .with_trackers(args.track)
     )
 
 
-def add_set(parser: argparse.ArgumentParser, metavar: str, what: str) -> None:
+def add_set(parser: argparse.ArgumentParser, metavar: str, description: str) -> None:
     """Add ``--set``, which can be repeated."""
-    option(
+    add_option(
         parser,
         "--set",
         metavar,
-        f"{what}; may be repeated (default: none)",
+        f"{description}; may be repeated (default: none)",
         action="append",
         default=[],
     )

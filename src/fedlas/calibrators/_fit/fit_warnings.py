@@ -11,101 +11,107 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fedlas.calibrators._fit.rowwise import double_rows, weights_of
+from fedlas.calibrators._fit.rowwise import iter_float64_rows, sample_weights
 from fedlas.predictions import Predictions
 from fedlas.predictions.probabilities import softmax
 
 M = TypeVar("M", bound=nn.Module)
 
 # Smaller changes of probabilities are invisible in reports.
-_UNCHANGED = 1e-4
-_FEW = 256
-_MOST_COLUMNS = 64
+_MIN_CHANGE = 1e-4
+_FIRST_ROWS = 256
+_MAX_COLUMNS = 64
 """More columns are taken for an embedding, whose values do not repeat, and not checked."""
-_FEWEST_VALUES = 10
-_ROWS_A_COMBINATION = 3
-_ALIKE = 1.2
+_MIN_VALUES = 10
+_ROWS_PER_COMBINATION = 3
+_MAX_COMBINATION_RATIO = 1.2
 """Most combinations per value of the column with more values."""
-CHECK = "Check that these are logits, and that the validation set is large enough and not training data."
+LOGITS_ADVICE = "Check that these are logits, and that the validation set is large enough and not training data."
 
 
-def when(condition: object, text: str) -> str | None:
+def warning_if(condition: object, text: str) -> str | None:
     """Return the warning text if the condition is true, else None."""
     return text if condition else None
 
 
-def with_doubts(row_map: M, *doubts: str | None) -> M:
+def attach_warnings(row_map: M, *messages: str | None) -> M:
     """Attach the warning texts to a fitted map and return the map; ``fit`` emits them."""
-    texts = tuple(doubt for doubt in doubts if doubt is not None)
+    texts = tuple(doubt for doubt in messages if doubt is not None)
     row_map.doubts = texts  # type: ignore[assignment]  # torch declares module attributes as tensors or modules
     return row_map
 
 
-def joined(*doubts: str | None) -> str | None:
+def join_warnings(*messages: str | None) -> str | None:
     """Return the warning texts joined into one, or None if all are None.
 
     Example:
-        >>> joined("one thing. Do this.", None, "another thing.")
+        >>> join_warnings("one thing. Do this.", None, "another thing.")
         'one thing. Do this. Another thing.'
     """
-    texts = [doubt for doubt in doubts if doubt is not None]
+    texts = [doubt for doubt in messages if doubt is not None]
     return " ".join([*texts[:1], *(doubt[0].upper() + doubt[1:] for doubt in texts[1:])]) or None
 
 
-def clustered(val: Predictions, features: Tensor | None) -> str | None:
+def cluster_warning(val: Predictions, features: Tensor | None) -> str | None:
     """Return a warning if all samples are in one cluster, or repeated columns suggest unnamed clusters; else None."""
     clusters = val.clusters
     if clusters is None:
         names = () if val.covariates is None else val.covariates.names
-        return None if features is None else repeated_columns(features, names)
-    return when(
+        return None if features is None else repeated_columns_warning(features, names)
+    return warning_if(
         len(clusters) > 1 and bool((clusters == clusters[0]).all()),
         "all samples are in one cluster, so held-out samples cannot show how the fit does on another cluster. Use "
         "samples of more images, patients or users.",
     )
 
 
-def repeated_columns(features: Tensor, names: Sequence[str] = ()) -> str | None:
+def repeated_columns_warning(features: Tensor, column_names: Sequence[str] = ()) -> str | None:
     """Return a warning if columns repeat together, as the columns of one patient over several visits; else None.
 
     Two columns repeat together if both have at least 10 values but hardly more combinations than values, and each
-    combination has three rows or more on average. ``names`` are the column names, if known.
+    combination has three rows or more on average. ``column_names`` are the column names, if known.
     """
-    if features.shape[1] > _MOST_COLUMNS:
+    if features.shape[1] > _MAX_COLUMNS:
         return None
-    numbers = [torch.unique(column, return_inverse=True)[1] for column in features.cpu().T]
-    sizes = [int(number.max()) + 1 for number in numbers]
-    most = len(features) // _ROWS_A_COMBINATION
-    columns = [place for place, size in enumerate(sizes) if _FEWEST_VALUES <= size <= most]
+    codes = [torch.unique(column, return_inverse=True)[1] for column in features.cpu().T]
+    value_counts = [int(number.max()) + 1 for number in codes]
+    max_values = len(features) // _ROWS_PER_COMBINATION
+    columns = [
+        place for place, size in enumerate(value_counts) if _MIN_VALUES <= size <= max_values
+    ]
     for first, second in combinations(columns, 2):
-        together = len(torch.unique(numbers[first] * sizes[second] + numbers[second]))
-        if together <= _ALIKE * max(sizes[first], sizes[second]):
+        num_combinations = len(torch.unique(codes[first] * value_counts[second] + codes[second]))
+        if num_combinations <= _MAX_COMBINATION_RATIO * max(
+            value_counts[first], value_counts[second]
+        ):
             pair = (
-                f"{names[first]} and {names[second]}" if names else f"features {first} and {second}"
+                f"{column_names[first]} and {column_names[second]}"
+                if column_names
+                else f"features {first} and {second}"
             )
             return (
-                f"{pair} repeat together: {together:,} combinations in {len(features):,} rows. "
+                f"{pair} repeat together: {num_combinations:,} combinations in {len(features):,} rows. "
                 "If the rows of a combination belong to one patient or user, pass that id as clusters=; otherwise the "
                 "fit is validated on patients or users that it has seen, and can be harmful for new ones."
             )
     return None
 
 
-def at_bound(*ends: str, objective: str = "NLL", check: str = CHECK) -> str | None:
+def bound_warning(*bounds: str, objective: str = "NLL", advice: str = LOGITS_ADVICE) -> str | None:
     """Return a warning if a search ended at a bound, or None.
 
     Args:
         *ends: Bounds that were reached, such as ``"temperature 100"``.
         objective: Name of the objective that was minimized.
-        check: Advice at the end of the warning.
+        advice: Advice at the end of the warning.
     """
-    return when(
-        ends,
-        f"the {objective} is lowest at a bound of the search, {' and '.join(ends)}. {check}".rstrip(),
+    return warning_if(
+        bounds,
+        f"the {objective} is lowest at a bound of the search, {' and '.join(bounds)}. {advice}".rstrip(),
     )
 
 
-def unchanged(
+def no_change_warning(
     val: Predictions, calibrated: Callable[..., Tensor] | Tensor, features: Tensor | None = None
 ) -> str | None:
     """Return a warning if no probability of ``val`` changes by 1e-4 or more, or None.
@@ -115,20 +121,23 @@ def unchanged(
         calibrated: Their calibrated logits ``(N, C)``, or the function of rows ``(n, C)`` that computes them.
         features: Second input of the function ``(N, D)``, or None.
     """
-    for logits in (val.logits[:_FEW], val.logits):  # the first rows decide in nearly all cases
-        for part, rows in double_rows(logits):
+    for logits in (
+        val.logits[:_FIRST_ROWS],
+        val.logits,
+    ):  # the first rows decide in nearly all cases
+        for part, rows in iter_float64_rows(logits):
             if isinstance(calibrated, Tensor):
                 after = calibrated[part].cpu().double()
             else:
                 after = calibrated(
                     rows, *(() if features is None else (features[part].cpu().double(),))
                 )
-            if bool(((softmax(after) - softmax(rows)).abs() >= _UNCHANGED).any()):
+            if bool(((softmax(after) - softmax(rows)).abs() >= _MIN_CHANGE).any()):
                 return None
     return "the fit changes no validation probability by 1e-4 or more. No action is needed."
 
 
-def less_accurate(val: Predictions, calibrated: Tensor, advice: str) -> str | None:
+def accuracy_drop_warning(val: Predictions, calibrated: Tensor, advice: str) -> str | None:
     """Return a warning if the accuracy on ``val`` falls by more than one standard error, or None.
 
     Args:
@@ -150,27 +159,27 @@ def less_accurate(val: Predictions, calibrated: Tensor, advice: str) -> str | No
     )
 
 
-def unconverged(converged: bool) -> str | None:
+def convergence_warning(converged: bool) -> str | None:
     """Return a warning if a fit did not converge, or None."""
-    return when(
+    return warning_if(
         not converged,
         "the fit did not converge. Check the logits for extreme values.",
     )
 
 
-def absent_classes(val: Predictions) -> str | None:
+def absent_classes_warning(val: Predictions) -> str | None:
     """Return a warning if a class has no validation sample, or None."""
-    count = torch.bincount(val.target.cpu(), weights_of(val), minlength=val.num_classes)
+    count = torch.bincount(val.target.cpu(), sample_weights(val), minlength=val.num_classes)
     absent = (count == 0).nonzero().squeeze(1).tolist()
-    return when(
+    return warning_if(
         absent,
-        f"{some(absent, val.classes)} of {len(count)} without a validation sample: the calibrated "
+        f"{format_classes(absent, val.classes)} of {len(count)} without a validation sample: the calibrated "
         f"{'probability is' if len(absent) == 1 else 'probabilities are'} unreliable. Use a larger validation set, or "
         "temperature scaling.",
     )
 
 
-def some(
+def format_classes(
     classes: list[int],
     names: Sequence[str] | None = None,
     noun: tuple[str, str] = ("class", "classes"),
@@ -183,7 +192,7 @@ def some(
         noun: Singular and plural of the noun.
 
     Example:
-        >>> some([3]), some(list(range(12))), some([0, 2], ["cat", "dog", "owl"])
+        >>> format_classes([3]), format_classes(list(range(12))), format_classes([0, 2], ["cat", "dog", "owl"])
         ('class 3', '12 classes (0, 1, 2, 3, 4, ...)', '2 classes (cat, owl)')
     """
     texts = [str(number) if names is None else names[number] for number in classes[:5]]

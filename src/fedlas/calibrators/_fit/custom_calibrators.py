@@ -14,14 +14,14 @@ from fedlas.predictions import Predictions
 
 FitMap = Callable[[Predictions], nn.Module]
 """Type of ``fit_map``: fits a map to labeled predictions."""
-_PROBES = 2
+_NUM_PROBES = 2
 """Number of rows that a map is tested on."""
 
 
-class _Fits(Protocol):
+class _CalibratorLike(Protocol):
     """Protocol of a calibrator, whose module imports this one."""
 
-    def _features_for(self, row_map: nn.Module, val: Predictions) -> Tensor | None: ...
+    def _map_features(self, row_map: nn.Module, val: Predictions) -> Tensor | None: ...
 
 
 class ConstructorSkippedError(InputError, AttributeError):
@@ -35,7 +35,7 @@ class ConstructorSkippedError(InputError, AttributeError):
         )
 
 
-def missing_attribute(calibrator: object, name: str) -> NoReturn:
+def raise_missing_attribute(calibrator: object, name: str) -> NoReturn:
     """Raise AttributeError; for a constructor argument that was not stored, say so.
 
     Raises:
@@ -49,7 +49,7 @@ def missing_attribute(calibrator: object, name: str) -> NoReturn:
     raise AttributeError(f"{owner!r} object has no attribute {name!r}", name=name, obj=calibrator)
 
 
-def checked_map(calibrator: _Fits, val: Predictions, fit_map: FitMap) -> nn.Module:
+def fit_checked_map(calibrator: _CalibratorLike, val: Predictions, fit_map: FitMap) -> nn.Module:
     """Call ``fit_map`` of a calibrator and return the map; raise InputError if it is not a valid map.
 
     Raises:
@@ -58,11 +58,11 @@ def checked_map(calibrator: _Fits, val: Predictions, fit_map: FitMap) -> nn.Modu
     """
     try:
         row_map = fit_map(val)
-        features = calibrator._features_for(row_map, val)
+        features = calibrator._map_features(row_map, val)
         _check_map(row_map, val.logits, features, type(calibrator).__name__)
     except AttributeError as error:
-        is_module = isinstance(error.obj, nn.Module) and "_parameters" not in vars(error.obj)
-        if is_module or "Module.__init__()" in str(error):
+        is_uninitialized = isinstance(error.obj, nn.Module) and "_parameters" not in vars(error.obj)
+        if is_uninitialized or "Module.__init__()" in str(error):
             owner = "the map" if error.obj is None else type(error.obj).__name__
             raise ConstructorSkippedError(owner, str(error)) from error
         raise
@@ -78,7 +78,7 @@ def _check_map(row_map: object, logits: Tensor, features: Tensor | None, owner: 
             "Return an nn.Module whose forward maps logits (n, C) to calibrated logits (n, C).",
         )
     inputs = [logits] if features is None else [logits, features]
-    rows, *others = (each[:_PROBES].detach().cpu().double() for each in inputs)
+    rows, *others = (each[:_NUM_PROBES].detach().cpu().double() for each in inputs)
     with torch.no_grad():
         after = row_map(rows, *others)
     if not isinstance(after, Tensor) or after.shape != rows.shape:

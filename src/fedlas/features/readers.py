@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fedlas._core.check import InputError, describe
 from fedlas.features.head import FeatureTap
 
-Output = tuple[Any, Tensor | None]
+RunOutput = tuple[Any, Tensor | None]
 """Output of a model, and features of the same samples."""
 Positional = Sequence[Any]
 Named = Mapping[str, Any]
@@ -23,7 +23,7 @@ class NoFeatures:
 
     heads: tuple[nn.Module, ...] = ()
 
-    def __call__(self, model: nn.Module, inputs: Positional, options: Named) -> Output:
+    def __call__(self, model: nn.Module, inputs: Positional, options: Named) -> RunOutput:
         """Return the model's output, and no features."""
         return model(*inputs, **options), None
 
@@ -45,7 +45,7 @@ class HeadInput:
         self.heads = tuple(heads)
         self._taps = [FeatureTap(head) for head in heads]
 
-    def __call__(self, model: nn.Module, inputs: Positional, options: Named) -> Output:
+    def __call__(self, model: nn.Module, inputs: Positional, options: Named) -> RunOutput:
         """Return the model's output and features ``(N, D)`` or ``(N, D, d1, ...)``.
 
         Raises:
@@ -79,7 +79,7 @@ class ComputedFeatures:
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
 
-    def __call__(self, model: nn.Module, inputs: Positional, options: Named) -> Output:
+    def __call__(self, model: nn.Module, inputs: Positional, options: Named) -> RunOutput:
         """Return the model's output and the computed features.
 
         Raises:
@@ -105,7 +105,7 @@ class ComputedFeatures:
 Reader = NoFeatures | HeadInput | ComputedFeatures
 
 
-def head_of_run(model: nn.Module, logits: Callable[[], Tensor]) -> nn.Module | None:
+def find_head_by_run(model: nn.Module, logits: Callable[[], Tensor]) -> nn.Module | None:
     """Run the model and return the module with weights whose output is the logits, or None.
 
     Args:
@@ -118,7 +118,7 @@ def head_of_run(model: nn.Module, logits: Callable[[], Tensor]) -> nn.Module | N
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 3))
-        >>> head_of_run(model, lambda: model(torch.zeros(2, 4))) is model[2]
+        >>> find_head_by_run(model, lambda: model(torch.zeros(2, 4))) is model[2]
         True
     """
     # The first run gives the size of the logits. The second run keeps all outputs of this size, which are few: if one
@@ -134,7 +134,9 @@ def head_of_run(model: nn.Module, logits: Callable[[], Tensor]) -> nn.Module | N
             outputs.append((module, output))
 
     handles = [
-        module.register_forward_hook(record) for module in model.modules() if _is_layer(module)
+        module.register_forward_hook(record)
+        for module in model.modules()
+        if _is_weight_layer(module)
     ]
     try:
         with torch.no_grad():
@@ -146,7 +148,7 @@ def head_of_run(model: nn.Module, logits: Callable[[], Tensor]) -> nn.Module | N
     return heads[-1] if heads and runs[id(heads[-1])] == 1 else None
 
 
-def _is_layer(module: nn.Module) -> bool:
+def _is_weight_layer(module: nn.Module) -> bool:
     """Return whether a module has weights of its own, and no submodules with weights."""
     weight = getattr(module, "weight", None)
     has_own = isinstance(weight, Tensor) or next(module.parameters(recurse=False), None) is not None
