@@ -51,7 +51,7 @@ def error_reason(error: Exception) -> str:
 
 
 def one_line_error(error: Exception, max_length: int = 200) -> str:
-    """Return the first ``max_length`` characters of an error's text on one line, or the name of its class if it is empty."""
+    """Return the first ``max_length`` characters of an error's text on one line, or its class name if it is empty."""
     return " ".join(str(error).split())[:max_length] or type(error).__name__
 
 

@@ -40,8 +40,8 @@ class Registry(Generic[T]):
     Args:
         kind: Kind of the entries, in the singular, for errors: ``"loss"``.
         ignores_case: Whether ``registry["ECE"]`` is ``registry["ece"]``.
-        lazy_modules: Modules whose import registers more entries; imported, one after the other, when all names or one of
-            theirs are asked for.
+        lazy_modules: Modules whose import registers more entries; imported, one after the other, when all names or one
+            of theirs are asked for.
         **defaults: Metadata of every entry whose registration does not give it.
 
     Example:

@@ -37,7 +37,7 @@ def single_thread_if_small(num_elements: int) -> Iterator[None]:
 
 
 def run_single_threaded(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a function so that it runs in :func:`single_thread_if_small` when its predictions or tensors are small."""
+    """Decorate a function so that it runs in :func:`single_thread_if_small` if its arguments are small."""
 
     @functools.wraps(function)
     def run(*args: P.args, **options: P.kwargs) -> R:

@@ -290,7 +290,7 @@ def extreme_factors_warning(class_counts: Tensor, relative_weight: Tensor) -> st
     """Return a warning if the factor of a class is negative or extreme, or None.
 
     ``relative_weight`` is the weight divided by the factor of temperature scaling, ``(C, C)`` or its diagonal ``(C,)``.
-    ``class_counts`` is the number of samples of each class; classes without a sample are skipped, they have their own warning.
+    ``class_counts`` is the number of samples of each class; classes without a sample have their own warning.
     """
     factors = relative_weight if relative_weight.ndim == 1 else relative_weight.diagonal()
     extreme = (
@@ -302,8 +302,8 @@ def extreme_factors_warning(class_counts: Tensor, relative_weight: Tensor) -> st
     return warning_if(
         extreme and len(class_counts) > 1,
         f"the factor of the own logit is below 0 or above {_MAX_FACTOR:g} times the factor of temperature scaling for "
-        f"{format_classes(extreme)}; with a factor below 0, a higher logit means a lower probability. Check that logits and labels "
-        "match, and use a larger validation set or temperature scaling.",
+        f"{format_classes(extreme)}; with a factor below 0, a higher logit means a lower probability. Check that "
+        "logits and labels match, and use a larger validation set or temperature scaling.",
     )
 
 

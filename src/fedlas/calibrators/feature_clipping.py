@@ -240,9 +240,9 @@ class FeatureClipping(Calibrator):
             row_map,
             warning_if(
                 head.num_undetermined,
-                f"{head.num_undetermined} of {features.shape[1]} feature directions do not vary among {val.num_samples} "
-                "validation samples, so the head's weights are unknown there. Pass head, or use a larger validation "
-                "set.",
+                f"{head.num_undetermined} of {features.shape[1]} feature directions do not vary among "
+                f"{val.num_samples} validation samples, so the head's weights are unknown there. Pass head, or use a "
+                "larger validation set.",
             ),
             _threshold_warning(threshold, grid),
             best.warning,

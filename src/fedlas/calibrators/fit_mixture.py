@@ -222,8 +222,8 @@ def _absent_share_with_note(
     )
     classes = format_classes((~present).nonzero().squeeze(1).tolist(), val.classes)
     note = (
-        f"{classes} without a validation sample: auto assigns {100 * mean:.2g} % of the probability, at most {max_count}/N. "
-        "If such a class does occur, add samples of it."
+        f"{classes} without a validation sample: auto assigns {100 * mean:.2g} % of the probability, at most "
+        f"{max_count}/N. If such a class does occur, add samples of it."
     )
     return absent, (note,)
 

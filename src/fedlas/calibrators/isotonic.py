@@ -127,8 +127,8 @@ class IsotonicCalibration(Calibrator):
             if label in present and np.ptp(value) == 0
         ]
         text = (
-            f"the fitted map of {format_classes(flat)} is constant: the class is not more frequent where its probability is "
-            "higher. Check that logits and labels match."
+            f"the fitted map of {format_classes(flat)} is constant: the class is not more frequent where its "
+            "probability is higher. Check that logits and labels match."
         )
         floor = probability_floor(float(weights.sum()), val.num_classes)
         curves = Curves(

@@ -134,8 +134,8 @@ class RegularizedMatrix(AffineCalibrator):
         num_filled = int(folds.number.max()) + 1
         if num_filled < self.num_folds and not folds.in_time:
             too_few = (
-                f"{num_filled} distinct samples or clusters cannot fill {self.num_folds} folds, so the strongest penalties "
-                "are used."
+                f"{num_filled} distinct samples or clusters cannot fill {self.num_folds} folds, so the strongest "
+                "penalties are used."
             )
             return replace(strongest, freedom=FREEDOMS[0]), too_few
 

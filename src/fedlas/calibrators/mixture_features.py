@@ -352,5 +352,6 @@ def _leak_warning(nll_before: float, nll_after: float) -> str | None:
     """Return a warning if features lower the held-out NLL by more than half, or None."""
     return warning_if(
         nll_after < _LEAK_RATIO * nll_before,
-        f"features lower the held-out NLL from {nll_before:.3g} to {nll_after:.3g}, by more than half. {LABEL_IN_FEATURES}",
+        f"features lower the held-out NLL from {nll_before:.3g} to {nll_after:.3g}, by more than half. "
+        + LABEL_IN_FEATURES,
     )

@@ -225,12 +225,12 @@ class BetaCalibration(OneVsRestCalibrator):
             convergence_warning(converged),
             warning_if(
                 separated,
-                f"the probability of {format_classes(separated)} perfectly separates its samples from the rest, so the likelihood "
-                "has no maximum and only a weak penalty bounds the parameters. Use a larger validation set.",
+                f"the probability of {format_classes(separated)} perfectly separates its samples from the rest, so the "
+                "likelihood has no maximum and only a weak penalty bounds the parameters. Use a larger validation set.",
             ),
             warning_if(
                 at_bound,
-                f"a or b is at its bound 0 for {format_classes(at_bound)}: the map is then flat near probability 0 or 1. The "
-                "usual cause is few samples there. Use a larger validation set.",
+                f"a or b is at its bound 0 for {format_classes(at_bound)}: the map is then flat near probability 0 or "
+                "1. The usual cause is few samples there. Use a larger validation set.",
             ),
         )

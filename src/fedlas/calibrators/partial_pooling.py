@@ -180,14 +180,15 @@ class PartialPooling(Calibrator):
             *(
                 warning_if(
                     labels,
-                    f"{format_classes(labels, val.names, _NOUN)} without a {word} sample: the curve is estimated from the other "
-                    "labels.",
+                    f"{format_classes(labels, val.names, _NOUN)} without a {word} sample: the curve is estimated from "
+                    "the other labels.",
                 )
                 for word, labels in label_indices.items()
             ),
             warning_if(
                 samples < _MIN_SAMPLES,
-                f"{samples:.4g} samples are few: with fewer than about {_MIN_SAMPLES} the NLL of new samples can get worse.",
+                f"{samples:.4g} samples are few: with fewer than about {_MIN_SAMPLES} the NLL of new "
+                "samples can get worse.",
             ),
             convergence_warning(curves.converged),
         ]

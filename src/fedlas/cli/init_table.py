@@ -220,8 +220,8 @@ def _add_score_roles(content: _TableSample, add_role: Any) -> list[str]:
         raise InputError(
             "one column, or columns with a common prefix, must look like scores",
             f"{truncated_list(likely) if likely else f'none of {truncated_list(list(content.texts))}'} in {content.label}",
-            f"Name the columns: fedlas evaluate {content.label} --probs p_yes,p_no --target NAME, with --percent for "
-            "percentages; name a nested JSON field by its path, as --confidence answer.conf.",
+            f"Name the columns: fedlas evaluate {content.label} --probs p_yes,p_no --target NAME, with --percent "
+            "for percentages; name a nested JSON field by its path, as --confidence answer.conf.",
         )
     add_role("probs", likely[0], "numbers from 0 to 1: the probability of one of two classes")
     return likely

@@ -55,8 +55,8 @@ def export_model(
     tolerance: float = TOLERANCE,
 ) -> Exported:
     """Export an image model with normalization and calibration, after verifying the probabilities of the file."""
-    # ``images`` yields all uint8 batches (n, channels, H, W) at each call; ``expected_probs`` are the predictions of the
-    # model on these images, before calibration.
+    # ``images`` yields all uint8 batches (n, channels, H, W) at each call; ``expected_probs`` are the predictions of
+    # the model on these images, before calibration.
     check_number("tolerance", tolerance, low=0)
     inner = (
         model if calibration.calibrator is None else CalibratedModel(model, calibration.calibrator)

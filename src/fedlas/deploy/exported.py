@@ -175,8 +175,9 @@ def check_export(
         num_compared += len(exported)
     if not largest <= tolerance:
         why = (
-            f"The PyTorch model of the run also differs by {local_difference:.2g} on this machine: its predictions were made on "
-            "another device or in another precision. Export it where it was trained, or evaluate it again here"
+            f"The PyTorch model of the run also differs by {local_difference:.2g} on this machine: its predictions "
+            "were made on another device or in another precision. Export it where it was trained, or evaluate it "
+            "again here"
             if local_difference > tolerance
             else "The model reproduces its probabilities, so the conversion changes them. Try another format, or avoid "
             "steps that amplify rounding: use a smooth calibrator such as temperature, and trees without scaling"

@@ -240,11 +240,13 @@ def _dynamic_shapes(example: Examples, axes: FreeAxes) -> tuple[tuple[dict[int, 
 FORMATS: dict[str, Exporter] = {
     "onnx": Exporter(".onnx", "onnxruntime", _write_onnx, read_onnx, onnx_usage_lines),
     "torch-export": Exporter(
-        ".pt2", "torch.export.load", _write_exported_program, _torch_reader(lambda file: torch.export.load(file).module()),
+        ".pt2", "torch.export.load", _write_exported_program,
+        _torch_reader(lambda file: torch.export.load(file).module()),
         _torch_usage_lines('torch.export.load("{path}").module()'),
     ),
     "torchscript": Exporter(
-        ".pt", "torch.jit.load", _write_torchscript, _torch_reader(torch.jit.load), _torch_usage_lines('torch.jit.load("{path}")')
+        ".pt", "torch.jit.load", _write_torchscript, _torch_reader(torch.jit.load),
+        _torch_usage_lines('torch.jit.load("{path}")')
     ),
     "sql": Exporter(".sql", "SQLite", write_sql, read_sql, sql_usage_lines),
 }  # fmt: skip

@@ -47,7 +47,7 @@ class LabelReference:
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> LabelReference:
-        """Return a label's entry in the result of :func:`build_label_reference`; raise ValueError for inconsistent sums."""
+        """Return a label's entry in the result of :func:`build_label_reference`; check its sums."""
         gaps, scores = (GapSums.read(content[name]) for name in ("gaps", "scores"))
         edges = check_edges(read_array(content, "bin_edges"))
         counts = read_counts(content, "bin_counts")

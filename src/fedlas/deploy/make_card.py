@@ -305,7 +305,7 @@ def _metric_limits(card: Card, class_sizes: Sequence[int]) -> Iterator[str]:
     if num_small:
         which = f"classes have fewer than {_MIN_CLASS_SAMPLES} test samples"
         if card.subject == "labels":
-            which = f"labels have fewer than {_MIN_CLASS_SAMPLES} positive or {_MIN_CLASS_SAMPLES} negative test samples"
+            which = f"labels have fewer than {_MIN_CLASS_SAMPLES} positive or negative test samples"
         yield f"{num_small} of {len(class_sizes)} {which}: their calibration alone cannot be assessed."
     # Thresholds that could not be found, and those that the test part contradicts.
     without_threshold = [row for row in card.selective["thresholds"] if row["threshold"] is None]

@@ -270,7 +270,8 @@ def _apply_broken_lines(program: Program, row_map: PiecewiseLinearMap, logits: N
         slope, *bends, offset = numbers
         terms = [f"{number_literal(slope)} * {name}", number_literal(offset)]
         terms += [
-            f"CASE WHEN {name} > {number_literal(knot)} THEN {number_literal(bend)} * ({name} - {number_literal(knot)}) ELSE 0.0e0 END"
+            f"CASE WHEN {name} > {number_literal(knot)} "
+            f"THEN {number_literal(bend)} * ({name} - {number_literal(knot)}) ELSE 0.0e0 END"
             for knot, bend in zip(knots, bends, strict=True)
         ]
         scores.append(sum_terms(terms))
@@ -290,7 +291,8 @@ def _apply_curves(program: Program, row_map: Curves, logits: Names) -> Names:
             width = at[number] - at[number - 1]
             slope = (heights[number] - heights[number - 1]) / width if width else 0.0
             slope = slope if math.isfinite(slope) else 0.0
-            start = f"{number_literal(heights[number - 1])} + {number_literal(slope)} * ({name} - {number_literal(at[number - 1])})"
+            distance = f"({name} - {number_literal(at[number - 1])})"
+            start = f"{number_literal(heights[number - 1])} + {number_literal(slope)} * {distance}"
             cases.append(f"WHEN {name} <= {number_literal(at[number])} THEN {start}")
         values.append(f"CASE {' '.join(cases)} ELSE {number_literal(heights[-1])} END")
     curves = program.add(values)
@@ -385,8 +387,8 @@ def apply_map(program: Program, row_map: Any, logits: Names) -> Names:
         raise InputError(
             "for sql the calibrator must have a SQL formula",
             got,
-            f"Fit without covariates by --method {', '.join(sql_calibrator_names())}, or auto with fewer than {MANY_CLASSES} "
-            "classes, or export to onnx.",
+            f"Fit without covariates by --method {', '.join(sql_calibrator_names())}, or auto with fewer than "
+            f"{MANY_CLASSES} classes, or export to onnx.",
         )
     return write(program, row_map, logits)
 

@@ -140,8 +140,8 @@ class DirectionRecorder:
     """Recorder of the gate's direction for each training sample, epoch by epoch.
 
     State:
-        :meth:`record` collects on the device of its arguments, without waiting for it. :meth:`end_epoch` compares with the
-        epoch before. One byte per sample is kept.
+        :meth:`record` collects on the device of its arguments, without waiting for it. :meth:`end_epoch` compares with
+        the epoch before. One byte per sample is kept.
     """
 
     UNSEEN = 2

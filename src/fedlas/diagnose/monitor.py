@@ -139,9 +139,9 @@ class GateMonitor:
 
         Returns:
             ``indicator`` (running moments; mean and standard deviation of the held-out Z; the numbers of
-            :func:`~fedlas.diagnose.indicator_statistics`), ``gate`` (see :class:`~fedlas.diagnose.GateReport`; ``flips``
-            of held-out and ``train_flips`` of training samples since the epoch before) and ``alarms``, sentences. None
-            where there is no number.
+            :func:`~fedlas.diagnose.indicator_statistics`), ``gate`` (see :class:`~fedlas.diagnose.GateReport`;
+            ``flips`` of held-out and ``train_flips`` of training samples since the epoch before) and ``alarms``,
+            sentences. None where there is no number.
 
         Raises:
             InputError: If :meth:`on_held_out` was not called since the last epoch.
@@ -324,8 +324,8 @@ class NormMonitor:
 
         Returns:
             ``indicator``: mean and standard deviation of the held-out norms, and the numbers of
-            :func:`~fedlas.diagnose.indicator_statistics` (standardizing the norms would change no correlation). None where
-            there is no number.
+            :func:`~fedlas.diagnose.indicator_statistics` (standardizing the norms would change no correlation). None
+            where there is no number.
         """
         norms = torch.cat(self._norms)
         self._norms = []

@@ -148,7 +148,8 @@ def _check_num_outputs(model: nn.Module, num_classes: int) -> None:
         outputs = _num_outputs(layers[0])
         raise InputError(
             f"the model must have a classifier head with {num_classes} outputs, one per class of the criterion",
-            f"{type(model).__name__} with {_list_layers([(names[id(layers[0])], layers[0])])}, which has {outputs} outputs",
+            f"{type(model).__name__} with {_list_layers([(names[id(layers[0])], layers[0])])}, which has "
+            f"{outputs} outputs",
             "Wrap the criterion for a model with one output: fedlas.losses.OneLogit(FedLAS(num_classes=2))."
             if outputs == 1
             else f"Build the criterion with num_classes={outputs}, or the model with {num_classes} outputs; "

@@ -43,8 +43,8 @@ class DropInLoss(nn.Module):
 
     State:
         Parameters and buffers are those of the criterion, under ``criterion.``: save them with the model's, and give
-        :meth:`param_groups` to the optimizer, or call :meth:`add_to_optimizer`. The head's last input is kept until the next
-        call or the next run of the model, separately in each thread.
+        :meth:`param_groups` to the optimizer, or call :meth:`add_to_optimizer`. The head's last input is kept until the
+        next call or the next run of the model, separately in each thread.
 
     Note:
         Call it once after each run of the model, with the whole output. Under DDP the gate is not part of the wrapped

@@ -390,7 +390,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return unfitted
 
 
-_UNUSED_INPUTS = "Calibration improves much with X: the model leaves much of X unused, so a better model would gain too."
+_UNUSED_INPUTS = "Calibration improves with X: the model leaves much of X unused, so a better model would gain too."
 
 
 def _warn_about_fit(doubts: Sequence[str], *, of_inputs: bool) -> None:

@@ -130,7 +130,8 @@ __all__ = [
 ]
 
 HOMES = {
-    "_base": "Batch LearnsFromValidation Loss LossOptions LossWithStrength LOSSES Mixed LossWrapper PenalizedLoss reduce",
+    "_base": "Batch LearnsFromValidation Loss LossOptions LossWithStrength LOSSES Mixed LossWrapper PenalizedLoss "
+    "reduce",
     "label_smoothing": "CrossEntropy LabelSmoothing smoothed_cross_entropy",
     "margin": "MbLS",
     "modulated": "Modulated adaptive_strength",

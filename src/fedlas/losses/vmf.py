@@ -178,8 +178,8 @@ class VMF(PreciseBuffers, Loss):
     The head's input h is taken as the mean of a random ``s z``, where z is von Mises-Fisher with mean direction
     ``h / ||h||`` and concentration ``kappa = concentration ||h||``, and s such that ``E s z = h``. The expected
     cross-entropy is at most ``log sum_k E exp(w_k . s z + b_k) - (w_y . h + b_y)`` (Jensen), whose expectations have a
-    closed form; :func:`~fedlas.losses.expected_cross_entropy_bound` bounds them by their tangent at the target's. A sample
-    with a short feature vector is uncertain and pays for a large weight of its class.
+    closed form; :func:`~fedlas.losses.expected_cross_entropy_bound` bounds them by their tangent at the target's. A
+    sample with a short feature vector is uncertain and pays for a large weight of its class.
 
     Args:
         confidence: Length of the mean of z for a sample of mean feature norm in the first training batch, in (0, 1);

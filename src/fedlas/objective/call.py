@@ -232,7 +232,7 @@ def split_batch(
 
     Args:
         batch: As for :func:`read_batch`.
-        label_key: Key or position of the labels; None: as in :func:`read_batch`. If given, all other entries are inputs.
+        label_key: Key or position of the labels; all other entries are then inputs. None: as in :func:`read_batch`.
         other_keys: Keys or positions of further fields, by name; these are not inputs.
 
     Raises:

@@ -123,7 +123,7 @@ def decision_curve(
 def _default_thresholds(
     models: Mapping[str, Predictions], event: int | str | None, *, cover_data: bool
 ) -> list[float]:
-    """Return 100 thresholds up to three times the prevalence; with ``cover_data``, up to the 99.5 % quantile at least."""
+    """Return 100 thresholds up to three times the prevalence; with ``cover_data``, to at least the 99.5 % quantile."""
     most = 0.01
     for each in models.values():
         data = positive_class(each, event)

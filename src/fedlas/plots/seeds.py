@@ -122,7 +122,8 @@ def _draw_row(
         return "_" if mark in named else mark  # matplotlib leaves such names out of legends
 
     axes.scatter(
-        numbers, [row - 0.28] * len(numbers), s=11, color=palette.muted, alpha=0.7, linewidths=0, label=label_once("a seed"),
+        numbers, [row - 0.28] * len(numbers), s=11, color=palette.muted, alpha=0.7, linewidths=0,
+        label=label_once("a seed"),
     )  # fmt: skip
     if ends is not None:
         style: dict[str, Any] = {

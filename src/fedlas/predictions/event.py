@@ -26,7 +26,8 @@ def default_event_index(classes: Sequence[str] | None) -> int:
     """Return the index of the default event of two classes: the affirmative one, else the last.
 
     Example:
-        >>> default_event_index(("yes", "no")), default_event_index(("no", "yes")), default_event_index(("not ill", "ill")), default_event_index(("left", "stays"))
+        >>> pairs = ("yes", "no"), ("no", "yes"), ("not ill", "ill"), ("left", "stays")
+        >>> tuple(default_event_index(pair) for pair in pairs)
         (0, 1, 1, 1)
     """
     return int(_affirmative_index(classes) != 0)
@@ -89,7 +90,10 @@ def event_note(predictions: Any) -> str:
         return ""
     rule = "the affirmative one" if is_affirmative_pair(predictions.classes) else "the last"
     other = predictions.classes[1 - event_index(predictions)]
-    return f"The event is {quoted_event(predictions)}, {rule} of two classes; set it to {other!r} if you mean that class."
+    event = quoted_event(predictions)
+    return (
+        f"The event is {event}, {rule} of two classes; set it to {other!r} if you mean that class."
+    )
 
 
 def with_event(predictions: Any, event: Any, classes: Sequence[str] = ()) -> Any:

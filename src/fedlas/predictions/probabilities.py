@@ -164,7 +164,8 @@ class ProbabilityChecker:
         lines = [f"{text}, which differ from 1 by at most {self.max_sum_error:.2g}{rounded}."]
         if self.max_sum_error > _WORTH_A_WORD:
             lines.append(
-                f"Rounding changed row sums, and so confidences, by up to {100 * self.max_sum_error:.2g} %: write more decimals."
+                f"Rounding changed row sums, and so confidences, by up to {100 * self.max_sum_error:.2g} %: write "
+                "more decimals."
             )
         return lines
 

@@ -406,7 +406,8 @@ def _describe_model(card: Card) -> str:
         if card.num_classes
         else "confidences of the predicted class only"
     )
-    return f"{trained}{card.data['name']}: {classes}; {', '.join(parts)} samples. {_describe_calibration(card.calibration)}."
+    calibration = _describe_calibration(card.calibration)
+    return f"{trained}{card.data['name']}: {classes}; {', '.join(parts)} samples. {calibration}."
 
 
 def _describe_origin(card: Card) -> str:

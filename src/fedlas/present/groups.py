@@ -196,13 +196,14 @@ def worst_group_sentence(by_group: ByGroup) -> str:
     if worst.ece.floor is None or worst.p is None:
         return f"Groups: {name!r} has the largest ECE, {about.format(worst.ece.value)} %; none was tested."
     evidence = (
-        f"ECE {about.format(worst.ece.value)} % (floor {about.format(worst.ece.floor)} %, {_format_group_p(worst, tested)} "
-        f"after Holm's correction for {tested} groups)"
+        f"ECE {about.format(worst.ece.value)} % (floor {about.format(worst.ece.floor)} %, "
+        f"{_format_group_p(worst, tested)} after Holm's correction for {tested} groups)"
     )
     if worst.p > ALPHA:
         return f"Groups: none is shown to be miscalibrated; furthest from its floor is {name!r}, {evidence}."
     way = "over" if worst.confidence > worst.accuracy.value else "under"
-    return f"Groups: {name!r} is calibrated worst, {way}confident, {evidence}.{_further_miscalibrated_sentence(by_group)}"
+    further = _further_miscalibrated_sentence(by_group)
+    return f"Groups: {name!r} is calibrated worst, {way}confident, {evidence}.{further}"
 
 
 def all_samples_estimate(

@@ -28,8 +28,8 @@ ZTests = Mapping[str, SpiegelhalterTest]
 """Spiegelhalter's test by stage."""
 CALIBRATOR_METRICS = ("accuracy", "nll", "ece", "adaptive_ece", "brier", "true_ece")
 """Metrics of the table that compares calibrators, where they were measured."""
-MAIN_METRICS = ("accuracy", "nll", "brier", "ece", "top_label_ece", "true_ece", "macro_nll", "macro_brier", "macro_auroc",
-        "macro_ece", "worst_label_ece", "micro_nll", "micro_ece")  # fmt: skip
+MAIN_METRICS = ("accuracy", "nll", "brier", "ece", "top_label_ece", "true_ece", "macro_nll", "macro_brier",
+        "macro_auroc", "macro_ece", "worst_label_ece", "micro_nll", "micro_ece")  # fmt: skip
 """Metrics of the table that is shown by default; the details have all."""
 WITHIN_NOISE_NOTE = "~ within noise: the test does not reject calibration."
 _Z_COLUMN = Column(

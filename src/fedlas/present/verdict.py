@@ -291,7 +291,7 @@ def effect_sentence(
         improved = improved and new < old
     if paired is not None and paired.better == "a" and paired.p is not None:
         numbers = f"{change}; NLL: {format_p(paired.p, None)}"
-        return f"{subject}this makes it worse ({numbers}): omit the calibrator, or fit it on other held-out predictions."
+        return f"{subject}this makes it worse ({numbers}): omit the calibrator, or fit it on other held-out data."
     if after_verdict.joint_p is None or before.verdict.is_reversed:
         return f"{subject}{change}."
     if not improved:

@@ -79,8 +79,9 @@ def bootstrap_interval(
         near calibration, so that its intervals are wider than they need be there.
 
         With weights, rows are drawn with theirs, and each replicate is normalized by its own sum: so the interval is
-        for the mean over the population that the weights describe, as sure as :func:`~fedlas.stats.effective_sample_size`
-        says, and takes the weights as known. Rows of weight 0 are left out first.
+        for the mean over the population that the weights describe, as sure as
+        :func:`~fedlas.stats.effective_sample_size` says, and takes
+        the weights as known. Rows of weight 0 are left out first.
 
         All metrics of this library are computed for many replicates at a time. So is one that you registered yourself
         if it is a mean over samples (``quantity=`` of its record); any other is called on one resampled

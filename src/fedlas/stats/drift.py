@@ -49,8 +49,8 @@ class MeanDrift:
     State:
         ``samples``: how many were observed; ``wealth (S, 2, bets)``: the wealth that each gambler has at stake. Both
         are changed by :meth:`observe`, and may be set to resume.
-        ``first_alarm_by_part``: for each part whose own wealth reached the alarm threshold, the index of that sample in the last
-        call of :meth:`observe`. A part without a change reaches the threshold with probability at most
+        ``first_alarm_by_part``: for each part whose own wealth reached the alarm threshold, the index of that sample in
+        the last call of :meth:`observe`. A part without a change reaches the threshold with probability at most
         ``false_alarm``, however many others have changed.
 
     Raises:

@@ -250,8 +250,8 @@ class SemanticGrouping(Calibrator):
             best.warning,
             warning_if(
                 bool((row_map.temperature == overall).all()),
-                f"no group has {_MIN_GROUP_SIZE} samples and a temperature of its own, so this is temperature scaling. Use a "
-                "larger validation set.",
+                f"no group has {_MIN_GROUP_SIZE} samples and a temperature of its own, so this is temperature scaling. "
+                "Use a larger validation set.",
             ),
         )
 

@@ -44,9 +44,10 @@ def test_raw_predictions_bring_their_features(kind, tmp_path):
     assert raw.content["watches"] == calibrated.content["watches"]
     file = live.save(tmp_path / "live.npz")
     assert monitor(card, [file], raw=True).content["watches"] == calibrated.content["watches"]
-    without = live.with_logits(live.logits)._replace_fields(features=None) if isinstance(live, Predictions) else TopLabel(
-        live.confidence, live.correct
-    )  # fmt: skip
+    if isinstance(live, Predictions):
+        without = live.with_logits(live.logits)._replace_fields(features=None)
+    else:
+        without = TopLabel(live.confidence, live.correct)
     with pytest.raises(
         InputError,
         match="must have features, which the card's calibration uses; got no features in update",

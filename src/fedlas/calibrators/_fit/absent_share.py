@@ -65,7 +65,7 @@ def fit_absent_share(
     temperature: float,
     max_share: float,
 ) -> tuple[AbsentShare, float]:
-    """Fit the map so that absent classes get at most ``max_share`` of the mean probability; return the map and the share.
+    """Return a map whose absent classes get at most ``max_share`` of the mean probability, and their share.
 
     Args:
         logits: ``(n, C)`` float64, of samples held out.

@@ -98,7 +98,7 @@ class Cells:
     def path(
         self, log_odds: Tensor, correct: Tensor, memberships: Tensor, max_updates: int
     ) -> Iterator[Update]:
-        """Yield at most ``max_updates`` corrections, each of the worst cell after the previous ones, until none is needed.
+        """Yield at most ``max_updates`` corrections, each of the worst cell, until none is needed.
 
         Each is the maximum likelihood shift of its cell, so the likelihood of ``correct`` rises with every one.
         """

@@ -101,7 +101,7 @@ def bound_warning(*bounds: str, objective: str = "NLL", advice: str = LOGITS_ADV
     """Return a warning if a search ended at a bound, or None.
 
     Args:
-        *ends: Bounds that were reached, such as ``"temperature 100"``.
+        *bounds: Bounds that were reached, such as ``"temperature 100"``.
         objective: Name of the objective that was minimized.
         advice: Advice at the end of the warning.
     """

@@ -217,8 +217,8 @@ def prepare_samples(
         return val, None, None
     zero_labels = (val.logits.gather(1, val.target.unsqueeze(1)) == val.logits.min()).sum()
     text = (
-        f"{int(zero_labels)} of {val.num_samples:,} labels have a probability of exactly 0, which would dominate the fit. "
-        f"All probabilities are raised to at least {math.exp(least_log):.2g}."
+        f"{int(zero_labels)} of {val.num_samples:,} labels have a probability of exactly 0, which would dominate the "
+        f"fit. All probabilities are raised to at least {math.exp(least_log):.2g}."
     )
     return floor_log_probs(val, least_log), least_log, text if zero_labels else None
 

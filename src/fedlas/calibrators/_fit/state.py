@@ -89,8 +89,8 @@ def load_map(
     """Return the map of the given type whose buffers were written by :func:`numbers_of`.
 
     Args:
-        map_type: Type of the map. Its constructor takes buffers, and submodules by the names of ``part_types``. Its method
-            ``check(classes)``, if it has one, raises a ``ValueError`` for numbers that a fit cannot give.
+        map_type: Type of the map. Its constructor takes buffers, and submodules by the names of ``part_types``. Its
+            method ``check(classes)``, if it has one, raises a ``ValueError`` for numbers that a fit cannot give.
         state: Nested lists by name.
         classes: ``C`` of the logits.
         features: ``D`` of the features that the map takes, or None.

@@ -411,8 +411,8 @@ def category_limits(columns: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return a known limit, as a sentence, for each column with too many categories to watch individually."""
     return [
         f"{name} has more than {MOST_VALUES} categories. Those in less than {200 * _RARE_SHARE:.0f} % of the rows, "
-        f"{100 * (column['texts'] - sum(_frequent_categories(column).values())):.0f} % in total, are watched only as a group, so "
-        "a few new categories are not detected."
+        f"{100 * (column['texts'] - sum(_frequent_categories(column).values())):.0f} % in total, are watched only as a "
+        "group, so a few new categories are not detected."
         for name, column in columns.items()
         if "rare" in column
     ]

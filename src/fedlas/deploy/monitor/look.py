@@ -180,7 +180,8 @@ class Monitor:
         """Sentence that states whether there is an alarm, and from which watches."""
         alarms = self._stream.alarms
         if alarms:
-            return f"ALARM after sample {min(alarms.values()):,}: {join_words(self.alarm_names)} changed since the card."
+            first = min(alarms.values())
+            return f"ALARM after sample {first:,}: {join_words(self.alarm_names)} changed since the card."
         watched = [watch.name for watch in self._watches if watch.test.samples]
         return f"No alarm: no change detected in {join_words(watched)}."
 

@@ -49,7 +49,7 @@ class WatchHistory:
     def with_batch(
         self, row_index: int, batch: tuple[Floats, NDArray[np.bool_]] | None, evidence: float
     ) -> WatchHistory:
-        """Return the history with a batch added to row ``row_index``; ``batch`` is values ``(n, S)`` and a mask, or None."""
+        """Return the history with a batch added to row ``row_index``; a batch is values ``(n, S)`` and a mask."""
         count, total, last = (
             np.concatenate([rows, np.zeros((row_index + 1 - len(rows), *rows.shape[1:]))])
             for rows in (self.count, self.total, self.evidence)

@@ -191,7 +191,8 @@ def _code_change_notes(folders: Sequence[RunFolder]) -> list[str]:
     names = list(changed)
     advice = "If that matters, run all of them again with another --out."
     return [
-        f"{format_runs(names)} {'was' if len(names) == 1 else 'were'} made with other code: {changed[names[0]]}. {advice}"
+        f"{format_runs(names)} {'was' if len(names) == 1 else 'were'} made with other code: "
+        f"{changed[names[0]]}. {advice}"
     ]
 
 

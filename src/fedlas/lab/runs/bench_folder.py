@@ -48,8 +48,8 @@ def find_runs(
 
     Args:
         folders: Run folders, which are not checked, or bench folders.
-        reason_to_skip: Returns the reason why a run of a bench cannot be used: empty if it can, None to skip the run without
-            a note. If an error is raised, the run is left out with a warning.
+        reason_to_skip: Returns the reason why a run of a bench cannot be used: empty if it can, None to skip the run
+            without a note. If an error is raised, the run is left out with a warning.
         content: Content that a bench must have, such as ``"finished runs"``.
         data: Where the runs' data is; None searches the usual places.
 

@@ -79,8 +79,12 @@ class PredictionMemoryLoss(SecondTargetLoss):
         self.memory = PredictionMemory(num_classes=num_classes, num_samples=num_samples)
 
     def new_memory_rows(
-        self, rows: Tensor, visits: Tensor, probs: Tensor, batch: Batch
-    ) -> Tensor | None:  # noqa: ARG002 (for subclasses)
+        self,
+        rows: Tensor,
+        visits: Tensor,
+        probs: Tensor,
+        batch: Batch,  # noqa: ARG002 (for subclasses)
+    ) -> Tensor | None:
         """Return the probabilities ``(M, C)`` to store for a batch, or None to leave the memory unchanged.
 
         Args:

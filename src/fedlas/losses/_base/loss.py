@@ -49,8 +49,8 @@ LOSSES: Registry[type[Loss]] = Registry(
 )
 """All training losses by name.
 
-All are optional: ``paper_metadata``, ``year``, ``url``; ``shift_invariant`` (False: a constant added to all logits of a row
-changes the loss), ``dense`` (False: it takes one prediction a sample), ``detached`` (True: a weight in it has no
+All are optional: ``paper_metadata``, ``year``, ``url``; ``shift_invariant`` (False: a constant added to all logits of a
+row changes the loss), ``dense`` (False: it takes one prediction a sample), ``detached`` (True: a weight in it has no
 gradient, so its gradient is not that of its value), ``pairwise`` (True: its cost grows with the square of the batch or
 of the classes), ``signed`` (names of numeric options that may be negative), ``order_invariant`` (False: the order of
 the batch matters), ``note`` (the origin of the code, if it is not only the paper), ``tune`` (the options that

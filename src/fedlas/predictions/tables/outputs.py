@@ -58,7 +58,8 @@ def check_outputs(outputs: Iterable[Output], read: Sequence[Name | None]) -> Non
 
     Example:
         >>> from fedlas._core.outputs import new_file_kind
-        >>> check_outputs([Output("--page", "a.html", new_file_kind()), Output("--out", "./a.html", new_file_kind())], ["b.csv"])
+        >>> page = Output("--page", "a.html", new_file_kind())
+        >>> check_outputs([page, Output("--out", "./a.html", new_file_kind())], ["b.csv"])
         Traceback (most recent call last):
         fedlas._core.errors.InputError: --out must be another file than --page; got ./a.html. Name it elsewhere.
     """

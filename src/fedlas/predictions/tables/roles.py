@@ -283,7 +283,7 @@ class Columns:
     def already_calibrated_notes(self) -> list[str]:
         """Return a warning for a fit on scores that are calibrated already, or none."""
         names = self.calibrated_scores
-        text = f"{truncated_list(names)} were calibrated by fedlas apply already; this fit calibrates them a second time."
+        text = f"{truncated_list(names)} were calibrated by fedlas apply already; this fit calibrates them again."
         return [text] if names else []
 
     @property

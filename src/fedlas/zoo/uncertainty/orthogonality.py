@@ -33,7 +33,8 @@ def layer_filters(model: nn.Module) -> dict[str, Tensor]:
         InputError: If there is no linear or convolutional layer.
 
     Example:
-        >>> {name: tuple(rows.shape) for name, rows in layer_filters(nn.Sequential(nn.Conv2d(3, 8, 5), nn.ReLU())).items()}
+        >>> filters = layer_filters(nn.Sequential(nn.Conv2d(3, 8, 5), nn.ReLU()))
+        >>> {name: tuple(rows.shape) for name, rows in filters.items()}
         {'0': (8, 75)}
     """
     rows = {

@@ -97,7 +97,8 @@ def write_run(folder, *, loss="ce", seed=0, recipe="digits", epochs=30, samples=
     metrics = {
         "format": 1, "run": folder.name, "recipe": recipe, "loss": loss, "seed": seed, "epochs": epochs,
         "best_epoch": epochs - 2, "selected_by": "accuracy", "parameters": 12345, "seconds": 71.2 + seed,
-        "temperature": temperature, "temperature_ece": round(temperature, 1), "val": default_metrics(val), "test": measured,
+        "temperature": temperature, "temperature_ece": round(temperature, 1), "val": default_metrics(val),
+        "test": measured,
         "test_calibrated": default_metrics(test.with_logits(test.logits / temperature)),
     }  # fmt: skip
     (folder / "metrics.json").write_text(json.dumps({**metrics, **changes}))
