@@ -44,7 +44,7 @@ def assignments(name):
     """``(target, node)`` of every assignment at the top of a module."""
     for node in tree_of(name).body:
         if isinstance(node, ast.Assign | ast.AnnAssign):
-            for target in node.mix_targets if isinstance(node, ast.Assign) else [node.target]:
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
                 yield ast.unparse(target), node
 
 

@@ -50,7 +50,7 @@ class Everything(Loss):
 
     def per_sample(self, batch):
         self.seen += 1
-        return batch.weighted(batch.logits.square().sum(1))
+        return batch.apply_class_weights(batch.logits.square().sum(1))
 
 
 def build(name, classes=CLASSES, *, samples=SAMPLES, seed=1, **options):
@@ -413,8 +413,8 @@ def test_nothing_is_learned_from_a_batch_whose_class_weights_are_0(
         for module in [
             module for key, module in sys.modules.items() if key.startswith("fedlas.losses")
         ]:
-            if hasattr(module, "can_look"):
-                monkeypatch.setattr(module, "can_look", lambda _: False)
+            if hasattr(module, "can_read_values"):
+                monkeypatch.setattr(module, "can_read_values", lambda _: False)
     value, gradient, own, after = run(criterion, given)
     assert value == 0
     assert (gradient == 0).all()
@@ -438,8 +438,8 @@ class Waits(TorchDispatchMode):
 def test_no_loss_makes_the_host_wait_for_an_accelerator(name, monkeypatch):
     """As on an accelerator, where no loss looks at values."""
     for module in list(sys.modules.values()):
-        if module.__name__.startswith("fedlas.") and hasattr(module, "can_look"):
-            monkeypatch.setattr(module, "can_look", lambda tensor: False)
+        if module.__name__.startswith("fedlas.") and hasattr(module, "can_read_values"):
+            monkeypatch.setattr(module, "can_read_values", lambda tensor: False)
     # PyTorch's own function checks the range of the classes on a CPU, and on no accelerator.
     monkeypatch.setattr(
         torch.nn.functional, "one_hot", lambda target, classes: torch.eye(classes).long()[target]

@@ -40,7 +40,7 @@ def test_a_changed_number_is_noticed(tools):
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_results_csv_is_what_a_report_writes(tools, study):
-    text = tools.csv_text(tools.results_table(tools.model_of(study).summary))
+    text = tools.table_to_csv(tools.results_table(tools.model_of(study).summary))
     assert (RESULTS / study / "results.csv").read_text(encoding="utf-8") == text, "run make results"
     runs = {row["run"] for row in csv.DictReader(text.splitlines())}
     with zipfile.ZipFile(RESULTS / study / "runs.zip") as archive:

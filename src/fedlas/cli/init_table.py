@@ -217,9 +217,10 @@ def _add_score_roles(content: _TableSample, add_role: Any) -> list[str]:
     shares = [name for name in content.numbers if content.is_probability(name)]
     likely = [name for name in shares if _SCORE_PATTERN.fullmatch(name)] or shares
     if len(likely) != 1:
+        got = truncated_list(likely) if likely else f"none of {truncated_list(list(content.texts))}"
         raise InputError(
             "one column, or columns with a common prefix, must look like scores",
-            f"{truncated_list(likely) if likely else f'none of {truncated_list(list(content.texts))}'} in {content.label}",
+            f"{got} in {content.label}",
             f"Name the columns: fedlas evaluate {content.label} --probs p_yes,p_no --target NAME, with --percent "
             "for percentages; name a nested JSON field by its path, as --confidence answer.conf.",
         )

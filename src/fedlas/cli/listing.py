@@ -137,7 +137,7 @@ def list_kind(kind: str) -> Listing:
         }
         return Listing([{"name": name, "what it is": title} for name, title in titles.items()])
     if kind == "tuning":
-        return Listing(import_module("fedlas.lab.tune.space").tuned_rows())
+        return Listing(import_module("fedlas.lab.tune.space").tuning_rows())
     module, registry, _ = _REGISTRIES[kind]
     room = import_module(f"fedlas.{module}")
     more = _EXTRA_COLUMNS.get(kind, lambda _entry: {})
@@ -170,7 +170,7 @@ def _loss_columns(entry: Entry[Any]) -> dict[str, str]:
     needs += ["mixes inputs"] if hasattr(kind, "mix") and not needs else []
     if "base" in inspect.signature(kind).parameters:
         needs.append("what its base needs")
-    passes_on = import_module("fedlas.losses._base").OnBase.update_from_validation
+    passes_on = import_module("fedlas.losses._base").LossWrapper.update_from_validation
     if getattr(kind, "update_from_validation", passes_on) is not passes_on:
         needs.append("validation")
     note = str(entry.metadata.get("note", "written from the paper"))
@@ -189,7 +189,9 @@ def _calibrator_columns(entry: Entry[Any]) -> dict[str, str]:
 
 def _ood_columns(entry: Entry[Any]) -> dict[str, str]:
     room = import_module("fedlas.zoo.ood.base")
-    needs = [word for name, word in room.INPUTS.items() if name in room.needs_of(entry) and word]
+    needs = [
+        word for name, word in room.INPUTS.items() if name in room.required_inputs(entry) and word
+    ]
     return {"needs": ", ".join([*needs, *entry.metadata.get("packages", ())])}
 
 

@@ -110,7 +110,7 @@ def _run(args: argparse.Namespace) -> int:
             false_alarm=args.false_alarm,
             # Of the scores alone.
             columns=None if columns is None else replace(columns, covariates=None),
-            raw=True if args.expects_raw else False if args.calibrated else None,
+            raw=True if args.raw else False if args.calibrated else None,
             state=args.state,
         )
         if args.covariates is not None and history is None:
@@ -176,7 +176,7 @@ def _check_options(args: argparse.Namespace) -> None:
         Output("--page", args.page, MONITOR_PAGE),
     )
     check_outputs(written, (*args.files, args.card))
-    if args.expects_raw and args.calibrated:
+    if args.raw and args.calibrated:
         raise InputError("--raw and --calibrated must not be combined", "both", "Omit one.")
 
 

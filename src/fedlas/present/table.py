@@ -239,7 +239,7 @@ def terminal_table(table: Table, *, details: bool = False, arrows: bool = True) 
         title=table.title,
         caption=table.notes,
         right=[number for number, c in enumerate(table.columns) if number and not c.words],
-        whole=[0],
+        no_wrap=[0],
         padding=(0, int(arrows and not table.narrow), 0, 0),
         pad_edge=False,
     )

@@ -54,7 +54,7 @@ def test_fits_and_intervals_run_on_one(two_threads, monkeypatch):
 
     def rows(*args):
         seen.append(torch.get_num_threads())
-        return rows_for(*args)
+        return prepare_rows(*args)
 
     random = torch.Generator().manual_seed(0)
     logits = torch.randn(200, 3, generator=random)
@@ -62,8 +62,8 @@ def test_fits_and_intervals_run_on_one(two_threads, monkeypatch):
         3 * logits, torch.multinomial(logits.softmax(1), 1, generator=random)[:, 0]
     )
     Spy().fit(predictions)
-    rows_for = estimates.rows_for
-    monkeypatch.setattr(estimates, "rows_for", rows)
+    prepare_rows = estimates.prepare_rows
+    monkeypatch.setattr(estimates, "prepare_rows", rows)
     fedlas.estimates(predictions, ["ece"], replicates=39)
     assert seen == [1, 1]
     assert torch.get_num_threads() == 2

@@ -241,7 +241,7 @@ def test_figure_has_room_for_its_legend(methods, width):
 
 def test_pyplot_uses_only_an_empty_current_figure():
     first, second = (reliability_diagram(predictions()).figure for _ in range(2))
-    assert plt.get_fignums() == [first.set_axes, second.set_axes]
+    assert plt.get_fignums() == [first.number, second.number]
     sized = plt.figure(figsize=(6, 6))
     assert reliability_diagram(predictions()).figure is sized
     assert sized.get_layout_engine() is not None

@@ -311,7 +311,7 @@ class DatasetItems(_StreamedPart):
         first, *_ = dataset[0] if count else (None,)
         if not isinstance(first, Tensor):
             raise InputError(expected, f"{count} items, the first of {describe(first)}", fix)
-        labels = getattr(dataset, "mix_targets", None)
+        labels = getattr(dataset, "targets", None)
         if labels is None or len(labels) != count:
             labels = [dataset[row][1] for row in range(count)]
         try:

@@ -75,7 +75,7 @@ class LearnsFromValidation(Loss):
             update := getattr(getattr(self, "base", None), "update_from_validation", None)
         ) is not None:
             update(predictions)
-        self._call_counts.new_memory_rows = True
+        self._call_counts.updated = True
 
     def train(self, mode: bool = True) -> Self:
         """Set training or evaluation mode, and warn if validation predictions never arrive."""
@@ -98,8 +98,8 @@ class LearnsFromValidation(Loss):
         return value
 
     def _warn_if_not_updated(self, is_due: bool, occasion: str) -> None:
-        if is_due and not self._call_counts.new_memory_rows:
-            self._call_counts.new_memory_rows = True  # once
+        if is_due and not self._call_counts.updated:
+            self._call_counts.updated = True  # once
             warn_user(
                 f"{type(self).__name__}: training must call update_from_validation(predictions); got no call in "
                 f"{occasion}, so the loss has not used validation data. Call it after each epoch, e.g. "

@@ -80,10 +80,10 @@ class PredictionMemoryLoss(SecondTargetLoss):
 
     def new_memory_rows(
         self,
-        rows: Tensor,
-        visits: Tensor,
-        probs: Tensor,
-        batch: Batch,  # noqa: ARG002 (for subclasses)
+        rows: Tensor,  # noqa: ARG002 (arguments are for subclasses)
+        visits: Tensor,  # noqa: ARG002
+        probs: Tensor,  # noqa: ARG002
+        batch: Batch,  # noqa: ARG002
     ) -> Tensor | None:
         """Return the probabilities ``(M, C)`` to store for a batch, or None to leave the memory unchanged.
 

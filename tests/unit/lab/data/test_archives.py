@@ -83,7 +83,7 @@ def test_imagenet_is_what_torchvisions_image_folder_reads(root):
         assert [str(files.path(row)) for row in range(len(files))] == [
             path for path, _ in theirs.samples
         ]
-        assert files.target.tolist() == theirs.mix_targets
+        assert files.target.tolist() == theirs.targets
     assert (source.classes, source.train.shape) == (SYNSETS, (3, 224, 224))
     with pytest.raises(InputError, match=r"got 3 classes, 18 and 6 .*data\.partial=true"):
         load_dataset("imagenet", str(root))

@@ -161,7 +161,7 @@ def test_idx_files_are_what_torchvision_reads(tmp_path, name, kind):
             getattr(source, part),
         )
         assert torch.equal(images.images[:, 0], theirs.data)
-        assert torch.equal(images.target, theirs.mix_targets)
+        assert torch.equal(images.target, theirs.targets)
         assert torch.equal(images.images, getattr(zipped, part).images)
     assert source.classes[9] == {"mnist": "9", "fashion-mnist": "Ankle boot"}[name]
 

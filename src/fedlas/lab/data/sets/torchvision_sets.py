@@ -100,7 +100,7 @@ def _load_cifar(name: str, root: str | None, num_classes: int, **published: Any)
         parts = [
             _load_torchvision(name, name.upper(), root, {"train": part}) for part in (True, False)
         ]
-        train, test = (_to_images(part.data, part.mix_targets) for part in parts)
+        train, test = (_to_images(part.data, part.targets) for part in parts)
         source = Source(name, train, test, tuple(parts[0].classes))
     if source.num_classes != num_classes:
         raise InputError(
