@@ -78,7 +78,7 @@ def is_tuple_assignment(node: ast.AST) -> bool:
     """Return whether a node is like ``a, b = c, d``."""
     return (
         isinstance(node, ast.Assign)
-        and isinstance(node.mix_targets[0], ast.Tuple)
+        and isinstance(node.targets[0], ast.Tuple)
         and isinstance(node.value, ast.Tuple)
     )
 
@@ -112,7 +112,7 @@ def public_names(source: Path) -> dict[str, set[str]]:
             names[room_name] = {
                 name
                 for node in ast.parse(path.read_text(encoding="utf-8")).body
-                if isinstance(node, ast.Assign) and ast.unparse(node.mix_targets[0]) == "__all__"
+                if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
                 for name in ast.literal_eval(node.value)
             }
     return names

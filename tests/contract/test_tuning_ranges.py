@@ -28,7 +28,7 @@ def test_what_is_declared(name):
     # refuses a range that the loss does not accept
     (method,) = plan_tuning("digits", ["losses={}", "data.cross_fit=2"], losses=[name]).methods
     defaults = {option: parameters[option].default for option in declared}
-    assert {option: method.inside.get(option) for option in declared} == defaults, declared
+    assert {option: method.preset_in_range.get(option) for option in declared} == defaults, declared
 
 
 @pytest.mark.parametrize("name", [name for name, numbers in NUMBERS.items() if numbers])
@@ -44,4 +44,4 @@ def test_presets_of_the_packages_recipes_can_be_drawn():
     for name in ("digits", "cifar10", "cifar100"):
         recipe = load_recipe(name)
         for method in plan_tuning(name, losses=list(recipe.losses)).methods:
-            assert method.inside == method.preset, (name, method)
+            assert method.preset_in_range == method.preset, (name, method)

@@ -33,7 +33,7 @@ def test_no_name_of_first_use_is_that_of_a_module():
     lazy = [
         name
         for name in public_modules()
-        if "at_first_use(" in path_of(name).read_text(encoding="utf-8")
+        if "lazy_getattr(" in path_of(name).read_text(encoding="utf-8")
     ]
     assert {"fedlas.lab.runs", "fedlas.predictions"} <= set(lazy)
     assert [

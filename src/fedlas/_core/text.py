@@ -51,7 +51,7 @@ def wrap_command(command: str, *, prefix: str = "") -> list[str]:
         prefix: Stands in front of it; the other lines are indented by its width.
 
     Example:
-        >>> len(wrap_command("fedlas apply cal.json LIVE.csv")), wrap_command("a --b", first="next: ")
+        >>> len(wrap_command("fedlas apply cal.json LIVE.csv")), wrap_command("a --b", prefix="next: ")
         (1, ['next: a --b'])
     """
     head, *options = command.split(" --")

@@ -317,13 +317,15 @@ def out_of_fold_predictions(
         others = earlier if split.folds.in_time else [*earlier, *range(fold + 1, len(fold_indices))]
         if not others:
             continue
-        kept = torch.cat([fold_indices[other] for other in others])
+        fit_rows = torch.cat([fold_indices[other] for other in others])
         other_folds = replace(split, held_out=tuple(split.held_out[other] for other in others))
-        share = fit_logit_share(log_probs[:, kept], prior, other_folds)
+        share = fit_logit_share(log_probs[:, fit_rows], prior, other_folds)
         result = share(log_probs[:, held_out].transpose(0, 1))
         if regressions is not None:
-            of_others = replace(regressions, log_probs=regressions.log_probs[:, kept])
-            inside, trust = _fit_feature_share(other_folds, of_others, log_probs[:, kept], share)
+            of_others = replace(regressions, log_probs=regressions.log_probs[:, fit_rows])
+            inside, trust = _fit_feature_share(
+                other_folds, of_others, log_probs[:, fit_rows], share
+            )
             if trust > 0:
                 gate = regressions.gates[held_out] * trust
                 parts = regressions.log_probs[:, held_out].transpose(0, 1)

@@ -45,7 +45,7 @@ def find_gated_loss(criterion: nn.Module | None) -> Any:
     while criterion is not None:
         if all(
             hasattr(criterion, name)
-            for name in ("nci", "gate", "smoothing", "alpha", "direction_of")
+            for name in ("nci", "gate", "smoothing", "alpha", "sample_directions")
         ):
             return criterion
         criterion = getattr(criterion, "base", None)

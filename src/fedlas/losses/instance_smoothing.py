@@ -66,7 +66,8 @@ class InstanceSmoothing(CrossFitted):
         >>> import torch
         >>> criterion = InstanceSmoothing(num_samples=1, num_classes=3, alpha=0.2)
         >>> criterion.set_targets(torch.tensor([[0.5, 0.4, 0.1]]))
-        >>> criterion.targets(torch.tensor([[0.5, 0.4, 0.1]]), torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([[0.2]]))
+        >>> soft, label = torch.tensor([[0.5, 0.4, 0.1]]), torch.tensor([[1.0, 0.0, 0.0]])
+        >>> criterion.mix_targets(soft, label, torch.tensor([[0.2]]))
         tensor([[0.8000, 0.1600, 0.0400]])
         >>> criterion(torch.tensor([[2.0, 1.0, 0.0]]), torch.tensor([0]), index=torch.tensor([0]))
         tensor(0.6476)

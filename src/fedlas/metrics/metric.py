@@ -125,7 +125,7 @@ def value_range(metric: Metric) -> Range:
 
     Example:
         >>> import fedlas.metrics
-        >>> limits_of(METRICS["ece"]), limits_of(METRICS["brier"])
+        >>> value_range(METRICS["ece"]), value_range(METRICS["brier"])
         ((0.0, 1.0), (0, 2))
     """
     if metric.between != UNBOUNDED or not metric.percent:

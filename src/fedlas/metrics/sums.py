@@ -58,7 +58,7 @@ class Statistic(ABC):
         ...         self.most = max(self.most, float(chunk.confidence.max()))
         ...     def table(self):
         ...         return self.most
-        >>> Longest.of(Predictions(torch.tensor([[0.0, 0.0], [0.0, 30.0]]), torch.tensor([0, 1]))).table()
+        >>> Longest.from_predictions(Predictions(torch.tensor([[0.0, 0.0], [0.0, 30.0]]), torch.tensor([0, 1]))).table()
         1.0
     """
 
@@ -106,7 +106,7 @@ class Sums(Statistic):
         ...         return {"total": self.total}
         ...     def table(self):
         ...         return float(self.total)
-        >>> Right.of(Predictions(torch.zeros(3, 2), torch.tensor([0, 0, 1]))).table()
+        >>> Right.from_predictions(Predictions(torch.zeros(3, 2), torch.tensor([0, 0, 1]))).table()
         2.0
     """
 

@@ -244,10 +244,10 @@ def split_batch(
         return _split_sequence(batch, label_key, other_keys)
     if isinstance(batch, Tensor) and label_key is None and not other_keys:
         return batch, None, {}
-    wanted = [*([] if label_key is None else [label_key]), *other_keys.values()]
+    required = [*([] if label_key is None else [label_key]), *other_keys.values()]
     raise InputError(
-        f"a batch must hold the elements {', '.join(map(repr, wanted))}"
-        if wanted
+        f"a batch must hold the elements {', '.join(map(repr, required))}"
+        if required
         else "a batch must be a tensor of inputs, (inputs, target) or a mapping",
         describe(batch),
         "Write a collate_fn that returns one of these.",

@@ -65,11 +65,11 @@ class HeadSearch:
             return HeadInput(
                 [head or find_head(network) for head, network in zip(heads, networks, strict=True)]
             )
-        found = [head for head in heads if head is not None]
-        if len(found) < len(heads):
+        found_heads = [head for head in heads if head is not None]
+        if len(found_heads) < len(heads):
             self.note = _NO_HEAD
             return NoFeatures()
-        reader = HeadInput(found)
+        reader = HeadInput(found_heads)
         self.note = _describe_mismatch(reader, model, inputs, options)
         if not self.note:
             return reader

@@ -61,7 +61,7 @@ READS = {
     ("runs ood", "--run-data"),
     ("compare", "--with"),
 }
-NO_PATHS = {"float", "int", "_share", "workers_number"}
+NO_PATHS = {"float", "int", "_parse_share", "parse_workers"}
 PLACES = {"CHROMIUM", "DIR", "FILE", "FOLDER", "HTML", "JSON", "NPZ", "PATH", "XML"}
 
 

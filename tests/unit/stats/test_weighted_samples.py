@@ -100,7 +100,7 @@ def test_effective_samples():
         None,
         torch.ones(2, dtype=torch.cfloat),
     ):
-        with pytest.raises(InputError, match="effective_samples: weights must have shape"):
+        with pytest.raises(InputError, match="effective_sample_size: weights must have shape"):
             effective_sample_size(nonsense)
 
 

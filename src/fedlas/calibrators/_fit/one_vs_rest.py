@@ -37,7 +37,7 @@ def class_rest_log_probs(logits: Tensor) -> tuple[Tensor, Tensor]:
         Two float64 tensors ``(n, C)``, finite.
 
     Example:
-        >>> log_p, rest = class_and_rest(torch.tensor([[50.0, 0.0]], dtype=torch.float64))
+        >>> log_p, rest = class_rest_log_probs(torch.tensor([[50.0, 0.0]], dtype=torch.float64))
         >>> log_p[0].tolist(), [f"{float(value):.3g}" for value in rest[0]]
         ([0.0, -50.0], ['-50', '-1.93e-22'])
     """

@@ -19,7 +19,7 @@ from fedlas.lab.data.base import Flip, Images, Part
 from fedlas.lab.data.files import DatasetItems, ImageFiles
 
 
-class EpochBatches:
+class SeededBatches:
     """Base class of batches over one part, with order and augmentation determined by seed and epoch.
 
     Args:
@@ -122,7 +122,7 @@ class EpochBatches:
         self._epoch = check_count("epoch", epoch, low=0)
 
 
-class Batches(EpochBatches):
+class Batches(SeededBatches):
     """Batches of one part in memory; one iteration is one epoch.
 
     Each item is ``(x, target, index)``: ``x`` float32 ``(B, channels, H, W)``, normalized; ``target`` int64 ``(B,)``;
@@ -134,7 +134,7 @@ class Batches(EpochBatches):
     Args:
         images: The part.
         crop_padding: Add that many black pixels on each side, then crop to the original size at a random place.
-        **options: ``mean``, ``std``, ``batch_size`` and more, as ``EpochBatches`` takes them.
+        **options: ``mean``, ``std``, ``batch_size`` and more, as ``SeededBatches`` takes them.
 
     Raises:
         InputError: For numbers out of range, statistics that do not fit the channels, or no batch at all.
@@ -213,7 +213,7 @@ _SeededIndex = tuple[int, int | None]
 """Index of an image, and seed of its augmentation; None without augmentation."""
 
 
-class StreamedBatches(EpochBatches):
+class StreamedBatches(SeededBatches):
     """Batches of one part on disk or of a ``Dataset``; one iteration is one epoch.
 
     Each item is ``(x, target, index)`` as in ``Batches``, on the device of the labels. Workers read, crop and flip
@@ -227,7 +227,7 @@ class StreamedBatches(EpochBatches):
         augment: Crop (and flip) as for training; otherwise crop as for testing.
         workers: Processes that read images; 0 reads in this process, None uses one for each core of this process's
             share, at most eight.
-        **options: ``mean``, ``std``, ``batch_size`` and more, as ``EpochBatches`` takes them. Flips need ``augment``.
+        **options: ``mean``, ``std``, ``batch_size`` and more, as ``SeededBatches`` takes them. Flips need ``augment``.
 
     Raises:
         InputError: For numbers out of range, statistics that do not fit the channels, or no batch at all; while
@@ -244,7 +244,7 @@ class StreamedBatches(EpochBatches):
         >>> folder, names = Path(mkdtemp()), ["1.png", "2.png"]
         >>> for name in names:
         ...     Image.new("RGB", (12, 10)).save(folder / name)
-        >>> part = Files.of(folder, names, [0, 1], View(resize=8, crop=8))
+        >>> part = ImageFiles.from_lists(folder, names, [0, 1], View(resize=8, crop=8))
         >>> statistics = {"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
         >>> x, target, index = next(iter(StreamedBatches(part, batch_size=2, workers=0, **statistics)))
         >>> x.shape, target.tolist(), index.tolist()

@@ -176,7 +176,7 @@ class ImageFiles(_StreamedPart):
         InputError: If names and target differ in length, or are empty.
 
     Example:
-        >>> part = ImageFiles.of(Path("photos"), ["cat/1.jpg", "dog/1.jpg"], [0, 1], View(resize=256, crop=224))
+        >>> part = ImageFiles.from_lists(Path("photos"), ["cat/1.jpg", "dog/1.jpg"], [0, 1], View(resize=256, crop=224))
         >>> len(part), part.shape, part.path(1).as_posix()
         (2, (3, 224, 224), 'photos/dog/1.jpg')
     """

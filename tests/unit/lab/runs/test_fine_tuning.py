@@ -74,7 +74,7 @@ def test_the_head_alone_trains_while_it_is_probed(source, tmp_path, monkeypatch)
     options = [f"model.weights={source}", "train.probe_epochs=2", "train.checkpoint_every=1"]
     run = planned(tmp_path / "run", *options, epochs=3)
     start = start_of(run)
-    monkeypatch.setattr("fedlas.lab.train.loop.FineTuning.begin", stop_in_epoch(3))
+    monkeypatch.setattr("fedlas.lab.train.loop.FineTuning.select_trainable", stop_in_epoch(3))
     with pytest.raises(KeyboardInterrupt):
         execute(run)
     monkeypatch.undo()
@@ -89,15 +89,15 @@ def test_the_head_alone_trains_while_it_is_probed(source, tmp_path, monkeypatch)
 
 
 def stop_in_epoch(number):
-    """``FineTuning.begin`` that stands for a kill at the start of an epoch."""
+    """``FineTuning.select_trainable`` that stands for a kill at the start of an epoch."""
     from fedlas.lab.train.layers import FineTuning
 
-    begin = FineTuning.select_trainable
+    select_trainable = FineTuning.select_trainable
 
     def stopped(tuning, epoch):
         if epoch == number:
             raise KeyboardInterrupt
-        return begin(tuning, epoch)
+        return select_trainable(tuning, epoch)
 
     return stopped
 
@@ -113,7 +113,7 @@ def test_resumed_equals_uninterrupted(source, tmp_path, monkeypatch, number, opt
     whole = planned(tmp_path / "whole", *options, epochs=4)
     cut = planned(tmp_path / "cut", *options, epochs=4)
     execute(whole)
-    monkeypatch.setattr("fedlas.lab.train.loop.FineTuning.begin", stop_in_epoch(number))
+    monkeypatch.setattr("fedlas.lab.train.loop.FineTuning.select_trainable", stop_in_epoch(number))
     with pytest.raises(KeyboardInterrupt):
         execute(cut)
     monkeypatch.undo()

@@ -225,11 +225,13 @@ def make_open_set(source: Source, classes: Sequence[int | str]) -> OpenSet:
             "Name each class once, and fewer of them.",
         )
     # Training images of the held-out classes are dropped, or the classes would not be unknown.
-    known = [number for number in range(source.num_classes) if number not in held_out]
+    remaining = [number for number in range(source.num_classes) if number not in held_out]
     unknown = _select_classes(source.test, held_out)
-    parts: dict[str, Any] = {n: _select_classes(part, known) for n, part in source.parts.items()}
+    parts: dict[str, Any] = {
+        n: _select_classes(part, remaining) for n, part in source.parts.items()
+    }
     known_source = replace(
-        source, **parts, classes=tuple(source.classes[number] for number in known)
+        source, **parts, classes=tuple(source.classes[number] for number in remaining)
     )
     # no probabilities of classes that the model does not have
     unknown = unknown.with_target(unknown.target)

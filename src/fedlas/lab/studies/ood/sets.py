@@ -71,7 +71,7 @@ def parse_datasets(texts: Sequence[str]) -> list[DatasetSpec]:
 
     Example:
         >>> parse_datasets(["digits", "mine=npz:/data/a.npz"])[1]
-        Named(label='mine', name='npz', root='/data/a.npz')
+        DatasetSpec(label='mine', name='npz', root='/data/a.npz')
     """
     sets: list[DatasetSpec] = []
     for word in texts:
