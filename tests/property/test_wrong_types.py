@@ -68,7 +68,7 @@ KNOWN = {
     "fedlas.zoo.ood.odin_score(inputs": "likewise",
     "fedlas.zoo.uncertainty.mc_dropout(loader": "likewise",
     "fedlas.predict(loader": "likewise",
-    "fedlas.stats.Estimate.of": "it takes what plain() returned",
+    "fedlas.stats.Estimate.from_dict": "it takes what plain() returned",
     "fedlas.diagnose.GateMonitor.on_": LOOP,
     "fedlas.diagnose.GateMonitor.load_state_dict": "it takes what state_dict() returned",
     "fedlas.Objective.head_in": "it takes a copy of the model",
@@ -374,7 +374,7 @@ NAMED = {
         "logits": lambda d: d.normal(9, CLASSES),
         "target": lambda d: d.classes(9, CLASSES, most=2),
     },
-    "fedlas.stats.Estimate.of": {
+    "fedlas.stats.Estimate.from_dict": {
         "content": lambda d: fedlas.estimates(d.predictions(), ["ece"])["ece"].plain()
     },
     "fedlas.stats.effective_sample_size": {"weights": lambda _: [1.0, 2.0]},
@@ -472,7 +472,7 @@ NAMED = {
         "form": lambda _: "torchscript",
         "path": lambda _: "model.pt",
     },
-    "fedlas.integrations.drop_in.DropInLoss.add_to": {
+    "fedlas.integrations.drop_in.DropInLoss.add_to_optimizer": {
         "optimizer": lambda _: torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1)
     },
     "fedlas.zoo.uncertainty.average": {
@@ -571,9 +571,9 @@ BETWEEN_ROOMS = {
 }  # fmt: skip
 """Functions that other rooms call, with what they have checked; the command line takes words of a shell."""
 INTERNAL = {
-    "counted", "exponents", "find", "fit_map", "fit_parts", "from_plain", "learn_from", "of_samples", "or_default",
-    "pair_labels", "patterns", "penalty", "prepare_task", "results", "scaled", "second_target", "strength_of",
-    "targets", "updated",
+    "count_known_labels", "exponents_for", "find_scores", "fit_map", "fit_subsets", "from_dict", "learn_from",
+    "mix_targets", "new_memory_rows", "of_samples", "pair_labels", "patterns", "penalty", "prepare_task", "results",
+    "sample_strengths", "scaled", "second_target", "with_default_scores",
 }  # fmt: skip
 """Methods that only the library calls, in addition to those that take a ``Batch``."""
 

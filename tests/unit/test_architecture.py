@@ -432,7 +432,7 @@ def test_few_test_files_import_private_names():
     "command", ["evaluate", "compare", "card", "export", "monitor", "listing", "main"]
 )
 def test_commands_of_files_never_import_the_laboratory(command):
-    """A run folder is resolved by ``cli.arguments.laboratory``, which imports it for that folder alone."""
+    """A run folder is resolved by ``cli.arguments.import_from_lab``, which imports it for that folder alone."""
     seen, todo = set(), [f"fedlas.cli.{command}"]
     while todo:
         name = todo.pop()

@@ -14,9 +14,9 @@ class RowCheck(ABC, Generic[Rows]):
     A check of what rows of a live table say is one more in ``calibrated/tables/apply.py``: :class:`EdgeCount` and
     :class:`ScoreDirection`. :class:`NameAgreement` watches names as they are read.
 
-    These do not fit: ``Units``, which belong to a fit, too, and are saved with it; ``Probabilities`` and ``Labels``,
-    which return the rows converted; ``Missing`` and ``Answers``, which count rows that no other check sees, and whose
-    policy decides.
+    These do not fit: ``Units``, which belong to a fit, too, and are saved with it; ``ProbabilityChecker`` and
+    ``LabelReader``, which return the rows converted; ``Missing`` and ``AnswerCounter``, which count rows that no other
+    check sees, and whose policy decides.
     """
 
     @abstractmethod

@@ -36,7 +36,7 @@ _ELEMENTS = 2**18
 class EventSums(ABC):
     """Variances of weighted sums of gaps between outcome and probability, for one group or many.
 
-    Variances are arrays ``(G,)`` for many groups (:class:`~fedlas.binary.many_groups.Grouped`). For one group
+    Variances are arrays ``(G,)`` for many groups (:class:`~fedlas.binary.many_groups.GroupedSamples`). For one group
     (:class:`Positive`) they are a number, or the covariance ``(k, k)`` of the sums of ``k`` columns.
     """
 

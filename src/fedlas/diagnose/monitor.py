@@ -83,7 +83,7 @@ class GateMonitor:
     """Monitor of a loss's gate and indicator during training.
 
     Args:
-        criterion: A loss with ``nci``, ``gate``, ``alpha``, ``smoothing`` and ``direction_of``.
+        criterion: A loss with ``nci``, ``gate``, ``alpha``, ``smoothing`` and ``sample_directions``.
 
     State:
         :meth:`on_batch` and :meth:`on_held_out` collect; :meth:`on_epoch` summarizes and clears. Between epochs the

@@ -84,9 +84,9 @@ class SpHOR(Loss):
     """SpHOR: cross-entropy of ``cos(z, m_k) / temperature``, with projected features z and class embeddings m_k.
 
     The classes are a mixture of von Mises-Fisher distributions with one concentration, ``1 / temperature``, around
-    embeddings that :func:`~fedlas.losses.orthogonality_penalty` keeps orthogonal. The batch is mixed and its targets
-    smoothed: ``s_k = (1 - smoothing) t_k + smoothing / (C - 1) (1 - t_k)``. The second stage puts a new linear head on
-    the frozen features: ``fedlas runs uncertainty linear-head RUN``.
+    embeddings that :func:`~fedlas.losses.sphor.orthogonality_penalty` keeps orthogonal. The batch is mixed and its
+    targets smoothed: ``s_k = (1 - smoothing) t_k + smoothing / (C - 1) (1 - t_k)``. The second stage puts a new linear
+    head on the frozen features: ``fedlas runs uncertainty linear-head RUN``.
 
     Args:
         num_classes: Number of classes C.

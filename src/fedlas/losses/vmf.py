@@ -120,8 +120,8 @@ def expected_cross_entropy_bound(
 
     z is von Mises-Fisher on the unit sphere, of mean direction ``h / ||h||`` and concentration ``kappa =
     concentration ||h||``; the radius s is such that the mean of ``s z`` is h. With L the function
-    :func:`~fedlas.losses.log_mgf`, ``log E exp(w_k . s z) = L(A_k) - L(kappa^2)``, where ``A_k`` is the squared length
-    of ``kappa h / ||h|| + s w_k``. L is concave, so its tangent at the target's ``A_y`` bounds it for all classes.
+    :func:`~fedlas.losses.vmf.log_mgf`, ``log E exp(w_k . s z) = L(A_k) - L(kappa^2)``, where ``A_k`` is the squared
+    length of ``kappa h / ||h|| + s w_k``. L is concave, so its tangent at ``A_y`` bounds it for all classes.
 
     Args:
         logits: ``W h + b``, ``(N, C)``.
@@ -178,7 +178,7 @@ class VMF(PreciseBuffers, Loss):
     The head's input h is taken as the mean of a random ``s z``, where z is von Mises-Fisher with mean direction
     ``h / ||h||`` and concentration ``kappa = concentration ||h||``, and s such that ``E s z = h``. The expected
     cross-entropy is at most ``log sum_k E exp(w_k . s z + b_k) - (w_y . h + b_y)`` (Jensen), whose expectations have a
-    closed form; :func:`~fedlas.losses.expected_cross_entropy_bound` bounds them by their tangent at the target's. A
+    closed form; :func:`~fedlas.losses.vmf.expected_cross_entropy_bound` bounds them by their tangent at the target's. A
     sample with a short feature vector is uncertain and pays for a large weight of its class.
 
     Args:

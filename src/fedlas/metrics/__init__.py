@@ -5,7 +5,7 @@ classes also ``(N,)`` of the second one, and labels ``(N,)``. Every name here is
 
 How a metric streams:
 
-1. :func:`~fedlas.metrics.scan.chunks` cuts the predictions into chunks that fit the processor's cache. A
+1. :func:`~fedlas.metrics.scan.iter_chunks` cuts the predictions into chunks that fit the processor's cache. A
    :class:`Chunk` computes softmax, confidence, outcome and other quantities when a metric first asks for them.
 2. A :class:`Statistic` takes chunk after chunk in (``update``) and keeps weighted float64 sums (:class:`Sums`): of
    confidences and outcomes in bins (``EqualWidth``), of a number of each row (``RowMean``), of probabilities in bins of

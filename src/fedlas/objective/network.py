@@ -218,7 +218,7 @@ def _select_output(session: Any, name: str | None) -> str:
     raise InputError(
         "the file must have an output named logits or probs, or one output of two or more axes",
         ", ".join(names),
-        "Pass the name of the output with the logits: fedlas.objective.OnnxModel(path, output=...).",
+        "Pass the name of the output with the logits: fedlas.objective.network.OnnxModel(path, output=...).",
     )
 
 

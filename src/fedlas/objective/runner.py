@@ -48,7 +48,7 @@ class Runner:
 
     Args:
         model: The classifier, without wrappers.
-        loader: Yields batches, see :func:`fedlas.objective.batches.read_batch`.
+        loader: Yields batches, see :func:`fedlas.objective.call.read_batch`.
         device: Device of the inputs; None is that of the model's parameters.
         reader: Runs the model and reads features, if they are needed.
         ignore_index: Label of rows that do not count; None: all count.

@@ -58,7 +58,7 @@ class HeldOut:
         val: Predictions of the validation part; None if there are none.
         named: Whether the user named them: then they are for the one calibrator, whatever part it asks for.
         parts: By name of another part, makes its predictions with the fields that the calibrator needs.
-        show: Called with what is being done, where that may take long; see :func:`fedlas._core.progress.status`.
+        show: Called with what is being done, where that may take long; see :func:`fedlas._core.progress.show_status`.
     """
 
     val: AnyPredictions | None

@@ -1,7 +1,8 @@
 """Bootstrap and null replicates, drawn block by block, and metrics over them.
 
 Random numbers are a function of the seed and the replicate's number alone: neither the size of the blocks nor the
-number of threads plays a part. They are those of :func:`fedlas._core.streams.stream` for a purpose and the seed.
+number of threads plays a part. They come from
+:func:`fedlas._core.streams.seeded_generator` for a purpose and the seed.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ def iter_bootstrap(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replic
 
 def iter_null(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]:
     """Yield blocks of null replicates, with labels drawn as if the model were calibrated, ``replicates`` in all."""
-    # Labels are drawn from its probabilities; with clusters their gaps are turned, see `Turned`.
+    # Labels are drawn from its probabilities; with clusters their gaps are turned, see `SignFlippedReplicates`.
     for uniforms in _iter_uniforms(DrawPurpose.NOISE_FLOOR, [rows], replicates, seed):
         if rows.clusters is None:
             yield ConsistencyReplicates(rows, uniforms)

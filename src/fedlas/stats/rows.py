@@ -199,7 +199,7 @@ class Rows:
 
     @cached_property
     def groups(self) -> ConfidenceGroups:
-        """Neighbors in confidence, in about :data:`GROUPS` groups that split neither bins nor ties."""
+        """Neighbors in confidence, in about :data:`NUM_GROUPS` groups that split neither bins nor ties."""
         rows = self.singles
         ranks = np.linspace(0, self.num_samples, NUM_GROUPS, endpoint=False).astype(np.int64)
         runs = rows.tie_starts[np.searchsorted(rows.tie_starts, ranks, side="right") - 1]

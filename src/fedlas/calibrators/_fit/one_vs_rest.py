@@ -134,7 +134,7 @@ class OneVsRestLogistic:
         positive: Target of samples of the class ``(K,)``: 1, or a little less.
         negative: Target of other samples ``(K,)``: 0, or a little more.
         is_free: Mask of the factors that are fitted ``(F,)``; the others are 0.
-        ridge: Ridge of each parameter ``(F + 1,)``, divided by ``N``; None: :data:`HOLD`.
+        ridge: Ridge of each parameter ``(F + 1,)``, divided by ``N``; None: :data:`RIDGE`.
         anchor: Parameters of unscaled features ``(F + 1,)`` that the ridge shrinks to; None: 0.
     """
 

@@ -86,7 +86,7 @@ def load_map(
     features: int | None = None,
     part_types: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """Return the map of the given type whose buffers were written by :func:`numbers_of`.
+    """Return the map of the given type whose buffers were written by :func:`buffers_to_dict`.
 
     Args:
         map_type: Type of the map. Its constructor takes buffers, and submodules by the names of ``part_types``. Its

@@ -123,7 +123,7 @@ class _ColumnCounts:
     def plain(self) -> dict[str, Any]:
         """Return the column statistics as JSON values: rows, missing share, mean, deviation, and category shares.
 
-        Where there are more than :data:`~fedlas.predictions.covariates.MOST_VALUES` categories, only those in at
+        Where there are more than :data:`~fedlas.predictions.tables.encoder.MOST_VALUES` categories, only those in at
         least 1 % of the rows have a share of their own.
         """
         result: dict[str, Any] = {

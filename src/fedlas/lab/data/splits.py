@@ -178,7 +178,7 @@ class Splits:
         """Return shuffled, augmented batches of the training part.
 
         Args:
-            **options: ``batch_size``, ``seed``, ``drop_last``, ``rank`` and ``world_size`` of ``Epochs``.
+            **options: ``batch_size``, ``seed``, ``drop_last``, ``rank`` and ``world_size`` of ``SeededBatches``.
         """
         options |= {"mean": self.mean, "std": self.std, "flip": self.flip, "shuffle": True}
         if isinstance(self.train, Images):

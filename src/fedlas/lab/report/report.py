@@ -82,7 +82,7 @@ def read_report(
     """Return the result of a bench folder, for :func:`write_report`.
 
     Args:
-        folder: A bench folder, see :func:`collect`.
+        folder: A bench folder, see :func:`collect_runs`.
         replicates: Replicates of intervals and noise floors; 0 computes none and shows those saved in the run folders.
         failures: As for :func:`~fedlas.lab.results.result.with_failures`.
 

@@ -38,7 +38,7 @@ def with_estimates(
     """Return ``summary`` with the estimates of each run, read from or written to its ``intervals.json``.
 
     Args:
-        summary: From :func:`fedlas.lab.runs.collection.collect`.
+        summary: From :func:`fedlas.lab.runs.collection.collect_runs`.
         replicates: Bootstrap replicates of missing intervals; 0 computes none and only reads the files.
         console: A ``rich.console.Console`` for the progress bar; None makes one on standard error.
 

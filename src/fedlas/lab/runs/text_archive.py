@@ -14,7 +14,7 @@ _MAX_FILE_BYTES = 2**21
 """Largest file: a line of a log is a kilobyte, and a stranger's zip may grow a thousandfold."""
 _UNCHECKED_BYTES = 2**22
 _MAX_RATIO = 10
-"""All files together may be larger than the zip by this factor, or ``_FREE_BYTES``; text shrinks to a third."""
+"""All files together may be larger than the zip by this factor, or ``_UNCHECKED_BYTES``; text shrinks to a third."""
 
 
 class TextArchive:

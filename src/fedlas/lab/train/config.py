@@ -93,7 +93,7 @@ class OptimizerConfig:
         decay_criterion: Whether the loss's own parameters decay too, as in the published FedLAS code.
         clip_norm: Largest L2 norm of the gradient over model and loss together; null does not clip.
         layer_decay: Factor of the rate from a layer to the one before it, in (0, 1], as for fine-tuning transformers;
-            null has one rate. See :func:`~fedlas.lab.train.layers.layer_shares`.
+            null has one rate. See :func:`~fedlas.lab.train.layers.layer_lr_factors`.
         layer_rates: Factor of the rate by name of a layer, such as ``{stages.0: 0.1, fc: 10}``, in place of what
             ``layer_decay`` gives.
     """

@@ -270,7 +270,7 @@ def make_batch(
 ) -> Batch:
     """Validate the arguments of a loss call and return them as a flattened ``Batch``; shapes as in ``Loss.forward``."""
     # ``averaged``: the reduction is a mean; a batch whose class weights are all 0 then contributes nothing.
-    # ``masked_classes``: accept logits of -inf. ``look_for_masked``: look for them with hard targets too, on a CPU.
+    # ``masked_classes``: accept logits of -inf. ``check_masked``: look for them with hard targets too, on a CPU.
     # Logits and class weights.
     logits = check_logits(logits)
     rows, classes, *dense = logits.shape

@@ -29,8 +29,8 @@ Positive = Literal["in", "out"]
 DetectionMetric = Callable[[ScoreCounts], Floats]
 
 DETECTION: Registry[DetectionMetric] = Registry("detection metric")
-"""Functions of :class:`Counts` to one value per replicate ``(R,)``, a fraction. Metadata: ``title``; ``positive``, the
-class to detect, ``"in"`` or ``"out"``, or ``"either"`` where it makes no difference; ``higher_is_better``;
+"""Functions of :class:`ScoreCounts` to one value per replicate ``(R,)``, a fraction. Metadata: ``title``; ``positive``,
+the class to detect, ``"in"`` or ``"out"``, or ``"either"`` where it makes no difference; ``higher_is_better``;
 ``needs_correct``."""
 
 

@@ -28,7 +28,7 @@ _MNIST_CLASS_COUNTS = (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 594
 _MISTAKEN_FOR = (("2", "7"), ("3", "8"), ("5", "6"), ("6", "5"), ("7", "1"))
 _ALWAYS_ALLOWED_BYTES = 2**26
 _MAX_COMPRESSION_RATIO = 20
-"""Largest factor by which a file above ``_FREE_BYTES`` may unpack; published files grow fivefold."""
+"""Largest factor by which a file above ``_ALWAYS_ALLOWED_BYTES`` may unpack; published files grow fivefold."""
 _CLOTHES = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
 
 
