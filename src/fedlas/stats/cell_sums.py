@@ -16,8 +16,9 @@ The engine of every bootstrap and noise floor here, of metrics (:mod:`fedlas.sta
   Student's distribution is than the normal one (:func:`fedlas.stats.degrees.cluster_widening_factor`, of the effective
   number of clusters); with a single cluster there are none. Shares have exact intervals instead of replicates, and Wald
   errors of weighted events a lower bound (:class:`fedlas.binary.positive.EventSums`).
-- **Random numbers.** Metrics have a stream for each purpose (:func:`fedlas._core.streams.seeded_generator`), whose output
-  NumPy froze. :class:`CellResampler` uses one stream of NumPy's newer generator: another would change every published ICI.
+- **Random numbers.** Metrics have a stream for each purpose (:func:`fedlas._core.streams.seeded_generator`), whose
+  output NumPy froze. :class:`CellResampler` uses one stream of NumPy's newer generator: another would change every
+  published ICI.
 - **Time.** Rows that are independent and count once are drawn cell by cell, as binomial numbers, and many of them in
   groups of neighbors (:mod:`fedlas.stats.replicates`): replicates then cost the same for any number of rows. Samples of
   several labels, which have a value in cells of each, are drawn in blocks (:mod:`fedlas.stats.label_bins`).
