@@ -188,7 +188,7 @@ def test_logs_get_their_confidences_back(case, tmp_path, monkeypatch, capsys):
     again = fedlas.calibrate(
         pd.DataFrame(rows), confidence=path, correct="ok", confidence_as=form, method="isotonic"
     )
-    assert again.calibrator.plain() == calibration.calibrator.plain()
+    assert again.calibrator.to_dict() == calibration.calibrator.to_dict()
     assert main(["apply", "cal.json", "live.calibrated.jsonl", "--out", "twice.jsonl"]) == 2
 
 
@@ -290,7 +290,7 @@ def test_lazy_frames_and_relations(single):
     assert single.apply(relation)["calibrated_p"].to_pylist() == wanted[P > 0.5].tolist()
     for frame in (pl.DataFrame(columns).lazy(), duckdb.from_arrow(pa.table(columns))):
         again = fedlas.calibrate(frame, probs="p", target="y", method="temperature")
-        assert again.calibrator.plain() == single.calibrator.plain()
+        assert again.calibrator.to_dict() == single.calibrator.to_dict()
 
 
 @pytest.mark.parametrize("packed", [".gz", ".zst"])
@@ -382,7 +382,7 @@ def test_stores_are_read_and_written(suffix, store, tmp_path, monkeypatch, capsy
     assert "fedlas apply cal.json LIVE" in capsys.readouterr().out
     there = fedlas.calibrate(address, **columns, method="temperature")
     here = fedlas.calibrate(f"val{suffix}", **columns, method="temperature")
-    assert there.calibrator.plain() == here.calibrator.plain()
+    assert there.calibrator.to_dict() == here.calibrator.to_dict()
     read = [fedlas.read_predictions(name, **columns) for name in (address, f"val{suffix}")]
     assert fedlas.evaluate(read[0].predictions) == fedlas.evaluate(read[1].predictions)
     assert main(command(["evaluate", address, "--replicates", "0"], columns)) == 0

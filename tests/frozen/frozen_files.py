@@ -69,8 +69,8 @@ def before_and_after(folder):
     return [
         [stage[name] for stage in (each["before"], each["after"]) for name in ("accuracy", "nll")]
         for each in (
-            calibration.before_after(folder / "later.csv").plain(),
-            calibration.cross_fitted.plain(),
+            calibration.before_after(folder / "later.csv").to_dict(),
+            calibration.cross_fitted.to_dict(),
         )
     ]
 

@@ -68,7 +68,7 @@ KNOWN = {
     "fedlas.zoo.ood.odin_score(inputs": "likewise",
     "fedlas.zoo.uncertainty.mc_dropout(loader": "likewise",
     "fedlas.predict(loader": "likewise",
-    "fedlas.stats.Estimate.from_dict": "it takes what plain() returned",
+    "fedlas.stats.Estimate.from_dict": "it takes what to_dict() returned",
     "fedlas.diagnose.GateMonitor.on_": LOOP,
     "fedlas.diagnose.GateMonitor.load_state_dict": "it takes what state_dict() returned",
     "fedlas.Objective.head_in": "it takes a copy of the model",
@@ -375,7 +375,7 @@ NAMED = {
         "target": lambda d: d.classes(9, CLASSES, most=2),
     },
     "fedlas.stats.Estimate.from_dict": {
-        "content": lambda d: fedlas.estimates(d.predictions(), ["ece"])["ece"].plain()
+        "content": lambda d: fedlas.estimates(d.predictions(), ["ece"])["ece"].to_dict()
     },
     "fedlas.stats.effective_sample_size": {"weights": lambda _: [1.0, 2.0]},
     "fedlas.stats.mean_interval": {"values": lambda _: [1.0, 2.0, 4.0]},

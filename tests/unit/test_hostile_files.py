@@ -45,7 +45,7 @@ def test_a_pipe_or_an_endless_device_is_no_file(name, make, tmp_path):
 def test_a_file_of_a_few_bytes_cannot_name_a_hundred_million_classes(tmp_path):
     """Reading applies a map to two rows: 800 bytes took 3.3 GB."""
     frame = {"p": [0.9, 0.8, 0.2, 0.4] * 50, "y": [1, 0, 0, 1] * 50}
-    table = fedlas.calibrate(frame, probs="p", target="y", method="temperature").plain()
+    table = fedlas.calibrate(frame, probs="p", target="y", method="temperature").to_dict()
     table["calibrator"]["num_classes"] = 10**8
     table["scores"] = ["p"]
     many = {**table["calibrator"], "num_features": 10**8, "calibrator": "auto", "options": {}}

@@ -130,13 +130,13 @@ class Decision:
         """Number of samples acted on without an event."""
         return self.acted - self.events_found
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the fields as a dict for JSON, without missing values."""
         content: dict[str, Any] = {"rule": self.rule.name, "value": self.rule.value}
         for name in _PLAIN[: None if self.threshold is not None else 2]:
             value = getattr(self, name)
             if value is not None:
-                content[name] = value.plain() if isinstance(value, Estimate) else value
+                content[name] = value.to_dict() if isinstance(value, Estimate) else value
         return content
 
 

@@ -148,7 +148,7 @@ class BeforeAfter:
         before, after = (100 * getattr(stage, name) for stage in (self.before, self.after))
         return f"{before:.2f} -> {after:.2f} %"
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the out-of-fold metrics as a dict of plain values for JSON."""
         before, after = (
             {
@@ -166,8 +166,8 @@ class BeforeAfter:
         return counts | {"before": before, "after": after, "floor": floor} | test | others
 
     @classmethod
-    def read(cls, content: Mapping[str, Any]) -> Self:
-        """Return the metrics from a dict that :meth:`plain` returned.
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """Return the metrics from a dict that :meth:`to_dict` returned.
 
         Raises:
             ValueError: If it is something else.

@@ -108,9 +108,9 @@ class Calibration:
 
     def saved(self) -> dict[str, Any]:
         """Return all parameters of the calibrator as a dict for a saved file; empty without a calibrator."""
-        return {} if self.calibrator is None else self.calibrator.plain()
+        return {} if self.calibrator is None else self.calibrator.to_dict()
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return a dict for a card or an exported file: the method with its temperature or all parameters."""
         whole = self.saved()
         if self.multi_label:
@@ -122,7 +122,7 @@ class Calibration:
         return {"method": self.method, "calibrator": whole}
 
     @classmethod
-    def read(
+    def from_dict(
         cls,
         content: object,
         *,
@@ -143,7 +143,7 @@ class Calibration:
         """
         several = isinstance(content, dict) and content.get("format") == MULTI_LABEL_FORMAT
         kind: Any = MultiLabelCalibration if several else Calibrator
-        return cls(kind.from_plain(content, source=source), notes, fitted_on)
+        return cls(kind.from_dict(content, source=source), notes, fitted_on)
 
 
 def unfitted_calibrator(method: object, *, multi_label: bool | None = None) -> AnyCalibrator:

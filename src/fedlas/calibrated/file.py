@@ -79,7 +79,7 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], Calibration, dict[str, Any
             )
     except (KeyError, TypeError, ValueError) as error:
         raise _foreign(path, error_reason(error)) from error
-    return weights, Calibration.read(content, source=path), about
+    return weights, Calibration.from_dict(content, source=path), about
 
 
 def _parts(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

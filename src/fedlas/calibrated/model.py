@@ -296,7 +296,7 @@ class CalibratedModel(nn.Module):
                 describe(state),
                 "Load the state_dict() of a CalibratedModel.",
             ) from error
-        self._adopt(Calibration.read(content, source="the state dict"))
+        self._adopt(Calibration.from_dict(content, source="the state dict"))
 
     def _adopt(self, fitted: Calibration) -> None:
         layer = fitted.module()

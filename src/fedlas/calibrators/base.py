@@ -367,10 +367,10 @@ class Calibrator(ABC):
             InputError: Before ``fit``, if another file than one of a calibrator is there, or the folder is not
                 writable.
         """
-        return write_json(check_output_path("path", path, CALIBRATOR), self.plain())
+        return write_json(check_output_path("path", path, CALIBRATOR), self.to_dict())
 
-    def plain(self) -> dict[str, Any]:
-        """Return the calibrator as a dict that JSON can hold; :meth:`from_plain` reads it.
+    def to_dict(self) -> dict[str, Any]:
+        """Return the calibrator as a dict that JSON can hold; :meth:`from_dict` reads it.
 
         Raises:
             InputError: Before ``fit``, or if it holds what JSON cannot.
@@ -393,11 +393,11 @@ class Calibrator(ABC):
         Raises:
             InputError: If the file is missing or malformed, or holds another calibrator.
         """
-        return cls.from_plain(read_saved_json(path, "Calibrator"), source=path)
+        return cls.from_dict(read_saved_json(path, "Calibrator"), source=path)
 
     @classmethod
-    def from_plain(cls, content: object, *, source: object = "plain values") -> Self:
-        """Return the calibrator stored in a dict of :meth:`plain`.
+    def from_dict(cls, content: object, *, source: object = "plain values") -> Self:
+        """Return the calibrator stored in a dict of :meth:`to_dict`.
 
         Args:
             content: What it returned.

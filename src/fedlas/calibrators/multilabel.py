@@ -241,7 +241,7 @@ class MultiLabelCalibration:
         Raises:
             InputError: Before ``fit``.
         """
-        return str(self.calibrators[0].plain()["calibrator"])
+        return str(self.calibrators[0].to_dict()["calibrator"])
 
     @property
     def curves(self) -> LabelCurves | None:
@@ -273,17 +273,17 @@ class MultiLabelCalibration:
             InputError: Before ``fit``, if another file than one of calibrators of labels is there, or the folder is not
                 writable.
         """
-        content = self.plain()
+        content = self.to_dict()
         kind = json_kind("a file of calibrators of labels", MULTI_LABEL_FORMAT).with_any_suffix
         return write_json(check_output_path("path", path, kind), content)
 
-    def plain(self) -> dict[str, Any]:
-        """Return the calibration as a dict that JSON can hold; :meth:`from_plain` reads it.
+    def to_dict(self) -> dict[str, Any]:
+        """Return the calibration as a dict that JSON can hold; :meth:`from_dict` reads it.
 
         Raises:
             InputError: Before ``fit``.
         """
-        labels = [each.plain() for each in self.calibrators]
+        labels = [each.to_dict() for each in self.calibrators]
         return {"format": MULTI_LABEL_FORMAT, "shared": self.shared, "labels": labels}
 
     @classmethod
@@ -293,11 +293,11 @@ class MultiLabelCalibration:
         Raises:
             InputError: If it is no such file.
         """
-        return cls.from_plain(read_saved_json(path, _OWNER), source=path)
+        return cls.from_dict(read_saved_json(path, _OWNER), source=path)
 
     @classmethod
-    def from_plain(cls, content: Any, *, source: object = "plain values") -> Self:
-        """Return the calibration stored in a dict of :meth:`plain`; ``source`` is named in errors.
+    def from_dict(cls, content: Any, *, source: object = "plain values") -> Self:
+        """Return the calibration stored in a dict of :meth:`to_dict`; ``source`` is named in errors.
 
         Raises:
             InputError: If it is something else.
@@ -305,7 +305,7 @@ class MultiLabelCalibration:
         try:
             if content["format"] != MULTI_LABEL_FORMAT:
                 raise ValueError(f"format is not {MULTI_LABEL_FORMAT!r}")
-            each = [Calibrator.from_plain(plain, source=source) for plain in content["labels"]]
+            each = [Calibrator.from_dict(plain, source=source) for plain in content["labels"]]
             calibration = cls(each[0], shared=content.get("shared", False))
         except (KeyError, TypeError, ValueError, IndexError) as error:
             expected = "the file must be JSON written by MultiLabelCalibration.save"

@@ -273,7 +273,7 @@ def _write_table(args: argparse.Namespace, read: Sequence[str | Path]) -> dict[s
     print_lines(f"{applied.rows:,} rows; added {names}: {unit}.", wrap=True, stderr=place is None)
     if place is not None:
         print_lines(f"table: {out}")
-    return {"out": str(out), **applied.plain()}
+    return {"out": str(out), **applied.to_dict()}
 
 
 def _table_output_path(args: argparse.Namespace) -> Path | str:

@@ -34,7 +34,7 @@ def fit_calibration(method: str, val: AnyPredictions | MultiLabel) -> Calibratio
 
 
 def read_calibration(content: Mapping[str, Any], num_classes: int) -> Calibration:
-    """Return the calibration stored in a card by :meth:`Calibration.plain`; ``num_classes`` is 0 for confidences."""
+    """Return the calibration stored in a card by :meth:`Calibration.to_dict`; ``num_classes`` is 0 for confidences."""
     try:
         if content["method"] == NONE:
             return Calibration(None)
@@ -51,7 +51,7 @@ def read_calibration(content: Mapping[str, Any], num_classes: int) -> Calibratio
             }
         )
         fitted_on = content.get("fitted on") or FITTED_ON
-        calibration = Calibration.read(whole, source="the card", fitted_on=fitted_on)
+        calibration = Calibration.from_dict(whole, source="the card", fitted_on=fitted_on)
         if calibration.num_classes != num_classes:
             raise ValueError(
                 f"the calibrator has {calibration.num_classes} classes, the model {num_classes}"

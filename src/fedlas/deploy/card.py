@@ -195,17 +195,17 @@ class Card:
     @cached_property
     def label_references(self) -> tuple[LabelReference, ...]:
         """Reference statistics of each label on the test part."""
-        return tuple(map(LabelReference.read, self.reference["labels"]))
+        return tuple(map(LabelReference.from_dict, self.reference["labels"]))
 
     @cached_property
     def label_mean_sums(self) -> dict[str, GapSums]:
         """Sums over the test part of the mean over labels, by watch."""
-        return {name: GapSums.read(sums) for name, sums in self.reference["all"].items()}
+        return {name: GapSums.from_dict(sums) for name, sums in self.reference["all"].items()}
 
     @cached_property
     def gaps(self) -> GapSums:
         """Sums of confidence and correctness over the test part, in cells of confidence."""
-        return GapSums.read(self.reference["gaps"])
+        return GapSums.from_dict(self.reference["gaps"])
 
     @cached_property
     def bin_edges(self) -> Floats:
@@ -243,11 +243,11 @@ class Card:
             _read_threshold_result(*row, test_sums=self.gaps) for row in rows if row[1] is not None
         )
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the card as JSON values."""
         sections = {each.name: getattr(self, each.name) for each in fields(self)}
         fitted_on = None if self.calibration.calibrator is None else self.calibration.fitted_on
-        sections["calibration"] = {**self.calibration.plain(), "fitted on": fitted_on}
+        sections["calibration"] = {**self.calibration.to_dict(), "fitted on": fitted_on}
         present = {name: section for name, section in sections.items() if section is not None}
         return {"format": FORMAT, **present}
 
@@ -257,7 +257,7 @@ class Card:
         Raises:
             InputError: If another file is there, or the folder cannot be written to.
         """
-        return write_json(check_output_path("path", path, CARD), self.plain())
+        return write_json(check_output_path("path", path, CARD), self.to_dict())
 
     @classmethod
     def of(cls, source: CardSource) -> Card:
@@ -269,7 +269,7 @@ class Card:
         card = getattr(source, "card", source)
         if isinstance(card, Card):
             return card
-        return cls.read(card) if isinstance(card, str | Path) else cls.from_plain(card)
+        return cls.read(card) if isinstance(card, str | Path) else cls.from_dict(card)
 
     @classmethod
     def read(cls, path: str | Path) -> Card:
@@ -284,11 +284,11 @@ class Card:
             raise InputError(
                 "the card must be a readable JSON file", f"{path} ({error})", _FIX
             ) from error
-        return Card.from_plain(content, source=path)
+        return Card.from_dict(content, source=path)
 
     @classmethod
-    def from_plain(cls, content: object, *, source: str | Path = "a dict") -> Card:
-        """Return a card from the result of :meth:`plain`.
+    def from_dict(cls, content: object, *, source: str | Path = "a dict") -> Card:
+        """Return a card from the result of :meth:`to_dict`.
 
         Raises:
             InputError: As :meth:`read`; the message names ``source``, the source.

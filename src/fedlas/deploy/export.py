@@ -69,7 +69,7 @@ def export_model(
         "of": "pixel / 255",
         "done by": "the model",
     }
-    about = {**about, "calibration": calibration.plain(), "normalization": normalization}
+    about = {**about, "calibration": calibration.to_dict(), "normalization": normalization}
 
     def samples() -> Iterator[tuple[dict[str, Tensor], NDArray[np.floating[Any]]]]:
         done = 0
@@ -182,7 +182,7 @@ def export(
             with torch.no_grad():
                 yield part, deployed(*part.values())[1].double().numpy()
 
-    about = {**(about or {}), "calibration": model.fitted.plain()}
+    about = {**(about or {}), "calibration": model.fitted.to_dict()}
     return _write_exported(
         deployed, to_path(path), form, tensors, samples(), about, tolerance, axes=axes
     )
@@ -200,7 +200,7 @@ def _export_table(
         "unit": str(calibration.columns.kind),
         "classes": list(calibration.classes),
         "covariates": [] if covariates is None else list(covariates.inputs),
-        "calibration": calibration.fitted.plain(),
+        "calibration": calibration.fitted.to_dict(),
     }
     samples = [(inputs, module.expected_probs(inputs).double().numpy())]
     return _write_exported(module, out, form, inputs, samples, about, tolerance)

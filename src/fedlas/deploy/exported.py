@@ -50,7 +50,7 @@ class Exported:
     difference: float
     samples: int
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the entry of the file on a calibration card, as JSON values."""
         about = {"difference": self.difference, "samples": self.samples}
         return {"file": self.path.name, "format": self.form, **about}

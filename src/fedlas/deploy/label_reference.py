@@ -46,9 +46,9 @@ class LabelReference:
     thresholds: ClassVar[tuple[Any, ...]] = ()
 
     @classmethod
-    def read(cls, content: Mapping[str, Any]) -> LabelReference:
+    def from_dict(cls, content: Mapping[str, Any]) -> LabelReference:
         """Return a label's entry in the result of :func:`build_label_reference`; check its sums."""
-        gaps, scores = (GapSums.read(content[name]) for name in ("gaps", "scores"))
+        gaps, scores = (GapSums.from_dict(content[name]) for name in ("gaps", "scores"))
         edges = check_edges(read_array(content, "bin_edges"))
         counts = read_counts(content, "bin_counts")
         samples = scores.count[0]
@@ -70,8 +70,8 @@ def build_label_reference(val: MultiLabel, test: MultiLabel) -> dict[str, Any]:
             {
                 "gaps": GapSums.from_samples(
                     cells, scores[is_known], target[is_known, place] == 1
-                ).plain(),
-                "scores": _sums_without_outcomes(scores).plain(),
+                ).to_dict(),
+                "scores": _sums_without_outcomes(scores).to_dict(),
                 "bin_edges": bins.tolist(),
                 "bin_counts": counts.tolist(),
             }
@@ -86,7 +86,7 @@ def build_label_reference(val: MultiLabel, test: MultiLabel) -> dict[str, Any]:
     return {
         "part": "test",
         "subject": "labels",
-        "all": {name: sums.plain() for name, sums in means.items()},
+        "all": {name: sums.to_dict() for name, sums in means.items()},
         "labels": labels,
     }
 

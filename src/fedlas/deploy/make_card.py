@@ -126,7 +126,7 @@ def _single_label_sections(
             for each in (test.predicted, test.target)
         )
     thresholds = [
-        reject_option(val, test, risk=risk, confidence_level=CONFIDENCE_LEVEL).plain()
+        reject_option(val, test, risk=risk, confidence_level=CONFIDENCE_LEVEL).to_dict()
         for risk in risks
     ]
     method = METHOD.format(promise=promise.format(level=CONFIDENCE_LEVEL))
@@ -238,7 +238,7 @@ def _monitor_reference(
     return {
         "part": "test",
         "subject": subject,
-        "gaps": GapSums.from_samples(cells, confidence, tested.correct.cpu().numpy()).plain(),
+        "gaps": GapSums.from_samples(cells, confidence, tested.correct.cpu().numpy()).to_dict(),
         "bin_edges": bins.tolist(),
         "bin_counts": counts.tolist(),
         "class_counts": class_counts,

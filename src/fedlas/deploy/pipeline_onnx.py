@@ -179,7 +179,7 @@ def _write_pipeline(
     # Verify on all samples, in batches.
     samples = {graph_name: columns[name] for name, graph_name in names.items()}
     inputs = [describe_input(name, column, {}, {}) for name, column in samples.items()]
-    about = {**about, "columns": list(names), "calibration": last.fitted_.plain()}
+    about = {**about, "columns": list(names), "calibration": last.fitted_.to_dict()}
     content = serialize_onnx(whole, build_metadata(about, inputs))
     parts = (
         (

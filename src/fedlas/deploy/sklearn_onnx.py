@@ -274,7 +274,7 @@ def _write_sklearn(
     model: Any, out: Path, rows: Tensor, about: dict[str, Any], tolerance: float
 ) -> Exported:
     inputs = [describe_input("X", rows, {}, {})]
-    about = {**about, "calibration": model.fitted_.plain()}
+    about = {**about, "calibration": model.fitted_.to_dict()}
 
     def reference(batch: Mapping[str, Tensor]) -> NDArray[np.floating[Any]]:
         probs: NDArray[np.floating[Any]] = model.predict_proba(batch["X"].numpy())

@@ -197,7 +197,7 @@ def save_pretrained(
         )
     readme = model_card(content, file=name, **{"task": _infer_task(model), **about})
     _require_replaceable(place, name, source)
-    write_json(place / CARD, content.plain())
+    write_json(place / CARD, content.to_dict())
     if source is None:
         model.save(place / name)  # type: ignore[union-attr]  # checked above
     else:

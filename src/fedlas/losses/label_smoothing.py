@@ -197,7 +197,7 @@ class CrossEntropy(Loss):
 
     def reduced_loss(self, batch: Batch) -> Tensor:
         """Return the reduced loss; the plain mean is computed by a single fused operation."""
-        if self.reduction == "mean" and batch.plain:
+        if self.reduction == "mean" and batch.is_plain:
             return F.cross_entropy(batch.logits, batch.target)
         return super().reduced_loss(batch)
 
@@ -237,6 +237,6 @@ class LabelSmoothing(LossWithStrength):
 
     def reduced_loss(self, batch: Batch) -> Tensor:
         """Return the reduced loss; the plain mean is computed by a single fused operation."""
-        if self.reduction == "mean" and batch.plain:
+        if self.reduction == "mean" and batch.is_plain:
             return F.cross_entropy(batch.logits, batch.target, label_smoothing=self.alpha)
         return super().reduced_loss(batch)

@@ -86,7 +86,7 @@ class Covariates:
                 )
         return texts
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the encoding as a dict for JSON."""
         categories = {name: list(values) for name, values in self.categories.items()}
         values: dict[str, Any] = {"numbers": list(self.numbers), "categories": categories}
@@ -95,8 +95,8 @@ class Covariates:
         return values | {"codes": True, "means": dict(self.means), "gaps": list(self.gaps)}
 
     @classmethod
-    def read(cls, content: Mapping[str, Any]) -> Self:
-        """Return the covariates in a dict of :meth:`plain`.
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """Return the covariates in a dict of :meth:`to_dict`.
 
         Raises:
             ValueError: If it is something else.
@@ -145,7 +145,7 @@ def covariates_from_json(text: object, path: object) -> Covariates:
         InputError: If it does not.
     """
     try:
-        return Covariates.read(json.loads(str(text)))
+        return Covariates.from_dict(json.loads(str(text)))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             "array 'covariates' must describe the features in JSON",

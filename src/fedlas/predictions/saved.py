@@ -95,4 +95,4 @@ def load_arrays(
 def _to_array(value: object) -> Any:
     if isinstance(value, Tensor):
         return value.cpu().numpy()
-    return np.asarray(json.dumps(value.plain()) if hasattr(value, "plain") else value)
+    return np.asarray(json.dumps(value.to_dict()) if hasattr(value, "to_dict") else value)

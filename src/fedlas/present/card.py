@@ -370,7 +370,7 @@ def build_card(
             "number": event_index(test),
             "measures": measures_to_dict(evaluation.positive),
             "joint_p": {stage: each.joint_p for stage, each in evaluation.positive.items()},
-            "decisions": [each.plain() for each in decisions[_CALIBRATED]],
+            "decisions": [each.to_dict() for each in decisions[_CALIBRATED]],
         }
     card = make_card(
         val,

@@ -273,7 +273,7 @@ class Evaluation:
             content["decisions"] = decisions_to_dict(self.decisions)
         if self.rejected:
             content["reject"] = {
-                stage: [each.plain() for each in row] for stage, row in self.rejected.items()
+                stage: [each.to_dict() for each in row] for stage, row in self.rejected.items()
             }
         if self._compares_many:
             content["not run"] = {name: str(error) for name, error in self.outcome.errors.items()}

@@ -159,7 +159,7 @@ def groups_to_dict(by_group: Mapping[Any, GroupEstimate | GroupMeasures]) -> dic
 
 def _group_to_dict(group: GroupMeasures | GroupEstimate) -> dict[str, Any]:
     return {
-        key: value.plain() if isinstance(value, Estimate) else value
+        key: value.to_dict() if isinstance(value, Estimate) else value
         for key, value in vars(group).items()
         if value is not None
     }

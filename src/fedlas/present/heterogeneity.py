@@ -158,7 +158,7 @@ def clusters_to_dict(by_stage: Mapping[str, Heterogeneity]) -> dict[str, Any]:
 
 def _fields_to_dict(content: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        name: value.plain() if isinstance(value, Estimate) else value
+        name: value.to_dict() if isinstance(value, Estimate) else value
         for name, value in content.items()
         if value is not None and value == value  # not NaN
     }

@@ -344,7 +344,7 @@ def metrics_to_dict(measured: Measured, estimates: Estimates) -> dict[str, dict[
     """Return the metrics of each stage as a dict for JSON: the estimate if there is one, else the value."""
     return {
         stage: {
-            name: estimates[stage][name].plain()
+            name: estimates[stage][name].to_dict()
             if name in estimates.get(stage, {})
             else {"value": value}
             for name, value in values.items()

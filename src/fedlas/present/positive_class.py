@@ -50,7 +50,7 @@ def estimate_to_dict(estimate: Estimate) -> dict[str, Any]:
     """Return an estimate as a dict for JSON, without values that are not finite."""
     return {
         key: value
-        for key, value in estimate.plain().items()
+        for key, value in estimate.to_dict().items()
         if isinstance(value, str) or isfinite(value)
     }
 
@@ -282,7 +282,7 @@ def decision_sentence(decision: Decision, event: str) -> str:
 
 def decisions_to_dict(decisions: Decisions) -> dict[str, Any]:
     """Return the decisions by stage as a dict for JSON."""
-    return {stage: [each.plain() for each in row] for stage, row in decisions.items()}
+    return {stage: [each.to_dict() for each in row] for stage, row in decisions.items()}
 
 
 def draw_decision_curves(

@@ -74,13 +74,13 @@ class Estimate:
     confidence_level: float = CONFIDENCE_LEVEL
     test: str = ""
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the fields as a dict for JSON, without missing values."""
         return {name: value for name, value in vars(self).items() if value not in (None, "")}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Estimate:
-        """Return the estimate written by :meth:`plain`.
+        """Return the estimate written by :meth:`to_dict`.
 
         Raises:
             InputError: If a number is missing, or is none.

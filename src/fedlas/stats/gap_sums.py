@@ -62,13 +62,13 @@ class GapSums:
         with np.errstate(invalid="ignore"):
             return (self.right - self.confidence) / self.count
 
-    def plain(self) -> dict[str, list[float]]:
+    def to_dict(self) -> dict[str, list[float]]:
         """Return the sums as a dict of lists for JSON."""
         return {name: getattr(self, name).tolist() for name in self.__dataclass_fields__}
 
     @classmethod
-    def read(cls, content: Mapping[str, Any]) -> GapSums:
-        """Return the sums written by :meth:`plain`."""
+    def from_dict(cls, content: Mapping[str, Any]) -> GapSums:
+        """Return the sums written by :meth:`to_dict`."""
         try:
             sums = {name: read_array(content, name) for name in cls.__dataclass_fields__}
             edges = check_edges(sums["edges"])

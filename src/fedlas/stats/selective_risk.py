@@ -281,7 +281,7 @@ class RejectOption:
         """Smallest confidence that is accepted, or None if no threshold reaches the target risk."""
         return self.chosen.threshold
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the numbers as a dict for JSON."""
         chosen = self.chosen
         val = {"accepted": chosen.selected, "wrong": chosen.wrong, "coverage": chosen.coverage}

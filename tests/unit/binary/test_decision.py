@@ -60,7 +60,7 @@ def test_ties_are_acted_on_together():
     assert choose_threshold(val, Rule(budget=5), num_samples=20) is None
     assert choose_threshold(val, Rule(budget=10), num_samples=20) == pytest.approx(0.5)
     found = decide(val, val, Rule(budget=5))
-    assert found.plain() == {
+    assert found.to_dict() == {
         "rule": "budget", "value": 5.0, "num_samples": 20, "events": 5,
     }  # fmt: skip
 

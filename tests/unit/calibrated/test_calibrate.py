@@ -264,7 +264,7 @@ def test_wrong_types_raise_input_error(wrong, tmp_path):
         lambda: CalibratedModel.load(wrong, nn.Identity()),
         lambda: TemperatureScaling().fit(wrong),
         lambda: TemperatureScaling().fit(batches[0][0], wrong),
-        lambda: Calibrator.from_plain(wrong),
+        lambda: Calibrator.from_dict(wrong),
         lambda: MultiLabelCalibration().fit(wrong, wrong),
     ]
     if not isinstance(wrong, str):

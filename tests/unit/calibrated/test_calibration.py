@@ -37,7 +37,7 @@ def test_calibration_properties_and_round_trip_through_card(val, method, text, c
     assert calibration.num_classes == classes
     assert calibration.multi_label == (val is LABELS)
     assert not calibration.uses_features
-    again = read_calibration(calibration.plain(), classes)
+    again = read_calibration(calibration.to_dict(), classes)
     before, after = (
         getattr(each.transform(val), "confidence" if val is TOP else "logits")
         for each in (calibration, again)
@@ -66,10 +66,10 @@ def test_model_table_and_file_hold_the_same_calibration(tmp_path):
     model = CalibratedModel(nn.Identity(), calibrator)
     model.save(tmp_path / "model.safetensors")
     again = CalibratedModel.load(tmp_path / "model.safetensors", nn.Identity())
-    assert again.fitted.saved() == model.fitted.saved() == calibrator.plain()
+    assert again.fitted.saved() == model.fitted.saved() == calibrator.to_dict()
     frame = {f"z{place}": LOGITS[:, place].numpy() for place in range(3)}
     table = calibrate(
         frame | {"y": TARGET.numpy()}, logits="z*", target="y", method=TemperatureScaling()
     )
     assert str(table.fitted) == str(model.fitted)
-    assert table.fitted.plain() == model.fitted.plain()
+    assert table.fitted.to_dict() == model.fitted.to_dict()

@@ -94,7 +94,7 @@ def test_state_dict_holds_model_and_calibrator(calibrated, tmp_path):
     other = CalibratedModel(other.model, other.calibrator, head="4")
     other.load_state_dict(state)
     assert torch.equal(other(inputs), calibrated(inputs))
-    assert other.calibrator.plain() == calibrated.calibrator.plain()
+    assert other.calibrator.to_dict() == calibrated.calibrator.to_dict()
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
@@ -102,13 +102,13 @@ def test_one_calibrator_serves_several_models(method, tmp_path):
     """Each model has its own fit, also where the calibrator is fitted again; the one that was passed stays unfitted."""
     shared = method()
     first = calibrate(network(), batches(), shared, head="4")
-    before = first.calibrator.plain()
+    before = first.calibrator.to_dict()
     calibrate(network(seed=5), batches(3), shared, head="4")
-    assert first.calibrator.plain() == before
+    assert first.calibrator.to_dict() == before
     assert shared.num_classes is None
     direct = CalibratedModel(network(), first.calibrator, head="4")
     first.calibrator.fit(replace(expected(first, batches(3)[0][0]), target=batches(3)[0][1]))
-    assert direct.calibrator.plain() == before
+    assert direct.calibrator.to_dict() == before
     again = CalibratedModel.load(direct.save(tmp_path / "a.safetensors"), network())
     assert torch.equal(again(batches()[0][0]), direct(batches()[0][0]))
 

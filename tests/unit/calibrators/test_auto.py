@@ -119,7 +119,7 @@ def test_labels_of_probability_zero_do_not_decide(name, generated):
         calibrator.module()(zeros.logits).softmax(1), after.probs, rtol=0, atol=1e-5
     )
     torch.testing.assert_close(
-        Calibrator.from_plain(calibrator.plain()).transform(zeros).probs, after.probs
+        Calibrator.from_dict(calibrator.to_dict()).transform(zeros).probs, after.probs
     )
     assert negative_log_likelihood(after) < 0.8
 

@@ -58,10 +58,10 @@ def test_it_has_a_title_and_reports_take_it(registered, generated):
     "state", [{}, {"offset": [0.0, 1.0]}, {"offset": ["a"]}, {"other": [0.0] * 4}]
 )
 def test_buffers_that_make_no_map_are_refused(state, registered, generated):
-    content = ShiftCalibration().fit(generated(300)).plain()
+    content = ShiftCalibration().fit(generated(300)).to_dict()
     content["state"] = state
     with pytest.raises(InputError, match="state of a ShiftCalibration"):
-        Calibrator.from_plain(content)
+        Calibrator.from_dict(content)
 
 
 @pytest.mark.parametrize("make", [lambda x: x, lambda x: x.numpy(), lambda x: x.float().numpy()])

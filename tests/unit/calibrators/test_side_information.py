@@ -133,11 +133,11 @@ def test_drift_of_one_column_is_not_diluted(columns, pair, shift, most):
 
 
 def test_a_calibration_from_before_ranges_is_read(fitted):
-    content = fitted.plain()
+    content = fitted.to_dict()
     numbers = content["state"]["numbers"]
     content["state"]["numbers"] = {n: v for n, v in numbers.items() if "ranges" not in n}
     assert len(content["state"]["numbers"]) == len(numbers) - 2
-    assert Calibrator.from_plain(content).map.side.ranges is None
+    assert Calibrator.from_dict(content).map.side.ranges is None
 
 
 def test_weights_are_repeated_samples():
@@ -221,10 +221,10 @@ def test_after_a_fit_with_features_they_are_needed(fitted):
     ],
 )
 def test_a_file_that_does_not_fit_is_refused(name, value, fitted):
-    content = fitted.plain()
+    content = fitted.to_dict()
     content["state"]["numbers"] = {**content["state"]["numbers"], name: value}
     with pytest.raises(InputError, match="state of a AutoCalibration"):
-        Calibrator.from_plain(content)
+        Calibrator.from_dict(content)
 
 
 @pytest.mark.parametrize(
@@ -444,7 +444,7 @@ def test_category_codes_equal_one_hot_columns():
         fits[1].transform(Predictions(logits, target, features=none)).probs,
     ]
     assert float((others[0] - others[1]).abs().max()) < 1e-3
-    again = Calibrator.from_plain(json.loads(json.dumps(fits[1].plain())))
+    again = Calibrator.from_dict(json.loads(json.dumps(fits[1].to_dict())))
     assert torch.equal(again.transform(narrow).probs, after[1])
     layer = fits[1].module()
     assert float((layer(narrow.logits, none).softmax(1) - others[1]).abs().max()) < 1e-6
@@ -498,10 +498,10 @@ def test_new_groups_fall_back_to_logit_mixture():
     assert _nll(auto, known) < 0.9 * _nll(alone, Predictions(known.logits, known.target))
     assert _nll(auto, new) == pytest.approx(_nll(alone, Predictions(new.logits, new.target)), 5e-3)
     # A file from before has the regressions' common map in full.
-    plain = json.loads(json.dumps(auto.plain()))
+    plain = json.loads(json.dumps(auto.to_dict()))
     text = json.dumps(plain)
     assert "side.unseen.trust" in text
-    older = Calibrator.from_plain(_without(plain, "side.unseen.trust"))
+    older = Calibrator.from_dict(_without(plain, "side.unseen.trust"))
     assert torch.equal(older.transform(known).probs, auto.transform(known).probs)
     assert _nll(older, new) > 1.01 * _nll(auto, new)
 

@@ -51,7 +51,7 @@ def test_confidences_alone(files, given, capsys):
     assert found["as predicted"] == evaluate(top)
     assert (
         found["intervals"]["as predicted"]["ece"]
-        == estimates(top, ["ece"], replicates=60)["ece"].plain()
+        == estimates(top, ["ece"], replicates=60)["ece"].to_dict()
     )
     assert main(["evaluate", *given, "--replicates", "60"]) == 0
     said = capsys.readouterr().out

@@ -158,7 +158,7 @@ def test_decision_threshold_from_val_counts_on_test(file, predictions, tmp_path,
     assert list(found) == ["as predicted", "after temperature"]
     rules = binary.Rule(cost_ratio=3), binary.Rule(recall=0.8)
     assert found["as predicted"] == [
-        binary.decide(val, predictions, rule).plain() for rule in rules
+        binary.decide(val, predictions, rule).to_dict() for rule in rules
     ]
     evaluate_file(file, html=tmp_path / "page.html", **options)
     text = capsys.readouterr().out

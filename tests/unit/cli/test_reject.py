@@ -36,7 +36,7 @@ def test_thresholds_from_held_out_numbers_from_file(files, capsys):
     assert status == 0
     rows = json.loads(said)["reject"]
     assert rows == {
-        "as predicted": [reject_option(val, test, risk=risk).plain() for risk in (0.3, 0.0001)]
+        "as predicted": [reject_option(val, test, risk=risk).to_dict() for risk in (0.3, 0.0001)]
     }
     assert rows["as predicted"][1]["threshold"] is None
 
@@ -47,7 +47,7 @@ def test_a_run_folder_has_its_validation_part(files, capsys):
         part.save(f"run/predictions/{name}.npz")
     assert main(["evaluate", "run", "--replicates", "0", "--reject", "0.3", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["reject"]
-    assert found == {"as predicted": [reject_option(val, test, risk=0.3).plain()]}
+    assert found == {"as predicted": [reject_option(val, test, risk=0.3).to_dict()]}
 
 
 def test_a_calibrator_is_applied_to_both_parts(files, capsys):
@@ -56,7 +56,7 @@ def test_a_calibrator_is_applied_to_both_parts(files, capsys):
         capsys, "--on", "val.npz", "--reject", "0.3", "--method", "temperature", "--json"
     )
     scaling = TemperatureScaling().fit(val)
-    expected = reject_option(scaling.transform(val), scaling.transform(test), risk=0.3).plain()
+    expected = reject_option(scaling.transform(val), scaling.transform(test), risk=0.3).to_dict()
     assert json.loads(said)["reject"]["after temperature"] == [expected]
 
 

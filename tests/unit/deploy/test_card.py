@@ -120,7 +120,7 @@ def test_a_card_needs_predictions_alone(tmp_path):
         val, test, calibration, model={"run": "mine"}, data={"name": "own"}, risks=[0.2]
     )
     card = Card.read(made.save(tmp_path / "card.json"))
-    assert card.plain() == made.plain()
+    assert card.to_dict() == made.to_dict()
     assert (card.name, card.num_classes, card.gaps.count[0]) == ("mine", 4, 300)
     assert made.metrics["calibrated"]["ece"] == {
         "value": evaluate(calibration.transform(test))["ece"]
@@ -144,7 +144,7 @@ def test_limits_say_what_is_known(content):
     worse["metrics"]["calibrated"]["ece"] |= {"p": 0.001, "least_p": 0.001}
     worse["selective"]["thresholds"][-1]["test"]["risk"] = 0.2
     worse["data"]["settings"] = {}
-    known = Card.from_plain(worse)
+    known = Card.from_dict(worse)
     doubtful = replace(known, calibration=replace(known.calibration, notes=("A doubt.",)))
     said = " ".join(known_limits(doubtful, [1990, 10, 0, 0]))
     for part in (

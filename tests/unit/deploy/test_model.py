@@ -18,7 +18,7 @@ def val(samples=200):
 @pytest.mark.parametrize("method", ["temperature", "vector", "histogram-binning", "none"])
 def test_a_calibration_comes_back_from_its_card(method):
     calibration = fit_calibration(method, val())
-    again = read_calibration(calibration.plain(), CLASSES)
+    again = read_calibration(calibration.to_dict(), CLASSES)
     logits = torch.randn(6, CLASSES)
     torch.testing.assert_close(again(logits), calibration(logits))
     assert again.temperature == calibration.temperature
@@ -33,7 +33,7 @@ def test_zero_probabilities_are_clamped_as_on_card():
         probs / probs.sum(1, keepdim=True), torch.multinomial(probs + 0.1, 1)[:, 0]
     )
     calibration = fit_calibration("temperature", given)
-    again = read_calibration(calibration.plain(), CLASSES)
+    again = read_calibration(calibration.to_dict(), CLASSES)
     torch.testing.assert_close(again.transform(given).probs, calibration.transform(given).probs)
 
 
@@ -42,8 +42,8 @@ def test_invalid_card_model_raises():
         fit_calibration("temprature", val())
     for content in ({}, {"method": "temperature"}, {"method": "temperature", "temperature": -1},
                     {"method": "vector", "calibrator": {"weight": [1.0], "bias": [0.0]}},
-                    fit_calibration("vector", Predictions(torch.randn(60, 3), torch.arange(60) % 3)).plain(),
+                    fit_calibration("vector", Predictions(torch.randn(60, 3), torch.arange(60) % 3)).to_dict(),
                     ):  # fmt: skip
         with pytest.raises(InputError, match="must contain a valid calibration"):
             read_calibration(content, CLASSES)
-    assert Calibration(None).plain() == {"method": "none", "temperature": None}
+    assert Calibration(None).to_dict() == {"method": "none", "temperature": None}

@@ -307,7 +307,7 @@ def test_live_predictions_are_taken_as_the_card_says(tmp_path):
     about = {"model": {"run": "net"}, "data": {"name": "drawn"}}
     none = make_card(val, test, read_calibration({"method": "none"}, 3), **about)
     assert none.live == "calibrated"
-    (tmp_path / "card.json").write_text(json.dumps({**made.plain(), "live": "cooked"}))
+    (tmp_path / "card.json").write_text(json.dumps({**made.to_dict(), "live": "cooked"}))
     with pytest.raises(InputError, match="cooked"):
         Monitor(tmp_path / "card.json")
 

@@ -65,7 +65,7 @@ def alarms(card, *batches, **options):
 
 def test_a_card_is_read_as_it_was_written(card, tmp_path):
     read = Card.read(card.save(tmp_path / "card.json"))
-    assert read.plain() == card.plain()
+    assert read.to_dict() == card.to_dict()
     assert (read.subject, read.classes, read.num_samples) == ("labels", NAMES, 4000)
     raw = drawn(2, 9)
     assert torch.equal(
@@ -78,10 +78,10 @@ def test_a_card_is_read_as_it_was_written(card, tmp_path):
         lambda content: content["reference"]["labels"][0]["gaps"]["count"].__setitem__(0, 5000.0),
         lambda content: content["model"].update(num_classes=3),
     ):
-        content = copy.deepcopy(card.plain())
+        content = copy.deepcopy(card.to_dict())
         damage(content)
         with pytest.raises(InputError):
-            Card.from_plain(content)
+            Card.from_dict(content)
 
 
 def test_nothing_is_found_where_nothing_changed(card):

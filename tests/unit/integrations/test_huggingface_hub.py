@@ -108,7 +108,7 @@ def test_people_read_metrics_thresholds_and_limits(parts, card):
 
 def test_name_and_dataset_override_the_card(card):
     found = model_card(
-        {**card.plain(), "calibration": {"method": "none"}}, name="net", dataset="CIFAR-10"
+        {**card.to_dict(), "calibration": {"method": "none"}}, name="net", dataset="CIFAR-10"
     )
     assert found.data.model_name == "net"
     assert {each.dataset_type for each in found.data.eval_results} == {"cifar-10"}
@@ -120,7 +120,7 @@ def test_name_and_dataset_override_the_card(card):
 def test_intervals_stand_next_to_the_numbers(card):
     entry = {"value": 0.02, "low": 0.01, "high": 0.03}
     content = {
-        **card.plain(),
+        **card.to_dict(),
         "metrics": {"as predicted": {"ece": {"value": 0.1}}, "calibrated": {"ece": entry}},
     }
     assert "| ECE % ↓ | 10.00 | 2.00 | 1.00 to 3.00 |" in model_card(content).text
@@ -156,7 +156,7 @@ def test_a_folder_holds_model_card_and_readme(card, tmp_path):
         "card.json",
         "README.md",
     }
-    assert json.loads((folder / "card.json").read_text()) == json.loads(json.dumps(card.plain()))
+    assert json.loads((folder / "card.json").read_text()) == json.loads(json.dumps(card.to_dict()))
     assert "from_pretrained(" in (folder / "README.md").read_text()
     assert download(folder) == folder
     exported = tmp_path / "net.onnx"
@@ -231,7 +231,7 @@ def test_invalid_arguments_raise_and_write_nothing(card, tmp_path):
         (Model(), {"format": "fedlas.card/1"}, "'calibration' is missing"),
         (
             Model(),
-            {**card.plain(), "metrics": {"calibrated": {"ece": {"value": 10**400}}}},
+            {**card.to_dict(), "metrics": {"calibrated": {"ece": {"value": 10**400}}}},
             "OverflowError",
         ),
     ):

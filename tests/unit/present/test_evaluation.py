@@ -282,7 +282,7 @@ def test_a_card_and_a_monitor_in_python(tmp_path):
     monitor = fedlas.deploy.Monitor(tmp_path / "net.json")
     assert "no samples yet" in repr(monitor)
     assert fedlas.deploy.Monitor(card).card is card.card
-    assert card.card.plain() == fedlas.deploy.Card.read(tmp_path / "net.json").plain()
+    assert card.card.to_dict() == fedlas.deploy.Card.read(tmp_path / "net.json").to_dict()
     assert not monitor.update(drawn(sharpness=3, seed=2), raw=True)
     assert monitor.update(drawn(4000, sharpness=3, seed=3), raw=False)
     assert "ALARM" in repr(monitor)
@@ -447,4 +447,4 @@ def test_event_text_resamples_only_two_metrics(monkeypatch):
     table, shown = event.estimates["as predicted"], event.positive["as predicted"]
     assert len(asked) == 2
     assert set(table) == set(event.measured["as predicted"])
-    assert all(table[name].plain() == shown[name].plain() for name in ("ece", "nll", "brier"))
+    assert all(table[name].to_dict() == shown[name].to_dict() for name in ("ece", "nll", "brier"))

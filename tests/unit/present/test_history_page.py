@@ -17,7 +17,7 @@ def period():
     content = {"period": "2026-01", "files": ["a.csv"], "contents": ["a"], "card": "ward 3"}
     content |= {"digest": "first", "made": "2026-01-01", "samples": 100, "labeled": 60}
     content |= {"means": {"calibration": MEANS}, "alarms": []}
-    return Period.read(content | {"columns": {"age": AGE}, "columns_of_card": {}})
+    return Period.from_dict(content | {"columns": {"age": AGE}, "columns_of_card": {}})
 
 
 def moved(period, by):

@@ -107,7 +107,7 @@ def test_a_decision_is_counted_with_its_intervals(decision):
     assert found["false alarms"][0].value == f"{decision.acted - decision.events_found:,}"
     assert found["net benefit"][0].value == f"{1000 * decision.net_benefit.value:+.1f}"
     assert table.notes
-    assert decisions_to_dict({"as predicted": [decision]}) == {"as predicted": [decision.plain()]}
+    assert decisions_to_dict({"as predicted": [decision]}) == {"as predicted": [decision.to_dict()]}
 
 
 def test_a_rule_that_no_threshold_keeps_says_so(decision):

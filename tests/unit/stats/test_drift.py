@@ -27,11 +27,11 @@ def test_sums_add_up_and_come_back():
     np.testing.assert_allclose(parts.products, whole.products)
     assert whole.count.tolist() == [500, *np.histogram(confidence, EDGES)[0]]
     assert whole.gap[0] == pytest.approx(correct.mean() - confidence.mean())
-    again = GapSums.read(json.loads(json.dumps(whole.plain())))
+    again = GapSums.from_dict(json.loads(json.dumps(whole.to_dict())))
     np.testing.assert_array_equal(again.squares, whole.squares)
     for seed in range(20):  # rounding is no damage
-        GapSums.read(
-            json.loads(json.dumps(GapSums.from_samples(EDGES, *stream(seed, 10 * seed)).plain()))
+        GapSums.from_dict(
+            json.loads(json.dumps(GapSums.from_samples(EDGES, *stream(seed, 10 * seed)).to_dict()))
         )
 
 
@@ -62,13 +62,13 @@ def test_sums_add_up_and_come_back():
     ],
 )
 def test_sums_that_no_samples_have_are_refused(name, damage):
-    plain = GapSums.from_samples(EDGES, *stream(0, 500)).plain()
+    plain = GapSums.from_samples(EDGES, *stream(0, 500)).to_dict()
     for broken in (
         {**plain, name: damage(plain[name])},
         {n: v for n, v in plain.items() if n != name},
     ):
         with pytest.raises(InputError, match="sums of confidences"):
-            GapSums.read(broken)
+            GapSums.from_dict(broken)
 
 
 def test_bounds_hold_and_narrow():

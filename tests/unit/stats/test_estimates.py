@@ -144,19 +144,19 @@ def test_results_convert_to_html_and_data_frame():
 
 def test_as_json_and_back():
     found = estimates(sampled(), ["accuracy", "ece"], replicates=39)
-    assert set(found["accuracy"].plain()) == {
+    assert set(found["accuracy"].to_dict()) == {
         "value",
         "low",
         "high",
         "replicates",
         "confidence_level",
     }
-    assert set(found["ece"].plain()) == {
+    assert set(found["ece"].to_dict()) == {
         "value", "low", "high", "floor", "p", "least_p", "replicates", "confidence_level", "test",
     }  # fmt: skip
     for each in found.values():
-        assert Estimate.from_dict(each.plain()) == each
-    for wrong in ({}, {**found["ece"].plain(), "low": None}, {**found["ece"].plain(), "p": "<b>"}):
+        assert Estimate.from_dict(each.to_dict()) == each
+    for wrong in ({}, {**found["ece"].to_dict(), "low": None}, {**found["ece"].to_dict(), "p": "<b>"}):
         with pytest.raises(ValueError, match=r"(value|low|p) must be"):
             Estimate.from_dict(wrong)
 

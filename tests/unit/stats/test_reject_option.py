@@ -28,7 +28,7 @@ def test_threshold_is_from_validation_and_numbers_from_test():
     assert found.coverage == found.accepted / 2000
     assert found.risk == wrong / found.accepted < found.upper
     assert found.upper == pytest.approx(beta.ppf(0.9, wrong + 1, found.accepted - wrong))
-    assert found.plain()["test"]["upper"] == found.upper
+    assert found.to_dict()["test"]["upper"] == found.upper
 
 
 def test_without_a_threshold_nothing_is_accepted():
@@ -40,7 +40,7 @@ def test_without_a_threshold_nothing_is_accepted():
         None,
         1.0,
     )
-    assert "test" not in found.plain()
+    assert "test" not in found.to_dict()
 
 
 def test_target_risk_is_kept_with_confidence_level():
@@ -114,7 +114,7 @@ def test_of_clusters_each_weighs_the_same():
     )
     found = reject_option(val, test, risk=0.2)
     assert 0.3 < found.threshold <= 0.9
-    assert (found.chosen.coverage, found.plain()["clusters"]) == (0.5, 200)
+    assert (found.chosen.coverage, found.to_dict()["clusters"]) == (0.5, 200)
     assert (found.accepted, found.wrong) == (3, 1)
     assert found.coverage == (1 + 1 / 4) / 2
     assert found.risk == pytest.approx((1 / 2) / (1 + 1 / 4))

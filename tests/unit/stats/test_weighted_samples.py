@@ -40,14 +40,14 @@ def test_only_weight_ratios_matter_and_zero_weights_drop():
     found = estimates(p, **options)
     for other in (replace(p, weights=1e-6 * p.weights), p.rows(p.weights > 0)):
         for name, estimate in estimates(other, **options).items():
-            plain, expected = estimate.plain(), found[name].plain()
+            plain, expected = estimate.to_dict(), found[name].to_dict()
             assert plain.pop("test", None) == expected.pop("test", None)
             assert plain == pytest.approx(expected, rel=1e-6, abs=1e-9), name
     by_class, scaled = (
         class_estimates(replace(p, weights=c * p.weights), replicates=99) for c in (1, 3)
     )
     for label, estimate in by_class.items():
-        plain, expected = scaled[label].plain(), estimate.plain()
+        plain, expected = scaled[label].to_dict(), estimate.to_dict()
         assert plain.pop("test", None) == expected.pop("test", None)
         assert plain == pytest.approx(expected, rel=1e-6, abs=1e-9)
 

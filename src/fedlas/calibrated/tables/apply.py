@@ -52,7 +52,7 @@ class Applied:
     edge: dict[str, Any] = field(default_factory=dict)
     missing: dict[str, Any] = field(default_factory=dict)
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the result as a dict of plain values for JSON."""
         return asdict(self)
 
@@ -101,7 +101,7 @@ def applied(
     for check in checks:
         check.check(source.label)
     sentences = (*notes(table), *(note for check in checks for note in check.notes()))
-    return Applied(rows, calibration.added, sentences, edge.plain(), missing.plain())
+    return Applied(rows, calibration.added, sentences, edge.to_dict(), missing.to_dict())
 
 
 def frame_applied(calibration: Any, frame: Any, missing: Missing) -> tuple[Any, Applied]:

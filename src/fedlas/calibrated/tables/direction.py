@@ -49,7 +49,7 @@ class FitScores:
         return cls(tuple(_quantiles(val.probs[:, 1])), auroc(val, event=1).value)
 
     @classmethod
-    def read(cls, content: Mapping[str, Any] | None) -> Self | None:
+    def from_dict(cls, content: Mapping[str, Any] | None) -> Self | None:
         """Return the scores from a dict of plain values, or None if an earlier version saved none.
 
         Raises:

@@ -31,7 +31,7 @@ class EdgeCount(RowCheck[Values]):
         >>> from fedlas import Predictions
         >>> from fedlas.calibrators import TemperatureScaling
         >>> calibrator = TemperatureScaling().fit(Predictions([[2.0, 0.0]] * 100, [0, 0, 0, 1] * 25))
-        >>> EdgeCount(calibrator).plain()
+        >>> EdgeCount(calibrator).to_dict()
         {'rows': 0, 'beyond': 0, 'columns': {}}
     """
 
@@ -77,7 +77,7 @@ class EdgeCount(RowCheck[Values]):
             f"where the correction by covariates fades; about {100 * USUAL:.0f} % are expected.{where}"
         ]
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the counts as a dict of plain values for JSON."""
         return {
             "rows": self.rows,

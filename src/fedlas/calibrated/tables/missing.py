@@ -93,7 +93,7 @@ class Missing:
         end = f" and {more:,} more" if more else ""
         return f"row{'s' * (self.count > 1)} {', '.join(self.first)}{end}"
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the counts as a dict of plain values for JSON."""
         return {"count": self.count, "first": self.first}
 

@@ -263,10 +263,10 @@ class TableCalibration:
             InputError: If another file is there, or the folder is not writable.
         """
         return write_json(
-            check_output_path("path", path, CALIBRATION.with_any_suffix), self.plain()
+            check_output_path("path", path, CALIBRATION.with_any_suffix), self.to_dict()
         )
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the calibration as a dict of plain values for JSON."""
         columns = {
             name: value
@@ -279,12 +279,12 @@ class TableCalibration:
             "scores": list(self.scores),
             "classes": list(self.classes),
             "in_lists": self.in_lists,
-            "covariates": None if self.covariates is None else self.covariates.plain(),
+            "covariates": None if self.covariates is None else self.covariates.to_dict(),
             "adds": list(self.added),
-            "units": self.units.plain(),
+            "units": self.units.to_dict(),
             "fit_scores": None if self.fit_scores is None else asdict(self.fit_scores),
             "rows": self.rows,
-            "cross_fitted": None if self.cross_fitted is None else self.cross_fitted.plain(),
+            "cross_fitted": None if self.cross_fitted is None else self.cross_fitted.to_dict(),
             "notes": list(self.notes),
             "calibrator": self.fitted.saved(),
         }
@@ -318,7 +318,7 @@ class TableCalibration:
             **{name: value for name, value in content["columns"].items() if name in names}
         )
         scores, classes, notes = (_texts(content, name) for name in ("scores", "classes", "notes"))
-        fitted = Calibration.read(content["calibrator"], source=path, notes=notes)
+        fitted = Calibration.from_dict(content["calibrator"], source=path, notes=notes)
         if not scores or len(scores) not in (1, fitted.num_classes) or columns.kind is None:
             raise ValueError(f"{len(scores)} score columns do not fit the calibrator")
         if fitted.multi_label != (columns.labels is not None):
@@ -333,11 +333,11 @@ class TableCalibration:
             scores,
             classes,
             content["in_lists"] is True,
-            None if covariates is None else Covariates.read(covariates),
-            None if cross_fitted is None else BeforeAfter.read(cross_fitted),
+            None if covariates is None else Covariates.from_dict(covariates),
+            None if cross_fitted is None else BeforeAfter.from_dict(cross_fitted),
             int(content["rows"]),
-            Units.read(content.get("units")),
-            FitScores.read(content.get("fit_scores")),
+            Units.from_dict(content.get("units")),
+            FitScores.from_dict(content.get("fit_scores")),
         )
 
 

@@ -120,7 +120,7 @@ class _ColumnCounts:
             self.squares += float(differences @ differences)
             _add_counts(self.values, Counter(numbers.tolist()))
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the column statistics as JSON values: rows, missing share, mean, deviation, and category shares.
 
         Where there are more than :data:`~fedlas.predictions.tables.encoder.MOST_VALUES` categories, only those in at
@@ -184,7 +184,7 @@ def column_statistics(files: Sequence[Path], columns: Columns | None) -> dict[st
                 cells.setdefault(name, _ColumnCounts()).add(texts, source.decimal_point)
             for name in scores:
                 cells.setdefault(name, _ColumnCounts()).add_numbers(chunk.numbers[name])
-    return {name: column.plain() for name, column in cells.items()}
+    return {name: column.to_dict() for name, column in cells.items()}
 
 
 def _numeric_score_columns(names: Sequence[str], columns: Columns) -> list[str]:

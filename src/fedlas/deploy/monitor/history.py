@@ -136,7 +136,7 @@ class PeriodHistory:
             "columns": columns,
             "columns_of_card": card_column_statistics(watcher.card),
         }
-        new = Period.read(content)
+        new = Period.from_dict(content)
         self.periods[self._index :] = [new, *self.periods[self._index + 1 :]]
         # Periods of the same card are compared with the statistics of the card, not with those in the history.
         self.periods = [
@@ -198,7 +198,7 @@ def _check_no_duplicates(
 
 def write_history(path: Path, periods: Sequence[Period]) -> None:
     """Write periods to a history file atomically."""
-    write_json(path, {"format": FORMAT, "periods": [period.plain() for period in periods]})
+    write_json(path, {"format": FORMAT, "periods": [period.to_dict() for period in periods]})
 
 
 def read_history(path: Path) -> list[Period]:
@@ -211,7 +211,7 @@ def read_history(path: Path) -> list[Period]:
         content = read_json(path)
         if content["format"] != FORMAT:
             raise ValueError(f"the format is {content['format']!r}")
-        periods = [*map(Period.read, content["periods"])]
+        periods = [*map(Period.from_dict, content["periods"])]
         if len({period.period for period in periods}) < len(periods):
             raise ValueError("two periods have the same name")
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:

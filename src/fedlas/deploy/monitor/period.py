@@ -25,7 +25,7 @@ class PeriodMean:
     card: float
 
     @classmethod
-    def read(cls, content: Mapping[str, Any]) -> PeriodMean:
+    def from_dict(cls, content: Mapping[str, Any]) -> PeriodMean:
         """Return a validated mean from JSON values, as written by :func:`dataclasses.asdict`."""
         mean, low, high, card = (
             check_number(name, content[name], low=-_MAX_ABS_MEAN, high=_MAX_ABS_MEAN)
@@ -76,8 +76,8 @@ class Period:
     columns_of_card: Mapping[str, Mapping[str, Any]]
 
     @classmethod
-    def read(cls, content: Mapping[str, Any]) -> Period:
-        """Return a validated period from JSON values, as written by :meth:`plain`.
+    def from_dict(cls, content: Mapping[str, Any]) -> Period:
+        """Return a validated period from JSON values, as written by :meth:`to_dict`.
 
         Raises:
             KeyError, TypeError, ValueError: If values are missing or invalid.
@@ -97,13 +97,13 @@ class Period:
             _read_text(content, "made", min_length=0),
             samples,
             labeled,
-            {name: PeriodMean.read(mean) for name, mean in dict(content["means"]).items()},
+            {name: PeriodMean.from_dict(mean) for name, mean in dict(content["means"]).items()},
             _read_texts(content, "alarms"),
             read_column_statistics(content["columns"]),
             read_column_statistics(content.get("columns_of_card", {})),
         )
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the period as JSON values."""
         return asdict(self)
 

@@ -74,13 +74,13 @@ class WatchHistory:
         with np.errstate(invalid="ignore"):
             return self.total.sum(axis=0) / self.count.sum(axis=0)
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the history as JSON values."""
         return {name: rows.tolist() for name, rows in vars(self).items()}
 
     @classmethod
-    def read(cls, content: Mapping[str, Any], lower: Floats, upper: Floats) -> WatchHistory:
-        """Return a validated history from the result of :meth:`plain`, with statistics in ``[least, most]``."""
+    def from_dict(cls, content: Mapping[str, Any], lower: Floats, upper: Floats) -> WatchHistory:
+        """Return a validated history from the result of :meth:`to_dict`, with statistics in ``[least, most]``."""
         count, total, evidence = (
             read_array(content, name) for name in ("count", "total", "evidence")
         )
@@ -182,14 +182,14 @@ class StreamState:
             name: {
                 "samples": watch.test.samples,
                 "active": watch.test.wealth.tolist(),
-                "history": self.histories[name].plain(),
+                "history": self.histories[name].to_dict(),
             }
             for name, watch in self.watches.items()
         }
         if self.labels:
             content["labels"] = self.labels
         if self.pending:
-            content["pending"] = [period.plain() for period in self.pending]
+            content["pending"] = [period.to_dict() for period in self.pending]
         write_json(path, {**identity, **content})
 
 
@@ -242,7 +242,7 @@ def read_pending_periods(path: Path) -> list[Period]:
         InputError: If the file is not a valid state.
     """
     with _translate_state_errors(path):
-        return [*map(Period.read, dict(read_json(path)).get("pending", []))]
+        return [*map(Period.from_dict, dict(read_json(path)).get("pending", []))]
 
 
 def clear_pending_periods(path: Path) -> None:
@@ -296,7 +296,7 @@ def _restore_state(content: Mapping[str, Any], watches: Sequence[Watch]) -> Stre
     }
     # Absent in older states.
     state.files = [str(digest) for digest in content.get("files", [])]
-    state.pending = [*map(Period.read, content.get("pending", []))]
+    state.pending = [*map(Period.from_dict, content.get("pending", []))]
     if set(content["watches"]) != set(state.watches) or not set(state.alarms) <= set(state.watches):
         raise ValueError(
             f"the watches are {', '.join(content['watches'])}, with alarms of {', '.join(state.alarms)}"
@@ -317,7 +317,7 @@ def _restore_state(content: Mapping[str, Any], watches: Sequence[Watch]) -> Stre
             raise ValueError(f"the test state of {name} is invalid: shape {active.shape}")
         test.samples = check_count("samples", each["samples"], low=0)
         test.wealth = active
-        history = state.histories[name] = WatchHistory.read(each["history"], test.least, test.most)
+        history = state.histories[name] = WatchHistory.from_dict(each["history"], test.least, test.most)
         # Labels or classes may be missing in some samples, and then in the watch; confidences never are.
         expected = dict.fromkeys(("calibration", "accuracy", "events", "prevalence"), state.labeled)
         expected |= dict.fromkeys(("confidence", "probability", "actions"), state.samples)

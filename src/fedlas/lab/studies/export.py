@@ -77,7 +77,7 @@ def export_run(
     # The card describes the exported file, whose calibration may not be that of the run.
     classes = trained.splits.classes
     card = run_card(
-        run, calibration, replicates=replicates, classes=classes, exported=exported.plain()
+        run, calibration, replicates=replicates, classes=classes, exported=exported.to_dict()
     )
     return trained.run.name, calibration, exported, card
 

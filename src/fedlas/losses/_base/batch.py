@@ -74,7 +74,7 @@ class Batch:
 
     Example:
         >>> batch = Batch(torch.zeros(2, 4), torch.tensor([0, 3]), valid=None, weight=None, shape=(2,))
-        >>> batch.cross_entropy(), batch.plain
+        >>> batch.cross_entropy(), batch.is_plain
         (tensor([1.3863, 1.3863]), True)
     """
 
@@ -96,7 +96,7 @@ class Batch:
         return self.target.ndim == 2
 
     @property
-    def plain(self) -> bool:
+    def is_plain(self) -> bool:
         """Whether targets are class indices, no position is ignored, and no class weights are set."""
         return self.valid is None and self.weight is None and self.target.ndim == 1
 

@@ -135,7 +135,7 @@ class Units:
         """Return a copy as the reference units of a fit, with all counts reset."""
         return replace(self, of_fit=self.known, outside=Counter(), _sizes=Counter())
 
-    def plain(self) -> dict[str, Any] | None:
+    def to_dict(self) -> dict[str, Any] | None:
         """Return the units as a dict for JSON, or None if they are unknown."""
         if not self.known:
             return None
@@ -148,8 +148,8 @@ class Units:
         }
 
     @classmethod
-    def read(cls, content: Mapping[str, Any] | None) -> Self:
-        """Return the units of a fit from a dict of :meth:`plain`; unknown units if ``content`` is None.
+    def from_dict(cls, content: Mapping[str, Any] | None) -> Self:
+        """Return the units of a fit from a dict of :meth:`to_dict`; unknown units if ``content`` is None.
 
         Raises:
             ValueError: If it is something else.

@@ -57,7 +57,7 @@ def test_files_have_the_note_and_the_counts(calibration, tmp_path):
         *map(",".join, zip(*[live[n].astype(str) for n in names], strict=True)),
     ]
     (tmp_path / "live.csv").write_text("\n".join(lines) + "\n")
-    applied = apply_to_files(calibration, [tmp_path / "live.csv"], tmp_path / "out.csv").plain()
+    applied = apply_to_files(calibration, [tmp_path / "live.csv"], tmp_path / "out.csv").to_dict()
     counts = applied["edge"].pop("columns")
     assert applied["edge"] == {"rows": 500, "beyond": 500}
     assert list(counts) == ["x3", *list(counts)[1:]]
@@ -72,5 +72,5 @@ def test_each_column_that_moved_is_counted(calibration):
     live["x4"] = live["x4"] + 6
     edge = calibration.edge_count()
     edge.add({"features": features(live)})
-    assert edge.plain()["columns"]["x3"] == 500
-    assert edge.plain()["columns"]["x4"] > 450
+    assert edge.to_dict()["columns"]["x3"] == 500
+    assert edge.to_dict()["columns"]["x4"] > 450

@@ -60,4 +60,4 @@ def test_a_mixture_is_fitted_once(monkeypatch):
 def test_another_calibrator_is_fitted_without_each_fold():
     val = problem(300, 3, 0)
     _, _, check = fit_and_check(TemperatureScaling(), val)
-    assert check.plain() == cross_fit(TemperatureScaling(), val).plain()
+    assert check.to_dict() == cross_fit(TemperatureScaling(), val).to_dict()

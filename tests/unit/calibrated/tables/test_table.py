@@ -81,7 +81,7 @@ def test_frames_of_each_kind_get_the_same_columns(calibration):
 
 def test_calibration_file_is_plain_json_and_round_trips(calibration, tmp_path):
     again = fedlas.TableCalibration.load(calibration.save(tmp_path / "cal.json"))
-    assert again.plain() == calibration.plain()
+    assert again.to_dict() == calibration.to_dict()
     assert repr(again) == repr(calibration)
     assert "NLL" in str(again)
     assert "temperature 2.57" in str(again)
@@ -103,7 +103,7 @@ def test_calibration_file_is_plain_json_and_round_trips(calibration, tmp_path):
     ],
 )
 def test_a_damaged_file_is_refused(calibration, tmp_path, change):
-    plain = json.loads(json.dumps(calibration.plain()))
+    plain = json.loads(json.dumps(calibration.to_dict()))
     change(plain)
     (tmp_path / "cal.json").write_text(json.dumps(plain))
     with pytest.raises(InputError, match=r"cal\.json|calibrat"):
@@ -473,7 +473,7 @@ def test_several_files_are_one_table_in_order(calibration, tmp_path):
         [tmp_path / "v1.csv", tmp_path / "v2.csv"], probs="p_*", target="y", method="temperature"
     )
     whole = fedlas.calibrate(tmp_path / "val.csv", probs="p_*", target="y", method="temperature")
-    assert both.calibrator.plain() == whole.calibrator.plain()
+    assert both.calibrator.to_dict() == whole.calibrator.to_dict()
     with pytest.raises(InputError, match="same format"):
         apply(calibration, parts[0], tmp_path / "b.jsonl", out=tmp_path / "no.csv")
     live[["p_no", "id", "p_yes"]].to_csv(tmp_path / "other.csv", index=False)

@@ -83,9 +83,9 @@ def test_missing_numbers_are_imputed_and_flagged():
 
 def test_plain_values_bring_them_back():
     reader, _ = read(TABLE, covariates="x_*")
-    assert Covariates.read(reader.covariates.plain()) == reader.covariates
+    assert Covariates.from_dict(reader.covariates.to_dict()) == reader.covariates
     with pytest.raises(ValueError, match="lists of text"):
-        Covariates.read({"numbers": "x", "categories": {}})
+        Covariates.from_dict({"numbers": "x", "categories": {}})
 
 
 def test_two_files_of_one_model_share_their_columns(tmp_path):
@@ -119,12 +119,12 @@ def test_auto_corrects_groups_and_ignores_unseen_values(tmp_path):
 
 
 def test_first_version_file_is_read_one_hot():
-    old = Covariates.read({"numbers": ["x_age"], "categories": {"region": ["1", "2"]}})
+    old = Covariates.from_dict({"numbers": ["x_age"], "categories": {"region": ["1", "2"]}})
     assert old.names == ("x_age", "region=1", "region=2")
     reader = ScoreTable(TABLE, Columns(probs="p", target="y"), old)
     (part,) = reader.samples()
     assert part["features"].tolist() == [[20, 1, 0], [30.5, 0, 1], [40, 1, 0], [50, 0, 1]]
-    assert Covariates.read(old.plain()) == old
+    assert Covariates.from_dict(old.to_dict()) == old
 
 
 def test_predictions_carry_what_their_features_hold(tmp_path):
