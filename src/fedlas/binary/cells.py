@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedlas.binary.positive import Floats, Integers, Positive
+from fedlas._core.types import FloatArray, IntArray
+from fedlas.binary.positive import Positive
 from fedlas.stats.cell_sums import OutcomeCells
 
 _POINTS = 100
@@ -18,16 +19,16 @@ class Loess:
     """Loess with local parabolas over cells of nearly equal probability; the curve is linear in the cells' sums."""
 
     def __init__(
-        self, data: Positive, span: float, *, max_cells: int, places: Floats | None = None
+        self, data: Positive, span: float, *, max_cells: int, places: FloatArray | None = None
     ) -> None:
         self.cell = assign_cells(data, max_cells)
         self.sums = make_outcome_cells(data, self.cell)
         self.counts = self.sums.count
         self.positives = self.sums.positives
-        self.means: Floats = self.sums.expected / self.counts
+        self.means: FloatArray = self.sums.expected / self.counts
         self.places = _evaluation_points(data, self.means) if places is None else places
         # The powers of the distances, weighted; a distance of 1 is where the weight ends.
-        self._powers: Floats = np.empty((5, len(self.places), len(self.means)))
+        self._powers: FloatArray = np.empty((5, len(self.places), len(self.means)))
         nearest = max(1, int(span * data.num_samples + 1e-5))
         width = _window_widths(self.means, self.counts, self.places, nearest)[:, None]
         away = self.means - self.places[:, None]
@@ -46,7 +47,7 @@ class Loess:
         for power in range(1, 5):
             np.multiply(self._powers[power - 1], scaled, out=self._powers[power])
 
-    def curves(self, counts: Floats, positives: Floats) -> Floats:
+    def curves(self, counts: FloatArray, positives: FloatArray) -> FloatArray:
         """Return fitted curves at the evaluation points ``(R, G)``, from cell counts and positives ``(R, M)``."""
         moments = np.moveaxis(self._powers @ counts.T, -1, 0)
         right = np.moveaxis(self._powers[:3] @ positives.T, -1, 0)
@@ -56,7 +57,7 @@ class Loess:
         sums = np.moveaxis(right, 1, -1)[..., None] / total
         return np.asarray(np.linalg.solve(ridged, sums)[..., 0, 0], dtype=np.float64)
 
-    def distances(self, curves: Floats, counts: Floats) -> dict[str, Floats]:
+    def distances(self, curves: FloatArray, counts: FloatArray) -> dict[str, FloatArray]:
         """Return mean, median, 90th percentile and maximum distance ``(R,)`` between curve and probability."""
         fitted = np.stack([np.interp(self.means, self.places, curve) for curve in curves])
         away = np.abs(fitted - self.means)
@@ -74,14 +75,14 @@ class Loess:
         return {"ici": ici} | quantiles
 
 
-def make_outcome_cells(data: Positive, cell: Integers) -> OutcomeCells:
+def make_outcome_cells(data: Positive, cell: IntArray) -> OutcomeCells:
     """Return cells with their sums and replicates, from each sample's cell index ``(N,)``."""
     return OutcomeCells(
         cell, int(cell.max()) + 1, data.probability, data.outcome, data.weights, data.clusters
     )
 
 
-def assign_cells(data: Positive, max_cells: int) -> Integers:
+def assign_cells(data: Positive, max_cells: int) -> IntArray:
     """Return the cell index of each sample ``(N,)``: one cell per distinct probability, or about ``max_cells``."""
     distinct, cell, count = data.table(_distinct_probs)
     if len(distinct) <= max_cells:
@@ -90,16 +91,18 @@ def assign_cells(data: Positive, max_cells: int) -> Integers:
     rank = (count.cumsum() - count) / data.num_samples
     by_rank = np.floor(0.5 * max_cells * rank)
     by_value = np.floor(0.5 * max_cells * distinct)
-    merged: Integers = np.unique(by_rank + by_value, return_inverse=True)[1]
+    merged: IntArray = np.unique(by_rank + by_value, return_inverse=True)[1]
     return merged[cell]
 
 
-def _distinct_probs(data: Positive) -> tuple[Floats, Integers, Integers]:
+def _distinct_probs(data: Positive) -> tuple[FloatArray, IntArray, IntArray]:
     """Return distinct probabilities, each sample's index among them, and their counts."""
     return np.unique(data.probability, return_inverse=True, return_counts=True)
 
 
-def _window_widths(means: Floats, counts: Floats, points: Floats, num_nearest: int) -> Floats:
+def _window_widths(
+    means: FloatArray, counts: FloatArray, points: FloatArray, num_nearest: int
+) -> FloatArray:
     """Return window half-widths ``(G,)`` that hold the ``num_nearest`` samples around each place."""
     upto = np.concatenate([[0.0], counts.cumsum()])
     rank = np.searchsorted(means, points)
@@ -123,7 +126,7 @@ def _window_widths(means: Floats, counts: Floats, points: Floats, num_nearest: i
     return np.where(np.isfinite(width), width, np.maximum(points - means[0], means[-1] - points))
 
 
-def _evaluation_points(data: Positive, means: Floats) -> Floats:
+def _evaluation_points(data: Positive, means: FloatArray) -> FloatArray:
     if len(means) <= 2 * _POINTS:
         return means
     low = float(means[0])
@@ -132,13 +135,13 @@ def _evaluation_points(data: Positive, means: Floats) -> Floats:
     return np.unique(np.concatenate([quantiles, np.linspace(low, high, _POINTS)]))
 
 
-def _quantile_of_cells(ranked: Floats, reached: Floats, rank: Floats) -> Floats:
+def _quantile_of_cells(ranked: FloatArray, reached: FloatArray, rank: FloatArray) -> FloatArray:
     """Return the value at a fractional rank, from sorted values and cumulative counts, as :func:`numpy.quantile`."""
     below = np.floor(rank)
 
-    def value_at(whole: Floats) -> Floats:
+    def value_at(whole: FloatArray) -> FloatArray:
         index = np.minimum((reached <= whole[:, None]).sum(axis=1), ranked.shape[1] - 1)
-        value: Floats = ranked[np.arange(len(ranked)), index]
+        value: FloatArray = ranked[np.arange(len(ranked)), index]
         return value
 
     return value_at(below) + (rank - below) * (

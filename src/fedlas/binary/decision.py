@@ -10,8 +10,9 @@ import numpy as np
 
 from fedlas._core.check import InputError, check_number
 from fedlas._core.renamed import accept_old_names
+from fedlas._core.types import FloatArray
 from fedlas.binary.net_benefit import CumulativeTotals
-from fedlas.binary.positive import Floats, Positive, positive_class
+from fedlas.binary.positive import Positive, positive_class
 from fedlas.predictions import Predictions
 from fedlas.stats.degrees import critical_t
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate
@@ -284,7 +285,7 @@ def decide(
 
 
 def _net_benefit_estimate(
-    mean: tuple[Floats, Floats], confidence_level: float, degrees: float
+    mean: tuple[FloatArray, FloatArray], confidence_level: float, degrees: float
 ) -> Estimate:
     value = float(mean[0][0])
     reach = critical_t(confidence_level, degrees) * float(mean[1][0])

@@ -9,9 +9,10 @@ import numpy as np
 
 from fedlas._core.check import Argument, InputError, Text, check_count
 from fedlas._core.renamed import accept_old_names
+from fedlas._core.types import FloatArray, IntArray
 from fedlas.binary.cells import make_outcome_cells
 from fedlas.binary.event_records import register_class_measure
-from fedlas.binary.positive import Floats, Integers, Positive, positive_class
+from fedlas.binary.positive import Positive, positive_class
 from fedlas.metrics.metric import METRICS
 from fedlas.metrics.ranking_scores import auroc_and_influence, compute_average_precision
 from fedlas.predictions import Predictions
@@ -77,8 +78,8 @@ def auroc_estimate(data: Positive, confidence_level: float) -> Estimate:
 
 
 def auroc_with_influence(
-    data: Positive, confidence_level: float, order: Integers | None = None
-) -> tuple[Estimate, Floats]:
+    data: Positive, confidence_level: float, order: IntArray | None = None
+) -> tuple[Estimate, FloatArray]:
     """Return AUROC with its interval, and each sample's influence ``(N,)``; ``order`` sorts by score if given."""
     area, influence = auroc_and_influence(data.log_odds, data.outcome > 0, data.counts, order=order)
     if data.clusters is None:
@@ -168,7 +169,7 @@ def average_precision_estimate(
     return Estimate(value, low, high, replicates=replicates, confidence_level=confidence_level)
 
 
-def _cells_between_events(data: Positive) -> Integers:
+def _cells_between_events(data: Positive) -> IntArray:
     """Return cell indices ``(N,)`` of score ranges that start at the scores of events."""
     # Precision changes at the scores of events alone, so that nothing is lost if there are few of them.
     ordered = data.log_odds[data.order]
@@ -183,7 +184,7 @@ def _cells_between_events(data: Positive) -> Integers:
     return number
 
 
-def _average_precision_of_cells(counts: Floats, positives: Floats) -> Floats:
+def _average_precision_of_cells(counts: FloatArray, positives: FloatArray) -> FloatArray:
     """Return average precision ``(R,)`` from sample and event counts of cells by ascending score ``(R, M)``."""
     hits = positives[:, ::-1].cumsum(axis=1)
     rows = counts[:, ::-1].cumsum(axis=1)

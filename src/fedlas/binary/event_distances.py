@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fedlas._core.types import FloatArray
 from fedlas.binary.cells import Loess
 from fedlas.binary.event_records import (
     REPLICATES_OF_ONE,
@@ -14,7 +15,7 @@ from fedlas.binary.event_records import (
     register_named_measure,
 )
 from fedlas.binary.integrated_calibration import SPAN, integrated_calibration
-from fedlas.binary.positive import Floats, positive_class
+from fedlas.binary.positive import positive_class
 from fedlas.predictions import Predictions
 from fedlas.predictions.event import event_index
 from fedlas.stats.cell_sums import OutcomeCells
@@ -32,7 +33,7 @@ def _fit_loess(rows: Rows) -> tuple[Loess, OutcomeCells]:
     return smoother, rows.cells(smoother.cell, data.probability, data.outcome, event)
 
 
-def _loess_distances(block: RowReplicates) -> dict[str, Floats]:
+def _loess_distances(block: RowReplicates) -> dict[str, FloatArray]:
     """Return ICI, E50, E90 and Emax of every replicate ``(R,)``, with the loess windows of the data."""
     smoother, cells = block.rows.table(_fit_loess)
     sums = block.over(cells)
@@ -40,7 +41,7 @@ def _loess_distances(block: RowReplicates) -> dict[str, Floats]:
     return smoother.distances(curves, sums.count)
 
 
-def _replicate_function(name: str) -> Callable[[RowReplicates], Floats]:
+def _replicate_function(name: str) -> Callable[[RowReplicates], FloatArray]:
     return lambda block: block.table(_loess_distances)[name]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fedlas._core.types import FloatArray
 from fedlas.binary.event_records import (
     IntervalMeasure,
     PointMeasure,
@@ -22,7 +23,7 @@ from fedlas.binary.event_records import (
 )
 from fedlas.binary.likelihood import likelihood_indices
 from fedlas.binary.measures import rate_estimates, recalibration_estimates
-from fedlas.binary.positive import Floats, Positive, positive_class
+from fedlas.binary.positive import Positive, positive_class
 from fedlas.binary.recalibration import fit_recalibration, shift_influence
 from fedlas.metrics.metric import EVENT, METRICS
 from fedlas.predictions import Predictions
@@ -35,7 +36,7 @@ from fedlas.stats.spiegelhalter import spiegelhalter_test
 _UNIT_RANGE = (0.0, 1.0)
 
 
-def _ratio_influence(data: Positive) -> Floats:
+def _ratio_influence(data: Positive) -> FloatArray:
     expected = data.mean(data.probability)
     ratio = data.mean(data.outcome) / expected
     return np.asarray((data.outcome - ratio * data.probability) / expected)

@@ -8,7 +8,8 @@ from typing import Any, Concatenate, ParamSpec, Protocol
 
 import numpy as np
 
-from fedlas.binary.positive import Floats, Positive, positive_class
+from fedlas._core.types import FloatArray
+from fedlas.binary.positive import Positive, positive_class
 from fedlas.metrics.metric import EVENT, METRICS, Metric
 from fedlas.predictions import Predictions
 from fedlas.predictions.two_arrays import ArrayFunction, accept_arrays
@@ -16,7 +17,7 @@ from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate
 
 P = ParamSpec("P")
 Function = Callable[Concatenate[Predictions, P], Estimate]
-Terms = Callable[[Positive], Floats]
+Terms = Callable[[Positive], FloatArray]
 """From samples to how much each moves a measure ``(N,)``, before its weight; the mean is 0."""
 _ARGUMENTS = {
     "event": "The positive class, by name or index; None: the event of two classes.",
@@ -185,7 +186,7 @@ def register_class_measure(
     return decorate
 
 
-def _sample_influence(predictions: Predictions, terms: Terms) -> Floats:
+def _sample_influence(predictions: Predictions, terms: Terms) -> FloatArray:
     """Return the influence of each sample on a measure ``(N,)``."""
     data = positive_class(predictions, None)
     return np.asarray(terms(data) * data.counts / data.num_samples)

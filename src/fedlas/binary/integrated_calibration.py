@@ -10,8 +10,9 @@ import numpy as np
 
 from fedlas._core.check import InputError, check_count, check_number
 from fedlas._core.renamed import accept_old_names
+from fedlas._core.types import FloatArray
 from fedlas.binary.cells import Loess
-from fedlas.binary.positive import Floats, Positive, positive_class
+from fedlas.binary.positive import Positive, positive_class
 from fedlas.predictions import Predictions
 from fedlas.stats.bootstrap import calibration_error_interval
 from fedlas.stats.cell_sums import CellResampler
@@ -46,10 +47,10 @@ class IntegratedCalibration:
     e50: Estimate
     e90: Estimate
     emax: Estimate
-    probability: Floats
-    frequency: Floats
-    low: Floats
-    high: Floats
+    probability: FloatArray
+    frequency: FloatArray
+    low: FloatArray
+    high: FloatArray
 
 
 @accept_old_names(positive="event")
@@ -187,7 +188,7 @@ def curve_and_tests(
     return IntegratedCalibration(**parts, low=low, high=high), null
 
 
-def _score_test_weights(data: Positive, cells: Loess) -> dict[str, Floats]:
+def _score_test_weights(data: Positive, cells: Loess) -> dict[str, FloatArray]:
     """Return each cell's weight in the score tests of shift and slope, and in Spiegelhalter's z."""
     # The score of the slope is taken at the shift that fits best, to first order: gaps are weighted by the log-odds
     # less their mean, which the variances of the outcomes weight.

@@ -9,8 +9,8 @@ from dataclasses import replace
 from fedlas._core.check import InputError, check_choice
 from fedlas._core.kinds import check_argument_types
 from fedlas._core.threads import run_single_threaded
+from fedlas._core.types import FloatArray
 from fedlas.binary.labels import LabelData, summarize_errors
-from fedlas.binary.positive import Floats
 from fedlas.predictions import MultiLabel
 from fedlas.predictions.multi_label import require_known_labels
 from fedlas.stats.compare import apply_holm
@@ -80,8 +80,8 @@ def compare_labels(
 
 def _paired_difference(
     name: str,
-    first: tuple[float, Floats],
-    second: tuple[float, Floats],
+    first: tuple[float, FloatArray],
+    second: tuple[float, FloatArray],
     data: LabelData,
     confidence_level: float,
 ) -> Difference:
@@ -100,7 +100,7 @@ def _paired_difference(
 
 
 def _bootstrap_difference(
-    name: str, a: float, b: float, gaps: Floats, confidence_level: float, degrees: float
+    name: str, a: float, b: float, gaps: FloatArray, confidence_level: float, degrees: float
 ) -> Difference:
     """Return a difference with the interval and p-value from its replicates ``(R,)``."""
     if not len(gaps):

@@ -14,9 +14,10 @@ from torch import Tensor
 from fedlas._core.check import InputError, check_count
 from fedlas._core.kinds import check_argument_types
 from fedlas._core.threads import run_single_threaded
+from fedlas._core.types import FloatArray, IntArray
 from fedlas.binary.discrimination import auroc_with_influence
 from fedlas.binary.many_groups import GroupedSamples, GroupRow, iter_group_rows, softplus
-from fedlas.binary.positive import Floats, Integers, Positive
+from fedlas.binary.positive import Positive
 from fedlas.metrics.evaluation import EVALUATIONS
 from fedlas.metrics.ranking_scores import auroc_and_influence
 from fedlas.predictions import MultiLabel
@@ -216,15 +217,15 @@ class LabelData:
         each = (
             np.ones(len(has_label)) if weights is None else weights.numpy() / weights.mean().item()
         )
-        self._weights: Floats | None = None if weights is None else each
-        self.counts: Floats = each[:, None] * self.known
+        self._weights: FloatArray | None = None if weights is None else each
+        self.counts: FloatArray = each[:, None] * self.known
         clusters = predictions.clusters
-        self.clusters: Integers | None = (
+        self.clusters: IntArray | None = (
             None if clusters is None else np.unique(clusters.numpy(), return_inverse=True)[1]
         )
         self.degrees = degrees_of_freedom(each, self.clusters)
         self._areas: list[float] = []
-        self._moved: Floats = np.zeros(len(has_label))
+        self._moved: FloatArray = np.zeros(len(has_label))
 
     @classmethod
     def from_predictions(cls, predictions: MultiLabel) -> LabelData:
@@ -299,19 +300,19 @@ class LabelData:
         return means
 
     @property
-    def probability(self) -> Floats:
+    def probability(self) -> FloatArray:
         """Probability of each label ``(N, L)``."""
-        probability: Floats = self._logits.double().sigmoid().numpy()
+        probability: FloatArray = self._logits.double().sigmoid().numpy()
         return probability
 
-    def means(self, *, areas: bool = True) -> dict[str, tuple[float, Floats]]:
+    def means(self, *, areas: bool = True) -> dict[str, tuple[float, FloatArray]]:
         """Return macro and micro NLL and Brier score, and macro AUROC, each with influences ``(N,)``.
 
         Args:
             areas: Whether to compute the AUROC, which takes longest.
         """
         sums = {name: np.zeros((2, len(self.known))) for name in ("nll", "brier")}
-        by_label: dict[str, list[Floats]] = {name: [] for name in sums}
+        by_label: dict[str, list[FloatArray]] = {name: [] for name in sums}
         for part in self._label_slices():
             counts = self.counts[:, part]
             logits = self._logits[:, part].double().numpy()
@@ -327,7 +328,7 @@ class LabelData:
                 by_label[name].append(mean)
                 sums[name][0] += ((weighted - counts * mean) / total).sum(axis=1)
                 sums[name][1] += weighted.sum(axis=1)
-        means: dict[str, tuple[float, Floats]] = {}
+        means: dict[str, tuple[float, FloatArray]] = {}
         of_samples = self.counts.sum(axis=1)
         whole = of_samples.sum()
         for name, (influence, values) in sums.items():
@@ -343,7 +344,7 @@ class LabelData:
             means["macro_auroc"] = float(np.mean(self._areas)), self._moved / count
         return means
 
-    def add_auroc(self, index: int, auroc: float, influence: Floats) -> None:
+    def add_auroc(self, index: int, auroc: float, influence: FloatArray) -> None:
         """Add the AUROC of a label, and its influences on the samples with a known label."""
         self._areas.append(auroc)
         self._moved[self.known[:, index]] += influence
@@ -362,7 +363,7 @@ class LabelData:
         return (slice(start, start + step) for start in range(0, len(self.names), step))
 
 
-def summarize_errors(errors: LabelErrors) -> dict[str, tuple[float, Floats, Floats]]:
+def summarize_errors(errors: LabelErrors) -> dict[str, tuple[float, FloatArray, FloatArray]]:
     """Return macro, worst-label and micro ECE, each with bootstrap and null replicates."""
     mean: Callable[..., Any] = np.mean
     most: Callable[..., Any] = np.max
@@ -388,8 +389,8 @@ def _label_ece_estimate(
 
 def _ece_estimate(
     value: float,
-    replicates: Floats,
-    null_replicates: Floats,
+    replicates: FloatArray,
+    null_replicates: FloatArray,
     degrees: float,
     confidence_level: float,
     *,

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedlas.binary.positive import EventSums, Floats, Integers, Positive
+from fedlas._core.types import BoolArray, FloatArray, IntArray
+from fedlas.binary.positive import EventSums, Positive
 from fedlas.resample.clusters import clustered_sum_variance
 from fedlas.resample.effective import effective_sample_size_by_group
 from fedlas.stats.degrees import critical_t_values, group_degrees_of_freedom, two_sided_p_values
@@ -25,25 +26,23 @@ _STEPS = 100
 _ROUNDING = 1e-14
 _SINGULAR = 2.0 * np.finfo(np.float64).eps
 
-Mask = NDArray[np.bool_]
-
 
 @dataclass(frozen=True, eq=False)
 class GroupedSamples(EventSums):
     """Samples sorted by group; every group has at least one."""
 
     # Log-odds and outcomes `(N,)` of the samples, and how many samples each group has `(G,)`.
-    log_odds: Floats
-    outcome: Floats
-    size: Integers
+    log_odds: FloatArray
+    outcome: FloatArray
+    size: IntArray
     # How much each sample counts `(N,)`; averages 1 in each group.
-    counts: Floats
+    counts: FloatArray
     # Number of each sample's cluster `(N,)`, of which no group shares one; None if all samples are independent.
-    clusters: Integers | None = None
+    clusters: IntArray | None = None
     is_weighted: bool = False
 
     @classmethod
-    def from_positive(cls, data: Positive, codes: Integers) -> GroupedSamples:
+    def from_positive(cls, data: Positive, codes: IntArray) -> GroupedSamples:
         """Return the samples sorted by group codes ``(N,)``."""
         order = np.argsort(codes, kind="stable")
         size = np.bincount(codes)
@@ -57,7 +56,7 @@ class GroupedSamples(EventSums):
         pair = codes[order] * (data.clusters.max() + 1) + data.clusters[order]
         return replace(groups, clusters=np.unique(pair, return_inverse=True)[1])
 
-    def select(self, chosen: Mask) -> GroupedSamples:
+    def select(self, chosen: BoolArray) -> GroupedSamples:
         """Return the samples of the chosen groups ``(G,)``."""
         rows = self.broadcast(chosen)
         some = replace(
@@ -71,11 +70,11 @@ class GroupedSamples(EventSums):
             return some
         return replace(some, clusters=np.unique(self.clusters[rows], return_inverse=True)[1])
 
-    def mean(self, values: Floats) -> Floats:
+    def mean(self, values: FloatArray) -> FloatArray:
         """Return the weighted mean of ``values (N,)`` in each group ``(G,)``."""
         return self.sum_by_group(self.counts * values) / self.size
 
-    def variance_of_sum(self, terms: Floats) -> Floats:
+    def variance_of_sum(self, terms: FloatArray) -> FloatArray:
         """Return the variance of the weighted sum of ``terms (N,)`` in each group ``(G,)``; NaN for one cluster."""
         sums = self.counts * terms
         if self.clusters is None:
@@ -84,18 +83,18 @@ class GroupedSamples(EventSums):
         squares = np.bincount(group, np.bincount(self.clusters, sums) ** 2)
         return clustered_sum_variance(squares, np.bincount(group))
 
-    def binomial_variance(self, factors: Floats, probability: Floats) -> Floats:
+    def binomial_variance(self, factors: FloatArray, probability: FloatArray) -> FloatArray:
         """Return the variance ``(G,)`` of weighted sums of ``factors (N,)`` times gaps, for independent outcomes."""
         return self.sum_by_group((self.counts * factors) ** 2 * (probability * (1.0 - probability)))
 
-    def effective_samples(self) -> Floats:
+    def effective_samples(self) -> FloatArray:
         """Return the effective number of samples, or clusters, of each group ``(G,)`` (Kish)."""
         if self.clusters is None:
             return effective_sample_size_by_group(self.counts, self._group)
         weights = np.bincount(self.clusters, self.counts)
         return effective_sample_size_by_group(weights, self._group_of_clusters(self.clusters))
 
-    def degrees(self, terms: Floats) -> Floats:
+    def degrees(self, terms: FloatArray) -> FloatArray:
         """Return the degrees of freedom ``(G,)`` of each group's variance, see :func:`degrees_of_freedom`."""
         if self.clusters is None:
             return np.full(len(self.size), math.inf)
@@ -105,11 +104,11 @@ class GroupedSamples(EventSums):
         return group_degrees_of_freedom(np.bincount(self.clusters, shares), group)
 
     @property
-    def _group(self) -> Integers:
+    def _group(self) -> IntArray:
         """Group of each sample ``(N,)``."""
         return self.broadcast(np.arange(len(self.size)))
 
-    def _group_of_clusters(self, clusters: Integers) -> Integers:
+    def _group_of_clusters(self, clusters: IntArray) -> IntArray:
         """Return the group of each cluster ``(K,)``."""
         group = np.empty(clusters.max() + 1, dtype=np.int64)
         group[clusters] = self._group
@@ -119,12 +118,12 @@ class GroupedSamples(EventSums):
         """Return the value of each sample's group ``(N,)``, from values of the groups ``(G,)``."""
         return np.repeat(values, self.size)
 
-    def sum_by_group(self, values: Floats, function: np.ufunc = np.add) -> Floats:
+    def sum_by_group(self, values: FloatArray, function: np.ufunc = np.add) -> FloatArray:
         """Return the sum of ``values (N,)`` in each group ``(G,)``, or another reduction by ``function``."""
         start = np.concatenate(([0], self.size.cumsum()[:-1]))
         return np.asarray(function.reduceat(values, start), dtype=np.float64)
 
-    def log_likelihood(self, log_odds: Floats) -> Floats:
+    def log_likelihood(self, log_odds: FloatArray) -> FloatArray:
         """Return the log-likelihood of the outcomes in each group ``(G,)``, given log-odds ``(N,)``."""
         return -self.sum_by_group(self.counts * softplus((1.0 - 2.0 * self.outcome) * log_odds))
 
@@ -184,8 +183,8 @@ def iter_group_rows(
 
 
 def _ratio_intervals(
-    data: GroupedSamples, probability: Floats, ratio: Floats, confidence_level: float
-) -> tuple[Floats, Floats]:
+    data: GroupedSamples, probability: FloatArray, ratio: FloatArray, confidence_level: float
+) -> tuple[FloatArray, FloatArray]:
     """Return the ends of log-normal intervals of the O/E ratio ``(G,)``."""
     gaps = data.outcome - data.broadcast(ratio) * probability
     observed = data.mean(data.outcome)
@@ -201,7 +200,7 @@ def _ratio_intervals(
         return np.where(observed > 0, ratio / reach, high * 0.0), high
 
 
-def _event_count_p_values(data: GroupedSamples, probability: Floats) -> Floats:
+def _event_count_p_values(data: GroupedSamples, probability: FloatArray) -> FloatArray:
     """Return the p-value of the number of events in each group ``(G,)``; NaN for one cluster."""
     gaps = data.outcome - probability
     mean = data.mean(gaps)
@@ -212,7 +211,7 @@ def _event_count_p_values(data: GroupedSamples, probability: Floats) -> Floats:
     return two_sided_p_values(scores, degrees)
 
 
-def _outcomes_overlap(data: GroupedSamples) -> Mask:
+def _outcomes_overlap(data: GroupedSamples) -> BoolArray:
     """Return whether the log-odds of both outcomes overlap in each group ``(G,)``."""
     happened = data.outcome > 0
     ends = [
@@ -226,7 +225,7 @@ def _outcomes_overlap(data: GroupedSamples) -> Mask:
 
 
 def _recalibration_estimates(
-    data: GroupedSamples, chosen: Mask, confidence_level: float, *, is_iid: bool
+    data: GroupedSamples, chosen: BoolArray, confidence_level: float, *, is_iid: bool
 ) -> Iterator[tuple[Estimate | None, Estimate | None]]:
     """Yield slope and calibration in the large of each chosen group."""
     if not chosen.any():
@@ -240,7 +239,7 @@ def _recalibration_estimates(
 
 
 def _wald_estimates(
-    value: Floats, error: Floats, degrees: Floats, ideal: float, confidence_level: float
+    value: FloatArray, error: FloatArray, degrees: FloatArray, ideal: float, confidence_level: float
 ) -> Iterator[Estimate | None]:
     """Yield estimates of values ``(G,)`` with Wald tests against ``ideal``; None without a standard error."""
     has_error = (error > 0.0) & (error < math.inf)
@@ -253,7 +252,9 @@ def _wald_estimates(
         yield estimate if is_measured else None
 
 
-def _fit_slopes(groups: GroupedSamples, *, is_iid: bool) -> tuple[Floats, Floats, Floats]:
+def _fit_slopes(
+    groups: GroupedSamples, *, is_iid: bool
+) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Fit each group's calibration slope by Newton's method; return slopes, standard errors and degrees ``(G,)``."""
     size = groups.size
     center = groups.sum_by_group(groups.log_odds) / size
@@ -297,7 +298,9 @@ def _fit_slopes(groups: GroupedSamples, *, is_iid: bool) -> tuple[Floats, Floats
     return slope, error, groups.degrees(influence)
 
 
-def _newton_step(samples: GroupedSamples, line: Floats) -> tuple[Floats, Floats, Floats]:
+def _newton_step(
+    samples: GroupedSamples, line: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return the Newton step ``(2, G)``, its predicted rise, and the slope's row of the inverse Hessian ``(2, G)``."""
     x = samples.log_odds
     probability = _sigmoid(_line_log_odds(samples, line))
@@ -323,12 +326,12 @@ def _newton_step(samples: GroupedSamples, line: Floats) -> tuple[Floats, Floats,
     return step, step[0] * gradient[0] + step[1] * gradient[1], row
 
 
-def _line_log_odds(samples: GroupedSamples, line: Floats) -> Floats:
+def _line_log_odds(samples: GroupedSamples, line: FloatArray) -> FloatArray:
     """Return ``slope * log_odds + intercept`` ``(N,)`` with each group's line ``(2, G)``."""
     return np.asarray(samples.broadcast(line[0]) * samples.log_odds + samples.broadcast(line[1]))
 
 
-def _fit_shifts(groups: GroupedSamples) -> tuple[Floats, Floats, Floats]:
+def _fit_shifts(groups: GroupedSamples) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Fit calibration in the large of each group; return shifts, standard errors and degrees ``(G,)``."""
     prevalence = groups.mean(groups.outcome)
     target = np.log(prevalence) - np.log1p(-prevalence)
@@ -362,12 +365,12 @@ def _fit_shifts(groups: GroupedSamples) -> tuple[Floats, Floats, Floats]:
     return shift, error, groups.degrees(gaps)
 
 
-def _sigmoid(log_odds: Floats) -> Floats:
+def _sigmoid(log_odds: FloatArray) -> FloatArray:
     # PyTorch computes it, as the softplus, in a tenth of NumPy's time.
     return np.asarray(torch.from_numpy(log_odds).sigmoid())
 
 
-def softplus(values: Floats) -> Floats:
+def softplus(values: FloatArray) -> FloatArray:
     """Return ``log(1 + exp(x))``, accurate for values of any size."""
     tensor = torch.from_numpy(np.ascontiguousarray(values))
     return np.asarray(torch.nn.functional.softplus(tensor, threshold=40.0))

@@ -11,11 +11,12 @@ import numpy as np
 
 from fedlas._core.check import InputError, check_count
 from fedlas._core.renamed import accept_old_names
+from fedlas._core.types import FloatArray
 from fedlas.binary.discrimination import auroc_estimate, average_precision_estimate
 from fedlas.binary.event_records import register_event_measure
 from fedlas.binary.integrated_calibration import DISTANCES, curve_and_tests
 from fedlas.binary.likelihood import compute_likelihood_indices
-from fedlas.binary.positive import Floats, Positive, positive_class
+from fedlas.binary.positive import Positive, positive_class
 from fedlas.binary.recalibration import (
     compute_recalibration,
     estimate_with_test,
@@ -133,7 +134,7 @@ def rate_estimates(data: Positive, confidence_level: float) -> dict[str, Estimat
     }
 
 
-def _mean_estimate(data: Positive, values: Floats, confidence_level: float) -> Estimate:
+def _mean_estimate(data: Positive, values: FloatArray, confidence_level: float) -> Estimate:
     """Return the mean of values in [0, 1] with its normal interval, or Student's t interval with few clusters."""
     value = data.mean(values)
     terms = values - value
@@ -142,7 +143,7 @@ def _mean_estimate(data: Positive, values: Floats, confidence_level: float) -> E
     )
 
 
-def brier_skill_influence(data: Positive) -> Floats:
+def brier_skill_influence(data: Positive) -> FloatArray:
     """Return the influence of each sample on the scaled Brier score ``(N,)``, before weighting; mean 0."""
     squares = (data.probability - data.outcome) ** 2
     prevalence = data.mean(data.outcome)

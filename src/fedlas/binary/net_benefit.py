@@ -10,7 +10,8 @@ import torch
 
 from fedlas._core.check import InputError, as_float_array, describe
 from fedlas._core.renamed import accept_old_names
-from fedlas.binary.positive import Floats, Integers, Positive, positive_class
+from fedlas._core.types import FloatArray, IntArray
+from fedlas.binary.positive import Positive, positive_class
 from fedlas.metrics.sums import ROUNDING
 from fedlas.predictions import Predictions
 from fedlas.stats.degrees import critical_t
@@ -35,14 +36,14 @@ class NetBenefit:
         gain_high: Upper end.
     """
 
-    threshold: Floats
-    model: Floats
-    low: Floats
-    high: Floats
-    treat_all: Floats
-    gain: Floats
-    gain_low: Floats
-    gain_high: Floats
+    threshold: FloatArray
+    model: FloatArray
+    low: FloatArray
+    high: FloatArray
+    treat_all: FloatArray
+    gain: FloatArray
+    gain_low: FloatArray
+    gain_high: FloatArray
 
 
 @accept_old_names(positive="event")
@@ -125,7 +126,7 @@ def net_benefit(
 class CumulativeTotals:
     """Reverse cumulative sums of positives and others, by rank of the probability."""
 
-    def __init__(self, data: Positive, order: Integers) -> None:
+    def __init__(self, data: Positive, order: IntArray) -> None:
         self._data = data
         self._order = order
         weights = data.counts[order]
@@ -136,11 +137,11 @@ class CumulativeTotals:
         self._square_others = _reverse_cumsum(weights**2 * ~self._happened)
 
     def mean(
-        self, first: Integers, weight: Floats, *, below: bool = False
-    ) -> tuple[Floats, Floats]:
+        self, first: IntArray, weight: FloatArray, *, below: bool = False
+    ) -> tuple[FloatArray, FloatArray]:
         """Return the mean net benefit per sample and its standard error; a false positive costs ``weight``."""
 
-        def sums(totals: Floats) -> Floats:
+        def sums(totals: FloatArray) -> FloatArray:
             return totals[0] - totals[first] if below else totals[first]
 
         samples = self._data.num_samples
@@ -164,6 +165,6 @@ class CumulativeTotals:
         return self._data.error_of_mean(terms - value)
 
 
-def _reverse_cumsum(values: Floats) -> Floats:
+def _reverse_cumsum(values: FloatArray) -> FloatArray:
     """Return reverse cumulative sums of ``values (N,)``, ``(N + 1,)``."""
     return np.concatenate([np.cumsum(values[::-1])[::-1], [0.0]])

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import Argument, InputError, Text, check_choice, check_count
 from fedlas._core.renamed import accept_old_names
+from fedlas._core.types import FloatArray, IntArray
 from fedlas.metrics.calibration_error import equal_mass_bins
 from fedlas.metrics.equal_width import BinSums, bins_from_table
 from fedlas.metrics.sums import normalized_weights
@@ -26,8 +27,6 @@ from fedlas.stats.degrees import degrees_of_freedom
 from fedlas.stats.intervals import check_confidence_level
 from fedlas.stats.proportion import clopper_pearson, weighted_share_interval, wilson_interval
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 T = TypeVar("T")
 
 _ELEMENTS = 2**18
@@ -40,8 +39,8 @@ class EventSums(ABC):
     (:class:`Positive`) they are a number, or the covariance ``(k, k)`` of the sums of ``k`` columns.
     """
 
-    outcome: Floats
-    clusters: Integers | None
+    outcome: FloatArray
+    clusters: IntArray | None
 
     @property
     @abstractmethod
@@ -49,11 +48,11 @@ class EventSums(ABC):
         """Whether samples have weights."""
 
     @abstractmethod
-    def variance_of_sum(self, terms: Floats) -> Floats:
+    def variance_of_sum(self, terms: FloatArray) -> FloatArray:
         """Return the variance of the weighted sum of ``terms (N,)`` or ``(N, k)``, which have mean 0."""
 
     @abstractmethod
-    def binomial_variance(self, factors: Floats, probability: Floats) -> Floats:
+    def binomial_variance(self, factors: FloatArray, probability: FloatArray) -> FloatArray:
         """Return the variance of the weighted sum of ``factors`` times gaps, for independent outcomes.
 
         Args:
@@ -62,10 +61,10 @@ class EventSums(ABC):
         """
 
     @abstractmethod
-    def degrees(self, terms: Floats) -> Any:
+    def degrees(self, terms: FloatArray) -> Any:
         """Return the degrees of freedom of the variance, see :func:`~fedlas.stats.degrees.degrees_of_freedom`."""
 
-    def covariances(self, factors: Floats, probability: Floats) -> list[Floats]:
+    def covariances(self, factors: FloatArray, probability: FloatArray) -> list[FloatArray]:
         """Return sandwich, and with weights also model-based, covariances of sums of ``factors`` times gaps.
 
         The first is measured; no variance is to be taken below that of any of them.
@@ -78,7 +77,7 @@ class EventSums(ABC):
             return [measured]
         return [measured, self.binomial_variance(factors, probability)]
 
-    def event_sum_error(self, terms: Floats, probability: Floats) -> tuple[Any, Any]:
+    def event_sum_error(self, terms: FloatArray, probability: FloatArray) -> tuple[Any, Any]:
         """Return the standard error of a sum of gaps between outcome and probability, and its degrees of freedom.
 
         ``terms (N,)`` are the gaps less their mean. It is not below that of independent events.
@@ -93,15 +92,15 @@ class Positive(EventSums):
     """One class against the rest; rows of weight 0 are left out."""
 
     # `log p / (1 - p)` of the class `(N,)` float64.
-    log_odds: Floats
+    log_odds: FloatArray
     # `p (N,)` float64.
-    probability: Floats
+    probability: FloatArray
     # 1 where it was the class, else 0 `(N,)` float64.
-    outcome: Floats
+    outcome: FloatArray
     # `(N,)` float64 that average 1; None if every sample counts once.
-    weights: Floats | None = None
+    weights: FloatArray | None = None
     # Number of each sample's cluster `(N,)`, from 0 on; None if all samples are independent.
-    clusters: Integers | None = None
+    clusters: IntArray | None = None
     _tables: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -120,12 +119,12 @@ class Positive(EventSums):
         return self.weights is None and self.clusters is None
 
     @property
-    def counts(self) -> Floats:
+    def counts(self) -> FloatArray:
         """Weight of each sample ``(N,)``, or ones; adds up to ``N``."""
         return np.ones(self.num_samples) if self.weights is None else self.weights
 
     @cached_property
-    def order(self) -> Integers:
+    def order(self) -> IntArray:
         """Sample indices by ascending log-odds ``(N,)``; ties keep their order."""
         return np.argsort(self.log_odds, kind="stable")
 
@@ -135,7 +134,7 @@ class Positive(EventSums):
             self._tables[make] = make(self)
         return cast(T, self._tables[make])
 
-    def rows(self, index: Integers) -> Positive:
+    def rows(self, index: IntArray) -> Positive:
         """Return the samples at the given indices, with weights rescaled to average 1."""
         weights = None if self.weights is None else self.weights[index]
         clusters = None if self.clusters is None else self.clusters[index]
@@ -147,11 +146,11 @@ class Positive(EventSums):
             None if clusters is None else np.unique(clusters, return_inverse=True)[1],
         )
 
-    def mean(self, values: Floats) -> float:
+    def mean(self, values: FloatArray) -> float:
         """Return the weighted mean of ``values (N,)``."""
         return float(np.average(values, weights=self.weights))
 
-    def variance_of_sum(self, terms: Floats) -> Floats:
+    def variance_of_sum(self, terms: FloatArray) -> FloatArray:
         """Return the variance of the weighted sum of ``terms (N,)``, or the covariance ``(k, k)`` of ``(N, k)``."""
         sums = (terms.T * self.counts).T
         if self.clusters is None:
@@ -160,22 +159,22 @@ class Positive(EventSums):
         totals = np.apply_along_axis(partial(np.bincount, self.clusters), 0, sums)
         return clustered_sum_variance(totals.T @ totals, len(totals))
 
-    def error_of_mean(self, terms: Floats) -> float:
+    def error_of_mean(self, terms: FloatArray) -> float:
         """Return the standard error of the weighted mean of ``terms (N,)``, which have mean 0."""
         return math.sqrt(self.variance_of_sum(terms)) / self.num_samples
 
-    def binomial_variance(self, factors: Floats, probability: Floats) -> Floats:
+    def binomial_variance(self, factors: FloatArray, probability: FloatArray) -> FloatArray:
         """Return the variance, or covariance ``(k, k)``, of sums of ``factors`` times gaps of independent outcomes."""
         sums = (factors.T * self.counts).T
         return np.asarray((sums.T * (probability * (1.0 - probability))) @ sums)
 
-    def degrees(self, terms: Floats | None = None) -> float:
+    def degrees(self, terms: FloatArray | None = None) -> float:
         """Return the degrees of freedom of the variance of a sum of ``terms (N,)`` or ``(N, k)``; default: of ones."""
         counts = self.counts if terms is None or terms.ndim == 1 else self.counts[:, None]
         return degrees_of_freedom(counts if terms is None else terms * counts, self.clusters)
 
     def share(
-        self, hits: NDArray[np.bool_], rows: Integers, confidence_level: float
+        self, hits: NDArray[np.bool_], rows: IntArray, confidence_level: float
     ) -> tuple[float, float, float]:
         """Return the share of ``hits (N,)`` among the samples in ``rows``, and the ends of its interval."""
         inside = hits[rows]
@@ -268,12 +267,12 @@ class PositiveBins:
         high: Upper end.
     """
 
-    edges: Floats
-    count: Floats
-    probability: Floats
-    frequency: Floats
-    low: Floats
-    high: Floats
+    edges: FloatArray
+    count: FloatArray
+    probability: FloatArray
+    frequency: FloatArray
+    low: FloatArray
+    high: FloatArray
 
 
 @accept_old_names(positive="event")
@@ -340,7 +339,7 @@ def positive_bins(
     )
 
 
-def _summarize_bin(data: Positive, rows: Integers, confidence_level: float) -> tuple[float, ...]:
+def _summarize_bin(data: Positive, rows: IntArray, confidence_level: float) -> tuple[float, ...]:
     """Return count, probability, frequency and interval ends of one bin; NaN without samples."""
     if not len(rows):
         return 0.0, *[math.nan] * 4

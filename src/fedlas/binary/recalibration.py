@@ -9,7 +9,8 @@ import numpy as np
 
 from fedlas._core.check import InputError
 from fedlas._core.renamed import accept_old_names
-from fedlas.binary.positive import Floats, Positive, positive_class
+from fedlas._core.types import FloatArray
+from fedlas.binary.positive import Positive, positive_class
 from fedlas.predictions import Predictions
 from fedlas.stats.degrees import critical_t, two_sided_p_value, wald_p_value
 from fedlas.stats.estimates import Estimate
@@ -165,7 +166,7 @@ def observed_to_expected(
     return ratio, error / observed, degrees
 
 
-def _wald_statistic(covariance: Floats, away: Floats) -> float:
+def _wald_statistic(covariance: FloatArray, away: FloatArray) -> float:
     """Return the Wald statistic of two parameters, or NaN if their covariance is singular, as with two clusters."""
     (first, mixed), (_, last) = covariance.tolist()
     determinant = first * last - mixed**2
@@ -180,21 +181,21 @@ class LogisticFit:
     """Covariances, degrees of freedom and influences of a logistic regression with ``k`` coefficients."""
 
     # `(k, k)`, see `EventSums.covariances`.
-    covariances: list[Floats]
+    covariances: list[FloatArray]
     # Degrees of freedom of each variance `(k,)`, and of the covariance.
     degrees: list[float]
     joint_degrees: float
     log_likelihood: float
     # How much each sample moves each coefficient `(N, k)`, before its weight.
-    influence: Floats
+    influence: FloatArray
 
-    def errors(self, rows: Floats) -> Floats:
+    def errors(self, rows: FloatArray) -> FloatArray:
         """Return standard errors ``(G,)`` of the linear combinations ``rows (G, k)`` of the coefficients."""
         variances = [np.einsum("gi,ij,gj->g", rows, each, rows) for each in self.covariances]
         return np.asarray(np.sqrt(np.max(variances, axis=0)))
 
 
-def fit_recalibration(data: Positive) -> tuple[Floats, LogisticFit]:
+def fit_recalibration(data: Positive) -> tuple[FloatArray, LogisticFit]:
     """Return slope and intercept ``(2,)`` of the logistic recalibration, with their uncertainty."""
     happened = data.outcome > 0
     yes = data.log_odds[happened]
@@ -220,8 +221,8 @@ def fit_recalibration(data: Positive) -> tuple[Floats, LogisticFit]:
 
 
 def fit_logistic(
-    data: Positive, columns: Floats, back: Floats | None = None
-) -> tuple[Floats, LogisticFit]:
+    data: Positive, columns: FloatArray, back: FloatArray | None = None
+) -> tuple[FloatArray, LogisticFit]:
     """Return logistic regression coefficients ``(k,)`` on ``columns (N, k)``, and their errors after ``back @``."""
     point = np.zeros(columns.shape[1])
     value = log_likelihood(data, np.zeros(data.num_samples))
@@ -245,7 +246,7 @@ def fit_logistic(
         value = new
         if is_last:
             break
-    covariance: Floats = np.asarray(np.linalg.inv(information), dtype=np.float64)
+    covariance: FloatArray = np.asarray(np.linalg.inv(information), dtype=np.float64)
     back = np.eye(len(point)) if back is None else back
     probability = _sigmoid(columns @ point)
     factors = columns @ covariance @ back.T
@@ -274,11 +275,11 @@ class SplineCurve:
         knots: Probabilities of the knots.
     """
 
-    probability: Floats
-    frequency: Floats
-    low: Floats
-    high: Floats
-    knots: Floats
+    probability: FloatArray
+    frequency: FloatArray
+    low: FloatArray
+    high: FloatArray
+    knots: FloatArray
 
 
 @accept_old_names(positive="event")
@@ -340,12 +341,12 @@ def spline_curve(
     )
 
 
-def _spline_basis(x: Floats, knots: Floats) -> Floats:
+def _spline_basis(x: FloatArray, knots: FloatArray) -> FloatArray:
     """Return the restricted cubic spline basis ``(N, K)``: constant, linear, and one term per inner knot."""
     columns = [np.ones_like(x), x]
     *bends, last_but_one, last = knots if len(knots) > 2 else (0.0, 1.0)
 
-    def cube(knot: float) -> Floats:
+    def cube(knot: float) -> FloatArray:
         return np.maximum(x - knot, 0.0) ** 3
 
     for knot in bends:
@@ -383,13 +384,13 @@ def _fit_shift(data: Positive) -> tuple[float, float, float]:
     return shift, math.sqrt(variance) / data.num_samples / information, data.degrees(gaps)
 
 
-def shift_influence(data: Positive) -> Floats:
+def shift_influence(data: Positive) -> FloatArray:
     """Return the influence of each sample on calibration in the large ``(N,)``, before weighting; mean 0."""
     probability = _sigmoid(data.log_odds + _fit_shift(data)[0])
     return np.asarray((data.outcome - probability) / data.mean(probability * (1.0 - probability)))
 
 
-def log_likelihood(data: Positive, log_odds: Floats) -> float:
+def log_likelihood(data: Positive, log_odds: FloatArray) -> float:
     """Return the log-likelihood of the outcomes, given log-odds ``(N,)``."""
     # `log(1 + exp(x))` in two steps, of which both take a sixth of the time of `logaddexp`, and neither overflows.
     signed = np.where(data.outcome > 0, -log_odds, log_odds)
@@ -397,7 +398,7 @@ def log_likelihood(data: Positive, log_odds: Floats) -> float:
     return -float(data.counts @ losses)
 
 
-def _sigmoid(log_odds: Floats) -> Floats:
+def _sigmoid(log_odds: FloatArray) -> FloatArray:
     # tanh never overflows, unlike the exponential of a large negative number.
     return 0.5 * (1.0 + np.tanh(0.5 * log_odds))
 

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedlas._core.check import Argument, InputError, check_number
+from fedlas._core.types import FloatArray
 from fedlas.binary.discrimination import auroc_estimate
-from fedlas.binary.positive import Floats, positive_class
+from fedlas.binary.positive import positive_class
 from fedlas.predictions import Predictions
 from fedlas.stats.intervals import check_confidence_level
 
@@ -31,15 +32,15 @@ _NAMES = {
 class LogOddsDistribution(NamedTuple):
     """Discrete distribution of log-odds: values ``(G,)`` with weights that add up to 1."""
 
-    places: Floats
-    weights: Floats
+    places: FloatArray
+    weights: FloatArray
 
     @property
-    def probability(self) -> Floats:
+    def probability(self) -> FloatArray:
         """Probabilities ``(G,)`` of the log-odds."""
         return np.asarray(0.5 * (1.0 + np.tanh(0.5 * self.places)))
 
-    def mean(self, values: Floats) -> float:
+    def mean(self, values: FloatArray) -> float:
         """Return the weighted mean of ``values (G,)``."""
         return float(self.weights @ values)
 

@@ -18,13 +18,13 @@ from fedlas._core.check import (
 )
 from fedlas._core.files import read_json, write_json
 from fedlas._core.outputs import check_output_path, json_kind
+from fedlas._core.types import FloatArray
 from fedlas.deploy.calibration import Calibration, read_calibration
 from fedlas.deploy.label_reference import LABEL_MEANS, LabelReference
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import AnyPredictions
 from fedlas.predictions.event import event_index
 from fedlas.stats.gap_sums import GapSums, check_edges, read_array, read_counts
-from fedlas.stats.rows import Floats
 
 FORMAT = "fedlas.card/1"
 CARD = json_kind("a calibration card", FORMAT)
@@ -208,17 +208,17 @@ class Card:
         return GapSums.from_dict(self.reference["gaps"])
 
     @cached_property
-    def bin_edges(self) -> Floats:
+    def bin_edges(self) -> FloatArray:
         """Edges of the confidence bins, ``(B + 1,)``, ascending from 0 to 1."""
         return check_edges(read_array(self.reference, "bin_edges"))
 
     @cached_property
-    def bin_counts(self) -> Floats:
+    def bin_counts(self) -> FloatArray:
         """Number of test samples per confidence bin, ``(B,)``."""
         return read_counts(self.reference, "bin_counts")
 
     @cached_property
-    def class_counts(self) -> Floats | None:
+    def class_counts(self) -> FloatArray | None:
         """Number of test samples per predicted class, ``(C,)``; None if unknown."""
         is_known = self.reference.get("class_counts") is not None
         return read_counts(self.reference, "class_counts") if is_known else None

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlas._core.types import FloatArray
 from fedlas.predictions import MultiLabel
 from fedlas.predictions.multi_label import UNKNOWN
 from fedlas.stats.gap_sums import (
@@ -18,7 +19,6 @@ from fedlas.stats.gap_sums import (
     read_array,
     read_counts,
 )
-from fedlas.stats.rows import Floats
 
 ALL_LABELS = "all labels"
 """Name that stands for the mean over all labels."""
@@ -40,8 +40,8 @@ class LabelReference:
 
     gaps: GapSums
     scores: GapSums
-    bin_edges: Floats
-    bin_counts: Floats
+    bin_edges: FloatArray
+    bin_counts: FloatArray
     subject: ClassVar[str] = "labels"
     thresholds: ClassVar[tuple[Any, ...]] = ()
 
@@ -91,20 +91,20 @@ def build_label_reference(val: MultiLabel, test: MultiLabel) -> dict[str, Any]:
     }
 
 
-def _sums_without_outcomes(values: Floats) -> GapSums:
+def _sums_without_outcomes(values: FloatArray) -> GapSums:
     """Return the sums of values in ``[0, 1]`` in one cell, with all outcomes False."""
     return GapSums.from_samples((0.0, 1.0), values, np.zeros(len(values), dtype=bool))
 
 
-def _mean_probability(probability: Floats, _happened: NDArray[np.bool_]) -> Floats:
+def _mean_probability(probability: FloatArray, _happened: NDArray[np.bool_]) -> FloatArray:
     return np.asarray(probability.mean(axis=1))
 
 
-def _mean_prevalence(_probability: Floats, happened: NDArray[np.bool_]) -> Floats:
+def _mean_prevalence(_probability: FloatArray, happened: NDArray[np.bool_]) -> FloatArray:
     return np.asarray(happened.mean(axis=1))
 
 
-def _mean_calibration_gap(probability: Floats, happened: NDArray[np.bool_]) -> Floats:
+def _mean_calibration_gap(probability: FloatArray, happened: NDArray[np.bool_]) -> FloatArray:
     # Mapped from [-1, 1] to [0, 1], the range of GapSums.
     return np.asarray((1.0 + (happened - probability).mean(axis=1)) / 2)
 

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, as_float_array, check_count, describe
+from fedlas._core.types import FloatArray
 from fedlas.metrics.ranking_scores import auroc_and_influence
 from fedlas.metrics.sums import check_weights_supported
 from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import require_top_label
 from fedlas.stats.intervals import Interval, check_confidence_level
-from fedlas.stats.rows import Floats
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,7 @@ class Associations:
 
 
 def associations(
-    score: Tensor | Floats, value: Tensor | Floats, *, confidence_level: float = 0.95
+    score: Tensor | FloatArray, value: Tensor | FloatArray, *, confidence_level: float = 0.95
 ) -> Associations:
     """Return the Pearson and Spearman correlations of ``score`` and ``value``, and the AUROC for a boolean ``value``.
 
@@ -313,7 +313,7 @@ def associations(
     )
 
 
-def _to_finite_array(name: str, values: Tensor | Floats) -> Floats:
+def _to_finite_array(name: str, values: Tensor | FloatArray) -> FloatArray:
     """Return the values as float64; raise InputError if one is not finite."""
     numbers = as_float_array(values)
     if numbers.ndim and not np.isfinite(numbers).all():
@@ -321,7 +321,7 @@ def _to_finite_array(name: str, values: Tensor | Floats) -> Floats:
     return numbers
 
 
-def _center_and_scale(values: Floats) -> Floats:
+def _center_and_scale(values: FloatArray) -> FloatArray:
     """Return deviations from the mean, scaled by a power of two to at most 1 against underflow of their products.
 
     A power of two changes no digit.
@@ -333,21 +333,21 @@ def _center_and_scale(values: Floats) -> Floats:
 class _TiedRanks:
     """Ranks of values with ties, for weighted sums over the samples below or above each."""
 
-    def __init__(self, values: Floats) -> None:
+    def __init__(self, values: FloatArray) -> None:
         self.group = np.unique(values, return_inverse=True)[1]  # equal values are one group
 
-    def below(self, weights: Floats) -> Floats:
+    def below(self, weights: FloatArray) -> FloatArray:
         """Return, for each sample, the weight ``(N,)`` of the samples below, ties counting half."""
         sums = np.bincount(self.group, weights)
         return np.asarray((sums.cumsum() - sums / 2)[self.group])
 
-    def above(self, weights: Floats) -> Floats:
+    def above(self, weights: FloatArray) -> FloatArray:
         """Return, for each sample, the weight ``(N,)`` of the samples above, ties counting half, divided by ``N``."""
         return (weights.sum() - self.below(weights)) / len(weights)
 
 
 def _correlation_interval(
-    u: Floats, v: Floats, uv: Floats, uu: Floats, vv: Floats, level: float
+    u: FloatArray, v: FloatArray, uv: FloatArray, uu: FloatArray, vv: FloatArray, level: float
 ) -> Interval:
     """Return the correlation of centered ``u`` and ``v`` with its interval, from per-sample moments."""
     if not np.ptp(u) or not np.ptp(v):
@@ -363,7 +363,7 @@ def _correlation_interval(
     return _transformed_interval(value, error, 1 - value**2, level, math.atanh, math.tanh)
 
 
-def _auroc_interval(score: Floats, truth: Floats, level: float) -> Interval:
+def _auroc_interval(score: FloatArray, truth: FloatArray, level: float) -> Interval:
     """Return the AUROC, with DeLong's variance."""
     rarest = min(truth.sum(), (1 - truth).sum())
     value = error = math.nan

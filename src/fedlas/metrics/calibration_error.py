@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import check_choice
+from fedlas._core.types import FloatArray
 from fedlas.metrics.equal_width import Bins, BinTable, EqualWidth, bins_from_table
 from fedlas.metrics.grids import FineGrid
 from fedlas.metrics.metric import METRICS, VARIANTS, Variant
 from fedlas.metrics.ranking import (
     CellRuns,
-    Floats,
     SampleRuns,
     equal_mass_error,
     equal_mass_indices,
@@ -135,7 +135,7 @@ def _reference_adaptive_ece(predictions: AnyPredictions, num_bins: int) -> float
     return float(np.abs(sums).sum()) / samples
 
 
-def max_gap(bins: BinTable) -> Floats:
+def max_gap(bins: BinTable) -> FloatArray:
     """Return ``max_b |confidence_b - accuracy_b|`` over the non-empty bins ``(...,)``."""
     # A count of 1 leaves an empty bin out: it has no gap either.
     return (np.abs(bins.gaps) / nonzero(bins.count)).max(axis=-1)

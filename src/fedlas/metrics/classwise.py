@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import check_choice
+from fedlas._core.types import FloatArray
 from fedlas.metrics.equal_width import equal_width_index
 from fedlas.metrics.metric import METRICS, VARIANTS, Variant
-from fedlas.metrics.ranking import Floats
 from fedlas.metrics.scan import Chunk
 from fedlas.metrics.sums import CellSums, Sums, check_no_weights, is_in_range
 from fedlas.predictions import Predictions
@@ -24,19 +24,19 @@ class ClassTable:
 
     # A leading axis counts replicates of the samples; an array in which all of them agree may have 1 there.
 
-    probs: Floats
-    labels: Floats
-    count: Callable[[], Floats]
+    probs: FloatArray
+    labels: FloatArray
+    count: Callable[[], FloatArray]
     num_samples: float
     num_classes: int
 
 
-def mean_class_error(table: ClassTable) -> Floats:
+def mean_class_error(table: ClassTable) -> FloatArray:
     """Return the mean calibration error of the classes, ``1 / C * sum_c sum_b |gap_cb| / N`` ``(...,)``."""
     return np.abs(table.probs - table.labels).sum(axis=-1) / (table.num_samples * table.num_classes)
 
 
-def class_errors(table: ClassTable) -> Floats:
+def class_errors(table: ClassTable) -> FloatArray:
     """Return ``sum_b |gap_cb| / N`` for each class ``(..., C)``."""
     gaps = np.abs(table.probs - table.labels)
     return gaps.reshape(*gaps.shape[:-1], table.num_classes, -1).sum(axis=-1) / table.num_samples
@@ -97,7 +97,7 @@ class ClasswiseSums(Sums):
         count, probs, labels = self._cells.arrays()
         return ClassTable(probs, labels, lambda: count, float(labels.sum()), self.shape[0])
 
-    def reference_gaps(self) -> Floats:
+    def reference_gaps(self) -> FloatArray:
         """Return gaps ``(C, B)`` as published: no class above the last label, no bin for underflowed probabilities."""
         _, probs, labels = self._cells.arrays().reshape(3, *self.shape)
         gaps = probs - labels

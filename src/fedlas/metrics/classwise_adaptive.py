@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedlas._core.types import FloatArray
 from fedlas.metrics.grids import ClassGrid
 from fedlas.metrics.metric import METRICS
-from fedlas.metrics.ranking import CellRuns, Floats, Runs, SampleRuns, equal_mass_error
+from fedlas.metrics.ranking import CellRuns, Runs, SampleRuns, equal_mass_error
 from fedlas.metrics.scan import Chunk
 from fedlas.metrics.sums import Statistic, normalized_weights
 from fedlas.predictions import Predictions
@@ -53,7 +54,7 @@ class SortedClassProbs(Statistic):
             yield SampleRuns(probs, target == label, weights, self.num_bins)
 
 
-def mean_equal_mass_error(classes: Iterable[Runs]) -> Floats:
+def mean_equal_mass_error(classes: Iterable[Runs]) -> FloatArray:
     """Return ``1 / C * sum_c sum_b |gap_cb| / N`` over equal-mass bins of every class ``(...,)``."""
     return np.mean([equal_mass_error(runs) for runs in classes], axis=0)
 

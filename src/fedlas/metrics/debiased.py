@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from fedlas._core.types import FloatArray
 from fedlas.metrics.equal_width import BinTable, EqualWidth
 from fedlas.metrics.metric import METRICS
-from fedlas.metrics.ranking import Floats
 from fedlas.predictions import Predictions, TopLabel
 
 
-def debiased_square(bins: BinTable) -> Floats:
+def debiased_square(bins: BinTable) -> FloatArray:
     """Return ``1 / N * sum_b n_b (gap_b**2 - accuracy_b (1 - accuracy_b) / (n_b - 1))`` over bins of ``n_b > 1``."""
     # With weights, the last `n_b` is the effective number of samples: `accuracy_b * (1 - accuracy_b) / (n_b - 1)` then
     # is the unbiased estimate of the variance of a weighted mean of equally probable outcomes.

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from fedlas._core.check import check_count
+from fedlas._core.types import FloatArray
 from fedlas.metrics.classwise import ClassTable, ClasswiseSums
 from fedlas.metrics.metric import METRICS
-from fedlas.metrics.ranking import Floats
 from fedlas.metrics.scan import scan
 from fedlas.metrics.sums import RowMean, effective_count, nonzero
 from fedlas.predictions import Predictions
@@ -37,7 +37,7 @@ class BrierDecomposition:
     calibration_bias: float
 
 
-def calibration_part(table: ClassTable) -> Floats:
+def calibration_part(table: ClassTable) -> FloatArray:
     """Return ``1 / N * sum_cb n_cb * (p_cb - y_cb)**2``, with mean probability ``p`` and mean label ``y`` per bin."""
     count = table.count()
     # With sums in place of means, the count divides once; empty bins are divided by 1 and left out.
@@ -45,12 +45,12 @@ def calibration_part(table: ClassTable) -> Floats:
     return np.where(count > 0, squares, 0.0).sum(axis=-1) / _normalizer(table)
 
 
-def refinement_part(table: ClassTable) -> Floats:
+def refinement_part(table: ClassTable) -> FloatArray:
     """Return the refinement, ``1 / N * sum_cb n_cb * y_cb * (1 - y_cb)``, with mean label ``y`` per bin."""
     return _outcome_variance(table).sum(axis=-1) / _normalizer(table)
 
 
-def calibration_bias(table: ClassTable, squares: Floats) -> float:
+def calibration_bias(table: ClassTable, squares: FloatArray) -> float:
     """Return ``1 / N * sum_cb n_cb * y_cb * (1 - y_cb) / (n_cb - 1)``, skipping bins with one sample."""
     # The last `n_cb` is the effective number of samples, from the sums of their squared weights `squares`.
     samples = effective_count(table.count(), squares)
@@ -63,7 +63,7 @@ def _normalizer(table: ClassTable) -> float:
     return table.num_samples * (2 if table.num_classes == 2 else 1)
 
 
-def _outcome_variance(table: ClassTable) -> Floats:
+def _outcome_variance(table: ClassTable) -> FloatArray:
     return table.labels * (1.0 - table.labels / nonzero(table.count()))
 
 

@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedlas._core.types import FloatArray
 from fedlas.metrics.metric import METRICS, metric_value, resolve_metric
 from fedlas.metrics.scan import Chunk
-from fedlas.metrics.sums import ROUNDING, CellSums, Floats, Sums, effective_count
+from fedlas.metrics.sums import ROUNDING, CellSums, Sums, effective_count
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import require_top_label
 
@@ -57,23 +58,23 @@ class BinTable:
     # A leading axis counts replicates of the samples; an array in which all of them agree may have 1 there.
 
     # Samples of each bin, 0 if it is empty.
-    count: Floats
+    count: FloatArray
     # Sum of `confidence - outcome`: positive where the confidence is too high.
-    gaps: Floats
+    gaps: FloatArray
     # Sum of the outcomes: 0 or 1 for wrong and right, or their known probability.
-    outcome: Floats
+    outcome: FloatArray
     # `N`, of all bins together.
     num_samples: float
     # Sum of the squared weights of each bin, where all others are weighted sums.
-    squares: Floats
+    squares: FloatArray
 
     @property
-    def effective_count(self) -> Floats:
+    def effective_count(self) -> FloatArray:
         """Effective sample size of each bin: the number of equally weighted samples with the same variance."""
         return effective_count(self.count, self.squares)
 
 
-def mean_gap(bins: BinTable) -> Floats:
+def mean_gap(bins: BinTable) -> FloatArray:
     """Return ``sum_b n_b / N * |confidence_b - outcome_b|``: the ECE over these bins ``(...,)``."""
     return np.abs(bins.gaps).sum(axis=-1) / bins.num_samples
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from fedlas._core.types import FloatArray
 from fedlas.metrics.calibration_error import EqualMass
 from fedlas.metrics.metric import METRICS
-from fedlas.metrics.ranking import CellRuns, Floats, Runs
+from fedlas.metrics.ranking import CellRuns, Runs
 from fedlas.predictions import Predictions, TopLabel
 
 
-def max_cumulative_gap(runs: Runs) -> Floats:
+def max_cumulative_gap(runs: Runs) -> FloatArray:
     """Return the largest cumulative gap, ``max_k |sum of the gaps of the k lowest runs| / N``."""
     return np.abs(np.cumsum(runs.gaps, axis=-1)).max(axis=-1) / runs.num_samples
 

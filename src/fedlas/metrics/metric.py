@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, cast, ge
 
 from fedlas._core.check import InputError
 from fedlas._core.registry import Entry, Registry
+from fedlas._core.types import FloatArray
 from fedlas.metrics import HOMES
-from fedlas.metrics.sums import UNBOUNDED, Floats, Quantity, Range, RowMean, Statistic, Sums
+from fedlas.metrics.sums import UNBOUNDED, Quantity, Range, RowMean, Statistic, Sums
 from fedlas.predictions.any_predictions import AnyPredictions
 from fedlas.predictions.top_label import TopLabel, needs_all_classes_error
 from fedlas.predictions.two_arrays import ArrayFunction, accept_arrays
@@ -103,7 +104,7 @@ class Metric(Entry[Callable[..., float]]):
     paper: str = ""
     needs: frozenset[str] = frozenset()
     statistic: type[Statistic] | None = None
-    formula: Callable[[Any], float | Floats] | None = None
+    formula: Callable[[Any], float | FloatArray] | None = None
     takes_replicates: bool = False
     error: Callable[[Any], float] | None = None
     quantity: Quantity | None = None
@@ -114,9 +115,9 @@ class Metric(Entry[Callable[..., float]]):
     zero_if_calibrated: bool = False
     squares: bool = False
     unbiased: bool = False
-    influence: Callable[[Any], Floats | None] | None = None
+    influence: Callable[[Any], FloatArray | None] | None = None
     estimate: Callable[..., Any] | None = None
-    replicated: Callable[[Any], Floats] | None = None
+    replicated: Callable[[Any], FloatArray] | None = None
     has_interval: bool = True
 
 

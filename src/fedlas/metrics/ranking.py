@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedlas._core.types import FloatArray, IntArray
 from fedlas.metrics.sums import ROUNDING
-from fedlas.metrics.sums import Floats as Floats
 
-Integers = NDArray[np.int64]
 _MIDDLE = 1e-6
 """By how much, in samples, a cut may be off the middle of a run to be in it."""
 
@@ -33,15 +32,15 @@ class Runs(Protocol):
         """Number of samples ``N`` in all runs."""
 
     @property
-    def count(self) -> Floats:
+    def count(self) -> FloatArray:
         """Number of samples in each run."""
 
     @property
-    def wrong(self) -> Floats:
+    def wrong(self) -> FloatArray:
         """Number of wrong samples in each run."""
 
     @property
-    def gaps(self) -> Floats:
+    def gaps(self) -> FloatArray:
         """Sum of ``confidence - correct`` in each run."""
 
 
@@ -50,18 +49,18 @@ class CellRuns:
     """:class:`Runs` made of grid cells, whose samples have nearly equal confidence; arrays ``(G,)``."""
 
     # Samples of each run that are correct.
-    right: Floats
+    right: FloatArray
     # Samples that are not; no run is empty.
-    wrong: Floats
+    wrong: FloatArray
     # Sum of the confidences of those that are correct.
-    right_confidence: Floats
+    right_confidence: FloatArray
     # Sum of the confidences of the others.
-    wrong_confidence: Floats
+    wrong_confidence: FloatArray
     # `B` of formulas with bins.
     num_bins: int = 15
 
     @property
-    def count(self) -> Floats:
+    def count(self) -> FloatArray:
         """Number of samples in each run."""
         return self.right + self.wrong
 
@@ -71,7 +70,7 @@ class CellRuns:
         return round(float(self.count.sum()))
 
     @property
-    def gaps(self) -> Floats:
+    def gaps(self) -> FloatArray:
         """Sum of ``confidence - correct`` in each run."""
         return self.right_confidence + self.wrong_confidence - self.right
 
@@ -96,30 +95,30 @@ class SampleRuns:
         self.num_samples = len(self._values)
 
     @cached_property
-    def count(self) -> Floats:
+    def count(self) -> FloatArray:
         """Number of samples in each run ``(G,)``."""
         if self._weights is None:
             return np.diff(self._starts, append=self.num_samples).astype(np.float64)
         return self._sums(1.0)
 
     @cached_property
-    def wrong(self) -> Floats:
+    def wrong(self) -> FloatArray:
         """Number of wrong samples in each run ``(G,)``."""
         return self._sums(~self._correct)
 
     @cached_property
-    def gaps(self) -> Floats:
+    def gaps(self) -> FloatArray:
         """Sum of ``confidence - correct`` in each run ``(G,)``."""
         return self._sums(self._values.astype(np.float64) - self._correct)
 
-    def _sums(self, values: Any) -> Floats:
+    def _sums(self, values: Any) -> FloatArray:
         weighted = values if self._weights is None else values * self._weights
         return np.add.reduceat(weighted, self._starts, dtype=np.float64)
 
 
 def sort_samples(
     confidence: Tensor, correct: Tensor, weights: Tensor | None = None
-) -> tuple[NDArray[Any], NDArray[np.bool_], Floats | None]:
+) -> tuple[NDArray[Any], NDArray[np.bool_], FloatArray | None]:
     """Sort samples by confidence, then wrong before right; drop samples of weight 0."""
     values = confidence.numpy()
     outcomes = correct.numpy()
@@ -135,7 +134,7 @@ def sort_samples(
     return (keys >> whole(1)).view(values.dtype), (keys & whole(1)).astype(bool), None
 
 
-def tie_starts(ordered: NDArray[Any]) -> Integers:
+def tie_starts(ordered: NDArray[Any]) -> IntArray:
     """Return the start indices of runs that are equal up to :data:`ROUNDING`, in ascending ``ordered (N,)``."""
     # A run is a chain of neighbors closer than the tolerance, if its ends are as close too. Where values crowd, chains
     # are longer; there only equal values are a run.
@@ -150,7 +149,9 @@ def tie_starts(ordered: NDArray[Any]) -> Integers:
     return starts
 
 
-def equal_mass_indices(ordered: NDArray[Any], weights: Floats | None, num_bins: int) -> Integers:
+def equal_mass_indices(
+    ordered: NDArray[Any], weights: FloatArray | None, num_bins: int
+) -> IntArray:
     """Return the indices at which to cut sorted samples into equal-mass bins without splitting ties ``(cuts,)``."""
     # A cut that falls within a run of `tie_starts` moves to its nearer end, the upper one if both are as near.
     ends = np.append(tie_starts(ordered)[1:], len(ordered))
@@ -159,27 +160,27 @@ def equal_mass_indices(ordered: NDArray[Any], weights: Floats | None, num_bins: 
     return np.where(runs > 0, ends[runs - 1], 0)
 
 
-def equal_mass_ranks(num_samples: int, num_bins: int) -> Integers:
+def equal_mass_ranks(num_samples: int, num_bins: int) -> IntArray:
     """Return the ranks that cut ``num_samples`` into bins whose counts differ by at most one, larger first."""
     inner = np.arange(1, num_bins)
     cut = inner * (num_samples // num_bins) + np.minimum(inner, num_samples % num_bins)
     return cut[(cut > 0) & (cut < num_samples)]
 
 
-def equal_mass_error(runs: Runs) -> Floats:
+def equal_mass_error(runs: Runs) -> FloatArray:
     """Return ``sum_b |gap_b| / N`` over equal-mass bins of whole runs ``(...,)``."""
     # A cut that falls within a run moves to its nearer end, the upper one if both are as near.
     gaps = sum_between_cuts(equal_mass_cuts(runs), runs.gaps)
     return np.abs(gaps).sum(axis=-1) / runs.num_samples
 
 
-def equal_mass_cuts(runs: Runs) -> Integers:
+def equal_mass_cuts(runs: Runs) -> IntArray:
     """Return the number of runs below each cut between equal-mass bins ``(R or 1, cuts)``."""
     upto = np.cumsum(runs.count, axis=-1)
     return count_runs_below(upto.reshape(-1, upto.shape[-1]), runs.num_samples, runs.num_bins)
 
 
-def count_runs_below(cumulative_counts: Floats, num_samples: int, num_bins: int) -> Integers:
+def count_runs_below(cumulative_counts: FloatArray, num_samples: int, num_bins: int) -> IntArray:
     """Return the number of runs below each cut ``(R, cuts)``, from cumulative counts of the runs ``(R, G)``."""
     # Samples may have weights that average 1.
     ranks = equal_mass_ranks(num_samples, num_bins)
@@ -195,7 +196,7 @@ def count_runs_below(cumulative_counts: Floats, num_samples: int, num_bins: int)
     return run + (ranks - start >= end - ranks - _MIDDLE)
 
 
-def sum_between_cuts(cuts: Integers, values: Floats) -> Floats:
+def sum_between_cuts(cuts: IntArray, values: FloatArray) -> FloatArray:
     """Return the sums ``(..., K + 1)`` of ``values (..., G)`` between consecutive cuts ``(R or 1, K)``."""
     rows = values.reshape(-1, values.shape[-1])
     cuts = np.broadcast_to(cuts, (len(rows), cuts.shape[-1]))
@@ -208,7 +209,7 @@ def sum_between_cuts(cuts: Integers, values: Floats) -> Floats:
     return sums.reshape(*values.shape[:-1], -1)
 
 
-def _sum_of_first(cumulative: Floats, counts: Integers) -> Floats:
+def _sum_of_first(cumulative: FloatArray, counts: IntArray) -> FloatArray:
     """Return the sum of the first ``runs (..., K)`` values, from cumulative sums."""
     return np.where(
         counts > 0, np.take_along_axis(cumulative, np.maximum(counts - 1, 0), axis=-1), 0.0

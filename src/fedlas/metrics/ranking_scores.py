@@ -9,18 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas._core.check import InputError
+from fedlas._core.types import FloatArray
 from fedlas.metrics.metric import METRICS
 from fedlas.metrics.sums import normalized_weights
 from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import require_predictions
 from fedlas.predictions.event import event_index
 
-Floats = NDArray[np.float64]
-Score = Callable[[Floats, NDArray[np.bool_], Floats], float]
+Score = Callable[[FloatArray, NDArray[np.bool_], FloatArray], float]
 """From scores, outcomes and weights ``(N,)`` to a number."""
 
 
-def auroc_influence(predictions: Predictions) -> Floats | None:
+def auroc_influence(predictions: Predictions) -> FloatArray | None:
     """Return the influence of each sample on AUROC ``(N,)``, or None for other than two classes."""
     if predictions.num_classes != 2:
         return None
@@ -122,7 +122,7 @@ def _average_over_classes(predictions: Predictions, score: Score) -> float:
     return float(np.mean([score(scores(k), target == k, weights) for k in classes]))
 
 
-def make_class_scorer(predictions: Predictions) -> Callable[[int], Floats]:
+def make_class_scorer(predictions: Predictions) -> Callable[[int], FloatArray]:
     """Return a function that maps a class index to scores that rank as its probabilities, in float64."""
     if predictions.num_classes == 2:
         # Differences of logits keep the ranks that probabilities near 0 and 1 would lose.
@@ -133,12 +133,12 @@ def make_class_scorer(predictions: Predictions) -> Callable[[int], Floats]:
 
 
 def auroc_and_influence(
-    scores: Floats,
+    scores: FloatArray,
     outcome: NDArray[np.bool_],
-    weights: Floats,
+    weights: FloatArray,
     *,
     order: NDArray[np.int64] | None = None,
-) -> tuple[float, Floats]:
+) -> tuple[float, FloatArray]:
     """Return AUROC and the influence of each sample ``(N,)``.
 
     Args:
@@ -180,9 +180,9 @@ def auroc_and_influence(
 
 
 def compute_average_precision(
-    scores: Floats,
+    scores: FloatArray,
     outcome: NDArray[np.bool_],
-    weights: Floats,
+    weights: FloatArray,
     *,
     order: NDArray[np.int64] | None = None,
 ) -> float:
@@ -196,17 +196,17 @@ def compute_average_precision(
     return float((np.diff(hits, prepend=0.0) * hits / all_rows).sum() / hits[-1])
 
 
-def _run_ends(ordered: Floats) -> NDArray[np.int64]:
+def _run_ends(ordered: FloatArray) -> NDArray[np.int64]:
     """Return the last index of each run of equal scores, given sorted scores."""
     return np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
 
 
-def count_concordant_pairs(low_counts: Floats, high_counts: Floats) -> Floats:
+def count_concordant_pairs(low_counts: FloatArray, high_counts: FloatArray) -> FloatArray:
     """Return the number of concordant pairs ``(R,)``, ties counting half, from counts of each score ``(R, G)``."""
     return np.asarray((high_counts * (low_counts.cumsum(axis=1) - 0.5 * low_counts)).sum(axis=1))
 
 
-def auroc_from_counts(negative_counts: Floats, positive_counts: Floats) -> Floats:
+def auroc_from_counts(negative_counts: FloatArray, positive_counts: FloatArray) -> FloatArray:
     """Return AUROC ``(R,)`` from the counts of negative and positive samples of each score ``(R, G)``.
 
     Args:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from fedlas._core.types import FloatArray
 from fedlas.metrics.equal_width import BinTable, EqualWidth
 from fedlas.metrics.metric import METRICS
-from fedlas.metrics.ranking import Floats
 from fedlas.metrics.sums import nonzero
 from fedlas.predictions import Predictions, TopLabel
 
 
-def root_mean_square_gap(bins: BinTable) -> Floats:
+def root_mean_square_gap(bins: BinTable) -> FloatArray:
     """Return the root mean square gap, ``sqrt(sum_b n_b / N * (confidence_b - accuracy_b)**2)``."""
     squares = bins.gaps**2 / nonzero(bins.count)
     return np.sqrt(squares.sum(axis=-1) / bins.num_samples)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from fedlas._core.types import FloatArray
 from fedlas.metrics.calibration_error import EqualMass
 from fedlas.metrics.metric import METRICS
-from fedlas.metrics.ranking import CellRuns, Floats, Runs
+from fedlas.metrics.ranking import CellRuns, Runs
 from fedlas.metrics.sums import nonzero
 from fedlas.predictions import Predictions, TopLabel
 
 
-def risk_coverage_area(count: Floats, wrong: Floats) -> Floats:
+def risk_coverage_area(count: FloatArray, wrong: FloatArray) -> FloatArray:
     """Return the area under the risk-coverage curve, averaged over the order of ties."""
     # After all groups before it, with `K` samples and `E` errors, the next `j` of a group of `n` samples and `e` errors
     # have `j e / n` errors in expectation. So the risks of the group add up to `sum_{j=1}^n (E + j e / n) / (K + j) = e
@@ -28,12 +29,12 @@ def risk_coverage_area(count: Floats, wrong: Floats) -> Floats:
     return risks.sum(axis=-1) / count.sum(axis=-1)
 
 
-def aurc_from_runs(runs: Runs) -> Floats:
+def aurc_from_runs(runs: Runs) -> FloatArray:
     """Return AURC: the area under the risk-coverage curve of ``runs``."""
     return risk_coverage_area(runs.count[..., ::-1], runs.wrong[..., ::-1])
 
 
-def augrc_from_runs(runs: Runs) -> Floats:
+def augrc_from_runs(runs: Runs) -> FloatArray:
     """Return AUGRC: the area under the curve of the wrongly accepted share over coverage, ties counting half."""
     # With the error rate `r`, half of `r**2` are the pairs of two wrong samples. Of a wrong and a right one, those
     # count in which the wrong one is the more confident.
@@ -43,7 +44,7 @@ def augrc_from_runs(runs: Runs) -> Floats:
     return ((runs.wrong * below).sum(axis=-1) + 0.5 * wrong**2) / float(runs.num_samples) ** 2
 
 
-def excess_aurc_from_runs(runs: Runs) -> Floats:
+def excess_aurc_from_runs(runs: Runs) -> FloatArray:
     """Return E-AURC: AURC minus its value if every right prediction were more confident than every wrong one."""
     wrong = runs.wrong.sum(axis=-1)
     count = np.stack(np.broadcast_arrays(runs.num_samples - wrong, wrong), axis=-1)

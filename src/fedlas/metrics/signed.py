@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 
+from fedlas._core.types import FloatArray
 from fedlas.metrics.equal_width import BinTable, EqualWidth
 from fedlas.metrics.metric import METRICS
-from fedlas.metrics.ranking import Floats
 from fedlas.predictions import Predictions, TopLabel
 
 
-def overconfident_gap(bins: BinTable) -> Floats:
+def overconfident_gap(bins: BinTable) -> FloatArray:
     """Return the part of ``mean_gap`` from bins where confidence exceeds accuracy."""
     return np.maximum(bins.gaps, 0.0).sum(axis=-1) / bins.num_samples
 
 
-def underconfident_gap(bins: BinTable) -> Floats:
+def underconfident_gap(bins: BinTable) -> FloatArray:
     """Return the part of ``mean_gap`` from bins where accuracy exceeds confidence."""
     return np.maximum(-bins.gaps, 0.0).sum(axis=-1) / bins.num_samples
 
 
-def mean_signed_gap(bins: BinTable) -> Floats:
+def mean_signed_gap(bins: BinTable) -> FloatArray:
     """Return mean confidence minus accuracy, independent of the bins."""
     return bins.gaps.sum(axis=-1) / bins.num_samples
 

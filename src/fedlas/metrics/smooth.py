@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas._core.check import check_choice
+from fedlas._core.types import FloatArray, IntArray
 from fedlas.metrics.calibration_error import EqualMass
 from fedlas.metrics.grids import WIDTH_BITS, FineGrid
 from fedlas.metrics.metric import METRICS, VARIANTS, Variant
-from fedlas.metrics.ranking import CellRuns, Floats, Integers
+from fedlas.metrics.ranking import CellRuns
 from fedlas.metrics.sums import check_no_weights, nonzero
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import AnyPredictions
@@ -46,7 +47,7 @@ class Spectra:
         """Return the transforms of the ``count`` lowest frequencies ``(R, up to count)``."""
         return self.values[:, :count]
 
-    def integrals(self, scales: Floats, rows: Integers) -> Floats:
+    def integrals(self, scales: FloatArray, rows: IntArray) -> FloatArray:
         """Return the integral over [0, 1] of ``|r(t)|`` for ``rows (k,)``, smoothed with ``scales (k,)``."""
         # Reflection at both ends makes smoothing the diffusion of heat in an insulated rod, so it is done there: the
         # gaps are put on nodes, the cosine transform is taken once, and a scale costs one inverse transform. The nodes'
@@ -72,7 +73,7 @@ class Spectra:
         return integrals
 
 
-def interpolate_gaps(runs: CellRuns) -> Floats:
+def interpolate_gaps(runs: CellRuns) -> FloatArray:
     """Return the gaps interpolated linearly onto the nodes ``(STEPS + 1,)``, preserving sum and center."""
     # Those of right and of wrong predictions of a cell are at their own mean confidence.
     count = np.concatenate([runs.wrong, runs.right])
@@ -87,7 +88,7 @@ def interpolate_gaps(runs: CellRuns) -> Floats:
     return sums.astype(np.float64)
 
 
-def cosine_transform(nodes: Floats) -> NDArray[np.complex128]:
+def cosine_transform(nodes: FloatArray) -> NDArray[np.complex128]:
     """Return the cosine transform of gaps at the nodes ``(STEPS + 1,)``."""
     # It is the Fourier transform of the gaps and their mirror image, whose ends are not repeated.
     mirrored = np.concatenate((nodes, nodes[-2:0:-1]))
@@ -96,12 +97,12 @@ def cosine_transform(nodes: Floats) -> NDArray[np.complex128]:
 
 
 def find_fixed_points(
-    integrals: Callable[[Floats, Integers], Floats],
-    total: Floats,
+    integrals: Callable[[FloatArray, IntArray], FloatArray],
+    total: FloatArray,
     *,
     guess: float = 0.0,
     precision: float = _PRECISION,
-) -> Floats:
+) -> FloatArray:
     """Return the fixed point ``integrals(scale) = scale`` of each row ``(R,)``."""
     # The difference `integral - scale` falls at least as fast as the scale rises, so it has one zero, and its value at
     # any scale says how far that can be. Between these ends regula falsi (Illinois) finds it.
@@ -139,7 +140,7 @@ def find_fixed_points(
     return result
 
 
-def solve_smooth_ece(source: CellRuns | Spectra) -> Floats:
+def solve_smooth_ece(source: CellRuns | Spectra) -> FloatArray:
     """Return the smooth ECE of each row: the scale that equals the integral of the gaps smoothed with it."""
     if isinstance(source, CellRuns):
         return solve_smooth_ece(Spectra(cosine_transform(interpolate_gaps(source))[None]))[0]
@@ -167,7 +168,7 @@ def _reference_smooth_ece(predictions: AnyPredictions) -> float:
     return _reference_error_at(high, confidence, correct)
 
 
-def _reference_error_at(scale: float, confidence: Floats, correct: NDArray[np.bool_]) -> float:
+def _reference_error_at(scale: float, confidence: FloatArray, correct: NDArray[np.bool_]) -> float:
     """Return the average smoothed |gap| over the average smoothed density, at points of ``[0, 1]``."""
     # The Gaussian is cut off at a distance of 1/2. Ends are reflected about their nodes, so that what is put on an end
     # node counts half.
@@ -178,7 +179,7 @@ def _reference_error_at(scale: float, confidence: Floats, correct: NDArray[np.bo
     kernel = np.exp(-((distance / scale) ** 2) / 2) / (scale * math.sqrt(2 * math.pi))
     points = np.linspace(0, 1, max(200, round(10 / scale)))
 
-    def smooth(weights: Floats) -> Floats:
+    def smooth(weights: FloatArray) -> FloatArray:
         lower = weights * (1 - place + node)
         on_nodes = np.bincount(node, lower, steps + 1) + np.bincount(
             node + 1, weights - lower, steps + 1

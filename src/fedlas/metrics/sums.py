@@ -26,7 +26,6 @@ from fedlas.predictions.any_predictions import (
     require_top_label,
 )
 
-Floats = NDArray[np.float64]
 Quantity = Callable[[Chunk], Tensor]
 """From a chunk of ``n`` rows to ``(n,)``, bool or float."""
 Range = tuple[float, float]

@@ -6,22 +6,21 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedlas._core.check import check_choice, check_count
 from fedlas._core.extras import require
+from fedlas._core.types import FloatArray, IntArray
 from fedlas.metrics import smooth_ece
 from fedlas.metrics.equal_width import equal_width_index
 from fedlas.metrics.sums import normalized_weights
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import drop_zero_weights, require_top_label
 from fedlas.resample.effective import effective_sample_size
-from fedlas.stats.cell_sums import CellResampler, Integers, OutcomeCells
+from fedlas.stats.cell_sums import CellResampler, OutcomeCells
 from fedlas.stats.degrees import pointwise_interval
 from fedlas.stats.estimates import CONFIDENCE_LEVEL
 from fedlas.stats.intervals import check_confidence_level
 
-Floats = NDArray[np.float64]
 Curve = Literal["smooth", "isotonic"]
 _NUM_CELLS = 512
 _NUM_POINTS = 201
@@ -41,10 +40,10 @@ class CalibrationCurve:
         high: Upper end.
     """
 
-    confidence: Floats
-    accuracy: Floats
-    low: Floats
-    high: Floats
+    confidence: FloatArray
+    accuracy: FloatArray
+    low: FloatArray
+    high: FloatArray
 
 
 def calibration_curve(
@@ -115,7 +114,7 @@ def calibration_curve(
 
 def _confidence_cells(
     predictions: Predictions | TopLabel, num_bins: int | None = None
-) -> tuple[OutcomeCells, Integers]:
+) -> tuple[OutcomeCells, IntArray]:
     """Group samples into cells of similar confidence, or bins, and return the indices of filled cells."""
     predictions = drop_zero_weights(predictions)[0]
     confidence = predictions.confidence.cpu()
@@ -140,7 +139,7 @@ def _confidence_cells(
     return cells, filled
 
 
-def _reflected_kernel(position: Floats, points: Floats, scale: float) -> Floats:
+def _reflected_kernel(position: FloatArray, points: FloatArray, scale: float) -> FloatArray:
     """Return the unnormalized Gaussian kernel, reflected at 0 and 1, between positions and points."""
     images = (position, -position, 2.0 - position)
     # The exponent is bounded, so that no point is without weight: far from all samples the nearest decides.
@@ -148,7 +147,7 @@ def _reflected_kernel(position: Floats, points: Floats, scale: float) -> Floats:
     return np.asarray(sum(np.exp(-each) for each in exponents), dtype=np.float64)
 
 
-def _isotonic_regression(values: Floats, weights: Floats) -> Floats:
+def _isotonic_regression(values: FloatArray, weights: FloatArray) -> FloatArray:
     fitted = require("scipy.optimize", extra="tables").isotonic_regression(values, weights=weights)
     return np.asarray(fitted.x, dtype=np.float64)
 
@@ -163,8 +162,8 @@ class ConsistencyBand:
         confidence_level: Share of calibrated models that lie within the range, one bin at a time.
     """
 
-    low: Floats
-    high: Floats
+    low: FloatArray
+    high: FloatArray
     confidence_level: float
 
 

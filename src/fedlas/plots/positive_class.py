@@ -8,18 +8,18 @@ from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedlas._core.check import InputError, check_choice
 from fedlas._core.kinds import check_argument_types
 from fedlas._core.renamed import accept_old_names
+from fedlas._core.types import BoolArray, FloatArray
 from fedlas.binary import (
     integrated_calibration,
     logistic_recalibration,
     positive_bins,
     spline_curve,
 )
-from fedlas.binary.positive import Floats, Positive, positive_class
+from fedlas.binary.positive import Positive, positive_class
 from fedlas.plots.reliability import set_probability_axes
 from fedlas.plots.theme import (
     REFERENCE,
@@ -44,7 +44,6 @@ _MAX_TICKS = 5
 _SPARSE_SHARE = 0.005
 _SPARSE_COUNT = 5
 """Samples, and their share, at each end of the probabilities where a curve is dotted."""
-Mask = NDArray[np.bool_]
 
 
 @check_argument_types
@@ -171,7 +170,9 @@ def positive_reliability_diagram(
     return axes
 
 
-def _curve_masks(curve: Any, data: Positive, frame: ProbabilityRange) -> tuple[Mask, Mask]:
+def _curve_masks(
+    curve: Any, data: Positive, frame: ProbabilityRange
+) -> tuple[BoolArray, BoolArray]:
     """Return masks of the curve's points that lie in the frame, and of those that also lie where data are dense."""
     place, frequency = curve.probability, curve.frequency
     first, last = _dense_range(data)
@@ -181,7 +182,7 @@ def _curve_masks(curve: Any, data: Positive, frame: ProbabilityRange) -> tuple[M
     return inside, inside & (place >= first) & (place <= last)
 
 
-def _dense_range(data: Positive) -> Floats:
+def _dense_range(data: Positive) -> FloatArray:
     """Return the two probabilities beyond which samples are too few for the curve."""
     share = min(max(_SPARSE_SHARE, _SPARSE_COUNT / data.num_samples), 0.25)
     return np.quantile(data.probability, [share, 1.0 - share])
@@ -189,7 +190,7 @@ def _dense_range(data: Positive) -> Floats:
 
 def _frequencies_to_show(
     predictions: Predictions, event: int | str | None, num_bins: int, smoother: Smoother
-) -> Floats:
+) -> FloatArray:
     """Return the frequencies of bins and curve that the axes must include."""
     curve: Any = (
         integrated_calibration(predictions, event=event, replicates=0)
@@ -236,7 +237,7 @@ class ProbabilityRange:
         """Whether all probabilities are shown, on a linear scale."""
         return (self.low, self.high, self.logit) == (0.0, 1.0, False)
 
-    def extended_to(self, frequency: Floats) -> ProbabilityRange:
+    def extended_to(self, frequency: FloatArray) -> ProbabilityRange:
         """Return the range extended to include the frequencies."""
         least, most = (float(f(frequency, initial=self.high)) for f in (np.min, np.max))
         if self.logit:
@@ -247,7 +248,7 @@ class ProbabilityRange:
         high = self.high if most <= self.high else float(min(1.0, half * np.ceil(most / half)))
         return replace(self, high=high)
 
-    def edges(self, bins: int) -> Floats:
+    def edges(self, bins: int) -> FloatArray:
         """Return the edges of ``bins`` equal-width bins on the axis."""
         if not self.logit:
             return np.linspace(self.low, self.high, bins + 1)
@@ -279,7 +280,7 @@ class ProbabilityRange:
             )
 
 
-def probability_range(probability: Floats, scale: RiskScale) -> ProbabilityRange:
+def probability_range(probability: FloatArray, scale: RiskScale) -> ProbabilityRange:
     """Return the range of probabilities to show for ``scale``."""
     middle, most = np.quantile(probability, [0.5, 0.995])
     if scale == "auto":

@@ -9,8 +9,8 @@ import numpy as np
 from fedlas._core.check import check_choice, check_count
 from fedlas._core.extras import require
 from fedlas._core.kinds import check_argument_types
+from fedlas._core.types import FloatArray
 from fedlas.metrics import reliability_bins
-from fedlas.metrics.ranking import Floats
 from fedlas.plots.calibration_curve import calibration_curve, consistency_band
 from fedlas.plots.theme import (
     REFERENCE,
@@ -163,12 +163,14 @@ def reliability_diagram(
     return axes
 
 
-def _fill_band(axes: Axes, palette: Theme, x: Floats, low: Floats, high: Floats) -> None:
+def _fill_band(
+    axes: Axes, palette: Theme, x: FloatArray, low: FloatArray, high: FloatArray
+) -> None:
     """Fill the band over ``x`` between two curves."""
     axes.fill_between(x, low, high, color=palette.muted, alpha=0.22, linewidth=0, zorder=0.9)
 
 
-def _draw_gaps(axes: Axes, palette: Theme, x: Floats, y: Floats, size: Floats) -> None:
+def _draw_gaps(axes: Axes, palette: Theme, x: FloatArray, y: FloatArray, size: FloatArray) -> None:
     """Draw the gap and the point of each bin, thinner for bins with few samples."""
     look: dict[str, Any] = {"color": np.where(x > y, palette.over, palette.under)}
     width = _GAP_WIDTH * (0.3 + 0.7 * size)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fedlas._core.kinds import check_argument_types
+from fedlas._core.types import FloatArray
 from fedlas.metrics.evaluation import compute_metrics, default_metrics, resolve_metrics
 from fedlas.metrics.metric import Metric, resolve_metric
 from fedlas.predictions import Predictions, TopLabel
@@ -22,7 +23,7 @@ from fedlas.stats.intervals import (
 )
 from fedlas.stats.noise_floor import is_significant, monte_carlo_p_value
 from fedlas.stats.proportion import clopper_pearson, weighted_share_interval
-from fedlas.stats.rows import Floats, Rows
+from fedlas.stats.rows import Rows
 from fedlas.stats.tables import row_hits
 
 
@@ -230,8 +231,8 @@ def is_nonnegative_error(entry: Metric) -> bool:
 
 def calibration_error_interval(
     value: float,
-    replicates: Floats,
-    null_replicates: Floats | None,
+    replicates: FloatArray,
+    null_replicates: FloatArray | None,
     *,
     confidence_level: float,
     bias: Bounds = (0.0, 0.0),
@@ -257,7 +258,7 @@ def metric_interval(
     entry: Metric,
     rows: Rows,
     value: float,
-    replicates: Floats,
+    replicates: FloatArray,
     *,
     confidence_level: float,
     method: str,

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from fedlas._core.streams import seeded_generator
+from fedlas._core.types import FloatArray
 from fedlas.metrics.classwise import ClassTable, ClasswiseSums, mean_class_error
 from fedlas.metrics.classwise_adaptive import SortedClassProbs
 from fedlas.metrics.metric import Metric
@@ -22,7 +23,7 @@ from fedlas.resample.effective import effective_sample_size
 from fedlas.stats.draws import DrawPurpose
 from fedlas.stats.group_replicates import gather_class_blocks
 from fedlas.stats.replicates import BootstrapReplicates
-from fedlas.stats.rows import Floats, Rows
+from fedlas.stats.rows import Rows
 from fedlas.stats.tables import ReplicateClassRuns
 
 DRAWS = 100
@@ -43,12 +44,14 @@ def metric_bias_bounds(metric: Metric, rows: Rows) -> tuple[float, float]:
     return 0.0, 0.0
 
 
-def class_bias_upper_bounds(rows: Rows, errors: Callable[[ClassTable], Floats]) -> Floats:
+def class_bias_upper_bounds(rows: Rows, errors: Callable[[ClassTable], FloatArray]) -> FloatArray:
     """Return an upper bound of the bias of each class's calibration error ``(C,)``, given its formula."""
     return bias_bounds(rows.table(_equal_width_table), errors)[1]
 
 
-def bias_bounds(table: ClassTable, formula: Callable[[ClassTable], Any]) -> tuple[Floats, Floats]:
+def bias_bounds(
+    table: ClassTable, formula: Callable[[ClassTable], Any]
+) -> tuple[FloatArray, FloatArray]:
     """Return lower and upper bounds of the bias of ``formula``, estimated by redrawing labels in each cell."""
     # That is what the expected labels show, less or more `STANDARD_ERRORS` of it. Its standard error has a part from
     # each bin: what changes if the labels of the bin, in all classes, are one of theirs closer to the probabilities.
@@ -78,7 +81,7 @@ def bias_bounds(table: ClassTable, formula: Callable[[ClassTable], Any]) -> tupl
 
 def _label_noise_bias(
     column: ClassTable, formula: Callable[[ClassTable], Any], seed: int
-) -> Floats:
+) -> FloatArray:
     """Return the mean of ``formula`` over redrawn labels minus ``formula`` of the expected labels."""
     count = column.count()
     expected = column.labels
@@ -94,11 +97,11 @@ def _label_noise_bias(
     return np.asarray(mean_value - formula(column))
 
 
-def _identity(count: Floats) -> Floats:
+def _identity(count: FloatArray) -> FloatArray:
     return count
 
 
-def shrink_label_counts(table: ClassTable, max_shift: float = 0.0) -> Floats:
+def shrink_label_counts(table: ClassTable, max_shift: float = 0.0) -> FloatArray:
     """Return empirical-Bayes label counts per cell ``(C, B)``, moved ``max_shift`` standard errors to calibration."""
     # Cells of the same bin share one ratio of labels to probabilities over all classes. Where cells differ from their
     # bin beyond chance, those of many samples keep a part of their own difference.
@@ -132,7 +135,7 @@ def shrink_label_counts(table: ClassTable, max_shift: float = 0.0) -> Floats:
     return np.asarray((shared + share * apart).clip(0.0, count))
 
 
-def _binomial_variance(labels: Floats, count: Floats) -> Floats:
+def _binomial_variance(labels: FloatArray, count: FloatArray) -> FloatArray:
     """Return the variance of binomial counts with ``count`` trials and mean ``labels``."""
     return labels * (1.0 - labels / np.maximum(count, 1.0))
 

@@ -36,15 +36,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fedlas._core.types import FloatArray, IntArray
 from fedlas.stats.degrees import degrees_of_freedom
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 _ELEMENTS = 2**20
 """Elements of a block of replicates of units, or rows."""
 
 
-def count_draws(index: Integers) -> Floats:
+def count_draws(index: IntArray) -> FloatArray:
     """Return how often each unit was drawn ``(R, U)``, from the indices of the drawn units ``(R, U)``.
 
     Changes ``index``. A unit is a row, or a whole cluster of rows.
@@ -68,7 +67,7 @@ class ReplicateCellSums:
         num_cells: Number of cells ``K``.
     """
 
-    def __init__(self, unit: Integers, cell: Integers, num_cells: int) -> None:
+    def __init__(self, unit: IntArray, cell: IntArray, num_cells: int) -> None:
         # Entries of one cell follow each other, and those of one unit in it are added up once, for all replicates.
         pair = cell * (int(unit.max(initial=0)) + 1) + unit
         self._order = np.argsort(pair, kind="stable")
@@ -78,13 +77,13 @@ class ReplicateCellSums:
         self._unit = torch.from_numpy(unit[first])
         self._begin = torch.from_numpy(np.searchsorted(cell[first], np.arange(num_cells)))
 
-    def sum_by_unit(self, values: Floats) -> Floats:
+    def sum_by_unit(self, values: FloatArray) -> FloatArray:
         """Return the sums of ``values (N,)`` per unit and cell: the input of :meth:`sums`."""
         if not len(self._starts):
             return np.zeros(0)
         return np.add.reduceat(values[self._order], self._starts, dtype=np.float64)
 
-    def sums(self, weights: Floats, values: Floats) -> Floats:
+    def sums(self, weights: FloatArray, values: FloatArray) -> FloatArray:
         """Return the cell sums ``(R, K)`` of all replicates, each entry times the weight of its unit.
 
         Args:
@@ -122,12 +121,12 @@ class OutcomeCells:
 
     def __init__(
         self,
-        cell: Integers,
+        cell: IntArray,
         num_cells: int,
-        probability: Floats,
-        outcome: Floats,
-        weights: Floats | None = None,
-        clusters: Integers | None = None,
+        probability: FloatArray,
+        outcome: FloatArray,
+        weights: FloatArray | None = None,
+        clusters: IntArray | None = None,
         label: int | None = None,
         effective_samples: int | None = None,
     ) -> None:
@@ -154,52 +153,52 @@ class OutcomeCells:
         """Degrees of freedom of a variance over clusters; infinity without clusters."""
         return degrees_of_freedom(self.weights, self.clusters)
 
-    def total(self, values: Floats | float) -> Floats:
+    def total(self, values: FloatArray | float) -> FloatArray:
         """Return the weighted sum of ``values (N,)`` in each cell ``(K,)``."""
         return np.bincount(self._cell, self.weights * values, self.num_cells).astype(np.float64)
 
     @cached_property
-    def count(self) -> Floats:
+    def count(self) -> FloatArray:
         """Sum of the weights in each cell ``(K,)``."""
         return self.total(1.0)
 
     @cached_property
-    def expected(self) -> Floats:
+    def expected(self) -> FloatArray:
         """Weighted sum of the probabilities in each cell ``(K,)``."""
         return self.total(self.probability)
 
     @cached_property
-    def positives(self) -> Floats:
+    def positives(self) -> FloatArray:
         """Weighted sum of the outcomes in each cell ``(K,)``."""
         return self.total(self.outcome)
 
     @cached_property
-    def squares(self) -> Floats:
+    def squares(self) -> FloatArray:
         """Sum of the squared weights in each cell ``(K,)``."""
         return self.total(self.weights)
 
-    def scale(self, draw_counts: Floats) -> Floats:
+    def scale(self, draw_counts: FloatArray) -> FloatArray:
         """Return factors ``(R, 1)`` that give replicates the total weight of the data, from draw counts ``(R, U)``."""
         weight = np.einsum("ru,u->r", draw_counts, self._unit_weights)
         return np.asarray(self.num_samples / weight)[:, None]
 
-    def sum_counts(self, draw_counts: Floats) -> Floats:
+    def sum_counts(self, draw_counts: FloatArray) -> FloatArray:
         """Return the sum of the weights in each cell ``(R, K)``, from draw counts of the units ``(R, U)``."""
         return self._sums.sums(draw_counts, self._counts)
 
-    def sum_outcomes(self, draw_counts: Floats) -> Floats:
+    def sum_outcomes(self, draw_counts: FloatArray) -> FloatArray:
         """Return the sum of the outcomes in each cell ``(R, K)``, from draw counts of the units ``(R, U)``."""
         return self._sums.sums(draw_counts, self._outcomes)
 
-    def sum_gaps(self, weights: Floats) -> Floats:
+    def sum_gaps(self, weights: FloatArray) -> FloatArray:
         """Return sums of probability minus outcome ``(R, K)``, from a weight or sign of each unit ``(R, U)``."""
         return self._sums.sums(weights, self._gaps)
 
-    def sum_squared_weights(self, draw_counts: Floats) -> Floats:
+    def sum_squared_weights(self, draw_counts: FloatArray) -> FloatArray:
         """Return sums of the squared weights in each cell ``(R, K)``, from draw counts of the units ``(R, U)``."""
         return self._sums.sums(draw_counts, self._squares)
 
-    def sum_new_outcomes(self, outcomes: Floats) -> Floats:
+    def sum_new_outcomes(self, outcomes: FloatArray) -> FloatArray:
         """Return sums of new outcomes in each cell ``(R, K)``, from outcomes of independent samples ``(R, N)``."""
         return self._sums.sums(outcomes, self._counts)
 
@@ -209,25 +208,25 @@ class OutcomeCells:
         return ReplicateCellSums(unit, self._cell, self.num_cells)
 
     @cached_property
-    def _unit_weights(self) -> Floats:
+    def _unit_weights(self) -> FloatArray:
         if self.clusters is None:
             return self.weights
         return np.bincount(self.clusters, self.weights).astype(np.float64)
 
     @cached_property
-    def _counts(self) -> Floats:
+    def _counts(self) -> FloatArray:
         return self._sums.sum_by_unit(self.weights)
 
     @cached_property
-    def _outcomes(self) -> Floats:
+    def _outcomes(self) -> FloatArray:
         return self._sums.sum_by_unit(self.weights * self.outcome)
 
     @cached_property
-    def _gaps(self) -> Floats:
+    def _gaps(self) -> FloatArray:
         return self._sums.sum_by_unit(self.weights * (self.probability - self.outcome))
 
     @cached_property
-    def _squares(self) -> Floats:
+    def _squares(self) -> FloatArray:
         return self._sums.sum_by_unit(self.weights**2)
 
 
@@ -239,7 +238,7 @@ class CellResampler:
         self._replicates = replicates
         self._random = np.random.default_rng(seed)
 
-    def draw_bootstrap(self) -> tuple[Floats, Floats]:
+    def draw_bootstrap(self) -> tuple[FloatArray, FloatArray]:
         """Return counts and positive outcomes of each cell ``(R, K)`` in bootstrap replicates."""
         cells = self._cells
         if cells.is_iid:
@@ -257,7 +256,7 @@ class CellResampler:
         counts, positives, scale = (np.concatenate(each) for each in zip(*blocks, strict=True))
         return counts * scale, positives * scale
 
-    def draw_calibrated_bootstrap(self) -> tuple[Floats, Floats]:
+    def draw_calibrated_bootstrap(self) -> tuple[FloatArray, FloatArray]:
         """Return counts of bootstrap replicates, and outcomes drawn from the probabilities, both ``(R, K)``."""
         cells = self._cells
         if cells.is_iid:
@@ -280,7 +279,7 @@ class CellResampler:
         totals, positives, scale = (np.concatenate(each) for each in zip(*blocks, strict=True))
         return totals * scale, positives * scale
 
-    def draw_calibrated_outcomes(self) -> Floats:
+    def draw_calibrated_outcomes(self) -> FloatArray:
         """Return outcomes of each cell ``(R, K)`` drawn from the probabilities, with the counts of the data."""
         cells = self._cells
         if cells.is_iid:
@@ -293,7 +292,7 @@ class CellResampler:
         moved = np.concatenate([cells.sum_gaps(each) for each in signs])
         return np.asarray(cells.expected - moved)
 
-    def _draw_binomial(self, counts: Integers) -> Floats:
+    def _draw_binomial(self, counts: IntArray) -> FloatArray:
         """Draw the outcomes of each cell ``(R, K)`` from its mean probability, given counts ``(R, K)``."""
         cells = self._cells
         share = np.divide(
@@ -303,23 +302,23 @@ class CellResampler:
 
     def _iter_blocks(
         self, draw_block: Callable[[int], NDArray[np.float64]], num_columns: int
-    ) -> Iterator[Floats]:
+    ) -> Iterator[FloatArray]:
         step = max(1, _ELEMENTS // num_columns)
         for start in range(0, self._replicates, step):
             yield draw_block(min(step, self._replicates - start))
 
-    def _draw_unit_counts(self, num_replicates: int) -> Floats:
+    def _draw_unit_counts(self, num_replicates: int) -> FloatArray:
         """Draw how often each sample, or cluster, occurs in a bootstrap replicate ``(size, U)``."""
         units = self._cells.num_units
         return count_draws(self._random.integers(units, size=(num_replicates, units)))
 
-    def _draw_labels(self, num_replicates: int) -> Floats:
+    def _draw_labels(self, num_replicates: int) -> FloatArray:
         """Draw outcomes ``(size, N)`` from the probabilities."""
         cells = self._cells
         draws = self._random.random((num_replicates, cells.num_samples)) < cells.probability
         return draws.astype(np.float64)
 
-    def _draw_signs(self, num_replicates: int) -> Floats:
+    def _draw_signs(self, num_replicates: int) -> FloatArray:
         """Draw a random sign for each cluster ``(size, U)``."""
         return np.asarray(
             self._random.integers(2, size=(num_replicates, self._cells.num_units)) * 2.0 - 1.0

@@ -7,10 +7,11 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from fedlas._core.types import FloatArray, IntArray
 from fedlas.metrics.equal_width import equal_width_index
 from fedlas.metrics.scan import Chunk
 from fedlas.stats.cell_sums import ReplicateCellSums
-from fedlas.stats.rows import Floats, Integers, Rows
+from fedlas.stats.rows import Rows
 
 _MOST_BLOCKS = 2**10
 _FEWEST_BLOCKS = 2**8
@@ -52,24 +53,24 @@ class ClassCellSums:
             self._unit_weights = np.bincount(unit, rows.weights).astype(np.float64)
             self._probs = np.stack([np.bincount(unit, each) for each in self._probs.T], axis=1)
 
-    def probs(self, weights: Floats) -> Floats:
+    def probs(self, weights: FloatArray) -> FloatArray:
         """Return the sum of the class's probability in each cell ``(R, cells)``, from unit weights ``(R, U)``."""
         return self._fill_first_bin(
             self._beyond.sums(weights, self._beyond_probs), weights @ self._probs
         )
 
-    def counts(self, weights: Floats) -> Floats:
+    def counts(self, weights: FloatArray) -> FloatArray:
         """Return the weighted number of rows in each cell ``(R, cells)``; each class's cells add up to ``N``."""
         sums = self._beyond.sums(weights, self._beyond_counts)
         return self._fill_first_bin(sums, (weights @ self._unit_weights)[:, None])
 
-    def labels(self, weights: Floats) -> Floats:
+    def labels(self, weights: FloatArray) -> FloatArray:
         """Return the weighted number of rows labeled with the cell's class ``(R, cells)``."""
         return self._labels.sums(weights, self._label_counts)
 
     def count_drawn_labels(
-        self, flat_index: Integers, row: Integers, label: Integers, replicates: int
-    ) -> Floats:
+        self, flat_index: IntArray, row: IntArray, label: IntArray, replicates: int
+    ) -> FloatArray:
         """Return the label counts of each cell ``(R, cells)`` after redrawing labels."""
         # All rows start with the predicted class as label; then each exception moves one label to another cell.
         predicted = self._rows.predicted
@@ -82,14 +83,14 @@ class ClassCellSums:
         every = np.bincount(cells, weights, minlength=self._num_cells)
         return np.asarray(counts.reshape(replicates, -1) + every)
 
-    def _fill_first_bin(self, sums: Floats, totals: Floats) -> Floats:
+    def _fill_first_bin(self, sums: FloatArray, totals: FloatArray) -> FloatArray:
         """Set the first bin of every class to ``totals (R, C or 1)`` minus the sum of the other bins."""
         by_class = sums.reshape(len(sums), self._rows.num_classes, self._rows.num_bins)
         # Sums of weights are rounded: what they leave of a bin without rows would be a little above or below 0.
         by_class[:, :, 0] = np.where(self._first_filled, totals - by_class.sum(axis=2), 0.0)
         return sums
 
-    def _cell_index(self, row: Integers, label: Integers) -> Integers:
+    def _cell_index(self, row: IntArray, label: IntArray) -> IntArray:
         """Return the cell index of each row's probability of ``label``."""
         return label * self._rows.num_bins + self._rows.bin_indices(self._rows.probs[row, label])
 
@@ -119,7 +120,7 @@ class ClassBlockSums:
         self.counts, self._probs, self.labels, self.drawn = self._sums.view(4, blocks, -1).numpy()
 
     @cached_property
-    def probs(self) -> Floats:
+    def probs(self) -> FloatArray:
         """Sums of the class's probability in each cell; valid once all rows were added."""
         self._first_probs += self._totals
         return self._probs

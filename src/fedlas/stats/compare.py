@@ -11,10 +11,10 @@ import numpy as np
 
 from fedlas._core.check import InputError, as_float_array, check_number, describe
 from fedlas._core.extras import require
+from fedlas._core.types import FloatArray
 from fedlas.metrics.metric import find_measure
 from fedlas.stats.difference import Difference
 from fedlas.stats.intervals import ALPHA, check_confidence_level
-from fedlas.stats.rows import Floats
 
 ROUNDING = 1e-12
 """Relative size below which a spread of differences is rounding, not variation between seeds."""
@@ -68,7 +68,7 @@ def paired_t_test(a: Sequence[float], b: Sequence[float]) -> Difference:
     return _test_result(pairs, min(p_value, 1.0))
 
 
-def _test_result(pairs: Floats, p_value: float | None, reason: str = "") -> Difference:
+def _test_result(pairs: FloatArray, p_value: float | None, reason: str = "") -> Difference:
     """Return a :class:`Difference` of pairs ``(n, 2)`` with a p-value, or with the reason why there is none."""
     first, second = pairs.T.tolist()
     return Difference(
@@ -83,7 +83,7 @@ def _test_result(pairs: Floats, p_value: float | None, reason: str = "") -> Diff
     )
 
 
-def check_pairs(a: Sequence[float], b: Sequence[float]) -> Floats:
+def check_pairs(a: Sequence[float], b: Sequence[float]) -> FloatArray:
     """Check that ``a`` and ``b`` have equally many finite values, and return them as pairs ``(n, 2)``."""
     first, second = (
         check_values(name, each, "Drop that seed from both methods.")
@@ -100,7 +100,7 @@ def check_pairs(a: Sequence[float], b: Sequence[float]) -> Floats:
 
 def check_values(
     name: str, values: Sequence[float], fix: str, *, allow_nan: bool = False
-) -> Floats:
+) -> FloatArray:
     """Return ``values (n,)`` if all are finite and at most :data:`LARGEST` in size; ``allow_nan`` also allows NaN."""
     numbers = as_float_array(values)
     if (
@@ -320,7 +320,7 @@ def mean_interval(
     return mean - half, mean + half
 
 
-def _tie_rounded_differences(pairs: Floats) -> Floats:
+def _tie_rounded_differences(pairs: FloatArray) -> FloatArray:
     """Return ``a - b (n,)`` of pairs ``(n, 2)``, with sizes that differ by rounding set equal so that they tie."""
     # Accuracies on 360 images move in steps of 1/360, but their differences in floating point do not.
     differences = pairs[:, 0] - pairs[:, 1]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlas._core.types import FloatArray
 from fedlas.resample.effective import effective_sample_size_by_group
 
 _NODES, _SHARES = np.polynomial.legendre.leggauss(64)
@@ -20,7 +21,6 @@ _TOLERANCE = 1e-9
 """Relative size of a step after which the next one is less than rounding."""
 _CHUNK = 2**14
 """Scores whose nodes are summed at once: 8 MiB."""
-Floats = NDArray[np.float64]
 
 
 def degrees_of_freedom(
@@ -58,7 +58,7 @@ def degrees_of_freedom(
     return float(group_degrees_of_freedom(variances, np.zeros(len(variances), dtype=np.int64))[0])
 
 
-def group_degrees_of_freedom(variances: NDArray[Any], group: NDArray[np.int64]) -> Floats:
+def group_degrees_of_freedom(variances: NDArray[Any], group: NDArray[np.int64]) -> FloatArray:
     """Return :func:`degrees_of_freedom` of each group ``(G,)``, from each cluster's variance and group ``(K,)``."""
     degrees = effective_sample_size_by_group(variances, group) - 1.0
     return np.where(np.bincount(group) > 1, degrees.clip(min=1.0), 0.0)
@@ -74,7 +74,7 @@ def two_sided_p_value(score: float, degrees: float = math.inf) -> float:
     return float(two_sided_p_values(np.array([score]), np.array([degrees]))[0])
 
 
-def two_sided_p_values(scores: Floats, degrees: Floats) -> Floats:
+def two_sided_p_values(scores: FloatArray, degrees: FloatArray) -> FloatArray:
     """Return the two-sided p-values of t statistics ``(G,)`` with ``degrees (G,)``; NaN for a NaN score."""
     normal = [math.erfc(abs(score) / math.sqrt(2.0)) for score in scores.tolist()]
     p_values = np.where(degrees > 0.0, normal, math.nan)
@@ -85,7 +85,7 @@ def two_sided_p_values(scores: Floats, degrees: Floats) -> Floats:
     return p_values
 
 
-def _central_probability(angles: Floats, degrees: Floats) -> Floats:
+def _central_probability(angles: FloatArray, degrees: FloatArray) -> FloatArray:
     """Return the probability ``(G,)`` that a t statistic is within ``sqrt(degrees) tan(angle)`` of 0."""
     # With score = sqrt(degrees) tan(a) the density is a power of the cosine of a.
     shares = np.empty(len(angles))
@@ -96,7 +96,7 @@ def _central_probability(angles: Floats, degrees: Floats) -> Floats:
     return shares * 0.5 * angles * _density_at_zero(degrees)
 
 
-def _density_at_zero(degrees: Floats) -> Floats:
+def _density_at_zero(degrees: FloatArray) -> FloatArray:
     """Return the density at 0 of the absolute angle ``arctan(t / sqrt(degrees))``, ``(G,)``."""
     logarithms = [
         math.lgamma((each + 1.0) / 2.0) - math.lgamma(each / 2.0) for each in degrees.tolist()
@@ -110,7 +110,7 @@ def critical_t(confidence_level: float, degrees: float) -> float:
     return float(critical_t_values(confidence_level, np.array([degrees]))[0])
 
 
-def critical_t_values(confidence_level: float, degrees: Floats) -> Floats:
+def critical_t_values(confidence_level: float, degrees: FloatArray) -> FloatArray:
     """Return critical values of Student's t for several degrees of freedom ``(G,)``."""
     normal = NormalDist().inv_cdf(0.5 + confidence_level / 2.0)
     scores = np.where(degrees > 0.0, normal, math.nan)
@@ -159,8 +159,8 @@ def cluster_widening_factor(confidence_level: float, degrees: float) -> float:
 
 
 def pointwise_interval(
-    replicates: Floats, confidence_level: float, degrees: float
-) -> tuple[Floats, Floats]:
+    replicates: FloatArray, confidence_level: float, degrees: float
+) -> tuple[FloatArray, FloatArray]:
     """Return pointwise interval ends ``(G,)`` of replicate curves ``(R, G)``, ignoring NaN; wider with few clusters.
 
     Args:

@@ -18,6 +18,7 @@ import torch
 
 from fedlas._core.check import InputError, check_count
 from fedlas._core.streams import seeded_generator
+from fedlas._core.types import FloatArray
 from fedlas.metrics.classwise import class_errors
 from fedlas.metrics.metric import Metric
 from fedlas.predictions.any_predictions import AnyPredictions, require_top_label
@@ -30,12 +31,12 @@ from fedlas.stats.replicates import (
     Replicates,
     SignFlippedReplicates,
 )
-from fedlas.stats.rows import NUM_GROUPS, Floats, Rows
+from fedlas.stats.rows import NUM_GROUPS, Rows
 from fedlas.stats.tables import evaluate_block, supports_groups
 
 BY_CLASS = "by class"
 """Name of the errors of each class among the values of metrics."""
-NO_STATISTICS: Mapping[str, Callable[[Replicates], Floats]] = MappingProxyType({})
+NO_STATISTICS: Mapping[str, Callable[[Replicates], FloatArray]] = MappingProxyType({})
 """No further statistics."""
 
 
@@ -87,7 +88,7 @@ def _drop_zero_weights(predictions: AnyPredictions) -> AnyPredictions:
     return predictions.rows(weights.nonzero().squeeze(1))
 
 
-def iter_unit_draws(*rows: Rows, replicates: int, seed: int) -> Iterator[Floats]:
+def iter_unit_draws(*rows: Rows, replicates: int, seed: int) -> Iterator[FloatArray]:
     """Yield blocks of bootstrap draw counts of the units ``(R, U)``, shared by all sets of rows."""
     # Clusters are drawn whole. There are `replicates` rows in all.
     units = rows[0].num_units
@@ -137,9 +138,9 @@ def metrics_over_replicates(
     replicates: int,
     seed: int,
     by_class: bool = False,
-    extra: Mapping[str, Callable[[Replicates], Floats]] = NO_STATISTICS,
+    extra: Mapping[str, Callable[[Replicates], FloatArray]] = NO_STATISTICS,
     advance: Callable[[float], None] | None = None,
-) -> dict[str, Floats]:
+) -> dict[str, FloatArray]:
     """Return values of several metrics over one shared set of replicates, by name."""
     means = purpose is DrawPurpose.BOOTSTRAP
     group_entries = [
@@ -155,7 +156,7 @@ def metrics_over_replicates(
     ]
     has_more = by_class or bool(extra)
     passes = [(draw, some, here) for draw, some, here in passes if some or (has_more and here)]
-    parts: dict[str, list[Floats]] = {}
+    parts: dict[str, list[FloatArray]] = {}
     for draw, some, here in passes:
         for block in draw(rows, replicates=replicates, seed=seed):
             for name, values in evaluate_block(some, block).items():
@@ -175,13 +176,13 @@ def bootstrap_and_null_values(
     entries: Sequence[Metric],
     null_entries: Sequence[Metric],
     *,
-    extra: Mapping[str, Callable[[Replicates], Floats]] = NO_STATISTICS,
+    extra: Mapping[str, Callable[[Replicates], FloatArray]] = NO_STATISTICS,
     **options: Any,
-) -> tuple[dict[str, Floats], dict[str, Floats]]:
+) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
     """Return bootstrap values of ``entries``, and null values of ``null_entries`` and of ``extra``."""
     # The two share nothing that either changes, so a second core takes the one, if PyTorch may use more than one.
 
-    def null_values() -> dict[str, Floats]:
+    def null_values() -> dict[str, FloatArray]:
         return metrics_over_replicates(
             DrawPurpose.NOISE_FLOOR, rows, null_entries, extra=extra, **options
         )
@@ -208,7 +209,7 @@ def _block_sizes(num_columns: int, rows: Sequence[Rows], replicates: int) -> Ite
 
 def _iter_uniforms(
     purpose: DrawPurpose, rows: Sequence[Rows], replicates: int, seed: int
-) -> Iterator[Floats]:
+) -> Iterator[FloatArray]:
     random = seeded_generator(purpose, seed)
     units = rows[0].num_units
     yield from (

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas._core.check import InputError
+from fedlas._core.types import FloatArray
 from fedlas.stats.intervals import check_confidence_level
-from fedlas.stats.rows import Floats
 
 SHARES = np.array([0.01, 0.03, 0.1, 0.3, 0.7])
 """Bets, as shares of the largest bet that cannot lose everything. The test averages their wealth."""
@@ -76,10 +76,10 @@ class MeanDrift:
 
     def __init__(
         self,
-        low: Floats,
-        high: Floats,
-        range_low: Floats,
-        range_high: Floats,
+        low: FloatArray,
+        high: FloatArray,
+        range_low: FloatArray,
+        range_high: FloatArray,
         *,
         false_alarm: float,
         parts: NDArray[np.int64] | None = None,
@@ -121,16 +121,16 @@ class MeanDrift:
         return float(self.wealth.mean() + _unstaked_share(self.samples))
 
     @property
-    def evidence_by_statistic(self) -> Floats:
+    def evidence_by_statistic(self) -> FloatArray:
         """Mean wealth of each statistic's bets ``(S,)``."""
         return self.wealth.mean(axis=(1, 2))
 
     @property
-    def evidence_by_part(self) -> Floats:
+    def evidence_by_part(self) -> FloatArray:
         """Wealth of each part's bets relative to the wealth at the start ``(P,)``; their sum is the staked evidence."""
         return self._wealth_by_part(self.wealth.reshape(-1))
 
-    def observe(self, values: Floats, present: NDArray[np.bool_]) -> int | None:
+    def observe(self, values: FloatArray, present: NDArray[np.bool_]) -> int | None:
         """Bet on samples in order, and return the index of the first alarm, or None if there is none."""
         self._check_values(values, present)
         wealth = self.wealth.reshape(-1).copy()
@@ -156,21 +156,21 @@ class MeanDrift:
         self.wealth, self.samples = wealth.reshape(self.wealth.shape), self.samples + len(values)
         return alarm
 
-    def _record_part_alarms(self, wealth: Floats, index: int) -> None:
+    def _record_part_alarms(self, wealth: FloatArray, index: int) -> None:
         """Record the parts whose own wealth exceeds the alarm threshold at this sample."""
         for part in np.flatnonzero(self._wealth_by_part(wealth) >= self.threshold).tolist():
             self.first_alarm_by_part.setdefault(part, index)
 
-    def _wealth_by_part(self, wealth: Floats) -> Floats:
+    def _wealth_by_part(self, wealth: FloatArray) -> FloatArray:
         each = wealth.reshape(len(self.parts), -1).sum(axis=1)
         return np.asarray(np.bincount(self.parts, weights=each) / len(wealth))
 
-    def _bet_factors(self, values: Floats, present: NDArray[np.bool_]) -> Floats:
+    def _bet_factors(self, values: FloatArray, present: NDArray[np.bool_]) -> FloatArray:
         """Return the factor that multiplies each bet's wealth ``(n, S, 2, bets)``; 1 for a missing statistic."""
         gains = np.stack([values - self.high, self.low - values], axis=2) * present[:, :, None]
         return 1 + self._bets * gains[..., None]
 
-    def _check_values(self, values: Floats, present: NDArray[np.bool_]) -> None:
+    def _check_values(self, values: FloatArray, present: NDArray[np.bool_]) -> None:
         shape = (len(values), len(self.low))
         if values.shape != shape or present.shape != shape:
             raise InputError(
@@ -193,6 +193,6 @@ def wealth_shape(statistics: int) -> tuple[int, int, int]:
     return statistics, 2, len(SHARES)
 
 
-def _unstaked_share(samples: NDArray[Any] | float) -> Floats:
+def _unstaked_share(samples: NDArray[Any] | float) -> FloatArray:
     """Return the share of the wealth that is not yet staked after this number of samples; falls slowly to 0."""
     return np.asarray((1 - _START_STAKE) / (1 + np.log1p(np.asarray(samples) / _PACE)))

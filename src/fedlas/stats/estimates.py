@@ -13,6 +13,7 @@ from fedlas._core.defaults import CONFIDENCE_LEVEL as CONFIDENCE_LEVEL
 from fedlas._core.defaults import REPLICATES as REPLICATES
 from fedlas._core.kinds import check_argument_types
 from fedlas._core.threads import run_single_threaded
+from fedlas._core.types import FloatArray
 from fedlas.metrics import METRICS
 from fedlas.metrics.classwise import ClasswiseSums, class_errors
 from fedlas.metrics.evaluation import compute_metrics, default_metrics, resolve_metrics
@@ -41,7 +42,7 @@ from fedlas.stats.intervals import (
 from fedlas.stats.joint import GAP_STATISTICS, NullReplicates, observed_gap_statistics
 from fedlas.stats.noise_floor import least_p, p_value
 from fedlas.stats.result_table import ResultTable
-from fedlas.stats.rows import Floats, Rows, confidence_quantity, probs_quantity
+from fedlas.stats.rows import Rows, confidence_quantity, probs_quantity
 
 RESAMPLING = "consistency resampling"
 """Name of the test whose replicates draw labels from the model's probabilities."""
@@ -326,7 +327,11 @@ def registered_estimate(entry: Metric, predictions: AnyPredictions, **options: A
 
 
 def _per_class_estimates(
-    rows: Rows, num_bins: int, replicates: Floats, null_replicates: Floats, confidence_level: float
+    rows: Rows,
+    num_bins: int,
+    replicates: FloatArray,
+    null_replicates: FloatArray,
+    confidence_level: float,
 ) -> dict[int, Estimate]:
     """Return the estimate of each class from the columns of ``replicates`` and ``null_replicates``."""
     entry = METRICS["classwise_ece"]
@@ -350,7 +355,7 @@ def _null_replicates(
     rows: Rows,
     entries: Sequence[Metric],
     values: Mapping[str, float],
-    null_values: Mapping[str, Floats],
+    null_values: Mapping[str, FloatArray],
 ) -> NullReplicates:
     """Return observed and null values of the metrics, of mean confidence and of Spiegelhalter's z."""
     null = NullReplicates()
@@ -366,8 +371,8 @@ def _estimate_from_replicates(
     entry: Metric,
     rows: Rows,
     value: float,
-    replicates: Floats,
-    null_replicates: Floats | None,
+    replicates: FloatArray,
+    null_replicates: FloatArray | None,
     confidence_level: float,
     bias: tuple[float, float],
 ) -> Estimate:

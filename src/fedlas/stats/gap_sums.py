@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas._core.check import InputError, error_reason
+from fedlas._core.types import FloatArray
 from fedlas.stats.intervals import check_confidence_level
 from fedlas.stats.proportion import clopper_pearson
-from fedlas.stats.rows import Floats
 
 
 @dataclass(frozen=True)
@@ -21,28 +21,28 @@ class GapSums:
     """Sums of confidences ``c`` and correctness ``r`` (0 or 1), overall and in each cell of confidence."""
 
     # Ends of the cells `(K + 1,)`, from 0 to 1. A cell includes its lower end.
-    edges: Floats
+    edges: FloatArray
     # Number of samples `(K + 1,)`: of all, then of each cell. The sums below have the same shape.
-    count: Floats
+    count: FloatArray
     # Sum of `r`.
-    right: Floats
+    right: FloatArray
     # Sum of `c`.
-    confidence: Floats
+    confidence: FloatArray
     # Sum of `c ** 2`.
-    squares: Floats
+    squares: FloatArray
     # Sum of `c * r`.
-    products: Floats
+    products: FloatArray
 
     @classmethod
     def from_samples(
-        cls, edges: Sequence[float] | Floats, confidence: Floats, correct: NDArray[np.bool_]
+        cls, edges: Sequence[float] | FloatArray, confidence: FloatArray, correct: NDArray[np.bool_]
     ) -> GapSums:
         """Return the sums of samples with ``confidence (N,)`` and ``correct (N,)``."""
         ends = np.asarray(edges, dtype=np.float64)
         cell = confidence_cells(ends, confidence)
         right = correct.astype(np.float64)
 
-        def sum_by_cell(values: Floats) -> Floats:
+        def sum_by_cell(values: FloatArray) -> FloatArray:
             by_cell = np.bincount(cell, weights=values, minlength=len(ends) - 1)
             return np.concatenate([[values.sum()], by_cell])
 
@@ -57,7 +57,7 @@ class GapSums:
         return GapSums(self.edges, *(getattr(self, name) + getattr(other, name) for name in names))
 
     @property
-    def gap(self) -> Floats:
+    def gap(self) -> FloatArray:
         """Mean of ``r - c``: accuracy minus confidence; NaN where there is no sample."""
         with np.errstate(invalid="ignore"):
             return (self.right - self.confidence) / self.count
@@ -95,7 +95,7 @@ class GapSums:
         # The sums were added in another order than here; their rounding is far below this share of the count.
         slack = 1e-9 * np.maximum(self.count, 1)
 
-        def is_between(name: str, low: Floats, high: Floats) -> bool:
+        def is_between(name: str, low: FloatArray, high: FloatArray) -> bool:
             values = getattr(self, name)
             # infinities and NaN are not within the slack
             with np.errstate(over="ignore", invalid="ignore"):
@@ -119,7 +119,7 @@ class GapSums:
         }
         return [name for name, fine in possible.items() if not fine]
 
-    def bounds(self, *, confidence_level: float) -> tuple[Floats, Floats]:
+    def bounds(self, *, confidence_level: float) -> tuple[FloatArray, FloatArray]:
         """Return simultaneous intervals of the mean of ``r - c``, overall and in each cell."""
         # Each is the intersection of two intervals that hold for any bounded values: the empirical Bernstein interval
         # of `r - c`, and the exact interval of `r` less that of `c`, see `confidence_bounds`. The second is the
@@ -169,7 +169,7 @@ class GapSums:
         return max(lowest + width * low, mean - wide), min(lowest + width * high, mean + wide)
 
 
-def read_array(content: Mapping[str, Any], name: str) -> Floats:
+def read_array(content: Mapping[str, Any], name: str) -> FloatArray:
     """Return the entry ``name`` of a file's content as an array of finite numbers."""
     numbers = np.asarray(content[name])
     if numbers.dtype.kind not in "iuf" or not numbers.ndim or not np.isfinite(numbers).all():
@@ -177,7 +177,7 @@ def read_array(content: Mapping[str, Any], name: str) -> Floats:
     return numbers.astype(np.float64)
 
 
-def read_counts(content: Mapping[str, Any], name: str) -> Floats:
+def read_counts(content: Mapping[str, Any], name: str) -> FloatArray:
     """Return the entry ``name`` of a file's content as an array ``(n,)`` of non-negative integers."""
     counts = read_array(content, name)
     if counts.ndim != 1 or (counts < 0).any() or (counts != np.rint(counts)).any():
@@ -185,7 +185,7 @@ def read_counts(content: Mapping[str, Any], name: str) -> Floats:
     return counts
 
 
-def check_edges(edges: Floats) -> Floats:
+def check_edges(edges: FloatArray) -> FloatArray:
     """Return ``edges (K + 1,)`` if they ascend from 0 to 1, else raise ValueError."""
     if (
         edges.ndim != 1
@@ -198,7 +198,7 @@ def check_edges(edges: Floats) -> Floats:
     return edges
 
 
-def quantile_edges(values: Floats, num_cells: int) -> Floats:
+def quantile_edges(values: FloatArray, num_cells: int) -> FloatArray:
     """Return unique cell edges at quantiles of ``values``, including 0 and 1, placed midway between values."""
     steps = np.unique(values.round(6))
     inner = np.quantile(values, np.arange(1, num_cells) / num_cells).round(6)
@@ -208,13 +208,13 @@ def quantile_edges(values: Floats, num_cells: int) -> Floats:
     )
 
 
-def confidence_cells(edges: Floats, confidence: Floats) -> NDArray[np.int64]:
+def confidence_cells(edges: FloatArray, confidence: FloatArray) -> NDArray[np.int64]:
     """Return the cell index of each confidence."""
     # Only inner edges are searched, so that a confidence of exactly 1 falls into the last cell.
     return np.searchsorted(edges[1:-1], confidence, side="right")
 
 
-def confidence_bounds_by_cell(edges: Floats) -> tuple[Floats, Floats]:
+def confidence_bounds_by_cell(edges: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return the lowest and highest confidence ``(K + 1,)``, first overall, then of each cell."""
     return np.concatenate([edges[:1], edges[:-1]]), np.concatenate([edges[-1:], edges[1:]])
 

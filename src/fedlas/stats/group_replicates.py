@@ -6,11 +6,12 @@ from functools import cached_property
 
 import numpy as np
 
+from fedlas._core.types import FloatArray
 from fedlas.metrics.classwise import ClassTable
 from fedlas.metrics.sums import Quantity
 from fedlas.stats.class_cells import FEW_CLASSES, ClassBlockSums
 from fedlas.stats.replicates import Replicates
-from fedlas.stats.rows import Floats, Rows
+from fedlas.stats.rows import Rows
 
 
 class GroupedBootstrap(Replicates):
@@ -25,7 +26,7 @@ class GroupedBootstrap(Replicates):
         random_groups: np.random.RandomState,
         random_right: np.random.RandomState,
         random_blocks: np.random.RandomState,
-        normal_draws: Floats,
+        normal_draws: FloatArray,
     ) -> None:
         super().__init__(rows, rows.groups, len(normal_draws))
         self._random = random_groups
@@ -34,25 +35,25 @@ class GroupedBootstrap(Replicates):
         self._normal = normal_draws
 
     @cached_property
-    def counts(self) -> Floats:
+    def counts(self) -> FloatArray:
         """Number of rows drawn from each group ``(R, G)``."""
         shares = self.groups.count / self.rows.num_samples
         counts = self._random.multinomial(self.rows.num_samples, shares, size=self.size)
         return counts.astype(np.float64)
 
     @property
-    def squares(self) -> Floats:
+    def squares(self) -> FloatArray:
         """Sum of squared weights in each group ``(R, G)``; equals ``counts``, as rows have weight 1."""
         return self.counts
 
     @cached_property
-    def right(self) -> Floats:
+    def right(self) -> FloatArray:
         """Number of correct rows drawn from each group ``(R, G)``."""
         shares = self.groups.right / self.groups.count
         return self._random_right.binomial(self.counts.astype(np.int64), shares).astype(np.float64)
 
     @cached_property
-    def expected_right(self) -> Floats:
+    def expected_right(self) -> FloatArray:
         """Return the expected number of correct rows ``(R, G)``, given the rows' label probabilities."""
         # Seeded by each replicate's own draw: no other number changes where this one is asked for.
         number = len(self.groups.count)
@@ -65,7 +66,7 @@ class GroupedBootstrap(Replicates):
         spread = np.sqrt(self.counts) * self.rows.expected_spread(self.groups)
         return self.counts * self.rows.expected_right(self.groups) + spread * noise
 
-    def mean(self, quantity: Quantity) -> Floats:
+    def mean(self, quantity: Quantity) -> FloatArray:
         """Return the mean over all rows plus normal noise: the limit of its bootstrap distribution ``(R,)``."""
         mean, error = self.rows.mean_and_error(quantity)
         return np.asarray(mean + error * self._normal)
@@ -97,17 +98,17 @@ class GroupedConsistency(Replicates):
         self._random = random_labels
 
     @property
-    def counts(self) -> Floats:
+    def counts(self) -> FloatArray:
         """Number of rows in each group ``(1, G)``."""
         return self.groups.count[None]
 
     @property
-    def squares(self) -> Floats:
+    def squares(self) -> FloatArray:
         """Sum of squared weights in each group ``(1, G)``; equals ``counts``, as rows have weight 1."""
         return self.groups.count[None]
 
     @cached_property
-    def right(self) -> Floats:
+    def right(self) -> FloatArray:
         """Number of correct rows in each group ``(R, G)``."""
         count = self.groups.count.astype(np.int64)
         confidence = np.clip(self.groups.confidence, 0.0, 1.0)

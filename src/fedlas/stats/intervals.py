@@ -9,12 +9,12 @@ from statistics import NormalDist
 import numpy as np
 
 from fedlas._core.check import InputError, check_choice, check_count, check_number
+from fedlas._core.types import FloatArray, IntArray
 from fedlas.metrics.metric import Metric
 from fedlas.predictions import MultiLabel, Predictions
 from fedlas.predictions.any_predictions import AnyPredictions
 from fedlas.resample.clusters import clustered_sum_variance
 from fedlas.stats.degrees import cluster_widening_factor, critical_t, degrees_of_freedom
-from fedlas.stats.rows import Floats, Integers
 
 Bounds = tuple[float, float]
 METHODS = ("auto", "percentile", "basic", "centered")
@@ -63,7 +63,7 @@ class Interval:
 
 def interval_from_replicates(
     value: float,
-    replicates: Floats,
+    replicates: FloatArray,
     *,
     confidence_level: float,
     method: str,
@@ -98,7 +98,7 @@ def interval_from_replicates(
 
 def floor_corrected_interval(
     value: float,
-    replicates: Floats,
+    replicates: FloatArray,
     *,
     floor: float,
     confidence_level: float,
@@ -184,16 +184,16 @@ def normal_interval(
     )
 
 
-def metric_influence(entry: Metric, predictions: AnyPredictions) -> Floats | None:
+def metric_influence(entry: Metric, predictions: AnyPredictions) -> FloatArray | None:
     """Return the influence of each sample on a metric ``(N,)``, or None if the metric defines none."""
     influence = entry.influence
     if influence is None or not isinstance(predictions, Predictions):
         return None
-    values: Floats | None = influence(predictions)
+    values: FloatArray | None = influence(predictions)
     return values
 
 
-def standard_error(influence: Floats, predictions: AnyPredictions | MultiLabel) -> float:
+def standard_error(influence: FloatArray, predictions: AnyPredictions | MultiLabel) -> float:
     """Return the standard error of a metric from the samples' influences, summed over clusters."""
     if predictions.clusters is None:
         return math.sqrt(float(influence @ influence))
@@ -205,10 +205,10 @@ def standard_error(influence: Floats, predictions: AnyPredictions | MultiLabel) 
 def auroc_interval(
     auroc: float,
     error: float,
-    influence: Floats,
-    target: Integers,
+    influence: FloatArray,
+    target: IntArray,
     *,
-    clusters: Integers | None = None,
+    clusters: IntArray | None = None,
     confidence_level: float,
 ) -> Bounds:
     """Return the interval of an AUROC: Student's t on the log-odds scale."""

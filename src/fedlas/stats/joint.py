@@ -7,14 +7,15 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from fedlas._core.check import InputError, as_float_array, describe
+from fedlas._core.types import FloatArray
 from fedlas.stats.replicates import Replicates
-from fedlas.stats.rows import Floats, Rows
+from fedlas.stats.rows import Rows
 
 _DIGITS = 9
 """Decimals in which statistics count as equal: what differs less was rounded in another order."""
 
 
-def joint_p_value(observed: Floats, replicates: Floats) -> float:
+def joint_p_value(observed: FloatArray, replicates: FloatArray) -> float:
     """Return one p-value of several tests together, from replicates under the null hypothesis.
 
     Each statistic of each replicate gets a p-value from its rank among all replicates and the observed one. The
@@ -68,10 +69,10 @@ class NullReplicates:
 
     def __init__(self) -> None:
         self.observed: dict[str, float] = {}
-        self.replicates: dict[str, Floats] = {}
+        self.replicates: dict[str, FloatArray] = {}
 
     def add(
-        self, name: str, observed: float, replicates: Floats, *, two_sided: bool = False
+        self, name: str, observed: float, replicates: FloatArray, *, two_sided: bool = False
     ) -> None:
         """Add a test; a two-sided statistic becomes its distance from the mean under calibration."""
         # A statistic that is not finite, or that no replicate moves, tests nothing and is left out.
@@ -105,22 +106,22 @@ class NullReplicates:
         return joint_p_value(observed, np.stack(list(self.replicates.values()), axis=1))
 
 
-def _descending_rank(values: Floats) -> Floats:
+def _descending_rank(values: FloatArray) -> FloatArray:
     """Return how many of ``values (R,)`` are at least as large as each one, itself included."""
     ordered = np.sort(values)
     return len(values) - np.searchsorted(ordered, values, side="left").astype(np.float64)
 
 
-def _gap_weights(confidence: Floats) -> dict[str, Floats]:
+def _gap_weights(confidence: FloatArray) -> dict[str, FloatArray]:
     """Return the weight of each gap ``(G,)`` in the mean confidence test and in Spiegelhalter's z."""
     return {"confidence": np.ones(len(confidence)), "spiegelhalter": 1.0 - 2.0 * confidence}
 
 
-def _gap_statistic(name: str) -> Callable[[Replicates], Floats]:
+def _gap_statistic(name: str) -> Callable[[Replicates], FloatArray]:
     return lambda block: np.abs(block.weighted_gap_sum(_gap_weights(block.groups.confidence)[name]))
 
 
-GAP_STATISTICS: Mapping[str, Callable[[Replicates], Floats]] = {
+GAP_STATISTICS: Mapping[str, Callable[[Replicates], FloatArray]] = {
     name: _gap_statistic(name) for name in ("confidence", "spiegelhalter")
 }
 """The statistics of a block of replicates, by name."""

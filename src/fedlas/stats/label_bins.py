@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlas._core.streams import seeded_generator
+from fedlas._core.types import FloatArray, IntArray
 from fedlas.metrics.equal_width import equal_width_index
 from fedlas.metrics.sums import effective_count
 from fedlas.stats.cell_sums import count_draws
 from fedlas.stats.draws import DrawPurpose
-from fedlas.stats.rows import Floats, Integers
 
 _MOST_BLOCKS = 2**10
 _FEWEST_BLOCKS = 2**8
@@ -34,17 +34,17 @@ class LabelErrors:
         pooled: The ECE of all labels in one, as observed ``(1,)``, drawn ``(R,)``, and of a calibrated model ``(R,)``.
     """
 
-    values: Floats
-    samples: Floats
-    floors: Floats
-    pooled: tuple[Floats, Floats, Floats]
+    values: FloatArray
+    samples: FloatArray
+    floors: FloatArray
+    pooled: tuple[FloatArray, FloatArray, FloatArray]
 
 
 def compute_label_errors(
     probs: Tensor,
     positives: NDArray[np.bool_],
-    weights: Floats,
-    clusters: Integers | None,
+    weights: FloatArray,
+    clusters: IntArray | None,
     *,
     num_bins: int,
     replicates: int,
@@ -72,7 +72,7 @@ def compute_label_errors(
     times = count_draws(random.randint(0, num_blocks, size=(replicates, num_blocks)))
     noise = seeded_generator(DrawPurpose.NOISE_FLOOR, seed)
     signs = 2.0 * noise.randint(0, 2, size=(replicates, num_blocks)) - 1.0
-    parts: list[tuple[Floats, Floats, Floats]] = []
+    parts: list[tuple[FloatArray, FloatArray, FloatArray]] = []
     pooled = [np.zeros((size, num_bins + 1)) for size in (1, replicates, replicates)]
     for part in _label_slices(labels, num_bins):
         cells = _LabelBins(
@@ -114,8 +114,8 @@ class _LabelBins:
         self,
         probs: Tensor,
         positives: NDArray[np.bool_],
-        weights: Floats,
-        block: Integers,
+        weights: FloatArray,
+        block: IntArray,
         num_blocks: int,
         num_bins: int,
     ) -> None:
@@ -135,7 +135,7 @@ class _LabelBins:
             np.bincount(cell, each, size) for each in (flat, flat**2, flat * exact.ravel())
         )
 
-    def drawn(self, random: np.random.RandomState, replicates: int) -> Floats:
+    def drawn(self, random: np.random.RandomState, replicates: int) -> FloatArray:
         """Draw gaps ``(R, cells)`` of independent events that have each cell's mean probability."""
         filled = np.flatnonzero(self._weight > 0)
         weight = self._weight[filled]

@@ -11,12 +11,12 @@ import numpy as np
 from fedlas._core.check import check_choice, check_count, check_number
 from fedlas._core.kinds import check_argument_types
 from fedlas._core.threads import run_single_threaded
+from fedlas._core.types import FloatArray
 from fedlas.metrics.evaluation import compute_metrics
 from fedlas.metrics.metric import Metric, resolve_metric
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import require_top_label
 from fedlas.stats.draws import DrawPurpose, metrics_over_replicates, prepare_rows
-from fedlas.stats.rows import Floats
 
 _TIE = 1e-9
 """Relative difference up to which a replicate counts as equal to the observed value: rounding, in another order."""
@@ -149,7 +149,7 @@ def noise_floor(
     )
 
 
-def p_value(entry: Metric, value: float, values: Floats, alternative: str) -> float:
+def p_value(entry: Metric, value: float, values: FloatArray, alternative: str) -> float:
     """Return the p-value of calibration, from the metric's null values ``(R,)``."""
     above = monte_carlo_p_value(values, value)
     below = monte_carlo_p_value(-values, -value)
@@ -158,7 +158,7 @@ def p_value(entry: Metric, value: float, values: Floats, alternative: str) -> fl
     return below if entry.higher_is_better else above
 
 
-def monte_carlo_p_value(null_values: Floats, observed: float) -> float:
+def monte_carlo_p_value(null_values: FloatArray, observed: float) -> float:
     """Return the Monte Carlo p-value ``(1 + #{values >= observed}) / (1 + R)``."""
     reached = null_values >= observed - _TIE * max(1.0, abs(observed))
     return (1 + int(reached.sum())) / (1 + len(null_values))

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from fedlas._core.check import InputError, check_count, describe
+from fedlas._core.types import FloatArray
 from fedlas.metrics.evaluation import compute_metrics, resolve_metrics
 from fedlas.predictions import Predictions
 from fedlas.stats.degrees import degrees_of_freedom
 from fedlas.stats.intervals import check_confidence_level, interval_from_replicates, min_replicates
 from fedlas.stats.result_table import ResultTable
-from fedlas.stats.rows import Floats
 from fedlas.stats.two_models import COMPARED, COMPARED_EVENTS
 
 
@@ -173,7 +173,7 @@ def _take_rows(X: Any, rows: Any) -> Any:  # noqa: N803
 
 def _predict(model: Any, X: Any, labels: Any) -> Predictions:  # noqa: N803
     """Return the model's predictions for the rows of ``X``."""
-    probs: Floats = np.asarray(
+    probs: FloatArray = np.asarray(
         model.predict_proba(X) if hasattr(model, "predict_proba") else model(X)
     )
     return Predictions.from_probs(probs, labels)

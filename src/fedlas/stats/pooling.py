@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedlas._core.check import InputError, as_float_array, describe
-from fedlas.stats.rows import Floats
+from fedlas._core.types import FloatArray
 
 _STEPS = 200
 
@@ -23,13 +23,13 @@ class PooledEstimates:
         spread: Standard deviation between groups beyond their errors; 0 if the errors explain all differences.
     """
 
-    values: Floats
-    errors: Floats
+    values: FloatArray
+    errors: FloatArray
     mean: float
     spread: float
 
 
-def partial_pooling(values: Floats, errors: Floats) -> PooledEstimates:
+def partial_pooling(values: FloatArray, errors: FloatArray) -> PooledEstimates:
     """Pool estimates of groups by a random-effects model, ``value_g ~ N(truth_g, error_g**2)``.
 
     The truths are ``N(mean, spread**2)`` with a spread that makes the weighted squares of the differences what they are
@@ -75,7 +75,7 @@ def partial_pooling(values: Floats, errors: Floats) -> PooledEstimates:
     return PooledEstimates(pooled, np.sqrt(variance), mean, spread)
 
 
-def _paule_mandel_tau(values: Floats, errors: Floats) -> float:
+def _paule_mandel_tau(values: FloatArray, errors: FloatArray) -> float:
     """Return the between-group standard deviation tau (Paule-Mandel): the tau for which Q equals ``G - 1``."""
 
     def q_excess(variance: float) -> float:

@@ -11,13 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from fedlas._core.check import check_count, check_number
+from fedlas._core.types import FloatArray, IntArray
 from fedlas.resample.clusters import clustered_sum_variance
 from fedlas.resample.effective import effective_sample_size
 from fedlas.stats.degrees import critical_t, degrees_of_freedom
 from fedlas.stats.intervals import check_confidence_level, critical_z
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 
 def clopper_pearson(
@@ -53,8 +51,8 @@ def clopper_pearson(
 
 
 def clopper_pearson_intervals(
-    successes: Integers, samples: Integers, *, confidence_level: float
-) -> tuple[Floats, Floats]:
+    successes: IntArray, samples: IntArray, *, confidence_level: float
+) -> tuple[FloatArray, FloatArray]:
     """Return Clopper-Pearson intervals of several proportions ``(G,)``; equal ones are computed once."""
     alpha = (1 - confidence_level) / 2
     pairs, number = np.unique(np.stack([successes, samples]), axis=1, return_inverse=True)
@@ -63,7 +61,7 @@ def clopper_pearson_intervals(
     return low[number.reshape(-1)], high[number.reshape(-1)]
 
 
-def _lower_bounds(successes: Integers, samples: Integers, alpha: float) -> Floats:
+def _lower_bounds(successes: IntArray, samples: IntArray, alpha: float) -> FloatArray:
     """Return the proportion ``(G,)`` for which ``successes`` or more of ``samples`` have probability ``alpha``."""
     lowest = np.zeros(len(successes))
     order = np.argsort(successes)
@@ -76,12 +74,12 @@ def _lower_bounds(successes: Integers, samples: Integers, alpha: float) -> Float
     return lowest
 
 
-def _num_terms(successes: Integers) -> Integers:
+def _num_terms(successes: IntArray) -> IntArray:
     """Return the number of terms of the tail sum, after which the rest is negligible."""
     return (40 + np.ceil(12 * np.sqrt(successes))).astype(np.int64)
 
 
-def _bisect_lower_bounds(successes: Integers, samples: Integers, alpha: float) -> Floats:
+def _bisect_lower_bounds(successes: IntArray, samples: IntArray, alpha: float) -> FloatArray:
     number = np.minimum(samples - successes, _num_terms(successes))
     more = np.arange(number.max() + 1, dtype=np.float64)
     # Each term over the first: no difference of logarithms of huge factorials.
@@ -248,7 +246,7 @@ def poisson_binomial_p_value(probs: NDArray[np.float64], events: int) -> float:
     return float(poisson_binomial_p_values(probs, np.array([len(probs)]), np.array([events]))[0])
 
 
-def poisson_binomial_p_values(probs: Floats, sizes: Integers, events: Integers) -> Floats:
+def poisson_binomial_p_values(probs: FloatArray, sizes: IntArray, events: IntArray) -> FloatArray:
     """Return :func:`poisson_binomial_p_value` of each group ``(G,)``; ``probs (N,)`` hold the groups one after another.
 
     Args:
@@ -291,8 +289,8 @@ def poisson_binomial_p_values(probs: Floats, sizes: Integers, events: Integers) 
 
 
 def _merge_probs(
-    probs: Floats, start: Integers, sizes: Integers, cells: int
-) -> tuple[Floats, Floats]:
+    probs: FloatArray, start: IntArray, sizes: IntArray, cells: int
+) -> tuple[FloatArray, FloatArray]:
     """Return sizes and mean probabilities of cells of similar probabilities in each group ``(cells, G)``."""
     row = np.arange(cells)[:, None]
     number = (sizes // _CELLS) + (row < sizes % _CELLS)
@@ -311,7 +309,7 @@ def _merge_probs(
     return number.astype(np.float64), share
 
 
-def _count_distributions(trials: Floats, share: Floats, max_events: int) -> Floats:
+def _count_distributions(trials: FloatArray, share: FloatArray, max_events: int) -> FloatArray:
     """Return the probability of 0 to ``max_events`` events in each group ``(most + 1, G)``.
 
     Args:
@@ -333,7 +331,7 @@ def _count_distributions(trials: Floats, share: Floats, max_events: int) -> Floa
     return pmf[:, 0]
 
 
-def _binomial_probs(trials: Floats, share: Floats, max_events: int) -> Floats:
+def _binomial_probs(trials: FloatArray, share: FloatArray, max_events: int) -> FloatArray:
     """Return binomial probabilities of 0 to ``max_events`` events in ``trials`` trials, along a new first axis."""
     counts = np.arange(max_events + 1.0)[:, None, None]
     rest = trials - counts

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedlas._core.check import InputError, as_float_array, describe
+from fedlas._core.types import FloatArray
 from fedlas.stats.degrees import critical_t
 from fedlas.stats.estimates import CONFIDENCE_LEVEL
 from fedlas.stats.intervals import check_confidence_level
-from fedlas.stats.rows import Floats
 
 _STEPS = 500
 _ROUNDING = 1e-13
@@ -47,7 +47,7 @@ class RandomEffects:
 
 
 def random_effects(
-    values: Floats, errors: Floats, *, confidence_level: float = CONFIDENCE_LEVEL
+    values: FloatArray, errors: FloatArray, *, confidence_level: float = CONFIDENCE_LEVEL
 ) -> RandomEffects:
     """Return the random-effects mean of independent estimates, ``value_k ~ N(truth_k, error_k**2)``.
 
@@ -122,7 +122,7 @@ def random_effects(
     )
 
 
-def _between_variance(values: Floats, variances: Floats) -> float:
+def _between_variance(values: FloatArray, variances: FloatArray) -> float:
     """Return the between-cluster variance by restricted maximum likelihood, at least 0."""
     # Fisher scoring.
     between = max(float(np.var(values, ddof=1) - variances.mean()), 0.0)

@@ -20,13 +20,14 @@ import numpy as np
 import torch
 
 from fedlas._core.check import InputError
+from fedlas._core.types import FloatArray, IntArray
 from fedlas.metrics.classwise import ClassTable
 from fedlas.metrics.sums import Quantity
 from fedlas.predictions import TopLabel
 from fedlas.predictions.any_predictions import AnyPredictions
 from fedlas.stats.cell_sums import OutcomeCells
 from fedlas.stats.class_cells import ClassCellSums
-from fedlas.stats.rows import ConfidenceGroups, Floats, Integers, Rows
+from fedlas.stats.rows import ConfidenceGroups, Rows
 
 T = TypeVar("T")
 BLOCK_ELEMENTS = 2**18
@@ -37,10 +38,10 @@ BLOCK_ELEMENTS = 2**18
 class CellTable:
     """Sums over cells, ``(R or 1, K)``: count, probability minus outcome, outcome, and squared weights."""
 
-    count: Floats
-    gaps: Floats
-    outcome: Floats
-    squares: Floats
+    count: FloatArray
+    gaps: FloatArray
+    outcome: FloatArray
+    squares: FloatArray
 
 
 class Replicates(ABC):
@@ -54,30 +55,30 @@ class Replicates(ABC):
 
     @property
     @abstractmethod
-    def counts(self) -> Floats:
+    def counts(self) -> FloatArray:
         """Total weight of each group's rows ``(R or 1, G)``; adds up to ``N``."""
 
     @property
     @abstractmethod
-    def right(self) -> Floats:
+    def right(self) -> FloatArray:
         """Total weight of each group's correct rows ``(R, G)``."""
 
     @property
     @abstractmethod
-    def squares(self) -> Floats:
+    def squares(self) -> FloatArray:
         """Sum of the squared weights of each group's rows ``(R or 1, G)``."""
 
     @cached_property
-    def gaps(self) -> Floats:
+    def gaps(self) -> FloatArray:
         """``counts * confidence - right`` ``(R, G)``."""
         return np.asarray(self.counts * self.groups.confidence - self.right)
 
     @property
-    def expected_right(self) -> Floats:
+    def expected_right(self) -> FloatArray:
         """Sum of the predicted class's label probabilities ``(R or 1, G)``; the confidence if labels are redrawn."""
         return self.counts * self.groups.confidence
 
-    def mean(self, _quantity: Quantity) -> Floats | None:
+    def mean(self, _quantity: Quantity) -> FloatArray | None:
         """Return the mean of a quantity over the rows ``(R,)``, or None if the quantity depends on redrawn labels."""
         return None
 
@@ -92,11 +93,11 @@ class Replicates(ABC):
         )
 
     @property
-    def neighbor_gaps(self) -> Floats:
+    def neighbor_gaps(self) -> FloatArray:
         """Sum of confidence minus correctness in each group of neighbors in confidence ``(R, G)``."""
         return self.gaps
 
-    def weighted_gap_sum(self, group_weights: Floats) -> Floats:
+    def weighted_gap_sum(self, group_weights: FloatArray) -> FloatArray:
         """Return the weighted sum of the gaps ``(R,)``, with weights ``terms (G,)`` of the groups."""
         return self.gaps @ group_weights
 
@@ -124,7 +125,7 @@ class Replicates(ABC):
         self._tables.clear()
 
     def _class_table(
-        self, probs: Floats, labels: Floats, counts: Callable[[], Floats]
+        self, probs: FloatArray, labels: FloatArray, counts: Callable[[], FloatArray]
     ) -> ClassTable:
         return ClassTable(probs, labels, counts, self.rows.num_samples, self.rows.num_classes)
 
@@ -136,22 +137,22 @@ class RowReplicates(Replicates):
         super().__init__(rows, rows.singles, size)
 
     @property
-    def weights(self) -> Floats:
+    def weights(self) -> FloatArray:
         """Weight of each row ``(R or 1, N)``, in the order of the rows."""
         return self.rows.weights[None]
 
     @property
-    def labels(self) -> Integers:
+    def labels(self) -> IntArray:
         """Label of each row ``(R or 1, N)``, in the order of the rows."""
         return self.rows.target[None]
 
     @cached_property
-    def counts(self) -> Floats:
+    def counts(self) -> FloatArray:
         """Weight of each row ``(R or 1, N)``, by ascending confidence."""
         return self.weights.take(self.rows.order, axis=1)
 
     @cached_property
-    def squares(self) -> Floats:
+    def squares(self) -> FloatArray:
         """Squared weight of each row ``(1, N)``, by ascending confidence."""
         return self.counts**2
 
@@ -163,7 +164,7 @@ class RowReplicates(Replicates):
         labels = self._class_labels(cells, probs)
         return self._class_table(probs, labels, lambda: self.rows.table(_original_counts))
 
-    def _class_labels(self, cells: ClassCellSums, probs: Floats) -> Floats:
+    def _class_labels(self, cells: ClassCellSums, probs: FloatArray) -> FloatArray:
         """Return the label counts of every class and bin ``(R, cells)``."""
         raise NotImplementedError
 
@@ -177,7 +178,7 @@ class RowReplicates(Replicates):
         return self.over(self.rows.table(_equal_width_cells))
 
     @property
-    def neighbor_gaps(self) -> Floats:
+    def neighbor_gaps(self) -> FloatArray:
         """Sum of confidence minus correctness in each group of neighbors in confidence ``(R, G)``."""
         return self.over(self.rows.table(_neighbor_group_cells)).gaps
 
@@ -193,7 +194,7 @@ def _neighbor_group_cells(rows: Rows) -> OutcomeCells:
 class BootstrapReplicates(RowReplicates):
     """Bootstrap replicates of rows or whole clusters; ``times (R, U)`` holds how often each was drawn."""
 
-    def __init__(self, rows: Rows, times: Floats) -> None:
+    def __init__(self, rows: Rows, times: FloatArray) -> None:
         super().__init__(rows, len(times))
         self._unit_counts = times
 
@@ -203,22 +204,22 @@ class BootstrapReplicates(RowReplicates):
             yield BootstrapReplicates(self.rows, some)
 
     @cached_property
-    def _row_counts(self) -> Floats:
+    def _row_counts(self) -> FloatArray:
         """How often each row was drawn ``(R, N)``."""
         return expand_to_rows(self.rows, self._unit_counts)
 
     @cached_property
-    def weights(self) -> Floats:
+    def weights(self) -> FloatArray:
         """Draw count times weight of each row ``(R, N)``, in the order of the rows."""
         return self._row_counts if self.rows.is_iid else self._row_counts * self._scaled_row_weights
 
     @cached_property
-    def _scale(self) -> Floats:
+    def _scale(self) -> FloatArray:
         """Factors ``(R, 1)`` that give the drawn rows of each replicate an average weight of 1."""
         return self.rows.table(_equal_width_cells).scale(self._unit_counts)
 
     @cached_property
-    def _scaled_row_weights(self) -> Floats:
+    def _scaled_row_weights(self) -> FloatArray:
         """Weights of the rows ``(R, N)``, scaled to average 1 over the drawn rows."""
         return self._scale * self.rows.weights
 
@@ -231,23 +232,23 @@ class BootstrapReplicates(RowReplicates):
         return CellTable(count, gaps, scale * cells.sum_outcomes(times), squares)
 
     @cached_property
-    def right(self) -> Floats:
+    def right(self) -> FloatArray:
         """Total weight of each group's correct rows ``(R, G)``, by their original labels."""
         return self.counts * self.groups.right
 
     @cached_property
-    def squares(self) -> Floats:
+    def squares(self) -> FloatArray:
         """Sum of squared weights over all draws ``(R, G)``."""
         if not self.rows.is_weighted:
             return self.counts
         return (self.weights * self._scaled_row_weights).take(self.rows.order, axis=1)
 
     @property
-    def expected_right(self) -> Floats:
+    def expected_right(self) -> FloatArray:
         """Sum of the rows' label probabilities of the predicted class ``(R, G)``."""
         return self.counts * self.rows.expected_right(self.groups)
 
-    def mean(self, quantity: Quantity) -> Floats:
+    def mean(self, quantity: Quantity) -> FloatArray:
         """Return the weighted mean of a quantity ``(R,)``; the quantity is computed once per row."""
         # einsum rather than a matrix product, whose order of summation depends on the number of threads.
         sums = self.rows.weights * self.rows.column(quantity).astype(np.float64)
@@ -279,7 +280,7 @@ class SignFlippedReplicates(RowReplicates):
 
     # Their mean is then 0, as that of a calibrated model, while rows of one cluster depend on each other as they do.
 
-    def __init__(self, rows: Rows, signs: Floats) -> None:
+    def __init__(self, rows: Rows, signs: FloatArray) -> None:
         super().__init__(rows, len(signs))
         self._unit_signs = signs
 
@@ -289,7 +290,7 @@ class SignFlippedReplicates(RowReplicates):
             yield SignFlippedReplicates(self.rows, some)
 
     @cached_property
-    def signs(self) -> Floats:
+    def signs(self) -> FloatArray:
         """Sign of each row ``(R, N)``, in the order of the rows."""
         return expand_to_rows(self.rows, self._unit_signs)
 
@@ -298,7 +299,7 @@ class SignFlippedReplicates(RowReplicates):
         gaps = cells.sum_gaps(self._unit_signs)
         return CellTable(cells.count[None], gaps, cells.expected - gaps, cells.squares[None])
 
-    def weighted_gap_sum(self, group_weights: Floats) -> Floats:
+    def weighted_gap_sum(self, group_weights: FloatArray) -> FloatArray:
         """Return the weighted sum of the gaps ``(R,)``, with weights ``terms (N,)`` by ascending confidence."""
         rows = self.rows
         gaps = rows.singles.confidence - rows.singles.right
@@ -308,18 +309,18 @@ class SignFlippedReplicates(RowReplicates):
         return self._unit_signs @ sums
 
     @property
-    def _clusters(self) -> Integers:
+    def _clusters(self) -> IntArray:
         clusters = self.rows.clusters
         return np.arange(self.rows.num_samples) if clusters is None else clusters
 
     @cached_property
-    def right(self) -> Floats:
+    def right(self) -> FloatArray:
         """Confidence minus sign-flipped gap of each row ``(R, N)``; not an integer."""
         confidence = self.counts * self.groups.confidence
         gaps = confidence - self.counts * self.groups.right
         return confidence - gaps * self.signs.take(self.rows.order, axis=1)
 
-    def _class_labels(self, cells: ClassCellSums, probs: Floats) -> Floats:
+    def _class_labels(self, cells: ClassCellSums, probs: FloatArray) -> FloatArray:
         return probs - (cells.probs(self._unit_signs) - cells.labels(self._unit_signs))
 
     def predictions(self) -> Iterator[AnyPredictions]:
@@ -334,17 +335,17 @@ class SignFlippedReplicates(RowReplicates):
 class ConsistencyReplicates(RowReplicates):
     """Consistency resampling: labels drawn from the model's probabilities, so that the model is calibrated."""
 
-    def __init__(self, rows: Rows, uniforms: Floats) -> None:
+    def __init__(self, rows: Rows, uniforms: FloatArray) -> None:
         super().__init__(rows, len(uniforms))
         self._uniforms = uniforms
 
     @cached_property
-    def labels(self) -> Integers:
+    def labels(self) -> IntArray:
         """The drawn labels ``(R, N)``, in the order of the rows."""
         return self.rows.draw_labels(self._uniforms)
 
     @cached_property
-    def right(self) -> Floats:
+    def right(self) -> FloatArray:
         """Weight of each correct row ``(R, N)``, drawn without drawing the label itself, which is slower."""
         # Rows.draw compares the same numbers, so both agree on which predictions are right.
         return self.counts * (self._uniforms < self.rows.confidence).take(self.rows.order, axis=1)
@@ -359,7 +360,7 @@ class ConsistencyReplicates(RowReplicates):
         outcome = cells.sum_new_outcomes(is_right.astype(np.float64))
         return CellTable(cells.count[None], cells.expected - outcome, outcome, cells.squares[None])
 
-    def _class_labels(self, cells: ClassCellSums, _probs: Floats) -> Floats:
+    def _class_labels(self, cells: ClassCellSums, _probs: FloatArray) -> FloatArray:
         return cells.count_drawn_labels(*self.rows.draw_changed_labels(self._uniforms), self.size)
 
     def predictions(self) -> Iterator[AnyPredictions]:
@@ -374,20 +375,20 @@ class ConsistencyReplicates(RowReplicates):
             yield replace(predictions, target=torch.from_numpy(labels), label_probs=label_probs)
 
 
-def _original_probs(rows: Rows) -> Floats:
+def _original_probs(rows: Rows) -> FloatArray:
     return rows.table(ClassCellSums).probs(np.ones((1, rows.num_units)))
 
 
-def _original_counts(rows: Rows) -> Floats:
+def _original_counts(rows: Rows) -> FloatArray:
     return rows.table(ClassCellSums).counts(np.ones((1, rows.num_units)))
 
 
-def expand_to_rows(rows: Rows, unit_values: Floats) -> Floats:
+def expand_to_rows(rows: Rows, unit_values: FloatArray) -> FloatArray:
     """Expand values of units ``(R, U)`` to rows ``(R, N)``."""
     return unit_values if rows.clusters is None else unit_values.take(rows.clusters, axis=1)
 
 
-def iter_unit_blocks(rows: Rows, unit_values: Floats) -> Iterator[Floats]:
+def iter_unit_blocks(rows: Rows, unit_values: FloatArray) -> Iterator[FloatArray]:
     """Yield blocks of unit values ``(r, U)``, sized so that expanded rows have :data:`BLOCK_ELEMENTS` elements."""
     step = max(1, BLOCK_ELEMENTS // rows.num_samples)
     yield from (unit_values[start : start + step] for start in range(0, len(unit_values), step))

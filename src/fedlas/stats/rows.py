@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedlas._core.types import FloatArray, IntArray
 from fedlas.metrics.equal_width import equal_width_index
 from fedlas.metrics.ranking import tie_starts
 from fedlas.metrics.scan import Chunk, ChunkConsumer, scan
@@ -23,8 +24,6 @@ from fedlas.predictions.any_predictions import AnyPredictions, require_predictio
 from fedlas.stats.cell_sums import OutcomeCells
 from fedlas.stats.degrees import degrees_of_freedom
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 T = TypeVar("T")
 MANY_SAMPLES = 2**13
 MANY_PROBS = 2**22
@@ -38,17 +37,17 @@ class ConfidenceGroups:
     """Samples by ascending confidence, single or in groups of neighbors; arrays ``(G,)`` except the starts."""
 
     # Mean confidence of each group.
-    confidence: Floats
+    confidence: FloatArray
     # Number of rows.
-    count: Floats
+    count: FloatArray
     # Number of rows whose predicted class is the label.
-    right: Floats
+    right: FloatArray
     # First sorted row.
-    first: Integers
+    first: IntArray
     # First group of each bin of equal width that is not empty.
-    width_starts: Integers
+    width_starts: IntArray
     # First group of each run of equal confidences.
-    tie_starts: Integers
+    tie_starts: IntArray
 
 
 class _ColumnCollector:
@@ -133,13 +132,13 @@ class Rows:
         return self._means[quantity]
 
     @cached_property
-    def weights(self) -> Floats:
+    def weights(self) -> FloatArray:
         """Weights ``(N,)``, scaled to average 1."""
         weights = normalized_weights(self.predictions)
         return np.ones(self.num_samples) if weights is None else weights.numpy()
 
     @cached_property
-    def clusters(self) -> Integers | None:
+    def clusters(self) -> IntArray | None:
         """Cluster index of each row ``(N,)``, or None if all rows are independent."""
         names = self.predictions.clusters
         return None if names is None else np.unique(names.numpy(), return_inverse=True)[1]
@@ -160,14 +159,14 @@ class Rows:
         return self.column(confidence_quantity)
 
     @cached_property
-    def target(self) -> Integers:
+    def target(self) -> IntArray:
         """Labels ``(N,)``."""
         if isinstance(self.predictions, TopLabel):
             return 1 - self.predictions.correct.long().numpy()
         return self.predictions.target.cpu().numpy()
 
     @cached_property
-    def predicted(self) -> Integers:
+    def predicted(self) -> IntArray:
         """Predicted classes ``(N,)``."""
         if isinstance(self.predictions, TopLabel):
             return np.zeros(self.num_samples, dtype=np.int64)
@@ -179,7 +178,7 @@ class Rows:
         return self.column(probs_quantity)
 
     @cached_property
-    def order(self) -> Integers:
+    def order(self) -> IntArray:
         """Row indices by ascending confidence ``(N,)``; ties keep their order."""
         return np.argsort(self.confidence, kind="stable")
 
@@ -213,9 +212,9 @@ class Rows:
 
     def cells(
         self,
-        cell: Integers,
-        probability: Floats | None = None,
-        outcome: Floats | None = None,
+        cell: IntArray,
+        probability: FloatArray | None = None,
+        outcome: FloatArray | None = None,
         label: int | None = None,
     ) -> OutcomeCells:
         """Return cells with sums from each row's cell index ``(N,)``; outcomes default to correctness."""
@@ -231,23 +230,23 @@ class Rows:
             label,
         )
 
-    def run_cells(self, starts: Integers) -> OutcomeCells:
+    def run_cells(self, starts: IntArray) -> OutcomeCells:
         """Return cells of consecutive rows by ascending confidence, given the first row of each cell."""
         cell = np.empty(self.num_samples, dtype=np.int64)
         sizes = np.diff(starts, append=self.num_samples)
         cell[self.order] = np.repeat(np.arange(len(starts)), sizes)
         return self.cells(cell)
 
-    def bin_indices(self, values: NDArray[Any]) -> Integers:
+    def bin_indices(self, values: NDArray[Any]) -> IntArray:
         """Return the equal-width bin index of each value, see :func:`fedlas.metrics.equal_width.equal_width_index`."""
         return equal_width_index(torch.from_numpy(values), self.num_bins).numpy()
 
-    def expected_right(self, groups: ConfidenceGroups) -> Floats:
+    def expected_right(self, groups: ConfidenceGroups) -> FloatArray:
         """Return the mean label probability of the predicted class per group ``(G,)``; needs ``label_probs``."""
         outcome = self.column(expected_accuracy)[self.order].astype(np.float64)
         return np.add.reduceat(outcome, groups.first) / groups.count
 
-    def expected_spread(self, groups: ConfidenceGroups) -> Floats:
+    def expected_spread(self, groups: ConfidenceGroups) -> FloatArray:
         """Return the standard deviation of the predicted class's label probability in each group ``(G,)``."""
         outcome = self.column(expected_accuracy)[self.order].astype(np.float64)
         gaps = outcome - np.repeat(self.expected_right(groups), groups.count.astype(np.int64))
@@ -260,7 +259,7 @@ class Rows:
         return self._tables[make]
 
     @cached_property
-    def _cumulative(self) -> Floats:
+    def _cumulative(self) -> FloatArray:
         """Cumulative class probabilities ``(N, C)``, with the predicted class swapped to the front."""
         # The first column is the confidence itself; the others share what it leaves, so that rounding gives nothing to
         # a class that has nothing.
@@ -276,7 +275,7 @@ class Rows:
         rest += confidence[:, None]
         return rest
 
-    def draw_labels(self, uniforms: Floats) -> Integers:
+    def draw_labels(self, uniforms: FloatArray) -> IntArray:
         """Return labels ``(R, N)`` drawn from the probabilities: the prediction where ``uniforms < confidence``."""
         if isinstance(self.predictions, TopLabel):
             return (uniforms >= self.confidence).astype(np.int64)
@@ -285,7 +284,7 @@ class Rows:
         labels.ravel()[place] = others
         return labels
 
-    def draw_changed_labels(self, uniforms: Floats) -> tuple[Integers, Integers, Integers]:
+    def draw_changed_labels(self, uniforms: FloatArray) -> tuple[IntArray, IntArray, IntArray]:
         """Return the drawn labels that differ from the prediction: flat indices ``(E,)``, rows and labels."""
         # By row, so that all replicates read a row's probabilities while they are in the cache.
         row, replicate = np.nonzero((uniforms >= self.confidence).T)
@@ -298,7 +297,7 @@ class Rows:
         )
 
 
-def _first_column_above(value: Floats, cumulative: Floats, row: Integers) -> Integers:
+def _first_column_above(value: FloatArray, cumulative: FloatArray, row: IntArray) -> IntArray:
     """Return the first column after column 0 with ``cumulative[row] > value (E,)``, or the last column."""
     classes = cumulative.shape[1]
     flat = cumulative.ravel()
@@ -313,7 +312,7 @@ def _first_column_above(value: Floats, cumulative: Floats, row: Integers) -> Int
     return low - first
 
 
-def run_starts(values: NDArray[Any]) -> Integers:
+def run_starts(values: NDArray[Any]) -> IntArray:
     """Return the start indices of runs of equal values, for :func:`numpy.add.reduceat`."""
     return np.flatnonzero(np.concatenate(([True], values[1:] != values[:-1])))
 

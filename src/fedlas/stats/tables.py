@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlas._core.types import FloatArray, IntArray
 from fedlas.metrics.calibration_error import EqualMass
 from fedlas.metrics.classwise import ClassTable, ClasswiseSums
 from fedlas.metrics.classwise_adaptive import SortedClassProbs
@@ -27,13 +28,13 @@ from fedlas.metrics.smooth import Spectra
 from fedlas.metrics.sums import Statistic
 from fedlas.metrics.true_error import TrueAccuracyBins
 from fedlas.stats.replicates import Replicates, RowReplicates, SignFlippedReplicates
-from fedlas.stats.rows import Floats, Integers, Rows
+from fedlas.stats.rows import Rows
 
 _FREQUENCIES = 2**11
 """Used at most for the replicates of the smooth error: enough for scales from 0.001 on."""
 
 
-def evaluate_replicates(metric: Metric, block: Replicates) -> Floats:
+def evaluate_replicates(metric: Metric, block: Replicates) -> FloatArray:
     """Return the metric of every replicate in ``block`` ``(R,)``."""
     if metric.quantity is not None and (means := block.mean(metric.quantity)) is not None:
         return means
@@ -49,7 +50,7 @@ def evaluate_replicates(metric: Metric, block: Replicates) -> Floats:
     return np.array(each)
 
 
-def evaluate_block(entries: Sequence[Metric], block: Replicates) -> dict[str, Floats]:
+def evaluate_block(entries: Sequence[Metric], block: Replicates) -> dict[str, FloatArray]:
     """Return several metrics of every replicate ``(R,)``, by name."""
     # Sums need no rows; what is asked of each row or rank is asked of a part of the replicates at a time.
     row_entries = [entry for entry in entries if not is_computed_from_sums(entry)]
@@ -58,7 +59,7 @@ def evaluate_block(entries: Sequence[Metric], block: Replicates) -> dict[str, Fl
         for entry in entries
         if entry not in row_entries
     }
-    pieces: dict[str, list[Floats]] = {entry.name: [] for entry in row_entries}
+    pieces: dict[str, list[FloatArray]] = {entry.name: [] for entry in row_entries}
     for part in block.parts() if row_entries else ():
         for entry in row_entries:
             pieces[entry.name].append(evaluate_replicates(entry, part))
@@ -109,9 +110,9 @@ def _label_prob_bins(block: Replicates) -> BinTable:
 class RunSums:
     """Sums over :class:`~fedlas.metrics.ranking.Runs` in replicates, ``(R or 1, G)``."""
 
-    count: Floats
-    wrong: Floats
-    gaps: Floats
+    count: FloatArray
+    wrong: FloatArray
+    gaps: FloatArray
     num_samples: int
     num_bins: int
 
@@ -125,21 +126,21 @@ class ReplicateRuns:
         self.num_bins = block.rows.num_bins
 
     @cached_property
-    def count(self) -> Floats:
+    def count(self) -> FloatArray:
         """Total weight of each run ``(R or 1, G)``."""
         return self._sum_runs(self._block.counts)
 
     @cached_property
-    def wrong(self) -> Floats:
+    def wrong(self) -> FloatArray:
         """Total weight of the wrong samples of each run ``(R, G)``."""
         return self._sum_runs(self._block.counts - self._block.right)
 
     @cached_property
-    def gaps(self) -> Floats:
+    def gaps(self) -> FloatArray:
         """Sum of ``confidence - correct`` of each run ``(R, G)``."""
         return self._sum_runs(self._block.gaps)
 
-    def _sum_runs(self, values: Floats) -> Floats:
+    def _sum_runs(self, values: FloatArray) -> FloatArray:
         starts = self._block.groups.tie_starts
         # Without ties every row is its own run.
         whole = len(starts) == values.shape[1]
@@ -175,7 +176,7 @@ class ReplicateClassRuns:
             yield RunSums(count, wrong, gaps, rows.num_samples, rows.num_bins)
 
 
-def _sort_class_probs(rows: Rows) -> tuple[Integers, Floats]:
+def _sort_class_probs(rows: Rows) -> tuple[IntArray, FloatArray]:
     """Return row indices and probabilities of each class by ascending probability, both ``(C, N)``."""
     # In double precision and step by step as the metric has them: what is equal decides where bins may be cut.
     probs = softmax_float64(rows.multiclass_predictions.logits).T.contiguous().numpy()
@@ -183,7 +184,7 @@ def _sort_class_probs(rows: Rows) -> tuple[Integers, Floats]:
     return order, np.take_along_axis(probs, order, axis=1)
 
 
-def _cosine_basis(rows: Rows) -> Floats:
+def _cosine_basis(rows: Rows) -> FloatArray:
     """Return cosines of ascending frequencies at the mean confidence of each group ``(G, K)``."""
     return np.cos(np.pi * rows.groups.confidence[:, None] * np.arange(_FREQUENCIES))
 
@@ -204,7 +205,7 @@ class GroupSpectra(Spectra):
         # About the smooth error of a calibrated model; of another the mean gap is a better guess.
         self.guess = 0.3 / math.cbrt(rows.num_samples)
 
-    def lowest_frequencies(self, count: int) -> Floats:
+    def lowest_frequencies(self, count: int) -> FloatArray:
         """Return the transforms of the ``count`` lowest frequencies ``(R, up to count)``."""
         more = self._waves[:, self.values.shape[1] : count]
         if more.size:

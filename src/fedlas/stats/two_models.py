@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import InputError
 from fedlas._core.threads import run_single_threaded
+from fedlas._core.types import FloatArray
 from fedlas.metrics import METRICS
 from fedlas.metrics.evaluation import compute_metrics, resolve_metrics
 from fedlas.metrics.metric import Metric, lacks_inputs, num_classes_or_zero, resolve_metric
@@ -35,7 +36,7 @@ from fedlas.stats.noise_floor import monte_carlo_p_value
 from fedlas.stats.proportion import paired_share_interval
 from fedlas.stats.replicates import BootstrapReplicates
 from fedlas.stats.result_table import ResultTable
-from fedlas.stats.rows import Floats, Rows
+from fedlas.stats.rows import Rows
 from fedlas.stats.tables import evaluate_block, row_hits
 
 COMPARED = ("accuracy", "nll", "brier", "ece")
@@ -159,7 +160,7 @@ def bootstrap_differences(
     first, second = (compute_metrics(each, entries, num_bins) for each in (a, b))
     pairs = _differences_by_influence(entries, both, first, second, confidence_level)
     entries = [entry for entry in entries if entry.name not in pairs]
-    parts: dict[str, list[Floats]] = {entry.name: [] for entry in entries}
+    parts: dict[str, list[FloatArray]] = {entry.name: [] for entry in entries}
     for times in iter_unit_draws(*both, replicates=replicates, seed=seed) if entries else ():
         blocks = [BootstrapReplicates(rows, times) for rows in both]
         one, other = (evaluate_block(entries, block) for block in blocks)
@@ -197,7 +198,7 @@ def bootstrap_differences(
 
 
 def bootstrap_difference_test(
-    value: float, replicates: Floats, *, confidence_level: float, method: str, degrees: float
+    value: float, replicates: FloatArray, *, confidence_level: float, method: str, degrees: float
 ) -> tuple[Interval, float]:
     """Return the interval and two-sided p-value of a difference from its replicates ``(R,)``."""
     interval = interval_from_replicates(

@@ -156,7 +156,11 @@ def test_as_json_and_back():
     }  # fmt: skip
     for each in found.values():
         assert Estimate.from_dict(each.to_dict()) == each
-    for wrong in ({}, {**found["ece"].to_dict(), "low": None}, {**found["ece"].to_dict(), "p": "<b>"}):
+    for wrong in (
+        {},
+        {**found["ece"].to_dict(), "low": None},
+        {**found["ece"].to_dict(), "p": "<b>"},
+    ):
         with pytest.raises(ValueError, match=r"(value|low|p) must be"):
             Estimate.from_dict(wrong)
 

@@ -17,12 +17,12 @@ from fedlas._core.check import InputError, check_count, error_reason
 from fedlas._core.extras import require
 from fedlas._core.files import check_writable, is_file, not_writable_error, read_json, write_json
 from fedlas._core.outputs import FileKind, has_json_format
+from fedlas._core.types import FloatArray
 from fedlas.deploy.monitor.period import Period
 from fedlas.deploy.monitor.watches import LiveBatch, Watch
 from fedlas.predictions.tables.files import Name, find_files
 from fedlas.predictions.tables.formats.compression import content_digest
 from fedlas.stats.gap_sums import read_array, read_counts
-from fedlas.stats.rows import Floats
 
 FORMAT = "fedlas.monitor/2"
 STATE = FileKind("a state of fedlas monitor", lambda path: has_json_format(path, FORMAT))
@@ -37,9 +37,9 @@ FIRST_WIDTH = 50
 class WatchHistory:
     """Statistics and evidence of a watch over time, one row per fixed number of samples."""
 
-    count: Floats  # samples with each statistic (R, S)
-    total: Floats  # sum of each statistic (R, S)
-    evidence: Floats  # of the watch at the end of each row (R,)
+    count: FloatArray  # samples with each statistic (R, S)
+    total: FloatArray  # sum of each statistic (R, S)
+    evidence: FloatArray  # of the watch at the end of each row (R,)
 
     @classmethod
     def empty(cls, num_statistics: int) -> WatchHistory:
@@ -47,7 +47,7 @@ class WatchHistory:
         return cls(np.zeros((0, num_statistics)), np.zeros((0, num_statistics)), np.zeros(0))
 
     def with_batch(
-        self, row_index: int, batch: tuple[Floats, NDArray[np.bool_]] | None, evidence: float
+        self, row_index: int, batch: tuple[FloatArray, NDArray[np.bool_]] | None, evidence: float
     ) -> WatchHistory:
         """Return the history with a batch added to row ``row_index``; a batch is values ``(n, S)`` and a mask."""
         count, total, last = (
@@ -69,7 +69,7 @@ class WatchHistory:
         return WatchHistory(count, total, self.evidence[1::2])
 
     @property
-    def means(self) -> Floats:
+    def means(self) -> FloatArray:
         """Mean of each statistic over all rows, ``(S,)``; NaN without samples."""
         with np.errstate(invalid="ignore"):
             return self.total.sum(axis=0) / self.count.sum(axis=0)
@@ -79,7 +79,9 @@ class WatchHistory:
         return {name: rows.tolist() for name, rows in vars(self).items()}
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any], lower: Floats, upper: Floats) -> WatchHistory:
+    def from_dict(
+        cls, content: Mapping[str, Any], lower: FloatArray, upper: FloatArray
+    ) -> WatchHistory:
         """Return a validated history from the result of :meth:`to_dict`, with statistics in ``[least, most]``."""
         count, total, evidence = (
             read_array(content, name) for name in ("count", "total", "evidence")
@@ -317,7 +319,9 @@ def _restore_state(content: Mapping[str, Any], watches: Sequence[Watch]) -> Stre
             raise ValueError(f"the test state of {name} is invalid: shape {active.shape}")
         test.samples = check_count("samples", each["samples"], low=0)
         test.wealth = active
-        history = state.histories[name] = WatchHistory.from_dict(each["history"], test.least, test.most)
+        history = state.histories[name] = WatchHistory.from_dict(
+            each["history"], test.least, test.most
+        )
         # Labels or classes may be missing in some samples, and then in the watch; confidences never are.
         expected = dict.fromkeys(("calibration", "accuracy", "events", "prevalence"), state.labeled)
         expected |= dict.fromkeys(("confidence", "probability", "actions"), state.samples)

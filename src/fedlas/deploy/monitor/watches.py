@@ -14,14 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlas._core.types import FloatArray
 from fedlas.deploy.card import Card
 from fedlas.deploy.label_reference import ALL_LABELS, LABEL_MEANS, LabelReference
 from fedlas.stats.drift import MeanDrift
 from fedlas.stats.gap_sums import GapSums, confidence_bounds_by_cell, confidence_cells
 from fedlas.stats.proportion import clopper_pearson
-from fedlas.stats.rows import Floats
 
-Values = tuple[Floats, NDArray[np.bool_]]
+Values = tuple[FloatArray, NDArray[np.bool_]]
 WATCHES = {
     "top label": ("calibration", "accuracy", "confidence", "classes"),
     "event": ("calibration", "events", "probability", "actions"),
@@ -47,7 +47,7 @@ class LiveBatch:
     """Batch of live samples in order of time: confidences and outcomes ``(n,)``, or ``(n, L)`` for several labels."""
 
     # Probability of the predicted class, of the event, or of each label, by subject of the card.
-    confidence: Floats
+    confidence: FloatArray
     # Whether the prediction is correct, the event occurred, or the label is present; None without labels.
     correct: NDArray[np.bool_] | None
     predicted: NDArray[np.int64] | None
@@ -80,8 +80,8 @@ class Watch:
 
     name: str
     statistics: tuple[str, ...]
-    card: Floats  # means on the card (S,)
-    spread: Floats  # standard deviations per sample on the card (S,)
+    card: FloatArray  # means on the card (S,)
+    spread: FloatArray  # standard deviations per sample on the card (S,)
     test: MeanDrift  # with intervals from the card
     missing: str  # reason if no batch can be watched, such as "no labels"
     # Function from a batch to statistics and mask (n, S), or None if the batch lacks labels or classes.
@@ -210,7 +210,7 @@ def _confidence_watch(card: Card | LabelReference, sums: GapSums, error_rate: fl
     return watch
 
 
-def _class_watch(card: Card, counts: Floats, error_rate: float) -> Watch:
+def _class_watch(card: Card, counts: FloatArray, error_rate: float) -> Watch:
     """Return the watch of the shares of predicted classes, or of groups of adjacent classes."""
     groups = np.array_split(np.arange(len(counts)), min(MAX_GROUPS, len(counts)))
     group_of = np.concatenate(

@@ -14,10 +14,9 @@ from torch import Tensor
 from fedlas._core.arrays import write_arrays
 from fedlas._core.check import InputError, check_count, describe
 from fedlas._core.streams import Purpose, seeded_generator
+from fedlas._core.types import IntArray
 from fedlas.lab.data.base import Flip, Images, Part, Source, require_condition
 from fedlas.lab.data.batches import Batches, StreamedBatches
-
-IntArray = NDArray[np.int64]
 
 
 def allocate_by_class(counts: IntArray, size: int, *, low: IntArray, high: IntArray) -> IntArray:

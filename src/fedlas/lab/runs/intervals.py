@@ -186,7 +186,9 @@ def _compute_intervals(
             advance=partial(advance, run.name) if recorded else None,
         )
         content["left_out"][stage] = [name for name in recorded if name not in names]
-        content["stages"][stage] = {name: estimate.to_dict() for name, estimate in estimates.items()}
+        content["stages"][stage] = {
+            name: estimate.to_dict() for name, estimate in estimates.items()
+        }
         if stage == "test":
             content["classes"] = {
                 str(label): estimate.to_dict() for label, estimate in classes.items()

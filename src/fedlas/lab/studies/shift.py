@@ -120,7 +120,9 @@ class _ShiftedRun:
                 s: estimates(each, ["ece"], num_bins=bins, replicates=self._replicates)["ece"]
                 for s, each in stages.items()
             }
-            metrics["noise"] = {stage: {"ece": estimate.to_dict()} for stage, estimate in ece.items()}
+            metrics["noise"] = {
+                stage: {"ece": estimate.to_dict()} for stage, estimate in ece.items()
+            }
         return metrics
 
     def clean_result(self) -> dict[str, Any]:

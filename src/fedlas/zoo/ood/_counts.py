@@ -13,8 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from fedlas._core.check import InputError, describe
-
-Floats = NDArray[np.float64]
+from fedlas._core.types import FloatArray
 
 # Counts in one block of replicates: 1 MiB of float64, so that several blocks fit a processor's cache.
 _BLOCK = 2**17
@@ -30,17 +29,17 @@ class ScoreCounts:
         correct: Correctly classified in-distribution samples ``(R, G)``; None if unknown.
     """
 
-    inside: Floats
-    outside: Floats
-    correct: Floats | None = None
+    inside: FloatArray
+    outside: FloatArray
+    correct: FloatArray | None = None
 
     @cached_property
-    def low(self) -> tuple[Floats, Floats]:
+    def low(self) -> tuple[FloatArray, FloatArray]:
         """Counts of in-distribution and OOD samples at or below each score, each ``(R, G)``."""
         return self.inside.cumsum(axis=1), self.outside.cumsum(axis=1)
 
     @cached_property
-    def high(self) -> tuple[Floats, Floats]:
+    def high(self) -> tuple[FloatArray, FloatArray]:
         """Counts of in-distribution and OOD samples at or above each score, each ``(R, G)``."""
         inside, outside = self.low
         # Counts are whole numbers, so these differences are exact and no second cumulative sum is needed.
@@ -119,7 +118,7 @@ class ScoreCounter:
 
     def _count_groups(
         self, places: NDArray[np.int64], weights: NDArray[np.bool_] | None = None
-    ) -> Floats:
+    ) -> FloatArray:
         """Return the count of each group in each row of ``places (R, N)``, as ``(R, G)``."""
         rows = len(places)
         flat = (places + self._groups * np.arange(rows)[:, None]).ravel()
@@ -140,7 +139,7 @@ def _to_array(expected: str, array: ArrayLike | Tensor) -> NDArray[Any]:
         raise InputError(expected, describe(array), "Pass one value per sample.") from error
 
 
-def _check_scores(name: str, score: ArrayLike | Tensor) -> Floats:
+def _check_scores(name: str, score: ArrayLike | Tensor) -> FloatArray:
     array = _to_array(f"{name} must be numbers", score)
     try:
         values = array.astype(np.float64) if array.dtype.kind != "c" else None

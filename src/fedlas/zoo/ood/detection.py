@@ -16,17 +16,18 @@ from numpy.typing import ArrayLike
 
 from fedlas._core.check import InputError, check_choice, check_count, check_number
 from fedlas._core.registry import Registry
+from fedlas._core.types import FloatArray
 from fedlas.metrics.ranking_scores import auroc_from_counts, count_concordant_pairs
 from fedlas.stats import Interval
 from fedlas.stats.intervals import check_bootstrap_options, interval_from_replicates
 from fedlas.stats.proportion import clopper_pearson
-from fedlas.zoo.ood._counts import Floats, ScoreCounter, ScoreCounts
+from fedlas.zoo.ood._counts import ScoreCounter, ScoreCounts
 
 __all__ = ["DETECTION", "detection_intervals", "detection_metrics", "fpr_at_tpr", "roc_points"]
 
 Positive = Literal["in", "out"]
 
-DetectionMetric = Callable[[ScoreCounts], Floats]
+DetectionMetric = Callable[[ScoreCounts], FloatArray]
 
 DETECTION: Registry[DetectionMetric] = Registry("detection metric")
 """Functions of :class:`ScoreCounts` to one value per replicate ``(R,)``, a fraction. Metadata: ``title``; ``positive``,
@@ -35,37 +36,37 @@ the class to detect, ``"in"`` or ``"out"``, or ``"either"`` where it makes no di
 
 
 @DETECTION.register("auroc", title="AUROC", positive="either", higher_is_better=True)
-def _auroc(counts: ScoreCounts) -> Floats:
+def _auroc(counts: ScoreCounts) -> FloatArray:
     """Return the probability that an OOD sample scores above an in-distribution sample; ties count half."""
     return auroc_from_counts(counts.inside, counts.outside)
 
 
 @DETECTION.register("aupr-in", title="AUPR-in", positive="in", higher_is_better=True)
-def _aupr_in(counts: ScoreCounts) -> Floats:
+def _aupr_in(counts: ScoreCounts) -> FloatArray:
     """Return the average precision with in-distribution as the positive class, lowest scores first."""
     return _average_precision(counts.inside, *counts.low)
 
 
 @DETECTION.register("aupr-out", title="AUPR-out", positive="out", higher_is_better=True)
-def _aupr_out(counts: ScoreCounts) -> Floats:
+def _aupr_out(counts: ScoreCounts) -> FloatArray:
     """Return the average precision with OOD as the positive class, highest scores first."""
     return _average_precision(counts.outside, *reversed(counts.high))
 
 
 @DETECTION.register("fpr95-in", title="FPR95-in", positive="in", higher_is_better=False)
-def _fpr95_in(counts: ScoreCounts) -> Floats:
+def _fpr95_in(counts: ScoreCounts) -> FloatArray:
     """Return the share of OOD samples accepted at the threshold that accepts 95 % of in-distribution samples."""
     return _false_positive_rate(counts, "in", 0.95)
 
 
 @DETECTION.register("fpr95-out", title="FPR95-out", positive="out", higher_is_better=False)
-def _fpr95_out(counts: ScoreCounts) -> Floats:
+def _fpr95_out(counts: ScoreCounts) -> FloatArray:
     """Return the share of in-distribution samples flagged at the threshold that flags 95 % of OOD samples."""
     return _false_positive_rate(counts, "out", 0.95)
 
 
 @DETECTION.register("oscr", title="OSCR", positive="in", higher_is_better=True, needs_correct=True)
-def _oscr(counts: ScoreCounts) -> Floats:
+def _oscr(counts: ScoreCounts) -> FloatArray:
     """Return the area under the curve of correct classification rate over false positive rate."""
     if counts.correct is None:
         raise InputError("id_correct is required for oscr", "None", "Pass id_correct.")
@@ -161,7 +162,7 @@ def detection_intervals(
 
 
 def _bootstrap_interval(
-    value: float, replicates: Floats, *, confidence_level: float, pairs: int
+    value: float, replicates: FloatArray, *, confidence_level: float, pairs: int
 ) -> Interval:
     """Return the percentile interval, or an exact interval over ``pairs`` pairs if all replicates are equal."""
     interval = interval_from_replicates(
@@ -205,7 +206,7 @@ def fpr_at_tpr(
 
 def roc_points(
     id_score: ArrayLike, ood_score: ArrayLike, *, most: int = 400
-) -> tuple[Floats, Floats]:
+) -> tuple[FloatArray, FloatArray]:
     """Return the ROC curve with OOD as the positive class.
 
     Args:
@@ -242,7 +243,7 @@ def roc_points(
     return false[points], true[points]
 
 
-def _compute_metrics(counts: ScoreCounts) -> dict[str, Floats]:
+def _compute_metrics(counts: ScoreCounts) -> dict[str, FloatArray]:
     entries = (
         e
         for e in DETECTION.entries()
@@ -251,14 +252,14 @@ def _compute_metrics(counts: ScoreCounts) -> dict[str, Floats]:
     return {entry.name: entry.value(counts) for entry in entries}
 
 
-def _average_precision(positive: Floats, true: Floats, false: Floats) -> Floats:
+def _average_precision(positive: FloatArray, true: FloatArray, false: FloatArray) -> FloatArray:
     """Return the mean of the precision at the thresholds that include each positive sample."""
     # a replicate may have no sample on this side of the threshold
     flagged = np.maximum(true + false, 1.0)
     return (positive * true / flagged).sum(axis=1) / positive.sum(axis=1)
 
 
-def _false_positive_rate(counts: ScoreCounts, positive: Positive, tpr: float) -> Floats:
+def _false_positive_rate(counts: ScoreCounts, positive: Positive, tpr: float) -> FloatArray:
     """Return the false positive rate at the first threshold with the given true positive rate."""
     true, false = (
         counts.low if positive == "in" else (side[:, ::-1] for side in reversed(counts.high))
@@ -266,5 +267,5 @@ def _false_positive_rate(counts: ScoreCounts, positive: Positive, tpr: float) ->
     # the same for every replicate; less the product's rounding
     enough = math.ceil(tpr * float(true[0, -1]) - 1e-9)
     first = (true >= enough).argmax(axis=1)
-    rates: Floats = false[np.arange(len(false)), first] / false[:, -1]
+    rates: FloatArray = false[np.arange(len(false)), first] / false[:, -1]
     return rates

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_choice, check_count
 from fedlas._core.extras import require
+from fedlas._core.types import FloatArray, IntArray
 from fedlas.predictions import Predictions
 from fedlas.zoo.ood.base import OOD_SCORES
 from fedlas.zoo.ood.feature_norm import check_features
@@ -19,8 +20,6 @@ from fedlas.zoo.ood.fitted_scores import check_train_features
 
 __all__ = ["RuleShift", "Rules", "rule_shift", "rules_score"]
 
-Floats = NDArray[np.float64]
-Hits = NDArray[np.int64]
 Statistic = Literal["distance", "information"]
 
 _MAX_TREE_SAMPLES = 10_000
@@ -200,13 +199,15 @@ class Rules:
                 "Pass samples of at least two classes whose features vary.",
             )
 
-    def hits(self, features: Tensor) -> Hits:
+    def hits(self, features: Tensor) -> IntArray:
         """Return the index of the rule that each sample hits in each tree, ``(N, trees)``."""
         checked = check_features(features, width=self._width)
-        nodes: Hits = self._forest.apply(_to_float32_array(checked)).astype(np.int64) + self._first
+        nodes: IntArray = (
+            self._forest.apply(_to_float32_array(checked)).astype(np.int64) + self._first
+        )
         return nodes
 
-    def counts(self, hits: Hits) -> Floats:
+    def counts(self, hits: IntArray) -> FloatArray:
         """Return the number of samples that hit each rule."""
         return np.bincount(hits.ravel(), minlength=self._nodes).astype(np.float64)
 
@@ -231,7 +232,7 @@ class Rules:
         # Bin edges are those of all samples together, which no permutation changes.
         edges = np.quantile(total[used], np.arange(1, _BINS) / _BINS) / len(hits)
 
-        def compute_statistic(rows: Hits) -> float:
+        def compute_statistic(rows: IntArray) -> float:
             count = self.counts(rows)
             shares = count[used] / size, (total - count)[used] / (len(hits) - size)
             if statistic == "distance":
@@ -257,7 +258,7 @@ class Rules:
         return RuleShift(value, (1 + int(extreme.sum())) / (1 + permutations))
 
 
-def _mutual_information(first: Hits, second: Hits) -> float:
+def _mutual_information(first: IntArray, second: IntArray) -> float:
     """Return the mutual information of two arrays of bin indices, in nats."""
     joint = np.bincount(first * _BINS + second, minlength=_BINS**2).reshape(_BINS, _BINS) / len(
         first

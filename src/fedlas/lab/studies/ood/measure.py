@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import MissingExtraError, require
 from fedlas._core.files import remove
 from fedlas._core.ranks import new_accelerator
+from fedlas._core.types import FloatArray
 from fedlas.features import find_head
 from fedlas.lab.data import Splits
 from fedlas.lab.data.base import Part
@@ -34,8 +34,6 @@ from fedlas.zoo.ood import (
     options_of,
 )
 from fedlas.zoo.ood.base import depends_on_temperature, required_inputs
-
-Floats = NDArray[np.float64]
 
 BEFORE = "before"
 AFTER = "after"
@@ -86,7 +84,7 @@ class RunResult:
     sets: Mapping[str, int]
     notes: Mapping[str, Sequence[str]]
     detected: Mapping[tuple[str, str, str], Mapping[str, Interval]]
-    scores: Mapping[tuple[str, str], tuple[Floats, Floats]]
+    scores: Mapping[tuple[str, str], tuple[FloatArray, FloatArray]]
     not_run: Mapping[str, str]
 
     @property
@@ -172,7 +170,7 @@ def measure_ood_detection(
     # Each score at each stage, then each data set against the run's own.
     correct = test.correct.cpu().numpy()
     detected: dict[tuple[str, str, str], Mapping[str, Interval]] = {}
-    scores: dict[tuple[str, str], tuple[Floats, Floats]] = {}
+    scores: dict[tuple[str, str], tuple[FloatArray, FloatArray]] = {}
     for score in chosen.names:
         for stage, (outputs, fitted_on) in stages.items():
             if stage == AFTER and not depends_on_temperature(OOD_SCORES[score]):
