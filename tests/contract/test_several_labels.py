@@ -140,7 +140,10 @@ def test_the_plot_of_several_labels_refuses_one():
     ("command", "said"),
     [
         (["card", "{val}", "{test}", "--risks", "0.3"], "--risks requires one label"),
-        (["card", "{val}", "{test}", "--recall", "0.8"], "--recall requires one label"),
+        (
+            ["card", "{val}", "{test}", "--threshold", "recall=0.8"],
+            "--threshold recall requires one label",
+        ),
         (["card", "{val}", "{test}", "--top-label"], "--top-label requires one label"),
         (["card", "{val}", "{test}", "--weights", "w"], "must have no weights"),
         (["card", "{val}", "{test}", "--clusters", "who"], "must be independent"),
@@ -148,7 +151,10 @@ def test_the_plot_of_several_labels_refuses_one():
         (["monitor", "{card}", "{test}", "--clusters", "who"], "must be independent"),
         (["evaluate", "{val}", "--heterogeneity"], "--heterogeneity requires one label"),
         (["evaluate", "{val}", "--top-label"], "--top-label requires one label"),
-        (["evaluate", "{val}", "--recall", "0.8", "--on", "{test}"], "--recall requires one label"),
+        (
+            ["evaluate", "{val}", "--threshold", "recall=0.8", "--on", "{test}"],
+            "--threshold recall requires one label",
+        ),
         (["compare", "{val}", "{test}", "--top-label"], "--top-label requires one label"),
     ],
 )

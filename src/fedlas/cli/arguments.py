@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from importlib import import_module
-from typing import Any
+from typing import Any, ClassVar
 
 from fedlas._core.check import InputError
 from fedlas._core.defaults import CONFIDENCE_LEVEL, METHOD, REPLICATES
@@ -53,6 +53,21 @@ class ExtendValues(argparse.Action):
 def add_flag(parser: argparse.ArgumentParser, name: str, text: str) -> None:
     """Add an option without a value."""
     parser.add_argument(name, action="store_true", help=text)
+
+
+def add_markup_flags(parser: argparse.ArgumentParser, default: str = "for the terminal") -> None:
+    """Add ``--markdown`` and ``--latex``, which print tables to paste into a document."""
+    for name, text in (
+        ("markdown", "print Markdown tables"),
+        ("latex", "print LaTeX tables, without sentences"),
+    ):
+        parser.add_argument(
+            f"--{name}",
+            dest="markup",
+            action="store_const",
+            const=name,
+            help=f"{text} (default: {default})",
+        )
 
 
 def add_path(
@@ -130,25 +145,49 @@ def add_confidence_level(parser: argparse.ArgumentParser) -> None:
     )
 
 
-_RULE_OPTIONS = {
-    "cost_ratio": ("RATIO", "act where a missed event is as bad as RATIO false alarms, e.g. 9"),
-    "budget": ("N", "act on at most N of the test samples"),
-    "recall": ("SHARE", "find at least this share of the events, e.g. 0.8"),
-    "precision": ("SHARE", "act so that at least this share of alarms are events, e.g. 0.5"),
-}
-"""By the argument in Python: placeholder and line of ``--help``."""
+_DECISION_RULES = ("cost_ratio", "budget", "recall", "precision")
+
+
+class _StoreRules(argparse.Action):
+    """Argparse action that stores each ``RULE=X`` as the argument of the rule's name."""
+
+    option_names: ClassVar = {
+        name: f"--threshold {name.replace('_', '-')}" for name in _DECISION_RULES
+    }
+
+    def __call__(
+        self, _parser: object, namespace: argparse.Namespace, values: Any, _option: object = None
+    ) -> None:
+        for text in values:
+            name, _, number = text.partition("=")
+            name = name.strip().replace("-", "_")
+            try:
+                value = float(number)
+            except ValueError:
+                value = None
+            if name not in _DECISION_RULES or value is None:
+                raise argparse.ArgumentError(
+                    self,
+                    "each must be cost-ratio=X, budget=X, recall=X or precision=X, with a number X; "
+                    f"got {text!r}",
+                )
+            setattr(namespace, name, value)
 
 
 def add_decision_rules(parser: argparse.ArgumentParser, default: str = "no decision") -> None:
-    """Add the options that choose a probability threshold for acting on the event."""
-    for name, (metavar, text) in _RULE_OPTIONS.items():
-        about = f"two classes: {text} (default: {default})"
-        add_option(parser, f"--{name.replace('_', '-')}", metavar, about, type=float)
+    """Add ``--threshold``, which chooses the probability from which to act on the event."""
+    text = (
+        "two classes: act from the probability at which cost-ratio=9 (a missed event is as bad as 9 false alarms), "
+        "budget=500 (at most 500 of the test samples), recall=0.8 (of the events are found) or precision=0.5 (of the "
+        f"alarms are events) holds (default: {default})"
+    )
+    add_option(parser, "--threshold", "RULE", text, nargs="+", action=_StoreRules)
+    parser.set_defaults(**dict.fromkeys(_DECISION_RULES))
 
 
 def parse_decision_rules(args: argparse.Namespace) -> dict[str, Any]:
     """Return the decision rules that were given, by argument name."""
-    return {name: value for name in _RULE_OPTIONS if (value := getattr(args, name)) is not None}
+    return {name: value for name in _DECISION_RULES if (value := getattr(args, name)) is not None}
 
 
 def add_num_bins(parser: argparse.ArgumentParser) -> None:

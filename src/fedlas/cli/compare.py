@@ -18,6 +18,7 @@ from fedlas.cli.arguments import (
     AddSubcommand,
     add_files,
     add_flag,
+    add_markup_flags,
     add_method,
     add_num_bins,
     add_option,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 _PAIR = re.compile(r"[^/\\:]*:[^/\\:]*")
 """Two methods of a bench, ``fedlas:ls``; an address of a store has a slash."""
-_COMMON_OPTIONS = ("names", "metrics", "form", "title", "run", "subcommand")
+_COMMON_OPTIONS = ("names", "metrics", "markup", "title", "run", "subcommand")
 _RUN_OPTIONS = ("method", "stage", "rope", "plot")
 _REJECTED_OPTIONS: dict[str, tuple[str, ...]] = {
     "folders of benches": (),
@@ -72,18 +73,7 @@ def add_compare(add: AddSubcommand) -> None:
         "ece for pairs in one, else nll ece)"
     )
     add_option(parser, "--metrics", "NAME", metrics, nargs="+", default=())
-    parser.set_defaults(form="terminal")
-    for name, text in (
-        ("markdown", "Markdown tables"),
-        ("latex", "LaTeX tables, without sentences"),
-    ):
-        parser.add_argument(
-            f"--{name}",
-            dest="form",
-            action="store_const",
-            const=name,
-            help=f"{text} (default: for the terminal)",
-        )
+    add_markup_flags(parser)
     title = "title of the tables (default: the files, the recipe, or the number of data sets)"
     add_option(parser, "--title", "TEXT", title, default="")
     add_replicates(parser)
@@ -147,10 +137,10 @@ def print_in_format(args: argparse.Namespace, blocks: Sequence[Block], caption: 
     """Print blocks for the terminal, as Markdown, or as LaTeX (tables only)."""
     from fedlas.present.table import Table, latex_table, print_blocks
 
-    if args.form != "latex":
-        print_blocks(blocks, as_markdown=args.form == "markdown", details=args.details)
+    if args.markup != "latex":
+        print_blocks(blocks, as_markdown=args.markup == "markdown", details=args.details)
     for block in blocks:
-        if args.form == "latex" and isinstance(block, Table):
+        if args.markup == "latex" and isinstance(block, Table):
             text = f"{block.title}. {caption or ' '.join(block.notes)}"
             print_lines(*latex_table(block, caption=text).split("\n"))
 
@@ -233,7 +223,7 @@ def _print_comparison(
         notes=difference_notes(compared.unit, event),
     )
     if compared.unit == "seeds":
-        if args.form == "terminal" and not args.details:
+        if args.markup is None and not args.details:
             table = table.where(NARROW_COLUMNS)
         print_in_format(
             args, [*(difference_sentence(each, event=event) for each in differences), table]

@@ -39,7 +39,7 @@ def compare_runs(args: argparse.Namespace) -> int:
     for path in args.plot:
         write_picture(result.figure(metrics[0]).figure, path)
     blocks: list[Block] = [result.pairs_table(pairs, metric) for metric in metrics if pairs]
-    if not pairs and args.form == "latex":
+    if not pairs and args.markup == "latex":
         print_lines(*result.to_latex(metrics).split("\n"))
     elif not pairs:
         blocks = result.blocks(metrics, details=args.details)
@@ -94,7 +94,7 @@ def _print_planned_differences(
         about = metric_column(metric)
         title = f"{f'{about.title} {about.unit}'.strip()}, {when}{summary.recipe}"
         table = differences_table(each, title=title, row_label="pair")
-        whole = args.details or args.form != "terminal"
+        whole = args.details or args.markup is not None
         blocks += [
             *(difference_sentence(difference) for difference in each),
             table if whole else table.where(NARROW_COLUMNS),

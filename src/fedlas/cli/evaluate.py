@@ -180,8 +180,9 @@ def _calibrated_command(
     options = format_column_options(columns) + " --top-label" * args.top_label
     options += " --heterogeneity" * args.heterogeneity
     options += f" --reject {' '.join(f'{risk:g}' for risk in args.reject)}" if args.reject else ""
-    for name, value in parse_decision_rules(args).items():
-        options += f" --{name.replace('_', '-')} {value:g}"
+    rules = parse_decision_rules(args)
+    options += " --threshold" * bool(rules)
+    options += "".join(f" {name.replace('_', '-')}={value:g}" for name, value in rules.items())
     for name, default in (("num_bins", NUM_BINS), ("confidence_level", CONFIDENCE_LEVEL)):
         if getattr(args, name) != default:
             options += f" --{name.replace('_', '-')} {getattr(args, name):g}"

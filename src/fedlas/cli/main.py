@@ -215,11 +215,11 @@ class _Parser(argparse.ArgumentParser):
     @property
     def option_names(self) -> dict[str, str]:
         """Option name of each Python argument: ``{"separator": "--sep"}``."""
-        return {
-            action.dest: name
-            for name, action in self._option_string_actions.items()
-            if name.startswith("--") and action.help != argparse.SUPPRESS
-        }
+        names = {}
+        for name, action in self._option_string_actions.items():
+            if name.startswith("--") and action.help != argparse.SUPPRESS:
+                names |= getattr(action, "option_names", {action.dest: name})
+        return names
 
     def error(self, message: str) -> NoReturn:
         """Exit with status 2 and a one-line error."""

@@ -13,7 +13,14 @@ from fedlas._core.defaults import REPLICATES
 from fedlas._core.extras import require
 from fedlas._core.files import write_text
 from fedlas._core.terminal import print_lines, print_renderable
-from fedlas.cli.arguments import AddSubcommand, add_flag, add_option, add_path, add_replicates
+from fedlas.cli.arguments import (
+    AddSubcommand,
+    add_flag,
+    add_markup_flags,
+    add_option,
+    add_path,
+    add_replicates,
+)
 
 if TYPE_CHECKING:
     from fedlas.lab.results.result import Result
@@ -24,13 +31,7 @@ def add_report(add: AddSubcommand) -> None:
     """Add the subcommand ``fedlas runs report``."""
     parser = add(_run, "FOLDER")
     add_path(parser, "folder", "FOLDER", "folder of a bench, or of one run")
-    add_option(
-        parser,
-        "--format",
-        None,
-        "print only the table, to paste into a document (default: verdict and table)",
-        choices=("markdown", "latex"),
-    )
+    add_markup_flags(parser, "verdict and table")
     add_flag(
         parser, "--details", "print every number and how to read it (default: verdict and table)"
     )
@@ -45,7 +46,7 @@ def _run(args: argparse.Namespace) -> int:
         args.folder,
         replicates=args.replicates,
         details=args.details,
-        language=args.format,
+        markup=args.markup,
         heading=args.title,
     )
 
@@ -73,7 +74,7 @@ def report_folder(
     *,
     replicates: int = REPLICATES,
     details: bool = False,
-    language: str | None = None,
+    markup: str | None = None,
     heading: str = "",
     failures: Mapping[str, str] | None = None,
 ) -> int:
@@ -87,20 +88,20 @@ def report_folder(
     check_replicates(replicates)
     require_report_packages()
     if RunFolder(folder).is_finished:
-        if language is not None:
+        if markup is not None:
             raise InputError(
-                "--format requires a bench folder",
+                "--markdown and --latex require a bench folder",
                 f"the run {folder}",
-                "Omit --format, or call fedlas.report(predictions).to_latex() in Python.",
+                "Omit the option, or call fedlas.report(predictions).to_latex() in Python.",
             )
         return _report_run(folder, heading, replicates=replicates, details=details)
     model = read_report(folder, replicates=replicates, failures=failures)
     # Shown first: on a full disk the page cannot be written.
-    if language is not None:
+    if markup is not None:
         table = short_bench_table(model, aurc=True)
         print_lines(
             *(
-                _latex_table(table, model, folder) if language == "latex" else markdown_table(table)
+                _latex_table(table, model, folder) if markup == "latex" else markdown_table(table)
             ).split("\n")
         )
         write_report(model, heading=heading)

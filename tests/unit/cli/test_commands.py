@@ -23,6 +23,8 @@ def evaluate_file(file, **options):
     names = {"as_json": "--json", "html": "--report"}
     for name, value in options.items():
         option = names.get(name, f"--{name.replace('_', '-')}")
+        if name in {"cost_ratio", "budget", "recall", "precision"}:
+            option, value = "--threshold", f"{name.replace('_', '-')}={value}"
         words += [] if value is False else [option] if value is True else [option, str(value)]
     return run(["evaluate", *words])
 

@@ -7,6 +7,8 @@ import torch
 
 from fedlas import Predictions, binary
 from fedlas.cli import main
+from fedlas.cli.arguments import parse_decision_rules
+from fedlas.cli.main import parse
 from fedlas.errors import InputError
 from fedlas.present.positive_class import measures_by_stage
 from unit.cli.test_commands import evaluate_file
@@ -171,7 +173,7 @@ def test_decision_threshold_from_val_counts_on_test(file, predictions, tmp_path,
     assert "Decision curve of class 1" in (tmp_path / "page.html").read_text()
     with pytest.raises(
         InputError,
-        match=r"--budget requires held-out predictions; got no --on\. Pass --on",
+        match=r"--threshold budget requires held-out predictions; got no --on\. Pass --on",
     ):
         evaluate_file(file, budget=10)
 
@@ -194,3 +196,25 @@ def test_compare_uses_event_probability(tmp_path, capsys, monkeypatch):
     said = capsys.readouterr().out
     assert "Accuracy" in said
     assert "class 1" not in said
+
+
+@pytest.mark.parametrize("rule", ["recall", "recall=", "recall=x", "recal=0.8", "0.8", ""])
+def test_threshold_rule_without_name_or_number_is_refused(rule, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", str(tmp_path / "test.csv"), "--threshold", rule])
+    must = "each must be cost-ratio=X, budget=X, recall=X or precision=X, with a number X"
+    assert f"argument --threshold: {must}; got {rule!r}" in capsys.readouterr().err
+
+
+def test_threshold_takes_several_rules_and_the_last_of_a_name():
+    words = [
+        "evaluate",
+        "test.csv",
+        "--threshold",
+        "recall=0.8",
+        "cost-ratio=3",
+        "--threshold",
+        "recall=0.9",
+    ]
+    args = parse(words)
+    assert parse_decision_rules(args) == {"cost_ratio": 3.0, "recall": 0.9}

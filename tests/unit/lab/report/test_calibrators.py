@@ -206,7 +206,7 @@ def test_bayesian_signed_ranks(benches, monkeypatch, capsys):
 
 
 def test_the_table_of_a_bench_has_a_caption(bench, capsys):
-    assert main(["runs", "report", str(bench), *FEW, "--format", "latex"]) == 0
+    assert main(["runs", "report", str(bench), *FEW, "--latex"]) == 0
     text = capsys.readouterr().out
     check_latex(text)
     assert re.search(r"\\caption\{a\. Test set\. .*\(n = 5\).*t-test over 5 seeds", text)
