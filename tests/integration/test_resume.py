@@ -28,7 +28,7 @@ SERVER = r"""
 import json, os, pathlib, signal, sys, traceback
 import torch
 torch.set_num_threads(1)
-from fedlas.lab.recipes.planning import plan
+from fedlas.lab.recipes.planning import plan_runs
 from fedlas.lab.recipes.recipe import load_recipe
 from fedlas.lab.runs.data import prepare_data
 from fedlas.lab.runs.execution import execute
@@ -37,7 +37,7 @@ from stop_by_count import arm
 
 def planned(job):
     recipe = load_recipe(job["recipe"], job["set"])
-    return plan(recipe, losses=[job["loss"]], seeds=[0], out=pathlib.Path(job["out"]))[0]
+    return plan_runs(recipe, losses=[job["loss"]], seeds=[0], out=pathlib.Path(job["out"]))[0]
 
 for line in sys.stdin:
     job = json.loads(line)

@@ -215,7 +215,7 @@ class _Parser(argparse.ArgumentParser):
     @property
     def option_names(self) -> dict[str, str]:
         """Option name of each Python argument: ``{"separator": "--sep"}``."""
-        names = {}
+        names: dict[str, str] = {}
         for name, action in self._option_string_actions.items():
             if name.startswith("--") and action.help != argparse.SUPPRESS:
                 names |= getattr(action, "option_names", {action.dest: name})

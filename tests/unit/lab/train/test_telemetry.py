@@ -28,13 +28,13 @@ def hook(event, arguments):
 
 sys.addaudithook(hook)
 
-from fedlas.lab.recipes.planning import plan
+from fedlas.lab.recipes.planning import plan_runs
 from fedlas.lab.recipes.recipe import load_recipe
 from fedlas.lab.runs.execution import execute
 
 tools, small = json.loads(sys.argv[1]), json.loads(sys.argv[2])
 recipe = replace(load_recipe("synthetic", small), trackers={name: {} for name in tools})
-execute(plan(recipe, losses=["ls"], seeds=[0], out=Path("runs"))[0])
+execute(plan_runs(recipe, losses=["ls"], seeds=[0], out=Path("runs"))[0])
 silent = {}
 if "mlflow" in tools:
     from mlflow.telemetry import get_telemetry_client
