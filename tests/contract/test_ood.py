@@ -15,7 +15,7 @@ from fedlas.zoo.ood import (
     Outputs,
     Reference,
     compute_score,
-    options_of,
+    score_options,
 )
 from fedlas.zoo.ood.base import INPUTS, depends_on_temperature, required_inputs
 
@@ -84,7 +84,7 @@ def test_parameters_are_needs_or_options(entry):
             assert parameter.default is inspect.Parameter.empty, name
         else:
             assert parameter.kind is inspect.Parameter.KEYWORD_ONLY, name
-            assert options_of(entry)[name] is parameter.default
+            assert score_options(entry)[name] is parameter.default
 
 
 def test_one_finite_number_a_sample(entry, setting):
@@ -137,7 +137,9 @@ def test_an_unknown_option_is_refused(entry, setting):
         pytest.skip("its options are the model's business")
     _, _, test, reference = setting
     with pytest.raises(InputError, match="options must be parameters of"):
-        compute_score(entry.name, Outputs.of(test), reference=reference, options={"nonsense": 1})
+        compute_score(
+            entry.name, Outputs.from_predictions(test), reference=reference, options={"nonsense": 1}
+        )
 
 
 def test_extreme_logits_give_finite_scores(entry, setting):

@@ -258,7 +258,7 @@ def odd_predictions(draw, value):
         lambda: Predictions(value.logits, value.target, value.features.sign() * 1e30),
         lambda: Predictions(value.logits, value.target, value.features.long()),
         lambda: value.logits,
-        lambda: ood.Outputs.of(value),
+        lambda: ood.Outputs.from_predictions(value),
         lambda: pick.choice(GARBAGE),
     ])()  # fmt: skip
 

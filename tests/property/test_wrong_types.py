@@ -443,7 +443,7 @@ NAMED = {
         "names": lambda _: [prepared("table file")],
         "out": lambda _: "out.csv",
     },
-    "fedlas.calibrated.measured_both": dict.fromkeys(
+    "fedlas.calibrated.measure_before_after": dict.fromkeys(
         ("before", "after"), lambda d: d.predictions(30)
     ),
     "fedlas.deploy.make_card": {
@@ -566,7 +566,7 @@ FROM_USERS = {
 }
 BETWEEN_ROOMS = {
     "check_dataset", "corrupt_part", "files_since", "fit_calibration", "load_weights",
-    "make_long_tailed", "make_open_set", "open_table", "options_of", "read_calibration", "reduce",
+    "make_long_tailed", "make_open_set", "open_table", "score_options", "read_calibration", "reduce",
     "survey_images", "weights_digest", "add_label_noise",
 }  # fmt: skip
 """Functions that other rooms call, with what they have checked; the command line takes words of a shell."""
@@ -848,7 +848,7 @@ def test_400_calls():
         "fedlas.integrations.engines.duckdb_function",
         "fedlas.integrations.engines.estimates_of_sums",
         "fedlas.calibrated.apply_to_files",
-        "fedlas.calibrated.measured_both",
+        "fedlas.calibrated.measure_before_after",
         "fedlas.deploy.make_card",
         "fedlas.deploy.export_model",
         "fedlas.integrations.engines.evaluate_dataset",

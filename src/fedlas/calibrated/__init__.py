@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fedlas._core.lazy import alias_old_modules, lazy_getattr
 
 if TYPE_CHECKING:
-    from fedlas.calibrated.before_after import BeforeAfter, Measured, measured_both
+    from fedlas.calibrated.before_after import BeforeAfter, Measured, measure_before_after
     from fedlas.calibrated.fit_model import calibrate
     from fedlas.calibrated.model import CalibratedModel
     from fedlas.calibrated.tables.files import apply_to_files
@@ -25,14 +25,14 @@ __all__ = [
     "apply_to_files",
     "calibrate",
     "files_since",
-    "measured_both",
+    "measure_before_after",
 ]
 
 if not TYPE_CHECKING:  # a type checker would take any name for one of the package
     __getattr__ = lazy_getattr(
         __name__,
         {
-            "before_after": "BeforeAfter Measured measured_both",
+            "before_after": "BeforeAfter Measured measure_before_after",
             "fit_model": "calibrate",
             "model": "CalibratedModel",
             "tables.since": "files_since",

@@ -202,14 +202,14 @@ def _texts(measured: Measured) -> list[str]:
     return [f"{100 * measured.accuracy:.2f} %", nll, f"{100 * measured.ece:.2f} %"]
 
 
-def in_sample(val: Predictions, calibrated: Predictions) -> str:
+def describe_fit(val: Predictions, calibrated: Predictions) -> str:
     """Return a one-line summary of a fit: the number of samples, and their ECE before and after calibration."""
     before, after = (ece(part) for part in (val, calibrated))
     return f"{val.num_samples:,} samples, ECE {100 * before:.2f} % before, {100 * after:.2f} % after on them"
 
 
 @check_argument_types
-def measured_both(
+def measure_before_after(
     before: AnyPredictions | MultiLabel, after: AnyPredictions | MultiLabel
 ) -> BeforeAfter:
     """Return metrics of the same samples before and after calibration; warn if the NLL rises significantly."""
@@ -308,7 +308,7 @@ def measured_left_out(
         and len(first.target.unique()) == 2
     ):
         event = quoted_event(first)
-        values = _of_event(first, last)
+        values = _event_metrics(first, last)
     else:
         values = _values(first, last)
     before, after = (Measured(**each) for each in values)
@@ -391,9 +391,9 @@ def before_and_after(
         after = columns.pop("after")
         if multi_label:
             labels = MultiLabel(**columns)
-            return measured_both(labels, labels.with_logits(after))
+            return measure_before_after(labels, labels.with_logits(after))
         before = Predictions(**columns)
-        return measured_both(before, before.with_logits(after))
+        return measure_before_after(before, before.with_logits(after))
     before_, after_ = (Measured(floor=None, **stage.compute()) for stage in stages)
     return BeforeAfter(before_, after_, stages[0].num_samples)
 
@@ -414,7 +414,7 @@ def _floor(predictions: AnyPredictions, replicates: int = 1000) -> NoiseFloor:
     return noise_floor(predictions, replicates=replicates)
 
 
-def _of_event(*stages: Predictions) -> list[dict[str, Any]]:
+def _event_metrics(*stages: Predictions) -> list[dict[str, Any]]:
     """Return the event metrics of each stage, restricted to metrics that all stages have."""
     from fedlas.binary import integrated_calibration, logistic_recalibration
 

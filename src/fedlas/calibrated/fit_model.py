@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import Argument, InputError, describe, warn_user
-from fedlas.calibrated.before_after import in_sample, labels_before_after
+from fedlas.calibrated.before_after import describe_fit, labels_before_after
 from fedlas.calibrated.calibration import AnyCalibrator, unfitted_calibrator
 from fedlas.calibrated.model import CalibratedModel
 from fedlas.calibrators import Calibrator, MultiLabelCalibration
@@ -187,8 +187,8 @@ def _fit(calibrator: AnyCalibrator, runner: Runner) -> Callable[[], str]:
     calibrator.fit(val)
     share = "" if total == val.num_samples else f"a random sample of {total:,}: "
     if val.logits.numel() <= _HELD:
-        return lambda: share + in_sample(val, calibrator.transform(val))
-    text = share + in_sample(val, calibrator.transform(val))
+        return lambda: share + describe_fit(val, calibrator.transform(val))
+    text = share + describe_fit(val, calibrator.transform(val))
     return lambda: text
 
 

@@ -207,10 +207,10 @@ def _parse_output_path(text: str) -> Path | str:
 
 
 def _parse_share(text: str) -> float:
-    from fedlas.calibrated.tables.missing import share_of
+    from fedlas.calibrated.tables.missing import parse_share
 
     try:
-        share = share_of(text)
+        share = parse_share(text)
     except ValueError:
         share = -1.0
     if not 0 <= share <= 1:

@@ -19,7 +19,7 @@ from fedlas._core.check import InputError, describe
 from fedlas._core.errors import collect_warnings, warn_user
 from fedlas._core.extras import require
 from fedlas._core.kinds import check_argument_types
-from fedlas.calibrated.before_after import BeforeAfter, measured_both
+from fedlas.calibrated.before_after import BeforeAfter, measure_before_after
 from fedlas.calibrated.calibration import Calibration, unfitted_calibrator
 from fedlas.calibrators import Calibrator, VennAbers
 from fedlas.calibrators.mixture_features import LABEL_IN_FEATURES
@@ -331,7 +331,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             InputError: If a label is not one of ``classes_``.
         """
         calibrated = self.predictions(X, y, sample_weight, groups)
-        return measured_both(calibrated.with_logits(self._estimator_logits(X)), calibrated)
+        return measure_before_after(calibrated.with_logits(self._estimator_logits(X)), calibrated)
 
     def __sklearn_tags__(self) -> Any:
         """Return a classifier's tags, with the estimator's tags for sparse and pairwise input."""

@@ -111,7 +111,7 @@ def positive_reliability_diagram(
     frame = probability_range(np.concatenate([each.probability for each in compared]), scale)
     if not frame.is_full:
         for each in axes_for or (predictions,):
-            frame = frame.extended_to(_frequencies_to_show(each, event, num_bins, smoother))
+            frame = frame.extend_to(_frequencies_to_show(each, event, num_bins, smoother))
     scheme = "equal-width" if frame.is_full else "equal-mass"
     bins = positive_bins(predictions, event=event, num_bins=num_bins, scheme=scheme)
     distance = integrated_calibration(predictions, event=event, replicates=replicates)
@@ -237,7 +237,7 @@ class ProbabilityRange:
         """Whether all probabilities are shown, on a linear scale."""
         return (self.low, self.high, self.logit) == (0.0, 1.0, False)
 
-    def extended_to(self, frequency: FloatArray) -> ProbabilityRange:
+    def extend_to(self, frequency: FloatArray) -> ProbabilityRange:
         """Return the range extended to include the frequencies."""
         least, most = (float(f(frequency, initial=self.high)) for f in (np.min, np.max))
         if self.logit:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fedlas import Predictions
-from fedlas.calibrated import measured_both
+from fedlas.calibrated import measure_before_after
 from fedlas.errors import CalibrationWarning
 
 RISE = np.array([0.10, 0.02, 0.05, 0.15])
@@ -24,8 +24,8 @@ def test_rise_in_few_clusters_uses_student_t():
     after = before.with_logits(torch.stack([prob.log(), (1 - prob).log()], dim=1))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        measured = measured_both(before, after)
+        measured = measure_before_after(before, after)
     assert abs(measured.after.nll - measured.before.nll - RISE.mean()) < 1e-9
     alone = Predictions(before.logits, before.target)
     with pytest.warns(CalibrationWarning, match="raises the NLL"):
-        measured_both(alone, alone.with_logits(after.logits))
+        measure_before_after(alone, alone.with_logits(after.logits))

@@ -313,7 +313,7 @@ def test_public_functions_replace_nothing_of_a_stranger(place):
     both = fedlas.predictions.MultiLabel(torch.randn(9, 2), torch.ones(9, 2).triu())
     several = fedlas.calibrators.MultiLabelCalibration("temperature").fit(both.logits, both.target)
     top = fedlas.TopLabel([0.5, 0.7], [True, False])
-    outputs = fedlas.zoo.ood.Outputs.of(Predictions.load("val.npz"))
+    outputs = fedlas.zoo.ood.Outputs.from_predictions(Predictions.load("val.npz"))
     before = contents()
     for name, write in {
         "p.npz": Predictions.load("val.npz").save,

@@ -57,7 +57,7 @@ class Applied:
         return asdict(self)
 
 
-def applied(
+def apply_rows(
     calibration: Any,
     source: Format,
     missing: Missing,
@@ -108,7 +108,7 @@ def frame_applied(calibration: Any, frame: Any, missing: Missing) -> tuple[Any, 
     """Return a frame with the calibrated columns added, and the result of applying the calibration."""
     parts: list[list[NDArray[Any]]] = []
     rows = collect_lazy(frame)  # once: a second time its rows may come in another order
-    done = applied(
+    done = apply_rows(
         calibration,
         open_source(rows, Columns())[0],
         missing,
@@ -155,7 +155,7 @@ _JUDGED = (*LABELS, "weights", "clusters")
 """Roles of columns that are read only to evaluate a calibration."""
 
 
-def source_of(
+def open_table_source(
     calibration: Any,
     table: Any,
     form: Any,
@@ -301,7 +301,7 @@ def calibrated_columns(calibration: Any, values: Values, label: str) -> list[NDA
             "Pass scores of the same model.",
         )
     check_not_probabilities(calibration.columns, scores, label)
-    after = _calibrated(calibration, values)
+    after = _apply_to_values(calibration, values)
     if after.ndim == 1:
         return [after.numpy()]
     if len(calibration.scores) > 1:
@@ -313,7 +313,7 @@ def calibrated_columns(calibration: Any, values: Values, label: str) -> list[NDA
     return [single.numpy()]
 
 
-def _calibrated(calibration: Any, values: Values) -> Tensor:
+def _apply_to_values(calibration: Any, values: Values) -> Tensor:
     """Return calibrated confidences ``(n,)``, or calibrated probabilities or logits ``(n, C)``."""
     if not calibration.fitted.num_classes:  # confidences have an outcome, which nothing reads
         values = values | {"outcome": torch.zeros(len(values["scores"]), dtype=torch.bool)}

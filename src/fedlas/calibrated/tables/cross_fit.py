@@ -72,7 +72,7 @@ def cross_fit(
         calibrator: One with the options of the fit; it is not changed.
         val: Held-out predictions with labels.
     """
-    both = _of_samples(val) if isinstance(val, MultiLabel) else to_predictions(val)
+    both = _any_label_predictions(val) if isinstance(val, MultiLabel) else to_predictions(val)
     folds = make_folds(both, _FOLDS, weights=both.weights)
     if not folds.count:
         return None
@@ -96,7 +96,7 @@ def cross_fit(
     return measured_left_out(first, last, folds.count, in_time=folds.in_time)
 
 
-def _of_samples(val: MultiLabel) -> Predictions:
+def _any_label_predictions(val: MultiLabel) -> Predictions:
     """Return two-class predictions of whether a sample has any label, for stratified folds of multi-label samples."""
     mean = val.logits.mean(dim=1)
     others = {name: getattr(val, name) for name in SAMPLE_VALUES}

@@ -42,7 +42,7 @@ class FitScores:
     auroc: float
 
     @classmethod
-    def of(cls, val: AnyPredictions) -> Self | None:
+    def from_predictions(cls, val: AnyPredictions) -> Self | None:
         """Return the score distribution of two-class predictions, or None if a class does not occur."""
         if not isinstance(val, Predictions) or val.num_classes != 2 or len(val.target.unique()) < 2:
             return None

@@ -16,7 +16,7 @@ from fedlas._core.check import InputError, check_choice, describe
 from fedlas._core.kinds import check_argument_types
 from fedlas._core.outputs import FileKind, has_json_format
 from fedlas._core.terminal import copy_to_output
-from fedlas.calibrated.tables.apply import Applied, applied, source_of
+from fedlas.calibrated.tables.apply import Applied, apply_rows, open_table_source
 from fedlas.calibrated.tables.missing import Missing
 from fedlas.calibrated.tables.table_calibration import TableCalibration
 from fedlas.calibrators import Calibrator, MultiLabelCalibration
@@ -86,7 +86,7 @@ def open_live(
         )
     form: Any = "lm-eval" if are_logs else "table"
     drop = missing.policy == "empty"
-    return source_of(
+    return open_table_source(
         calibration,
         files,
         form,
@@ -140,7 +140,7 @@ def apply_to_files(
         with compressed_writer(named, file) as packed:
             writer = open_writer(source, packed, calibration.scores, ADDED, suffix)
             try:
-                result.append(_written(calibration, source, writer, missing))
+                result.append(_write_calibrated_rows(calibration, source, writer, missing))
             except BaseException:
                 writer.discard()
                 raise
@@ -156,7 +156,7 @@ def apply_to_files(
     return result[0]
 
 
-def _written(
+def _write_calibrated_rows(
     calibration: TableCalibration, source: Format, writer: Writer, missing: Missing
 ) -> Applied:
     """Calibrate and write each chunk of rows while the next chunk is read."""
@@ -171,7 +171,7 @@ def _written(
         writing.append(pool.submit(lambda: writer.write(file, rows, columns())))
 
     with ThreadPoolExecutor(1) as pool:
-        done = applied(calibration, source, missing, write)
+        done = apply_rows(calibration, source, missing, write)
         missing.check(done.rows, source.label)
         for task in writing:
             task.result()

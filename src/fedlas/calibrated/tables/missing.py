@@ -98,7 +98,7 @@ class Missing:
         return {"count": self.count, "first": self.first}
 
 
-def share_of(text: str) -> float:
+def parse_share(text: str) -> float:
     """Return a share parsed from text such as ``1%`` or ``0.01``.
 
     Raises:

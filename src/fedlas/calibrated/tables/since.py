@@ -37,15 +37,15 @@ class Dates(NamedTuple):
     last: date
 
 
-def dates_in(text: str) -> Dates | None:
+def parse_dates(text: str) -> Dates | None:
     """Return the date range of the most precise date in a path, or None if the path has no valid date.
 
     Partitions such as ``year=2026/month=3`` come first, then the name of the file, then those of its folders.
 
     Example:
-        >>> str(dates_in("scored/2026_9.csv").first), str(dates_in("year=2026/month=3/part-0.parquet").last)
+        >>> str(parse_dates("scored/2026_9.csv").first), str(parse_dates("year=2026/month=3/part-0.parquet").last)
         ('2026-09-01', '2026-03-31')
-        >>> str(dates_in("2026Q4.csv").first), dates_in("2026-02-30.csv"), dates_in("val.csv")
+        >>> str(parse_dates("2026Q4.csv").first), parse_dates("2026-02-30.csv"), parse_dates("val.csv")
         ('2026-10-01', None, None)
     """
     folders = _PARTITION.search(text)
@@ -111,7 +111,7 @@ def _dated_files(names: Sequence[Name]) -> dict[TableFile, Dates]:
             files += find_files([name])
     result: dict[TableFile, Dates] = {}
     for file in add_folder_labels(files):
-        dates = dates_in(str(file.path))
+        dates = parse_dates(str(file.path))
         if dates is None:
             raise InputError(
                 "with --since every file must have a valid date in its name, such as 2026-05",

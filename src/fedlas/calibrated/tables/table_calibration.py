@@ -13,9 +13,9 @@ from fedlas._core.files import read_json, write_json
 from fedlas._core.outputs import check_output_path, json_kind
 from fedlas._core.threads import single_thread_if_small
 from fedlas.binary.discrimination import check_score_direction
-from fedlas.calibrated.before_after import BeforeAfter, measured_both
+from fedlas.calibrated.before_after import BeforeAfter, measure_before_after
 from fedlas.calibrated.calibration import AnyCalibrator, Calibration, unfitted_calibrator
-from fedlas.calibrated.tables.apply import frame_applied, live_table, source_of
+from fedlas.calibrated.tables.apply import frame_applied, live_table, open_table_source
 from fedlas.calibrated.tables.cross_fit import fit_and_check
 from fedlas.calibrated.tables.direction import FitScores
 from fedlas.calibrated.tables.edge import EdgeCount
@@ -140,7 +140,7 @@ class TableCalibration:
             cross_fitted,
             val.num_samples,
             table.units.as_fit_units(),
-            FitScores.of(val),
+            FitScores.from_predictions(val),
         )
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -235,7 +235,7 @@ class TableCalibration:
             NLL           1.1588    0.5623
             ECE          24.50 %   12.50 %   (of a perfectly calibrated model: 3.40 %)
         """
-        source = source_of(self, table, self.columns.format)
+        source = open_table_source(self, table, self.columns.format)
         other = live_table(self, source, Missing(self.missing), labels=True)
         try:
             values = other.read_all()
@@ -250,7 +250,7 @@ class TableCalibration:
         before, _ = drop_zero_weights(rows)
         for note in other.fit_notes():
             warn_user(note)
-        return measured_both(before, self.fitted.transform(before))
+        return measure_before_after(before, self.fitted.transform(before))
 
     def edge_count(self) -> EdgeCount:
         """Return an empty counter of rows whose covariates are outside the range of the fit."""

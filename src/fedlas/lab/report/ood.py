@@ -225,7 +225,9 @@ def ood_page(detection: Detection, command: str) -> str:
 def _options_text(detection: Detection, score: str) -> str:
     """Return the options of a score as text, without unset options."""
     return ", ".join(
-        f"{key} {value}" for key, value in detection.chosen.of(score).items() if value is not None
+        f"{key} {value}"
+        for key, value in detection.chosen.options_of(score).items()
+        if value is not None
     )
 
 

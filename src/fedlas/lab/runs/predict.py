@@ -77,4 +77,4 @@ def save_predictions(
         features = run.recipe.train.save_features
         unknown = predict_held_out_classes(run, splits, model, features=features)
         about = outputs_fingerprint(run.folder, held_out_class_images(run))
-        Outputs.of(unknown).save(folder.part_path(f"ood-{HELD_OUT}"), about=about)
+        Outputs.from_predictions(unknown).save(folder.part_path(f"ood-{HELD_OUT}"), about=about)

@@ -160,7 +160,7 @@ def read_predictions(
         (Predictions(2 samples, 2 classes, with target), ('a', 'b'))
     """
     columns = columns_from_kwargs(names) if names else columns
-    table = _read_table(path, columns, labeled=labeled, covariates=_covariates_from(like))
+    table = _read_table(path, columns, labeled=labeled, covariates=_table_covariates(like))
     if like is not None and table.classes != like.classes:
         where = (
             truncated_list([str(name) for name in path]) if isinstance(path, list | tuple) else path
@@ -312,7 +312,7 @@ def is_lm_eval_log(path: Path, columns: Columns) -> bool:
     return starts_with_lm_eval_sample(path)
 
 
-def _covariates_from(table: object) -> Covariates | None:
+def _table_covariates(table: object) -> Covariates | None:
     """Return the covariates of another table, or None."""
     if table is None:
         return None

@@ -8,7 +8,7 @@ in-distribution samples. Output: one score per sample, and detection metrics (AU
 # Importing a module registers its scores, and tables list them in that order: hence no sorting here.
 # ruff: noqa: I001
 from fedlas.zoo.ood.images import adapt_images, count_duplicates
-from fedlas.zoo.ood.base import OOD_SCORES, Reference, Score, compute_score, options_of
+from fedlas.zoo.ood.base import OOD_SCORES, Reference, Score, compute_score, score_options
 from fedlas.zoo.ood.logit_scores import (
     energy_score,
     entropy_score,
@@ -59,10 +59,10 @@ __all__ = [
     "msp_score",
     "negative_aware_norm_score",
     "odin_score",
-    "options_of",
     "relative_mahalanobis_score",
     "roc_points",
     "rule_shift",
     "rules_score",
+    "score_options",
     "vim_score",
 ]

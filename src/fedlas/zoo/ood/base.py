@@ -15,7 +15,7 @@ from fedlas._core.registry import Entry, Registry
 from fedlas.predictions import Predictions
 from fedlas.zoo.ood.outputs import Outputs
 
-__all__ = ["OOD_SCORES", "Reference", "Score", "compute_score", "options_of"]
+__all__ = ["OOD_SCORES", "Reference", "Score", "compute_score", "score_options"]
 
 Score = Callable[..., Tensor]
 """``score(needed..., *, option=default) -> (N,)``, higher = more OOD."""
@@ -46,12 +46,12 @@ def required_inputs(entry: Entry[Score]) -> frozenset[str]:
     return frozenset(inspect.signature(entry.value).parameters) & INPUTS.keys()
 
 
-def options_of(entry: Entry[Score]) -> dict[str, Any]:
+def score_options(entry: Entry[Score]) -> dict[str, Any]:
     """Return the options of a score with their defaults.
 
     Example:
         >>> import fedlas.zoo.ood
-        >>> options_of(OOD_SCORES["gen"])
+        >>> score_options(OOD_SCORES["gen"])
         {'gamma': 0.1, 'top': 100}
     """
     return OOD_SCORES.resolve_options(entry.name, offered=INPUTS)
@@ -122,7 +122,7 @@ def compute_score(
     fitted_on = Reference() if reference is None else reference
     needs = required_inputs(entry)
     if isinstance(outputs, Predictions):
-        outputs = Outputs.of(outputs)
+        outputs = Outputs.from_predictions(outputs)
     if not isinstance(outputs, Outputs) or not isinstance(fitted_on, Reference):
         raise InputError(
             "outputs must be Outputs or Predictions, and reference must be a Reference",

@@ -71,7 +71,7 @@ class Outputs:
 
     @classmethod
     @check_argument_types
-    def of(cls, predictions: Predictions) -> Outputs:
+    def from_predictions(cls, predictions: Predictions) -> Outputs:
         """Return the logits and features of ``predictions`` as outputs, without the labels."""
         return cls(predictions.logits, predictions.features)
 

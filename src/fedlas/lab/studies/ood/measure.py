@@ -31,7 +31,7 @@ from fedlas.zoo.ood import (
     Reference,
     compute_score,
     detection_intervals,
-    options_of,
+    score_options,
 )
 from fedlas.zoo.ood.base import depends_on_temperature, required_inputs
 
@@ -54,9 +54,9 @@ class ScoreSelection:
     names: Sequence[str]
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
-    def of(self, name: str) -> dict[str, Any]:
+    def options_of(self, name: str) -> dict[str, Any]:
         """Return all options of a score, defaults included."""
-        return options_of(OOD_SCORES[name]) | dict(self.options.get(name, {}))
+        return score_options(OOD_SCORES[name]) | dict(self.options.get(name, {}))
 
     def names_requiring(self, need: str) -> list[str]:
         """Return the names of the scores that require an input, such as ``features``."""
@@ -208,7 +208,7 @@ def _run_outputs(
 ) -> tuple[Predictions, Outputs, Reference]:
     """Return the run's test predictions, the model's outputs for them, and the reference that scores are fitted to."""
     val, test = (folder.predictions(part) for part in ("val", "test"))
-    outputs = Outputs.of(test)
+    outputs = Outputs.from_predictions(test)
     if chosen.names_requiring("model") or (
         chosen.names_requiring("features") and outputs.features is None
     ):
@@ -264,7 +264,7 @@ class ModelOutputs:
         path = folder.part_path(name)
         source = outputs_fingerprint(folder.path, part)
         options = {
-            score: self.chosen.of(score)
+            score: self.chosen.options_of(score)
             for score in (self.chosen.names_requiring("model") if by_model else ())
         }
         # Saved outputs count if they are of these images and weights; saved scores if they have the same options.
@@ -280,7 +280,7 @@ class ModelOutputs:
             self.show(f"{name}.npz: predictions of {len(part):,} images")
             # whose labels are other classes
             images = (inputs for inputs, *_ in self._batches(part, splits))
-            outputs = Outputs.of(predict(self._model, images, features=True))
+            outputs = Outputs.from_predictions(predict(self._model, images, features=True))
             about = {}
         saved_options = dict(about.get("scores", {}))
         missing = {
