@@ -64,7 +64,7 @@ def score(entry, setting, rows=slice(None), scale=1.0):
     if "model" in required_inputs(entry):
         value = entry.value(model=model, inputs=images[rows], std=(1.0,))
         outputs = replace(outputs, scores={entry.name: value})
-    return compute_score(entry.name, outputs, reference=reference.scaled(scale))
+    return compute_score(entry.name, outputs, reference=reference.divide_logits(scale))
 
 
 def test_metadata(entry):

@@ -571,7 +571,7 @@ BETWEEN_ROOMS = {
 }  # fmt: skip
 """Functions that other rooms call, with what they have checked; the command line takes words of a shell."""
 INTERNAL = {
-    "count_known_labels", "exponents_for", "find_scores", "fit_map", "fit_subsets", "from_dict", "learn_from",
+    "count_known_labels", "sample_exponents", "find_scores", "fit_map", "fit_subsets", "from_dict", "learn_from",
     "mix_targets", "new_memory_rows", "of_samples", "pair_labels", "patterns", "penalty", "prepare_task", "results",
     "sample_strengths", "scaled", "second_target", "with_default_scores",
 }  # fmt: skip

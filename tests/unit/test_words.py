@@ -3,6 +3,7 @@
 What is refused, and what to write instead, is listed here and nowhere else.
 """
 
+import ast
 import re
 from pathlib import Path
 
@@ -103,6 +104,41 @@ def findings(text, *, markdown=True):
 
 def files(patterns):
     return sorted({path for pattern in patterns for path in ROOT.glob(pattern) if path.is_file()})
+
+
+_NOUNS = "markdown|teardown"
+IDENTIFIERS = {
+    "a bare participle": rf"_*(?!{_NOUNS})[a-z]+(ed|en|wn|ught|ept|aid)(?<!feed|need|seed|open)",
+    "a bare adverb": r"_*(together|apart|again|there|here)",
+    "a preposition first": r"_*(of|in|by|at|for)(_[a-z0-9_]+)?",
+    "a preposition last": r"_*[a-z0-9_]+_(of|in|at|for|by|on|up)",
+    "a pronoun last": r"_*([a-z0-9_]+_)?(this|that|those|both|each|others?|it|what|which)",
+    "a private word": r"_*(worth|plain|listed|numbered|judged|told|said|settled|misfits?)",
+}
+"""Names of functions that do not say what is done to what; properties are nouns and may be adjectives."""
+MOST_UNCLEAR = 6
+"""How many functions have such a name; lower it with each that goes."""
+
+
+def function_names():
+    """``(place, name)`` of every function and method that is not a property."""
+    for path in files(("src/fedlas/**/*.py",)):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not any(
+                "property" in ast.unparse(decorator) or "setter" in ast.unparse(decorator)
+                for decorator in node.decorator_list
+            ):
+                yield path.relative_to(ROOT / "src" / "fedlas").as_posix(), node.name
+
+
+def test_names_of_functions_are_verb_and_object():
+    unclear = [
+        f"{place}: {name} ({why})"
+        for place, name in function_names()
+        for why, pattern in IDENTIFIERS.items()
+        if re.fullmatch(pattern, name)
+    ]
+    assert len(unclear) <= MOST_UNCLEAR, "\n".join(["", *unclear])
 
 
 def test_people_read_plain_english():

@@ -43,7 +43,7 @@ def check_argument_types(function: Callable[P, R]) -> Callable[P, R]:
     place = function.__qualname__.removesuffix(".__init__")
 
     @functools.wraps(function)
-    def checked(*args: P.args, **options: P.kwargs) -> R:
+    def call_checked(*args: P.args, **options: P.kwargs) -> R:
         for name, value in (*zip(order, args, strict=False), *options.items()):
             accepted = kinds.get(name)
             if accepted and not any(_TYPE_TESTS[kind][1](value) for kind in accepted):
@@ -62,7 +62,7 @@ def check_argument_types(function: Callable[P, R]) -> Callable[P, R]:
                 raise error
         return function(*args, **options)
 
-    return checked
+    return call_checked
 
 
 def _annotated_types(annotation: str) -> list[str]:

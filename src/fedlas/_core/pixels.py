@@ -58,7 +58,7 @@ def normalization_scale_shift(
     scale = 1 / (max_value * deviation)
     shift = -torch.tensor(mean, dtype=torch.float64) / deviation
 
-    def shaped(value: Tensor) -> Tensor:
+    def to_image_shape(value: Tensor) -> Tensor:
         return value.float().to(device).view(1, -1, *[1] * axes)
 
-    return shaped(scale), shaped(shift)
+    return to_image_shape(scale), to_image_shape(shift)

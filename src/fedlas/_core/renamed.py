@@ -28,7 +28,7 @@ def accept_old_names(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)
-        def called(*args: P.args, **options: P.kwargs) -> R:
+        def call_renamed(*args: P.args, **options: P.kwargs) -> R:
             for old, new in names.items():
                 if old in options and new not in options:
                     place = function.__qualname__.removesuffix(".__init__")
@@ -40,6 +40,6 @@ def accept_old_names(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]
                     options[new] = options.pop(old)
             return function(*args, **options)
 
-        return called
+        return call_renamed
 
     return decorate

@@ -139,11 +139,11 @@ def _quantile_of_cells(ranked: FloatArray, reached: FloatArray, rank: FloatArray
     """Return the value at a fractional rank, from sorted values and cumulative counts, as :func:`numpy.quantile`."""
     below = np.floor(rank)
 
-    def value_at(whole: FloatArray) -> FloatArray:
+    def select_value(whole: FloatArray) -> FloatArray:
         index = np.minimum((reached <= whole[:, None]).sum(axis=1), ranked.shape[1] - 1)
         value: FloatArray = ranked[np.arange(len(ranked)), index]
         return value
 
-    return value_at(below) + (rank - below) * (
-        value_at(np.minimum(below + 1, reached[:, -1] - 1)) - value_at(below)
+    return select_value(below) + (rank - below) * (
+        select_value(np.minimum(below + 1, reached[:, -1] - 1)) - select_value(below)
     )

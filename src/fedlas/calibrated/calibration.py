@@ -106,13 +106,13 @@ class Calibration:
         """Return the softmax of calibrated logits ``(n, C, ...)``, or the sigmoids of several labels ``(n, L)``."""
         return logits.sigmoid() if self.multi_label else logits.softmax(dim=1)
 
-    def saved(self) -> dict[str, Any]:
+    def saved_parameters(self) -> dict[str, Any]:
         """Return all parameters of the calibrator as a dict for a saved file; empty without a calibrator."""
         return {} if self.calibrator is None else self.calibrator.to_dict()
 
     def to_dict(self) -> dict[str, Any]:
         """Return a dict for a card or an exported file: the method with its temperature or all parameters."""
-        whole = self.saved()
+        whole = self.saved_parameters()
         if self.multi_label:
             return {"method": self.method, **whole}
         if not whole or (

@@ -40,7 +40,7 @@ def write_file(
     metadata = {
         "format": "pt",  # what other readers look for
         "fedlas": FORMAT,
-        "fedlas.calibrator": json.dumps(calibration.saved()),
+        "fedlas.calibrator": json.dumps(calibration.saved_parameters()),
         "fedlas.about": json.dumps(about),
     }
     try:

@@ -279,7 +279,7 @@ class CalibratedModel(nn.Module):
     def get_extra_state(self) -> Tensor:
         """Return the calibrator serialized as JSON bytes, for ``state_dict``."""
         return torch.frombuffer(
-            bytearray(json.dumps(self.fitted.saved()).encode()), dtype=torch.uint8
+            bytearray(json.dumps(self.fitted.saved_parameters()).encode()), dtype=torch.uint8
         )
 
     def set_extra_state(self, state: Tensor) -> None:

@@ -103,7 +103,7 @@ def fit_side_information(
     numbers = directions[:, : linear.split]
     groups = Inputs(directions[:, linear.split :], codes_of_rows, size)
     offsets, coefficients, factors = fit_offsets(samples, numbers, groups, temperatures)
-    log_probs = offsets[0].scaled(samples.logits)
+    log_probs = offsets[0].scale_log_probs(samples.logits)
     kernel = fit_kernel_basis(samples, numbers) if plan.kernel and linear.split else None
 
     # All ridges, offsets and parts of a basis at once.
@@ -297,7 +297,7 @@ def fit_offsets(
     standards = []
     for start in starts:
         rows = start.standardized_statistics(
-            start.scaled(samples.logits), directions, groups.numbers
+            start.scale_log_probs(samples.logits), directions, groups.numbers
         )
         standards.append(replace(groups, numbers=rows))
     ratios = temperatures[0] / temperatures

@@ -16,7 +16,7 @@ from fedlas._core.check import InputError, check_count, describe, warn_user
 from fedlas._core.extras import require
 from fedlas._core.kinds import check_argument_types
 from fedlas.calibrated import TableCalibration
-from fedlas.calibrated.tables.apply import frame_applied
+from fedlas.calibrated.tables.apply import apply_to_frame
 from fedlas.calibrated.tables.missing import Missing, MissingPolicy
 from fedlas.metrics.streaming import StreamingMetrics
 from fedlas.predictions import Columns, Predictions, read_predictions
@@ -219,7 +219,7 @@ class _BatchCalibrator:
         self._missing: MissingPolicy = missing or self._calibration.missing
 
     def __call__(self, batch: Any) -> Any:
-        after, done = frame_applied(self._calibration, batch, Missing(self._missing))
+        after, done = apply_to_frame(self._calibration, batch, Missing(self._missing))
         for note in done.notes:
             warn_user(note)
         return after
@@ -330,11 +330,11 @@ def duckdb_function(
     )
     call = SqlCall(f"{name}(struct_pack({pairs}))")
 
-    def calibrated(rows: Any) -> Any:
+    def calibrate_rows(rows: Any) -> Any:
         chunks = rows.combine_chunks() if hasattr(rows, "combine_chunks") else rows
         frame = arrow.table(dict(zip([*numbers, *texts], chunks.flatten(), strict=True)))
         lacking = Missing("empty")
-        after, done = frame_applied(calibration, frame, lacking)
+        after, done = apply_to_frame(calibration, frame, lacking)
         for note in done.notes:
             warn_user(note)
         call.null_count += lacking.count
@@ -347,7 +347,7 @@ def duckdb_function(
     results = ", ".join(f"{_quote_identifier(column)} DOUBLE" for column in added)
     connection.create_function(
         name,
-        calibrated,
+        calibrate_rows,
         [f"STRUCT({', '.join(fields)})"],
         "DOUBLE" if len(added) == 1 else f"STRUCT({results})",
         type="arrow",

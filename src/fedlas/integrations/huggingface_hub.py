@@ -415,20 +415,20 @@ def _metric_row(record: Metric | None, name: str, stages: Sequence[Mapping[str, 
         places = record.places
         percent = record.percent
 
-    def shown(value: float | str | None) -> str:
+    def format_value(value: float | str | None) -> str:
         if value is None or not math.isfinite(float(value)):
             return ""
         return f"{100 * float(value):.{places - 2}f}" if percent else f"{float(value):.{places}f}"
 
-    ends = [shown(stages[-1][name].get(end)) for end in ("low", "high")]
-    values = [shown(stage.get(name, {}).get("value")) for stage in stages]
+    ends = [format_value(stages[-1][name].get(end)) for end in ("low", "high")]
+    values = [format_value(stage.get(name, {}).get("value")) for stage in stages]
     return [title, *values, " to ".join(ends) if all(ends) else ""]
 
 
 def _label_row(name: str, entry: Mapping[str, Any]) -> list[str]:
     """Return the table cells of one label, with empty cells for missing metrics."""
 
-    def shown(measure: str, scale: float, places: int) -> str:
+    def format_measure(measure: str, scale: float, places: int) -> str:
         value = (entry.get(measure) or {}).get("value")
         return "" if value is None else f"{scale * float(value):.{places}f}"
 
@@ -442,7 +442,7 @@ def _label_row(name: str, entry: Mapping[str, Any]) -> list[str]:
     )
     return [
         _escape_markdown_cell(name),
-        *(shown(*each) for each in measures),
+        *(format_measure(*each) for each in measures),
         "" if p is None else f"{float(p):.2g}",
     ]
 

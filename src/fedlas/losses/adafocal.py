@@ -124,10 +124,10 @@ class AdaFocal(PreciseBuffers, LearnsFromValidation):
     def per_sample(self, batch: Batch) -> Tensor:
         """Return the loss per position, ``(M,)``."""
         return batch.target_cost(
-            lambda nll: signed_focal_loss(nll, self.exponents_for((-nll.detach()).exp()))
+            lambda nll: signed_focal_loss(nll, self.sample_exponents((-nll.detach()).exp()))
         )
 
-    def exponents_for(self, probs: Tensor) -> Tensor:
+    def sample_exponents(self, probs: Tensor) -> Tensor:
         """Return the focal exponent for each probability of the true class, in the shape and dtype of ``probs``."""
         return self.gammas[torch.bucketize(probs, self.edges.to(probs.dtype))].to(probs.dtype)
 

@@ -161,14 +161,14 @@ def _reference_smooth_ece(predictions: AnyPredictions) -> float:
     high = 1.0
     while high - low > 1e-3:
         scale = (low + high) / 2
-        if _reference_error_at(scale, confidence, correct) < scale:
+        if _reference_error(scale, confidence, correct) < scale:
             high = scale
         else:
             low = scale
-    return _reference_error_at(high, confidence, correct)
+    return _reference_error(high, confidence, correct)
 
 
-def _reference_error_at(scale: float, confidence: FloatArray, correct: NDArray[np.bool_]) -> float:
+def _reference_error(scale: float, confidence: FloatArray, correct: NDArray[np.bool_]) -> float:
     """Return the average smoothed |gap| over the average smoothed density, at points of ``[0, 1]``."""
     # The Gaussian is cut off at a distance of 1/2. Ends are reflected about their nodes, so that what is put on an end
     # node counts half.

@@ -59,7 +59,7 @@ Write share_of_right(probs, target).
     name = function.__name__
 
     @functools.wraps(function)
-    def of_arrays(
+    def call_with_arrays(
         predictions: object, target: object = None, *args: P.args, **options: P.kwargs
     ) -> R_co:
         try:
@@ -76,7 +76,7 @@ Write share_of_right(probs, target).
     signature = inspect.signature(function)
     first, *rest = signature.parameters.values()
     added = inspect.Parameter("target", first.POSITIONAL_OR_KEYWORD, default=None)
-    described: Any = of_arrays
+    described: Any = call_with_arrays
     described.__signature__ = signature.replace(parameters=[first, added, *rest])
     described.__doc__ = re.sub(
         rf"^( +){first.name}: .*\n(\1 .*\n)*",

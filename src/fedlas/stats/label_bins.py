@@ -78,7 +78,7 @@ def compute_label_errors(
         cells = _LabelBins(
             probs[:, part], positives[:, part], weights[:, part], block, num_blocks, num_bins
         )
-        null = cells.drawn(noise, replicates) if clusters is None else signs @ cells.gaps
+        null = cells.draw_gaps(noise, replicates) if clusters is None else signs @ cells.gaps
         totals = cells.totals
         sums = (
             (cells.gaps.sum(axis=0)[None], totals.sum(axis=0)[None]),
@@ -135,7 +135,7 @@ class _LabelBins:
             np.bincount(cell, each, size) for each in (flat, flat**2, flat * exact.ravel())
         )
 
-    def drawn(self, random: np.random.RandomState, replicates: int) -> FloatArray:
+    def draw_gaps(self, random: np.random.RandomState, replicates: int) -> FloatArray:
         """Draw gaps ``(R, cells)`` of independent events that have each cell's mean probability."""
         filled = np.flatnonzero(self._weight > 0)
         weight = self._weight[filled]

@@ -58,7 +58,7 @@ def test_no_calibration_leaves_logits_unchanged():
     nothing = Calibration(None)
     assert nothing(LOGITS) is LOGITS or torch.equal(nothing(LOGITS), LOGITS)
     assert torch.equal(nothing.module()(LOGITS), LOGITS)
-    assert nothing.saved() == {}
+    assert nothing.saved_parameters() == {}
 
 
 def test_model_table_and_file_hold_the_same_calibration(tmp_path):
@@ -66,7 +66,9 @@ def test_model_table_and_file_hold_the_same_calibration(tmp_path):
     model = CalibratedModel(nn.Identity(), calibrator)
     model.save(tmp_path / "model.safetensors")
     again = CalibratedModel.load(tmp_path / "model.safetensors", nn.Identity())
-    assert again.fitted.saved() == model.fitted.saved() == calibrator.to_dict()
+    assert (
+        again.fitted.saved_parameters() == model.fitted.saved_parameters() == calibrator.to_dict()
+    )
     frame = {f"z{place}": LOGITS[:, place].numpy() for place in range(3)}
     table = calibrate(
         frame | {"y": TARGET.numpy()}, logits="z*", target="y", method=TemperatureScaling()

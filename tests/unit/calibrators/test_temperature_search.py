@@ -93,8 +93,10 @@ def test_calibrated_logits_have_a_scaled_temperature(exponent):
 
 def test_few_passes_over_the_data(monkeypatch):
     calls = []
-    at = temperature_search._ScaledNLL.at
-    monkeypatch.setattr(temperature_search._ScaledNLL, "at", lambda *a: calls.append(a) or at(*a))
+    evaluate_at = temperature_search._ScaledNLL.evaluate_at
+    monkeypatch.setattr(
+        temperature_search._ScaledNLL, "evaluate_at", lambda *a: calls.append(a) or evaluate_at(*a)
+    )
     for known in (0.1, 0.5, 1.0, 3.0, 30.0):
         calls.clear()
         nll_temperature(generated(known))

@@ -104,7 +104,7 @@ def apply_rows(
     return Applied(rows, calibration.added, sentences, edge.to_dict(), missing.to_dict())
 
 
-def frame_applied(calibration: Any, frame: Any, missing: Missing) -> tuple[Any, Applied]:
+def apply_to_frame(calibration: Any, frame: Any, missing: Missing) -> tuple[Any, Applied]:
     """Return a frame with the calibrated columns added, and the result of applying the calibration."""
     parts: list[list[NDArray[Any]]] = []
     rows = collect_lazy(frame)  # once: a second time its rows may come in another order

@@ -15,7 +15,7 @@ from fedlas._core.threads import single_thread_if_small
 from fedlas.binary.discrimination import check_score_direction
 from fedlas.calibrated.before_after import BeforeAfter, measure_before_after
 from fedlas.calibrated.calibration import AnyCalibrator, Calibration, unfitted_calibrator
-from fedlas.calibrated.tables.apply import frame_applied, live_table, open_table_source
+from fedlas.calibrated.tables.apply import apply_to_frame, live_table, open_table_source
 from fedlas.calibrated.tables.cross_fit import fit_and_check
 from fedlas.calibrated.tables.direction import FitScores
 from fedlas.calibrated.tables.edge import EdgeCount
@@ -204,7 +204,7 @@ class TableCalibration:
                 column are named.
         """
         lacking = Missing(missing or self.missing, max_missing)
-        after, done = frame_applied(self, frame, lacking)
+        after, done = apply_to_frame(self, frame, lacking)
         lacking.check(done.rows, "the frame")
         for note in (*done.notes, *lacking.notes(done.rows)):
             warn_user(note)
@@ -286,7 +286,7 @@ class TableCalibration:
             "rows": self.rows,
             "cross_fitted": None if self.cross_fitted is None else self.cross_fitted.to_dict(),
             "notes": list(self.notes),
-            "calibrator": self.fitted.saved(),
+            "calibrator": self.fitted.saved_parameters(),
         }
 
     @classmethod

@@ -142,7 +142,7 @@ class Offsets(BufferModule):
 
     shapes: ClassVar = {"temperature": "", "mean": "S", "deviation": "S", "coefficients": "S"}
 
-    def scaled(self, rows: Tensor) -> Tensor:
+    def scale_log_probs(self, rows: Tensor) -> Tensor:
         """Return log-probabilities at the fixed temperature ``(n, C)``."""
         return (rows / self.temperature).log_softmax(dim=1)
 
@@ -168,7 +168,7 @@ class Offsets(BufferModule):
             groups: Indicators of groups ``(n, G)``.
             category_log_factor: Contribution of categories to ``b s`` ``(n,)``.
         """
-        log_probs = self.scaled(rows)
+        log_probs = self.scale_log_probs(rows)
         statistics = self.standardized_statistics(log_probs, directions, groups)
         factor = ((statistics * self.coefficients).sum(dim=1) + category_log_factor).exp()
         return log_probs, torch.stack([torch.ones_like(factor), factor], dim=1)

@@ -131,12 +131,12 @@ def _refine_temperatures(val: Predictions, subset_weights: Tensor, start: float)
 
 def _best_scale(nll: _ScaledNLL) -> tuple[float, str | None]:
     """Return the best scale (inverse temperature), and a warning with ``{}`` for the temperature, or None."""
-    start = nll.at(nll.spread)
+    start = nll.evaluate_at(nll.spread)
     # The best temperature is above 1: search between the given logits and nearly uniform predictions.
     if start.slope > 0:
         lowest = min(1.0, nll.spread) / MAX_SPREADS
-        scale = _find_minimum(nll.at, lowest, nll.spread, nll.spread)
-        is_at_bound = scale <= lowest * (1 + 2 * _TOLERANCE) and nll.at(lowest).slope >= 0
+        scale = _find_minimum(nll.evaluate_at, lowest, nll.spread, nll.spread)
+        is_at_bound = scale <= lowest * (1 + 2 * _TOLERANCE) and nll.evaluate_at(lowest).slope >= 0
         return (lowest, bound_warning("temperature {:g}")) if is_at_bound else (scale, None)
 
     # The best temperature is below 1: go no further than where the model still expects two mistakes.
@@ -149,8 +149,8 @@ def _best_scale(nll: _ScaledNLL) -> tuple[float, str | None]:
         nll.spread,
         lambda point: point.slope > 0 or point.mistakes < MIN_MISTAKES,
     )
-    if nll.at(high).slope > 0:
-        high = _find_minimum(nll.at, low, high, low)
+    if nll.evaluate_at(high).slope > 0:
+        high = _find_minimum(nll.evaluate_at, low, high, low)
         if nll.slope_and_mistakes(high).mistakes >= MIN_MISTAKES:
             return high, None
     return _scale_with_mistakes(nll.slope_and_mistakes, nll.spread, high), too_few
@@ -193,7 +193,7 @@ class _ScaledNLL:
         limits = torch.finfo(self.val.logits.dtype)
         return min(max(self.spread / scale, limits.tiny), limits.max)
 
-    def at(self, scale: float) -> _ScalePoint:
+    def evaluate_at(self, scale: float) -> _ScalePoint:
         """Return slope and curvature at a scale; the last result is cached."""
         if scale != self._last[0]:
             self._last = scale, self._sum_over_rows(scale, None)

@@ -285,7 +285,7 @@ def _label_mean_watch(name: str, sums: GapSums, error_rate: float) -> Watch:
     lowest = -1.0 if name == "calibration" else 0.0
     of_outcomes = name != "probability"
 
-    def scaled(value: float) -> float:
+    def rescale(value: float) -> float:
         return lowest + (1.0 - lowest) * value
 
     def values(batch: LiveBatch) -> Values | None:
@@ -301,7 +301,7 @@ def _label_mean_watch(name: str, sums: GapSums, error_rate: float) -> Watch:
     count = max(1.0, float(sums.count[0]))
     mean = float(sums.confidence[0]) / count
     spread = (1.0 - lowest) * np.sqrt(max(0.0, float(sums.squares[0]) / count - mean**2))
-    low, high = (scaled(end) for end in sums.confidence_bounds(confidence_level=1 - error_rate))
+    low, high = (rescale(end) for end in sums.confidence_bounds(confidence_level=1 - error_rate))
     outcome, score, _ = _TERMS["labels"]
     shown = {"calibration": f"{outcome} minus {score}", "prevalence": outcome}
     statistic = shown.get(name, f"mean {score}")
@@ -309,7 +309,7 @@ def _label_mean_watch(name: str, sums: GapSums, error_rate: float) -> Watch:
     test = MeanDrift(*ends, false_alarm=error_rate)
     missing = "no labels" if of_outcomes else "nothing"
     return Watch(
-        name, (statistic,), np.array([scaled(mean)]), np.array([spread]), test, missing, values
+        name, (statistic,), np.array([rescale(mean)]), np.array([spread]), test, missing, values
     )
 
 

@@ -55,7 +55,7 @@ def score_tables(detection: Detection, metrics: Sequence[str] | None = None) -> 
                         for metric in names
                     ),
                 )
-                for row in detection.ranked(method, data)
+                for row in detection.rank_scores(method, data)
             )
             seeds = pluralize(len(detection.result.seeds[method]), "seed")
             heading = f"{method}, {seeds}: {detection.runs[0].data} vs {data}"
@@ -70,7 +70,7 @@ def method_tables(detection: Detection) -> list[Table]:
     for data in detection.data:
         for metric in COMPARED_METRICS:
             rows = []
-            for row in detection.ranked(detection.methods[0], data):
+            for row in detection.rank_scores(detection.methods[0], data):
                 cells = (ood_cell(detection, m, data, row, metric) for m in detection.methods)
                 rows.append((Cell(score_title(*row)), *cells))
             heading = f"{metric_column(metric).head}: {detection.runs[0].data} vs {data}"
@@ -83,7 +83,7 @@ def best_score_sentences(detection: Detection) -> list[str]:
     lines = []
     for data in detection.data:
         for method in detection.methods:
-            row = detection.ranked(method, data)[0]
+            row = detection.rank_scores(method, data)[0]
             cell = ood_cell(detection, method, data, row, TERMINAL_METRICS[0])
             spread = f" {cell.extra}" if cell.extra else ""
             lines.append(
@@ -226,7 +226,7 @@ def _options_text(detection: Detection, score: str) -> str:
     """Return the options of a score as text, without unset options."""
     return ", ".join(
         f"{key} {value}"
-        for key, value in detection.chosen.options_of(score).items()
+        for key, value in detection.chosen.score_options(score).items()
         if value is not None
     )
 

@@ -72,7 +72,7 @@ class Detection:
         """Title of the report."""
         return f"OOD detection: {self.runs[0].data} vs {', '.join(self.data)}"
 
-    def ranked(self, method: str, data: str) -> list[ScoreAndStage]:
+    def rank_scores(self, method: str, data: str) -> list[ScoreAndStage]:
         """Return the scores and their stages, sorted by mean AUROC on ``data``, best first."""
         rows = dict.fromkeys(
             (score, stage) for run in self.runs for _, score, stage in run.detected

@@ -67,7 +67,7 @@ def measure_shift(
         ):
             if source not in corrupted_parts:
                 corrupted_parts[source] = corrupt_part(tests[source], corruption)
-            predictions = each.predicted(corrupted_parts[source])
+            predictions = each.predict(corrupted_parts[source])
             if save_to is not None:
                 predictions.save(save_to(index, f"test-{corruption.name}-{corruption.severity}"))
             if on_step is not None:
@@ -104,7 +104,7 @@ class _ShiftedRun:
         batch_size = self.trained.run.recipe.train.batch_size
         return predict_part(self.trained.objective, by, part, batch_size=batch_size, features=False)
 
-    def predicted(self, part: Part) -> Predictions:
+    def predict(self, part: Part) -> Predictions:
         """Return the predictions on a part of test images."""
         return self._predictions(self._tested, part)
 
@@ -130,6 +130,6 @@ class _ShiftedRun:
         return {
             "temperature": self._scaling.temperature,
             "notes": list(self._notes),
-            "clean": self.metrics(self.predicted(self.trained.splits.test)),
+            "clean": self.metrics(self.predict(self.trained.splits.test)),
             "corrupted": [],
         }

@@ -248,10 +248,10 @@ def missing_tensor_error(name: str) -> TypeError:
 
 def can_read_values(tensor: Tensor) -> bool:
     """Return whether Python may branch on values of ``tensor``: on CPU, and not while compiling or transforming."""
-    return not torch.compiler.is_compiling() and tensor.is_cpu and not in_functorch_transform()
+    return not torch.compiler.is_compiling() and tensor.is_cpu and not is_in_functorch_transform()
 
 
-def in_functorch_transform() -> bool:
+def is_in_functorch_transform() -> bool:
     """Return whether code runs inside a ``torch.func`` transform, where values cannot be read nor buffers written."""
     return torch._C._are_functorch_transforms_active()
 

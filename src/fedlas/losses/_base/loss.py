@@ -29,7 +29,7 @@ from fedlas.losses._base.batch import (
     Batch,
     Reduction,
     can_read_values,
-    in_functorch_transform,
+    is_in_functorch_transform,
     make_batch,
     missing_tensor_error,
     reduce,
@@ -242,7 +242,7 @@ class Loss(nn.Module, ABC):
             try:
                 value = self._forward(logits, target, extras)
             except RuntimeError as error:
-                if not (self.training and in_functorch_transform()):
+                if not (self.training and is_in_functorch_transform()):
                     raise
                 raise InputError(
                     "a loss with state must be in eval() mode inside torch.func transforms",
@@ -275,7 +275,11 @@ class Loss(nn.Module, ABC):
 
     def _watch_training(self, value: Tensor, logits: Tensor) -> None:
         """Check that gradients reach the logits, and that an optimizer updates the parameters of the loss."""
-        if torch.compiler.is_compiling() or in_functorch_transform() or not torch.is_grad_enabled():
+        if (
+            torch.compiler.is_compiling()
+            or is_in_functorch_transform()
+            or not torch.is_grad_enabled()
+        ):
             return
         if not logits.requires_grad:
             return

@@ -95,11 +95,11 @@ class TableChunk:
     def column_namer(self, names: Sequence[str]) -> Callable[[int], str]:
         """Return a function that maps the index of a column in ``names`` to how messages name it."""
 
-        def name_of(number: int) -> str:
+        def column_name(number: int) -> str:
             in_lists = f", number {number}" if len(names) == 1 and number else ""
             return f"{names[number if len(names) > 1 else 0]!r}{in_lists} of {self.file}"
 
-        return name_of
+        return column_name
 
     def stack_finite(self, names: Sequence[str], what: str) -> Tensor:
         """Return numeric columns stacked as ``(n, columns)``, or one column of lists as ``(n, C)``; all finite.

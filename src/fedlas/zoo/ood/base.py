@@ -73,7 +73,7 @@ class Reference:
 
     Example:
         >>> val = Predictions(torch.tensor([[2.0, 0.0], [0.0, 3.0]]), torch.tensor([0, 1]))
-        >>> Reference(val=val).scaled(2.0).val.logits
+        >>> Reference(val=val).divide_logits(2.0).val.logits
         tensor([[1.0000, 0.0000],
                 [0.0000, 1.5000]])
     """
@@ -82,7 +82,7 @@ class Reference:
     train: Predictions | None = None
     head: nn.Linear | None = None
 
-    def scaled(self, temperature: float) -> Reference:
+    def divide_logits(self, temperature: float) -> Reference:
         """Return a copy with all logits divided by ``temperature``; features and head are unchanged."""
         val, train = (
             None if part is None else part.with_logits(part.logits / temperature)

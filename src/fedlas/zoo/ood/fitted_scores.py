@@ -325,12 +325,12 @@ class _Gaussians:
         whitening = self._whitening(self._within)
         centers = self._means @ whitening
 
-        def squared(rows: Tensor) -> Tensor:
+        def squared_distance(rows: Tensor) -> Tensor:
             white = rows @ whitening
             # cdist expands the square, which cancels digits where classes are compact: it only finds the nearest.
             return (white - centers[torch.cdist(white, centers).argmin(dim=1)]).square().sum(dim=1)
 
-        return self._half_squared_distances(features, squared)
+        return self._half_squared_distances(features, squared_distance)
 
     def background_distance(self, features: Tensor) -> Tensor:
         """Return half the squared Mahalanobis distance ``(N,)`` from the overall mean, with the total covariance."""
@@ -340,10 +340,10 @@ class _Gaussians:
         )
 
     def _half_squared_distances(
-        self, features: Tensor, squared: Callable[[Tensor], Tensor]
+        self, features: Tensor, squared_distance: Callable[[Tensor], Tensor]
     ) -> Tensor:
         return torch.cat(
-            [squared(rows.double() - self._mean) / 2 for rows in features.split(_ROWS)]
+            [squared_distance(rows.double() - self._mean) / 2 for rows in features.split(_ROWS)]
         )
 
     def _whitening(self, scatter: Tensor) -> Tensor:

@@ -336,10 +336,10 @@ def test_compute_score_says_what_is_missing(train):
 
 
 def test_a_temperature_scales_what_scores_are_fitted_on(train):
-    scaled = Reference(train, train).scaled(2.0)
+    scaled = Reference(train, train).divide_logits(2.0)
     torch.testing.assert_close(scaled.val.logits, train.logits / 2)
     torch.testing.assert_close(scaled.train.features, train.features)
-    assert Reference().scaled(2.0).val is None
+    assert Reference().divide_logits(2.0).val is None
 
 
 def test_every_score_has_its_own_name_in_tables():

@@ -54,7 +54,7 @@ class ScoreSelection:
     names: Sequence[str]
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
-    def options_of(self, name: str) -> dict[str, Any]:
+    def score_options(self, name: str) -> dict[str, Any]:
         """Return all options of a score, defaults included."""
         return score_options(OOD_SCORES[name]) | dict(self.options.get(name, {}))
 
@@ -165,7 +165,7 @@ def measure_ood_detection(
     if temperature is not None:
         stages[AFTER] = (
             Outputs(logits / temperature, stacked.features, by_model),
-            reference.scaled(temperature),
+            reference.divide_logits(temperature),
         )
     # Each score at each stage, then each data set against the run's own.
     correct = test.correct.cpu().numpy()
@@ -264,7 +264,7 @@ class ModelOutputs:
         path = folder.part_path(name)
         source = outputs_fingerprint(folder.path, part)
         options = {
-            score: self.chosen.options_of(score)
+            score: self.chosen.score_options(score)
             for score in (self.chosen.names_requiring("model") if by_model else ())
         }
         # Saved outputs count if they are of these images and weights; saved scores if they have the same options.
