@@ -289,17 +289,18 @@ class LabelReader:
         """
         return torch.tensor(chunk.map_values(self.column, self._class_index), dtype=torch.int64)
 
-    def note(self) -> str:
-        """Return a note on how labels were interpreted; empty if they are the names of the columns."""
+    def notes(self) -> list[str]:
+        """Return a note on how labels were interpreted, or none if they are the names of the columns."""
         if self.by_name is None:
-            return "The table has no labels."
+            return ["The table has no labels."]
         if self.by_name and self.shown == self._full_names:
-            return ""
-        if self.by_name:
-            return f"Labels are class names: {truncated_list(self.shown)}, in the order of the columns."
-        return (
-            f"Labels are class indices 0 to {len(self.positions) - 1}, in the order of the columns."
+            return []
+        labels = (
+            f"class names: {truncated_list(self.shown)}"
+            if self.by_name
+            else f"class indices 0 to {len(self.positions) - 1}"
         )
+        return [f"Labels are {labels}, in the order of the columns."]
 
     def _class_index(self, label: object, place: str) -> int:
         """Return the class index of a label."""

@@ -299,18 +299,22 @@ class ScoreTable:
             rows = f"{dropped:,} of {self._rows + dropped:,} rows"
             lines.append(f"{rows} lack a value and were left out: {truncated_list(columns)}.")
         lines += self._first.notes()
+        names_event = self._binary and not (
+            self.classes and ends_in_word(self.scores[0], self.classes[1])
+        )
+        # The note on a single column names label 1, which says that labels are numbers.
         if self.columns.target is not None and self._labels is not None:
-            lines += filter(None, [self._labels.note()])
+            lines += [] if names_event and not self.classes else self._labels.notes()
         if self.answers is not None:
             lines += self.answers.notes(dropped=not self.keeps_rows)
         lines += [] if self._label_cells is None else self._label_cells.notes()
         lines += self._agreement.notes()
         if self._has_percent_signs:
             lines.append("Numbers with a percent sign were divided by 100.")
-        if self._binary and not (self.classes and ends_in_word(self.scores[0], self.classes[1])):
+        if names_event:
             kind = "probability" if self._is_probs else "logit"
-            about = repr(self.classes[1]) if self.classes else "the second of two classes"
-            lines.append(f"Column {self.scores[0]!r} is the {kind} of {about}.")
+            event = repr(self.classes[1]) if self.classes else "label 1"
+            lines.append(f"{self.scores[0]} is the {kind} of {event}.")
         lines += self._probs.notes() + [
             f"Label distributions: {note}" for note in self._votes.notes()
         ]

@@ -724,4 +724,4 @@ def test_apply_names_the_class_of_a_single_column(tmp_path):
     )
     pd.DataFrame(frame).to_csv(tmp_path / "live.csv", index=False)
     applied = apply_to_files(calibration, [tmp_path / "live.csv"], tmp_path / "out.csv")
-    assert "Column 'score' is the probability of 'left'." in applied.notes
+    assert "score is the probability of 'left'." in applied.notes

@@ -154,7 +154,7 @@ def test_one_column_is_the_second_of_two_classes(kind, labels, tmp_path):
     read = read_predictions(tmp_path / "b.csv", Columns(**{kind: "p_one", "target": "label"}))
     np.testing.assert_allclose(read.predictions.probs.numpy()[:, 1], values)
     assert read.predictions.target.tolist() == [0, 1, 1]
-    assert any("second of two classes" in note for note in read.notes)
+    assert any("of label 1." in note for note in read.notes)
 
 
 def test_exact_zeros_are_floored_and_said(tmp_path):
