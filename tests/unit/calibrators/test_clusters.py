@@ -204,7 +204,7 @@ def test_the_printed_check_leaves_out_whole_clusters():
     checked, unchecked = (cross_fit(AutoCalibration(), each) for each in (val, plain))
     assert "whole clusters" in str(checked)
     assert checked.clusters == 40
-    assert type(checked).read(checked.to_dict()) == checked
+    assert type(checked).from_dict(checked.to_dict()) == checked
     # Rows of the same patients promise a gain that new patients do not see.
     assert unchecked.after.nll < 0.97 * unchecked.before.nll
     assert checked.after.nll > 1.02 * unchecked.after.nll
