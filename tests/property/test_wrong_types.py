@@ -573,7 +573,7 @@ BETWEEN_ROOMS = {
 INTERNAL = {
     "count_known_labels", "sample_exponents", "find_scores", "fit_map", "fit_subsets", "from_dict", "learn_from",
     "mix_targets", "new_memory_rows", "of_samples", "pair_labels", "patterns", "penalty", "prepare_task", "results",
-    "sample_strengths", "scaled", "second_target", "with_default_scores",
+    "divide_logits", "sample_strengths", "second_target", "with_default_scores",
 }  # fmt: skip
 """Methods that only the library calls, in addition to those that take a ``Batch``."""
 
