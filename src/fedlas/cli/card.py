@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError
 from fedlas._core.defaults import METHOD, RISKS
+from fedlas._core.errors import Argument
 from fedlas._core.outputs import STANDARD_STREAM
 from fedlas._core.terminal import print_lines
 from fedlas.cli.arguments import (
@@ -98,14 +99,13 @@ def _run(args: argparse.Namespace) -> int:
     options = {"risks": args.risks, "replicates": args.replicates}
     rules = parse_decision_rules(args)
     for_files = {**rules, "title": args.title, "period": args.period, "top_label": args.top_label}
-    if any(for_files.values()) and len(places) == 1:
-        names = ", ".join(
-            f"--{name.replace('_', '-')}" for name, value in for_files.items() if value
-        )
+    given = [*rules, *(name for name in ("title", "period", "top_label") if for_files[name])]
+    if given and len(places) == 1:
+        names = [piece for name in given for piece in (" and ", Argument(name))][1:]
         raise InputError(
-            f"{names} must come with prediction files",
+            (*names, " must come with prediction files"),
             f"the run {places[0]}",
-            f"Pass two prediction files, or omit {names}.",
+            ("Pass two prediction files, or omit ", *names, "."),
         )
     if len(places) > 1:
         with local_copies(places) as files:

@@ -1,6 +1,7 @@
 """``fedlas evaluate`` of two classes: a few lines on the positive class, and everything with ``--details``."""
 
 import json
+from dataclasses import fields
 
 import pytest
 import torch
@@ -218,3 +219,15 @@ def test_threshold_takes_several_rules_and_the_last_of_a_name():
     ]
     args = parse(words)
     assert parse_decision_rules(args) == {"cost_ratio": 3.0, "recall": 0.9}
+
+
+def test_card_of_a_run_refuses_thresholds_by_their_option(tmp_path, capsys):
+    words = ["card", str(tmp_path), "--threshold", "recall=0", "--top-label"]
+    assert main(words) == 2
+    assert "--threshold recall and --top-label must come with" in capsys.readouterr().err
+
+
+def test_threshold_has_every_decision_rule():
+    words = [f"{each.name.replace('_', '-')}=1" for each in fields(binary.Rule)]
+    given = parse_decision_rules(parse(["evaluate", "test.csv", "--threshold", *words]))
+    assert list(given) == [each.name for each in fields(binary.Rule)]
