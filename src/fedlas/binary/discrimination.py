@@ -26,7 +26,7 @@ from fedlas.stats.intervals import (
     min_replicates,
 )
 
-_MOST_EVENTS = 1024
+_MAX_EVENTS = 1024
 """Distinct scores of events that replicates tell apart."""
 
 
@@ -175,8 +175,8 @@ def _cells_between_events(data: Positive) -> IntArray:
     ordered = data.log_odds[data.order]
     scores = ordered[data.outcome[data.order] > 0]
     edges = scores[np.append(True, scores[1:] != scores[:-1])]
-    if len(edges) > _MOST_EVENTS:
-        edges = edges[np.linspace(0, len(edges) - 1, _MOST_EVENTS).astype(np.int64)]
+    if len(edges) > _MAX_EVENTS:
+        edges = edges[np.linspace(0, len(edges) - 1, _MAX_EVENTS).astype(np.int64)]
     first = np.searchsorted(ordered, edges)
     starts = np.unique(np.append(0, first[first < len(ordered)]))
     number = np.empty(len(ordered), dtype=np.int64)

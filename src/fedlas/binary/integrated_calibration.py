@@ -21,7 +21,7 @@ from fedlas.stats.estimates import RESAMPLING, Estimate, check_replicates
 from fedlas.stats.joint import NullReplicates
 from fedlas.stats.noise_floor import least_p, monte_carlo_p_value
 
-_MOST_CELLS = 8192
+_MAX_CELLS = 8192
 _REPLICATE_CELLS = 1024
 DISTANCES = ("ici", "e50", "e90", "emax")
 SPAN = 0.75
@@ -135,7 +135,7 @@ def curve_and_tests(
             data.num_samples,
             "Use a larger test set.",
         )
-    smoother = Loess(data, span, max_cells=_MOST_CELLS)
+    smoother = Loess(data, span, max_cells=_MAX_CELLS)
     counts = smoother.counts[None]
     curve = smoother.curves(counts, smoother.positives[None])
     values = {name: float(value[0]) for name, value in smoother.distances(curve, counts).items()}

@@ -18,7 +18,7 @@ from fedlas.predictions.any_predictions import drop_zero_weights
 from fedlas.predictions.multi_label import UNKNOWN, require_known_labels, require_multi_label
 from fedlas.stats.compare import holm
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate
-from fedlas.stats.group_estimates import MOST_TESTED
+from fedlas.stats.group_estimates import MAX_TESTED
 from fedlas.stats.result_table import ResultTable
 
 
@@ -101,7 +101,7 @@ def label_group_measures(
         several.pooled(), number[rows].tolist(), confidence_level=confidence_level
     )
     options: dict[str, Any] = {"num_bins": num_bins, "confidence_level": confidence_level}
-    options |= {"replicates": replicates if len(present) <= MOST_TESTED else 0, "seed": seed}
+    options |= {"replicates": replicates if len(present) <= MAX_TESTED else 0, "seed": seed}
     measured: dict[int, LabelGroupMeasures] = {}
     p_values: dict[int, float] = {}
     for place in present:

@@ -16,7 +16,7 @@ from fedlas.calibrators import Calibrator, MultiLabelCalibration
 from fedlas.features.readers import ComputedFeatures, NoFeatures, Reader
 from fedlas.objective.head_search import HeadSearch
 from fedlas.objective.network import to_network
-from fedlas.objective.runner import MOST_LOGITS, Runner, collect_multi_label, collect_predictions
+from fedlas.objective.runner import MAX_LOGITS, Runner, collect_multi_label, collect_predictions
 from fedlas.predictions import MultiLabel
 from fedlas.predictions.any_predictions import is_table
 from fedlas.predictions.sample_values import SAMPLE_VALUES
@@ -183,7 +183,7 @@ def _fit(calibrator: AnyCalibrator, runner: Runner) -> Callable[[], str]:
         values = {name: getattr(labels, name) for name in SAMPLE_VALUES}
         calibrator.fit(labels.logits, labels.target, **values)
         return lambda: _labels_in_sample(calibrator, labels)
-    val, total = collect_predictions(runner, max_logits=MOST_LOGITS)
+    val, total = collect_predictions(runner, max_logits=MAX_LOGITS)
     calibrator.fit(val)
     share = "" if total == val.num_samples else f"a random sample of {total:,}: "
     if val.logits.numel() <= _HELD:

@@ -99,9 +99,9 @@ def _run(args: argparse.Namespace) -> int:
     options = {"risks": args.risks, "replicates": args.replicates}
     rules = parse_decision_rules(args)
     for_files = {**rules, "title": args.title, "period": args.period, "top_label": args.top_label}
-    given = [*rules, *(name for name in ("title", "period", "top_label") if for_files[name])]
-    if given and len(places) == 1:
-        names = [piece for name in given for piece in (" and ", Argument(name))][1:]
+    file_options = [*rules, *(name for name in ("title", "period", "top_label") if for_files[name])]
+    if file_options and len(places) == 1:
+        names = [piece for name in file_options for piece in (" and ", Argument(name))][1:]
         raise InputError(
             (*names, " must come with prediction files"),
             f"the run {places[0]}",

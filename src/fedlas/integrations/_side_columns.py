@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fedlas._core.check import LARGEST, InputError, describe
 from fedlas.predictions.covariates import Covariates
-from fedlas.predictions.tables.encoder import MOST_VALUES, encode_columns, infer_column_covariates
+from fedlas.predictions.tables.encoder import MAX_VALUES, encode_columns, infer_column_covariates
 
 _MAX_DENSE_NUMBERS = 2**27
 """Most numbers of a sparse matrix that are made dense, 1 GiB of float64."""
@@ -162,7 +162,7 @@ def _is_informative(column: NDArray[Any]) -> bool:
     if column.dtype.kind not in "OUSb":
         return False
     present = [value for value in column.tolist() if value is not None and value == value]
-    return 1 < len({str(value) for value in present}) <= MOST_VALUES
+    return 1 < len({str(value) for value in present}) <= MAX_VALUES
 
 
 def side_information_function(estimator: Any, features: Any) -> Any:

@@ -15,7 +15,7 @@ from fedlas._core.check import check_choice, check_number
 from fedlas.losses._base import LOSSES, LossOptions, paper_metadata
 from fedlas.losses.cross_fitted import CrossFitted
 
-_LEAST = 1e-5
+_PROB_OFFSET = 1e-5
 """Added to the teacher's probabilities: if all wrong classes have probability 0, they share the mass equally."""
 
 _Form = Literal["classes", "amount"]
@@ -89,7 +89,7 @@ class InstanceSmoothing(CrossFitted):
 
     def mix_targets(self, q: Tensor, label: Tensor, strength: Tensor) -> Tensor:
         """Return smoothed targets ``(M, C)`` for labels, teacher probabilities ``q (M, C)``, ``strength (M, 1)``."""
-        q = ((q + _LEAST).log() / self.temperature).softmax(dim=1)
+        q = ((q + _PROB_OFFSET).log() / self.temperature).softmax(dim=1)
         # Each class of the label passes mass on to the others: by shares q_k / (1 - q_y), or 1 / (C - 1) each.
         if self.form == "amount":
             moved = label * strength * q

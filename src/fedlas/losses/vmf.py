@@ -30,7 +30,7 @@ from fedlas.losses._base import (
 from fedlas.losses.nci import feature_norms
 
 # smallest order for the expansion; its three terms are then within 2e-7 of the logarithm
-_LEAST = 20.0
+_MIN_ORDER = 20.0
 
 
 def resultant_length_ratio(square: Tensor, *, dim: int) -> Tensor:
@@ -102,7 +102,7 @@ def log_mgf(square: Tensor, *, dim: int) -> Tensor:
 def _recurrence_start(dim: int) -> tuple[float, int]:
     """Return the Bessel order of the expansion, and the number of recurrence steps down to order ``dim / 2 - 1``."""
     order = dim / 2 - 1
-    steps = max(0, math.ceil(_LEAST - order))
+    steps = max(0, math.ceil(_MIN_ORDER - order))
     return order + steps, steps
 
 

@@ -23,7 +23,7 @@ STEPS = 2**WIDTH_BITS
 """The confidence axis is cut into as many steps; every cell of :class:`FineGrid` lies within one of them."""
 _PRECISION = 1e-12
 _NODES_TIMES_SCALE = 16.0
-_MOST_ROUNDS = 200
+_MAX_ROUNDS = 200
 _DECAY = 1.0 - np.cos(np.pi * np.arange(STEPS + 1) / STEPS)
 
 
@@ -117,7 +117,7 @@ def find_fixed_points(
     low, high = np.sort([one, other], axis=0)
     at_high, at_low = np.sort([at_one, at_other], axis=0)
     last = np.zeros(len(total))  # side of the last guess: 1 if the zero was above it
-    for _ in range(_MOST_ROUNDS):
+    for _ in range(_MAX_ROUNDS):
         if len(active) == 0:
             break
         lower = low[active]

@@ -26,7 +26,7 @@ from fedlas.metrics.metric import METRICS, Metric, make_sums, metric_value
 from fedlas.metrics.sums import Sums, check_weights_supported
 from fedlas.predictions import Predictions
 
-_MOST_PENDING = 2**18
+_MAX_PENDING = 2**18
 """Logits that wait at most: 1 MiB in single precision."""
 
 
@@ -137,7 +137,7 @@ class StreamingMetrics(Accumulator):
         if weights is None and label_probs is None and self._can_defer(logits, target):
             self._pending.append((logits.detach().clone(), target.clone()))
             self._rows_pending += target.shape[0]
-            if self._rows_pending * self.num_classes >= _MOST_PENDING:
+            if self._rows_pending * self.num_classes >= _MAX_PENDING:
                 self._flush_pending()
             return
         batch = self._make_batch(logits, target, weights, label_probs=label_probs)
@@ -163,7 +163,7 @@ class StreamingMetrics(Accumulator):
         if (
             target.ndim != 1
             or logits.shape != (len(target), self.num_classes)
-            or not 0 < logits.numel() <= _MOST_PENDING
+            or not 0 < logits.numel() <= _MAX_PENDING
             or form != (waiting.dtype, waiting.device, torch.strided)
             or not logits.is_floating_point()
             or (target.dtype, target.layout) != (torch.int64, torch.strided)

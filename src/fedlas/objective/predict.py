@@ -16,7 +16,7 @@ from fedlas.features.readers import ComputedFeatures, NoFeatures, Reader
 from fedlas.objective.call import read_batch
 from fedlas.objective.head_search import HeadSearch
 from fedlas.objective.network import to_network
-from fedlas.objective.runner import MOST_LOGITS, Runner, collect_multi_label, collect_predictions
+from fedlas.objective.runner import MAX_LOGITS, Runner, collect_multi_label, collect_predictions
 from fedlas.predictions import MultiLabel, Predictions
 
 
@@ -142,7 +142,7 @@ def predict(
     )
     if max_rows is not None:
         check_count("max_rows", max_rows)
-    max_logits = MOST_LOGITS if max_rows is None else None
+    max_logits = MAX_LOGITS if max_rows is None else None
     try:
         if runner.is_multi_label():
             return collect_multi_label(runner)

@@ -32,7 +32,7 @@ from fedlas.predictions.multi_label import UNKNOWN, is_label_matrix
 Rows = dict[str, Tensor]
 """Fields of some rows: ``logits (M, C)``, and optionally ``target``, ``features (M, D)``, ``weights``, ``clusters`` and
 ``time``."""
-MOST_LOGITS = 2**28
+MAX_LOGITS = 2**28
 """Most logits and features that are kept, 1 GiB of float32; with more, a random sample of the rows is kept."""
 _VOID_LABEL = 255
 _KEPT_DTYPES = (torch.float32, torch.float64, torch.int64)

@@ -16,10 +16,10 @@ ROUNDING = 1e-6
 """How far a probability may be below 0, or a sum miss 1 without a word, as numbers in single precision do."""
 SUM_TOLERANCE = 1e-3
 """How far a probability, and the sum of a row, may be from 1, whatever they look like: half precision does so."""
-_MOST_LOST = 0.5
+_MAX_LOST = 0.5
 """Largest deficit of a row sum that can be attributed to rounding."""
 _WORTH_A_WORD = 0.01
-_MOST_DIGITS = 6
+_MAX_DIGITS = 6
 _SLOW_BELOW = 64
 """Classes below which torch's softmax of float64 rows on a CPU is slow."""
 _FEWEST = 8
@@ -177,7 +177,7 @@ class ProbabilityChecker:
         if near or (places := decimal_places(probs)) is None:
             return precision, precision
         unit = 0.5 * 10.0**-places
-        below = min(_MOST_LOST, unit * probs.shape[1]) + ROUNDING
+        below = min(_MAX_LOST, unit * probs.shape[1]) + ROUNDING
         if below > precision:
             self._places = max(places, self._places or 0)
         return max(precision, below), (unit * (probs > 0).sum(dim=1) + ROUNDING).clamp(
@@ -212,7 +212,7 @@ def decimal_places(values: Tensor) -> int | None:
     single = values.dtype.itemsize <= 4
     eps = torch.finfo(values.dtype).eps
     # In single precision a number of six decimals is hardly distinguishable from any other.
-    for places in range(2, _MOST_DIGITS - single + 1):
+    for places in range(2, _MAX_DIGITS - single + 1):
         scaled = values.double() * 10.0**places
         if bool(((scaled - scaled.round()).abs() <= 10.0**places * eps).all()):
             return None if places == 2 and bool((scaled % 100 == 0).all()) else places
@@ -311,7 +311,7 @@ def are_probabilities(logits: Tensor) -> bool:
             return False
         if len(rows) == _FEWEST and (places := decimal_places(rows)) is not None:
             tolerance = max(
-                tolerance, min(_MOST_LOST, 0.5 * 10.0**-places * rows.shape[1]) + ROUNDING
+                tolerance, min(_MAX_LOST, 0.5 * 10.0**-places * rows.shape[1]) + ROUNDING
             )
         if bool(((rows.sum(dim=1) - 1).abs() > tolerance).any()):
             return False

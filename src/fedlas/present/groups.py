@@ -12,7 +12,7 @@ from fedlas.present.positive_class import format_interval
 from fedlas.present.table import DASH, Cell, Column, Table, make_table, metric_column
 from fedlas.stats import ALPHA, GroupEstimate
 from fedlas.stats.estimates import Estimate
-from fedlas.stats.group_estimates import MOST_TESTED
+from fedlas.stats.group_estimates import MAX_TESTED
 from fedlas.stats.noise_floor import format_p, format_p_digits
 
 ByGroup = Mapping[Any, GroupEstimate]
@@ -227,7 +227,7 @@ def _further_miscalibrated_sentence(by_group: ByGroup | EventsByGroup) -> str:
 def _count_tests(by_group: ByGroup) -> int:
     """Return the number of tests that Holm's correction counts; with very many groups, also those not run."""
     tested = sum(each.p is not None for each in by_group.values())
-    if tested < MOST_TESTED:
+    if tested < MAX_TESTED:
         return tested
     return sum(each.num_samples > 1 for each in by_group.values())
 

@@ -13,7 +13,7 @@ from fedlas.metrics.scan import Chunk
 from fedlas.stats.cell_sums import ReplicateCellSums
 from fedlas.stats.rows import Rows
 
-_MOST_BLOCKS = 2**10
+_MAX_BLOCKS = 2**10
 _FEWEST_BLOCKS = 2**8
 _BLOCK_SUMS = 2**23
 FEW_CLASSES = 10
@@ -104,7 +104,7 @@ class ClassBlockSums:
         self._classes = rows.num_classes
         self._num_bins = rows.num_bins
         cells = self._classes * self._num_bins
-        blocks = min(_MOST_BLOCKS, rows.num_samples, max(_FEWEST_BLOCKS, _BLOCK_SUMS // cells))
+        blocks = min(_MAX_BLOCKS, rows.num_samples, max(_FEWEST_BLOCKS, _BLOCK_SUMS // cells))
         random = np.random.RandomState(
             0
         )  # for all seeds: blocks are a part of the data, as groups of neighbors are

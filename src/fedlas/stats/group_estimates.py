@@ -21,7 +21,7 @@ from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate, estim
 _REPLICATES_PER_GROUP = 40
 """So many for each group, or Holm's correction leaves no p-value below 0.05."""
 _MAX_REPLICATES = 10_000
-MOST_TESTED = 500
+MAX_TESTED = 500
 """Groups with intervals and tests; with more no corrected p-value can be below 0.05."""
 
 
@@ -132,7 +132,7 @@ def group_estimates(
             row.num_samples, row.confidence, measured["accuracy"], measured["ece"]
         )
     # Groups that are not tested count in the correction, too.
-    others = max(0, sum(len(rows) > 1 for rows in parts) - MOST_TESTED)
+    others = max(0, sum(len(rows) > 1 for rows in parts) - MAX_TESTED)
     p_values = {name: p for name, each in groups_by_name.items() if (p := each.ece.p) is not None}
     for name, p in zip(p_values, holm([*p_values.values(), *[1.0] * others]), strict=False):
         groups_by_name[name] = replace(groups_by_name[name], p=p)
@@ -150,7 +150,7 @@ def _groups_to_test(
 ) -> set[int]:
     """Return the indices of the groups to test: the largest excess over the floor, with at least two samples."""
     several = np.flatnonzero(np.bincount(codes) > 1)
-    if len(several) <= MOST_TESTED:
+    if len(several) <= MAX_TESTED:
         return set(several.tolist())
     # A bin's sum of gaps is nearly normal, and its mean size then the root of 2 / pi standard deviations.
     confidence = predictions.confidence.cpu().double()[used_rows]
@@ -162,4 +162,4 @@ def _groups_to_test(
     variance = np.bincount(cell, weights**2 * chance, len(table) * num_bins)
     floor = np.sqrt(2 / np.pi * variance).reshape(-1, num_bins).sum(axis=1)
     excess = np.array([row.ece for row in table.values()]) - floor / np.bincount(codes, weights)
-    return set(several[np.argsort(-excess[several], kind="stable")[:MOST_TESTED]].tolist())
+    return set(several[np.argsort(-excess[several], kind="stable")[:MAX_TESTED]].tolist())

@@ -16,7 +16,7 @@ from fedlas.metrics.sums import effective_count
 from fedlas.stats.cell_sums import count_draws
 from fedlas.stats.draws import DrawPurpose
 
-_MOST_BLOCKS = 2**10
+_MAX_BLOCKS = 2**10
 _FEWEST_BLOCKS = 2**8
 _BLOCK_SUMS = 2**23
 _CELLS = 2**10
@@ -64,7 +64,7 @@ def compute_label_errors(
     samples, labels = positives.shape
     unit = np.arange(samples) if clusters is None else clusters
     units = int(unit.max()) + 1
-    max_blocks = max(_FEWEST_BLOCKS, min(_MOST_BLOCKS, _BLOCK_SUMS // (labels * num_bins)))
+    max_blocks = max(_FEWEST_BLOCKS, min(_MAX_BLOCKS, _BLOCK_SUMS // (labels * num_bins)))
     num_blocks = min(max_blocks, units)
     # Many units are put together at random: sums of blocks vary as sums of units do.
     block = (seeded_generator(DrawPurpose.BLOCKS, seed).permutation(units) % num_blocks)[unit]

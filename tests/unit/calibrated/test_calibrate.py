@@ -203,7 +203,7 @@ def test_repr_names_model_members_samples_and_errors():
 
 
 def test_too_many_logits_are_subsampled_for_the_fit(monkeypatch):
-    monkeypatch.setattr(module, "MOST_LOGITS", 300)
+    monkeypatch.setattr(module, "MAX_LOGITS", 300)
     monkeypatch.setattr(module, "_HELD", 0)
     some = calibrate(Pixels(), images(count=60), ignore_index=255)
     assert "; a random sample of 1,800: " in some.fitted_on
@@ -212,7 +212,7 @@ def test_too_many_logits_are_subsampled_for_the_fit(monkeypatch):
 
 
 def test_features_count_too_where_rows_are_sampled(monkeypatch):
-    monkeypatch.setattr(module, "MOST_LOGITS", 2000)
+    monkeypatch.setattr(module, "MAX_LOGITS", 2000)
     batches = [(torch.randn(100, 7), torch.randint(0, 3, (100,))) for _ in range(4)]
     calibrated = calibrate(nn.Linear(7, 3), batches)
     assert calibrated.fitted_on.startswith("a random sample of 400: ")

@@ -306,7 +306,7 @@ def test_a_random_sample_of_the_positions(monkeypatch):
     assert places == sorted(places)
     assert torch.equal(whole.clusters[places], some.clusters)
     assert predict(model, batches, max_rows=1000, ignore_index=255).num_samples == 45
-    monkeypatch.setattr(sys.modules["fedlas.objective.predict"], "MOST_LOGITS", 60)
+    monkeypatch.setattr(sys.modules["fedlas.objective.predict"], "MAX_LOGITS", 60)
     with pytest.warns(CalibrationWarning, match=r"random sample of \d+ of 45 positions"):
         assert 10 <= predict(model, batches, ignore_index=255).num_samples <= 20
 

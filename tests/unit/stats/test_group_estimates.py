@@ -116,7 +116,7 @@ def test_many_groups_test_only_largest_excess(monkeypatch):
     correct[torch.arange(400) % 20 == 7] = False
     top = TopLabel(confidence, correct)
     every = group_estimates(top, groups, replicates=99)
-    monkeypatch.setitem(group_estimates.__globals__, "MOST_TESTED", 8)
+    monkeypatch.setitem(group_estimates.__globals__, "MAX_TESTED", 8)
     some = group_estimates(top, groups, replicates=99)
     assert every.keys() == some.keys()
     assert next(iter(some)) == next(iter(every)) == "g07"

@@ -20,7 +20,7 @@ from fedlas.deploy.card import Card
 from fedlas.predictions import Columns
 from fedlas.predictions.tables.cells import MISSING as MISSING_TEXTS
 from fedlas.predictions.tables.cells import cell_to_text
-from fedlas.predictions.tables.encoder import MOST_VALUES
+from fedlas.predictions.tables.encoder import MAX_VALUES
 from fedlas.predictions.tables.read import open_source
 
 MEAN_DRIFT = 0.5
@@ -41,7 +41,7 @@ _MIN_RUNS_PER_CATEGORY = 5
 """Mean number of runs per category below which a column is an identifier, whose values are always new."""
 _MIN_BUCKET_ROWS = 5
 """Mean number of rows per bucket below which buckets are merged."""
-_MAX_COUNTED = 16 * MOST_VALUES
+_MAX_COUNTED = 16 * MAX_VALUES
 """Largest number of distinct values counted at a time."""
 _TOLERANCE = 1e-6
 """Tolerance for sums of rounded shares."""
@@ -123,7 +123,7 @@ class _ColumnCounts:
     def to_dict(self) -> dict[str, Any]:
         """Return the column statistics as JSON values: rows, missing share, mean, deviation, and category shares.
 
-        Where there are more than :data:`~fedlas.predictions.tables.encoder.MOST_VALUES` categories, only those in at
+        Where there are more than :data:`~fedlas.predictions.tables.encoder.MAX_VALUES` categories, only those in at
         least 1 % of the rows have a share of their own.
         """
         result: dict[str, Any] = {
@@ -139,7 +139,7 @@ class _ColumnCounts:
             result |= {"most": value, "share_of_most": count / self.numbers}
         if self.categories:
             shares = {text: count / self.rows for text, count in self.categories.most_common()}
-            if len(shares) > MOST_VALUES:
+            if len(shares) > MAX_VALUES:
                 shares = {text: share for text, share in shares.items() if share >= _RARE_SHARE}
                 result["rare"] = result["texts"] - sum(shares.values())
                 result["buckets"] = [self.buckets[b] for b in range(_NUM_BUCKETS)]
@@ -410,7 +410,7 @@ def _frequent_categories(column: Mapping[str, Any]) -> dict[str, float]:
 def category_limits(columns: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return a known limit, as a sentence, for each column with too many categories to watch individually."""
     return [
-        f"{name} has more than {MOST_VALUES} categories. Those in less than {200 * _RARE_SHARE:.0f} % of the rows, "
+        f"{name} has more than {MAX_VALUES} categories. Those in less than {200 * _RARE_SHARE:.0f} % of the rows, "
         f"{100 * (column['texts'] - sum(_frequent_categories(column).values())):.0f} % in total, are watched only as a "
         "group, so a few new categories are not detected."
         for name, column in columns.items()

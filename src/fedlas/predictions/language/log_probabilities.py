@@ -21,7 +21,7 @@ from fedlas.predictions.tables.cells import TableChunk
 Reduce = Literal["sum", "mean", "min"]
 _SHOWN = 5
 """Number of phrases that a message lists."""
-_MOST_PHRASES = 10_000
+_MAX_PHRASES = 10_000
 """Maximum number of distinct phrases that are counted."""
 
 
@@ -173,7 +173,7 @@ class AnswerCounter:
         if unread:
             self.rows.append(row)
             phrase = _last_sentence(answer)
-            if phrase in self._unread or len(self._unread) < _MOST_PHRASES:
+            if phrase in self._unread or len(self._unread) < _MAX_PHRASES:
                 self._unread[phrase] += 1
             self.counts["silent refusals"] += refusal
 

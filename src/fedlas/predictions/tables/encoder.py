@@ -25,7 +25,7 @@ from fedlas.predictions.tables.formats.format import Format
 from fedlas.predictions.tables.formats.frame import Frame
 from fedlas.predictions.tables.roles import Columns
 
-MOST_VALUES = 256
+MAX_VALUES = 256
 """Maximum number of distinct values of a categorical column; beyond it they identify samples."""
 
 
@@ -75,10 +75,10 @@ def infer_column_covariates(
             cells -= {""}
             if not all(_is_number(cell, point) for cell in cells):
                 text.add(name)
-            if len(values[name]) <= MOST_VALUES:
+            if len(values[name]) <= MAX_VALUES:
                 values[name] |= cells
     for name in others:
-        if name in text and len(values[name]) > MOST_VALUES:
+        if name in text and len(values[name]) > MAX_VALUES:
             raise _too_many_values_error(name, source.label)
     numbers = [name for name in names if name not in text]
     categories = {
@@ -154,7 +154,7 @@ def _means_and_gaps(
 
 def _too_many_values_error(name: str, label: str) -> InputError:
     return InputError(
-        f"a covariate column must hold numbers, or at most {MOST_VALUES} different values",
+        f"a covariate column must hold numbers, or at most {MAX_VALUES} different values",
         f"more in column {name!r} of {label}",
         "Leave it out: a value that identifies one sample does not help to predict others.",
     )

@@ -13,7 +13,7 @@ from fedlas.predictions.class_names import parse_whole_number
 _PARTS = re.compile(r"[^_. -]*[_. -]|[^_. -]+")
 """Words of a name, each with the separator behind it."""
 _DIGITS = re.compile(r"\d{1,18}", re.ASCII)
-_MOST_NAMES = 10_000
+_MAX_NAMES = 10_000
 """Maximum number of distinct names; beyond it they are free answers, not classes."""
 
 
@@ -44,7 +44,7 @@ class NameAgreement(RowCheck[tuple[list[str], list[str]]]):
             return
         self._predicted |= dict.fromkeys(map(normalize_name, predicted))
         self._labels |= dict.fromkeys(map(normalize_name, labels))
-        if max(len(self._predicted), len(self._labels)) > _MOST_NAMES:
+        if max(len(self._predicted), len(self._labels)) > _MAX_NAMES:
             self._many = True
             self._predicted.clear()
             self._labels.clear()

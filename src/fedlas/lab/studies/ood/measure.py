@@ -301,7 +301,7 @@ class ModelOutputs:
     def training_predictions(self) -> Predictions:
         """Return predictions with features on training images without augmentation."""
         part = self.trained.splits.train
-        # At most MOST_TRAINING positions, evenly spaced among the samples sorted by class.
+        # At most MAX_TRAINING_SAMPLES positions, evenly spaced among the samples sorted by class.
         order = part.target.cpu().argsort(stable=True)
         rows = (
             torch.linspace(0, len(order) - 1, min(MAX_TRAINING_SAMPLES, len(order))).round().long()

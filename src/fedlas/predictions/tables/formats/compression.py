@@ -18,7 +18,7 @@ _KINDS = {".gz": "gzip", ".zst": "zstd"}
 TEXTS = (".csv", ".tsv", ".jsonl", ".ndjson")
 """Formats that may be compressed."""
 _FREE = 2**24
-_MOST_RATIO = 100
+_MAX_RATIO = 100
 """Size to which any file may decompress, and the maximum ratio beyond it; scores compress to a third."""
 
 
@@ -66,7 +66,7 @@ class _SizeLimitedStream(io.RawIOBase):
         self._stream = stream
         self._path = path
         self._size = path.stat().st_size
-        self._left = max(_FREE, _MOST_RATIO * self._size)
+        self._left = max(_FREE, _MAX_RATIO * self._size)
 
     def readable(self) -> bool:
         return True
@@ -76,7 +76,7 @@ class _SizeLimitedStream(io.RawIOBase):
         self._left -= count
         if self._left < 0:
             raise InputError(
-                f"the compression ratio of a file must be at most {_MOST_RATIO}",
+                f"the compression ratio of a file must be at most {_MAX_RATIO}",
                 f"a higher one for the {self._size:,} bytes of {self._path.name}",
                 "Decompress the file yourself if you trust it.",
             )

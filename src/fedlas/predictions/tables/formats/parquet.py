@@ -27,9 +27,9 @@ from fedlas.predictions.tables.formats.arrow import (
 from fedlas.predictions.tables.formats.format import Format, Writer
 
 _FREE = 2**26
-_MOST_TEXT = 2**28
+_MAX_TEXT = 2**28
 _TEXTS = ("string", "large_string")
-_MOST_RATIO = 1000
+_MAX_RATIO = 1000
 """Size to which any file may decompress, and the maximum ratio beyond it; one-hot scores reach 230."""
 _GROUP_ROWS = 2**17
 _GROUP_BYTES = 2**25
@@ -95,9 +95,9 @@ class Parquet(ArrowFile):
             size = compute.sum(
                 compute.binary_length(column.dictionary).take(column.indices)
             ).as_py()
-            if (size or 0) > _MOST_TEXT:
+            if (size or 0) > _MAX_TEXT:
                 raise InputError(
-                    f"the text of {len(batch):,} rows must be at most {_MOST_TEXT:,} bytes in total",
+                    f"the text of {len(batch):,} rows must be at most {_MAX_TEXT:,} bytes in total",
                     f"{size:,} bytes in column {name!r} of {self.label}",
                     "Leave out columns of long text.",
                 )
@@ -180,9 +180,9 @@ def check_decompressed_size(path: Path, names: Collection[str]) -> None:
     except (TypeError, AttributeError, LookupError, RecursionError) as error:
         raise ValueError("the metadata is damaged") from error  # fields of other types
     on_disk = path.stat().st_size
-    if size > max(_FREE, _MOST_RATIO * on_disk):
+    if size > max(_FREE, _MAX_RATIO * on_disk):
         raise InputError(
-            f"columns must decompress to at most {_MOST_RATIO:,} times the size of the file",
+            f"columns must decompress to at most {_MAX_RATIO:,} times the size of the file",
             f"{size:,} bytes from the {on_disk:,} bytes of {path.name}",
             "Write it without compression if you trust it.",
         )
