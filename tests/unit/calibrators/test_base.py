@@ -1,3 +1,4 @@
+import ast
 import json
 import warnings
 
@@ -179,3 +180,12 @@ def test_right_and_wrong_are_no_classes(tmp_path):
     for each in (calibrator, Calibrator.load(calibrator.save(tmp_path / "t.json"))):
         with pytest.raises(ValueError, match="must be a TopLabel, as in the fit; got Predictions"):
             each.transform(VAL)
+
+
+def test_a_missing_attribute_parses_no_source(monkeypatch):
+    """Python 3.11.7 fails when two threads parse; the signature of ``object.__init__`` is parsed from text."""
+    parsed, parse = [], ast.parse
+    with monkeypatch.context() as patch:
+        patch.setattr(ast, "parse", lambda *a, **options: parsed.append(a) or parse(*a, **options))
+        assert not hasattr(TemperatureScaling(), "num_samples")
+    assert parsed == []

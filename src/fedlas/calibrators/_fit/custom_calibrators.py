@@ -44,7 +44,7 @@ def raise_missing_attribute(calibrator: object, name: str) -> NoReturn:
     owner = type(calibrator).__name__
     for kind in type(calibrator).__mro__:
         init = vars(kind).get("__init__")
-        if init is not None and name in inspect.signature(init).parameters:
+        if inspect.isfunction(init) and name in inspect.signature(init).parameters:
             raise ConstructorSkippedError(owner, f"no attribute {name!r}")
     raise AttributeError(f"{owner!r} object has no attribute {name!r}", name=name, obj=calibrator)
 
