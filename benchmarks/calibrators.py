@@ -520,7 +520,7 @@ def run(args: argparse.Namespace) -> None:
     """Add a line to ``--out`` for each split and calibrator that has none yet."""
     fits = {"as predicted": as_predicted, **ours(), **peers()}
     fits = {name: fit for name, fit in fits.items() if name not in args.without}
-    fits = {name: fit for name, fit in fits.items() if not args.select or name in args.select}
+    fits = {name: fit for name, fit in fits.items() if not args.only or name in args.only}
     done = set() if not args.out.is_file() else set(map(tuple, read(args.out)[[*COLUMNS]].values))
     for group in args.groups:
         for few in args.few or [None]:

@@ -218,7 +218,7 @@ def run(args: argparse.Namespace) -> None:
     done = set()
     if args.out.is_file():
         done = set(zip(*(pd.read_csv(args.out, dtype=str)[key] for key in KEYS), strict=True))
-    calibrators = {n: fit for n, fit in fits().items() if args.select is None or n in args.select}
+    calibrators = {n: fit for n, fit in fits().items() if args.only is None or n in args.only}
     for path, size, draw in cases(args.kept):
         problem, model = path.stem.split(", ")
         about = (problem, model, str(size), str(draw))

@@ -144,7 +144,7 @@ def main() -> None:
     for samples, classes in ((50_000, 1000), (1_000_000, 100), (1_000_000, 10)):
         compare("evaluate", evaluate, samples, classes, arguments.repeats)
         compare("ece", ece, samples, classes, arguments.repeats)
-    if arguments.map_values:
+    if arguments.each:
         for entry in METRICS.entries():
             if not entry.needs:
                 repeats = arguments.repeats if entry.default else min(3, arguments.repeats)

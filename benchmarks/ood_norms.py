@@ -177,8 +177,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for name in ("--real", "--data", "--kept"):
-        parser.add_argument(name, type=Path, required=True)
+    parser.add_argument("--real", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--kept", type=Path, required=True)
     args = parser.parse_args()
     keep_outputs(args.real, args.data, args.kept)
     for depth in DEPTHS:

@@ -385,7 +385,7 @@ def main() -> int:
     )
     print(f"{'':<26} {'N x C':<17} {'ours':>10} {'ratio':>7}  of")
     rows = []
-    for each in measured(options.rounds, options.select):
+    for each in measured(options.rounds, options.only):
         rows.append(each)
         ratio = "" if each["ratio"] is None else f"{each['ratio']:7.2f}  {each['best']}"
         print(f"{each['work']:<26} {each['shape']:<17} {each['ms']:7.2f} ms {ratio}", flush=True)

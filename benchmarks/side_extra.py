@@ -163,7 +163,7 @@ def fewer_of_the_most_frequent(case: Case, seed: int) -> Case:
 
 def run_curve(args: argparse.Namespace, log: Log) -> None:
     """50 to 5,000 validation samples."""
-    args.select = args.select or LARGE
+    args.only = args.only or LARGE
     for about, seed in pairs(args):
         case = of_rows(args.cache, "curve", about, seed, more)
         for count in SAMPLES:

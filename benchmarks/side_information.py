@@ -388,7 +388,7 @@ class Log:
 def pairs(args: argparse.Namespace) -> Iterator[tuple[dict[str, Any], int]]:
     """Data sets, models and seeds; all data sets of a seed before the next seed."""
     for seed in args.seeds:
-        for name in args.select or side_data.NAMES:
+        for name in args.only or side_data.NAMES:
             for kind in args.models:
                 yield {"data": name, "model": kind}, seed
 

@@ -120,10 +120,10 @@ def main() -> None:
     parser.add_argument("--sets", type=int, default=300)
     parser.add_argument("--shifts", type=float, nargs="*", default=[0.5, 1.0, 2.0, 3.0])
     parser.add_argument("--shift-sets", type=int, default=40)
-    given = parser.parse_args()
-    for mean in given.shifts:
-        shift(mean, given.shift_sets)
-    coverage(given.samples, given.sets)
+    args = parser.parse_args()
+    for mean in args.shifts:
+        shift(mean, args.shift_sets)
+    coverage(args.samples, args.sets)
 
 
 if __name__ == "__main__":

@@ -412,7 +412,7 @@ def main() -> None:
     args.kept.mkdir(parents=True, exist_ok=True)
     for name, case in CASES.items():
         path = args.kept / f"{name}.npz"
-        if args.select in (None, name) and not path.is_file():
+        if args.only in (None, name) and not path.is_file():
             arrays = case(args)
             np.savez_compressed(path, **arrays)
             print(name, {key: value.shape for key, value in arrays.items()}, flush=True)

@@ -1,5 +1,6 @@
 """The files that people expect around a project: each parses, and what it says agrees with the code."""
 
+import ast
 import re
 import runpy
 import tomllib
@@ -127,3 +128,51 @@ def test_a_benchmark_finds_what_it_imports(path, monkeypatch):
     """Nothing else runs them between releases."""
     monkeypatch.syspath_prepend(path.parent)
     assert runpy.run_path(str(path), run_name="benchmark")["__doc__"]
+
+
+def added_arguments(call):
+    """Yield the attribute that ``add_argument(...)`` gives, or those of ``set_defaults(...)``."""
+    if getattr(call.func, "attr", "") == "set_defaults":
+        yield from (each.arg for each in call.keywords)
+    if getattr(call.func, "attr", "") == "add_argument":
+        names = [each.value for each in call.args if isinstance(each, ast.Constant)]
+        dest = [each.value.value for each in call.keywords if each.arg == "dest"]
+        yield (
+            next((each for each in (*dest, *names) if not re.match("-[^-]", each)), "")
+            .lstrip("-")
+            .replace("-", "_")
+        )
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted((*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "tools").glob("*.py"))),
+    ids=lambda path: path.stem,
+)
+def test_a_script_reads_the_arguments_it_declares(path):
+    """A type checker takes any attribute of a namespace, and nothing else runs them between releases."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    declared = {
+        name for call in nodes if isinstance(call, ast.Call) for name in added_arguments(call)
+    }
+    namespaces = {
+        each.arg
+        for each in nodes
+        if isinstance(each, ast.arg)
+        and each.annotation
+        and "Namespace" in ast.unparse(each.annotation)
+    } | {
+        target.id
+        for each in nodes
+        if isinstance(each, ast.Assign) and "parse_args(" in ast.unparse(each.value)
+        for target in each.targets
+        if isinstance(target, ast.Name)
+    }
+    read = {
+        each.attr
+        for each in nodes
+        if isinstance(each, ast.Attribute)
+        and isinstance(each.value, ast.Name)
+        and each.value.id in namespaces
+    }
+    assert read <= declared
