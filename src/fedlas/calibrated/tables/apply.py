@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from fedlas._core.kinds import is_lazy_frame
 from fedlas._core.row_check import RowCheck
 from fedlas.calibrated.tables.direction import ScoreDirection
 from fedlas.calibrated.tables.missing import Missing
+from fedlas.calibrated.tables.table_fit import TableFit
 from fedlas.predictions import Columns, ScoreTable, TopLabel
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.tables.formats.format import Format
@@ -58,7 +59,7 @@ class Applied:
 
 
 def apply_rows(
-    calibration: Any,
+    calibration: TableFit,
     source: Format,
     missing: Missing,
     write: Callable[[Callable[[], list[NDArray[Any]]]], None],
@@ -68,7 +69,7 @@ def apply_rows(
     """Calibrate the rows of a table in chunks, and pass the calibrated columns of each chunk to ``write``.
 
     Args:
-        calibration: The ``TableCalibration``.
+        calibration: The calibration of a table.
         source: The open table.
         missing: Policy for rows without a score, and their count.
         write: Is called for some rows before the next are read, with a function that returns an array for each column
@@ -104,7 +105,7 @@ def apply_rows(
     return Applied(rows, calibration.added, sentences, edge.to_dict(), missing.to_dict())
 
 
-def apply_to_frame(calibration: Any, frame: Any, missing: Missing) -> tuple[Any, Applied]:
+def apply_to_frame(calibration: TableFit, frame: Any, missing: Missing) -> tuple[Any, Applied]:
     """Return a frame with the calibrated columns added, and the result of applying the calibration."""
     parts: list[list[NDArray[Any]]] = []
     rows = collect_lazy(frame)  # once: a second time its rows may come in another order
@@ -156,13 +157,13 @@ _JUDGED = (*LABELS, "weights", "clusters")
 
 
 def open_table_source(
-    calibration: Any,
-    table: Any,
-    form: Any,
+    calibration: TableFit,
+    table: object,
+    form: Literal["table", "lm-eval"] | None,
     *,
     separator: str | None = None,
     drop_missing: bool = False,
-    live: Any = None,
+    live: str | None = None,
 ) -> Format:
     """Open a frame or files as a table; the separator of CSV files is detected, else the one of the fit is used."""
     columns = Columns(format=form, separator=separator, drop_missing=drop_missing)
@@ -177,12 +178,12 @@ def open_table_source(
 
 
 def live_table(
-    calibration: Any, source: Format, missing: Missing, *, labels: bool = False
+    calibration: TableFit, source: Format, missing: Missing, *, labels: bool = False
 ) -> ScoreTable:
     """Return a table opened with the columns of the fit, found by their names or JSON paths.
 
     Args:
-        calibration: The ``TableCalibration``.
+        calibration: The calibration of a table.
         source: What holds the rows.
         missing: What happens to rows without a score.
         labels: Whether their labels, weights and clusters are read too.
@@ -261,7 +262,7 @@ def live_rows(
 
 
 def filled_columns(
-    calibration: Any,
+    calibration: TableFit,
     values: Values,
     index: NDArray[np.int64],
     count: int,
@@ -272,7 +273,7 @@ def filled_columns(
     """Return the calibrated columns, each of ``count`` rows, with NaN for rows without a score.
 
     Args:
-        calibration: The ``TableCalibration``.
+        calibration: The calibration of a table.
         values: Values of the rows with a score.
         index: Their indices among all rows.
         count: Number of all rows.
@@ -290,7 +291,7 @@ def filled_columns(
     return filled
 
 
-def calibrated_columns(calibration: Any, values: Values, label: str) -> list[NDArray[Any]]:
+def calibrated_columns(calibration: TableFit, values: Values, label: str) -> list[NDArray[Any]]:
     """Return the calibrated columns, each ``(n,)``, or ``(n, C)`` for a column of lists."""
     classes = calibration.fitted.num_classes
     scores = values["scores"]
@@ -313,7 +314,7 @@ def calibrated_columns(calibration: Any, values: Values, label: str) -> list[NDA
     return [single.numpy()]
 
 
-def _apply_to_values(calibration: Any, values: Values) -> Tensor:
+def _apply_to_values(calibration: TableFit, values: Values) -> Tensor:
     """Return calibrated confidences ``(n,)``, or calibrated probabilities or logits ``(n, C)``."""
     if not calibration.fitted.num_classes:  # confidences have an outcome, which nothing reads
         values = values | {"outcome": torch.zeros(len(values["scores"]), dtype=torch.bool)}

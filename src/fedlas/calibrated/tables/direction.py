@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Self
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fedlas._core.check import InputError, truncated_list
 from fedlas._core.row_check import RowCheck
-from fedlas.binary import auroc
 from fedlas.binary.discrimination import check_score_direction
+from fedlas.calibrated.tables.table_fit import QUANTILE_LEVELS, FitScores, TableFit
 from fedlas.predictions import Columns, Predictions, ScoreTable
-from fedlas.predictions.any_predictions import AnyPredictions
 from fedlas.predictions.tables.formats.format import Format
 from fedlas.predictions.tables.read import predictions_from_values
 from fedlas.predictions.tables.table import Values
 
-_LEVELS = np.linspace(0.05, 0.95, 19)
 _FAR = 0.2
 """Mean distance between the score quantiles and the quantiles at the fit, below which there is no note."""
 _CELLS = 2000
@@ -29,52 +25,18 @@ _FEWEST = 20
 """Fewest rows for which the score distributions are compared."""
 
 
-@dataclass(frozen=True)
-class FitScores:
-    """Distribution of the scores of the second of two classes at the fit.
-
-    Attributes:
-        quantiles: Their quantiles at 5, 10, ... 95 %.
-        auroc: AUROC of that class.
-    """
-
-    quantiles: tuple[float, ...]
-    auroc: float
-
-    @classmethod
-    def from_predictions(cls, val: AnyPredictions) -> Self | None:
-        """Return the score distribution of two-class predictions, or None if a class does not occur."""
-        if not isinstance(val, Predictions) or val.num_classes != 2 or len(val.target.unique()) < 2:
-            return None
-        return cls(tuple(_quantiles(val.probs[:, 1])), auroc(val, event=1).value)
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any] | None) -> Self | None:
-        """Return the scores from a dict of plain values, or None if an earlier version saved none.
-
-        Raises:
-            ValueError: If they are no such values.
-        """
-        if content is None:
-            return None
-        quantiles = tuple(float(value) for value in content["quantiles"])
-        if len(quantiles) != len(_LEVELS):
-            raise ValueError(f"fit_scores must have {len(_LEVELS)} quantiles")
-        return cls(quantiles, float(content["auroc"]))
-
-
 class ScoreDirection(RowCheck[Values]):
     """Check whether the scores of a table are about the other class than at the fit.
 
     Args:
-        calibration: The ``TableCalibration``.
+        calibration: The calibration of a table.
         source: The live table; where it has the labels of the fit, its first rows are compared with them.
 
     Raises:
         InputError: If its labels show that the scores rank the other class above, beyond chance.
     """
 
-    def __init__(self, calibration: Any, source: Format) -> None:
+    def __init__(self, calibration: TableFit, source: Format) -> None:
         self._calibration = calibration
         # The places of choices in logs of language models are no classes.
         is_log = calibration.columns.format == "lm-eval"
@@ -97,7 +59,7 @@ class ScoreDirection(RowCheck[Values]):
         rows = int(self._counts.sum())
         if fit is None or rows < _FEWEST:
             return []
-        places = np.searchsorted(np.cumsum(self._counts), _LEVELS * rows)
+        places = np.searchsorted(np.cumsum(self._counts), QUANTILE_LEVELS * rows)
         quantiles = (places + 0.5) / _CELLS
         away, turned = (
             float(np.abs(live - np.array(fit.quantiles)).mean())
@@ -112,7 +74,7 @@ class ScoreDirection(RowCheck[Values]):
         ]
 
 
-def _check_labels(calibration: Any, source: Format) -> None:
+def _check_labels(calibration: TableFit, source: Format) -> None:
     columns = calibration.columns
     if columns.target is None or columns.target not in source.names:
         return
@@ -141,7 +103,3 @@ def _check_labels(calibration: Any, source: Format) -> None:
             calibration.classes,
             fix="The column looks like the probability of {other}; pass the score column of the fit.",
         )
-
-
-def _quantiles(values: Tensor) -> list[float]:
-    return [float(value) for value in np.quantile(values.double().cpu().numpy(), _LEVELS)]

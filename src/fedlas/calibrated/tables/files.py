@@ -84,14 +84,12 @@ def open_live(
             "length, whose ranges differ between logs",
             "Fit the calibration with --covariates length, which counts words.",
         )
-    form: Any = "lm-eval" if are_logs else "table"
-    drop = missing.policy == "empty"
     return open_table_source(
         calibration,
         files,
-        form,
+        "lm-eval" if are_logs else "table",
         separator=separator,
-        drop_missing=drop,
+        drop_missing=missing.policy == "empty",
         live=calibration.columns.kind,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,12 +14,11 @@ from fedlas._core.outputs import check_output_path, json_kind
 from fedlas._core.threads import single_thread_if_small
 from fedlas.binary.discrimination import check_score_direction
 from fedlas.calibrated.before_after import BeforeAfter, measure_before_after
-from fedlas.calibrated.calibration import AnyCalibrator, Calibration, unfitted_calibrator
+from fedlas.calibrated.calibration import Calibration, unfitted_calibrator
 from fedlas.calibrated.tables.apply import apply_to_frame, live_table, open_table_source
 from fedlas.calibrated.tables.cross_fit import fit_and_check
-from fedlas.calibrated.tables.direction import FitScores
-from fedlas.calibrated.tables.edge import EdgeCount
 from fedlas.calibrated.tables.missing import Missing, MissingPolicy
+from fedlas.calibrated.tables.table_fit import FitScores, TableFit
 from fedlas.calibrators import Calibrator, MultiLabelCalibration
 from fedlas.predictions import Columns, Predictions, ScoreTable
 from fedlas.predictions.any_predictions import drop_zero_weights, zero_weight_note
@@ -32,7 +31,6 @@ from fedlas.predictions.tables.read import (
     predictions_from_values,
     resolve_scores,
 )
-from fedlas.predictions.tables.roles import ADDED
 from fedlas.predictions.tables.units import Units
 
 FORMAT = "fedlas.table/1"
@@ -40,7 +38,7 @@ CALIBRATION = json_kind("a calibration of fedlas calibrate", FORMAT)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TableCalibration:
+class TableCalibration(TableFit):
     """A fitted calibration of a table of scores, as :func:`fedlas.calibrate` returns it.
 
     Attributes:
@@ -61,17 +59,6 @@ class TableCalibration:
         >>> [round(float(p), 2) for p in calibration.apply({"p": [0.99, 0.01]})["calibrated_p"]]
         [0.75, 0.25]
     """
-
-    fitted: Calibration
-    columns: Columns
-    scores: tuple[str, ...]
-    classes: tuple[str, ...] = ()
-    in_lists: bool = False
-    covariates: Covariates | None = None
-    cross_fitted: BeforeAfter | None = None
-    rows: int = 0
-    units: Units = field(default_factory=Units)
-    fit_scores: FitScores | None = None
 
     def __repr__(self) -> str:
         fit = "" if self.cross_fitted is None else f"\n{self.cross_fitted}"
@@ -150,33 +137,6 @@ class TableCalibration:
             state = {**state, "fitted": fitted}
         self.__dict__.update(state)
 
-    @property
-    def calibrator(self) -> AnyCalibrator:
-        """The fitted calibrator."""
-        calibrator: Any = self.fitted.calibrator
-        return calibrator
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Notes about the table and the fit, one sentence each."""
-        return self.fitted.notes
-
-    @property
-    def label_names(self) -> tuple[str, ...] | None:
-        """Names of the labels of a multi-label table, or None for one label per sample."""
-        return self.classes if self.fitted.multi_label else None
-
-    @property
-    def added(self) -> tuple[str, ...]:
-        """Names of the columns that :meth:`apply` adds: ``calibrated_`` followed by the score's name."""
-        return tuple(f"{ADDED}{name}" for name in self.scores)
-
-    @property
-    def missing(self) -> MissingPolicy:
-        """Default policy for rows without a score: ``"empty"`` for answers of language models, else ``"error"``."""
-        of_answers = self.columns.confidence_as != "number" or self.columns.format == "lm-eval"
-        return "empty" if of_answers else "error"
-
     def apply(
         self,
         frame: object,
@@ -251,10 +211,6 @@ class TableCalibration:
         for note in other.fit_notes():
             warn_user(note)
         return measure_before_after(before, self.fitted.transform(before))
-
-    def edge_count(self) -> EdgeCount:
-        """Return an empty counter of rows whose covariates are outside the range of the fit."""
-        return EdgeCount(self.calibrator, self.covariates.names if self.covariates else ())
 
     def save(self, path: str | Path) -> Path:
         """Save the calibration as JSON, atomically, and return the path.
