@@ -422,7 +422,7 @@ NAMED = {
         "columns": lambda _: Columns(probs="p", target="y"),
     },
     "fedlas.deploy.export_model": {
-        "out": lambda _: Path(tempfile.mkdtemp()) / "model.pt2",
+        "out": lambda _: Path(tempfile.mkdtemp(dir=".")) / "model.pt2",
         "form": lambda _: "torch-export",
         "calibration": lambda d: fedlas.deploy.fit_calibration("temperature", d.predictions(40)),
         "mean": lambda _: [0.5, 0.5, 0.5],

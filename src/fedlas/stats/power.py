@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
 
 from fedlas._core.check import InputError, check_number
 from fedlas._core.extras import require
+from fedlas._core.types import FloatArray
 from fedlas.stats.intervals import check_confidence_level
 
 _MAX_SEEDS = 10**5
@@ -82,7 +84,7 @@ def t_test_power(effect: float, n: int, alpha: float) -> float:
     # Given the sample's variance `v / (n - 1)`, `v` chi-squared, the mean is normal: its two tails beyond the critical
     # value are averaged over `v`. scipy's noncentral t distribution is NaN far out in its tails.
     stats = require("scipy.stats", extra="tables")
-    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    nodes, weights = _gauss_legendre_rule()
     # Squaring the share twice crowds the nodes where few degrees of freedom bend the integrand: near a variance of 0.
     share = (0.5 * (nodes + 1)) ** 4
     spread = np.sqrt(stats.chi2.ppf(share, n - 1) / (n - 1))
@@ -90,3 +92,10 @@ def t_test_power(effect: float, n: int, alpha: float) -> float:
     shift = effect * math.sqrt(n)
     beyond = stats.norm.sf(critical * spread - shift) + stats.norm.cdf(-critical * spread - shift)
     return float(weights @ (beyond * 2 * (0.5 * (nodes + 1)) ** 3))
+
+
+@functools.cache
+def _gauss_legendre_rule() -> tuple[FloatArray, FloatArray]:
+    """Return nodes and weights ``(_NODES,)`` of the integral over ``[-1, 1]``, eigenvalues that take milliseconds."""
+    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    return nodes, weights
