@@ -3,6 +3,7 @@
 import csv
 import shutil
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -127,6 +128,19 @@ def test_predictions_are_made_once(capsys, run, monkeypatch):
     (run / "predictions" / "ood-digits.npz").write_bytes(b"damaged")
     assert call(capsys, *command)[0] == 0
     assert Outputs.load(run / "predictions" / "ood-digits.npz")[0].num_samples == 600
+
+
+def test_features_are_computed_if_none_are_saved(capsys, run):
+    command = ("runs", "ood", run, "--data", "digits", "--scores", "knn", *FAST)
+    call(capsys, *command)
+    saved = results(run)
+    for part in ("val", "test"):
+        path = run / "predictions" / f"{part}.npz"
+        replace(Predictions.load(path), features=None).save(path)
+    for path in (run / "predictions").glob("*-*.npz"):
+        path.unlink()
+    assert call(capsys, *command)[0] == 0
+    assert [row["auroc"] for row in results(run)] == [row["auroc"] for row in saved]
 
 
 def test_changed_images_of_same_name_are_repredicted(capsys, run, tmp_path):
