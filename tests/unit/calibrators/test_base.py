@@ -8,6 +8,7 @@ from torch import nn
 
 from fedlas import Predictions, TopLabel
 from fedlas.calibrators import CALIBRATORS, CalibrationWarning, Calibrator, TemperatureScaling
+from fedlas.errors import InputError
 
 VAL = Predictions([[3.0, 0.0], [3.0, 0.0], [0.0, 3.0], [3.0, 0.0]], [0, 0, 1, 1])
 
@@ -40,6 +41,13 @@ def test_a_calibrator_is_a_few_lines(registered, tmp_path):
     loaded = Calibrator.load(path)
     assert type(loaded) is Shift
     assert loaded.transform(VAL).logits[0].tolist() == [3.0, 1.0]
+
+
+def test_a_calibrator_of_one_class_is_loaded(registered):
+    fitted = Shift().fit(Predictions([[3.0], [2.0]], [0, 0]))
+    assert Calibrator.from_dict(fitted.to_dict()).num_classes == 1
+    with pytest.raises(InputError, match="num_classes"):
+        Calibrator.from_dict(fitted.to_dict() | {"num_classes": 0})
 
 
 def test_a_subclass_loads_only_its_own_kind(registered, tmp_path):
