@@ -44,7 +44,8 @@ def test_a_calibrator_is_a_few_lines(registered, tmp_path):
 
 
 def test_a_calibrator_of_one_class_is_loaded(registered):
-    fitted = Shift().fit(Predictions([[3.0], [2.0]], [0, 0]))
+    with pytest.warns(CalibrationWarning, match="changes no"):
+        fitted = Shift().fit(Predictions([[3.0], [2.0]], [0, 0]))
     assert Calibrator.from_dict(fitted.to_dict()).num_classes == 1
     with pytest.raises(InputError, match="num_classes"):
         Calibrator.from_dict(fitted.to_dict() | {"num_classes": 0})
