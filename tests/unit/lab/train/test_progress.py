@@ -28,6 +28,12 @@ def test_terminal_shows_loss_accuracy_ece_and_time_left():
     assert "\n" not in out.getvalue().rstrip("\n").split("\r")[-1]  # one line that is redrawn
 
 
+def test_a_resumed_run_starts_at_its_share():
+    console = Console(file=io.StringIO(), force_terminal=True)
+    progress = TrainingProgress("x", epochs=4, steps=10, done=3, console=console)
+    assert progress.progress.tasks[0].percentage == 75
+
+
 def test_elsewhere_lines_are_sparse_and_plain():
     out = io.StringIO()
     progress = TrainingProgress(
