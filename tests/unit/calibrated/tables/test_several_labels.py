@@ -158,6 +158,9 @@ def test_two_models_are_compared_by_means_over_labels():
     ):
         with pytest.raises(InputError, match=said):
             fedlas.compare(several, other)
+    clustered = replace(several, clusters=[0, 1, 2] * 100)
+    with pytest.raises(InputError, match="300 and 90 samples"):
+        fedlas.compare(clustered, clustered.rows(torch.arange(90)))
     with pytest.raises(InputError, match="event requires one label"):
         fedlas.compare(*tables, event=1)
     with pytest.raises(InputError, match="metrics"):
