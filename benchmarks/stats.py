@@ -186,7 +186,7 @@ def paired(samples: int, sets: int, replicates: int) -> None:
                     if isinstance(sharpness, tuple)
                     else 0
                 )
-                held[name] += result.interval.low <= difference <= result.interval.high
+                held[name] += result.low <= difference <= result.high
                 found[name] += result.p_value <= 0.05
         for title, counts in (("held", held), ("p <= .05", found)):
             shares = " ".join(f"{counts[name] / sets:>13.3f}" for name in names)

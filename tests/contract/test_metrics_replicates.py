@@ -98,7 +98,7 @@ def test_floor(entry):
 def test_a_model_is_not_different_from_itself(entry):
     p = predictions(200)
     found = paired_bootstrap(p, p, metric=entry.name, replicates=99)
-    assert (found.interval.low, found.interval.high, found.p_value) == (0.0, 0.0, 1.0)
+    assert (found.low, found.high, found.p_value) == (0.0, 0.0, 1.0)
 
 
 def test_nothing_is_changed(entry):

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fedlas._core.check import InputError, check_choice
+from fedlas._core.check import check_choice
 from fedlas._core.kinds import check_argument_types
 from fedlas._core.threads import run_single_threaded
-from fedlas._core.types import FloatArray
 from fedlas.binary.labels import LabelData, summarize_errors
 from fedlas.predictions import MultiLabel
 from fedlas.predictions.multi_label import require_known_labels
 from fedlas.stats.compare import apply_holm
-from fedlas.stats.degrees import two_sided_p_value
 from fedlas.stats.difference import Difference
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, check_replicates
-from fedlas.stats.intervals import check_confidence_level, normal_interval, standard_error
-from fedlas.stats.two_models import bootstrap_difference_test
+from fedlas.stats.intervals import check_confidence_level
+from fedlas.stats.two_models import (
+    check_same_samples,
+    count_used_samples,
+    difference_from_influences,
+    difference_from_replicates,
+)
 
 COMPARED = ("macro_nll", "macro_brier", "macro_auroc", "macro_ece", "micro_nll")
 """Means over labels that are compared by default."""
@@ -50,7 +52,9 @@ def compare_labels(
     Raises:
         InputError: For different samples or labels, or an unknown metric.
     """
-    _check_same_labels(a, b)
+    for each in (a, b):
+        require_known_labels(each)
+    check_same_samples(a, b)
     check_replicates(replicates, check_confidence_level(confidence_level))
     both = LabelData.from_predictions(a), LabelData.from_predictions(b)
     means = [each.means() for each in both]
@@ -65,74 +69,30 @@ def compare_labels(
         check_choice("metrics", name, known_names)
         if name in means[0]:
             differences.append(
-                _paired_difference(name, means[0][name], means[1][name], both[1], confidence_level)
+                difference_from_influences(
+                    name,
+                    means[0][name],
+                    means[1][name],
+                    both[1].predictions,
+                    confidence_level=confidence_level,
+                    degrees=both[1].degrees,
+                )
             )
             continue
         (value, samples, _), (other, others, _) = errors[0][name], errors[1][name]
         differences.append(
-            _bootstrap_difference(
-                name, value, other, samples - others, confidence_level, both[0].degrees
+            difference_from_replicates(
+                name,
+                value,
+                other,
+                samples - others,
+                confidence_level=confidence_level,
+                method="auto",
+                degrees=both[0].degrees,
             )
         )
-    count = a.num_samples
+    count = count_used_samples(a)
     return {each.metric: replace(each, count=count) for each in apply_holm(differences)}
-
-
-def _paired_difference(
-    name: str,
-    first: tuple[float, FloatArray],
-    second: tuple[float, FloatArray],
-    data: LabelData,
-    confidence_level: float,
-) -> Difference:
-    moved = first[1] - second[1]
-    gap = first[0] - second[0]
-    error = standard_error(moved, data.predictions) if data.has_several_units else math.nan
-    ends = normal_interval(gap, error, confidence_level=confidence_level, degrees=data.degrees)
-    p = (
-        None
-        if math.isnan(error)
-        else two_sided_p_value(gap / error, data.degrees)
-        if error
-        else float(gap == 0)
-    )
-    return Difference(name, first[0], second[0], ends.low, ends.high, p)
-
-
-def _bootstrap_difference(
-    name: str, a: float, b: float, gaps: FloatArray, confidence_level: float, degrees: float
-) -> Difference:
-    """Return a difference with the interval and p-value from its replicates ``(R,)``."""
-    if not len(gaps):
-        return Difference(name, a, b)
-    ends, p = bootstrap_difference_test(
-        a - b, gaps, confidence_level=confidence_level, method="auto", degrees=degrees
-    )
-    return Difference(name, a, b, ends.low, ends.high, p)
-
-
-def _check_same_labels(a: MultiLabel, b: MultiLabel) -> None:
-    """Raise InputError if two predictions differ in samples, labels, weights or clusters."""
-    got = (
-        ""
-        if a.logits.shape == b.logits.shape and a.names == b.names
-        else "different samples or labels"
-    )
-    require_known_labels(a)
-    require_known_labels(b)
-    if not got and bool((a.target != b.target).any()):
-        row = int((a.target != b.target).any(dim=1).nonzero()[0])
-        got = f"different labels, first in row {row + 1:,}"
-    for name in ("weights", "clusters"):
-        one, other = getattr(a, name), getattr(b, name)
-        if (one is None) != (other is None) or (one is not None and bool((one != other).any())):
-            got = got or f"different {name}"
-    if got:
-        raise InputError(
-            "a and b must be predictions for the same samples and labels, in the same order",
-            got,
-            "Predict one test set with both models, without shuffling.",
-        )
 
 
 def macro_nll_change(
@@ -141,5 +101,12 @@ def macro_nll_change(
     """Return macro NLL of ``b`` minus that of ``a``, and the ends of its paired interval."""
     first, second = LabelData.from_predictions(a), LabelData.from_predictions(b)
     after, before = (each.means(areas=False)["macro_nll"] for each in (second, first))
-    change = _paired_difference("macro_nll", after, before, second, confidence_level)
+    change = difference_from_influences(
+        "macro_nll",
+        after,
+        before,
+        second.predictions,
+        confidence_level=confidence_level,
+        degrees=second.degrees,
+    )
     return change.difference, change.low, change.high

@@ -243,7 +243,7 @@ def _compare_labels(
     first, second = unwrap_table(a), unwrap_table(b)
     return Comparison(
         compare_labels(first, second, metrics, **options),
-        samples=first.num_samples,
+        samples=two_models.count_used_samples(first),
         dropped=max(getattr(each, "dropped", 0) for each in (a, b)),
     )
 

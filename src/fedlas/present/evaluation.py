@@ -9,14 +9,13 @@ from functools import cached_property
 from math import nan
 from typing import Any
 
-from fedlas._core.check import InputError
 from fedlas._core.kinds import check_argument_types
 from fedlas.binary import GroupMeasures, Heterogeneity
 from fedlas.metrics.metric import event_measures
 from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import AnyPredictions, require_predictions
 from fedlas.predictions.event import event_index, quoted_event
-from fedlas.present.gate import GateResult, apply_row_limits, evaluate_rules
+from fedlas.present.gate import GateResult, run_gate
 from fedlas.present.groups import (
     MAX_ROWS,
     MAX_ROWS_ON_PAGE,
@@ -226,17 +225,15 @@ class Evaluation:
         """
         stage = list(self.stages)[-1]
         estimates = {**self.estimates.get(stage, {}), **self.positive.get(stage, {})}
-        if not rules or not estimates or not self.replicates:
-            raise InputError(
-                "a gate requires at least one rule, and a report with intervals",
-                f"{len(rules)} rules, {self.replicates} replicates",
-                "Pass rules such as 'ece<=0.03', and call fedlas.report without replicates=0.",
-            )
-        event = self.event if self.positive else ""
-        checks = evaluate_rules(rules, estimates, self.verdicts[stage], event=event)
-        samples = self.stages[stage].num_samples
-        return GateResult(
-            tuple(apply_row_limits(checks, samples=samples, dropped=self.dropped)), strict
+        return run_gate(
+            rules,
+            estimates,
+            self.verdicts[stage],
+            replicates=self.replicates,
+            samples=self.stages[stage].num_samples,
+            dropped=self.dropped,
+            strict=strict,
+            event=self.event if self.positive else "",
         )
 
     def tripod(self) -> str:

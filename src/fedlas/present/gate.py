@@ -172,20 +172,10 @@ def check_requirement(requirement: Requirement, estimate: Estimate) -> Check:
     return Check(name, "unknown", text)
 
 
-def evaluate_rules(
-    rules: Sequence[str], estimates: Mapping[str, Estimate], verdict: Verdict, *, event: str = ""
+def _check_rules(
+    rules: Sequence[str], estimates: Mapping[str, Estimate], verdict: Verdict, *, event: str
 ) -> list[Check]:
-    """Check each rule on the estimates and the verdict of predictions.
-
-    Args:
-        rules: Such as ``"ece<=0.03"`` or ``"calibrated"``.
-        estimates: Estimates by name.
-        verdict: Whether the predictions are calibrated.
-        event: Name of the class that the measures are about; empty if the predicted class is the subject.
-
-    Raises:
-        InputError: As :meth:`Requirement.parse`.
-    """
+    """Check each rule on the estimates and the verdict of predictions, however many rows they have."""
     parsed = [
         None if _is_calibrated_rule(rule) else Requirement.parse(rule, estimates, event=event)
         for rule in rules
@@ -346,6 +336,44 @@ class GateResult:
     def junit(self, *, suite: str = "predictions") -> str:
         """Return the checks as JUnit XML."""
         return to_junit_xml(self.checks, suite=suite, strict=self.strict)
+
+
+def run_gate(
+    rules: Sequence[str],
+    estimates: Mapping[str, Estimate],
+    verdict: Verdict,
+    *,
+    replicates: int,
+    samples: int,
+    dropped: int,
+    strict: bool,
+    event: str = "",
+    example: str = "ece<=0.03",
+) -> GateResult:
+    """Check rules on the predictions of a report, as its ``require`` does.
+
+    Args:
+        rules: Such as ``"ece<=0.03"`` or ``"calibrated"``.
+        estimates: Estimates by name.
+        verdict: Whether the predictions are calibrated.
+        replicates: Number for the intervals of the report.
+        samples: Number of rows used.
+        dropped: Number of rows that lack a value.
+        strict: Whether a rule that the interval does not decide fails.
+        event: Name of the class that the measures are about; empty if the predicted class is the subject.
+        example: Rule that the error names where there are none.
+
+    Raises:
+        InputError: Without rules or intervals, or as :meth:`Requirement.parse`.
+    """
+    if not rules or not estimates or not replicates:
+        raise InputError(
+            "a gate requires at least one rule, and a report with intervals",
+            f"{len(rules)} rules, {replicates} replicates",
+            f"Pass rules such as {example!r}, and call fedlas.report without replicates=0.",
+        )
+    checks = _check_rules(rules, estimates, verdict, event=event)
+    return GateResult(tuple(apply_row_limits(checks, samples=samples, dropped=dropped)), strict)
 
 
 def exit_status(checks: Sequence[Check], *, strict: bool = False) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from fedlas.binary import GroupMeasures
 from fedlas.present.metric_tables import metric_noise, top_label_ece
@@ -15,6 +17,7 @@ from fedlas.stats.estimates import Estimate
 from fedlas.stats.group_estimates import MAX_TESTED
 from fedlas.stats.noise_floor import format_p, format_p_digits
 
+V = TypeVar("V")
 ByGroup = Mapping[Any, GroupEstimate]
 EventsByGroup = Mapping[Any, GroupMeasures]
 MAX_ROWS = 10
@@ -48,7 +51,6 @@ def event_groups_table(
         title: Above the table.
         max_rows: Groups that are shown; None for all.
     """
-    shown = dict(islice(by_group.items(), max_rows))
     level = next(iter(by_group.values())).ratio.confidence_level
     heads = (
         "group",
@@ -61,13 +63,9 @@ def event_groups_table(
         "slope",
         "p",
     )
-    rows = [_event_row(str(name), each) for name, each in shown.items()]
-    more = len(by_group) - len(shown)
-    notes = (
-        *further_rows_note(more, max_rows),
-        _EVENT_LEGEND,
+    return rows_table(
+        by_group, _event_row, heads, title=title, max_rows=max_rows, legend=_EVENT_LEGEND
     )
-    return Table(name_and_number_columns(heads), tuple(rows), title, notes, narrow=True)
 
 
 def _event_row(name: str, group: GroupMeasures) -> tuple[Cell, ...]:
@@ -121,9 +119,31 @@ def pooled_table(by_group: EventsByGroup, *, title: str, max_rows: int | None = 
     return Table(heads, tuple(rows), title, (_POOLED_LEGEND,))
 
 
-def name_and_number_columns(heads: Sequence[str]) -> tuple[Column, ...]:
-    """Return a first column of names and further columns of numbers."""
-    return tuple(Column(head, words=not number) for number, head in enumerate(heads))
+def rows_table(
+    by_name: Mapping[Any, V],
+    to_row: Callable[[str, V], tuple[Cell, ...]],
+    heads: Sequence[str],
+    *,
+    title: str,
+    max_rows: int | None,
+    legend: str,
+    noun: str = "group",
+) -> Table:
+    """Return a narrow table with a row per group, or label, and a note on where to find those that are not shown.
+
+    Args:
+        by_name: What is known of each, by name.
+        to_row: The cells of a name and what is known of it.
+        heads: Titles of the columns: of the name, and of numbers.
+        title: Above the table.
+        max_rows: Rows that are shown; None for all.
+        legend: Below the table.
+        noun: What a row is about.
+    """
+    rows = [to_row(str(name), each) for name, each in islice(by_name.items(), max_rows)]
+    notes = (*further_rows_note(len(by_name) - len(rows), max_rows, noun), legend)
+    columns = tuple(Column(head, words=not place) for place, head in enumerate(heads))
+    return Table(columns, tuple(rows), title, notes, narrow=True)
 
 
 def truncated_name_cell(name: str, max_length: int = _MAX_NAME_LENGTH) -> Cell:
@@ -176,16 +196,11 @@ def groups_table(
         all_samples: The same numbers of all samples together.
         max_rows: Groups that are shown; None for all.
     """
-    shown = dict(islice(by_group.items(), max_rows))
-    tested = _count_tests(by_group)
-    rows = [
-        _group_row("all samples", all_samples, 1),
-        *(_group_row(str(name), each, tested) for name, each in shown.items()),
-    ]
-    more = len(by_group) - len(shown)
-    notes = (*further_rows_note(more, max_rows), _LEGEND)
+    to_row = partial(_group_row, num_tests=_count_tests(by_group))
     heads = ("group", "samples", "accuracy %", "conf. %", "ECE %", "floor", "p")
-    return Table(name_and_number_columns(heads), tuple(rows), title, notes)
+    table = rows_table(by_group, to_row, heads, title=title, max_rows=max_rows, legend=_LEGEND)
+    first = _group_row("all samples", all_samples, num_tests=1)
+    return replace(table, rows=(first, *table.rows), narrow=False)
 
 
 def worst_group_sentence(by_group: ByGroup) -> str:

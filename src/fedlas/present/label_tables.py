@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import islice
+from dataclasses import replace
 from typing import Any
 
 from fedlas.binary import LabelGroupMeasures, LabelMeasures, LabelTable
-from fedlas.present.groups import further_rows_note, name_and_number_columns, truncated_name_cell
+from fedlas.present.groups import rows_table, truncated_name_cell
 from fedlas.present.positive_class import estimate_to_dict, format_interval
 from fedlas.present.table import DASH, Cell, Column, Table, metric_column
 from fedlas.present.verdict import Evidence, Verdict
@@ -86,18 +86,15 @@ def labels_table(
         title: Above the table.
         max_rows: Labels that are shown; None for all.
     """
-    shown = dict(islice(table.items(), max_rows))
     heads = ("label", "has %", "O/E", "slope", "ECE %", "AUROC", "p")
-    rows = [_label_row(name, each) for name, each in shown.items()]
-    notes = [
-        *further_rows_note(len(table) - len(shown), max_rows, "label"),
-        _LEGEND.format(level=100 * level),
-    ]
-    if table.unknown:
-        notes.append(
-            f"Unknown in all samples: {', '.join(table.unknown[:6])}{'...' * (len(table.unknown) > 6)}."
-        )
-    return Table(name_and_number_columns(heads), tuple(rows), title, tuple(notes), narrow=True)
+    legend = _LEGEND.format(level=100 * level)
+    shown = rows_table(
+        table, _label_row, heads, title=title, max_rows=max_rows, legend=legend, noun="label"
+    )
+    if not table.unknown:
+        return shown
+    names = f"{', '.join(table.unknown[:6])}{'...' * (len(table.unknown) > 6)}"
+    return replace(shown, notes=(*shown.notes, f"Unknown in all samples: {names}."))
 
 
 _GROUPS_LEGEND = (
@@ -117,25 +114,27 @@ def label_groups_table(
         max_rows: Groups that are shown; None for all.
     """
     heads = ("group", "n", "O/E", "ECE %", "worst label", "its O/E", "p")
-    ratio = Column("", places=2).format
-    rows = [
-        (
-            truncated_name_cell(str(name), _MAX_NAME_LENGTH),
-            Cell(f"{each.num_samples:,}", number=each.num_samples),
-            _estimate_cell(each.ratio, ratio, interval_inline=True),
-            _estimate_cell(each.macro_ece, metric_column("ece").format),
-            truncated_name_cell(each.worst_label, _MAX_NAME_LENGTH),
-            _estimate_cell(each.worst.ratio, ratio),
-            _p_cell(each.p),
-        )
-        for name, each in islice(by_group.items(), max_rows)
-    ]
-    notes = (*further_rows_note(len(by_group) - len(rows), max_rows), _GROUPS_LEGEND)
+    table = rows_table(
+        by_group, _label_group_row, heads, title=title, max_rows=max_rows, legend=_GROUPS_LEGEND
+    )
     columns = tuple(Column(head, words=head in ("group", "worst label")) for head in heads)
-    return Table(columns, tuple(rows), title, notes, narrow=True)
+    return replace(table, columns=columns)
 
 
-def worst_label_group(by_group: Mapping[Any, LabelGroupMeasures], stage: str) -> str:
+def _label_group_row(name: str, group: LabelGroupMeasures) -> tuple[Cell, ...]:
+    ratio = Column("", places=2).format
+    return (
+        truncated_name_cell(name, _MAX_NAME_LENGTH),
+        Cell(f"{group.num_samples:,}", number=group.num_samples),
+        _estimate_cell(group.ratio, ratio, interval_inline=True),
+        _estimate_cell(group.macro_ece, metric_column("ece").format),
+        truncated_name_cell(group.worst_label, _MAX_NAME_LENGTH),
+        _estimate_cell(group.worst.ratio, ratio),
+        _p_cell(group.p),
+    )
+
+
+def worst_label_group_sentence(by_group: Mapping[Any, LabelGroupMeasures], stage: str) -> str:
     """Return a sentence on the group with the strongest evidence of miscalibration, and its significance."""
     name, worst = next(iter(by_group.items()))
     if worst.p is None:

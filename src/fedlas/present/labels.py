@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from fedlas._core.check import InputError
 from fedlas._core.kinds import check_argument_types
 from fedlas.binary import LabelGroupMeasures, LabelTable
 from fedlas.binary.label_differences import macro_nll_change
@@ -16,7 +15,7 @@ from fedlas.calibrators import MultiLabelCalibration
 from fedlas.plots import label_reliability_diagrams
 from fedlas.plots.labels import worst_labels
 from fedlas.predictions import MultiLabel
-from fedlas.present.gate import GateResult, apply_row_limits, evaluate_rules
+from fedlas.present.gate import GateResult, run_gate
 from fedlas.present.groups import MAX_ROWS, MAX_ROWS_ON_PAGE
 from fedlas.present.label_tables import (
     format_metric,
@@ -24,7 +23,7 @@ from fedlas.present.label_tables import (
     label_measures_to_dict,
     label_verdict,
     labels_table,
-    worst_label_group,
+    worst_label_group_sentence,
 )
 from fedlas.present.metric_tables import metrics_frame, short_table
 from fedlas.present.page import creation_note, new_page_axes, render, to_inline_svg, to_themed_svg
@@ -123,7 +122,7 @@ class LabelEvaluation:
             sentences.append(f"Next, repair it on held-out predictions: {self.repair}")
         return [
             *sentences,
-            *(worst_label_group(each, stage) for stage, each in self.groups.items()),
+            *(worst_label_group_sentence(each, stage) for stage, each in self.groups.items()),
         ]
 
     @property
@@ -229,16 +228,15 @@ class LabelEvaluation:
             InputError: For an evaluation without intervals, an unknown metric, or a bound that decides nothing.
         """
         stage = list(self.stages)[-1]
-        if not rules or not self.replicates:
-            raise InputError(
-                "a gate requires at least one rule, and a report with intervals",
-                f"{len(rules)} rules, {self.replicates} replicates",
-                "Pass rules such as 'macro_ece<=0.03', and call fedlas.report without replicates=0.",
-            )
-        checks = evaluate_rules(rules, self.labels[stage].overall, self.verdicts[stage])
-        samples = self.stages[stage].num_samples
-        return GateResult(
-            tuple(apply_row_limits(checks, samples=samples, dropped=self.dropped)), strict
+        return run_gate(
+            rules,
+            self.labels[stage].overall,
+            self.verdicts[stage],
+            replicates=self.replicates,
+            samples=self.stages[stage].num_samples,
+            dropped=self.dropped,
+            strict=strict,
+            example="macro_ece<=0.03",
         )
 
     def json(self) -> str:

@@ -26,7 +26,7 @@ from fedlas.stats.random_effects import RandomEffects, random_effects
 from fedlas.stats.ranks import RankComparison, compare_ranks
 from fedlas.stats.selective_risk import RejectOption, RiskThreshold, reject_option, risk_threshold
 from fedlas.stats.spiegelhalter import SpiegelhalterTest, spiegelhalter_test
-from fedlas.stats.two_models import PairedBootstrap, paired_bootstrap
+from fedlas.stats.two_models import paired_bootstrap
 
 __all__ = [
     "ALPHA",
@@ -38,7 +38,6 @@ __all__ = [
     "Interval",
     "NoiseFloor",
     "Optimism",
-    "PairedBootstrap",
     "PooledEstimates",
     "RandomEffects",
     "RankComparison",

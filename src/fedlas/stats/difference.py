@@ -25,16 +25,17 @@ class Difference:
         metric: Registry name; empty for plain values.
         a: The metric of the first; over seeds its mean.
         b: That of the second.
-        low: Lower end of the 95 % interval of ``a - b``; NaN, as ``high``, where a single sample, cluster or seed, or
-            seeds without spread, cannot tell.
+        low: Lower end of the interval of ``a - b``, by default of level 95 %; NaN, as ``high``, where a single sample,
+            cluster or seed, or seeds without spread, cannot tell.
         high: Upper end.
-        p_value: Two-sided, of no difference. Over samples: of accuracy the exact McNemar test (without weights and
-            clusters), of AUROC of two classes DeLong's, else of the paired bootstrap. Over seeds: of the paired t-test,
-            or the test that was asked for; None where there is none, and ``reason`` says why.
+        p_value: Two-sided, of no difference. Over samples: of AUROC of two classes DeLong's test, of accuracy in
+            :func:`fedlas.compare` the exact McNemar test (without weights and clusters), else of the paired bootstrap.
+            Over seeds: of the paired t-test, or the test that was asked for; None where there is none, and ``reason``
+            says why.
         p: The same after Holm's correction for all differences that were tested together; None as ``p_value``, and
             where there was no correction.
         better: ``"a"`` or ``"b"``, whichever is better at level 0.05 after the correction; None if they are not
-            distinguishable, or the metric has no better direction.
+            distinguishable, there was no correction, or the metric has no better direction.
         unit: ``"samples"`` or ``"seeds"``: what the interval and the test are over.
         count: Number of samples, or of pairs of seeds.
         reason: Why there is no p-value; empty when there is one.

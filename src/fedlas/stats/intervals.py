@@ -38,8 +38,8 @@ class Interval:
             without.
         standard_error: Standard deviation of the replicates, or what is computed in its place.
         method: ``"percentile"``, ``"basic"``, ``"centered"``, ``"floor"`` (see :func:`floor_corrected_interval`),
-            ``"exact"``, ``"wilson"`` and ``"paired shares"`` (see :mod:`fedlas.stats.proportion`), ``"normal"``,
-            ``"student"`` for few clusters, or ``"jackknife"`` (see :func:`fedlas.diagnose.associations`).
+            ``"exact"`` and ``"wilson"`` (see :mod:`fedlas.stats.proportion`), ``"normal"``, ``"student"`` for few
+            clusters, or ``"jackknife"`` (see :func:`fedlas.diagnose.associations`).
         degrees: Degrees of freedom of the standard error: with clusters their effective number less 1, else None.
     """
 

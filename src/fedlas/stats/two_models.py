@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, truncated_list
 from fedlas._core.threads import run_single_threaded
 from fedlas._core.types import FloatArray
 from fedlas.metrics import METRICS
 from fedlas.metrics.evaluation import compute_metrics, resolve_metrics
 from fedlas.metrics.metric import Metric, lacks_inputs, num_classes_or_zero, resolve_metric
-from fedlas.predictions import Predictions, TopLabel
+from fedlas.predictions import MultiLabel, Predictions, TopLabel
 from fedlas.predictions.any_predictions import AnyPredictions, PredictionTable, require_top_label
 from fedlas.stats.compare import apply_holm
 from fedlas.stats.degrees import cluster_widening_factor, degrees_of_freedom, two_sided_p_value
@@ -25,7 +26,6 @@ from fedlas.stats.difference import Difference
 from fedlas.stats.draws import iter_unit_draws, prepare_rows
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES
 from fedlas.stats.intervals import (
-    Interval,
     check_bootstrap_options,
     interval_from_replicates,
     metric_influence,
@@ -45,25 +45,6 @@ COMPARED_EVENTS = ("auroc", "nll", "brier", "ece")
 """Those of two classes: of the probability of the event."""
 
 
-@dataclass(frozen=True)
-class PairedBootstrap:
-    """Difference of a metric between two models on the same samples, with interval and p-value.
-
-    Attributes:
-        metric: Registry name.
-        a: The metric of the first model.
-        b: The metric of the second.
-        interval: Interval of the difference ``a - b``.
-        p_value: Two-sided, of no difference, in ``(0, 1]``.
-    """
-
-    metric: str
-    a: float
-    b: float
-    interval: Interval
-    p_value: float
-
-
 def paired_bootstrap(
     a: Predictions | TopLabel,
     b: Predictions | TopLabel,
@@ -74,7 +55,7 @@ def paired_bootstrap(
     seed: int = 0,
     num_bins: int = 15,
     method: str = "auto",
-) -> PairedBootstrap:
+) -> Difference:
     """Compute a bootstrap interval and p-value of a metric's difference ``a - b`` between two models.
 
     Each replicate draws ``N`` samples and computes the metric of both models on them, so what makes a sample easy or
@@ -95,7 +76,8 @@ def paired_bootstrap(
             their effective number.
 
     Returns:
-        Both values, the interval of their difference, and the p-value.
+        The difference, with its interval and p-value; Holm's correction and the better model are left to
+        :func:`fedlas.compare`.
 
     Raises:
         InputError: For different targets or weights, an unknown metric, options out of range, or fewer than 2 samples.
@@ -113,7 +95,7 @@ def paired_bootstrap(
         >>> logits = 2 * torch.randn(2000, 5, generator=torch.Generator().manual_seed(0))
         >>> target = torch.multinomial(logits.softmax(1), 1, generator=torch.Generator().manual_seed(1)).squeeze(1)
         >>> result = paired_bootstrap(Predictions(2 * logits, target), Predictions(logits, target))
-        >>> result.interval.low > 0.05, result.p_value < 0.01
+        >>> result.low > 0.05, result.p_value < 0.01
         (True, True)
 
     Source:
@@ -143,7 +125,7 @@ def bootstrap_differences(
     seed: int,
     num_bins: int,
     method: str,
-) -> dict[str, PairedBootstrap]:
+) -> dict[str, Difference]:
     """Compute :func:`paired_bootstrap` of several metrics from the same draws, by name."""
     check_bootstrap_options(
         confidence_level=confidence_level, replicates=replicates, seed=seed, method=method
@@ -170,8 +152,10 @@ def bootstrap_differences(
             block.release()
     for entry in entries:
         name = entry.name
-        interval, p_value = bootstrap_difference_test(
-            first[name] - second[name],
+        pairs[name] = difference_from_replicates(
+            name,
+            first[name],
+            second[name],
             np.concatenate(parts[name]),
             confidence_level=confidence_level,
             method=method,
@@ -192,21 +176,60 @@ def bootstrap_differences(
                 both[0].clusters,
                 confidence_level=confidence_level,
             )
-            interval = replace(interval, low=low, high=high, method="paired shares")
-        pairs[name] = PairedBootstrap(name, first[name], second[name], interval, p_value)
-    return pairs
+            pairs[name] = replace(pairs[name], low=low, high=high)
+    count = count_used_samples(a)
+    return {name: replace(each, count=count) for name, each in pairs.items()}
 
 
-def bootstrap_difference_test(
-    value: float, replicates: FloatArray, *, confidence_level: float, method: str, degrees: float
-) -> tuple[Interval, float]:
-    """Return the interval and two-sided p-value of a difference from its replicates ``(R,)``."""
-    interval = interval_from_replicates(
-        value, replicates, confidence_level=confidence_level, method=method, degrees=degrees
+def difference_from_replicates(
+    metric: str,
+    a: float,
+    b: float,
+    replicates: FloatArray,
+    *,
+    confidence_level: float,
+    method: str,
+    degrees: float,
+) -> Difference:
+    """Return the difference ``a - b`` of a metric, with interval and test from its replicates ``(R,)`` if any."""
+    if not len(replicates):
+        return Difference(metric, a, b)
+    ends = interval_from_replicates(
+        a - b, replicates, confidence_level=confidence_level, method=method, degrees=degrees
     )
     # Replicates are centered at their own mean, so that the bias that all share is not taken for a difference.
-    away = value / cluster_widening_factor(confidence_level, degrees)
-    return interval, monte_carlo_p_value(np.abs(replicates - replicates.mean()), abs(away))
+    away = abs((a - b) / cluster_widening_factor(confidence_level, degrees))
+    p_value = monte_carlo_p_value(np.abs(replicates - replicates.mean()), away)
+    return Difference(metric, a, b, ends.low, ends.high, p_value)
+
+
+def difference_from_influences(
+    metric: str,
+    a: tuple[float, FloatArray],
+    b: tuple[float, FloatArray],
+    predictions: AnyPredictions | MultiLabel,
+    *,
+    confidence_level: float,
+    degrees: float,
+) -> Difference:
+    """Return the difference of a metric, with interval and test from its influences (of AUROC DeLong's test).
+
+    Args:
+        metric: Registry name.
+        a: The metric of the first model, and the influence of each sample on it ``(N,)``.
+        b: Those of the second.
+        predictions: The samples, for their clusters.
+        confidence_level: Level of the interval.
+        degrees: Degrees of freedom of the standard error.
+    """
+    value = a[0] - b[0]
+    one_sample = predictions.num_samples < 2
+    error = math.nan if one_sample else standard_error(a[1] - b[1], predictions)
+    ends = normal_interval(value, error, confidence_level=confidence_level, degrees=degrees)
+    p_value = None if math.isnan(error) else float(value == 0)
+    if error > 0:
+        p_value = two_sided_p_value(value / error, degrees)
+    return Difference(metric, a[0], b[0], ends.low, ends.high, p_value)
 
 
 def _differences_by_influence(
@@ -215,24 +238,22 @@ def _differences_by_influence(
     values_a: Mapping[str, float],
     values_b: Mapping[str, float],
     confidence_level: float,
-) -> dict[str, PairedBootstrap]:
-    """Return the differences of metrics that define influences, such as AUROC (DeLong's test)."""
+) -> dict[str, Difference]:
+    """Return the differences of metrics that define influences, such as AUROC."""
+    first = rows_pair[0]
     pairs = {}
     for entry in entries:
         one, other = (metric_influence(entry, rows.predictions) for rows in rows_pair)
         if one is None or other is None:
             continue
-        name = entry.name
-        difference = values_a[name] - values_b[name]
-        error = standard_error(one - other, rows_pair[0].predictions)
-        degrees = degrees_of_freedom(one - other, rows_pair[0].clusters)
-        interval = normal_interval(
-            difference, error, confidence_level=confidence_level, degrees=degrees
+        pairs[entry.name] = difference_from_influences(
+            entry.name,
+            (values_a[entry.name], one),
+            (values_b[entry.name], other),
+            first.predictions,
+            confidence_level=confidence_level,
+            degrees=degrees_of_freedom(one - other, first.clusters),
         )
-        p_value = (
-            two_sided_p_value(difference / error, degrees) if error > 0 else float(difference == 0)
-        )
-        pairs[name] = PairedBootstrap(name, values_a[name], values_b[name], interval, p_value)
     return pairs
 
 
@@ -245,16 +266,23 @@ def _confidence_or_logits(rows: Rows) -> NDArray[Any]:
 
 
 def check_same_samples(
-    a: AnyPredictions, b: AnyPredictions, *, names: tuple[str, str] = ("a", "b")
+    a: AnyPredictions | MultiLabel,
+    b: AnyPredictions | MultiLabel,
+    *,
+    names: tuple[str, str] = ("a", "b"),
 ) -> None:
     """Raise InputError if two predictions differ in samples, labels, weights or clusters."""
     got = (
         "" if a.num_samples == b.num_samples else f"{a.num_samples:,} and {b.num_samples:,} samples"
     )
-    if not got and isinstance(a, Predictions) and isinstance(b, Predictions):
-        differ = (a.target.cpu() != b.target.cpu()).nonzero().flatten()
-        if len(differ):
-            got = f"different targets in {len(differ):,} of {a.num_samples:,} rows, first in row {int(differ[0]) + 1:,}"
+    if isinstance(a, MultiLabel) and isinstance(b, MultiLabel) and a.names != b.names:
+        labels = (truncated_list(list(each.names or ())) for each in (a, b))
+        got = got or f"labels {' and '.join(labels)}"
+    if not got and not isinstance(a, TopLabel) and not isinstance(b, TopLabel):
+        # Of multi-label predictions a row has several targets.
+        rows = (a.target.cpu() != b.target.cpu()).nonzero()[:, 0].unique()
+        if len(rows):
+            got = f"different targets in {len(rows):,} of {a.num_samples:,} rows, first in row {int(rows[0]) + 1:,}"
     if got:
         raise InputError(
             f"{names[0]} and {names[1]} must be predictions for the same samples, in the same order",
@@ -300,28 +328,15 @@ def compare(
         replicates=replicates,
         seed=seed,
     )
-    p_values = {name: each.p_value for name, each in pairs.items()}
-    if "accuracy" in p_values and a.weights is None and a.clusters is None:
-        p_values["accuracy"] = mcnemar_p_value(*(each.correct.cpu().numpy() for each in both))
-    count = count_used_samples(a)
-    differences = [
-        Difference(
-            name,
-            each.a,
-            each.b,
-            each.interval.low,
-            each.interval.high,
-            p_value=p_values[name],
-            count=count,
-        )
-        for name, each in pairs.items()
-    ]
-    return ResultTable({each.metric: each for each in apply_holm(differences)})
+    if "accuracy" in pairs and a.weights is None and a.clusters is None:
+        p_value = mcnemar_p_value(*(each.correct.cpu().numpy() for each in both))
+        pairs["accuracy"] = replace(pairs["accuracy"], p_value=p_value)
+    return ResultTable({each.metric: each for each in apply_holm(pairs.values())})
 
 
-def count_used_samples(predictions: AnyPredictions) -> int:
+def count_used_samples(predictions: AnyPredictions | MultiLabel) -> int:
     """Return the number of samples with positive weight."""
-    weights = predictions.weights
+    weights: Tensor | None = predictions.weights
     return predictions.num_samples if weights is None else int((weights > 0).sum())
 
 

@@ -117,15 +117,26 @@ def test_paired_shares_against_the_published_example():
 
 def test_perfect_models_have_nonzero_width():
     p = predictions([True] * 20)
-    same = paired_bootstrap(p, p, metric="accuracy", replicates=99).interval
+    same = paired_bootstrap(p, p, metric="accuracy", replicates=99)
     assert (same.low, same.high) == (0.0, 0.0)
-    interval = paired_bootstrap(
-        p, Predictions(2 * p.logits, p.target), metric="accuracy", replicates=99
-    ).interval
+    sharper = Predictions(2 * p.logits, p.target)
+    found = paired_bootstrap(p, sharper, metric="accuracy", replicates=99)
     width = 1 - wilson_interval(1.0, 20, confidence_level=0.95)[0]
-    assert (interval.low, interval.high) == pytest.approx((-width, width))
-    assert math.isclose(interval.value, 0.0)
-    assert interval.method == "paired shares"
+    assert found.interval == pytest.approx((-width, width))
+    assert math.isclose(found.difference, 0.0)
+
+
+def test_weighted_models_have_the_interval_of_paired_shares():
+    random = np.random.default_rng(0)
+    weights = random.uniform(0.1, 2.0, 300)
+    right = random.random((2, 300)) < 0.8
+    p = predictions(right[0])
+    turned = torch.where(torch.tensor(right[0] == right[1])[:, None], 1, -1) * p.logits
+    a, b = (Predictions(each, p.target, weights=weights) for each in (p.logits, turned))
+    found = paired_bootstrap(a, b, metric="accuracy", replicates=199)
+    assert found.interval == pytest.approx(
+        paired_share_interval(*right, weights, confidence_level=0.95)
+    )
 
 
 @pytest.mark.parametrize(("samples", "scale"), [(7, 0.5), (300, 0.01), (4000, 0.02), (6000, 0.4)])

@@ -37,8 +37,8 @@ def test_who_is_better_in_what():
         assert (each.a, each.b, each.low, each.high) == (
             alone.a,
             alone.b,
-            alone.interval.low,
-            alone.interval.high,
+            alone.low,
+            alone.high,
         )
         assert each.a == METRICS[name].value(a)
         assert name == "accuracy" or each.p_value == alone.p_value

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -144,13 +145,22 @@ def test_two_models_are_compared_by_means_over_labels():
     assert compared["macro_nll"].better == "a"
     assert compared["macro_nll"].low < compared["macro_nll"].difference < compared["macro_nll"].high
     several = tables[0].predictions
+    pair = [replace(each.predictions, weights=[1] * 299 + [0]) for each in tables]
+    without_last = fedlas.compare(*pair, ["macro_nll"])
+    assert (without_last.samples, without_last["macro_nll"].count) == (299, 299)
     for other, said in (
-        (MultiLabel(several.logits, 1 - several.target, names=NAMES), "different labels"),
-        (MultiLabel(several.logits, several.target), "different samples or labels"),
+        (
+            MultiLabel(several.logits, 1 - several.target, names=NAMES),
+            "different targets in 300 of 300",
+        ),
+        (MultiLabel(several.logits, several.target), "got labels "),
         (MultiLabel(several.logits, several.target, NAMES, weights=[1] * 300), "different weights"),
     ):
         with pytest.raises(InputError, match=said):
             fedlas.compare(several, other)
+    clustered = replace(several, clusters=[0, 1, 2] * 100)
+    with pytest.raises(InputError, match="300 and 90 samples"):
+        fedlas.compare(clustered, clustered.rows(torch.arange(90)))
     with pytest.raises(InputError, match="event requires one label"):
         fedlas.compare(*tables, event=1)
     with pytest.raises(InputError, match="metrics"):
