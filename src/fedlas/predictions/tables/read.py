@@ -58,6 +58,10 @@ def open_table(
     """
     columns = _require_columns(columns)
     source, columns = open_source(path, columns)
+    if columns.confidence_as == "vote":
+        from fedlas.predictions.language.votes import majority_vote_table
+
+        source, columns = majority_vote_table(source, columns)
     columns = resolve_scores(columns, source)
     return ScoreTable(source, columns, copy.deepcopy(covariates), label_names=label_names)
 
@@ -102,7 +106,7 @@ def open_source(path: Any, columns: Columns, live: str | None = None) -> tuple[F
     """
     names = path if isinstance(path, list | tuple) else [path]
     if not names or not all(isinstance(name, str | Path | TableFile) for name in names):
-        return _count_votes(Frame(path), columns, live)
+        return Frame(path), columns
     files = find_files(names)
     if all(is_lm_eval_log(file.path, columns) for file in files):
         if len(files) > 1 and columns.groups is None:
@@ -113,18 +117,7 @@ def open_source(path: Any, columns: Columns, live: str | None = None) -> tuple[F
         form = "number" if columns.confidence_as == "vote" else columns.confidence_as
         return log, replace(columns, format="lm-eval", confidence_as=form)
     sources = [open_format(file, columns.separator) for file in files]
-    return _count_votes(sources[0] if len(sources) == 1 else Joined(sources), columns, live)
-
-
-def _count_votes(
-    source: Format, columns: Columns, live: str | None = None
-) -> tuple[Format, Columns]:
-    """Return a table with one row per question if answers are counted as votes; else the table itself."""
-    if columns.confidence_as != "vote" or live is not None:
-        return source, columns
-    from fedlas.predictions.language.votes import majority_vote_table
-
-    return majority_vote_table(source, columns)
+    return sources[0] if len(sources) == 1 else Joined(sources), columns
 
 
 @check_argument_types
