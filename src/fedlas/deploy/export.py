@@ -58,9 +58,7 @@ def export_model(
     # ``images`` yields all uint8 batches (n, channels, H, W) at each call; ``expected_probs`` are the predictions of
     # the model on these images, before calibration.
     check_number("tolerance", tolerance, low=0)
-    inner = (
-        model if calibration.calibrator is None else CalibratedModel(model, calibration.calibrator)
-    )
+    inner = model if calibration.calibrator is None else CalibratedModel(model, calibration)
     deployed = DeployedModel(inner, mean=mean, std=std).eval()
     probs = require_predictions(calibration.transform(expected)).probs.double().numpy()
     normalization = {

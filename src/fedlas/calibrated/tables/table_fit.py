@@ -78,8 +78,7 @@ class TableFit:
     @property
     def calibrator(self) -> AnyCalibrator:
         """The fitted calibrator."""
-        calibrator: Any = self.fitted.calibrator
-        return calibrator
+        return self.fitted.required_calibrator
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -93,7 +92,7 @@ class TableFit:
 
     @property
     def added(self) -> tuple[str, ...]:
-        """Names of the columns that :meth:`TableCalibration.apply` adds: ``calibrated_`` followed by the score's name."""
+        """Names of the columns that :meth:`TableCalibration.apply` adds: ``calibrated_`` and the score's name."""
         return tuple(f"{ADDED}{name}" for name in self.scores)
 
     @property
