@@ -365,8 +365,8 @@ def build_card(
         heading=title,
         scores=scores,
     )
-    if isinstance(calibration.calibrator, Calibrator):
-        evaluation.outcome.fitted[calibration.method] = calibration.calibrator
+    if calibration.calibrator is not None:
+        evaluation.outcome.fitted[calibration.method] = calibration
     event = None
     if is_binary:
         event = {
