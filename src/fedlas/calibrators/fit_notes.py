@@ -47,6 +47,7 @@ def fit_with_notes(
             notes = (
                 "LabelShift: class shares are estimated from the evaluated samples, without their labels.",
             )
-    for text in texts if warn is not None else ():
-        warn(text)
+    if warn is not None:
+        for text in texts:
+            warn(text)
     return calibrator, (*notes, *texts, *getattr(calibrator, "notes", ()))
