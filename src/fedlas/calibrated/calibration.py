@@ -51,6 +51,21 @@ class Calibration:
         return f"{self.method} ({parts})"
 
     @property
+    def required_calibrator(self) -> AnyCalibrator:
+        """The calibrator.
+
+        Raises:
+            InputError: If there is none.
+        """
+        if self.calibrator is None:
+            raise InputError(
+                "the calibration must have a calibrator",
+                NONE,
+                "Fit one, e.g. TemperatureScaling().",
+            )
+        return self.calibrator
+
+    @property
     def method(self) -> str:
         """Registry name of the calibrator, or of each label's calibrator; ``"none"`` without one."""
         if isinstance(self.calibrator, MultiLabelCalibration):
@@ -130,7 +145,7 @@ class Calibration:
         notes: tuple[str, ...] = (),
         fitted_on: str = FITTED_ON,
     ) -> Calibration:
-        """Return the calibration from a dict that :meth:`saved` returned.
+        """Return the calibration from a dict that :meth:`saved_parameters` returned.
 
         Args:
             content: Plain values.

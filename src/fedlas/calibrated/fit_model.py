@@ -10,16 +10,16 @@ from torch import Tensor, nn
 
 from fedlas._core.check import Argument, InputError, describe, warn_user
 from fedlas.calibrated.before_after import describe_fit, labels_before_after
-from fedlas.calibrated.calibration import AnyCalibrator, unfitted_calibrator
+from fedlas.calibrated.calibration import AnyCalibrator, Calibration, unfitted_calibrator
 from fedlas.calibrated.model import CalibratedModel
 from fedlas.calibrators import Calibrator, MultiLabelCalibration
+from fedlas.calibrators.fit_notes import fit_with_notes
 from fedlas.features.readers import ComputedFeatures, NoFeatures, Reader
 from fedlas.objective.head_search import HeadSearch
 from fedlas.objective.network import to_network
 from fedlas.objective.runner import MAX_LOGITS, Runner, collect_multi_label, collect_predictions
 from fedlas.predictions import MultiLabel
 from fedlas.predictions.any_predictions import is_table
-from fedlas.predictions.sample_values import SAMPLE_VALUES
 
 if TYPE_CHECKING:
     from fedlas.calibrated.tables.table_calibration import TableCalibration
@@ -161,35 +161,34 @@ def calibrate(
     try:
         if runner.is_multi_label():
             calibrator = unfitted_calibrator(method, multi_label=True)
-        line = _fit(calibrator, runner)
+        fitted, line = _fit(calibrator, runner)
     finally:
         reader.remove()
     calibrated = CalibratedModel(
         network,
-        calibrator,
+        fitted,
         list(reader.heads) or head,
         ignore_index=ignore_index,
         features=reader.function if isinstance(reader, ComputedFeatures) else None,
     )
     note = getattr(reader, "note", "")
-    calibrated._say((lambda: f"logits alone, since {note}; {line()}") if note else line)
+    calibrated._set_summary((lambda: f"logits alone, since {note}; {line()}") if note else line)
     return calibrated
 
 
-def _fit(calibrator: AnyCalibrator, runner: Runner) -> Callable[[], str]:
-    """Fit the calibrator and return a function that computes the one-line summary of the fit."""
+def _fit(calibrator: AnyCalibrator, runner: Runner) -> tuple[Calibration, Callable[[], str]]:
+    """Fit the calibrator, and return the calibration and a function that computes the one-line summary of the fit."""
     if isinstance(calibrator, MultiLabelCalibration):
         labels = collect_multi_label(runner)
-        values = {name: getattr(labels, name) for name in SAMPLE_VALUES}
-        calibrator.fit(labels.logits, labels.target, **values)
-        return lambda: _labels_in_sample(calibrator, labels)
+        of_labels = Calibration(*fit_with_notes(calibrator, labels, warn=warn_user))
+        return of_labels, lambda: _labels_in_sample(calibrator, labels)
     val, total = collect_predictions(runner, max_logits=MAX_LOGITS)
-    calibrator.fit(val)
+    fitted = Calibration(*fit_with_notes(calibrator, val, warn=warn_user))
     share = "" if total == val.num_samples else f"a random sample of {total:,}: "
     if val.logits.numel() <= _HELD:
-        return lambda: share + describe_fit(val, calibrator.transform(val))
+        return fitted, lambda: share + describe_fit(val, calibrator.transform(val))
     text = share + describe_fit(val, calibrator.transform(val))
-    return lambda: text
+    return fitted, lambda: text
 
 
 def _labels_in_sample(calibrator: MultiLabelCalibration, labels: MultiLabel) -> str:

@@ -39,7 +39,8 @@ class CalibratedModel(nn.Module):
         model: Any classifier with logits ``(N, C)`` or ``(N, C, d1, ...)``, or an object or mapping with ``logits``; an
             :class:`~fedlas.Objective` around one is taken apart, and a list of models is an ensemble. It is held, not
             copied.
-        calibrator: A fitted one; of independent labels a ``MultiLabelCalibration``.
+        calibrator: A fitted one; of independent labels a ``MultiLabelCalibration``; or a
+            :class:`~fedlas.deploy.Calibration`, whose notes the model then has as well.
         head: The classifier head, if the calibrator uses features: its dotted name, the module, or None to find it; of
             an ensemble a list.
         ignore_index: Label of positions that do not count when it is measured; None: all count.
@@ -76,7 +77,7 @@ class CalibratedModel(nn.Module):
     def __init__(
         self,
         model: object,
-        calibrator: AnyCalibrator,
+        calibrator: AnyCalibrator | Calibration,
         head: Heads = None,
         *,
         ignore_index: int | None = -100,
@@ -84,10 +85,12 @@ class CalibratedModel(nn.Module):
     ) -> None:
         super().__init__()
         network = to_network(model)
-        if not isinstance(calibrator, Calibrator | MultiLabelCalibration) or calibrator.top_label:
+        fitted = calibrator if isinstance(calibrator, Calibration) else Calibration(calibrator)
+        inner = fitted.calibrator
+        if not isinstance(inner, Calibrator | MultiLabelCalibration) or inner.top_label:
             raise InputError(
                 "calibrator must be a class-wise or multi-label calibrator of fedlas.calibrators",
-                f"{describe(calibrator)}{' fitted on a TopLabel' * isinstance(calibrator, Calibrator)}",
+                f"{describe(inner)}{' fitted on a TopLabel' * isinstance(inner, Calibrator)}",
                 "Fit one, e.g. TemperatureScaling().fit(val); or call fedlas.calibrate(model, val_loader).",
             )
         if ignore_index is not None:
@@ -100,7 +103,7 @@ class CalibratedModel(nn.Module):
         self._fit: Callable[[], str] | None = None
         self._fitted_on: str | None = None
         self._reader: Reader = NoFeatures()
-        self._adopt(Calibration(copy.deepcopy(calibrator)))
+        self._adopt(copy.deepcopy(fitted))
         self.eval()
 
     @property
@@ -111,7 +114,7 @@ class CalibratedModel(nn.Module):
             self._fit = None
         return self._fitted_on
 
-    def _say(self, fit: str | Callable[[], str]) -> None:
+    def _set_summary(self, fit: str | Callable[[], str]) -> None:
         """Set the text of :attr:`fitted_on`, or a function that computes it at the first use."""
         self._fit = fit if callable(fit) else lambda: fit
 
@@ -123,8 +126,7 @@ class CalibratedModel(nn.Module):
     @property
     def calibrator(self) -> AnyCalibrator:
         """The fitted calibrator."""
-        calibrator: Any = self.fitted.calibrator
-        return calibrator
+        return self.fitted.required_calibrator
 
     @property
     def called_as(self) -> nn.Module:
@@ -269,9 +271,8 @@ class CalibratedModel(nn.Module):
                 "Pass the function that fedlas.calibrate was given: load(path, model, features=function).",
             )
         heads = about.get("head") if head is None else head
-        calibrator: Any = calibration.calibrator
         loaded = cls(
-            network, calibrator, heads, ignore_index=about.get("ignore_index"), features=features
+            network, calibration, heads, ignore_index=about.get("ignore_index"), features=features
         )
         network.load_state_dict(weights)
         return loaded

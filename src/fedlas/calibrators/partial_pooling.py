@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import ClassVar, Self
 
 import torch
@@ -157,7 +156,7 @@ class PartialPooling(Calibrator):
             warn_user(f"{self._owner}: {warning}")
         fits = []
         for numbers in curves.numbers.split(1):
-            fit = copy.copy(self)
+            fit = type(self)(**self._arguments())
             fit.num_classes = 2
             fit._map = PooledMap(numbers=torch.cat([mirror_curves(numbers), numbers]))
             fits.append(fit)

@@ -37,6 +37,7 @@ from fedlas.predictions.tables.outputs import Output, check_outputs
 from fedlas.predictions.tables.roles import Columns
 
 if TYPE_CHECKING:
+    from fedlas.calibrated.calibration import Calibration
     from fedlas.present.card import CalibrationCard
 
 
@@ -214,7 +215,7 @@ def _build_card_from_files(
             "Name the classes alike in both files, or pass --classes a,b,c.",
         )
     print_lines(*(f"note: {note}" for note in dict.fromkeys((*val.notes, *test.notes))))
-    method: Any = read_file(models[0])[1].calibrator if models else calibrate or METHOD
+    method: str | Calibration = read_file(models[0])[1] if models else calibrate or METHOD
     return make_card(
         val,
         test,

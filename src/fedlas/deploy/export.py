@@ -32,7 +32,7 @@ from fedlas.deploy.sklearn_onnx import export_sklearn
 from fedlas.predictions import MultiLabel, Predictions, TopLabel
 from fedlas.predictions.any_predictions import require_predictions
 from fedlas.predictions.multi_label import to_log_odds
-from fedlas.predictions.probabilities import FLOOR
+from fedlas.predictions.probabilities import binary_logits, safe_log
 
 TOLERANCE = 1e-5
 """Largest accepted difference between a probability of the file and of the model."""
@@ -58,9 +58,7 @@ def export_model(
     # ``images`` yields all uint8 batches (n, channels, H, W) at each call; ``expected_probs`` are the predictions of
     # the model on these images, before calibration.
     check_number("tolerance", tolerance, low=0)
-    inner = (
-        model if calibration.calibrator is None else CalibratedModel(model, calibration.calibrator)
-    )
+    inner = model if calibration.calibrator is None else CalibratedModel(model, calibration)
     deployed = DeployedModel(inner, mean=mean, std=std).eval()
     probs = require_predictions(calibration.transform(expected)).probs.double().numpy()
     normalization = {
@@ -335,10 +333,10 @@ class TableModule(nn.Module):
             logits = scores if self.kind == "logits" else to_log_odds(scores)
         # A single column holds the second of two classes, or the confidence of a top label.
         elif self.kind == "logits":
-            logits = torch.cat([torch.zeros_like(scores), scores], dim=1) if self.single else scores
+            logits = binary_logits(scores[:, 0]) if self.single else scores
         else:
             probs = torch.cat([1.0 - scores, scores], dim=1) if self.single else scores
-            logits = probs.clamp(min=FLOOR).log()
+            logits = safe_log(probs)
         calibrated = self.layer(logits, *inputs[1:])
         return calibrated, self.fitted.probs(calibrated)
 
@@ -383,7 +381,7 @@ class TableModule(nn.Module):
             after = transform(TopLabel(scores[:, 0], unknown)).confidence
             return torch.stack([1.0 - after, after], dim=1)
         if self.kind == "logits":
-            both = torch.cat([torch.zeros_like(scores), scores], dim=1) if self.single else scores
+            both = binary_logits(scores[:, 0]) if self.single else scores
             return transform(Predictions(both, features=features)).probs
         return transform(
             Predictions.from_probs(scores[:, 0] if self.single else scores, features=features)

@@ -22,6 +22,7 @@ from fedlas.deploy.exported import (
     describe_input,
 )
 from fedlas.deploy.formats import OPSET, OUTPUTS, export_onnx_proto, quiet, serialize_onnx
+from fedlas.predictions.probabilities import safe_log
 
 
 class _CalibratedHead(nn.Module):
@@ -43,9 +44,7 @@ class _CalibratedHead(nn.Module):
             half = scores[:, -1:] / 2
             logits = torch.cat([-half, half], dim=1)
         else:
-            logits = (
-                scores if self.decides else scores.clamp(min=torch.finfo(torch.float32).tiny).log()
-            )
+            logits = scores if self.decides else safe_log(scores)
         calibrated = self.layer(
             logits, *(self.side(part) for part in columns if self.side is not None)
         )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, describe
 from fedlas.predictions import Predictions
-from fedlas.predictions.probabilities import FLOOR
+from fedlas.predictions.probabilities import safe_log
 
 _METHODS = ("decision_function", "predict_proba")
 
@@ -35,7 +35,7 @@ def score_method(estimator: Any) -> str:
 
 def logits_from_scores(scores: Any, method: str, num_classes: int) -> Tensor:
     """Return float64 logits ``(N, C)`` converted from scores of ``decision_function`` or ``predict_proba``."""
-    values = np.asarray(scores, dtype=np.float64)
+    values = np.array(scores, dtype=np.float64)  # a copy, which torch may share
     if method == "decision_function" and values.ndim == 1 and num_classes == 2:
         # so that both classes are treated alike
         values = np.stack([-values / 2, values / 2], axis=1)
@@ -45,9 +45,8 @@ def logits_from_scores(scores: Any, method: str, num_classes: int) -> Tensor:
             f"shape {values.shape} for {num_classes} class{'es' * (num_classes != 1)}",
             "Check the labels; an SVC needs decision_function_shape='ovr'.",
         )
-    return torch.from_numpy(
-        np.log(np.maximum(values, FLOOR)) if method == "predict_proba" else values
-    )
+    rows = torch.from_numpy(values)
+    return safe_log(rows) if method == "predict_proba" else rows
 
 
 def class_indices(y: Any, classes: NDArray[Any]) -> Tensor:

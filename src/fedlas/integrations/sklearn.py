@@ -6,8 +6,8 @@ With ``features=True`` :class:`CalibratedClassifier` also learns from X, and cha
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from fedlas._core.kinds import check_argument_types
 from fedlas.calibrated.before_after import BeforeAfter, measure_before_after
 from fedlas.calibrated.calibration import Calibration, unfitted_calibrator
 from fedlas.calibrators import Calibrator, VennAbers
+from fedlas.calibrators.fit_notes import fit_with_notes
 from fedlas.calibrators.mixture_features import LABEL_IN_FEATURES
 from fedlas.integrations._scorers import CalibrationScorer, calibration_scores, scorers
 from fedlas.integrations._scores import (
@@ -192,10 +193,8 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         side: dict[str, Any] = {"features": features, "covariates": self.side_columns_.covariates}
         weights = None if weight is None else torch.from_numpy(weight)
         val = replace(val, **side, weights=weights, clusters=units)
-        with collect_warnings() as doubts:
-            calibrator.fit(val)
-        self.fitted_ = Calibration(calibrator, tuple(doubts))
-        _warn_about_fit(doubts, of_inputs=self.features is True)
+        warn = partial(_warn_about_fit, of_inputs=self.features is True)
+        self.fitted_ = Calibration(*fit_with_notes(calibrator, val, warn=warn))
         with collect_warnings():  # the calibrator's fit has warned
             self.venn_abers_ = VennAbers().fit_event(replace(val, features=None, covariates=None))
         self.estimator_ = estimator
@@ -393,10 +392,9 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 _UNUSED_INPUTS = "Calibration improves with X: the model leaves much of X unused, so a better model would gain too."
 
 
-def _warn_about_fit(doubts: Sequence[str], *, of_inputs: bool) -> None:
-    """Issue the warnings of a fit; for inputs X, replace the warning that features may contain the label."""
-    for doubt in doubts:
-        warn_user(_UNUSED_INPUTS if of_inputs and LABEL_IN_FEATURES in doubt else doubt)
+def _warn_about_fit(doubt: str, *, of_inputs: bool) -> None:
+    """Issue a warning of a fit; for inputs X, another one than that features may contain the label."""
+    warn_user(_UNUSED_INPUTS if of_inputs and LABEL_IN_FEATURES in doubt else doubt)
 
 
 def _set_top_probability(raw: Predictions, probability: Tensor) -> Tensor:

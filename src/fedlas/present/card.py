@@ -206,7 +206,7 @@ class CalibrationCard:
 def card(
     val: AnyPredictions | MultiLabel | PredictionTable,
     test: AnyPredictions | MultiLabel | PredictionTable,
-    method: str | Calibrator | MultiLabelCalibration | CalibratedModel = DEFAULT,
+    method: str | Calibrator | MultiLabelCalibration | Calibration | CalibratedModel = DEFAULT,
     *,
     name: str = "model",
     data: str = "test data",
@@ -233,7 +233,8 @@ def card(
         val: Held-out predictions, not calibrated, on which thresholds are chosen.
         test: Others, on which everything is measured. Both may be a :class:`~fedlas.TopLabel`, or both a
             :class:`~fedlas.MultiLabel`, for which there are no thresholds.
-        method: Name of a calibrator to fit on ``val``, or ``"none"``; a fitted one; or a calibrated model.
+        method: Name of a calibrator to fit on ``val``, or ``"none"``; a fitted one, or a
+            :class:`~fedlas.deploy.Calibration` of one, whose notes the card then has; or a calibrated model.
         name: Name of the model.
         data: Name of the test data.
         risks: Shares of wrong among accepted predictions, each in (0, 1).
@@ -307,13 +308,16 @@ def card(
 
 
 def _to_calibration(method: object, val: AnyPredictions | MultiLabel, name: str) -> Calibration:
-    """Return a calibration from a registry name (fitted to ``val``), a fitted calibrator or a calibrated model."""
-    value = method.calibrator if isinstance(method, CalibratedModel) else method
-    if isinstance(value, str):
-        return fit_calibration(value, val)
+    """Return a calibration from a registry name (fitted to ``val``), a fitted one or a calibrated model."""
+    fitted = method.fitted if isinstance(method, CalibratedModel) else method
+    if isinstance(fitted, str):
+        return fit_calibration(fitted, val)
+    value, notes = (
+        (fitted.calibrator, fitted.notes) if isinstance(fitted, Calibration) else (fitted, ())
+    )
     kind = MultiLabelCalibration if isinstance(val, MultiLabel) else Calibrator
     if isinstance(value, kind):
-        return Calibration(value, fitted_on=f"other data, see {name}")
+        return Calibration(value, notes, f"other data, see {name}")
     fix = f"Pass a name such as 'temperature', a fitted {kind.__name__} or a CalibratedModel."
     raise InputError(
         "method must be a calibrator's name or a fitted calibrator", describe(value), fix
@@ -361,8 +365,8 @@ def build_card(
         heading=title,
         scores=scores,
     )
-    if isinstance(calibration.calibrator, Calibrator):
-        evaluation.outcome.fitted[calibration.method] = calibration.calibrator
+    if calibration.calibrator is not None:
+        evaluation.outcome.fitted[calibration.method] = calibration
     event = None
     if is_binary:
         event = {

@@ -173,13 +173,9 @@ class Evaluation:
         after = [stage for stage in self.stages if stage != RAW]
         if len(after) > 1:
             return [*sentences, lowest_nll_sentence(self.measured, self.estimates)]
-        for name in self.outcome.predictions or self.outcome.fitted:
-            before, calibrated = map(self.stage, self.stages)
-            calibrator = self.outcome.fitted.get(name)
-            replicates = self.replicates
-            sentences.append(
-                effect_sentence(name, calibrator, before, calibrated, replicates=replicates)
-            )
+        for name, each in self.outcome.fitted.items():
+            stages = map(self.stage, self.stages)
+            sentences.append(effect_sentence(name, each, *stages, replicates=self.replicates))
         return sentences
 
     @property

@@ -66,10 +66,10 @@ def build_label_card(
 ) -> tuple[Card, LabelEvaluation]:
     """Return the card and the evaluation of multi-label test predictions, before and after ``calibration``."""
     stages = {STAGES[0]: test}
-    fitted: Any = {}
+    fitted = {}
     if calibration.calibrator is not None:
         stages[STAGES[1]] = calibration.transform(test)
-        fitted[calibration.method] = calibration.calibrator
+        fitted[calibration.method] = calibration
     tables = {stage: label_measures(each, **options) for stage, each in stages.items()}
     name = str(model["run"])
     evaluation = LabelEvaluation(name, stages, tables, fitted, heading=title, **options)

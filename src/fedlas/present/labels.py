@@ -11,7 +11,7 @@ from typing import Any
 from fedlas._core.kinds import check_argument_types
 from fedlas.binary import LabelGroupMeasures, LabelTable
 from fedlas.binary.label_differences import macro_nll_change
-from fedlas.calibrators import MultiLabelCalibration
+from fedlas.calibrated.calibration import Calibration
 from fedlas.plots import label_reliability_diagrams
 from fedlas.plots.labels import worst_labels
 from fedlas.predictions import MultiLabel
@@ -79,7 +79,7 @@ class LabelEvaluation:
     name: str
     stages: Mapping[str, MultiLabel]
     labels: Mapping[str, LabelTable]
-    fitted: Mapping[str, MultiLabelCalibration] = field(default_factory=dict)
+    fitted: Mapping[str, Calibration] = field(default_factory=dict)
     groups: Mapping[str, Mapping[Any, LabelGroupMeasures]] = field(default_factory=dict)
     grouped_by: str = "group"
     num_bins: int = 15

@@ -7,6 +7,7 @@ from typing import Any
 
 from fedlas._core.check import Argument, InputError
 from fedlas.binary import label_group_measures, label_measures
+from fedlas.calibrated.calibration import Calibration
 from fedlas.calibrators import MultiLabelCalibration
 from fedlas.calibrators.fit_notes import fit_with_notes
 from fedlas.predictions import MultiLabel
@@ -49,13 +50,12 @@ def report_labels(
         )
     remarks = list(notes)
     stages = {RAW: predictions}
-    fitted: dict[str, MultiLabelCalibration] = {}
+    fitted: dict[str, Calibration] = {}
     if val is not None:
-        calibration, fit_notes = _fit_labels(val, predictions, method)
-        name = calibration.method
-        fitted[name] = calibration
-        remarks += fit_notes
-        stages[f"after {name}"] = calibration.transform(predictions)
+        calibration = _fit_labels(val, predictions, method)
+        fitted[calibration.method] = calibration
+        remarks += calibration.notes
+        stages[f"after {calibration.method}"] = calibration.transform(predictions)
     options: dict[str, Any] = {"num_bins": num_bins, "confidence_level": confidence_level}
     options["replicates"] = replicates
     tables = {stage: label_measures(each, **options) for stage, each in stages.items()}
@@ -74,10 +74,8 @@ def report_labels(
     )
 
 
-def _fit_labels(
-    val: object, test: MultiLabel, method: Any
-) -> tuple[MultiLabelCalibration, tuple[str, ...]]:
-    """Return the calibration fitted on held-out predictions, and the notes of the fit."""
+def _fit_labels(val: object, test: MultiLabel, method: Any) -> Calibration:
+    """Return the calibration fitted on held-out predictions."""
     held_out, _ = check_same_labels(val, test, Argument("on"))
-    calibration = MultiLabelCalibration.from_method("auto" if method is None else method)
-    return fit_with_notes(calibration, held_out)
+    unfitted = MultiLabelCalibration.from_method("auto" if method is None else method)
+    return Calibration(*fit_with_notes(unfitted, held_out))

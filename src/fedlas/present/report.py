@@ -14,7 +14,7 @@ from fedlas._core.kinds import check_argument_types
 from fedlas._core.renamed import accept_old_names
 from fedlas.binary import Decision, Heterogeneity, Rule, decide, group_measures
 from fedlas.binary import heterogeneity as compare_clusters
-from fedlas.calibrators import Calibrator
+from fedlas.calibrated.calibration import Calibration
 from fedlas.metrics import evaluate
 from fedlas.predictions import MultiLabel, PredictionTable, read_predictions
 from fedlas.predictions.any_predictions import (
@@ -196,7 +196,7 @@ def report(
     options: dict[str, Any] = {"event": of_event, "num_bins": num_bins, **level}
     by_group = {} if groups is None else _measure_groups(stages, groups, **options)
     # What is decided on held-out predictions.
-    fitted = {f"after {each}": calibrator for each, calibrator in outcome.fitted.items()}
+    fitted = {f"after {each}": calibration for each, calibration in outcome.fitted.items()}
     rejected: Rejections = {}
     if reject and held_out is not None:
         rejected = reject_options_by_stage(stages, reject, held_out.validation(), fitted)
@@ -433,7 +433,7 @@ def _decide_by_stage(
     stages: Mapping[str, AnyPredictions],
     rules: Sequence[Rule],
     held_out: HeldOut | None,
-    fitted: Mapping[str, Calibrator],
+    fitted: Mapping[str, Calibration],
     confidence_level: float,
 ) -> dict[str, list[Decision]]:
     """Return the decisions of each stage by each rule, with thresholds chosen on held-out predictions of that stage."""

@@ -26,6 +26,7 @@ from fedlas._core.extras import MissingExtraError
 from fedlas._core.progress import show_progress
 from fedlas._core.registry import Entry
 from fedlas.binary import Rule
+from fedlas.calibrated.calibration import FITTED_ON, Calibration
 from fedlas.calibrators import CALIBRATORS, Calibrator
 from fedlas.calibrators.fit_notes import fit_with_notes
 from fedlas.predictions import Predictions, TopLabel
@@ -83,7 +84,7 @@ class HeldOut:
     def fit_predictions(
         self, entry: Entry[type[Calibrator]], *, only: bool
     ) -> tuple[AnyPredictions, str]:
-        """Return the predictions to fit a calibrator on, and the name of their part if it is not the validation part.
+        """Return the predictions to fit a calibrator on, and the name of these samples.
 
         Args:
             entry: The calibrator.
@@ -94,7 +95,7 @@ class HeldOut:
         """
         part = str(entry.metadata.get("part", "val"))
         if part == "val" or (self.named and only):
-            return self.validation(), ""
+            return self.validation(), FITTED_ON
         if part not in self.parts:
             raise InputError(
                 f"the calibrator {entry.name} must be fitted on predictions of the part {part!r}",
@@ -107,26 +108,27 @@ class HeldOut:
                     ".",
                 ),
             )
-        return self.parts[part](entry.value.needs), part
+        return self.parts[part](entry.value.needs), f"{part}.npz"
 
 
 @dataclass
 class CalibratedStages:
-    """Test predictions after each calibrator, with the fitted calibrators, notes and errors.
+    """Test predictions after each calibrator, with the fitted calibrators and errors.
 
     Attributes:
         predictions: By registry name.
-        fitted: The calibrators, by registry name.
-        notes: Warnings of the fits.
-        parts: Part that some were fitted on instead of the validation predictions, by registry name.
+        fitted: The calibrators with the notes of their fits, by registry name.
         errors: Why the others did not run, by registry name.
     """
 
     predictions: dict[str, AnyPredictions] = field(default_factory=dict)
-    fitted: dict[str, Calibrator] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    parts: dict[str, str] = field(default_factory=dict)
+    fitted: dict[str, Calibration] = field(default_factory=dict)
     errors: dict[str, InputError | MissingExtraError] = field(default_factory=dict)
+
+    @property
+    def notes(self) -> list[str]:
+        """Notes of all fits."""
+        return [note for each in self.fitted.values() for note in each.notes]
 
     def remarks(self, *, short: bool = False) -> list[str]:
         """Return notes for below a table: calibrators fitted on another part, and calibrators that did not run.
@@ -135,7 +137,9 @@ class CalibratedStages:
             short: Whether to leave out what to do about those that did not run.
         """
         lines = [
-            f"{name} is fitted on {part}.npz, not on val.npz." for name, part in self.parts.items()
+            f"{name} is fitted on {self.fitted[name].fitted_on}, not on val.npz."
+            for name in self.predictions
+            if not self.fitted[name].is_fitted_on_validation
         ]
         for name, error in self.errors.items():
             brief = f": {error.parts[0]}." if isinstance(error, InputError) else f": {error}."
@@ -285,25 +289,25 @@ def apply_calibrators(name: str, test: AnyPredictions, held_out: HeldOut) -> Cal
     # One that cannot run does not stop the others; alone it is the answer.
     for number, entry in enumerate(entries, start=1):
         held_out.show(f"{entry.name} ({number} of {len(entries)})")
+        notes: list[str] = []
         try:
-            val, part = held_out.fit_predictions(entry, only=name != ALL_CALIBRATORS)
+            val, fitted_on = held_out.fit_predictions(entry, only=name != ALL_CALIBRATORS)
             if (
                 "features" in entry.value.wants
                 and val.features is not None
                 and test.features is None
             ):
                 val = replace(val, features=None)
-                outcome.notes.append(
+                notes.append(
                     f"{entry.name} is fitted without features, because the evaluated predictions have none."
                 )
             calibrator, fit_notes = fit_with_notes(entry.value(), val, unlabeled=test)
             outcome.predictions[entry.name] = calibrator.transform(test)
-            outcome.fitted[entry.name] = calibrator
             # Warnings about the held-out predictions themselves were shown when they were made.
-            outcome.notes += [
+            notes += [
                 each for each in dict.fromkeys(fit_notes) if not each.startswith("Predictions:")
             ]
-            outcome.parts |= {entry.name: part} if part else {}
+            outcome.fitted[entry.name] = Calibration(calibrator, tuple(notes), fitted_on)
         except (InputError, MissingExtraError) as error:
             outcome.errors[entry.name] = error
     # Nothing to compare: the first reason is the error.
@@ -320,7 +324,7 @@ def reject_options_by_stage(
     stages: Mapping[str, AnyPredictions],
     risks: Sequence[float],
     val: AnyPredictions,
-    fitted: Mapping[str, Calibrator],
+    fitted: Mapping[str, Calibration],
 ) -> Rejections:
     """Return the reject option of each stage and risk: the threshold chosen on ``val``, and its result on test.
 

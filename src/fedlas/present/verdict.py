@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fedlas.binary.discrimination import reversed_auroc
-from fedlas.calibrators import Calibrator
+from fedlas.calibrated.calibration import Calibration
 from fedlas.calibrators._fit.rowwise import to_predictions
 from fedlas.metrics import accuracy
 from fedlas.predictions import Predictions
@@ -258,7 +258,7 @@ def _separate_tests_sentence(judged: Verdict) -> str:
 
 def effect_sentence(
     name: str,
-    calibrator: Calibrator | None,
+    calibration: Calibration | None,
     before: StageSummary,
     after: StageSummary,
     *,
@@ -268,11 +268,12 @@ def effect_sentence(
 
     Args:
         name: Registry name of the calibrator, as in the heads of the tables.
-        calibrator: The fitted one; None if it is not known.
+        calibration: The fitted one; None if it is not known.
         before: Test predictions as predicted.
         after: The same, calibrated.
         replicates: Number for the paired test of the NLL; 0 makes none.
     """
+    calibrator = None if calibration is None else calibration.calibrator
     temperature = getattr(calibrator, "temperature", None)
     subject = f"After {name}" + (f" {temperature:.3g}" if isinstance(temperature, float) else "")
     after_verdict = after.verdict

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fedlas import MultiLabel, Predictions
+from fedlas import MultiLabel, Predictions, TopLabel
 from fedlas.calibrators import CalibrationWarning, MultiLabelCalibration, PartialPooling
 
 pytestmark = pytest.mark.filterwarnings("ignore::fedlas.calibrators.CalibrationWarning")
@@ -148,3 +148,14 @@ def test_two_classes_are_one_label():
     fit = PartialPooling().fit(Predictions(two, target[:, 0])).map.numbers
     torch.testing.assert_close(fit[1:], numbers(logits, target))
     torch.testing.assert_close(fit[0, :2], fit[1, :2].flip(0))
+
+
+def test_fits_of_labels_know_nothing_of_an_earlier_fit():
+    calibrator = PartialPooling().fit(TopLabel(torch.tensor([0.9, 0.6] * 50), [True, False] * 50))
+    logits, target = labels(count=2)
+    for fit in calibrator.fit_labels(MultiLabel(logits, target)):
+        assert not fit.top_label
+        assert (
+            fit.to_dict().keys()
+            == PartialPooling().fit(MultiLabel(logits, target).label(0)).to_dict().keys()
+        )

@@ -117,6 +117,19 @@ def test_a_frozen_estimator_is_not_trained_again():
     assert model.calibrator_.temperature == expected.temperature
 
 
+class Noted(TemperatureScaling):
+    notes = ("A note of the fit.",)
+
+
+def test_the_notes_of_a_fit_are_its_warnings_and_those_of_the_calibrator():
+    X, y = data()
+    trained = FrozenEstimator(GaussianNB().fit(X, y))
+    assert CalibratedClassifier(trained, Noted()).fit(X, y).fitted_.notes == Noted.notes
+    with pytest.warns(CalibrationWarning) as caught:
+        few = CalibratedClassifier(trained, Noted()).fit(X[:10], y[:10])
+    assert [*few.fitted_.notes] == [*(str(each.message) for each in caught), *Noted.notes]
+
+
 def test_text_labels_a_pipeline_and_sparse_rows():
     words = {"cat": "purr meow whiskers", "dog": "bark fetch tail", "fox": "red forest tail"}
     generator = np.random.default_rng(0)

@@ -110,6 +110,7 @@ def test_warnings_become_notes(val, test, registry):
         warnings.simplefilter("error", CalibrationWarning)
         outcome = apply_calibrators("doubtful", test, HeldOut(val))
     assert outcome.notes[0].startswith("Doubtful: look at it.")
+    assert outcome.fitted["doubtful"].notes == tuple(outcome.notes)
 
 
 def table_of(measured, stages, width=80):

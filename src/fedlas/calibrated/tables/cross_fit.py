@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from fedlas._core.errors import collect_warnings
 from fedlas.calibrated.before_after import BeforeAfter, measured_left_out
 from fedlas.calibrators import Calibrator, MultiLabelCalibration
 from fedlas.calibrators._fit.folds import OutOfFold, has_time_order, make_folds
@@ -40,13 +39,7 @@ def fit_and_check(
         val: With labels; each has some weight.
     """
     left_out: list[OutOfFold] = []
-    with collect_warnings() as texts:
-        if isinstance(calibrator, Calibrator) and not isinstance(val, MultiLabel):
-            left_out = calibrator._fit_out_of_fold(val)
-        else:
-            fit: Any = calibrator.fit
-            fit(val)
-    notes = (*texts, *getattr(calibrator, "notes", ()))
+    calibrator, notes = fit_with_notes(calibrator, val, left_out=left_out)
     if not left_out or not isinstance(val, Predictions):
         return calibrator, notes, cross_fit(calibrator, val)
     enough = [0]

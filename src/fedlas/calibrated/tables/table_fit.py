@@ -78,8 +78,7 @@ class TableFit:
     @property
     def calibrator(self) -> AnyCalibrator:
         """The fitted calibrator."""
-        calibrator: Any = self.fitted.calibrator
-        return calibrator
+        return self.fitted.required_calibrator
 
     @property
     def notes(self) -> tuple[str, ...]:

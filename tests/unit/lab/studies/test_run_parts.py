@@ -65,7 +65,7 @@ def test_a_part_is_made_once_saved_and_used(folder, test, entry, monkeypatch):
     outcome = apply_calibrators(entry.name, test, load_held_out(folder, show=shown.append))
     assert path.is_file()
     assert any(path.name in text for text in shown)
-    assert outcome.parts == {entry.name: part_of(entry)}
+    assert outcome.fitted[entry.name].fitted_on == path.name
     assert outcome.remarks() == [f"{entry.name} is fitted on {path.name}, not on val.npz."]
     val = Predictions.load(folder / "predictions" / "val.npz")
     made = Predictions.load(path)
@@ -102,7 +102,7 @@ def test_a_named_file_is_for_the_one_calibrator(folder, test):
         outcome = apply_calibrators(
             entry.name, test, load_held_out(folder, val=Predictions.load(given))
         )
-        assert outcome.parts == {}
+        assert outcome.remarks() == []
         expected = entry.value().fit(Predictions.load(given)).transform(test)
         assert torch.equal(outcome.predictions[entry.name].logits, expected.logits)
 
