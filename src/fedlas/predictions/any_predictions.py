@@ -144,4 +144,8 @@ def require_top_label(predictions: object) -> AnyPredictions:
         InputError: Otherwise.
     """
     predictions = unwrap_table(predictions)
-    return predictions if isinstance(predictions, TopLabel) else require_labels(predictions)
+    if isinstance(predictions, TopLabel):
+        return predictions
+    if isinstance(predictions, Predictions) and predictions.has_target:
+        return predictions
+    return require_labels(predictions)
