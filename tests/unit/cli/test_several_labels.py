@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fedlas.cli import main
+from fedlas.deploy.monitor import ALARM_EXIT_STATUS
 
 pytestmark = pytest.mark.filterwarnings("ignore::fedlas.errors.CalibrationWarning")
 NAMES = ("edema", "mass", "nodule")
@@ -87,3 +88,41 @@ def test_compare_gates_on_means_over_labels(val, tmp_path, capsys):
     assert main(["compare", val, str(worse), *words, "macro_ece"]) == 0
     assert "macro ECE" in capsys.readouterr().out
     assert main(["compare", str(worse), val, *words]) == 3
+
+
+def test_card_and_monitor_of_a_nightly_job(val, tmp_path, capsys):
+    """What is watched, and how a state goes on, is tested in deploy/test_several_labels.py."""
+    test, night, broken = (tmp_path / f"{name}.csv" for name in ("test", "night", "broken"))
+    write(test, 2)
+    write(night, 3, labeled=False)
+    write(broken, 4, slope=-1.0)
+    card, state, page = (str(tmp_path / name) for name in ("card.json", "state.json", "page.html"))
+    command = ["card", val, str(test), *COLUMNS, "--out", card, "--replicates", "39"]
+    assert main([*command, "--require", "macro_ece<=0.2", "worst_label_ece<=20%"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Labels, calibrated" in said
+    assert "macro ECE" in said
+    written = (tmp_path / "card.json").read_bytes()
+    assert main([*command, "--require", "ece<=0.1"]) == 2
+    assert (tmp_path / "card.json").read_bytes() == written
+    watch = ["monitor", card]
+    assert main([*watch, str(night), "--probs", "p_*", "--state", state]) == 0
+    capsys.readouterr()
+    command = [*watch, str(broken), *COLUMNS, "--state", state, "--page", page, "--json"]
+    assert main(command) == ALARM_EXIT_STATUS
+    assert json.loads(capsys.readouterr().out)["samples"] == 800
+    assert "All watched means" in (tmp_path / "page.html").read_text()
+    history = tmp_path / "history.json"
+    command = [*watch, str(broken), *COLUMNS, "--history", str(history)]
+    assert main(command) == ALARM_EXIT_STATUS
+    out = capsys.readouterr().out
+    assert "Labels" in out
+    assert all(len(line) <= 80 for line in out.partition("history:")[0].splitlines())
+    period = json.loads(history.read_text())["periods"][0]
+    assert any("calibration of " in alarm for alarm in period["alarms"])
+    assert "prevalence by period" in history.with_suffix(".html").read_text()
+    options = ["--probs", "p_edema,p_mass,p_nodule", "--target", "y_mass"]
+    assert main([*watch, str(broken), *options]) == 2
+    assert "--target must be left out for a multi-label card" in " ".join(
+        capsys.readouterr().err.split()
+    )

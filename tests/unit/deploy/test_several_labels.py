@@ -11,10 +11,10 @@ import torch
 import fedlas
 from fedlas import MultiLabel
 from fedlas.calibrators import MultiLabelCalibration
-from fedlas.cli import main
 from fedlas.deploy import Card, Monitor, fit_calibration, make_card
-from fedlas.deploy.monitor import ALARM_EXIT_STATUS
+from fedlas.deploy.monitor import ALARM_EXIT_STATUS, monitor
 from fedlas.errors import InputError
+from fedlas.predictions import Columns
 
 pytestmark = pytest.mark.filterwarnings("ignore::fedlas.errors.CalibrationWarning")
 NAMES = ("edema", "mass", "nodule", "hernia")
@@ -229,52 +229,36 @@ def test_what_a_card_shows():
     assert "Width of" not in page
     assert [*card.card.labels["calibrated"]["mass"]][:2] == ["num_samples", "positives"]
     assert card.card.metrics["calibrated"]["macro_ece"]["floor"] > 0
-    assert card.evaluation.require("macro_ece<=0.05").status == 0
+    assert card.evaluation.require("macro_ece<=0.05", "worst_label_ece<=20%").status == 0
+    assert card.evaluation.require("macro_nll<=0.1").status == 3
+    with pytest.raises(InputError, match="ece"):
+        card.evaluation.require("ece<=0.1")
     assert set(card.to_frame()["stage"]) == {"as predicted", "calibrated"}
     assert "<table" in card._repr_html_()
 
 
-def test_the_whole_way_of_a_nightly_job(tmp_path, capsys):
-    names = ("val", "test", "monday", "tuesday", "night")
-    val, test, monday, tuesday, night = (tmp_path / f"{name}.csv" for name in names)
-    write(val, drawn(0))
-    write(test, drawn(1))
-    write(monday, drawn(5, 600, unknown=0.1))
-    write(tuesday, drawn(6, 900, shift=(0.0, 2.0, 0.0, 0.0)))
-    write(night, drawn(7, 300), labels=False)
-    columns = ["--probs", "p_*", "--labels", "y_*"]
-    card, state, page = (tmp_path / name for name in ("card.json", "watch.json", "page.html"))
-    command = ["card", str(val), str(test), *columns, "--out", str(card), "--replicates", "99"]
-    assert main(command) == 0
-    assert "Labels, calibrated" in capsys.readouterr().out
-    assert main([*command, "--require", "macro_ece<=0.2", "worst_label_ece<=20%"]) == 0
-    out = " ".join(capsys.readouterr().out.split())
-    assert "macro_ece <= 0.2" in out or "macro ECE" in out
-    assert main([*command, "--require", "macro_nll<=0.1"]) == 3
-    assert main([*command, "--require", "ece<=0.1"]) == 2
-    watch = ["monitor", str(card)]
-    assert main([*watch, str(monday), *columns, "--state", str(state)]) == 0
-    assert main([*watch, str(night), "--probs", "p_*", "--state", str(state)]) == 0
-    assert "no change detected in calibration" in " ".join(capsys.readouterr().out.split())
-    command = [*watch, str(tuesday), *columns, "--state", str(state), "--page", str(page), "--json"]
-    assert main(command) == ALARM_EXIT_STATUS
-    resumed = json.loads(capsys.readouterr().out)
-    assert resumed["watches"]["calibration"]["labels"]["mass"]["alarm_after"] > 900
-    assert "All watched means" in page.read_text()
-    # The alarm stays, with its labels, and the state is as if all files had been one stream.
-    write(tmp_path / "more.csv", drawn(8, 100))
-    assert (
-        main([*watch, str(tmp_path / "more.csv"), *columns, "--state", str(state)])
-        == ALARM_EXIT_STATUS
-    )
-    assert "calibration of mass" in " ".join(capsys.readouterr().out.split())
-    whole = Monitor(card)
-    for several in (
+def test_the_nights_of_a_state_are_one_stream(card, tmp_path):
+    """The alarm stays, with its labels, and the state is as if all files had been one stream."""
+    days = (
         drawn(5, 600, unknown=0.1),
         drawn(7, 300).without_target(),
         drawn(6, 900, shift=(0.0, 2.0, 0.0, 0.0)),
         drawn(8, 100),
-    ):
+    )
+    place, state = card.save(tmp_path / "card.json"), tmp_path / "watch.json"
+    looks = []
+    for number, several in enumerate(days):
+        labels = several.target is not None
+        file = write(tmp_path / f"{number}.csv", several, labels=labels)
+        columns = Columns(probs="p_*", labels="y_*" if labels else None)
+        looks.append(monitor(place, [file], columns=columns, state=state))
+    assert [look.status for look in looks] == [0, 0, ALARM_EXIT_STATUS, ALARM_EXIT_STATUS]
+    assert "no change detected in calibration" in looks[1].verdict
+    resumed = looks[2].content
+    assert resumed["watches"]["calibration"]["labels"]["mass"]["alarm_after"] > 900
+    assert "calibration of mass" in looks[3].verdict
+    whole = Monitor(place)
+    for several in days:
         whole.update(MultiLabel.from_probs(several.probs, several.target, names=NAMES))
     content = json.loads(state.read_text())
     for name, each in whole._stream.watches.items():
@@ -283,36 +267,26 @@ def test_the_whole_way_of_a_nightly_job(tmp_path, capsys):
     assert content["alarms"] == whole._stream.alarms
 
 
-def test_commands_and_files(card, tmp_path, capsys):
-    """Calibrated probabilities, saved predictions, a history, and what is refused."""
+def test_files_of_each_kind_are_watched_alike(card, tmp_path):
     place = card.save(tmp_path / "card.json")
     live = drawn(5, 500)
     after = write(tmp_path / "after.csv", card.calibration.transform(live))
     saved = live.save(tmp_path / "live.npz")
-    columns = ["--probs", "p_*", "--labels", "y_*"]
-    assert main(["monitor", str(place), str(after), *columns, "--calibrated", "--json"]) == 0
-    one = json.loads(capsys.readouterr().out)
-    assert main(["monitor", str(place), str(saved), "--json"]) == 0
-    two = json.loads(capsys.readouterr().out)
+    columns = Columns(probs="p_*", labels="y_*")
+    one = monitor(place, [after], columns=columns, raw=False).content
+    two = monitor(place, [saved]).content
     for name, watch in one["watches"].items():
         assert watch["evidence"] == pytest.approx(two["watches"][name]["evidence"], rel=1e-4)
-    history = tmp_path / "history.json"
-    broken = write(tmp_path / "broken.csv", drawn(6, 900, shift=(0.0, 2.0, 0.0, 0.0)))
-    command = ["monitor", str(place), str(broken), *columns, "--history", str(history)]
-    assert main(command) == ALARM_EXIT_STATUS
-    out = capsys.readouterr().out
-    assert "Labels" in out
-    assert all(len(line) <= 80 for line in out.partition("history:")[0].splitlines())
-    period = json.loads(history.read_text())["periods"][0]
-    assert "calibration of mass" in period["alarms"]
-    assert "prevalence by period" in history.with_suffix(".html").read_text()
-    for options, said in (
+    for columns, said in (
         (
-            ["--probs", "p_edema,p_mass,p_nodule,p_hernia", "--target", "y_mass"],
-            "--target must be left out for a multi-label card",
+            Columns(probs=tuple(f"p_{name}" for name in NAMES), target="y_mass"),
+            "must be left out for a multi-label card",
         ),
-        (["--probs", "p_edema"], "each of several labels must have a score column of its own"),
-        (["--probs", "p_edema,p_mass"], "labels must be those of the card"),
+        (
+            Columns(probs="p_edema"),
+            "each of several labels must have a score column of its own",
+        ),
+        (Columns(probs=("p_edema", "p_mass")), "labels must be those of the card"),
     ):
-        assert main(["monitor", str(place), str(broken), *options]) == 2
-        assert said in " ".join(capsys.readouterr().err.split())
+        with pytest.raises(InputError, match=said):
+            monitor(place, [after], columns=columns, raw=False)

@@ -43,7 +43,7 @@ def calibration(tmp_path_factory):
 @given(st.lists(ENDS, min_size=1, max_size=7), st.sampled_from([30, 97, 4096]), st.booleans())
 def test_each_line_of_a_csv_is_a_row(calibration, tmp_path_factory, ends, block, is_closed):
     folder = tmp_path_factory.mktemp("ends")
-    rows = rows_of(60)
+    rows = rows_of(20)
     content = joined([HEADER, *rows], ends)
     (folder / "t.csv").write_bytes(content if is_closed else content.rstrip(b"\r\n"))
     with pytest.MonkeyPatch.context() as patch:
@@ -52,7 +52,7 @@ def test_each_line_of_a_csv_is_a_row(calibration, tmp_path_factory, ends, block,
         done = apply_to_files(calibration, [folder / "t.csv"], folder / "out.csv")
     wanted = [row.split(",") for row in rows]
     np.testing.assert_allclose(predictions.probs[:, 0], [float(row[1]) for row in wanted])
-    assert done.rows == 60
+    assert done.rows == 20
     with (folder / "out.csv").open(newline="") as file:
         header, *got = (row for row in csv.reader(file) if row)
     assert header == [*HEADER.split(","), "calibrated_p_a", "calibrated_p_b"]
@@ -65,12 +65,12 @@ def test_each_line_of_a_csv_is_a_row(calibration, tmp_path_factory, ends, block,
 @given(st.lists(ENDS, min_size=1, max_size=7), st.sampled_from([30, 97, 4096]))
 def test_each_line_of_json_is_a_row(calibration, tmp_path_factory, ends, block):
     folder = tmp_path_factory.mktemp("ends")
-    rows = [dict(zip(HEADER.split(","), row.split(","), strict=True)) for row in rows_of(40)]
+    rows = [dict(zip(HEADER.split(","), row.split(","), strict=True)) for row in rows_of(15)]
     rows = [row | {"p_a": float(row["p_a"]), "p_b": float(row["p_b"])} for row in rows]
     (folder / "t.jsonl").write_bytes(joined(map(json.dumps, rows), ends))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lines, "BYTES", block)
-        assert fedlas.read_predictions(folder / "t.jsonl", **COLUMNS).predictions.num_samples == 40
+        assert fedlas.read_predictions(folder / "t.jsonl", **COLUMNS).predictions.num_samples == 15
         apply_to_files(calibration, [folder / "t.jsonl"], folder / "out.jsonl")
     got = [json.loads(line) for line in (folder / "out.jsonl").read_text().split("\n") if line]
     assert [{name: row[name] for name in rows[0]} for row in got] == rows
