@@ -5,8 +5,9 @@
 
 import ast
 import copy
-import functools
 from pathlib import Path
+
+import sources
 
 SOURCE = Path(__file__).parents[1] / "src"
 LISTED = Path(__file__).with_name("api.txt")
@@ -20,9 +21,8 @@ def path_of(name):
     )
 
 
-@functools.cache
 def tree_of(name):
-    return ast.parse(path_of(name).read_text(encoding="utf-8"))
+    return sources.tree_of(path_of(name))
 
 
 def public_modules():

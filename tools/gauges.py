@@ -6,7 +6,10 @@ the code is laid out. A code line is neither blank, nor comment, nor docstring. 
 """
 
 import ast
+import functools
+import gc
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,25 +56,62 @@ def is_docstring(node: ast.AST) -> bool:
     return isinstance(constant, ast.Constant) and isinstance(constant.value, str)
 
 
-def count_nodes(tree: ast.Module) -> int:
-    """Return the number of nodes of a module that are neither docstrings nor ignored."""
-    return sum(not isinstance(node, IGNORED) and not is_docstring(node) for node in ast.walk(tree))
+@functools.cache
+def text_of(path: Path) -> str:
+    """Return the text of a file, which is read once."""
+    return path.read_text(encoding="utf-8")
 
 
-def code_lines(text: str, tree: ast.Module) -> list[str]:
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    """Return a parsed file; each is parsed once."""
+    was_enabled = gc.isenabled()
+    # a tree is all new objects and no garbage: to look for some takes longer than to parse
+    gc.disable()
+    try:
+        return ast.parse(text_of(path))
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@functools.cache
+def nodes_of(path: Path) -> tuple[ast.AST, ...]:
+    """Return the nodes of a file in the order of ``ast.walk``, without those that are ignored."""
+    return tuple(node for node in ast.walk(tree_of(path)) if not isinstance(node, IGNORED))
+
+
+def statements_of(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield what holds statements below a node, and the statements: without expressions, which are most of a tree."""
+    for name in ("body", "orelse", "handlers", "finalbody", "cases"):
+        inner = getattr(node, name, None)
+        for each in inner if isinstance(inner, list) else ():
+            yield each
+            yield from statements_of(each)
+
+
+def count_nodes(path: Path) -> int:
+    """Return the number of nodes of a file that are neither docstrings nor ignored."""
+    return sum(not is_docstring(node) for node in nodes_of(path))
+
+
+@functools.cache
+def code_lines(path: Path) -> tuple[str, ...]:
     """Return the lines that hold code, without indentation."""
     documented = {
         number
-        for node in ast.walk(tree)
+        for node in nodes_of(path)
         if isinstance(node, DOCUMENTED)
         for item in node.body
         if is_docstring(item)
         for number in range(item.lineno, (item.end_lineno or item.lineno) + 1)
     }
     lines = [
-        line.strip() for number, line in enumerate(text.split("\n"), 1) if number not in documented
+        line.strip()
+        for number, line in enumerate(text_of(path).split("\n"), 1)
+        if number not in documented
     ]
-    return [line for line in lines if line and line[0] != "#"]
+    return tuple(line for line in lines if line and line[0] != "#")
 
 
 def is_tuple_assignment(node: ast.AST) -> bool:
@@ -90,13 +130,10 @@ def measure(source: Path = SOURCE) -> Gauges:
     lines: list[str] = []
     tuples = 0
     for path in source.rglob("*.py"):
-        text = path.read_text(encoding="utf-8")
-        tree = ast.parse(text)
-        every = [node for node in ast.walk(tree) if not isinstance(node, IGNORED)]
         name = room(path.relative_to(source))
-        nodes[name] += count_nodes(tree)
-        tuples += sum(map(is_tuple_assignment, every))
-        lines += code_lines(text, tree)
+        nodes[name] += count_nodes(path)
+        tuples += sum(map(is_tuple_assignment, nodes_of(path)))
+        lines += code_lines(path)
         files[name] += 1
     characters = sum(map(len, lines)) / len(lines)
     return Gauges(dict(nodes), dict(files), characters, 1000 * tuples / len(lines))
@@ -111,7 +148,7 @@ def public_names(source: Path) -> dict[str, set[str]]:
             room_name = ".".join(inner.parts).removesuffix(".__init__")
             names[room_name] = {
                 name
-                for node in ast.parse(path.read_text(encoding="utf-8")).body
+                for node in tree_of(path).body
                 if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
                 for name in ast.literal_eval(node.value)
             }
@@ -121,7 +158,7 @@ def public_names(source: Path) -> dict[str, set[str]]:
 def private_imports(path: Path, public: dict[str, set[str]]) -> set[str]:
     """Return the names of the package that a file imports and that are neither a room nor public in a room above."""
     imports: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in statements_of(tree_of(path)):
         if isinstance(node, ast.Import):
             imports |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

@@ -4,7 +4,6 @@ import ast
 import functools
 import graphlib
 import re
-import runpy
 import subprocess
 import sys
 from collections import Counter, defaultdict
@@ -14,6 +13,7 @@ import pytest
 
 import fedlas
 from fedlas.cli import parsers
+from sources import GAUGES, nodes_of, text_of, tree_of
 
 SOURCE = Path(fedlas.__file__).parent
 MODULES = sorted(SOURCE.rglob("*.py"))
@@ -61,23 +61,11 @@ LOOKUPS = {
 EVERYWHERE = {"torch", "numpy"} | set(sys.stdlib_module_names)
 MOST_SHARE = 0.12
 MOST_LINES = 490  # the longest today; beyond 300 a file may hold two thoughts
-GAUGES = runpy.run_path(str(SOURCE.parents[1] / "tools" / "gauges.py"))
 
 
 def offenders(check):
     """Every module that breaks a rule, with what ``check(path)`` finds wrong about it."""
     return [f"{path.relative_to(SOURCE)}: {fault}" for path in MODULES for fault in check(path)]
-
-
-@functools.cache
-def text_of(path):
-    return path.read_text(encoding="utf-8")
-
-
-@functools.cache
-def tree_of(path):
-    """The parsed module; each is parsed once for all rules."""
-    return ast.parse(text_of(path))
 
 
 def name_of(path):
@@ -104,7 +92,7 @@ def room(path):
 
 def code_lines(path):
     """How many lines are neither blank, nor comment, nor docstring."""
-    return len(GAUGES["code_lines"](text_of(path), tree_of(path)))
+    return len(GAUGES["code_lines"](path))
 
 
 def imports(path, *, at_import_time):
@@ -119,29 +107,29 @@ def imports(path, *, at_import_time):
                 yield node.module
                 if node.module == "fedlas":
                     yield from (f"fedlas.{alias.name}" for alias in node.names)
-            elif at_import_time and isinstance(
+            elif not at_import_time or isinstance(
                 node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
             ):
                 continue
-            elif (
-                at_import_time
-                and isinstance(node, ast.If)
-                and "TYPE_CHECKING" in ast.unparse(node.test)
-            ):
+            elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
                 yield from visit(node.orelse)
-            else:
+            elif isinstance(node, ast.stmt | ast.excepthandler | ast.match_case):
+                # no expression holds an import
                 yield from visit(ast.iter_child_nodes(node))
 
-    yield from visit(tree_of(path).body)
+    yield from visit(tree_of(path).body if at_import_time else nodes_of(path)[1:])
 
 
+@functools.cache
 def names_in(path):
     """``(module, name)`` of every import; the name is empty for ``import module``."""
-    for node in ast.walk(tree_of(path)):
+    names = []
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, "") for alias in node.names)
+            names += [(alias.name, "") for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            yield from ((node.module, alias.name) for alias in node.names)
+            names += [(node.module, alias.name) for alias in node.names]
+    return names
 
 
 HOMES = {
@@ -255,9 +243,9 @@ def test_one_module_alone_writes_to_the_terminal():
     allowed = {SOURCE / "_core" / "terminal.py", SOURCE / "cli" / "main.py"}
 
     def written(path):
-        for node in ast.walk(tree_of(path)):
-            if isinstance(node, ast.Call) and path not in allowed:
-                what = ast.unparse(node.func)
+        for node in nodes_of(path) if path not in allowed else ():
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                what = node.func.id
                 first = (
                     node.args[0].value
                     if node.args and isinstance(node.args[0], ast.Constant)
@@ -292,16 +280,16 @@ MOST_FUNCTION_LINES = (
 def functions():
     """``(place, node, path)`` of every function."""
     for path in MODULES:
-        for node in ast.walk(tree_of(path)):
+        for node in nodes_of(path):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 yield f"{path.relative_to(SOURCE).as_posix()}:{node.name}", node, path
 
 
 def test_functions_are_short():
-    long = {}
+    long, lines_of = {}, functools.cache(lambda path: text_of(path).splitlines())
     for place, node, path in functions():
         body = node.body[bool(ast.get_docstring(node)) :]
-        lines = text_of(path).splitlines()[body[0].lineno - 1 : node.end_lineno] if body else []
+        lines = lines_of(path)[body[0].lineno - 1 : node.end_lineno] if body else []
         count = sum(bool(line.strip()) and not line.strip().startswith("#") for line in lines)
         if count > MOST_FUNCTION_LINES:
             long[place] = count
@@ -315,11 +303,16 @@ VAGUE = {
 
 
 def test_local_names_say_what_they_hold():
+    def is_vague(node):
+        return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id in VAGUE
+
+    files_with_vague_names = {path for path in MODULES if any(map(is_vague, nodes_of(path)))}
     vague = {
         f"{place}: {name.id}"
-        for place, node, _ in functions()
+        for place, node, path in functions()
+        if path in files_with_vague_names
         for name in ast.walk(node)
-        if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store) and name.id in VAGUE
+        if is_vague(name)
     }
     assert not vague, "a name of VAGUE does not say what it holds"
 
@@ -404,9 +397,7 @@ for statement in sys.argv[1:]:
     )
     assert done.returncode == 0, done.stderr
     reached = {
-        statement: sum(
-            GAUGES["count_nodes"](tree_of(NAMES[name])) for name in line.split() if name in NAMES
-        )
+        statement: sum(GAUGES["count_nodes"](NAMES[name]) for name in line.split() if name in NAMES)
         for statement, line in zip(REACH, done.stdout.splitlines(), strict=True)
     }
     assert {name: n for name, n in reached.items() if n > 1.05 * REACH[name]} == {}, (
@@ -502,14 +493,15 @@ def test_no_name_and_no_class_of_a_loss_decides_anything():
     def asks(path):
         if room(path) == "losses":
             return
-        for node in ast.walk(tree_of(path)):
+        for node in nodes_of(path):
             if isinstance(node, ast.Compare):
                 compared = {getattr(part, "value", None) for part in (node.left, *node.comparators)}
                 if any(isinstance(value, str) and value in names for value in compared):
                     yield ast.unparse(node)
             if (
                 isinstance(node, ast.Call)
-                and ast.unparse(node.func) == "isinstance"
+                and isinstance(node.func, ast.Name)
+                and node.func.id == "isinstance"
                 and classes & {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
             ):
                 yield ast.unparse(node)
@@ -605,7 +597,7 @@ def test_only_one_module_removes_files():
     found = {
         str(path.relative_to(SOURCE))
         for path in MODULES
-        if any(word in path.read_text() for word in words)
+        if any(word in text_of(path) for word in words)
     }
     assert found == {"_core/files.py"}
 

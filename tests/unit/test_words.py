@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from sources import nodes_of, text_of
+
 ROOT = Path(__file__).parents[2]
 
 DOCUMENTS = (
@@ -93,7 +95,10 @@ HARD, BRITISH = list(compiled(PHRASES)), list(compiled(SPELLING))
 def findings(text, *, markdown=True):
     """Each refused phrase with its line, and what to write instead; spelling is not checked in what Markdown quotes."""
     prose = CODE.sub(lambda block: "\n" * block[0].count("\n"), text) if markdown else text
-    for place, rules in ((text, HARD), (prose, BRITISH)):
+    # a spelling is that of one word, and a page repeats its words
+    words = "\n".join(set(re.findall(r"\w+", prose)))
+    british = [rule for rule in BRITISH if rule[0].search(words)]
+    for place, rules in ((text, HARD), (prose, british)):
         for pattern, use in rules:
             for found in pattern.finditer(place):
                 yield place.count("\n", 0, found.start()) + 1, " ".join(found[0].split()), use
@@ -120,7 +125,7 @@ MOST_UNCLEAR = 6
 def function_names():
     """``(place, name)`` of every function and method that is not a property."""
     for path in files(("src/fedlas/**/*.py",)):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes_of(path):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not any(
                 "property" in ast.unparse(decorator) or "setter" in ast.unparse(decorator)
                 for decorator in node.decorator_list
@@ -157,9 +162,7 @@ def test_people_read_plain_english():
     found = [
         f"{page.relative_to(ROOT)}:{number}: '{words}'; write: {use}"
         for page in sorted(pages)
-        for number, words, use in findings(
-            page.read_text(encoding="utf-8"), markdown=page.suffix == ".md"
-        )
+        for number, words, use in findings(text_of(page), markdown=page.suffix == ".md")
     ]
     assert not found, "\n".join(["", *found])
 

@@ -1,5 +1,6 @@
 """The matrix Gaussian against the multivariate one of its Kronecker product, and the outputs against drawn weights."""
 
+import functools
 import math
 
 import pytest
@@ -88,8 +89,23 @@ def test_prior_kl_is_zero_with_all_gradients():
         assert parameter.grad.abs().sum() > 0, name
 
 
+@pytest.fixture(scope="module")
+def drawn_weights():
+    """``drawn_weights(covariance)``: many weights that ``layer_of(covariance)`` draws, ``(draws, rows, columns)``."""
+
+    @functools.cache
+    def draw(covariance):
+        layer, generator, drawn = layer_of(covariance), torch.Generator().manual_seed(1), []
+        for _ in range(20_000):
+            layer.draw(generator)
+            drawn.append(layer._drawn)
+        return torch.stack(drawn)
+
+    return draw
+
+
 @pytest.mark.parametrize("covariance", COVARIANCES)
-def test_output_noise_has_moments_of_weight_draws(covariance):
+def test_output_noise_has_moments_of_weight_draws(covariance, drawn_weights):
     layer, draws = layer_of(covariance), 200_000
     inputs = torch.tensor([1.5, -0.7]).double()
     z = torch.tensor([1.5, -0.7, 1.0]).double() / math.sqrt(3)
@@ -97,26 +113,23 @@ def test_output_noise_has_moments_of_weight_draws(covariance):
     expected = z @ layer.mean, (z @ rows @ z) * columns
     torch.manual_seed(0)
     reparameterized = layer.train()(inputs.expand(draws, 2))
-    generator = torch.Generator().manual_seed(0)
-    outputs = []
-    for _ in range(20_000):
-        layer.eval().draw(generator)
-        outputs.append(layer(inputs[None])[0])
-    for found, tolerance in ((reparameterized, 0.01), (torch.stack(outputs), 0.04)):
+    outputs = z @ drawn_weights(covariance)
+    layer.eval().draw(torch.Generator().manual_seed(1))
+    torch.testing.assert_close(layer(inputs[None])[0], outputs[0])
+    for found, tolerance in ((reparameterized, 0.01), (outputs, 0.04)):
         torch.testing.assert_close(found.mean(0), expected[0], atol=tolerance, rtol=0)
         torch.testing.assert_close(found.T.cov(), expected[1], atol=tolerance, rtol=0)
 
 
 @pytest.mark.parametrize("covariance", COVARIANCES)
-def test_draws_have_the_covariance_of_the_kronecker_product(covariance):
-    layer, generator = layer_of(covariance), torch.Generator().manual_seed(1)
-    drawn = []
-    for _ in range(20_000):
-        layer.draw(generator)
-        drawn.append(layer._drawn.flatten())
+def test_draws_have_the_covariance_of_the_kronecker_product(covariance, drawn_weights):
+    layer = layer_of(covariance)
     rows, columns = covariances(layer)
     torch.testing.assert_close(
-        torch.stack(drawn).T.cov(), torch.kron(rows, columns), atol=0.08, rtol=0.08
+        drawn_weights(covariance).flatten(1).T.cov(),
+        torch.kron(rows, columns),
+        atol=0.08,
+        rtol=0.08,
     )
     layer.draw(None)
     z = torch.tensor([[0.0, 0.0, 1.0]]).double() / math.sqrt(3)
