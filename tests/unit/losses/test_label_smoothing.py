@@ -188,9 +188,6 @@ def test_backward_stores_one_copy_of_logits(rows, alpha, copies):
         value = smoothed_cross_entropy(z, target, alpha=alpha)
     storages = {t.untyped_storage().data_ptr() for t in kept if t.numel() >= z.numel()}
     assert len(storages - {z.untyped_storage().data_ptr()}) == copies
-    if rows > 64 and isinstance(alpha, float):
-        # the same function as what it would be compared with
-        return
     (gradient,) = torch.autograd.grad(value, z)
     smoothing = alpha if isinstance(alpha, float) else 0.1
     expected = F.cross_entropy(z, target, label_smoothing=smoothing)

@@ -26,6 +26,8 @@ def layer_of(covariance, rows=3, columns=2):
     )
     for parameter in layer.parameters():
         parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator))
+    if layer.below_column is not None:
+        layer.below_column += 1.0  # far from the covariance of the transposed factor
     return layer
 
 
