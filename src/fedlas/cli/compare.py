@@ -45,7 +45,7 @@ _RUN_OPTIONS = ("method", "stage", "rope", "plot")
 _REJECTED_OPTIONS: dict[str, tuple[str, ...]] = {
     "folders of benches": (),
     "lists of seeds": (*_RUN_OPTIONS, "replicates", "groups", "clusters"),
-    "two files": (*_RUN_OPTIONS, "details", "others"),
+    "two files": (*_RUN_OPTIONS, "details", "others", "test_share"),
 }
 """By what is compared, the options that say nothing of it; benches take :data:`_BENCH_OPTIONS` alone."""
 _BENCH_OPTIONS = (*_COMMON_OPTIONS, *_RUN_OPTIONS, "details", "replicates")
@@ -98,6 +98,11 @@ def _add_file_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=(),
     )
+    text = (
+        "lists of seeds with test samples of their own: the share of the data that each tests, e.g. 0.2 for five "
+        "folds; 0 if training data do not overlap (default: one test set for all)"
+    )
+    add_option(parser, "--test-share", "X", text, type=float)
     add_option(
         parser,
         "--margin",
@@ -182,7 +187,9 @@ def _compare_predictions(args: argparse.Namespace) -> int:
 
     _check_options(args)
     (first, second), names = _read_seeds(args) if args.others else _read_two_models(args)
-    options: dict[str, Any] = {} if args.others else {"replicates": args.replicates}
+    options: dict[str, Any] = (
+        {"test_share": args.test_share} if args.others else {"replicates": args.replicates}
+    )
     # The fewer metrics are compared, the fewer Holm's correction is for.
     metrics = list(dict.fromkeys([*args.metrics, *args.fail_if_worse])) or None
     compared = compare(
@@ -215,12 +222,14 @@ def _print_comparison(
     event = compared.event
     differences = [replace(each, names=names) for each in compared.values()]
     seeds = f"; A - B over {differences[0].count} seeds" if compared.unit == "seeds" else ""
-    named = f"A: {names[0]}, B: {names[1]}{seeds}, {compared.samples:,} samples"
+    test_share = differences[0].test_share
+    size = f"{compared.samples:,} samples" + " or more each" * (test_share is not None)
+    named = f"A: {names[0]}, B: {names[1]}{seeds}, {size}"
     table = differences_table(
         differences,
         title=args.title or named,
         event=event,
-        notes=difference_notes(compared.unit, event),
+        notes=difference_notes(compared.unit, event, test_share),
     )
     if compared.unit == "seeds":
         if args.markup is None and not args.details:

@@ -20,6 +20,10 @@ SEEDS_LEGEND = (
     "t: paired t-test over seeds; Holm: the same, corrected for the number of rows in the table. needed: seeds for "
     "80 % power if the difference is as large as it looks; from few seeds a rough guess."
 )
+SPLITS_LEGEND = (
+    "t: corrected paired t-test over splits with overlapping training parts (Nadeau and Bengio, each tests a share of "
+    "{share:g}); Holm: the same, corrected for the number of rows in the table."
+)
 _HEADERS = {
     "samples": ("A", "B", "A - B", "95 % interval", "p"),
     "seeds": ("seeds", "A", "B", "difference, 95 %", "t", "Holm", "needed"),
@@ -163,10 +167,13 @@ def format_short_p(value: float | None) -> str:
     return DASH if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def difference_notes(unit: Unit, event: str = "") -> list[str]:
-    """Return the notes below a table of differences over samples or over seeds."""
+def difference_notes(unit: Unit, event: str = "", test_share: float | None = None) -> list[str]:
+    """Return the notes below a table of differences over samples or over seeds, which may have their own splits."""
+    legend = SEEDS_LEGEND if unit == "seeds" else SAMPLES_LEGEND
+    if test_share:
+        legend = SPLITS_LEGEND.format(share=test_share)
     subject = f"The event is {event}; ECE and Brier score are of its probability."
-    return [SEEDS_LEGEND if unit == "seeds" else SAMPLES_LEGEND, *[subject] * bool(event)]
+    return [legend, *[subject] * bool(event)]
 
 
 def _common_unit(differences: Sequence[Difference]) -> str:

@@ -272,17 +272,7 @@ def check_same_samples(
     names: tuple[str, str] = ("a", "b"),
 ) -> None:
     """Raise InputError if two predictions differ in samples, labels, weights or clusters."""
-    got = (
-        "" if a.num_samples == b.num_samples else f"{a.num_samples:,} and {b.num_samples:,} samples"
-    )
-    if isinstance(a, MultiLabel) and isinstance(b, MultiLabel) and a.names != b.names:
-        labels = (truncated_list(list(each.names or ())) for each in (a, b))
-        got = got or f"labels {' and '.join(labels)}"
-    if not got and not isinstance(a, TopLabel) and not isinstance(b, TopLabel):
-        # Of multi-label predictions a row has several targets.
-        rows = (a.target.cpu() != b.target.cpu()).nonzero()[:, 0].unique()
-        if len(rows):
-            got = f"different targets in {len(rows):,} of {a.num_samples:,} rows, first in row {int(rows[0]) + 1:,}"
+    got = describe_sample_mismatch(a, b)
     if got:
         raise InputError(
             f"{names[0]} and {names[1]} must be predictions for the same samples, in the same order",
@@ -297,6 +287,21 @@ def check_same_samples(
                 f"different {column}",
                 f"Pass both with {column}={column}, or none.",
             )
+
+
+def describe_sample_mismatch(a: AnyPredictions | MultiLabel, b: AnyPredictions | MultiLabel) -> str:
+    """Return how the samples of two predictions differ, by number and labels, or an empty string."""
+    if a.num_samples != b.num_samples:
+        return f"{a.num_samples:,} and {b.num_samples:,} samples"
+    if isinstance(a, MultiLabel) and isinstance(b, MultiLabel) and a.names != b.names:
+        return f"labels {' and '.join(truncated_list(list(each.names or ())) for each in (a, b))}"
+    if isinstance(a, TopLabel) or isinstance(b, TopLabel):
+        return ""
+    # Of multi-label predictions a row has several targets.
+    rows = (a.target.cpu() != b.target.cpu()).nonzero()[:, 0].unique()
+    if not len(rows):
+        return ""
+    return f"different targets in {len(rows):,} of {a.num_samples:,} rows, first in row {int(rows[0]) + 1:,}"
 
 
 def compare(
