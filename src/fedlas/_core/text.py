@@ -13,6 +13,10 @@ _WIDTH = 80
 _JOINERS = "\u200c\u200d"
 
 
+NO_ACTION = "No action is needed."
+"""Last sentence of a note that nobody has to act on; pages show such notes without a mark."""
+
+
 def printable(text: str, keep: str = "") -> str:
     r"""Return ``text`` on one line, with control characters and invisible format characters escaped.
 

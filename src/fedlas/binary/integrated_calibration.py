@@ -28,7 +28,7 @@ SPAN = 0.75
 """Share of the samples that each parabola sees, as in the paper."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class IntegratedCalibration:
     """Distances of probabilities from smoothed frequencies, and the curve; float64 arrays ``(G,)``.
 
@@ -51,6 +51,23 @@ class IntegratedCalibration:
     frequency: FloatArray
     low: FloatArray
     high: FloatArray
+
+    def __str__(self) -> str:
+        """Return the distances in percentage points, with intervals and what chance gives, in a sentence."""
+        numbers = []
+        for name, each in zip(("ICI", "E50", "E90", "Emax"), self._distances, strict=True):
+            parts = (
+                [] if math.isnan(each.low) else [f"[{100 * each.low:.2f}, {100 * each.high:.2f}]"]
+            )
+            parts += [] if each.floor is None else [f"({100 * each.floor:.2f} by chance)"]
+            numbers.append(" ".join([f"{name} {100 * each.value:.2f}", *parts]))
+        return f"Distances from the loess curve, in points: {', '.join(numbers)}"
+
+    __repr__ = __str__
+
+    @property
+    def _distances(self) -> tuple[Estimate, Estimate, Estimate, Estimate]:
+        return self.ici, self.e50, self.e90, self.emax
 
 
 @accept_old_names(positive="event")

@@ -138,16 +138,20 @@ def add_calibrators(parser: argparse.ArgumentParser) -> None:
     add_method(parser, "--calibrators", text, nargs="+", default=[])
 
 
-def print_in_format(args: argparse.Namespace, blocks: Sequence[Block], caption: str = "") -> None:
-    """Print blocks for the terminal, as Markdown, or as LaTeX (tables only)."""
+def print_in_format(
+    args: argparse.Namespace, blocks: Sequence[Block], caption: str = "", label: str = ""
+) -> None:
+    """Print blocks for the terminal, as Markdown, or as LaTeX (tables only, with this caption and label)."""
     from fedlas.present.table import Table, latex_table, print_blocks
 
     if args.markup != "latex":
         print_blocks(blocks, as_markdown=args.markup == "markdown", details=args.details)
-    for block in blocks:
-        if args.markup == "latex" and isinstance(block, Table):
-            text = f"{block.title}. {caption or ' '.join(block.notes)}"
-            print_lines(*latex_table(block, caption=text).split("\n"))
+        return
+    tables = [block for block in blocks if isinstance(block, Table)]
+    for number, table in enumerate(tables, start=1):
+        text = f"{table.title}. {caption or ' '.join(table.notes)}"
+        numbered = f"{label} {number}" if label and len(tables) > 1 else label
+        print_lines(*latex_table(table, caption=text, label=numbered).split("\n"))
 
 
 def _compare(args: argparse.Namespace, default_of: Callable[[str], Any]) -> int:
@@ -210,6 +214,7 @@ def _print_comparison(
     args: argparse.Namespace, compared: Comparison, names: tuple[str, str]
 ) -> None:
     """Print sentences and a table of the differences."""
+    from fedlas.cli.compare_seeds import methods_and_data
     from fedlas.present.differences import (
         NARROW_COLUMNS,
         comparison_sentences,
@@ -220,26 +225,33 @@ def _print_comparison(
     )
 
     event = compared.event
+    data = ""
+    if args.markup == "latex":
+        names, data = methods_and_data(*names)
     differences = [replace(each, names=names) for each in compared.values()]
     seeds = f"; A - B over {differences[0].count} seeds" if compared.unit == "seeds" else ""
     test_share = differences[0].test_share
     size = f"{compared.samples:,} samples" + " or more each" * (test_share is not None)
-    named = f"A: {names[0]}, B: {names[1]}{seeds}, {size}"
+    named = f"A: {names[0]}, B: {names[1]}{seeds}, {size}{f' of {data}' * bool(data)}"
     table = differences_table(
         differences,
         title=args.title or named,
         event=event,
         notes=difference_notes(compared.unit, event, test_share),
     )
+    label = args.title or f"compare {' '.join(names)}"
     if compared.unit == "seeds":
         if args.markup is None and not args.details:
             table = table.where(NARROW_COLUMNS)
         print_in_format(
-            args, [*(difference_sentence(each, event=event) for each in differences), table]
+            args,
+            [*(difference_sentence(each, event=event) for each in differences), table],
+            label=label,
         )
         return
     groups = [groups_table(compared.groups, compared, event=event)] if compared.groups else []
-    print_in_format(args, [*comparison_sentences(differences, names, event=event), table, *groups])
+    blocks = [*comparison_sentences(differences, names, event=event), table, *groups]
+    print_in_format(args, blocks, label=label)
 
 
 def _read_two_models(

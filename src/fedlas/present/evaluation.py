@@ -339,8 +339,8 @@ class Evaluation:
         return metrics_frame(self.measured, self.estimates, self._event_estimates, z)
 
     def to_latex(self) -> str:
-        """Return the table of the main metrics as LaTeX for the package ``booktabs``."""
-        return latex_table(self._main_table(self.title))
+        """Return the table of the main metrics as LaTeX for the package ``booktabs``, with a caption and a label."""
+        return latex_table(self._main_table(self.title), caption=f"{self.title}.", label=self.name)
 
     def _repr_html_(self) -> str:
         pictures = dict(list(self.stages.items())[:_MAX_STAGE_COLUMNS])

@@ -144,6 +144,10 @@ def test_the_table_over_seeds(files, capsys):
     shown = capsys.readouterr().out
     assert re.search(r"\| metric +\| seeds \| +A \| +B \| +difference, 95 % \| +t \|", shown)
     assert "Mine" in shown
+    assert main(["compare", *LISTS, "--latex"]) == 0
+    shown = capsys.readouterr().out
+    assert r"\caption{A: ls, B: ce4; A - B over 3 seeds, 400 samples of cifar10. " in shown
+    assert r"\label{tab:compare-ls-ce4}" in shown
     assert main(["compare", *LISTS, "--metrics", "nll", "--fail-if-worse", "ece", "--strict"]) in (
         0,
         4,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from fedlas._core.text import NO_ACTION
 from fedlas.calibrators._fit.rowwise import iter_float64_rows, sample_weights
 from fedlas.predictions import Predictions
 from fedlas.predictions.probabilities import softmax
@@ -134,7 +135,7 @@ def no_change_warning(
                 )
             if bool(((softmax(after) - softmax(rows)).abs() >= _MIN_CHANGE).any()):
                 return None
-    return "the fit changes no validation probability by 1e-4 or more. No action is needed."
+    return f"the fit changes no validation probability by 1e-4 or more. {NO_ACTION}"
 
 
 def accuracy_drop_warning(val: Predictions, calibrated: Tensor, advice: str) -> str | None:
