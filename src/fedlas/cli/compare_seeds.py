@@ -103,7 +103,12 @@ def methods_and_data(first: str, second: str) -> tuple[tuple[str, str], str]:
         re.split(r"[-_/\\ ]+", re.sub(r"(\.\w+)+$", "", name)) for name in (first, second)
     )
     start, end = (
-        sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one[::way], other[::way])))
+        sum(
+            1
+            for _ in takewhile(
+                lambda pair: pair[0] == pair[1], zip(one[::way], other[::way], strict=False)
+            )
+        )
         for way in (1, -1)
     )
     names = tuple(" ".join(words[start : len(words) - end]) for words in (one, other))
