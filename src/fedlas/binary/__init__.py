@@ -6,6 +6,7 @@ their names, with records among :data:`fedlas.metrics.METRICS`.
 """
 
 from fedlas.binary.decision import Decision, Rule, choose_threshold, decide
+from fedlas.binary.development_size import DevelopmentSize, development_size
 from fedlas.binary.discrimination import auroc, average_precision
 from fedlas.binary.event_distances import e50, e90, emax, ici
 from fedlas.binary.event_measures import (
@@ -44,6 +45,7 @@ from fedlas.binary.sample_size import ValidationSize, validation_size
 __all__ = [
     "ClusterMeasures",
     "Decision",
+    "DevelopmentSize",
     "GroupMeasures",
     "Heterogeneity",
     "IntegratedCalibration",
@@ -64,6 +66,7 @@ __all__ = [
     "choose_threshold",
     "d",
     "decide",
+    "development_size",
     "e50",
     "e90",
     "ece",
