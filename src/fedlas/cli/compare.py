@@ -250,7 +250,7 @@ def _print_comparison(
         )
         return
     groups = [groups_table(compared.groups, compared, event=event)] if compared.groups else []
-    blocks = [*comparison_sentences(differences, names, event=event), table, *groups]
+    blocks: list[Block] = [*comparison_sentences(differences, names, event=event), table, *groups]
     print_in_format(args, blocks, label=label)
 
 
