@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import IO, Any
 from fedlas._core.check import InputError
 from fedlas._core.text import truncate
 
-_PART = re.compile(r"\..+\.[a-z0-9_]{8}\.fedlas\.part")
+_PART = re.compile(r"\..+\.[0-9a-f]{8}\.fedlas\.part")
 _SUBMISSION = re.compile(r"\.submission_file_[0-9a-f]{32}\.sh")
 """Link that submitit leaves in its folder, to the script ``JOB_submission.sh`` next to it."""
 _HARMLESS = re.compile(r"\.gitkeep|\.gitignore|\.DS_Store|lost\+found|.*\.(?:log|out|err)")
@@ -104,7 +105,7 @@ def _remove_stale_temporaries(path: Path) -> None:
             with suppress(OSError):
                 handle = os.open(path.parent / name, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
                 try:
-                    if lock_file(handle):
+                    if _is_own_file(os.fstat(handle)) and lock_file(handle):
                         remove(path.parent / name, inside=path.parent)
                 finally:
                     os.close(handle)
@@ -157,12 +158,19 @@ def remove_stale_temporaries(*folders: Path) -> None:
 
     Note:
         Call it only while no other process writes there, e.g. under the folder's lock: the files of killed and running
-        writers look the same. Only files of :func:`write_atomically` have such names.
+        writers look the same. Only files of :func:`write_atomically` have such names; links, folders, and files of
+        other users stay.
     """
     for folder in folders:
         for name in os.listdir(folder) if folder.is_dir() else ():  # noqa: PTH208 - names are all that is needed
-            if _PART.fullmatch(name):
+            if _PART.fullmatch(name) and _is_own_file(os.lstat(folder / name)):
                 remove(folder / name, inside=folder)
+
+
+def _is_own_file(status: os.stat_result) -> bool:
+    """Return whether a status is that of a file of this user: no link, no folder, and no second name elsewhere."""
+    is_own = os.name != "posix" or status.st_uid == os.geteuid()
+    return is_own and stat.S_ISREG(status.st_mode) and status.st_nlink == 1
 
 
 def require_inside(folder: Path, path: Path) -> Path:

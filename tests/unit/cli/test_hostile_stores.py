@@ -4,10 +4,13 @@ import html
 import http.server
 import io
 import json
+import shutil
 import tarfile
+import tempfile
 import threading
 import zipfile
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -130,6 +133,104 @@ def test_two_names_of_a_store_are_two_files(tmp_path, calibration, capsys):
     with bucket(tmp_path, ["a/b.csv", "a//b.csv"]) as store:
         assert main(["apply", calibration, store, "--out", str(tmp_path / "out.csv")]) == 2
     assert "b.csv" in capsys.readouterr().err
+
+
+MIB = 2**20
+GROWN = CSV + b"0.5,1\n0.7,0\n" * (20 * MIB // 12)
+"""20 MiB of a table, which pack to 1/200 or less."""
+
+
+def zip_with_growing_member(path, names):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in names:
+            archive.writestr(name, GROWN)
+
+
+def tar_with_growing_member(path, names):
+    with tarfile.open(path, f"w:{path.suffix[1:]}" if path.suffix != ".tar" else "w") as archive:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.size = len(GROWN)
+            archive.addfile(member, io.BytesIO(GROWN))
+
+
+def tar_with_sparse_member(path, names):
+    """As GNU tar writes files with holes: one block, of a file of a tebibyte."""
+    sparse = tarfile.TarInfo(names[0])
+    sparse.type = tarfile.GNUTYPE_SPARSE
+    sparse.size = len(CSV)
+    header = bytearray(sparse.tobuf(tarfile.GNU_FORMAT))
+    header[386:410] = b"%011o\0%011o\0" % (0, len(CSV))
+    header[483:495] = b"%011o\0" % 2**32
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    path.write_bytes(bytes(header) + CSV.ljust(-len(CSV) // 512 * -512, b"\0") + bytes(1024))
+
+
+def tar_with_long_header(path, names):
+    """The header that names a member has 24 MiB, which Python reads at once."""
+    with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo(names[0])
+        member.pax_headers = {"comment": "a" * (24 * MIB)}
+        archive.addfile(member)
+
+
+GROWING = {
+    "zip": ("e.zip", zip_with_growing_member, ["a.csv"]),
+    "zip of two members": ("e.zip", zip_with_growing_member, ["b.csv", "a.csv"]),
+    "gzip": ("e.tar.gz", tar_with_growing_member, ["a.csv"]),
+    "gzip, another member": ("e.tar.gz", tar_with_growing_member, ["a.bin", "a.csv"]),
+    "xz": ("e.tar.xz", tar_with_growing_member, ["a.csv"]),
+    "hole": ("e.tar", tar_with_sparse_member, ["a.csv"]),
+    "header": ("e.tar.gz", tar_with_long_header, ["a.csv"]),
+}
+
+
+@pytest.mark.parametrize("case", GROWING)
+def test_a_member_that_grows_is_refused(case, tmp_path, calibration, capsys, monkeypatch):
+    """2 MB became 2 GB in the place for temporary files; packed alone the same bytes were refused."""
+    name, make, names = GROWING[case]
+    make(tmp_path / name, names)
+    assert (tmp_path / name).stat().st_size < len(GROWN) / 100
+    member = "*.csv" if "two" in case else "a.csv"
+    address = f"{name.split('.')[1]}://{member}::file://{tmp_path}/{name}"
+    place = tmp_path / "place"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    most = []
+    remove_folder = shutil.rmtree
+
+    def remove_and_measure(folder, *args, **options):
+        most.append(sum(path.stat().st_size for path in Path(folder).rglob("*")))
+        remove_folder(folder, *args, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", remove_and_measure)
+    assert main(["apply", calibration, address, "--out", str(tmp_path / "out.csv")]) == 2
+    assert "ratio of a file must be at most 100" in " ".join(capsys.readouterr().err.split())
+    assert max(most, default=0) < 24 * MIB
+
+
+def test_archive_within_an_archive_is_refused(tmp_path, calibration, capsys):
+    """Each of them may grow a hundredfold, and to skip in the inner one is to unpack it."""
+    with zip_store(tmp_path, ["a.csv"]), zipfile.ZipFile(tmp_path / "outer.zip", "w") as archive:
+        archive.write(tmp_path / "e.zip", "e.zip")
+    out = str(tmp_path / "out.csv")
+    for inner in ("zip://e.zip::", "zip::"):
+        address = f"zip://a.csv::{inner}file://{tmp_path}/outer.zip"
+        assert main(["apply", calibration, address, "--out", out]) == 2
+        assert "must name at most one archive" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("end", ["gz", "bz2", "xz"])
+def test_packed_tar_of_common_size_is_read(end, tmp_path, calibration):
+    with tarfile.open(tmp_path / f"e.tar.{end}", f"w:{end}") as archive:
+        member = tarfile.TarInfo("a.csv")
+        member.size = len(CSV)
+        archive.addfile(member, io.BytesIO(CSV))
+    out = tmp_path / "out.csv"
+    address = f"tar://a.csv::file://{tmp_path}/e.tar.{end}"
+    assert main(["apply", calibration, address, "--out", str(out)]) == 0
+    assert out.read_bytes().count(b"\n") == 101
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "bucket"])

@@ -182,15 +182,23 @@ def test_remove_parts_removes_only_leftover_files(tmp_path):
     others = [
         ".film.mkv.part",
         ".film.mkv.abcdefgh.part",
+        ".film.mkv.of_mine_.fedlas.part",
         "my.fedlas.part",
         ".hidden",
         f"below/{part.name}",
     ]
     for name in others:
         (tmp_path / name).write_text("x")
+    for name in (".mine.0123abcd.fedlas.part/precious", ".link.0123abcd.fedlas.part"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).symlink_to(tmp_path / ".hidden")
+        others.append(name)
+    os.link(tmp_path / ".hidden", tmp_path / ".twin.0123abcd.fedlas.part")
     remove_stale_temporaries(tmp_path, tmp_path / "nowhere")
+    write_text(tmp_path / "link", "x")
+    write_text(tmp_path / "twin", "x")
     assert not part.exists()
-    assert all((tmp_path / name).exists() for name in others)
+    assert all((tmp_path / name).exists() for name in [*others, ".twin.0123abcd.fedlas.part"])
 
 
 @pytest.fixture

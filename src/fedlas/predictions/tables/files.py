@@ -20,7 +20,7 @@ from fedlas._core.files import require_inside, require_no_device, write_atomical
 from fedlas._core.outputs import STANDARD_STREAM
 from fedlas._core.temporary import private_folder, remove_stale_folders
 from fedlas._core.terminal import standard_input
-from fedlas.predictions.tables.formats.compression import data_suffix
+from fedlas.predictions.tables.formats.compression import SizeLimit, data_suffix, limit_size
 
 FORMATS = {
     ".csv": "delimited.Delimited",
@@ -78,6 +78,8 @@ _STORES = (
 )
 """Protocols of addresses. Others may lead elsewhere than the address says: ``reference`` reads hosts that a file names,
 ``filecache`` writes copies that stay."""
+_ARCHIVES = ("zip", "tar")
+"""Protocols whose files are members of another file, which may unpack to far more than its size."""
 _MAGIC = {b"PAR1": ".parquet", b"PK\x03\x04": ".npz"}
 _HEAD = 1 << 20
 """Bytes of a text that hold its names."""
@@ -295,11 +297,38 @@ def _copy_to_local(name: Name, folder: Path) -> Name:
             )
         copies[copy] = path
     with _translate_store_errors(address, READS):
+        options = _limit_growth(address)
         for copy, path in copies.items():
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.touch(0o600)
-            store.get_file(path, str(copy))
+            store.get_file(path, str(copy), **options)
     return folder / root.lstrip("/")
+
+
+def _limit_growth(address: str) -> dict[str, Any]:
+    """Return the options of ``get_file`` that limit how many bytes the members of an archive become on the disk."""
+    if not _is_in_archive(address):
+        return {}
+    callback: Any = require("fsspec", extra="tables").Callback
+    store, path = _open_store(address.partition("::")[2])
+    limit = SizeLimit(store.size(path), posixpath.basename(path))
+
+    class Growth(callback):  # type: ignore[misc]  # of an optional package
+        """Count of the bytes of all members: several may be the same bytes of the archive."""
+
+        copied = 0
+
+        def relative_update(self, inc: int = 1) -> None:
+            self.copied += inc
+            limit.check(self.copied)
+
+    return {"callback": Growth()}
+
+
+def _is_in_archive(address: str) -> bool:
+    """Return whether an address names members of an archive."""
+    head, is_member, _ = address.partition("::")
+    return bool(is_member) and head.partition("://")[0] in _ARCHIVES
 
 
 def _copy_path(path: str, folder: Path, address: str) -> Path:
@@ -377,8 +406,35 @@ def _open_store(address: str) -> tuple[Any, str]:
                 f"{protocol!r} in {address}",
                 "Copy the files to this machine, and name the copies.",
             )
-    store, path = fsspec.core.url_to_fs(address)
+    if _is_in_archive(address):
+        head, _, base = address.partition("::")
+        protocol, _, member = head.partition("://")
+        archive = _open_archive(base, protocol)
+        store, path = fsspec.core.url_to_fs(f"{protocol}://{member}", fo=archive)
+    else:
+        store, path = fsspec.core.url_to_fs(address)
     return store, path
+
+
+def _open_archive(address: str, protocol: str) -> Any:
+    """Open an archive for reading; a tar file is decompressed if its name says that it is packed.
+
+    Raises:
+        InputError: If the archive is itself a member of one: what such archives grow to has no bound. Reading raises
+            it where the archive unpacks to more than :class:`SizeLimit` allows.
+    """
+    if _is_in_archive(address):
+        raise InputError(
+            "an address must name at most one archive", address, "Unpack the outer one."
+        )
+    fsspec: Any = require("fsspec", extra="tables")
+    store, path = _open_store(address)
+    file = store.open(path, "rb")
+    packed = fsspec.utils.infer_compression(path)
+    if protocol != "tar" or packed in (None, "zip"):
+        return file
+    limit = SizeLimit(store.size(path), posixpath.basename(path))
+    return limit_size(fsspec.compression.compr[packed](file), limit)
 
 
 @contextmanager
