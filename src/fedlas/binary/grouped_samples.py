@@ -97,7 +97,8 @@ class GroupedSamples:
     def sum_by_group(self, terms: FloatArray, function: np.ufunc = np.add) -> FloatArray:
         """Return the sums of terms in each group ``(G,)`` or ``(k, G)``, or another reduction by ``function``."""
         if len(self.size) == 1:  # by pairs, which is faster and more exact
-            return np.asarray(function.reduce(terms, axis=-1, keepdims=True), dtype=np.float64)
+            whole: FloatArray = function.reduce(terms, axis=-1, keepdims=True)
+            return whole
         start = np.concatenate(([0], self.size.cumsum()[:-1]))
         return np.asarray(function.reduceat(terms, start, axis=-1), dtype=np.float64)
 
@@ -108,7 +109,8 @@ class GroupedSamples:
     def dot(self, columns: FloatArray, terms: FloatArray) -> FloatArray:
         """Return the sums of ``terms (N,)`` times each of the ``columns (k, N)`` in each group ``(G, k)``."""
         if len(self.size) == 1:
-            return np.asarray((columns @ terms)[None])
+            one: FloatArray = columns @ terms
+            return one[None]
         return self.sum_by_group(columns * terms).T
 
     def products(self, columns: FloatArray, factors: FloatArray) -> FloatArray:
@@ -231,10 +233,12 @@ class GroupedSamples:
 def sigmoid(log_odds: FloatArray) -> FloatArray:
     """Return ``1 / (1 + exp(-x))``, accurate for values of any size."""
     # PyTorch computes it, as the softplus, in a tenth of NumPy's time.
-    return np.asarray(torch.from_numpy(log_odds).sigmoid())
+    probability: FloatArray = torch.from_numpy(log_odds).sigmoid().numpy()
+    return probability
 
 
 def softplus(values: FloatArray) -> FloatArray:
     """Return ``log(1 + exp(x))``, accurate for values of any size."""
     tensor = torch.from_numpy(np.ascontiguousarray(values))
-    return np.asarray(torch.nn.functional.softplus(tensor, threshold=40.0))
+    result: FloatArray = torch.nn.functional.softplus(tensor, threshold=40.0).numpy()
+    return result

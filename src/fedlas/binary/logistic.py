@@ -64,7 +64,10 @@ class LogisticFit:
 
 
 def fit_logistic(
-    samples: GroupedSamples, columns: FloatArray, back: FloatArray | None = None
+    samples: GroupedSamples,
+    columns: FloatArray,
+    back: FloatArray | None = None,
+    start: FloatArray | None = None,
 ) -> LogisticFit:
     """Fit a logistic regression of the outcomes on ``columns (k, N)`` in each group.
 
@@ -72,8 +75,17 @@ def fit_logistic(
         samples: The groups.
         columns: Of nearly the same size, which the solution of the normal equations takes for granted.
         back: Maps the coefficients of ``columns`` to those that are returned ``(G, k, k)``.
+        start: Coefficients to start from ``(G, k)``, where these fit better than zeros.
     """
-    point, converged = _maximize_likelihood(samples, columns)
+    zeros = np.zeros((len(samples.size), len(columns)))
+    point, converged = _maximize_likelihood(samples, columns, zeros if start is None else start)
+    if start is not None and not converged.all():
+        # From zeros no step goes far beyond the maximum, also where rounding hides whether the likelihood falls.
+        lost = ~converged
+        columns_lost = columns[:, np.repeat(lost, samples.size)]
+        point[lost], converged[lost] = _maximize_likelihood(
+            samples.select(lost), columns_lost, zeros[lost]
+        )
     at = samples.combine(columns, point)
     probability = sigmoid(at)
     spread = samples.weigh(probability * (1.0 - probability))
@@ -96,16 +108,18 @@ def fit_logistic(
 
 
 def _maximize_likelihood(
-    samples: GroupedSamples, columns: FloatArray
+    samples: GroupedSamples, columns: FloatArray, start: FloatArray
 ) -> tuple[FloatArray, BoolArray]:
     """Return the coefficients ``(G, k)`` of highest likelihood, and whether Newton's method found them ``(G,)``."""
-    groups = len(samples.size)
-    point = np.zeros((groups, len(columns)))
-    converged = np.zeros(groups, dtype=np.bool_)
-    active = np.arange(groups)
-    at = np.zeros(columns.shape[1])
     samples = replace(samples, clusters=None)
-    value = samples.log_likelihood(at)
+    at = samples.combine(columns, start)
+    value, chance = samples.log_likelihood(at), samples.log_likelihood(np.zeros(len(at)))
+    is_better = value > chance
+    point = np.where(is_better[:, None], start, 0.0)
+    at = np.where(samples.broadcast(is_better), at, 0.0)
+    value = np.where(is_better, value, chance)
+    converged = np.zeros(len(value), dtype=np.bool_)
+    active = np.arange(len(value))
     for _ in range(_STEPS):
         step, rise = _newton_step(samples, columns, at)
         move = samples.combine(columns, step)
@@ -147,7 +161,7 @@ def _newton_step(
     information = samples.products(columns, samples.weigh(probability * (1.0 - probability)))
     gradient = samples.dot(columns, samples.weigh(samples.outcome - probability))
     # A singular curvature gets a step that is short where it says nothing, and no other is changed by it.
-    least = _SINGULAR * np.trace(information, axis1=1, axis2=2) + 1e-300
-    information = information + least[:, None, None] * np.eye(len(columns))
+    diagonal = np.einsum("gii->gi", information)
+    diagonal += _SINGULAR * diagonal.sum(axis=1, keepdims=True) + 1e-300
     step = np.linalg.solve(information, gradient[..., None])[..., 0]
     return step, (gradient * step).sum(axis=1)
