@@ -36,11 +36,10 @@ from fedlas.binary.net_benefit import NetBenefit, net_benefit
 from fedlas.binary.positive import PositiveBins, positive_bins
 from fedlas.binary.recalibration import (
     LogisticRecalibration,
-    SplineCurve,
     logistic_recalibration,
-    spline_curve,
 )
 from fedlas.binary.sample_size import ValidationSize, validation_size
+from fedlas.binary.spline_curve import SplineCurve, spline_curve
 
 __all__ = [
     "ClusterMeasures",

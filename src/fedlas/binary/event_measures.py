@@ -24,7 +24,7 @@ from fedlas.binary.event_records import (
 from fedlas.binary.likelihood import likelihood_indices
 from fedlas.binary.measures import rate_estimates, recalibration_estimates
 from fedlas.binary.positive import Positive, positive_class
-from fedlas.binary.recalibration import fit_recalibration, shift_influence
+from fedlas.binary.recalibration import line_influence, shift_influence
 from fedlas.metrics.metric import EVENT, METRICS
 from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import require_predictions
@@ -43,9 +43,7 @@ def _ratio_influence(data: Positive) -> FloatArray:
 
 
 def _coefficient_influence(index: int) -> Terms:
-    return lambda data: np.asarray(
-        data.num_samples * fit_recalibration(data)[1].influence[:, index]
-    )
+    return lambda data: line_influence(data, index)
 
 
 def _register_mean(name: str, text: str, *record: Any, **fields: Any) -> IntervalMeasure:

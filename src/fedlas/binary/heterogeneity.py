@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from fedlas._core.check import Argument, InputError
-from fedlas.binary.many_groups import GroupedSamples, iter_group_rows
+from fedlas.binary.grouped_samples import GroupedSamples
 from fedlas.binary.positive import Positive, positive_class
-from fedlas.binary.recalibration import observed_to_expected
+from fedlas.binary.recalibration import iter_group_rows, observed_to_expected
 from fedlas.metrics.ranking_scores import auroc_and_influence
 from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import require_labels
@@ -129,11 +129,7 @@ def heterogeneity(
     )
     titles = dict(zip(present.tolist(), present.tolist() if names is None else names, strict=True))
     alone = replace(data, clusters=None)
-    rows = iter_group_rows(
-        GroupedSamples.from_positive(alone, data.clusters),
-        confidence_level,
-        is_iid=data.weights is None,
-    )
+    rows = iter_group_rows(GroupedSamples.from_positive(alone, data.clusters), confidence_level)
     order = np.argsort(data.clusters, kind="stable")
     parts = np.split(order, np.bincount(data.clusters).cumsum()[:-1])
     by_cluster: ResultTable[Any, ClusterMeasures] = ResultTable()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -32,63 +31,8 @@ T = TypeVar("T")
 _ELEMENTS = 2**18
 
 
-class EventSums(ABC):
-    """Variances of weighted sums of gaps between outcome and probability, for one group or many.
-
-    Variances are arrays ``(G,)`` for many groups (:class:`~fedlas.binary.many_groups.GroupedSamples`). For one group
-    (:class:`Positive`) they are a number, or the covariance ``(k, k)`` of the sums of ``k`` columns.
-    """
-
-    outcome: FloatArray
-    clusters: IntArray | None
-
-    @property
-    @abstractmethod
-    def is_weighted(self) -> bool:
-        """Whether samples have weights."""
-
-    @abstractmethod
-    def variance_of_sum(self, terms: FloatArray) -> FloatArray:
-        """Return the variance of the weighted sum of ``terms (N,)`` or ``(N, k)``, which have mean 0."""
-
-    @abstractmethod
-    def binomial_variance(self, factors: FloatArray, probability: FloatArray) -> FloatArray:
-        """Return the variance of the weighted sum of ``factors`` times gaps, for independent outcomes.
-
-        Args:
-            factors: ``(N,)`` or ``(N, k)``.
-            probability: Of the events ``(N,)``.
-        """
-
-    @abstractmethod
-    def degrees(self, terms: FloatArray) -> Any:
-        """Return the degrees of freedom of the variance, see :func:`~fedlas.stats.degrees.degrees_of_freedom`."""
-
-    def covariances(self, factors: FloatArray, probability: FloatArray) -> list[FloatArray]:
-        """Return sandwich, and with weights also model-based, covariances of sums of ``factors`` times gaps.
-
-        The first is measured; no variance is to be taken below that of any of them.
-        """
-        measured = self.variance_of_sum((factors.T * (self.outcome - probability)).T)
-        # Weights give a few gaps most of the sum of squares, which is then mostly too small: of calibrated models with
-        # 4, 8 and 28 events 70 to 90 % of slopes were held (`results/coverage.md`). In clusters events are not
-        # independent, and Student's degrees allow for a variance from few of them.
-        if not self.is_weighted or self.clusters is not None:
-            return [measured]
-        return [measured, self.binomial_variance(factors, probability)]
-
-    def event_sum_error(self, terms: FloatArray, probability: FloatArray) -> tuple[Any, Any]:
-        """Return the standard error of a sum of gaps between outcome and probability, and its degrees of freedom.
-
-        ``terms (N,)`` are the gaps less their mean. It is not below that of independent events.
-        """
-        lowest = self.binomial_variance(np.ones(len(terms)), probability)
-        error = np.sqrt(np.maximum(self.variance_of_sum(terms), lowest))
-        return error, self.degrees(np.sqrt(probability * (1.0 - probability)))
-
-
 @dataclass(frozen=True, eq=False)
-class Positive(EventSums):
+class Positive:
     """One class against the rest; rows of weight 0 are left out."""
 
     # `log p / (1 - p)` of the class `(N,)` float64.
@@ -107,11 +51,6 @@ class Positive(EventSums):
     def num_samples(self) -> int:
         """Number of samples ``N``."""
         return len(self.outcome)
-
-    @property
-    def is_weighted(self) -> bool:
-        """Whether samples have weights."""
-        return self.weights is not None
 
     @property
     def is_iid(self) -> bool:
@@ -150,23 +89,13 @@ class Positive(EventSums):
         """Return the weighted mean of ``values (N,)``."""
         return float(np.average(values, weights=self.weights))
 
-    def variance_of_sum(self, terms: FloatArray) -> FloatArray:
-        """Return the variance of the weighted sum of ``terms (N,)``, or the covariance ``(k, k)`` of ``(N, k)``."""
-        sums = (terms.T * self.counts).T
-        if self.clusters is None:
-            return np.asarray(sums.T @ sums)
-        # Samples of one cluster may depend on each other in any way.
-        totals = np.apply_along_axis(partial(np.bincount, self.clusters), 0, sums)
-        return clustered_sum_variance(totals.T @ totals, len(totals))
-
     def error_of_mean(self, terms: FloatArray) -> float:
         """Return the standard error of the weighted mean of ``terms (N,)``, which have mean 0."""
-        return math.sqrt(self.variance_of_sum(terms)) / self.num_samples
-
-    def binomial_variance(self, factors: FloatArray, probability: FloatArray) -> FloatArray:
-        """Return the variance, or covariance ``(k, k)``, of sums of ``factors`` times gaps of independent outcomes."""
-        sums = (factors.T * self.counts).T
-        return np.asarray((sums.T * (probability * (1.0 - probability))) @ sums)
+        sums = terms * self.counts
+        if self.clusters is None:
+            return math.sqrt(sums @ sums) / self.num_samples
+        totals = np.bincount(self.clusters, sums)
+        return math.sqrt(clustered_sum_variance(totals @ totals, len(totals))) / self.num_samples
 
     def degrees(self, terms: FloatArray | None = None) -> float:
         """Return the degrees of freedom of the variance of a sum of ``terms (N,)`` or ``(N, k)``; default: of ones."""
