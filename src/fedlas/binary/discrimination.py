@@ -148,9 +148,7 @@ def average_precision_estimate(
     data: Positive, confidence_level: float, replicates: int, seed: int
 ) -> Estimate:
     """Return the average precision with its interval."""
-    value = compute_average_precision(
-        data.ranked, data.outcome > 0, data.counts, order=data.order
-    )
+    value = compute_average_precision(data.ranked, data.outcome > 0, data.counts, order=data.order)
     if replicates < min_replicates(confidence_level):
         return Estimate(value, math.nan, math.nan, confidence_level=confidence_level)
     cells = make_outcome_cells(data, _cells_between_events(data))

@@ -139,7 +139,7 @@ def make_class_scorer(predictions: Predictions) -> Callable[[int], FloatArray]:
     if predictions.num_classes == 2:
         logs = _to_log_scale(scores, predictions.are_probs)
         return lambda k: (logs[:, k] - logs[:, 1 - k]).numpy()
-    norm = torch.zeros(len(scores), dtype=torch.float64)
+    norm = torch.zeros(len(scores), dtype=torch.float64, device="cpu")
     if not predictions.are_probs:
         parts = scores.split(max(1, _CHUNK_ELEMENTS // predictions.num_classes))
         norm = torch.cat([part.double().logsumexp(dim=1) for part in parts])

@@ -55,7 +55,8 @@ def nearly_certain(classes):
 def test_nearly_certain_probabilities_rank_by_log_odds(classes):
     """Probabilities below 1e-38 and near 1 have ranks; both functions and scikit-learn see the same ones."""
     probs, target = nearly_certain(classes)
-    assert (probs[:, 1] < 1e-40).any() and (probs[:, 0] == 1).any()
+    assert (probs[:, 1] < 1e-40).any()
+    assert (probs[:, 0] == 1).any()
     log_odds = np.log(probs[:, 1]) - np.log(np.delete(probs, 1, axis=1).sum(axis=1))
     p = Predictions.from_probs(probs, target)
     area = roc_auc_score(target == 1, log_odds)
@@ -64,7 +65,9 @@ def test_nearly_certain_probabilities_rank_by_log_odds(classes):
     found = binary.average_precision(p, event=1, replicates=0).value
     assert found == pytest.approx(precision, abs=1e-12)
     for metric in (metrics.auroc, metrics.average_precision):
-        one = {"auroc": binary.auroc, "average_precision": binary.average_precision}[metric.__name__]
+        one = {"auroc": binary.auroc, "average_precision": binary.average_precision}[
+            metric.__name__
+        ]
         events = [1] if classes == 2 else range(classes)
         mean = np.mean([one(p, event=event).value for event in events])
         assert metric(p) == pytest.approx(mean, abs=1e-12)
