@@ -175,7 +175,7 @@ def _logit_auroc_and_error(data: Positive) -> tuple[float, float] | None:
     """Return the log-odds of AUROC and its standard error (DeLong), or None if undefined."""
     if data.outcome.min() == data.outcome.max():
         return None
-    area, influence = auroc_and_influence(data.log_odds, data.outcome > 0, data.counts)
+    area, influence = auroc_and_influence(data.ranked, data.outcome > 0, data.counts)
     error = math.sqrt(float(influence @ influence))
     if not 0.0 < area < 1.0 or not error > 0.0:
         return None

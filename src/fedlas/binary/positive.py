@@ -17,10 +17,12 @@ from fedlas._core.renamed import accept_old_names
 from fedlas._core.types import FloatArray, IntArray
 from fedlas.metrics.calibration_error import equal_mass_bins
 from fedlas.metrics.equal_width import BinSums, bins_from_table
+from fedlas.metrics.ranking_scores import make_class_scorer
 from fedlas.metrics.sums import normalized_weights
 from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import require_predictions
 from fedlas.predictions.event import event_index
+from fedlas.predictions.probabilities import FLOOR
 from fedlas.resample.clusters import clustered_sum_variance
 from fedlas.stats.degrees import degrees_of_freedom
 from fedlas.stats.intervals import check_confidence_level
@@ -28,14 +30,15 @@ from fedlas.stats.proportion import clopper_pearson, weighted_share_interval, wi
 
 T = TypeVar("T")
 
-_ELEMENTS = 2**18
+_PROBS_RANGE = (math.log(FLOOR), -math.log(FLOOR))
+"""Range of the finite log-odds of probabilities, as of their logits."""
 
 
 @dataclass(frozen=True, eq=False)
 class Positive:
     """One class against the rest; rows of weight 0 are left out."""
 
-    # `log p / (1 - p)` of the class `(N,)` float64.
+    # `log p / (1 - p)` of the class `(N,)` float64, finite.
     log_odds: FloatArray
     # `p (N,)` float64.
     probability: FloatArray
@@ -45,6 +48,8 @@ class Positive:
     weights: FloatArray | None = None
     # Number of each sample's cluster `(N,)`, from 0 on; None if all samples are independent.
     clusters: IntArray | None = None
+    # Log-odds by which samples rank `(N,)`, infinite for probabilities of 0 and 1; None: `log_odds`.
+    unbounded_log_odds: FloatArray | None = None
     _tables: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -62,10 +67,15 @@ class Positive:
         """Weight of each sample ``(N,)``, or ones; adds up to ``N``."""
         return np.ones(self.num_samples) if self.weights is None else self.weights
 
+    @property
+    def ranked(self) -> FloatArray:
+        """Log-odds by which samples rank ``(N,)``: also those below the least finite ones differ."""
+        return self.log_odds if self.unbounded_log_odds is None else self.unbounded_log_odds
+
     @cached_property
     def order(self) -> IntArray:
         """Sample indices by ascending log-odds ``(N,)``; ties keep their order."""
-        return np.argsort(self.log_odds, kind="stable")
+        return np.argsort(self.ranked, kind="stable")
 
     def table(self, make: Callable[[Positive], T]) -> T:
         """Return ``make(self)``, cached: a fit or an order that several measures need."""
@@ -83,6 +93,7 @@ class Positive:
             self.outcome[index],
             None if weights is None else weights / weights.mean(),
             None if clusters is None else np.unique(clusters, return_inverse=True)[1],
+            None if self.unbounded_log_odds is None else self.unbounded_log_odds[index],
         )
 
     def mean(self, values: FloatArray) -> float:
@@ -137,13 +148,8 @@ def positive_class(
         raise InputError(expected, got, fix)
     number = event_index(predictions) if event is None else _class_index(event, predictions)
     predictions = drop_zero_weights(predictions)
-    # In float64 from the logits: float32 probabilities near 1 would have lost their odds.
-    odds = []
-    for rows in predictions.logits.detach().cpu().split(max(1, _ELEMENTS // classes)):
-        rest = torch.cat([rows[:, :number], rows[:, number + 1 :]], dim=1).double()
-        others = rest[:, 0] if classes == 2 else rest.logsumexp(dim=1)
-        odds.append(rows[:, number].double() - others)
-    log_odds = torch.cat(odds)
+    unbounded = make_class_scorer(predictions)(number)
+    log_odds = np.clip(unbounded, *_PROBS_RANGE) if predictions.are_probs else unbounded
     outcome = (predictions.target.cpu() == number).double().numpy()
     shares = normalized_weights(predictions)
     weights = None if shares is None else shares.numpy()
@@ -153,7 +159,8 @@ def positive_class(
         got = f"{len(outcome)} samples, {'only' if outcome[0] else 'no'} class {number}"
         fix = "Pass a test set in which both occur."
         raise InputError(f"class {number} and other classes must both occur as labels", got, fix)
-    return Positive(log_odds.numpy(), log_odds.sigmoid().numpy(), outcome, weights, clusters)
+    probability = torch.from_numpy(log_odds).sigmoid().numpy()
+    return Positive(log_odds, probability, outcome, weights, clusters, unbounded)
 
 
 def _class_index(event: int | str, predictions: Predictions) -> int:
