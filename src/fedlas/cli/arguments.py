@@ -13,6 +13,7 @@ from fedlas._core.check import InputError
 from fedlas._core.defaults import CONFIDENCE_LEVEL, METHOD, REPLICATES
 from fedlas._core.files import parse_file_name, parse_path
 from fedlas._core.terminal import print_workflow_commands
+from fedlas.predictions.tables.columns import join_names
 from fedlas.predictions.tables.roles import ROLES, Columns
 
 AddSubcommand = Callable[[Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
@@ -253,17 +254,27 @@ def parse_columns(args: argparse.Namespace) -> Columns | None:
 
 def format_column_options(columns: Columns | None) -> str:
     """Return the command-line options that name ``columns``, shell-quoted: " --probs 'p_*' --target y --percent"."""
-    parts: list[str] = []
-    for each in fields(Columns):
-        value: Any = getattr(columns, each.name, each.default)
-        if not value or value == each.default:
-            continue
-        option = _role_option(each.name)
-        if each.name == "classes":
-            value = ",".join(value)
-        names = [value] if isinstance(value, str) else value
-        parts += [option] if value is True else [f"{option} {shlex.quote(name)}" for name in names]
+    values = {each.name: getattr(columns, each.name, each.default) for each in fields(Columns)}
+    parts = [
+        format_role(each.name, values[each.name])
+        for each in fields(Columns)
+        if values[each.name] and values[each.name] != each.default
+    ]
     return "".join(f" {part}" for part in parts)
+
+
+def format_role(name: str, value: Any) -> str:
+    """Return the command-line options that give a role its value, shell-quoted: "--probs 'p_*'"."""
+    option = _role_option(name)
+    if value is True:
+        return option
+    if name == "classes":
+        value = join_names(value)
+    names = [str(value)] if isinstance(value, str | int) else value
+    # argparse would take the name -x for an option
+    return " ".join(
+        f"{option}{'=' if each.startswith('-') else ' '}{shlex.quote(each)}" for each in names
+    )
 
 
 def add_method(parser: argparse.ArgumentParser, old: str, text: str, **settings: Any) -> None:

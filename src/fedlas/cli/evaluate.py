@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from fedlas._core.check import InputError
 from fedlas._core.defaults import CONFIDENCE_LEVEL, METHOD
 from fedlas._core.progress import show_status
 from fedlas._core.terminal import print_lines
-from fedlas._core.text import wrap_command
+from fedlas._core.text import quote_path, wrap_command
 from fedlas.cli.arguments import (
     NUM_BINS,
     AddSubcommand,
@@ -176,7 +175,7 @@ def _calibrated_command(
     """Return the command that repeats the evaluation with a calibrator."""
     calibration = f"--method {METHOD}" if run else "--on VAL"
     if args.on is not None:
-        calibration = f"--on {shlex.quote(args.on)} --method {METHOD}"
+        calibration = f"--on {quote_path(args.on)} --method {METHOD}"
     options = format_column_options(columns) + " --top-label" * args.top_label
     options += " --heterogeneity" * args.heterogeneity
     options += f" --reject {' '.join(f'{risk:g}' for risk in args.reject)}" if args.reject else ""
@@ -186,7 +185,7 @@ def _calibrated_command(
     for name, default in (("num_bins", NUM_BINS), ("confidence_level", CONFIDENCE_LEVEL)):
         if getattr(args, name) != default:
             options += f" --{name.replace('_', '-')} {getattr(args, name):g}"
-    return f"fedlas evaluate {shlex.join(files)} {calibration}{options}"
+    return f"fedlas evaluate {' '.join(map(quote_path, files))} {calibration}{options}"
 
 
 def _calibrate_command(val: str, columns: Columns | None, method: str) -> str:
@@ -194,7 +193,7 @@ def _calibrate_command(val: str, columns: Columns | None, method: str) -> str:
     # The groups were measured, and a fit would take them as covariates.
     columns = None if columns is None else replace(columns, groups=None)
     options = format_column_options(columns) + ("" if method == METHOD else f" --method {method}")
-    return f"fedlas calibrate {shlex.quote(val)}{options} --out cal.json"
+    return f"fedlas calibrate {quote_path(val)}{options} --out cal.json"
 
 
 def _print_evaluation(evaluation: Evaluation | LabelEvaluation, args: argparse.Namespace) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, truncated_list
 from fedlas._core.defaults import SqlDialect
+from fedlas._core.text import comment_line
 from fedlas.calibrators import Calibrator, MultiLabelCalibration
 from fedlas.deploy.sql_maps import (
     Names,
@@ -40,8 +41,8 @@ if TYPE_CHECKING:
 
 TABLE = "predictions"
 """Placeholder for the name of the table in the statement."""
-_HEADER = "-- fedlas: "
-"""Prefix of the first line, which describes the columns as JSON."""
+_HEADER = "fedlas: "
+"""Beginning of the comment in the first line, which describes the columns as JSON."""
 _MATERIALIZED = " AS MATERIALIZED (SELECT"
 """Start of a stage. SQLite and PostgreSQL inline stages that are not MATERIALIZED, which exhausts memory."""
 _NOT_MATERIALIZED = " AS (SELECT"
@@ -154,7 +155,7 @@ def build_statement(
         "classes": list(calibration.classes),
         **({"several": True} if several else {}),
     }
-    head = _HEADER + json.dumps(described)
+    head = comment_line(f"{_HEADER}{json.dumps(described)}", "--")
     program = Program(_column_prefix(head))
     scores = _select_scores(program, calibration, DIALECTS[dialect])
     if isinstance(calibration.calibrator, MultiLabelCalibration):
@@ -274,7 +275,10 @@ def _render_statement(
     """Return the SQL text of a program, with kept columns ``names`` and ``results`` by output name."""
     lines = [
         header,
-        f"-- Replace {TABLE} by your table. To return columns such as an id, export with --keep.",
+        comment_line(
+            f"Replace {TABLE} by your table. To return columns such as an id, export with --keep.",
+            "--",
+        ),
         "-- A missing score gives NULL. Scores are not checked: probabilities must be in [0, 1].",
         "WITH",
     ]
@@ -325,7 +329,7 @@ def write_sql(
 def read_sql(content: bytes) -> Any:
     """Return the prediction function of a SQL file, run in SQLite: ``scores (n, columns)`` to ``probs (n, C)``."""
     text = content.decode()
-    described = json.loads(text.splitlines()[0].removeprefix(_HEADER))
+    described = json.loads(text.splitlines()[0].partition(_HEADER)[2])
 
     def probs(inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.floating[Any]]:
         after = run_in_sqlite(text, described["columns"], described["keeps"], inputs["scores"])
@@ -369,6 +373,6 @@ def run_in_sqlite(
 def sql_usage_lines(path: Path, _example: object) -> list[str]:
     """Return the commands that run the SQL file in its database."""
     with path.open(encoding="utf-8") as file:
-        described = json.loads(file.readline().removeprefix(_HEADER))
+        described = json.loads(file.readline().partition(_HEADER)[2])
     places = {"path": path.as_posix(), "shell": quote(path.as_posix())}
     return [line.format(**places) for line in DIALECTS[described["dialect"]].example]
