@@ -20,7 +20,7 @@ from fedlas._core.files import lock_file, parse_json, remove, write_json
 _PREFIX = "fedlas-table-"
 _NAME = re.compile(_PREFIX + "[a-z0-9_]{8}")
 """Names of temporary folders, as :func:`tempfile.mkdtemp` makes them."""
-MARKER = ".fedlas-temporary.json"
+_MARKER = ".fedlas-temporary.json"
 """File in each temporary folder that says which process made it; a folder without it is never removed as stale."""
 _FORMAT = "fedlas.temporary/1"
 _MAX_MARKER = 4096
@@ -30,7 +30,7 @@ _MAX_MARKER = 4096
 def private_folder() -> Iterator[Path]:
     """Yield a private temporary folder that is removed at the end, also after an error, SIGTERM or SIGHUP.
 
-    It holds only the file :data:`MARKER`. A process that is killed leaves its folder, which
+    It holds a file that says who made it. A process that is killed leaves its folder, which
     :func:`remove_stale_folders` removes.
 
     Raises:
@@ -56,7 +56,7 @@ def private_folder() -> Iterator[Path]:
 def _write_marker(folder: Path) -> None:
     pid = os.getpid()
     marker = _marker_content(pid, _process_start(pid), folder.stat().st_ino)
-    write_json(folder / MARKER, marker).chmod(0o600)
+    write_json(folder / _MARKER, marker).chmod(0o600)
 
 
 def _marker_content(pid: int, start: str, folder: int) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def _is_of_ended_process(folder: int) -> bool:
     if about.st_uid != os.geteuid() or about.st_mode & 0o077:
         return False
     # A pipe would not return, and a link leads to a marker of another folder.
-    marker = os.open(MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    marker = os.open(_MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
     with open(marker, "rb") as file:  # noqa: PTH123 - a number
         status = os.fstat(marker)
         if not (stat.S_ISREG(status.st_mode) and status.st_uid == about.st_uid) or (

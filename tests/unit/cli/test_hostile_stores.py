@@ -1,5 +1,6 @@
 """Stores of strangers: what one lists stays in the temporary folder, and what one says leads to no other host."""
 
+import gzip
 import html
 import http.server
 import io
@@ -55,22 +56,20 @@ def bucket(folder, names):
 
 
 @contextmanager
-def http_page(folder, names):
-    """A page of links, and a table at each of them."""
+def http_server(answer):
+    """A server whose answer to a path is a status, headers and content; yield its address."""
 
     class Pages(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
-            asked.append(self.path)
-            is_page = self.path.endswith("/tables/")
-            links = "".join(f'<a href="{html.escape(name)}">table</a>' for name in names)
-            content = links.encode() if is_page else CSV
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html" if is_page else "text/csv")
-            self.send_header("Content-Length", str(len(content)))
+            asked.append(f"{self.command} {self.headers['Host']}{self.path}")
+            status, headers, content = answer(self.path)
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(content))}.items():
+                self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(content)
+            self.wfile.write(b"" if self.command == "HEAD" else content)
 
-        do_HEAD = do_GET  # noqa: N815 - the name that the server calls
+        do_HEAD = do_POST = do_GET  # noqa: N815 - the names that the server calls
 
         def log_message(self, *words):
             pass
@@ -79,9 +78,23 @@ def http_page(folder, names):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Pages) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}/tables/**"
+            yield f"http://127.0.0.1:{server.server_port}"
         finally:
             server.shutdown()
+
+
+@contextmanager
+def http_page(folder, names):
+    """A page of links, and a table at each of them."""
+    links = "".join(f'<a href="{html.escape(name)}">table</a>' for name in names).encode()
+
+    def answer(path):
+        is_page = path.endswith("/tables/")
+        kind = {"Content-Type": "text/html" if is_page else "text/csv"}
+        return 200, kind, links if is_page else CSV
+
+    with http_server(answer) as address:
+        yield f"{address}/tables/**"
 
 
 STORES = {"zip": zip_store, "tar": tar_store, "bucket": bucket, "http": http_page}
@@ -218,7 +231,7 @@ def test_archive_within_an_archive_is_refused(tmp_path, calibration, capsys):
     for inner in ("zip://e.zip::", "zip::"):
         address = f"zip://a.csv::{inner}file://{tmp_path}/outer.zip"
         assert main(["apply", calibration, address, "--out", out]) == 2
-        assert "must name at most one archive" in " ".join(capsys.readouterr().err.split())
+        assert "must lead through at most one archive" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("end", ["gz", "bz2", "xz"])
@@ -273,3 +286,79 @@ def test_only_stores_that_the_user_names_are_asked(address, tmp_path, calibratio
     protocol = next(name for name in ("reference", "generic", "nostore") if name in address)
     assert "the protocol of an address must be one of abfs, " in error
     assert protocol in error or "simplecache" in error
+
+
+REDIRECTS = {
+    "port": "{other}/a.csv",
+    "name": "http://localhost:{port}/a.csv",
+    "encrypted": "https://127.0.0.1:{port}/a.csv",
+    "user": "http://127.0.0.1:{port}@{other_host}/a.csv",
+    "no scheme": "//{other_host}/a.csv",
+    "capitals": "HTTP://LOCALHOST:{port}/a.csv",
+}
+
+
+@pytest.mark.parametrize("kind", REDIRECTS)
+def test_store_that_leads_to_another_host_is_refused(kind, tmp_path, calibration, capsys):
+    """A page asked for on one host was read from, and an output compared with, another."""
+
+    def lead_away(path):
+        host = other.removeprefix("http://")
+        target = REDIRECTS[kind].format(other=other, other_host=host, port=port)
+        return 302, {"Location": target}, b""
+
+    with http_server(lambda path: (200, {}, CSV)) as other, http_server(lead_away) as address:
+        port = address.rpartition(":")[2]
+        asked.clear()
+        (tmp_path / "live.csv").write_bytes(CSV)
+        out = ["--out", str(tmp_path / "out.csv")]
+        for words in (
+            [f"{address}/a.csv", *out],
+            [f"{address}/x/*.csv", *out],
+            [f"zip://a.csv::{address}/a.zip", *out],
+            [str(tmp_path / "live.csv"), "--out", f"{address}/b.csv"],
+        ):
+            assert main(["apply", calibration, *words]) == 2
+            error = " ".join(capsys.readouterr().err.split())
+            assert "a store must not lead to another host" in error
+            assert f"from {address}" in error
+        assert asked
+        assert {line.split(" ")[1].partition("/")[0] for line in asked} == {address[7:]}
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_link_of_a_page_leads_to_no_other_host(tmp_path, calibration):
+    """A link that begins as the page's address does: what stands before ``@`` is a user of another host."""
+    links = []
+    with (
+        http_server(lambda path: (200, {}, CSV)) as other,
+        http_server(lambda path: (200, {"Content-Type": "text/html"}, links[0])) as page,
+    ):
+        links.append(f'<a href="{page}@{other[7:]}/x/">'.encode())
+        asked.clear()
+        assert main(["apply", calibration, f"{page}/**", "--out", str(tmp_path / "o.csv")]) == 2
+    assert {line.split(" ")[1].partition("/")[0] for line in asked} == {page[7:]}
+
+
+def test_redirect_on_the_same_host_is_followed(tmp_path, calibration):
+    def answer(path):
+        if path == "/a.csv":
+            return 302, {"Location": "/moved/b.csv"}, b""
+        return 200, {"Content-Type": "text/csv"}, CSV
+
+    out = tmp_path / "out.csv"
+    with http_server(answer) as address:
+        assert main(["apply", calibration, f"{address}/a.csv", "--out", str(out)]) == 0
+    assert out.read_bytes().count(b"\n") == 101
+
+
+def test_packed_transfer_of_a_server_is_not_unpacked(tmp_path, calibration, capsys):
+    """`Content-Encoding: gzip` let 100 kB become any size on the disk."""
+
+    def answer(path):
+        return 200, {"Content-Type": "text/csv", "Content-Encoding": "gzip"}, gzip.compress(CSV)
+
+    with http_server(answer) as address:
+        words = ["apply", calibration, f"{address}/a.csv", "--out", str(tmp_path / "out.csv")]
+        assert main(words) == 2
+    assert "a gzip archive" in " ".join(capsys.readouterr().err.split())
