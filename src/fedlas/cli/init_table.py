@@ -22,8 +22,10 @@ from fedlas.predictions.tables.roles import Columns
 _LABELS_PATTERN = re.compile(
     r"(y|y_?true|target|true_?label|labels?|truth|gold|class|outcome)", re.I
 )
-_SCORE_PATTERN = re.compile(r"(p|y_?pred|y_?prob|.*prob.*|.*score.*|p_.*|.*_p|risk|pred.*)", re.I)
-_CONFIDENCE_PATTERN = re.compile(r"(.*_)?conf(idence)?", re.I)
+_SCORE_PATTERN = re.compile(
+    r"(p|y_?pred|y_?prob|.*prob.*|.*score.*|p_.*|.*_p|risk|pred.*)", re.I | re.S
+)
+_CONFIDENCE_PATTERN = re.compile(r"(.*_)?conf(idence)?", re.I | re.S)
 _CORRECT_PATTERN = re.compile(r"(is_?)?(correct|right)", re.I)
 _PREDICTED_PATTERN = re.compile(
     r"(predicted|prediction|pred|y_?pred|answer)(_?(class|label))?", re.I
@@ -33,7 +35,7 @@ _WEIGHTS_PATTERN = re.compile(r"sample_?weights?|weights", re.I)
 _CLUSTERS_PATTERN = re.compile(
     r"(patient|subject|user|customer|client|person|image|document|question)([ _-]?id)?", re.I
 )
-_STEM_PATTERN = re.compile(r"(.*?)(\d+|(?<=[_.\- ])[^_.\- ]+)")
+_STEM_PATTERN = re.compile(r"(.*?)((?<!\d)\d+|(?<=[_.\- ])[^_.\- ]+)")
 """What columns of scores share, p_ of p_yes, and the class at its end."""
 _INDEX_PATTERN = re.compile(r"|Unnamed: \d+|__index_level_\d+__|(row_?)?(id|index)", re.I)
 _PERCENT_TOTAL = 100.0

@@ -72,7 +72,8 @@ _ITEM = re.compile(
 _SCALES = {1.0, 4.0, 5.0, 6.0, 7.0, 10.0, 20.0, 100.0}
 
 # The text between a label and its number.
-_TIES = r"(?:[^\w.<>]|\.(?!\d)|(?<=\.)\.)*"
+# Each character goes one way only, and is never given back: a row of dots was read in 2 ** dots ways.
+_TIES = r"(?:[^\w.<>]|\.(?!\d)|(?<=\.)\.(?=\d))*+"
 _FILLER = (
     r"(?:is|was|of|level|score|rating|value|estimate|percentage|in|my|this|the|answer|response|prediction|that|it|"
     r"being|correct|right|true|about|around|roughly|approximately|approx|at|would|be|say|i|am|i'd|overall|final|"
@@ -101,7 +102,7 @@ _OPPOSITE = re.compile(
 """A number that one of these goes with is a bound, or the probability of something else."""
 _BOUND = re.compile(r"(?:[<>\u2264\u2265]=?\s?|-)$")
 _SURE = re.compile(
-    rf"\s*-?\s*(?:sure|certain|confident|chance|likely|probable|{_ANNOUNCED})\b(?!\s+(?:interval|band|bound|level\b))",
+    rf"\s*(?:-\s*)?(?:sure|certain|confident|chance|likely|probable|{_ANNOUNCED})\b(?!\s+(?:interval|band|bound|level\b))",
     re.IGNORECASE,
 )
 _PUT = re.compile(
@@ -253,7 +254,7 @@ def _parse_confidence(text: str, words: Mapping[str, float], pattern: re.Pattern
 
 def _iter_stated_values(text: str) -> Iterator[float | None]:
     """Yield the confidence that each number states, NaN if unclear, or None if it states none."""
-    for match in _NUMBER.finditer(text):
+    for number, match in enumerate(_NUMBER.finditer(text)):
         before = text[max(0, match.start() - _LEFT) : match.start()]
         after = text[match.end() : match.end() + _RIGHT]
         patterns = (_BEHIND_COLON, _BEHIND_TAG, _BEHIND_WORDS, _BEHIND_LEVEL)
@@ -261,7 +262,8 @@ def _iter_stated_values(text: str) -> Iterator[float | None]:
             (tie for tie in (pattern.search(before) for pattern in patterns) if tie), None
         )
         sure = _SURE.match(after) or _is_estimate(match, before, after)
-        alone = _ALONE.fullmatch(text[: match.start()]) and not after.strip(" \n\t.!*_)]}\"'`")
+        is_first = not number and _ALONE.fullmatch(text, 0, match.start())
+        alone = is_first and not after.strip(" \n\t.!*_)]}\"'`")
         if announced:
             filler = announced.groupdict().get("filler") or ""
             if _is_scale_template(match) or _NO_TIE.search(filler):

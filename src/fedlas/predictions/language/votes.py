@@ -24,13 +24,12 @@ from fedlas.predictions.tables.roles import Columns
 _MARKS = (
     re.compile(r"####\s*([^\n]+)"),
     re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}"),
-    re.compile(
-        r"\banswer(?:\s+is|\s*[:=])[\s:*]*([^\n]+?)"
-        r"(?=\s*(?:\n|$|(?<!\bDr)(?<!\bMr)(?<!\bSt)(?<!\bMrs)[.!?](?:\s+[A-Z]|\s*$)))",
-        re.IGNORECASE,
-    ),
+    re.compile(r"\banswer(?:\s+is|\s*[:=])[\s:*]*+", re.IGNORECASE),
 )
-"""Markers of a final answer: those of GSM8K and MATH, and "the answer is"."""
+"""Markers of a final answer: those of GSM8K and MATH, and "the answer is", behind which its sentence is."""
+_SENTENCE_END = re.compile(
+    r"\n|(?<!\bDr)(?<!\bMr)(?<!\bSt)(?<!\bMrs)[.!?](?:\s+[A-Z]|\s*$)", re.IGNORECASE
+)
 _EDGES = "".join(each for each in string.punctuation if each not in "-+%#{}\\")
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
 _ARTICLES = {"a", "an", "the"}
@@ -55,7 +54,9 @@ def normalize_answer(answer: object) -> str:
     text = unicodedata.normalize("NFKC", cell_to_text(answer)).strip()
     marked = [match for mark in _MARKS for match in mark.finditer(text)]
     if marked:
-        text = max(marked, key=lambda match: match.start())[1].strip()
+        last = max(marked, key=lambda match: match.start())
+        behind = _SENTENCE_END.split(text[last.end() :], maxsplit=1)[0]
+        text = (last[1] if last.re.groups else behind).strip()
     if "\n" in text:
         return " ".join(text.split())
     number = text.strip(f"{_EDGES} ")
