@@ -149,8 +149,15 @@ _NEGATED = re.compile(
     r"a|the|of|under|in|nothing|nobody|barely|scarcely)|n't)\b(?:\W+\w+){0,3}\W*$",
     re.IGNORECASE,
 )
+_HEDGED = re.compile(
+    r"\b(?:(?P<absolute>absolutely|completely|totally|fully|entirely)|\w+ly|very|quite|rather|pretty|somewhat|so|too|more|"
+    r"less|most|least|almost|near|about|but|super|semi|kinda|sorta|perhaps|maybe|"
+    r"(?:seem|appear|look|sound|feel|might|may|could|would|should)s?(?:\s+to)?(?:\s+be)?)(?:[\s*_\"']+|-)$",
+    re.IGNORECASE,
+)
+"""Grades the word behind it: a degree that only a longer phrase of the table gives."""
 _UNDONE = re.compile(
-    r"\W*(?:\w+\W+){0,4}(?:wrong|incorrect|mistaken|false|error|not|than\s+not|n't)\b"
+    r"\s+enough\b|\W*(?:\w+\W+){0,4}(?:wrong|incorrect|mistaken|false|error|not|than\s+not|n't)\b"
     r"|\s+(?:to\s+(?:say|tell|know|determine|judge|be|predict|answer|verify)|as\s+not|candidates?|story)\b",
     re.IGNORECASE,
 )
@@ -186,7 +193,7 @@ def stated_confidence(
     share (0.85), in percent (85 %, ninety percent, or above 10 without a unit), of another (8/10, 9 of 10), or of a
     scale that is named: "(1-10): 8", "(%): 1". The middle of a range counts. Bounds ("more than 90%"), negations, odds
     and negative numbers are unclear, and so is 8 without a unit. Without a number the longest of ``words`` counts,
-    unless it is negated or contradicted.
+    unless it is negated or contradicted, or a hedge that ``words`` does not have precedes it ("fairly certain").
 
     Args:
         answers: Texts, or numbers.
@@ -400,10 +407,14 @@ def _word_probability(text: str, words: Mapping[str, float], pattern: re.Pattern
             continue
         after = _clause_after(text[match.end() : match.end() + _RIGHT])
         word = match[0].lower()
-        negated = _NEGATED.search(before[-1]) or _UNDONE.match(after)
+        unclear = _NEGATED.search(before[-1]) or _UNDONE.match(after)
+        if hedge := _HEDGED.search(before[-1]):
+            # A rough half is a half, and nothing is beyond certain or impossible.
+            is_absolute = hedge["absolute"] and words[word] in (0, 1)
+            unclear = unclear or not (is_absolute or words[word] == 0.5)
         if word == "certain" and not _CERTAIN.match(text[match.end() : match.end() + 12]):
             continue  # a certain person
-        by_label.setdefault(start, set()).add(math.nan if negated else words[word])
+        by_label.setdefault(start, set()).add(math.nan if unclear else words[word])
     if not by_label:
         return math.nan
     values = by_label[max(by_label)]
