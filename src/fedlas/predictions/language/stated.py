@@ -28,7 +28,7 @@ LABEL = re.compile(_ANNOUNCED, re.IGNORECASE)
 _LEFT = 120
 """Characters before a number in which its label is looked for."""
 _RIGHT = 60
-_PLAIN = str.maketrans(
+PLAIN = str.maketrans(
     {
         "\uff05": "%",
         "\uff1a": ":",
@@ -179,7 +179,7 @@ def is_refusal(text: object) -> bool:
         >>> is_refusal("I don't know."), is_refusal("Paris")
         (True, False)
     """
-    return isinstance(text, str) and _REFUSAL.search(text.translate(_PLAIN)) is not None
+    return isinstance(text, str) and _REFUSAL.search(text.translate(PLAIN)) is not None
 
 
 def stated_confidence(
@@ -233,7 +233,7 @@ def stated_confidence(
         text = str(answer)
         if text not in cache:
             cache[text] = _parse_confidence(
-                _normalize_numbers(text.translate(_PLAIN)), table, pattern
+                _normalize_numbers(text.translate(PLAIN)), table, pattern
             )
     return np.array([cache[str(answer)] for answer in answers], dtype=np.float64)
 

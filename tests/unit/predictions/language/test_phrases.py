@@ -70,7 +70,8 @@ HEDGED = [
     # words of surveys that Kent's table does not have
     "definite", "definitely", "possible", "possibly", "improbable", "doubtful", "uncertain", "perhaps", "maybe",
     "sure", "pretty sure", "I am quite sure", "expected", "always", "often", "never", "rarely", "toss-up",
-    "good chance", "better than even", "little chance", "small chance", "high confidence", "moderate confidence", "confident",
+    "good chance", "better than even", "little chance", "small chance", "high confidence", "moderate confidence",
+    "confident",
     "fairly confident", "no doubt", "beyond doubt", "conceivable", "credible", "Confidence: fairly likely",
     "Confidence: somewhat certain", "Confidence: high", "Confidence: moderate to high",
 ]  # fmt: skip

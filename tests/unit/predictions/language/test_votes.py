@@ -68,7 +68,8 @@ def test_letter_is_no_article(one, other):
     [
         ("A dog", "dog"), ("a  dog.", "Dog"), ("an apple", "The apple"), ("bank of the river", "bank of river"),
         ("(A)", "a"), ("A.", "a"), ("a, b", "A B"), ("hepatitis a", "Hepatitis A"), ("\N{MINUS SIGN}5", "-5.0"),
-        ("\N{MINUS SIGN}1,000", "-1000"), ("1990\N{EN DASH}95", "1990-95"), ("Alzheimer\N{RIGHT SINGLE QUOTATION MARK}s", "Alzheimer's"),
+        ("\N{MINUS SIGN}1,000", "-1000"), ("1990\N{EN DASH}95", "1990-95"),
+        ("Alzheimer\N{RIGHT SINGLE QUOTATION MARK}s", "Alzheimer's"),
     ],
 )  # fmt: skip
 def test_article_and_typography_make_no_difference(one, other):
