@@ -29,7 +29,8 @@ EXIT_UNKNOWN = 4
 MIN_SAMPLES = 30
 """Fewest samples for a rule to hold: bootstrap intervals of fewer are too narrow."""
 _RULE = re.compile(
-    r"\s*([a-z0-9_]+)\s*(<=|>=)\s*(-?\d*\.?\d+(?:e[-+]?\d+)?)\s*(%?)\s*", re.IGNORECASE
+    r"\s*([a-z0-9_]+)\s*(<=|>=)\s*(-?(?:\d+(?:\.\d+)?|\.\d+)(?:e[-+]?\d+)?)\s*(?:(%)\s*)?",
+    re.IGNORECASE,
 )
 _RULE_HINT = "Write 'ece<=0.03', 'accuracy>=90%' or calibrated, in quotes."
 CALIBRATED = "calibrated"
@@ -52,7 +53,7 @@ def _parse_bound(rule: str) -> Sequence[str]:
     match = _RULE.fullmatch(rule)
     if match is None:
         raise InputError("a rule must be METRIC<=NUMBER or METRIC>=NUMBER", repr(rule), _RULE_HINT)
-    return match.groups()
+    return match.groups("")
 
 
 def _is_calibrated_rule(rule: str) -> bool:

@@ -209,7 +209,7 @@ def is_detail_metric(metric: str) -> bool:
 
 def strip_markup(summary: str) -> str:
     """Return the first line of a docstring without markup; cross-references become the referenced name."""
-    return re.sub(r":[a-z:]+:`~?(?:[\w.]*\.)?(\w+)`", r"\1", summary).replace("`", "")
+    return re.sub(r":(?:[a-z]+:){1,2}`~?(?:[\w.]*\.)?(\w+)`", r"\1", summary).replace("`", "")
 
 
 def terminal_table(table: Table, *, details: bool = False, arrows: bool = True) -> Any:
