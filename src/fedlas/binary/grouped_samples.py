@@ -34,18 +34,22 @@ class GroupedSamples:
     weights: FloatArray | None = None
     # Number of each sample's cluster `(N,)`, from 0 on, of which no two groups share one; None if all are independent.
     clusters: IntArray | None = None
+    is_certain: BoolArray | None = None
 
     @classmethod
     def from_positive(cls, data: Positive, codes: IntArray | None = None) -> GroupedSamples:
         """Return the samples sorted by group codes ``(N,)``; None puts all into one group."""
         if codes is None:
             arrays = data.log_odds, data.probability, data.outcome
-            return cls(*arrays, np.array([data.num_samples]), data.weights, data.clusters)
+            size = np.array([data.num_samples])
+            return cls(*arrays, size, data.weights, data.clusters, data.is_certain)
         order = np.argsort(codes, kind="stable")
         size = np.bincount(codes)
         groups = cls(
             data.log_odds[order], data.probability[order], data.outcome[order], size[size > 0]
         )
+        if data.is_certain is not None:
+            groups = replace(groups, is_certain=data.is_certain[order])
         if data.weights is not None:
             groups = groups._with_weights(data.weights[order])
         if data.clusters is None:
@@ -63,6 +67,17 @@ class GroupedSamples:
         """Return the samples of the chosen groups ``(G,)``."""
         return self if chosen.all() else self._take(np.repeat(chosen, self.size), self.size[chosen])
 
+    def finite(self) -> tuple[GroupedSamples, IntArray]:
+        """Return the samples whose log-odds are finite, and how many each group has ``(G,)``.
+
+        Samples of a probability of exactly 0 or 1 are left out, and so are groups that have no others.
+        """
+        if self.is_certain is None:
+            return self, self.size
+        size = self.sum_by_group(1.0 - self.is_certain).astype(np.int64)
+        some = replace(self._take(~self.is_certain, size[size > 0]), is_certain=None)
+        return some if some.weights is None else some._with_weights(some.weights), size
+
     def _take(self, rows: BoolArray, size: IntArray) -> GroupedSamples:
         """Return the samples in a mask ``(N,)``, which leaves ``size (G',)`` in each group that it leaves."""
         clusters = None if self.clusters is None else self.clusters[rows]
@@ -74,6 +89,7 @@ class GroupedSamples:
             size=size,
             weights=None if self.weights is None else self.weights[rows],
             clusters=None if clusters is None else np.unique(clusters, return_inverse=True)[1],
+            is_certain=None if self.is_certain is None else self.is_certain[rows],
         )
 
     @property
@@ -96,7 +112,7 @@ class GroupedSamples:
 
     def sum_by_group(self, terms: FloatArray, function: np.ufunc = np.add) -> FloatArray:
         """Return the sums of terms in each group ``(G,)`` or ``(k, G)``, or another reduction by ``function``."""
-        if len(self.size) == 1:  # by pairs, which is faster and more exact
+        if len(self.size) == 1 and terms.size:  # by pairs, which is faster and more exact
             whole: FloatArray = function.reduce(terms, axis=-1, keepdims=True)
             return whole
         start = np.concatenate(([0], self.size.cumsum()[:-1]))

@@ -148,6 +148,8 @@ def heterogeneity(
             if pair is not None:
                 pairs[name].append(pair)
                 estimates[name] = _estimate_on_scale(name, *pair, confidence_level)
+        if row.slope is not None:
+            estimates["slope"] = replace(estimates["slope"], left_out=row.slope.left_out)
         by_cluster[titles[number]] = ClusterMeasures(row.num_samples, row.events, **estimates)
     summary: ResultTable[str, RandomEffects] = ResultTable()
     ends = ("mean", "low", "high", "prediction_low", "prediction_high")

@@ -209,9 +209,13 @@ def _score_test_weights(data: Positive, cells: Loess) -> dict[str, FloatArray]:
     """Return each cell's weight in the score tests of shift and slope, and in Spiegelhalter's z."""
     # The score of the slope is taken at the shift that fits best, to first order: gaps are weighted by the log-odds
     # less their mean, which the variances of the outcomes weight.
-    log_odds = cells.sums.total(data.log_odds) / cells.counts
-    spread = cells.counts * cells.means * (1.0 - cells.means)
+    # Samples of a probability of 0 or 1 have none, and cells of these alone have no weight.
+    has_odds = np.ones(data.num_samples) if data.is_certain is None else 1.0 - data.is_certain
+    count = cells.sums.total(has_odds)
+    log_odds = cells.sums.total(has_odds * data.log_odds) / np.maximum(count, 1e-300)
+    spread = count * cells.means * (1.0 - cells.means)
     terms = {"in_the_large": np.ones(len(spread)), "spiegelhalter": 1.0 - 2.0 * cells.means}
     if spread.sum() > 0:
-        terms["slope"] = log_odds - float(spread @ log_odds) / float(spread.sum())
+        mean = float(spread @ log_odds) / float(spread.sum())
+        terms["slope"] = np.where(count > 0, log_odds - mean, 0.0)
     return terms

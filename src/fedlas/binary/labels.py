@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -23,6 +24,7 @@ from fedlas.metrics.evaluation import EVALUATIONS
 from fedlas.metrics.ranking_scores import auroc_and_influence
 from fedlas.predictions import MultiLabel
 from fedlas.predictions.multi_label import UNKNOWN, require_known_labels, require_multi_label
+from fedlas.predictions.probabilities import is_zero_or_one
 from fedlas.stats.bootstrap import calibration_error_interval
 from fedlas.stats.compare import holm
 from fedlas.stats.degrees import degrees_of_freedom
@@ -273,6 +275,7 @@ class LabelData:
                 self.positives[:, part].T[has_label].astype(np.float64),
                 None if self._weights is None else self._weights[sample],
                 None if self.clusters is None else self.clusters[sample],
+                is_zero_or_one(torch.from_numpy(log_odds)).numpy(),
             )
             ends = np.bincount(label, minlength=len(has_label)).cumsum()
             rows = iter_group_rows(GroupedSamples.from_positive(whole, label), confidence_level)

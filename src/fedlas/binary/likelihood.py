@@ -70,8 +70,8 @@ def compute_likelihood_indices(data: Positive) -> LikelihoodIndices:
     """Return the likelihood indices of samples with both outcomes."""
     fit = data.table(fit_recalibration)
     samples = fit.samples
-    number = data.num_samples
-    share = data.mean(data.outcome)
+    number = int(samples.size[0])
+    share = float(samples.mean(samples.outcome)[0])
     constant = np.full(number, math.log(share) - math.log1p(-share))
     prior, model, best = (
         float(each[0])

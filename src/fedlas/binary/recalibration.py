@@ -10,7 +10,7 @@ import numpy as np
 
 from fedlas._core.check import InputError
 from fedlas._core.renamed import accept_old_names
-from fedlas._core.types import BoolArray, FloatArray
+from fedlas._core.types import BoolArray, FloatArray, IntArray
 from fedlas.binary.grouped_samples import GroupedSamples, sigmoid
 from fedlas.binary.logistic import LogisticFit, fit_logistic
 from fedlas.binary.positive import Positive, positive_class
@@ -46,6 +46,7 @@ class LogisticRecalibration:
             model expects too few. Its interval is symmetric on the logarithm, and takes the probabilities as given.
         p_value: P-value of the likelihood-ratio test of ``a = 0`` and ``b = 1`` together, with two degrees of freedom;
             with weights or clusters of Wald's; NaN with fewer than three clusters, whose covariance is singular.
+        left_out: Samples of a probability of exactly 0 or 1, which have no log-odds: all but the ratio leave them out.
     """
 
     slope: Interval
@@ -53,6 +54,7 @@ class LogisticRecalibration:
     in_the_large: Interval
     observed_to_expected: Interval
     p_value: float
+    left_out: int = 0
 
 
 @accept_old_names(positive="event")
@@ -108,16 +110,6 @@ def compute_recalibration(data: Positive, confidence_level: float) -> LogisticRe
     """Return the logistic recalibration of samples with both outcomes."""
     fit = data.table(fit_recalibration)
     shift = data.table(_fit_shift)
-    if not data.probability.any():
-        raise InputError(
-            "at least one probability must be above 0",
-            "only zeros",
-            "Check the logits for extreme values.",
-        )
-    ratio, relative, ratio_degrees = observed_to_expected(data)
-    with np.errstate(over="ignore"):  # of an event of hardly any weight: no end
-        reach = float(np.exp(critical_t(confidence_level, ratio_degrees) * relative))
-
     # Weights and clusters leave no likelihood to compare, so that Wald's statistic stands in.
     line = fit.coefficients[0]
     unchanged = fit.samples.log_likelihood(fit.samples.log_odds)
@@ -139,18 +131,37 @@ def compute_recalibration(data: Positive, confidence_level: float) -> LogisticRe
         slope=slope,
         intercept=intercept,
         in_the_large=in_the_large,
-        observed_to_expected=Interval(
-            ratio,
-            ratio / reach,
-            ratio * reach,
-            confidence_level,
-            0,
-            float("nan"),
-            ratio * relative,
-            "log-normal",
-            ratio_degrees,
-        ),
+        observed_to_expected=ratio_interval(data, confidence_level),
         p_value=wald_p_value(statistic, float(fit.joint_degrees[0])),
+        left_out=data.num_samples - data.finite.num_samples,
+    )
+
+
+def ratio_interval(data: Positive, confidence_level: float) -> Interval:
+    """Return the O/E ratio of samples with an event, with its log-normal interval.
+
+    Raises:
+        InputError: If all probabilities are 0.
+    """
+    if not data.probability.any():
+        raise InputError(
+            "at least one probability must be above 0",
+            "only zeros",
+            "Check the logits for extreme values.",
+        )
+    ratio, relative, degrees = observed_to_expected(data)
+    with np.errstate(over="ignore"):  # of an event of hardly any weight: no end
+        reach = float(np.exp(critical_t(confidence_level, degrees) * relative))
+    return Interval(
+        ratio,
+        ratio / reach,
+        ratio * reach,
+        confidence_level,
+        0,
+        float("nan"),
+        ratio * relative,
+        "log-normal",
+        degrees,
     )
 
 
@@ -188,11 +199,26 @@ def fit_recalibration(data: Positive) -> LogisticFit:
     Raises:
         InputError: If the samples have none.
     """
-    samples = data.table(GroupedSamples.from_positive)
+    samples = data.table(_finite_samples)
     overlap = _outcomes_overlap(samples)
     if overlap.all() and (fit := _fit_lines(samples)).exists.all():
         return fit
-    raise _missing_line_error(data, is_separated=not overlap.all())
+    raise _missing_line_error(data.finite, is_separated=not overlap.all())
+
+
+def _finite_samples(data: Positive) -> GroupedSamples:
+    """Return the samples of one group whose log-odds are finite.
+
+    Raises:
+        InputError: If there are none.
+    """
+    if data.is_certain is not None and data.is_certain.all():
+        raise InputError(
+            "some probabilities must be neither 0 nor 1 for a calibration slope to exist",
+            f"0 or 1 for all {data.num_samples:,} samples",
+            "Pass probabilities in place of predicted classes.",
+        )
+    return GroupedSamples.from_positive(data.finite)
 
 
 def _missing_line_error(data: Positive, *, is_separated: bool) -> InputError:
@@ -205,6 +231,12 @@ def _missing_line_error(data: Positive, *, is_separated: bool) -> InputError:
             fix,
         )
     yes, no = (data.log_odds[data.outcome == each] for each in (1.0, 0.0))
+    if not len(yes) or not len(no):
+        return InputError(
+            "both outcomes must occur at probabilities other than 0 and 1 for a calibration slope to exist",
+            f"{'no event' if not len(yes) else 'only events'} there",
+            fix,
+        )
     threshold = float(yes.min() if no.max() <= yes.min() else yes.max())
     got = (
         f"log-odds {threshold:g} for all samples"
@@ -256,7 +288,7 @@ class _Shifts:
 
 def _fit_shift(data: Positive) -> _Shifts:
     """Return calibration in the large of one group."""
-    return _fit_shifts(data.table(GroupedSamples.from_positive))
+    return _fit_shifts(data.table(_finite_samples))
 
 
 def _fit_shifts(samples: GroupedSamples) -> _Shifts:
@@ -300,12 +332,23 @@ def _fit_shifts(samples: GroupedSamples) -> _Shifts:
 
 def shift_influence(data: Positive) -> FloatArray:
     """Return the influence of each sample on calibration in the large ``(N,)``, before weighting; mean 0."""
-    return data.table(_fit_shift).influence
+    return _over_all_samples(data, data.table(_fit_shift).influence)
 
 
 def line_influence(data: Positive, index: int) -> FloatArray:
     """Return the influence of each sample on slope (0) or intercept (1) ``(N,)``, before weighting; mean 0."""
-    return data.num_samples * data.table(fit_recalibration).influence[index]
+    fit = data.table(fit_recalibration)
+    return _over_all_samples(data, fit.samples.size * fit.influence[index])
+
+
+def _over_all_samples(data: Positive, influence: FloatArray) -> FloatArray:
+    """Return influences on a mean of the samples with finite log-odds as those of all samples ``(N,)``."""
+    if data.is_certain is None:
+        return influence
+    whole = np.zeros(data.num_samples)
+    inside = ~data.is_certain
+    whole[inside] = influence * data.num_samples / data.counts[inside].sum()
+    return whole
 
 
 def wald_estimate(interval: Interval, ideal: float) -> Estimate:
@@ -372,12 +415,16 @@ def iter_group_rows(samples: GroupedSamples, confidence_level: float) -> Iterato
     p_values, test = _event_count_tests(samples)
 
     # Lines only where both outcomes occur and no threshold separates them.
-    chosen = _outcomes_overlap(samples) & (expected > 0.0)
-    lines = (
-        _recalibration_estimates(samples.select(chosen), confidence_level)
-        if chosen.any()
-        else iter(())
-    )
+    finite, num_finite = samples.finite()
+    chosen = (num_finite > 0) & (expected > 0.0)
+    if chosen.any():
+        chosen[num_finite > 0] &= _outcomes_overlap(finite)
+    lines: Iterator[tuple[Estimate | None, Estimate | None]] = iter(())
+    if chosen.any():
+        left_out = (samples.size - num_finite)[chosen]
+        lines = _recalibration_estimates(
+            finite.select(chosen[num_finite > 0]), left_out, confidence_level
+        )
     arrays = (samples.size, events, expected, observed, ratio, low, high, p_values, chosen)
     for row in zip(*(each.tolist() for each in arrays), strict=True):
         count, happened, mean_probability, share, value, low_end, high_end, p, has_line = row
@@ -421,18 +468,21 @@ def _ratio_intervals(
 
 
 def _recalibration_estimates(
-    samples: GroupedSamples, confidence_level: float
+    samples: GroupedSamples, left_out: IntArray, confidence_level: float
 ) -> Iterator[tuple[Estimate | None, Estimate | None]]:
     """Yield slope and calibration in the large of each group, in which outcomes must overlap."""
     fit = _fit_lines(samples)
     error = np.where(fit.exists, fit.errors(np.eye(2)[:1])[:, 0], math.inf)
     slope = fit.coefficients[:, 0], error, samples.degrees(fit.influence[0])
     shift = _fit_shifts(samples)
-    yield from zip(
+    estimates = zip(
         _wald_estimates(*slope, 1.0, confidence_level),
         _wald_estimates(shift.value, shift.error, shift.degrees, 0.0, confidence_level),
         strict=True,
     )
+    for pair, count in zip(estimates, left_out.tolist(), strict=True):
+        first, second = (each and replace(each, left_out=count or None) for each in pair)
+        yield first, second
 
 
 def _wald_estimates(

@@ -81,7 +81,7 @@ def spline_curve(
     """
     if num_knots not in _KNOTS:
         raise InputError("num_knots must be 3, 4 or 5", num_knots, "Use 5, or 3 for few samples.")
-    data = positive_class(predictions, event, both_outcomes=True)
+    data = positive_class(predictions, event, both_outcomes=True).finite
     data.table(fit_recalibration)  # refuses outcomes that can be separated
     center = float(data.log_odds.mean())
     unit = float(data.log_odds.std())

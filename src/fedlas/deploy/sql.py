@@ -33,8 +33,7 @@ from fedlas.deploy.sql_maps import (
     softmax,
     sum_terms,
 )
-from fedlas.predictions.multi_label import NEAREST_TO_0
-from fedlas.predictions.probabilities import FLOOR
+from fedlas.predictions.probabilities import FLOOR, NEAREST_TO_0
 
 if TYPE_CHECKING:
     from fedlas.calibrated import TableCalibration

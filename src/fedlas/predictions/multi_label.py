@@ -22,14 +22,12 @@ from fedlas._core.check import (
 )
 from fedlas.predictions.arguments import check_row_index, to_tensor
 from fedlas.predictions.predictions import Predictions
-from fedlas.predictions.probabilities import FLOOR, binary_logits
+from fedlas.predictions.probabilities import FLOOR, NEAREST_TO_0, binary_logits
 from fedlas.predictions.sample_values import SAMPLE_VALUES, check_sample_values
 from fedlas.predictions.saved import load_arrays, write_fields
 
 UNKNOWN = -100
 """Target value of an unknown label."""
-NEAREST_TO_0 = 2.0**-53
-"""Replaces 1 less a probability of exactly 1: half the step of float64 below 1."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

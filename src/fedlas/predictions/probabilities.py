@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -12,10 +13,15 @@ from fedlas._core.errors import public_call_name
 
 FLOOR = float(torch.finfo(torch.float32).tiny)
 """Replaces a probability of exactly 0, whose logarithm is no logit: the smallest normal float32."""
+NEAREST_TO_0 = 2.0**-53
+"""Replaces 1 less a probability of exactly 1 of a label: half the step of float64 below 1."""
 ROUNDING = 1e-6
 """How far a probability may be below 0, or a sum miss 1 without a word, as numbers in single precision do."""
 SUM_TOLERANCE = 1e-3
 """How far a probability, and the sum of a row, may be from 1, whatever they look like: half precision does so."""
+_FLOOR_ROUNDING = 1e-4
+"""Rounding of the logarithm of :data:`FLOOR` in single precision, and of sums of probabilities beside it."""
+_LABEL_ROUNDING = 1e-9
 _MAX_LOST = 0.5
 """Largest deficit of a row sum that can be attributed to rounding."""
 _WORTH_A_WORD = 0.01
@@ -298,6 +304,20 @@ def binary_logits(log_odds: Tensor) -> Tensor:
 def safe_log(probs: Tensor) -> Tensor:
     """Return the logarithm of probabilities ``(N, C)``, clamped below at :data:`FLOOR`."""
     return probs.clamp(min=FLOOR).log()
+
+
+def is_zero_or_one(log_odds: Tensor, num_classes: int = 2) -> Tensor:
+    """Return whether log-odds ``(N,)`` stand for a probability of exactly 0 or 1, which has none.
+
+    Args:
+        log_odds: Of one of ``num_classes`` classes against the rest, or of a label, in float64.
+        num_classes: Classes of which all others have a probability of 0 beside one of 1.
+    """
+    # A network's logits hardly ever are these numbers, so that predictions that were saved as logits need no mark.
+    floor = math.log(FLOOR)
+    zero, one = floor, -floor - math.log(max(num_classes - 1, 1))
+    is_floor = torch.minimum((log_odds - zero).abs(), (log_odds - one).abs()) < _FLOOR_ROUNDING
+    return is_floor | ((log_odds + math.log(NEAREST_TO_0)).abs() < _LABEL_ROUNDING)
 
 
 def are_probabilities(logits: Tensor) -> bool:
