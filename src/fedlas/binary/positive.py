@@ -22,11 +22,7 @@ from fedlas.metrics.sums import normalized_weights
 from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import require_predictions
 from fedlas.predictions.event import event_index
-<<<<<<< HEAD
-from fedlas.predictions.probabilities import FLOOR
-=======
-from fedlas.predictions.probabilities import is_zero_or_one
->>>>>>> h-engine
+from fedlas.predictions.probabilities import FLOOR, is_zero_or_one
 from fedlas.resample.clusters import clustered_sum_variance
 from fedlas.stats.degrees import degrees_of_freedom
 from fedlas.stats.intervals import check_confidence_level
@@ -52,13 +48,10 @@ class Positive:
     weights: FloatArray | None = None
     # Number of each sample's cluster `(N,)`, from 0 on; None if all samples are independent.
     clusters: IntArray | None = None
-<<<<<<< HEAD
-    # Log-odds by which samples rank `(N,)`, infinite for probabilities of 0 and 1; None: `log_odds`.
-    unbounded_log_odds: FloatArray | None = None
-=======
     # Whether the probability is exactly 0 or 1, so that the log-odds are a stand-in `(N,)`; None if none is.
     is_certain: BoolArray | None = None
->>>>>>> h-engine
+    # Log-odds by which samples rank `(N,)`, infinite for probabilities of 0 and 1; None: `log_odds`.
+    unbounded_log_odds: FloatArray | None = None
     _tables: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -102,11 +95,8 @@ class Positive:
             self.outcome[index],
             None if weights is None else weights / weights.mean(),
             None if clusters is None else np.unique(clusters, return_inverse=True)[1],
-<<<<<<< HEAD
-            None if self.unbounded_log_odds is None else self.unbounded_log_odds[index],
-=======
             _mask_or_none(None if self.is_certain is None else self.is_certain[index]),
->>>>>>> h-engine
+            None if self.unbounded_log_odds is None else self.unbounded_log_odds[index],
         )
 
     @cached_property
@@ -177,19 +167,16 @@ def positive_class(
         got = f"{len(outcome)} samples, {'only' if outcome[0] else 'no'} class {number}"
         fix = "Pass a test set in which both occur."
         raise InputError(f"class {number} and other classes must both occur as labels", got, fix)
-<<<<<<< HEAD
+    # What lies beyond the range is taken for its end, as in a file of logits.
+    stands_in = np.isinf(unbounded) | is_zero_or_one(torch.from_numpy(log_odds), classes).numpy()
     probability = torch.from_numpy(log_odds).sigmoid().numpy()
-    return Positive(log_odds, probability, outcome, weights, clusters, unbounded)
-=======
-    is_certain = _mask_or_none(is_zero_or_one(log_odds, classes).numpy())
-    probability = log_odds.sigmoid().numpy()
-    return Positive(log_odds.numpy(), probability, outcome, weights, clusters, is_certain)
+    certain = _mask_or_none(stands_in)
+    return Positive(log_odds, probability, outcome, weights, clusters, certain, unbounded)
 
 
 def _mask_or_none(mask: BoolArray | None) -> BoolArray | None:
     """Return a mask, or None if it is all false."""
     return mask if mask is not None and mask.any() else None
->>>>>>> h-engine
 
 
 def _class_index(event: int | str, predictions: Predictions) -> int:
