@@ -20,6 +20,7 @@ from fedlas.stats.intervals import ALPHA, Interval
 from fedlas.stats.joint import joint_p_value
 from fedlas.stats.noise_floor import NoiseFloor, noise_floor
 from fedlas.stats.optimism import Optimism, optimism
+from fedlas.stats.poisson_random_effects import poisson_random_effects
 from fedlas.stats.pooling import PooledEstimates, partial_pooling
 from fedlas.stats.power import seeds_needed
 from fedlas.stats.random_effects import RandomEffects, random_effects
@@ -60,6 +61,7 @@ __all__ = [
     "paired_bootstrap",
     "paired_t_test",
     "partial_pooling",
+    "poisson_random_effects",
     "random_effects",
     "reject_option",
     "risk_threshold",

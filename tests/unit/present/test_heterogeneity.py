@@ -33,10 +33,11 @@ def test_summary_table_has_prediction_interval_per_measure(clusters):
     assert row[1].number == ratio.mean
     assert row[3].value == f"[{ratio.prediction_low:.2f}, {ratio.prediction_high:.2f}]"
     assert [row[-1].value for row in table.rows] == ["5", "4", "4"]
-    assert (
-        "Of 5 clusters, 1 without slope, 1 without AUROC: too few events or non-events."
-        in table.notes
+    assert table.notes[1].startswith(
+        "The means leave out, of 5 clusters, slope 1, AUROC 1: fewer than 10"
     )
+    assert "Poisson" in table.notes[0]
+    assert "REML" in table.notes[0]
 
 
 def test_clusters_table_has_dash_for_unknown_measure(clusters):
@@ -68,6 +69,11 @@ def test_each_measure_has_a_forest_plot(clusters):
 def test_clusters_json_omits_unknown_values(clusters):
     plain = json.loads(json.dumps(clusters_to_dict({"raw": clusters}), allow_nan=False))["raw"]
     assert {*plain["summary"]} == {"observed_to_expected", "slope", "auroc"}
+    assert {name: each["method"] for name, each in plain["summary"].items()} == {
+        "observed_to_expected": "Poisson, adjusted profile likelihood",
+        "slope": "REML",
+        "auroc": "REML",
+    }
     assert {*plain["clusters"]} == {*HOSPITALS}
     assert {"slope", "auroc"} & {*plain["clusters"]["Tiny"]} == set()
     slope = clusters.clusters["Oslo"].slope
