@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -57,15 +56,6 @@ from fedlas.resample.clusters import is_clustered, merge_overlapping_groups
 from fedlas.resample.folds import canonical_order, systematic_sample
 
 RAW = "as predicted"
-_FEW_SAMPLES = 30.0
-"""With fewer samples, unchanged predictions and temperature scaling get two pseudo-samples each: without them the
-mixture can be far over-confident by chance."""
-_PRIOR_FEW_SAMPLES = (2.0, 2.0)
-_PRIOR = (0.0, 2.0)
-_SHARED_COUNT = 1.0
-"""Pseudo-samples that unchanged predictions and temperature scaling share by their held-out likelihood."""
-_PRIOR_MANY_CLASSES = (2.0, 8.0)
-"""Pseudo-samples of both with many classes, where more members have parameters."""
 _MAX_FLEXIBLE_LOGITS = 2**19
 """Most logits (N x C) that a member with a curve or a matrix row per class is fitted on: about a second per member."""
 _MIN_ROWS_PER_CLASS = 10
@@ -127,7 +117,7 @@ def fit_calibrated_mixture(
     group_note = ""
     log_probs = None
     if split.held_out:
-        prior = _member_prior(val, fitted)
+        prior = Prior([*fitted].index("temperature" if "temperature" in fitted else RAW))
         log_probs = split.log_probs(fitted, maps, _EXPENSIVE)
         share = fit_logit_share(log_probs, prior, split)
         regressions = None
@@ -163,26 +153,6 @@ def fit_calibrated_mixture(
         ),
     )
     return attach_warnings(mixture, doubt, note)
-
-
-def _member_prior(val: Predictions, member_names: Iterable[str]) -> Prior:
-    """Return the pseudo-counts of the members; sample weights must sum to the effective sample count."""
-    members = [*member_names]
-    base = members.index("temperature") if "temperature" in members else None
-    if base is None:
-        return Prior((_PRIOR_FEW_SAMPLES[0],))
-    shared = 0.0
-    if val.num_classes >= MANY_CLASSES:
-        raw, scaled = _PRIOR_MANY_CLASSES
-    elif float(sample_weights(val).sum()) < _FEW_SAMPLES:
-        raw, scaled = _PRIOR_FEW_SAMPLES
-    else:
-        raw, scaled = _PRIOR
-        shared = _SHARED_COUNT
-    counts = [0.0] * len(members)
-    counts[0] = raw
-    counts[base] = scaled
-    return Prior(tuple(counts), shared, base)
 
 
 def _absent_share_with_note(
