@@ -70,7 +70,7 @@ def add_compare(add: AddSubcommand) -> None:
     add_files(parser, "--with", "FILE", text, nargs="+", dest="others", default=())
     metrics = (
         "metrics (default: accuracy, nll, brier, ece; of two classes auroc, nll, brier, ece of the event; of benches "
-        "ece for pairs in one, else nll ece)"
+        "nll for pairs, else nll ece)"
     )
     add_option(parser, "--metrics", "NAME", metrics, nargs="+", default=())
     add_markup_flags(parser)

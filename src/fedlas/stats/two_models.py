@@ -49,7 +49,7 @@ def paired_bootstrap(
     a: Predictions | TopLabel,
     b: Predictions | TopLabel,
     *,
-    metric: str = "ece",
+    metric: str | None = None,
     confidence_level: float = 0.95,
     replicates: int = 1000,
     seed: int = 0,
@@ -65,7 +65,7 @@ def paired_bootstrap(
     Args:
         a: Predictions of the first model, or a ``TopLabel``.
         b: Those of the second for the same samples in the same order.
-        metric: Name of a registered metric.
+        metric: Name of a registered metric; None: ``"nll"``, or ``"ece"`` of a ``TopLabel``, which has no NLL.
         confidence_level: Confidence level in ``(0, 1)``.
         replicates: Number of replicates; at least 39 for level 0.95.
         seed: The same seed draws the same samples.
@@ -101,6 +101,8 @@ def paired_bootstrap(
     Source:
         Efron & Tibshirani, "An Introduction to the Bootstrap" (1993), chapters 8 and 15.
     """
+    if metric is None:
+        metric = "ece" if isinstance(_prefer_top_label(a, b), TopLabel) else "nll"
     entry = resolve_metric(metric, _prefer_top_label(a, b))
     return bootstrap_differences(
         a,

@@ -17,6 +17,7 @@ from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import require_predictions
 from fedlas.predictions.probabilities import FLOOR, SUM_TOLERANCE
 from fedlas.predictions.sample_values import SAMPLE_VALUES
+from fedlas.resample.effective import effective_sample_size
 
 # Elements of a chunk: 2 MiB of float64, so that a few work arrays of that size fit the cache.
 _CHUNK_ELEMENTS = 2**18
@@ -249,10 +250,13 @@ def _find_log_floor(val: Predictions) -> float | None:
 
 
 def scale_weights(weights: Tensor) -> Tensor:
-    """Return sample weights ``(N,)`` scaled to a mean of 1 over positive weights; whole numbers stay unchanged."""
+    """Return sample weights ``(N,)`` scaled to sum to the effective sample size; whole numbers stay unchanged.
+
+    Whole numbers are copies. Others say how often samples count, and not that all of them are as much evidence.
+    """
     if bool((weights == weights.round()).all()):
         return weights
-    return weights / weights[weights > 0].mean()
+    return weights * (effective_sample_size(weights) / weights.sum())
 
 
 def normalize_weights(val: Predictions, *, repeat_rows: bool = False) -> Predictions:
