@@ -8,7 +8,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile -
 
 MATHEMATICS := losses metrics stats calibrators
 
-.PHONY: help demo test test-system test-long test-newest test-lowest test-doors coverage lint types format api tables results dist bench bench-check examples docs docs-serve \
+.PHONY: help demo test test-system test-long test-newest test-lowest test-lowest-stores test-doors coverage lint types format api tables results dist bench bench-check examples docs docs-serve \
 	all-checks clean
 
 help:          ## this list
@@ -32,6 +32,12 @@ test-newest: $(VENV)-newest/.test   ## the quick tests on the newest Python here
 
 test-lowest: $(VENV)-lowest/.test   ## the quick tests with the lowest versions that pyproject.toml allows; as large
 	OMP_NUM_THREADS=1 $(VENV)-lowest/bin/python -m pytest -n logical --dist loadfile --no-loadscope-reorder -m "not system"
+
+test-lowest-stores: $(VENV)/.test   ## the tests of stores and temporary folders with the lowest fsspec, which decides what a store lists; 1 MB beside $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/lowest-stores \
+	  "fsspec==$$(sed -n 's/.*"fsspec>=\([0-9.]*\)".*/\1/p' pyproject.toml)"
+	PYTHONPATH=$(VENV)/lowest-stores OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/unit/cli/test_hostile_stores.py \
+	  tests/unit/cli/test_temporary_folders.py tests/contract/test_tables.py
 
 # What the doors are installed from: this checkout, or a wheel that `make dist` has built.
 FROM ?= --editable .

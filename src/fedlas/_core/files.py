@@ -44,6 +44,7 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Pat
             The previous file at ``path`` is then unchanged.
 
     Note:
+        A file that is replaced keeps its permissions, such as those of a private file.
         A process that is killed while it writes leaves a hidden ``.fedlas.part`` file next to ``path``. Nothing reads
         it; the next writer of the same path removes it, and :func:`remove_stale_temporaries` all of a folder.
 
@@ -62,6 +63,7 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Pat
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale_temporaries(path)
         temporary, handle = _create_locked_temporary(path)
+        _copy_mode(path, handle)
     except OSError as error:
         raise not_writable_error(path.parent, error) from error
     # Write and sync the temporary file, then rename it: a reader sees the old file or the new one.
@@ -96,6 +98,14 @@ def _create_locked_temporary(path: Path) -> tuple[Path, int]:
         if os.path.lexists(temporary):
             return temporary, handle
         os.close(handle)
+
+
+def _copy_mode(path: Path, handle: int) -> None:
+    """Give an open file the permissions of the file at ``path``: one that is private stays private when replaced."""
+    with suppress(FileNotFoundError):
+        mode = os.lstat(path).st_mode
+        if os.name == "posix" and stat.S_ISREG(mode):
+            os.fchmod(handle, mode & 0o777)
 
 
 def _remove_stale_temporaries(path: Path) -> None:

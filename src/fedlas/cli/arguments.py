@@ -119,6 +119,15 @@ def add_data_folder(
     )
 
 
+def data_unused_error(file: object) -> InputError:
+    """Return the InputError for ``--data`` beside prediction files, which need no images."""
+    return InputError(
+        "--data requires a run folder",
+        f"the prediction file {file}",
+        "Omit --data: it names the folder of a run's images.",
+    )
+
+
 NUM_BINS = 15
 
 

@@ -29,6 +29,7 @@ from fedlas.cli.arguments import (
     add_sample_columns,
     add_score_columns,
     check_page_options,
+    data_unused_error,
     format_column_options,
     import_from_lab,
     parse_columns,
@@ -240,6 +241,8 @@ def _check_options(args: argparse.Namespace, more: Sequence[str], columns: Colum
             f"the folder {args.file}",
             "Omit these options, or pass a prediction file.",
         )
+    if args.data is not None and not is_run:
+        raise data_unused_error(args.file)
     if args.covariates and args.on is None and not is_run:
         raise covariates_unused_error()
     check_page_options(args, "--report")

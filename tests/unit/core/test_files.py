@@ -356,6 +356,25 @@ def test_part_is_locked_until_it_has_its_name(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["a"]  # noqa: PTH208
 
 
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_file_that_is_replaced_keeps_its_permissions(tmp_path):
+    """A file of mode 600 was 644 after the next ``apply``, and what was being written could be read before."""
+    for mode in (0o600, 0o640, 0o444, 0o666):
+        write_text(tmp_path / "a", "old")
+        (tmp_path / "a").chmod(mode)
+        seen = []
+        write_atomically(
+            tmp_path / "a",
+            lambda file, seen=seen: seen.append(os.fstat(file.fileno()).st_mode & 0o777),
+        )
+        assert [*seen, (tmp_path / "a").stat().st_mode & 0o777] == [mode, mode]
+    (tmp_path / "link").symlink_to("a")
+    assert (
+        write_text(tmp_path / "link", "new").stat().st_mode
+        == write_text(tmp_path / "new", "new").stat().st_mode
+    )
+
+
 def test_a_folder_is_tried_without_leaving_anything(tmp_path, monkeypatch):
     check_writable(tmp_path)
     assert list(tmp_path.iterdir()) == []
