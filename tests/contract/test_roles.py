@@ -370,7 +370,24 @@ OPTIONS = {
 @pytest.mark.parametrize("labeled", [True, False])
 def test_role_beside_other_scores_is_read_or_refused(kind, labeled, tmp_path):
     """``--confidence-as`` beside ``--probs`` was a KeyError."""
-    names = "p_no p_yes z_no z_yes v_no v_yes y_no y_yes w c age confidence right y said g".split()
+    names = [
+        "p_no",
+        "p_yes",
+        "z_no",
+        "z_yes",
+        "v_no",
+        "v_yes",
+        "y_no",
+        "y_yes",
+        "w",
+        "c",
+        "age",
+        "confidence",
+        "right",
+        "y",
+        "said",
+        "g",
+    ]
     row = [0.3, 0.7, -1.0, 1.0, 0.4, 0.6, 0, 1, 1.5, 7, 40, 0.7, 1, "yes", "yes", "a"]
     other = [0.7, 0.3, 1.0, -1.0, 0.4, 0.6, 1, 0, 1.5, 8, 50, 0.7, 0, "no", "yes", "b"]
     path = tmp_path / "t.csv"
