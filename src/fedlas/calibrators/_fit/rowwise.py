@@ -15,7 +15,7 @@ from fedlas._core.check import InputError
 from fedlas.calibrators._fit.state import ones
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import require_predictions
-from fedlas.predictions.probabilities import FLOOR, SUM_TOLERANCE
+from fedlas.predictions.probabilities import FLOOR, SUM_TOLERANCE, are_logits
 from fedlas.predictions.sample_values import SAMPLE_VALUES
 from fedlas.resample.effective import effective_sample_size
 
@@ -173,10 +173,12 @@ def array_kind(val: object) -> ArrayKind | None:
     scores = torch.as_tensor(val)
     if not scores.is_floating_point() or scores.layout != torch.strided or not scores.numel():
         return "logits"
-    inside = bool(((scores >= 0) & (scores <= 1)).all())
-    if inside and scores.ndim == 2:
-        inside = bool(((scores.double().sum(dim=1) - 1).abs() < SUM_TOLERANCE).all())
-    return "probs" if inside and scores.ndim in (1, 2) else "logits"
+    if scores.ndim not in (1, 2) or are_logits(scores) or float(scores.max()) > 1 + SUM_TOLERANCE:
+        return "logits"
+    sums_to_1 = scores.ndim == 1 or bool(
+        ((scores.double().sum(dim=1) - 1).abs() < SUM_TOLERANCE).all()
+    )
+    return "probs" if sums_to_1 else "logits"
 
 
 def require_features(predictions: Predictions) -> Tensor:
