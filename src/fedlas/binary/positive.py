@@ -99,6 +99,11 @@ class Positive:
             None if self.unbounded_log_odds is None else self.unbounded_log_odds[index],
         )
 
+    def count_ones(self) -> int:
+        """Return the number of samples with a probability of exactly 1."""
+        is_certain = self.is_certain
+        return 0 if is_certain is None else int((is_certain & (self.log_odds > 0)).sum())
+
     @cached_property
     def finite(self) -> Positive:
         """The samples whose log-odds are finite: those of a probability of 0 or 1 are left out."""

@@ -17,6 +17,7 @@ from fedlas._core.outputs import marked_kind
 from fedlas._core.text import printable
 from fedlas.metrics import METRICS
 from fedlas.metrics.metric import ALIASES, EVENT, find_measure, value_range
+from fedlas.present.metric_tables import left_out_text
 from fedlas.present.table import ARROWS, Column, metric_column
 from fedlas.present.verdict import Verdict
 from fedlas.stats import Difference
@@ -159,6 +160,8 @@ def check_requirement(requirement: Requirement, estimate: Estimate) -> Check:
     ends = f"interval {about.format(estimate.low)} to {about.format(estimate.high)}"
     if math.isnan(estimate.low):
         ends = "without an interval"
+    if estimate.left_out:
+        ends += f", without {left_out_text(estimate.left_out)}"
     numbers = (
         f"{about.title}{of_event} {about.format(estimate.value)}{unit}, {ends}, required {requirement.sign} "
         f"{about.format(requirement.bound)}{unit}"

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from fedlas.binary import GroupMeasures
-from fedlas.present.metric_tables import metric_noise, top_label_ece
+from fedlas.present.metric_tables import metric_noise, slopes_left_out_note, top_label_ece
 from fedlas.present.positive_class import format_interval
 from fedlas.present.table import DASH, Cell, Column, Table, make_table, metric_column
 from fedlas.stats import ALPHA, GroupEstimate
@@ -63,9 +63,11 @@ def event_groups_table(
         "slope",
         "p",
     )
-    return rows_table(
+    table = rows_table(
         by_group, _event_row, heads, title=title, max_rows=max_rows, legend=_EVENT_LEGEND
     )
+    left_out = slopes_left_out_note(each.slope for each in by_group.values())
+    return replace(table, notes=(*table.notes, *left_out))
 
 
 def _event_row(name: str, group: GroupMeasures) -> tuple[Cell, ...]:
@@ -116,7 +118,8 @@ def pooled_table(by_group: EventsByGroup, *, title: str, max_rows: int | None = 
         Column("group", words=True),
         *map(Column, ("slope", "pooled slope", "pooled in the large")),
     )
-    return Table(heads, tuple(rows), title, (_POOLED_LEGEND,))
+    left_out = slopes_left_out_note(each.slope for each in by_group.values())
+    return Table(heads, tuple(rows), title, (_POOLED_LEGEND, *left_out))
 
 
 def rows_table(

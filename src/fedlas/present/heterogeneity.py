@@ -9,6 +9,7 @@ from typing import Any
 
 from fedlas.binary.heterogeneity import MIN_EVENTS, SCALES, Heterogeneity
 from fedlas.plots import forest_plot
+from fedlas.present.metric_tables import slopes_left_out_note
 from fedlas.present.page import new_page_axes, to_inline_svg
 from fedlas.present.positive_class import format_interval
 from fedlas.present.table import DASH, Cell, Column, Table
@@ -103,7 +104,8 @@ def clusters_table(clusters: Heterogeneity, *, title: str, max_rows: int | None 
         rows.append(tuple(cells))
     more = len(clusters.clusters) - len(rows)
     notes = (f"{more:,} further clusters: json(), or --json.",) if more else ()
-    return Table(tuple(heads), tuple(rows), title, notes)
+    left_out = slopes_left_out_note(each.slope for each in clusters.clusters.values())
+    return Table(tuple(heads), tuple(rows), title, (*notes, *left_out))
 
 
 def draw_forest_plots(by_stage: Mapping[str, Heterogeneity]) -> list[Any]:

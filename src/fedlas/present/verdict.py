@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from fedlas._core.text import join_words
 from fedlas.binary.discrimination import reversed_auroc
+from fedlas.binary.positive import positive_class
 from fedlas.calibrated.calibration import Calibration
 from fedlas.calibrators._fit.rowwise import to_predictions
 from fedlas.metrics import accuracy
@@ -205,7 +207,7 @@ def _event_verdict(
         f"Expects {event} in {format_percent(expected)} % and {format_percent(observed)} % occur"
     )
     judged = replace(judged, claim=claim.replace("E", "e", 1))
-    samples = f"{predictions.num_samples:,} samples"
+    samples = f"{predictions.num_samples:,} samples{_left_out_of_slope(measures, predictions)}"
     area = measures["auroc"].value if "auroc" in measures else 0.5
     if area < 0.5 and reversed_auroc(predictions) is not None:
         question = _reversed_scores_question(predictions, scores)
@@ -230,6 +232,18 @@ def _event_verdict(
             judged, text=f"{claim}: miscalibrated by {_truncated_list(judged.rejected)} {about}."
         )
     return replace(judged, text=f"{claim}: no miscalibration shows {about}.")
+
+
+def _left_out_of_slope(measures: ByName, predictions: Predictions) -> str:
+    """Return a clause on the samples that the slope leaves out, or an empty string."""
+    count = measures["slope"].left_out if "slope" in measures else None
+    if not count:
+        return ""
+    ones = positive_class(predictions, None).count_ones()
+    kinds = {"1": ones, "0": count - ones}
+    parts = [f"{number:,} with probability {value}" for value, number in kinds.items() if number]
+    verb = "is" if count == 1 else "are"
+    return f", of which {join_words(parts)} {verb} left out of the slope"
 
 
 def _reversed_scores_question(predictions: Predictions, scores: Sequence[str]) -> str:
