@@ -96,16 +96,20 @@ def comparison_sentences(
     ]
     if apart:
         lines.append(f"They differ in {join_words(apart)}, where neither direction is better.")
-    same = [
-        _metric_title(each, event)
-        for each in shown
-        if each.better is None and _p_value(each) > ALPHA
-    ]
+    ties = [each for each in shown if each.better is None and _p_value(each) > ALPHA]
+    same = [f"{_metric_title(each, event)}{_describe_uncorrected(each)}" for each in ties]
     if same and lines:
         lines.append(f"Not distinguishable: {join_words(same)}.")
     elif same:
         lines.append(f"{names[0]} and {names[1]} are not distinguishable in {join_words(same)}.")
     return lines
+
+
+def _describe_uncorrected(each: Difference) -> str:
+    """Return a remark on a test that rejects before Holm's correction alone, as its interval does, or nothing."""
+    if each.p_value is None or each.p_value > ALPHA:
+        return ""
+    return f" ({format_p(each.p_value, None)} alone, {format_p(_p_value(each), None)} after Holm's correction)"
 
 
 def groups_table(

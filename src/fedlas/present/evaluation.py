@@ -27,7 +27,12 @@ from fedlas.present.groups import (
     worst_event_group_sentence,
     worst_group_sentence,
 )
-from fedlas.present.heterogeneity import cluster_tables, clusters_to_dict, draw_forest_plots
+from fedlas.present.heterogeneity import (
+    cluster_tables,
+    clusters_sentence,
+    clusters_to_dict,
+    draw_forest_plots,
+)
 from fedlas.present.metric_tables import (
     CALIBRATOR_METRICS,
     Measured,
@@ -158,12 +163,15 @@ class Evaluation:
 
     @cached_property
     def verdict(self) -> list[str]:
-        """Sentences on calibration, on the effect of the calibrator, on decisions and on the worst group."""
+        """Sentences on calibration, the effect of the calibrator, decisions, clusters and the worst group."""
         sentences = self.before_after_sentences
         if self.needs_calibration and self.repair:
             sentences.append(f"Next, repair it on held-out predictions: {self.repair}")
         last = list(self.decisions.values())[-1] if self.decisions else ()
         sentences += [decision_sentence(each, self.event) for each in last]
+        for stage, clusters in self.heterogeneity.items():
+            before = "" if len(self.heterogeneity) == 1 else f"{stage[:1].upper()}{stage[1:]}, "
+            sentences.append(f"{before}{clusters_sentence(clusters)}")
         return [*sentences, *(self._worst_group_sentence(stage) for stage in self.groups)]
 
     @property

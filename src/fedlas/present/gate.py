@@ -207,7 +207,8 @@ def _check_calibrated(verdict: Verdict) -> Check:
         kind = f": {verdict.direction}" if verdict.direction else ""
         text = f"Fails: the joint test rejects calibration ({verdict.joint}){kind}."
         return Check(CALIBRATED, "fails", text)
-    text = f"Holds: the joint test does not reject calibration ({verdict.joint})."
+    joint = f"the joint test does not reject calibration ({verdict.joint})"
+    text = f"Holds: {joint}{verdict.alone_clause}."
     return Check(CALIBRATED, "holds", text)
 
 

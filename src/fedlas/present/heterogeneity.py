@@ -7,15 +7,16 @@ from itertools import islice
 from math import isnan
 from typing import Any
 
+from fedlas._core.text import join_words
 from fedlas.binary.heterogeneity import MIN_EVENTS, SCALES, Heterogeneity
 from fedlas.plots import forest_plot
 from fedlas.present.metric_tables import slopes_left_out_note
 from fedlas.present.page import new_page_axes, to_inline_svg
 from fedlas.present.positive_class import format_interval
 from fedlas.present.table import DASH, Cell, Column, Table
-from fedlas.stats import RandomEffects
+from fedlas.stats import ALPHA, RandomEffects
 from fedlas.stats.estimates import Estimate
-from fedlas.stats.noise_floor import format_p_digits
+from fedlas.stats.noise_floor import format_p, format_p_digits, is_significant
 
 _MAX_CLUSTERS = 40
 """Clusters that a forest plot shows."""
@@ -28,6 +29,31 @@ _LEGEND = (
     "true values (of log O/E, of the log-odds of AUROC). I²: share of the differences that is not chance. p: of the "
     "hypothesis that all clusters have one value."
 )
+
+
+def clusters_sentence(clusters: Heterogeneity) -> str:
+    """Return a sentence on the mean O/E of clusters, and on the measures in which they differ, for a headline."""
+    form = Column("", places=2).format
+    ratio = clusters.summary.get("observed_to_expected")
+    parts = []
+    if ratio is not None:
+        parts = [f"mean O/E {form(ratio.mean)} [{form(ratio.low)}, {form(ratio.high)}]"]
+        if not isnan(ratio.prediction_low):
+            ends = f"[{form(ratio.prediction_low)}, {form(ratio.prediction_high)}]"
+            parts.append(f"a further one {ends}")
+    tested = {
+        _TITLES[name]: format_p(each.p, None)
+        for name, each in clusters.summary.items()
+        if is_significant(each.p, ALPHA)
+    }
+    differ = join_words([f"{title} ({p})" for title, p in tested.items()])
+    names = join_words([_TITLES[name] for name in clusters.summary])
+    if differ:
+        parts.append(f"they differ in {differ}")
+    elif names:
+        parts.append(f"no difference shows in {names}")
+    count = f"{len(clusters.clusters):,} clusters"
+    return f"{count}: {'; '.join(parts) or 'no measure has a mean'}."
 
 
 def summary_table(clusters: Heterogeneity, *, title: str) -> Table:

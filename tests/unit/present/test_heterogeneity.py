@@ -7,7 +7,12 @@ import torch
 
 from fedlas import Predictions
 from fedlas.binary import heterogeneity
-from fedlas.present.heterogeneity import cluster_tables, clusters_to_dict, draw_forest_plots
+from fedlas.present.heterogeneity import (
+    cluster_tables,
+    clusters_sentence,
+    clusters_to_dict,
+    draw_forest_plots,
+)
 from fedlas.present.table import DASH
 
 HOSPITALS = ("Cairo", "Lima", "Oslo", "Rome", "Tiny")
@@ -57,6 +62,22 @@ def test_clusters_table_has_dash_for_unknown_measure(clusters):
 def test_the_last_stage_comes_first_and_is_named(clusters):
     tables = cluster_tables({"raw": clusters, "after": clusters}, max_rows=None)
     assert [table.title.partition(", ")[2] for table in tables] == ["after", "raw"]
+
+
+def test_headline_says_in_what_clusters_differ(clusters):
+    ratio = clusters.summary["observed_to_expected"]
+    text = clusters_sentence(clusters)
+    assert text.startswith(
+        f"5 clusters: mean O/E {ratio.mean:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]; a further one"
+    )
+    differ = [name for name, each in clusters.summary.items() if each.p <= 0.05]
+    assert "observed_to_expected" in differ
+    assert "they differ in O/E (p < 0.0001)" in text
+    assert ("AUROC (p" in text) == ("auroc" in differ)
+    alike = heterogeneity(
+        Predictions([[0.0, -0.1], [0.0, 0.1]] * 90, [0, 1, 1, 0] * 45, clusters=[0, 1, 2] * 60)
+    )
+    assert "no difference shows in O/E" in clusters_sentence(alike)
 
 
 def test_each_measure_has_a_forest_plot(clusters):
