@@ -115,8 +115,8 @@ class Columns:
         one_per_cluster: Keep the first row of each of the ``clusters``, so that rows are independent.
         labels: Columns of several labels a sample, each with a probability of its own, named like ``probs``: 1 where a
             label is present, 0 where it is absent, empty or -1 where that is unknown. What follows the common beginning
-            of the names pairs them with the scores, as p_Edema and y_edema; if no names agree, their order does, which a
-            note says.
+            of the names pairs them with the scores, as p_Edema and y_edema; if no names agree, their order does: a note
+            then names the pairs.
 
     Raises:
         InputError: If several kinds of scores are named, or what goes with another kind; or for an empty or repeated
