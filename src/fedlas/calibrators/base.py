@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args, overload
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -61,6 +60,7 @@ from fedlas.calibrators._fit.state import (
 from fedlas.calibrators.layer import CalibrationLayer
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import require_labels, require_predictions, unwrap_table
+from fedlas.predictions.arguments import to_tensor
 from fedlas.predictions.multi_label import MultiLabel, require_multi_label
 from fedlas.resample.effective import effective_sample_size
 
@@ -300,7 +300,7 @@ class Calibrator(ABC):
 
     def _transform_array(self, test: Tensor | NDArray[Any]) -> Tensor | NDArray[Any]:
         """Return calibrated probabilities or logits for an array, in its shape; as the array of the fit."""
-        scores = torch.as_tensor(test)
+        scores = to_tensor("test", test)
         of_probs = self.array_of == "probs"
         calibrated = self.transform((Predictions.from_probs if of_probs else Predictions)(scores))
         result = calibrated.probs if of_probs else calibrated.logits

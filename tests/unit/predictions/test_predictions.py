@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+import fedlas
 from fedlas import Predictions
-from fedlas.calibrators import CalibrationWarning
+from fedlas.calibrators import CALIBRATORS, CalibrationWarning
 from fedlas.errors import InputError
 from fedlas.metrics import METRICS
 
@@ -456,3 +457,17 @@ def test_from_probs_accepts_indices_with_class_names():
         Predictions.from_probs(probs, [1, 2], classes=("no", "yes"))
     with pytest.raises(InputError, match="every label must be one of the classes yes, no"):
         Predictions.from_probs(probs, [1, 0], classes=("yes", "no"))  # the class yes, or number 1
+
+
+def test_negative_stride_of_axis_of_one_is_read():
+    """NumPy calls it contiguous, PyTorch refuses it."""
+    column = np.random.default_rng(0).normal(size=(6, 3))[:, :1][:, ::-1]
+    row = np.array([[1.0, 2.0, 3.0]])[::-1]
+    assert min(column.strides) < 0
+    assert row.flags.c_contiguous
+    assert Predictions(row, [2]).logits.tolist() == row.tolist()
+    assert fedlas.evaluate(np.abs(column).clip(max=1)[:, ::-1], [0, 1] * 3).keys()
+    flipped = np.array([[0.2, 0.8], [0.9, 0.1], [0.4, 0.6], [0.7, 0.3]])[::-1]
+    for scores in (flipped, np.log(flipped), flipped[:, 1]):
+        fit = CALIBRATORS["temperature"].value().fit(scores, [0, 1, 0, 1])
+        assert fit.transform(scores[::-1]).shape == scores.shape
