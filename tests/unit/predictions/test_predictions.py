@@ -471,3 +471,35 @@ def test_negative_stride_of_axis_of_one_is_read():
     for scores in (flipped, np.log(flipped), flipped[:, 1]):
         fit = CALIBRATORS["temperature"].value().fit(scores, [0, 1, 0, 1])
         assert fit.transform(scores[::-1]).shape == scores.shape
+
+
+@pytest.mark.parametrize(
+    ("times", "order"),
+    [
+        (["14.10.2026", "02.11.2026", "03.10.2026"], [1, 2, 0]),
+        (["10.01.2026", "09.02.2026", "08.03.2026"], [0, 1, 2]),  # dots: the day comes first
+        (["10/14/2026", "11/02/2026", "10/03/2026"], [1, 2, 0]),
+        (["14/10/2026", "2/11/2026", "03/10/2026"], [1, 2, 0]),
+        (["14.10.2026 10:00", "14.10.2026 09:59", "13.10.2026 23:00:01"], [2, 1, 0]),
+        (["2026-10-14T10:00:00+02:00", "2026-10-14T08:00:01Z", "2026-10-14 07:59 UTC"], [1, 2, 0]),
+    ],
+)
+def test_dates_are_ordered_as_written(times, order):
+    predictions = Predictions(torch.eye(3), [0, 1, 2], time=times)
+    assert predictions.time.tolist() == order
+
+
+@pytest.mark.parametrize(
+    ("times", "words"),
+    [
+        (
+            ["10/11/2026", "09/02/2026", "08/03/2026"],
+            "'10/11/2026', and no part above 12.*2026-05-31",
+        ),
+        (["14/10/2026", "10/14/2026", "08/03/2026"], "numbers or dates"),
+        (["14.10.2026", "2026-10-14", "08.03.2026"], "numbers or dates"),
+    ],
+)
+def test_dates_of_unclear_order_are_refused(times, words):
+    with pytest.raises(InputError, match=words):
+        Predictions(torch.eye(3), [0, 1, 2], time=times)
