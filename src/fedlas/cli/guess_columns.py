@@ -196,11 +196,11 @@ class _Guess:
     def _add_several_labels(self, scores: str, labels: str, count: int) -> None:
         """Add the roles of columns of several labels, by their prefixes."""
         self.scores = [name for name in self.content.texts if name.startswith((scores, labels))]
-        self.add("probs", f"{scores}*", f"{count} labels; numbers from 0 to 1, each of its own")
+        self.add("probs", f"{scores}*", f"{count} labels; from 0 to 1, each of its own")
         self.add(
             "labels",
             f"{labels}*",
-            f"0 and 1, or empty; each belongs to the column of {scores}* that ends alike",
+            f"0, 1 or empty; paired with {scores}* by their ends",
         )
 
     def _find_answers(self) -> bool:
@@ -275,7 +275,7 @@ class _Guess:
             likely, self.versions = likely[:1], likely[1:]
         if len(likely) != 1:
             raise _scores_error(content, likely, self.chosen)
-        reason = "numbers from 0 to 1: the probability of one of two classes"
+        reason = "from 0 to 1: the probability of one class of two"
         self.add("probs", join_names(likely), reason)
         return likely
 
@@ -469,4 +469,6 @@ def _identifies_event(column: str, labels: Collection[str], event: Any) -> bool:
 
 def _is_covariate(content: TableSample, name: str) -> bool:
     differ = len(content.values(name))
+    if differ == content.rows and split_words(name)[-1:] in (["id"], ["key"], ["uuid"]):
+        return False
     return differ > 1 and (name in content.numbers or differ <= _MAX_CATEGORIES)
