@@ -77,25 +77,25 @@ class GuessedColumns:
     versions: tuple[str, ...] = ()
     unread_dates: tuple[str, ...] = ()
 
-    def without(self, role: str) -> GuessedColumns:
-        """Return the guess without a role."""
-        reasons = {name: reason for name, reason in self.reasons.items() if name != role}
-        return replace(self, columns=replace(self.columns, **{role: None}), reasons=reasons)
+    def without_time(self) -> GuessedColumns:
+        """Return the guess without a column of times."""
+        reasons = {name: reason for name, reason in self.reasons.items() if name != "time"}
+        return replace(self, columns=replace(self.columns, time=None), reasons=reasons)
 
 
-def guess_columns(path: Path, given: Columns | None = None) -> GuessedColumns:
+def guess_columns(path: Path, chosen: Columns | None = None) -> GuessedColumns:
     """Guess the columns of scores, labels, clusters, times and weights from names and first rows.
 
     Args:
         path: The table.
-        given: Roles that the user named; they are kept, and only what they leave open is guessed.
+        chosen: Roles that the user named; they are kept, and only what they leave open is guessed.
 
     Raises:
         InputError: If the scores or the labels cannot be known; it names the candidates and the options to pass.
     """
-    given = given or Columns()
-    content = TableSample(path, given)
-    guess = _Guess(content, given)
+    chosen = chosen or Columns()
+    content = TableSample(path, chosen)
+    guess = _Guess(content, chosen)
     guess.find_scores_and_labels()
     guess.find_clusters()
     guess.find_weights()
@@ -104,7 +104,7 @@ def guess_columns(path: Path, given: Columns | None = None) -> GuessedColumns:
     used = {*guess.scores, *guess.versions, *content.dates}
     used |= {name for value in guess.roles.values() if isinstance(value, str) for name in [value]}
     # a calibration of several labels, or of confidences, reads no covariates of the other kind
-    is_open = columns.labels is None and columns.confidence_as != "vote" and not given.covariates
+    is_open = columns.labels is None and columns.confidence_as != "vote" and not chosen.covariates
     others = [name for name in content.texts if name not in used and _is_covariate(content, name)]
     unread = tuple(name for name, is_read in content.dates.items() if not is_read)
     return GuessedColumns(
@@ -112,7 +112,7 @@ def guess_columns(path: Path, given: Columns | None = None) -> GuessedColumns:
         guess.reasons,
         tuple(others) if is_open else (),
         tuple(guess.versions),
-        () if given.time else unread,
+        () if chosen.time else unread,
     )
 
 
@@ -125,7 +125,7 @@ class _Guess:
     """
 
     content: TableSample
-    given: Columns
+    chosen: Columns
     roles: dict[str, Any] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     scores: list[str] = field(default_factory=list)
@@ -133,10 +133,10 @@ class _Guess:
 
     def __post_init__(self) -> None:
         # an error for a column that the table lacks
-        found, _ = self.given.find_scores(self.content.names, where=self.content.label)
-        self.scores = [*found]
+        scores, _ = self.chosen.find_scores(self.content.names, where=self.content.label)
+        self.scores = [*scores]
         for each in fields(Columns):
-            value = getattr(self.given, each.name)
+            value = getattr(self.chosen, each.name)
             if value != each.default:
                 self.add(each.name, value, "as given")
 
@@ -148,18 +148,18 @@ class _Guess:
 
     def find_scores_and_labels(self) -> None:
         """Find several labels, else confidences of answers, else the scores of classes, and their labels."""
-        content, given = self.content, self.given
-        if pair := _find_label_pair(content, given):
+        content, chosen = self.content, self.chosen
+        if pair := _find_label_pair(content, chosen):
             self._add_several_labels(*pair)
             return
-        if given.kind is None and not self._find_answers():
+        if chosen.kind is None and not self._find_answers():
             self.scores = self._find_scores()
-        if given.labels is not None or "correct" in self.roles:
+        if chosen.labels is not None or "correct" in self.roles:
             return
-        if self._is_confidence and given.target is None and self._find_outcome():
+        if self._is_confidence and chosen.target is None and self._find_outcome():
             return
         if "target" not in self.roles:
-            labels = _find_labels(content, self.scores, given.event)
+            labels = _find_labels(content, self.scores, chosen.event)
             self.add("target", labels, f"{len(content.values(labels)):,} different labels")
         if len(self.scores) == 1 and not self._is_confidence:
             self._check_event_is_known(str(self.roles["target"]))
@@ -181,26 +181,26 @@ class _Guess:
 
     def _check_event_is_known(self, labels: str) -> None:
         """Raise InputError if neither name nor event says which class a single column of scores is about."""
-        words = sorted(self.content.values(labels))
-        if self.given.event is not None or self.given.classes:
+        classes = sorted(self.content.values(labels))
+        if self.chosen.event is not None or self.chosen.classes:
             return
-        if not _identifies_event(self.scores[0], words, None):
-            columns = replace(self.given, probs=join_names(self.scores), target=labels)
+        if not _identifies_event(self.scores[0], classes, None):
+            columns = replace(self.chosen, probs=join_names(self.scores), target=labels)
             raise InputError(
                 "the name of a single score column must contain its class",
-                f"{self.scores[0]!r} in {self.content.label}, labels {','.join(words)}",
+                f"{self.scores[0]!r} in {self.content.label}, labels {','.join(classes)}",
                 f"Name the positive class: fedlas init {quote_path(self.content.path)}"
-                f"{format_column_options(columns)} {' or '.join(format_role('event', word) for word in words)}.",
+                f"{format_column_options(columns)} {' or '.join(format_role('event', name) for name in classes)}.",
             )
 
     def _add_several_labels(self, scores: str, labels: str, count: int) -> None:
         """Add the roles of columns of several labels, by their prefixes."""
         self.scores = [name for name in self.content.texts if name.startswith((scores, labels))]
-        self.add("probs", f"{scores}*", f"{count} labels; numbers from 0 to 1, each of its own")
+        self.add("probs", f"{scores}*", f"{count} labels; from 0 to 1, each of its own")
         self.add(
             "labels",
             f"{labels}*",
-            f"0 and 1, or empty; each belongs to the column of {scores}* that ends alike",
+            f"0, 1 or empty; paired with {scores}* by their ends",
         )
 
     def _find_answers(self) -> bool:
@@ -274,8 +274,8 @@ class _Guess:
         if len({_without_version(name) for name in likely}) == 1:
             likely, self.versions = likely[:1], likely[1:]
         if len(likely) != 1:
-            raise _scores_error(content, likely, self.given)
-        reason = "numbers from 0 to 1: the probability of one of two classes"
+            raise _scores_error(content, likely, self.chosen)
+        reason = "from 0 to 1: the probability of one class of two"
         self.add("probs", join_names(likely), reason)
         return likely
 
@@ -313,8 +313,8 @@ def split_words(name: str) -> list[str]:
     return [word.lower() for word in _WORDS.findall(name)]
 
 
-def _has_word(name: str, words: re.Pattern[str]) -> bool:
-    return any(map(words.fullmatch, split_words(name)))
+def _has_word(name: str, pattern: re.Pattern[str]) -> bool:
+    return any(map(pattern.fullmatch, split_words(name)))
 
 
 def split_stem(name: str) -> tuple[str, str]:
@@ -332,14 +332,14 @@ def split_stem(name: str) -> tuple[str, str]:
 
 def _without_version(name: str) -> tuple[str, ...]:
     """Return the words of a name without those of a version: score_v1 and score_v2 have the same."""
-    words = split_words(name)
-    kept = [word for word in words if not (_VERSION_WORDS.fullmatch(word) or word.isdecimal())]
-    return tuple(kept) if len(kept) < len(words) else (name,)
+    parts = split_words(name)
+    remaining = [part for part in parts if not (_VERSION_WORDS.fullmatch(part) or part.isdecimal())]
+    return tuple(remaining) if len(remaining) < len(parts) else (name,)
 
 
-def _find_label_pair(content: TableSample, given: Columns) -> tuple[str, str, int] | None:
+def _find_label_pair(content: TableSample, chosen: Columns) -> tuple[str, str, int] | None:
     """Return the prefixes of probability and label columns with equal suffixes, and their count; None if no pair."""
-    if given.has_outcomes and given.labels is None:
+    if chosen.has_outcomes and chosen.labels is None:
         return None
     families: dict[str, set[str]] = {}
     for name in content.texts:
@@ -349,12 +349,12 @@ def _find_label_pair(content: TableSample, given: Columns) -> tuple[str, str, in
         names = [scores + end for end in ends]
         if len(ends) < 2 or not all(map(content.is_probability, names)):
             continue
-        if given.kind is not None and given.probs != f"{scores}*":
+        if chosen.kind is not None and chosen.probs != f"{scores}*":
             continue
         for labels, others in families.items():
             cells = {each.lower() for end in others for each in content.values(labels + end)}
             is_pair = labels != scores and others == ends and cells <= _LABEL_CELLS
-            if is_pair and given.labels in (None, f"{labels}*"):
+            if is_pair and chosen.labels in (None, f"{labels}*"):
                 return scores, labels, len(ends)
     return None
 
@@ -363,18 +363,15 @@ def _ends_in_class(content: TableSample, name: str) -> bool:
     """Return whether a name ends in a value of a column of two values, other than a number: prediction_yes."""
     from fedlas.predictions.event import ends_in_word
 
-    words = {
-        word
-        for other in content.texts
-        if len(content.values(other)) == 2
-        for word in content.values(other)
-    }
-    return any(ends_in_word(name, word) for word in words if not word.isdecimal())
+    pairs = [content.values(other) for other in content.texts if len(content.values(other)) == 2]
+    return any(
+        ends_in_word(name, value) for pair in pairs for value in pair if not value.isdecimal()
+    )
 
 
-def _scores_error(content: TableSample, named: Sequence[str], given: Columns) -> InputError:
+def _scores_error(content: TableSample, named: Sequence[str], chosen: Columns) -> InputError:
     """Return the error for several possible columns of scores, for none in range, or for none: what to do."""
-    command = f"fedlas init {quote_path(content.path)}{format_column_options(given)}"
+    command = f"fedlas init {quote_path(content.path)}{format_column_options(chosen)}"
     if named:
         return InputError(
             "one column, or columns with a common prefix, must look like scores",
@@ -472,4 +469,6 @@ def _identifies_event(column: str, labels: Collection[str], event: Any) -> bool:
 
 def _is_covariate(content: TableSample, name: str) -> bool:
     differ = len(content.values(name))
+    if differ == content.rows and split_words(name)[-1:] in (["id"], ["key"], ["uuid"]):
+        return False
     return differ > 1 and (name in content.numbers or differ <= _MAX_CATEGORIES)

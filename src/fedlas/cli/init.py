@@ -32,7 +32,10 @@ _IMBALANCE_RATIO = 5
 def add_init(add: AddSubcommand) -> None:
     """Add the subcommand fedlas init."""
     parser = add(_run, "TABLE | FOLDER")
-    text = "scores and labels (.csv, .jsonl, .parquet), whose columns are guessed; or images: CLASS/*, "
+    text = (
+        "scores and labels (.csv, .jsonl, .parquet), whose columns are guessed where no option names them; "
+        "or images: CLASS/*, "
+    )
     add_path(
         parser, "source", "TABLE | FOLDER", f"{text}or train/CLASS/* and test/CLASS/* (or val)"
     )
@@ -47,9 +50,9 @@ def _run(args: argparse.Namespace) -> int:
     from fedlas.cli.init_table import init_table
     from fedlas.predictions.tables.files import has_parquet_files
 
-    given = parse_columns(args)
+    chosen = parse_columns(args)
     if args.source.is_file():
-        return init_table(args.source, out=args.out, given=given)
+        return init_table(args.source, out=args.out, chosen=chosen)
     if has_parquet_files(args.source):
         example = min(args.source.rglob("*.parquet"))
         raise InputError(
@@ -57,8 +60,8 @@ def _run(args: argparse.Namespace) -> int:
             f"the folder {args.source} of Parquet files",
             f"Pass one of its files, fedlas init {quote_path(example)}; the commands also take the folder.",
         )
-    if given is not None:
-        options = format_column_options(given).strip()
+    if chosen is not None:
+        options = format_column_options(chosen).strip()
         raise InputError(
             f"{options} requires a table", f"the folder {args.source}", "Leave it out for images."
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError, truncated_list
 from fedlas._core.files import write_atomically
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     from fedlas.predictions import PredictionTable
 
 
-def init_table(path: Path, *, out: Path | None = None, given: Columns | None = None) -> int:
+def init_table(path: Path, *, out: Path | None = None, chosen: Columns | None = None) -> int:
     """Guess the columns of a table, write the commands, and print the guess; return the exit status."""
     from fedlas.predictions import Predictions
     from fedlas.predictions.event import event_note
     from fedlas.predictions.tables.read import is_lm_eval_log
 
-    given = given or Columns()
+    chosen = chosen or Columns()
     out = Path(f"{path.name.removesuffix(full_suffix(path))}.sh") if out is None else out
     check_output_path("--out", out, new_file_kind(".sh"))
-    is_log = is_lm_eval_log(path, given)
-    guess = GuessedColumns(given, {}) if is_log else guess_columns(path, given)
+    is_log = is_lm_eval_log(path, chosen)
+    guess = GuessedColumns(chosen, {}) if is_log else guess_columns(path, chosen)
     table, guess = _read_as_guessed(path, guess)
     predictions = table.predictions
     notes = list(table.notes)
@@ -63,18 +63,18 @@ def _read_as_guessed(path: Path, guess: GuessedColumns) -> tuple[PredictionTable
     from fedlas.predictions import read_predictions
 
     for version in guess.versions:
-        read_predictions(path, _of_version(guess.columns, version))
+        read_predictions(path, _select_version(guess.columns, version))
     try:
         return read_predictions(path, guess.columns), guess
     except InputError:
         # later rows may lack a date, or write it in another way
         if guess.columns.time is None or guess.reasons.get("time") == "as given":
             raise
-    guess = guess.without("time")
+    guess = guess.without_time()
     return read_predictions(path, guess.columns), guess
 
 
-def _of_version(columns: Columns, scores: str) -> Columns:
+def _select_version(columns: Columns, scores: str) -> Columns:
     """Return the roles for the scores of another version of the model."""
     return replace(columns, probs=join_names([scores]))
 
@@ -135,15 +135,14 @@ class _Script:
         return [*_comments("Is it calibrated? The first sentence says it."), *first]
 
     def _evaluate_command(self, columns: Columns) -> list[str]:
-        # nothing is fitted there
-        columns = replace(columns, **dict.fromkeys(OF_FIT))
+        columns = _without_roles_of_fit(columns)
         return wrap_command(
             f"fedlas evaluate {quote_path(self.path)}{format_column_options(columns)}"
         )
 
     def _compare(self) -> list[list[str]]:
         """Return the commands for other versions of the score: each measured, and compared with the first."""
-        columns = replace(self.guess.columns, **dict.fromkeys(OF_FIT), covariates=None)
+        columns = replace(_without_roles_of_fit(self.guess.columns), covariates=None)
         paragraphs = []
         for name in self.guess.versions:
             compare = f"fedlas compare {quote_path(self.path)}{format_column_options(columns)}"
@@ -151,7 +150,7 @@ class _Script:
             paragraphs += [
                 [
                     *_comments(f"Is {name}? And which is better?"),
-                    *self._evaluate_command(_of_version(columns, name)),
+                    *self._evaluate_command(_select_version(columns, name)),
                     *wrap_command(f"{compare} {against}"),
                 ]
             ]
@@ -175,6 +174,12 @@ class _Script:
                 f"fedlas apply {calibration} LIVE{suffix} --out LIVE.calibrated{suffix}",
             ),
         ]
+
+
+def _without_roles_of_fit(columns: Columns) -> Columns:
+    """Return the roles for a command that fits nothing."""
+    nothing: dict[str, Any] = dict.fromkeys(OF_FIT)
+    return replace(columns, **nothing)
 
 
 def _comments(*lines: str) -> list[str]:

@@ -29,7 +29,7 @@ class TableSample:
 
     Args:
         path: The table.
-        given: Roles that the user named: a separator, and paths of nested JSON fields.
+        chosen: Roles that the user named: a separator, and paths of nested JSON fields.
 
     Attributes:
         names: All columns.
@@ -42,12 +42,12 @@ class TableSample:
         InputError: If there are no rows, or the file cannot be read.
     """
 
-    def __init__(self, path: Path, given: Columns) -> None:
+    def __init__(self, path: Path, chosen: Columns) -> None:
         from fedlas.predictions.tables.cells import cell_to_text, parse_number
 
         self.path = path
-        source = open_format(path, given.separator)
-        source.expand_paths(given.paths)
+        source = open_format(path, chosen.separator)
+        source.expand_paths(chosen.paths)
         self.label = source.label
         self.names = list(source.names)
         chunk = next(iter(source.chunks([], source.names)), None)
@@ -58,7 +58,7 @@ class TableSample:
         columns = {
             name: [cell_to_text(each) for each in cells] for name, cells in self._cells.items()
         }
-        named = {value for value in vars(given).values() if isinstance(value, str)}
+        named = {value for value in vars(chosen).values() if isinstance(value, str)}
         self.texts = {
             name: texts
             for name, texts in columns.items()

@@ -174,9 +174,11 @@ def _to_iso_dates(dates: Sequence[Sequence[str]]) -> list[str]:
     """Return dates in ISO 8601, from the parts of each: first number, separator, second, year, and time if any."""
     exceeds = [any(int(date[place]) > 12 for date in dates) for place in (0, 2)]
     if not any(exceeds) and any(date[1] != "." for date in dates):
+        first, separator, second, year, _ = dates[0]
+        example = separator.join((first, second, year))
         raise AmbiguousDateError(
             "dates must show whether the day or the month comes first",
-            f"{''.join(dates[0][:4])!r}, and no part above 12 in any row",
+            f"{example!r}, and no part above 12 in any row",
             "Write all as 2026-05-31.",
             argument="time",
         )

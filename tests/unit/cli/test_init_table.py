@@ -37,6 +37,7 @@ SPACE = {
     "label": ["b" if row % 3 else "a" for row in ROWS],
 }
 CREDIT = {
+    "loan_id": [1000 + row for row in ROWS],
     "PD": YES,
     "default_flag": [int(row * 7 % 60 < row) for row in ROWS],
     "ltv": YES[::-1],
@@ -65,6 +66,8 @@ def test_the_commands_that_are_written_run(
     assert main(["init", "my table.csv"]) == 0
     script = (tmp_path / "my table.sh").read_text()
     assert f"--covariates {covariates}\n" in script or covariates is None
+    assert max(map(len, capsys.readouterr().out.split("\n"))) <= 80
+    assert main(["init", "my table.csv", "--out", "again.sh"]) == 0
     assert script.startswith(
         "# my table.csv: 60 rows with scores and labels. Run: sh 'my table.sh'\n"
     )
