@@ -88,7 +88,8 @@ def paired_bootstrap(
 
         ``results/coverage.md`` has how often intervals hold the true difference. **The difference of a calibrated model
         from another comes out too small**, because chance adds more to the smaller of two calibration errors. See
-        :func:`~fedlas.stats.noise_floor` of each model beside it.
+        :func:`~fedlas.stats.noise_floor` of each model beside it. **Equal ECE of models that err in opposite
+        directions** is called different in 8 to 12 % of sets at 0.05, with weights and without: compare NLL first.
 
     Example:
         >>> import torch
