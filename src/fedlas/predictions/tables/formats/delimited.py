@@ -238,10 +238,14 @@ class Delimited(ArrowFile):
         size = max(1 << 20, len(content))
         blocks = reader.ReadOptions(use_threads=False, column_names=self._header, block_size=size)
         cells = reader.ParseOptions(delimiter=self.delimiter, newlines_in_values=True)
+        # Each column takes 2 kB for each list that is not empty, and only numbers may be missing.
+        has_numbers = "float64" in types.values()
         values = reader.ConvertOptions(
             include_columns=list(types),
             column_types=types,
-            null_values=["", *self.missing],
+            null_values=["", *self.missing] if has_numbers else [],
+            true_values=[],
+            false_values=[],
             decimal_point=self.decimal_point,
         )
         return reader.read_csv(self.arrow.BufferReader(content), blocks, cells, values)
