@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import re
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import IO, Any
 from numpy.typing import NDArray
 
 from fedlas._core.check import Argument, InputError
-from fedlas._core.text import truncate
+from fedlas._core.text import csv_line, truncate
 from fedlas.predictions.tables.formats import lines
 from fedlas.predictions.tables.formats.arrow import (
     ArrowFile,
@@ -267,11 +266,7 @@ class DelimitedWriter(Writer):
                 self._delimiter = first.delimiter
             with open_decompressed(first.path) as head:
                 file.write(lines.BOM * (head.read(3) == lines.BOM))
-        header = io.StringIO()
-        csv.writer(header, delimiter=self._delimiter, lineterminator="\n").writerow(
-            [*source.names, *self.names]
-        )
-        file.write(header.getvalue().encode())
+        file.write(csv_line([*source.names, *self.names], self._delimiter).encode())
 
     def write(self, source: Any, rows: Any, arrays: Sequence[NDArray[Any]]) -> None:
         """Write rows with their additional columns."""
