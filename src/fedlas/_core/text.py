@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 import shlex
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 _COMMANDS = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode categories: control, format, lone surrogate, line separator, paragraph separator."""
@@ -123,3 +125,15 @@ def escape_spreadsheet_cell(text: str) -> str:
     except ValueError:
         return f"'{text}"
     return text
+
+
+def csv_line(cells: Iterable[object], delimiter: str = ",") -> str:
+    r"""Return one line of CSV, ended by a line feed; a cell that holds a carriage return is quoted, too.
+
+    Example:
+        >>> csv_line(["a,b", 1, "c\rd"])
+        '"a,b",1,"c\rd"\n'
+    """
+    line = io.StringIO()
+    csv.writer(line, delimiter=delimiter).writerow(cells)  # its end decides which cells are quoted
+    return line.getvalue().removesuffix("\r\n") + "\n"

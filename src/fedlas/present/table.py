@@ -5,7 +5,6 @@ Pages show it with the macro ``table`` of ``macros.html.j2``.
 
 from __future__ import annotations
 
-import csv
 import io
 import re
 from collections.abc import Iterable, Sequence
@@ -16,7 +15,7 @@ from typing import Any, Literal
 
 from fedlas._core.terminal import Console, console, print_lines, print_renderable
 from fedlas._core.terminal import rich_table as rich_table
-from fedlas._core.text import escape_spreadsheet_cell, printable
+from fedlas._core.text import csv_line, escape_spreadsheet_cell, printable
 from fedlas.metrics import METRICS
 from fedlas.metrics.metric import Metric, find_measure, value_range
 
@@ -378,17 +377,15 @@ def _escape_latex(text: str) -> str:
 
 def table_to_csv(table: Table) -> str:
     """Convert a table to CSV with full precision; text that a spreadsheet would read as a formula is escaped."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([c.title for c in table.columns])
-    for row in table.rows:
-        writer.writerow(
-            [
-                escape_spreadsheet_cell(cell.value) if cell.number is None else cell.number
-                for cell in row
-            ]
+    lines = [csv_line(column.title for column in table.columns)]
+    lines += (
+        csv_line(
+            escape_spreadsheet_cell(cell.value) if cell.number is None else cell.number
+            for cell in row
         )
-    return text.getvalue()
+        for row in table.rows
+    )
+    return "".join(lines)
 
 
 def escape_markdown(text: str) -> str:

@@ -7,6 +7,7 @@ from contextlib import suppress
 import pytest
 
 import fedlas
+from fedlas.cli import main
 from fedlas.errors import InputError
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -94,3 +95,15 @@ def test_a_packed_file_of_common_content_is_read(tmp_path):
         path.write_bytes(pack(text))
         table = fedlas.read_predictions(path, probs="p", target="y")
         assert len(table.predictions.target) == 2 * 10**5 + 2
+
+
+def test_apply_refuses_more_columns_than_it_can_write(tmp_path, capsys):
+    names = [f"c{number}" for number in range(100_000)]
+    (tmp_path / "wide.csv").write_text(f"p,y,{','.join(names)}\n0.9,1{',5' * len(names)}\n")
+    frame = {"p": [0.9, 0.8, 0.2, 0.4] * 50, "y": [1, 0, 0, 1] * 50}
+    calibration = fedlas.calibrate(frame, probs="p", target="y", method="temperature")
+    calibration.save(tmp_path / "cal.json")
+    words = ["apply", str(tmp_path / "cal.json"), str(tmp_path / "wide.csv")]
+    assert main([*words, "--out", str(tmp_path / "out.csv")]) == 2
+    assert "at most 100,000 columns; got 100,002 in wide.csv" in capsys.readouterr().err
+    assert not (tmp_path / "out.csv").exists()

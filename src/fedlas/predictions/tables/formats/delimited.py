@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import re
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import IO, Any
 from numpy.typing import NDArray
 
 from fedlas._core.check import Argument, InputError, truncated_list
-from fedlas._core.text import truncate
+from fedlas._core.text import csv_line, truncate
 from fedlas.predictions.tables.formats import lines
 from fedlas.predictions.tables.formats.arrow import (
     ArrowFile,
@@ -256,10 +255,14 @@ class Delimited(ArrowFile):
         size = max(1 << 20, len(content))
         blocks = reader.ReadOptions(use_threads=False, column_names=self._header, block_size=size)
         cells = reader.ParseOptions(delimiter=self.delimiter, newlines_in_values=True)
+        # Each column takes 2 kB for each list that is not empty, and only numbers may be missing.
+        has_numbers = "float64" in types.values()
         values = reader.ConvertOptions(
             include_columns=list(types),
             column_types=types,
-            null_values=["", *self.missing],
+            null_values=["", *self.missing] if has_numbers else [],
+            true_values=[],
+            false_values=[],
             decimal_point=self.decimal_point,
         )
         return reader.read_csv(self.arrow.BufferReader(content), blocks, cells, values)
@@ -285,11 +288,7 @@ class DelimitedWriter(Writer):
                 self._delimiter = first.delimiter
             with open_decompressed(first.path) as head:
                 file.write(lines.BOM * (head.read(3) == lines.BOM))
-        header = io.StringIO()
-        csv.writer(header, delimiter=self._delimiter, lineterminator="\n").writerow(
-            [*source.names, *self.names]
-        )
-        file.write(header.getvalue().encode())
+        file.write(csv_line([*source.names, *self.names], self._delimiter).encode())
 
     def write(self, source: Any, rows: Any, arrays: Sequence[NDArray[Any]]) -> None:
         """Write rows with their additional columns."""

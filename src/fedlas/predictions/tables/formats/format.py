@@ -13,6 +13,7 @@ from fedlas.predictions.tables.cells import TableChunk, to_floating
 
 ROWS = 2**13
 """Rows of a chunk."""
+_MAX_COLUMNS = 100_000
 Pieces = tuple[tuple[int, ...], Iterator[NDArray[Any]]]
 """Shape of a column, and its values, ``ROWS`` at a time."""
 
@@ -112,11 +113,20 @@ class Writer:
         scores: Score columns, each of which gets an output column.
         prefix: Prefix of the names of the output columns.
         suffix: Format of the output file, as a suffix.
+
+    Raises:
+        InputError: If the table has more than 100,000 columns, each of which takes some kB however few its rows are.
     """
 
     def __init__(
         self, file: IO[bytes], source: Format, scores: Sequence[str], prefix: str, suffix: str
     ) -> None:
+        if len(source.names) > _MAX_COLUMNS:
+            raise InputError(
+                f"a table that is written again must have at most {_MAX_COLUMNS:,} columns",
+                f"{len(source.names):,} in {source.label}",
+                "Keep the scores and what names a row, and leave the other columns out.",
+            )
         self.file = file
         self.source = source
         self.scores = scores
