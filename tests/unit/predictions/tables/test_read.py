@@ -279,7 +279,7 @@ def test_files_of_one_model_have_the_same_classes(tmp_path):
     logits, target = scores()
     labels = [NAMES[y] for y in target]
     one = write_csv(tmp_path / "one.csv", logits, labels)
-    other = write_csv(tmp_path / "other.csv", logits[:, ::-1], labels, names=NAMES[::-1])
+    other = write_csv(tmp_path / "other.csv", logits, labels, names=[*NAMES[:-1], "other"])
     first = read_predictions(one, logits="p_*", target="label")
     assert first.notes == ()
     with pytest.raises(InputError, match=r"same, in the same order.*other\.csv"):
