@@ -155,7 +155,7 @@ def read_predictions(
     """
     columns = columns_from_kwargs(names) if names else columns
     table = _read_table(path, columns, labeled=labeled, covariates=_table_covariates(like))
-    if like is not None and (ordered := _columns_in_order_of(like, table, columns)) is not None:
+    if like is not None and (ordered := _reorder_columns(like, table, columns)) is not None:
         table = _read_table(path, ordered, labeled=labeled, covariates=_table_covariates(like))
     if like is not None and table.classes != like.classes:
         where = (
@@ -169,7 +169,7 @@ def read_predictions(
     return table
 
 
-def _columns_in_order_of(
+def _reorder_columns(
     like: PredictionTable, table: PredictionTable, columns: Columns | None
 ) -> Columns | None:
     """Return the columns with those of scores in the class order of another table, or None if they are, or cannot be.
@@ -185,15 +185,15 @@ def _columns_in_order_of(
     if columns.label_probs is not None:
         return None
     by_class = dict(zip(classes, table.scores, strict=True))
-    scores = [by_class[name] for name in others]
-    named = others if columns.labels is None else ()
-    return replace(columns, **{columns.kind: scores}, classes=named)
+    named: dict[str, Any] = {columns.kind: [by_class[name] for name in others]}
+    return replace(columns, **named, classes=others if columns.labels is None else ())
 
 
 def _names_of_scores(table: PredictionTable) -> tuple[str, ...]:
     """Return the names of the classes or labels, in the order of the score columns; empty if they have none."""
-    predictions = table.predictions
-    return (predictions.names if isinstance(predictions, MultiLabel) else table.classes) or ()
+    predictions: Any = table.predictions
+    names = predictions.names if isinstance(predictions, MultiLabel) else table.classes
+    return tuple(names or ())
 
 
 def _load_saved(path: Any, columns: Columns | None, *, labeled: bool) -> PredictionTable | None:
