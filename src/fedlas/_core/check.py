@@ -11,10 +11,11 @@ skips the step. Losses accept the meta device, where operations are counted.
 
 from __future__ import annotations
 
+import functools
 import math
 import numbers
 import reprlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 from fedlas._core.errors import Argument as Argument
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T", bound=str)
+F = TypeVar("F", bound=Callable[..., Any])
 
 LARGEST = 2.0**100
 """The largest size of a logit or feature, 1.3e30: a hundred million of them add up to a float32."""
@@ -77,6 +79,24 @@ def truncated_list(names: Sequence[str], limit: int = 12) -> str:
     return (
         f"{shown} and {len(names) - limit} more" if len(names) > limit else shown or describe(names)
     )
+
+
+def reject_other_content(read: F) -> F:
+    """Decorate a ``from_dict`` so that content which ``to_dict`` never returned raises InputError."""
+
+    @functools.wraps(read)
+    def read_checked(cls: type, content: object, *args: object, **options: object) -> Any:
+        try:
+            return read(cls, content, *args, **options)
+        except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
+            raise InputError(
+                f"content must be what {cls.__name__}.to_dict returned",
+                f"{describe(content)} ({type(error).__name__}: {error})",
+                "Pass it unchanged, or write it again.",
+            ) from error
+
+    checked: Any = read_checked
+    return checked
 
 
 def check_number(

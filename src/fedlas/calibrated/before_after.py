@@ -13,7 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fedlas._core.check import Argument, InputError, check_number, error_reason, warn_user
+from fedlas._core.check import (
+    Argument,
+    InputError,
+    check_number,
+    error_reason,
+    reject_other_content,
+    warn_user,
+)
 from fedlas._core.kinds import check_argument_types
 from fedlas.calibrators._fit.rowwise import sample_weights
 from fedlas.features.readers import Reader
@@ -166,11 +173,12 @@ class BeforeAfter:
         return counts | {"before": before, "after": after, "floor": floor} | test | others
 
     @classmethod
+    @reject_other_content
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
         """Return the metrics from a dict that :meth:`to_dict` returned.
 
         Raises:
-            ValueError: If it is something else.
+            InputError: If it is something else.
         """
         stages = [
             {str(k): _number(v) for k, v in content[name].items()} for name in ("before", "after")

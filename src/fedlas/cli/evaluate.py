@@ -121,7 +121,8 @@ def _run(args: argparse.Namespace) -> int:
         else:
             like = tables[0][1] if tables else None
             predictions = read_predictions([args.file, *more], columns, like=like)
-            tables.append((place.name, predictions))
+            label = f"{1 + len(more)} files" if more else place.name
+            tables.append((label, predictions))
         evaluation = report(
             predictions,
             on=held_out,

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from torch import Tensor
 
-from fedlas._core.check import InputError, describe, truncated_list
+from fedlas._core.check import InputError, describe, reject_other_content, truncated_list
 
 
 @dataclass(frozen=True)
@@ -95,11 +95,12 @@ class Covariates:
         return values | {"codes": True, "means": dict(self.means), "gaps": list(self.gaps)}
 
     @classmethod
+    @reject_other_content
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
         """Return the covariates in a dict of :meth:`to_dict`.
 
         Raises:
-            ValueError: If it is something else.
+            InputError: If it is something else.
         """
         numbers = content["numbers"]
         categories = content["categories"]

@@ -320,35 +320,6 @@ def is_zero_or_one(log_odds: Tensor, num_classes: int = 2) -> Tensor:
     return is_floor | ((log_odds + math.log(NEAREST_TO_0)).abs() < _LABEL_ROUNDING)
 
 
-def are_logits(scores: Tensor, *, sum_to_1: bool = True) -> bool:
-    """Return whether an array of scores holds logits, which a value below 0 shows; else it must hold probabilities.
-
-    A value down to -1e-6 is a rounding error, as in ``1 - 0.9 - 0.1``, and taken for 0.
-
-    Args:
-        scores: Scores of all classes or labels ``(N, C)``, or of the second of two classes ``(N,)``.
-        sum_to_1: Whether probabilities ``(N, C)`` sum to 1, as those of classes do, and those of several labels do not.
-
-    Raises:
-        InputError: If values below 0 are none of single precision, but no other is outside what half precision makes
-            of probabilities: they may be either.
-    """
-    low, high = (float(end) for end in scores.aminmax()) if scores.numel() else (0.0, 0.0)
-    if not low < -ROUNDING:
-        return False
-    precision = max(SUM_TOLERANCE, float(torch.finfo(scores.dtype).eps))
-    may_be_probs = low >= -precision and high <= 1.0 + precision
-    if may_be_probs and scores.ndim == 2 and sum_to_1:
-        may_be_probs = bool(((scores.double().sum(dim=1) - 1.0).abs() <= precision).all())
-    if may_be_probs:
-        raise InputError(
-            "scores must be probabilities in [0, 1], or logits",
-            f"values from {low:.6g} to {high:.6g}, which may be either",
-            "Clip probabilities: scores.clip(0, 1). Pass logits as Predictions(logits, target).",
-        )
-    return True
-
-
 def are_probabilities(logits: Tensor) -> bool:
     """Return whether logits are almost surely (rounded) probabilities; rows of zeros and ones do not count."""
     if len(logits) < _FEWEST or logits.shape[1] < 2:

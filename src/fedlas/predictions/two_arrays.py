@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, describe
@@ -16,7 +17,7 @@ from fedlas._core.errors import public_call_name
 from fedlas.predictions.any_predictions import AnyPredictions, PredictionTable
 from fedlas.predictions.arguments import PASS_PREDICTIONS, label_matrix_fix, to_tensor
 from fedlas.predictions.predictions import Predictions
-from fedlas.predictions.probabilities import are_logits, binary_logits
+from fedlas.predictions.probabilities import ROUNDING, SUM_TOLERANCE, binary_logits
 
 if TYPE_CHECKING:
     from fedlas.predictions.multi_label import MultiLabel
@@ -196,6 +197,35 @@ def _has_scores_first(first: Tensor, second: Tensor) -> bool:
             f"Pass scores of three or more classes as (N, C). {PASS_PREDICTIONS}",
         )
     return labels[1]
+
+
+def are_logits(scores: Tensor, *, sum_to_1: bool = True) -> bool:
+    """Return whether an array of scores holds logits, which a value below 0 shows; else it must hold probabilities.
+
+    A value down to -1e-6 is a rounding error, as in ``1 - 0.9 - 0.1``, and taken for 0.
+
+    Args:
+        scores: Scores of all classes or labels ``(N, C)``, or of the second of two classes ``(N,)``.
+        sum_to_1: Whether probabilities ``(N, C)`` sum to 1, as those of classes do, and those of several labels do not.
+
+    Raises:
+        InputError: If values below 0 are none of single precision, but no other is outside what half precision makes
+            of probabilities: they may be either.
+    """
+    low, high = (float(end) for end in scores.aminmax()) if scores.numel() else (0.0, 0.0)
+    if not low < -ROUNDING:
+        return False
+    precision = max(SUM_TOLERANCE, float(torch.finfo(scores.dtype).eps))
+    may_be_probs = low >= -precision and high <= 1.0 + precision
+    if may_be_probs and scores.ndim == 2 and sum_to_1:
+        may_be_probs = bool(((scores.double().sum(dim=1) - 1.0).abs() <= precision).all())
+    if may_be_probs:
+        raise InputError(
+            "scores must be probabilities in [0, 1], or logits",
+            f"values from {low:.6g} to {high:.6g}, which may be either",
+            "Clip probabilities: scores.clip(0, 1). Pass logits as Predictions(logits, target).",
+        )
+    return True
 
 
 def _to_floats(array: Tensor) -> Tensor:

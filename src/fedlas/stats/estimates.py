@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedlas._core.check import InputError, check_number
+from fedlas._core.check import InputError, check_number, reject_other_content
 from fedlas._core.defaults import CONFIDENCE_LEVEL as CONFIDENCE_LEVEL
 from fedlas._core.defaults import REPLICATES as REPLICATES
 from fedlas._core.kinds import check_argument_types
@@ -83,6 +83,7 @@ class Estimate:
         return {name: value for name, value in vars(self).items() if value not in (None, "")}
 
     @classmethod
+    @reject_other_content
     def from_dict(cls, content: Mapping[str, Any]) -> Estimate:
         """Return the estimate written by :meth:`to_dict`.
 

@@ -16,8 +16,9 @@ from fedlas.calibrators._fit.state import ones
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import require_predictions
 from fedlas.predictions.arguments import to_tensor
-from fedlas.predictions.probabilities import FLOOR, SUM_TOLERANCE, are_logits
+from fedlas.predictions.probabilities import FLOOR, SUM_TOLERANCE
 from fedlas.predictions.sample_values import SAMPLE_VALUES
+from fedlas.predictions.two_arrays import are_logits
 from fedlas.resample.effective import effective_sample_size
 
 # Elements of a chunk: 2 MiB of float64, so that a few work arrays of that size fit the cache.

@@ -239,14 +239,14 @@ def _leave_out_silent_tasks(
             return True
         return live != "logits" and any(_states_confidence(sample) for sample in samples)
 
-    kept = {path: samples for path, samples in logs.items() if has_scores(samples)}
-    for path, samples in logs.items() if kept else ():
-        if path not in kept:
+    scored = {path: samples for path, samples in logs.items() if has_scores(samples)}
+    for path, samples in logs.items() if scored else ():
+        if path not in scored:
             why = "are no choices" if live == "logits" else "state no confidence"
             notes.append(
                 f"Task {_task_name(path)} is left out: its {len(samples):,} free answers {why} ({path.name})."
             )
-    return kept or dict(logs)
+    return scored or dict(logs)
 
 
 def _states_confidence(sample: _LoggedSample) -> bool:

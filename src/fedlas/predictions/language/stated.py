@@ -407,7 +407,7 @@ def _word_probability(text: str, words: Mapping[str, float], pattern: re.Pattern
             continue
         after = _clause_after(text[match.end() : match.end() + _RIGHT])
         word = match[0].lower()
-        unclear = _NEGATED.search(before[-1]) or _UNDONE.match(after)
+        unclear = bool(_NEGATED.search(before[-1]) or _UNDONE.match(after))
         if hedge := _HEDGED.search(before[-1]):
             # A rough half is a half, and nothing is beyond certain or impossible.
             is_absolute = hedge["absolute"] and words[word] in (0, 1)

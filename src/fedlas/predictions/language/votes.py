@@ -68,13 +68,13 @@ def normalize_answer(answer: object) -> str:
         value = Decimal(number.replace(",", "") if _THOUSANDS.fullmatch(number) else number)
         if value.is_finite() and abs(value.adjusted()) < 30:
             return f"{value.normalize() + 0:f}"
-    words = [word for word in text.casefold().split() if word.strip(_EDGES)]
-    tokens = [word.strip(_EDGES) for word in words]
+    written = [word for word in text.casefold().split() if word.strip(_EDGES)]
+    tokens = [word.strip(_EDGES) for word in written]
     following = [*tokens[1:], ""]
     return " ".join(
         token
         for place, token in enumerate(tokens)
-        if not _is_article(words[place], following[place], is_first=place == 0)
+        if not _is_article(written[place], following[place], is_first=place == 0)
     )
 
 

@@ -139,7 +139,8 @@ def read_predictions(
         columns: Meaning of the columns; None for an ``.npz`` with arrays ``logits`` and ``target``, or ``confidence``
             and ``correct``.
         labeled: Whether there must be labels; where they are not needed, predictions without target are as good.
-        like: Another table of the same model, whose classes it must have, and whose covariates it is read by.
+        like: Another table of the same model, whose classes it must have, by name in any order, and whose covariates it
+            is read by.
         **names: Fields of :class:`Columns`, in place of ``columns``.
 
     Raises:
@@ -154,6 +155,8 @@ def read_predictions(
     """
     columns = columns_from_kwargs(names) if names else columns
     table = _read_table(path, columns, labeled=labeled, covariates=_table_covariates(like))
+    if like is not None and (ordered := _reorder_columns(like, table, columns)) is not None:
+        table = _read_table(path, ordered, labeled=labeled, covariates=_table_covariates(like))
     if like is not None and table.classes != like.classes:
         where = (
             truncated_list([str(name) for name in path]) if isinstance(path, list | tuple) else path
@@ -164,6 +167,33 @@ def read_predictions(
             "List the score columns in the same order: a,b,c.",
         )
     return table
+
+
+def _reorder_columns(
+    like: PredictionTable, table: PredictionTable, columns: Columns | None
+) -> Columns | None:
+    """Return the columns with those of scores in the class order of another table, or None if they are, or cannot be.
+
+    Columns of votes have no names to order them by.
+    """
+    classes, others = _names_of_scores(table), _names_of_scores(like)
+    if columns is None or columns.kind not in ("logits", "probs") or not classes or not others:
+        return None
+    is_ordered = classes == others
+    if is_ordered or sorted(classes) != sorted(others) or len(table.scores) != len(classes):
+        return None
+    if columns.label_probs is not None:
+        return None
+    by_class = dict(zip(classes, table.scores, strict=True))
+    named: dict[str, Any] = {columns.kind: [by_class[name] for name in others]}
+    return replace(columns, **named, classes=others if columns.labels is None else ())
+
+
+def _names_of_scores(table: PredictionTable) -> tuple[str, ...]:
+    """Return the names of the classes or labels, in the order of the score columns; empty if they have none."""
+    predictions: Any = table.predictions
+    names = predictions.names if isinstance(predictions, MultiLabel) else table.classes
+    return tuple(names or ())
 
 
 def _load_saved(path: Any, columns: Columns | None, *, labeled: bool) -> PredictionTable | None:

@@ -121,3 +121,38 @@ def test_a_pattern_never_takes_an_index(index, tmp_path):
         predictions = read_predictions(source, logits="*", target="y").predictions
         assert predictions.num_classes == 2
         assert predictions.correct.all()
+
+
+@pytest.mark.parametrize("kind", ["probs", "logits"])
+def test_columns_of_another_order_are_matched_by_class(kind):
+    """``evaluate --on`` refused them, where ``apply`` matches names."""
+    scores = {"p_cat": [0.7, 0.1], "p_dog": [0.2, 0.3], "p_fox": [0.1, 0.6]}
+    one = read_predictions({**scores, "y": ["cat", "fox"]}, target="y", **{kind: "p_*"})
+    turned = {name: scores[name] for name in ("p_fox", "p_cat", "p_dog")}
+    other = read_predictions({**turned, "y": ["cat", "fox"]}, target="y", **{kind: "p_*"}, like=one)
+    assert other.classes == one.classes
+    assert other.predictions.logits.equal(one.predictions.logits)
+    assert other.predictions.target.tolist() == [0, 2]
+    strange = {"p_cat": [0.7, 0.1], "p_dog": [0.2, 0.3], "p_emu": [0.1, 0.6], "y": ["cat", "emu"]}
+    with pytest.raises(InputError, match="classes of both tables"):
+        read_predictions(strange, target="y", **{kind: "p_*"}, like=one)
+    votes = {f"v{name}": values for name, values in turned.items()}
+    with pytest.raises(InputError, match="same order"):
+        read_predictions(
+            {**turned, **votes, "y": ["cat", "fox"]},
+            target="y",
+            **{kind: "p_*"},
+            label_probs="vp_*",
+            like=one,
+        )
+
+
+def test_labels_of_another_order_are_matched_by_name():
+    scores = {"p_cat": [0.7, 0.1], "p_dog": [0.2, 0.3]}
+    labels = {"y_cat": [1, 0], "y_dog": [0, 1]}
+    one = read_predictions({**scores, **labels}, probs="p_*", labels="y_*")
+    turned = dict(reversed({**scores, **labels}.items()))
+    other = read_predictions(turned, probs="p_*", labels="y_*", like=one)
+    assert other.predictions.names == one.predictions.names
+    assert other.predictions.logits.equal(one.predictions.logits)
+    assert other.predictions.target.equal(one.predictions.target)

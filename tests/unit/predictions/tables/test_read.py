@@ -287,7 +287,9 @@ def test_files_of_one_model_have_the_same_classes(tmp_path):
     logits, target = scores()
     labels = [NAMES[y] for y in target]
     one = write_csv(tmp_path / "one.csv", logits, labels)
-    other = write_csv(tmp_path / "other.csv", logits[:, ::-1], labels, names=NAMES[::-1])
+    named = dict(zip(NAMES, [*NAMES[:-1], "other"], strict=True))
+    renamed = [named[label] for label in labels]
+    other = write_csv(tmp_path / "other.csv", logits, renamed, names=[*named.values()])
     first = read_predictions(one, logits="p_*", target="label")
     assert first.notes == ()
     with pytest.raises(InputError, match=r"same, in the same order.*other\.csv"):
