@@ -112,9 +112,9 @@ class Positive:
         return math.sqrt(clustered_sum_variance(totals @ totals, len(totals))) / self.num_samples
 
     def degrees(self, terms: FloatArray | None = None) -> float:
-        """Return the degrees of freedom of the variance of a sum of ``terms (N,)`` or ``(N, k)``; default: of ones."""
-        counts = self.counts if terms is None or terms.ndim == 1 else self.counts[:, None]
-        return degrees_of_freedom(counts if terms is None else terms * counts, self.clusters)
+        """Return the degrees of freedom of the variance of a sum of ``terms (N,)``; default: of ones."""
+        sums = self.counts if terms is None else terms * self.counts
+        return degrees_of_freedom(sums, self.clusters)
 
     def share(
         self, hits: NDArray[np.bool_], rows: IntArray, confidence_level: float
