@@ -89,6 +89,11 @@ class Positive:
             _mask_or_none(None if self.is_certain is None else self.is_certain[index]),
         )
 
+    @property
+    def left_out(self) -> int | None:
+        """Number of samples with a probability of exactly 0 or 1; None if there are none."""
+        return None if self.is_certain is None else int(self.is_certain.sum())
+
     def count_ones(self) -> int:
         """Return the number of samples with a probability of exactly 1."""
         is_certain = self.is_certain

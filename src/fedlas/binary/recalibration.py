@@ -130,7 +130,7 @@ def compute_recalibration(data: Positive, confidence_level: float) -> LogisticRe
         in_the_large=in_the_large,
         observed_to_expected=ratio_interval(data, confidence_level),
         p_value=wald_p_value(statistic, float(fit.joint_degrees[0])),
-        left_out=data.num_samples - data.finite.num_samples,
+        left_out=data.left_out or 0,
     )
 
 
