@@ -86,7 +86,7 @@ class Positive:
             self.outcome[index],
             None if weights is None else weights / weights.mean(),
             None if clusters is None else np.unique(clusters, return_inverse=True)[1],
-            _mask_or_none(None if self.is_certain is None else self.is_certain[index]),
+            None if self.is_certain is None else _mask_or_none(self.is_certain[index]),
         )
 
     @property
@@ -177,9 +177,9 @@ def positive_class(
     return Positive(log_odds.numpy(), probability, outcome, weights, clusters, is_certain)
 
 
-def _mask_or_none(mask: BoolArray | None) -> BoolArray | None:
+def _mask_or_none(mask: BoolArray) -> BoolArray | None:
     """Return a mask, or None if it is all false."""
-    return mask if mask is not None and mask.any() else None
+    return mask if mask.any() else None
 
 
 def _class_index(event: int | str, predictions: Predictions) -> int:
