@@ -86,8 +86,7 @@ def _register_likelihood_index(name: str, text: str, *record: Any, **fields: Any
     def measure(predictions: Predictions, *, event: int | str | None = None) -> Estimate:
         data = positive_class(predictions, event, both_outcomes=True)
         value = asdict(compute_likelihood_indices(data))[name]
-        left_out = data.num_samples - data.finite.num_samples
-        return Estimate(value, np.nan, np.nan, left_out=left_out or None)
+        return Estimate(value, np.nan, np.nan, left_out=data.left_out)
 
     options: dict[str, Any] = {"detail": True, "has_interval": False, "paper": "Harrell 2015"}
     return register_named_measure(name, text, measure, *record, **options, **fields)

@@ -98,6 +98,11 @@ class GroupedSamples:
         return self.weights is None and self.clusters is None
 
     @property
+    def events(self) -> IntArray:
+        """Number of events in each group ``(G,)``."""
+        return self.sum_by_group(self.outcome).astype(np.int64)
+
+    @property
     def counts(self) -> FloatArray:
         """Weight of each sample ``(N,)``, or ones; averages 1 in each group."""
         return np.ones(len(self.outcome)) if self.weights is None else self.weights

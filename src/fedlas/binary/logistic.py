@@ -1,4 +1,4 @@
-"""Logistic regressions of the outcomes in many groups at once: fits by Newton's method, with errors and influences."""
+"""Logistic regressions of the outcomes, and shifts of log-odds, in many groups at once, with errors and influences."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fedlas.binary.grouped_samples import GroupedSamples, sigmoid
 
 _STEPS = 100
 _ROUNDING = 1e-14
-"""Relative error of a log-likelihood, a sum of many terms."""
+"""Relative error of a log-likelihood or a mean probability, sums of many terms."""
 _SMALL_MOVE = 1e-5
 """Change of the log-odds by a Newton step after which the next one changes them by its square."""
 _SINGULAR = 2.0 * np.finfo(np.float64).eps
@@ -165,3 +165,53 @@ def _newton_step(
     diagonal += _SINGULAR * diagonal.sum(axis=1, keepdims=True) + 1e-300
     step = np.asarray(np.linalg.solve(information, gradient[..., None])[..., 0], dtype=np.float64)
     return step, (gradient * step).sum(axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Shifts:
+    """Calibration in the large of each group ``(G,)``, with standard errors and their degrees of freedom."""
+
+    value: FloatArray
+    error: FloatArray
+    degrees: FloatArray
+    # How much each sample moves it `(N,)`, before its weight, over the samples of its group.
+    influence: FloatArray
+
+
+def fit_shifts(samples: GroupedSamples) -> Shifts:
+    """Fit calibration in the large of each group, in which both outcomes must occur."""
+    prevalence = samples.mean(samples.outcome)
+    target = np.log(prevalence) - np.log1p(-prevalence)
+    low = target - samples.sum_by_group(samples.log_odds, np.maximum)
+    high = target - samples.sum_by_group(samples.log_odds, np.minimum)
+    # The mean probability rises with the shift. Newton's step is taken where it stays between shifts that are too low
+    # and too high, and their middle elsewhere, as for logits of any size.
+    shift = 0.5 * (low + high)
+    active = np.arange(len(shift))
+    some = replace(samples, clusters=None)
+    for _ in range(_STEPS):
+        at = shift[active]
+        probability = sigmoid(some.log_odds + some.broadcast(at))
+        information = some.mean(probability * (1.0 - probability))
+        gap = prevalence[active] - some.mean(probability)
+        low[active] = np.where(gap > 0, at, low[active])
+        high[active] = np.where(gap > 0, high[active], at)
+        new = at + gap / np.maximum(information, 1e-300)
+        inside = (low[active] < new) & (new < high[active])
+        new = np.where(inside, new, 0.5 * (low[active] + high[active]))
+        going = (new != at) & (np.abs(gap) > _ROUNDING * prevalence[active])
+        shift[active[going]] = new[going]
+        active = active[going]
+        if not len(active):
+            break
+        some = some.select(going)
+    probability = sigmoid(samples.log_odds + samples.broadcast(shift))
+    information = samples.mean(probability * (1.0 - probability))
+    gaps = samples.outcome - probability
+    # Where the slope is not 1 the outcomes vary otherwise than the shifted probabilities say: the sandwich estimate
+    # takes their own squares, and holds for any slope.
+    variance = np.max(samples.covariances(np.ones(len(gaps)), probability), axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):  # without curvature there is no error
+        error = np.where(information > 0, np.sqrt(variance) / samples.size / information, np.inf)
+        influence = gaps / samples.broadcast(information)
+    return Shifts(shift, error, samples.degrees(gaps), influence)

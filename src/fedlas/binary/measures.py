@@ -103,9 +103,8 @@ def measures(
         data, confidence_level, replicates, seed
     )
     numbers["brier_skill"] = _brier_skill_estimate(data, confidence_level)
-    left_out = data.num_samples - data.finite.num_samples or None
     numbers |= {
-        name: Estimate(value, nan, nan, left_out=left_out, **level)
+        name: Estimate(value, nan, nan, left_out=data.left_out, **level)
         for name, value in indices.items()
     }
     options = {"event": event, **level, "replicates": replicates, "seed": seed}
@@ -129,7 +128,7 @@ def line_estimates(data: Positive, confidence_level: float) -> dict[str, Estimat
         "slope": wald_estimate(line.slope, 1.0),
         "intercept": wald_estimate(line.intercept, 0.0),
     }
-    return {name: replace(each, left_out=line.left_out or None) for name, each in numbers.items()}
+    return {name: replace(each, left_out=data.left_out) for name, each in numbers.items()}
 
 
 def rate_estimates(data: Positive, confidence_level: float) -> dict[str, Estimate]:

@@ -95,9 +95,14 @@ class Positive:
             self.outcome[index],
             None if weights is None else weights / weights.mean(),
             None if clusters is None else np.unique(clusters, return_inverse=True)[1],
-            _mask_or_none(None if self.is_certain is None else self.is_certain[index]),
+            None if self.is_certain is None else _mask_or_none(self.is_certain[index]),
             None if self.unbounded_log_odds is None else self.unbounded_log_odds[index],
         )
+
+    @property
+    def left_out(self) -> int | None:
+        """Number of samples with a probability of exactly 0 or 1; None if there are none."""
+        return None if self.is_certain is None else int(self.is_certain.sum())
 
     def count_ones(self) -> int:
         """Return the number of samples with a probability of exactly 1."""
@@ -122,9 +127,9 @@ class Positive:
         return math.sqrt(clustered_sum_variance(totals @ totals, len(totals))) / self.num_samples
 
     def degrees(self, terms: FloatArray | None = None) -> float:
-        """Return the degrees of freedom of the variance of a sum of ``terms (N,)`` or ``(N, k)``; default: of ones."""
-        counts = self.counts if terms is None or terms.ndim == 1 else self.counts[:, None]
-        return degrees_of_freedom(counts if terms is None else terms * counts, self.clusters)
+        """Return the degrees of freedom of the variance of a sum of ``terms (N,)``; default: of ones."""
+        sums = self.counts if terms is None else terms * self.counts
+        return degrees_of_freedom(sums, self.clusters)
 
     def share(
         self, hits: NDArray[np.bool_], rows: IntArray, confidence_level: float
@@ -179,9 +184,9 @@ def positive_class(
     return Positive(log_odds, probability, outcome, weights, clusters, certain, unbounded)
 
 
-def _mask_or_none(mask: BoolArray | None) -> BoolArray | None:
+def _mask_or_none(mask: BoolArray) -> BoolArray | None:
     """Return a mask, or None if it is all false."""
-    return mask if mask is not None and mask.any() else None
+    return mask if mask.any() else None
 
 
 def _class_index(event: int | str, predictions: Predictions) -> int:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from fedlas._core.check import InputError
 from fedlas._core.renamed import accept_old_names
 from fedlas._core.types import BoolArray, FloatArray, IntArray
-from fedlas.binary.grouped_samples import GroupedSamples, sigmoid
-from fedlas.binary.logistic import LogisticFit, fit_logistic
+from fedlas.binary.grouped_samples import GroupedSamples
+from fedlas.binary.logistic import LogisticFit, Shifts, fit_logistic, fit_shifts
 from fedlas.binary.positive import Positive, positive_class
 from fedlas.predictions import Predictions
 from fedlas.stats.degrees import (
@@ -26,9 +26,6 @@ from fedlas.stats.estimates import Estimate
 from fedlas.stats.intervals import Interval, check_confidence_level, normal_interval
 from fedlas.stats.proportion import clopper_pearson_intervals, poisson_binomial_p_values
 
-_STEPS = 100
-_ROUNDING = 1e-14
-"""Relative error of a mean probability."""
 _SINGULAR = 1e-10
 """Determinant of a correlation of two numbers below which one is taken to be a multiple of the other."""
 
@@ -133,7 +130,7 @@ def compute_recalibration(data: Positive, confidence_level: float) -> LogisticRe
         in_the_large=in_the_large,
         observed_to_expected=ratio_interval(data, confidence_level),
         p_value=wald_p_value(statistic, float(fit.joint_degrees[0])),
-        left_out=data.num_samples - data.finite.num_samples,
+        left_out=data.left_out or 0,
     )
 
 
@@ -234,7 +231,7 @@ def _missing_line_error(data: Positive, *, is_separated: bool) -> InputError:
     if not len(yes) or not len(no):
         return InputError(
             "both outcomes must occur at probabilities other than 0 and 1 for a calibration slope to exist",
-            f"{'no event' if not len(yes) else 'only events'} there",
+            f"{len(yes):,} events and {len(no):,} others there",
             fix,
         )
     threshold = float(yes.min() if no.max() <= yes.min() else yes.max())
@@ -275,59 +272,9 @@ def _fit_lines(samples: GroupedSamples) -> LogisticFit:
     return fit_logistic(samples, columns, back, start=np.stack([unit, center], axis=1))
 
 
-@dataclass(frozen=True, eq=False)
-class _Shifts:
-    """Calibration in the large of each group ``(G,)``, with standard errors and their degrees of freedom."""
-
-    value: FloatArray
-    error: FloatArray
-    degrees: FloatArray
-    # How much each sample moves it `(N,)`, before its weight, over the samples of its group.
-    influence: FloatArray
-
-
-def _fit_shift(data: Positive) -> _Shifts:
+def _fit_shift(data: Positive) -> Shifts:
     """Return calibration in the large of one group."""
-    return _fit_shifts(data.table(_finite_samples))
-
-
-def _fit_shifts(samples: GroupedSamples) -> _Shifts:
-    """Fit calibration in the large of each group, in which both outcomes must occur."""
-    prevalence = samples.mean(samples.outcome)
-    target = np.log(prevalence) - np.log1p(-prevalence)
-    low = target - samples.sum_by_group(samples.log_odds, np.maximum)
-    high = target - samples.sum_by_group(samples.log_odds, np.minimum)
-    # The mean probability rises with the shift. Newton's step is taken where it stays between shifts that are too low
-    # and too high, and their middle elsewhere, as for logits of any size.
-    shift = 0.5 * (low + high)
-    active = np.arange(len(shift))
-    some = replace(samples, clusters=None)
-    for _ in range(_STEPS):
-        at = shift[active]
-        probability = sigmoid(some.log_odds + some.broadcast(at))
-        information = some.mean(probability * (1.0 - probability))
-        gap = prevalence[active] - some.mean(probability)
-        low[active] = np.where(gap > 0, at, low[active])
-        high[active] = np.where(gap > 0, high[active], at)
-        new = at + gap / np.maximum(information, 1e-300)
-        inside = (low[active] < new) & (new < high[active])
-        new = np.where(inside, new, 0.5 * (low[active] + high[active]))
-        going = (new != at) & (np.abs(gap) > _ROUNDING * prevalence[active])
-        shift[active[going]] = new[going]
-        active = active[going]
-        if not len(active):
-            break
-        some = some.select(going)
-    probability = sigmoid(samples.log_odds + samples.broadcast(shift))
-    information = samples.mean(probability * (1.0 - probability))
-    gaps = samples.outcome - probability
-    # Where the slope is not 1 the outcomes vary otherwise than the shifted probabilities say: the sandwich estimate
-    # takes their own squares, and holds for any slope.
-    variance = np.max(samples.covariances(np.ones(len(gaps)), probability), axis=0)
-    with np.errstate(divide="ignore", invalid="ignore"):  # without curvature there is no error
-        error = np.where(information > 0, np.sqrt(variance) / samples.size / information, np.inf)
-        influence = gaps / samples.broadcast(information)
-    return _Shifts(shift, error, samples.degrees(gaps), influence)
+    return fit_shifts(data.table(_finite_samples))
 
 
 def shift_influence(data: Positive) -> FloatArray:
@@ -379,9 +326,8 @@ def event_count_test(data: Positive) -> tuple[float | None, str]:
 def _event_count_tests(samples: GroupedSamples) -> tuple[FloatArray, str]:
     """Return the p-value of the number of events in each group ``(G,)``, NaN for one cluster, and the test's name."""
     if samples.is_iid:
-        events = samples.sum_by_group(samples.outcome).astype(np.int64)
         return poisson_binomial_p_values(
-            samples.probability, samples.size, events
+            samples.probability, samples.size, samples.events
         ), "Poisson binomial"
     gaps = samples.outcome - samples.probability
     mean = samples.mean(gaps)
@@ -407,7 +353,7 @@ class GroupRow:
 
 def iter_group_rows(samples: GroupedSamples, confidence_level: float) -> Iterator[GroupRow]:
     """Yield the measures of each group in order."""
-    events = samples.sum_by_group(samples.outcome).astype(np.int64)
+    events = samples.events
     expected = samples.mean(samples.probability)
     observed = samples.mean(samples.outcome)
     ratio = observed / np.maximum(expected, 1e-300)
@@ -448,9 +394,8 @@ def _ratio_intervals(
     observed = samples.mean(samples.outcome)
     mean = np.maximum(samples.mean(samples.probability), 1e-300)
     if samples.is_iid:
-        events = samples.sum_by_group(samples.outcome).astype(np.int64)
         low, high = clopper_pearson_intervals(
-            events, samples.size, confidence_level=confidence_level
+            samples.events, samples.size, confidence_level=confidence_level
         )
         return low / mean, high / mean
     ratio = observed / mean
@@ -474,26 +419,40 @@ def _recalibration_estimates(
     fit = _fit_lines(samples)
     error = np.where(fit.exists, fit.errors(np.eye(2)[:1])[:, 0], math.inf)
     slope = fit.coefficients[:, 0], error, samples.degrees(fit.influence[0])
-    shift = _fit_shifts(samples)
-    estimates = zip(
-        _wald_estimates(*slope, 1.0, confidence_level),
-        _wald_estimates(shift.value, shift.error, shift.degrees, 0.0, confidence_level),
+    shift = fit_shifts(samples)
+    yield from zip(
+        _wald_estimates(*slope, 1.0, left_out, confidence_level),
+        _wald_estimates(shift.value, shift.error, shift.degrees, 0.0, left_out, confidence_level),
         strict=True,
     )
-    for pair, count in zip(estimates, left_out.tolist(), strict=True):
-        first, second = (each and replace(each, left_out=count or None) for each in pair)
-        yield first, second
 
 
 def _wald_estimates(
-    value: FloatArray, error: FloatArray, degrees: FloatArray, ideal: float, confidence_level: float
+    value: FloatArray,
+    error: FloatArray,
+    degrees: FloatArray,
+    ideal: float,
+    left_out: IntArray,
+    confidence_level: float,
 ) -> Iterator[Estimate | None]:
     """Yield estimates of values ``(G,)`` with Wald tests against ``ideal``; None without a standard error."""
     has_error = (error > 0.0) & (error < math.inf)
     error = np.where(has_error, error, 1.0)
     reach = critical_t_values(confidence_level, degrees) * error
     p_values = two_sided_p_values((value - ideal) / error, degrees)
-    arrays = (has_error, value, value - reach, value + reach, p_values)
-    for is_measured, number, low, high, p in zip(*(each.tolist() for each in arrays), strict=True):
-        estimate = Estimate(number, low, high, p=p, confidence_level=confidence_level, test="Wald")
-        yield estimate if is_measured else None
+    arrays = (has_error, left_out, value, value - reach, value + reach, p_values)
+    for is_measured, count, number, low, high, p in zip(
+        *(each.tolist() for each in arrays), strict=True
+    ):
+        if not is_measured:
+            yield None
+            continue
+        yield Estimate(
+            number,
+            low,
+            high,
+            p=p,
+            confidence_level=confidence_level,
+            test="Wald",
+            left_out=count or None,
+        )

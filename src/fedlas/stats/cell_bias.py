@@ -20,8 +20,7 @@ from fedlas.metrics.classwise_adaptive import SortedClassProbs
 from fedlas.metrics.metric import Metric
 from fedlas.metrics.ranking import equal_mass_cuts, sum_between_cuts
 from fedlas.resample.effective import effective_sample_size
-from fedlas.stats.draws import DrawPurpose
-from fedlas.stats.group_replicates import gather_class_blocks
+from fedlas.stats.draws import DrawPurpose, gather_class_blocks
 from fedlas.stats.replicates import BootstrapReplicates
 from fedlas.stats.rows import Rows
 from fedlas.stats.tables import ReplicateClassRuns

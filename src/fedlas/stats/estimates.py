@@ -28,7 +28,6 @@ from fedlas.predictions.any_predictions import (
 )
 from fedlas.stats.bootstrap import calibration_error_interval, is_nonnegative_error, metric_interval
 from fedlas.stats.cell_bias import class_bias_upper_bounds, metric_bias_bounds
-from fedlas.stats.class_cells import ClassBlockSums
 from fedlas.stats.draws import BY_CLASS, bootstrap_and_null_values, prepare_rows
 from fedlas.stats.intervals import (
     auroc_interval,
@@ -42,7 +41,7 @@ from fedlas.stats.intervals import (
 from fedlas.stats.joint import GAP_STATISTICS, NullReplicates, observed_gap_statistics
 from fedlas.stats.noise_floor import least_p, p_value
 from fedlas.stats.result_table import ResultTable
-from fedlas.stats.rows import Rows, confidence_quantity, probs_quantity
+from fedlas.stats.rows import ClassBlockSums, Rows, confidence_quantity, probs_quantity
 
 RESAMPLING = "consistency resampling"
 """Name of the test whose replicates draw labels from the model's probabilities."""

@@ -26,8 +26,7 @@ from fedlas.metrics.sums import Quantity
 from fedlas.predictions import TopLabel
 from fedlas.predictions.any_predictions import AnyPredictions
 from fedlas.stats.cell_sums import OutcomeCells
-from fedlas.stats.class_cells import ClassCellSums
-from fedlas.stats.rows import ConfidenceGroups, Rows
+from fedlas.stats.rows import ClassCellSums, ConfidenceGroups, Rows
 
 T = TypeVar("T")
 BLOCK_ELEMENTS = 2**18

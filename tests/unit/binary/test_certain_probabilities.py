@@ -7,8 +7,6 @@ import pytest
 
 import fedlas
 from fedlas import MultiLabel, Predictions, binary
-from fedlas.calibrators import TemperatureScaling
-from fedlas.calibrators.fit_notes import fit_with_notes
 from fedlas.errors import InputError
 
 N = 900
@@ -136,7 +134,7 @@ def test_group_of_certain_samples_has_no_slope(certain):
     ("probs", "target", "match"),
     [
         ([0.0, 1.0] * 10, [0, 1, 1, 0] * 5, "neither 0 nor 1.*all 20 samples"),
-        ([0.5, 0.25, 1.0], [0, 0, 1], "other than 0 and 1.*no event there"),
+        ([0.5, 0.25, 1.0], [0, 0, 1], "other than 0 and 1.*got 0 events and 2 others"),
     ],
 )
 def test_certain_samples_alone_have_no_line(probs, target, match):
@@ -190,17 +188,14 @@ def test_report_says_what_slope_leaves_out(certain):
     assert "leave out 1 sample" in report.tripod()
 
 
-def test_fit_says_what_certain_probabilities_become(certain):
+def test_fit_says_what_certain_probabilities_become():
     probs, happened = draw()
     probs = np.where(probs < 0.1, 0.0, probs)
-    share = 100 * (probs == 0).mean()
-    calibrator, notes = fit_with_notes(
-        TemperatureScaling(), Predictions.from_probs(probs, happened)
-    )
-    note = next(each for each in notes if "hides how sure" in each)
-    become = calibrator.transform(Predictions.from_probs(np.zeros(1))).probs[0, 1].item()
-    assert f"({share:.0f} %)" in note
+    fit = fedlas.calibrate({"p": probs, "y": happened}, probs="p", target="y", method="temperature")
+    note = next(each for each in fit.fitted.notes if "hides how sure" in each)
+    become = fit.apply({"p": np.zeros(1)})["calibrated_p"][0]
+    assert f"({100 * (probs == 0).mean():.0f} %)" in note
     assert f"0 becomes {become:.3g}." in note
-    assert not any(
-        "hides how sure" in each for each in fit_with_notes(TemperatureScaling(), certain)[1]
-    )
+    probs[np.flatnonzero(probs == 0)[1:]] = 0.05
+    fit = fedlas.calibrate({"p": probs, "y": happened}, probs="p", target="y", method="temperature")
+    assert not any("hides how sure" in each for each in fit.fitted.notes)

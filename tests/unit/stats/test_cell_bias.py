@@ -16,8 +16,7 @@ from fedlas.stats.cell_bias import (
     metric_bias_bounds,
     shrink_label_counts,
 )
-from fedlas.stats.class_cells import ClassCellSums
-from fedlas.stats.rows import Rows
+from fedlas.stats.rows import ClassCellSums, Rows
 
 SHARPNESS = 1.5
 

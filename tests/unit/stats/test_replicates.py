@@ -12,10 +12,9 @@ from fedlas.metrics.evaluation import compute_metrics
 from fedlas.metrics.grids import FineGrid
 from fedlas.metrics.smooth import Spectra, cosine_transform, find_fixed_points, interpolate_gaps
 from fedlas.stats import draws as module
-from fedlas.stats.class_cells import ClassCellSums
 from fedlas.stats.draws import iter_bootstrap, iter_null, iter_unit_draws, prepare_rows
 from fedlas.stats.replicates import BootstrapReplicates, ConsistencyReplicates
-from fedlas.stats.rows import Rows
+from fedlas.stats.rows import ClassCellSums, Rows
 from fedlas.stats.tables import evaluate_replicates
 
 
