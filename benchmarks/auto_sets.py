@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import side_data
-from calibrators import table
+from calibrators import LEAST, normalized, table
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -178,3 +178,89 @@ def samples(name: str, packages: Path, frozen: str = "") -> dict[str, Any]:
     left_out = [source.target, *source.without, *filter(None, [source.clusters])]
     inputs = side_data.columns(rows.drop(columns=left_out, errors="ignore"))
     return {"inputs": inputs, "target": target, "clusters": clusters}
+
+
+# Predictions of models, made once.
+
+TRAIN, FIT, TEST = 3000, 50_000, 3000
+KINDS = ("forest", "boosting", "naive Bayes", "network")
+TEXT_KINDS = ("naive Bayes", "network", "forest")
+
+
+def split(
+    count: int, clusters: Array | None, seed: int, most: tuple[int, int, int] = (TRAIN, FIT, TEST)
+) -> tuple[Array, Array, Array]:
+    """Return rows that train, fit and test, in random order; rows of one cluster have one part."""
+    random = np.random.default_rng(seed)
+    if clusters is None:
+        order = random.permutation(count)
+        train = min(most[0], int(0.4 * count))
+        fit = min(most[1], (count - train) // 2)
+        return order[:train], order[train : train + fit], order[train + fit :][: most[2]]
+    place = random.permutation(clusters.max() + 1)[clusters]
+    order = np.argsort(place, kind="stable")
+    share = place[order] / (clusters.max() + 1)
+    parts = (order[share < 0.4], order[(share >= 0.4) & (share < 0.7)], order[share >= 0.7])
+    train, fit, test = (rows[:limit] for rows, limit in zip(parts, most, strict=True))
+    return train, fit, test
+
+
+def classifier(kind: str, seed: int) -> Any:
+    """Return a model of scikit-learn with its defaults."""
+    from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+    from sklearn.naive_bayes import GaussianNB
+    from sklearn.neural_network import MLPClassifier
+
+    return {
+        "forest": RandomForestClassifier(100, random_state=seed),
+        "boosting": HistGradientBoostingClassifier(random_state=seed),
+        "naive Bayes": GaussianNB(),
+        "network": MLPClassifier((100,), random_state=seed),
+    }[kind]
+
+
+def predictions(
+    name: str, kind: str, seed: int, packages: Path, cache: Path, frozen: str = ""
+) -> dict[str, Array]:
+    """Return what a model says of rows to fit and to test.
+
+    Returns:
+        ``fit``, ``test``: log-probabilities ``(n, C)``; ``fit_target``, ``test_target``; ``fit_inputs``,
+        ``test_inputs``: standardized columns; ``fit_clusters``, ``test_clusters`` where there are some.
+    """
+    path = cache / f"{name}, {kind}, {seed}.npz"
+    if not path.is_file():
+        made = _predict(samples(name, packages, frozen), kind, seed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"part {path.name}")
+        np.savez(part, **made)
+        part.rename(path)
+    return dict(np.load(path))
+
+
+def _predict(rows: dict[str, Any], kind: str, seed: int) -> dict[str, Array]:
+    target, clusters = rows["target"], rows["clusters"]
+    parts = split(len(target), clusters, seed)
+    names = ("fit", "test")
+    made = {f"{part}_target": target[at] for part, at in zip(names, parts[1:], strict=True)}
+    if clusters is not None:
+        made |= {f"{part}_clusters": clusters[at] for part, at in zip(names, parts[1:], strict=True)}
+    if isinstance(rows["inputs"], list):
+        import many_classes
+
+        order = np.concatenate(parts)
+        texts = [rows["inputs"][row] for row in order]
+        found = dict(many_classes.predictions(texts, target[order], len(parts[0])))[kind]
+        probs = [found[: len(parts[1])], found[len(parts[1]) :]]
+    else:
+        inputs = side_data.scaled(rows["inputs"], parts[0])
+        model = classifier(kind, seed).fit(inputs[parts[0]], target[parts[0]])
+        probs = []
+        for part, at in zip(names, parts[1:], strict=True):
+            made[f"{part}_inputs"] = inputs[at].astype(np.float32)
+            each = np.zeros((len(at), target.max() + 1))
+            each[:, model.classes_] = model.predict_proba(inputs[at])
+            probs.append(each)
+    for part, each in zip(names, probs, strict=True):
+        made[part] = np.log(normalized(each, LEAST)).astype(np.float32)
+    return made
