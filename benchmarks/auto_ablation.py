@@ -33,8 +33,10 @@ from auto_stacks import FEW, MANY, RAW, Case, Stack
 from numpy.typing import NDArray
 from torch import Tensor
 
+import fedlas.calibrators._fit.folds as calibrator_folds
 import fedlas.calibrators.fit_mixture as fm
 import fedlas.calibrators.mixture_weights as mw
+import fedlas.resample.folds as resample_folds
 from fedlas import Predictions, TopLabel
 from fedlas.calibrators import AutoCalibration
 from fedlas.metrics import smooth_ece
@@ -215,10 +217,11 @@ def without_classes(case: Case) -> Case | None:
 
 
 def copied(case: Case) -> Case:
-    """Return the case whose rows are there one to five times."""
+    """Return the case whose rows are there one to five times; its clusters are the true samples."""
     times = np.random.RandomState(case.draw).randint(1, 6, len(case.target))
     rows = np.repeat(np.arange(len(case.target)), times)
-    return replace(case, group="copies", fit=case.fit[rows], target=case.target[rows])
+    fit, target = case.fit[rows], case.target[rows]
+    return replace(case, group="copies", fit=fit, target=target, clusters=rows)
 
 
 def cases(group: str, draw: int, args: argparse.Namespace) -> Iterator[Case]:
@@ -256,10 +259,10 @@ def cases(group: str, draw: int, args: argparse.Namespace) -> Iterator[Case]:
             yield from filter(None, map(without_classes, source))
     elif group == "clusters":
         yield from stacks.table_cases(stacks.CLUSTERED, draw, (200, 1000), args)
-    elif group == "copies":
+    elif group in ("copies", "ties"):
         for names in TABLES:
             some = stacks.table_cases(names, draw, (200,), args, ("forest", "network"))
-            yield from map(copied, some)
+            yield from map(copied, some) if group == "copies" else _renamed("ties", some)
     else:
         raise SystemExit(f"unknown group {group}")
 
@@ -278,26 +281,29 @@ def auto_of(case: Case, clusters: bool) -> Tensor:
     return fitted.transform(Predictions(torch.from_numpy(case.test).double())).logits.log_softmax(1)
 
 
-def ungrouped(val: Predictions) -> Array:
-    """Return a sample of its own for each row."""
-    return np.arange(val.num_samples)
+def each_row(logits: Tensor, *_: object) -> Array:
+    """Return a sample of its own for each row: equal rows are not taken for copies."""
+    return np.arange(len(logits))
 
 
+NO_GUESS = [
+    (module, "original_sample_ids", each_row) for module in (resample_folds, calibrator_folds)
+]
 DEPENDENCE: dict[str, list[tuple[Any, str, Any]]] = {
     "auto": [],
     "no design effect": [(fm, "_design_effect", lambda *_: 1.0)],
     "no gain_trust": [(mw, "gain_trust", lambda *_: 1.0)],
     "neither": [(fm, "_design_effect", lambda *_: 1.0), (mw, "gain_trust", lambda *_: 1.0)],
-    "copies are samples": [(fm, "validation_sample_ids", ungrouped)],
-    "copies count": [(fm, "effective_count", lambda _, weights: float(weights.sum()))],
+    "copies are not guessed": NO_GUESS,
+    "copies count in full": [(fm, "effective_count", lambda _, weights: float(weights.sum()))],
 }
-"""Functions that are replaced; with clusters, or with copies of rows."""
+"""Functions that are replaced; with clusters, with copies of rows, and with rows as they are."""
 
 
 def dependence(case: Case) -> Iterator[tuple[str, Callable[[], Tensor]]]:
-    """Yield variants of a case with clusters or copies."""
+    """Yield variants of a case with clusters, copies, or ties that are no copies."""
 
-    def run(changes: list[tuple[Any, str, Any]], clusters: bool) -> Tensor:
+    def run(changes: list[tuple[Any, str, Any]], clusters: bool = False) -> Tensor:
         patches = [mock.patch.object(*change) for change in changes]
         for patch in patches:
             patch.start()
@@ -307,16 +313,17 @@ def dependence(case: Case) -> Iterator[tuple[str, Callable[[], Tensor]]]:
             for patch in patches:
                 patch.stop()
 
+    of_clusters = case.group == "clusters"
     for name, changes in DEPENDENCE.items():
-        is_of_copies = "copies" in name
-        if name == "auto" or is_of_copies == (case.group == "copies"):
-            yield name, lambda changes=changes: run(changes, case.group == "clusters")
-    if case.group == "clusters":
-        yield "clusters unknown", lambda: run([], False)
-    else:
-        first = np.unique(case.fit, axis=0, return_index=True)[1]
-        once = replace(case, fit=case.fit[first], target=case.target[first])
-        yield "each row once", lambda: auto_of(once, False)
+        if name == "auto" or ("copies" in name) != of_clusters:
+            yield name, lambda changes=changes: run(changes, of_clusters)
+    if of_clusters:
+        yield "clusters unknown", lambda: run([])
+    elif case.clusters is not None:
+        first = np.unique(case.clusters, return_index=True)[1]
+        once = replace(case, fit=case.fit[first], target=case.target[first], clusters=None)
+        yield "each sample once", lambda: auto_of(once, False)
+        yield "copies are named as clusters", lambda: run(NO_GUESS, True)
 
 
 # Runs.
@@ -377,7 +384,7 @@ def run(args: argparse.Namespace) -> None:
 
 def run_case(case: Case, args: argparse.Namespace, log: Log) -> None:
     """Score every variant of a case."""
-    if case.group in ("clusters", "copies"):
+    if case.group in ("clusters", "copies", "ties"):
         for name, work in dependence(case):
             log.run(case, name, work, None)
         return
