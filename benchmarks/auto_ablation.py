@@ -1,4 +1,4 @@
-"""What each mechanism of ``auto`` earns; the protocol is ``results/auto/protocol.md``, the page ``results/auto/README.md``.
+"""What each mechanism of ``auto`` earns: protocol and page are in ``results/auto``.
 
     python benchmarks/auto_ablation.py run GROUP ... --real FOLDER --packages FOLDER --cache FOLDER [--draws 1 2 3]
     python benchmarks/auto_ablation.py pack --cache FOLDER --out results/auto/ablation.json
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import auto_prototype
 import auto_stacks as stacks
 import calibrators
 import numpy as np
@@ -38,7 +39,7 @@ import fedlas.calibrators.fit_mixture as fm
 import fedlas.calibrators.mixture_weights as mw
 import fedlas.resample.folds as resample_folds
 from fedlas import Predictions, TopLabel
-from fedlas.calibrators import AutoCalibration
+from fedlas.calibrators import AutoCalibration, TemperatureScaling
 from fedlas.metrics import smooth_ece
 
 Array = NDArray[Any]
@@ -281,6 +282,12 @@ def auto_of(case: Case, clusters: bool) -> Tensor:
     return fitted.transform(Predictions(torch.from_numpy(case.test).double())).logits.log_softmax(1)
 
 
+def temperature_of(case: Case) -> Tensor:
+    """Return what temperature scaling makes of the test rows."""
+    fitted = TemperatureScaling().fit(case.val())
+    return fitted.transform(Predictions(torch.from_numpy(case.test).double())).logits.log_softmax(1)
+
+
 def each_row(logits: Tensor, *_: object) -> Array:
     """Return a sample of its own for each row: equal rows are not taken for copies."""
     return np.arange(len(logits))
@@ -363,6 +370,43 @@ class Log:
             file.write(json.dumps(line) + "\n")
 
 
+PROTOTYPE: dict[str, dict[str, Any]] = {
+    "new": {},
+    "new without curves": {"without": ("curves",)},
+    "new without matrix": {"without": ("matrix",)},
+    "new without isotonic": {"without": ("isotonic",)},
+    "new without confusion": {"without": ("confusion",)},
+    "new without last map": {"last": "none"},
+    "new without slopes": {"last": "no slopes"},
+    "new without offsets": {"last": "no offsets"},
+    "new without bends": {"last": "no bends"},
+    "new without absent share": {"without": ("absent",)},
+}
+"""The prototype, and each of its parts taken out."""
+
+
+def prototypes(case: Case, whole: bool) -> Iterator[tuple[str, Callable[[], Tensor]]]:
+    """Yield the prototype, and unless ``whole`` without each part that the case would have."""
+    classes, rows = case.fit.shape[1], len(case.target)
+    has = {
+        "matrix": classes <= auto_prototype.MOST_MATRIX_CLASSES,
+        "isotonic": classes < auto_prototype.MANY_CLASSES
+        and rows >= auto_prototype.FEWEST_FOR_ISOTONIC,
+        "confusion": classes >= auto_prototype.MANY_CLASSES,
+        "slopes": classes >= auto_prototype.MANY_CLASSES,
+        "absent share": case.group == "absent",
+    }
+    val = case.val(case.group == "clusters")
+    for name, changes in PROTOTYPE.items():
+        if name == "new" or (not whole and has.get(name.removeprefix("new without "), True)):
+            yield (
+                name,
+                lambda changes=changes: torch.from_numpy(
+                    auto_prototype.fit_auto(val, **changes)(case.test)
+                ).double(),
+            )
+
+
 def rival(name: str, case: Case) -> Tensor:
     """Return what a calibrator of probmetrics makes of the test rows."""
     probs = np.exp(case.fit.astype(float)), np.exp(case.test.astype(float))
@@ -384,6 +428,17 @@ def run(args: argparse.Namespace) -> None:
 
 def run_case(case: Case, args: argparse.Namespace, log: Log) -> None:
     """Score every variant of a case."""
+    for name, work in prototypes(case, args.whole):
+        log.run(case, name, work, None)
+    if args.prototype:
+        return
+    for name in RIVALS if args.rivals else ():
+        log.run(case, name, lambda name=name: rival(name, case), None)
+    if args.brief:
+        log.run(case, RAW, lambda: torch.from_numpy(case.test).double(), 0.0)
+        log.run(case, "temperature", lambda: temperature_of(case), None)
+        log.run(case, "auto", lambda: auto_of(case, case.group == "clusters"), None)
+        return
     if case.group in ("clusters", "copies", "ties"):
         for name, work in dependence(case):
             log.run(case, name, work, None)
@@ -403,8 +458,6 @@ def run_case(case: Case, args: argparse.Namespace, log: Log) -> None:
                 lambda variant=variant: mixed(stack, variant),
                 seconds_of(stack, variant),
             )
-    for name in RIVALS if args.rivals else ():
-        log.run(case, name, lambda name=name: rival(name, case), None)
 
 
 def late(*_: object) -> None:
@@ -425,6 +478,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/auto/ablation.json"))
     parser.add_argument("--draws", type=int, nargs="+", default=[1])
     parser.add_argument("--only", nargs="+", default=(), help="variants beside the lists")
+    parser.add_argument("--prototype", action="store_true", help="nothing but the prototype")
+    parser.add_argument("--brief", action="store_true", help="raw, temperature, auto, prototype")
+    parser.add_argument("--whole", action="store_true", help="the prototype without its ablation")
     parser.add_argument("--rivals", action="store_true", help="svs, sms, logistic of probmetrics")
     parser.add_argument("--frozen", default="", help="commit of the frozen code: held-back sets")
     parser.add_argument("--log", default="scores.jsonl")

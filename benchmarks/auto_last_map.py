@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -139,7 +139,7 @@ class _Problem:
         self.group = np.repeat(np.arange(4), sizes)
         self.size = sum(sizes)
         ends = np.cumsum([0, *sizes])
-        self.at = [slice(low, high) for low, high in zip(ends, ends[1:], strict=False)]
+        self.at = [slice(low, high) for low, high in pairwise(ends)]
         self.has = [bool(each) for each in sizes]
 
     def to_map(self, theta: Array) -> LastMap:
@@ -221,7 +221,10 @@ class _Problem:
             bends = self.at[3]
             result[bends, bends] += (self.terms.T * size) @ self.terms
             at_top = [self.log_p[self.rows, self.top]]
-            at_top += [self.inputs[self.rows, self.top] if self.has[1] else size, np.ones_like(size)]
+            at_top += [
+                self.inputs[self.rows, self.top] if self.has[1] else size,
+                np.ones_like(size),
+            ]
             across = (size * at_top[0]) @ self.terms
             result[0, bends] += across
             result[bends, 0] += across

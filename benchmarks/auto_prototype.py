@@ -1,6 +1,6 @@
 """A simpler ``auto`` in numpy: a prototype that is not in the package. ``results/auto/design.md`` has its formulas.
 
-    python benchmarks/auto_prototype.py seconds [--rivals]  # processor seconds at four sizes, beside auto and probmetrics
+    python benchmarks/auto_prototype.py seconds [--rivals]  # of a processor, beside auto and probmetrics
 
 Curves are fitted on a grid of log-odds, so that a fold costs no more than a class. Matrix, isotonic regression, folds
 and effective counts are those of the package.
@@ -13,7 +13,9 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -102,7 +104,9 @@ def place(odds: Array, first: int, size: int) -> tuple[Array, Array]:
     return left, at
 
 
-def fit_curves(log_p: Array, target: Array, weights: Array, folds: Array, count: int) -> list[Curves]:
+def fit_curves(
+    log_p: Array, target: Array, weights: Array, folds: Array, count: int
+) -> list[Curves]:
     """Return curves of all rows, then of the rows outside each fold.
 
     The log-odds of class k become ``B(s) theta_k``, ``theta_k ~ N(mu, S)``, with mu and S estimated.
@@ -226,7 +230,7 @@ def fit_confusion(
     log_p: Array, target: Array, weights: Array, folds: Array, count: int
 ) -> list[Confusion]:
     """Return confusions of all rows, then of the rows outside each fold, by EM; prior ``I + share of the labels``."""
-    rows, classes = log_p.shape
+    classes = log_p.shape[1]
     most = min(CANDIDATES, classes)
     which = np.argpartition(log_p, classes - most, axis=1)[:, -most:]
     p = np.exp(np.take_along_axis(log_p, which, axis=1)).astype(float)
@@ -409,6 +413,11 @@ def _mix(parts: list[Array], weights: dict[str, float]) -> Array:
     return result
 
 
+def _distinct(ids: Array, weights: Any) -> float:
+    """Return how many samples there are: copies count once."""
+    return len(np.unique(ids)) * float(weights.mean())
+
+
 def fit_auto(val: Predictions, *, without: tuple[str, ...] = (), last: str = "full") -> Auto:
     """Fit the prototype; members in ``without`` and parts of the last map are left out."""
     clock = {"start": time.process_time()}
@@ -417,7 +426,8 @@ def fit_auto(val: Predictions, *, without: tuple[str, ...] = (), last: str = "fu
         clock[name] = time.process_time()
 
     val, least, _ = prepare_samples(val, repeat_rows=False, raise_zeros=True)
-    split, val = fm._make_cross_fit(val, 5)
+    with mock.patch.object(fm, "effective_count", _distinct):
+        split, val = fm._make_cross_fit(val, 5)
     mark("folds")
     number = np.float64 if val.logits.numel() <= 2**22 else np.float32
     log_p = log_softmax(val.logits.numpy().astype(number))
@@ -476,7 +486,7 @@ def fit_auto(val: Predictions, *, without: tuple[str, ...] = (), last: str = "fu
             absent = fit_absent(*held, target, weights[rows], scale, weights)
     members = {name: fits[name][0] for name in chosen}
     names = list(clock)
-    seconds = {b: clock[b] - clock[a] for a, b in zip(names, names[1:], strict=False)}
+    seconds = {b: clock[b] - clock[a] for a, b in pairwise(names)}
     return Auto(members, chosen, last_map, absent, least, seconds)
 
 

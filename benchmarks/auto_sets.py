@@ -244,7 +244,9 @@ def _predict(rows: dict[str, Any], kind: str, seed: int) -> dict[str, Array]:
     names = ("fit", "test")
     made = {f"{part}_target": target[at] for part, at in zip(names, parts[1:], strict=True)}
     if clusters is not None:
-        made |= {f"{part}_clusters": clusters[at] for part, at in zip(names, parts[1:], strict=True)}
+        made |= {
+            f"{part}_clusters": clusters[at] for part, at in zip(names, parts[1:], strict=True)
+        }
     if isinstance(rows["inputs"], list):
         import many_classes
 

@@ -225,13 +225,15 @@ def shifted(case: stacks.Case) -> stacks.Case:
 def run_features(args: argparse.Namespace, log: Log) -> None:
     """Score the variants with features, like and unlike the fit."""
     for draw in args.draws:
-        for names in (stacks.TWO, stacks.SEVERAL):
-            for case in stacks.table_cases(names, draw, (200, 1000), args, MODELS):
-                some = [replace(case, group="features")]
-                some += [shifted(case)] if case.size == 1000 else []
-                for each in some:
-                    for name, work in variants(each):
-                        log.run(each, name, work, None)
+        for size in (1000, 200):
+            for names in (stacks.TWO, stacks.SEVERAL):
+                for case in stacks.table_cases(names, draw, (size,), args, MODELS):
+                    some = [replace(case, group="features")]
+                    some += [shifted(case)] if size == 1000 else []
+                    for each in some:
+                        for name, work in variants(each):
+                            if name not in SIZES or (each.group == "features" and size == 1000):
+                                log.run(each, name, work, None)
         print("features", draw, time.strftime("%H:%M"), flush=True)
 
 

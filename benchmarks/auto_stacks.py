@@ -199,7 +199,12 @@ def table_cases(
     names: tuple[str, ...], draw: int, sizes: tuple[int, ...], args: Any, kinds: Any = None
 ) -> Iterator[Case]:
     """Cases of tables, whose models are trained once."""
-    group = {TWO: "tables 2", SEVERAL: "tables several", LARGE: "tables many", CLUSTERED: "clusters"}
+    group = {
+        TWO: "tables 2",
+        SEVERAL: "tables several",
+        LARGE: "tables many",
+        CLUSTERED: "clusters",
+    }
     for name in names:
         for kind in kinds or auto_sets.KINDS:
             arrays = auto_sets.predictions(
