@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from fedlas._core.check import InputError, check_number
-from fedlas._core.renamed import accept_old_names
 from fedlas._core.types import FloatArray
 from fedlas.binary.net_benefit import CumulativeTotals
 from fedlas.binary.positive import Positive, positive_class
@@ -156,7 +155,6 @@ _PLAIN = (
 """What a decision shows beside its rule; without a threshold the first two."""
 
 
-@accept_old_names(positive="event")
 def choose_threshold(
     val: Predictions, rule: Rule, *, num_samples: int, event: int | str | None = None
 ) -> float | None:
@@ -204,7 +202,6 @@ def choose_threshold(
     return float(probability[first[places[-1 if rule.name == "recall" else 0]]])
 
 
-@accept_old_names(positive="event")
 def decide(
     val: Predictions | None,
     test: Predictions,

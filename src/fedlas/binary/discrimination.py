@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from fedlas._core.check import Argument, InputError, Text, check_count
-from fedlas._core.renamed import accept_old_names
 from fedlas._core.types import FloatArray, IntArray
 from fedlas.binary.cells import make_outcome_cells
 from fedlas.binary.event_records import register_class_measure
@@ -38,7 +37,6 @@ _MAX_EVENTS = 1024
     percent=False,
     places=3,
 )
-@accept_old_names(positive="event")
 def auroc(
     predictions: Predictions,
     *,
@@ -105,7 +103,6 @@ def auroc_with_influence(
     percent=False,
     places=3,
 )
-@accept_old_names(positive="event")
 def average_precision(
     predictions: Predictions,
     *,

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from fedlas._core.renamed import accept_old_names
 from fedlas.binary.many_groups import GroupedSamples, iter_group_rows
 from fedlas.binary.positive import positive_class
 from fedlas.metrics.groups import check_group_sizes, factorize_groups
@@ -50,7 +49,6 @@ class GroupMeasures:
     p: float | None = None
 
 
-@accept_old_names(positive="event")
 def group_measures(
     predictions: Predictions,
     groups: Sequence[Any],

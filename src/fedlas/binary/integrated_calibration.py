@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from fedlas._core.check import InputError, check_count, check_number
-from fedlas._core.renamed import accept_old_names
 from fedlas._core.types import FloatArray
 from fedlas.binary.cells import Loess
 from fedlas.binary.positive import Positive, positive_class
@@ -53,7 +52,6 @@ class IntegratedCalibration:
     high: FloatArray
 
 
-@accept_old_names(positive="event")
 def integrated_calibration(
     predictions: Predictions,
     *,

@@ -156,7 +156,7 @@ def label_measures(
             LabelMeasures(
                 row.num_samples,
                 row.events,
-                _prevalence_estimate(row, positive, confidence_level),
+                _prevalence_estimate(positive, confidence_level),
                 row.expected,
                 row.ratio,
                 row.slope,
@@ -415,11 +415,7 @@ def _ece_estimate(
     )
 
 
-def _prevalence_estimate(row: GroupRow, positive: Positive, confidence_level: float) -> Estimate:
-    if positive.is_iid and row.expected > 0.0:
-        # The exact interval of the share is that of observed over expected.
-        ends = (row.expected * row.ratio.low, row.expected * row.ratio.high)
-        return Estimate(row.observed, *ends, confidence_level=confidence_level)
+def _prevalence_estimate(positive: Positive, confidence_level: float) -> Estimate:
     every = np.arange(positive.num_samples)
     share = positive.share(positive.outcome > 0, every, confidence_level)
     return Estimate(*share, confidence_level=confidence_level)

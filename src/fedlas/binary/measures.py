@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from fedlas._core.check import InputError, check_count
-from fedlas._core.renamed import accept_old_names
 from fedlas._core.types import FloatArray
 from fedlas.binary.discrimination import auroc_estimate, average_precision_estimate
 from fedlas.binary.event_records import register_event_measure
@@ -36,7 +35,6 @@ from fedlas.stats.estimates import (
 from fedlas.stats.intervals import check_confidence_level, normal_interval
 
 
-@accept_old_names(positive="event")
 def measures(
     predictions: Predictions,
     *,
@@ -163,7 +161,6 @@ def brier_skill_influence(data: Positive) -> FloatArray:
     terms=brier_skill_influence,
     paper="Brier 1950",
 )
-@accept_old_names(positive="event")
 def brier_skill(
     predictions: Predictions, *, event: int | str | None = None, confidence_level: float = 0.95
 ) -> Estimate:

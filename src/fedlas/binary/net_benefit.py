@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from fedlas._core.check import InputError, as_float_array, describe
-from fedlas._core.renamed import accept_old_names
 from fedlas._core.types import FloatArray, IntArray
 from fedlas.binary.positive import Positive, positive_class
 from fedlas.metrics.sums import ROUNDING
@@ -46,7 +45,6 @@ class NetBenefit:
     gain_high: FloatArray
 
 
-@accept_old_names(positive="event")
 def net_benefit(
     predictions: Predictions,
     *,

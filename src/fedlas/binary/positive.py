@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 
 from fedlas._core.check import Argument, InputError, Text, check_choice, check_count
-from fedlas._core.renamed import accept_old_names
 from fedlas._core.types import FloatArray, IntArray
 from fedlas.metrics.calibration_error import equal_mass_bins
 from fedlas.metrics.equal_width import BinSums, bins_from_table
@@ -275,7 +274,6 @@ class PositiveBins:
     high: FloatArray
 
 
-@accept_old_names(positive="event")
 def positive_bins(
     predictions: Predictions,
     *,

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedlas._core.check import InputError
-from fedlas._core.renamed import accept_old_names
 from fedlas._core.types import FloatArray
 from fedlas.binary.positive import Positive, positive_class
 from fedlas.predictions import Predictions
@@ -49,7 +48,6 @@ class LogisticRecalibration:
     p_value: float
 
 
-@accept_old_names(positive="event")
 def logistic_recalibration(
     predictions: Predictions, *, event: int | str | None = None, confidence_level: float = 0.95
 ) -> LogisticRecalibration:
@@ -282,7 +280,6 @@ class SplineCurve:
     knots: FloatArray
 
 
-@accept_old_names(positive="event")
 def spline_curve(
     predictions: Predictions,
     *,

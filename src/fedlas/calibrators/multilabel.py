@@ -13,7 +13,6 @@ from fedlas._core.check import InputError, check_choice, check_dense, check_logi
 from fedlas._core.files import write_json
 from fedlas._core.kinds import check_argument_types
 from fedlas._core.outputs import check_output_path, json_kind
-from fedlas._core.renamed import accept_old_names
 from fedlas.calibrators._fit.state import read_saved_json, require_fitted
 from fedlas.calibrators.auto import AutoCalibration
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
@@ -81,7 +80,6 @@ class MultiLabelCalibration:
         [3.1, 0.5]
     """
 
-    @accept_old_names(calibrator="method")
     @check_argument_types
     def __init__(self, method: str | Calibrator | None = None, *, shared: bool = False) -> None:
         calibrator = method or "partial-pooling"

@@ -289,6 +289,7 @@ def parse(words: list[str]) -> argparse.Namespace:
 
 _OPTION_ALIASES = dict.fromkeys(("--labels", "--label", "--truth", "--y"), "--target")
 _OPTION_ALIASES |= {
+    "--calibrate": "--method",
     "--calibrator": "--method",
     "--probabilities": "--probs",
     "--scores": "--logits",

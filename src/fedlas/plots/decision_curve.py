@@ -9,7 +9,6 @@ import numpy as np
 
 from fedlas._core.check import InputError
 from fedlas._core.kinds import check_argument_types
-from fedlas._core.renamed import accept_old_names
 from fedlas.binary.net_benefit import net_benefit
 from fedlas.binary.positive import positive_class
 from fedlas.plots.theme import REFERENCE, Axes, ThemeOption, draw_legend, set_labels, styled_axes
@@ -20,7 +19,6 @@ _COLOR_ORDER = (2, 1, 4)
 
 
 @check_argument_types
-@accept_old_names(positive="event")
 def decision_curve(
     models: Predictions | Mapping[str, Predictions],
     *,

@@ -11,7 +11,6 @@ import numpy as np
 
 from fedlas._core.check import InputError, check_choice
 from fedlas._core.kinds import check_argument_types
-from fedlas._core.renamed import accept_old_names
 from fedlas._core.types import BoolArray, FloatArray
 from fedlas.binary import (
     integrated_calibration,
@@ -47,7 +46,6 @@ _SPARSE_COUNT = 5
 
 
 @check_argument_types
-@accept_old_names(positive="event")
 def positive_reliability_diagram(
     predictions: Predictions,
     *,

@@ -13,7 +13,6 @@ from fedlas._core.extras import require
 from fedlas._core.files import write_text
 from fedlas._core.kinds import check_argument_types
 from fedlas._core.outputs import check_output_path
-from fedlas._core.renamed import accept_old_names
 from fedlas.binary import Rule, decide
 from fedlas.calibrated import CalibratedModel
 from fedlas.calibrators import Calibrator, MultiLabelCalibration
@@ -201,7 +200,6 @@ class CalibrationCard:
         return evaluation.full_table(title)
 
 
-@accept_old_names(calibrator="method")
 @check_argument_types
 def card(
     val: AnyPredictions | MultiLabel | PredictionTable,

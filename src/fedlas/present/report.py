@@ -11,7 +11,6 @@ import numpy as np
 
 from fedlas._core.check import Argument, InputError, describe
 from fedlas._core.kinds import check_argument_types
-from fedlas._core.renamed import accept_old_names
 from fedlas.binary import Decision, Heterogeneity, Rule, decide, group_measures
 from fedlas.binary import heterogeneity as compare_clusters
 from fedlas.calibrated.calibration import Calibration
@@ -66,7 +65,6 @@ def report(
 ) -> LabelEvaluation: ...
 @overload
 def report(predictions: Any, target: object = None, **options: Any) -> Evaluation: ...
-@accept_old_names(calibrate="method")
 @check_argument_types
 def report(
     predictions: Any,

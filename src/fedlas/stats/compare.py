@@ -10,9 +10,9 @@ from statistics import fmean, stdev
 import numpy as np
 
 from fedlas._core.check import InputError, as_float_array, check_number, describe
-from fedlas._core.extras import require
 from fedlas._core.types import FloatArray
 from fedlas.metrics.metric import find_measure
+from fedlas.stats.degrees import critical_t, two_sided_p_value
 from fedlas.stats.difference import Difference
 from fedlas.stats.intervals import ALPHA, check_confidence_level
 
@@ -64,8 +64,7 @@ def paired_t_test(a: Sequence[float], b: Sequence[float]) -> Difference:
             pairs, None, "all pairs differ by the same amount, so there is no spread"
         )
     statistic = abs(fmean(differences)) / (spread / math.sqrt(n))
-    p_value = 2.0 * float(require("scipy.stats", extra="tables").t.sf(statistic, n - 1))
-    return _test_result(pairs, min(p_value, 1.0))
+    return _test_result(pairs, two_sided_p_value(statistic, n - 1))
 
 
 def _test_result(pairs: FloatArray, p_value: float | None, reason: str = "") -> Difference:
@@ -227,7 +226,8 @@ def wilcoxon_test(a: Sequence[float], b: Sequence[float]) -> Difference:
     moved = differences[differences != 0.0]
     if len(moved) == 0:
         return _test_result(pairs, 1.0)
-    stats = require("scipy.stats", extra="tables")
+    from scipy import stats
+
     # With ties, all assignments of signs are enumerated while they are few.
     tied = len(np.unique(np.abs(moved))) < len(moved) <= _ENUMERATED
     method = stats.PermutationMethod(n_resamples=2**_ENUMERATED) if tied else "auto"
@@ -265,12 +265,11 @@ def sign_test(a: Sequence[float], b: Sequence[float]) -> Difference:
     differences = _tie_rounded_differences(pairs)
     above = int((differences > 0).sum())
     below = int((differences < 0).sum())
-    p_value = 1.0
-    if above + below:
-        p_value = float(
-            require("scipy.stats", extra="tables").binomtest(above, above + below, 0.5).pvalue
-        )
-    return _test_result(pairs, p_value)
+    if above == below:
+        return _test_result(pairs, 1.0)
+    from scipy.special import bdtr
+
+    return _test_result(pairs, 2.0 * float(bdtr(min(above, below), above + below, 0.5)))
 
 
 def mean_interval(
@@ -312,11 +311,7 @@ def mean_interval(
         return None
     n = len(numbers)
     mean = fmean(numbers)
-    half = (
-        float(require("scipy.stats", extra="tables").t.isf((1 - confidence_level) / 2, n - 1))
-        * spread
-        / math.sqrt(n)
-    )
+    half = critical_t(confidence_level, n - 1) * spread / math.sqrt(n)
     return mean - half, mean + half
 
 

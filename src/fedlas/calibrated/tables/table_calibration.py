@@ -130,13 +130,6 @@ class TableCalibration(TableFit):
             FitScores.from_predictions(val),
         )
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore the fields from a pickle, also of earlier versions with ``calibrator`` and ``notes``."""
-        if "calibrator" in state:
-            fitted = Calibration(state.pop("calibrator"), state.pop("notes"))
-            state = {**state, "fitted": fitted}
-        self.__dict__.update(state)
-
     def apply(
         self,
         frame: object,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -325,10 +325,6 @@ class SideInformation(nn.Module):
         self.ranges = ranges
         self.codes = codes
         self.unseen = unseen
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._modules.setdefault("unseen", None)  # which earlier pickles lack
 
     @property
     def counts(self) -> tuple[int, int]:
