@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Show what a use of the package loads: ``tools/reach.py [--json] [--run] [NAME ...]``, for thirteen uses without torch.
+"""Show what a use of the package loads: ``tools/reach.py [--json] [--run] [NAME ...]``, for thirteen without torch.
 
 Of each use: whether it works where torch is not installed, how many modules of the package it loads, and how many of
 these import torch when they are loaded themselves. ``--run`` also counts the modules with a function that a second call
-enters. ``holds`` is found with an import hook in place of an environment without torch; what needs torch is then counted
-with it. Each use runs in a process forked from one that has imported other libraries only. Files are those of
-``tests/frozen``; takes seconds. Needs the ``tables`` extra.
+enters. An import hook stands for an environment without torch; what needs torch is counted with it. Each use runs in a
+process forked from one that has imported other libraries only. Files are those of ``tests/frozen``; takes seconds.
+Needs the ``tables`` extra.
 """
 
 import ast
@@ -35,7 +35,9 @@ USES = {
     "Predictions": "fedlas.Predictions(logits, target)",
     "metrics.ece": "fedlas.metrics.ece(probs, target)",
     "report": "str(fedlas.report(fedlas.Predictions(logits, target), replicates=39))",
-    "compare": "str(fedlas.compare(fedlas.Predictions(logits, target), fedlas.Predictions(2 * logits, target), replicates=39))",
+    "compare": (
+        "str(fedlas.compare(*(fedlas.Predictions(each, target) for each in (logits, 2 * logits)), replicates=39))"
+    ),
     "estimates": "fedlas.estimates(fedlas.Predictions(logits, target), metrics=['ece'], replicates=39)",
     "fedlas evaluate": f"fedlas evaluate probs.csv {PROBS} {FEW}",
     "fedlas compare": f"fedlas compare probs.csv other.csv {PROBS} {FEW}",
@@ -57,14 +59,16 @@ def imports_torch(name: str) -> bool:
 
     def of(nodes: Sequence[ast.stmt]) -> bool:
         for node in nodes:
-            if isinstance(node, ast.Import | ast.ImportFrom):
+            names: list[str] = []
+            inner: list[ast.stmt] = []
+            if isinstance(node, ast.Import):
                 names = [each.name for each in node.names]
-                names = [node.module or ""] if isinstance(node, ast.ImportFrom) else names
-                if "torch" in {each.split(".")[0] for each in names}:
-                    return True
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
             elif isinstance(node, ast.If) and "TYPE_CHECKING" not in ast.unparse(node.test):
-                if of([*node.body, *node.orelse]):
-                    return True
+                inner = [*node.body, *node.orelse]
+            if any(each.split(".")[0] == "torch" for each in names) or of(inner):
+                return True
         return False
 
     return of(ast.parse(path.read_text(encoding="utf-8")).body)
@@ -142,8 +146,6 @@ def measure(use: str, *, torch: bool, run: bool) -> dict[str, Any]:
             if name.split(".")[0] == "fedlas" and getattr(module, "__file__", None)
         ]
         figures: dict[str, Any] = {
-            "loaded": len(loaded),
-            "with torch": sum(map(imports_torch, loaded)),
             "modules": sorted(loaded),
             "also": sorted({"pandas", "scipy", "scipy.stats", "pyarrow"} & sys.modules.keys()),
         }
@@ -152,17 +154,10 @@ def measure(use: str, *, torch: bool, run: bool) -> dict[str, Any]:
             with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
                 write_files()
                 files = entered(call)
-            names = {
-                ".".join(Path(file).relative_to(SOURCE.parent).with_suffix("").parts).removesuffix(
-                    ".__init__"
-                )
+            figures["entered"] = sorted(
+                ".".join(Path(file).relative_to(SOURCE.parent).with_suffix("").parts)
                 for file in files
-            }
-            figures |= {
-                "run": len(names),
-                "run with torch": sum(map(imports_torch, names)),
-                "entered": sorted(names),
-            }
+            )
     return figures
 
 
@@ -178,7 +173,7 @@ def in_fork(function: Callable[[], Any]) -> Any:
         try:
             try:
                 answer = [True, function()]
-            except BaseException:
+            except BaseException:  # noqa: BLE001  # the parent raises it
                 answer = [False, traceback.format_exc()]
             with os.fdopen(write, "w") as pipe:
                 json.dump(answer, pipe)
@@ -221,7 +216,12 @@ def measure_all(names: Sequence[str], *, run: bool = False) -> Iterator[tuple[st
         if not holds:
             importlib.import_module("torch")
             figures[name] = in_fork(functools.partial(measure, USES[name], torch=True, run=run))
-        yield name, {"holds": holds, **figures[name]}
+        modules = figures[name]["modules"]
+        counts = {"loaded": len(modules), "with torch": sum(map(imports_torch, modules))}
+        if run:
+            names = [each.removesuffix(".__init__") for each in figures[name]["entered"]]
+            counts |= {"run": len(names), "run with torch": sum(map(imports_torch, names))}
+        yield name, {"holds": holds, **counts, **figures[name]}
 
 
 def main(words: list[str]) -> None:

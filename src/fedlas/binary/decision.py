@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fedlas._core.check import InputError, check_number
-from fedlas._core.types import FloatArray
-from fedlas.binary.net_benefit import CumulativeTotals
+from fedlas.binary.decision_curve import CumulativeTotals
 from fedlas.binary.positive import Positive, positive_class
-from fedlas.predictions import Predictions
 from fedlas.stats.degrees import critical_t
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate
 from fedlas.stats.intervals import check_confidence_level
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray
+    from fedlas.predictions import Predictions
 
 
 @dataclass(frozen=True)

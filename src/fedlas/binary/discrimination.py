@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fedlas._core.check import Argument, InputError, Text, check_count
-from fedlas._core.types import FloatArray, IntArray
 from fedlas.binary.cells import make_outcome_cells
 from fedlas.binary.event_records import register_class_measure
 from fedlas.binary.positive import Positive, positive_class
 from fedlas.metrics.metric import METRICS
 from fedlas.metrics.ranking_scores import auroc_and_influence, compute_average_precision
-from fedlas.predictions import Predictions
 from fedlas.predictions.event import event_index, quoted_class, quoted_event
 from fedlas.stats.cell_sums import CellResampler
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate
@@ -24,6 +23,10 @@ from fedlas.stats.intervals import (
     interval_from_replicates,
     min_replicates,
 )
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray, IntArray
+    from fedlas.predictions import Predictions
 
 _MAX_EVENTS = 1024
 """Distinct scores of events that replicates tell apart."""

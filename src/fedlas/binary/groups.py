@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fedlas.binary.many_groups import GroupedSamples, iter_group_rows
 from fedlas.binary.positive import positive_class
 from fedlas.metrics.groups import check_group_sizes, factorize_groups
-from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import require_labels
 from fedlas.stats.compare import holm
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate
 from fedlas.stats.intervals import check_confidence_level, critical_z
 from fedlas.stats.pooling import partial_pooling
 from fedlas.stats.result_table import ResultTable
+
+if TYPE_CHECKING:
+    from fedlas.predictions import Predictions
 
 
 @dataclass(frozen=True)

@@ -5,22 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fedlas._core.check import InputError, check_count
 from fedlas._core.kinds import check_argument_types
 from fedlas._core.threads import run_single_threaded
-from fedlas._core.types import FloatArray, IntArray
 from fedlas.binary.discrimination import auroc_with_influence
 from fedlas.binary.many_groups import GroupedSamples, GroupRow, iter_group_rows, softplus
 from fedlas.binary.positive import Positive
 from fedlas.metrics.evaluation import EVALUATIONS
 from fedlas.metrics.ranking_scores import auroc_and_influence
-from fedlas.predictions import MultiLabel
 from fedlas.predictions.multi_label import UNKNOWN, require_known_labels, require_multi_label
 from fedlas.stats.bootstrap import calibration_error_interval
 from fedlas.stats.compare import holm
@@ -36,6 +33,12 @@ from fedlas.stats.intervals import check_confidence_level, normal_interval, stan
 from fedlas.stats.label_bins import LabelErrors, compute_label_errors
 from fedlas.stats.noise_floor import least_p, monte_carlo_p_value
 from fedlas.stats.result_table import ResultTable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedlas._core.types import FloatArray, IntArray
+    from fedlas.predictions import MultiLabel
 
 _CHUNK_ROWS = 2**17
 """Labels of samples that are measured in one pass, whose numbers stay in the cache of a processor."""

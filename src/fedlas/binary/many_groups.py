@@ -8,19 +8,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedlas._core.types import BoolArray, FloatArray, IntArray
 from fedlas.binary.positive import EventSums, Positive
 from fedlas.resample.clusters import clustered_sum_variance
 from fedlas.resample.effective import effective_sample_size_by_group
 from fedlas.stats.degrees import critical_t_values, group_degrees_of_freedom, two_sided_p_values
 from fedlas.stats.estimates import Estimate
 from fedlas.stats.proportion import clopper_pearson_intervals, poisson_binomial_p_values
+
+if TYPE_CHECKING:
+    from fedlas._core.types import BoolArray, FloatArray, IntArray
 
 _STEPS = 100
 _ROUNDING = 1e-14

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fedlas._core.check import InputError
-from fedlas._core.types import FloatArray
 from fedlas.binary.positive import Positive, positive_class
-from fedlas.predictions import Predictions
 from fedlas.stats.degrees import critical_t, two_sided_p_value, wald_p_value
 from fedlas.stats.estimates import Estimate
 from fedlas.stats.intervals import Interval, check_confidence_level, normal_interval
 from fedlas.stats.proportion import poisson_binomial_p_value
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray
+    from fedlas.predictions import Predictions
 
 _STEPS = 100
 _ROUNDING = 1e-14

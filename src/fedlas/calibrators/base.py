@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args, overload
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from fedlas._core.check import (
     CalibrationWarning,
@@ -20,6 +18,7 @@ from fedlas._core.check import (
     check_choice,
     check_count,
     check_number,
+    is_tensor,
     warn_user,
 )
 from fedlas._core.files import write_json
@@ -39,7 +38,6 @@ from fedlas.calibrators._fit.fit_warnings import (
     no_change_warning,
     warning_if,
 )
-from fedlas.calibrators._fit.folds import OutOfFold
 from fedlas.calibrators._fit.rowwise import (
     ArrayKind,
     array_kind,
@@ -57,11 +55,16 @@ from fedlas.calibrators._fit.state import (
     require_fitted,
     require_valid,
 )
-from fedlas.calibrators.layer import CalibrationLayer
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import require_labels, require_predictions, unwrap_table
 from fedlas.predictions.multi_label import MultiLabel, require_multi_label
 from fedlas.resample.effective import effective_sample_size
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from fedlas.calibrators._fit.folds import OutOfFold
+    from fedlas.calibrators.layer import CalibrationLayer
 
 __all__ = ["CALIBRATORS", "CalibrationWarning", "Calibrator"]
 
@@ -282,7 +285,7 @@ class Calibrator(ABC):
                 of classes (or of features, where they are needed) differs from that of the fit.
         """
         test = unwrap_table(test)
-        if isinstance(test, Tensor | np.ndarray) and self.array_of is not None:
+        if self.array_of is not None and (is_tensor(test) or isinstance(test, np.ndarray)):
             return self._transform_array(test)
         if isinstance(test, TopLabel) and self.top_label:
             logits = self._apply(self._check_inputs(to_predictions(test)))
@@ -295,12 +298,11 @@ class Calibrator(ABC):
 
     def _transform_array(self, test: Tensor | NDArray[Any]) -> Tensor | NDArray[Any]:
         """Return calibrated probabilities or logits for an array, in its shape; as the array of the fit."""
-        scores = torch.as_tensor(test)
         of_probs = self.array_of == "probs"
-        calibrated = self.transform((Predictions.from_probs if of_probs else Predictions)(scores))
+        calibrated = self.transform((Predictions.from_probs if of_probs else Predictions)(test))
         result = calibrated.probs if of_probs else calibrated.logits
-        result = result[:, 1] if scores.ndim == 1 else result
-        return result if isinstance(test, Tensor) else result.cpu().numpy()
+        result = result[:, 1] if test.ndim == 1 else result
+        return result if is_tensor(test) else result.cpu().numpy()
 
     def _check_inputs(self, test: Predictions) -> Predictions:
         """Return the predictions; raise InputError if classes or features are not as many as in the fit."""
@@ -352,6 +354,8 @@ class Calibrator(ABC):
         Raises:
             InputError: Before ``fit``, or if the map is no function of logits and features alone.
         """
+        from fedlas.calibrators.layer import CalibrationLayer
+
         layer = CalibrationLayer(
             copy.deepcopy(self.map),
             num_classes=require_fitted(self.num_classes),

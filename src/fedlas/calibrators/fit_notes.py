@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fedlas._core.errors import collect_warnings
-from fedlas.calibrators._fit.folds import OutOfFold
 from fedlas.calibrators.base import Calibrator
-from fedlas.calibrators.multilabel import MultiLabelCalibration
 from fedlas.predictions import MultiLabel, Predictions, TopLabel
 
-C = TypeVar("C", bound=Calibrator | MultiLabelCalibration)
+if TYPE_CHECKING:
+    from fedlas.calibrators._fit.folds import OutOfFold
+    from fedlas.calibrators.multilabel import MultiLabelCalibration
+
+C = TypeVar("C", bound="Calibrator | MultiLabelCalibration")
 
 
 def fit_with_notes(

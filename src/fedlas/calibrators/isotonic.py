@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fedlas.calibrators._fit.buffers import BufferModule, float64_tensor
 from fedlas.calibrators._fit.fit_warnings import attach_warnings, format_classes, warning_if
 from fedlas.calibrators._fit.one_vs_rest import (
     class_prob_columns,
@@ -18,10 +19,12 @@ from fedlas.calibrators._fit.one_vs_rest import (
     pad_edges,
 )
 from fedlas.calibrators._fit.rowwise import probability_floor, sample_weights
-from fedlas.calibrators._fit.state import BufferModule, float64_tensor, require_valid
+from fedlas.calibrators._fit.state import require_valid
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
-from fedlas.predictions import Predictions
 from fedlas.predictions.probabilities import softmax
+
+if TYPE_CHECKING:
+    from fedlas.predictions import Predictions
 
 __all__ = ["Curves", "IsotonicCalibration"]
 

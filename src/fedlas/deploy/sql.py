@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fedlas._core.check import InputError, truncated_list
-from fedlas._core.defaults import SqlDialect
 from fedlas.calibrators import Calibrator, MultiLabelCalibration
 from fedlas.deploy.sql_maps import (
     Names,
@@ -36,6 +34,9 @@ from fedlas.predictions.multi_label import NEAREST_TO_0
 from fedlas.predictions.probabilities import FLOOR
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedlas._core.defaults import SqlDialect
     from fedlas.calibrated import TableCalibration
 
 TABLE = "predictions"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +13,11 @@ from fedlas._core.check import InputError
 from fedlas._core.types import FloatArray
 from fedlas.metrics.metric import METRICS
 from fedlas.metrics.sums import normalized_weights
-from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import require_predictions
 from fedlas.predictions.event import event_index
+
+if TYPE_CHECKING:
+    from fedlas.predictions import Predictions
 
 Score = Callable[[FloatArray, NDArray[np.bool_], FloatArray], float]
 """From scores, outcomes and weights ``(N,)`` to a number."""

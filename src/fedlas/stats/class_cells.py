@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from fedlas._core.types import FloatArray, IntArray
 from fedlas.metrics.equal_width import equal_width_index
-from fedlas.metrics.scan import Chunk
 from fedlas.stats.cell_sums import ReplicateCellSums
-from fedlas.stats.rows import Rows
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray, IntArray
+    from fedlas.metrics.scan import Chunk
+    from fedlas.stats.rows import Rows
 
 _MAX_BLOCKS = 2**10
 _FEWEST_BLOCKS = 2**8
@@ -101,6 +103,8 @@ class ClassBlockSums:
     # Where there are many rows, a replicate draws blocks in place of rows: sums of blocks vary as sums of rows do.
 
     def __init__(self, rows: Rows) -> None:
+        import torch
+
         self._classes = rows.num_classes
         self._num_bins = rows.num_bins
         cells = self._classes * self._num_bins
@@ -127,6 +131,8 @@ class ClassBlockSums:
 
     def update(self, chunk: Chunk) -> None:
         """Add the rows of ``chunk``."""
+        import torch
+
         rows = len(chunk.target)
         classes = self._classes
         num_bins = self._num_bins

@@ -6,15 +6,18 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from statistics import fmean, stdev
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fedlas._core.check import InputError, as_float_array, check_number, describe
-from fedlas._core.types import FloatArray
 from fedlas.metrics.metric import find_measure
 from fedlas.stats.degrees import critical_t, two_sided_p_value
 from fedlas.stats.difference import Difference
 from fedlas.stats.intervals import ALPHA, check_confidence_level
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray
 
 ROUNDING = 1e-12
 """Relative size below which a spread of differences is rounding, not variation between seeds."""

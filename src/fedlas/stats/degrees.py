@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import math
 from statistics import NormalDist
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas._core.types import FloatArray
 from fedlas.resample.effective import effective_sample_size_by_group
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray
 
 
 def degrees_of_freedom(

@@ -11,16 +11,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import IntEnum
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from fedlas._core.check import InputError, check_count
 from fedlas._core.streams import seeded_generator
-from fedlas._core.types import FloatArray
 from fedlas.metrics.classwise import class_errors
-from fedlas.metrics.metric import Metric
 from fedlas.predictions.any_predictions import AnyPredictions, require_top_label
 from fedlas.stats.cell_sums import count_draws
 from fedlas.stats.group_replicates import GroupedBootstrap, GroupedConsistency
@@ -33,6 +30,10 @@ from fedlas.stats.replicates import (
 )
 from fedlas.stats.rows import NUM_GROUPS, Rows
 from fedlas.stats.tables import evaluate_block, supports_groups
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray
+    from fedlas.metrics.metric import Metric
 
 BY_CLASS = "by class"
 """Name of the errors of each class among the values of metrics."""
@@ -180,6 +181,8 @@ def bootstrap_and_null_values(
     **options: Any,
 ) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
     """Return bootstrap values of ``entries``, and null values of ``null_entries`` and of ``extra``."""
+    import torch
+
     # The two share nothing that either changes, so a second core takes the one, if PyTorch may use more than one.
 
     def null_values() -> dict[str, FloatArray]:

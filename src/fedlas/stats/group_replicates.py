@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedlas._core.types import FloatArray
-from fedlas.metrics.classwise import ClassTable
-from fedlas.metrics.sums import Quantity
 from fedlas.stats.class_cells import FEW_CLASSES, ClassBlockSums
 from fedlas.stats.replicates import Replicates
-from fedlas.stats.rows import Rows
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray
+    from fedlas.metrics.classwise import ClassTable
+    from fedlas.metrics.sums import Quantity
+    from fedlas.stats.rows import Rows
 
 
 class GroupedBootstrap(Replicates):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fedlas._core.check import InputError, check_number
-from fedlas._core.types import FloatArray
 from fedlas.stats.intervals import check_confidence_level
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray
 
 _MAX_SEEDS = 10**5
 _NODES = 400

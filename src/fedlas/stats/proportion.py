@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from statistics import NormalDist
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedlas._core.check import check_count, check_number
-from fedlas._core.types import FloatArray, IntArray
 from fedlas.resample.clusters import clustered_sum_variance
 from fedlas.resample.effective import effective_sample_size
 from fedlas.stats.degrees import critical_t, degrees_of_freedom
 from fedlas.stats.intervals import check_confidence_level, critical_z
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray, IntArray
 
 
 def clopper_pearson(

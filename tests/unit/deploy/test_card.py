@@ -10,7 +10,7 @@ import fedlas
 from commands import command
 from fedlas.calibrated import CalibratedModel
 from fedlas.deploy import Card, fit_calibration, make_card
-from fedlas.deploy.make_card import known_limits
+from fedlas.deploy.build_card import known_limits
 from fedlas.errors import InputError
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.studies.export import run_card

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import combinations
-from typing import TypeVar
-
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from typing import TYPE_CHECKING, TypeVar
 
 from fedlas.calibrators._fit.rowwise import iter_float64_rows, sample_weights
-from fedlas.predictions import Predictions
 from fedlas.predictions.probabilities import softmax
 
-M = TypeVar("M", bound=nn.Module)
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from fedlas.predictions import Predictions
+
+M = TypeVar("M", bound="nn.Module")
 
 # Smaller changes of probabilities are invisible in reports.
 _MIN_CHANGE = 1e-4
@@ -71,6 +71,8 @@ def repeated_columns_warning(features: Tensor, column_names: Sequence[str] = ())
     Two columns repeat together if both have at least 10 values but hardly more combinations than values, and each
     combination has three rows or more on average. ``column_names`` are the column names, if known.
     """
+    import torch
+
     if features.shape[1] > _MAX_COLUMNS:
         return None
     codes = [torch.unique(column, return_inverse=True)[1] for column in features.cpu().T]
@@ -121,6 +123,8 @@ def no_change_warning(
         calibrated: Their calibrated logits ``(N, C)``, or the function of rows ``(n, C)`` that computes them.
         features: Second input of the function ``(N, D)``, or None.
     """
+    from torch import Tensor
+
     for logits in (
         val.logits[:_FIRST_ROWS],
         val.logits,
@@ -145,6 +149,8 @@ def accuracy_drop_warning(val: Predictions, calibrated: Tensor, advice: str) -> 
         calibrated: Their calibrated logits ``(N, C)``, float64 on the CPU.
         advice: Reason and remedy, at the end of the warning.
     """
+    from torch.nn.functional import cross_entropy
+
     before = val.correct.cpu()
     target = val.target.cpu()
     after = calibrated.argmax(dim=1) == target
@@ -169,6 +175,8 @@ def convergence_warning(converged: bool) -> str | None:
 
 def absent_classes_warning(val: Predictions) -> str | None:
     """Return a warning if a class has no validation sample, or None."""
+    import torch
+
     count = torch.bincount(val.target.cpu(), sample_weights(val), minlength=val.num_classes)
     absent = (count == 0).nonzero().squeeze(1).tolist()
     return warning_if(

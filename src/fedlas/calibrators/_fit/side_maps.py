@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from fedlas.calibrators._fit.buffers import BufferModule
 from fedlas.calibrators._fit.residuals import Inputs, residual_log_probs
-from fedlas.calibrators._fit.state import BufferModule, require_valid
+from fedlas.calibrators._fit.state import require_valid
 
 _MAX_STANDARDIZED = 8.0
 """Standardized features are clipped here."""

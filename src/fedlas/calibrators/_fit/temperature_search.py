@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -15,7 +15,9 @@ from torch import Tensor
 
 from fedlas.calibrators._fit.fit_warnings import LOGITS_ADVICE, bound_warning
 from fedlas.calibrators._fit.rowwise import column_chunks, iter_float64_rows, sample_weights
-from fedlas.predictions import Predictions
+
+if TYPE_CHECKING:
+    from fedlas.predictions import Predictions
 
 MAX_SPREADS = 100.0
 """The highest temperature in units of the spread of the logits; predictions are practically uniform there."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,13 +14,15 @@ from fedlas.binary.many_groups import GroupedSamples, iter_group_rows
 from fedlas.binary.positive import Positive, positive_class
 from fedlas.binary.recalibration import observed_to_expected
 from fedlas.metrics.ranking_scores import auroc_and_influence
-from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import require_labels
 from fedlas.stats.degrees import critical_t
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate
 from fedlas.stats.intervals import check_confidence_level
-from fedlas.stats.random_effects import RandomEffects, random_effects
+from fedlas.stats.meta_analysis import RandomEffects, random_effects
 from fedlas.stats.result_table import ResultTable
+
+if TYPE_CHECKING:
+    from fedlas.predictions import Predictions
 
 SCALES = {"observed_to_expected": "log", "slope": "identity", "auroc": "logit"}
 """Scale on which each measure is nearly normal over clusters."""

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from fedlas._core.check import check_choice, check_count
-from fedlas._core.types import FloatArray, IntArray
 from fedlas.metrics import smooth_ece
 from fedlas.metrics.equal_width import equal_width_index
 from fedlas.metrics.sums import normalized_weights
-from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import drop_zero_weights, require_top_label
 from fedlas.resample.effective import effective_sample_size
 from fedlas.stats.cell_sums import CellResampler, OutcomeCells
 from fedlas.stats.degrees import pointwise_interval
 from fedlas.stats.estimates import CONFIDENCE_LEVEL
 from fedlas.stats.intervals import check_confidence_level
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray, IntArray
+    from fedlas.predictions import Predictions, TopLabel
 
 Curve = Literal["smooth", "isotonic"]
 _NUM_CELLS = 512
