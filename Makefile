@@ -8,7 +8,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile -
 
 MATHEMATICS := losses metrics stats calibrators
 
-.PHONY: help demo test test-system test-long test-newest test-lowest test-doors coverage lint types format api tables results bench bench-check examples docs docs-serve \
+.PHONY: help demo test test-system test-long test-newest test-lowest test-lowest-stores test-doors coverage lint types format api tables results dist bench bench-check examples docs docs-serve \
 	all-checks clean
 
 help:          ## this list
@@ -33,11 +33,20 @@ test-newest: $(VENV)-newest/.test   ## the quick tests on the newest Python here
 test-lowest: $(VENV)-lowest/.test   ## the quick tests with the lowest versions that pyproject.toml allows; as large
 	OMP_NUM_THREADS=1 $(VENV)-lowest/bin/python -m pytest -n logical --dist loadfile --no-loadscope-reorder -m "not system"
 
-test-doors:    ## what each install of the README can do, in an environment that holds nothing else
+test-lowest-stores: $(VENV)/.test   ## the tests of stores and temporary folders with the lowest fsspec, which decides what a store lists; 1 MB beside $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/lowest-stores \
+	  "fsspec==$$(sed -n 's/.*"fsspec>=\([0-9.]*\)".*/\1/p' pyproject.toml)"
+	PYTHONPATH=$(VENV)/lowest-stores OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/unit/cli/test_hostile_stores.py \
+	  tests/unit/cli/test_temporary_folders.py tests/contract/test_tables.py
+
+# What the doors are installed from: this checkout, or a wheel that `make dist` has built.
+FROM ?= --editable .
+
+test-doors:    ## what each install of the README can do, in an environment that holds nothing else; FROM=dist/NAME.whl takes a wheel
 	$(PYTHON) -m venv --clear $(VENV)-doors
 	for door in fedlas tables bench; do \
-	  case $$door in fedlas) place=. ;; *) place=".[$$door]" ;; esac; \
-	  $(VENV)-doors/bin/python -m pip install --quiet --disable-pip-version-check --editable "$$place" && \
+	  case $$door in fedlas) extra= ;; *) extra="[$$door]" ;; esac; \
+	  $(VENV)-doors/bin/python -m pip install --quiet --disable-pip-version-check $(FROM)"$$extra" && \
 	  $(VENV)-doors/bin/python tests/doors.py $$door || exit 1; \
 	done
 
@@ -92,10 +101,21 @@ docs: $(VENV)/.docs   ## build the documentation site into site/, warnings as er
 docs-serve: $(VENV)/.docs   ## the site at http://127.0.0.1:8000, built again when a page changes
 	$(BIN)/python -m sphinx_autobuild -q -c docs -d build/doctrees . build/site --ignore docs/figures --ignore docs/gallery
 
+dist:          ## the wheel and source archive of a release, checked, and build/sbom.json: what a plain install of the wheel brings
+	$(PYTHON) -m venv --clear $(VENV)-dist
+	$(VENV)-dist/bin/python -m pip install --quiet --disable-pip-version-check build twine cyclonedx-bom
+	rm -rf dist
+	$(VENV)-dist/bin/python -m build --outdir dist
+	$(VENV)-dist/bin/twine check --strict dist/*
+	$(PYTHON) -m venv --clear $(VENV)-wheel
+	$(VENV)-wheel/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
+	mkdir -p build
+	$(VENV)-dist/bin/cyclonedx-py environment --output-reproducible --output-file build/sbom.json $(VENV)-wheel/bin/python
+
 all-checks: lint types test test-system coverage   ## what CI runs
 
 clean:         ## remove the environment and what tools left behind
-	rm -rf $(VENV) $(VENV)-newest $(VENV)-lowest $(VENV)-docs $(VENV)-doors build dist site docs/figures docs/gallery examples/gallery/runs .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-newest $(VENV)-lowest $(VENV)-docs $(VENV)-doors $(VENV)-dist $(VENV)-wheel build dist site docs/figures docs/gallery examples/gallery/runs .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -3,7 +3,6 @@
     python benchmarks/few_labels.py run --real FOLDER --kept FOLDER --out results/calibrators/few-labels.csv
     PYTHONPATH=OLD/src python benchmarks/few_labels.py run ... --rename "auto before"
     python benchmarks/few_labels.py tables --out results/calibrators/few-labels.csv
-    python benchmarks/few_labels.py fewest --real FOLDER --kept FOLDER --out results/calibrators/fewest-labels.csv
 
 Protocol, written before the run:
 
@@ -18,8 +17,6 @@ Protocol, written before the run:
 - After a first run of these cells and a rerun of ``calibrators.py``, temperature scaling counted two samples in place
   of three, and the offsets of the last map got their old ridge back: tables with 10 and 11 classes had become worse.
 - ``auto before`` is that of commit 177f99ce, on the same samples.
-- ``fewest``, after the first draw had been seen: 30 and 50 labels with all three permutations, and ``auto`` whose prior
-  of few samples ends at 21 in place of 30, which on the development archives changed nothing but one cell.
 """
 
 from __future__ import annotations
@@ -39,8 +36,7 @@ from calibrators import REPORTED, few_sets, normalized, tabular
 from numpy.typing import NDArray
 
 from fedlas import Predictions
-from fedlas.calibrators import AutoCalibration, TemperatureScaling, fit_mixture
-from fedlas.calibrators._fit.folds import effective_count, original_sample_ids
+from fedlas.calibrators import AutoCalibration, TemperatureScaling
 from fedlas.metrics import nll as negative_log_likelihood
 
 Array = NDArray[Any]
@@ -48,7 +44,6 @@ SIZES = (30, 50, 99, 100, 199, 200, 300, 1000)
 DRAWS = 3
 TEST = 1000
 COLUMNS = ("group", "cell", "labels", "draw", "calibrator", "nll")
-FEWEST = ("group", "cell", "labels", "draw", "worth", "raw", "temperature", "auto", "limit21")
 
 
 def pools(args: argparse.Namespace) -> Iterator[tuple[str, str, Array, Array, Array, Array]]:
@@ -82,51 +77,6 @@ def run(args: argparse.Namespace) -> None:
             with args.out.open("a", newline="") as file:
                 row = (group, cell, size, draw, name, f"{nll:.6f}")
                 csv.writer(file, lineterminator="\n").writerow(row)
-
-
-def fewest(args: argparse.Namespace) -> None:
-    """Write scores with 30 and 50 labels, and what the samples of a cell are worth, copies counted once."""
-    limit = fit_mixture._FEW_SAMPLES
-    with args.out.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(FEWEST)
-        for draw, (group, cell, *arrays) in itertools.product(range(DRAWS), [*pools(args)]):
-            for size, val, test in drawn(draw, SIZES[:2], *arrays):
-                samples = effective_count(
-                    original_sample_ids(val), torch.ones(size, dtype=torch.float64)
-                )
-                nll = [negative_log_likelihood(test)]
-                for kind, least in (
-                    (TemperatureScaling, limit),
-                    (AutoCalibration, limit),
-                    (AutoCalibration, 21.0),
-                ):
-                    fit_mixture._FEW_SAMPLES = least
-                    nll.append(negative_log_likelihood(kind().fit(val).transform(test)))
-                fit_mixture._FEW_SAMPLES = limit
-                writer.writerow(
-                    (group, cell, size, draw, f"{samples:.1f}", *(f"{each:.6f}" for each in nll))
-                )
-
-
-def fewest_table(frame: pd.DataFrame) -> str:
-    """NLL in percent of a temperature's, in the mean of cells, by number of labels and calibrator."""
-    head = "mean, nats | mean | median | worst cell | above by 1 % | below by 1 % |"
-    lines = [
-        f"| labels | cells | calibrator | {head}",
-        "|---:|---:|---|---:|---:|---:|---:|---:|---:|",
-    ]
-    cells = frame.groupby(["labels", "group", "cell"])[[*FEWEST[5:]]].mean()
-    for size, part in cells.groupby("labels"):
-        for name, title in (("auto", "`auto`"), ("limit21", "its prior of few samples ends at 21")):
-            ratio = 100 * (part[name] / part["temperature"] - 1)
-            worst = ", ".join(ratio.idxmax()[2:])
-            nats = (part[name] - part["temperature"]).mean()
-            lines.append(
-                f"| {size} | {len(part)} | {title} | {nats:+.4f} | {ratio.mean():+.2f} % | {ratio.median():+.2f} % | "
-                f"{ratio.max():+.1f} % ({worst}) | {(ratio > 1).sum()} | {(ratio < -1).sum()} |"
-            )
-    return "\n".join(lines)
 
 
 def drawn(
@@ -197,7 +147,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("run", "tables", "fewest"))
+    parser.add_argument("what", choices=("run", "tables"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--real", type=Path, help="folder of published predictions")
     parser.add_argument("--kept", type=Path, help="predictions that calibrators.py has kept")
@@ -207,8 +157,6 @@ def main() -> None:
     torch.set_num_threads(1)
     if args.what == "run":
         run(args)
-    elif args.what == "fewest":
-        fewest(args)
     else:
         print(tables(pd.read_csv(args.out)))
 

@@ -1,10 +1,11 @@
-"""Size and power of the joint p-value and of O/E by group, and coverage of AUROC's and clusters' intervals.
+"""Size and power of the joint p-value, of headlines and of O/E by group; coverage of AUROC's and clusters' intervals.
 
 Test sets come from a known distribution. Logits are normal; labels are drawn from the softmax of the logits divided by
 a sharpness: 1 is a calibrated model, above 1 an over-confident one. Counts are printed after every hundred sets.
 
     python benchmarks/joint_p.py joint --classes 10 --sets 2000
     python benchmarks/joint_p.py joint --classes 10 --sets 500 --sharpness 1.2
+    python benchmarks/joint_p.py headline --classes 2 --sets 400 --first-seed 10000
     python benchmarks/joint_p.py groups --sets 2000
     python benchmarks/joint_p.py delong --sets 2000 --mean -1
     python benchmarks/joint_p.py coverage --sets 1000 --mean -1
@@ -24,7 +25,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from fedlas import Predictions, binary, estimates
+from fedlas import Predictions, binary, estimates, report
+from fedlas.present.verdict import PRE_SPECIFIED
 from fedlas.stats import Estimate, Interval
 
 ALPHA = 0.05
@@ -49,6 +51,18 @@ def joint(seed: int, args: argparse.Namespace) -> dict[str, bool]:
         "joint": table.joint_p <= ALPHA,
         "Bonferroni": len(table.tests) * least <= ALPHA,
         "any": least <= ALPHA,
+    }
+
+
+def headline(seed: int, args: argparse.Namespace) -> dict[str, bool]:
+    """Return what the first sentence of a report says: the joint test rejects, or a single test alone."""
+    test = model(seed, args.samples, args.classes, args.sharpness)
+    verdict = report(test, replicates=args.replicates).verdicts["as predicted"]
+    return {
+        "joint": verdict.rejects_calibration,
+        **{f"alone: {name}": verdict.rejects_alone == name for name in PRE_SPECIFIED},
+        "says miscalibrated": verdict.rejects_calibration or verdict.rejects_alone in PRE_SPECIFIED,
+        "names another": bool(verdict.rejects_alone) and verdict.rejects_alone not in PRE_SPECIFIED,
     }
 
 
@@ -210,7 +224,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["joint", "groups", "coverage", "delong"])
+    parser.add_argument("what", choices=["joint", "headline", "groups", "coverage", "delong"])
     parser.add_argument("--sets", type=int, default=2000)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--samples", type=int, default=500)
@@ -232,9 +246,8 @@ def main() -> None:
     )
     args = parser.parse_args()
     torch.set_num_threads(1)
-    count(
-        {"joint": joint, "groups": groups, "coverage": coverage, "delong": delong}[args.what], args
-    )
+    runs = (joint, headline, groups, coverage, delong)
+    count({run.__name__: run for run in runs}[args.what], args)
 
 
 if __name__ == "__main__":

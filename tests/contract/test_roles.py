@@ -1,5 +1,6 @@
 """What a user says of his samples is used or refused by every fit, metric and interval; nothing is dropped."""
 
+from contextlib import suppress
 from dataclasses import fields, replace
 
 import numpy as np
@@ -16,7 +17,7 @@ from fedlas.deploy import Monitor, export, fit_calibration, make_card
 from fedlas.errors import InputError
 from fedlas.metrics import METRICS
 from fedlas.predictions import Covariates
-from fedlas.predictions.tables.roles import OF_FIT
+from fedlas.predictions.tables.roles import OF_FIT, ROLES
 from fedlas.stats import reject_option
 
 pytestmark = pytest.mark.filterwarnings("ignore::fedlas.errors.CalibrationWarning")
@@ -354,3 +355,49 @@ def test_a_calibration_with_categories_is_exported(form, tmp_path):
     )
     assert exported.inputs[1]["shape"] == ["batch", 2]
     assert calibration.covariates.inputs[1] == "region: 0 a, 1 b, 2 c, 3 none of them"
+
+
+SCORES_OF_TABLE = {"logits": "z_no,z_yes", "probs": "p_no,p_yes", "confidence": "confidence"}
+OPTIONS = {
+    "target": "y", "classes": "no,yes", "correct": "right", "predicted": "said", "label_probs": "v_no,v_yes",
+    "weights": "w", "groups": "g", "covariates": "age", "clusters": "c", "event": "yes", "normalize": True,
+    "percent": True, "drop_missing": True, "separator": ",", "confidence_as": "words", "format": "table",
+    "one_per_cluster": True, "time": "age", "labels": "y_no,y_yes",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SCORES_OF_TABLE)
+@pytest.mark.parametrize("labeled", [True, False])
+def test_role_beside_other_scores_is_read_or_refused(kind, labeled, tmp_path):
+    """``--confidence-as`` beside ``--probs`` was a KeyError."""
+    names = [
+        "p_no",
+        "p_yes",
+        "z_no",
+        "z_yes",
+        "v_no",
+        "v_yes",
+        "y_no",
+        "y_yes",
+        "w",
+        "c",
+        "age",
+        "confidence",
+        "right",
+        "y",
+        "said",
+        "g",
+    ]
+    row = [0.3, 0.7, -1.0, 1.0, 0.4, 0.6, 0, 1, 1.5, 7, 40, 0.7, 1, "yes", "yes", "a"]
+    other = [0.7, 0.3, 1.0, -1.0, 0.4, 0.6, 1, 0, 1.5, 8, 50, 0.7, 0, "no", "yes", "b"]
+    path = tmp_path / "t.csv"
+    path.write_text("".join(",".join(map(str, each)) + "\n" for each in (names, row, other)))
+    assert {*OPTIONS, *SCORES_OF_TABLE} == {*ROLES}, "give OPTIONS a value of the new role"
+    read = set()
+    for option, value in OPTIONS.items():
+        named = {kind: SCORES_OF_TABLE[kind], "target" if kind != "confidence" else "correct": None}
+        for more in ({}, {"target": "y"}, {"correct": "right"}):
+            with suppress(InputError):
+                fedlas.read_predictions(path, labeled=labeled, **named | more | {option: value})
+                read.add(option)
+    assert ("confidence_as" in read) is (kind == "confidence")

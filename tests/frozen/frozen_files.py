@@ -228,7 +228,6 @@ def write_calibrations(folder):
     called(
         "calibrate answers.csv --confidence sure --correct ok --drop-missing --percent --out confidence.json"
     )
-    calibration = fedlas.TableCalibration.load(folder / "risk.json")
 
 
 def write_models(folder):

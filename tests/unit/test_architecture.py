@@ -257,6 +257,27 @@ def test_one_module_alone_writes_to_the_terminal():
     assert offenders(written) == [], "fedlas._core.terminal has it"
 
 
+def test_one_function_builds_comments():
+    """What follows a line break of a name would be run, or read, as a line of its own."""
+    begins = re.compile(r"\s*(#+!?|--|//|%|<!--|/\*)\s")
+    # headings in Markdown, and what a notebook shows of an object
+    allowed = {"lab/report/report.py", "calibrated/model.py", "calibrators/temperature.py"}
+
+    def built(path):
+        nodes = () if str(path.relative_to(SOURCE)) in allowed else nodes_of(path)
+        for node in nodes:
+            first = None
+            if isinstance(node, ast.JoinedStr):
+                first = node.values[0]
+            elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+                first = node.left
+            text = getattr(first, "value", None)
+            if isinstance(text, str) and begins.match(text):
+                yield f"line {node.lineno}: {text}"
+
+    assert offenders(built) == [], "comment_line of fedlas._core.text has it"
+
+
 def test_files_are_small():
     long = offenders(lambda path: [n for n in [len(text_of(path).splitlines())] if n > MOST_LINES])
     assert long == [], "move one of its thoughts into a file of its own"

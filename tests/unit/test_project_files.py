@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 import fedlas
+from fedlas._core.extras import INSTALL_SOURCE
 
 ROOT = Path(__file__).parents[2]
 GITHUB = ROOT / ".github"
@@ -19,6 +20,7 @@ FORMS = [
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 NAME_TARGETS = [
     ".github/workflows/checks.yml",
+    ".github/workflows/release.yml",
     ".github/pull_request_template.md",
     "CONTRIBUTING.md",
     "RELEASING.md",
@@ -83,6 +85,32 @@ def test_the_workflow_runs_what_the_package_supports():
     assert [run.removeprefix("make ") for run in runs if run.startswith("make ")] == [
         "lint", "types", "test", "test-system", "coverage", "demo",
     ]  # fmt: skip
+
+
+def test_only_the_publishing_job_may_publish():
+    workflow = parsed(".github/workflows/release.yml")
+    jobs = workflow["jobs"]
+    uploads = [
+        name
+        for name, job in jobs.items()
+        if any("pypi-publish" in step.get("uses", "") for step in job["steps"])
+    ]
+    assert uploads == ["publish"]
+    assert workflow["permissions"] == {"contents": "read"}
+    assert jobs["publish"]["permissions"] == {"id-token": "write"}
+    assert jobs["publish"]["environment"] == "pypi"
+    assert jobs["publish"]["if"] == "github.event_name == 'push'"  # a dry run publishes nothing
+    assert not any("run" in step for step in jobs["publish"]["steps"])  # no code of ours runs there
+
+
+def test_pages_install_from_where_messages_say():
+    sources = {
+        f"{page.relative_to(ROOT)}: {source}"
+        for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+        for source in re.findall(r"""pip install ['"]?([^\s'"`]*)\[""", page.read_text("utf-8"))
+        if source not in (INSTALL_SOURCE, "$FEDLAS")
+    }
+    assert not sources
 
 
 @pytest.mark.parametrize("page", NAME_TARGETS)

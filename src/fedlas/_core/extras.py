@@ -23,6 +23,13 @@ TELEMETRY = {
 """By package: the environment variable that turns its usage reports off, and the value that does so."""
 
 
+INSTALL_SOURCE = "."
+"""What pip installs fedlas from: ``"."``, a checkout, until it is published, and ``"fedlas"`` from that day on.
+
+Messages and the test of the pages (``tests/unit/core/test_extras.py``) read it; RELEASING.md says when it changes.
+"""
+
+
 class MissingExtraError(ImportError):
     """An optional package is needed but not installed; the message holds the command that installs it.
 
@@ -93,5 +100,6 @@ def require_all(*packages: tuple[str, str]) -> None:
 
 
 def install_command(extras: str) -> str:
-    """Return the pip command that installs the extras, and its variant for a checkout."""
-    return f"pip install 'fedlas[{extras}]' (in a checkout: pip install -e '.[{extras}]')"
+    """Return the pip command that installs the extras, and where to run it if that is a checkout."""
+    place = " (in a checkout of fedlas)" if INSTALL_SOURCE == "." else ""
+    return f"pip install '{INSTALL_SOURCE}[{extras}]'{place}"

@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import IO, Any
 from fedlas._core.check import InputError
 from fedlas._core.text import truncate
 
-_PART = re.compile(r"\..+\.[a-z0-9_]{8}\.fedlas\.part")
+_PART = re.compile(r"\..+\.[0-9a-f]{8}\.fedlas\.part")
 _SUBMISSION = re.compile(r"\.submission_file_[0-9a-f]{32}\.sh")
 """Link that submitit leaves in its folder, to the script ``JOB_submission.sh`` next to it."""
 _HARMLESS = re.compile(r"\.gitkeep|\.gitignore|\.DS_Store|lost\+found|.*\.(?:log|out|err)")
@@ -43,6 +44,7 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Pat
             The previous file at ``path`` is then unchanged.
 
     Note:
+        A file that is replaced keeps its permissions, such as those of a private file.
         A process that is killed while it writes leaves a hidden ``.fedlas.part`` file next to ``path``. Nothing reads
         it; the next writer of the same path removes it, and :func:`remove_stale_temporaries` all of a folder.
 
@@ -61,6 +63,7 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Pat
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale_temporaries(path)
         temporary, handle = _create_locked_temporary(path)
+        _copy_mode(path, handle)
     except OSError as error:
         raise not_writable_error(path.parent, error) from error
     # Write and sync the temporary file, then rename it: a reader sees the old file or the new one.
@@ -97,6 +100,14 @@ def _create_locked_temporary(path: Path) -> tuple[Path, int]:
         os.close(handle)
 
 
+def _copy_mode(path: Path, handle: int) -> None:
+    """Give an open file the permissions of the file at ``path``: one that is private stays private when replaced."""
+    with suppress(FileNotFoundError):
+        mode = os.lstat(path).st_mode
+        if os.name == "posix" and stat.S_ISREG(mode):
+            os.fchmod(handle, mode & 0o777)
+
+
 def _remove_stale_temporaries(path: Path) -> None:
     """Remove the temporary files of ``path`` that no running process has locked."""
     for name in os.listdir(path.parent):  # noqa: PTH208 - names are all that is needed
@@ -104,7 +115,7 @@ def _remove_stale_temporaries(path: Path) -> None:
             with suppress(OSError):
                 handle = os.open(path.parent / name, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
                 try:
-                    if lock_file(handle):
+                    if _is_own_file(os.fstat(handle)) and lock_file(handle):
                         remove(path.parent / name, inside=path.parent)
                 finally:
                     os.close(handle)
@@ -157,12 +168,19 @@ def remove_stale_temporaries(*folders: Path) -> None:
 
     Note:
         Call it only while no other process writes there, e.g. under the folder's lock: the files of killed and running
-        writers look the same. Only files of :func:`write_atomically` have such names.
+        writers look the same. Only files of :func:`write_atomically` have such names; links, folders, and files of
+        other users stay.
     """
     for folder in folders:
         for name in os.listdir(folder) if folder.is_dir() else ():  # noqa: PTH208 - names are all that is needed
-            if _PART.fullmatch(name):
+            if _PART.fullmatch(name) and _is_own_file(os.lstat(folder / name)):
                 remove(folder / name, inside=folder)
+
+
+def _is_own_file(status: os.stat_result) -> bool:
+    """Return whether a status is that of a file of this user: no link, no folder, and no second name elsewhere."""
+    is_own = os.name != "posix" or status.st_uid == os.geteuid()
+    return is_own and stat.S_ISREG(status.st_mode) and status.st_nlink == 1
 
 
 def require_inside(folder: Path, path: Path) -> Path:

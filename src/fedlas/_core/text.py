@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import unicodedata
 from collections.abc import Sequence
 
 _COMMANDS = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode categories: control, format, lone surrogate, line separator, paragraph separator."""
+_QUOTED_OR_OPTION = re.compile(r"""'[^']*'|"[^"]*"| --""")
 _WIDTH = 80
 """Columns of a terminal, in which a command can be copied without a break inside a word."""
 # the only format characters that the spelling of languages and emoji needs
 _JOINERS = "\u200c\u200d"
+
+
+NO_ACTION = "No action is needed."
+"""Last sentence of a note that nobody has to act on; pages show such notes without a mark."""
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -31,6 +38,33 @@ def printable(text: str, keep: str = "") -> str:
         else char
         for char in text
     )
+
+
+def comment_line(text: str, mark: str = "#") -> str:
+    r"""Return ``text`` as one comment line of a script, recipe or statement, whatever is in the text.
+
+    All writers build comments with it: what follows a line break of a name would be run, or read, as a line of its own.
+
+    Args:
+        text: Content of the comment; control characters are escaped as by :func:`printable`.
+        mark: What begins a comment: ``"#"`` in a shell and in YAML, ``"--"`` in SQL.
+
+    Example:
+        >>> print(comment_line("age\nrm -r ~"))
+        # age\nrm -r ~
+    """
+    return printable(f"{mark} {text}".rstrip())
+
+
+def quote_path(path: object) -> str:
+    """Return a path quoted for a shell, as an argument that no command takes for an option.
+
+    Example:
+        >>> quote_path("my table.csv"), quote_path("-x.csv"), quote_path("-")
+        ("'my table.csv'", './-x.csv', '-')
+    """
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") and text != "-" else text)
 
 
 def truncate(text: str, max_length: int = 2000) -> str:
@@ -54,7 +88,10 @@ def wrap_command(command: str, *, prefix: str = "") -> list[str]:
         >>> len(wrap_command("fedlas apply cal.json LIVE.csv")), wrap_command("a --b", prefix="next: ")
         (1, ['next: a --b'])
     """
-    head, *options = command.split(" --")
+    # what looks like an option inside quotes is part of a name
+    cuts = [match.start() for match in _QUOTED_OR_OPTION.finditer(command) if match[0] == " --"]
+    parts = [command[a:b] for a, b in zip([0, *cuts], [*cuts, None], strict=True)]
+    head, *options = (part.removeprefix(" --") for part in parts)
     lines = [prefix + head]
     indent = " " * (len(prefix) + 2)
     for option in options:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fedlas.binary.curve_distances import IntegratedCalibration, integrated_calibration
     from fedlas.binary.decision import Decision, Rule, choose_threshold, decide
     from fedlas.binary.decision_curve import NetBenefit, net_benefit
+    from fedlas.binary.development_sample import DevelopmentSize, development_size
     from fedlas.binary.discrimination import auroc, average_precision
     from fedlas.binary.event_distances import e50, e90, emax, ici
     from fedlas.binary.event_measures import (
@@ -38,17 +39,14 @@ if TYPE_CHECKING:
     from fedlas.binary.likelihood import LikelihoodIndices, likelihood_indices
     from fedlas.binary.measure_table import brier_skill, measures
     from fedlas.binary.positive import PositiveBins, positive_bins
-    from fedlas.binary.recalibration import (
-        LogisticRecalibration,
-        SplineCurve,
-        logistic_recalibration,
-        spline_curve,
-    )
+    from fedlas.binary.recalibration import LogisticRecalibration, logistic_recalibration
+    from fedlas.binary.restricted_spline import SplineCurve, spline_curve
     from fedlas.binary.sample_size import ValidationSize, validation_size
 
 __all__ = [
     "ClusterMeasures",
     "Decision",
+    "DevelopmentSize",
     "GroupMeasures",
     "Heterogeneity",
     "IntegratedCalibration",
@@ -69,6 +67,7 @@ __all__ = [
     "choose_threshold",
     "d",
     "decide",
+    "development_size",
     "e50",
     "e90",
     "ece",
@@ -117,7 +116,9 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of the packa
             "measure_table": "brier_skill measures",
             "decision_curve": "NetBenefit net_benefit",
             "positive": "PositiveBins positive_bins",
-            "recalibration": "LogisticRecalibration SplineCurve logistic_recalibration spline_curve",
+            "recalibration": "LogisticRecalibration logistic_recalibration",
+            "restricted_spline": "SplineCurve spline_curve",
+            "development_sample": "DevelopmentSize development_size",
             "sample_size": "ValidationSize validation_size",
         },
     )

@@ -29,7 +29,7 @@ SPAN = 0.75
 """Share of the samples that each parabola sees, as in the paper."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class IntegratedCalibration:
     """Distances of probabilities from smoothed frequencies, and the curve; float64 arrays ``(G,)``.
 
@@ -52,6 +52,23 @@ class IntegratedCalibration:
     frequency: FloatArray
     low: FloatArray
     high: FloatArray
+
+    def __str__(self) -> str:
+        """Return the distances in percentage points, with intervals and what chance gives, in a sentence."""
+        numbers = []
+        for name, each in zip(("ICI", "E50", "E90", "Emax"), self._distances, strict=True):
+            parts = (
+                [] if math.isnan(each.low) else [f"[{100 * each.low:.2f}, {100 * each.high:.2f}]"]
+            )
+            parts += [] if each.floor is None else [f"({100 * each.floor:.2f} by chance)"]
+            numbers.append(" ".join([f"{name} {100 * each.value:.2f}", *parts]))
+        return f"Distances from the loess curve, in points: {', '.join(numbers)}"
+
+    __repr__ = __str__
+
+    @property
+    def _distances(self) -> tuple[Estimate, Estimate, Estimate, Estimate]:
+        return self.ici, self.e50, self.e90, self.emax
 
 
 def integrated_calibration(
@@ -192,9 +209,13 @@ def _score_test_weights(data: Positive, cells: Loess) -> dict[str, FloatArray]:
     """Return each cell's weight in the score tests of shift and slope, and in Spiegelhalter's z."""
     # The score of the slope is taken at the shift that fits best, to first order: gaps are weighted by the log-odds
     # less their mean, which the variances of the outcomes weight.
-    log_odds = cells.sums.total(data.log_odds) / cells.counts
-    spread = cells.counts * cells.means * (1.0 - cells.means)
+    # Samples of a probability of 0 or 1 have none, and cells of these alone have no weight.
+    has_odds = np.ones(data.num_samples) if data.is_certain is None else 1.0 - data.is_certain
+    count = cells.sums.total(has_odds)
+    log_odds = cells.sums.total(has_odds * data.log_odds) / np.maximum(count, 1e-300)
+    spread = count * cells.means * (1.0 - cells.means)
     terms = {"in_the_large": np.ones(len(spread)), "spiegelhalter": 1.0 - 2.0 * cells.means}
     if spread.sum() > 0:
-        terms["slope"] = log_odds - float(spread @ log_odds) / float(spread.sum())
+        mean = float(spread @ log_odds) / float(spread.sum())
+        terms["slope"] = np.where(count > 0, log_odds - mean, 0.0)
     return terms

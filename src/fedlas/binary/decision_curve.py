@@ -22,7 +22,7 @@ THRESHOLDS = tuple(step / 100 for step in range(1, 100))
 """Thresholds where none are chosen."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class NetBenefit:
     """Net benefit at each threshold; float64 arrays ``(T,)``, in true positives per sample.
 
@@ -45,6 +45,17 @@ class NetBenefit:
     gain: FloatArray
     gain_low: FloatArray
     gain_high: FloatArray
+
+    def __str__(self) -> str:
+        """Return at how many thresholds the model is of use, in a sentence."""
+        useful = self.threshold[self.gain_low > 0]
+        ends = f", from {useful.min():g} to {useful.max():g}" if len(useful) else ""
+        return (
+            f"Net benefit at {len(self.threshold)} thresholds: significantly above acting on all and on none at "
+            f"{len(useful)}{ends}"
+        )
+
+    __repr__ = __str__
 
 
 def net_benefit(

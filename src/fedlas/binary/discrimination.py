@@ -82,7 +82,7 @@ def auroc_with_influence(
     data: Positive, confidence_level: float, order: IntArray | None = None
 ) -> tuple[Estimate, FloatArray]:
     """Return AUROC with its interval, and each sample's influence ``(N,)``; ``order`` sorts by score if given."""
-    area, influence = auroc_and_influence(data.log_odds, data.outcome > 0, data.counts, order=order)
+    area, influence = auroc_and_influence(data.ranked, data.outcome > 0, data.counts, order=order)
     if data.clusters is None:
         error = math.sqrt(float(influence @ influence))
     else:
@@ -148,9 +148,7 @@ def average_precision_estimate(
     data: Positive, confidence_level: float, replicates: int, seed: int
 ) -> Estimate:
     """Return the average precision with its interval."""
-    value = compute_average_precision(
-        data.log_odds, data.outcome > 0, data.counts, order=data.order
-    )
+    value = compute_average_precision(data.ranked, data.outcome > 0, data.counts, order=data.order)
     if replicates < min_replicates(confidence_level):
         return Estimate(value, math.nan, math.nan, confidence_level=confidence_level)
     cells = make_outcome_cells(data, _cells_between_events(data))
@@ -172,7 +170,7 @@ def average_precision_estimate(
 def _cells_between_events(data: Positive) -> IntArray:
     """Return cell indices ``(N,)`` of score ranges that start at the scores of events."""
     # Precision changes at the scores of events alone, so that nothing is lost if there are few of them.
-    ordered = data.log_odds[data.order]
+    ordered = data.ranked[data.order]
     scores = ordered[data.outcome[data.order] > 0]
     edges = scores[np.append(True, scores[1:] != scores[:-1])]
     if len(edges) > _MAX_EVENTS:

@@ -19,10 +19,10 @@ from fedlas.binary.event_records import (
     register_event_measure,
     register_named_measure,
 )
-from fedlas.binary.likelihood import likelihood_indices
-from fedlas.binary.measure_table import rate_estimates, recalibration_estimates
+from fedlas.binary.likelihood import compute_likelihood_indices
+from fedlas.binary.measure_table import line_estimates, rate_estimates, ratio_estimate
 from fedlas.binary.positive import Positive, positive_class
-from fedlas.binary.recalibration import fit_recalibration, shift_influence
+from fedlas.binary.recalibration import line_influence, shift_influence
 from fedlas.metrics.metric import EVENT, METRICS
 from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import require_predictions
@@ -44,9 +44,7 @@ def _ratio_influence(data: Positive) -> FloatArray:
 
 
 def _coefficient_influence(index: int) -> Terms:
-    return lambda data: np.asarray(
-        data.num_samples * fit_recalibration(data)[1].influence[:, index]
-    )
+    return lambda data: line_influence(data, index)
 
 
 def _register_mean(name: str, text: str, *record: Any, **fields: Any) -> IntervalMeasure:
@@ -75,7 +73,10 @@ def _register_recalibration(name: str, text: str, *record: Any, **fields: Any) -
         confidence_level: float = CONFIDENCE_LEVEL,
     ) -> Estimate:
         data = positive_class(predictions, event, both_outcomes=True)
-        return recalibration_estimates(data, check_confidence_level(confidence_level))[name]
+        check_confidence_level(confidence_level)
+        if name == "observed_to_expected":
+            return ratio_estimate(data, confidence_level)
+        return line_estimates(data, confidence_level)[name]
 
     return register_named_measure(name, text, measure, *record, **fields)
 
@@ -84,8 +85,10 @@ def _register_likelihood_index(name: str, text: str, *record: Any, **fields: Any
     """Register a likelihood index as a measure."""
 
     def measure(predictions: Predictions, *, event: int | str | None = None) -> Estimate:
-        value = asdict(likelihood_indices(predictions, event=event))[name]
-        return Estimate(value, np.nan, np.nan)
+        data = positive_class(predictions, event, both_outcomes=True)
+        value = asdict(compute_likelihood_indices(data))[name]
+        left_out = data.num_samples - data.finite.num_samples
+        return Estimate(value, np.nan, np.nan, left_out=left_out or None)
 
     options: dict[str, Any] = {"detail": True, "has_interval": False, "paper": "Harrell 2015"}
     return register_named_measure(name, text, measure, *record, **options, **fields)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedlas.binary.many_groups import GroupedSamples, iter_group_rows
+from fedlas.binary.grouped_samples import GroupedSamples
 from fedlas.binary.positive import positive_class
+from fedlas.binary.recalibration import iter_group_rows
 from fedlas.metrics.groups import check_group_sizes, factorize_groups
 from fedlas.predictions.any_predictions import require_labels
 from fedlas.stats.compare import holm
@@ -100,8 +101,7 @@ def group_measures(
     check_group_sizes(names, len(number))
     data = positive_class(predictions, event)
     present, number = np.unique(number, return_inverse=True)
-    groups_of_rows = GroupedSamples.from_positive(data, number)
-    rows = [*iter_group_rows(groups_of_rows, confidence_level, is_iid=data.is_iid)]
+    rows = [*iter_group_rows(GroupedSamples.from_positive(data, number), confidence_level)]
     p_values = {place: p for place, row in enumerate(rows) if (p := row.ratio.p) is not None}
     corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
     slopes, shifts = (

@@ -14,11 +14,13 @@ from fedlas._core.check import InputError, check_count
 from fedlas._core.kinds import check_argument_types
 from fedlas._core.threads import run_single_threaded
 from fedlas.binary.discrimination import auroc_with_influence
-from fedlas.binary.many_groups import GroupedSamples, GroupRow, iter_group_rows, softplus
+from fedlas.binary.grouped_samples import GroupedSamples, sigmoid, softplus
 from fedlas.binary.positive import Positive
+from fedlas.binary.recalibration import GroupRow, iter_group_rows
 from fedlas.metrics.evaluation import EVALUATIONS
 from fedlas.metrics.ranking_scores import auroc_and_influence
 from fedlas.predictions.multi_label import UNKNOWN, require_known_labels, require_multi_label
+from fedlas.predictions.probabilities import is_zero_or_one
 from fedlas.stats.bootstrap import calibration_error_interval
 from fedlas.stats.compare import holm
 from fedlas.stats.degrees import degrees_of_freedom
@@ -265,22 +267,22 @@ class LabelData:
 
     def iter_labels(self, confidence_level: float) -> Iterator[tuple[GroupRow, Positive]]:
         """Yield events and estimates, and the samples, of each label."""
-        is_plain = self._weights is None and self.clusters is None
+        import torch
+
         for part in self._label_slices():
             has_label = self.known[:, part].T
             label, sample = np.nonzero(has_label)
             log_odds = self._logits[:, part].T.double().numpy()[has_label]
             whole = Positive(
                 log_odds,
-                np.exp(-softplus(-log_odds)),
+                sigmoid(log_odds),
                 self.positives[:, part].T[has_label].astype(np.float64),
                 None if self._weights is None else self._weights[sample],
                 None if self.clusters is None else self.clusters[sample],
+                is_zero_or_one(torch.from_numpy(log_odds)).numpy(),
             )
             ends = np.bincount(label, minlength=len(has_label)).cumsum()
-            rows = iter_group_rows(
-                GroupedSamples.from_positive(whole, label), confidence_level, is_iid=is_plain
-            )
+            rows = iter_group_rows(GroupedSamples.from_positive(whole, label), confidence_level)
             for row, end in zip(rows, ends.tolist(), strict=True):
                 yield row, whole.rows(np.arange(end - row.num_samples, end))
 
@@ -322,7 +324,7 @@ class LabelData:
             happened = self.positives[:, part]
             rows = {
                 "nll": softplus((1.0 - 2.0 * happened) * logits),
-                "brier": (np.exp(-softplus(-logits)) - happened) ** 2,
+                "brier": (sigmoid(logits) - happened) ** 2,
             }
             total = counts.sum(axis=0)
             for name, values in rows.items():

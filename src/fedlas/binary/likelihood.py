@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedlas.binary.positive import Positive, positive_class
-from fedlas.binary.recalibration import fit_recalibration, log_likelihood
+from fedlas.binary.recalibration import fit_recalibration
 
 if TYPE_CHECKING:
     from fedlas.predictions import Predictions
@@ -71,12 +71,19 @@ def likelihood_indices(
 
 def compute_likelihood_indices(data: Positive) -> LikelihoodIndices:
     """Return the likelihood indices of samples with both outcomes."""
-    number = data.num_samples
-    share = data.mean(data.outcome)
+    fit = data.table(fit_recalibration)
+    samples = fit.samples
+    number = int(samples.size[0])
+    share = float(samples.mean(samples.outcome)[0])
     constant = np.full(number, math.log(share) - math.log1p(-share))
-    prior = log_likelihood(data, constant)
-    model = log_likelihood(data, data.log_odds)
-    best = data.table(fit_recalibration)[1].log_likelihood
+    prior, model, best = (
+        float(each[0])
+        for each in (
+            samples.log_likelihood(constant),
+            samples.log_likelihood(samples.log_odds),
+            fit.log_likelihood,
+        )
+    )
     # The exponential of a model far worse than the prevalence has no float.
     gain = -np.expm1(np.minimum(2 * (prior - model) / number, 700.0))
     r2 = float(gain) / -math.expm1(2 * prior / number)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from math import inf, nan
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from fedlas.binary.recalibration import (
     compute_recalibration,
     estimate_with_test,
     event_count_test,
+    ratio_interval,
     wald_estimate,
 )
 from fedlas.metrics.metric import event_measures
@@ -88,8 +89,10 @@ def measures(
     numbers = rate_estimates(data, confidence_level)
     if len(outcome) < 10 or outcome.min() == outcome.max():
         return EstimateTable(numbers)
+    if data.probability.any():
+        numbers["observed_to_expected"] = ratio_estimate(data, confidence_level)
     try:
-        numbers |= recalibration_estimates(data, confidence_level)
+        numbers |= line_estimates(data, confidence_level)
         indices = asdict(compute_likelihood_indices(data))
     except InputError:  # the outcomes can be separated; all else was checked above
         indices = {}
@@ -100,7 +103,11 @@ def measures(
         data, confidence_level, replicates, seed
     )
     numbers["brier_skill"] = _brier_skill_estimate(data, confidence_level)
-    numbers |= {name: Estimate(value, nan, nan, **level) for name, value in indices.items()}
+    left_out = data.num_samples - data.finite.num_samples or None
+    numbers |= {
+        name: Estimate(value, nan, nan, left_out=left_out, **level)
+        for name, value in indices.items()
+    }
     options = {"event": event, **level, "replicates": replicates, "seed": seed}
     for name, record in event_measures().items():
         if name not in numbers and record.estimate is not None and record.has_interval:
@@ -109,17 +116,20 @@ def measures(
     return EstimateTable(numbers, null if replicates else None)
 
 
-def recalibration_estimates(data: Positive, confidence_level: float) -> dict[str, Estimate]:
-    """Return the numbers of the logistic recalibration, each with its own test."""
+def ratio_estimate(data: Positive, confidence_level: float) -> Estimate:
+    """Return observed over expected of samples with an event, with the test of the number of events."""
+    return estimate_with_test(ratio_interval(data, confidence_level), *event_count_test(data))
+
+
+def line_estimates(data: Positive, confidence_level: float) -> dict[str, Estimate]:
+    """Return slope, intercept and calibration in the large, each with its own test."""
     line = compute_recalibration(data, confidence_level)
-    return {
-        "observed_to_expected": estimate_with_test(
-            line.observed_to_expected, *event_count_test(data)
-        ),
+    numbers = {
         "in_the_large": wald_estimate(line.in_the_large, 0.0),
         "slope": wald_estimate(line.slope, 1.0),
         "intercept": wald_estimate(line.intercept, 0.0),
     }
+    return {name: replace(each, left_out=line.left_out or None) for name, each in numbers.items()}
 
 
 def rate_estimates(data: Positive, confidence_level: float) -> dict[str, Estimate]:

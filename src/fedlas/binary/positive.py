@@ -3,95 +3,43 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedlas._core.check import Argument, InputError, Text, check_choice, check_count
+from fedlas._core.types import FloatArray, IntArray
 from fedlas.metrics.calibration_error import equal_mass_bins
 from fedlas.metrics.equal_width import BinSums, bins_from_table
+from fedlas.metrics.ranking_scores import make_class_scorer
 from fedlas.metrics.sums import normalized_weights
 from fedlas.predictions.any_predictions import require_predictions
 from fedlas.predictions.event import event_index
+from fedlas.predictions.probabilities import FLOOR, is_zero_or_one
 from fedlas.resample.clusters import clustered_sum_variance
 from fedlas.stats.degrees import degrees_of_freedom
 from fedlas.stats.intervals import check_confidence_level
 from fedlas.stats.proportion import clopper_pearson, weighted_share_interval, wilson_interval
 
 if TYPE_CHECKING:
-    from fedlas._core.types import FloatArray, IntArray
+    from fedlas._core.types import BoolArray, FloatArray, IntArray
     from fedlas.predictions import Predictions
 
 T = TypeVar("T")
 
-_ELEMENTS = 2**18
-
-
-class EventSums(ABC):
-    """Variances of weighted sums of gaps between outcome and probability, for one group or many.
-
-    Variances are arrays ``(G,)`` for many groups (:class:`~fedlas.binary.many_groups.GroupedSamples`). For one group
-    (:class:`Positive`) they are a number, or the covariance ``(k, k)`` of the sums of ``k`` columns.
-    """
-
-    outcome: FloatArray
-    clusters: IntArray | None
-
-    @property
-    @abstractmethod
-    def is_weighted(self) -> bool:
-        """Whether samples have weights."""
-
-    @abstractmethod
-    def variance_of_sum(self, terms: FloatArray) -> FloatArray:
-        """Return the variance of the weighted sum of ``terms (N,)`` or ``(N, k)``, which have mean 0."""
-
-    @abstractmethod
-    def binomial_variance(self, factors: FloatArray, probability: FloatArray) -> FloatArray:
-        """Return the variance of the weighted sum of ``factors`` times gaps, for independent outcomes.
-
-        Args:
-            factors: ``(N,)`` or ``(N, k)``.
-            probability: Of the events ``(N,)``.
-        """
-
-    @abstractmethod
-    def degrees(self, terms: FloatArray) -> Any:
-        """Return the degrees of freedom of the variance, see :func:`~fedlas.stats.degrees.degrees_of_freedom`."""
-
-    def covariances(self, factors: FloatArray, probability: FloatArray) -> list[FloatArray]:
-        """Return sandwich, and with weights also model-based, covariances of sums of ``factors`` times gaps.
-
-        The first is measured; no variance is to be taken below that of any of them.
-        """
-        measured = self.variance_of_sum((factors.T * (self.outcome - probability)).T)
-        # Weights give a few gaps most of the sum of squares, which is then mostly too small: of calibrated models with
-        # 4, 8 and 28 events 70 to 90 % of slopes were held (`results/coverage.md`). In clusters events are not
-        # independent, and Student's degrees allow for a variance from few of them.
-        if not self.is_weighted or self.clusters is not None:
-            return [measured]
-        return [measured, self.binomial_variance(factors, probability)]
-
-    def event_sum_error(self, terms: FloatArray, probability: FloatArray) -> tuple[Any, Any]:
-        """Return the standard error of a sum of gaps between outcome and probability, and its degrees of freedom.
-
-        ``terms (N,)`` are the gaps less their mean. It is not below that of independent events.
-        """
-        lowest = self.binomial_variance(np.ones(len(terms)), probability)
-        error = np.sqrt(np.maximum(self.variance_of_sum(terms), lowest))
-        return error, self.degrees(np.sqrt(probability * (1.0 - probability)))
+_PROBS_RANGE = (math.log(FLOOR), -math.log(FLOOR))
+"""Range of the finite log-odds of probabilities, as of their logits."""
 
 
 @dataclass(frozen=True, eq=False)
-class Positive(EventSums):
+class Positive:
     """One class against the rest; rows of weight 0 are left out."""
 
-    # `log p / (1 - p)` of the class `(N,)` float64.
+    # `log p / (1 - p)` of the class `(N,)` float64, finite.
     log_odds: FloatArray
     # `p (N,)` float64.
     probability: FloatArray
@@ -101,17 +49,16 @@ class Positive(EventSums):
     weights: FloatArray | None = None
     # Number of each sample's cluster `(N,)`, from 0 on; None if all samples are independent.
     clusters: IntArray | None = None
+    # Whether the probability is exactly 0 or 1, so that the log-odds are a stand-in `(N,)`; None if none is.
+    is_certain: BoolArray | None = None
+    # Log-odds by which samples rank `(N,)`, infinite for probabilities of 0 and 1; None: `log_odds`.
+    unbounded_log_odds: FloatArray | None = None
     _tables: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def num_samples(self) -> int:
         """Number of samples ``N``."""
         return len(self.outcome)
-
-    @property
-    def is_weighted(self) -> bool:
-        """Whether samples have weights."""
-        return self.weights is not None
 
     @property
     def is_iid(self) -> bool:
@@ -123,10 +70,15 @@ class Positive(EventSums):
         """Weight of each sample ``(N,)``, or ones; adds up to ``N``."""
         return np.ones(self.num_samples) if self.weights is None else self.weights
 
+    @property
+    def ranked(self) -> FloatArray:
+        """Log-odds by which samples rank ``(N,)``: also those below the least finite ones differ."""
+        return self.log_odds if self.unbounded_log_odds is None else self.unbounded_log_odds
+
     @cached_property
     def order(self) -> IntArray:
         """Sample indices by ascending log-odds ``(N,)``; ties keep their order."""
-        return np.argsort(self.log_odds, kind="stable")
+        return np.argsort(self.ranked, kind="stable")
 
     def table(self, make: Callable[[Positive], T]) -> T:
         """Return ``make(self)``, cached: a fit or an order that several measures need."""
@@ -144,29 +96,31 @@ class Positive(EventSums):
             self.outcome[index],
             None if weights is None else weights / weights.mean(),
             None if clusters is None else np.unique(clusters, return_inverse=True)[1],
+            _mask_or_none(None if self.is_certain is None else self.is_certain[index]),
+            None if self.unbounded_log_odds is None else self.unbounded_log_odds[index],
         )
+
+    def count_ones(self) -> int:
+        """Return the number of samples with a probability of exactly 1."""
+        is_certain = self.is_certain
+        return 0 if is_certain is None else int((is_certain & (self.log_odds > 0)).sum())
+
+    @cached_property
+    def finite(self) -> Positive:
+        """The samples whose log-odds are finite: those of a probability of 0 or 1 are left out."""
+        return self if self.is_certain is None else self.rows(np.flatnonzero(~self.is_certain))
 
     def mean(self, values: FloatArray) -> float:
         """Return the weighted mean of ``values (N,)``."""
         return float(np.average(values, weights=self.weights))
 
-    def variance_of_sum(self, terms: FloatArray) -> FloatArray:
-        """Return the variance of the weighted sum of ``terms (N,)``, or the covariance ``(k, k)`` of ``(N, k)``."""
-        sums = (terms.T * self.counts).T
-        if self.clusters is None:
-            return np.asarray(sums.T @ sums)
-        # Samples of one cluster may depend on each other in any way.
-        totals = np.apply_along_axis(partial(np.bincount, self.clusters), 0, sums)
-        return clustered_sum_variance(totals.T @ totals, len(totals))
-
     def error_of_mean(self, terms: FloatArray) -> float:
         """Return the standard error of the weighted mean of ``terms (N,)``, which have mean 0."""
-        return math.sqrt(self.variance_of_sum(terms)) / self.num_samples
-
-    def binomial_variance(self, factors: FloatArray, probability: FloatArray) -> FloatArray:
-        """Return the variance, or covariance ``(k, k)``, of sums of ``factors`` times gaps of independent outcomes."""
-        sums = (factors.T * self.counts).T
-        return np.asarray((sums.T * (probability * (1.0 - probability))) @ sums)
+        sums = terms * self.counts
+        if self.clusters is None:
+            return math.sqrt(sums @ sums) / self.num_samples
+        totals = np.bincount(self.clusters, sums)
+        return math.sqrt(clustered_sum_variance(totals @ totals, len(totals))) / self.num_samples
 
     def degrees(self, terms: FloatArray | None = None) -> float:
         """Return the degrees of freedom of the variance of a sum of ``terms (N,)`` or ``(N, k)``; default: of ones."""
@@ -210,13 +164,8 @@ def positive_class(
         raise InputError(expected, got, fix)
     number = event_index(predictions) if event is None else _class_index(event, predictions)
     predictions = drop_zero_weights(predictions)
-    # In float64 from the logits: float32 probabilities near 1 would have lost their odds.
-    odds = []
-    for rows in predictions.logits.detach().cpu().split(max(1, _ELEMENTS // classes)):
-        rest = torch.cat([rows[:, :number], rows[:, number + 1 :]], dim=1).double()
-        others = rest[:, 0] if classes == 2 else rest.logsumexp(dim=1)
-        odds.append(rows[:, number].double() - others)
-    log_odds = torch.cat(odds)
+    unbounded = make_class_scorer(predictions)(number)
+    log_odds = np.clip(unbounded, *_PROBS_RANGE) if predictions.are_probs else unbounded
     outcome = (predictions.target.cpu() == number).double().numpy()
     shares = normalized_weights(predictions)
     weights = None if shares is None else shares.numpy()
@@ -226,7 +175,16 @@ def positive_class(
         got = f"{len(outcome)} samples, {'only' if outcome[0] else 'no'} class {number}"
         fix = "Pass a test set in which both occur."
         raise InputError(f"class {number} and other classes must both occur as labels", got, fix)
-    return Positive(log_odds.numpy(), log_odds.sigmoid().numpy(), outcome, weights, clusters)
+    # What lies beyond the range is taken for its end, as in a file of logits.
+    stands_in = np.isinf(unbounded) | is_zero_or_one(torch.from_numpy(log_odds), classes).numpy()
+    probability = torch.from_numpy(log_odds).sigmoid().numpy()
+    certain = _mask_or_none(stands_in)
+    return Positive(log_odds, probability, outcome, weights, clusters, certain, unbounded)
+
+
+def _mask_or_none(mask: BoolArray | None) -> BoolArray | None:
+    """Return a mask, or None if it is all false."""
+    return mask if mask is not None and mask.any() else None
 
 
 def _class_index(event: int | str, predictions: Predictions) -> int:

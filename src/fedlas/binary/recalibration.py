@@ -1,32 +1,39 @@
-"""Logistic recalibration: calibration slope and intercept, calibration in the large, and O/E ratio."""
+"""Logistic recalibration: calibration slope and intercept, calibration in the large, and O/E ratio, of many groups."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fedlas._core.check import InputError
+from fedlas._core.types import FloatArray
+from fedlas.binary.grouped_samples import GroupedSamples, sigmoid
+from fedlas.binary.logistic import LogisticFit, fit_logistic
 from fedlas.binary.positive import Positive, positive_class
-from fedlas.stats.degrees import critical_t, two_sided_p_value, wald_p_value
+from fedlas.stats.degrees import (
+    critical_t,
+    critical_t_values,
+    two_sided_p_value,
+    two_sided_p_values,
+    wald_p_value,
+)
 from fedlas.stats.estimates import Estimate
 from fedlas.stats.intervals import Interval, check_confidence_level, normal_interval
-from fedlas.stats.proportion import poisson_binomial_p_value
+from fedlas.stats.proportion import clopper_pearson_intervals, poisson_binomial_p_values
 
 if TYPE_CHECKING:
-    from fedlas._core.types import FloatArray
+    from fedlas._core.types import BoolArray, FloatArray, IntArray
     from fedlas.predictions import Predictions
 
 _STEPS = 100
 _ROUNDING = 1e-14
-"""Relative error of a log-likelihood, a sum of many terms."""
+"""Relative error of a mean probability."""
 _SINGULAR = 1e-10
 """Determinant of a correlation of two numbers below which one is taken to be a multiple of the other."""
-_POINTS = 201
-_KNOTS = {3: (0.1, 0.5, 0.9), 4: (0.05, 0.35, 0.65, 0.95), 5: (0.05, 0.275, 0.5, 0.725, 0.95)}
-"""Quantiles at which the knots lie, by their number."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,7 @@ class LogisticRecalibration:
             model expects too few. Its interval is symmetric on the logarithm, and takes the probabilities as given.
         p_value: P-value of the likelihood-ratio test of ``a = 0`` and ``b = 1`` together, with two degrees of freedom;
             with weights or clusters of Wald's; NaN with fewer than three clusters, whose covariance is singular.
+        left_out: Samples of a probability of exactly 0 or 1, which have no log-odds: all but the ratio leave them out.
     """
 
     slope: Interval
@@ -49,6 +57,7 @@ class LogisticRecalibration:
     in_the_large: Interval
     observed_to_expected: Interval
     p_value: float
+    left_out: int = 0
 
 
 def logistic_recalibration(
@@ -101,51 +110,60 @@ def logistic_recalibration(
 
 def compute_recalibration(data: Positive, confidence_level: float) -> LogisticRecalibration:
     """Return the logistic recalibration of samples with both outcomes."""
-    line, fit = data.table(fit_recalibration)
-    shift, shift_error, shift_degrees = _fit_shift(data)
-
-    if not data.probability.any():
-        raise InputError(
-            "at least one probability must be above 0",
-            "only zeros",
-            "Check the logits for extreme values.",
-        )
-    ratio, relative, ratio_degrees = observed_to_expected(data)
-    with np.errstate(over="ignore"):  # of an event of hardly any weight: no end
-        reach = float(np.exp(critical_t(confidence_level, ratio_degrees) * relative))
-    errors = fit.errors(np.eye(2))
-
+    fit = data.table(fit_recalibration)
+    shift = data.table(_fit_shift)
     # Weights and clusters leave no likelihood to compare, so that Wald's statistic stands in.
-    statistic = 2.0 * (fit.log_likelihood - log_likelihood(data, data.log_odds))
+    line = fit.coefficients[0]
+    unchanged = fit.samples.log_likelihood(fit.samples.log_odds)
+    statistic = float(2.0 * (fit.log_likelihood - unchanged)[0])
     if not data.is_iid:
         away = line - np.array([1.0, 0.0])
         # NaN of a singular covariance stays.
-        statistic = float(np.min([_wald_statistic(each, away) for each in fit.covariances]))
+        statistic = float(np.min([_wald_statistic(each[0], away) for each in fit.covariances]))
     slope, intercept, in_the_large = (
         normal_interval(
-            float(value), float(error), confidence_level=confidence_level, degrees=degrees
+            float(value), float(error), confidence_level=confidence_level, degrees=float(degrees)
         )
         for value, error, degrees in (
-            *zip(line, errors, fit.degrees, strict=True),
-            (shift, shift_error, shift_degrees),
+            *zip(line, fit.errors(np.eye(2))[0], fit.degrees[0], strict=True),
+            (*shift.value, *shift.error, *shift.degrees),
         )
     )
     return LogisticRecalibration(
         slope=slope,
         intercept=intercept,
         in_the_large=in_the_large,
-        observed_to_expected=Interval(
-            ratio,
-            ratio / reach,
-            ratio * reach,
-            confidence_level,
-            0,
-            float("nan"),
-            ratio * relative,
-            "log-normal",
-            ratio_degrees,
-        ),
-        p_value=wald_p_value(statistic, fit.joint_degrees),
+        observed_to_expected=ratio_interval(data, confidence_level),
+        p_value=wald_p_value(statistic, float(fit.joint_degrees[0])),
+        left_out=data.num_samples - data.finite.num_samples,
+    )
+
+
+def ratio_interval(data: Positive, confidence_level: float) -> Interval:
+    """Return the O/E ratio of samples with an event, with its log-normal interval.
+
+    Raises:
+        InputError: If all probabilities are 0.
+    """
+    if not data.probability.any():
+        raise InputError(
+            "at least one probability must be above 0",
+            "only zeros",
+            "Check the logits for extreme values.",
+        )
+    ratio, relative, degrees = observed_to_expected(data)
+    with np.errstate(over="ignore"):  # of an event of hardly any weight: no end
+        reach = float(np.exp(critical_t(confidence_level, degrees) * relative))
+    return Interval(
+        ratio,
+        ratio / reach,
+        ratio * reach,
+        confidence_level,
+        0,
+        float("nan"),
+        ratio * relative,
+        "log-normal",
+        degrees,
     )
 
 
@@ -163,8 +181,8 @@ def observed_to_expected(
         share = min(observed / data.num_samples, 1.0)
         return ratio, math.sqrt((1.0 - share) / observed), math.inf
     gaps = data.outcome - ratio * data.probability
-    error, degrees = data.event_sum_error(gaps, data.probability)
-    return ratio, error / observed, degrees
+    error, degrees = data.table(GroupedSamples.from_positive).event_sum_error(gaps)
+    return ratio, float(error[0]) / observed, float(degrees[0])
 
 
 def _wald_statistic(covariance: FloatArray, away: FloatArray) -> float:
@@ -177,230 +195,162 @@ def _wald_statistic(covariance: FloatArray, away: FloatArray) -> float:
     return float((last * x * x - 2.0 * mixed * x * y + first * y * y) / determinant)
 
 
-@dataclass(frozen=True)
-class LogisticFit:
-    """Covariances, degrees of freedom and influences of a logistic regression with ``k`` coefficients."""
+def fit_recalibration(data: Positive) -> LogisticFit:
+    """Return the fit of slope and intercept of the logistic recalibration, of one group.
 
-    # `(k, k)`, see `EventSums.covariances`.
-    covariances: list[FloatArray]
-    # Degrees of freedom of each variance `(k,)`, and of the covariance.
-    degrees: list[float]
-    joint_degrees: float
-    log_likelihood: float
-    # How much each sample moves each coefficient `(N, k)`, before its weight.
-    influence: FloatArray
-
-    def errors(self, rows: FloatArray) -> FloatArray:
-        """Return standard errors ``(G,)`` of the linear combinations ``rows (G, k)`` of the coefficients."""
-        variances = [np.einsum("gi,ij,gj->g", rows, each, rows) for each in self.covariances]
-        return np.asarray(np.sqrt(np.max(variances, axis=0)))
+    Raises:
+        InputError: If the samples have none.
+    """
+    samples = data.table(_finite_samples)
+    overlap = _outcomes_overlap(samples)
+    if overlap.all() and (fit := _fit_lines(samples)).exists.all():
+        return fit
+    raise _missing_line_error(data.finite, is_separated=not overlap.all())
 
 
-def fit_recalibration(data: Positive) -> tuple[FloatArray, LogisticFit]:
-    """Return slope and intercept ``(2,)`` of the logistic recalibration, with their uncertainty."""
-    happened = data.outcome > 0
-    yes = data.log_odds[happened]
-    no = data.log_odds[~happened]
-    if no.max() <= yes.min() or yes.max() <= no.min():
-        threshold = float(yes.min() if no.max() <= yes.min() else yes.max())
-        constant = data.log_odds.min() == data.log_odds.max()
+def _finite_samples(data: Positive) -> GroupedSamples:
+    """Return the samples of one group whose log-odds are finite.
+
+    Raises:
+        InputError: If there are none.
+    """
+    if data.is_certain is not None and data.is_certain.all():
         raise InputError(
-            "the log-odds of both outcomes must overlap for a calibration slope to exist",
-            f"log-odds {threshold:g} for all samples"
-            if constant
-            else f"outcomes that the threshold {threshold:g} separates perfectly",
-            "Use more test samples; AUROC and Brier score can be computed on these.",
+            "some probabilities must be neither 0 nor 1 for a calibration slope to exist",
+            f"0 or 1 for all {data.num_samples:,} samples",
+            "Pass probabilities in place of predicted classes.",
         )
-    # The unit of a column is its spread, so that no size of the logits makes the curvature singular.
-    center = float(data.log_odds.mean())
-    unit = float(data.log_odds.std())
-    columns = np.stack([(data.log_odds - center) / unit, np.ones(data.num_samples)], axis=1)
-    # From the coefficients of the standardized column to those of the log-odds: b = s / unit, a = c - s center / unit.
-    back = np.array([[1.0 / unit, 0.0], [-center / unit, 1.0]])
-    point, fit = fit_logistic(data, columns, back)
-    return back @ point, fit
+    return GroupedSamples.from_positive(data.finite)
 
 
-def fit_logistic(
-    data: Positive, columns: FloatArray, back: FloatArray | None = None
-) -> tuple[FloatArray, LogisticFit]:
-    """Return logistic regression coefficients ``(k,)`` on ``columns (N, k)``, and their errors after ``back @``."""
-    point = np.zeros(columns.shape[1])
-    value = log_likelihood(data, np.zeros(data.num_samples))
-    for _ in range(_STEPS):
-        probability = _sigmoid(columns @ point)
-        spread = data.counts * probability * (1.0 - probability)
-        information = (columns * spread[:, None]).T @ columns
-        gradient = columns.T @ (data.counts * (data.outcome - probability))
-        step = np.linalg.lstsq(information, gradient, rcond=None)[0]
-        # The likelihood rises by half of gradient times step. Where that is less than rounding of its sum, a comparison
-        # says nothing: the step is taken whole, and its square is what is left of the distance.
-        rounding = _ROUNDING * abs(value)
-        is_last = float(gradient @ step) <= rounding
-        # Newton's full step may pass the maximum far from it: it is halved until the likelihood does not fall.
-        size = 1.0
-        while (
-            new := log_likelihood(data, columns @ (point + size * step))
-        ) < value - rounding and not is_last:
-            size /= 2.0
-        point = point + size * step
-        value = new
-        if is_last:
-            break
-    covariance: FloatArray = np.asarray(np.linalg.inv(information), dtype=np.float64)
-    back = np.eye(len(point)) if back is None else back
-    probability = _sigmoid(columns @ point)
-    factors = columns @ covariance @ back.T
-    influence = factors * (data.outcome - probability)[:, None]
-    if data.is_iid:
-        endless = [math.inf] * len(point)
-        return point, LogisticFit([back @ covariance @ back.T], endless, math.inf, value, influence)
-    return point, LogisticFit(
-        data.covariances(factors, probability),
-        [data.degrees(column) for column in influence.T],
-        data.degrees(influence),
-        value,
-        influence,
+def _missing_line_error(data: Positive, *, is_separated: bool) -> InputError:
+    """Return the error of samples without a calibration slope."""
+    fix = "Use more test samples; AUROC and Brier score can be computed on these."
+    if not is_separated:
+        return InputError(
+            "the log-odds must differ beyond rounding where both outcomes occur, for a calibration slope to exist",
+            "log-odds that do not",
+            fix,
+        )
+    yes, no = (data.log_odds[data.outcome == each] for each in (1.0, 0.0))
+    if not len(yes) or not len(no):
+        return InputError(
+            "both outcomes must occur at probabilities other than 0 and 1 for a calibration slope to exist",
+            f"{'no event' if not len(yes) else 'only events'} there",
+            fix,
+        )
+    threshold = float(yes.min() if no.max() <= yes.min() else yes.max())
+    got = (
+        f"log-odds {threshold:g} for all samples"
+        if data.log_odds.min() == data.log_odds.max()
+        else f"outcomes that the threshold {threshold:g} separates perfectly"
     )
+    return InputError(
+        "the log-odds of both outcomes must overlap for a calibration slope to exist", got, fix
+    )
+
+
+def _outcomes_overlap(samples: GroupedSamples) -> BoolArray:
+    """Return whether the log-odds of both outcomes overlap in each group ``(G,)``."""
+    happened = samples.outcome > 0
+    most_yes, least_yes, most_no, least_no = (
+        samples.sum_by_group(np.where(side, samples.log_odds, -sign * np.inf), function)
+        for side in (happened, ~happened)
+        for sign, function in ((1.0, np.maximum), (-1.0, np.minimum))
+    )
+    both = np.isfinite(most_yes) & np.isfinite(most_no)
+    return both & (most_no > least_yes) & (most_yes > least_no)
+
+
+def _fit_lines(samples: GroupedSamples) -> LogisticFit:
+    """Return the fit of each group's slope and intercept; outcomes must overlap in each."""
+    # The unit of a column is its spread, by the weights, so that neither the size of the logits nor that of a weight
+    # makes the curvature singular.
+    center = samples.mean(samples.log_odds)
+    away = samples.log_odds - samples.broadcast(center)
+    unit = np.sqrt(samples.mean(away**2))
+    columns = np.stack([away / samples.broadcast(unit), np.ones(len(away))])
+    # From the coefficients of the standardized column to those of the log-odds: b = s / unit, a = c - s center / unit.
+    back = np.zeros((len(unit), 2, 2))
+    back[:, 0, 0], back[:, 1, 0], back[:, 1, 1] = 1.0 / unit, -center / unit, 1.0
+    # The line of a calibrated model is where most fits end nearby.
+    return fit_logistic(samples, columns, back, start=np.stack([unit, center], axis=1))
 
 
 @dataclass(frozen=True, eq=False)
-class SplineCurve:
-    """Spline-smoothed frequency of the positive class by its probability; float64 arrays ``(G,)``.
+class _Shifts:
+    """Calibration in the large of each group ``(G,)``, with standard errors and their degrees of freedom."""
 
-    Attributes:
-        probability: Where the curve is given, ascending.
-        frequency: The curve, in ``[0, 1]``.
-        low: Lower end of its pointwise interval.
-        high: Upper end.
-        knots: Probabilities of the knots.
-    """
-
-    probability: FloatArray
-    frequency: FloatArray
-    low: FloatArray
-    high: FloatArray
-    knots: FloatArray
+    value: FloatArray
+    error: FloatArray
+    degrees: FloatArray
+    # How much each sample moves it `(N,)`, before its weight, over the samples of its group.
+    influence: FloatArray
 
 
-def spline_curve(
-    predictions: Predictions,
-    *,
-    event: int | str | None = None,
-    num_knots: int = 5,
-    confidence_level: float = 0.95,
-) -> SplineCurve:
-    """Fit a flexible calibration curve: a logistic regression of the outcomes on a spline of the log-odds.
-
-    The spline is a restricted cubic one: cubic between the knots, a line beyond the outer ones.
-
-    Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``.
-        event: The positive class, by name or index; None: the event of two classes.
-        num_knots: 3, 4 or 5, at fixed quantiles of the log-odds; knots that coincide are one.
-        confidence_level: Level of the pointwise interval, in ``(0, 1)``.
-
-    Raises:
-        InputError: If a threshold separates the outcomes, an option is out of range, or as all functions here, for
-            predictions of other than two classes without ``event``.
-
-    Note:
-        It follows a step less closely than a loess. With weights or clusters the interval is that of the sandwich
-        estimate.
-
-    Example:
-        >>> import torch
-        >>> log_odds = torch.randn(2000, generator=torch.Generator().manual_seed(0))
-        >>> happened = torch.bernoulli(log_odds.sigmoid(), generator=torch.Generator().manual_seed(1)).long()
-        >>> curve = spline_curve(Predictions(torch.stack([0 * log_odds, log_odds], dim=1), happened))
-        >>> bool(np.abs(curve.frequency - curve.probability).mean() < 0.03)
-        True
-
-    Source:
-        Harrell, "Regression Modeling Strategies" (2015), sections 2.4.5 and 2.4.6, for the spline and its knots; Van
-        Calster et al., Journal of Clinical Epidemiology 74 (2016), for the flexible curve.
-    """
-    if num_knots not in _KNOTS:
-        raise InputError("num_knots must be 3, 4 or 5", num_knots, "Use 5, or 3 for few samples.")
-    data = positive_class(predictions, event, both_outcomes=True)
-    data.table(fit_recalibration)  # refuses outcomes that can be separated
-    center = float(data.log_odds.mean())
-    unit = float(data.log_odds.std())
-    x = (data.log_odds - center) / unit
-    knots = np.unique(np.quantile(x, _KNOTS[num_knots]))
-    places = np.unique(np.quantile(x, np.linspace(0.0, 1.0, _POINTS)))
-    point, fit = fit_logistic(data, _spline_basis(x, knots))
-    columns = _spline_basis(places, knots)
-    line = columns @ point
-    reach = critical_t(check_confidence_level(confidence_level), fit.joint_degrees) * fit.errors(
-        columns
-    )
-    probability, bends = (_sigmoid(center + unit * each) for each in (places, knots))
-    return SplineCurve(
-        probability, _sigmoid(line), _sigmoid(line - reach), _sigmoid(line + reach), bends
-    )
+def _fit_shift(data: Positive) -> _Shifts:
+    """Return calibration in the large of one group."""
+    return _fit_shifts(data.table(_finite_samples))
 
 
-def _spline_basis(x: FloatArray, knots: FloatArray) -> FloatArray:
-    """Return the restricted cubic spline basis ``(N, K)``: constant, linear, and one term per inner knot."""
-    columns = [np.ones_like(x), x]
-    *bends, last_but_one, last = knots if len(knots) > 2 else (0.0, 1.0)
-
-    def cube(knot: float) -> FloatArray:
-        return np.maximum(x - knot, 0.0) ** 3
-
-    for knot in bends:
-        share = (last - knot) / (last - last_but_one)
-        bend = cube(knot) - share * cube(last_but_one) + (share - 1.0) * cube(last)
-        columns.append(bend / (last - knots[0]) ** 2)
-    return np.stack(columns, axis=1)
-
-
-def _fit_shift(data: Positive) -> tuple[float, float, float]:
-    """Return the shift of all log-odds to the prevalence, its standard error and degrees of freedom."""
-    prevalence = data.mean(data.outcome)
-    target = math.log(prevalence) - math.log1p(-prevalence)
-    low = target - float(data.log_odds.max())
-    high = target - float(data.log_odds.min())
+def _fit_shifts(samples: GroupedSamples) -> _Shifts:
+    """Fit calibration in the large of each group, in which both outcomes must occur."""
+    prevalence = samples.mean(samples.outcome)
+    target = np.log(prevalence) - np.log1p(-prevalence)
+    low = target - samples.sum_by_group(samples.log_odds, np.maximum)
+    high = target - samples.sum_by_group(samples.log_odds, np.minimum)
     # The mean probability rises with the shift. Newton's step is taken where it stays between shifts that are too low
     # and too high, and their middle elsewhere, as for logits of any size.
     shift = 0.5 * (low + high)
+    active = np.arange(len(shift))
+    some = replace(samples, clusters=None)
     for _ in range(_STEPS):
-        probability = _sigmoid(data.log_odds + shift)
-        information = data.mean(probability * (1.0 - probability))
-        gap = prevalence - data.mean(probability)
-        low, high = (shift, high) if gap > 0 else (low, shift)
-        step = gap / information if information > 0 else math.inf
-        new = shift + step if low < shift + step < high else 0.5 * (low + high)
-        if new == shift or abs(gap) <= _ROUNDING * prevalence:
+        at = shift[active]
+        probability = sigmoid(some.log_odds + some.broadcast(at))
+        information = some.mean(probability * (1.0 - probability))
+        gap = prevalence[active] - some.mean(probability)
+        low[active] = np.where(gap > 0, at, low[active])
+        high[active] = np.where(gap > 0, high[active], at)
+        new = at + gap / np.maximum(information, 1e-300)
+        inside = (low[active] < new) & (new < high[active])
+        new = np.where(inside, new, 0.5 * (low[active] + high[active]))
+        going = (new != at) & (np.abs(gap) > _ROUNDING * prevalence[active])
+        shift[active[going]] = new[going]
+        active = active[going]
+        if not len(active):
             break
-        shift = new
-    if information == 0.0:
-        return shift, math.inf, math.inf
+        some = some.select(going)
+    probability = sigmoid(samples.log_odds + samples.broadcast(shift))
+    information = samples.mean(probability * (1.0 - probability))
+    gaps = samples.outcome - probability
     # Where the slope is not 1 the outcomes vary otherwise than the shifted probabilities say: the sandwich estimate
     # takes their own squares, and holds for any slope.
-    gaps = data.outcome - probability
-    variance = float(np.max(data.covariances(np.ones(len(gaps)), probability)))
-    return shift, math.sqrt(variance) / data.num_samples / information, data.degrees(gaps)
+    variance = np.max(samples.covariances(np.ones(len(gaps)), probability), axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):  # without curvature there is no error
+        error = np.where(information > 0, np.sqrt(variance) / samples.size / information, np.inf)
+        influence = gaps / samples.broadcast(information)
+    return _Shifts(shift, error, samples.degrees(gaps), influence)
 
 
 def shift_influence(data: Positive) -> FloatArray:
     """Return the influence of each sample on calibration in the large ``(N,)``, before weighting; mean 0."""
-    probability = _sigmoid(data.log_odds + _fit_shift(data)[0])
-    return np.asarray((data.outcome - probability) / data.mean(probability * (1.0 - probability)))
+    return _over_all_samples(data, data.table(_fit_shift).influence)
 
 
-def log_likelihood(data: Positive, log_odds: FloatArray) -> float:
-    """Return the log-likelihood of the outcomes, given log-odds ``(N,)``."""
-    # `log(1 + exp(x))` in two steps, of which both take a sixth of the time of `logaddexp`, and neither overflows.
-    signed = np.where(data.outcome > 0, -log_odds, log_odds)
-    losses = np.maximum(signed, 0.0) + np.log1p(np.exp(-np.abs(signed)))
-    return -float(data.counts @ losses)
+def line_influence(data: Positive, index: int) -> FloatArray:
+    """Return the influence of each sample on slope (0) or intercept (1) ``(N,)``, before weighting; mean 0."""
+    fit = data.table(fit_recalibration)
+    return _over_all_samples(data, fit.samples.size * fit.influence[index])
 
 
-def _sigmoid(log_odds: FloatArray) -> FloatArray:
-    # tanh never overflows, unlike the exponential of a large negative number.
-    return 0.5 * (1.0 + np.tanh(0.5 * log_odds))
+def _over_all_samples(data: Positive, influence: FloatArray) -> FloatArray:
+    """Return influences on a mean of the samples with finite log-odds as those of all samples ``(N,)``."""
+    if data.is_certain is None:
+        return influence
+    whole = np.zeros(data.num_samples)
+    inside = ~data.is_certain
+    whole[inside] = influence * data.num_samples / data.counts[inside].sum()
+    return whole
 
 
 def wald_estimate(interval: Interval, ideal: float) -> Estimate:
@@ -423,17 +373,129 @@ def estimate_with_test(interval: Interval, p: float | None, test: str) -> Estima
 
 def event_count_test(data: Positive) -> tuple[float | None, str]:
     """Return the p-value and name of the test of the number of events; None for one cluster."""
-    if data.is_iid:
-        return poisson_binomial_p_value(
-            data.probability, int(data.outcome.sum())
+    p_values, test = _event_count_tests(data.table(GroupedSamples.from_positive))
+    p = float(p_values[0])
+    return (None, "") if math.isnan(p) else (p, test)
+
+
+def _event_count_tests(samples: GroupedSamples) -> tuple[FloatArray, str]:
+    """Return the p-value of the number of events in each group ``(G,)``, NaN for one cluster, and the test's name."""
+    if samples.is_iid:
+        events = samples.sum_by_group(samples.outcome).astype(np.int64)
+        return poisson_binomial_p_values(
+            samples.probability, samples.size, events
         ), "Poisson binomial"
-    gaps = data.outcome - data.probability
-    mean = data.mean(gaps)
-    error, degrees = data.event_sum_error(gaps - mean, data.probability)
-    if math.isnan(error):
-        return None, ""
-    away = mean * data.num_samples
-    # Without an error every probability is 0 or 1, and so is every outcome what it says, or none is.
-    return two_sided_p_value(
-        away / error if error > 0 else math.inf if away else 0.0, degrees
-    ), "Wald"
+    gaps = samples.outcome - samples.probability
+    mean = samples.mean(gaps)
+    error, degrees = samples.event_sum_error(gaps - samples.broadcast(mean))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        # Without an error every probability is 0 or 1, and so is every outcome what it says, or none is.
+        scores = np.where((error == 0.0) & (mean == 0.0), 0.0, mean * samples.size / error)
+    return two_sided_p_values(scores, degrees), "Wald"
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """Sample and event counts of a group, and its estimates; None if undefined."""
+
+    num_samples: int
+    events: int
+    expected: float
+    observed: float
+    ratio: Estimate
+    slope: Estimate | None
+    shift: Estimate | None
+
+
+def iter_group_rows(samples: GroupedSamples, confidence_level: float) -> Iterator[GroupRow]:
+    """Yield the measures of each group in order."""
+    events = samples.sum_by_group(samples.outcome).astype(np.int64)
+    expected = samples.mean(samples.probability)
+    observed = samples.mean(samples.outcome)
+    ratio = observed / np.maximum(expected, 1e-300)
+    low, high = _ratio_intervals(samples, confidence_level)
+    p_values, test = _event_count_tests(samples)
+
+    # Lines only where both outcomes occur and no threshold separates them.
+    finite, num_finite = samples.finite()
+    chosen = (num_finite > 0) & (expected > 0.0)
+    if chosen.any():
+        chosen[num_finite > 0] &= _outcomes_overlap(finite)
+    lines: Iterator[tuple[Estimate | None, Estimate | None]] = iter(())
+    if chosen.any():
+        left_out = (samples.size - num_finite)[chosen]
+        lines = _recalibration_estimates(
+            finite.select(chosen[num_finite > 0]), left_out, confidence_level
+        )
+    arrays = (samples.size, events, expected, observed, ratio, low, high, p_values, chosen)
+    for row in zip(*(each.tolist() for each in arrays), strict=True):
+        count, happened, mean_probability, share, value, low_end, high_end, p, has_line = row
+        slope, shift = next(lines) if has_line else (None, None)
+        is_tested = not math.isnan(p)
+        estimate = Estimate(
+            value,
+            low_end,
+            high_end,
+            p=p if is_tested else None,
+            confidence_level=confidence_level,
+            test=test if is_tested else "",
+        )
+        yield GroupRow(count, happened, mean_probability, share, estimate, slope, shift)
+
+
+def _ratio_intervals(
+    samples: GroupedSamples, confidence_level: float
+) -> tuple[FloatArray, FloatArray]:
+    """Return the ends of intervals of the O/E ratio ``(G,)``: exact ones of the share, or log-normal ones."""
+    observed = samples.mean(samples.outcome)
+    mean = np.maximum(samples.mean(samples.probability), 1e-300)
+    if samples.is_iid:
+        events = samples.sum_by_group(samples.outcome).astype(np.int64)
+        low, high = clopper_pearson_intervals(
+            events, samples.size, confidence_level=confidence_level
+        )
+        return low / mean, high / mean
+    ratio = observed / mean
+    gaps = samples.outcome - samples.broadcast(ratio) * samples.probability
+    error, degrees = samples.event_sum_error(gaps)
+    score = critical_t_values(confidence_level, degrees)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        reach = np.exp(score * error / (observed * samples.size))
+        # The logarithm of no event has no interval: of as many samples as the weights, or clusters, are worth the share
+        # of events is below this end (Clopper and Pearson).
+        worth = samples.effective_samples()
+        end = -np.expm1(np.log((1.0 - confidence_level) / 2.0) / worth) / mean
+        high = np.where(observed > 0, ratio * reach, np.where(degrees > 0.0, end, math.nan))
+        return np.where(observed > 0, ratio / reach, high * 0.0), high
+
+
+def _recalibration_estimates(
+    samples: GroupedSamples, left_out: IntArray, confidence_level: float
+) -> Iterator[tuple[Estimate | None, Estimate | None]]:
+    """Yield slope and calibration in the large of each group, in which outcomes must overlap."""
+    fit = _fit_lines(samples)
+    error = np.where(fit.exists, fit.errors(np.eye(2)[:1])[:, 0], math.inf)
+    slope = fit.coefficients[:, 0], error, samples.degrees(fit.influence[0])
+    shift = _fit_shifts(samples)
+    estimates = zip(
+        _wald_estimates(*slope, 1.0, confidence_level),
+        _wald_estimates(shift.value, shift.error, shift.degrees, 0.0, confidence_level),
+        strict=True,
+    )
+    for pair, count in zip(estimates, left_out.tolist(), strict=True):
+        first, second = (each and replace(each, left_out=count or None) for each in pair)
+        yield first, second
+
+
+def _wald_estimates(
+    value: FloatArray, error: FloatArray, degrees: FloatArray, ideal: float, confidence_level: float
+) -> Iterator[Estimate | None]:
+    """Yield estimates of values ``(G,)`` with Wald tests against ``ideal``; None without a standard error."""
+    has_error = (error > 0.0) & (error < math.inf)
+    error = np.where(has_error, error, 1.0)
+    reach = critical_t_values(confidence_level, degrees) * error
+    p_values = two_sided_p_values((value - ideal) / error, degrees)
+    arrays = (has_error, value, value - reach, value + reach, p_values)
+    for is_measured, number, low, high, p in zip(*(each.tolist() for each in arrays), strict=True):
+        estimate = Estimate(number, low, high, p=p, confidence_level=confidence_level, test="Wald")
+        yield estimate if is_measured else None

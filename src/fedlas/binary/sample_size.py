@@ -79,12 +79,7 @@ class ValidationSize:
             value, width = f"{self.values[name]:.3g}", f"{self.widths[name]:.3g}"
             rows.append((_NAMES[name], value, width, f"{samples:,}", events))
         rows.append(("all of them", "", "", f"{self.samples:,}", f"{self.events:,.0f}"))
-        wide = [max(len(row[column]) for row in rows) for column in range(5)]
-        lines = [
-            f"{row[0]:<{wide[0]}}  "
-            + "  ".join(f"{row[column]:>{wide[column]}}" for column in range(1, 5))
-            for row in rows
-        ]
+        lines = align_columns(rows)
         lines.append(f"Width: of the {100 * self.confidence_level:g} % interval.")
         if abs(math.log(self.mean_risk / self.prevalence)) > math.log(1.1):
             risk, share = (f"{100 * each:.2g} %" for each in (self.mean_risk, self.prevalence))
@@ -183,9 +178,9 @@ def validation_size(
         data = positive_class(predictions, event, both_outcomes=True)
         prevalence = log_odds.mean(log_odds.probability) if prevalence is None else prevalence
         auroc = auroc_estimate(data, confidence_level).value if auroc is None else auroc
-    share = _require_share("prevalence", prevalence, 0.0)
-    area = _require_share("auroc", auroc, 0.5)
-    log_odds = log_odds or _log_odds_from_auroc(area, share)
+    share = require_share("prevalence", prevalence, 0.0)
+    area = require_share("auroc", auroc, 0.5)
+    log_odds = log_odds or log_odds_from_auroc(area, share)
 
     score = NormalDist().inv_cdf(0.5 + confidence_level / 2)
     needed = {
@@ -222,6 +217,18 @@ def validation_size(
     )  # fmt: skip
 
 
+def align_columns(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
+    """Return the rows of a table as lines; the first ``left`` columns start, the others end at one place."""
+    wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            f"{cell:{'<' if column < left else '>'}{wide[column]}}"
+            for column, cell in enumerate(row)
+        )
+        for row in rows
+    ]
+
+
 def _check_option_used(needed: str, value: object, **options: Any) -> None:
     """Raise InputError for options that require ``needed`` when it is missing."""
     for name, option in options.items():
@@ -246,7 +253,8 @@ def _round_up_samples(name: str, samples: float) -> int:
     return math.ceil(samples)
 
 
-def _require_share(name: str, value: float | None, low: float) -> float:
+def require_share(name: str, value: float | None, low: float) -> float:
+    """Return ``value`` in ``(low, 1)``; raise InputError if it is missing, or a percentage."""
     if value is None:
         fixes = {
             "command": ("Pass ", Argument(name), ": the value expected in the study population."),
@@ -324,7 +332,7 @@ def _normal_mixture(parts: Sequence[tuple[float, float]], deviation: float) -> L
     return LogOddsDistribution(places, weights / weights.sum())
 
 
-def _log_odds_from_auroc(auroc: float, prevalence: float) -> LogOddsDistribution:
+def log_odds_from_auroc(auroc: float, prevalence: float) -> LogOddsDistribution:
     """Return the calibrated binormal distribution of log-odds with this AUROC and prevalence."""
     variance = 2 * NormalDist().inv_cdf(auroc) ** 2
     others = math.log(prevalence / (1 - prevalence)) - variance / 2

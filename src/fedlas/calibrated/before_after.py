@@ -426,17 +426,17 @@ def _floor(predictions: AnyPredictions, replicates: int = 1000) -> NoiseFloor:
 
 def _event_metrics(*stages: Predictions) -> list[dict[str, Any]]:
     """Return the event metrics of each stage, restricted to metrics that all stages have."""
-    from fedlas.binary import integrated_calibration, logistic_recalibration
+    from fedlas.binary import integrated_calibration, observed_to_expected, slope
     from fedlas.metrics.evaluation import compute_metrics, resolve_metrics
 
     entries = resolve_metrics(["nll", "accuracy", "ece", "brier"], stages[0])
     values = []
     for stage in stages:
         metrics = compute_metrics(stage, entries, _NUM_BINS)
+        with suppress(InputError):  # without an event there is no ratio
+            metrics["observed_to_expected"] = observed_to_expected(stage).value
         with suppress(InputError):  # outcomes that can be separated have no line
-            line = logistic_recalibration(stage)
-            metrics["observed_to_expected"] = line.observed_to_expected.value
-            metrics["slope"] = line.slope.value
+            metrics["slope"] = slope(stage).value
         with suppress(InputError):  # fewer than 10 rows have no curve
             metrics["ici"] = integrated_calibration(stage, replicates=0).ici.value
         values.append(metrics)

@@ -67,10 +67,7 @@ class AutoCalibration(Calibrator):
 
     Note:
         Temperature scaling counts two samples more than the held-out ones give it, so that with few samples the
-        mixture stays near it. One more goes to it and to "as predicted" by their held-out likelihoods; to temperature
-        scaling alone where predictions expect fewer than two mistakes, which puts them to no test. With fewer than 30
-        samples each of both counts two more, with many classes two and eight. Members of a weight below 0.001 are left
-        out.
+        mixture stays near it. Members of a weight below 0.001 are left out.
 
         Where ``N C`` exceeds 2^19, isotonic, splines and matrix scaling are fitted on a random sample of rows of that
         size, which ``notes`` says, or dropped if it has fewer than ten rows a class. Matrix scaling is dropped beyond

@@ -31,6 +31,7 @@ from fedlas.calibrators._fit.custom_calibrators import (
     fit_checked_map,
     raise_missing_attribute,
 )
+from fedlas.calibrators._fit.design_effect import weigh_by_design_effect
 from fedlas.calibrators._fit.fit_warnings import (
     absent_classes_warning,
     cluster_warning,
@@ -216,7 +217,9 @@ class Calibrator(ABC):
             InputError: If ``val`` is something else, or lacks labels or features that are needed.
 
         Note:
-            A sample of weight 2 counts as two samples. Weights that are not whole numbers are scaled to a mean of 1.
+            A sample of weight 2 counts as two samples. Weights that are not whole numbers are scaled to sum to as many
+            samples as they are worth (:func:`~fedlas.stats.effective_sample_size`). With clusters weights are divided
+            by the design effect, so that copies in a cluster count once.
 
             Where predictions are probabilities of which some are exactly 0, all are raised to ``1 / (C (N + 1))^2`` at
             least, here and in :meth:`transform`: one label of probability 0 would decide the fit.
@@ -245,6 +248,8 @@ class Calibrator(ABC):
         val, least, zero_labels = prepare_samples(
             val, repeat_rows=not self.takes_weights, raise_zeros=not self.needs
         )
+        if self.takes_weights:
+            val = weigh_by_design_effect(val)
         row_map = fit_checked_map(self, val, fit_map)
         features = self._map_features(row_map, val)
         self.num_features = None if features is None else features.shape[1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from fedlas._core.check import InputError
 from fedlas.calibrators._fit.absent_share import AbsentShare, fit_absent_share
 from fedlas.calibrators._fit.buffers import zeros
 from fedlas.calibrators._fit.custom_calibrators import fit_checked_map
+from fedlas.calibrators._fit.design_effect import design_effect
 from fedlas.calibrators._fit.fit_warnings import attach_warnings, format_classes, warning_if
 from fedlas.calibrators._fit.folds import (
     OutOfFold,
@@ -22,7 +22,8 @@ from fedlas.calibrators._fit.folds import (
     make_folds,
     validation_sample_ids,
 )
-from fedlas.calibrators._fit.rowwise import iter_float64_rows, sample_weights
+from fedlas.calibrators._fit.rowwise import sample_weights
+from fedlas.calibrators._fit.side_maps import SideInformation
 from fedlas.calibrators._fit.temperature_search import nll_temperature
 from fedlas.calibrators.affine import VectorScaling
 from fedlas.calibrators.base import Calibrator
@@ -60,15 +61,6 @@ if TYPE_CHECKING:
     from fedlas.predictions import Predictions
 
 RAW = "as predicted"
-_FEW_SAMPLES = 30.0
-"""With fewer samples, unchanged predictions and temperature scaling get two pseudo-samples each: without them the
-mixture can be far over-confident by chance."""
-_PRIOR_FEW_SAMPLES = (2.0, 2.0)
-_PRIOR = (0.0, 2.0)
-_SHARED_COUNT = 1.0
-"""Pseudo-samples that unchanged predictions and temperature scaling share by their held-out likelihood."""
-_PRIOR_MANY_CLASSES = (2.0, 8.0)
-"""Pseudo-samples of both with many classes, where more members have parameters."""
 _MAX_FLEXIBLE_LOGITS = 2**19
 """Most logits (N x C) that a member with a curve or a matrix row per class is fitted on: about a second per member."""
 _MIN_ROWS_PER_CLASS = 10
@@ -130,7 +122,7 @@ def fit_calibrated_mixture(
     group_note = ""
     log_probs = None
     if split.held_out:
-        prior = _member_prior(val, fitted)
+        prior = Prior([*fitted].index("temperature" if "temperature" in fitted else RAW))
         log_probs = split.log_probs(fitted, maps, _EXPENSIVE)
         share = fit_logit_share(log_probs, prior, split)
         regressions = None
@@ -166,26 +158,6 @@ def fit_calibrated_mixture(
         ),
     )
     return attach_warnings(mixture, doubt, note)
-
-
-def _member_prior(val: Predictions, member_names: Iterable[str]) -> Prior:
-    """Return the pseudo-counts of the members; sample weights must sum to the effective sample count."""
-    members = [*member_names]
-    base = members.index("temperature") if "temperature" in members else None
-    if base is None:
-        return Prior((_PRIOR_FEW_SAMPLES[0],))
-    shared = 0.0
-    if val.num_classes >= MANY_CLASSES:
-        raw, scaled = _PRIOR_MANY_CLASSES
-    elif float(sample_weights(val).sum()) < _FEW_SAMPLES:
-        raw, scaled = _PRIOR_FEW_SAMPLES
-    else:
-        raw, scaled = _PRIOR
-        shared = _SHARED_COUNT
-    counts = [0.0] * len(members)
-    counts[0] = raw
-    counts[base] = scaled
-    return Prior(tuple(counts), shared, base)
 
 
 def _absent_share_with_note(
@@ -297,7 +269,7 @@ def _make_cross_fit(val: Predictions, num_folds: int) -> tuple[CrossFit, Predict
     weights = sample_weights(val)
     samples = effective_count(sample_ids, weights)
     if is_clustered(val.clusters):
-        samples /= _design_effect(val, val.clusters, torch.from_numpy(sample_ids))
+        samples /= design_effect(val, torch.from_numpy(sample_ids))
     weights = weights * (samples / weights.sum())
     if val.weights is not None or bool((weights != 1).any()):
         val = val._replace_fields(weights=None if bool((weights == 1).all()) else weights)
@@ -317,32 +289,3 @@ def _make_cross_fit(val: Predictions, num_folds: int) -> tuple[CrossFit, Predict
     thinned[systematic_sample(order, _MAX_FLEXIBLE_LOGITS // val.num_classes)] = True
     first_rows = torch.from_numpy(np.unique(sample_ids, return_index=True)[1])
     return CrossFit(val, folds, tuple(held_out), thinned, order, first_rows), val
-
-
-def _design_effect(val: Predictions, clusters: Tensor, sample_ids: Tensor) -> float:
-    """Return the design effect of the clusters on sums of residuals (Kish), at least 1.
-
-    Residuals are labels minus probabilities after temperature scaling.
-
-    Args:
-        val: With labels.
-        clusters: ``(N,)``.
-        sample_ids: Sample id of each row ``(N,)``; duplicate rows share an id and count as one sample.
-    """
-    temperature = nll_temperature(val).value
-    residuals = torch.zeros(val.num_samples, val.num_classes, dtype=torch.float64)
-    for part, rows in iter_float64_rows(val.logits):
-        residuals[part] = -(rows / temperature).softmax(dim=1)
-    residuals[torch.arange(val.num_samples), val.target.cpu()] += 1
-    residuals *= sample_weights(val).unsqueeze(1)
-    within = _sum_of_squared_sums(residuals, sample_ids)
-    between = _sum_of_squared_sums(residuals, torch.unique(clusters, return_inverse=True)[1])
-    return max(1.0, between / within) if within else 1.0
-
-
-def _sum_of_squared_sums(rows: Tensor, group_codes: Tensor) -> float:
-    """Return the sum over groups of the squared norm of the group sum of ``rows (N, C)``."""
-    sums = rows.new_zeros(int(group_codes.max()) + 1, rows.shape[1]).index_add_(
-        0, group_codes, rows
-    )
-    return float(sums.square().sum())

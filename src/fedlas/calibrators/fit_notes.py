@@ -6,13 +6,19 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fedlas._core.errors import collect_warnings
+from fedlas._core.text import join_words
 from fedlas.calibrators.base import Calibrator
 from fedlas.predictions import MultiLabel, Predictions, TopLabel
+from fedlas.predictions.probabilities import is_zero_or_one
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from fedlas.calibrators._fit.folds import OutOfFold
     from fedlas.calibrators.multilabel import MultiLabelCalibration
 
+_MANY = 0.01
+"""Share of probabilities of exactly 0 or 1 from which a note says what they become."""
 C = TypeVar("C", bound="Calibrator | MultiLabelCalibration")
 
 
@@ -52,4 +58,54 @@ def fit_with_notes(
     if warn is not None:
         for text in texts:
             warn(text)
-    return calibrator, (*notes, *texts, *getattr(calibrator, "notes", ()))
+    notes = (*notes, *texts, *getattr(calibrator, "notes", ()))
+    return calibrator, (*notes, *_certain_rows_notes(calibrator, val))
+
+
+def _certain_rows_notes(
+    calibrator: Calibrator | MultiLabelCalibration, val: Predictions | TopLabel | MultiLabel
+) -> list[str]:
+    """Return a note on many probabilities of exactly 0 or 1, and what they become; an empty list if they are few."""
+    if isinstance(val, TopLabel) or (isinstance(val, Predictions) and val.num_classes < 2):
+        return []
+    log_odds, subject = _log_odds_and_subject(val, val)
+    classes = val.num_classes if isinstance(val, Predictions) else 2
+    is_certain = is_zero_or_one(log_odds, classes)
+    share = float(is_certain.double().mean())
+    if share < _MANY:
+        return []
+    rows = is_certain.reshape(len(is_certain), -1).any(dim=1)
+    some: Any = val.rows(rows)
+    after = _log_odds_and_subject(calibrator.transform(some), some)[0].sigmoid()
+    ends = [
+        f"{value} becomes {_format_range(after[is_value])}"
+        for value, sign in ((0, -1), (1, 1))
+        if bool((is_value := is_certain[rows] & (sign * log_odds[rows] > 0)).any())
+    ]
+    return [
+        f"{int(is_certain.sum()):,} of {is_certain.numel():,} probabilities {subject} ({100 * share:.0f} %) are "
+        f"exactly 0 or 1, which hides how sure the model is. Calibrated, {join_words(ends)}."
+    ]
+
+
+def _log_odds_and_subject(
+    predictions: Predictions | MultiLabel, before: Predictions | MultiLabel
+) -> tuple[Tensor, str]:
+    """Return log-odds ``(N,)`` of the second of two classes, or the class predicted before, or labels ``(N, L)``."""
+    import torch
+
+    logits = predictions.logits.double()
+    if isinstance(before, MultiLabel):
+        return logits, "of labels"
+    if before.num_classes == 2:
+        return logits[:, 1] - logits[:, 0], "of the event"
+    top = before.predicted.unsqueeze(1)
+    others = logits.scatter(1, top, -torch.inf).logsumexp(dim=1)
+    return logits.gather(1, top).squeeze(1) - others, "of the predicted class"
+
+
+def _format_range(values: Tensor) -> str:
+    """Return the smallest and the largest value as text, or one if they are the same."""
+    ends = [float(end) for end in values.aminmax()]
+    low, high = (">0.999" if 0.9995 <= end < 1.0 else f"{end:.3g}" for end in ends)
+    return low if low == high else f"{low} to {high}"

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fedlas.calibrators._fit.buffers import float64_tensor, ones, zeros
+from fedlas.calibrators._fit.buffers import ones, zeros
 from fedlas.calibrators._fit.minimize import fit_mixture_weights
 from fedlas.calibrators._fit.rowwise import sample_weights
 from fedlas.calibrators._fit.softmax_regression import AffineMap, fit_bias_corrected_temperature
-from fedlas.calibrators._fit.temperature_search import MIN_MISTAKES, nll_temperature
+from fedlas.calibrators._fit.temperature_search import nll_temperature
 from fedlas.calibrators._fit.top_map import TopLabelMap, fit_top_label_map
 from fedlas.calibrators.mixture import (
     CrossFit,
@@ -39,59 +39,40 @@ _MIN_TOP_MAP_SAMPLES = 100
 """Fewest held-out samples for the top-label map, which cross-validation then accepts or rejects."""
 _NUM_TOP_MAP_FOLDS = 5
 """Folds of the cross-validation of the top-label map, if a single fold is held out."""
-_MAX_EXTRA_COUNT = 1.0
-"""Most extra pseudo-samples per member if there are regressions on features."""
 _FEW_SAMPLES = 100
 """With fewer held-out samples, or with clusters, the gain of features is shrunk by its standard error."""
 
 
 @dataclass(frozen=True)
 class Prior:
-    """Pseudo-counts of mixture members: they favor members that hardly over-fit.
+    """Pseudo-samples that one member gets beyond the held-out ones: a member that hardly over-fits.
 
     Attributes:
-        counts: Pseudo-count of each of the first members; 0 for the others.
-        shared: Pseudo-samples that the first member (unchanged predictions) and ``base`` share by their held-out
-            likelihood.
-        base: Index of temperature scaling among the members; None: it is not a member.
+        base: Index of the member.
+        count: Its pseudo-samples. The predictions as they are get none: two would cost a model that is far too unsure
+            31 % with 20 samples (``results/calibrators.md``, "One prior").
     """
 
-    counts: tuple[float, ...]
-    shared: float = 0.0
-    base: int | None = None
+    base: int
+    count: float = 2.0
 
     def with_features(self) -> Prior:
-        """Return the prior for mixtures with regressions on features: up to one more pseudo-sample per member."""
-        more = tuple(each + min(each, _MAX_EXTRA_COUNT) for each in self.counts)
-        return replace(self, counts=more, shared=self.shared + min(self.shared, _MAX_EXTRA_COUNT))
+        """Return the prior for mixtures with regressions on features: one more pseudo-sample."""
+        return replace(self, count=self.count + 1.0)
 
-    def members(self, log_probs: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-        """Return the pseudo-count of each member ``(K,)``.
-
-        Args:
-            log_probs: Log-probabilities of the members for held-out samples ``(K, n, C)``.
-            labels: Log-probability of the label under each member ``(n, K)``.
-            weights: ``(n,)``.
-        """
-        counts = zeros(len(log_probs))
-        counts[: len(self.counts)] = float64_tensor(self.counts)
-        if self.base is None:
-            return counts
-        # Unchanged predictions that expect almost no mistake get no extra count: the samples cannot test them.
-        mistakes = weights @ (1 - log_probs[0].exp().amax(dim=1))
-        both = torch.stack([weights @ labels[:, 0], weights @ labels[:, self.base]])
-        trust = both.softmax(dim=0)[0] if mistakes >= MIN_MISTAKES else zeros(())
-        counts[0] += self.shared * trust
-        counts[self.base] += self.shared * (1 - trust)
+    def pseudo_counts(self, num_members: int) -> Tensor:
+        """Return the pseudo-samples of each member ``(K,)``."""
+        counts = zeros(num_members)
+        counts[self.base] = self.count
         return counts
 
 
 def fit_share(log_probs: Tensor, prior: Prior, split: CrossFit) -> Share:
-    """Fit mixture weights and the final map to log-probabilities ``(K, n, C)``, with pseudo-counts of the members."""
+    """Fit mixture weights and the final map to log-probabilities ``(K, n, C)``, with the pseudo-samples of a prior."""
     target = split.val.target.cpu()[split.rows]
     weights = sample_weights(split.val)[split.rows]
     labels = label_log_probs(log_probs, target)
-    counts = prior.members(log_probs, labels, weights)
+    counts = prior.pseudo_counts(len(log_probs))
     parts = labels.exp().clamp(min=_MIN_PROB)
     samples = float(weights.sum())
     few = samples <= MANY_SAMPLES
@@ -165,7 +146,7 @@ def _shrink_to_identity(row_map: AffineMap, trust: float) -> AffineMap:
 def fit_logit_share(log_probs: Tensor, prior: Prior, split: CrossFit) -> Share:
     """Fit the weights of the members that use logits alone."""
     share = fit_share(log_probs, prior, split)
-    if is_clustered(split.val.clusters) and prior.base is not None:
+    if is_clustered(split.val.clusters):
         share = _shrink_to_base(share, log_probs, prior.base, split)
     return share
 

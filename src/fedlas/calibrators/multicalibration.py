@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from fedlas._core.check import InputError, check_choice, check_count, check_number, describe
+from fedlas._core.text import NO_ACTION
 from fedlas.calibrators._fit.buffers import BufferModule, float64_tensor
 from fedlas.calibrators._fit.confidence_cells import (
     Cells,
@@ -263,7 +264,9 @@ class Multicalibration(Calibrator):
         if largest < self.min_size:
             return f"no group has {self.min_size} samples (the largest has {largest}), so no cell can be corrected."
         suffix = "; the result is temperature scaling" if self.start == "temperature" else ""
-        return f"no cell has an error above alpha that held-out samples confirm{suffix}. No action is needed."
+        return (
+            f"no cell has an error above alpha that held-out samples confirm{suffix}. {NO_ACTION}"
+        )
 
     def _group_membership(self, predictions: Predictions) -> Tensor:
         """Return group membership ``(N, G)``, bool on the CPU; groups may not depend on labels."""

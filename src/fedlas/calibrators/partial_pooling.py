@@ -135,7 +135,7 @@ class PartialPooling(Calibrator):
             # With two classes, one curve determines the other.
             odds, target = odds[1:], target[1:]
         rows = LabelRows(odds, target, sample_weights(val).unsqueeze(0))
-        curves = fit_pooled_curves(rows, val.clusters)
+        curves = fit_pooled_curves(rows)
         numbers = curves.numbers
         if val.num_classes == 2:
             numbers = torch.cat([mirror_curves(numbers), numbers])

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from fedlas._core.check import InputError
 from fedlas._core.defaults import CONFIDENCE_LEVEL, METHOD, REPLICATES
 from fedlas._core.files import parse_file_name, parse_path
+from fedlas.predictions.tables.columns import join_names
 from fedlas.predictions.tables.roles import ROLES, Columns
 
 AddSubcommand = Callable[[Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
@@ -99,6 +100,15 @@ def add_data_folder(
     """Add the option for the data folder of finished runs."""
     add_option(
         parser, flag, "FOLDER", f"{description} (default: as in training, then $FEDLAS_DATA)"
+    )
+
+
+def data_unused_error(file: object) -> InputError:
+    """Return the InputError for ``--data`` beside prediction files, which need no images."""
+    return InputError(
+        "--data requires a run folder",
+        f"the prediction file {file}",
+        "Omit --data: it names the folder of a run's images.",
     )
 
 
@@ -237,17 +247,27 @@ def parse_columns(args: argparse.Namespace) -> Columns | None:
 
 def format_column_options(columns: Columns | None) -> str:
     """Return the command-line options that name ``columns``, shell-quoted: " --probs 'p_*' --target y --percent"."""
-    parts: list[str] = []
-    for each in fields(Columns):
-        value: Any = getattr(columns, each.name, each.default)
-        if not value or value == each.default:
-            continue
-        option = _role_option(each.name)
-        if each.name == "classes":
-            value = ",".join(value)
-        names = [value] if isinstance(value, str) else value
-        parts += [option] if value is True else [f"{option} {shlex.quote(name)}" for name in names]
+    values = {each.name: getattr(columns, each.name, each.default) for each in fields(Columns)}
+    parts = [
+        format_role(each.name, values[each.name])
+        for each in fields(Columns)
+        if values[each.name] and values[each.name] != each.default
+    ]
     return "".join(f" {part}" for part in parts)
+
+
+def format_role(name: str, value: Any) -> str:
+    """Return the command-line options that give a role its value, shell-quoted: "--probs 'p_*'"."""
+    option = _role_option(name)
+    if value is True:
+        return option
+    if name == "classes":
+        value = join_names(value)
+    names = [str(value)] if isinstance(value, str | int) else value
+    # argparse would take the name -x for an option
+    return " ".join(
+        f"{option}{'=' if each.startswith('-') else ' '}{shlex.quote(each)}" for each in names
+    )
 
 
 def add_card_options(parser: argparse.ArgumentParser) -> None:

@@ -23,6 +23,7 @@ from fedlas.cli.arguments import (
     add_option,
     add_path,
     add_score_columns,
+    data_unused_error,
     import_from_lab,
     parse_columns,
     parse_decision_rules,
@@ -109,6 +110,8 @@ def _run(args: argparse.Namespace) -> int:
             ("Pass two prediction files, or omit ", *names, "."),
         )
     if len(places) > 1:
+        if args.data is not None:
+            raise data_unused_error(places[0])
         with local_copies(places) as files:
             local = [Path(str(name)) for name in files]
             sums = column_statistics(local[-1:], columns)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from fedlas.predictions import PredictionTable
     from fedlas.predictions.any_predictions import AnyPredictions
     from fedlas.present.comparison import Comparison
+    from fedlas.present.table import Block
 
 _PAIR = re.compile(r"[^/\\:]*:[^/\\:]*")
 """Two methods of a bench, ``fedlas:ls``; an address of a store has a slash."""
@@ -44,7 +45,7 @@ _RUN_OPTIONS = ("method", "stage", "rope", "plot")
 _REJECTED_OPTIONS: dict[str, tuple[str, ...]] = {
     "folders of benches": (),
     "lists of seeds": (*_RUN_OPTIONS, "replicates", "groups", "clusters"),
-    "two files": (*_RUN_OPTIONS, "details", "others"),
+    "two files": (*_RUN_OPTIONS, "details", "others", "test_share"),
 }
 """By what is compared, the options that say nothing of it; benches take :data:`_BENCH_OPTIONS` alone."""
 _BENCH_OPTIONS = (*_COMMON_OPTIONS, *_RUN_OPTIONS, "details", "replicates")
@@ -69,7 +70,7 @@ def add_compare(add: AddSubcommand) -> None:
     add_files(parser, "--with", "FILE", text, nargs="+", dest="others", default=())
     metrics = (
         "metrics (default: accuracy, nll, brier, ece; of two classes auroc, nll, brier, ece of the event; of benches "
-        "ece for pairs in one, else nll ece)"
+        "nll for pairs, else nll ece)"
     )
     add_option(parser, "--metrics", "NAME", metrics, nargs="+", default=())
     add_markup_flags(parser)
@@ -97,6 +98,11 @@ def _add_file_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=(),
     )
+    text = (
+        "lists of seeds with test samples of their own: the share of the data that each tests, e.g. 0.2 for five "
+        "folds; 0 if training data do not overlap (default: one test set for all)"
+    )
+    add_option(parser, "--test-share", "X", text, type=float)
     add_option(
         parser,
         "--margin",
@@ -163,7 +169,9 @@ def _compare_predictions(args: argparse.Namespace) -> int:
 
     _check_options(args)
     (first, second), names = _read_seeds(args) if args.others else _read_two_models(args)
-    options: dict[str, Any] = {} if args.others else {"replicates": args.replicates}
+    options: dict[str, Any] = (
+        {"test_share": args.test_share} if args.others else {"replicates": args.replicates}
+    )
     # The fewer metrics are compared, the fewer Holm's correction is for.
     metrics = list(dict.fromkeys([*args.metrics, *args.fail_if_worse])) or None
     compared = compare(
@@ -184,6 +192,7 @@ def _print_comparison(
     args: argparse.Namespace, compared: Comparison, names: tuple[str, str]
 ) -> None:
     """Print sentences and a table of the differences."""
+    from fedlas.cli.compare_seeds import methods_and_data
     from fedlas.present.differences import (
         NARROW_COLUMNS,
         comparison_sentences,
@@ -194,24 +203,33 @@ def _print_comparison(
     )
 
     event = compared.event
+    data = ""
+    if args.markup == "latex":
+        names, data = methods_and_data(*names)
     differences = [replace(each, names=names) for each in compared.values()]
     seeds = f"; A - B over {differences[0].count} seeds" if compared.unit == "seeds" else ""
-    named = f"A: {names[0]}, B: {names[1]}{seeds}, {compared.samples:,} samples"
+    test_share = differences[0].test_share
+    size = f"{compared.samples:,} samples" + " or more each" * (test_share is not None)
+    named = f"A: {names[0]}, B: {names[1]}{seeds}, {size}{f' of {data}' * bool(data)}"
     table = differences_table(
         differences,
         title=args.title or named,
         event=event,
-        notes=difference_notes(compared.unit, event),
+        notes=difference_notes(compared.unit, event, test_share),
     )
+    label = args.title or f"compare {' '.join(names)}"
     if compared.unit == "seeds":
         if args.markup is None and not args.details:
             table = table.where(NARROW_COLUMNS)
         print_in_format(
-            args, [*(difference_sentence(each, event=event) for each in differences), table]
+            args,
+            [*(difference_sentence(each, event=event) for each in differences), table],
+            label=label,
         )
         return
     groups = [groups_table(compared.groups, compared, event=event)] if compared.groups else []
-    print_in_format(args, [*comparison_sentences(differences, names, event=event), table, *groups])
+    blocks: list[Block] = [*comparison_sentences(differences, names, event=event), table, *groups]
+    print_in_format(args, blocks, label=label)
 
 
 def _read_two_models(

@@ -31,11 +31,13 @@ def compare_runs(args: argparse.Namespace) -> int:
         )
     check_outputs([Output("--plot", path, PICTURE_KIND) for path in args.plot], folders)
     result = _read_result(args, folders, pairs)
-    metrics = [metric.lower() for metric in args.metrics] or METRICS_SHOWN
+    # A comparison that was planned is of one measure.
+    default = METRICS_SHOWN[:1] if pairs else METRICS_SHOWN
+    metrics = [metric.lower() for metric in args.metrics or default]
     ropes = [] if args.rope is None else [args.rope]
     bayes = [result.bayes_table(metric, rope, pairs) for rope in ropes for metric in metrics]
     if pairs and len(folders) == 1:
-        return _print_planned_differences(args, result, pairs)
+        return _print_planned_differences(args, result, pairs, metrics)
     for path in args.plot:
         write_picture(result.figure(metrics[0]).figure, path)
     blocks: list[Block] = [result.pairs_table(pairs, metric) for metric in metrics if pairs]
@@ -66,7 +68,7 @@ def _read_result(args: argparse.Namespace, folders: list[Path], pairs: list[str]
 
 
 def _print_planned_differences(
-    args: argparse.Namespace, result: BenchResult, pairs: list[str]
+    args: argparse.Namespace, result: BenchResult, pairs: list[str], metrics: list[str]
 ) -> int:
     """Print pre-specified differences between methods of a bench, with tests over seeds."""
     from fedlas.lab.report.compare import differences_figure
@@ -82,7 +84,6 @@ def _print_planned_differences(
 
     (model,) = result.models.values()
     summary = model.summary
-    metrics = [metric.lower() for metric in args.metrics or ("ece",)]
     by_metric = {name: method_differences(summary, pairs, metric=name) for name in metrics}
     for path in args.plot:
         write_picture(differences_figure(by_metric), path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from fedlas._core.check import InputError, truncated_list
@@ -82,6 +83,39 @@ def common_pattern(names: Sequence[str]) -> str:
     places = iter(range(len(names[0])))
     varying = _varying_number_indices(names)
     return re.sub("[0-9]+", lambda found: "*" if next(places) in varying else found[0], names[0])
+
+
+def methods_and_data(first: str, second: str) -> tuple[tuple[str, str], str]:
+    """Return short names of two methods, and what their files have in common: usually the data.
+
+    The words of a name that the other shares at the beginning are the data; numbers of seeds, endings and words that
+    both share at the end are left out. Where nothing would remain, the names stay.
+
+    Example:
+        >>> methods_and_data("cifar10-ls-s*.npz", "cifar10-ce-s*.npz")
+        (('ls', 'ce'), 'cifar10')
+        >>> methods_and_data("ls/seed-*/test.npz", "ce/seed-*/test.npz")
+        (('ls', 'ce'), '')
+        >>> methods_and_data("new.csv", "old.csv")
+        (('new', 'old'), '')
+    """
+    one, other = (
+        re.split(r"[-_/\\ ]+", re.sub(r"(\.\w+)+$", "", name)) for name in (first, second)
+    )
+    start, end = (
+        sum(
+            1
+            for _ in takewhile(
+                lambda pair: pair[0] == pair[1], zip(one[::way], other[::way], strict=False)
+            )
+        )
+        for way in (1, -1)
+    )
+    names = tuple(" ".join(words[start : len(words) - end]) for words in (one, other))
+    data = " ".join(word for word in one[:start] if "*" not in word)
+    if not all(names) or any("*" in name for name in names):
+        return (first, second), ""
+    return (names[0], names[1]), data
 
 
 def _check_same_seeds(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from fedlas._core.check import InputError
 from fedlas._core.defaults import CONFIDENCE_LEVEL, METHOD
 from fedlas._core.progress import show_status
 from fedlas._core.terminal import print_lines
-from fedlas._core.text import wrap_command
+from fedlas._core.text import quote_path, wrap_command
 from fedlas.cli.arguments import (
     NUM_BINS,
     AddSubcommand,
@@ -29,6 +28,7 @@ from fedlas.cli.arguments import (
     add_sample_columns,
     add_score_columns,
     check_page_options,
+    data_unused_error,
     format_column_options,
     import_from_lab,
     parse_columns,
@@ -176,7 +176,7 @@ def _calibrated_command(
     """Return the command that repeats the evaluation with a calibrator."""
     calibration = f"--method {METHOD}" if run else "--on VAL"
     if args.on is not None:
-        calibration = f"--on {shlex.quote(args.on)} --method {METHOD}"
+        calibration = f"--on {quote_path(args.on)} --method {METHOD}"
     options = format_column_options(columns) + " --top-label" * args.top_label
     options += " --heterogeneity" * args.heterogeneity
     options += f" --reject {' '.join(f'{risk:g}' for risk in args.reject)}" if args.reject else ""
@@ -186,7 +186,7 @@ def _calibrated_command(
     for name, default in (("num_bins", NUM_BINS), ("confidence_level", CONFIDENCE_LEVEL)):
         if getattr(args, name) != default:
             options += f" --{name.replace('_', '-')} {getattr(args, name):g}"
-    return f"fedlas evaluate {shlex.join(files)} {calibration}{options}"
+    return f"fedlas evaluate {' '.join(map(quote_path, files))} {calibration}{options}"
 
 
 def _calibrate_command(val: str, columns: Columns | None, method: str) -> str:
@@ -194,7 +194,7 @@ def _calibrate_command(val: str, columns: Columns | None, method: str) -> str:
     # The groups were measured, and a fit would take them as covariates.
     columns = None if columns is None else replace(columns, groups=None)
     options = format_column_options(columns) + ("" if method == METHOD else f" --method {method}")
-    return f"fedlas calibrate {shlex.quote(val)}{options} --out cal.json"
+    return f"fedlas calibrate {quote_path(val)}{options} --out cal.json"
 
 
 def _print_evaluation(evaluation: Evaluation | LabelEvaluation, args: argparse.Namespace) -> None:
@@ -241,6 +241,8 @@ def _check_options(args: argparse.Namespace, more: Sequence[str], columns: Colum
             f"the folder {args.file}",
             "Omit these options, or pass a prediction file.",
         )
+    if args.data is not None and not is_run:
+        raise data_unused_error(args.file)
     if args.covariates and args.on is None and not is_run:
         raise covariates_unused_error()
     check_page_options(args, "--report")

@@ -150,7 +150,12 @@ def _export_table(args: argparse.Namespace, out: Path) -> int:
         if args.format == "sql"
         else ""
     )
-    _print_export(args.place.name, calibration.fitted, exported, unit, outputs)
+    database = ""
+    if args.format == "sql":
+        from fedlas.deploy.sql import DIALECTS
+
+        database = f"for {DIALECTS[args.dialect or get_args(SqlDialect)[0]].title}, "
+    _print_export(args.place.name, calibration.fitted, exported, unit, outputs, database)
     return 0
 
 
@@ -286,14 +291,15 @@ def _print_export(
     exported: Exported,
     inputs: str,
     outputs: str = "",
+    database: str = "",
 ) -> None:
     from fedlas.deploy.formats import FORMATS, OUTPUTS
     from fedlas.deploy.model_files import TOLERANCE
 
     print_lines(
         f"{name}: calibration {calibration}",
-        f"checked with {FORMATS[exported.form].reader}: {exported.samples:,} samples, largest difference of a "
-        f"probability {exported.difference:.2g} (at most {TOLERANCE:g})",
+        f"{database}checked with {FORMATS[exported.form].reader}: {exported.samples:,} samples, largest difference "
+        f"of a probability {exported.difference:.2g} (at most {TOLERANCE:g})",
         f"model:  {exported.path} ({exported.size / 2**20:.1f} MiB)",
     )
     for each in exported.inputs:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from fedlas._core.files import check_path_component, write_text
 from fedlas._core.outputs import check_output_path, new_file_kind
 from fedlas._core.progress import ProgressBar
 from fedlas._core.terminal import print_lines
+from fedlas._core.text import quote_path
 from fedlas.cli.arguments import AddSubcommand, add_option, add_path
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def _run(args: argparse.Namespace) -> int:
         raise InputError(
             "the table must be a single file",
             f"the folder {args.source} of Parquet files",
-            f"Pass one of its files, fedlas init {shlex.quote(str(example))}; the commands also take the folder.",
+            f"Pass one of its files, fedlas init {quote_path(example)}; the commands also take the folder.",
         )
     if args.target is not None:
         raise InputError("--target requires a table", f"the folder {args.source}", "Omit --target.")
@@ -73,7 +73,7 @@ def init_images(folder: Path, *, out: Path | None = None) -> int:
     print_lines(
         *(f"note: {note}" for note in _survey_notes(contents, chosen)), style="yellow", wrap=True
     )
-    name = shlex.quote(f"./{out}" if str(out).startswith("-") else str(out))
+    name = quote_path(out)
     print_lines(
         f"recipe: {out}",
         f"next:   fedlas runs train {name}",

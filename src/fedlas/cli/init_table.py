@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError, truncated_list
-from fedlas._core.files import write_text
+from fedlas._core.files import write_atomically
 from fedlas._core.outputs import check_output_path, new_file_kind
 from fedlas._core.terminal import print_lines
-from fedlas._core.text import wrap_command
-from fedlas.cli.arguments import format_column_options
+from fedlas._core.text import comment_line, quote_path, wrap_command
+from fedlas.cli.arguments import format_column_options, format_role
+from fedlas.predictions.tables.columns import join_names
 from fedlas.predictions.tables.formats.by_suffix import open_format
 from fedlas.predictions.tables.formats.compression import full_suffix
 from fedlas.predictions.tables.roles import Columns
@@ -22,8 +22,10 @@ from fedlas.predictions.tables.roles import Columns
 _LABELS_PATTERN = re.compile(
     r"(y|y_?true|target|true_?label|labels?|truth|gold|class|outcome)", re.I
 )
-_SCORE_PATTERN = re.compile(r"(p|y_?pred|y_?prob|.*prob.*|.*score.*|p_.*|.*_p|risk|pred.*)", re.I)
-_CONFIDENCE_PATTERN = re.compile(r"(.*_)?conf(idence)?", re.I)
+_SCORE_PATTERN = re.compile(
+    r"(p|y_?pred|y_?prob|.*prob.*|.*score.*|p_.*|.*_p|risk|pred.*)", re.I | re.S
+)
+_CONFIDENCE_PATTERN = re.compile(r"(.*_)?conf(idence)?", re.I | re.S)
 _CORRECT_PATTERN = re.compile(r"(is_?)?(correct|right)", re.I)
 _PREDICTED_PATTERN = re.compile(
     r"(predicted|prediction|pred|y_?pred|answer)(_?(class|label))?", re.I
@@ -33,9 +35,8 @@ _WEIGHTS_PATTERN = re.compile(r"sample_?weights?|weights", re.I)
 _CLUSTERS_PATTERN = re.compile(
     r"(patient|subject|user|customer|client|person|image|document|question)([ _-]?id)?", re.I
 )
-_STEM_PATTERN = re.compile(r"(.*?)(\d+|(?<=[_.\- ])[^_.\- ]+)")
-"""What columns of scores share, p_ of p_yes, and the class at its end."""
 _INDEX_PATTERN = re.compile(r"|Unnamed: \d+|__index_level_\d+__|(row_?)?(id|index)", re.I)
+_SEPARATORS = "_.- "
 _PERCENT_TOTAL = 100.0
 _MAX_CATEGORIES = 256
 
@@ -61,6 +62,7 @@ class _TableSample:
     def __init__(self, path: Path) -> None:
         from fedlas.predictions.tables.cells import cell_to_text, parse_number
 
+        self.path = path
         source = open_format(path)
         self.label = source.label
         chunk = next(iter(source.chunks([], source.names)), None)
@@ -137,8 +139,9 @@ def guess_columns(path: Path, target: str | None = None) -> GuessedColumns:
         raise InputError(
             "the name of a single score column must contain its class",
             f"{scores[0]!r} in {content.label}, labels {both}",
-            f"Name the positive class: fedlas evaluate {content.label} --probs {scores[0]} --target {labels} "
-            f"--event {' or --event '.join(sorted(content.values(labels)))}.",
+            f"Name the positive class: fedlas evaluate {quote_path(path)}"
+            f"{format_column_options(Columns(probs=[scores[0]], target=labels))} "
+            f"{' or '.join(format_role('event', each) for each in sorted(content.values(labels)))}.",
         )
     for name in content.columns_matching(_CLUSTERS_PATTERN):
         repeats = len(content.values(name))
@@ -157,7 +160,7 @@ def guess_columns(path: Path, target: str | None = None) -> GuessedColumns:
     return GuessedColumns(Columns(**roles), reasons, tuple(others))
 
 
-_PREFIX_PATTERN = re.compile(r"([^_.\- ]+[_.\- ])(.+)")
+_PREFIX_PATTERN = re.compile(r"([^_.\- ]+[_.\- ])(.+)", re.S)
 """Beginning of a name, such as p_ of p_edema, and what follows it."""
 _LABEL_CELLS = {"0", "1", "0.0", "1.0", "-1", "-1.0", "true", "false"}
 
@@ -196,7 +199,7 @@ def _add_score_roles(content: _TableSample, add_role: Any) -> list[str]:
     for stem, names in _score_families(content).items():
         rows = list(zip(*(content.numbers[name] for name in names), strict=True))
         sums = [sum(row) for row in rows]
-        option = ",".join(names) if stem is None else f"{stem}*"
+        option = _name_family(stem, names)
         classes = f"{len(names)} classes"
         for total in (1.0, _PERCENT_TOTAL):
             if all(abs(each - total) < 0.02 * total for each in sums) and min(map(min, rows)) >= 0:
@@ -221,11 +224,34 @@ def _add_score_roles(content: _TableSample, add_role: Any) -> list[str]:
         raise InputError(
             "one column, or columns with a common prefix, must look like scores",
             f"{got} in {content.label}",
-            f"Name the columns: fedlas evaluate {content.label} --probs p_yes,p_no --target NAME, with --percent "
-            "for percentages; name a nested JSON field by its path, as --confidence answer.conf.",
+            f"Name the columns: fedlas evaluate {quote_path(content.path)} --probs p_yes,p_no --target NAME, "
+            "with --percent for percentages; name a nested JSON field by its path, as --confidence answer.conf.",
         )
-    add_role("probs", likely[0], "numbers from 0 to 1: the probability of one of two classes")
+    add_role(
+        "probs", join_names(likely), "numbers from 0 to 1: the probability of one of two classes"
+    )
     return likely
+
+
+def split_stem(name: str) -> tuple[str, str]:
+    """Return what score columns share and the class at the end of a name: ``("p_", "yes")``, ``("p", "1")``.
+
+    The end is what follows the last ``_ . -`` or space, or else the digits at the end; it may be empty.
+    """
+    start = max(map(name.rfind, _SEPARATORS)) + 1
+    if not start:
+        start = len(name)
+        while start and name[start - 1].isdecimal():
+            start -= 1
+    return name[:start], name[start:]
+
+
+def _name_family(stem: str | None, names: Sequence[str]) -> str | list[str]:
+    """Return columns as a pattern, or one by one where their beginning is no plain text in a pattern."""
+    pattern = f"{stem}*"
+    if stem is None or set(stem) & set("*?[") or join_names([pattern]) != pattern:
+        return join_names(names)
+    return pattern
 
 
 def _score_families(content: _TableSample) -> dict[str | None, list[str]]:
@@ -233,8 +259,9 @@ def _score_families(content: _TableSample) -> dict[str | None, list[str]]:
     families: dict[str | None, list[str]] = {}
     whole = [name for name, each in content.numbers.items() if len(each) == content.rows]
     for name in whole:
-        if match := _STEM_PATTERN.fullmatch(name):
-            families.setdefault(match[1], []).append(name)
+        stem, end = split_stem(name)
+        if end:
+            families.setdefault(stem, []).append(name)
     for labels in content.texts:
         values = content.values(labels)
         if len(values) > 1 and values <= {*whole} and labels not in values:
@@ -245,7 +272,7 @@ def _score_families(content: _TableSample) -> dict[str | None, list[str]]:
 
 
 def _find_labels(content: _TableSample, scores: Sequence[str]) -> str:
-    ends = {match[2] for name in scores if (match := _STEM_PATTERN.fullmatch(name))} | {*scores}
+    ends = {split_stem(name)[1] for name in scores} | {*scores}
     others = [name for name in content.texts if name not in scores]
     named = [name for name in others if _LABELS_PATTERN.fullmatch(name)]
     most = max(2, len(scores))
@@ -256,10 +283,11 @@ def _find_labels(content: _TableSample, scores: Sequence[str]) -> str:
     candidates = next(filter(None, (named, by_value, fitting)), [])
     if len(candidates) == 1:
         return candidates[0]
+    example = format_role("target", (candidates or ["NAME"])[-1])
     raise InputError(
         "exactly one column must look like labels",
         f"{truncated_list(candidates or others)} in {content.label}",
-        f"Name the column: fedlas init {content.label} --target {(candidates or ['NAME'])[-1]}.",
+        f"Name the column: fedlas init {quote_path(content.path)} {example}.",
     )
 
 
@@ -291,7 +319,7 @@ def init_table(path: Path, *, out: Path | None = None, target: str | None = None
         raise InputError(
             "the file must be a table of scores",
             f"{path}, samples of lm-evaluation-harness",
-            f"Evaluate the samples directly: fedlas evaluate {shlex.quote(str(path))}.",
+            f"Evaluate the samples directly: fedlas evaluate {quote_path(path)}.",
         )
     guess = guess_columns(path, target)
     # What is written has been read.
@@ -301,12 +329,11 @@ def init_table(path: Path, *, out: Path | None = None, target: str | None = None
     if isinstance(predictions, Predictions) and predictions.num_classes == 2:
         event = event_note(predictions)
     lines = _describe_guess(guess)
-    write_text(
-        out,
-        _shell_script(
-            path, out, guess, [*lines, *([event] if event else [])], predictions.num_samples
-        ),
+    script = _shell_script(
+        path, out, guess, [*lines, *([event] if event else [])], predictions.num_samples
     )
+    # a file may have a name of any bytes
+    write_atomically(out, lambda file: file.write(script.encode(errors="surrogateescape")))
     print_lines(
         f"{path.name}: {predictions.num_samples:,} rows. Guessed from names and values:", wrap=True
     )
@@ -314,7 +341,7 @@ def init_table(path: Path, *, out: Path | None = None, target: str | None = None
     print_lines(
         *(f"note: {note}" for note in (*table.notes, event) if note), stderr=True, wrap=True
     )
-    print_lines(f"commands: {out}", f"next:     sh {shlex.quote(str(out))}")
+    print_lines(f"commands: {out}", f"next:     sh {quote_path(out)}")
     return 0
 
 
@@ -322,45 +349,49 @@ def _describe_guess(guess: GuessedColumns) -> list[str]:
     """Return a line per role: the option, the column and the reason."""
     lines = []
     for role, reason in guess.reasons.items():
-        value = getattr(guess.columns, role)
-        lines.append(f"--{role} {shlex.quote(value) if value is not True else ''}".ljust(28))
-        lines[-1] += f" {reason}"
+        lines.append(f"{format_role(role, getattr(guess.columns, role)):28} {reason}")
     return lines
+
+
+def _comments(*lines: str) -> list[str]:
+    """Return a comment of the script per line; names and values of a stranger's table stand in them."""
+    return [comment_line(line) for line in lines]
 
 
 def _shell_script(
     path: Path, out: Path, guess: GuessedColumns, guessed: Sequence[str], rows: int
 ) -> str:
     """Return the shell script with the commands."""
-    file = shlex.quote(str(path))
     suffix = full_suffix(path)
-    calibration = shlex.quote(f"{path.name.removesuffix(suffix)}.calibration.json")
+    calibration = quote_path(f"{path.name.removesuffix(suffix)}.calibration.json")
     options = format_column_options(guess.columns)
-    others = ",".join(guess.others)
-    covariate_lines = [
-        "",
-        "# These say more about a row and are not used. Covariates may improve the calibration;",
-        "# --groups COLUMN measures each of its values; --weights COLUMN says how many samples a row",
-        "# stands for. Add to the command, where it is known in time:",
-        f"#   --covariates {shlex.quote(others)}",
+    covariates = [
+        "These say more about a row and are not used. Covariates may improve the calibration;",
+        "--groups COLUMN measures each of its values; --weights COLUMN says how many samples a row",
+        "stands for. Add to the command, where it is known in time:",
+        f"  {format_role('covariates', join_names(guess.others))}",
     ]
     return "\n".join(
         [
-            f"# {path.name}: {rows:,} rows with scores and labels. Run: sh {shlex.quote(str(out))}",
-            "# Guessed from the names and values of its columns; correct what is wrong:",
-            *(f"#   {line}" for line in guessed),
-            *(covariate_lines if others else []),
+            *_comments(
+                f"{path.name}: {rows:,} rows with scores and labels. Run: sh {quote_path(out)}",
+                "Guessed from the names and values of its columns; correct what is wrong:",
+                *(f"  {line}" for line in guessed),
+            ),
+            *(["", *_comments(*covariates)] if guess.others else []),
             "",
             "set -e",
             "",
-            "# Is it calibrated? The first sentence says it.",
-            *wrap_command(f"fedlas evaluate {file}{options}"),
+            *_comments("Is it calibrated? The first sentence says it."),
+            *wrap_command(f"fedlas evaluate {quote_path(path)}{options}"),
             "",
-            "# Repair it; the printed check is on rows that each fit has not seen.",
-            *wrap_command(f"fedlas calibrate {file}{options} --out {calibration}"),
+            *_comments("Repair it; the printed check is on rows that each fit has not seen."),
+            *wrap_command(f"fedlas calibrate {quote_path(path)}{options} --out {calibration}"),
             "",
-            "# Then, for every new file with the same columns:",
-            f"# fedlas apply {calibration} LIVE{suffix} --out LIVE.calibrated{suffix}",
+            *_comments(
+                "Then, for every new file with the same columns:",
+                f"fedlas apply {calibration} LIVE{suffix} --out LIVE.calibrated{suffix}",
+            ),
             "",
         ]
     )

@@ -47,7 +47,7 @@ SUBCOMMANDS = {
     "card": Subcommand("Write a card: thresholds for a risk, metrics, limits.", "card"),
     "monitor": Subcommand("Watch live predictions; exit status 3 is an alarm.", "monitor"),
     "sample-size": Subcommand(
-        "Plan a validation study of two classes.", "sample_size", writes=False
+        "Plan a study of two classes: how many samples.", "sample_size", writes=False
     ),
     "list": Subcommand(
         "List losses, metrics, calibrators and more.", "listing", writes=False, torch=False

@@ -27,13 +27,17 @@ def add_markup_flags(parser: argparse.ArgumentParser, default: str = "for the te
         )
 
 
-def print_in_format(args: argparse.Namespace, blocks: Sequence[Block], caption: str = "") -> None:
-    """Print blocks for the terminal, as Markdown, or as LaTeX (tables only)."""
+def print_in_format(
+    args: argparse.Namespace, blocks: Sequence[Block], caption: str = "", label: str = ""
+) -> None:
+    """Print blocks for the terminal, as Markdown, or as LaTeX (tables only, with this caption and label)."""
     from fedlas.present.table import Table, latex_table, print_blocks
 
     if args.markup != "latex":
         print_blocks(blocks, as_markdown=args.markup == "markdown", details=args.details)
-    for block in blocks:
-        if args.markup == "latex" and isinstance(block, Table):
-            text = f"{block.title}. {caption or ' '.join(block.notes)}"
-            print_lines(*latex_table(block, caption=text).split("\n"))
+        return
+    tables = [block for block in blocks if isinstance(block, Table)]
+    for number, table in enumerate(tables, start=1):
+        text = f"{table.title}. {caption or ' '.join(table.notes)}"
+        numbered = f"{label} {number}" if label and len(tables) > 1 else label
+        print_lines(*latex_table(table, caption=text, label=numbered).split("\n"))

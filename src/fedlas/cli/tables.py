@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +14,7 @@ from fedlas._core.files import parse_file_name, parse_path, write_json
 from fedlas._core.outputs import STANDARD_STREAM
 from fedlas._core.progress import ProgressBar
 from fedlas._core.terminal import print_lines
-from fedlas._core.text import pluralize, wrap_command
+from fedlas._core.text import pluralize, quote_path, wrap_command
 from fedlas.cli.arguments import (
     AddSubcommand,
     add_files,
@@ -142,9 +141,9 @@ def build_calibrator(name: str, settings: Sequence[str]) -> str | Calibrator:
 def apply_command(out: Path, file: str) -> str:
     """Return the ``fedlas apply`` command for a calibration."""
     if Path(file).is_dir() or (store_address(file) is not None and not Path(file).suffix):
-        return f"fedlas apply {shlex.quote(str(out))} LIVE --out LIVE.calibrated.parquet"
+        return f"fedlas apply {quote_path(out)} LIVE --out LIVE.calibrated.parquet"
     suffix = full_suffix(Path(file)) if file != STANDARD_STREAM else ".csv"
-    return f"fedlas apply {shlex.quote(str(out))} LIVE{suffix} --out LIVE.calibrated{suffix}"
+    return f"fedlas apply {quote_path(out)} LIVE{suffix} --out LIVE.calibrated{suffix}"
 
 
 def _default_calibration_path(file: str) -> Path:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas._core.check import InputError, truncated_list
+from fedlas._core.text import comment_line
 from fedlas.calibrators import Calibrator, MultiLabelCalibration
 from fedlas.deploy.sql_maps import (
     Names,
@@ -30,8 +31,7 @@ from fedlas.deploy.sql_maps import (
     softmax,
     sum_terms,
 )
-from fedlas.predictions.multi_label import NEAREST_TO_0
-from fedlas.predictions.probabilities import FLOOR
+from fedlas.predictions.probabilities import FLOOR, NEAREST_TO_0
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,11 +41,13 @@ if TYPE_CHECKING:
 
 TABLE = "predictions"
 """Placeholder for the name of the table in the statement."""
-_HEADER = "-- fedlas: "
-"""Prefix of the first line, which describes the columns as JSON."""
+_HEADER = "fedlas: "
+"""Beginning of the comment in the first line, which describes the columns as JSON."""
 _MATERIALIZED = " AS MATERIALIZED (SELECT"
 """Start of a stage. SQLite and PostgreSQL inline stages that are not MATERIALIZED, which exhausts memory."""
 _NOT_MATERIALIZED = " AS (SELECT"
+_FENCE = f" LIMIT {2**63 - 1}"
+"""End of a stage, which no table is longer than. It too keeps SQLite and PostgreSQL from inlining the stage."""
 _MAX_LABELS = 300
 _MAX_CLASSES = 50
 """Largest numbers of labels and classes; the length of the statement grows up to quadratically with classes."""
@@ -56,18 +58,22 @@ class Dialect:
     """SQL dialect: quoting of names, casts to numbers, and commands that run a statement.
 
     Attributes:
+        title: Name of the database.
         mark: Quotation mark of identifiers.
         number: Template that casts a column to double precision.
         example: Lines that run the file, ``{path}`` in Python and ``{shell}`` in a shell.
         stage: Start of a stage, after its name.
+        fence: End of a stage, after its table.
         doubled: Whether quotation marks in names are escaped by doubling; otherwise names must not contain any.
         longest: Largest length of a name in bytes.
     """
 
+    title: str
     mark: str
     number: str
     example: tuple[str, ...]
     stage: str = _MATERIALIZED
+    fence: str = ""
     doubled: bool = True
     longest: int = 2**31
 
@@ -79,6 +85,7 @@ class Dialect:
 _READ = "sql = pathlib.Path({path!r}).read_text()"
 DIALECTS: dict[str, Dialect] = {
     "duckdb": Dialect(
+        "DuckDB",
         '"',
         "CAST({} AS DOUBLE PRECISION)",
         (
@@ -87,17 +94,24 @@ DIALECTS: dict[str, Dialect] = {
             _READ,
             "print(duckdb.sql(sql))",
         ),
-        # DuckDB computes each stage once anyway, and takes three times as long with MATERIALIZED.
+        # DuckDB computes each stage once anyway. With MATERIALIZED it keeps all of them: four times as long, and 2 kB a
+        # row of auto. The fence is for who runs the default in another database.
         stage=_NOT_MATERIALIZED,
+        fence=_FENCE,
     ),
     "postgres": Dialect(
-        '"', "CAST({} AS DOUBLE PRECISION)", ("psql YOUR_DATABASE --file {shell}",), longest=63
+        "PostgreSQL",
+        '"',
+        "CAST({} AS DOUBLE PRECISION)",
+        ("psql YOUR_DATABASE --file {shell}",),
+        longest=63,
     ),
     # SQLite imports missing CSV cells as empty text, which a cast would turn into 0.
     "sqlite": Dialect(
-        '"', "CAST(NULLIF({}, '') AS DOUBLE PRECISION)", ("sqlite3 YOUR_FILE < {shell}",)
+        "SQLite", '"', "CAST(NULLIF({}, '') AS DOUBLE PRECISION)", ("sqlite3 YOUR_FILE < {shell}",)
     ),
     "bigquery": Dialect(
+        "BigQuery",
         "`",
         "CAST({} AS FLOAT64)",
         ("bq query --use_legacy_sql=false < {shell}",),
@@ -105,6 +119,7 @@ DIALECTS: dict[str, Dialect] = {
         doubled=False,
     ),
     "spark": Dialect(
+        "Spark",
         "`",
         "CAST({} AS DOUBLE)",
         ("import pathlib", _READ, "spark.sql(sql).show()"),
@@ -155,7 +170,7 @@ def build_statement(
         "classes": list(calibration.classes),
         **({"several": True} if several else {}),
     }
-    head = _HEADER + json.dumps(described)
+    head = comment_line(f"{_HEADER}{json.dumps(described)}", "--")
     program = Program(_column_prefix(head))
     scores = _select_scores(program, calibration, DIALECTS[dialect])
     if isinstance(calibration.calibrator, MultiLabelCalibration):
@@ -275,7 +290,11 @@ def _render_statement(
     """Return the SQL text of a program, with kept columns ``names`` and ``results`` by output name."""
     lines = [
         header,
-        f"-- Replace {TABLE} by your table. To return columns such as an id, export with --keep.",
+        f"-- For {dialect.title}; other databases have an option --dialect. Checked in SQLite as it was written.",
+        comment_line(
+            f"Replace {TABLE} by your table. To return columns such as an id, export with --keep.",
+            "--",
+        ),
         "-- A missing score gives NULL. Scores are not checked: probabilities must be in [0, 1].",
         "WITH",
     ]
@@ -286,7 +305,7 @@ def _render_statement(
         listed = ",\n    ".join(columns)
         end = "" if number == len(live) - 1 else ","
         stage = f"{program.prefix}s{number}"
-        lines.append(f"{stage}{dialect.stage}\n    {listed}\n  FROM {source}){end}")
+        lines.append(f"{stage}{dialect.stage}\n    {listed}\n  FROM {source}{dialect.fence}){end}")
         source = stage
     final = [*names, *(f"{name} AS {added}" for added, name in results.items())]
     listed = ",\n  ".join(final)
@@ -326,7 +345,7 @@ def write_sql(
 def read_sql(content: bytes) -> Any:
     """Return the prediction function of a SQL file, run in SQLite: ``scores (n, columns)`` to ``probs (n, C)``."""
     text = content.decode()
-    described = json.loads(text.splitlines()[0].removeprefix(_HEADER))
+    described = json.loads(text.splitlines()[0].partition(_HEADER)[2])
 
     def probs(inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.floating[Any]]:
         after = run_in_sqlite(text, described["columns"], described["keeps"], inputs["scores"])
@@ -370,6 +389,6 @@ def run_in_sqlite(
 def sql_usage_lines(path: Path, _example: object) -> list[str]:
     """Return the commands that run the SQL file in its database."""
     with path.open(encoding="utf-8") as file:
-        described = json.loads(file.readline().removeprefix(_HEADER))
+        described = json.loads(file.readline().partition(_HEADER)[2])
     places = {"path": path.as_posix(), "shell": quote(path.as_posix())}
     return [line.format(**places) for line in DIALECTS[described["dialect"]].example]

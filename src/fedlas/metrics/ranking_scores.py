@@ -17,10 +17,16 @@ from fedlas.predictions.any_predictions import require_predictions
 from fedlas.predictions.event import event_index
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from fedlas.predictions import Predictions
 
 Score = Callable[[FloatArray, NDArray[np.bool_], FloatArray], float]
 """From scores, outcomes and weights ``(N,)`` to a number."""
+_LOG_SURE = math.log1p(-(2.0**-10))
+"""Logarithm of the probability above which the probabilities of the other classes are added up."""
+_CHUNK_ELEMENTS = 2**18
+"""Logits per chunk, which fits the cache."""
 
 
 def auroc_influence(predictions: Predictions) -> FloatArray | None:
@@ -53,7 +59,8 @@ def auroc(predictions: Predictions) -> float:
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``. With two classes one is the event, class 1 unless
             ``predictions.event`` or their names say another; with more it is
-            the mean over each class that occurs against the rest.
+            the mean over each class that occurs against the rest. Samples rank by log-odds in float64, so that
+            probabilities below 1e-38 and near 1 have ranks too.
 
     Returns:
         In ``[0, 1]``; 0.5 is chance. Also called the C statistic.
@@ -89,7 +96,7 @@ def average_precision(predictions: Predictions) -> float:
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``. With two classes one is the event, class 1 unless
             ``predictions.event`` or their names say another; with more it is
-            the mean over each class that occurs against the rest.
+            the mean over each class that occurs against the rest. Samples rank by log-odds in float64.
 
     Returns:
         In ``[0, 1]``; the share of events by chance. It is the area under precision over recall as steps.
@@ -126,13 +133,37 @@ def _average_over_classes(predictions: Predictions, score: Score) -> float:
 
 
 def make_class_scorer(predictions: Predictions) -> Callable[[int], FloatArray]:
-    """Return a function that maps a class index to scores that rank as its probabilities, in float64."""
+    """Return a function from a class index to the log-odds of the class against the rest, float64 ``(N,)``.
+
+    Ranks are those of the exact log-odds: nothing is floored, so that they are infinite where a probability of exactly
+    0 was passed.
+    """
+    import torch
+
+    scores = predictions.scores.detach().cpu()
     if predictions.num_classes == 2:
-        # Differences of logits keep the ranks that probabilities near 0 and 1 would lose.
-        logits = predictions.scores.detach().cpu().double().numpy()
-        return lambda k: logits[:, k] - logits[:, 1 - k]
-    probs = predictions.probs.detach().cpu().double().numpy()
-    return lambda k: probs[:, k]
+        logs = _to_log_scale(scores, predictions.are_probs)
+        return lambda k: (logs[:, k] - logs[:, 1 - k]).numpy()
+    norm = torch.zeros(len(scores), dtype=torch.float64, device="cpu")
+    if not predictions.are_probs:
+        parts = scores.split(max(1, _CHUNK_ELEMENTS // predictions.num_classes))
+        norm = torch.cat([part.double().logsumexp(dim=1) for part in parts])
+
+    def log_odds(k: int) -> FloatArray:
+        log_p = _to_log_scale(scores[:, k], predictions.are_probs) - norm
+        rest = torch.log1p(-log_p.exp().clamp(max=1.0))
+        # 1 - p cancels near 1, where the others are added up. Elsewhere their rounding would part equal probabilities.
+        sure = (log_p > _LOG_SURE).nonzero()[:, 0]
+        others = torch.cat([scores[sure, :k], scores[sure, k + 1 :]], dim=1)
+        rest[sure] = _to_log_scale(others, predictions.are_probs).logsumexp(dim=1) - norm[sure]
+        return (log_p - rest).numpy()
+
+    return log_odds
+
+
+def _to_log_scale(scores: Tensor, are_probs: bool) -> Tensor:
+    """Return logits in float64, or the logarithms of probabilities; minus infinity for 0."""
+    return scores.double().log() if are_probs else scores.double()
 
 
 def auroc_and_influence(

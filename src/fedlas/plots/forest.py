@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,7 @@ def forest_plot(
         summary: Their mean, from :func:`~fedlas.binary.heterogeneity`.
         label: Name of the measure, below the axis.
         ideal: Value of a calibrated model, marked by a line; None for no line.
-        is_log: Whether the axis is logarithmic, as for observed over expected.
+        is_log: Whether the axis is logarithmic, as for observed over expected; a 0 is an arrow at its left end.
         ax: Where to draw; a new figure if None.
         title: Above the axes, left-aligned.
         theme: Palette.
@@ -79,9 +80,13 @@ def forest_plot(
     if ideal is not None:
         axes.axvline(ideal, color=palette.ink, linewidth=0.8, linestyle=(0, (4, 3)))
     style: dict[str, Any] = {"linestyle": "none", "markeredgewidth": 0}
+    floor = _log_floor(estimates, summary) if is_log else -math.inf
     for row, each in enumerate(estimates.values()):
-        axes.plot([each.low, each.high], [row, row], color=palette.muted, linewidth=1.1)
-        axes.plot([each.value], [row], marker="s", markersize=3.5, color=palette.muted, **style)
+        ends = [max(each.low, floor), each.high]
+        axes.plot(ends, [row, row], color=palette.muted, linewidth=1.1)
+        marker = "<" if each.value < floor else "s"
+        value = max(each.value, floor)
+        axes.plot([value], [row], marker=marker, markersize=3.5, color=palette.muted, **style)
     row = len(estimates)
     color = palette.lines[0]
     axes.plot([summary.low, summary.high], [row, row], color=color, linewidth=2.4)
@@ -104,3 +109,10 @@ def forest_plot(
     if title:
         set_title(axes, title, palette)
     return axes
+
+
+def _log_floor(estimates: Mapping[str, Estimate], summary: RandomEffects) -> float:
+    """Return the left end of a logarithmic axis: three quarters of the least number above 0."""
+    numbers = [number for each in estimates.values() for number in (each.value, each.low)]
+    least = min(number for number in (*numbers, summary.low, summary.mean) if number > 0.0)
+    return 0.75 * least

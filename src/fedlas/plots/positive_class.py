@@ -155,7 +155,9 @@ def positive_reliability_diagram(
     axes.set_box_aspect(1)
     set_axis_label(axes.yaxis, f"frequency of the event ({smoother})", palette)
     try:
-        slope = f"slope {logistic_recalibration(predictions, event=event).slope.value:.2f}  ·  "
+        line = logistic_recalibration(predictions, event=event)
+        of = f" of {data.num_samples - line.left_out:,}" if line.left_out else ""
+        slope = f"slope {line.slope.value:.2f}{of}  ·  "
     except InputError:  # of outcomes that can be separated, or of one outcome alone, there is none
         slope = ""
     set_subtitle(

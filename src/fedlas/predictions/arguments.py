@@ -18,7 +18,7 @@ from fedlas._core.check import (
 )
 from fedlas._core.text import truncate
 from fedlas.predictions.class_names import parse_whole_number, truth_value_classes
-from fedlas.predictions.probabilities import safe_log
+from fedlas.predictions.probabilities import ROUNDING, safe_log
 
 if TYPE_CHECKING:
     import torch
@@ -318,13 +318,13 @@ def check_label_probs(value: object, shape: tuple[int, int], device: torch.devic
     check_finite_dense("label_probs", value)
     value = value.to(device, torch.promote_types(value.dtype, torch.float32))
     sums = value.sum(dim=1)
-    if bool((value < 0).any()) or bool(((sums - 1).abs() > 1e-3).any()):
+    if bool((value < -ROUNDING).any()) or bool(((sums - 1).abs() > 1e-3).any()):
         raise InputError(
             "label_probs must be in [0, 1], and each row must sum to 1",
             f"a smallest value of {float(value.min()):.6g} and a smallest row sum of {float(sums.min()):.6g}",
             "Pass the share of votes for each class.",
         )
-    return value
+    return value.clamp(min=0.0) if bool((value < 0).any()) else value
 
 
 def check_row_index(index: object, num_samples: int) -> Tensor:

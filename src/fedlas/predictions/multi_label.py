@@ -19,7 +19,13 @@ from fedlas._core.check import (
 )
 from fedlas.predictions.arguments import check_row_index, to_tensor
 from fedlas.predictions.predictions import Predictions
-from fedlas.predictions.probabilities import FLOOR, binary_logits
+from fedlas.predictions.probabilities import (
+    FLOOR,
+    NEAREST_TO_0,
+    ROUNDING,
+    SUM_TOLERANCE,
+    binary_logits,
+)
 from fedlas.predictions.sample_values import SAMPLE_VALUES, check_sample_values
 from fedlas.predictions.saved import load_arrays, write_fields
 
@@ -28,8 +34,6 @@ if TYPE_CHECKING:
 
 UNKNOWN = -100
 """Target value of an unknown label."""
-NEAREST_TO_0 = 2.0**-53
-"""Replaces 1 less a probability of exactly 1: half the step of float64 below 1."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -120,7 +124,8 @@ class MultiLabel:
         """Return a MultiLabel from probabilities ``(N, L)``; the logits are their log-odds.
 
         Args:
-            probs: Probability of each label ``(N, L)``; one of exactly 0 or 1 gets log-odds of -87 or 37.
+            probs: Probability of each label ``(N, L)``; one of exactly 0 or 1 gets log-odds of -87 or 37, as one that
+                rounding puts below 0 (by 1e-6) or above 1 (by 0.001).
             target: As in :class:`MultiLabel`.
             **others: Further arguments of :class:`MultiLabel`.
 
@@ -134,13 +139,13 @@ class MultiLabel:
         values = to_tensor("probs", probs)
         check_finite_dense("probs", values)
         low, high = (float(end) for end in values.double().aminmax()) if values.numel() else (0, 1)
-        if low < 0 or high > 1:
+        if low < -ROUNDING or high > 1 + SUM_TOLERANCE:
             raise InputError(
                 "probs must be in [0, 1]",
                 f"values from {low:.6g} to {high:.6g}",
                 "Pass logits to MultiLabel(logits, target); divide percentages by 100.",
             )
-        return cls(to_log_odds(values), target, **others)
+        return cls(to_log_odds(values.double().clamp(0.0, 1.0)), target, **others)
 
     def rows(self, index: Tensor) -> MultiLabel:
         """Return the samples at row indices ``(n,)`` or in a mask ``(N,)``.

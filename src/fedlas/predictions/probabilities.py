@@ -16,10 +16,15 @@ if TYPE_CHECKING:
 
 FLOOR = float(np.finfo(np.float32).tiny)
 """Replaces a probability of exactly 0, whose logarithm is no logit: the smallest normal float32."""
+NEAREST_TO_0 = 2.0**-53
+"""Replaces 1 less a probability of exactly 1 of a label: half the step of float64 below 1."""
 ROUNDING = 1e-6
 """How far a probability may be below 0, or a sum miss 1 without a word, as numbers in single precision do."""
 SUM_TOLERANCE = 1e-3
 """How far a probability, and the sum of a row, may be from 1, whatever they look like: half precision does so."""
+_FLOOR_ROUNDING = 1e-4
+"""Rounding of the logarithm of :data:`FLOOR` in single precision, and of sums of probabilities beside it."""
+_LABEL_ROUNDING = 1e-9
 _MAX_LOST = 0.5
 """Largest deficit of a row sum that can be attributed to rounding."""
 _WORTH_A_WORD = 0.01
@@ -316,6 +321,53 @@ def safe_log(probs: Tensor) -> Tensor:
     return probs.clamp(min=FLOOR).log()
 
 
+def is_zero_or_one(log_odds: Tensor, num_classes: int = 2) -> Tensor:
+    """Return whether log-odds ``(N,)`` stand for a probability of exactly 0 or 1, which has none.
+
+    Args:
+        log_odds: Of one of ``num_classes`` classes against the rest, or of a label, in float64.
+        num_classes: Classes of which all others have a probability of 0 beside one of 1.
+    """
+    import torch
+
+    # A network's logits hardly ever are these numbers, so that predictions that were saved as logits need no mark.
+    floor = math.log(FLOOR)
+    zero, one = floor, -floor - math.log(max(num_classes - 1, 1))
+    is_floor = torch.minimum((log_odds - zero).abs(), (log_odds - one).abs()) < _FLOOR_ROUNDING
+    return is_floor | ((log_odds + math.log(NEAREST_TO_0)).abs() < _LABEL_ROUNDING)
+
+
+def are_logits(scores: Tensor, *, sum_to_1: bool = True) -> bool:
+    """Return whether an array of scores holds logits, which a value below 0 shows; else it must hold probabilities.
+
+    A value down to -1e-6 is a rounding error, as in ``1 - 0.9 - 0.1``, and taken for 0.
+
+    Args:
+        scores: Scores of all classes or labels ``(N, C)``, or of the second of two classes ``(N,)``.
+        sum_to_1: Whether probabilities ``(N, C)`` sum to 1, as those of classes do, and those of several labels do not.
+
+    Raises:
+        InputError: If values below 0 are none of single precision, but no other is outside what half precision makes
+            of probabilities: they may be either.
+    """
+    import torch
+
+    low, high = (float(end) for end in scores.aminmax()) if scores.numel() else (0.0, 0.0)
+    if not low < -ROUNDING:
+        return False
+    precision = max(SUM_TOLERANCE, float(torch.finfo(scores.dtype).eps))
+    may_be_probs = low >= -precision and high <= 1.0 + precision
+    if may_be_probs and scores.ndim == 2 and sum_to_1:
+        may_be_probs = bool(((scores.double().sum(dim=1) - 1.0).abs() <= precision).all())
+    if may_be_probs:
+        raise InputError(
+            "scores must be probabilities in [0, 1], or logits",
+            f"values from {low:.6g} to {high:.6g}, which may be either",
+            "Clip probabilities: scores.clip(0, 1). Pass logits as Predictions(logits, target).",
+        )
+    return True
+
+
 def are_probabilities(logits: Tensor) -> bool:
     """Return whether logits are almost surely (rounded) probabilities; rows of zeros and ones do not count."""
     if len(logits) < _FEWEST or logits.shape[1] < 2:
@@ -323,7 +375,7 @@ def are_probabilities(logits: Tensor) -> bool:
     tolerance = SUM_TOLERANCE
     for rows in (logits[:_FEWEST], logits):  # the first rows decide in nearly all cases
         low, high = (float(end) for end in rows.aminmax())
-        if low < 0 or high > 1:
+        if low < -ROUNDING or high > 1 + ROUNDING:
             return False
         if len(rows) == _FEWEST and (places := decimal_places(rows)) is not None:
             tolerance = max(

@@ -15,7 +15,7 @@ from fedlas._core.errors import public_call_name
 from fedlas.predictions.any_predictions import AnyPredictions, PredictionTable
 from fedlas.predictions.arguments import PASS_PREDICTIONS, label_matrix_fix, to_tensor
 from fedlas.predictions.predictions import Predictions
-from fedlas.predictions.probabilities import binary_logits
+from fedlas.predictions.probabilities import are_logits, binary_logits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -109,7 +109,7 @@ def predictions_from_arrays(first: object, second: object) -> Predictions | Mult
     Labels ``(N, L)``, rows of 0 and 1 that do not all sum to 1, are several labels a sample, with scores ``(N, L)``.
 
     Scores are the array with a column a class; of two arrays ``(N,)`` the one that holds other values than 0 and 1.
-    They are logits if one is below 0, else probabilities.
+    They are logits if one is below 0 by more than the rounding of single precision, else probabilities.
 
     Args:
         first: Labels or scores.
@@ -147,8 +147,9 @@ def _multi_label_from_arrays(first: object, second: object) -> MultiLabel | None
     if are_labels[0] == are_labels[1]:
         return None
     scores, target = arrays[::-1] if are_labels[0] else arrays
-    is_logits = bool(((scores < 0) | (scores > 1)).any())
-    return MultiLabel(scores, target) if is_logits else MultiLabel.from_probs(scores, target)
+    if are_logits(_to_floats(scores), sum_to_1=False):
+        return MultiLabel(scores, target)
+    return MultiLabel.from_probs(scores, target)
 
 
 def _predictions_and_order(first: object, second: object) -> tuple[Predictions, bool]:
@@ -170,9 +171,8 @@ def _predictions_and_order(first: object, second: object) -> tuple[Predictions, 
     arrays = [_squeeze_column(to_tensor("arrays", array)) for array in (first, second)]
     scores_first = _has_scores_first(*arrays)
     scores, target = arrays if scores_first else reversed(arrays)
-    if not scores.is_floating_point():
-        scores = scores.float()
-    if bool((scores < 0).any()):
+    scores = _to_floats(scores)
+    if are_logits(scores):
         logits = scores if scores.ndim == 2 else binary_logits(scores)
         return Predictions(logits, target), scores_first
     return Predictions.from_probs(scores, target), scores_first
@@ -201,6 +201,11 @@ def _has_scores_first(first: Tensor, second: Tensor) -> bool:
             f"Pass scores of three or more classes as (N, C). {PASS_PREDICTIONS}",
         )
     return labels[1]
+
+
+def _to_floats(array: Tensor) -> Tensor:
+    """Return an array of integers or truth values as float32; floats unchanged."""
+    return array if array.is_floating_point() else array.float()
 
 
 def _squeeze_column(array: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ class Comparison(ResultTable[str, Difference]):
     Attributes:
         unit: ``"samples"`` for two models, ``"seeds"`` for two methods.
         event: Name of the class that the metrics are about; empty if the predicted class is the subject.
-        samples: Samples of the test set that were compared.
+        samples: Samples of the test set that were compared; the fewest, of seeds that have test sets of their own.
         groups: The comparison of each group's samples; its ``p`` and ``better`` are corrected (Holm) for all metrics
             of all groups. A group of one sample, of one cluster or without weight cannot tell: its ends are NaN, and
             it counts in no correction.
@@ -136,6 +136,7 @@ def compare(
     event: str | int | None = None,
     groups: Sequence[Any] | None = None,
     top_label: bool = False,
+    test_share: float | None = None,
 ) -> Comparison:
     """Compare two models on the same samples, or two methods over seeds, with a paired test per metric.
 
@@ -143,6 +144,7 @@ def compare(
         a: Predictions of the first model, or a ``TopLabel``, or several labels as a ``MultiLabel``; or a list of those
             of several seeds of one method.
         b: Predictions of the second model for the same samples in the same order; or a list, seeds in the same order.
+            The two predictions of a seed are for the same samples.
         metrics: Names of metrics, of several labels such as ``"macro_ece"``; None for accuracy, NLL, Brier score and
             ECE, as far as the predictions allow; of two classes AUROC, NLL, Brier score and ECE. For two classes
             ``"ece"`` and ``"brier"`` are those of the event's probability, and ``"top_label_ece"`` is that of the
@@ -156,13 +158,17 @@ def compare(
         groups: Group of each sample ``(N,)``, to compare each group as well; None: the groups of the tables, if any.
             Not for lists of seeds.
         top_label: For two classes, whether to compare the predicted class instead of the event.
+        test_share: Of lists whose seeds have test samples of their own, the share of the data that each tests, in
+            ``[0, 1)``: 0.2 for five folds. Where training parts overlap so, the test is Nadeau and Bengio's corrected
+            t-test. 0 if they do not overlap: new data for each seed.
 
     Returns:
         Difference by name, as a dict that a notebook shows as a table; ``to_frame()`` makes a data frame, and
         ``fail_if_worse("nll")`` a gate.
 
     Raises:
-        InputError: For different samples, as far as targets show (a top label has none), or an unknown metric.
+        InputError: For different samples, as far as targets show (a top label has none), an unknown metric, or seeds
+            with test samples of their own without ``test_share``.
 
     Note:
         Two predictions are two models, not two methods: whether another training would give the same order only seeds
@@ -197,7 +203,15 @@ def compare(
                 "lists of seeds",
                 "Omit them: lists are compared by a paired t-test over seeds.",
             )
-        return _compare_over_seeds(a, b, metrics, event=event, top_label=top_label, **options)
+        options |= {"event": event, "top_label": top_label, "test_share": test_share}
+        return _compare_over_seeds(a, b, metrics, **options)
+    if test_share is not None:
+        raise InputError(
+            "is for lists of seeds with test samples of their own",
+            "two predictions",
+            "Omit it.",
+            argument="test_share",
+        )
     if isinstance(unwrap_table(a), MultiLabel) and isinstance(unwrap_table(b), MultiLabel):
         names = _group_names(a, b, groups, unwrap_table(a).num_samples)
         of_one = {"event": event, "groups": names, "top_label": top_label}
@@ -286,6 +300,7 @@ def _compare_over_seeds(
     confidence_level: float,
     event: str | int | None,
     top_label: bool,
+    test_share: float | None,
 ) -> Comparison:
     """Return the comparison of two methods; ``a`` and ``b`` each list the predictions of every seed."""
     from fedlas.stats.compare import apply_holm, seed_difference
@@ -309,9 +324,12 @@ def _compare_over_seeds(
             "Pass the predictions of each seed once.",
         )
     predictions, name = _align_events([*a, *b], event, top_label=top_label)
-    for place, each in enumerate(predictions[1:], start=1):
-        which = f"seed {place % len(a) + 1} of {'ab'[place // len(a)]}"
-        two_models.check_same_samples(predictions[0], each, names=("seed 1 of a", which))
+    pairs = zip(predictions[: len(a)], predictions[len(a) :], strict=True)
+    for number, pair in enumerate(pairs, start=1):
+        names = (f"seed {number} of a", f"seed {number} of b")
+        two_models.check_same_samples(*pair, names=names)
+    if test_share is None:
+        _check_one_test_set(predictions[: len(a)])
     entries = two_models.metrics_to_compare(
         predictions[0], predictions[len(a)], metrics, top_label=top_label
     )
@@ -321,16 +339,31 @@ def _compare_over_seeds(
             *([each[entry.name] for each in side] for side in (values[: len(a)], values[len(a) :])),
             metric=entry.name,
             confidence_level=confidence_level,
+            test_share=test_share,
         )
         for entry in entries
     ]
     return Comparison(
         {each.metric: each for each in apply_holm(differences)},
-        samples=two_models.count_used_samples(predictions[0]),
+        samples=min(map(two_models.count_used_samples, predictions)),
         dropped=max(getattr(each, "dropped", 0) for each in (*a, *b)),
         event=name,
         unit="seeds",
     )
+
+
+def _check_one_test_set(seeds: Sequence[AnyPredictions]) -> None:
+    """Raise InputError, which asks for ``test_share``, if the seeds of a method have different test samples."""
+    for number, each in enumerate(seeds[1:], start=2):
+        if mismatch := two_models.describe_sample_mismatch(seeds[0], each):
+            raise InputError(
+                (
+                    Argument("test_share"),
+                    " is required, because seeds have test samples of their own",
+                ),
+                f"seeds 1 and {number} of a with {mismatch}",
+                "Pass the share of the data that each seed tests, such as 0.2; 0 if training data do not overlap.",
+            )
 
 
 def _group_names(

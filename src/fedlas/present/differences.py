@@ -23,6 +23,10 @@ SEEDS_LEGEND = (
     "t: paired t-test over seeds; Holm: the same, corrected for the number of rows in the table. needed: seeds for "
     "80 % power if the difference is as large as it looks; from few seeds a rough guess."
 )
+SPLITS_LEGEND = (
+    "t: corrected paired t-test over splits with overlapping training parts (Nadeau and Bengio, each tests a share of "
+    "{share:g}); Holm: the same, corrected for the number of rows in the table."
+)
 _HEADERS = {
     "samples": ("A", "B", "A - B", "95 % interval", "p"),
     "seeds": ("seeds", "A", "B", "difference, 95 %", "t", "Holm", "needed"),
@@ -95,16 +99,20 @@ def comparison_sentences(
     ]
     if apart:
         lines.append(f"They differ in {join_words(apart)}, where neither direction is better.")
-    same = [
-        _metric_title(each, event)
-        for each in shown
-        if each.better is None and _p_value(each) > ALPHA
-    ]
+    ties = [each for each in shown if each.better is None and _p_value(each) > ALPHA]
+    same = [f"{_metric_title(each, event)}{_describe_uncorrected(each)}" for each in ties]
     if same and lines:
         lines.append(f"Not distinguishable: {join_words(same)}.")
     elif same:
         lines.append(f"{names[0]} and {names[1]} are not distinguishable in {join_words(same)}.")
     return lines
+
+
+def _describe_uncorrected(each: Difference) -> str:
+    """Return a remark on a test that rejects before Holm's correction alone, as its interval does, or nothing."""
+    if each.p_value is None or each.p_value > ALPHA:
+        return ""
+    return f" ({format_p(each.p_value, None)} alone, {format_p(_p_value(each), None)} after Holm's correction)"
 
 
 def groups_table(
@@ -166,10 +174,13 @@ def format_short_p(value: float | None) -> str:
     return DASH if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def difference_notes(unit: Unit, event: str = "") -> list[str]:
-    """Return the notes below a table of differences over samples or over seeds."""
+def difference_notes(unit: Unit, event: str = "", test_share: float | None = None) -> list[str]:
+    """Return the notes below a table of differences over samples or over seeds, which may have their own splits."""
+    legend = SEEDS_LEGEND if unit == "seeds" else SAMPLES_LEGEND
+    if test_share:
+        legend = SPLITS_LEGEND.format(share=test_share)
     subject = f"The event is {event}; ECE and Brier score are of its probability."
-    return [SEEDS_LEGEND if unit == "seeds" else SAMPLES_LEGEND, *[subject] * bool(event)]
+    return [legend, *[subject] * bool(event)]
 
 
 def _common_unit(differences: Sequence[Difference]) -> str:

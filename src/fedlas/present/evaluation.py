@@ -157,12 +157,17 @@ class Evaluation:
 
     @cached_property
     def verdict(self) -> list[str]:
-        """Sentences on calibration, on the effect of the calibrator, on decisions and on the worst group."""
+        """Sentences on calibration, the effect of the calibrator, decisions, clusters and the worst group."""
         sentences = self.before_after_sentences
         if self.needs_calibration and self.repair:
             sentences.append(f"Next, repair it on held-out predictions: {self.repair}")
         last = list(self.decisions.values())[-1] if self.decisions else ()
         sentences += [decision_sentence(each, self.event) for each in last]
+        for stage, clusters in self.heterogeneity.items():
+            from fedlas.present.heterogeneity import clusters_sentence
+
+            before = "" if len(self.heterogeneity) == 1 else f"{stage[:1].upper()}{stage[1:]}, "
+            sentences.append(f"{before}{clusters_sentence(clusters)}")
         return [*sentences, *(self._worst_group_sentence(stage) for stage in self.groups)]
 
     @property
@@ -349,8 +354,8 @@ class Evaluation:
         return metrics_frame(self.measured, self.estimates, self._event_estimates, z)
 
     def to_latex(self) -> str:
-        """Return the table of the main metrics as LaTeX for the package ``booktabs``."""
-        return latex_table(self._main_table(self.title))
+        """Return the table of the main metrics as LaTeX for the package ``booktabs``, with a caption and a label."""
+        return latex_table(self._main_table(self.title), caption=f"{self.title}.", label=self.name)
 
     def _repr_html_(self) -> str:
         from fedlas.present.page import reliability_image

@@ -17,6 +17,7 @@ from fedlas._core.outputs import marked_kind
 from fedlas._core.text import printable
 from fedlas.metrics import METRICS
 from fedlas.metrics.metric import ALIASES, EVENT, find_measure, value_range
+from fedlas.present.metric_tables import left_out_text
 from fedlas.present.table import ARROWS, Column, metric_column
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ EXIT_UNKNOWN = 4
 MIN_SAMPLES = 30
 """Fewest samples for a rule to hold: bootstrap intervals of fewer are too narrow."""
 _RULE = re.compile(
-    r"\s*([a-z0-9_]+)\s*(<=|>=)\s*(-?\d*\.?\d+(?:e[-+]?\d+)?)\s*(%?)\s*", re.IGNORECASE
+    r"\s*([a-z0-9_]+)\s*(<=|>=)\s*(-?(?:\d+(?:\.\d+)?|\.\d+)(?:e[-+]?\d+)?)\s*(?:(%)\s*)?",
+    re.IGNORECASE,
 )
 _RULE_HINT = "Write 'ece<=0.03', 'accuracy>=90%' or calibrated, in quotes."
 CALIBRATED = "calibrated"
@@ -54,7 +56,7 @@ def _parse_bound(rule: str) -> Sequence[str]:
     match = _RULE.fullmatch(rule)
     if match is None:
         raise InputError("a rule must be METRIC<=NUMBER or METRIC>=NUMBER", repr(rule), _RULE_HINT)
-    return match.groups()
+    return match.groups("")
 
 
 def _is_calibrated_rule(rule: str) -> bool:
@@ -160,6 +162,8 @@ def check_requirement(requirement: Requirement, estimate: Estimate) -> Check:
     ends = f"interval {about.format(estimate.low)} to {about.format(estimate.high)}"
     if math.isnan(estimate.low):
         ends = "without an interval"
+    if estimate.left_out:
+        ends += f", without {left_out_text(estimate.left_out)}"
     numbers = (
         f"{about.title}{of_event} {about.format(estimate.value)}{unit}, {ends}, required {requirement.sign} "
         f"{about.format(requirement.bound)}{unit}"
@@ -205,7 +209,8 @@ def _check_calibrated(verdict: Verdict) -> Check:
         kind = f": {verdict.direction}" if verdict.direction else ""
         text = f"Fails: the joint test rejects calibration ({verdict.joint}){kind}."
         return Check(CALIBRATED, "fails", text)
-    text = f"Holds: the joint test does not reject calibration ({verdict.joint})."
+    joint = f"the joint test does not reject calibration ({verdict.joint})"
+    text = f"Holds: {joint}{verdict.alone_clause}."
     return Check(CALIBRATED, "holds", text)
 
 

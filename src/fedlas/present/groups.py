@@ -8,7 +8,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fedlas.present.metric_tables import metric_noise, top_label_ece
+from fedlas.present.metric_tables import metric_noise, slopes_left_out_note, top_label_ece
 from fedlas.present.positive_class import format_interval
 from fedlas.present.table import DASH, Cell, Column, Table, make_table, metric_column
 from fedlas.stats import ALPHA
@@ -65,9 +65,11 @@ def event_groups_table(
         "slope",
         "p",
     )
-    return rows_table(
+    table = rows_table(
         by_group, _event_row, heads, title=title, max_rows=max_rows, legend=_EVENT_LEGEND
     )
+    left_out = slopes_left_out_note(each.slope for each in by_group.values())
+    return replace(table, notes=(*table.notes, *left_out))
 
 
 def _event_row(name: str, group: GroupMeasures) -> tuple[Cell, ...]:
@@ -118,7 +120,8 @@ def pooled_table(by_group: EventsByGroup, *, title: str, max_rows: int | None = 
         Column("group", words=True),
         *map(Column, ("slope", "pooled slope", "pooled in the large")),
     )
-    return Table(heads, tuple(rows), title, (_POOLED_LEGEND,))
+    left_out = slopes_left_out_note(each.slope for each in by_group.values())
+    return Table(heads, tuple(rows), title, (_POOLED_LEGEND, *left_out))
 
 
 def rows_table(
@@ -160,8 +163,9 @@ def worst_event_group_sentence(by_group: EventsByGroup, event: str) -> str:
     form = Column("", places=2).format
     percent = Column("", "%", places=4).format
     tested = sum(each.p is not None for each in by_group.values())
+    slopes = _slopes_sentence(by_group)
     if worst.p is None:
-        return "Groups: none was tested, because each has a single cluster."
+        return f"Groups: none was tested, because each has a single cluster.{slopes}"
     p = format_p(worst.p, None)
     evidence = (
         f"expects {event} in {percent(worst.expected)} % and {percent(worst.observed)} % occur: O/E "
@@ -169,9 +173,39 @@ def worst_event_group_sentence(by_group: EventsByGroup, event: str) -> str:
         f"{tested} groups"
     )
     if worst.p > ALPHA:
-        return f"Groups: none is shown to be miscalibrated; the most evidence is against {name!r}: {evidence}."
+        none = (
+            "in none are the events shown to differ"
+            if slopes
+            else "none is shown to be miscalibrated"
+        )
+        return f"Groups: {none}; the most evidence is against {name!r}: {evidence}.{slopes}"
     way = "under" if worst.ratio.value > 1 else "over"
-    return f"Groups: {name!r} is {way}-predicted most clearly: {evidence}.{_further_miscalibrated_sentence(by_group)}"
+    further = _further_miscalibrated_sentence(by_group)
+    return f"Groups: {name!r} is {way}-predicted most clearly: {evidence}.{further}{slopes}"
+
+
+def _slopes_sentence(by_group: EventsByGroup) -> str:
+    """Return a sentence on the groups whose slope is not 1 after Holm's correction, or an empty string."""
+    from fedlas.stats import holm
+
+    tested = {
+        name: (slope, slope.p)
+        for name, each in by_group.items()
+        if (slope := each.slope) is not None and slope.p is not None
+    }
+    corrected = dict(zip(tested, holm([p for _, p in tested.values()]), strict=True))
+    far = sorted((p, place) for place, p in enumerate(corrected.values()) if p <= ALPHA)
+    if not far:
+        return ""
+    p, place = far[0]
+    name = list(tested)[place]
+    slope = tested[name][0]
+    form = Column("", places=2).format
+    more = f"; {len(far) - 1} more {'are' if len(far) > 2 else 'is'} not 1" if len(far) > 1 else ""
+    return (
+        f" The slope of {name!r} is {form(slope.value)} {format_interval(slope, form)}, {format_p(p, None)} after "
+        f"Holm's correction for {len(tested)} slopes{more}."
+    )
 
 
 def groups_to_dict(by_group: Mapping[Any, GroupEstimate | GroupMeasures]) -> dict[str, Any]:

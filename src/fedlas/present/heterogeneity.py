@@ -7,11 +7,14 @@ from itertools import islice
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
-from fedlas.binary.between_clusters import SCALES, Heterogeneity
+from fedlas._core.text import join_words
+from fedlas.binary.between_clusters import MIN_EVENTS, SCALES, Heterogeneity
+from fedlas.present.metric_tables import slopes_left_out_note
 from fedlas.present.positive_class import format_interval
 from fedlas.present.table import DASH, Cell, Column, Table
+from fedlas.stats import ALPHA, RandomEffects
 from fedlas.stats.estimates import Estimate
-from fedlas.stats.noise_floor import format_p_digits
+from fedlas.stats.noise_floor import format_p, format_p_digits, is_significant
 
 if TYPE_CHECKING:
     from fedlas.stats import RandomEffects
@@ -21,10 +24,37 @@ _MAX_CLUSTERS = 40
 _TITLES = {"observed_to_expected": "O/E", "slope": "slope", "auroc": "AUROC"}
 _IDEAL = {"observed_to_expected": 1.0, "slope": 1.0}
 _LEGEND = (
-    "Mean of the clusters' true values (random effects by REML) with Hartung and Knapp's interval. Prediction: "
-    "interval for a further cluster. Tau: standard deviation of the true values (of log O/E, of the log-odds of "
-    "AUROC). I²: share of the differences that is not chance."
+    "Mean of the clusters' true values, each cluster alike; the table of all samples counts samples. O/E: Poisson "
+    "model with a random intercept (adjusted profile likelihood), Wald's interval; slope and AUROC: normal model "
+    "(REML), Hartung and Knapp's interval. Prediction: interval for a further cluster. Tau: standard deviation of the "
+    "true values (of log O/E, of the log-odds of AUROC). I²: share of the differences that is not chance. p: of the "
+    "hypothesis that all clusters have one value."
 )
+
+
+def clusters_sentence(clusters: Heterogeneity) -> str:
+    """Return a sentence on the mean O/E of clusters, and on the measures in which they differ, for a headline."""
+    form = Column("", places=2).format
+    ratio = clusters.summary.get("observed_to_expected")
+    parts = []
+    if ratio is not None:
+        parts = [f"mean O/E {form(ratio.mean)} [{form(ratio.low)}, {form(ratio.high)}]"]
+        if not isnan(ratio.prediction_low):
+            ends = f"[{form(ratio.prediction_low)}, {form(ratio.prediction_high)}]"
+            parts.append(f"a further one {ends}")
+    tested = {
+        _TITLES[name]: format_p(each.p, None)
+        for name, each in clusters.summary.items()
+        if is_significant(each.p, ALPHA)
+    }
+    differ = join_words([f"{title} ({p})" for title, p in tested.items()])
+    names = join_words([_TITLES[name] for name in clusters.summary])
+    if differ:
+        parts.append(f"they differ in {differ}")
+    elif names:
+        parts.append(f"no difference shows in {names}")
+    count = f"{len(clusters.clusters):,} clusters"
+    return f"{count}: {'; '.join(parts) or 'no measure has a mean'}."
 
 
 def summary_table(clusters: Heterogeneity, *, title: str) -> Table:
@@ -56,17 +86,27 @@ def _summary_cells(name: str, each: RandomEffects) -> list[Cell]:
 
 
 def _missing_measures_note(clusters: Heterogeneity) -> list[str]:
-    """Return a note on the clusters that lack a measure, or an empty list if none do."""
-    missing = {
-        name: sum(getattr(each, name) is None for each in clusters.clusters.values())
-        for name in SCALES
+    """Return notes on the clusters that are not in a mean, or an empty list if all are in all of them."""
+    total = len(clusters.clusters)
+    counts = {
+        name: clusters.summary[name].count if name in clusters.summary else 0 for name in SCALES
     }
-    parts = [f"{count:,} without {_TITLES[name]}" for name, count in missing.items() if count]
-    if not parts:
-        return []
-    return [
-        f"Of {len(clusters.clusters):,} clusters, {', '.join(parts)}: too few events or non-events."
+    notes = []
+    if counts["observed_to_expected"] < total:
+        left = total - counts["observed_to_expected"]
+        why = "they expect no event" if counts["observed_to_expected"] else "no event occurred"
+        notes.append(f"The mean O/E leaves out {left:,} of {total:,} clusters: {why}.")
+    parts = [
+        f"{_TITLES[name]} {total - counts[name]:,}"
+        for name in ("slope", "auroc")
+        if counts[name] < total
     ]
+    if parts:
+        notes.append(
+            f"The means leave out, of {total:,} clusters, {', '.join(parts)}: fewer than {MIN_EVENTS} events or "
+            f"non-events, which would bias them, or no estimate."
+        )
+    return notes
 
 
 def clusters_table(clusters: Heterogeneity, *, title: str, max_rows: int | None = None) -> Table:
@@ -91,11 +131,12 @@ def clusters_table(clusters: Heterogeneity, *, title: str, max_rows: int | None 
         rows.append(tuple(cells))
     more = len(clusters.clusters) - len(rows)
     notes = (f"{more:,} further clusters: json(), or --json.",) if more else ()
-    return Table(tuple(heads), tuple(rows), title, notes)
+    left_out = slopes_left_out_note(each.slope for each in clusters.clusters.values())
+    return Table(tuple(heads), tuple(rows), title, (*notes, *left_out))
 
 
 def draw_forest_plots(by_stage: Mapping[str, Heterogeneity]) -> list[Any]:
-    """Draw a forest plot per measure of the last stage for a page, with at most 40 clusters, the largest."""
+    """Draw a forest plot per measure of the last stage for a page: clusters in its mean, of the 40 largest."""
     from fedlas.plots import forest_plot
     from fedlas.present.page import new_page_axes, to_inline_svg
 
@@ -112,8 +153,12 @@ def draw_forest_plots(by_stage: Mapping[str, Heterogeneity]) -> list[Any]:
         rows: dict[str, Estimate] = {
             str(name): estimate
             for name, each in clusters.clusters.items()
-            if name in shown and (estimate := getattr(each, measure)) is not None
+            if name in shown
+            and (estimate := getattr(each, measure)) is not None
+            and (measure == "observed_to_expected" or each.has_enough_events)
         }
+        if not rows:
+            continue
         ax = forest_plot(
             rows,
             summary,

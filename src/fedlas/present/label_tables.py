@@ -8,6 +8,7 @@ from typing import Any
 
 from fedlas.binary import LabelGroupMeasures, LabelMeasures, LabelTable
 from fedlas.present.groups import rows_table, truncated_name_cell
+from fedlas.present.metric_tables import left_out_text, slopes_left_out_note
 from fedlas.present.positive_class import estimate_to_dict, format_interval
 from fedlas.present.table import DASH, Cell, Column, Table, metric_column
 from fedlas.present.verdict import Evidence, Verdict
@@ -68,6 +69,8 @@ def _format_evidence(name: str, measures: LabelMeasures) -> str:
     line_text = (
         "" if slope is None else f", slope {form(slope.value)} {format_interval(slope, form)}"
     )
+    if slope is not None and slope.left_out:
+        line_text += f" without {left_out_text(slope.left_out)}"
     return (
         f"{name!r}: {percent(measures.expected)} % expected, {percent(measures.prevalence.value)} % have it (O/E "
         f"{form(measures.ratio.value)} {format_interval(measures.ratio, form)}{line_text}, "
@@ -91,6 +94,8 @@ def labels_table(
     shown = rows_table(
         table, _label_row, heads, title=title, max_rows=max_rows, legend=legend, noun="label"
     )
+    left_out = slopes_left_out_note(each.slope for each in table.values())
+    shown = replace(shown, notes=(*shown.notes, *left_out))
     if not table.unknown:
         return shown
     names = f"{', '.join(table.unknown[:6])}{'...' * (len(table.unknown) > 6)}"

@@ -81,6 +81,17 @@ class NoiseText:
         return self.p_value.removeprefix("p ").removeprefix("= ")
 
 
+def left_out_text(count: int) -> str:
+    """Return a count of samples without log-odds, as ``"1 sample with a probability of exactly 0 or 1"``."""
+    return f"{count:,} sample{'s' * (count != 1)} with a probability of exactly 0 or 1"
+
+
+def slopes_left_out_note(estimates: Iterable[Estimate | None]) -> tuple[str, ...]:
+    """Return a note on the samples that the slopes of groups or labels leave out, if there are any."""
+    count = sum(each.left_out or 0 for each in estimates if each is not None)
+    return (f"Slopes leave out {left_out_text(count)}.",) if count else ()
+
+
 def top_label_ece(values: Mapping[str, Any]) -> str:
     """Return the name of the predicted class's ECE: ``"top_label_ece"`` for two classes, else ``"ece"``."""
     return "top_label_ece" if "top_label_ece" in values else "ece"

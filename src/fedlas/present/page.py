@@ -327,11 +327,16 @@ def _variables_by_color() -> dict[str, str]:
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
+_UNSEEN_PATTERN = re.compile(
+    r"<metadata>.*?(?:</metadata>|\Z)|<!--.*?(?:-->|\Z)|<style.*?(?:</style>|\Z)", re.DOTALL
+)
+_LONG_NUMBER = re.compile(r"(?<!\d)\d+\.\d{3,}")
+
 
 def _adapt_svg(svg: str, alt: str) -> str:
     """Return matplotlib's SVG without a prolog, with CSS variables for colors and ids unique to the figure."""
     svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", svg, flags=re.DOTALL)
+    svg = _UNSEEN_PATTERN.sub("", svg)
     view = re.search(r'viewBox="[^"]*"', svg)
     about = f'role="img" aria-label="{escape(printable(alt))}" stroke-linejoin="round"'
     svg = re.sub(r"^<svg[^>]*>", lambda _: f"<svg {about} {view[0] if view else ''}>", svg)
@@ -351,6 +356,6 @@ def _adapt_svg(svg: str, alt: str) -> str:
     )
     svg = re.sub(r'(url\(#|href="#)', rf"\g<1>{prefix}", svg)
     # A hundredth of a point is less than anyone sees.
-    short = lambda match: re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", match[0])  # noqa: E731
+    short = lambda match: _LONG_NUMBER.sub(lambda number: f"{float(number[0]):.2f}", match[0])  # noqa: E731
     svg = re.sub(r'\b(?:d|x|y|width|height|transform)="[^"]*"', short, svg)
     return re.sub(r">\s+<", "><", svg).strip()

@@ -7,10 +7,11 @@ from dataclasses import replace
 from math import isfinite, isnan
 from typing import TYPE_CHECKING, Any
 
+from fedlas._core.text import join_words
 from fedlas.metrics.metric import event_measures
 from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import AnyPredictions, require_predictions
-from fedlas.present.metric_tables import interval_header, stage_headers
+from fedlas.present.metric_tables import interval_header, left_out_text, stage_headers
 from fedlas.present.table import DASH, Cell, Column, Mark, Table, make_table, metric_column
 from fedlas.stats import ALPHA
 from fedlas.stats.estimates import Estimate, EstimateTable
@@ -82,7 +83,21 @@ def event_table(
         _measure_cells(name, [values.get(name) for values in by_stage.values()], details=details)
         for name in names
     ]
-    return Table(tuple(heads), tuple(rows), title)
+    return Table(tuple(heads), tuple(rows), title, left_out_notes(by_stage))
+
+
+def left_out_notes(by_stage: MeasuresByStage) -> tuple[str, ...]:
+    """Return a note per stage on the samples that measures of log-odds leave out, where there are any."""
+    notes = []
+    for stage, values in by_stage.items():
+        counted = {name: each.left_out for name, each in values.items() if each.left_out}
+        if counted:
+            count = max(counted.values())
+            titles = join_words([metric_column(name, event=True).title for name in counted])
+            where = f"{stage}: " if len(by_stage) > 1 else ""
+            verb = "is" if count == 1 else "are"
+            notes.append(f"{where}{left_out_text(count)} {verb} left out of {titles}.")
+    return tuple(notes)
 
 
 def _is_measured(by_stage: Mapping[str, Mapping[str, Estimate]], name: str) -> bool:

@@ -209,7 +209,7 @@ def is_detail_metric(metric: str) -> bool:
 
 def strip_markup(summary: str) -> str:
     """Return the first line of a docstring without markup; cross-references become the referenced name."""
-    return re.sub(r":[a-z:]+:`~?(?:[\w.]*\.)?(\w+)`", r"\1", summary).replace("`", "")
+    return re.sub(r":(?:[a-z]+:){1,2}`~?(?:[\w.]*\.)?(\w+)`", r"\1", summary).replace("`", "")
 
 
 def terminal_table(table: Table, *, details: bool = False, arrows: bool = True) -> Any:
@@ -304,7 +304,7 @@ def latex_table(table: Table, *, caption: str = "", label: str = "") -> str:
     Args:
         table: The table.
         caption: Put the table into a ``table`` environment with this caption and the marks of the table explained.
-        label: Label of that environment, without ``tab:``.
+        label: Label of that environment, without ``tab:``; by default the title of the table.
 
     Example:
         >>> print(latex_table(make_table(["loss", "ECE %"], [["ls_a", 1.5]])))
@@ -338,7 +338,7 @@ def latex_table(table: Table, *, caption: str = "", label: str = "") -> str:
         f"{text}: {about}." for mark, (text, about) in _LATEX_LEGEND.items() if mark in used
     )
     caption = " ".join([_escape_latex(caption), *legend])
-    label = re.sub(r"[^0-9a-zA-Z-]+", "-", label)
+    label = re.sub(r"[^0-9a-zA-Z]+", "-", label or table.title).strip("-")
     before = [
         r"\begin{table}",
         r"\centering",

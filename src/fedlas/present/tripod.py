@@ -11,6 +11,7 @@ from fedlas._core.text import join_words
 from fedlas.binary.positive import drop_zero_weights
 from fedlas.predictions.any_predictions import AnyPredictions, require_predictions
 from fedlas.predictions.event import event_index
+from fedlas.present.metric_tables import left_out_text
 from fedlas.resample.clusters import is_clustered
 
 if TYPE_CHECKING:
@@ -111,7 +112,13 @@ def tripod_paragraph(predictions: Predictions, measures: Mapping[str, Estimate],
         else f"with {level:g}% confidence intervals in parentheses, "
     )
     text = f"{intervals}{join_words(numbers)}"
-    return f"{data}{weights} {text[0].upper()}{text[1:]}. {methods}"
+    left_out = max(each.left_out or 0 for each in measures.values())
+    without = (
+        f" Calibration slope, intercept and calibration-in-the-large leave out {left_out_text(left_out)}."
+        if left_out
+        else ""
+    )
+    return f"{data}{weights} {text[0].upper()}{text[1:]}.{without} {methods}"
 
 
 def _format_with_interval(estimate: Estimate, places: int) -> str:

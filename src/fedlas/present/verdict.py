@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from fedlas._core.text import join_words
 from fedlas.metrics import accuracy
 from fedlas.predictions.any_predictions import AnyPredictions, require_predictions
 from fedlas.predictions.event import event_index, quoted_class
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 ByName = Mapping[str, Estimate]
 _MAX_TESTS_NAMED = 2
 """Tests that a sentence names."""
+PRE_SPECIFIED = ("observed_to_expected", "slope", "confidence")
+"""Tests that a headline names where they reject and the joint test does not: of an event, then of the predicted class.
+"""
 MIN_REPLICATES = min_replicates(CONFIDENCE_LEVEL)
 """Replicates of a paired test at least."""
 
@@ -78,6 +82,31 @@ class Verdict:
     def rejects_calibration(self) -> bool:
         """Whether the joint test rejects calibration."""
         return self.joint_p is not None and is_significant(self.joint_p, ALPHA)
+
+    @property
+    def rejects_alone(self) -> str:
+        """Name of a test that rejects calibration where the joint test does not; empty without one.
+
+        A pre-specified one comes first, else that with the smallest p-value.
+        """
+        if self.rejects_calibration:
+            return ""
+        below = [name for name, each in self.tests.items() if is_significant(each.p, ALPHA)]
+        return next(
+            (name for name in PRE_SPECIFIED if name in below),
+            min(below, key=lambda name: self.tests[name].p, default=""),
+        )
+
+    @property
+    def alone_clause(self) -> str:
+        """Clause on that test, to follow a joint test that does not reject; empty without one."""
+        name = self.rejects_alone
+        return f"; alone, {self.tests[name].text} rejects it" if name else ""
+
+    @property
+    def joint_clause(self) -> str:
+        """Clause that the joint test does not reject, to follow a single test that does."""
+        return f"the {self.joint_tests} tests together do not reject ({self.joint})"
 
     @property
     def joint(self) -> str:
@@ -182,12 +211,17 @@ def _top_label_verdict(
     elif judged.rejects_calibration:
         by = f" by {_truncated_list(judged.rejected)}" if judged.rejected else ""
         text = f"Miscalibrated{by}: {claim}."
+    elif judged.rejects_alone == "confidence":
+        way = "Over" if confidence > accuracy else "Under"
+        about_gap = f"{format_p(tests['confidence'].p, None)}; {samples:,} samples"
+        text = f"{way}-confident: {judged.claim} ({about_gap}); {judged.joint_clause}."
     else:
         about = metric_column(top_label_ece(values))
         noise = metric_noise(estimates, about)
         shown = f": {about.title} {about.format(values[about.metric])} %, floor {noise.floor} %"
         floor = shown if noise.floor else ""
-        text = f"No miscalibration shows: {claim}{floor}."
+        shows = "No miscalibration shows" + _together(judged)
+        text = f"{shows}: {claim}{floor}{_alone_list(judged)}."
     return replace(judged, text=text)
 
 
@@ -207,7 +241,7 @@ def _event_verdict(
         f"Expects {event} in {format_percent(expected)} % and {format_percent(observed)} % occur"
     )
     judged = replace(judged, claim=claim.replace("E", "e", 1))
-    samples = f"{predictions.num_samples:,} samples"
+    samples = f"{predictions.num_samples:,} samples{_left_out_of_slope(measures, predictions)}"
     area = measures["auroc"].value if "auroc" in measures else 0.5
     if area < 0.5 and reversed_auroc(predictions) is not None:
         question = _reversed_scores_question(predictions, scores)
@@ -216,6 +250,8 @@ def _event_verdict(
         return replace(judged, text=text, is_reversed=True)
     if judged.joint_p is None:
         return replace(judged, text=f"{claim} ({samples}). {_separate_tests_sentence(judged)}")
+    if judged.rejects_alone:
+        return replace(judged, text=_single_test_sentence(judged, measures, claim, samples))
     words = []
     if "in_the_large" in judged.tests and is_significant(judged.tests["in_the_large"].p, ALPHA):
         words.append("over-predicted" if expected > observed else "under-predicted")
@@ -232,6 +268,44 @@ def _event_verdict(
             judged, text=f"{claim}: miscalibrated by {_truncated_list(judged.rejected)} {about}."
         )
     return replace(judged, text=f"{claim}: no miscalibration shows {about}.")
+
+
+def _left_out_of_slope(measures: ByName, predictions: Predictions) -> str:
+    """Return a clause on the samples that the slope leaves out, or an empty string."""
+    from fedlas.binary.positive import positive_class
+
+    count = measures["slope"].left_out if "slope" in measures else None
+    if not count:
+        return ""
+    ones = positive_class(predictions, None).count_ones()
+    kinds = {"1": ones, "0": count - ones}
+    parts = [f"{number:,} with probability {value}" for value, number in kinds.items() if number]
+    verb = "is" if count == 1 else "are"
+    return f", of which {join_words(parts)} {verb} left out of the slope"
+
+
+def _single_test_sentence(judged: Verdict, measures: ByName, claim: str, samples: str) -> str:
+    """Return the sentence on an event where a single test rejects calibration, and the joint test does not."""
+    name = judged.rejects_alone
+    if name not in PRE_SPECIFIED:
+        together = f"no miscalibration shows{_together(judged)}"
+        return f"{claim}: {together} ({samples}; {judged.joint}){_alone_list(judged)}."
+    p = format_p(judged.tests[name].p, measures[name].least_p)
+    kind = ""
+    if name == "slope":
+        way = "too extreme" if measures[name].value < 1 else "too close to each other"
+        kind = f": {way}, slope {titled_values(measures)[name][1]}"
+    return f"{claim}{kind} ({p}; {samples}); {judged.joint_clause}."
+
+
+def _together(judged: Verdict) -> str:
+    """Return by which tests no miscalibration shows, where single ones say otherwise."""
+    return f" in the {judged.joint_tests} tests together" if judged.rejects_alone else ""
+
+
+def _alone_list(judged: Verdict) -> str:
+    """Return the tests that reject calibration alone, to follow the joint test."""
+    return f", but alone in {_truncated_list(judged.rejected)}" if judged.rejects_alone else ""
 
 
 def _reversed_scores_question(predictions: Predictions, scores: Sequence[str]) -> str:
@@ -255,7 +329,7 @@ def _separate_tests_sentence(judged: Verdict) -> str:
     joint = "no joint test was run, because it needs replicates"
     if is_significant(number * least.p, ALPHA):
         return f"Miscalibrated by {least.text}, Bonferroni for {number} tests; {joint}."
-    return f"None of {number} tests rejects calibration after Bonferroni; {joint}."
+    return f"None of {number} tests rejects calibration after Bonferroni{judged.alone_clause}; {joint}."
 
 
 def effect_sentence(
@@ -301,15 +375,21 @@ def effect_sentence(
     if after_verdict.joint_p is None or before.verdict.is_reversed:
         return f"{subject}{change}."
     if not improved:
-        return f"{subject}{change}; {after_verdict.joint} of calibration after it."
+        alone = after_verdict.alone_clause
+        return f"{subject}{change}; {after_verdict.joint} of calibration after it{alone}."
     if after_verdict.rejects_calibration:
         kind = (
             after_verdict.direction or f"miscalibrated by {_truncated_list(after_verdict.rejected)}"
         )
         return f"{subject}this helps: {change}, not yet calibrated: {kind} ({after_verdict.joint})."
+    alone = after_verdict.alone_clause
+    joint = f"({after_verdict.joint}){alone}"
+    together = " by all tests together" if alone else ""
     if not before.verdict.rejects_calibration:
-        return f"{subject}{change}; neither is distinguishable from calibrated (after it {after_verdict.joint})."
-    return f"{subject}this repairs it: {change}, no longer distinguishable from calibrated ({after_verdict.joint})."
+        neither = f"neither is distinguishable from calibrated{together}"
+        return f"{subject}{change}; {neither} (after it {joint.removeprefix('(')}."
+    repairs = "helps" if after_verdict.rejects_alone in PRE_SPECIFIED else "repairs it"
+    return f"{subject}this {repairs}: {change}, no longer distinguishable from calibrated{together} {joint}."
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fedlas.stats.joint import joint_p_value
     from fedlas.stats.meta_analysis import RandomEffects, random_effects
     from fedlas.stats.optimism_bootstrap import Optimism, optimism
+    from fedlas.stats.poisson_meta_analysis import poisson_random_effects
     from fedlas.stats.pooling import PooledEstimates, partial_pooling
     from fedlas.stats.power import seeds_needed
     from fedlas.stats.ranks import RankComparison, compare_ranks
@@ -70,6 +71,7 @@ __all__ = [
     "paired_bootstrap",
     "paired_t_test",
     "partial_pooling",
+    "poisson_random_effects",
     "random_effects",
     "reject_option",
     "risk_threshold",
@@ -91,6 +93,7 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of the packa
             "intervals": "ALPHA Interval",
             "joint": "joint_p_value",
             "optimism_bootstrap": "Optimism optimism",
+            "poisson_meta_analysis": "poisson_random_effects",
             "pooling": "PooledEstimates partial_pooling",
             "power": "seeds_needed",
             "meta_analysis": "RandomEffects random_effects",

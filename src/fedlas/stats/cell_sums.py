@@ -15,7 +15,7 @@ The engine of every bootstrap and noise floor here, of metrics (:mod:`fedlas.sta
 - **Few clusters and few events.** Replicates of few units vary too little. Their intervals are as much wider as
   Student's distribution is than the normal one (:func:`fedlas.stats.degrees.cluster_widening_factor`, of the effective
   number of clusters); with a single cluster there are none. Shares have exact intervals instead of replicates, and Wald
-  errors of weighted events a lower bound (:class:`fedlas.binary.positive.EventSums`).
+  errors of weighted events a lower bound (:class:`fedlas.binary.grouped_samples.GroupedSamples`).
 - **Random numbers.** Metrics have a stream for each purpose (:func:`fedlas._core.streams.seeded_generator`), whose
   output NumPy froze. :class:`CellResampler` uses one stream of NumPy's newer generator: another would change every
   published ICI.

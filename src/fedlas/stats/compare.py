@@ -27,12 +27,17 @@ _ENUMERATED = 16
 """Most pairs for which all assignments of signs are enumerated (65,536) if ties rule out scipy's exact p-value."""
 
 
-def paired_t_test(a: Sequence[float], b: Sequence[float]) -> Difference:
+def paired_t_test(
+    a: Sequence[float], b: Sequence[float], *, test_share: float | None = None
+) -> Difference:
     """Return the two-sided paired t-test of ``mean(a - b) = 0``.
 
     Args:
         a: Values ``(n,)`` of one method, finite.
         b: Values ``(n,)`` of the other, in the same order (same seed, same place).
+        test_share: Where each seed splits the same data anew, the share that its test part has, in ``[0, 1)``: training
+            parts overlap, so that differences are dependent, and the variance of their mean is taken as
+            ``1 / n + test_share / (1 - test_share)`` times theirs (Nadeau & Bengio). None: one split for all seeds.
 
     Returns:
         The test. ``p_value`` is 1 if all pairs are equal. It is None for fewer than two pairs, and for differences that
@@ -40,7 +45,7 @@ def paired_t_test(a: Sequence[float], b: Sequence[float]) -> Difference:
         claim certainty from coarse values (an accuracy on 360 images moves in steps of 1/360).
 
     Raises:
-        InputError: If the lengths differ, there are no values, or one is not finite.
+        InputError: If the lengths differ, there are no values, one is not finite, or ``test_share`` is out of range.
 
     Example:
         >>> test = paired_t_test([0.91, 0.93, 0.92], [0.90, 0.91, 0.91])
@@ -48,12 +53,16 @@ def paired_t_test(a: Sequence[float], b: Sequence[float]) -> Difference:
         (0.0133, 0.0572, 3)
         >>> paired_t_test([0.91], [0.90]).reason
         'one pair has no spread'
+        >>> round(paired_t_test([0.91, 0.93, 0.92], [0.90, 0.91, 0.91], test_share=0.2).p_value, 4)
+        0.0942
 
     Source:
-        Student, "The probable error of a mean", Biometrika 6 (1908).
+        Student, "The probable error of a mean", Biometrika 6 (1908); of overlapping splits Nadeau & Bengio, "Inference
+        for the generalization error", Machine Learning 52 (2003).
     """
     pairs = check_pairs(a, b)
     n = len(pairs)
+    error = _relative_standard_error(n, test_share)
     differences = [float(x - y) for x, y in pairs]
     if n < 2:
         return _test_result(pairs, None, "one pair has no spread")
@@ -66,8 +75,16 @@ def paired_t_test(a: Sequence[float], b: Sequence[float]) -> Difference:
         return _test_result(
             pairs, None, "all pairs differ by the same amount, so there is no spread"
         )
-    statistic = abs(fmean(differences)) / (spread / math.sqrt(n))
+    statistic = abs(fmean(differences)) / (spread * error)
     return _test_result(pairs, two_sided_p_value(statistic, n - 1))
+
+
+def _relative_standard_error(n: int, test_share: float | None) -> float:
+    """Return the standard error of a mean over ``n`` seeds, relative to the standard deviation of their values."""
+    if test_share is None:
+        return 1 / math.sqrt(n)
+    share = check_number("test_share", test_share, low=0.0, high=1.0, high_open=True)
+    return math.sqrt(1 / n + share / (1 - share))
 
 
 def _test_result(pairs: FloatArray, p_value: float | None, reason: str = "") -> Difference:
@@ -176,6 +193,7 @@ def seed_difference(
     metric: str = "",
     names: tuple[str, str] = ("a", "b"),
     confidence_level: float = 1 - ALPHA,
+    test_share: float | None = None,
 ) -> Difference:
     """Return the difference of two methods over seeds, with paired t-test and interval, without Holm's correction.
 
@@ -185,13 +203,19 @@ def seed_difference(
         metric: Registry name.
         names: Names of the methods.
         confidence_level: Level of the interval, in ``(0, 1)``.
+        test_share: As in :func:`paired_t_test`.
     """
-    test = replace(paired_t_test(a, b), metric=metric, names=names)
+    test = replace(
+        paired_t_test(a, b, test_share=test_share),
+        metric=metric,
+        names=names,
+        test_share=test_share,
+    )
     # Without spread the test has nothing to divide by, and there is no interval.
     ends = (
         None
         if test.p_value is None
-        else mean_interval(test.gaps, confidence_level=confidence_level)
+        else mean_interval(test.gaps, confidence_level=confidence_level, test_share=test_share)
     )
     return test if ends is None else replace(test, low=ends[0], high=ends[1])
 
@@ -276,7 +300,7 @@ def sign_test(a: Sequence[float], b: Sequence[float]) -> Difference:
 
 
 def mean_interval(
-    values: Sequence[float], *, confidence_level: float = 0.95
+    values: Sequence[float], *, confidence_level: float = 0.95, test_share: float | None = None
 ) -> tuple[float, float] | None:
     """Return Student's t interval of the mean over seeds, ``mean +/- t * sd / sqrt(n)``.
 
@@ -287,13 +311,14 @@ def mean_interval(
     Args:
         values: ``(n,)``, finite, one for each seed.
         confidence_level: Confidence level in ``(0, 1)``.
+        test_share: Of seeds that split the same data anew, as in :func:`~fedlas.stats.paired_t_test`.
 
     Returns:
         Both ends, in the unit of the values; None for one seed, and where all values are the same: there is no spread
         to measure.
 
     Raises:
-        InputError: If there are no values, one is not finite, or the level is out of range.
+        InputError: If there are no values, one is not finite, or the level or share is out of range.
 
     Example:
         >>> low, high = mean_interval([0.02, 0.03, 0.025])
@@ -308,13 +333,14 @@ def mean_interval(
     numbers = check_values("values, one per seed,", values, advice).tolist()
     if not numbers:
         raise InputError("values must hold at least one value, one per seed", "none", advice)
-    spread = stdev(numbers) if len(numbers) > 1 else 0.0
+    n = len(numbers)
+    error = _relative_standard_error(n, test_share)
+    spread = stdev(numbers) if n > 1 else 0.0
     # Values that differ by rounding alone have no spread either.
     if spread <= ROUNDING * max(map(abs, numbers)):
         return None
-    n = len(numbers)
     mean = fmean(numbers)
-    half = critical_t(confidence_level, n - 1) * spread / math.sqrt(n)
+    half = critical_t(confidence_level, n - 1) * spread * error
     return mean - half, mean + half
 
 

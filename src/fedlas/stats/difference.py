@@ -41,6 +41,8 @@ class Difference:
         reason: Why there is no p-value; empty when there is one.
         names: Names of the two.
         seeds: The seeds, of methods of a bench.
+        test_share: Over seeds that split the data anew, the share that each tests, by which interval and test are
+            corrected; None if all seeds have the same test samples.
         values: Over seeds the values of each, ``(n,)``, in one order.
 
     Example:
@@ -66,6 +68,7 @@ class Difference:
     reason: str = ""
     names: tuple[str, str] = ("a", "b")
     seeds: tuple[int, ...] = ()
+    test_share: float | None = None
     values: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
 
     @property
@@ -87,9 +90,10 @@ class Difference:
     def needed(self) -> int | None:
         """Number of seeds at which a paired t-test detects this difference with power 0.8.
 
-        If size and spread are what they seem; None over samples, and where it cannot be computed.
+        If size and spread are what they seem; None over samples, where training parts overlap (more splits of the same
+        data do not help much), and where it cannot be computed.
         """
-        if self.unit != "seeds" or self.interval is None:
+        if self.unit != "seeds" or self.interval is None or self.test_share:
             return None
         with suppress(InputError):  # no difference, or one that no affordable number of seeds finds
             return seeds_needed(self.difference, stdev(self.gaps))

@@ -64,6 +64,8 @@ class Estimate:
         replicates: How many there were, of the bootstrap and of the floor.
         confidence_level: Level of the interval.
         test: Name of the test that gave ``p``, such as ``"consistency resampling"`` or ``"Wald"``; empty without one.
+        left_out: Number of samples that ``value`` leaves out since their probability is exactly 0 or 1, as the
+            calibration slope does; None if none.
     """
 
     value: float
@@ -75,6 +77,7 @@ class Estimate:
     replicates: int = 0
     confidence_level: float = CONFIDENCE_LEVEL
     test: str = ""
+    left_out: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a dict for JSON, without missing values."""
@@ -87,13 +90,15 @@ class Estimate:
         Raises:
             InputError: If a number is missing, or is none.
         """
-        optional = ("floor", "p", "least_p", "confidence_level")
+        optional = ("floor", "p", "least_p", "confidence_level", "left_out")
         there = [name for name in optional if content.get(name) is not None]
         numbers: dict[str, Any] = {
             name: check_number(name, content.get(name))
             for name in ("value", "low", "high", "replicates", *there)
         }
         numbers["replicates"] = int(numbers["replicates"])
+        if numbers.get("left_out") is not None:
+            numbers["left_out"] = int(numbers["left_out"])
         return cls(**numbers, test=str(content.get("test", "")))
 
 

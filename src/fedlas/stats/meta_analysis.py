@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _STEPS = 500
 _ROUNDING = 1e-13
+_TERMS = 100_000
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class RandomEffects:
         p: P-value of Cochran's Q: that all truths are equal.
         count: Number of estimates.
         confidence_level: Level of both intervals.
+        method: How tau was estimated: ``"REML"`` of the normal model of :func:`random_effects`, or of which other.
     """
 
     mean: float
@@ -47,6 +49,7 @@ class RandomEffects:
     p: float
     count: int
     confidence_level: float
+    method: str = "REML"
 
 
 def random_effects(
@@ -107,10 +110,6 @@ def random_effects(
     further = math.nan
     if count > 2:
         further = critical_t(confidence_level, count - 2.0) * math.sqrt(between + variance)
-    fixed = 1.0 / variances
-    total = float(fixed.sum())
-    typical = (count - 1) * total / (total**2 - float(fixed @ fixed))
-    q = float(fixed @ (estimates - fixed @ estimates / total) ** 2)
     return RandomEffects(
         mean,
         mean - reach,
@@ -118,17 +117,41 @@ def random_effects(
         mean - further,
         mean + further,
         math.sqrt(between),
-        between / (between + typical),
-        _chi_squared_p_value(q, count - 1),
+        share_between_clusters(between, 1.0 / variances),
+        chi_squared_p_value(cochran_q(estimates, variances), count - 1.0),
         count,
         confidence_level,
     )
 
 
+def cochran_q(values: FloatArray, variances: FloatArray) -> float:
+    """Return Cochran's Q: squared distances of values ``(K,)`` from their mean, all weighted by inverse variance."""
+    weights = 1.0 / variances
+    return float(weights @ (values - weights @ values / weights.sum()) ** 2)
+
+
+def share_between_clusters(between: float, information: FloatArray) -> float:
+    """Return I-squared: the share of the variance of estimates that is due to the variance between clusters.
+
+    Args:
+        between: Variance of the truths, at least 0.
+        information: Inverse variance of each estimate around its truth ``(K,)``.
+    """
+    total = float(information.sum())
+    typical = (len(information) - 1) * total / (total**2 - float(information @ information))
+    return between / (between + typical)
+
+
 def _between_variance(values: FloatArray, variances: FloatArray) -> float:
     """Return the between-cluster variance by restricted maximum likelihood, at least 0."""
-    # Fisher scoring.
-    between = max(float(np.var(values, ddof=1) - variances.mean()), 0.0)
+    # The likelihood may have two maxima, one of them at 0: of the ends of both ascents the higher one is taken.
+    moments = max(float(np.var(values, ddof=1) - variances.mean()), 0.0)
+    ends = [_ascend(values, variances, start) for start in (moments, 0.0)]
+    return max([*ends, 0.0], key=lambda between: _restricted_likelihood(values, variances, between))
+
+
+def _ascend(values: FloatArray, variances: FloatArray, between: float) -> float:
+    """Return the end of Fisher scoring of the restricted likelihood from a between-cluster variance."""
     for _ in range(_STEPS):
         weights = 1.0 / (variances + between)
         total = float(weights.sum())
@@ -144,14 +167,45 @@ def _between_variance(values: FloatArray, variances: FloatArray) -> float:
     return between
 
 
-def _chi_squared_p_value(statistic: float, degrees: int) -> float:
-    """Return the chi-squared p-value for an integer number of degrees of freedom."""
-    # The tail is a finite sum: Abramowitz and Stegun 26.4.4 and 26.4.5. Terms as logarithms, which do not overflow.
-    half = 0.5 * max(statistic, 0.0)
+def _restricted_likelihood(values: FloatArray, variances: FloatArray, between: float) -> float:
+    """Return the restricted log-likelihood of a between-cluster variance, up to a constant."""
+    weights = 1.0 / (variances + between)
+    total = float(weights.sum())
+    mean = weights @ values / total
+    squares = float(weights @ (values - mean) ** 2)
+    return 0.5 * float(np.log(weights).sum() - math.log(total) - squares)
+
+
+def chi_squared_p_value(statistic: float, degrees: float) -> float:
+    """Return the chi-squared p-value for a number of degrees of freedom above 0, which need not be an integer.
+
+    Source:
+        Abramowitz and Stegun, "Handbook of Mathematical Functions" (1964), 6.5.29 for the series and 6.5.31 for the
+        continued fraction.
+    """
+    half, shape = 0.5 * max(statistic, 0.0), 0.5 * degrees
     if half == 0.0:
         return 1.0
-    first = degrees % 2
-    tail = math.erfc(math.sqrt(half)) if first else 0.0
-    powers = np.arange(degrees // 2) + 0.5 * first
-    logarithms = powers * math.log(half) - half - [math.lgamma(power + 1.0) for power in powers]
-    return min(1.0, tail + float(np.exp(logarithms).sum()))
+    # Powers as logarithms, which do not overflow.
+    density = math.exp(shape * math.log(half) - half - math.lgamma(shape))
+    if half < shape + 1.0:
+        term = total = 1.0 / shape
+        divisor = shape
+        while term > _ROUNDING * 1e-3 * total:
+            divisor += 1.0
+            term *= half / divisor
+            total += term
+        return max(0.0, 1.0 - density * total)
+    # Lentz's recurrence of the continued fraction.
+    offset = half + 1.0 - shape
+    last = math.inf
+    inverse = fraction = 1.0 / offset
+    for number in range(1, _TERMS):
+        factor = number * (shape - number)
+        offset += 2.0
+        inverse = 1.0 / (offset + factor * inverse)
+        last = offset + factor / last
+        fraction *= last * inverse
+        if abs(last * inverse - 1.0) < _ROUNDING * 1e-3:
+            break
+    return min(1.0, density * fraction)

@@ -51,7 +51,7 @@ def paired_bootstrap(
     a: Predictions | TopLabel,
     b: Predictions | TopLabel,
     *,
-    metric: str = "ece",
+    metric: str | None = None,
     confidence_level: float = 0.95,
     replicates: int = 1000,
     seed: int = 0,
@@ -67,7 +67,7 @@ def paired_bootstrap(
     Args:
         a: Predictions of the first model, or a ``TopLabel``.
         b: Those of the second for the same samples in the same order.
-        metric: Name of a registered metric.
+        metric: Name of a registered metric; None: ``"nll"``, or ``"ece"`` of a ``TopLabel``, which has no NLL.
         confidence_level: Confidence level in ``(0, 1)``.
         replicates: Number of replicates; at least 39 for level 0.95.
         seed: The same seed draws the same samples.
@@ -103,6 +103,8 @@ def paired_bootstrap(
     Source:
         Efron & Tibshirani, "An Introduction to the Bootstrap" (1993), chapters 8 and 15.
     """
+    if metric is None:
+        metric = "ece" if isinstance(_prefer_top_label(a, b), TopLabel) else "nll"
     entry = resolve_metric(metric, _prefer_top_label(a, b))
     return bootstrap_differences(
         a,
@@ -276,17 +278,7 @@ def check_same_samples(
     """Raise InputError if two predictions differ in samples, labels, weights or clusters."""
     import torch
 
-    got = (
-        "" if a.num_samples == b.num_samples else f"{a.num_samples:,} and {b.num_samples:,} samples"
-    )
-    if isinstance(a, MultiLabel) and isinstance(b, MultiLabel) and a.names != b.names:
-        labels = (truncated_list(list(each.names or ())) for each in (a, b))
-        got = got or f"labels {' and '.join(labels)}"
-    if not got and not isinstance(a, TopLabel) and not isinstance(b, TopLabel):
-        # Of multi-label predictions a row has several targets.
-        rows = (a.target.cpu() != b.target.cpu()).nonzero()[:, 0].unique()
-        if len(rows):
-            got = f"different targets in {len(rows):,} of {a.num_samples:,} rows, first in row {int(rows[0]) + 1:,}"
+    got = describe_sample_mismatch(a, b)
     if got:
         raise InputError(
             f"{names[0]} and {names[1]} must be predictions for the same samples, in the same order",
@@ -301,6 +293,21 @@ def check_same_samples(
                 f"different {column}",
                 f"Pass both with {column}={column}, or none.",
             )
+
+
+def describe_sample_mismatch(a: AnyPredictions | MultiLabel, b: AnyPredictions | MultiLabel) -> str:
+    """Return how the samples of two predictions differ, by number and labels, or an empty string."""
+    if a.num_samples != b.num_samples:
+        return f"{a.num_samples:,} and {b.num_samples:,} samples"
+    if isinstance(a, MultiLabel) and isinstance(b, MultiLabel) and a.names != b.names:
+        return f"labels {' and '.join(truncated_list(list(each.names or ())) for each in (a, b))}"
+    if isinstance(a, TopLabel) or isinstance(b, TopLabel):
+        return ""
+    # Of multi-label predictions a row has several targets.
+    rows = (a.target.cpu() != b.target.cpu()).nonzero()[:, 0].unique()
+    if not len(rows):
+        return ""
+    return f"different targets in {len(rows):,} of {a.num_samples:,} rows, first in row {int(rows[0]) + 1:,}"
 
 
 def compare(

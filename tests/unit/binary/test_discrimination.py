@@ -42,6 +42,68 @@ def test_more_classes_are_each_against_the_rest():
     )
 
 
+def nearly_certain(classes):
+    """Probabilities of which most are below 1e-16 or a rounding of 1, as naive Bayes gives, and labels."""
+    random = np.random.default_rng(0)
+    logits = 20 * random.normal(size=(600, classes)) - 60 * (np.arange(classes) > 0)
+    target = np.array([np.argmax(row + 40 * random.gumbel(size=classes)) for row in logits])
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True), target
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_nearly_certain_probabilities_rank_by_log_odds(classes):
+    """Probabilities below 1e-38 and near 1 have ranks; both functions and scikit-learn see the same ones."""
+    probs, target = nearly_certain(classes)
+    assert (probs[:, 1] < 1e-40).any()
+    assert (probs[:, 0] == 1).any()
+    log_odds = np.log(probs[:, 1]) - np.log(np.delete(probs, 1, axis=1).sum(axis=1))
+    p = Predictions.from_probs(probs, target)
+    area = roc_auc_score(target == 1, log_odds)
+    precision = average_precision_score(target == 1, log_odds)
+    assert binary.auroc(p, event=1).value == pytest.approx(area, abs=1e-12)
+    found = binary.average_precision(p, event=1, replicates=0).value
+    assert found == pytest.approx(precision, abs=1e-12)
+    for metric in (metrics.auroc, metrics.average_precision):
+        one = {"auroc": binary.auroc, "average_precision": binary.average_precision}[
+            metric.__name__
+        ]
+        events = [1] if classes == 2 else range(classes)
+        mean = np.mean([one(p, event=event).value for event in events])
+        assert metric(p) == pytest.approx(mean, abs=1e-12)
+
+
+def test_a_column_ranks_as_scikit_learn_ranks_it():
+    probs, target = nearly_certain(2)
+    column = probs[:, 1]
+    assert metrics.auroc(column, target) == pytest.approx(roc_auc_score(target, column), abs=1e-12)
+    expected = average_precision_score(target, column)
+    assert metrics.average_precision(column, target) == pytest.approx(expected, abs=1e-12)
+
+
+def test_log_odds_near_minus_sixty_keep_their_ranks():
+    random = np.random.default_rng(0)
+    log_odds = random.normal(-60, 1, 2000)
+    target = (random.random(2000) < expit(log_odds + 60)).astype(int)
+    p = Predictions.from_probs(np.stack([expit(-log_odds), expit(log_odds)], axis=1), target)
+    expected = roc_auc_score(target, log_odds)
+    assert expected > 0.7
+    assert metrics.auroc(p) == pytest.approx(expected, abs=1e-12)
+    assert binary.auroc(p).value == pytest.approx(expected, abs=1e-12)
+
+
+def test_equal_shares_of_votes_are_ties():
+    """The others of .7 add up to .7 and to a rounding beside it."""
+    random = np.random.default_rng(0)
+    votes = random.multinomial(10, [0.3, 0.3, 0.2, 0.2], size=400) / 10
+    target = np.array([random.choice(4, p=row) for row in votes])
+    p = Predictions.from_probs(votes, target)
+    for event in range(4):
+        expected = roc_auc_score(target == event, votes[:, event])
+        assert binary.auroc(p, event=event).value == pytest.approx(expected, abs=1e-12)
+    assert metrics.auroc(p) == pytest.approx(roc_auc_score(target, votes, multi_class="ovr"))
+
+
 def test_the_error_is_delong_s(draw):
     """Placements and their covariances as the paper defines them, by loops over pairs."""
     p = tied(draw, 80)

@@ -8,7 +8,7 @@ import torch
 
 import fedlas
 from fedlas import Predictions
-from fedlas.binary import auroc, heterogeneity, logistic_recalibration
+from fedlas.binary import auroc, group_measures, heterogeneity
 from fedlas.errors import InputError
 
 
@@ -35,17 +35,17 @@ def test_cluster_measures_equal_measures_of_its_samples(weighted):
         predictions.target[rows],
         weights=None if weights is None else weights[rows],
     )
-    line = logistic_recalibration(one)
+    group = group_measures(one, [0] * 250)[0]
     measures = found["h2"]
     assert measures.num_samples == 250
-    for interval, estimate in (
-        (line.slope, measures.slope),
-        (line.observed_to_expected, measures.observed_to_expected),
+    for expected, estimate in (
+        (group.slope, measures.slope),
+        (group.ratio, measures.observed_to_expected),
+        (auroc(one), measures.auroc),
     ):
         assert (estimate.value, estimate.low, estimate.high) == pytest.approx(
-            (interval.value, interval.low, interval.high), rel=1e-6
+            (expected.value, expected.low, expected.high), rel=1e-6
         )
-    assert measures.auroc.value == pytest.approx(auroc(one).value)
 
 
 def test_shifts_of_hospitals_move_events_alone():
@@ -60,17 +60,89 @@ def test_shifts_of_hospitals_move_events_alone():
     assert shifted["auroc"].high < 1
 
 
-def test_hospitals_without_events_count_half_an_event():
+@pytest.mark.parametrize(("happens", "ratio"), [(0, 0.0), (1, None)])
+def test_hospitals_with_one_outcome_count_as_any(happens, ratio):
     predictions = hospitals(0.0)
     target = predictions.target.clone()
-    target[:250] = 0
+    target[:250] = happens
     found = heterogeneity(Predictions(predictions.logits, target, clusters=predictions.clusters))
     first = found.clusters[0]
-    expected = float(predictions.probs[:250, 1].sum())
-    assert first.observed_to_expected.value == pytest.approx(0.5 / (expected + 0.5), rel=1e-6)
+    ratio = 250 / float(predictions.probs[:250, 1].sum()) if ratio is None else ratio
+    assert first.observed_to_expected.value == pytest.approx(ratio, rel=1e-6)
     assert first.slope is first.auroc is None
     assert found.summary["observed_to_expected"].count == 12
+    assert found.summary["observed_to_expected"].tau > 0.2
     assert found.summary["slope"].count == found.summary["auroc"].count == 11
+
+
+@pytest.mark.parametrize(("count", "rows", "mean"), [(100, 200, -4.3), (30, 80, -3.8)])
+def test_few_events_leave_the_mean_ratio_unbiased(count, rows, mean):
+    """3.5 and 2.3 events a hospital, calibrated: a normal model of log O/E gives 1.15 and 1.21, and holds 1 in 19 %."""
+    found = []
+    for seed in range(12):
+        draw = np.random.default_rng(seed)
+        log_odds = draw.normal(mean, 0.8, count * rows)
+        happened = draw.random(len(log_odds)) < 1 / (1 + np.exp(-log_odds))
+        scores = np.stack([0 * log_odds, log_odds], axis=1)
+        clusters = np.arange(count).repeat(rows)
+        summary = heterogeneity(
+            Predictions(scores, happened.astype(int), clusters=clusters)
+        ).summary
+        assert summary.keys() == {"observed_to_expected"}, "ten events have no hospital"
+        found.append(summary["observed_to_expected"])
+    assert np.mean([each.mean for each in found]) == pytest.approx(1.0, abs=0.04)
+    assert np.mean([each.low <= 1.0 <= each.high for each in found]) > 0.8
+    assert np.mean([each.p <= 0.05 for each in found]) < 0.25
+
+
+def test_small_hospitals_leave_slope_and_auroc_alone():
+    """Areas of two to nine events are not in the mean, and so neither bias it nor claim that hospitals differ."""
+    large = hospitals(0.0, count=6, rows=400)
+    small = hospitals(0.0, count=60, rows=20, seed=1)
+    both = Predictions(
+        np.concatenate([large.logits.numpy(), small.logits.numpy()]),
+        np.concatenate([large.target.numpy(), small.target.numpy()]),
+        clusters=np.concatenate([large.clusters.numpy(), 6 + small.clusters.numpy()]),
+    )
+    alone, found = (heterogeneity(each) for each in (large, both))
+    few = [each for each in found.clusters.values() if not each.has_enough_events]
+    assert len(few) > 50
+    assert all(each.num_samples == 20 for each in few)
+    assert any(each.auroc is not None for each in few)
+    assert found.summary["auroc"].count == 66 - len(few)
+    assert found.summary["auroc"].mean == pytest.approx(alone.summary["auroc"].mean, abs=0.01)
+    assert found.summary["observed_to_expected"].count == 66
+
+
+def test_weights_of_a_hospital_do_not_matter():
+    plain = hospitals(0.5)
+    weights = np.arange(1.0, 13.0).repeat(250)
+    weighted = Predictions(plain.logits, plain.target, clusters=plain.clusters, weights=weights)
+    for name, expected in heterogeneity(plain).summary.items():
+        each = heterogeneity(weighted).summary[name]
+        # Variances of weighted samples are estimated otherwise.
+        assert each.mean == pytest.approx(expected.mean, rel=0.01)
+        assert each.tau == pytest.approx(expected.tau, abs=0.02)
+
+
+def test_equal_hospitals_have_the_ratio_of_all_samples():
+    found = heterogeneity(hospitals(0.0, seed=3))
+    predictions = hospitals(0.0, seed=3)
+    summary = found.summary["observed_to_expected"]
+    assert summary.tau == 0.0
+    whole = float(predictions.target.sum() / predictions.probs[:, 1].sum())
+    assert summary.mean == pytest.approx(whole, rel=0.005)
+
+
+def test_no_event_at_all_has_no_mean():
+    predictions = hospitals(0.0)
+    without = Predictions(predictions.logits, 0 * predictions.target, clusters=predictions.clusters)
+    found = heterogeneity(without)
+    assert not found.summary
+    assert found.clusters[0].observed_to_expected.value == 0.0
+    report = fedlas.report(without, heterogeneity=True, replicates=0)
+    assert "no event occurred" in report.text()
+    assert "Differences between clusters" in report.html()
 
 
 def test_clusters_are_needed():

@@ -21,6 +21,9 @@ def test_cleveland_s_loess_has_the_same_numbers(predictions, span, expected):
     assert (found.ici.value, found.e50.value, found.e90.value) == pytest.approx(expected, rel=3e-3)
     assert np.isnan([*found.low, *found.high, found.ici.low, found.e90.high]).all()
     assert found.ici.floor is None
+    shown = f"Distances from the loess curve, in points: ICI {100 * found.ici.value:.2f}, E50 "
+    assert str(found).startswith(shown)
+    assert len(repr(found)) < 120
 
 
 def test_loess_equals_weighted_regression_for_few_samples(two_class):

@@ -8,6 +8,7 @@ import torch
 
 from fedlas import Predictions
 from fedlas.binary import group_measures, logistic_recalibration
+from fedlas.binary.grouped_samples import GroupedSamples
 from fedlas.binary.positive import positive_class
 from fedlas.binary.recalibration import event_count_test, wald_estimate
 from fedlas.errors import InputError
@@ -45,7 +46,9 @@ def alone(predictions):
         )
     else:
         gaps = data.outcome - ratio * data.probability
-        error, degrees = data.event_sum_error(gaps, data.probability)
+        error, degrees = (
+            float(each[0]) for each in GroupedSamples.from_positive(data).event_sum_error(gaps)
+        )
         error = error / len(gaps)
         with np.errstate(over="ignore"):
             reach = float(np.exp(critical_t(0.95, degrees) * error / (observed or 1.0)))
@@ -220,16 +223,34 @@ def test_one_cluster_without_events_has_no_interval():
     assert np.isnan([ratio.low, ratio.high]).all()
 
 
-def test_a_slope_needs_two_scores_of_some_weight():
-    """The curvature of scores of which all but one have hardly any weight is of rank 1, as far as doubles tell."""
-    log_odds = torch.arange(2.0).repeat_interleave(2000)
-    target = torch.arange(4000) % 2
-    slopes = []
-    for weight in (1e-14, 1e-16, 1e-18):
-        weights = torch.where(log_odds > 0, weight, 1.0).double()
-        logits = torch.stack([torch.zeros(4000), log_odds], dim=1)
-        predictions = Predictions(logits, target, weights=weights)
-        slopes.append(group_measures(predictions, [0] * 4000)[0].slope)
-    assert slopes[0].value == pytest.approx(0.0, abs=0.01)
-    assert slopes[0].high == pytest.approx(0.124, abs=0.002)
-    assert slopes[1:] == [None, None]
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_slope_is_same_at_any_ratio_of_weights(share):
+    """With 1e-16 one twin ended in `LinAlgError` and the other had none; with 1e-14 their intervals differed."""
+    log_odds = torch.arange(2.0).repeat_interleave(2000) + 3
+    target = torch.where(log_odds > 3, torch.arange(4000) % 10 < 10 * share, torch.arange(4000) % 2)
+    logits = torch.stack([torch.zeros(4000), log_odds], dim=1)
+    found = []
+    for weight in (1e-2, 1e-14, 1e-16, 1e-18):
+        weights = torch.where(log_odds > 3, weight, 1.0).double()
+        predictions = Predictions(logits, target.long(), weights=weights)
+        line = logistic_recalibration(predictions).slope
+        group = group_measures(predictions, [0] * 4000)[0].slope
+        assert [group.value, group.low, group.high] == pytest.approx(
+            [line.value, line.low, line.high], rel=1e-12
+        )
+        found.append([line.value, line.low, line.high])
+    reach = 1.959964 * np.sqrt((4 + 1 / share / (1 - share)) / 2000)
+    slope = np.log(share / (1 - share))
+    assert found[0] == pytest.approx([slope, slope - reach, slope + reach], abs=1e-5)
+    np.testing.assert_allclose(found, [found[0]] * 4, rtol=1e-5, atol=1e-9)
+
+
+def test_samples_without_a_slope_have_none_in_both():
+    """Both outcomes overlap in two scores that differ by a rounding, beside others that are certain."""
+    log_odds = np.r_[-4e7, 1.0, np.nextafter(1.0, 2.0), 4e7]
+    scores = np.stack([0 * log_odds, log_odds], axis=1)
+    predictions = Predictions(scores, [0, 1, 0, 1])
+    with pytest.raises(InputError, match="differ beyond rounding"):
+        logistic_recalibration(predictions)
+    group = group_measures(predictions, [0] * 4)[0]
+    assert group.slope is None

@@ -149,15 +149,16 @@ def test_the_last_map_counts_more_with_more_samples(samples, least, most):
 
 @pytest.mark.parametrize("scale", [0.15, 3.0])
 def test_few_labels_lose_nothing_to_a_temperature(scale):
-    """Predictions as they are counted two samples from 100 on: +5 % with ten classes that are far too unsure."""
+    """Predictions as they are once counted two samples more: +5 % with 20 labels and far too unsure scores."""
     test = far_too_sure(4000, 99, scale=scale, classes=10)
-    for samples in (99, 100, 199, 200):
+    for samples in (20, 30, 99, 100, 200):
         nll = {AutoCalibration: 0.0, TemperatureScaling: 0.0}
         for seed in range(4):
             val = far_too_sure(samples, seed, scale=scale, classes=10)
             for kind in nll:
                 nll[kind] += negative_log_likelihood(kind().fit(val).transform(test))
-        assert nll[AutoCalibration] <= 1.01 * nll[TemperatureScaling], samples
+        most = 1.02 if samples < 99 else 1.01
+        assert nll[AutoCalibration] <= most * nll[TemperatureScaling], samples
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])

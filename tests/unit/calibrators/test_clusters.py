@@ -159,6 +159,39 @@ def test_folds_hold_whole_clusters_and_copies_join_them():
     assert torch.equal(again, folds[order])
 
 
+COPIED = ("bcts", "beta", "confusion", "partial-pooling", "platt", "pooled-spline", "spline", "structured", "vector",
+    "venn-abers")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COPIED)
+def test_four_copies_in_clusters_count_as_rows_once(name):
+    """Penalties of a fit to four copies were a quarter as strong: probabilities .01 to .2 apart."""
+    random = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(300, 4, generator=random, dtype=torch.float64) + torch.arange(4)
+    target = torch.multinomial(logits.softmax(1), 1, generator=random)[:, 0]
+    test = Predictions(2 * torch.randn(1000, 4, generator=random, dtype=torch.float64))
+    once = Predictions(2 * logits, target)
+    four = Predictions(
+        2 * logits.repeat(4, 1), target.repeat(4), clusters=torch.arange(300).repeat(4)
+    )
+    one, other = (CALIBRATORS[name].value().fit(val).transform(test).probs for val in (once, four))
+    assert float((one - other).abs().max()) < 0.005
+
+
+def test_four_copies_of_a_label_count_as_rows_once():
+    random = torch.Generator().manual_seed(0)
+    logits = torch.randn(60, 1, generator=random, dtype=torch.float64)
+    target = torch.bernoulli((0.3 * logits - 2).sigmoid(), generator=random)
+    test = torch.linspace(-4, 4, 50, dtype=torch.float64).unsqueeze(1)
+    once = MultiLabel(logits, target)
+    clusters = torch.arange(60).repeat(4)
+    four = MultiLabel(logits.repeat(4, 1), target.repeat(4, 1), clusters=clusters)
+    one, other = (
+        MultiLabelCalibration().fit(val).transform(MultiLabel(test)) for val in (once, four)
+    )
+    assert float((one.probs - other.probs).abs().max()) < 1e-6
+
+
 def test_clusters_of_one_sample_change_nothing():
     logits, target, features, _ = patients(40, 3)
     plain = Predictions(logits, target, features=features[:, :1] * np.arange(1, 1001)[:, None])

@@ -5,8 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fedlas import Predictions
-from fedlas.calibrators import CALIBRATORS, Calibrator, LabelShift, TemperatureScaling
+from fedlas import MultiLabel, Predictions
+from fedlas.calibrators import (
+    CALIBRATORS,
+    Calibrator,
+    LabelShift,
+    MultiLabelCalibration,
+    TemperatureScaling,
+)
 
 NAMES = [
     entry.name
@@ -60,6 +66,35 @@ def test_only_ratios_of_other_weights_matter(kind, weighted):
     ]
     ours, theirs = (kind().fit(val).transform(weighted).probs for val in halves)
     torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.filterwarnings("ignore::fedlas.errors.CalibrationWarning")
+@pytest.mark.parametrize("name", ["partial-pooling", "pooled-spline", "structured", "vector"])
+def test_fractional_weights_count_as_effective_samples(name, weighted):
+    """Rows of equal weights beside nearly weightless ones are the former alone, and no more of them."""
+    kind = CALIBRATORS[name].value
+    few = torch.arange(300) % 3 == 0
+    val = Predictions(
+        weighted.logits, weighted.target, weights=torch.where(few, 1.5, 1e-9).double()
+    )
+    ours, theirs = (
+        kind().fit(part).transform(weighted).probs
+        for part in (val, weighted.rows(few)._replace_fields(weights=None))
+    )
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0.01)
+
+
+@pytest.mark.filterwarnings("ignore::fedlas.errors.CalibrationWarning")
+def test_labels_with_fractional_weights_are_effective_samples():
+    random = torch.Generator().manual_seed(0)
+    logits = torch.randn(300, 5, generator=random, dtype=torch.float64) - 2
+    target = torch.bernoulli((0.3 * logits).sigmoid(), generator=random)
+    few = torch.arange(300) % 3 == 0
+    weights = torch.where(few, 1.5, 1e-9).double()
+    all_rows = MultiLabelCalibration().fit(MultiLabel(logits, target, weights=weights))
+    heavy = MultiLabelCalibration().fit(MultiLabel(logits[few], target[few]))
+    ours, theirs = (each.transform(MultiLabel(logits)).probs for each in (all_rows, heavy))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
 
 
 def test_weights_that_cannot_be_repetitions(weighted):

@@ -207,6 +207,7 @@ def test_wrong_words_of_monitor(ask, folder, tmp_path):
             "there must be one label column per score column",
         ),
         (["t.csv", "--probs", "p_a", "p_b", "p_c", "--target", "y"], "--probs p_a,p_b,p_c"),
+        (["t.csv", "--data", "x"], "--data requires a run folder; got the prediction file t.csv"),
         (["."], "the folder must be a run folder; got . with t.csv. Name a file of predictions"),
     ],
 )

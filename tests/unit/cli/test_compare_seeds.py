@@ -1,10 +1,13 @@
 """``fedlas compare FILES --with FILES`` and ``fedlas.compare`` of two lists: methods over seeds of anyone's loop."""
 
 import json
+import math
 import re
+from statistics import mean, stdev
 
 import pytest
 import torch
+from scipy.stats import t as student
 
 import fedlas
 from fedlas import Predictions
@@ -79,13 +82,16 @@ def test_lists_that_do_not_pair_are_refused(seeds):
         ((one[:1], other[:1]), "same number of seeds, at least 2.*got 1 and 1"),
         ((one, other[0]), "both be lists of predictions; got one of each"),
         ((one, [*other[:2], one[0]]), "the same object twice"),
-        ((one, [*other[:2], trained(1.0, 5, samples=300)]), "seed 3 of b must be.*400 and 300"),
+        (
+            (one, [*other[:2], trained(1.0, 5, samples=300)]),
+            "seed 3 of a and seed 3 of b must be.*400 and 300",
+        ),
         ((one, [other[0], "ce.npz", other[1]]), "predictions must be Predictions"),
     ):
         with pytest.raises(InputError, match=match):
             fedlas.compare(*wrong)
     shuffled = Predictions(other[1].logits, other[1].target.roll(1))
-    with pytest.raises(InputError, match=r"seed 1 of a and seed 2 of b .*same samples.*different"):
+    with pytest.raises(InputError, match=r"seed 2 of a and seed 2 of b .*same samples.*different"):
         fedlas.compare(one, [other[0], shuffled, other[2]])
     for option in ({"replicates": 99}, {"groups": ["a"] * 400}, {"seed": 1}):
         with pytest.raises(InputError, match="replicates, seed and groups must not be passed"):
@@ -138,6 +144,10 @@ def test_the_table_over_seeds(files, capsys):
     shown = capsys.readouterr().out
     assert re.search(r"\| metric +\| seeds \| +A \| +B \| +difference, 95 % \| +t \|", shown)
     assert "Mine" in shown
+    assert main(["compare", *LISTS, "--latex"]) == 0
+    shown = capsys.readouterr().out
+    assert r"\caption{A: ls, B: ce4; A - B over 3 seeds, 400 samples of cifar10. " in shown
+    assert r"\label{tab:compare-ls-ce4}" in shown
     assert main(["compare", *LISTS, "--metrics", "nll", "--fail-if-worse", "ece", "--strict"]) in (
         0,
         4,
@@ -182,4 +192,54 @@ def test_rows_of_weight_0_are_named(files, seeds, capsys):
 def test_another_test_set_is_refused(files, capsys):
     trained(1.0, 5, samples=300).save(files / "cifar10-ce4-s11.npz")
     assert main(["compare", *LISTS]) == 2
-    assert "seed 3 of b must be predictions for the same samples" in capsys.readouterr().err
+    expected = "seed 3 of a and seed 3 of b must be predictions for the same samples"
+    assert expected in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.fixture
+def folds(seeds):
+    """The same predictions where seed ``k`` tests samples of its own."""
+    parts = (slice(0, 130), slice(130, 260), slice(260, 400))
+    return tuple(
+        [each.rows(torch.arange(400)[part]) for each, part in zip(side, parts, strict=True)]
+        for side in seeds
+    )
+
+
+def test_seeds_with_own_splits_are_asked_about_overlap(folds):
+    with pytest.raises(
+        InputError, match=r"test_share= is required.*seeds 1 and 2 of a with different"
+    ):
+        fedlas.compare(*folds)
+    with pytest.raises(InputError, match="test_share is for lists of seeds"):
+        fedlas.compare(folds[0][0], folds[1][0], test_share=0.2)
+    with pytest.raises(InputError, match=r"test_share must be a finite number in \[0, 1\)"):
+        fedlas.compare(*folds, test_share=1.0)
+
+
+def test_overlapping_splits_take_corrected_variance(folds):
+    new = fedlas.compare(*folds, ["nll"], test_share=0.0)["nll"]
+    found = fedlas.compare(*folds, ["nll"], test_share=1 / 3)
+    each = found["nll"]
+    gaps = [METRICS["nll"].value(a) - METRICS["nll"].value(b) for a, b in zip(*folds, strict=True)]
+    assert each.gaps == gaps
+    # 1/3 + (1/3) / (2/3) in place of 1/3: the interval is sqrt(2.5) times as wide
+    assert each.high - each.low == pytest.approx(math.sqrt(2.5) * (new.high - new.low))
+    statistic = abs(mean(gaps)) / (stdev(gaps) * math.sqrt(1 / 3 + 1 / 2))
+    assert each.p_value == pytest.approx(2 * student.sf(statistic, 2))
+    assert new.p_value == paired_t_test(*each.values).p_value
+    assert (each.test_share, each.needed, found.samples) == (1 / 3, None, 130)
+
+
+def test_command_names_corrected_test_of_splits(folds, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for loss, side in zip(("ls", "ce"), folds, strict=True):
+        for fold, each in enumerate(side):
+            each.save(f"{loss}-{fold}.npz")
+    words = ["compare", "ls-*.npz", "--with", "ce-*.npz", "--metrics", "nll"]
+    assert main(words) == 2
+    assert "--test-share is required" in capsys.readouterr().err
+    assert main([*words, "--test-share", "0.25"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "overlapping training parts (Nadeau and Bengio, each tests a share of 0.25)" in shown
+    assert "130 samples or more each" in shown

@@ -37,7 +37,7 @@ def test_the_command_names_the_columns(calibration, capsys):
 def test_the_statement_is_checked_and_keeps_columns(calibration, capsys):
     assert main(["export", "cal.json", "--format", "sql", "--keep", "id", "the day"]) == 0
     shown = capsys.readouterr().out
-    assert "checked with SQLite" in shown
+    assert "for DuckDB, checked with SQLite" in shown
     assert 'id, the day, s_"0, s_"1, calibrated_s_"0' in shown.partition("gives:")[2]
     assert "cal.sql" in shown.partition("use:")[2]
     assert Path("cal.sql").read_text().startswith("-- fedlas: {")

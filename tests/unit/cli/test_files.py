@@ -322,6 +322,7 @@ def test_compare_prints_latex_with_title(files, capsys):
     shown = capsys.readouterr().out
     assert "\\caption{Old and new. " in shown
     assert shown.startswith("\\begin{table}")
+    assert "\\label{tab:Old-and-new}" in shown
 
 
 CSV = ["top.csv", *NAMED]

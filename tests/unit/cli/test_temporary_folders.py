@@ -1,11 +1,14 @@
 """What a command copies to the temporary place: for its user alone, and gone after any end."""
 
+import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +17,8 @@ from fedlas.cli import main
 
 pytest.importorskip("pyarrow")
 fsspec = pytest.importorskip("fsspec")
+NO_PROCESS = 2**22 + 1
+"""Above the largest number of a process."""
 ROWS = b"0.9,1\n0.2,0\n" * 50_000
 
 
@@ -28,6 +33,46 @@ def place(tmp_path, monkeypatch):
     (tmp_path / "live.csv").write_bytes(b"p,y\n" + ROWS[:120])
     monkeypatch.chdir(tmp_path)
     return tmp_path / "place"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Name and content of the marker of a folder that this process has made, and left."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("made")))
+        patch.setattr(shutil, "rmtree", lambda folder: None)
+        fsspec.filesystem("memory").pipe_file("/made.csv", b"p,y\n" + ROWS[:120])
+        read_store()
+        (marker,) = Path(tempfile.gettempdir()).glob("*/*.json")
+    assert stat.S_IMODE(marker.stat().st_mode) == 0o600
+    yield marker.name, json.loads(marker.read_text())
+    fsspec.filesystem("memory").rm_file("/made.csv")
+
+
+@pytest.fixture
+def marker(made):
+    return made[0]
+
+
+@pytest.fixture
+def leave(tmp_path, monkeypatch, made):
+    """Make a folder as a killed process leaves it, with a marker in which some values are others."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "place"))
+    (tmp_path / "place").mkdir()
+
+    def make(name="fedlas-table-abcdefgh", marker=made[0], **others):
+        folder = tmp_path / "place" / name
+        folder.mkdir(0o700)
+        (folder / "table.csv").write_text("precious")
+        content = made[1] | {"folder": folder.stat().st_ino, "pid": NO_PROCESS} | others
+        (folder / marker).write_text(json.dumps(content))
+        return folder
+
+    return make
+
+
+def read_store():
+    fedlas.read_predictions("memory://made.csv", probs="p", target="y")
 
 
 @pytest.fixture
@@ -84,18 +129,97 @@ def test_the_folder_of_a_running_process_stays(process, place):
     assert not [*place.iterdir()]
 
 
-def test_links_and_other_names_stay(place, tmp_path):
-    (tmp_path / "precious").mkdir()
-    (place / "fedlas-table-abcdefgh").symlink_to(tmp_path / "precious")
-    (place / "fedlas-other").mkdir()
+def test_a_folder_of_the_user_stays(place):
+    (place / "fedlas-table-anything").mkdir()
     assert apply_local() == 0
-    assert {path.name for path in place.iterdir()} == {"fedlas-table-abcdefgh", "fedlas-other"}
-    assert (tmp_path / "precious").is_dir()
+    assert [path.name for path in place.iterdir()] == ["fedlas-table-anything"]
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root has others' files")
-def test_folders_of_other_users_stay(place):
-    (place / "fedlas-table-abcdefgh").mkdir()
-    os.chown(place / "fedlas-table-abcdefgh", 12345, -1)
-    assert apply_local() == 0
-    assert (place / "fedlas-table-abcdefgh").is_dir()
+@pytest.mark.parametrize("others", [{}, {"pid": os.getpid(), "start": "7"}])
+def test_folder_of_an_ended_process_is_removed(leave, others):
+    """The number of the second one belongs to another process now, which began at another time."""
+    folder = leave(**others)
+    read_store()
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"name": "fedlas-table-of-mine"},
+        {"name": "fedlas-table-abcdefgh.old"},
+        {"name": "my-fedlas-table-abcdefgh"},
+        {"marker": "other.json"},
+        {"pid": os.getpid()},
+        *({"pid": os.getpid(), "start": start} for start in ("", None)),
+        *({"pid": pid} for pid in (0, -1, 10**30, "1", None, True, 1.5)),
+        {"host": "elsewhere"},
+        {"folder": 1},
+        {"format": "fedlas.card/1"},
+        {"more": 1},
+    ],
+)
+def test_folder_that_the_marker_does_not_explain_stays(leave, others):
+    """`$TMPDIR/fedlas-table-anything` was removed with all that the user had in it."""
+    folder = leave(**others)
+    read_store()
+    assert (folder / "table.csv").read_text() == "precious"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "[" * 10**6, "7", "{}", '{"pid": 1e999}'])
+def test_folder_with_a_damaged_marker_stays(leave, marker, content):
+    folder = leave()
+    (folder / marker).write_text(content)
+    read_store()
+    assert (folder / "table.csv").read_text() == "precious"
+
+
+@pytest.mark.parametrize("kind", ["link", "hard link", "pipe", "folder"])
+def test_folder_whose_marker_is_no_plain_file_stays(leave, marker, tmp_path, kind):
+    folder = leave()
+    (folder / marker).rename(tmp_path / "true")
+    {
+        "link": lambda: (folder / marker).symlink_to(tmp_path / "true"),
+        "hard link": lambda: os.link(tmp_path / "true", folder / marker),
+        "pipe": lambda: os.mkfifo(folder / marker),
+        "folder": (folder / marker).mkdir,
+    }[kind]()
+    read_store()
+    assert (folder / "table.csv").read_text() == "precious"
+
+
+def test_folder_that_others_may_change_stays(leave):
+    """What lies there, and the marker too, may be a stranger's."""
+    folder = leave()
+    folder.chmod(0o770)
+    read_store()
+    assert (folder / "table.csv").read_text() == "precious"
+
+
+def test_link_with_the_full_name_stays(leave, tmp_path):
+    folder = leave().rename(tmp_path / "precious")
+    link = tmp_path / "place" / "fedlas-table-abcdefgh"
+    link.symlink_to(folder)
+    read_store()
+    assert link.is_symlink()
+    assert (tmp_path / "precious" / "table.csv").read_text() == "precious"
+
+
+@pytest.mark.skipif(os.name == "posix" and os.geteuid() != 0, reason="only root has others' files")
+@pytest.mark.parametrize("of_marker", [False, True])
+def test_folder_or_marker_of_another_user_stays(leave, marker, of_marker):
+    folder = leave()
+    os.chown(folder / marker if of_marker else folder, 12345, -1)
+    read_store()
+    assert (folder / "table.csv").read_text() == "precious"
+
+
+def test_folder_of_a_process_that_holds_its_lock_stays(leave):
+    import fcntl
+
+    folder = leave()
+    handle = os.open(folder, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    read_store()
+    os.close(handle)
+    assert (folder / "table.csv").read_text() == "precious"

@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from fedlas._core.extras import TELEMETRY, require, require_all
+from fedlas._core.extras import TELEMETRY, install_command, require, require_all
 from fedlas.errors import MissingExtraError
 
 
@@ -16,7 +16,7 @@ def test_what_is_there():
 
 @pytest.mark.parametrize("package", ["surely_not_installed", "surely_not_installed.part"])
 def test_what_is_not(package):
-    with pytest.raises(MissingExtraError, match=r"pip install 'fedlas\[tables\]'") as caught:
+    with pytest.raises(MissingExtraError, match=r"pip install '\.\[tables\]'") as caught:
         require(package, extra="tables")
     assert isinstance(caught.value, ImportError)
     assert "'surely_not_installed'" in str(caught.value)
@@ -25,9 +25,14 @@ def test_what_is_not(package):
 def test_all_that_is_missing_is_named_at_once():
     require_all(("json", "tables"))
     with pytest.raises(
-        MissingExtraError, match=r"'none_a', 'none_b'.*pip install 'fedlas\[tables,onnx\]'"
+        MissingExtraError, match=r"'none_a', 'none_b'.*pip install '\.\[tables,onnx\]'"
     ):
         require_all(("none_a", "tables"), ("json", "bench"), ("none_b", "onnx"))
+
+
+def test_install_command_of_published_package_names_it(monkeypatch):
+    monkeypatch.setattr("fedlas._core.extras.INSTALL_SOURCE", "fedlas")
+    assert install_command("tables") == "pip install 'fedlas[tables]'"
 
 
 def test_a_broken_package_is_not_a_missing_extra(tmp_path, monkeypatch):

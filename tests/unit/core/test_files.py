@@ -182,15 +182,23 @@ def test_remove_parts_removes_only_leftover_files(tmp_path):
     others = [
         ".film.mkv.part",
         ".film.mkv.abcdefgh.part",
+        ".film.mkv.of_mine_.fedlas.part",
         "my.fedlas.part",
         ".hidden",
         f"below/{part.name}",
     ]
     for name in others:
         (tmp_path / name).write_text("x")
+    for name in (".mine.0123abcd.fedlas.part/precious", ".link.0123abcd.fedlas.part"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).symlink_to(tmp_path / ".hidden")
+        others.append(name)
+    os.link(tmp_path / ".hidden", tmp_path / ".twin.0123abcd.fedlas.part")
     remove_stale_temporaries(tmp_path, tmp_path / "nowhere")
+    write_text(tmp_path / "link", "x")
+    write_text(tmp_path / "twin", "x")
     assert not part.exists()
-    assert all((tmp_path / name).exists() for name in others)
+    assert all((tmp_path / name).exists() for name in [*others, ".twin.0123abcd.fedlas.part"])
 
 
 @pytest.fixture
@@ -346,6 +354,25 @@ def test_part_is_locked_until_it_has_its_name(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "replace", replace_after_another_writer_began)
     assert write_text(tmp_path / "a", "whole").read_text() == "whole"
     assert os.listdir(tmp_path) == ["a"]  # noqa: PTH208
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_file_that_is_replaced_keeps_its_permissions(tmp_path):
+    """A file of mode 600 was 644 after the next ``apply``, and what was being written could be read before."""
+    for mode in (0o600, 0o640, 0o444, 0o666):
+        write_text(tmp_path / "a", "old")
+        (tmp_path / "a").chmod(mode)
+        seen = []
+        write_atomically(
+            tmp_path / "a",
+            lambda file, seen=seen: seen.append(os.fstat(file.fileno()).st_mode & 0o777),
+        )
+        assert [*seen, (tmp_path / "a").stat().st_mode & 0o777] == [mode, mode]
+    (tmp_path / "link").symlink_to("a")
+    assert (
+        write_text(tmp_path / "link", "new").stat().st_mode
+        == write_text(tmp_path / "new", "new").stat().st_mode
+    )
 
 
 def test_a_folder_is_tried_without_leaving_anything(tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from fedlas._core.terminal import (
     replace_standard_streams,
     rich_table,
 )
-from fedlas._core.text import printable
+from fedlas._core.text import comment_line, printable, quote_path, wrap_command
 from fedlas.errors import InputError
 
 HOSTILE = "[red]a\x1b]0;title\x07\x9b2J\r\nb\u202ec[/red]"
@@ -196,3 +196,26 @@ def test_streams_drop_or_stop():
     with pytest.raises(KeyError), replace_standard_streams(keep_going=True):
         raise KeyError
     assert sys.stdout is before
+
+
+@pytest.mark.parametrize("mark", ["#", "--"])
+def test_comment_of_any_characters_has_one_line(mark):
+    # all that some reader takes for the end of a line, and all that moves a cursor
+    ends = [chr(code) for code in (*range(32), 0x7F, *range(0x80, 0xA0), 0x2028, 0x2029, 0xFEFF)]
+    comment = comment_line(f"a{'b'.join(ends)}", mark)
+    assert comment.startswith(f"{mark} a")
+    assert len(comment.splitlines()) == 1
+    assert comment.isprintable()
+
+
+def test_option_inside_quotes_stays_whole():
+    command = "fedlas calibrate 'a --b.csv' --probs \"it's --x\" --target 'a long name --z'"
+    assert wrap_command(f"{command} --out cal.json") == [f"{command} \\", "  --out cal.json"]
+
+
+@pytest.mark.parametrize(
+    ("path", "quoted"),
+    [("a.csv", "a.csv"), ("-a.csv", "./-a.csv"), ("-", "-"), ("-a b", "'./-a b'")],
+)
+def test_quoted_path_is_no_option(path, quoted):
+    assert quote_path(path) == quoted

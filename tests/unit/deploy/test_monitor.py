@@ -1,6 +1,7 @@
 import itertools
 import json
 import multiprocessing
+import warnings
 from dataclasses import replace
 
 import filelock
@@ -612,6 +613,37 @@ def test_a_state_that_cannot_be_locked(card, tmp_path):
             columns=COLUMNS,
             state=tmp_path / "file" / "state.json",
         )
+
+
+@pytest.mark.parametrize("kind", ["link", "folder"])
+def test_what_stands_in_place_of_the_lock_stays(card, tmp_path, kind):
+    """The error named ``--out``, an option of another command."""
+    lock, other = tmp_path / ".state.json.lock", tmp_path / "other"
+    other.write_text("precious")
+    if kind == "link":
+        lock.symlink_to(other)
+    else:
+        lock.mkdir()
+    message = r"lock of state\.json must be a plain file; got .*\.state\.json\.lock"
+    with pytest.raises(InputError, match=message):
+        monitor(card, [tmp_path / "a.csv"], columns=COLUMNS, state=tmp_path / "state.json")
+    assert other.read_text() == "precious"
+
+
+def test_lock_of_another_process_is_waited_for_aloud(card, tmp_path, monkeypatch):
+    held = filelock.FileLock(tmp_path / ".state.json.lock").acquire(timeout=0).lock
+    said = []
+
+    def release(message, *_):
+        said.append(str(message))
+        held.release()
+
+    files = [write(tmp_path / "a.csv", live(0, 50))]
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = release
+        monitor(card, files, columns=COLUMNS, state=tmp_path / "state.json")
+    assert "state.json is in use by another process" in said[0]
 
 
 def test_a_run_folder_stands_for_its_card(card, tmp_path):

@@ -209,7 +209,7 @@ def test_missing_package_error_names_the_install_command(package):
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
-    assert f"pip install 'fedlas[{extra}]'" in done.stderr
+    assert f"pip install '.[{extra}]'" in done.stderr
 
 
 def test_a_model_of_one_logit_is_measured(tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fedlas
@@ -153,15 +153,74 @@ def tables(draw):
 
 
 @given(tables())
-def test_the_joint_p_alone_decides_the_headline(made):
+def test_the_headline_is_never_weaker_than_its_table(made):
     values, table = made
     found = make_verdict(values, table, None, TopLabel([0.5], [1]))
-    assert ("No miscalibration shows" in found.text) == (table.joint_p > 0.05)
     assert found.rejects_calibration == (table.joint_p <= 0.05)
-    if found.rejects_calibration:
+    assert found.joint in found.text
+    if found.rejects_calibration or table.tests["confidence"] <= 0.05:
         assert re.match("Over-confident|Under-confident|Miscalibrated", found.text)
+        assert ("do not reject" in found.text) == (not found.rejects_calibration)
+        return
+    alone = [each.text for each in found.tests.values() if each.p <= 0.05]
+    assert found.text.startswith("No miscalibration shows in the" if alone else "No miscalibration")
+    assert any(text in found.text for text in alone) == bool(alone)
     assert "by :" not in found.text
     assert f"joint p {'≤' if table.joint_p < 1.001e-3 else '='} " in found.text
+
+
+@st.composite
+def events(draw):
+    """An event whose log-odds are shifted and stretched a little: single tests and the joint one often disagree."""
+    random = np.random.default_rng(draw(st.integers(0, 10**6)))
+    samples = draw(st.integers(40, 300))
+    log_odds = random.normal(-1.0, 1.0, samples)
+    claimed = draw(st.floats(-0.4, 0.4)) + draw(st.floats(0.7, 1.4)) * log_odds
+    happened = random.random(samples) < 1 / (1 + np.exp(-log_odds))
+    scores = np.stack([0 * claimed, claimed], axis=1)
+    return Predictions(scores, happened.astype(int)), draw(st.sampled_from([0, 99]))
+
+
+@given(events())
+@settings(max_examples=25)
+def test_the_headline_of_an_event_is_never_weaker(made):
+    predictions, replicates = made
+    evaluation = report(predictions, replicates=replicates)
+    found = evaluation.verdicts["as predicted"]
+    text = evaluation.verdict[0]
+    alone = {name: each for name, each in found.tests.items() if each.p <= 0.05}
+    if not alone or found.rejects_calibration or found.is_reversed:
+        assert "alone" not in text
+        return
+    assert "miscalibration shows (" not in text
+    if not replicates:
+        assert any(each.text in text for each in alone.values())
+        return
+    assert "tests together" in text
+    for name in ("observed_to_expected", "slope"):
+        if name in alone:
+            assert "do not reject (joint p" in text
+            assert alone[name].text.rpartition("(")[2].rstrip(")") in text
+            return
+    assert min(alone.values(), key=lambda each: each.p).text in text
+
+
+def test_too_few_events_contradict_the_joint_test():
+    """15.7 % are expected and 11.9 % occur: O/E rejects by itself, and seven tests together do not."""
+    random = np.random.default_rng(27)
+    log_odds = random.normal(-1.9, 0.8, 420)
+    happened = random.random(420) < 1 / (1 + np.exp(0.3 - log_odds))
+    scores = np.stack([0 * log_odds, log_odds], axis=1)
+    evaluation = report(Predictions(scores, happened.astype(int)), replicates=199)
+    found = evaluation.verdicts["as predicted"]
+    assert found.rejects_alone == "observed_to_expected"
+    assert found.joint_p > 0.05
+    assert re.fullmatch(
+        r"Expects class 1 in [\d.]+ % and [\d.]+ % occur \(p = 0\.0\d+; 420 samples\); the 7 tests together do not "
+        r"reject \(joint p = 0\.\d+\)\.",
+        evaluation.verdict[0],
+    )
+    assert str(evaluation.require("calibrated")).count("alone, observed / expected") == 1
 
 
 def test_without_tests_nothing_is_claimed():

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -29,6 +30,10 @@ def of_event(ratio, p, *, slope=None, samples=100):
     return GroupMeasures(samples, 20, 0.2 / ratio, 0.2, estimate, slope, FLAT, slope, FLAT, p)
 
 
+def steep(p):
+    return Estimate(0.4, 0.2, 0.6, p=p)
+
+
 def of_top(ece, floor, p, *, confidence=0.9, accuracy=0.8):
     estimate = Estimate(ece, ece / 2, 2 * ece, floor=floor, p=p)
     accuracy = Estimate(accuracy, accuracy - 0.05, accuracy + 0.05)
@@ -44,6 +49,12 @@ def of_top(ece, floor, p, *, confidence=0.9, accuracy=0.8):
         ({"a": of_event(1.5, None)}, "none was tested, because each has a single cluster"),
         ({"a": of_event(1.5, 0.001), "b": of_event(1.4, 0.01)}, "1 more is miscalibrated."),
         ({n: of_event(1.5, 0.001) for n in "abc"}, "2 more are miscalibrated."),
+        ({"a": of_event(1.5, 0.2, slope=steep(0.01)), "b": of_event(1.5, 0.3)},
+         "in none are the events shown to differ; the most evidence is against 'a'"),
+        ({n: of_event(1.5, 0.2, slope=steep(0.01)) for n in "abc"},
+         "The slope of 'a' is 0.40 [0.20, 0.60], p = 0.03 after Holm's correction for 3 slopes; 2 more are not 1."),
+        ({"a": of_event(1.5, 0.2, slope=steep(0.03)), "b": of_event(1.5, 0.2, slope=steep(0.03))},
+         "none is shown to be miscalibrated"),
     ],
 )  # fmt: skip
 def test_sentence_on_groups_of_an_event(groups, sentence):
@@ -163,6 +174,8 @@ def test_differences_over_seeds_name_the_pair():
         ([over_samples(better=None, p=0.3)], ["A and B are not distinguishable in NLL."]),
         ([over_samples(), over_samples("accuracy", better=None, p=0.9)],
          ["A is better than B in NLL by 0.2000 (p = 0.001).", "Not distinguishable: Accuracy."]),
+        ([replace(over_samples(better=None, p=0.06), p_value=0.03)],
+         ["A and B are not distinguishable in NLL (p = 0.03 alone, p = 0.06 after Holm's correction)."]),
     ],
 )  # fmt: skip
 def test_sentences_on_two_models(differences, sentences):

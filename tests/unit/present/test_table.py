@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -143,6 +144,7 @@ def test_latex_explains_the_marks_that_occur():
     assert "\\textbf{1.5 $\\pm$ 0.2} (0.9) & \\underline{2.5 $\\pm$ 0.1}" in alone
     assert alone in floating
     assert "\\label{tab:a-b-c}" in floating
+    assert "\\label{tab:Losses}" in latex_table(replace(a_table(), title="Losses"), caption="x")
     caption = next(line for line in floating.split("\n") if line.startswith("\\caption"))
     assert caption == (
         "\\caption{Of losses \\& seeds \\textbf{Bold}: best mean. "

@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy import stats as scipy_stats
 
-from fedlas import Predictions
+from fedlas import Predictions, TopLabel
 from fedlas.errors import InputError
 from fedlas.metrics import METRICS
 from fedlas.stats import bootstrap_interval, paired_bootstrap
@@ -56,6 +56,15 @@ def test_paired_bootstrap_of_mean_resamples_mean_difference():
     assert found.p_value == pytest.approx(
         scipy_stats.ttest_1samp(nll[0] - nll[1], 0).pvalue, abs=0.02
     )
+
+
+def test_two_models_are_compared_by_nll_unless_told_otherwise():
+    a, b = pair(sharpness=(1.0, 1.5))
+    assert paired_bootstrap(a, b, replicates=99) == paired_bootstrap(
+        a, b, metric="nll", replicates=99
+    )
+    one, other = (TopLabel(p.confidence, p.correct) for p in (a, b))
+    assert paired_bootstrap(one, other, replicates=99).metric == "ece"
 
 
 def test_pairing_makes_the_interval_narrower():

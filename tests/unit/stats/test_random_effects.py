@@ -69,6 +69,20 @@ def test_intervals_hold_mean_and_further_clusters():
     assert np.mean(held, axis=0) == pytest.approx([0.935, 0.881], abs=0.025)
 
 
+@pytest.mark.parametrize(
+    ("values", "errors", "tau2"),
+    [
+        ([0.33, 2.21, -4.62, 0.28], [0.186, 1.004, 1.83, 0.13], 0.0),
+        ([0.23, 15.78, -0.26], [0.228, 6.203, 0.048], 0.1015),
+    ],
+)
+def test_of_two_maxima_the_higher_one_is_taken(values, errors, tau2):
+    """Ascents from the moments end at 3.85 and 35.7, where the restricted likelihood is lower by 0.5 and 0.9."""
+    assert random_effects(np.array(values), np.array(errors)).tau ** 2 == pytest.approx(
+        tau2, abs=1e-4
+    )
+
+
 @pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
 def test_the_unit_of_the_values_does_not_matter(scale):
     one = random_effects(np.array(BCG_VALUES), np.sqrt(BCG_VARIANCES))

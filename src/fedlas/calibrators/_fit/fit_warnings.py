@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, TypeVar
 
+from fedlas._core.text import NO_ACTION
 from fedlas.calibrators._fit.rowwise import iter_float64_rows, sample_weights
 from fedlas.predictions.probabilities import softmax
 
@@ -138,7 +139,7 @@ def no_change_warning(
                 )
             if bool(((softmax(after) - softmax(rows)).abs() >= _MIN_CHANGE).any()):
                 return None
-    return "the fit changes no validation probability by 1e-4 or more. No action is needed."
+    return f"the fit changes no validation probability by 1e-4 or more. {NO_ACTION}"
 
 
 def accuracy_drop_warning(val: Predictions, calibrated: Tensor, advice: str) -> str | None:

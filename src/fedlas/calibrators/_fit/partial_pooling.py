@@ -119,17 +119,15 @@ def fit_pooled_curves(rows: LabelRows, clusters: Tensor | None = None) -> Pooled
     data = rows.select_labels(labels)
     identity = torch.eye(3, dtype=torch.float64, device="cpu")
 
-    # Fit one slope for all labels, so that the unit of the scores does not matter; then one curve for all labels.
-    unit = _common_slope(rows, labels)
-    anchor = float64_tensor([[unit, unit, 0.0]])
-    scale = float64_tensor([unit, unit, 1.0])
-    ridge = (float64_tensor(_COMMON_RIDGE) / scale.square()).diag()
-    pooled = _merge_labels(data)
-    common, *_ = maximize_posteriors(pooled, anchor, anchor, ridge[None])
+    unit, common = _common_curve(rows, labels)
     design_effect = 1.0 if clusters is None else _design_effect(data, common, clusters)
     if design_effect > 1:
+        # All priors are relative to independent samples, that of the common curve too.
         rows = rows.scale_weights(1 / design_effect)
         data = rows.select_labels(labels)
+        unit, common = _common_curve(rows, labels)
+    anchor = float64_tensor([[unit, unit, 0.0]])
+    scale = float64_tensor([unit, unit, 1.0])
 
     # EM rounds, each from the curves of the previous round.
     sampled = covariates[labels]
@@ -160,6 +158,16 @@ def fit_pooled_curves(rows: LabelRows, clusters: Tensor | None = None) -> Pooled
         curves.append(modes)
         converged = converged and done
     return PooledCurves(torch.cat(curves), mean, covariance, design_effect, converged)
+
+
+def _common_curve(rows: LabelRows, labels: Tensor) -> tuple[float, Tensor]:
+    """Return one slope for all labels, the unit of the scores, and one curve for all labels ``(1, 3)``."""
+    unit = _common_slope(rows, labels)
+    anchor = float64_tensor([[unit, unit, 0.0]])
+    ridge = (float64_tensor(_COMMON_RIDGE) / float64_tensor([unit, unit, 1.0]).square()).diag()
+    pooled = _merge_labels(rows.select_labels(labels))
+    common, *_ = maximize_posteriors(pooled, anchor, anchor, ridge[None])
+    return unit, common
 
 
 def _pooled_mean(

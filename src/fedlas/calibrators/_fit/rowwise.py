@@ -11,8 +11,9 @@ import numpy as np
 from fedlas._core.check import InputError
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import require_predictions
-from fedlas.predictions.probabilities import FLOOR, SUM_TOLERANCE
+from fedlas.predictions.probabilities import FLOOR, SUM_TOLERANCE, are_logits
 from fedlas.predictions.sample_values import SAMPLE_VALUES
+from fedlas.resample.effective import effective_sample_size
 
 if TYPE_CHECKING:
     import torch
@@ -187,10 +188,12 @@ def array_kind(val: object) -> ArrayKind | None:
     scores = torch.as_tensor(val)
     if not scores.is_floating_point() or scores.layout != torch.strided or not scores.numel():
         return "logits"
-    inside = bool(((scores >= 0) & (scores <= 1)).all())
-    if inside and scores.ndim == 2:
-        inside = bool(((scores.double().sum(dim=1) - 1).abs() < SUM_TOLERANCE).all())
-    return "probs" if inside and scores.ndim in (1, 2) else "logits"
+    if scores.ndim not in (1, 2) or are_logits(scores) or float(scores.max()) > 1 + SUM_TOLERANCE:
+        return "logits"
+    sums_to_1 = scores.ndim == 1 or bool(
+        ((scores.double().sum(dim=1) - 1).abs() < SUM_TOLERANCE).all()
+    )
+    return "probs" if sums_to_1 else "logits"
 
 
 def require_features(predictions: Predictions) -> Tensor:
@@ -266,10 +269,13 @@ def _find_log_floor(val: Predictions) -> float | None:
 
 
 def scale_weights(weights: Tensor) -> Tensor:
-    """Return sample weights ``(N,)`` scaled to a mean of 1 over positive weights; whole numbers stay unchanged."""
+    """Return sample weights ``(N,)`` scaled to sum to the effective sample size; whole numbers stay unchanged.
+
+    Whole numbers are copies. Others say how often samples count, and not that all of them are as much evidence.
+    """
     if bool((weights == weights.round()).all()):
         return weights
-    return weights / weights[weights > 0].mean()
+    return weights * (effective_sample_size(weights) / weights.sum())
 
 
 def normalize_weights(val: Predictions, *, repeat_rows: bool = False) -> Predictions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas._core.check import InputError, check_count, error_reason
+from fedlas._core.check import InputError, check_count, error_reason, warn_user
 from fedlas._core.extras import require
 from fedlas._core.files import check_writable, is_file, not_writable_error, read_json, write_json
 from fedlas._core.outputs import FileKind, has_json_format
@@ -222,20 +223,40 @@ def file_digests(names: Sequence[Name]) -> list[FileDigest]:
 
 @contextmanager
 def lock_files(*paths: Path | None) -> Iterator[None]:
-    """Context manager that locks files against other processes, and waits until they are free."""
+    """Context manager that locks files against other processes, and waits until they are free.
+
+    Raises:
+        InputError: If the folder of a file cannot be written to, or something else is in place of the lock's file.
+
+    Warns:
+        CalibrationWarning: If another process holds a lock, before it waits.
+    """
     # System locks on hidden files next to the files. They end with the process; the empty lock files remain. All
     # processes lock in the same order, which prevents deadlocks.
     filelock = require("filelock", extra="tables")
     places = {Path(os.path.realpath(path.parent), path.name) for path in paths if path is not None}
     with ExitStack() as locks:
         for place in sorted(places):
+            path = place.parent / f".{place.name}.lock"
             try:
                 place.parent.mkdir(parents=True, exist_ok=True)
-                locks.enter_context(filelock.FileLock(place.parent / f".{place.name}.lock"))
+                if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+                    raise InputError(
+                        f"the lock of {place.name} must be a plain file",
+                        f"{path}, which is a link, a folder or a device",
+                        "Move it away: fedlas makes an empty file there.",
+                    )
+                lock = filelock.FileLock(path)
+                try:
+                    lock.acquire(timeout=0)
+                except filelock.Timeout:
+                    warn_user(f"{place} is in use by another process; waiting until it is free.")
+                    lock.acquire()
+                locks.callback(lock.release)
                 check_writable(place.parent)
             except (OSError, NotImplementedError) as error:  # the latter where there are no locks
                 cause = error if isinstance(error, OSError) else OSError(str(error))
-                raise not_writable_error(place.parent, cause) from error
+                raise not_writable_error(place.parent, cause, str(place.name)) from error
         yield
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 from fedlas._core.extras import require
+from fedlas._core.text import comment_line
 from fedlas.lab.data.splits import MIN_VALIDATION_SAMPLES
 from fedlas.lab.data.survey import Survey
 
@@ -72,9 +73,14 @@ def render_starter_recipe(survey: Survey, settings: StarterSettings) -> str:
         chosen=settings,
         parts=parts,
         quoted=_to_yaml_string,
+        comment=comment_line,
     )
 
 
 def _to_yaml_string(text: str) -> str:
-    """Return text as a YAML string; every JSON string is one."""
-    return json.dumps(text, ensure_ascii=not text.isprintable())
+    """Return text as a YAML string on one line."""
+    # a JSON string is one, except for pairs of surrogates, which YAML reads as two characters
+    return "".join(
+        char if char.isprintable() else f"\\U{ord(char):08x}"
+        for char in json.dumps(text, ensure_ascii=False)
+    )

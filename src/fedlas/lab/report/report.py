@@ -13,6 +13,7 @@ from typing import Any
 from fedlas._core.check import InputError
 from fedlas._core.files import write_text
 from fedlas._core.registry import Entry
+from fedlas._core.text import NO_ACTION
 from fedlas.lab.report.bench_tables import (
     environment_table,
     published_numbers_table,
@@ -153,6 +154,7 @@ def html_report(result: Result, *, heading: str = "") -> str:
     summary = result.summary
     diagrams, diagram_notes, seed = _reliability_diagrams(result)
     first = stage_tables(result)[0][1]
+    run_notes = [f"{run.name}: {note}" for run in summary.runs for note in run.notes]
     return render(
         "report.html.j2",
         package="fedlas.lab.report",
@@ -182,7 +184,8 @@ def html_report(result: Result, *, heading: str = "") -> str:
         diagram_seed=seed,
         curves=_validation_curves(result),
         runs=runs_table(summary),
-        run_notes=[f"{run.name}: {note}" for run in summary.runs for note in run.notes],
+        run_notes=[note for note in run_notes if not note.endswith(NO_ACTION)],
+        run_remarks=[note for note in run_notes if note.endswith(NO_ACTION)],
         link=relative_link,
         plain=strip_markup,
         configurations=summary.configurations,

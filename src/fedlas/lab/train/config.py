@@ -200,10 +200,9 @@ class TrainConfig:
     Args:
         epochs: Passes over the training part.
         batch_size: Samples of a step, over all processes together.
-        precision: ``fp32``; ``bf16`` to run the forward pass in autocast; or ``auto``, which is ``bf16`` where the
-            processor or GPU computes it natively and ``fp32`` elsewhere (see
-            :func:`~fedlas.lab.train.engine.native_precision`). Weights, losses, statistics and predictions are float32
-            in any case. A run keeps the precision that it began with, on whatever machine it is resumed.
+        precision: ``fp32``; ``bf16`` to run the forward pass in autocast; or ``auto``, which is ``bf16`` on a GPU that
+            computes it natively and ``fp32`` on every processor. Weights, losses, statistics and predictions are
+            float32 in any case. A run keeps the precision that it began with, on whatever machine it is resumed.
         select: Validation metric that chooses the best epoch (see
             :func:`~fedlas.lab.train.config.check_selection_metric`). Among equal epochs the last
             wins, because it trained longer.

@@ -11,7 +11,7 @@ from torch import nn
 
 from fedlas._core.check import InputError, suggestion
 
-_BLOCK = re.compile(r"(?:[^.]*[^.\d][^.]*\.)+?\d+(?:\.\d+)*(?=\.)")
+_BLOCK = re.compile(r"(?:\d*[^.\d][^.]*\.)+?\d+(?:\.\d+)*(?=\.)")
 """Prefix of the name of a parameter in a numbered block, up to the first sequence of numbers: ``stages.0.1``."""
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedlas._core.files import write_text
+from fedlas._core.text import comment_line
 from fedlas.lab.recipes.yaml_text import dump_yaml
 from fedlas.lab.tune.space import TunedMethod, format_params, is_recipe_key
 from fedlas.lab.tune.study import TuningStudy, add_loss_variant, load_studies
@@ -100,11 +101,13 @@ def _add_best_variant(
 
 
 def _write_recipe(tuning: TuningStudy, name: str, content: dict[str, Any]) -> Path:
-    head = f"# Written by fedlas tune from the recipe {tuning.recipe.name}, with seeds that tuning did not use.\n"
+    head = comment_line(
+        f"Written by fedlas tune from the recipe {tuning.recipe.name}, with seeds that tuning did not use."
+    )
     text = dump_yaml(
         content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120
     )
-    return write_text(tuning.folder / name, head + text)
+    return write_text(tuning.folder / name, f"{head}\n{text}")
 
 
 def _format_value(trial: optuna.trial.FrozenTrial) -> str:

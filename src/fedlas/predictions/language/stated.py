@@ -28,7 +28,7 @@ LABEL = re.compile(_ANNOUNCED, re.IGNORECASE)
 _LEFT = 120
 """Characters before a number in which its label is looked for."""
 _RIGHT = 60
-_PLAIN = str.maketrans(
+PLAIN = str.maketrans(
     {
         "\uff05": "%",
         "\uff1a": ":",
@@ -72,7 +72,8 @@ _ITEM = re.compile(
 _SCALES = {1.0, 4.0, 5.0, 6.0, 7.0, 10.0, 20.0, 100.0}
 
 # The text between a label and its number.
-_TIES = r"(?:[^\w.<>]|\.(?!\d)|(?<=\.)\.)*"
+# Each character goes one way only, and is never given back: a row of dots was read in 2 ** dots ways.
+_TIES = r"(?:[^\w.<>]|\.(?!\d)|(?<=\.)\.(?=\d))*+"
 _FILLER = (
     r"(?:is|was|of|level|score|rating|value|estimate|percentage|in|my|this|the|answer|response|prediction|that|it|"
     r"being|correct|right|true|about|around|roughly|approximately|approx|at|would|be|say|i|am|i'd|overall|final|"
@@ -101,7 +102,7 @@ _OPPOSITE = re.compile(
 """A number that one of these goes with is a bound, or the probability of something else."""
 _BOUND = re.compile(r"(?:[<>\u2264\u2265]=?\s?|-)$")
 _SURE = re.compile(
-    rf"\s*-?\s*(?:sure|certain|confident|chance|likely|probable|{_ANNOUNCED})\b(?!\s+(?:interval|band|bound|level\b))",
+    rf"\s*(?:-\s*)?(?:sure|certain|confident|chance|likely|probable|{_ANNOUNCED})\b(?!\s+(?:interval|band|bound|level\b))",
     re.IGNORECASE,
 )
 _PUT = re.compile(
@@ -148,8 +149,15 @@ _NEGATED = re.compile(
     r"a|the|of|under|in|nothing|nobody|barely|scarcely)|n't)\b(?:\W+\w+){0,3}\W*$",
     re.IGNORECASE,
 )
+_HEDGED = re.compile(
+    r"\b(?:(?P<absolute>absolutely|completely|totally|fully|entirely)|\w+ly|very|quite|rather|pretty|somewhat|so|too|more|"
+    r"less|most|least|almost|near|about|but|super|semi|kinda|sorta|perhaps|maybe|"
+    r"(?:seem|appear|look|sound|feel|might|may|could|would|should)s?(?:\s+to)?(?:\s+be)?)(?:[\s*_\"']+|-)$",
+    re.IGNORECASE,
+)
+"""Grades the word behind it: a degree that only a longer phrase of the table gives."""
 _UNDONE = re.compile(
-    r"\W*(?:\w+\W+){0,4}(?:wrong|incorrect|mistaken|false|error|not|than\s+not|n't)\b"
+    r"\s+enough\b|\W*(?:\w+\W+){0,4}(?:wrong|incorrect|mistaken|false|error|not|than\s+not|n't)\b"
     r"|\s+(?:to\s+(?:say|tell|know|determine|judge|be|predict|answer|verify)|as\s+not|candidates?|story)\b",
     re.IGNORECASE,
 )
@@ -171,7 +179,7 @@ def is_refusal(text: object) -> bool:
         >>> is_refusal("I don't know."), is_refusal("Paris")
         (True, False)
     """
-    return isinstance(text, str) and _REFUSAL.search(text.translate(_PLAIN)) is not None
+    return isinstance(text, str) and _REFUSAL.search(text.translate(PLAIN)) is not None
 
 
 def stated_confidence(
@@ -185,7 +193,7 @@ def stated_confidence(
     share (0.85), in percent (85 %, ninety percent, or above 10 without a unit), of another (8/10, 9 of 10), or of a
     scale that is named: "(1-10): 8", "(%): 1". The middle of a range counts. Bounds ("more than 90%"), negations, odds
     and negative numbers are unclear, and so is 8 without a unit. Without a number the longest of ``words`` counts,
-    unless it is negated or contradicted.
+    unless it is negated or contradicted, or a hedge that ``words`` does not have precedes it ("fairly certain").
 
     Args:
         answers: Texts, or numbers.
@@ -225,7 +233,7 @@ def stated_confidence(
         text = str(answer)
         if text not in cache:
             cache[text] = _parse_confidence(
-                _normalize_numbers(text.translate(_PLAIN)), table, pattern
+                _normalize_numbers(text.translate(PLAIN)), table, pattern
             )
     return np.array([cache[str(answer)] for answer in answers], dtype=np.float64)
 
@@ -253,7 +261,7 @@ def _parse_confidence(text: str, words: Mapping[str, float], pattern: re.Pattern
 
 def _iter_stated_values(text: str) -> Iterator[float | None]:
     """Yield the confidence that each number states, NaN if unclear, or None if it states none."""
-    for match in _NUMBER.finditer(text):
+    for number, match in enumerate(_NUMBER.finditer(text)):
         before = text[max(0, match.start() - _LEFT) : match.start()]
         after = text[match.end() : match.end() + _RIGHT]
         patterns = (_BEHIND_COLON, _BEHIND_TAG, _BEHIND_WORDS, _BEHIND_LEVEL)
@@ -261,7 +269,8 @@ def _iter_stated_values(text: str) -> Iterator[float | None]:
             (tie for tie in (pattern.search(before) for pattern in patterns) if tie), None
         )
         sure = _SURE.match(after) or _is_estimate(match, before, after)
-        alone = _ALONE.fullmatch(text[: match.start()]) and not after.strip(" \n\t.!*_)]}\"'`")
+        is_first = not number and _ALONE.fullmatch(text, 0, match.start())
+        alone = is_first and not after.strip(" \n\t.!*_)]}\"'`")
         if announced:
             filler = announced.groupdict().get("filler") or ""
             if _is_scale_template(match) or _NO_TIE.search(filler):
@@ -398,10 +407,14 @@ def _word_probability(text: str, words: Mapping[str, float], pattern: re.Pattern
             continue
         after = _clause_after(text[match.end() : match.end() + _RIGHT])
         word = match[0].lower()
-        negated = _NEGATED.search(before[-1]) or _UNDONE.match(after)
+        unclear = _NEGATED.search(before[-1]) or _UNDONE.match(after)
+        if hedge := _HEDGED.search(before[-1]):
+            # A rough half is a half, and nothing is beyond certain or impossible.
+            is_absolute = hedge["absolute"] and words[word] in (0, 1)
+            unclear = unclear or not (is_absolute or words[word] == 0.5)
         if word == "certain" and not _CERTAIN.match(text[match.end() : match.end() + 12]):
             continue  # a certain person
-        by_label.setdefault(start, set()).add(math.nan if negated else words[word])
+        by_label.setdefault(start, set()).add(math.nan if unclear else words[word])
     if not by_label:
         return math.nan
     values = by_label[max(by_label)]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import Argument, InputError, describe
 from fedlas._core.text import truncate
+from fedlas.predictions.language.stated import PLAIN
 from fedlas.predictions.tables.cells import cell_to_text
 from fedlas.predictions.tables.formats.frame import Frame
 
@@ -26,16 +27,17 @@ if TYPE_CHECKING:
 _MARKS = (
     re.compile(r"####\s*([^\n]+)"),
     re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}"),
-    re.compile(
-        r"\banswer(?:\s+is|\s*[:=])[\s:*]*([^\n]+?)"
-        r"(?=\s*(?:\n|$|(?<!\bDr)(?<!\bMr)(?<!\bSt)(?<!\bMrs)[.!?](?:\s+[A-Z]|\s*$)))",
-        re.IGNORECASE,
-    ),
+    re.compile(r"\banswer(?:\s+is|\s*[:=])[\s:*]*+", re.IGNORECASE),
 )
-"""Markers of a final answer: those of GSM8K and MATH, and "the answer is"."""
+"""Markers of a final answer: those of GSM8K and MATH, and "the answer is", behind which its sentence is."""
+_SENTENCE_END = re.compile(
+    r"\n|(?<!\bDr)(?<!\bMr)(?<!\bSt)(?<!\bMrs)[.!?](?:\s+[A-Z]|\s*$)", re.IGNORECASE
+)
 _EDGES = "".join(each for each in string.punctuation if each not in "-+%#{}\\")
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
 _ARTICLES = {"a", "an", "the"}
+_BEHIND_LETTER = {"and", "or", "nor", "is", "are", "but", "because"}
+"""Words before which "a" is the letter, such as that of an answer."""
 _CONFIDENCE = "self-consistency"
 _CORRECT = "majority is right"
 
@@ -45,7 +47,8 @@ def normalize_answer(answer: object) -> str:
 
     Of a long answer the text behind ``####``, in ``\boxed{}`` or behind "the answer is" counts, the last of them.
     Numbers are compared by value (``1,000.0`` is ``$1000``), other answers without case, articles, spaces and
-    punctuation around words. Of text of several lines, such as a program, all but white space counts.
+    punctuation around words. A first "a" is an article, another a letter, as in "B, A" and "Hepatitis A". Of text
+    of several lines, such as a program, all but white space counts.
 
     Source:
         P. Rajpurkar et al., "SQuAD", EMNLP 2016, for case, articles and punctuation.
@@ -54,10 +57,12 @@ def normalize_answer(answer: object) -> str:
         >>> normalize_answer("Six times three. The answer is $18.00."), normalize_answer("the  Eiffel Tower!")
         ('18', 'eiffel tower')
     """
-    text = unicodedata.normalize("NFKC", cell_to_text(answer)).strip()
+    text = unicodedata.normalize("NFKC", cell_to_text(answer)).translate(PLAIN).strip()
     marked = [match for mark in _MARKS for match in mark.finditer(text)]
     if marked:
-        text = max(marked, key=lambda match: match.start())[1].strip()
+        last = max(marked, key=lambda match: match.start())
+        behind = _SENTENCE_END.split(text[last.end() :], maxsplit=1)[0]
+        text = (last[1] if last.re.groups else behind).strip()
     if "\n" in text:
         return " ".join(text.split())
     number = text.strip(f"{_EDGES} ")
@@ -65,9 +70,22 @@ def normalize_answer(answer: object) -> str:
         value = Decimal(number.replace(",", "") if _THOUSANDS.fullmatch(number) else number)
         if value.is_finite() and abs(value.adjusted()) < 30:
             return f"{value.normalize() + 0:f}"
-    tokens = [token.strip(_EDGES) for token in text.casefold().split()]
-    tokens = [token for token in tokens if token]
-    return " ".join([token for token in tokens if token not in _ARTICLES] or tokens)
+    words = [word for word in text.casefold().split() if word.strip(_EDGES)]
+    tokens = [word.strip(_EDGES) for word in words]
+    following = [*tokens[1:], ""]
+    return " ".join(
+        token
+        for place, token in enumerate(tokens)
+        if not _is_article(words[place], following[place], is_first=place == 0)
+    )
+
+
+def _is_article(word: str, following: str, *, is_first: bool) -> bool:
+    """Return whether a word is an article of the following one; "a" must begin the answer, or it is a letter."""
+    if word not in _ARTICLES or not following:
+        return False
+    is_noun = len(following) > 1 and following not in _BEHIND_LETTER
+    return word != "a" or (is_first and is_noun)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Container, Sequence
-from contextlib import suppress
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -49,9 +48,11 @@ def split_names(text: Names, names: Sequence[str] = ()) -> list[str]:
     if isinstance(text, str):
         if text in names:
             return [text]
-        with suppress(csv.Error):
+        try:
             return [word.strip() for word in next(csv.reader([text], skipinitialspace=True), [""])]
-    elif text is None or (
+        except csv.Error:  # a name with a line break
+            return [text]
+    if text is None or (
         isinstance(text, list | tuple) and all(isinstance(name, str) for name in text)
     ):
         return list(text or ())
@@ -60,6 +61,12 @@ def split_names(text: Names, names: Sequence[str] = ()) -> list[str]:
         describe(text),
         "Pass 'a,b,c' or ['a', 'b', 'c'].",
     )
+
+
+def join_names(names: Sequence[str]) -> str | list[str]:
+    """Return names as the text that :func:`split_names` splits into them; a list if no text does."""
+    text = ",".join(names)
+    return text if split_names(text) == list(names) else list(names)
 
 
 def match_columns(

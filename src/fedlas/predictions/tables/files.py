@@ -14,13 +14,13 @@ from glob import glob, has_magic
 from pathlib import Path
 from typing import IO, Any
 
-from fedlas._core.check import InputError, error_reason
-from fedlas._core.extras import require
+from fedlas._core.check import InputError
 from fedlas._core.files import require_inside, require_no_device, write_atomically
 from fedlas._core.outputs import STANDARD_STREAM
 from fedlas._core.temporary import private_folder, remove_stale_folders
 from fedlas._core.terminal import standard_input
 from fedlas.predictions.tables.formats.compression import data_suffix
+from fedlas.predictions.tables.stores import limit_growth, open_store, translate_store_errors
 
 FORMATS = {
     ".csv": "delimited.Delimited",
@@ -43,41 +43,6 @@ _OTHERS |= dict.fromkeys(
     (".gz", ".zst"), "Name it .csv.gz or .jsonl.gz if it holds CSV or JSON lines."
 )
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(/?)(?=[^/])", re.ASCII)
-_STORES = (
-    *(
-        "abfs",
-        "abfss",
-        "adl",
-        "az",
-        "dbfs",
-        "file",
-        "ftp",
-        "gcs",
-        "gs",
-        "hdfs",
-        "hf",
-        "http",
-        "https",
-        "local",
-    ),
-    *(
-        "memory",
-        "oci",
-        "oss",
-        "s3",
-        "s3a",
-        "sftp",
-        "smb",
-        "ssh",
-        "tar",
-        "tos",
-        "webdav",
-        "webhdfs",
-        "zip",
-    ),
-)
-"""Protocols of addresses. Others may lead elsewhere than the address says: ``reference`` reads hosts that a file names,
-``filecache`` writes copies that stay."""
 _MAGIC = {b"PAR1": ".parquet", b"PK\x03\x04": ".npz"}
 _HEAD = 1 << 20
 """Bytes of a text that hold its names."""
@@ -213,8 +178,8 @@ def resolve_store_path(name: str | Path, expected: str) -> tuple[Any, str]:
     address = store_address(name)
     if address is None:
         return None, Path(os.path.realpath(name)).as_posix()
-    with _translate_store_errors(address, expected):
-        store, path = _open_store(address)
+    with translate_store_errors(address, expected):
+        store, path = open_store(address)
     if "file" in (store.protocol if isinstance(store.protocol, tuple) else (store.protocol,)):
         return None, Path(os.path.realpath(path)).as_posix()
     return store, posixpath.normpath(path)
@@ -269,8 +234,8 @@ def _copy_to_local(name: Name, folder: Path) -> Name:
     address = None if isinstance(name, TableFile) else store_address(name)
     if address is None:
         return name
-    with _translate_store_errors(address, READS):
-        store, root = _open_store(address)
+    with translate_store_errors(address, READS):
+        store, root = open_store(address)
         paths = [root]
         error = _no_match_error(address)
         if has_magic(root):
@@ -294,11 +259,12 @@ def _copy_to_local(name: Name, folder: Path) -> Name:
                 "Name only one of them.",
             )
         copies[copy] = path
-    with _translate_store_errors(address, READS):
+    with translate_store_errors(address, READS):
+        options = limit_growth(address)
         for copy, path in copies.items():
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.touch(0o600)
-            store.get_file(path, str(copy))
+            store.get_file(path, str(copy), **options)
     return folder / root.lstrip("/")
 
 
@@ -344,8 +310,8 @@ def write_local_or_remote(out: str | Path, write: Callable[[IO[bytes]], Any]) ->
         return
     with private_folder() as folder:
         local = write_atomically(folder / "table", write)
-        with _translate_store_errors(address, WRITES):
-            store, path = _open_store(address)
+        with translate_store_errors(address, WRITES):
+            store, path = open_store(address)
             head, slash, tail = path.rpartition("/")
             part = f"{head}{slash}.{tail}.{secrets.token_hex(4)}.fedlas.part"
             try:
@@ -355,44 +321,6 @@ def write_local_or_remote(out: str | Path, write: Callable[[IO[bytes]], Any]) ->
                 with suppress(Exception):
                     store.rm_file(part)
                 raise
-
-
-def _open_store(address: str) -> tuple[Any, str]:
-    """Return the file system of an address, and the path there.
-
-    Raises:
-        InputError: If a protocol in the address is none of ``_STORES``.
-    """
-    fsspec: Any = require("fsspec", extra="tables")
-    for link in address.split("::"):
-        protocol, is_named, _ = link.partition("://")
-        # fsspec takes a link without a protocol for one, if it is the name of one or a single word; else for a path.
-        if not is_named and not (
-            link in fsspec.available_protocols() or re.fullmatch("[a-z]*", link)
-        ):
-            protocol = "file"
-        if protocol not in _STORES:
-            raise InputError(
-                f"the protocol of an address must be one of {', '.join(_STORES)}",
-                f"{protocol!r} in {address}",
-                "Copy the files to this machine, and name the copies.",
-            )
-    store, path = fsspec.core.url_to_fs(address)
-    return store, path
-
-
-@contextmanager
-def _translate_store_errors(address: str, expected: str) -> Iterator[None]:
-    """Translate errors of a remote file system into InputError."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:  # stores raise many kinds
-        fix = "Check the address and your access to it."
-        if isinstance(error, ImportError):
-            fix = "Install the missing package."
-        raise InputError(expected, f"{address} ({error_reason(error)})", fix) from error
 
 
 def to_local_path(address: str) -> Path | None:
@@ -409,8 +337,8 @@ def fetch_remote_copy(address: str, folder: Path) -> Path | None:
     Raises:
         InputError: If the store cannot be read, or a folder is there.
     """
-    with _translate_store_errors(address, WRITES):
-        store, path = _open_store(address)
+    with translate_store_errors(address, WRITES):
+        store, path = open_store(address)
         if not store.exists(path):
             return None
         copy = folder / f"stored{''.join(Path(path).suffixes[-2:])}"

@@ -164,7 +164,7 @@ class Columns:
     confidence_as: ConfidenceForm = role("reading", "form of --confidence: number; words (stated in text); sum, "
         "mean or min of token log-probabilities; p-true (log-probabilities of True and False); vote (one answer per "
         "row, with --clusters as question and --target as true answer) (default: number)", "number", metavar="",
-        choices=CONFIDENCE_FORMS, of_live=True)
+        choices=CONFIDENCE_FORMS, beside=("confidence",), of_live=True)
     format: Literal["table", "lm-eval"] | None = role("reading", "lm-eval: samples of lm-evaluation-harness (default: "
         "detected)", metavar="", choices=("table", "lm-eval"))
     one_per_cluster: bool = role("reading", "keep only the first row of each cluster, so that rows are independent "
@@ -233,8 +233,7 @@ class Columns:
             )
         for option, each in ROLES.items():
             has_partner = any(getattr(self, name) for name in each.beside)
-            value = getattr(self, option)
-            is_there = value is not None if option == "event" else bool(value)
+            is_there = getattr(self, option) != getattr(Columns, option)
             if each.beside and is_there and kinds and not has_partner:
                 raise InputError(
                     "does not apply to these score columns",

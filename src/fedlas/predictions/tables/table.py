@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas._core.check import InputError, is_tensor, truncated_list
+from fedlas._core.text import join_words
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import (
     classes_from_column,
@@ -128,7 +129,7 @@ class ScoreTable:
         self._no_group_cells: set[bool] = set()
         self._first = FirstRowPerCluster(columns.clusters if columns.one_per_cluster else None)
         self._rows = 0
-        self._zeros = 0
+        self._zeros = self._ones = 0
         self._zero_labels = 0
         self._labels: LabelReader | None = None
         self._agreement = NameAgreement()
@@ -318,15 +319,27 @@ class ScoreTable:
         lines += self._probs.notes() + [
             f"Label distributions: {note}" for note in self._votes.notes()
         ]
-        if self._zeros:
-            text = f"{self._zeros:,} probabilities are exactly 0 and are replaced by {FLOOR:.2g} in logarithms"
-            if self._zero_labels:
-                text += (
-                    f"; for {self._zero_labels:,} rows it is the probability of the label, so that NLL is infinite and "
-                    f"{-np.log(FLOOR):.1f} is used instead: do not compare NLL"
-                )
-            lines.append(f"{text}.")
+        lines += self._certainty_notes()
         return (*lines, *self.fit_notes())
+
+    def _certainty_notes(self) -> list[str]:
+        """Return a note on probabilities of exactly 0 and 1, or an empty list if there are none."""
+        counts = {"0": self._zeros, "1": self._ones}
+        parts = [
+            f"{count:,} {'probability is' if count == 1 else 'probabilities are'} exactly {value}"
+            for value, count in counts.items()
+            if count
+        ]
+        if not parts:
+            return []
+        text = f"{join_words(parts)}; logarithms take {FLOOR:.2g} in place of 0"
+        if self._zero_labels:
+            rows = f"{self._zero_labels:,} row{'s' * (self._zero_labels != 1)}"
+            text += (
+                f"; for {rows} the label has a probability of 0, so that NLL is infinite and {-np.log(FLOOR):.1f} is "
+                "used instead: do not compare NLL"
+            )
+        return [f"{text}."]
 
     def fit_notes(self) -> tuple[str, ...]:
         """Return notes on covariates and units that differ from the fit."""
@@ -436,7 +449,9 @@ class ScoreTable:
             self._labels = self._create_label_reader(scores.shape[1], chunk)
         target = None if self.columns.target is None else self._labels.numbers(chunk)
         if self._is_probs:
-            self._zeros += int((scores <= 0).sum())
+            # A single column holds no 0 where it holds a 1, whose complement is none of its numbers.
+            self._ones += int((scores[:, 0] <= 0).sum()) if self._binary else 0
+            self._zeros += int((scores[:, int(self._binary) :] <= 0).sum())
             if target is not None:
                 self._zero_labels += int((scores.gather(1, target.unsqueeze(1)) <= 0).sum())
         return {"scores": scores} | ({} if target is None else {"outcome": target})

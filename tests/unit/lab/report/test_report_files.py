@@ -352,11 +352,13 @@ def test_a_loss_without_paper_and_url_is_described(tmp_path, write_run, changeab
 
 @pytest.mark.usefixtures("no_pictures")
 def test_notes_of_a_run_are_shown(tmp_path, write_run):
-    write_run(tmp_path / "b" / "ce-s0", samples=80, notes=["the optimum is at <the edge>"])
+    quiet = "the fit changes no validation probability by 1e-4 or more. No action is needed."
+    write_run(tmp_path / "b" / "ce-s0", samples=80, notes=["the optimum is at <the edge>", quiet])
     report = write_report(tmp_path / "b")
-    assert (
-        "ce-s0: the optimum is at <the edge>" in Page(report.html.read_text(encoding="utf-8")).text
-    )
+    page = report.html.read_text(encoding="utf-8")
+    assert "ce-s0: the optimum is at <the edge>" in Page(page).text
+    assert '<p class="notice">ce-s0: the optimum' in page
+    assert f'<p class="small">ce-s0: {quiet}' in page
     assert r"ce-s0: the optimum is at \<the edge>" in report.markdown.read_text(encoding="utf-8")
 
 

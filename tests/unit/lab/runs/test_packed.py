@@ -76,6 +76,15 @@ def test_a_pack_keeps_what_shift_measured(packed):
     assert again.text(again.shift_path) == '{"corrupted": []}'
 
 
+def test_a_planned_comparison_is_about_nll(bench, capsys):
+    def compared(*options):
+        assert main(["compare", str(bench), "ls:ce", *options]) == 0
+        return capsys.readouterr().out
+
+    assert compared() == compared("--metrics", "nll")
+    assert "No significant difference in NLL" in compared()
+
+
 def test_reports_and_comparisons_are_those_of_the_folders(bench, capsys):
     def compared():
         assert main(["compare", str(bench), "ls:ce", "--metrics", "ece", "nll", "--details"]) == 0

@@ -23,24 +23,27 @@ def processor(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("units", "precision", "reason"),
+    ("units", "note"),
     [
-        ({"amx": True}, "bf16", "the processor has AMX"),
-        ({"avx512_bf16": True}, "bf16", "the processor has AVX512-BF16"),
-        ({"amx": True, "avx512_bf16": True}, "bf16", "the processor has AMX and AVX512-BF16"),
-        ({}, "fp32", "the processor has neither AMX nor AVX512-BF16"),
+        ({"amx": True}, "; the processor has AMX: with --precision bf16 "),
+        ({"avx512_bf16": True}, "; the processor has AVX512-BF16: with --precision bf16 "),
+        ({"amx": True, "avx512_bf16": True}, "; the processor has AMX and AVX512-BF16: with "),
+        ({}, ")"),
     ],
 )
-def test_processor(processor, units, precision, reason):
+def test_every_processor_gets_fp32(processor, units, note):
+    """A note recommends bf16 where it is faster; numbers do not depend on the processor."""
     processor(**units)
-    assert resolve_for_device(TrainConfig(), CPU).precision == precision
-    assert describe_precision(precision, "auto", CPU) == f"{precision} (auto: {reason})"
+    assert resolve_for_device(TrainConfig(), CPU).precision == "fp32"
+    told = describe_precision("fp32", "auto", CPU)
+    assert told.startswith(f"fp32 (auto: as on every processor{note}")
+    assert describe_precision("fp32", "fp32", CPU) == "fp32 (of the recipe)"
 
 
-def test_old_torch_without_checks_gets_fp32(monkeypatch):
+def test_old_torch_without_checks_recommends_nothing(monkeypatch):
     for question in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
         monkeypatch.delattr(torch.cpu, question, raising=False)
-    assert resolve_for_device(TrainConfig(), CPU).precision == "fp32"
+    assert describe_precision("fp32", "auto", CPU) == "fp32 (auto: as on every processor)"
 
 
 @pytest.mark.skipif(
@@ -49,9 +52,8 @@ def test_old_torch_without_checks_gets_fp32(monkeypatch):
 @pytest.mark.skipif(not Path("/proc/cpuinfo").is_file(), reason="Linux tells in a file")
 def test_the_operating_system_agrees():
     flags = Path("/proc/cpuinfo").read_text().split()
-    assert resolve_for_device(TrainConfig(), CPU).precision == (
-        "bf16" if {"amx_tile", "avx512_bf16"} & set(flags) else "fp32"
-    )
+    recommends = "--precision bf16" in describe_precision("fp32", "auto", CPU)
+    assert recommends == bool({"amx_tile", "avx512_bf16"} & set(flags))
 
 
 @pytest.mark.parametrize("native", [True, False])
@@ -88,8 +90,7 @@ def test_bf16_without_autocast_is_refused(monkeypatch):
 
 def test_text_says_what_and_why(processor):
     processor(avx512_bf16=True)
-    assert describe_precision("bf16", "auto", CPU) == "bf16 (auto: the processor has AVX512-BF16)"
-    assert describe_precision("fp32", "auto", CPU) == "fp32 (auto: as the run began)"
+    assert describe_precision("bf16", "auto", CPU) == "bf16 (auto: as the run began)"
     assert describe_precision("fp32", "fp32", CPU) == "fp32 (of the recipe)"
     assert describe_precision("bf16", "bf16", CPU) == "bf16 (of the recipe)"
     processor()

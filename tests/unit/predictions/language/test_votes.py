@@ -50,6 +50,32 @@ def test_equal_answers_have_one_form(text, key):
     assert normalize_answer(text) == key
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("A, B", "B"), ("A B", "B"), ("A and B", "and B"), ("B, A", "B"), ("Hepatitis A", "Hepatitis"),
+        ("Hepatitis A virus", "Hepatitis virus"), ("vitamin a", "vitamin"), ("A/B", "B"), ("A", ""), ("An", "A"),
+        ("5", "\N{MINUS SIGN}5"), ("Plan A is right", "Plan is right"),
+    ],
+)  # fmt: skip
+def test_letter_is_no_article(one, other):
+    """ "A, B" was "B", and "Hepatitis A" the majority with "Hepatitis"."""
+    assert normalize_answer(one) != normalize_answer(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("A dog", "dog"), ("a  dog.", "Dog"), ("an apple", "The apple"), ("bank of the river", "bank of river"),
+        ("(A)", "a"), ("A.", "a"), ("a, b", "A B"), ("hepatitis a", "Hepatitis A"), ("\N{MINUS SIGN}5", "-5.0"),
+        ("\N{MINUS SIGN}1,000", "-1000"), ("1990\N{EN DASH}95", "1990-95"),
+        ("Alzheimer\N{RIGHT SINGLE QUOTATION MARK}s", "Alzheimer's"),
+    ],
+)  # fmt: skip
+def test_article_and_typography_make_no_difference(one, other):
+    assert normalize_answer(one) == normalize_answer(other)
+
+
 def test_majority_wins_and_ties_go_to_first():
     votes = self_consistency([several for several, _ in ANSWERS.values()])
     assert votes.confidence.tolist() == [0.75, 0.75, 0.5, 0.5]

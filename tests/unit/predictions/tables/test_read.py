@@ -169,8 +169,16 @@ def test_exact_zeros_are_floored_and_said(tmp_path):
     )
     assert float(nll) == pytest.approx(-np.log(torch.finfo(torch.float32).tiny), rel=1e-6)
     assert any(
-        "3 probabilities are exactly 0" in note and "for 1 rows" in note for note in read.notes
+        "3 probabilities are exactly 0" in note and "for 1 row " in note for note in read.notes
     )
+
+
+def test_note_names_ones_of_one_column(tmp_path):
+    write_csv(tmp_path / "o.csv", [[1.0], [0.5], [0.0], [0.0]], [0, 1, 0, 0], names=["ill"])
+    read = read_predictions(tmp_path / "o.csv", Columns(probs="p_ill", target="label"))
+    note = next(note for note in read.notes if "exactly" in note)
+    assert note.startswith("2 probabilities are exactly 0 and 1 probability is exactly 1;")
+    assert "for 1 row the label has a probability of 0" in note
 
 
 @given(st.integers(2, 6), st.integers(1, 40), st.integers(0, 999))

@@ -7,7 +7,6 @@ Source:
 
 from __future__ import annotations
 
-import shlex
 import subprocess
 import time
 from collections.abc import Generator, Sequence
@@ -19,6 +18,7 @@ from typing import Any
 from fedlas._core.check import InputError, check_count
 from fedlas._core.extras import require
 from fedlas._core.files import require_no_links
+from fedlas._core.text import quote_path
 from fedlas.lab.benches.executors.base import (
     EXECUTORS,
     Executor,
@@ -111,7 +111,7 @@ class SlurmExecutor(Executor):
             events.on_start(task)
         if not self.wait:
             events.on_message(
-                f"not waiting; after the jobs have ended: fedlas runs report {shlex.quote(str(folder))}"
+                f"not waiting; after the jobs have ended: fedlas runs report {quote_path(folder)}"
             )
             return
         # From here an interrupt cancels the remaining jobs, because nothing would collect them.

@@ -56,30 +56,69 @@ def open_decompressed(path: Path) -> IO[bytes]:
     stream: Any = require("pyarrow", extra="tables").input_stream(
         str(path), compression=_KINDS[path.suffix.lower()]
     )
-    return io.BufferedReader(_SizeLimitedStream(stream, path))
+    return limit_size(stream, SizeLimit(path.stat().st_size, path.name))
+
+
+class SizeLimit:
+    """Maximum size of what a packed file unpacks to: 100 times its own size, and 16 MiB at least.
+
+    Args:
+        size: Size of the packed file in bytes.
+        name: Its name, for messages.
+    """
+
+    def __init__(self, size: int, name: str) -> None:
+        self._size = size
+        self._name = name
+        self._limit = max(_FREE, _MAX_RATIO * size)
+
+    def check(self, unpacked: int) -> None:
+        """Raise InputError if ``unpacked`` bytes exceed the limit.
+
+        Raises:
+            InputError: If they do.
+        """
+        if unpacked > self._limit:
+            raise InputError(
+                f"the compression ratio of a file must be at most {_MAX_RATIO}",
+                f"a higher one for the {self._size:,} bytes of {self._name}",
+                "Decompress the file yourself if you trust it.",
+            )
+
+
+def limit_size(stream: Any, limit: SizeLimit) -> IO[bytes]:
+    """Return a decompressed stream that raises InputError where it is read, or skipped, beyond its limit."""
+    return io.BufferedReader(_SizeLimitedStream(stream, limit))
 
 
 class _SizeLimitedStream(io.RawIOBase):
     """Decompressed stream that raises InputError beyond a maximum size."""
 
-    def __init__(self, stream: Any, path: Path) -> None:
+    def __init__(self, stream: Any, limit: SizeLimit) -> None:
         self._stream = stream
-        self._path = path
-        self._size = path.stat().st_size
-        self._left = max(_FREE, _MAX_RATIO * self._size)
+        self._limit = limit
+        self._position = 0
 
     def readable(self) -> bool:
         return True
 
+    def seekable(self) -> bool:
+        return bool(self._stream.seekable())
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        if whence != io.SEEK_SET:
+            raise io.UnsupportedOperation("only places from the beginning")
+        self._limit.check(offset)  # first: to skip is to unpack
+        self._position = self._stream.seek(offset)
+        return self._position
+
     def readinto(self, buffer: Any, /) -> int:
         count: int = self._stream.readinto(buffer)
-        self._left -= count
-        if self._left < 0:
-            raise InputError(
-                f"the compression ratio of a file must be at most {_MAX_RATIO}",
-                f"a higher one for the {self._size:,} bytes of {self._path.name}",
-                "Decompress the file yourself if you trust it.",
-            )
+        self._position += count
+        self._limit.check(self._position)
         return count
 
     def close(self) -> None:
