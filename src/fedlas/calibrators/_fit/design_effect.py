@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fedlas.calibrators._fit.rowwise import iter_float64_rows, sample_weights
-from fedlas.calibrators._fit.temperature_search import nll_temperature
 from fedlas.resample.clusters import is_clustered
 
 if TYPE_CHECKING:
@@ -37,6 +36,8 @@ def design_effect(val: Predictions, sample_ids: Tensor) -> float:
         val: With labels and clusters.
         sample_ids: Sample id of each row ``(N,)``; duplicate rows share an id and count as one sample.
     """
+    from fedlas.calibrators._fit.temperature_search import nll_temperature
+
     import torch
 
     temperature = nll_temperature(val).value
