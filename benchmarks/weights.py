@@ -1,6 +1,7 @@
 """Weighted samples: how often intervals hold the truth, and how near importance weights come to a shifted target.
 
     python benchmarks/weights.py [--samples 1000] [--sets 300] [--shifts 0.5 1 2 3] [--shift-sets 40]
+    python benchmarks/weights.py --differences [--samples 500] [--sets 200] [--first-seed 500000]
 
 Coverage: true logits of 5 classes are normal with standard deviation 2, the model's are ``sharpness`` times as large.
 Weights are lognormal ("random"), fall with the model's true confidence ("hard"), or are 9 for every tenth sample
@@ -8,6 +9,9 @@ Weights are lognormal ("random"), fall with the model's true confidence ("hard")
 
 Shift: two normal inputs, the first of mean 0 in the source and ``shift`` in the target, labels of one law, and a model
 that is over-confident where the first input is above 0.5. The truth is the metric of 1,000,000 target samples.
+
+Differences: how often the test of ECE of two models with equal ECE rejects at 0.05. Either one adds .4 to the log-odds
+of a calibrated event and the other takes it off, or each adds noise of its own (sd .5 a logit).
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from sklearn.preprocessing import StandardScaler
 
 from fedlas import Predictions, estimates, evaluate
 from fedlas.metrics import true_ece
-from fedlas.stats import effective_sample_size
+from fedlas.stats import effective_sample_size, paired_bootstrap
 
 METRICS = ("accuracy", "nll", "brier", "ece", "classwise_ece")
 SHIFTED = ("accuracy", "nll", "ece")
@@ -112,6 +116,28 @@ def shift(mean: float, sets: int, samples: int = 4000) -> None:
         )
 
 
+def differences(samples: int, sets: int, first_seed: int) -> None:
+    """Print how often the test of a difference of ECE rejects where there is none, without and with weights."""
+    for kind in ("shift", "noise"):
+        for weighted_by in ("none", "exponential"):
+            rejected = 0
+            for seed in range(first_seed, first_seed + sets):
+                generator = torch.Generator().manual_seed(seed)
+                logits = 1.5 * torch.randn(samples, 2, generator=generator, dtype=torch.float64)
+                target = torch.multinomial(logits.softmax(1), 1, generator=generator).squeeze(1)
+                uniform = torch.rand(samples, generator=generator, dtype=torch.float64)
+                weights = None if weighted_by == "none" else -uniform.log()
+                away = [torch.tensor([0.0, sign * 0.4]) for sign in (1.0, -1.0)]
+                if kind == "noise":
+                    away = [0.5 * torch.randn(logits.shape, generator=generator) for _ in away]
+                a, b = (
+                    Predictions((logits + each).float(), target, weights=weights) for each in away
+                )
+                test = paired_bootstrap(a, b, replicates=199, seed=seed)
+                rejected += (test.p_value or 1.0) <= 0.05
+            print(f"| {kind} | {samples:,} | {weighted_by} | {rejected / sets:.3f} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -120,7 +146,12 @@ def main() -> None:
     parser.add_argument("--sets", type=int, default=300)
     parser.add_argument("--shifts", type=float, nargs="*", default=[0.5, 1.0, 2.0, 3.0])
     parser.add_argument("--shift-sets", type=int, default=40)
+    parser.add_argument("--differences", action="store_true", help="differences of ECE alone")
+    parser.add_argument("--first-seed", type=int, default=500_000)
     args = parser.parse_args()
+    if args.differences:
+        differences(args.samples, args.sets, args.first_seed)
+        return
     for mean in args.shifts:
         shift(mean, args.shift_sets)
     coverage(args.samples, args.sets)

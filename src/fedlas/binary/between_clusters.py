@@ -157,14 +157,14 @@ def heterogeneity(
             lines.append((row.slope.value, (row.slope.high - row.slope.low) / (2.0 * z)))
         if area is not None and 0.0 < area[0].value < 1.0:
             areas.append(_Area.from_influence(samples, area[0].value, area[1]))
-    found = {
+    effects_by_name = {
         "observed_to_expected": _ratio_effects(data, codes, confidence_level),
-        "slope": _effects_of(lines, confidence_level),
+        "slope": _normal_effects(lines, confidence_level),
         "auroc": _area_effects(areas, confidence_level),
     }
     return Heterogeneity(
         by_cluster,
-        ResultTable({name: each for name, each in found.items() if each is not None}),
+        ResultTable({name: each for name, each in effects_by_name.items() if each is not None}),
     )
 
 
@@ -217,7 +217,7 @@ def _ratio_effects(
     return _transform_ends(effects, np.exp)
 
 
-def _effects_of(
+def _normal_effects(
     pairs: Sequence[tuple[float, float]], confidence_level: float
 ) -> RandomEffects | None:
     """Return the random-effects mean of values with their standard errors; None of fewer than two."""
@@ -257,7 +257,7 @@ def _area_effects(areas: Sequence[_Area], confidence_level: float) -> RandomEffe
         for each in areas
         if (error := math.sqrt(sum(each.variances))) > 0.0
     ]
-    effects = _effects_of(pairs, confidence_level)
+    effects = _normal_effects(pairs, confidence_level)
     if effects is None:
         return None
     # Variances of few events depend on the areas themselves, and Cochran's Q takes them as known: with 10 to 20 events

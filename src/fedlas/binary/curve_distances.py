@@ -210,7 +210,9 @@ def _score_test_weights(data: Positive, cells: Loess) -> dict[str, FloatArray]:
     # The score of the slope is taken at the shift that fits best, to first order: gaps are weighted by the log-odds
     # less their mean, which the variances of the outcomes weight.
     # Samples of a probability of 0 or 1 have none, and cells of these alone have no weight.
-    has_odds = np.ones(data.num_samples) if data.is_certain is None else 1.0 - data.is_certain
+    has_odds = np.ones(data.num_samples)
+    if data.is_certain is not None:
+        has_odds[data.is_certain] = 0.0
     count = cells.sums.total(has_odds)
     log_odds = cells.sums.total(has_odds * data.log_odds) / np.maximum(count, 1e-300)
     spread = count * cells.means * (1.0 - cells.means)

@@ -75,7 +75,7 @@ class GroupedSamples:
         """
         if self.is_certain is None:
             return self, self.size
-        size = self.sum_by_group(1.0 - self.is_certain).astype(np.int64)
+        size = self.sum_by_group((~self.is_certain).astype(np.float64)).astype(np.int64)
         some = replace(self._take(~self.is_certain, size[size > 0]), is_certain=None)
         return some if some.weights is None else some._with_weights(some.weights), size
 

@@ -166,5 +166,5 @@ def _newton_step(
     # A singular curvature gets a step that is short where it says nothing, and no other is changed by it.
     diagonal = np.einsum("gii->gi", information)
     diagonal += _SINGULAR * diagonal.sum(axis=1, keepdims=True) + 1e-300
-    step = np.linalg.solve(information, gradient[..., None])[..., 0]
+    step = np.asarray(np.linalg.solve(information, gradient[..., None])[..., 0], dtype=np.float64)
     return step, (gradient * step).sum(axis=1)

@@ -58,6 +58,7 @@ from fedlas.calibrators._fit.state import (
 )
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import require_labels, require_predictions, unwrap_table
+from fedlas.predictions.arguments import to_tensor
 from fedlas.predictions.multi_label import MultiLabel, require_multi_label
 from fedlas.resample.effective import effective_sample_size
 
@@ -303,10 +304,11 @@ class Calibrator(ABC):
 
     def _transform_array(self, test: Tensor | NDArray[Any]) -> Tensor | NDArray[Any]:
         """Return calibrated probabilities or logits for an array, in its shape; as the array of the fit."""
+        scores = to_tensor("test", test)
         of_probs = self.array_of == "probs"
-        calibrated = self.transform((Predictions.from_probs if of_probs else Predictions)(test))
+        calibrated = self.transform((Predictions.from_probs if of_probs else Predictions)(scores))
         result = calibrated.probs if of_probs else calibrated.logits
-        result = result[:, 1] if test.ndim == 1 else result
+        result = result[:, 1] if scores.ndim == 1 else result
         return result if is_tensor(test) else result.cpu().numpy()
 
     def _check_inputs(self, test: Predictions) -> Predictions:

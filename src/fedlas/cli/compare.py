@@ -30,7 +30,7 @@ from fedlas.cli.arguments import (
 from fedlas.cli.gate import add_gate_options, check_gate_options, print_gate
 from fedlas.cli.markup import add_markup_flags, print_in_format
 from fedlas.predictions.tables.outputs import Output, check_outputs
-from fedlas.predictions.tables.roles import OF_FIT, SCORES
+from fedlas.predictions.tables.roles import OF_FIT, SCORES, Columns
 
 if TYPE_CHECKING:
     from fedlas.predictions import PredictionTable
@@ -44,7 +44,7 @@ _COMMON_OPTIONS = ("names", "metrics", "markup", "title", "run", "subcommand")
 _RUN_OPTIONS = ("method", "stage", "rope", "plot")
 _REJECTED_OPTIONS: dict[str, tuple[str, ...]] = {
     "folders of benches": (),
-    "lists of seeds": (*_RUN_OPTIONS, "replicates", "groups", "clusters"),
+    "lists of seeds": (*_RUN_OPTIONS, "replicates", "groups", "clusters", "against"),
     "two files": (*_RUN_OPTIONS, "details", "others", "test_share"),
 }
 """By what is compared, the options that say nothing of it; benches take :data:`_BENCH_OPTIONS` alone."""
@@ -57,7 +57,10 @@ def add_compare(add: AddSubcommand) -> None:
     def run(args: argparse.Namespace) -> int:
         return _compare(args, parser.get_default)
 
-    parser = add(run, "FILE FILE | FILES --with FILES | FOLDER [FOLDER ...] [A:B ...]")
+    parser = add(
+        run,
+        "FILE FILE | FILE --against COLUMNS | FILES --with FILES | FOLDER [FOLDER ...] [A:B ...]",
+    )
     text = (
         "predictions of two models on the same samples, or of each seed of a method; or folders of benches, and pairs "
         "of methods that you planned to compare: A minus B, e.g. fedlas:ls, or ce@auto:ce@temperature with calibrators"
@@ -88,6 +91,11 @@ def _add_file_options(parser: argparse.ArgumentParser) -> None:
         "two classes: compare the predicted class (default: the probability of the event)",
     )
     add_score_columns(parser)
+    text = (
+        "two models in one file: columns of the second one's scores, named like --logits; the options name those of "
+        "the first (default: the same columns in a second file)"
+    )
+    add_option(parser, "--against", "COLUMNS", text, action="append")
     add_sample_columns(parser, excluded=("label_probs", "covariates", *OF_FIT))
     add_num_bins(parser)
     add_option(
@@ -240,18 +248,27 @@ def _read_two_models(
     from fedlas.predictions.tables.read import merge_notes
 
     paths = [Path(file) for file in args.names]
-    _check_different_files(*paths)
-    columns = parse_columns(args)
+    columns = other_columns = parse_columns(args) or Columns()
+    if args.against is None:
+        _check_different_files(*paths)
+        first, second = (
+            path.name if paths[0].name != paths[1].name else name
+            for path, name in zip(paths, args.names, strict=True)
+        )
+    else:
+        kind = str(columns.kind)
+        against = args.against[0] if len(args.against) == 1 else args.against
+        other_columns = replace(columns, **{kind: against})
+        first, second = (", ".join(each.split_option(kind)) for each in (columns, other_columns))
     first_table = read_predictions(args.names[0], columns)
-    second_table = read_predictions(args.names[1], columns, like=first_table)
+    second_table = read_predictions(args.names[-1], other_columns, like=first_table)
     _check_labels(first_table, second_table)
-    notes = merge_notes([(paths[0].name, first_table), (paths[1].name, second_table)])
+    if args.against is None:
+        notes = merge_notes([(first, first_table), (second, second_table)])
+    else:
+        notes = [*dict.fromkeys([*first_table.notes, *second_table.notes])]
     notes += _row_notes(first_table.predictions, second_table.predictions)
     print_lines(*(f"note: {note}" for note in notes), stderr=True)
-    first, second = (
-        path.name if paths[0].name != paths[1].name else name
-        for path, name in zip(paths, args.names, strict=True)
-    )
     return (first_table, second_table), (first, second)
 
 
@@ -278,11 +295,13 @@ def _check_options(args: argparse.Namespace) -> None:
     from fedlas.present.gate import JUNIT, check_metric_direction
     from fedlas.stats.estimates import check_replicates
 
-    if len(args.names) != 2 and not args.others:
+    if args.against is not None:
+        _check_against(args)
+    elif len(args.names) != 2 and not args.others:
         raise InputError(
             "the arguments must be two prediction files, files of seeds and --with, or bench folders",
             f"{len(args.names)} name{'s' * (len(args.names) > 1)}",
-            "Name one file per model, or name the seeds of a second method after --with.",
+            "Name one file per model, the second model's columns by --against, or its seeds after --with.",
         )
     check_gate_options(args, "--fail-if-worse", args.fail_if_worse)
     check_metric_direction(args.fail_if_worse, args.margin)
@@ -296,6 +315,17 @@ def _check_options(args: argparse.Namespace) -> None:
     if args.replicates == 0:
         raise InputError("--replicates must be at least 39", 0, "Omit --replicates, or pass 1000.")
     check_replicates(args.replicates)
+
+
+def _check_against(args: argparse.Namespace) -> None:
+    """Raise InputError unless ``--against`` comes with one file and the columns of the first model's scores."""
+    if len(args.names) != 1 or not any(getattr(args, name) for name in SCORES):
+        scores = any(getattr(args, name) for name in SCORES)
+        raise InputError(
+            "--against requires one file and the columns of the first model's scores",
+            f"{len(args.names)} names" if scores else "no --probs, --logits or --confidence",
+            "Write e.g. fedlas compare test.csv --probs old --against new --target y.",
+        )
 
 
 def _check_different_files(a: Path, b: Path) -> None:

@@ -12,7 +12,14 @@ from fedlas._core.outputs import check_output_path, new_file_kind
 from fedlas._core.progress import ProgressBar
 from fedlas._core.terminal import print_lines
 from fedlas._core.text import quote_path
-from fedlas.cli.arguments import AddSubcommand, add_option, add_path
+from fedlas.cli.arguments import (
+    AddSubcommand,
+    add_path,
+    add_sample_columns,
+    add_score_columns,
+    format_column_options,
+    parse_columns,
+)
 
 if TYPE_CHECKING:
     from fedlas.lab.data.survey import Survey
@@ -31,15 +38,18 @@ def add_init(add: AddSubcommand) -> None:
     )
     text = "new file to write: commands in a .sh for a table, a recipe in a .yaml for images"
     add_path(parser, "--out", "FILE", f"{text} (default: TABLE's or FOLDER's name)")
-    add_option(parser, "--target", "COLUMN", "column of the labels of a table (default: guessed)")
+    # what is not said is guessed
+    add_score_columns(parser)
+    add_sample_columns(parser)
 
 
 def _run(args: argparse.Namespace) -> int:
     from fedlas.cli.init_table import init_table
     from fedlas.predictions.tables.files import has_parquet_files
 
+    given = parse_columns(args)
     if args.source.is_file():
-        return init_table(args.source, out=args.out, target=args.target)
+        return init_table(args.source, out=args.out, given=given)
     if has_parquet_files(args.source):
         example = min(args.source.rglob("*.parquet"))
         raise InputError(
@@ -47,8 +57,11 @@ def _run(args: argparse.Namespace) -> int:
             f"the folder {args.source} of Parquet files",
             f"Pass one of its files, fedlas init {quote_path(example)}; the commands also take the folder.",
         )
-    if args.target is not None:
-        raise InputError("--target requires a table", f"the folder {args.source}", "Omit --target.")
+    if given is not None:
+        options = format_column_options(given).strip()
+        raise InputError(
+            f"{options} requires a table", f"the folder {args.source}", "Leave it out for images."
+        )
     return init_images(args.source, out=args.out)
 
 

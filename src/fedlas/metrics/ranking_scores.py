@@ -15,18 +15,15 @@ from fedlas.metrics.metric import METRICS
 from fedlas.metrics.sums import normalized_weights
 from fedlas.predictions.any_predictions import require_predictions
 from fedlas.predictions.event import event_index
+from fedlas.predictions.probabilities import log_softmax
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from fedlas.predictions import Predictions
 
 Score = Callable[[FloatArray, NDArray[np.bool_], FloatArray], float]
 """From scores, outcomes and weights ``(N,)`` to a number."""
 _LOG_SURE = math.log1p(-(2.0**-10))
 """Logarithm of the probability above which the probabilities of the other classes are added up."""
-_CHUNK_ELEMENTS = 2**18
-"""Logits per chunk, which fits the cache."""
 
 
 def auroc_influence(predictions: Predictions) -> FloatArray | None:
@@ -140,30 +137,21 @@ def make_class_scorer(predictions: Predictions) -> Callable[[int], FloatArray]:
     """
     import torch
 
-    scores = predictions.scores.detach().cpu()
+    scores = predictions.scores.detach().cpu().double()
+    logs = scores.log() if predictions.are_probs else scores
     if predictions.num_classes == 2:
-        logs = _to_log_scale(scores, predictions.are_probs)
         return lambda k: (logs[:, k] - logs[:, 1 - k]).numpy()
-    norm = torch.zeros(len(scores), dtype=torch.float64, device="cpu")
-    if not predictions.are_probs:
-        parts = scores.split(max(1, _CHUNK_ELEMENTS // predictions.num_classes))
-        norm = torch.cat([part.double().logsumexp(dim=1) for part in parts])
+    logs = logs if predictions.are_probs else log_softmax(logs)
 
     def log_odds(k: int) -> FloatArray:
-        log_p = _to_log_scale(scores[:, k], predictions.are_probs) - norm
+        log_p = logs[:, k]
         rest = torch.log1p(-log_p.exp().clamp(max=1.0))
         # 1 - p cancels near 1, where the others are added up. Elsewhere their rounding would part equal probabilities.
         sure = (log_p > _LOG_SURE).nonzero()[:, 0]
-        others = torch.cat([scores[sure, :k], scores[sure, k + 1 :]], dim=1)
-        rest[sure] = _to_log_scale(others, predictions.are_probs).logsumexp(dim=1) - norm[sure]
+        rest[sure] = torch.cat([logs[sure, :k], logs[sure, k + 1 :]], dim=1).logsumexp(dim=1)
         return (log_p - rest).numpy()
 
     return log_odds
-
-
-def _to_log_scale(scores: Tensor, are_probs: bool) -> Tensor:
-    """Return logits in float64, or the logarithms of probabilities; minus infinity for 0."""
-    return scores.double().log() if are_probs else scores.double()
 
 
 def auroc_and_influence(

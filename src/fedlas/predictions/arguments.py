@@ -86,7 +86,9 @@ def to_tensor(name: str, value: object, fix: str = _ARRAY) -> Tensor:
     try:
         array = np.asarray(value)
         # PyTorch takes neither foreign byte order nor negative strides, and warns of read-only memory: copy only then.
-        return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
+        array = np.require(array, array.dtype.newbyteorder("="), ["C", "W"])
+        # An axis of length 1 may have any stride in an array that NumPy calls contiguous.
+        return torch.from_numpy(array.copy() if min(array.strides, default=0) < 0 else array)
     except (
         TypeError,
         ValueError,

@@ -93,9 +93,9 @@ def _missing_measures_note(clusters: Heterogeneity) -> list[str]:
     }
     notes = []
     if counts["observed_to_expected"] < total:
-        left = total - counts["observed_to_expected"]
+        num_missing = total - counts["observed_to_expected"]
         why = "they expect no event" if counts["observed_to_expected"] else "no event occurred"
-        notes.append(f"The mean O/E leaves out {left:,} of {total:,} clusters: {why}.")
+        notes.append(f"The mean O/E leaves out {num_missing:,} of {total:,} clusters: {why}.")
     parts = [
         f"{_TITLES[name]} {total - counts[name]:,}"
         for name in ("slope", "auroc")

@@ -220,7 +220,7 @@ def _top_label_verdict(
         noise = metric_noise(estimates, about)
         shown = f": {about.title} {about.format(values[about.metric])} %, floor {noise.floor} %"
         floor = shown if noise.floor else ""
-        shows = "No miscalibration shows" + _together(judged)
+        shows = "No miscalibration shows" + _joint_test_words(judged)
         text = f"{shows}: {claim}{floor}{_alone_list(judged)}."
     return replace(judged, text=text)
 
@@ -288,7 +288,7 @@ def _single_test_sentence(judged: Verdict, measures: ByName, claim: str, samples
     """Return the sentence on an event where a single test rejects calibration, and the joint test does not."""
     name = judged.rejects_alone
     if name not in PRE_SPECIFIED:
-        together = f"no miscalibration shows{_together(judged)}"
+        together = f"no miscalibration shows{_joint_test_words(judged)}"
         return f"{claim}: {together} ({samples}; {judged.joint}){_alone_list(judged)}."
     p = format_p(judged.tests[name].p, measures[name].least_p)
     kind = ""
@@ -298,7 +298,7 @@ def _single_test_sentence(judged: Verdict, measures: ByName, claim: str, samples
     return f"{claim}{kind} ({p}; {samples}); {judged.joint_clause}."
 
 
-def _together(judged: Verdict) -> str:
+def _joint_test_words(judged: Verdict) -> str:
     """Return by which tests no miscalibration shows, where single ones say otherwise."""
     return f" in the {judged.joint_tests} tests together" if judged.rejects_alone else ""
 

@@ -107,6 +107,23 @@ class ReplicateCellSums:
         return np.ascontiguousarray(sums.numpy().T)
 
 
+class DenseCellSums:
+    """As :class:`ReplicateCellSums`, for units that have entries in most cells; digits depend on the processor."""
+
+    def __init__(self, unit: IntArray, cell: IntArray, num_cells: int) -> None:
+        self._shape = (int(unit.max(initial=0)) + 1, num_cells)
+        self._place = unit * num_cells + cell
+
+    def sum_by_unit(self, values: FloatArray) -> FloatArray:
+        """Return the sums of ``values (N,)`` per unit and cell ``(U, K)``."""
+        sums = np.bincount(self._place, values, self._shape[0] * self._shape[1])
+        return sums.astype(np.float64).reshape(self._shape)
+
+    def sums(self, weights: FloatArray, values: FloatArray) -> FloatArray:
+        """Return the cell sums ``(R, K)`` of all replicates, from weights ``(R, U)``."""
+        return weights @ values
+
+
 class OutcomeCells:
     """Sums of weights, probabilities and outcomes over cells of samples, for the data and for replicates.
 
@@ -119,8 +136,10 @@ class OutcomeCells:
         clusters: Number of each sample's cluster ``(N,)``, from 0 on; None if all are independent.
         label: The class whose outcome it is; None: whether the predicted class is the label.
         effective_samples: Effective number of samples, which are drawn cell by cell; None if rows are drawn.
+        fill_all: Whether most units have entries in most cells, so that a dense matrix of their sums is faster.
 
     Attributes:
+        cell: Cell of each sample ``(N,)``.
         num_units: How many samples, or clusters, are drawn.
         weights: ``(N,)``, ones if there are none.
     """
@@ -135,6 +154,8 @@ class OutcomeCells:
         clusters: IntArray | None = None,
         label: int | None = None,
         effective_samples: int | None = None,
+        *,
+        fill_all: bool = False,
     ) -> None:
         self.num_samples = len(cell)
         self.num_draws = len(cell) if effective_samples is None else effective_samples
@@ -144,7 +165,8 @@ class OutcomeCells:
         self.label = label
         self.is_weighted = weights is not None
         self.probability = probability
-        self._cell = cell
+        self.cell = cell
+        self._fill_all = fill_all
         self.outcome = outcome
         self.weights = np.ones(len(cell)) if weights is None else weights
         self.num_units = len(cell) if clusters is None else int(clusters.max()) + 1
@@ -161,7 +183,7 @@ class OutcomeCells:
 
     def total(self, values: FloatArray | float) -> FloatArray:
         """Return the weighted sum of ``values (N,)`` in each cell ``(K,)``."""
-        return np.bincount(self._cell, self.weights * values, self.num_cells).astype(np.float64)
+        return np.bincount(self.cell, self.weights * values, self.num_cells).astype(np.float64)
 
     @cached_property
     def count(self) -> FloatArray:
@@ -209,9 +231,11 @@ class OutcomeCells:
         return self._sums.sums(outcomes, self._counts)
 
     @cached_property
-    def _sums(self) -> ReplicateCellSums:
+    def _sums(self) -> ReplicateCellSums | DenseCellSums:
         unit = np.arange(self.num_samples) if self.clusters is None else self.clusters
-        return ReplicateCellSums(unit, self._cell, self.num_cells)
+        if self._fill_all:
+            return DenseCellSums(unit, self.cell, self.num_cells)
+        return ReplicateCellSums(unit, self.cell, self.num_cells)
 
     @cached_property
     def _unit_weights(self) -> FloatArray:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fedlas._core.streams import seeded_generator
 from fedlas.metrics.equal_width import equal_width_index
 from fedlas.metrics.sums import effective_count
-from fedlas.stats.cell_sums import count_draws
+from fedlas.stats.cell_sums import DenseCellSums, OutcomeCells, count_draws
 from fedlas.stats.draws import DrawPurpose
 
 if TYPE_CHECKING:
@@ -67,27 +67,29 @@ def compute_label_errors(
     """
     samples, labels = positives.shape
     unit = np.arange(samples) if clusters is None else clusters
-    units = int(unit.max()) + 1
+    num_units = int(unit.max()) + 1
     max_blocks = max(_FEWEST_BLOCKS, min(_MAX_BLOCKS, _BLOCK_SUMS // (labels * num_bins)))
-    num_blocks = min(max_blocks, units)
+    num_blocks = min(max_blocks, num_units)
     # Many units are put together at random: sums of blocks vary as sums of units do.
-    block = (seeded_generator(DrawPurpose.BLOCKS, seed).permutation(units) % num_blocks)[unit]
+    block = (seeded_generator(DrawPurpose.BLOCKS, seed).permutation(num_units) % num_blocks)[unit]
     random = seeded_generator(DrawPurpose.BOOTSTRAP, seed)
     times = count_draws(random.randint(0, num_blocks, size=(replicates, num_blocks)))
     noise = seeded_generator(DrawPurpose.NOISE_FLOOR, seed)
-    signs = 2.0 * noise.randint(0, 2, size=(replicates, num_blocks)) - 1.0
+    flips = noise.randint(0, 2, size=(replicates, num_blocks))
+    signs = np.where(flips > 0, 1.0, -1.0)
     parts: list[tuple[FloatArray, FloatArray, FloatArray]] = []
     pooled = [np.zeros((size, num_bins + 1)) for size in (1, replicates, replicates)]
     for part in _label_slices(labels, num_bins):
-        cells = _LabelBins(
-            probs[:, part], positives[:, part], weights[:, part], block, num_blocks, num_bins
-        )
-        null = cells.draw_gaps(noise, replicates) if clusters is None else signs @ cells.gaps
-        totals = cells.totals
+        units = block.repeat(positives[:, part].shape[1])
+        cells = _make_cells(probs[:, part], positives[:, part], weights[:, part], units, num_bins)
+        by_block = DenseCellSums(units, cells.cell // num_bins, cells.num_cells // num_bins)
+        totals = by_block.sum_by_unit(cells.weights)
+        total = totals.sum(axis=0)[None]
+        null = _draw_gaps(cells, noise, replicates) if clusters is None else cells.sum_gaps(signs)
         sums = (
-            (cells.gaps.sum(axis=0)[None], totals.sum(axis=0)[None]),
-            (times @ cells.gaps, times @ totals),
-            (null, np.broadcast_to(totals.sum(axis=0), (replicates, len(totals.T)))),
+            ((cells.expected - cells.positives)[None], total),
+            (cells.sum_gaps(times), by_block.sums(times, totals)),
+            (null, np.broadcast_to(total, (replicates, total.shape[1]))),
         )
         errors = []
         for gaps, total, whole in zip(*zip(*sums, strict=True), pooled, strict=True):
@@ -106,47 +108,35 @@ def _label_slices(labels: int, num_bins: int) -> Iterator[slice]:
     return (slice(start, start + step) for start in range(0, labels, step))
 
 
-class _LabelBins:
-    """Sums over cells of blocks of samples; the cell index is ``label * num_bins + bin``.
+def _make_cells(
+    probs: Tensor,
+    positives: NDArray[np.bool_],
+    weights: FloatArray,
+    units: IntArray,
+    num_bins: int,
+) -> OutcomeCells:
+    """Return the cells of labels ``(N, L)``, at ``label * num_bins + bin``; ``units (N L,)`` are blocks of samples."""
+    labels = positives.shape[1]
+    cell = equal_width_index(probs, num_bins).numpy() + np.arange(labels) * num_bins
+    return OutcomeCells(
+        cell.ravel(),
+        labels * num_bins,
+        probs.double().numpy().ravel(),
+        positives.ravel().astype(np.float64),
+        weights.ravel(),
+        units,
+        fill_all=True,
+    )
 
-    Attributes:
-        gaps: Sum of what happened less its probability ``(blocks, cells)``.
-        totals: Sum of the weights of each label ``(blocks, L)``.
-    """
 
-    def __init__(
-        self,
-        probs: Tensor,
-        positives: NDArray[np.bool_],
-        weights: FloatArray,
-        block: IntArray,
-        num_blocks: int,
-        num_bins: int,
-    ) -> None:
-        labels = positives.shape[1]
-        size = labels * num_bins
-        cell = (equal_width_index(probs, num_bins).numpy() + np.arange(labels) * num_bins).ravel()
-        exact = probs.double().numpy()
-        place = (block[:, None] * size).repeat(labels, axis=1).ravel() + cell
-        gaps = (weights * (positives - exact)).ravel()
-        self.gaps = np.bincount(place, gaps, num_blocks * size).reshape(num_blocks, size)
-        owner = (block[:, None] * labels + np.arange(labels)).ravel()
-        self.totals = np.bincount(owner, weights.ravel(), num_blocks * labels).reshape(
-            num_blocks, labels
-        )
-        flat = weights.ravel()
-        self._weight, self._squares, self._probs = (
-            np.bincount(cell, each, size) for each in (flat, flat**2, flat * exact.ravel())
-        )
-
-    def draw_gaps(self, random: np.random.RandomState, replicates: int) -> FloatArray:
-        """Draw gaps ``(R, cells)`` of independent events that have each cell's mean probability."""
-        filled = np.flatnonzero(self._weight > 0)
-        weight = self._weight[filled]
-        # Unequal weights are worth fewer samples (Kish).
-        trials = np.maximum(np.rint(effective_count(weight, self._squares[filled])), 1.0)
-        share = np.clip(self._probs[filled] / weight, 0.0, 1.0)
-        gaps = np.zeros((replicates, len(self._weight)))
-        events = random.binomial(trials.astype(np.int64), share, size=(replicates, len(filled)))
-        gaps[:, filled] = (events / trials - share) * weight
-        return gaps
+def _draw_gaps(cells: OutcomeCells, random: np.random.RandomState, replicates: int) -> FloatArray:
+    """Draw gaps ``(R, cells)`` of independent events that have each cell's mean probability."""
+    filled = np.flatnonzero(cells.count > 0)
+    weight = cells.count[filled]
+    # Unequal weights are worth fewer samples (Kish).
+    trials = np.maximum(np.rint(effective_count(weight, cells.squares[filled])), 1.0)
+    share = np.clip(cells.expected[filled] / weight, 0.0, 1.0)
+    gaps = np.zeros((replicates, cells.num_cells))
+    events = random.binomial(trials.astype(np.int64), share, size=(replicates, len(filled)))
+    gaps[:, filled] = (share - events / trials) * weight
+    return gaps

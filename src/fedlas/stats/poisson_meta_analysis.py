@@ -62,7 +62,7 @@ def poisson_random_effects(
     """Return the random-effects mean of log ratios of counts, ``observed_k ~ Poisson(expected_k exp(truth_k))``.
 
     The truths are ``N(mean, tau**2)``. A cluster without an event counts as any other: no half events are added, and
-    the mean is not biased where clusters have few events, as it is of a normal model of log ratios.
+    clusters with few events do not bias the mean, unlike in a normal model of log ratios.
 
     Args:
         observed: Counts of ``K`` clusters ``(K,)``, at least 0 and one above 0. A count whose variance is not its mean
@@ -176,17 +176,17 @@ def _fit_deviation(observed: FloatArray, expected: FloatArray) -> tuple[float, _
 
 def _golden_section(function: Callable[[float], float], low: float, high: float) -> float:
     """Return where a function with one maximum between two numbers has it, to 1e-5 of their distance."""
-    left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
-    at_left, at_right = function(left), function(right)
+    first, second = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
+    first_value, second_value = function(first), function(second)
     for _ in range(_GOLDEN_STEPS):
-        if at_left < at_right:
-            low, left, at_left = left, right, at_right
-            right = low + _GOLDEN * (high - low)
-            at_right = function(right)
+        if first_value < second_value:
+            low, first, first_value = first, second, second_value
+            second = low + _GOLDEN * (high - low)
+            second_value = function(second)
         else:
-            high, right, at_right = right, left, at_left
-            left = high - _GOLDEN * (high - low)
-            at_left = function(left)
+            high, second, second_value = second, first, first_value
+            first = high - _GOLDEN * (high - low)
+            first_value = function(first)
     return 0.5 * (low + high)
 
 

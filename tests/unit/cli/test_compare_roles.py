@@ -130,3 +130,28 @@ def test_rows_of_weight_0_are_told(tmp_path, capsys, frame):
     assert main(["compare", *files, *OPTIONS, "--weights", "w"]) == 0
     none = int((frame.w == 1).sum())
     assert f"note: {none} rows of weight 0 are ignored." in capsys.readouterr().err
+
+
+def test_two_scores_of_one_file_are_those_of_two(tmp_path, capsys, frame):
+    written(tmp_path, frame, sharper)
+    expected = compared(capsys, tmp_path)
+    both = frame.assign(old=frame.p, new=sharper(frame))
+    both.drop(columns="p").to_csv(tmp_path / "both.csv", index=False)
+    command = ["compare", str(tmp_path / "both.csv"), "--probs", "old", "--against", "new"]
+    assert main([*command, *OPTIONS[2:]]) == 0
+    assert json.loads(capsys.readouterr().out) == expected
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["a.csv", "b.csv", "--probs", "p", "--against", "p"],
+        ["a.csv", "--against", "p"],
+        ["a.csv", "--with", "b.csv", "--probs", "p", "--against", "p"],
+    ],
+)
+def test_against_requires_one_file_and_scores(arguments, tmp_path, capsys, frame, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, frame, sharper)
+    assert main(["compare", *arguments, "--target", "y"]) == 2
+    assert "--against" in capsys.readouterr().err

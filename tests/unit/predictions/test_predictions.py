@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+import fedlas
 from fedlas import Predictions
-from fedlas.calibrators import CalibrationWarning
+from fedlas.calibrators import CALIBRATORS, CalibrationWarning
 from fedlas.errors import InputError
 from fedlas.metrics import METRICS
 
@@ -456,3 +457,49 @@ def test_from_probs_accepts_indices_with_class_names():
         Predictions.from_probs(probs, [1, 2], classes=("no", "yes"))
     with pytest.raises(InputError, match="every label must be one of the classes yes, no"):
         Predictions.from_probs(probs, [1, 0], classes=("yes", "no"))  # the class yes, or number 1
+
+
+def test_negative_stride_of_axis_of_one_is_read():
+    """NumPy calls it contiguous, PyTorch refuses it."""
+    column = np.random.default_rng(0).normal(size=(6, 3))[:, :1][:, ::-1]
+    row = np.array([[1.0, 2.0, 3.0]])[::-1]
+    assert min(column.strides) < 0
+    assert row.flags.c_contiguous
+    assert Predictions(row, [2]).logits.tolist() == row.tolist()
+    assert fedlas.evaluate(np.abs(column).clip(max=1)[:, ::-1], [0, 1] * 3).keys()
+    flipped = np.array([[0.2, 0.8], [0.9, 0.1], [0.4, 0.6], [0.7, 0.3]])[::-1]
+    for scores in (flipped, np.log(flipped), flipped[:, 1]):
+        fit = CALIBRATORS["temperature"].value().fit(scores, [0, 1, 0, 1])
+        assert fit.transform(scores[::-1]).shape == scores.shape
+
+
+@pytest.mark.parametrize(
+    ("times", "order"),
+    [
+        (["14.10.2026", "02.11.2026", "03.10.2026"], [1, 2, 0]),
+        (["10.01.2026", "09.02.2026", "08.03.2026"], [0, 1, 2]),  # dots: the day comes first
+        (["10/14/2026", "11/02/2026", "10/03/2026"], [1, 2, 0]),
+        (["14/10/2026", "2/11/2026", "03/10/2026"], [1, 2, 0]),
+        (["14.10.2026 10:00", "14.10.2026 09:59", "13.10.2026 23:00:01"], [2, 1, 0]),
+        (["2026-10-14T10:00:00+02:00", "2026-10-14T08:00:01Z", "2026-10-14 07:59 UTC"], [1, 2, 0]),
+    ],
+)
+def test_dates_are_ordered_as_written(times, order):
+    predictions = Predictions(torch.eye(3), [0, 1, 2], time=times)
+    assert predictions.time.tolist() == order
+
+
+@pytest.mark.parametrize(
+    ("times", "words"),
+    [
+        (
+            ["10/11/2026", "09/02/2026", "08/03/2026"],
+            "'10/11/2026', and no part above 12.*2026-05-31",
+        ),
+        (["14/10/2026", "10/14/2026", "08/03/2026"], "numbers or dates"),
+        (["14.10.2026", "2026-10-14", "08.03.2026"], "numbers or dates"),
+    ],
+)
+def test_dates_of_unclear_order_are_refused(times, words):
+    with pytest.raises(InputError, match=words):
+        Predictions(torch.eye(3), [0, 1, 2], time=times)

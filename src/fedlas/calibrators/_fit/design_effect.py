@@ -36,9 +36,9 @@ def design_effect(val: Predictions, sample_ids: Tensor) -> float:
         val: With labels and clusters.
         sample_ids: Sample id of each row ``(N,)``; duplicate rows share an id and count as one sample.
     """
-    from fedlas.calibrators._fit.temperature_search import nll_temperature
-
     import torch
+
+    from fedlas.calibrators._fit.temperature_search import nll_temperature
 
     temperature = nll_temperature(val).value
     residuals = torch.zeros(val.num_samples, val.num_classes, dtype=torch.float64, device="cpu")

@@ -11,6 +11,7 @@ import numpy as np
 from fedlas._core.check import InputError
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import require_predictions
+from fedlas.predictions.arguments import to_tensor
 from fedlas.predictions.probabilities import FLOOR, SUM_TOLERANCE, are_logits
 from fedlas.predictions.sample_values import SAMPLE_VALUES
 from fedlas.resample.effective import effective_sample_size
@@ -185,7 +186,7 @@ def array_kind(val: object) -> ArrayKind | None:
 
     if not isinstance(val, Tensor | np.ndarray):
         return None
-    scores = torch.as_tensor(val)
+    scores = to_tensor("val", val)
     if not scores.is_floating_point() or scores.layout != torch.strided or not scores.numel():
         return "logits"
     if scores.ndim not in (1, 2) or are_logits(scores) or float(scores.max()) > 1 + SUM_TOLERANCE:

@@ -183,7 +183,8 @@ def column_statistics(files: Sequence[Path], columns: Columns | None) -> dict[st
         for chunk in source.chunks(scores, names):
             for name in names:
                 texts = map(cell_to_text, chunk.values[name])
-                cells.setdefault(name, _ColumnCounts()).add(texts, source.decimal_point)
+                mark = source.column_decimal_point(name)
+                cells.setdefault(name, _ColumnCounts()).add(texts, mark)
             for name in scores:
                 cells.setdefault(name, _ColumnCounts()).add_numbers(chunk.numbers[name])
     return {name: column.to_dict() for name, column in cells.items()}

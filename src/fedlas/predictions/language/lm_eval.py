@@ -129,6 +129,8 @@ class SampleLog(Frame):
     ``task`` (from the name of the file), ``length`` (words of the answer, or of a question with choices; as groups
     four ranges), the fields of the samples and of their documents.
 
+    A task of free answers that state no confidence is left out beside tasks that have scores, which a note says.
+
     Args:
         paths: ``samples_*.jsonl`` of one model.
         columns: Columns that are asked for; with ``drop_missing``, answers without a confidence are left out, and
@@ -146,9 +148,12 @@ class SampleLog(Frame):
     def __init__(self, paths: Sequence[Path], columns: Columns, live: str | None = None) -> None:
         notes: list[str] = []
         self.answers = AnswerCounter()
-        samples = [sample for path in paths for sample in _read_samples(path, notes, self.answers)]
-        where = paths[0].name if len(paths) == 1 else f"{len(paths)} files"
         is_vote = columns.confidence_as == "vote"
+        logs = {path: _read_samples(path, notes, self.answers) for path in paths}
+        if not is_vote:
+            logs = _leave_out_silent_tasks(logs, live, notes)
+        samples = [sample for log in logs.values() for sample in log]
+        where = next(iter(logs)).name if len(logs) == 1 else f"{len(logs)} files"
         scores = (
             _vote_shares(samples, notes)
             if is_vote
@@ -226,6 +231,37 @@ def _read_samples(path: Path, notes: list[str], answers: AnswerCounter) -> list[
     return questions
 
 
+def _leave_out_silent_tasks(
+    logs: Mapping[Path, list[_LoggedSample]], live: str | None, notes: list[str]
+) -> dict[Path, list[_LoggedSample]]:
+    """Return the logs without tasks whose free answers give no score, and note each; all logs if none has scores."""
+
+    def has_scores(samples: Sequence[_LoggedSample]) -> bool:
+        if samples[0].choices is not None:
+            return True
+        return live != "logits" and any(_states_confidence(sample) for sample in samples)
+
+    kept = {path: samples for path, samples in logs.items() if has_scores(samples)}
+    for path, samples in logs.items() if kept else ():
+        if path not in kept:
+            why = "are no choices" if live == "logits" else "state no confidence"
+            notes.append(
+                f"Task {_task_name(path)} is left out: its {len(samples):,} free answers {why} ({path.name})."
+            )
+    return kept or dict(logs)
+
+
+def _states_confidence(sample: _LoggedSample) -> bool:
+    """Return whether a free answer states a confidence."""
+    return not math.isnan(_read_stated_confidence(_scored_answer(sample.fields)))
+
+
+def _read_stated_confidence(answer: str) -> float:
+    """Return the confidence that a free answer states, or NaN: a number alone is the answer itself."""
+    (value,) = stated_confidence([answer if _SPEAKS_OF_IT.search(answer) else ""])
+    return float(value)
+
+
 def _has_free_answer(fields: Mapping[str, Any]) -> bool:
     """Return whether the answer is free text rather than log-likelihoods of choices."""
     answers = fields["filtered_resps"]
@@ -293,7 +329,7 @@ def _read_scores(
                 ("Name fields by ", Argument("confidence"), " and ", Argument("correct"), "."),
             )
         answer = _scored_answer(sample.fields)
-        (value,) = stated_confidence([answer if _SPEAKS_OF_IT.search(answer) else ""])
+        value = _read_stated_confidence(answer)
         answers.add(sample.row, answer, unread=math.isnan(value))
         confidence.append(value)
         correct.append(bool(sample.right))

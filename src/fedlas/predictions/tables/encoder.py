@@ -63,7 +63,6 @@ def infer_column_covariates(
         has_gaps: Whether rows that lack a value stay.
     """
     source = source if isinstance(source, Format) else Frame(source)
-    point = source.decimal_point
     numbers = [name for name in names if name not in groups and source.has_numeric_type(name)]
     others = [name for name in names if name not in numbers]
     values: dict[str, set[str]] = {name: set() for name in others}
@@ -75,7 +74,7 @@ def infer_column_covariates(
             if "" in cells and has_gaps:
                 lacking.add(name)
             cells -= {""}
-            if not all(_is_number(cell, point) for cell in cells):
+            if not all(_is_number(cell, source.column_decimal_point(name)) for cell in cells):
                 text.add(name)
             if len(values[name]) <= MAX_VALUES:
                 values[name] |= cells

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedlas._core.check import Argument, InputError
+from fedlas._core.check import Argument, InputError, truncated_list
 from fedlas._core.text import truncate
 from fedlas.predictions.class_names import parse_whole_number
 from fedlas.predictions.multi_label import UNKNOWN
@@ -42,9 +42,11 @@ def multi_label_reader(
     """
     cells = None
     if columns.labels is not None:
-        label_columns, label_names = columns.pair_labels(scores, source.names, where=source.label)
+        paired, label_names, is_by_order = columns.pair_labels(
+            scores, source.names, where=source.label
+        )
         names = names or label_names
-        cells = MultiLabelReader(label_columns)
+        cells = MultiLabelReader([*paired.values()], paired if is_by_order else {})
     elif names == ():
         names = strip_common_parts(tuple(scores.values()))
     if names is not None and len(scores) < 2:
@@ -61,13 +63,15 @@ class MultiLabelReader:
 
     Args:
         columns: Their names, in the order of the scores.
+        paired_by_order: Label column of each score column, where no names agree and the order of the columns decides.
 
     State:
         How many labels are unknown, and how many cells are -1, 0 and 1.
     """
 
-    def __init__(self, columns: Sequence[str]) -> None:
+    def __init__(self, columns: Sequence[str], paired_by_order: Mapping[str, str]) -> None:
         self.columns = tuple(columns)
+        self._paired_by_order = paired_by_order
         self._cells = 0
         self._unknown = 0
         self._minus = 0
@@ -107,10 +111,16 @@ class MultiLabelReader:
             )
 
     def notes(self) -> list[str]:
-        """Return a note that counts unknown labels, or none."""
-        if not self._unknown:
-            return []
-        return [f"{self._unknown:,} of {self._cells:,} labels are unknown and ignored."]
+        """Return notes on pairs that order decides, and on unknown labels."""
+        pairs = [f"{score} with {label}" for score, label in self._paired_by_order.items()]
+        lines = []
+        if pairs:
+            lines.append(
+                f"No names of scores and labels agree; the order of the columns pairs {truncated_list(pairs)}."
+            )
+        if self._unknown:
+            lines.append(f"{self._unknown:,} of {self._cells:,} labels are unknown and ignored.")
+        return lines
 
     @staticmethod
     def _parse_label(value: Any, place: str) -> int:

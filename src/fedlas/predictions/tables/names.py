@@ -78,7 +78,7 @@ class NameAgreement(RowCheck[tuple[list[str], list[str]]]):
         ]
 
     def _similar_names(self) -> list[tuple[str, str]]:
-        """Return pairs of a predicted name and a label that differ only in case, spaces or underscores."""
+        """Return pairs of a predicted name and a label that differ only in case or separators."""
         by_letters = {
             _letters_only(label): label for label in self._labels if label not in self._predicted
         }
@@ -91,7 +91,7 @@ class NameAgreement(RowCheck[tuple[list[str], list[str]]]):
 
 
 def _letters_only(name: str) -> str:
-    return re.sub(r"[\s_]+", "", name).casefold()
+    return re.sub(r"[\s_-]+", "", name).casefold()
 
 
 def wildcard_parts(pattern: str, names: Sequence[str]) -> list[str]:
@@ -125,8 +125,10 @@ def _common_prefix_length(names: Sequence[str]) -> int:
 
 def pair_names(
     scores: Mapping[str, str], labels: Mapping[str, str], where: str
-) -> tuple[list[int], tuple[str, ...]]:
-    """Return the index of the label column of each score column, and the label names.
+) -> tuple[list[int] | None, tuple[str, ...]]:
+    """Return the index of the label column of each score column, or None if no names agree, and the label names.
+
+    Names agree without case, spaces, hyphens and underscores. Where none do, the order of the columns decides.
 
     Args:
         scores: Names of the columns of scores, each with the part that a pattern left of it.
@@ -137,19 +139,24 @@ def pair_names(
         InputError: If there is not one label for each score.
 
     Example:
-        >>> pair_names({"p_a": "a", "p_b": "b"}, {"y_b": "b", "y_a": "a"}, "t.csv")
-        ([1, 0], ('a', 'b'))
+        >>> pair_names({"p_A": "A", "p_b": "b"}, {"y_b": "b", "y_a": "a"}, "t.csv")
+        ([1, 0], ('A', 'b'))
     """
     for of_scores, of_labels in (
         (tuple(scores.values()), tuple(labels.values())),
         (strip_common_parts([*scores]), strip_common_parts([*labels])),
     ):
-        shared = {*of_scores} & {*of_labels}
-        if shared and {*of_scores} == {*of_labels}:
-            return [of_labels.index(part) for part in of_scores], of_scores
-        if shared:
-            alone = [part for part in of_scores if part not in shared]
-            alone_labels = [part for part in of_labels if part not in shared]
+        score_keys, label_keys = _comparable_names(of_scores), _comparable_names(of_labels)
+        if len(score_keys) < len(of_scores) or len(label_keys) < len(of_labels):  # a and A are two
+            score_keys, label_keys = (
+                {name: name for name in names} for names in (of_scores, of_labels)
+            )
+        if score_keys.keys() == label_keys.keys():
+            places = {key: of_labels.index(name) for key, name in label_keys.items()}
+            return [places[key] for key in score_keys], of_scores
+        if score_keys.keys() & label_keys.keys():
+            alone = [name for key, name in score_keys.items() if key not in label_keys]
+            alone_labels = [name for key, name in label_keys.items() if key not in score_keys]
             raise InputError(
                 "every score column must have a label column, and every label column a score column",
                 f"{_missing_text(alone, 'label')}{' and ' * bool(alone and alone_labels)}"
@@ -162,7 +169,12 @@ def pair_names(
             f"{truncated_list(list(labels))} for {truncated_list(list(scores))} in {where}",
             "List the columns of both in the same order: a,b,c.",
         )
-    return list(range(len(labels))), strip_common_parts([*labels])
+    return None, strip_common_parts([*labels])
+
+
+def _comparable_names(names: Sequence[str]) -> dict[str, str]:
+    """Return each name by the form in which it is compared; fewer than the names if some have the same."""
+    return {_letters_only(name): name for name in names}
 
 
 def _missing_text(names: Sequence[str], what: str) -> str:

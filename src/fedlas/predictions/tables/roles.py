@@ -115,7 +115,8 @@ class Columns:
         one_per_cluster: Keep the first row of each of the ``clusters``, so that rows are independent.
         labels: Columns of several labels a sample, each with a probability of its own, named like ``probs``: 1 where a
             label is present, 0 where it is absent, empty or -1 where that is unknown. What follows the common beginning
-            of the names pairs them with the scores, as p_edema and y_edema; if no names agree, their order does.
+            of the names pairs them with the scores, as p_Edema and y_edema; if no names agree, their order does: a note
+            then names the pairs.
 
     Raises:
         InputError: If several kinds of scores are named, or what goes with another kind; or for an empty or repeated
@@ -362,8 +363,8 @@ class Columns:
 
     def pair_labels(
         self, scores: Mapping[str, str], names: Sequence[str], *, where: str
-    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return the label columns in the order of the scores, and the label names.
+    ) -> tuple[dict[str, str], tuple[str, ...], bool]:
+        """Return the label column of each score column, the label names, and whether the columns' order paired them.
 
         Args:
             scores: Columns of scores, with the part of each name that ``*`` stands for.
@@ -379,7 +380,9 @@ class Columns:
         )
         check_unique([*scores, *columns], "a column must be named once", "Name it for one thing.")
         order, titles = pair_names(scores, dict(zip(columns, parts, strict=True)), where)
-        return tuple(columns[place] for place in order), titles
+        places = range(len(columns)) if order is None else order
+        paired = {score: columns[place] for score, place in zip(scores, places, strict=True)}
+        return paired, titles, order is None
 
     def find_scores(
         self, names: Sequence[str], *, where: str

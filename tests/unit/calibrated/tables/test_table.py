@@ -230,6 +230,17 @@ def test_decimal_commas_stay(calibration, tmp_path):
     )
 
 
+def test_added_columns_have_the_decimal_mark_of_theirs(calibration, tmp_path):
+    (tmp_path / "live.csv").write_text("id;p_no;p_yes\n1;0.25;0,75\n2;0.5;0,5\n")
+    apply(calibration, tmp_path / "live.csv", out=tmp_path / "out.csv")
+    _, got = read_csv((tmp_path / "out.csv").read_text(), delimiter=";")
+    assert all("." in row[3] and "," in row[4] for row in got)
+    values = [[float(cell.replace(",", ".")) for cell in row[3:]] for row in got]
+    np.testing.assert_allclose(
+        values, expected(calibration, [[0.25, 0.75], [0.5, 0.5]]), atol=1e-12
+    )
+
+
 @pytest.mark.parametrize("block", [40, 1 << 22])
 def test_json_lines_keep_their_values(calibration, tmp_path, monkeypatch, block):
     monkeypatch.setattr(lines, "BYTES", block)

@@ -285,6 +285,35 @@ def test_several_logs_are_grouped_by_their_task(tmp_path):
         read_predictions([tmp_path / "t.csv", write(tmp_path, [{"a": 1}], "t.jsonl")], logits="a")
 
 
+def test_silent_task_is_left_out_by_its_name(tmp_path):
+    """A folder with one generative task ended with an error that blamed another file."""
+    random = np.random.default_rng(0)
+    choices = [sample(n, random.normal(size=3).tolist(), n % 2) for n in range(30)]
+    free = [
+        {"doc_id": n, "target": "18", "filtered_resps": ["18"], "resps": [["It is 18"]], "exact_match": n % 2}
+        for n in range(20)
+    ]  # fmt: skip
+    for task, rows in (("arc", choices), ("gsm8k", free), ("mmlu", choices)):
+        write(tmp_path, rows, f"samples_{task}.jsonl")
+    paths = sorted(map(str, tmp_path.glob("*.jsonl")))
+    for more in ({}, {"drop_missing": True}):
+        table = read_predictions(paths, **more)
+        assert set(table.groups) == {"arc", "mmlu"}
+        assert table.predictions.logits.shape == (60, 3)
+        (note,) = [note for note in table.notes if "left out" in note]
+        assert note == (
+            "Task gsm8k is left out: its 20 free answers state no confidence (samples_gsm8k.jsonl)."
+        )
+    out = tmp_path / "out.jsonl"
+    apply_to_files(fedlas.calibrate(paths), paths, out)
+    written = [
+        json.loads(line).get("calibrated_confidence") for line in out.read_text().splitlines()
+    ]
+    assert [value is None for value in written] == [False] * 30 + [True] * 20 + [False] * 30
+    with pytest.raises(InputError, match="none in 20 of 20 answers"):
+        read_predictions(paths[1])
+
+
 def test_length_and_documents_make_groups(tmp_path):
     rows = [sample(n, [-1.0, -2.0], 0) for n in range(40)]
     for n, row in enumerate(rows):

@@ -37,6 +37,18 @@ def test_what_spreadsheets_write_is_noticed_and_said(tmp_path, text):
     assert ("separated by ';'" in notes) == (";" in text)
 
 
+def test_each_column_has_its_decimal_mark(tmp_path):
+    text = "cat;dog;y;ltv\n0,9;0.1;cat;1,234\n0,3;0.7;dog;22\n0,56;0.44;cat;\n"
+    columns = {"probs": "cat,dog", "target": "y"}
+    table = read(tmp_path, text, **columns)
+    np.testing.assert_allclose(table.predictions.probs, PROBS, atol=1e-12)
+    assert "Numbers of cat have a decimal comma, others a point." in table.notes
+    # a thousand, or one and a bit: it stays text
+    both = read(tmp_path, text, covariates="cat,ltv", drop_missing=True, probs="dog", target="y")
+    assert both.covariates.numbers == ("cat",)
+    assert both.covariates.categories["ltv"] == ("1,234", "22")
+
+
 def test_a_separator_and_percent_may_be_named(tmp_path):
     text = "a,1;b;y\n90;10;0\n30;70;1\n"
     table = read(tmp_path, text, probs=["a,1", "b"], target="y", percent=True, separator=";")

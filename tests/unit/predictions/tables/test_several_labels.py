@@ -33,6 +33,36 @@ def test_listed_columns_pair_by_name_then_order():
     assert by_order.predictions.target[:, 0].tolist() == [1, 0, 1]
 
 
+@pytest.mark.parametrize(
+    ("scores", "labels"),
+    [
+        (("p_Edema", "p_Mass"), ("y_mass", "y_edema")),
+        (("p_pleural_effusion", "p_lung-mass"), ("y_Lung Mass", "y_Pleural Effusion")),
+        (("EDEMA_prob", "MASS_prob"), ("mass true", "edema true")),
+        (("p-edema", "p-mass"), ("y_mass", "y_edema")),
+    ],
+)
+def test_names_pair_without_case_and_separators(scores, labels):
+    """Names that differ by case were paired by position, without a note."""
+    frame = {scores[0]: [0.9, 0.1], scores[1]: [0.2, 0.3], labels[0]: [0, 0], labels[1]: [1, 0]}
+    table = read_predictions(frame, probs=list(scores), labels=list(labels))
+    assert table.predictions.target.tolist() == [[1, 0], [0, 0]]
+    assert not any("order" in note for note in table.notes)
+
+
+def test_names_that_differ_by_case_alone_pair_exactly():
+    frame = {"p_a": [0.9, 0.1], "p_A": [0.2, 0.3], "y_A": [0, 1], "y_a": [1, 0]}
+    table = read_predictions(frame, probs="p_*", labels="y_*")
+    assert table.predictions.names == ("a", "A")
+    assert table.predictions.target.tolist() == [[1, 0], [0, 1]]
+
+
+def test_pairs_that_order_decides_are_named():
+    notes = read({"a": [1, 0, 1], "b": [0, 1, 0]}, "p_cat,p_dog", "a,b").notes
+    expected = "p_cat with a, p_dog with b"
+    assert [note for note in notes if expected in note and "order" in note]
+
+
 def test_common_prefix_and_suffix_are_stripped():
     frame = {"edema_prob": [0.1, 0.2], "mass_prob": [0.3, 0.2], "mass_true": [0, 1], "edema_true": [1, 0]}  # fmt: skip
     table = read_predictions(frame, probs="*_prob", labels="edema_true,mass_true")

@@ -117,7 +117,9 @@ class ArrowFile(Format):
             texts = _to_python_values(values)
             if (signs := detect_percent_signs(texts, name, self.label, self._rows + 1)) is not None:
                 percent[name] = signs
-            numbers = {text: parse_number(text, self.decimal_point) for text in set(texts)}
+            numbers = {
+                text: parse_number(text, self.column_decimal_point(name)) for text in set(texts)
+            }
             self._check_number_texts(texts, numbers, name)
             values = to_arrow_array(np.array([numbers[text] for text in texts], np.float64))
         elif values.null_count < len(values):
@@ -143,8 +145,8 @@ class ArrowFile(Format):
         if not self.arrow.types.is_string(values.type) or values.null_count == len(values):
             return None
         empty = compute.is_in(values, value_set=_text_array(["", *self.missing]))
-        if self.decimal_point != ".":
-            values = compute.replace_substring(values, self.decimal_point, ".")
+        if (mark := self.column_decimal_point(name)) != ".":
+            values = compute.replace_substring(values, mark, ".")
         if compute.any(empty).as_py():
             values = compute.if_else(empty, self.arrow.scalar(None, values.type), values)
         try:

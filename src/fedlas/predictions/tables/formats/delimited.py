@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from numpy.typing import NDArray
 
-from fedlas._core.check import Argument, InputError
+from fedlas._core.check import Argument, InputError, truncated_list
 from fedlas._core.text import truncate
 from fedlas.predictions.tables.formats import lines
 from fedlas.predictions.tables.formats.arrow import (
@@ -35,6 +35,7 @@ _LONGEST_HEADER = 1 << 22
 # Possessive: a cell of 100,000 digits or blanks would take minutes if each way to share them out were tried.
 _DECIMAL_COMMA = re.compile(r"\s*+[-+]?\d*+,\d++([eE][-+]?\d++)?\s*+%?\s*+")
 _DECIMAL_POINT = re.compile(r"\s*+[-+]?\d*+\.\d++([eE][-+]?\d++)?\s*+%?\s*+")
+_MAYBE_THOUSANDS = re.compile(r"\s*+([-+]?([1-9]\d{0,2}(,\d{3})++|\d++)\s*+%?\s*+)?")
 _PERCENT = re.compile(r"\s*+[-+]?(\d++([.,]\d++)?|[.,]\d++)\s*+%\s*+")
 
 
@@ -125,11 +126,27 @@ class Delimited(ArrowFile):
 
     def _detect_number_style(self, names: list[str], rows: list[list[str]]) -> None:
         """Detect a decimal comma and percent signs in the first rows."""
-        cells = [cell for row in rows for cell in row]
-        comma = self.delimiter != "," and any(map(_DECIMAL_COMMA.fullmatch, cells))
-        if any(map(_DECIMAL_POINT.fullmatch, cells)):
+        columns = {
+            name: [row[place] for row in rows if place < len(row)]
+            for place, name in enumerate(names)
+        }
+        commas, points = (
+            {name for name, cells in columns.items() if any(map(pattern.fullmatch, cells))}
+            for pattern in (_DECIMAL_COMMA, _DECIMAL_POINT)
+        )
+        commas = commas if self.delimiter != "," else set()
+        if points:
             self.decimal_mark = "."
-        elif comma:
+            # 1,234 may be a thousand beside numbers with points; 0,5 is not
+            self.comma_columns = frozenset(
+                name
+                for name in commas - points
+                if not all(map(_MAYBE_THOUSANDS.fullmatch, columns[name]))
+            )
+            if self.comma_columns:
+                named = truncated_list([name for name in names if name in self.comma_columns])
+                self.notes.append(f"Numbers of {named} have a decimal comma, others a point.")
+        elif commas:
             self.decimal_point = self.decimal_mark = ","
             self.notes.append("Numbers have a decimal comma.")
         percent = {
@@ -144,7 +161,8 @@ class Delimited(ArrowFile):
         self, numbers: Sequence[str], others: Sequence[str]
     ) -> Iterator[tuple[Any, Any]]:
         types = dict.fromkeys(others, "string") | dict.fromkeys(numbers, "float64")
-        types |= dict.fromkeys(self.in_percent.intersection(numbers), "string")
+        as_text = self.in_percent | self.comma_columns
+        types |= dict.fromkeys(as_text.intersection(numbers), "string")
         if self.keeps_all:  # each cell keeps its text
             types = dict.fromkeys(self._header, "binary") | dict.fromkeys(types, "string")
         partition = {
@@ -256,9 +274,13 @@ class DelimitedWriter(Writer):
         super().__init__(file, source, scores, prefix, suffix)
         first = source.files[0]
         self._delimiter = "\t" if suffix == ".tsv" else ","
-        self._point = "."
+        self._comma_columns: list[str] = []
         if isinstance(first, Delimited):
-            self._point = first.decimal_point
+            self._comma_columns = [
+                name
+                for name, score in zip(self.names, scores, strict=False)
+                if first.column_decimal_point(score) == ","
+            ]
             if data_suffix(first.path) == suffix:
                 self._delimiter = first.delimiter
             with open_decompressed(first.path) as head:
@@ -275,7 +297,7 @@ class DelimitedWriter(Writer):
             if not isinstance(source, Delimited):
                 rows = source.to_arrow_table(rows, self.scores)
             rows = append_columns(rows, self.names, arrays)
-            if self._point == ",":
+            if self._comma_columns:
                 rows = self._use_decimal_commas(rows)
             try:
                 content = self._to_csv(rows, "none")
@@ -293,9 +315,9 @@ class DelimitedWriter(Writer):
         return memoryview(text.getvalue())
 
     def _use_decimal_commas(self, rows: Any) -> Any:
-        """Return rows whose added columns have a decimal comma."""
+        """Return rows whose added columns have a decimal comma, like their scores."""
         compute = import_pyarrow(".compute")
-        for name in self.names:
+        for name in self._comma_columns:
             place = rows.schema.get_field_index(name)
             texts = compute.replace_substring(rows.column(place).cast("string"), ".", ",")
             rows = rows.set_column(place, name, texts)

@@ -33,6 +33,7 @@ class Format:
         keeps_all: Whether ``rows`` holds all columns of the last chunk.
         rows: All columns of the last chunk, as an Arrow batch or a list of dicts.
         decimal_mark: The detected ``decimal_point``; None if the first rows show none, or numbers are not text.
+        comma_columns: Columns with a decimal comma in a file whose other columns have a decimal point.
     """
 
     options: ClassVar[tuple[str, ...]] = ()
@@ -45,6 +46,7 @@ class Format:
     notes: list[str]
     decimal_point: str = "."
     decimal_mark: str | None = None
+    comma_columns: frozenset[str] = frozenset()
     keeps_all: bool = False
     rows: Any = None
 
@@ -87,6 +89,10 @@ class Format:
     def set_column_names(self, names: Sequence[str]) -> None:
         """Set the column names to those of all files of the table, some of which this file may lack."""
         self.names = list(names)
+
+    def column_decimal_point(self, name: str) -> str:
+        """Return the decimal mark of numbers in a column."""
+        return "," if name in self.comma_columns else self.decimal_point
 
     def expand_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:  # noqa: ARG002 (for files of JSON)
         """Expand nested JSON fields, given by their paths, into columns; ``mixed`` columns may hold any type."""
@@ -158,6 +164,7 @@ class Joined(Format):
         self.label = ", ".join(file.label for file in files)
         self.decimal_point = files[0].decimal_point
         self.decimal_mark = files[0].decimal_mark
+        self.comma_columns = frozenset().union(*(file.comma_columns for file in files))
         for file in files:
             if file.layout != files[0].layout:
                 raise InputError(
