@@ -35,9 +35,9 @@ from fedlas.calibrators._fit.design_effect import weigh_by_design_effect
 from fedlas.calibrators._fit.fit_warnings import (
     absent_classes_warning,
     cluster_warning,
+    few_samples_warning,
     join_warnings,
     no_change_warning,
-    warning_if,
 )
 from fedlas.calibrators._fit.rowwise import (
     ArrayKind,
@@ -46,7 +46,6 @@ from fedlas.calibrators._fit.rowwise import (
     map_rows,
     prepare_samples,
     require_features,
-    sample_weights,
     to_predictions,
 )
 from fedlas.calibrators._fit.state import (
@@ -60,7 +59,6 @@ from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import require_labels, require_predictions, unwrap_table
 from fedlas.predictions.arguments import to_tensor
 from fedlas.predictions.multi_label import MultiLabel, require_multi_label
-from fedlas.resample.effective import effective_sample_size
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -245,7 +243,7 @@ class Calibrator(ABC):
         val = require_labels(to_predictions(val, target))
         if self.needs:
             require_features(val)
-        few_samples = self._few_samples_warning(val)
+        few_samples = few_samples_warning(val, *self.enough)
         val, least, zero_labels = prepare_samples(
             val, repeat_rows=not self.takes_weights, raise_zeros=not self.needs
         )
@@ -325,15 +323,6 @@ class Calibrator(ABC):
                     "Fit the calibrator on predictions of the same model.",
                 )
         return test
-
-    def _few_samples_warning(self, val: Predictions) -> str | None:
-        samples = effective_sample_size(sample_weights(val))
-        enough = max(self.enough[0], self.enough[1] * val.num_classes)
-        return warning_if(
-            val.num_classes > 1 and samples < enough,
-            f"{samples:.4g} samples are few: with fewer than about {enough:,} the NLL of new samples can get worse. "
-            "Use more samples, or auto, which does the least harm.",
-        )
 
     def _fit_warnings(self, val: Predictions) -> list[str | None]:
         """Return the warnings after a fit to ``val``; None entries are no warnings."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from fedlas._core.text import NO_ACTION
 from fedlas.calibrators._fit.rowwise import iter_float64_rows, sample_weights
 from fedlas.predictions.probabilities import softmax
+from fedlas.resample.effective import effective_sample_size
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -208,3 +209,14 @@ def format_classes(
     if len(classes) == 1:
         return f"{noun[0]} {texts[0]}"
     return f"{len(classes)} {noun[1]} ({', '.join(texts)}{', ...' if len(classes) > 5 else ''})"
+
+
+def few_samples_warning(val: Predictions, enough: int, enough_per_class: int) -> str | None:
+    """Return the warning that there are fewer samples than ``enough``, or than enough for each class."""
+    samples = effective_sample_size(sample_weights(val))
+    most = max(enough, enough_per_class * val.num_classes)
+    return warning_if(
+        val.num_classes > 1 and samples < most,
+        f"{samples:.4g} samples are few: with fewer than about {most:,} the NLL of new samples can get worse. "
+        "Use more samples, or auto, which does the least harm.",
+    )
