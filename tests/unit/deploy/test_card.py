@@ -245,7 +245,7 @@ def test_of_a_saved_model_and_two_files(tmp_path, capsys):
     )
     for wrong, options, message in (
         (places[:1] * 4, {}, "two prediction files"),
-        ([saved, *places], {"calibrate": "vector"}, "contains its calibration"),
+        ([saved, *places], {"method": "vector"}, "contains its calibration"),
         ([places[0], *places], {}, "written by CalibratedModel.save"),
         ([places[0], tmp_path], {}, "got file .*, folder"),
         (
