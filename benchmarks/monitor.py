@@ -20,9 +20,9 @@ import numpy as np
 import torch
 
 from fedlas import Predictions
+from fedlas.deploy.build_card import make_card
 from fedlas.deploy.calibration import read_calibration
 from fedlas.deploy.card import Card
-from fedlas.deploy.make_card import make_card
 from fedlas.deploy.monitor.state import StreamState
 from fedlas.deploy.monitor.watches import WATCHES, LiveBatch, build_watches
 

@@ -29,8 +29,8 @@ from torch.nn.functional import pad, relu
 from fedlas import Predictions
 from fedlas.calibrators import CALIBRATORS, Calibrator, StructuredScaling, TemperatureScaling
 from fedlas.cli.main import main as command_line
+from fedlas.deploy.build_card import make_card
 from fedlas.deploy.calibration import fit_calibration
-from fedlas.deploy.make_card import make_card
 from fedlas.lab.data.sets.torchvision_sets import load_cifar10
 from fedlas.lab.data.shift import CORRUPTIONS, Corruption
 from fedlas.metrics import (

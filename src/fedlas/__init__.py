@@ -87,7 +87,7 @@ _HOMES = {
 _ELSEWHERE = {
     "Card": "fedlas.deploy.Card",
     "Monitor": "fedlas.deploy.Monitor",
-    "export": "fedlas.deploy.export, or CalibratedModel.export",
+    "export": "fedlas.deploy.model_files, or CalibratedModel.export",
     "load": "fedlas.Predictions.load, or fedlas.CalibratedModel.load",
 }
 """Where to find names that users look for at the top level."""

@@ -9,7 +9,6 @@ import contextlib
 import csv
 import io
 import json
-import pickle
 import shutil
 import sqlite3
 import sys
@@ -156,20 +155,12 @@ def of_calibrators(folder):
     }
 
 
-def of_pickle(folder):
-    """Return what a pickled calibration of a table adds."""
-    calibration = pickle.loads((folder / "calibration.pickle").read_bytes())
-    added = calibration.apply({"risk": [0.1, 0.6], "age": [40.0, 71.0], "ward": ["a", "b"]})
-    return np.asarray(added["calibrated_risk"]).tolist()
-
-
 READINGS = {
     "table": lambda _: applied("probs.json", "probs.csv"),
     "table of lists": lambda _: applied("lists.json", "lists.jsonl"),
     "table with covariates": lambda _: applied("risk.json", "risk.csv"),
     "table of confidences": lambda _: applied("confidence.json", "answers.csv"),
     "table before and after": before_and_after,
-    "pickle": of_pickle,
     "model": lambda folder: of_model("model.safetensors", folder),
     "model with features": lambda folder: of_model("features.safetensors", folder),
     "calibrators": of_calibrators,
@@ -229,7 +220,7 @@ def write_tables(folder):
 
 
 def write_calibrations(folder):
-    """Write calibrations of tables, and one as SQL and one pickled."""
+    """Write calibrations of tables, and one as SQL."""
     called("calibrate probs.csv --probs p_* --target y --out probs.json")
     called("export probs.json --format sql --out probs.sql")
     called("calibrate lists.jsonl --logits scores --target y --method vector --out lists.json")
@@ -237,8 +228,6 @@ def write_calibrations(folder):
     called(
         "calibrate answers.csv --confidence sure --correct ok --drop-missing --percent --out confidence.json"
     )
-    calibration = fedlas.TableCalibration.load(folder / "risk.json")
-    (folder / "calibration.pickle").write_bytes(pickle.dumps(calibration, protocol=4))
 
 
 def write_models(folder):

@@ -333,7 +333,7 @@ NAMED = {
         "values": lambda _: np.array([1.0, 2.0, 4.0]),
         "errors": lambda _: np.array([0.5, 0.5, 1.0]),
     },
-    "fedlas.stats.random_effects": {
+    "fedlas.stats.meta_analysis": {
         "values": lambda _: np.array([1.0, 2.0, 4.0]),
         "errors": lambda _: np.array([0.5, 0.5, 1.0]),
     },
@@ -342,7 +342,7 @@ NAMED = {
     "fedlas.plots.critical_difference_diagram": {
         "comparison": lambda _: prepared("RankComparison")
     },
-    "fedlas.stats.optimism": {"fit": lambda _: ranks_by_first_column},
+    "fedlas.stats.optimism_bootstrap": {"fit": lambda _: ranks_by_first_column},
     "fedlas.calibrators.MultiLabelCalibration": {
         "target": lambda d: d.classes(d.samples, CLASSES, most=2)
     },
@@ -446,14 +446,14 @@ NAMED = {
     "fedlas.calibrated.measure_before_after": dict.fromkeys(
         ("before", "after"), lambda d: d.predictions(30)
     ),
-    "fedlas.deploy.make_card": {
+    "fedlas.deploy.build_card": {
         "val": lambda d: d.predictions(60),
         "test": lambda d: d.predictions(60),
         "calibration": lambda d: fedlas.deploy.fit_calibration("temperature", d.predictions(40)),
         "model": lambda _: {"run": "mine", "classes": None},
         "data": lambda _: {"name": "own"},
     },
-    "fedlas.plots.decision_curve": {"models": lambda _: {"a": Draw(7).predictions(30, 2)}},
+    "fedlas.plots.net_benefit": {"models": lambda _: {"a": Draw(7).predictions(30, 2)}},
     "fedlas.Predictions.load": {"path": lambda _: prepared("predictions file")},
     "fedlas.CalibratedModel.load": {"path": lambda _: prepared("model file")},
     "fedlas.lab.data.load_dataset": {"name": lambda _: "synthetic"},
@@ -467,7 +467,7 @@ NAMED = {
     "fedlas.zoo.ood.Outputs.load": {"path": lambda _: prepared("outputs file")},
     "fedlas.deploy.Card.read": {"path": lambda _: prepared("card file")},
     "fedlas.deploy.Monitor": {"card": lambda _: prepared("card file")},
-    "fedlas.deploy.export": {
+    "fedlas.deploy.model_files": {
         "model": lambda d: fedlas.CalibratedModel(network(), fitted(d)),
         "form": lambda _: "torchscript",
         "path": lambda _: "model.pt",
@@ -849,7 +849,7 @@ def test_400_calls():
         "fedlas.integrations.engines.estimates_of_sums",
         "fedlas.calibrated.apply_to_files",
         "fedlas.calibrated.measure_before_after",
-        "fedlas.deploy.make_card",
+        "fedlas.deploy.build_card",
         "fedlas.deploy.export_model",
         "fedlas.integrations.engines.evaluate_dataset",
     ],

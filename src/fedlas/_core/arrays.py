@@ -14,17 +14,18 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas._core.files import parse_json, require_no_device, write_atomically
 from fedlas._core.threads import ignore_warnings
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _RATIO_EXEMPT_BYTES = 2**26
 """Bytes up to which an array may be compressed to anything: labels in order shrink to almost nothing."""
@@ -200,6 +201,8 @@ def load_tensors(path: Path) -> Any:
         ValueError: If it is damaged (a byte that differs from its checksum suffices), holds anything else, or would
             grow: ``torch.save`` compresses nothing.
     """
+    import torch
+
     try:
         _check_tensor_archive(path)
         with ignore_warnings:  # torch warns about foreign files, which the error explains

@@ -15,6 +15,7 @@ import functools
 import math
 import numbers
 import reprlib
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
@@ -188,10 +189,9 @@ _MAX_COUNTS = {"num_bins": 10_000, "replicates": 1_000_000}
 
 
 def is_tensor(value: object) -> TypeGuard[Tensor]:
-    """Return whether ``value`` is a tensor."""
-    from torch import Tensor
-
-    return isinstance(value, Tensor)
+    """Return whether ``value`` is a tensor; without torch in the process nothing is one."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
 
 
 def as_float_array(values: object) -> NDArray[np.float64]:

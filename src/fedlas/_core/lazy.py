@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from types import ModuleType
 from typing import Any
 
 
@@ -25,16 +24,3 @@ def lazy_getattr(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]
         return value
 
     return attribute
-
-
-def alias_old_modules(package: str, homes: Mapping[str, Mapping[str, str]]) -> None:
-    """Register modules under their old names, so that older pickles can be loaded.
-
-    Args:
-        package: Dotted name of the package.
-        homes: By old module, its names as for :func:`lazy_getattr`; nothing else is in it.
-    """
-    for old, names in homes.items():
-        module = ModuleType(f"{package}.{old}")
-        vars(module)["__getattr__"] = lazy_getattr(package, names)
-        sys.modules[module.__name__] = module

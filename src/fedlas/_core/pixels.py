@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from fedlas._core.check import InputError, describe
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 def is_valid_normalization(mean: Sequence[float], std: Sequence[float], channels: int) -> bool:
@@ -46,6 +48,8 @@ def normalization_scale_shift(
     Raises:
         InputError: If the statistics do not fit the channels.
     """
+    import torch
+
     if not is_valid_normalization(mean, std, channels):
         raise InputError(
             f"mean and std must have one finite number per channel ({channels}), with std above 0",

@@ -40,8 +40,9 @@ class Registry(Generic[T]):
     Args:
         kind: Kind of the entries, in the singular, for errors: ``"loss"``.
         ignores_case: Whether ``registry["ECE"]`` is ``registry["ece"]``.
-        lazy_modules: Modules whose import registers more entries; imported, one after the other, when all names or one
-            of theirs are asked for.
+        lazy_modules: Modules whose import registers more entries. All are imported when all names are asked for. For
+            one name the module that is called like it or stands in ``homes`` is imported, then one after the other.
+        homes: The lazy module of a name, where it is known.
         **defaults: Metadata of every entry whose registration does not give it.
 
     Example:
@@ -62,11 +63,13 @@ class Registry(Generic[T]):
         *,
         ignores_case: bool = False,
         lazy_modules: Iterable[str] = (),
+        homes: Mapping[str, str] | None = None,
         **defaults: Any,
     ) -> None:
         self.kind = kind
         self._ignores_case = ignores_case
         self._lazy_modules = list(lazy_modules)
+        self._homes = dict(homes or {})
         self._import_positions = {module: place for place, module in enumerate(self._lazy_modules)}
         self._importing = RLock()
         self._adding = Lock()
@@ -171,7 +174,7 @@ class Registry(Generic[T]):
         if not isinstance(name, str):
             return None
         key = name.lower() if self._ignores_case else name
-        while key not in self._entries and self._import_next():
+        while key not in self._entries and self._import_next(key):
             pass
         return self._entries.get(key)
 
@@ -205,16 +208,25 @@ class Registry(Generic[T]):
             pass
         return self._entries
 
-    def _import_next(self) -> bool:
-        """Import the next lazy module; return False if none is left."""
+    def _import_next(self, name: str = "") -> bool:
+        """Import the next lazy module, the likely one of ``name`` first; return False if none is left."""
         # Another thread waits for what is being imported; the module itself may look something up meanwhile.
         with self._importing:
             if not self._lazy_modules:
                 return False
-            module = self._lazy_modules.pop(0)
+            place = next(
+                (i for i, each in enumerate(self._lazy_modules) if self._is_likely(each, name)), 0
+            )
+            module = self._lazy_modules.pop(place)
             try:
                 import_module(module)
             except BaseException:  # such as Ctrl-C: the next lookup tries again
-                self._lazy_modules.insert(0, module)
+                self._lazy_modules.insert(place, module)
                 raise
         return True
+
+    def _is_likely(self, module: str, name: str) -> bool:
+        """Return whether a lazy module is called like the entry ``name``, or is known to be its home."""
+        return module == self._homes.get(name) or module.rpartition(".")[2] == name.replace(
+            "-", "_"
+        )

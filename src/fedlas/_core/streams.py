@@ -8,7 +8,6 @@ from enum import IntEnum
 from typing import Any
 
 import numpy as np
-import torch
 
 
 class Purpose(IntEnum):
@@ -58,6 +57,8 @@ def derive_seed(seed: int, purpose: str) -> int:
 
 def seed_everything(seed: int) -> None:
     """Seed Python's, numpy's and torch's global generators (all devices)."""
+    import torch
+
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
@@ -65,6 +66,8 @@ def seed_everything(seed: int) -> None:
 
 def rng_state() -> dict[str, Any]:
     """Return the state of Python's, numpy's and torch's global generators, loadable with ``weights_only``."""
+    import torch
+
     version, numbers, gauss = random.getstate()
     kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {
@@ -87,6 +90,8 @@ def restore_rng_state(state: dict[str, Any]) -> None:
     Raises:
         Exception: Any kind, if it is something else.
     """
+    import torch
+
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
     kind, keys, position, has_gauss, cached = state["numpy"]

@@ -1,15 +1,15 @@
-"""Thread-local objects, context managers shared by threads, and single-threaded torch."""
+"""Thread-local objects, context managers shared by threads, and a single thread for BLAS and torch."""
 
 from __future__ import annotations
 
 import functools
+import math
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ParamSpec, TypeVar
-
-import torch
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -17,7 +17,7 @@ R = TypeVar("R")
 
 @contextmanager
 def single_thread_if_small(num_elements: int) -> Iterator[None]:
-    """Limit torch to a single thread within the context if there are at most 2**22 ``num_elements``.
+    """Limit BLAS and torch to a single thread within the context if there are at most 2**22 ``num_elements``.
 
     Threads wait for one another after each operation. Where another process has a core, that takes ten times as long
     as the work, which one thread does as fast as two on arrays of this size.
@@ -25,8 +25,19 @@ def single_thread_if_small(num_elements: int) -> Iterator[None]:
     Args:
         num_elements: Numbers that an operation works on, such as ``N C`` logits.
     """
-    threads = torch.get_num_threads()
-    if num_elements > _MAX_ELEMENTS or threads == 1:
+    if num_elements > _MAX_ELEMENTS:
+        yield
+        return
+    with _single_blas_thread, _single_torch_thread():
+        yield
+
+
+@contextmanager
+def _single_torch_thread() -> Iterator[None]:
+    """Limit torch to a single thread within the context, if it is loaded."""
+    torch = sys.modules.get("torch")
+    threads = 1 if torch is None else torch.get_num_threads()
+    if torch is None or threads == 1:
         yield
         return
     torch.set_num_threads(1)
@@ -36,6 +47,21 @@ def single_thread_if_small(num_elements: int) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+@contextmanager
+def _limited_blas() -> Iterator[None]:
+    # SciPy brings a BLAS of its own, which is loaded with its first part that uses it.
+    has_scipy = "scipy.linalg" in sys.modules or "scipy.special" in sys.modules
+    with _blas_libraries(has_scipy).limit(limits=1, user_api="blas"):
+        yield
+
+
+@functools.lru_cache(maxsize=2)
+def _blas_libraries(_has_scipy: bool) -> Any:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
 def run_single_threaded(function: Callable[P, R]) -> Callable[P, R]:
     """Decorate a function so that it runs in :func:`single_thread_if_small` if its arguments are small."""
 
@@ -43,10 +69,11 @@ def run_single_threaded(function: Callable[P, R]) -> Callable[P, R]:
     def run(*args: P.args, **options: P.kwargs) -> R:
         sizes = [0]
         for value in (*args, *options.values()):
-            if isinstance(value, torch.Tensor):
-                sizes.append(value.numel())
-            elif hasattr(value, "num_samples"):
+            if hasattr(value, "num_samples"):
                 sizes.append(value.num_samples * getattr(value, "num_classes", 2))
+            else:
+                shape = getattr(value, "shape", ())
+                sizes.append(math.prod(shape) if isinstance(shape, tuple) else 0)
         with single_thread_if_small(max(sizes)):
             return function(*args, **options)
 
@@ -112,3 +139,6 @@ class SharedContext:
 
 ignore_warnings = SharedContext(lambda: warnings.catch_warnings(action="ignore"))
 """Hides the warnings of other packages, which a user of this one cannot act on."""
+
+_single_blas_thread = SharedContext(_limited_blas)
+"""Limits the threads of NumPy's and SciPy's BLAS, which belong to the process."""

@@ -5,41 +5,43 @@ numbers with intervals, and the arrays that :mod:`fedlas.plots` draws. Measures 
 their names, with records among :data:`fedlas.metrics.METRICS`.
 """
 
-from fedlas.binary.decision import Decision, Rule, choose_threshold, decide
-from fedlas.binary.development_size import DevelopmentSize, development_size
-from fedlas.binary.discrimination import auroc, average_precision
-from fedlas.binary.event_distances import e50, e90, emax, ici
-from fedlas.binary.event_measures import (
-    brier,
-    d,
-    ece,
-    expected,
-    in_the_large,
-    intercept,
-    nll,
-    observed,
-    observed_to_expected,
-    q,
-    r2,
-    slope,
-    spiegelhalter_z,
-    u,
-)
-from fedlas.binary.groups import GroupMeasures, group_measures
-from fedlas.binary.heterogeneity import ClusterMeasures, Heterogeneity, heterogeneity
-from fedlas.binary.integrated_calibration import IntegratedCalibration, integrated_calibration
-from fedlas.binary.label_groups import LabelGroupMeasures, label_group_measures
-from fedlas.binary.labels import LabelMeasures, LabelTable, label_measures
-from fedlas.binary.likelihood import LikelihoodIndices, likelihood_indices
-from fedlas.binary.measures import brier_skill, measures
-from fedlas.binary.net_benefit import NetBenefit, net_benefit
-from fedlas.binary.positive import PositiveBins, positive_bins
-from fedlas.binary.recalibration import (
-    LogisticRecalibration,
-    logistic_recalibration,
-)
-from fedlas.binary.sample_size import ValidationSize, validation_size
-from fedlas.binary.spline_curve import SplineCurve, spline_curve
+from typing import TYPE_CHECKING
+
+from fedlas._core.lazy import lazy_getattr
+
+if TYPE_CHECKING:
+    from fedlas.binary.between_clusters import ClusterMeasures, Heterogeneity, heterogeneity
+    from fedlas.binary.curve_distances import IntegratedCalibration, integrated_calibration
+    from fedlas.binary.decision import Decision, Rule, choose_threshold, decide
+    from fedlas.binary.decision_curve import NetBenefit, net_benefit
+    from fedlas.binary.development_sample import DevelopmentSize, development_size
+    from fedlas.binary.discrimination import auroc, average_precision
+    from fedlas.binary.event_distances import e50, e90, emax, ici
+    from fedlas.binary.event_measures import (
+        brier,
+        d,
+        ece,
+        expected,
+        in_the_large,
+        intercept,
+        nll,
+        observed,
+        observed_to_expected,
+        q,
+        r2,
+        slope,
+        spiegelhalter_z,
+        u,
+    )
+    from fedlas.binary.groups import GroupMeasures, group_measures
+    from fedlas.binary.label_groups import LabelGroupMeasures, label_group_measures
+    from fedlas.binary.labels import LabelMeasures, LabelTable, label_measures
+    from fedlas.binary.likelihood import LikelihoodIndices, likelihood_indices
+    from fedlas.binary.measure_table import brier_skill, measures
+    from fedlas.binary.positive import PositiveBins, positive_bins
+    from fedlas.binary.recalibration import LogisticRecalibration, logistic_recalibration
+    from fedlas.binary.restricted_spline import SplineCurve, spline_curve
+    from fedlas.binary.sample_size import ValidationSize, validation_size
 
 __all__ = [
     "ClusterMeasures",
@@ -95,3 +97,31 @@ __all__ = [
     "u",
     "validation_size",
 ]
+
+if not TYPE_CHECKING:  # a type checker would take any name for one of the package
+    __getattr__ = lazy_getattr(
+        __name__,
+        {
+            "decision": "Decision Rule choose_threshold decide",
+            "discrimination": "auroc average_precision",
+            "event_distances": "e50 e90 emax ici",
+            "event_measures": "brier d ece expected in_the_large intercept nll observed observed_to_expected q r2 "
+            "slope spiegelhalter_z u",
+            "groups": "GroupMeasures group_measures",
+            "between_clusters": "ClusterMeasures Heterogeneity heterogeneity",
+            "curve_distances": "IntegratedCalibration integrated_calibration",
+            "label_groups": "LabelGroupMeasures label_group_measures",
+            "labels": "LabelMeasures LabelTable label_measures",
+            "likelihood": "LikelihoodIndices likelihood_indices",
+            "measure_table": "brier_skill measures",
+            "decision_curve": "NetBenefit net_benefit",
+            "positive": "PositiveBins positive_bins",
+            "recalibration": "LogisticRecalibration logistic_recalibration",
+            "restricted_spline": "SplineCurve spline_curve",
+            "development_sample": "DevelopmentSize development_size",
+            "sample_size": "ValidationSize validation_size",
+        },
+    )
+
+    def __dir__() -> list[str]:
+        return __all__

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from fedlas._core.types import FloatArray, IntArray
-from fedlas.binary.positive import Positive
 from fedlas.stats.cell_sums import OutcomeCells
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray, IntArray
+    from fedlas.binary.positive import Positive
 
 _POINTS = 100
 """The curve is computed at so many quantiles of the probabilities, and at as many places between the outer ones."""

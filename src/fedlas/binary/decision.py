@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fedlas._core.check import InputError, check_number
-from fedlas._core.renamed import accept_old_names
-from fedlas._core.types import FloatArray
-from fedlas.binary.net_benefit import CumulativeTotals
+from fedlas.binary.decision_curve import CumulativeTotals
 from fedlas.binary.positive import Positive, positive_class
-from fedlas.predictions import Predictions
 from fedlas.stats.degrees import critical_t
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate
 from fedlas.stats.intervals import check_confidence_level
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray
+    from fedlas.predictions import Predictions
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,6 @@ _PLAIN = (
 """What a decision shows beside its rule; without a threshold the first two."""
 
 
-@accept_old_names(positive="event")
 def choose_threshold(
     val: Predictions, rule: Rule, *, num_samples: int, event: int | str | None = None
 ) -> float | None:
@@ -204,7 +204,6 @@ def choose_threshold(
     return float(probability[first[places[-1 if rule.name == "recall" else 0]]])
 
 
-@accept_old_names(positive="event")
 def decide(
     val: Predictions | None,
     test: Predictions,

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fedlas._core.check import Argument, InputError, Text, check_count
-from fedlas._core.renamed import accept_old_names
-from fedlas._core.types import FloatArray, IntArray
 from fedlas.binary.cells import make_outcome_cells
 from fedlas.binary.event_records import register_class_measure
 from fedlas.binary.positive import Positive, positive_class
 from fedlas.metrics.metric import METRICS
 from fedlas.metrics.ranking_scores import auroc_and_influence, compute_average_precision
-from fedlas.predictions import Predictions
 from fedlas.predictions.event import event_index, quoted_class, quoted_event
 from fedlas.stats.cell_sums import CellResampler
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate
@@ -25,6 +23,10 @@ from fedlas.stats.intervals import (
     interval_from_replicates,
     min_replicates,
 )
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray, IntArray
+    from fedlas.predictions import Predictions
 
 _MAX_EVENTS = 1024
 """Distinct scores of events that replicates tell apart."""
@@ -38,7 +40,6 @@ _MAX_EVENTS = 1024
     percent=False,
     places=3,
 )
-@accept_old_names(positive="event")
 def auroc(
     predictions: Predictions,
     *,
@@ -105,7 +106,6 @@ def auroc_with_influence(
     percent=False,
     places=3,
 )
-@accept_old_names(positive="event")
 def average_precision(
     predictions: Predictions,
     *,

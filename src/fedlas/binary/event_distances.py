@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedlas._core.types import FloatArray
 from fedlas.binary.cells import Loess
+from fedlas.binary.curve_distances import SPAN, integrated_calibration
 from fedlas.binary.event_records import (
     REPLICATES_OF_ONE,
     ReplicatedMeasure,
     register_named_measure,
 )
-from fedlas.binary.integrated_calibration import SPAN, integrated_calibration
 from fedlas.binary.positive import positive_class
-from fedlas.predictions import Predictions
 from fedlas.predictions.event import event_index
-from fedlas.stats.cell_sums import OutcomeCells
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate
-from fedlas.stats.replicates import RowReplicates
-from fedlas.stats.rows import Rows
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray
+    from fedlas.predictions import Predictions
+    from fedlas.stats.cell_sums import OutcomeCells
+    from fedlas.stats.replicates import RowReplicates
+    from fedlas.stats.rows import Rows
 
 _CELLS = 1024
 

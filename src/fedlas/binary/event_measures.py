@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from fedlas._core.types import FloatArray
 from fedlas.binary.event_records import (
     IntervalMeasure,
     PointMeasure,
@@ -22,7 +20,7 @@ from fedlas.binary.event_records import (
     register_named_measure,
 )
 from fedlas.binary.likelihood import compute_likelihood_indices
-from fedlas.binary.measures import line_estimates, rate_estimates, ratio_estimate
+from fedlas.binary.measure_table import line_estimates, rate_estimates, ratio_estimate
 from fedlas.binary.positive import Positive, positive_class
 from fedlas.binary.recalibration import line_influence, shift_influence
 from fedlas.metrics.metric import EVENT, METRICS
@@ -32,6 +30,9 @@ from fedlas.predictions.probabilities import binary_logits
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate, estimates
 from fedlas.stats.intervals import check_confidence_level
 from fedlas.stats.spiegelhalter import spiegelhalter_test
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray
 
 _UNIT_RANGE = (0.0, 1.0)
 
@@ -284,6 +285,8 @@ q = _register_likelihood_index(
 
 def _to_two_classes(predictions: Predictions, event: int | str | None) -> Predictions:
     """Return two-class predictions whose last class is the event; other classes are merged into the first."""
+    import torch
+
     if event is None and predictions.num_classes == 2:
         return predictions
     data = positive_class(predictions, event)

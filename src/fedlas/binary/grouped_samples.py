@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from fedlas._core.types import BoolArray, FloatArray, IntArray
-from fedlas.binary.positive import Positive
 from fedlas.resample.clusters import clustered_sum_variance
 from fedlas.resample.effective import effective_sample_size_by_group
 from fedlas.stats.degrees import group_degrees_of_freedom
+
+if TYPE_CHECKING:
+    from fedlas._core.types import BoolArray, FloatArray, IntArray
+    from fedlas.binary.positive import Positive
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,6 +254,8 @@ class GroupedSamples:
 
 def sigmoid(log_odds: FloatArray) -> FloatArray:
     """Return ``1 / (1 + exp(-x))``, accurate for values of any size."""
+    import torch
+
     # PyTorch computes it, as the softplus, in a tenth of NumPy's time.
     probability: FloatArray = torch.from_numpy(log_odds).sigmoid().numpy()
     return probability
@@ -260,6 +263,8 @@ def sigmoid(log_odds: FloatArray) -> FloatArray:
 
 def softplus(values: FloatArray) -> FloatArray:
     """Return ``log(1 + exp(x))``, accurate for values of any size."""
+    import torch
+
     tensor = torch.from_numpy(np.ascontiguousarray(values))
     result: FloatArray = torch.nn.functional.softplus(tensor, threshold=40.0).numpy()
     return result

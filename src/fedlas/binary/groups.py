@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedlas._core.renamed import accept_old_names
 from fedlas.binary.grouped_samples import GroupedSamples
 from fedlas.binary.positive import positive_class
 from fedlas.binary.recalibration import iter_group_rows
 from fedlas.metrics.groups import check_group_sizes, factorize_groups
-from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import require_labels
 from fedlas.stats.compare import holm
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate
 from fedlas.stats.intervals import check_confidence_level, critical_z
 from fedlas.stats.pooling import partial_pooling
 from fedlas.stats.result_table import ResultTable
+
+if TYPE_CHECKING:
+    from fedlas.predictions import Predictions
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,6 @@ class GroupMeasures:
     p: float | None = None
 
 
-@accept_old_names(positive="event")
 def group_measures(
     predictions: Predictions,
     groups: Sequence[Any],

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from fedlas._core.check import check_choice
 from fedlas._core.kinds import check_argument_types
 from fedlas._core.threads import run_single_threaded
 from fedlas.binary.labels import LabelData, summarize_errors
-from fedlas.predictions import MultiLabel
 from fedlas.predictions.multi_label import require_known_labels
 from fedlas.stats.compare import apply_holm
-from fedlas.stats.difference import Difference
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, check_replicates
 from fedlas.stats.intervals import check_confidence_level
 from fedlas.stats.two_models import (
@@ -21,6 +20,10 @@ from fedlas.stats.two_models import (
     difference_from_influences,
     difference_from_replicates,
 )
+
+if TYPE_CHECKING:
+    from fedlas.predictions import MultiLabel
+    from fedlas.stats.difference import Difference
 
 COMPARED = ("macro_nll", "macro_brier", "macro_auroc", "macro_ece", "micro_nll")
 """Means over labels that are compared by default."""

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from fedlas._core.kinds import check_argument_types
 from fedlas.binary.groups import group_measures
 from fedlas.binary.labels import LabelMeasures, label_measures
 from fedlas.metrics.groups import check_group_sizes, factorize_groups
-from fedlas.predictions import MultiLabel
 from fedlas.predictions.any_predictions import drop_zero_weights
 from fedlas.predictions.multi_label import UNKNOWN, require_known_labels, require_multi_label
 from fedlas.stats.compare import holm
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate
-from fedlas.stats.group_estimates import MAX_TESTED
+from fedlas.stats.estimates_by_group import MAX_TESTED
 from fedlas.stats.result_table import ResultTable
+
+if TYPE_CHECKING:
+    from fedlas.predictions import MultiLabel
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,8 @@ def label_group_measures(
         >>> next(iter(found)), found["there"].worst_label, round(found["there"].worst.ratio.value, 1)
         ('there', 'dog', 0.5)
     """
+    import torch
+
     require_multi_label(predictions)
     several: Any = predictions
     names, number = factorize_groups(several, groups)

@@ -5,24 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fedlas._core.check import InputError, check_count
 from fedlas._core.kinds import check_argument_types
 from fedlas._core.threads import run_single_threaded
-from fedlas._core.types import FloatArray, IntArray
 from fedlas.binary.discrimination import auroc_with_influence
 from fedlas.binary.grouped_samples import GroupedSamples, sigmoid, softplus
 from fedlas.binary.positive import Positive
 from fedlas.binary.recalibration import GroupRow, iter_group_rows
 from fedlas.metrics.evaluation import EVALUATIONS
 from fedlas.metrics.ranking_scores import auroc_and_influence
-from fedlas.predictions import MultiLabel
 from fedlas.predictions.multi_label import UNKNOWN, require_known_labels, require_multi_label
 from fedlas.predictions.probabilities import is_zero_or_one
 from fedlas.stats.bootstrap import calibration_error_interval
@@ -39,6 +35,12 @@ from fedlas.stats.intervals import check_confidence_level, normal_interval, stan
 from fedlas.stats.label_bins import LabelErrors, compute_label_errors
 from fedlas.stats.noise_floor import least_p, monte_carlo_p_value
 from fedlas.stats.result_table import ResultTable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedlas._core.types import FloatArray, IntArray
+    from fedlas.predictions import MultiLabel
 
 _CHUNK_ROWS = 2**17
 """Labels of samples that are measured in one pass, whose numbers stay in the cache of a processor."""
@@ -159,7 +161,7 @@ def label_measures(
             LabelMeasures(
                 row.num_samples,
                 row.events,
-                _prevalence_estimate(row, positive, confidence_level),
+                _prevalence_estimate(positive, confidence_level),
                 row.expected,
                 row.ratio,
                 row.slope,
@@ -265,6 +267,8 @@ class LabelData:
 
     def iter_labels(self, confidence_level: float) -> Iterator[tuple[GroupRow, Positive]]:
         """Yield events and estimates, and the samples, of each label."""
+        import torch
+
         for part in self._label_slices():
             has_label = self.known[:, part].T
             label, sample = np.nonzero(has_label)
@@ -416,11 +420,7 @@ def _ece_estimate(
     )
 
 
-def _prevalence_estimate(row: GroupRow, positive: Positive, confidence_level: float) -> Estimate:
-    if positive.is_iid and row.expected > 0.0:
-        # The exact interval of the share is that of observed over expected.
-        ends = (row.expected * row.ratio.low, row.expected * row.ratio.high)
-        return Estimate(row.observed, *ends, confidence_level=confidence_level)
+def _prevalence_estimate(positive: Positive, confidence_level: float) -> Estimate:
     every = np.arange(positive.num_samples)
     share = positive.share(positive.outcome > 0, every, confidence_level)
     return Estimate(*share, confidence_level=confidence_level)

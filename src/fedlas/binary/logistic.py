@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedlas._core.types import BoolArray, FloatArray
 from fedlas.binary.grouped_samples import GroupedSamples, sigmoid
+
+if TYPE_CHECKING:
+    from fedlas._core.types import BoolArray, FloatArray
 
 _STEPS = 100
 _ROUNDING = 1e-14

@@ -6,20 +6,17 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from fedlas._core.check import Argument, InputError, Text, check_choice, check_count
-from fedlas._core.renamed import accept_old_names
-from fedlas._core.types import BoolArray, FloatArray, IntArray
+from fedlas._core.types import FloatArray, IntArray
 from fedlas.metrics.calibration_error import equal_mass_bins
 from fedlas.metrics.equal_width import BinSums, bins_from_table
 from fedlas.metrics.ranking_scores import make_class_scorer
 from fedlas.metrics.sums import normalized_weights
-from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import require_predictions
 from fedlas.predictions.event import event_index
 from fedlas.predictions.probabilities import FLOOR, is_zero_or_one
@@ -27,6 +24,10 @@ from fedlas.resample.clusters import clustered_sum_variance
 from fedlas.stats.degrees import degrees_of_freedom
 from fedlas.stats.intervals import check_confidence_level
 from fedlas.stats.proportion import clopper_pearson, weighted_share_interval, wilson_interval
+
+if TYPE_CHECKING:
+    from fedlas._core.types import BoolArray, FloatArray, IntArray
+    from fedlas.predictions import Predictions
 
 T = TypeVar("T")
 
@@ -153,6 +154,8 @@ def positive_class(
     predictions: Predictions, event: int | str | None, *, both_outcomes: bool = False
 ) -> Positive:
     """Return the class ``event``, given by name or index, against the rest; by default the event of two classes."""
+    import torch
+
     predictions = require_predictions(predictions)
     classes = predictions.num_classes
     if classes < 2 or (event is None and classes != 2):
@@ -237,7 +240,6 @@ class PositiveBins:
     high: FloatArray
 
 
-@accept_old_names(positive="event")
 def positive_bins(
     predictions: Predictions,
     *,
@@ -274,6 +276,8 @@ def positive_bins(
         Murphy and Winkler, "Reliability of subjective probability forecasts of precipitation and temperature" (1977);
         Wilson 1927 for the interval.
     """
+    import torch
+
     check_count("num_bins", num_bins)
     check_choice("scheme", scheme, _SCHEMES)
     check_confidence_level(confidence_level)

@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fedlas._core.check import InputError
-from fedlas._core.renamed import accept_old_names
-from fedlas._core.types import BoolArray, FloatArray, IntArray
 from fedlas.binary.grouped_samples import GroupedSamples
 from fedlas.binary.logistic import LogisticFit, Shifts, fit_logistic, fit_shifts
 from fedlas.binary.positive import Positive, positive_class
-from fedlas.predictions import Predictions
 from fedlas.stats.degrees import (
     critical_t,
     critical_t_values,
@@ -25,6 +23,10 @@ from fedlas.stats.degrees import (
 from fedlas.stats.estimates import Estimate
 from fedlas.stats.intervals import Interval, check_confidence_level, normal_interval
 from fedlas.stats.proportion import clopper_pearson_intervals, poisson_binomial_p_values
+
+if TYPE_CHECKING:
+    from fedlas._core.types import BoolArray, FloatArray, IntArray
+    from fedlas.predictions import Predictions
 
 _SINGULAR = 1e-10
 """Determinant of a correlation of two numbers below which one is taken to be a multiple of the other."""
@@ -54,7 +56,6 @@ class LogisticRecalibration:
     left_out: int = 0
 
 
-@accept_old_names(positive="event")
 def logistic_recalibration(
     predictions: Predictions, *, event: int | str | None = None, confidence_level: float = 0.95
 ) -> LogisticRecalibration:

@@ -6,16 +6,18 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from fedlas._core.check import Argument, InputError, check_number
-from fedlas._core.types import FloatArray
 from fedlas.binary.discrimination import auroc_estimate
 from fedlas.binary.positive import positive_class
-from fedlas.predictions import Predictions
 from fedlas.stats.intervals import check_confidence_level
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray
+    from fedlas.predictions import Predictions
 
 _NODES = 40_001
 """Places of the log-odds at which expectations are summed."""

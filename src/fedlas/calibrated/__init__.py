@@ -7,7 +7,7 @@ Every public name is imported at its first use: a model needs nothing of tables.
 
 from typing import TYPE_CHECKING
 
-from fedlas._core.lazy import alias_old_modules, lazy_getattr
+from fedlas._core.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from fedlas.calibrated.before_after import BeforeAfter, Measured, measure_before_after
@@ -38,13 +38,6 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of the packa
             "tables.since": "files_since",
             "tables.table_calibration": "TableCalibration",
             "tables.files": "apply_to_files",
-        },
-    )
-    alias_old_modules(
-        __name__,
-        {
-            "direction": {"tables.direction": "FitScores"},
-            "table": {"tables.table_calibration": "TableCalibration"},
         },
     )
 

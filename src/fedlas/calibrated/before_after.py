@@ -9,9 +9,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from fedlas._core.check import (
     Argument,
@@ -23,18 +20,17 @@ from fedlas._core.check import (
 )
 from fedlas._core.kinds import check_argument_types
 from fedlas.calibrators._fit.rowwise import sample_weights
-from fedlas.features.readers import Reader
-from fedlas.metrics import ece
-from fedlas.metrics.evaluation import compute_metrics, resolve_metrics
-from fedlas.objective.runner import Runner
 from fedlas.predictions import MultiLabel, Predictions
 from fedlas.predictions.any_predictions import AnyPredictions, require_top_label
 from fedlas.predictions.event import quoted_event
-from fedlas.resample.clusters import is_clustered, mean_and_standard_error
 
 __all__ = ["BeforeAfter", "Measured"]
 
 if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from fedlas.features.readers import Reader
     from fedlas.metrics import StreamingMetrics
     from fedlas.stats.noise_floor import NoiseFloor
 
@@ -212,6 +208,8 @@ def _texts(measured: Measured) -> list[str]:
 
 def describe_fit(val: Predictions, calibrated: Predictions) -> str:
     """Return a one-line summary of a fit: the number of samples, and their ECE before and after calibration."""
+    from fedlas.metrics import ece
+
     before, after = (ece(part) for part in (val, calibrated))
     return f"{val.num_samples:,} samples, ECE {100 * before:.2f} % before, {100 * after:.2f} % after on them"
 
@@ -245,6 +243,9 @@ def measure_before_after(
 
 
 def _warn_of_rise(before: Predictions, after: Predictions) -> None:
+    from torch.nn.functional import cross_entropy
+
+    from fedlas.resample.clusters import is_clustered, mean_and_standard_error
     from fedlas.stats.degrees import critical_t, degrees_of_freedom
     from fedlas.stats.estimates import CONFIDENCE_LEVEL
 
@@ -302,6 +303,8 @@ def measured_left_out(
     in_time: bool,
 ) -> BeforeAfter:
     """Return metrics of held-out rows before and after out-of-fold calibration."""
+    from fedlas.resample.clusters import is_clustered
+
     clusters = len(first.clusters.unique()) if is_clustered(first.clusters) else None
     if isinstance(first, MultiLabel) and isinstance(last, MultiLabel):
         others: dict[str, Any] = {"folds": folds, "clusters": clusters, "in_time": in_time}
@@ -330,6 +333,8 @@ def measured_left_out(
 
 def _values(*stages: AnyPredictions) -> list[dict[str, Any]]:
     """Return accuracy, NLL and ECE of each stage; NLL is NaN for confidences alone."""
+    from fedlas.metrics.evaluation import compute_metrics, resolve_metrics
+
     names = [name for name in _METRICS if name != "nll" or isinstance(stages[0], Predictions)]
     entries = resolve_metrics(names, stages[0])
     return [{"nll": math.nan, **compute_metrics(stage, entries, _NUM_BINS)} for stage in stages]
@@ -354,6 +359,10 @@ def before_and_after(
     Raises:
         InputError: As :func:`fedlas.calibrate`.
     """
+    import torch
+
+    from fedlas.objective.runner import Runner
+
     runner = Runner(
         model,
         loader,
@@ -415,6 +424,7 @@ def _dense_stages(num_classes: int, *, weighted: bool) -> list[StreamingMetrics]
 
 def _floor(predictions: AnyPredictions, replicates: int = 1000) -> NoiseFloor:
     """Return the noise floor of the ECE; samples of a single cluster count as independent, as in the folds."""
+    from fedlas.resample.clusters import is_clustered
     from fedlas.stats.noise_floor import noise_floor
 
     if not is_clustered(predictions.clusters):
@@ -425,6 +435,7 @@ def _floor(predictions: AnyPredictions, replicates: int = 1000) -> NoiseFloor:
 def _event_metrics(*stages: Predictions) -> list[dict[str, Any]]:
     """Return the event metrics of each stage, restricted to metrics that all stages have."""
     from fedlas.binary import integrated_calibration, observed_to_expected, slope
+    from fedlas.metrics.evaluation import compute_metrics, resolve_metrics
 
     entries = resolve_metrics(["nll", "accuracy", "ece", "brier"], stages[0])
     values = []

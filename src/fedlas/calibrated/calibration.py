@@ -5,16 +5,17 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fedlas._core.check import InputError, check_choice, describe
-from fedlas.calibrators import CALIBRATORS, Calibrator, MultiLabelCalibration, TemperatureScaling
+from fedlas.calibrators import CALIBRATORS, Calibrator, MultiLabelCalibration
 from fedlas.calibrators.base import registry_name
 from fedlas.calibrators.multilabel import MULTI_LABEL_FORMAT
 from fedlas.predictions import MultiLabel, Predictions
 from fedlas.predictions.any_predictions import AnyPredictions
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 AnyCalibrator = Calibrator | MultiLabelCalibration
 P = TypeVar("P", bound=AnyPredictions | MultiLabel)
@@ -75,6 +76,8 @@ class Calibration:
     @property
     def temperature(self) -> float | None:
         """The fitted temperature, or None if the method is not temperature scaling."""
+        from fedlas.calibrators import TemperatureScaling
+
         return (
             self.calibrator.temperature if isinstance(self.calibrator, TemperatureScaling) else None
         )
@@ -115,6 +118,8 @@ class Calibration:
 
     def module(self) -> nn.Module:
         """Return the calibrator as a layer from logits (and features) to calibrated logits."""
+        from torch import nn
+
         return nn.Identity() if self.calibrator is None else self.calibrator.module()
 
     def probs(self, logits: Tensor) -> Tensor:

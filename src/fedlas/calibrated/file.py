@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from fedlas._core.arrays import from_safetensors, to_safetensors
 from fedlas._core.check import InputError, error_reason
 from fedlas._core.files import parse_json, require_no_device, write_atomically
 from fedlas._core.outputs import FileKind, check_output_path
 from fedlas.calibrated.calibration import Calibration
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT = "fedlas.calibrated/1"
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, overload
 
-import torch
-from torch import Tensor, nn
-
 from fedlas._core.check import Argument, InputError, describe, warn_user
 from fedlas.calibrated.before_after import describe_fit, labels_before_after
 from fedlas.calibrated.calibration import AnyCalibrator, Calibration, unfitted_calibrator
@@ -18,11 +15,14 @@ from fedlas.features.readers import ComputedFeatures, NoFeatures, Reader
 from fedlas.objective.head_search import HeadSearch
 from fedlas.objective.network import to_network
 from fedlas.objective.runner import MAX_LOGITS, Runner, collect_multi_label, collect_predictions
-from fedlas.predictions import MultiLabel
 from fedlas.predictions.any_predictions import is_table
 
 if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
     from fedlas.calibrated.tables.table_calibration import TableCalibration
+    from fedlas.predictions import MultiLabel
 
 __all__ = ["calibrate"]
 

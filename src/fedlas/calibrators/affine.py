@@ -6,13 +6,14 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedlas._core.check import check_count, check_number
+from fedlas.calibrators._fit.buffers import zeros
 from fedlas.calibrators._fit.fit_warnings import (
     attach_warnings,
     convergence_warning,
@@ -28,12 +29,13 @@ from fedlas.calibrators._fit.softmax_regression import (
     Penalties,
     SoftmaxRegression,
 )
-from fedlas.calibrators._fit.state import zeros
 from fedlas.calibrators._fit.temperature_search import nll_temperature, subset_temperatures
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
-from fedlas.predictions import Predictions
 from fedlas.resample.clusters import mean_and_standard_error
-from fedlas.resample.folds import Folds
+
+if TYPE_CHECKING:
+    from fedlas.predictions import Predictions
+    from fedlas.resample.folds import Folds
 
 __all__ = ["VectorScaling"]
 

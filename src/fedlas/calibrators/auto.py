@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Self
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, Self
 
 from fedlas._core.check import InputError, check_count, describe
 from fedlas._core.kinds import check_argument_types
-from fedlas.calibrators._fit.absent_share import AbsentShare
-from fedlas.calibrators._fit.folds import OutOfFold
-from fedlas.calibrators._fit.side_maps import SideInformation
 from fedlas.calibrators._fit.state import buffers_to_dict, load_map, require_valid
 from fedlas.calibrators.base import CALIBRATORS, Calibrator, registry_name
-from fedlas.calibrators.fit_mixture import Members, fit_calibrated_mixture
 from fedlas.calibrators.mixture import CalibratedMixture, Share
 from fedlas.predictions import Predictions, TopLabel
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from fedlas.calibrators._fit.folds import OutOfFold
+    from fedlas.calibrators.fit_mixture import Members
 
 __all__ = ["AutoCalibration", "CalibratedMixture"]
 
@@ -203,6 +203,8 @@ class AutoCalibration(Calibrator):
     def _fit_mixture(
         self, val: Predictions, left_out: list[OutOfFold] | None = None
     ) -> CalibratedMixture:
+        from fedlas.calibrators.fit_mixture import fit_calibrated_mixture
+
         if not self.features and val.features is not None:
             val = val._replace_fields(features=None)
         return fit_calibrated_mixture(
@@ -219,6 +221,8 @@ class AutoCalibration(Calibrator):
         return {"members": mixture.kinds, **texts, "numbers": buffers_to_dict(mixture)}
 
     def _read_state(self, state: Any) -> nn.Module:
+        from torch import nn
+
         require_valid(
             isinstance(state["members"], dict), "members must map names to registry names"
         )
@@ -229,7 +233,16 @@ class AutoCalibration(Calibrator):
         module_names = [f"members.{number}" for number in range(len(map_types))]
         texts: Any = {name: tuple(map(str, state[name])) for name in ("dropped", "notes")}
         parts = {**dict(zip(module_names, map_types, strict=True)), "share": Share}
-        parts |= {"side": SideInformation, "side_share": Share, "absent": AbsentShare}
+        # Only what the file holds is imported.
+        saved = {name.partition(".")[0] for name in state["numbers"]}
+        if saved & {"side", "side_share"}:
+            from fedlas.calibrators._fit.side_maps import SideInformation
+
+            parts |= {"side": SideInformation, "side_share": Share}
+        if "absent" in saved:
+            from fedlas.calibrators._fit.absent_share import AbsentShare
+
+            parts |= {"absent": AbsentShare}
 
         def mixture(**modules: Any) -> nn.Module:
             members = [

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from fedlas._core.check import (
     CalibrationWarning,
@@ -19,6 +18,7 @@ from fedlas._core.check import (
     check_choice,
     check_count,
     check_number,
+    is_tensor,
     warn_user,
 )
 from fedlas._core.files import write_json
@@ -35,11 +35,10 @@ from fedlas.calibrators._fit.design_effect import weigh_by_design_effect
 from fedlas.calibrators._fit.fit_warnings import (
     absent_classes_warning,
     cluster_warning,
+    few_samples_warning,
     join_warnings,
     no_change_warning,
-    warning_if,
 )
-from fedlas.calibrators._fit.folds import OutOfFold
 from fedlas.calibrators._fit.rowwise import (
     ArrayKind,
     array_kind,
@@ -47,7 +46,6 @@ from fedlas.calibrators._fit.rowwise import (
     map_rows,
     prepare_samples,
     require_features,
-    sample_weights,
     to_predictions,
 )
 from fedlas.calibrators._fit.state import (
@@ -57,12 +55,16 @@ from fedlas.calibrators._fit.state import (
     require_fitted,
     require_valid,
 )
-from fedlas.calibrators.layer import CalibrationLayer
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import require_labels, require_predictions, unwrap_table
 from fedlas.predictions.arguments import to_tensor
 from fedlas.predictions.multi_label import MultiLabel, require_multi_label
-from fedlas.resample.effective import effective_sample_size
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from fedlas.calibrators._fit.folds import OutOfFold
+    from fedlas.calibrators.layer import CalibrationLayer
 
 __all__ = ["CALIBRATORS", "CalibrationWarning", "Calibrator"]
 
@@ -241,7 +243,7 @@ class Calibrator(ABC):
         val = require_labels(to_predictions(val, target))
         if self.needs:
             require_features(val)
-        few_samples = self._few_samples_warning(val)
+        few_samples = few_samples_warning(val, *self.enough)
         val, least, zero_labels = prepare_samples(
             val, repeat_rows=not self.takes_weights, raise_zeros=not self.needs
         )
@@ -287,7 +289,7 @@ class Calibrator(ABC):
                 of classes (or of features, where they are needed) differs from that of the fit.
         """
         test = unwrap_table(test)
-        if isinstance(test, Tensor | np.ndarray) and self.array_of is not None:
+        if self.array_of is not None and (is_tensor(test) or isinstance(test, np.ndarray)):
             return self._transform_array(test)
         if isinstance(test, TopLabel) and self.top_label:
             logits = self._apply(self._check_inputs(to_predictions(test)))
@@ -305,7 +307,7 @@ class Calibrator(ABC):
         calibrated = self.transform((Predictions.from_probs if of_probs else Predictions)(scores))
         result = calibrated.probs if of_probs else calibrated.logits
         result = result[:, 1] if scores.ndim == 1 else result
-        return result if isinstance(test, Tensor) else result.cpu().numpy()
+        return result if is_tensor(test) else result.cpu().numpy()
 
     def _check_inputs(self, test: Predictions) -> Predictions:
         """Return the predictions; raise InputError if classes or features are not as many as in the fit."""
@@ -321,15 +323,6 @@ class Calibrator(ABC):
                     "Fit the calibrator on predictions of the same model.",
                 )
         return test
-
-    def _few_samples_warning(self, val: Predictions) -> str | None:
-        samples = effective_sample_size(sample_weights(val))
-        enough = max(self.enough[0], self.enough[1] * val.num_classes)
-        return warning_if(
-            val.num_classes > 1 and samples < enough,
-            f"{samples:.4g} samples are few: with fewer than about {enough:,} the NLL of new samples can get worse. "
-            "Use more samples, or auto, which does the least harm.",
-        )
 
     def _fit_warnings(self, val: Predictions) -> list[str | None]:
         """Return the warnings after a fit to ``val``; None entries are no warnings."""
@@ -357,6 +350,8 @@ class Calibrator(ABC):
         Raises:
             InputError: Before ``fit``, or if the map is no function of logits and features alone.
         """
+        from fedlas.calibrators.layer import CalibrationLayer
+
         layer = CalibrationLayer(
             copy.deepcopy(self.map),
             num_classes=require_fitted(self.num_classes),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -16,7 +16,9 @@ from fedlas.calibrators.affine import (
     subset_starts,
 )
 from fedlas.calibrators.base import CALIBRATORS
-from fedlas.predictions import Predictions
+
+if TYPE_CHECKING:
+    from fedlas.predictions import Predictions
 
 __all__ = ["BiasCorrectedTemperature"]
 

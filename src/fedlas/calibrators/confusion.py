@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import check_choice, check_number
+from fedlas.calibrators._fit.buffers import zeros
 from fedlas.calibrators._fit.fit_warnings import attach_warnings, convergence_warning
 from fedlas.calibrators._fit.rowwise import iter_float64_rows, sample_weights
 from fedlas.calibrators._fit.softmax_regression import AffineMap, fit_bias_corrected_temperature
-from fedlas.calibrators._fit.state import require_valid, zeros
+from fedlas.calibrators._fit.state import require_valid
 from fedlas.calibrators.affine import temperature_start
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
-from fedlas.predictions import Predictions
+
+if TYPE_CHECKING:
+    from fedlas.predictions import Predictions
 
 __all__ = ["ConfusionCalibration"]
 

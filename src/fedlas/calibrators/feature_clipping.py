@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from fedlas._core.check import InputError, check_finite, describe
 from fedlas._core.kinds import check_argument_types
+from fedlas.calibrators._fit.buffers import BufferModule, float64_tensor, zeros
 from fedlas.calibrators._fit.fit_warnings import (
     accuracy_drop_warning,
     attach_warnings,
@@ -21,7 +22,7 @@ from fedlas.calibrators._fit.fit_warnings import (
 )
 from fedlas.calibrators._fit.minimize import golden_section
 from fedlas.calibrators._fit.rowwise import iter_float64_rows
-from fedlas.calibrators._fit.state import BufferModule, float64_tensor, require_valid, zeros
+from fedlas.calibrators._fit.state import require_valid
 from fedlas.calibrators._fit.temperature_search import BestTemperature, nll_temperature
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError
 from fedlas.calibrators._fit.absent_share import AbsentShare, fit_absent_share
+from fedlas.calibrators._fit.buffers import zeros
 from fedlas.calibrators._fit.custom_calibrators import fit_checked_map
 from fedlas.calibrators._fit.design_effect import design_effect
 from fedlas.calibrators._fit.fit_warnings import attach_warnings, format_classes, warning_if
@@ -22,7 +24,6 @@ from fedlas.calibrators._fit.folds import (
 )
 from fedlas.calibrators._fit.rowwise import sample_weights
 from fedlas.calibrators._fit.side_maps import SideInformation
-from fedlas.calibrators._fit.state import zeros
 from fedlas.calibrators._fit.temperature_search import nll_temperature
 from fedlas.calibrators.affine import VectorScaling
 from fedlas.calibrators.base import Calibrator
@@ -52,9 +53,12 @@ from fedlas.calibrators.pooled_spline import PooledSplineCalibration
 from fedlas.calibrators.spline import SplineCalibration
 from fedlas.calibrators.structured import StructuredScaling
 from fedlas.calibrators.temperature import TemperatureScaling
-from fedlas.predictions import Predictions
 from fedlas.resample.clusters import is_clustered, merge_overlapping_groups
 from fedlas.resample.folds import canonical_order, systematic_sample
+
+if TYPE_CHECKING:
+    from fedlas.calibrators._fit.side_maps import SideInformation
+    from fedlas.predictions import Predictions
 
 RAW = "as predicted"
 _MAX_FLEXIBLE_LOGITS = 2**19

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fedlas._core.errors import collect_warnings
 from fedlas._core.text import join_words
-from fedlas.calibrators._fit.folds import OutOfFold
 from fedlas.calibrators.base import Calibrator
-from fedlas.calibrators.multilabel import MultiLabelCalibration
 from fedlas.predictions import MultiLabel, Predictions, TopLabel
 from fedlas.predictions.probabilities import is_zero_or_one
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedlas.calibrators._fit.folds import OutOfFold
+    from fedlas.calibrators.multilabel import MultiLabelCalibration
+
 _MANY = 0.01
 """Share of probabilities of exactly 0 or 1 from which a note says what they become."""
-C = TypeVar("C", bound=Calibrator | MultiLabelCalibration)
+C = TypeVar("C", bound="Calibrator | MultiLabelCalibration")
 
 
 def fit_with_notes(
@@ -91,6 +92,8 @@ def _log_odds_and_subject(
     predictions: Predictions | MultiLabel, before: Predictions | MultiLabel
 ) -> tuple[Tensor, str]:
     """Return log-odds ``(N,)`` of the second of two classes, or the class predicted before, or labels ``(N, L)``."""
+    import torch
+
     logits = predictions.logits.double()
     if isinstance(before, MultiLabel):
         return logits, "of labels"

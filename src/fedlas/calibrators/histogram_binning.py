@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import check_choice, check_count
+from fedlas.calibrators._fit.buffers import BufferModule, float64_tensor, ones
 from fedlas.calibrators._fit.fit_warnings import accuracy_drop_warning, attach_warnings, warning_if
 from fedlas.calibrators._fit.one_vs_rest import (
     class_prob_columns,
@@ -17,12 +18,14 @@ from fedlas.calibrators._fit.one_vs_rest import (
     pad_edges,
 )
 from fedlas.calibrators._fit.rowwise import probability_floor
-from fedlas.calibrators._fit.state import BufferModule, float64_tensor, ones, require_valid
+from fedlas.calibrators._fit.state import require_valid
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.metrics.equal_width import equal_width_edges
 from fedlas.metrics.ranking import equal_mass_indices
-from fedlas.predictions import Predictions
 from fedlas.predictions.probabilities import softmax
+
+if TYPE_CHECKING:
+    from fedlas.predictions import Predictions
 
 __all__ = ["ClassBins", "HistogramBinning"]
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fedlas.calibrators._fit.buffers import BufferModule, float64_tensor
 from fedlas.calibrators._fit.fit_warnings import attach_warnings, format_classes, warning_if
 from fedlas.calibrators._fit.one_vs_rest import (
     class_prob_columns,
@@ -18,10 +19,12 @@ from fedlas.calibrators._fit.one_vs_rest import (
     pad_edges,
 )
 from fedlas.calibrators._fit.rowwise import probability_floor, sample_weights
-from fedlas.calibrators._fit.state import BufferModule, float64_tensor, require_valid
+from fedlas.calibrators._fit.state import require_valid
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
-from fedlas.predictions import Predictions
 from fedlas.predictions.probabilities import softmax
+
+if TYPE_CHECKING:
+    from fedlas.predictions import Predictions
 
 __all__ = ["Curves", "IsotonicCalibration"]
 
@@ -155,20 +158,12 @@ def fit_isotonic_curve(
         >>> at.tolist(), value.tolist()
         ([0.1, 0.2, 0.3, 0.4], [0.0, 0.5, 0.5, 1.0])
     """
+    from scipy.optimize import isotonic_regression
+
     values, group = np.unique(scores, return_inverse=True)
     size = np.bincount(group, weights)
     hits = np.bincount(group, weights * is_event)
-    first = np.arange(len(values))
-    # Neighbors that fall belong to one step. All of them are pooled at once, until no step falls.
-    while len(size) > 1:
-        share = hits / size
-        keep = np.concatenate([[True], share[1:] > share[:-1]])
-        if keep.all():
-            break
-        start = np.flatnonzero(keep)
-        size = np.add.reduceat(size, start)
-        hits = np.add.reduceat(hits, start)
-        first = first[start]
-    last = np.append(first[1:], len(values)) - 1
+    steps = isotonic_regression(hits / size, weights=size)
+    first, last = steps.blocks[:-1], steps.blocks[1:] - 1
     corners = np.unique(np.concatenate([first, last]))
-    return values[corners], (hits / size)[np.searchsorted(first, corners, side="right") - 1]
+    return values[corners], steps.x[corners]

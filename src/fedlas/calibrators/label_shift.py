@@ -20,6 +20,7 @@ from fedlas._core.check import (
     describe,
     warn_user,
 )
+from fedlas.calibrators._fit.buffers import float64_tensor, zeros
 from fedlas.calibrators._fit.fit_warnings import (
     absent_classes_warning,
     attach_warnings,
@@ -34,7 +35,7 @@ from fedlas.calibrators._fit.rowwise import (
     sample_weights,
 )
 from fedlas.calibrators._fit.softmax_regression import AffineMap, fit_bias_corrected_temperature
-from fedlas.calibrators._fit.state import float64_tensor, require_valid, zeros
+from fedlas.calibrators._fit.state import require_valid
 from fedlas.calibrators.affine import temperature_start
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions

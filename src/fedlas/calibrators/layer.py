@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, describe, is_dense
+from fedlas.predictions.probabilities import binary_logits
 
 __all__ = ["CalibrationLayer"]
 
@@ -106,3 +107,33 @@ def _move_columns_last(name: str, value: Any, columns: int) -> Tensor:
             "Put the classes second, logits.movedim(-1, 1), and fit the calibrator on predictions of the same model.",
         )
     return value.movedim(1, -1)
+
+
+class LabelwiseLayers(nn.Module):
+    """Module that calibrates logits ``(N, L)`` with one calibration layer per label."""
+
+    def __init__(self, layers: list[nn.Module]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, logits: Tensor, features: Tensor | None = None) -> Tensor:
+        """Return calibrated logits ``(N, L)``; their sigmoids are the probabilities.
+
+        Args:
+            logits: ``(N, L)``.
+            features: ``(N, D)``, if a layer uses them.
+
+        Raises:
+            InputError: For another number of labels.
+        """
+        columns = logits.unbind(dim=1)
+        if len(columns) != len(self.layers):
+            expected = f"logits must have shape (N, {len(self.layers)}), one column per label"
+            raise InputError(
+                expected, describe(logits), "Pass logits of the model that was calibrated."
+            )
+        pairs = [
+            layer(binary_logits(column), None if layer.num_features is None else features)
+            for layer, column in zip(self.layers, columns, strict=True)
+        ]
+        return torch.stack([pair[:, 1] - pair[:, 0] for pair in pairs], dim=1)

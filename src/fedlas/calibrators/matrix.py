@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
 from fedlas._core.check import check_count, check_number
+from fedlas.calibrators._fit.buffers import float64_tensor
 from fedlas.calibrators._fit.fit_warnings import warning_if
 from fedlas.calibrators._fit.folds import make_folds
 from fedlas.calibrators._fit.rowwise import sample_weights
@@ -19,11 +20,13 @@ from fedlas.calibrators._fit.softmax_regression import (
     Penalties,
     SoftmaxRegression,
 )
-from fedlas.calibrators._fit.state import float64_tensor, require_valid
+from fedlas.calibrators._fit.state import require_valid
 from fedlas.calibrators.affine import NO_GAIN, AffineCalibrator, AffineFit, HeldOutLoss, Start
 from fedlas.calibrators.base import CALIBRATORS
-from fedlas.predictions import Predictions
 from fedlas.predictions.probabilities import log_softmax
+
+if TYPE_CHECKING:
+    from fedlas.predictions import Predictions
 
 __all__ = ["DirichletCalibration", "MatrixScaling"]
 

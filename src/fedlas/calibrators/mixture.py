@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from fedlas.calibrators._fit.absent_share import AbsentShare
 from fedlas.calibrators._fit.rowwise import iter_float64_rows, sample_weights
-from fedlas.calibrators._fit.side_maps import SideInformation
 from fedlas.calibrators._fit.softmax_regression import AffineMap
 from fedlas.calibrators._fit.state import require_valid
 from fedlas.calibrators._fit.top_map import TopLabelMap
-from fedlas.calibrators.base import Calibrator
-from fedlas.predictions import Predictions
 from fedlas.predictions.probabilities import log_softmax
-from fedlas.resample.folds import Folds
+
+if TYPE_CHECKING:
+    from fedlas.calibrators._fit.absent_share import AbsentShare
+    from fedlas.calibrators._fit.side_maps import SideInformation
+    from fedlas.calibrators.base import Calibrator
+    from fedlas.predictions import Predictions
+    from fedlas.resample.folds import Folds
 
 FEATURES = "features"
 _LIFT = 1e-4

@@ -6,22 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from fedlas.calibrators._fit.buffers import ones
 from fedlas.calibrators._fit.fit_warnings import warning_if
 from fedlas.calibrators._fit.folds import OutOfFold
 from fedlas.calibrators._fit.minimize import fit_mixture_weights
 from fedlas.calibrators._fit.rowwise import sample_weights
 from fedlas.calibrators._fit.side_maps import SideInformation, Unseen
-from fedlas.calibrators._fit.state import ones
 from fedlas.calibrators._fit.temperature_search import nll_temperature, subset_temperatures
-from fedlas.calibrators.mixture import (
-    CrossFit,
-    Share,
-)
 from fedlas.calibrators.mixture_weights import (
     Prior,
     fit_logit_share,
@@ -33,8 +30,14 @@ from fedlas.calibrators.mixture_weights import (
 from fedlas.calibrators.side_information import Samples, fit_side_information
 from fedlas.calibrators.side_plan import RegressionPlan, choose_plan
 from fedlas.calibrators.temperature import Divided
-from fedlas.predictions import Predictions
 from fedlas.resample.folds import systematic_sample
+
+if TYPE_CHECKING:
+    from fedlas.calibrators.mixture import (
+        CrossFit,
+        Share,
+    )
+    from fedlas.predictions import Predictions
 
 _MIN_FEATURE_WEIGHT = 0.01
 """Smallest total weight of the regressions; below it they are left out."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from fedlas.calibrators._fit.buffers import ones, zeros
 from fedlas.calibrators._fit.minimize import fit_mixture_weights
 from fedlas.calibrators._fit.rowwise import sample_weights
 from fedlas.calibrators._fit.softmax_regression import AffineMap, fit_bias_corrected_temperature
-from fedlas.calibrators._fit.state import ones, zeros
 from fedlas.calibrators._fit.temperature_search import nll_temperature
 from fedlas.calibrators._fit.top_map import TopLabelMap, fit_top_label_map
 from fedlas.calibrators.mixture import (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch.nn.functional import one_hot
 
 from fedlas._core.check import InputError, check_choice, check_count, check_number, describe
 from fedlas._core.text import NO_ACTION
+from fedlas.calibrators._fit.buffers import BufferModule, float64_tensor
 from fedlas.calibrators._fit.confidence_cells import (
     Cells,
     Update,
@@ -20,17 +21,14 @@ from fedlas.calibrators._fit.confidence_cells import (
 )
 from fedlas.calibrators._fit.fit_warnings import attach_warnings, warning_if
 from fedlas.calibrators._fit.folds import make_folds
-from fedlas.calibrators._fit.state import (
-    BufferModule,
-    float64_tensor,
-    require_fitted,
-    require_valid,
-)
+from fedlas.calibrators._fit.state import require_fitted, require_valid
 from fedlas.calibrators._fit.temperature_search import BestTemperature, nll_temperature
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
-from fedlas.calibrators.layer import CalibrationLayer
 from fedlas.predictions import Predictions
 from fedlas.resample.folds import canonical_order
+
+if TYPE_CHECKING:
+    from fedlas.calibrators.layer import CalibrationLayer
 
 __all__ = ["Multicalibration"]
 

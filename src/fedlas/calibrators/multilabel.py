@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any, Self, overload
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, Self, overload
 
 from fedlas._core.check import InputError, check_choice, check_dense, check_logits, describe
 from fedlas._core.files import write_json
 from fedlas._core.kinds import check_argument_types
 from fedlas._core.outputs import check_output_path, json_kind
-from fedlas._core.renamed import accept_old_names
 from fedlas.calibrators._fit.state import read_saved_json, require_fitted
-from fedlas.calibrators.auto import AutoCalibration
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
-from fedlas.calibrators.layer import CalibrationLayer
-from fedlas.calibrators.partial_pooling import LabelCurves, PooledMap
 from fedlas.predictions.multi_label import MultiLabel, require_known_labels
-from fedlas.predictions.probabilities import binary_logits
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from fedlas.calibrators.partial_pooling import LabelCurves
 
 __all__ = ["MultiLabelCalibration"]
 
@@ -28,36 +25,6 @@ MULTI_LABEL_FORMAT = "fedlas.multilabel/1"
 """Format name in the file."""
 _MIN_FEATURE_SAMPLES = 1000
 """From this many samples on, features help a label more than pooling with other labels (``results/labels``)."""
-
-
-class LabelwiseLayers(nn.Module):
-    """Module that calibrates logits ``(N, L)`` with one calibration layer per label."""
-
-    def __init__(self, layers: list[nn.Module]) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(layers)
-
-    def forward(self, logits: Tensor, features: Tensor | None = None) -> Tensor:
-        """Return calibrated logits ``(N, L)``; their sigmoids are the probabilities.
-
-        Args:
-            logits: ``(N, L)``.
-            features: ``(N, D)``, if a layer uses them.
-
-        Raises:
-            InputError: For another number of labels.
-        """
-        columns = logits.unbind(dim=1)
-        if len(columns) != len(self.layers):
-            expected = f"logits must have shape (N, {len(self.layers)}), one column per label"
-            raise InputError(
-                expected, describe(logits), "Pass logits of the model that was calibrated."
-            )
-        pairs = [
-            layer(binary_logits(column), None if layer.num_features is None else features)
-            for layer, column in zip(self.layers, columns, strict=True)
-        ]
-        return torch.stack([pair[:, 1] - pair[:, 0] for pair in pairs], dim=1)
 
 
 class MultiLabelCalibration:
@@ -81,7 +48,6 @@ class MultiLabelCalibration:
         [3.1, 0.5]
     """
 
-    @accept_old_names(calibrator="method")
     @check_argument_types
     def __init__(self, method: str | Calibrator | None = None, *, shared: bool = False) -> None:
         calibrator = method or "partial-pooling"
@@ -175,6 +141,8 @@ class MultiLabelCalibration:
         Raises:
             InputError: For other shapes or labels, or as the calibrator's ``fit``.
         """
+        from fedlas.calibrators.auto import AutoCalibration
+
         values = (features, clusters, weights, time)
         if isinstance(logits, MultiLabel):
             if any(value is not None for value in (target, *values)):
@@ -216,6 +184,8 @@ class MultiLabelCalibration:
         Raises:
             InputError: Before ``fit``, for another number of labels, or for other features than the fit used.
         """
+        import torch
+
         if isinstance(logits, MultiLabel):
             after = self.transform(logits.logits, logits.features if self.num_features else None)
             return logits.with_logits(after)
@@ -250,6 +220,10 @@ class MultiLabelCalibration:
         Raises:
             InputError: Before ``fit``.
         """
+        import torch
+
+        from fedlas.calibrators.partial_pooling import LabelCurves, PooledMap
+
         maps = [calibrator.map for calibrator in self.calibrators]
         if not all(isinstance(each, PooledMap) for each in maps):
             return None
@@ -261,6 +235,8 @@ class MultiLabelCalibration:
         Raises:
             InputError: Before ``fit``, or if a map is no function of logits alone.
         """
+        from fedlas.calibrators.layer import CalibrationLayer, LabelwiseLayers
+
         if (curves := self.curves) is not None:
             # One layer, since thousands of them take long to run and to export.
             return CalibrationLayer(curves, num_classes=len(self.calibrators)).eval()

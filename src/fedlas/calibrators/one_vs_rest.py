@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
+from fedlas.calibrators._fit.buffers import BufferModule, float64_tensor, ones
 from fedlas.calibrators._fit.fit_warnings import (
     attach_warnings,
     convergence_warning,
@@ -21,10 +22,12 @@ from fedlas.calibrators._fit.one_vs_rest import (
     log_odds,
 )
 from fedlas.calibrators._fit.rowwise import sample_weights
-from fedlas.calibrators._fit.state import BufferModule, float64_tensor, ones, require_valid
+from fedlas.calibrators._fit.state import require_valid
 from fedlas.calibrators._fit.temperature_search import nll_temperature
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
-from fedlas.predictions import Predictions
+
+if TYPE_CHECKING:
+    from fedlas.predictions import Predictions
 
 __all__ = ["BetaCalibration", "PlattScaling"]
 

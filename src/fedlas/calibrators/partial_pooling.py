@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import warn_user
+from fedlas.calibrators._fit.buffers import BufferModule, ones
 from fedlas.calibrators._fit.fit_warnings import (
     attach_warnings,
     convergence_warning,
@@ -19,11 +20,13 @@ from fedlas.calibrators._fit.one_vs_rest import log_odds
 from fedlas.calibrators._fit.partial_pooling import LabelRows, PooledCurves, fit_pooled_curves
 from fedlas.calibrators._fit.pooled_splines import stable_softplus
 from fedlas.calibrators._fit.rowwise import iter_float64_rows, sample_weights, scale_weights
-from fedlas.calibrators._fit.state import BufferModule, ones, require_valid
+from fedlas.calibrators._fit.state import require_valid
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
-from fedlas.predictions import Predictions
 from fedlas.predictions.multi_label import UNKNOWN, MultiLabel, require_multi_label
 from fedlas.resample.effective import effective_sample_size
+
+if TYPE_CHECKING:
+    from fedlas.predictions import Predictions
 
 __all__ = ["LabelCurves", "PartialPooling"]
 

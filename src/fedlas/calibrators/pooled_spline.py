@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
+from fedlas.calibrators._fit.buffers import BufferModule, float64_tensor
 from fedlas.calibrators._fit.one_vs_rest import class_rest_log_probs
 from fedlas.calibrators._fit.pooled_splines import (
     IDENTITY_CURVE,
@@ -18,9 +19,11 @@ from fedlas.calibrators._fit.pooled_splines import (
     stable_softplus,
 )
 from fedlas.calibrators._fit.rowwise import iter_float64_rows, sample_weights
-from fedlas.calibrators._fit.state import BufferModule, float64_tensor, require_valid
+from fedlas.calibrators._fit.state import require_valid
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
-from fedlas.predictions import Predictions
+
+if TYPE_CHECKING:
+    from fedlas.predictions import Predictions
 
 __all__ = ["PooledSplineCalibration", "PooledSplines"]
 

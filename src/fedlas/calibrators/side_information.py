@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from fedlas.calibrators._fit.buffers import float64_tensor, ones, zeros
 from fedlas.calibrators._fit.minimize import minimize_batch
 from fedlas.calibrators._fit.residuals import Inputs, ResidualProblem
 from fedlas.calibrators._fit.side_maps import (
@@ -26,7 +27,6 @@ from fedlas.calibrators._fit.side_maps import (
     sample_statistics,
     squared_distances,
 )
-from fedlas.calibrators._fit.state import float64_tensor, ones, zeros
 from fedlas.calibrators.side_plan import LANDMARKS, RegressionPlan
 from fedlas.resample.folds import canonical_order, systematic_sample
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import check_choice
+from fedlas.calibrators._fit.buffers import float64_tensor, ones
 from fedlas.calibrators._fit.fit_warnings import attach_warnings, convergence_warning, warning_if
 from fedlas.calibrators._fit.rowwise import sample_weights, total_nll, weight_blocks
-from fedlas.calibrators._fit.softmax_regression import AffineMap, Penalties, SoftmaxRegression
-from fedlas.calibrators._fit.state import float64_tensor, ones, require_valid
-from fedlas.calibrators._fit.temperature_search import nll_temperature, subset_temperatures
+from fedlas.calibrators._fit.softmax_regression import AffineMap
+from fedlas.calibrators._fit.state import require_valid
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
-from fedlas.predictions import Predictions
 from fedlas.predictions.probabilities import log_softmax
+
+if TYPE_CHECKING:
+    from fedlas.predictions import Predictions
 
 __all__ = ["StructuredMap", "StructuredScaling"]
 
@@ -119,6 +121,8 @@ class StructuredScaling(Calibrator):
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> StructuredMap:
         """Fit temperature and affine map to ``val``."""
+        from fedlas.calibrators._fit.temperature_search import nll_temperature
+
         best = nll_temperature(val)
         weights = sample_weights(val).unsqueeze(0)
         form = self.form or choose_form(float(weights.sum()), val.num_classes)
@@ -139,6 +143,8 @@ class StructuredScaling(Calibrator):
 
     def fit_subsets(self, val: Predictions, subset_weights: Tensor, start: Any) -> list[nn.Module]:
         """Return one map per weighted subset; all are fitted at once, from the map of all samples."""
+        from fedlas.calibrators._fit.temperature_search import subset_temperatures
+
         form: Form = "matrix" if start.weight.ndim == 2 else "vector"
         return [
             each
@@ -157,6 +163,8 @@ class StructuredScaling(Calibrator):
         warm_start: AffineMap | None = None,
     ) -> list[StructuredMap]:
         """Return one map per weighted subset of ``val``; weights are ``(F, N)``."""
+        from fedlas.calibrators._fit.softmax_regression import Penalties, SoftmaxRegression
+
         classes = val.num_classes
         totals = subset_weights.sum(dim=1)
         identity = ones(classes)

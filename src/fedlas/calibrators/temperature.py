@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import check_choice, check_count
+from fedlas.calibrators._fit.buffers import BufferModule, float64_tensor
 from fedlas.calibrators._fit.fit_warnings import attach_warnings, bound_warning
-from fedlas.calibrators._fit.minimize import fit_mixture_weights
 from fedlas.calibrators._fit.rowwise import iter_float64_rows, sample_weights
-from fedlas.calibrators._fit.state import BufferModule, float64_tensor, require_valid
-from fedlas.calibrators._fit.temperature_search import (
-    nll_temperature,
-    subset_temperatures,
-)
+from fedlas.calibrators._fit.state import require_valid
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
-from fedlas.metrics.equal_width import BinSums, mean_gap
-from fedlas.metrics.scan import iter_chunks
-from fedlas.predictions import Predictions
+
+if TYPE_CHECKING:
+    from fedlas.predictions import Predictions
 
 __all__ = [
     "ECE_GRID",
@@ -82,6 +78,8 @@ class SingleTemperature(Calibrator):
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Divided:
         """Fit the temperature to ``val``."""
+        from fedlas.calibrators._fit.temperature_search import nll_temperature
+
         best = nll_temperature(val)
         return Divided.from_temperature(best.value, best.warning)
 
@@ -160,6 +158,8 @@ class TemperatureScaling(SingleTemperature):
         self, val: Predictions, subset_weights: Tensor, start: nn.Module
     ) -> list[nn.Module]:
         """Return one map per weighted subset, by two Newton steps from the map of all samples."""
+        from fedlas.calibrators._fit.temperature_search import subset_temperatures
+
         if self.objective == "ece":
             return super().fit_subsets(val, subset_weights, start)
         return [Divided(each) for each in subset_temperatures(val, subset_weights, start)]
@@ -167,6 +167,9 @@ class TemperatureScaling(SingleTemperature):
 
 def ece_temperature(val: Predictions, num_bins: int = 15) -> float:
     """Return the temperature of :data:`ECE_GRID` with the lowest ECE; the first one if several tie."""
+    from fedlas.metrics.equal_width import BinSums, mean_gap
+    from fedlas.metrics.scan import iter_chunks
+
     sums = {temperature: BinSums(num_bins) for temperature in ECE_GRID}
     # Chunks outside, so that the logits come from memory once and not once for each temperature.
     for chunk in iter_chunks(val):
@@ -290,6 +293,9 @@ class EnsembleTemperatureScaling(Calibrator):
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Mixture:
         """Fit the temperature and the mixture weights to ``val``."""
+        from fedlas.calibrators._fit.minimize import fit_mixture_weights
+        from fedlas.calibrators._fit.temperature_search import nll_temperature
+
         best = nll_temperature(val)
         target = val.target.cpu()
 

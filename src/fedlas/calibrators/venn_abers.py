@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError
+from fedlas.calibrators._fit.buffers import BufferModule
 from fedlas.calibrators._fit.one_vs_rest import (
     class_prob_columns,
     count_edges_below,
@@ -18,7 +19,7 @@ from fedlas.calibrators._fit.one_vs_rest import (
     pad_edges,
 )
 from fedlas.calibrators._fit.rowwise import floor_log_probs, sample_weights, to_predictions
-from fedlas.calibrators._fit.state import BufferModule, require_valid
+from fedlas.calibrators._fit.state import require_valid
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import require_predictions

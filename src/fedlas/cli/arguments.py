@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 from fedlas._core.check import InputError
 from fedlas._core.defaults import CONFIDENCE_LEVEL, METHOD, REPLICATES
 from fedlas._core.files import parse_file_name, parse_path
-from fedlas._core.terminal import print_workflow_commands
 from fedlas.predictions.tables.columns import join_names
 from fedlas.predictions.tables.roles import ROLES, Columns
 
@@ -54,21 +53,6 @@ class ExtendValues(argparse.Action):
 def add_flag(parser: argparse.ArgumentParser, name: str, text: str) -> None:
     """Add an option without a value."""
     parser.add_argument(name, action="store_true", help=text)
-
-
-def add_markup_flags(parser: argparse.ArgumentParser, default: str = "for the terminal") -> None:
-    """Add ``--markdown`` and ``--latex``, which print tables to paste into a document."""
-    for name, text in (
-        ("markdown", "print Markdown tables"),
-        ("latex", "print LaTeX tables, without sentences"),
-    ):
-        parser.add_argument(
-            f"--{name}",
-            dest="markup",
-            action="store_const",
-            const=name,
-            help=f"{text} (default: {default})",
-        )
 
 
 def add_path(
@@ -286,40 +270,22 @@ def format_role(name: str, value: Any) -> str:
     )
 
 
-def add_method(parser: argparse.ArgumentParser, old: str, text: str, **settings: Any) -> None:
-    """Add ``--method``, and its deprecated name ``old``."""
-    add_option(parser, "--method", "NAME", text, **settings)
-    parser.add_argument(
-        old,
-        dest="method",
-        help=argparse.SUPPRESS,
-        **{"default": argparse.SUPPRESS} | settings | {"action": DeprecatedOption},
-    )
-
-
-class DeprecatedOption(ExtendValues):
-    """Argparse action for a deprecated option name: warns, and stores the values under the new name."""
-
-    def __call__(  # noqa: D102 (argparse calls it)
-        self, _parser: object, namespace: argparse.Namespace, values: object, option: object = None
-    ) -> None:
-        text = f"{option} is now --{self.dest}; the old name goes with the next release."
-        print_workflow_commands(f"fedlas: warning: {text}", stderr=True)
-        if isinstance(values, list):
-            super().__call__(_parser, namespace, values)
-        else:
-            setattr(namespace, self.dest, values)
-
-
 def add_card_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of a calibration card."""
-    add_method(
+    add_option(
         parser,
-        "--calibrate",
+        "--method",
+        "NAME",
         f"calibrator fitted on validation, or none; see 'fedlas list calibrators' (default: {METHOD})",
     )
     add_replicates(parser)
     add_data_folder(parser, "folder of the run's data")
+
+
+def add_bench_calibrators(parser: argparse.ArgumentParser) -> None:
+    """Add ``--method`` of benches."""
+    text = "benches: calibrators after each loss, e.g. raw temperature auto; nothing is trained again (default: none)"
+    add_option(parser, "--method", "NAME", text, nargs="+", default=[])
 
 
 def import_from_lab(module: str, name: str) -> Any:

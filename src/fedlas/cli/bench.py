@@ -9,8 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError
 from fedlas._core.terminal import is_main_process, print_lines
-from fedlas.cli.arguments import AddSubcommand, ExtendValues, add_flag, add_option, add_path
-from fedlas.cli.compare import add_calibrators
+from fedlas.cli.arguments import (
+    AddSubcommand,
+    ExtendValues,
+    add_bench_calibrators,
+    add_flag,
+    add_option,
+    add_path,
+)
 from fedlas.cli.recipe_options import add_recipe, add_track, recipe_overrides
 from fedlas.cli.report import report_folder, require_report_packages
 
@@ -37,7 +43,7 @@ def add_bench(add: AddSubcommand) -> None:
         type=int,
         default=[],
     )
-    add_calibrators(parser)
+    add_bench_calibrators(parser)
     add_path(parser, "--out", "FOLDER", "folder of the runs and the report (default: runs/RECIPE)")
     add_flag(
         parser,

@@ -35,10 +35,10 @@ from fedlas.predictions.tables.files import (
     store_address,
 )
 from fedlas.predictions.tables.outputs import Output, check_outputs
-from fedlas.predictions.tables.roles import Columns
 
 if TYPE_CHECKING:
     from fedlas.calibrated.calibration import Calibration
+    from fedlas.predictions.tables.roles import Columns
     from fedlas.present.card import CalibrationCard
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
@@ -16,10 +16,9 @@ from fedlas._core.check import Argument, InputError
 from fedlas._core.terminal import print_lines
 from fedlas.cli.arguments import (
     AddSubcommand,
+    add_bench_calibrators,
     add_files,
     add_flag,
-    add_markup_flags,
-    add_method,
     add_num_bins,
     add_option,
     add_path,
@@ -29,6 +28,7 @@ from fedlas.cli.arguments import (
     parse_columns,
 )
 from fedlas.cli.gate import add_gate_options, check_gate_options, print_gate
+from fedlas.cli.markup import add_markup_flags, print_in_format
 from fedlas.predictions.tables.outputs import Output, check_outputs
 from fedlas.predictions.tables.roles import OF_FIT, SCORES, Columns
 
@@ -124,7 +124,7 @@ def _add_file_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
-    add_calibrators(parser)
+    add_bench_calibrators(parser)
     text = "benches: compare the raw predictions, or those after this calibrator (default: raw)"
     add_option(parser, "--stage", "NAME", text, default="raw")
     text = (
@@ -138,28 +138,6 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     )
     add_path(parser, "--plot", "FILE", text, nargs="+", default=[])
     add_flag(parser, "--details", "benches: also show means or deviations (default: what fits)")
-
-
-def add_calibrators(parser: argparse.ArgumentParser) -> None:
-    """Add ``--method`` of benches."""
-    text = "benches: calibrators after each loss, e.g. raw temperature auto; nothing is trained again (default: none)"
-    add_method(parser, "--calibrators", text, nargs="+", default=[])
-
-
-def print_in_format(
-    args: argparse.Namespace, blocks: Sequence[Block], caption: str = "", label: str = ""
-) -> None:
-    """Print blocks for the terminal, as Markdown, or as LaTeX (tables only, with this caption and label)."""
-    from fedlas.present.table import Table, latex_table, print_blocks
-
-    if args.markup != "latex":
-        print_blocks(blocks, as_markdown=args.markup == "markdown", details=args.details)
-        return
-    tables = [block for block in blocks if isinstance(block, Table)]
-    for number, table in enumerate(tables, start=1):
-        text = f"{table.title}. {caption or ' '.join(table.notes)}"
-        numbered = f"{label} {number}" if label and len(tables) > 1 else label
-        print_lines(*latex_table(table, caption=text, label=numbered).split("\n"))
 
 
 def _compare(args: argparse.Namespace, default_of: Callable[[str], Any]) -> int:

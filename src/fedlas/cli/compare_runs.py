@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fedlas._core.check import InputError
 from fedlas._core.terminal import print_lines
-from fedlas.cli.compare import print_in_format
+from fedlas.cli.markup import print_in_format
 from fedlas.predictions.tables.outputs import Output, check_outputs
 
 if TYPE_CHECKING:

@@ -21,7 +21,6 @@ from fedlas.cli.arguments import (
     add_decision_rules,
     add_files,
     add_flag,
-    add_method,
     add_num_bins,
     add_option,
     add_page,
@@ -65,9 +64,10 @@ def add_evaluate(add: AddSubcommand) -> None:
     add_flag(parser, "--heterogeneity", text)
     text = "held-out predictions to fit a calibrator on (default: a run's val)"
     add_files(parser, "--on", "FILE", text)
-    add_method(
+    add_option(
         parser,
-        "--calibrate",
+        "--method",
+        "NAME",
         f"calibrator to apply, or 'all' (default: {METHOD} with --on but without --reject, else none)",
         nargs="?",
         const=METHOD,

@@ -114,7 +114,7 @@ def _run(args: argparse.Namespace) -> int:
 def _export_table(args: argparse.Namespace, out: Path) -> int:
     """Export the calibration of a table, which needs neither a model nor inputs."""
     from fedlas.calibrated import TableCalibration
-    from fedlas.deploy.export import export as export_model_file
+    from fedlas.deploy.model_files import export as export_model_file
 
     unused = {
         "--method": args.method,
@@ -197,7 +197,7 @@ def _export_run(args: argparse.Namespace, out: Path, card_place: Path) -> int:
 
 def _export_file(args: argparse.Namespace, out: Path) -> int:
     from fedlas.calibrated import CalibratedModel
-    from fedlas.deploy.export import export as export_model_file
+    from fedlas.deploy.model_files import export as export_model_file
 
     file = args.place
     if args.method is not None or args.data is not None:
@@ -293,8 +293,8 @@ def _print_export(
     outputs: str = "",
     database: str = "",
 ) -> None:
-    from fedlas.deploy.export import TOLERANCE
     from fedlas.deploy.formats import FORMATS, OUTPUTS
+    from fedlas.deploy.model_files import TOLERANCE
 
     print_lines(
         f"{name}: calibration {calibration}",

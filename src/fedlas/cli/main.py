@@ -32,10 +32,11 @@ class Subcommand(NamedTuple):
         True  # results are files or the exit status: it works on if nothing can be printed
     )
     resumes: bool = False  # the same command continues one that was stopped
+    torch: bool = True  # it computes with torch
 
 
 SUBCOMMANDS = {
-    "init": Subcommand("Write commands for a table, a recipe for images.", "init"),
+    "init": Subcommand("Write commands for a table, a recipe for images.", "init", torch=False),
     "evaluate": Subcommand(
         "Measure predictions, before and after calibration.", "evaluate", writes=False
     ),
@@ -48,7 +49,9 @@ SUBCOMMANDS = {
     "sample-size": Subcommand(
         "Plan a study of two classes: how many samples.", "sample_size", writes=False
     ),
-    "list": Subcommand("List losses, metrics, calibrators and more.", "listing", writes=False),
+    "list": Subcommand(
+        "List losses, metrics, calibrators and more.", "listing", writes=False, torch=False
+    ),
     "data": Subcommand("Check that a data set is complete.", "data", writes=False),
     "bench": Subcommand("Run a recipe with losses and seeds.", "bench", resumes=True),
     "tune": Subcommand("Search options of losses.", "tune", resumes=True),
@@ -155,7 +158,7 @@ def run(words: list[str]) -> int:
     words = join_subcommand(words)
     parsed = parse(words)
     # Imports make no garbage, and to look for it in all that torch consists of takes a quarter of a second.
-    if gc.isenabled() and "torch" not in sys.modules and words[0] != "list":
+    if SUBCOMMANDS[words[0]].torch and gc.isenabled() and "torch" not in sys.modules:
         gc.disable()
         try:
             import_module("torch")
@@ -289,6 +292,7 @@ def parse(words: list[str]) -> argparse.Namespace:
 
 _OPTION_ALIASES = dict.fromkeys(("--labels", "--label", "--truth", "--y"), "--target")
 _OPTION_ALIASES |= {
+    "--calibrate": "--method",
     "--calibrator": "--method",
     "--probabilities": "--probs",
     "--scores": "--logits",

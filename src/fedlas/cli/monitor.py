@@ -89,9 +89,6 @@ def _run(args: argparse.Namespace) -> int:
     )
     from fedlas.deploy.monitor.look import ALARM_EXIT_STATUS, monitor_files
     from fedlas.deploy.monitor.state import lock_files
-    from fedlas.present.history_page import history_page
-    from fedlas.present.monitor_page import monitor_page
-    from fedlas.present.page import write_page
 
     _check_options(args)
     columns = parse_columns(args)
@@ -121,10 +118,14 @@ def _run(args: argparse.Namespace) -> int:
             latest = find_drift(on_card, sums)
         # All is made before anything is written: what cannot be shown leaves the files as they are.
         if history is not None:
+            from fedlas.present.history_page import history_page
+
             latest = history.add(watcher, args.card, sums)
             pages.append((args.history.with_suffix(".html"), history_page(history.periods)))
         texts = [f"DRIFT of a column: {', '.join(map(str, latest))}."] if latest else []
         if args.page is not None:
+            from fedlas.present.monitor_page import monitor_page
+
             html = monitor_page(watcher, title=args.title, period=args.period, drifts=texts)
             pages.append((args.page, html))
         content = watcher.content
@@ -140,6 +141,8 @@ def _run(args: argparse.Namespace) -> int:
         elif args.state is not None:
             watcher.write_state(args.state)
         for place, page in pages:
+            from fedlas.present.page import write_page
+
             write_page(place, page)
     if not args.json:
         if history is not None:

@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING
 import fedlas
 from fedlas._core.check import InputError
 from fedlas._core.defaults import REPLICATES
-from fedlas._core.extras import require
 from fedlas._core.files import write_text
 from fedlas._core.terminal import print_lines, print_renderable
 from fedlas.cli.arguments import (
     AddSubcommand,
     add_flag,
-    add_markup_flags,
     add_option,
     add_path,
     add_replicates,
 )
+from fedlas.cli.markup import add_markup_flags
 
 if TYPE_CHECKING:
     from fedlas.lab.results.result import Result
@@ -56,7 +55,6 @@ def require_report_packages() -> None:
     from fedlas.present.page import require_page_packages
 
     require_page_packages()
-    require("scipy.stats", extra="tables")
 
 
 def _latex_table(table: Table, model: Result, folder: Path) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
-from fedlas.cli.arguments import AddSubcommand
+if TYPE_CHECKING:
+    from fedlas.cli.arguments import AddSubcommand
 
 
 def add_runs(add: AddSubcommand) -> None:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError, check_choice, error_reason
-from fedlas.calibrated.calibration import FITTED_ON, NONE, Calibration, unfitted_calibrator
-from fedlas.calibrators import CALIBRATORS
+from fedlas.calibrated.calibration import FITTED_ON, NONE, Calibration
 from fedlas.calibrators.base import FORMAT
-from fedlas.calibrators.fit_notes import fit_with_notes
 from fedlas.predictions import MultiLabel
-from fedlas.predictions.any_predictions import AnyPredictions
+
+if TYPE_CHECKING:
+    from fedlas.predictions.any_predictions import AnyPredictions
 
 __all__ = ["Calibration", "check_method", "fit_calibration", "read_calibration"]
 
 
 def check_method(method: str) -> str:
     """Return ``method`` if it names a calibrator fitted to the validation part, or is ``"none"``; else raise."""
+    from fedlas.calibrators import CALIBRATORS
+
     names = [
         entry.name for entry in CALIBRATORS.entries() if entry.metadata.get("part", "val") == "val"
     ]
@@ -26,6 +28,9 @@ def check_method(method: str) -> str:
 
 def fit_calibration(method: str, val: AnyPredictions | MultiLabel) -> Calibration:
     """Return a calibration of the given method, fitted to validation predictions."""
+    from fedlas.calibrated.calibration import unfitted_calibrator
+    from fedlas.calibrators.fit_notes import fit_with_notes
+
     method = check_method(method)
     if method == NONE:
         return Calibration(None)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from fedlas._core.check import (
     InputError,
@@ -18,13 +18,15 @@ from fedlas._core.check import (
 )
 from fedlas._core.files import read_json, write_json
 from fedlas._core.outputs import check_output_path, json_kind
-from fedlas._core.types import FloatArray
 from fedlas.deploy.calibration import Calibration, read_calibration
 from fedlas.deploy.label_reference import LABEL_MEANS, LabelReference
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.any_predictions import AnyPredictions
 from fedlas.predictions.event import event_index
 from fedlas.stats.gap_sums import GapSums, check_edges, read_array, read_counts
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray
+    from fedlas.predictions.any_predictions import AnyPredictions
 
 FORMAT = "fedlas.card/1"
 CARD = json_kind("a calibration card", FORMAT)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas._core.types import FloatArray
-from fedlas.predictions import MultiLabel
 from fedlas.predictions.multi_label import UNKNOWN
 from fedlas.stats.gap_sums import (
     GapSums,
@@ -19,6 +17,10 @@ from fedlas.stats.gap_sums import (
     read_array,
     read_counts,
 )
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray
+    from fedlas.predictions import MultiLabel
 
 ALL_LABELS = "all labels"
 """Name that stands for the mean over all labels."""

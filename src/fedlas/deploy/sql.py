@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fedlas._core.check import InputError, truncated_list
-from fedlas._core.defaults import SqlDialect
 from fedlas._core.text import comment_line
 from fedlas.calibrators import Calibrator, MultiLabelCalibration
 from fedlas.deploy.sql_maps import (
@@ -36,6 +34,9 @@ from fedlas.deploy.sql_maps import (
 from fedlas.predictions.probabilities import FLOOR, NEAREST_TO_0
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedlas._core.defaults import SqlDialect
     from fedlas.calibrated import TableCalibration
 
 TABLE = "predictions"

@@ -6,18 +6,21 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, as_float_array, check_count, describe
-from fedlas._core.types import FloatArray
 from fedlas.metrics.ranking_scores import auroc_and_influence
 from fedlas.metrics.sums import check_weights_supported
-from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import require_top_label
 from fedlas.stats.intervals import Interval, check_confidence_level
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray
+    from fedlas.predictions import Predictions
 
 
 @dataclass(frozen=True)

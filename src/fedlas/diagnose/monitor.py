@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,9 @@ from fedlas._core.kinds import check_argument_types
 from fedlas.diagnose.gate import DirectionRecorder, flipped_share, gate_report, replace_non_finite
 from fedlas.diagnose.indicator import indicator_statistics
 from fedlas.losses.nci import feature_norms
-from fedlas.predictions import Predictions
+
+if TYPE_CHECKING:
+    from fedlas.predictions import Predictions
 
 STUCK_SHARE = 0.999
 """Share of held-out samples with one direction from which a gate counts as stuck."""

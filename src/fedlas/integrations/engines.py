@@ -20,6 +20,7 @@ from fedlas.calibrated.tables.apply import apply_to_frame
 from fedlas.calibrated.tables.missing import Missing, MissingPolicy
 from fedlas.metrics.streaming import StreamingMetrics
 from fedlas.predictions import Columns, Predictions, read_predictions
+from fedlas.stats.degrees import critical_t
 from fedlas.stats.estimates import Estimate
 
 __all__ = [
@@ -147,10 +148,9 @@ def _jackknife_estimate(value: float, without: Sequence[float]) -> Estimate:
     count = len(without)
     if count < 2:
         return Estimate(value, -np.inf, np.inf)
-    special = require("scipy.special", extra="tables")
     gaps = np.asarray(without) - np.mean(without)
     error = float(np.sqrt((count - 1) / count * (gaps**2).sum()))
-    reach = error * float(special.stdtrit(count - 1, (1 + _CONFIDENCE_LEVEL) / 2))
+    reach = error * critical_t(_CONFIDENCE_LEVEL, count - 1)
     return Estimate(value, value - reach, value + reach, confidence_level=_CONFIDENCE_LEVEL)
 
 

@@ -5,7 +5,6 @@ With ``features=True`` :class:`CalibratedClassifier` also learns from X, and cha
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -79,7 +78,6 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             :meth:`predictions` are about; None: the affirmative label, else the last of ``classes_``.
         n_jobs: Processes for the folds, as elsewhere in scikit-learn.
         random_state: Seed of the held-out share; the folds do not use it.
-        calibrator: Earlier name of ``method``.
 
     Raises:
         InputError: On fitting, for an unknown calibrator or one that needs features, for an estimator without scores,
@@ -136,13 +134,11 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         cv: Any = None,
         n_jobs: int | None = None,
         random_state: Any = None,
-        calibrator: Any = None,
     ) -> None:
         self.estimator = estimator
         self.method = method
         self.features = features
         self.event = event
-        self.calibrator = calibrator
         self.cv = cv
         self.n_jobs = n_jobs
         self.random_state = random_state
@@ -370,15 +366,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return logits_from_scores(getattr(self.estimator_, method)(X), method, len(self.classes_))
 
     def _new_calibrator(self) -> Calibrator:
-        choice = self.method
-        if self.calibrator is not None:
-            warnings.warn(
-                "CalibratedClassifier: calibrator= is now method=; the old name will be removed in the next release.",
-                DeprecationWarning,
-                stacklevel=3,
-            )
-            choice = self.calibrator
-        calibrator: Any = unfitted_calibrator(choice, multi_label=False)
+        calibrator: Any = unfitted_calibrator(self.method, multi_label=False)
         if calibrator.needs:
             raise InputError(
                 "the calibrator must work on logits alone",

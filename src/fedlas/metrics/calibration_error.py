@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from fedlas._core.check import check_choice
-from fedlas._core.types import FloatArray
 from fedlas.metrics.equal_width import Bins, BinTable, EqualWidth, bins_from_table
 from fedlas.metrics.grids import FineGrid
 from fedlas.metrics.metric import METRICS, VARIANTS, Variant
@@ -21,10 +18,15 @@ from fedlas.metrics.ranking import (
     sort_samples,
     sum_between_cuts,
 )
-from fedlas.metrics.scan import Chunk
 from fedlas.metrics.sums import Statistic, check_no_weights, nonzero, normalized_weights
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import AnyPredictions, require_top_label
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedlas._core.types import FloatArray
+    from fedlas.metrics.scan import Chunk
 
 Scheme = Literal["equal-width", "equal-mass"]
 
@@ -33,6 +35,8 @@ def equal_mass_bins(
     confidence: Tensor, outcome: Tensor, num_bins: int, weights: Tensor | None = None
 ) -> tuple[Tensor, BinTable]:
     """Return edges and sums of bins with counts as equal as ties allow."""
+    import torch
+
     # The sorted sample is cut at the ranks that make the counts differ by at most one, the larger first. A cut that
     # falls among equal values moves to the nearer end of them (the upper one if both are as near), so equal confidences
     # are never separated by their order in the file.
@@ -60,6 +64,8 @@ class EqualMass(Statistic):
     streaming = FineGrid
 
     def __init__(self, predictions: AnyPredictions, num_bins: int) -> None:
+        import torch
+
         self.num_bins = num_bins
         scores = predictions.confidence if isinstance(predictions, TopLabel) else predictions.scores
         self.confidence = torch.empty(predictions.num_samples, dtype=scores.dtype, device="cpu")

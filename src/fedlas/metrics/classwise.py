@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from fedlas._core.check import check_choice
-from fedlas._core.types import FloatArray
 from fedlas.metrics.equal_width import equal_width_index
 from fedlas.metrics.metric import METRICS, VARIANTS, Variant
-from fedlas.metrics.scan import Chunk
 from fedlas.metrics.sums import CellSums, Sums, check_no_weights, is_in_range
-from fedlas.predictions import Predictions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedlas._core.types import FloatArray
+    from fedlas.metrics.scan import Chunk
+    from fedlas.predictions import Predictions
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +52,8 @@ class ClasswiseSums(Sums):
     # are sorted into bins; the first bin is what they leave of the column's sum.
 
     def __init__(self, predictions: Predictions, num_bins: int) -> None:
+        import torch
+
         self.shape = (predictions.num_classes, num_bins)
         cells = predictions.num_classes * num_bins
         self._cells = CellSums(cells, "probs", "labels")
@@ -58,6 +63,8 @@ class ClasswiseSums(Sums):
 
     def update(self, chunk: Chunk) -> None:
         """Add the rows of ``chunk``."""
+        import torch
+
         classes, num_bins = self.shape
         sums = self._cells.values
         weights = chunk.weights
@@ -107,6 +114,8 @@ class ClasswiseSums(Sums):
 
 def _entries_above(probs: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
     """Return the entries of ``probs (n, C)`` above ``threshold``, with row and class indices, ``(E,)`` on the CPU."""
+    import torch
+
     if probs.device.type != "cpu":
         row, label = (probs > threshold).nonzero(as_tuple=True)
         return probs[row, label].cpu(), row.cpu(), label.cpu()

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from fedlas._core.types import FloatArray
 from fedlas.metrics.grids import ClassGrid
 from fedlas.metrics.metric import METRICS
 from fedlas.metrics.ranking import CellRuns, Runs, SampleRuns, equal_mass_error
-from fedlas.metrics.scan import Chunk
 from fedlas.metrics.sums import Statistic, normalized_weights
-from fedlas.predictions import Predictions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedlas._core.types import FloatArray
+    from fedlas.metrics.scan import Chunk
+    from fedlas.predictions import Predictions
 
 # Probabilities held at a time: 32 MiB of float64.
 _ELEMENTS = 2**22
@@ -22,6 +25,8 @@ _ELEMENTS = 2**22
 
 def _iter_class_probs(predictions: Predictions) -> Iterator[Tensor]:
     """Yield the float64 softmax of one class after another ``(N,)``, with a block of classes in memory at a time."""
+    import torch
+
     logits = predictions.logits
     rows = max(1, _ELEMENTS // predictions.num_classes)
     highest = logits.amax(dim=1, keepdim=True).cpu().double()

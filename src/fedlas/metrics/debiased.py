@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from fedlas._core.types import FloatArray
 from fedlas.metrics.equal_width import BinTable, EqualWidth
 from fedlas.metrics.metric import METRICS
-from fedlas.predictions import Predictions, TopLabel
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray
+    from fedlas.predictions import Predictions, TopLabel
 
 
 def debiased_square(bins: BinTable) -> FloatArray:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fedlas._core.check import check_count
-from fedlas._core.types import FloatArray
 from fedlas.metrics.classwise import ClassTable, ClasswiseSums
 from fedlas.metrics.metric import METRICS
 from fedlas.metrics.scan import scan
 from fedlas.metrics.sums import RowMean, effective_count, nonzero
-from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import require_predictions
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray
+    from fedlas.predictions import Predictions
 
 
 @dataclass(frozen=True)

@@ -11,17 +11,20 @@ For two classes ``"ece"`` is that of the event's probability, as in ``classwise.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from fedlas._core.types import FloatArray
 from fedlas.metrics.metric import METRICS, metric_value, resolve_metric
-from fedlas.metrics.scan import Chunk
 from fedlas.metrics.sums import ROUNDING, CellSums, Sums, effective_count
-from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import require_top_label
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedlas._core.types import FloatArray
+    from fedlas.metrics.scan import Chunk
+    from fedlas.predictions import Predictions, TopLabel
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +84,8 @@ def mean_gap(bins: BinTable) -> FloatArray:
 
 def bins_from_table(edges: Tensor, table: BinTable, nonzero_count: float | None = None) -> Bins:
     """Return the means of a table of sums; weighted counts are scaled to ``nonzero_count``, the samples with weight."""
+    import torch
+
     scale = 1.0 if nonzero_count is None else nonzero_count / table.num_samples
     count = torch.from_numpy(table.count * scale)
     confidence, accuracy = (
@@ -139,6 +144,8 @@ class EqualWidth(BinSums):
 
 def equal_width_index(values: Tensor, num_bins: int) -> Tensor:
     """Return the index of the bin ``(b / B, (b + 1) / B]`` of each value in ``[0, 1]``, int64; 0 is in the first."""
+    import torch
+
     # A value up to `ROUNDING` times its type's precision above an edge lies on it: the softmax of `log 0.6` may be the
     # float64 after 0.6, and the float32 nearest to 0.2 is above 0.2.
     below = 1.0 + num_bins * ROUNDING * torch.finfo(values.dtype).eps
@@ -147,6 +154,8 @@ def equal_width_index(values: Tensor, num_bins: int) -> Tensor:
 
 def equal_width_edges(num_bins: int) -> Tensor:
     """Return ``num_bins + 1`` edges from 0 to 1, each the float64 nearest to ``b / num_bins``."""
+    import torch
+
     return torch.arange(num_bins + 1, dtype=torch.float64, device="cpu") / num_bins
 
 

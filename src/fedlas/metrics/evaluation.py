@@ -96,7 +96,7 @@ def default_metrics(predictions: AnyPredictions) -> list[Metric]:
     has_two = num_classes == 2
     names = [
         each.name
-        for each in METRICS.entries()
+        for each in (METRICS.entries() if has_two else METRICS.prediction_entries())
         if (each.default_of_two if has_two and each.default_of_two is not None else each.default)
         and num_classes >= each.fewest_classes
     ]

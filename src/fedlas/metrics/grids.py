@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from fedlas.metrics.ranking import CellRuns
-from fedlas.metrics.scan import Chunk
 from fedlas.metrics.sums import CellSums, Sums, is_in_range
-from fedlas.predictions import Predictions
+
+if TYPE_CHECKING:
+    from fedlas.metrics.scan import Chunk
+    from fedlas.predictions import Predictions
 
 WIDTH_BITS = 14
 """Cells of confidence are ``2**-14`` wide, and narrower near 1, where the confidences of most networks crowd."""

@@ -6,26 +6,28 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from fedlas._core.check import InputError, check_count, check_dense, describe
+from fedlas._core.check import InputError, check_count, check_dense, describe, is_tensor
 from fedlas._core.kinds import check_argument_types
 from fedlas.metrics.accumulator import Accumulator
 from fedlas.metrics.classwise import ClasswiseSums, class_errors
 from fedlas.metrics.equal_width import equal_width_index
 from fedlas.metrics.scan import Chunk, scan
 from fedlas.metrics.sums import CellSums, nonzero
-from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import (
     AnyPredictions,
     require_predictions,
     require_top_label,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedlas.predictions import Predictions, TopLabel
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,8 @@ def calibration_by_group(
         >>> list(table), table["hard"].gap, table["hard"].num_samples
         (['easy', 'hard'], 0.5, 1)
     """
+    import torch
+
     predictions = require_top_label(predictions)
     check_count("num_bins", num_bins)
     names, number = factorize_groups(predictions, groups)
@@ -164,7 +168,7 @@ def factorize_groups(
     predictions: AnyPredictions, groups: object
 ) -> tuple[list[Any], NDArray[np.int64]]:
     """Return sorted group names, and each sample's group as an integer code ``(N,)``."""
-    if isinstance(groups, Tensor):
+    if is_tensor(groups):
         check_dense("groups", groups)
         groups = groups.detach().cpu()
     try:
@@ -342,6 +346,8 @@ class StreamingGroups(Accumulator):
         return self._by_group.by_name(self.groups)
 
     def _group_codes(self, groups: object, samples: int) -> Tensor:
+        import torch
+
         names = _to_list(groups)
         if len(names) != samples or getattr(groups, "ndim", 1) != 1:
             raise InputError(
@@ -377,6 +383,8 @@ class StreamingGroups(Accumulator):
 
 def _to_list(groups: object) -> list[Any]:
     """Return a list of Python objects, which hash and compare as the group names do."""
+    from torch import Tensor
+
     if isinstance(groups, Tensor):
         check_dense("groups", groups)
     names = groups.tolist() if isinstance(groups, Tensor | np.ndarray) else groups

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from fedlas._core.types import FloatArray
 from fedlas.metrics.calibration_error import EqualMass
 from fedlas.metrics.metric import METRICS
-from fedlas.metrics.ranking import CellRuns, Runs
-from fedlas.predictions import Predictions, TopLabel
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray
+    from fedlas.metrics.ranking import CellRuns, Runs
+    from fedlas.predictions import Predictions, TopLabel
 
 
 def max_cumulative_gap(runs: Runs) -> FloatArray:

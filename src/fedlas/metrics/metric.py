@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, cast, ge
 
 from fedlas._core.check import InputError
 from fedlas._core.registry import Entry, Registry
-from fedlas._core.types import FloatArray
 from fedlas.metrics import HOMES
 from fedlas.metrics.sums import UNBOUNDED, Quantity, Range, RowMean, Statistic, Sums
-from fedlas.predictions.any_predictions import AnyPredictions
 from fedlas.predictions.top_label import TopLabel, needs_all_classes_error
 from fedlas.predictions.two_arrays import ArrayFunction, accept_arrays
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray
+    from fedlas.predictions.any_predictions import AnyPredictions
 
 P = ParamSpec("P")
 Variant = Literal["exact", "reference"]
@@ -262,6 +264,13 @@ class MetricRegistry(Registry[Callable[..., float]]):
         """Return the display order of a metric; equal ones keep the order of registration."""
         return cast("Metric", entry).order
 
+    def prediction_entries(self) -> list[Metric]:
+        """Return the entries that are not about an event, whose measures need not be imported for it."""
+        while any(module not in _EVENT_MEASURES for module in self._lazy_modules):
+            self._import_next()
+        entries: list[Any] = list(self._entries.values())
+        return [each for each in entries if each.subject != "event"]
+
     def get(self, name: object) -> Metric | None:
         """Return the record of a metric by name or alias, or None if there is none."""
         entry: Any = super().get(ALIASES.get(name, name) if isinstance(name, str) else name)
@@ -273,12 +282,23 @@ class MetricRegistry(Registry[Callable[..., float]]):
         def entries(self) -> list[Metric]: ...  # type: ignore[override]  # noqa: D102
 
 
+_EVENT_MEASURES = [
+    f"fedlas.binary.{module}"
+    for module in ("event_measures", "event_distances", "discrimination", "measure_table")
+]
+_WITHOUT_METRICS = {"evaluation", "groups", "metric", "scan", "streaming", "sums"}
+"""Modules that register none."""
 METRICS = MetricRegistry(
     "metric",
     ignores_case=True,
     lazy_modules=[
-        *(f"fedlas.metrics.{module}" for module in HOMES),
-        "fedlas.binary.event_measures",
+        *(f"fedlas.metrics.{module}" for module in HOMES if module not in _WITHOUT_METRICS),
+        *_EVENT_MEASURES,
     ],
+    homes={
+        name: f"fedlas.metrics.{module}"
+        for module, names in HOMES.items()
+        for name in names.split()
+    },
 )
 """Functions ``Predictions -> float``, each with its :class:`Metric` record."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from fedlas._core.types import FloatArray, IntArray
 from fedlas.metrics.sums import ROUNDING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedlas._core.types import FloatArray, IntArray
 
 _MIDDLE = 1e-6
 """By how much, in samples, a cut may be off the middle of a run to be in it."""

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from fedlas._core.check import InputError
 from fedlas._core.types import FloatArray
 from fedlas.metrics.metric import METRICS
 from fedlas.metrics.sums import normalized_weights
-from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import require_predictions
 from fedlas.predictions.event import event_index
 from fedlas.predictions.probabilities import log_softmax
+
+if TYPE_CHECKING:
+    from fedlas.predictions import Predictions
 
 Score = Callable[[FloatArray, NDArray[np.bool_], FloatArray], float]
 """From scores, outcomes and weights ``(N,)`` to a number."""
@@ -133,6 +135,8 @@ def make_class_scorer(predictions: Predictions) -> Callable[[int], FloatArray]:
     Ranks are those of the exact log-odds: nothing is floored, so that they are infinite where a probability of exactly
     0 was passed.
     """
+    import torch
+
     scores = predictions.scores.detach().cpu().double()
     logs = scores.log() if predictions.are_probs else scores
     if predictions.num_classes == 2:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from fedlas._core.types import FloatArray
 from fedlas.metrics.equal_width import BinTable, EqualWidth
 from fedlas.metrics.metric import METRICS
 from fedlas.metrics.sums import nonzero
-from fedlas.predictions import Predictions, TopLabel
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray
+    from fedlas.predictions import Predictions, TopLabel
 
 
 def root_mean_square_gap(bins: BinTable) -> FloatArray:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from operator import attrgetter
+from typing import TYPE_CHECKING
 
 from fedlas._core.check import check_count
 from fedlas.metrics.metric import METRICS
 from fedlas.metrics.sums import mean_of_quantity
-from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.two_arrays import accept_arrays
+
+if TYPE_CHECKING:
+    from fedlas.predictions import Predictions, TopLabel
 
 _CORRECT = attrgetter("correct")
 _NLL = attrgetter("nll")

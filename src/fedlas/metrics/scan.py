@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import cached_property
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fedlas.predictions.any_predictions import AnyPredictions
 from fedlas.predictions.probabilities import safe_log, softmax
 from fedlas.predictions.top_label import TopLabel, needs_all_classes_error
+
+if TYPE_CHECKING:
+    from fedlas.predictions.any_predictions import AnyPredictions
 
 # Elements of logits per chunk. On a CPU, 4 MiB of float32 beside two buffers of that size stay in a shared cache, and
 # are enough that the hundred small calls for each chunk do not count; an accelerator wants fewer and larger kernels.

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
+from typing import TYPE_CHECKING
 
-from fedlas._core.types import FloatArray
+import numpy as np
+
 from fedlas.metrics.calibration_error import EqualMass
 from fedlas.metrics.metric import METRICS
-from fedlas.metrics.ranking import CellRuns, Runs
 from fedlas.metrics.sums import nonzero
-from fedlas.predictions import Predictions, TopLabel
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray
+    from fedlas.metrics.ranking import CellRuns, Runs
+    from fedlas.predictions import Predictions, TopLabel
 
 
 def risk_coverage_area(count: FloatArray, wrong: FloatArray) -> FloatArray:
     """Return the area under the risk-coverage curve, averaged over the order of ties."""
+    import torch
+
     # After all groups before it, with `K` samples and `E` errors, the next `j` of a group of `n` samples and `e` errors
     # have `j e / n` errors in expectation. So the risks of the group add up to `sum_{j=1}^n (E + j e / n) / (K + j) = e
     # + (E - K e / n) (H(K + n) - H(K))` with the harmonic numbers `H`.

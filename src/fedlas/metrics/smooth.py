@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedlas._core.check import check_choice
-from fedlas._core.types import FloatArray, IntArray
 from fedlas.metrics.calibration_error import EqualMass
 from fedlas.metrics.grids import WIDTH_BITS, FineGrid
 from fedlas.metrics.metric import METRICS, VARIANTS, Variant
 from fedlas.metrics.ranking import CellRuns
 from fedlas.metrics.sums import check_no_weights, nonzero
-from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.any_predictions import AnyPredictions
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray, IntArray
+    from fedlas.predictions import Predictions, TopLabel
+    from fedlas.predictions.any_predictions import AnyPredictions
 
 STEPS = 2**WIDTH_BITS
 """The confidence axis is cut into as many steps; every cell of :class:`FineGrid` lies within one of them."""

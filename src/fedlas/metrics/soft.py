@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from fedlas.metrics.metric import METRICS
-from fedlas.metrics.scan import Chunk
 from fedlas.metrics.sums import mean_of_quantity
 from fedlas.metrics.true_error import expected_accuracy, require_label_probs
-from fedlas.predictions import Predictions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedlas.metrics.scan import Chunk
+    from fedlas.predictions import Predictions
 
 
 def _sample_soft_nll(chunk: Chunk) -> Tensor:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from fedlas._core.check import InputError
 from fedlas.metrics.equal_width import BinSums, mean_gap
 from fedlas.metrics.metric import METRICS
-from fedlas.metrics.scan import Chunk
-from fedlas.predictions import Predictions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedlas.metrics.scan import Chunk
+    from fedlas.predictions import Predictions
 
 
 def require_label_probs(source: Predictions | Chunk) -> Tensor:

@@ -6,7 +6,7 @@ A row is a sample, or a position of a sample of dense outputs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +25,11 @@ from fedlas.objective.call import (
     to_class_labels,
     to_label_tensor,
 )
-from fedlas.objective.head_search import HeadSearch
 from fedlas.predictions import MultiLabel, Predictions
 from fedlas.predictions.multi_label import UNKNOWN, is_label_matrix
+
+if TYPE_CHECKING:
+    from fedlas.objective.head_search import HeadSearch
 
 Rows = dict[str, Tensor]
 """Fields of some rows: ``logits (M, C)``, and optionally ``target``, ``features (M, D)``, ``weights``, ``clusters`` and

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError
 from fedlas._core.kinds import check_argument_types
 from fedlas.plots.theme import Axes, ThemeOption, set_axis_label, set_ticks, set_title, styled_axes
-from fedlas.stats import Estimate, RandomEffects
+
+if TYPE_CHECKING:
+    from fedlas.stats import Estimate, RandomEffects
 
 _ROW_HEIGHT = 0.19
 _LOG_TICKS = (

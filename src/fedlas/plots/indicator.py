@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fedlas._core.check import InputError, as_float_array, check_number, describe
 from fedlas.plots.theme import Axes, ThemeOption, draw_legend, set_labels, styled_axes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _MAX_POINTS = 3000
 """Right predictions of a scatter plot; more overlap, and make the file large."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError
 from fedlas._core.kinds import check_argument_types
 from fedlas.binary import LabelTable, label_measures
 from fedlas.plots.positive_class import positive_reliability_diagram
 from fedlas.plots.theme import Axes, ThemeOption, new_panels, resolve_theme
-from fedlas.predictions import MultiLabel
 from fedlas.predictions.multi_label import require_multi_label
+
+if TYPE_CHECKING:
+    from fedlas.predictions import MultiLabel
 
 MAX_LABELS = 6
 """Labels of which a diagram is drawn."""

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from fedlas._core.check import InputError, check_choice
 from fedlas._core.kinds import check_argument_types
-from fedlas._core.renamed import accept_old_names
-from fedlas._core.types import BoolArray, FloatArray
 from fedlas.binary import (
     integrated_calibration,
     logistic_recalibration,
@@ -32,7 +30,10 @@ from fedlas.plots.theme import (
     set_title,
     styled_axes,
 )
-from fedlas.predictions import Predictions
+
+if TYPE_CHECKING:
+    from fedlas._core.types import BoolArray, FloatArray
+    from fedlas.predictions import Predictions
 
 RiskScale = Literal["auto", "linear", "zoom", "logit"]
 Smoother = Literal["loess", "spline"]
@@ -47,7 +48,6 @@ _SPARSE_COUNT = 5
 
 
 @check_argument_types
-@accept_old_names(positive="event")
 def positive_reliability_diagram(
     predictions: Predictions,
     *,

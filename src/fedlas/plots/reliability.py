@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from fedlas._core.check import check_choice, check_count
 from fedlas._core.extras import require
 from fedlas._core.kinds import check_argument_types
-from fedlas._core.types import FloatArray
 from fedlas.metrics import reliability_bins
-from fedlas.plots.calibration_curve import calibration_curve, consistency_band
+from fedlas.plots.smooth_curve import calibration_curve, consistency_band
 from fedlas.plots.theme import (
     REFERENCE,
     Axes,
@@ -28,6 +27,9 @@ from fedlas.predictions import Predictions, PredictionTable, TopLabel
 from fedlas.predictions.any_predictions import require_top_label
 from fedlas.resample.effective import effective_sample_size
 from fedlas.stats.proportion import wilson_interval
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray
 
 Estimator = Literal["bins", "smooth", "isotonic"]
 Scale = Literal["linear", "logit"]

@@ -6,7 +6,7 @@ of a model reads. Every public name is imported at its first use: roles of colum
 
 from typing import TYPE_CHECKING
 
-from fedlas._core.lazy import alias_old_modules, lazy_getattr
+from fedlas._core.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from fedlas.predictions.any_predictions import PredictionTable, one_per_cluster
@@ -60,9 +60,6 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of the packa
             "tables.table": "ScoreTable",
             "top_label": "TopLabel",
         },
-    )
-    alias_old_modules(
-        __name__, {"roles": {"tables.roles": "Columns"}, "units": {"tables.units": "Units"}}
     )
 
     def __dir__() -> list[str]:

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from fedlas._core.check import InputError, describe
 from fedlas._core.kinds import PASS_ONE_LABEL, is_lazy_frame
@@ -18,6 +16,8 @@ from fedlas.predictions.predictions import Predictions
 from fedlas.predictions.top_label import TopLabel, needs_all_classes_error
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from fedlas.predictions.covariates import Covariates
 
 P = TypeVar("P", Predictions, TopLabel)
@@ -59,6 +59,8 @@ class PredictionTable:
 
 def is_table(value: object) -> bool:
     """Return whether a value is a table: a path, a list of paths, or a data frame."""
+    from torch import nn
+
     if isinstance(value, str | Path):
         return Path(value).suffix.lower() != ".onnx"  # that is a model
     if isinstance(value, Mapping):
@@ -99,6 +101,8 @@ def one_per_cluster(predictions: P) -> P:
         >>> one_per_cluster(TopLabel([0.9, 0.8, 0.6], [1, 0, 1], clusters=["a", "a", "b"])).confidence.tolist()
         [0.9, 0.6]
     """
+    import torch
+
     clusters = getattr(predictions, "clusters", None)
     if clusters is None:
         raise InputError(

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from fedlas._core.check import (
     LARGEST,
@@ -15,11 +13,16 @@ from fedlas._core.check import (
     check_dense,
     check_finite_dense,
     describe,
+    is_tensor,
     suggestion,
 )
 from fedlas._core.text import truncate
 from fedlas.predictions.class_names import parse_whole_number, truth_value_classes
 from fedlas.predictions.probabilities import ROUNDING, safe_log
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 PASS_PREDICTIONS = (
     "Pass fedlas.Predictions(logits, target), or fedlas.Predictions.from_probs(probs, target)."
@@ -75,7 +78,9 @@ def to_tensor(name: str, value: object, fix: str = _ARRAY) -> Tensor:
     Raises:
         InputError: If a dense tensor cannot hold it.
     """
-    if isinstance(value, Tensor):
+    import torch
+
+    if is_tensor(value):
         check_dense(name, value)
         return value.detach()
     try:
@@ -113,12 +118,12 @@ def check_target(
     Raises:
         InputError: If there is not one label for each row, or one is no class.
     """
+    import torch
+
     samples, num_classes = shape
     if classes is not None and _holds_text(target):
         target = to_class_indices(target, classes)
-    target = to_tensor(
-        "target", target, _ARRAY if isinstance(target, Tensor) else _target_fix(target)
-    )
+    target = to_tensor("target", target, _ARRAY if is_tensor(target) else _target_fix(target))
     boolean = target.dtype == torch.bool
     target = target.float() if target.dtype.itemsize == 1 and target.is_floating_point() else target
     whole = not target.is_floating_point()
@@ -173,6 +178,8 @@ _SEVERAL_LABELS = (
 
 def label_matrix_fix(target: Tensor, advice: str = _SEVERAL_LABELS) -> str:
     """Return the remedy for a target ``(N, C)`` where class indices are expected; ``advice`` names the alternative."""
+    import torch
+
     values = (target if target.layout is torch.strided else target.to_dense()).float()
     if bool(((values.sum(dim=1) - 1).abs() <= 1e-3).all()) and bool((values >= 0).all()):
         return (
@@ -187,7 +194,7 @@ def label_matrix_fix(target: Tensor, advice: str = _SEVERAL_LABELS) -> str:
 
 def _holds_text(target: object) -> bool:
     """Return whether labels are text rather than numbers."""
-    return not isinstance(target, Tensor) and np.asarray(target).dtype.kind in "OUS"
+    return not is_tensor(target) and np.asarray(target).dtype.kind in "OUS"
 
 
 def check_class_names(classes: object, num_classes: int) -> tuple[str, ...] | None:
@@ -221,6 +228,8 @@ def check_event(event: object, num_classes: int, classes: tuple[str, ...] | None
     Raises:
         InputError: If there are not two classes, or it is neither of them.
     """
+    from torch import Tensor
+
     if event is None:
         return None
     if num_classes != 2:
@@ -301,6 +310,8 @@ def check_label_probs(value: object, shape: tuple[int, int], device: torch.devic
     Raises:
         InputError: For another shape, negative numbers, or rows that do not sum to 1 within 0.001.
     """
+    import torch
+
     value = to_tensor("label_probs", value)
     if tuple(value.shape) != shape or value.is_complex():
         raise InputError(
@@ -324,6 +335,8 @@ def check_row_index(index: object, num_samples: int) -> Tensor:
     Raises:
         InputError: If it is neither.
     """
+    import torch
+
     index = to_tensor("index", index)
     if index.dtype == torch.bool and index.shape == (num_samples,) and bool(index.any()):
         return index

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import (
     Argument,
@@ -31,6 +28,9 @@ from fedlas.predictions.probabilities import (
 )
 from fedlas.predictions.sample_values import SAMPLE_VALUES, check_sample_values
 from fedlas.predictions.saved import load_arrays, write_fields
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 UNKNOWN = -100
 """Target value of an unknown label."""
@@ -221,6 +221,8 @@ class MultiLabel:
         return cls(**arrays)
 
     def _label_predictions(self, columns: slice, subject: str) -> Predictions:
+        import torch
+
         logits = self.logits[:, columns]
         target = require_known_labels(self).target[:, columns]
         has_label = target != UNKNOWN
@@ -242,6 +244,8 @@ class MultiLabel:
 
 def _check_label_matrix(target: Any, shape: tuple[int, ...]) -> Tensor:
     """Return the label matrix ``(N, L)`` as int64 with values 1, 0 and :data:`UNKNOWN`."""
+    import torch
+
     target = to_tensor("target", target).cpu()
     unknown = (target != target) | (target == UNKNOWN)
     if target.dtype not in (torch.uint8, torch.bool):

@@ -7,15 +7,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
 from fedlas._core.check import (
     Argument,
     InputError,
     check_finite_dense,
     check_logits,
     describe,
+    is_tensor,
     warn_user,
 )
 from fedlas._core.extras import require
@@ -36,6 +34,8 @@ from fedlas.predictions.sample_values import SAMPLE_VALUES, check_sample_values
 from fedlas.predictions.saved import read_fields, write_fields
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from fedlas.predictions.covariates import Covariates
 
 
@@ -113,6 +113,8 @@ class Predictions:
     time: OptionalArray = OptionalArray()  # noqa: RUF009
 
     def __post_init__(self) -> None:
+        import torch
+
         values = vars(self)
         if isinstance(checked := values["logits"], _CheckedScores):
             del values["logits"]
@@ -215,6 +217,8 @@ class Predictions:
 
         The softmax runs on chunks that fit the cache, so ``(N, C)`` probabilities are never held.
         """
+        import torch
+
         if self.are_probs:
             return self.probs.amax(dim=1)
         rows = max(1, 2**18 // self.num_classes)
@@ -242,7 +246,7 @@ class Predictions:
         index = check_row_index(index, self.num_samples)
         values = self._field_values().items()
         return self._from_fields(
-            {n: v[index.to(v.device)] if isinstance(v, Tensor) else v for n, v in values}
+            {n: v[index.to(v.device)] if is_tensor(v) else v for n, v in values}
         )
 
     def _replace_fields(self, **values: Any) -> Predictions:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from fedlas._core.check import Argument, InputError, Text, check_finite, describe, warn_user
 from fedlas._core.errors import public_call_name
 
-FLOOR = float(torch.finfo(torch.float32).tiny)
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FLOOR = float(np.finfo(np.float32).tiny)
 """Replaces a probability of exactly 0, whose logarithm is no logit: the smallest normal float32."""
 NEAREST_TO_0 = 2.0**-53
 """Replaces 1 less a probability of exactly 1 of a label: half the step of float64 below 1."""
@@ -65,8 +68,8 @@ class ProbabilityChecker:
         self._precision = max(SUM_TOLERANCE, precision)
         self._fixes = fixes
         self._rows = self._divided = 0
-        self._low = torch.inf
-        self._high = -torch.inf
+        self._low = math.inf
+        self._high = -math.inf
         self._places: int | None = None
 
     def normalize_rows(
@@ -77,7 +80,9 @@ class ProbabilityChecker:
         Raises:
             InputError: For a row that is none; the message says what it looks like.
         """
-        most = torch.inf if self.normalize else 1.0 + self._precision
+        import torch
+
+        most = math.inf if self.normalize else 1.0 + self._precision
         probs = self.check_range(probs, row_name, column_name, "probabilities", most)
         sums = probs.sum(dim=1)
         low, high = (float(end) for end in sums.aminmax())
@@ -115,6 +120,8 @@ class ProbabilityChecker:
         Raises:
             InputError: If one is outside [0, 1].
         """
+        import torch
+
         probs = self.check_range(
             probs, row_name, column_name, "probabilities", 1.0 + self._precision
         ).clamp(max=1.0)
@@ -140,9 +147,7 @@ class ProbabilityChecker:
         if bool(outside.any()):
             row, number = (int(index) for index in outside.nonzero()[0])
             raise InputError(
-                f"{noun} must be in [0, 1]"
-                if upper < torch.inf
-                else f"{noun} must not be negative",
+                f"{noun} must be in [0, 1]" if upper < math.inf else f"{noun} must not be negative",
                 f"{float(values[row, number]):.6g} in {row_name(row)}, column {column_name(number)}",
                 self._value_fix(values),
             )
@@ -215,6 +220,8 @@ def decimal_places(values: Tensor) -> int | None:
         >>> decimal_places(torch.tensor([[0.125, 0.875]])), decimal_places(torch.tensor([[1 / 3, 2 / 3]]))
         (3, None)
     """
+    import torch
+
     single = values.dtype.itemsize <= 4
     eps = torch.finfo(values.dtype).eps
     # In single precision a number of six decimals is hardly distinguishable from any other.
@@ -231,6 +238,8 @@ def check_probabilities(probs: Tensor, *, normalize: bool) -> Tensor:
     Raises:
         InputError: If they are no probabilities of all classes.
     """
+    import torch
+
     if not probs.is_floating_point() or probs.ndim not in (1, 2) or not probs.numel():
         raise InputError(
             "probs must be floats of shape (N, C) or (N,)",
@@ -275,6 +284,8 @@ def softmax(logits: Tensor, out: Tensor | None = None) -> Tensor:
     Torch takes up to four times as long for few classes in float64 as for the parts. In float32 the parts would change
     last digits that published numbers depend on.
     """
+    import torch
+
     slow = (
         logits.device.type == "cpu"
         and logits.dtype == torch.float64
@@ -288,6 +299,8 @@ def softmax(logits: Tensor, out: Tensor | None = None) -> Tensor:
 
 def log_softmax(logits: Tensor) -> Tensor:
     """Return the log-softmax over each row of ``logits (N, C)``; also fast for few classes."""
+    import torch
+
     slow = (
         logits.device.type == "cpu"
         and logits.dtype == torch.float64
@@ -298,6 +311,8 @@ def log_softmax(logits: Tensor) -> Tensor:
 
 def binary_logits(log_odds: Tensor) -> Tensor:
     """Return two-class logits ``(N, 2)``, ``(0, z)`` for log-odds ``z (N,)`` of the second class."""
+    import torch
+
     return torch.stack([torch.zeros_like(log_odds), log_odds], dim=1)
 
 
@@ -313,6 +328,8 @@ def is_zero_or_one(log_odds: Tensor, num_classes: int = 2) -> Tensor:
         log_odds: Of one of ``num_classes`` classes against the rest, or of a label, in float64.
         num_classes: Classes of which all others have a probability of 0 beside one of 1.
     """
+    import torch
+
     # A network's logits hardly ever are these numbers, so that predictions that were saved as logits need no mark.
     floor = math.log(FLOOR)
     zero, one = floor, -floor - math.log(max(num_classes - 1, 1))

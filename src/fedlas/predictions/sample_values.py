@@ -6,15 +6,17 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from fedlas._core.check import LARGEST, InputError, check_finite_dense, describe
+from fedlas._core.check import LARGEST, InputError, check_finite_dense, describe, is_tensor
 from fedlas.predictions.arguments import to_tensor
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 _MONTH = re.compile(r"\d{4}-\d{2}")
 _DAY_AND_MONTH = re.compile(
@@ -89,7 +91,7 @@ def _check_weights(weights: object, num_samples: int) -> Tensor:
 def _cluster_codes(clusters: object, num_samples: int) -> Tensor:
     """Return cluster ids ``(N,)`` as int64 on the CPU; names become codes in sorted order."""
     fix = "Pass one integer or name per sample, such as its image, patient or user."
-    if not isinstance(clusters, Tensor):
+    if not is_tensor(clusters):
         array = np.asarray(clusters)
         if array.dtype.kind in "OUS" and array.ndim == 1:
             clusters = _factorize_names(array)
@@ -122,7 +124,9 @@ def _factorize_names(names: np.ndarray) -> np.ndarray:
 
 def _time_ranks(time: object, num_samples: int) -> Tensor:
     """Return the rank of each time ``(N,)``, from 0; text is read as numbers or dates."""
-    values = time.detach().cpu().numpy() if isinstance(time, Tensor) else np.asarray(time)
+    import torch
+
+    values = time.detach().cpu().numpy() if is_tensor(time) else np.asarray(time)
     if values.dtype.kind in "OUS" and values.ndim == 1:
         times = parse_times(values.tolist())
         values = values if times is None else times

@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fedlas._core.arrays import ArrayArchive, open_arrays, write_arrays
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, is_tensor
 from fedlas._core.files import to_path
 
 
@@ -93,6 +92,7 @@ def load_arrays(
 
 
 def _to_array(value: object) -> Any:
-    if isinstance(value, Tensor):
+
+    if is_tensor(value):
         return value.cpu().numpy()
     return np.asarray(json.dumps(value.to_dict()) if hasattr(value, "to_dict") else value)

@@ -6,9 +6,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
 from fedlas._core.check import InputError, check_finite_dense, describe
 from fedlas.predictions.arguments import (
     Array,
@@ -20,6 +17,8 @@ from fedlas.predictions.sample_values import check_sample_values
 from fedlas.predictions.saved import read_fields, write_fields
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from fedlas.predictions.covariates import Covariates
 
 _ROUNDING = 1e-3
@@ -72,6 +71,8 @@ class TopLabel:
     time: OptionalArray = OptionalArray()  # noqa: RUF009
 
     def __post_init__(self) -> None:
+        import torch
+
         values = vars(self)
         confidence = _to_vector("confidence", self.confidence)
         correct = _to_vector("correct", self.correct)

@@ -9,10 +9,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from fedlas._core.check import InputError, describe
+from fedlas._core.check import InputError, describe, is_tensor
 from fedlas._core.errors import public_call_name
 from fedlas.predictions.any_predictions import AnyPredictions, PredictionTable
 from fedlas.predictions.arguments import PASS_PREDICTIONS, label_matrix_fix, to_tensor
@@ -20,6 +18,8 @@ from fedlas.predictions.predictions import Predictions
 from fedlas.predictions.probabilities import ROUNDING, SUM_TOLERANCE, binary_logits
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from fedlas.predictions.multi_label import MultiLabel
 
 P = ParamSpec("P")
@@ -57,6 +57,8 @@ def accept_arrays(function: Callable[Concatenate[Any, P], R_co]) -> ArrayFunctio
         fedlas._core.errors.InputError: share_of_right: scores must come before labels; got labels first. \
 Write share_of_right(probs, target).
     """
+    from torch import Tensor
+
     name = function.__name__
 
     @functools.wraps(function)
@@ -127,6 +129,8 @@ def predictions_from_arrays(first: object, second: object) -> Predictions | Mult
 
 def _multi_label_from_arrays(first: object, second: object) -> MultiLabel | None:
     """Return a MultiLabel from two arrays ``(N, L)``, or None if they are not multi-label."""
+    from torch import Tensor
+
     from fedlas.predictions.multi_label import MultiLabel, is_label_matrix
 
     if not all(isinstance(each, Tensor | np.ndarray | list | tuple) for each in (first, second)):
@@ -157,7 +161,7 @@ def _predictions_and_order(first: object, second: object) -> tuple[Predictions, 
             PASS_PREDICTIONS,
         )
     for array in (first, second):
-        if not isinstance(array, Tensor) and np.asarray(array).dtype.kind in "OUS":
+        if not is_tensor(array) and np.asarray(array).dtype.kind in "OUS":
             raise InputError(
                 "labels passed as an array must be class indices",
                 describe(array),
@@ -212,6 +216,8 @@ def are_logits(scores: Tensor, *, sum_to_1: bool = True) -> bool:
         InputError: If values below 0 are none of single precision, but no other is outside what half precision makes
             of probabilities: they may be either.
     """
+    import torch
+
     low, high = (float(end) for end in scores.aminmax()) if scores.numel() else (0.0, 0.0)
     if not low < -ROUNDING:
         return False

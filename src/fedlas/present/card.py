@@ -6,20 +6,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import Argument, InputError, describe
 from fedlas._core.extras import require
 from fedlas._core.files import write_text
 from fedlas._core.kinds import check_argument_types
 from fedlas._core.outputs import check_output_path
-from fedlas._core.renamed import accept_old_names
-from fedlas.binary import Rule, decide
-from fedlas.calibrated import CalibratedModel
-from fedlas.calibrators import Calibrator, MultiLabelCalibration
+from fedlas.deploy.build_card import STAGES, make_card, predictions_by_stage
 from fedlas.deploy.calibration import Calibration, fit_calibration
 from fedlas.deploy.card import CARD, Card
-from fedlas.deploy.make_card import STAGES, make_card, predictions_by_stage
 from fedlas.predictions import MultiLabel, Predictions
 from fedlas.predictions.any_predictions import (
     AnyPredictions,
@@ -30,7 +26,6 @@ from fedlas.predictions.any_predictions import (
 from fedlas.predictions.event import event_index, with_event
 from fedlas.present.evaluation import Evaluation
 from fedlas.present.groups import MAX_ROWS, acceptance_sentence, thresholds_table
-from fedlas.present.label_card import build_label_card, check_label_pair
 from fedlas.present.labels import LabelEvaluation
 from fedlas.present.metric_tables import count_classes, estimates_legend, metrics_to_dict
 from fedlas.present.page import CARD_PAGE, render
@@ -47,8 +42,13 @@ from fedlas.present.table import Block, Note, Table, blocks_to_text, html_paragr
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES
 from fedlas.stats.selective_risk import DEFAULT_RISKS
 
-RULES = (Rule(recall=0.5), Rule(recall=0.8), Rule(recall=0.9))
-"""Default decision rules for two classes."""
+if TYPE_CHECKING:
+    from fedlas.binary import Rule
+    from fedlas.calibrated import CalibratedModel
+    from fedlas.calibrators import Calibrator, MultiLabelCalibration
+
+RECALLS = (0.5, 0.8, 0.9)
+"""Of the default decision rules for two classes."""
 _CALIBRATED = STAGES[1]
 
 
@@ -201,7 +201,6 @@ class CalibrationCard:
         return evaluation.full_table(title)
 
 
-@accept_old_names(calibrator="method")
 @check_argument_types
 def card(
     val: AnyPredictions | MultiLabel | PredictionTable,
@@ -267,6 +266,8 @@ def card(
         >>> card(val, test, "temperature", replicates=0).verdict[1]
         'After temperature 2.04: it claims ...; NLL ...'
     """
+    from fedlas.present.label_card import build_label_card, check_label_pair
+
     check_options(replicates=replicates, num_bins=num_bins, risks=risks, classes=classes, name=name)
     about = {"name": data, **({"period": period} if period else {})}
     is_multi_label = isinstance(unwrap_table(val), MultiLabel)
@@ -309,7 +310,13 @@ def card(
 
 def _to_calibration(method: object, val: AnyPredictions | MultiLabel, name: str) -> Calibration:
     """Return a calibration from a registry name (fitted to ``val``), a fitted one or a calibrated model."""
-    fitted = method.fitted if isinstance(method, CalibratedModel) else method
+    from fedlas.calibrators import Calibrator, MultiLabelCalibration
+
+    fitted: Any = method
+    if not isinstance(method, str):
+        from fedlas.calibrated import CalibratedModel
+
+        fitted = method.fitted if isinstance(method, CalibratedModel) else method
     if isinstance(fitted, str):
         return fit_calibration(fitted, val)
     value, notes = (
@@ -353,7 +360,10 @@ def build_card(
     held_out = calibration.transform(val)
     after = stages[_CALIBRATED]
     if is_binary and isinstance(held_out, Predictions) and isinstance(after, Predictions):
-        decisions[_CALIBRATED] = [decide(held_out, after, rule) for rule in rules or RULES]
+        from fedlas.binary import Rule, decide
+
+        chosen = rules or [Rule(recall=recall) for recall in RECALLS]
+        decisions[_CALIBRATED] = [decide(held_out, after, rule) for rule in chosen]
     evaluation = Evaluation(
         str(model["run"]),
         stages,

@@ -6,16 +6,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from math import isfinite, nan
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fedlas._core.check import Argument, InputError
 from fedlas._core.kinds import check_argument_types
-from fedlas.binary.label_differences import compare_labels
 from fedlas.metrics import METRICS
 from fedlas.metrics.evaluation import compute_metrics
 from fedlas.predictions import MultiLabel, Predictions
@@ -34,11 +31,14 @@ from fedlas.present.gate import (
 )
 from fedlas.present.positive_class import has_event
 from fedlas.stats import Difference, two_models
-from fedlas.stats.compare import apply_holm, seed_difference
-from fedlas.stats.difference import Unit
 from fedlas.stats.draws import has_several_units
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES
 from fedlas.stats.result_table import ResultTable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedlas.stats.difference import Unit
 
 
 class Comparison(ResultTable[str, Difference]):
@@ -246,6 +246,8 @@ def _compare_labels(
     **options: Any,
 ) -> Comparison:
     """Return the comparison of two multi-label models; raise InputError for arguments of single-label predictions."""
+    from fedlas.binary.label_differences import compare_labels
+
     for name, value in single_label_arguments.items():
         if value is not None and value is not False:
             raise InputError(
@@ -301,6 +303,8 @@ def _compare_over_seeds(
     test_share: float | None,
 ) -> Comparison:
     """Return the comparison of two methods; ``a`` and ``b`` each list the predictions of every seed."""
+    from fedlas.stats.compare import apply_holm, seed_difference
+
     if not all(isinstance(each, list | tuple) for each in (a, b)):
         raise InputError(
             "a and b must both be predictions, or both be lists of predictions",
@@ -393,6 +397,10 @@ def _compare_by_group(
     options: Mapping[str, Any],
 ) -> dict[str, Comparison]:
     """Return a comparison per group, with p-values corrected (Holm) over all metrics of all testable groups."""
+    import torch
+
+    from fedlas.stats.compare import apply_holm
+
     by_group: dict[str, Comparison] = {}
     for name in np.unique(names):
         rows = torch.from_numpy(np.flatnonzero(names == name))

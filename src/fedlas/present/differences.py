@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from math import isnan
+from typing import TYPE_CHECKING
 
 from fedlas._core.text import join_words, pluralize
-from fedlas.present.comparison import Comparison
 from fedlas.present.table import DASH, Column, Table, make_table, metric_column
 from fedlas.stats import ALPHA, Difference
-from fedlas.stats.difference import Unit
 from fedlas.stats.noise_floor import format_p
+
+if TYPE_CHECKING:
+    from fedlas.present.comparison import Comparison
+    from fedlas.stats.difference import Unit
 
 SAMPLES_LEGEND = (
     "95 % interval: over the test samples, the same for both. p: of no difference, paired (accuracy: exact McNemar "

@@ -7,15 +7,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from math import nan
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedlas._core.kinds import check_argument_types
-from fedlas.binary import GroupMeasures, Heterogeneity
 from fedlas.metrics.metric import event_measures
-from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import AnyPredictions, require_predictions
 from fedlas.predictions.event import event_index, quoted_event
-from fedlas.present.gate import GateResult, run_gate
 from fedlas.present.groups import (
     MAX_ROWS,
     MAX_ROWS_ON_PAGE,
@@ -26,12 +23,6 @@ from fedlas.present.groups import (
     pooled_table,
     worst_event_group_sentence,
     worst_group_sentence,
-)
-from fedlas.present.heterogeneity import (
-    cluster_tables,
-    clusters_sentence,
-    clusters_to_dict,
-    draw_forest_plots,
 )
 from fedlas.present.metric_tables import (
     CALIBRATOR_METRICS,
@@ -44,7 +35,6 @@ from fedlas.present.metric_tables import (
     short_table,
     top_label_ece,
 )
-from fedlas.present.page import creation_note, reliability_image, reliability_svg, render
 from fedlas.present.positive_class import (
     Decisions,
     decision_sentence,
@@ -74,10 +64,14 @@ from fedlas.present.table import (
     latex_table,
     metric_column,
 )
-from fedlas.present.tripod import tripod_paragraphs, with_tripod_title
 from fedlas.present.verdict import StageSummary, Verdict, effect_sentence, make_verdict
-from fedlas.stats import GroupEstimate
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate, EstimateTable
+
+if TYPE_CHECKING:
+    from fedlas.binary import GroupMeasures, Heterogeneity
+    from fedlas.predictions import Predictions
+    from fedlas.present.gate import GateResult
+    from fedlas.stats import GroupEstimate
 
 CALIBRATE_HINT = "fedlas.report(predictions, on=held_out)"
 """How to fit a calibrator in Python."""
@@ -170,6 +164,8 @@ class Evaluation:
         last = list(self.decisions.values())[-1] if self.decisions else ()
         sentences += [decision_sentence(each, self.event) for each in last]
         for stage, clusters in self.heterogeneity.items():
+            from fedlas.present.heterogeneity import clusters_sentence
+
             before = "" if len(self.heterogeneity) == 1 else f"{stage[:1].upper()}{stage[1:]}, "
             sentences.append(f"{before}{clusters_sentence(clusters)}")
         return [*sentences, *(self._worst_group_sentence(stage) for stage in self.groups)]
@@ -227,6 +223,8 @@ class Evaluation:
             >>> evaluation.require("ece<=0.1", "calibrated").status
             3
         """
+        from fedlas.present.gate import run_gate
+
         stage = list(self.stages)[-1]
         estimates = {**self.estimates.get(stage, {}), **self.positive.get(stage, {})}
         return run_gate(
@@ -246,6 +244,8 @@ class Evaluation:
         Raises:
             InputError: If the event of two classes is not the subject.
         """
+        from fedlas.present.tripod import tripod_paragraphs
+
         return tripod_paragraphs(
             {s: (self.stages[s], m) for s, m in self.positive.items()}, self.event
         )
@@ -267,6 +267,8 @@ class Evaluation:
                 stage: groups_to_dict(by_group) for stage, by_group in self.groups.items()
             }
         if self.heterogeneity:
+            from fedlas.present.heterogeneity import clusters_to_dict
+
             content["heterogeneity"] = clusters_to_dict(self.heterogeneity)
         if self.positive:
             content["positive class"] = measures_to_dict(self._event_estimates)
@@ -285,6 +287,9 @@ class Evaluation:
 
     def html(self) -> str:
         """Return a self-contained HTML page with the verdict, reliability diagrams and tables."""
+        from fedlas.present.heterogeneity import draw_forest_plots
+        from fedlas.present.page import creation_note, render
+
         names = list(self.measured[RAW])
         described = event_measures() if self.positive else names
         if self._compares_many:
@@ -312,7 +317,7 @@ class Evaluation:
             short=short,
             whole=whole,
             groups=self._group_tables(max_rows=MAX_ROWS_ON_PAGE)
-            + cluster_tables(self.heterogeneity, max_rows=MAX_ROWS_ON_PAGE),
+            + self._cluster_tables(max_rows=MAX_ROWS_ON_PAGE),
             selection=SELECTION_NOTE if self._compares_many else "",
             columns=[
                 (c.title, c.about)
@@ -328,6 +333,8 @@ class Evaluation:
 
     def diagrams(self) -> list[Any]:
         """Draw a reliability diagram per stage for a page, of the event or of the predicted class."""
+        from fedlas.present.page import reliability_svg
+
         if self.positive:
             return draw_event_reliability(self.stages, self.positive, event=self.event)
         return [
@@ -351,10 +358,12 @@ class Evaluation:
         return latex_table(self._main_table(self.title), caption=f"{self.title}.", label=self.name)
 
     def _repr_html_(self) -> str:
+        from fedlas.present.page import reliability_image
+
         pictures = dict(list(self.stages.items())[:_MAX_STAGE_COLUMNS])
         images = "".join(reliability_image(*each, self.num_bins) for each in pictures.items())
         tables = [self._main_table(self.title), *self._group_tables(max_rows=MAX_ROWS)]
-        tables += cluster_tables(self.heterogeneity, max_rows=None)
+        tables += self._cluster_tables(max_rows=None)
         return "".join([html_paragraphs(self.verdict), images, *map(html_table, tables)])
 
     @check_argument_types
@@ -377,16 +386,27 @@ class Evaluation:
         elif not self.groups:  # a table of groups and one of metrics do not fit a terminal
             blocks.append(add_mark_note(self._main_table(self.title)))
         blocks += reversed(self._group_tables(max_rows=MAX_ROWS_ON_PAGE if details else MAX_ROWS))
-        blocks += cluster_tables(self.heterogeneity, max_rows=MAX_ROWS_ON_PAGE if details else None)
+        blocks += self._cluster_tables(max_rows=MAX_ROWS_ON_PAGE if details else None)
         blocks += decision_tables(self.decisions) if self.decisions else []
         if details and (tests := self.verdicts[RAW].joint_tests):
             blocks.append(Note(f"joint p: p-value of {tests} calibration tests together."))
-        blocks += with_tripod_title(self.tripod()) if details and self.positive else []
+        if details and self.positive:
+            from fedlas.present.tripod import with_tripod_title
+
+            blocks += with_tripod_title(self.tripod())
         return [
             *blocks,
             *self.outcome.remarks(short=self._compares_many),
             *rejection_blocks(self.rejected),
         ]
+
+    def _cluster_tables(self, *, max_rows: int | None) -> list[Table]:
+        """Return the tables of the measures by cluster, if there are some."""
+        if not self.heterogeneity:
+            return []
+        from fedlas.present.heterogeneity import cluster_tables
+
+        return cluster_tables(self.heterogeneity, max_rows=max_rows)
 
     @property
     def _compares_many(self) -> bool:

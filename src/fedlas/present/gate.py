@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from xml.etree import ElementTree
 
 from fedlas._core.check import InputError, check_number, suggestion
@@ -19,9 +19,11 @@ from fedlas.metrics import METRICS
 from fedlas.metrics.metric import ALIASES, EVENT, find_measure, value_range
 from fedlas.present.metric_tables import left_out_text
 from fedlas.present.table import ARROWS, Column, metric_column
-from fedlas.present.verdict import Verdict
-from fedlas.stats import Difference
-from fedlas.stats.estimates import Estimate
+
+if TYPE_CHECKING:
+    from fedlas.present.verdict import Verdict
+    from fedlas.stats import Difference
+    from fedlas.stats.estimates import Estimate
 
 EXIT_FAILED = 3
 """Exit status of a gate that fails."""

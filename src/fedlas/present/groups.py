@@ -6,20 +6,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from fedlas.binary import GroupMeasures
 from fedlas.present.metric_tables import metric_noise, slopes_left_out_note, top_label_ece
 from fedlas.present.positive_class import format_interval
 from fedlas.present.table import DASH, Cell, Column, Table, make_table, metric_column
-from fedlas.stats import ALPHA, GroupEstimate, holm
+from fedlas.stats import ALPHA
 from fedlas.stats.estimates import Estimate
-from fedlas.stats.group_estimates import MAX_TESTED
 from fedlas.stats.noise_floor import format_p, format_p_digits
 
+if TYPE_CHECKING:
+    from fedlas.binary import GroupMeasures
+    from fedlas.stats import GroupEstimate
+
 V = TypeVar("V")
-ByGroup = Mapping[Any, GroupEstimate]
-EventsByGroup = Mapping[Any, GroupMeasures]
+ByGroup = Mapping[Any, "GroupEstimate"]
+EventsByGroup = Mapping[Any, "GroupMeasures"]
 MAX_ROWS = 10
 """Groups that a terminal shows by default."""
 MAX_ROWS_ON_PAGE = 1000
@@ -184,6 +186,8 @@ def worst_event_group_sentence(by_group: EventsByGroup, event: str) -> str:
 
 def _slopes_sentence(by_group: EventsByGroup) -> str:
     """Return a sentence on the groups whose slope is not 1 after Holm's correction, or an empty string."""
+    from fedlas.stats import holm
+
     tested = {
         name: (slope, slope.p)
         for name, each in by_group.items()
@@ -257,6 +261,8 @@ def all_samples_estimate(
     values: Mapping[str, float], estimates: Mapping[str, Estimate], samples: int
 ) -> GroupEstimate:
     """Return the estimate of all samples as one group, from the metrics of all samples."""
+    from fedlas.stats import GroupEstimate
+
     accuracy, ece = (
         estimates.get(name, Estimate(values[name], 0.0, 1.0))
         for name in ("accuracy", top_label_ece(values))
@@ -273,6 +279,8 @@ def _further_miscalibrated_sentence(by_group: ByGroup | EventsByGroup) -> str:
 
 def _count_tests(by_group: ByGroup) -> int:
     """Return the number of tests that Holm's correction counts; with very many groups, also those not run."""
+    from fedlas.stats.estimates_by_group import MAX_TESTED
+
     tested = sum(each.p is not None for each in by_group.values())
     if tested < MAX_TESTED:
         return tested

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import islice
 from math import isnan
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedlas._core.text import join_words
-from fedlas.binary.heterogeneity import MIN_EVENTS, SCALES, Heterogeneity
-from fedlas.plots import forest_plot
+from fedlas.binary.between_clusters import MIN_EVENTS, SCALES, Heterogeneity
 from fedlas.present.metric_tables import slopes_left_out_note
-from fedlas.present.page import new_page_axes, to_inline_svg
 from fedlas.present.positive_class import format_interval
 from fedlas.present.table import DASH, Cell, Column, Table
 from fedlas.stats import ALPHA, RandomEffects
 from fedlas.stats.estimates import Estimate
 from fedlas.stats.noise_floor import format_p, format_p_digits, is_significant
+
+if TYPE_CHECKING:
+    from fedlas.stats import RandomEffects
 
 _MAX_CLUSTERS = 40
 """Clusters that a forest plot shows."""
@@ -136,6 +137,9 @@ def clusters_table(clusters: Heterogeneity, *, title: str, max_rows: int | None 
 
 def draw_forest_plots(by_stage: Mapping[str, Heterogeneity]) -> list[Any]:
     """Draw a forest plot per measure of the last stage for a page: clusters in its mean, of the 40 largest."""
+    from fedlas.plots import forest_plot
+    from fedlas.present.page import new_page_axes, to_inline_svg
+
     if not by_stage:
         return []
     clusters = list(by_stage.values())[-1]

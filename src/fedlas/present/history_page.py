@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedlas.deploy.monitor.columns import ColumnDrift
 from fedlas.deploy.monitor.history import find_period_drift
-from fedlas.deploy.monitor.period import Period
 from fedlas.plots.theme import LIGHT, REFERENCE, Axes, set_labels, styled_axes
 from fedlas.present.page import creation_note, new_page_axes, render, to_inline_svg
 from fedlas.present.table import DASH, Table, make_table
+
+if TYPE_CHECKING:
+    from fedlas.deploy.monitor.columns import ColumnDrift
+    from fedlas.deploy.monitor.period import Period
 
 _MAX_TICKS = 12
 """Most periods that are named below a figure."""

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError
-from fedlas.binary import label_measures
-from fedlas.deploy.calibration import Calibration
-from fedlas.deploy.card import Card
-from fedlas.deploy.make_card import STAGES, make_card
-from fedlas.predictions import MultiLabel
+from fedlas.deploy.build_card import STAGES, make_card
 from fedlas.predictions.multi_label import check_same_labels, require_known_labels
 from fedlas.present.label_tables import label_measures_to_dict
 from fedlas.present.labels import LabelEvaluation
 from fedlas.present.positive_class import measures_to_dict
 from fedlas.stats.selective_risk import DEFAULT_RISKS
+
+if TYPE_CHECKING:
+    from fedlas.deploy.calibration import Calibration
+    from fedlas.deploy.card import Card
+    from fedlas.predictions import MultiLabel
 
 _SINGLE_LABEL_ARGUMENTS = (
     "event",
@@ -65,6 +66,8 @@ def build_label_card(
     **options: Any,
 ) -> tuple[Card, LabelEvaluation]:
     """Return the card and the evaluation of multi-label test predictions, before and after ``calibration``."""
+    from fedlas.binary import label_measures
+
     stages = {STAGES[0]: test}
     fitted = {}
     if calibration.calibrator is not None:

@@ -6,15 +6,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedlas._core.kinds import check_argument_types
-from fedlas.binary import LabelGroupMeasures, LabelTable
-from fedlas.binary.label_differences import macro_nll_change
-from fedlas.calibrated.calibration import Calibration
-from fedlas.plots import label_reliability_diagrams
-from fedlas.plots.labels import worst_labels
-from fedlas.predictions import MultiLabel
 from fedlas.present.gate import GateResult, run_gate
 from fedlas.present.groups import MAX_ROWS, MAX_ROWS_ON_PAGE
 from fedlas.present.label_tables import (
@@ -38,8 +32,13 @@ from fedlas.present.table import (
     latex_table,
     metric_column,
 )
-from fedlas.present.verdict import Verdict
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate
+
+if TYPE_CHECKING:
+    from fedlas.binary import LabelGroupMeasures, LabelTable
+    from fedlas.calibrated.calibration import Calibration
+    from fedlas.predictions import MultiLabel
+    from fedlas.present.verdict import Verdict
 
 _MEANS_LEGEND = (
     "macro: mean over labels. micro: over all labels and samples pooled, so that frequent labels dominate. "
@@ -132,6 +131,8 @@ class LabelEvaluation:
 
     def _effect_sentence(self) -> str:
         """Return a sentence on the effect of the calibrator."""
+        from fedlas.binary.label_differences import macro_nll_change
+
         (_, before), (stage, after) = self.labels.items()
         first, last = self.stages.values()
         nll, low, high = macro_nll_change(first, last, self.confidence_level)
@@ -289,6 +290,9 @@ class LabelEvaluation:
         return [to_inline_svg(ax, alt) for ax, alt in self._draw_worst_labels()]
 
     def _draw_worst_labels(self) -> list[tuple[Any, str]]:
+        from fedlas.plots import label_reliability_diagrams
+        from fedlas.plots.labels import worst_labels
+
         worst = worst_labels(self.labels[RAW])
         pictures: dict[str, list[Any]] = {}
         for stage, each in self.stages.items() if worst else ():

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import Argument, InputError
 from fedlas.binary import label_group_measures, label_measures
 from fedlas.calibrated.calibration import Calibration
 from fedlas.calibrators import MultiLabelCalibration
 from fedlas.calibrators.fit_notes import fit_with_notes
-from fedlas.predictions import MultiLabel
 from fedlas.predictions.multi_label import check_same_labels, require_known_labels
 from fedlas.present.labels import LabelEvaluation
 from fedlas.present.stages import RAW
+
+if TYPE_CHECKING:
+    from fedlas.predictions import MultiLabel
 
 
 def report_labels(

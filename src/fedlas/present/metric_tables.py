@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedlas._core.extras import require
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.any_predictions import AnyPredictions
 from fedlas.present.table import (
     ARROWS,
     Cell,
@@ -19,6 +18,9 @@ from fedlas.present.table import (
 from fedlas.stats import ALPHA, SpiegelhalterTest
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate
 from fedlas.stats.noise_floor import format_p, format_p_digits, is_significant
+
+if TYPE_CHECKING:
+    from fedlas.predictions.any_predictions import AnyPredictions
 
 Measured = Mapping[str, Mapping[str, float]]
 """Metrics by stage, then by registry name."""

@@ -6,15 +6,12 @@ import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fedlas._core.text import printable
 from fedlas.deploy.label_reference import ALL_LABELS
-from fedlas.deploy.monitor.look import Monitor
-from fedlas.deploy.monitor.state import StreamState
-from fedlas.deploy.monitor.watches import Watch
 from fedlas.plots.theme import (
     LIGHT,
     REFERENCE,
@@ -33,6 +30,11 @@ from fedlas.present.page import (
     to_inline_svg,
 )
 from fedlas.present.table import DASH, Table, make_table
+
+if TYPE_CHECKING:
+    from fedlas.deploy.monitor.look import Monitor
+    from fedlas.deploy.monitor.state import StreamState
+    from fedlas.deploy.monitor.watches import Watch
 
 _LIMIT_DEVIATIONS = 3.0
 """Standard deviations of a row's mean beyond the interval on the card where its limit is drawn: one row in 700."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import os
 import re
@@ -23,12 +24,13 @@ from fedlas._core.extras import require, require_all
 from fedlas._core.files import write_atomically, write_text
 from fedlas._core.outputs import FileKind, marked_kind
 from fedlas._core.text import printable
-from fedlas.plots import DARK, LIGHT, Theme, new_axes, reliability_diagram
-from fedlas.plots.theme import Axes
-from fedlas.predictions.any_predictions import AnyPredictions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from fedlas.plots import Theme
+    from fedlas.plots.theme import Axes
+    from fedlas.predictions.any_predictions import AnyPredictions
 
 ROOM = "fedlas.present"
 """Package whose templates every page may extend."""
@@ -168,6 +170,8 @@ def render(template: str, *, package: str = ROOM, **context: Any) -> str:
 
 
 def _template_environment(package: str) -> Any:
+    from fedlas.plots import DARK, LIGHT
+
     jinja = require("jinja2", extra="tables")
     loaders = [jinja.PackageLoader(name, "templates") for name in dict.fromkeys((package, ROOM))]
     environment = jinja.Environment(
@@ -189,6 +193,8 @@ def _to_printable(value: object) -> Any:
 
 def new_page_axes(width: float = MAX_FIGURE_WIDTH, height: float = 2.9) -> Any:
     """Return new Axes in the light palette, to draw on for :func:`to_inline_svg`."""
+    from fedlas.plots import LIGHT, new_axes
+
     return new_axes(LIGHT, size=(width, height))
 
 
@@ -212,6 +218,8 @@ def to_themed_svg(ax: Axes, alt: str) -> str:
         ax: As for :func:`to_inline_svg`.
         alt: Alternative text.
     """
+    from fedlas.plots import DARK, LIGHT
+
     light, dark = (
         ";".join(f"--{name}:{color}" for name, color in _css_variables(theme).items())
         for theme in (LIGHT, DARK)
@@ -251,6 +259,8 @@ def reliability_svg(
         band: Whether to draw the consistency band.
         themed: Whether to return a standalone SVG for a notebook, instead of markup for a template.
     """
+    from fedlas.plots import reliability_diagram
+
     options: dict[str, Any] = {"title": name, "legend": False, "band": band, "shares": False}
     ax = reliability_diagram(predictions, num_bins=num_bins, ax=new_page_axes(3.1, 3.3), **options)
     return (to_themed_svg if themed else to_inline_svg)(ax, f"Reliability diagram of {name}")
@@ -307,7 +317,14 @@ def _css_variables(theme: Theme) -> dict[str, str]:
     return {name: getattr(theme, name) for name in names} | lines
 
 
-_VARIABLES = {color: f"var(--{name})" for name, color in _css_variables(LIGHT).items()}
+@functools.cache
+def _variables_by_color() -> dict[str, str]:
+    """Return the CSS variable of each color of the light palette."""
+    from fedlas.plots import LIGHT
+
+    return {color: f"var(--{name})" for name, color in _css_variables(LIGHT).items()}
+
+
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 _UNSEEN_PATTERN = re.compile(
@@ -326,7 +343,7 @@ def _adapt_svg(svg: str, alt: str) -> str:
 
     def restyle(match: re.Match[str]) -> str:
         style = re.sub(
-            r"#[0-9a-f]{6}\b", lambda color: _VARIABLES.get(color[0], color[0]), match[0]
+            r"#[0-9a-f]{6}\b", lambda color: _variables_by_color().get(color[0], color[0]), match[0]
         )
         return re.sub(r"'DejaVu Sans'[^;\"]*", _FONT, style)
 

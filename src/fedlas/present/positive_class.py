@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import isfinite, isnan
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedlas._core.text import join_words
-from fedlas.binary import Decision, Rule, measures
 from fedlas.metrics.metric import event_measures
-from fedlas.plots import decision_curve, positive_reliability_diagram, risk_distribution
 from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import AnyPredictions, require_predictions
 from fedlas.present.metric_tables import interval_header, left_out_text, stage_headers
-from fedlas.present.page import new_page_axes, to_inline_svg
 from fedlas.present.table import DASH, Cell, Column, Mark, Table, make_table, metric_column
 from fedlas.stats import ALPHA
 from fedlas.stats.estimates import Estimate, EstimateTable
 from fedlas.stats.noise_floor import format_p, is_significant
+
+if TYPE_CHECKING:
+    from fedlas.binary import Decision, Rule
 
 MeasuresByStage = Mapping[str, Mapping[str, Estimate]]
 """Measures by stage, then by name."""
@@ -34,6 +34,8 @@ def measures_by_stage(
     stages: Mapping[str, AnyPredictions], *, replicates: int, confidence_level: float
 ) -> dict[str, EstimateTable]:
     """Return the event's measures by stage; with more than three stages only for the first stage."""
+    from fedlas.binary import measures
+
     few = list(stages.items())[: None if len(stages) <= _MAX_STAGES else 1]
     options: dict[str, Any] = {"replicates": replicates, "confidence_level": confidence_level}
     return {name: measures(each, **options) for name, each in few if isinstance(each, Predictions)}
@@ -156,6 +158,9 @@ def draw_event_reliability(
     stages: Mapping[str, AnyPredictions], by_stage: MeasuresByStage, *, event: str
 ) -> list[Any]:
     """Draw a reliability diagram of the event per stage for a page, for stages that have a calibration curve."""
+    from fedlas.plots import positive_reliability_diagram
+    from fedlas.present.page import new_page_axes, to_inline_svg
+
     axes_of = {
         name: require_predictions(stages[name])
         for name, values in by_stage.items()
@@ -171,7 +176,7 @@ def draw_event_reliability(
     ]
 
 
-Decisions = Mapping[str, Sequence[Decision]]
+Decisions = Mapping[str, Sequence["Decision"]]
 """Decisions by stage, one for each rule."""
 _LEGEND = (
     "Thresholds are chosen on held-out predictions and evaluated on test predictions. Net benefit: true positives per "
@@ -193,6 +198,8 @@ def make_rules(
     cost_ratio: float | None, budget: float | None, recall: float | None, precision: float | None
 ) -> list[Rule]:
     """Return a decision rule for each argument that is not None."""
+    from fedlas.binary import Rule
+
     values = {"cost_ratio": cost_ratio, "budget": budget, "recall": recall, "precision": precision}
     return [Rule(**{name: value}) for name, value in values.items() if value is not None]
 
@@ -304,6 +311,9 @@ def draw_decision_curves(
     stages: Mapping[str, Predictions], decisions: Decisions, event: str
 ) -> Any:
     """Draw the decision curves of all stages with the chosen thresholds, for a page."""
+    from fedlas.plots import decision_curve
+    from fedlas.present.page import new_page_axes, to_inline_svg
+
     last = list(decisions.values())[-1] if decisions else ()
     chosen = [each.threshold for each in last if each.threshold is not None]
     names = stage_headers(stages) if len(stages) > 1 else ["model"]
@@ -318,6 +328,9 @@ def draw_event_plots(
     stages: Mapping[str, Predictions], decisions: Decisions, event: str
 ) -> list[Any]:
     """Draw the decision curves of all stages and the risk distribution of the last stage, for a page."""
+    from fedlas.plots import risk_distribution
+    from fedlas.present.page import new_page_axes, to_inline_svg
+
     pictures = [draw_decision_curves(stages, decisions, event)]
     last = list(stages.values())[-1]
     if len(last.target.unique()) > 1:

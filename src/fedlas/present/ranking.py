@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from fedlas.predictions import Predictions
 from fedlas.present.metric_tables import (
     Estimates,
     Measured,
@@ -14,6 +14,9 @@ from fedlas.present.metric_tables import (
     metric_noise,
 )
 from fedlas.present.table import Cell, Column, Table, metric_column
+
+if TYPE_CHECKING:
+    from fedlas.predictions import Predictions
 
 RANKED_METRICS = ("accuracy", "nll", "brier", "ece")
 """Metrics of the short table."""

@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from math import nan
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from fedlas._core.check import Argument, InputError, describe
 from fedlas._core.kinds import check_argument_types
-from fedlas._core.renamed import accept_old_names
-from fedlas.binary import Decision, Heterogeneity, Rule, decide, group_measures
-from fedlas.binary import heterogeneity as compare_clusters
-from fedlas.calibrated.calibration import Calibration
 from fedlas.metrics import evaluate
 from fedlas.predictions import MultiLabel, PredictionTable, read_predictions
 from fedlas.predictions.any_predictions import (
@@ -30,8 +26,6 @@ from fedlas.predictions.event import event_note, with_event
 from fedlas.predictions.tables.roles import OF_FIT, columns_from_kwargs
 from fedlas.predictions.two_arrays import predictions_from_arrays
 from fedlas.present.evaluation import CALIBRATE_HINT, Evaluation
-from fedlas.present.labels import LabelEvaluation
-from fedlas.present.labels_report import report_labels
 from fedlas.present.metric_tables import CALIBRATOR_METRICS
 from fedlas.present.positive_class import has_event, make_rules, measures_by_stage
 from fedlas.present.stages import (
@@ -50,9 +44,13 @@ from fedlas.present.stages import (
     reject_options_by_stage,
 )
 from fedlas.present.verdict import training_data_warning
-from fedlas.stats import group_estimates, spiegelhalter_test
 from fedlas.stats.draws import has_several_units
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate, EstimateTable
+
+if TYPE_CHECKING:
+    from fedlas.binary import Decision, Heterogeneity, Rule
+    from fedlas.calibrated.calibration import Calibration
+    from fedlas.present.labels import LabelEvaluation
 
 _EVENT_METRICS = ("ece", "nll")
 """Metrics whose estimates are copied into the measures of an event."""
@@ -66,7 +64,6 @@ def report(
 ) -> LabelEvaluation: ...
 @overload
 def report(predictions: Any, target: object = None, **options: Any) -> Evaluation: ...
-@accept_old_names(calibrate="method")
 @check_argument_types
 def report(
     predictions: Any,
@@ -241,6 +238,8 @@ _LABEL_ARGUMENTS = (
 
 def _report_labels(source: Any, arguments: Mapping[str, Any]) -> LabelEvaluation:
     """Return the evaluation of multi-label predictions; raise InputError for arguments of single-label predictions."""
+    from fedlas.present.labels_report import report_labels
+
     for name in _SINGLE_LABEL_ARGUMENTS:
         if arguments[name] not in (None, False, (), []):
             raise InputError(
@@ -298,6 +297,8 @@ def _clusters_by_stage(
     stages: Mapping[str, AnyPredictions], source: object, confidence_level: float
 ) -> dict[str, Heterogeneity]:
     """Return the heterogeneity between clusters for each stage."""
+    from fedlas.binary import heterogeneity as compare_clusters
+
     names = getattr(source, "cluster_names", ())
     clusters = {}
     for stage, each in stages.items():
@@ -395,6 +396,8 @@ def measure_stages(
     replicates: int,
 ) -> dict[str, Any]:
     """Return metrics, estimates, tests and event measures of each stage, as fields of :class:`Evaluation`."""
+    from fedlas.stats import spiegelhalter_test
+
     level: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates}
     measured = {stage: evaluate(each, num_bins=num_bins) for stage, each in stages.items()}
     names = list(next(iter(measured.values()))) if names is None else names
@@ -437,6 +440,8 @@ def _decide_by_stage(
     confidence_level: float,
 ) -> dict[str, list[Decision]]:
     """Return the decisions of each stage by each rule, with thresholds chosen on held-out predictions of that stage."""
+    from fedlas.binary import decide
+
     decisions = {}
     for stage, each in stages.items() if rules else ():
         val = None
@@ -460,6 +465,9 @@ def _measure_groups(
     replicates: int,
 ) -> dict[str, Any]:
     """Return the measures of each group by stage, of the event or of the predicted class."""
+    from fedlas.binary import group_measures
+    from fedlas.stats import group_estimates
+
     level: dict[str, Any] = {"confidence_level": confidence_level}
     if event:
         return {

@@ -8,10 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import (
     Argument,
@@ -24,13 +21,7 @@ from fedlas._core.check import (
 from fedlas._core.defaults import METHOD
 from fedlas._core.extras import MissingExtraError
 from fedlas._core.progress import show_progress
-from fedlas._core.registry import Entry
-from fedlas.binary import Rule
-from fedlas.calibrated.calibration import FITTED_ON, Calibration
-from fedlas.calibrators import CALIBRATORS, Calibrator
-from fedlas.calibrators.fit_notes import fit_with_notes
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.any_predictions import AnyPredictions
 from fedlas.present.table import DASH, Block, Note, make_table
 from fedlas.stats.draws import has_several_units
 from fedlas.stats.estimates import (
@@ -40,7 +31,16 @@ from fedlas.stats.estimates import (
     check_replicates,
     metric_and_class_estimates,
 )
-from fedlas.stats.selective_risk import RejectOption, reject_option
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedlas._core.registry import Entry
+    from fedlas.binary import Rule
+    from fedlas.calibrated.calibration import Calibration
+    from fedlas.calibrators import Calibrator
+    from fedlas.predictions.any_predictions import AnyPredictions
+    from fedlas.stats.selective_risk import RejectOption
 
 RAW = "as predicted"
 """The stage before any calibrator."""
@@ -93,6 +93,8 @@ class HeldOut:
         Raises:
             InputError: If there are none for it, or they cannot be made.
         """
+        from fedlas.calibrated.calibration import FITTED_ON
+
         part = str(entry.metadata.get("part", "val"))
         if part == "val" or (self.named and only):
             return self.validation(), FITTED_ON
@@ -149,6 +151,8 @@ class CalibratedStages:
 
 def have_equal_scores(a: AnyPredictions, b: AnyPredictions) -> bool:
     """Return whether two predictions have equal logits, or equal confidences and outcomes."""
+    import torch
+
     pairs = zip(_score_tensors(a), _score_tensors(b), strict=False)
     return type(a) is type(b) and all(torch.equal(one, other) for one, other in pairs)
 
@@ -283,6 +287,10 @@ def apply_calibrators(name: str, test: AnyPredictions, held_out: HeldOut) -> Cal
         InputError: For an unknown name; if the named calibrator cannot be fitted or applied; or if none of all can.
         MissingExtraError: If the named calibrator needs a package that is not installed.
     """
+    from fedlas.calibrated.calibration import Calibration
+    from fedlas.calibrators import CALIBRATORS
+    from fedlas.calibrators.fit_notes import fit_with_notes
+
     check_choice("method", name, (*CALIBRATORS, ALL_CALIBRATORS))
     outcome = CalibratedStages()
     entries = CALIBRATORS.entries() if name == ALL_CALIBRATORS else [CALIBRATORS[name]]
@@ -316,7 +324,7 @@ def apply_calibrators(name: str, test: AnyPredictions, held_out: HeldOut) -> Cal
     return outcome
 
 
-Rejections = Mapping[str, Sequence[RejectOption]]
+Rejections = Mapping[str, Sequence["RejectOption"]]
 """The reject option by stage, one for each risk."""
 
 
@@ -335,6 +343,8 @@ def reject_options_by_stage(
         fitted: The calibrator of each stage but the first. They are fitted on these very samples, so that the bound
             on the risk does not hold for thresholds after them.
     """
+    from fedlas.stats.selective_risk import reject_option
+
     held_out = {stage: fitted[stage].transform(val) if stage in fitted else val for stage in stages}
     return {
         stage: [reject_option(held_out[stage], test, risk=risk) for risk in risks]

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import isfinite
+from typing import TYPE_CHECKING
 
 from fedlas._core.check import InputError
 from fedlas._core.text import join_words
 from fedlas.binary.positive import drop_zero_weights
-from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import AnyPredictions, require_predictions
 from fedlas.predictions.event import event_index
 from fedlas.present.metric_tables import left_out_text
 from fedlas.resample.clusters import is_clustered
-from fedlas.stats.estimates import Estimate
+
+if TYPE_CHECKING:
+    from fedlas.predictions import Predictions
+    from fedlas.stats.estimates import Estimate
 
 _MEASURE_SENTENCES = {
     "observed_to_expected": "the ratio of observed to expected events was {}",

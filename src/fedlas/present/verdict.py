@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from fedlas._core.text import join_words
-from fedlas.binary.discrimination import reversed_auroc
-from fedlas.binary.positive import positive_class
-from fedlas.calibrated.calibration import Calibration
-from fedlas.calibrators._fit.rowwise import to_predictions
 from fedlas.metrics import accuracy
-from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import AnyPredictions, require_predictions
 from fedlas.predictions.event import event_index, quoted_class
 from fedlas.present.metric_tables import metric_noise, top_label_ece
@@ -23,7 +19,10 @@ from fedlas.stats.draws import has_several_units
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate, EstimateTable
 from fedlas.stats.intervals import min_replicates
 from fedlas.stats.noise_floor import format_p, is_significant
-from fedlas.stats.two_models import compare
+
+if TYPE_CHECKING:
+    from fedlas.calibrated.calibration import Calibration
+    from fedlas.predictions import Predictions
 
 ByName = Mapping[str, Estimate]
 _MAX_TESTS_NAMED = 2
@@ -234,6 +233,8 @@ def _event_verdict(
     scores: Sequence[str],
 ) -> Verdict:
     """Return the verdict on the event, from its expected and its observed frequency."""
+    from fedlas.binary.discrimination import reversed_auroc
+
     expected = 100 * measures["expected"].value
     observed = 100 * measures["observed"].value
     claim = (
@@ -271,6 +272,8 @@ def _event_verdict(
 
 def _left_out_of_slope(measures: ByName, predictions: Predictions) -> str:
     """Return a clause on the samples that the slope leaves out, or an empty string."""
+    from fedlas.binary.positive import positive_class
+
     count = measures["slope"].left_out if "slope" in measures else None
     if not count:
         return ""
@@ -346,6 +349,9 @@ def effect_sentence(
         after: The same, calibrated.
         replicates: Number for the paired test of the NLL; 0 makes none.
     """
+    from fedlas.calibrators._fit.rowwise import to_predictions
+    from fedlas.stats.two_models import compare
+
     calibrator = None if calibration is None else calibration.calibrator
     temperature = getattr(calibrator, "temperature", None)
     subject = f"After {name}" + (f" {temperature:.3g}" if isinstance(temperature, float) else "")

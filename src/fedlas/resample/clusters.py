@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fedlas._core.check import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def is_clustered(clusters: Tensor | None) -> TypeGuard[Tensor]:
@@ -89,6 +90,8 @@ def mean_and_standard_error(
         weights: ``(N,)``, which count samples.
         clusters: ``(N,)``, or None for independent samples.
     """
+    import torch
+
     total = float(weights.sum())
     mean = float(weights @ gain) / total
     if not is_clustered(clusters):

@@ -9,14 +9,16 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fedlas._core.check import Argument, InputError
 from fedlas.resample.clusters import factorize, is_clustered, merge_overlapping_groups
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _FREQUENT = 5
 """Rows that occur this often are discrete scores rather than duplicates, unless the labels show otherwise."""
@@ -31,7 +33,7 @@ _GOLDEN = (5**0.5 - 1) / 2
 _CHUNK_ELEMENTS = 2**18
 """Elements of a chunk of logits."""
 
-Temperature = Callable[[Tensor, Tensor], float]
+Temperature = Callable[["Tensor", "Tensor"], float]
 """Returns a temperature for logits ``(N, C)`` and labels ``(N,)``, used to judge whether equal rows are duplicates."""
 
 
@@ -70,6 +72,8 @@ class Folds:
 
     def train(self, fold: int) -> Tensor:
         """Return the mask of the training rows of a fold ``(N,)``: all others, or earlier ones of other groups."""
+        import torch
+
         if self.groups is None:
             return self.number != fold
         inside = self.groups[self.number == fold].unique()
@@ -100,6 +104,8 @@ def chronological_folds(
         >>> folds.number.tolist(), folds.train(1).tolist()
         ([1, -1, 0, 0, 0, 1], [False, True, True, True, True, False])
     """
+    import torch
+
     ordered, order = time.sort()
     # Ratios alone matter: equal weights of any size cut as rows do.
     weight = torch.ones(len(time), dtype=torch.float64)
@@ -139,6 +145,8 @@ def canonical_order(logits: Tensor, target: Tensor, features: Tensor | None = No
     Returns:
         ``(N,)`` int64: indices of the samples in that order. That of equal samples does not matter.
     """
+    import torch
+
     number = np.arange(len(target))
     return torch.from_numpy(_shuffle_within_class(logits, target.cpu().numpy(), number, features))
 
@@ -149,6 +157,8 @@ def systematic_sample(rows: Tensor, count: int) -> Tensor:
     Rows at equal distances would all be in one fold where folds are dealt in turn. So the place within a stretch moves
     by the golden ratio, which no period matches.
     """
+    import torch
+
     if len(rows) <= count:
         return rows
     number = torch.arange(count + 1, device="cpu")
@@ -190,6 +200,8 @@ def _duplicate_evidence(
     logits: Tensor, target: Tensor, sample_ids: NDArray[np.int64], temperature: Temperature
 ) -> float:
     """Return the log-likelihood ratio, in nats, of equal rows being duplicates rather than independent samples."""
+    import torch
+
     _, first, size = np.unique(sample_ids, return_index=True, return_counts=True)
     labels = target.numpy()
     several = np.zeros(len(first), dtype=bool)
@@ -236,6 +248,8 @@ def stratified_folds(
         features: ``(N, D)``, by which samples of equal logits differ.
         clusters: ``(N,)``, which folds hold whole.
     """
+    import torch
+
     labels = target.cpu().numpy()
     number = original_sample_ids(logits, target, temperature, features)
     if is_clustered(clusters):
@@ -286,6 +300,8 @@ def _class_ranks(
 
 def _invariant_scores(logits: Tensor, labels: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return three row scores ``(3, N)`` that do not depend on class order: mean magnitude, maximum, at label."""
+    import torch
+
     target = torch.from_numpy(labels).unsqueeze(1)
     parts = []
     for centered, chosen in zip(
@@ -301,6 +317,8 @@ def _invariant_scores(logits: Tensor, labels: NDArray[np.int64]) -> NDArray[np.f
 
 def _project_logits(logits: Tensor) -> NDArray[np.float64]:
     """Return two fixed linear projections of the centered logits, ``(2, N)``."""
+    import torch
+
     place = torch.arange(1, logits.shape[1] + 1, dtype=torch.float64, device="cpu")
     factors = [(place * step) % 1 - 0.5 for step in (_GOLDEN**2 / 2, _GOLDEN)]
     parts = [

@@ -6,11 +6,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 from fedlas._core.check import InputError, check_number
 from fedlas._core.kinds import check_argument_types
 from fedlas.stats.compare import check_values, holm, paired_t_test
-from fedlas.stats.difference import Difference
+
+if TYPE_CHECKING:
+    from fedlas.stats.difference import Difference
 
 
 @dataclass(frozen=True)

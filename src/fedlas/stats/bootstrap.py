@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from fedlas._core.kinds import check_argument_types
-from fedlas._core.types import FloatArray
 from fedlas.metrics.evaluation import compute_metrics, default_metrics, resolve_metrics
 from fedlas.metrics.metric import Metric, resolve_metric
-from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import AnyPredictions, require_top_label
 from fedlas.stats.cell_bias import metric_bias_bounds
 from fedlas.stats.draws import DrawPurpose, metrics_over_replicates, prepare_rows
@@ -23,8 +22,12 @@ from fedlas.stats.intervals import (
 )
 from fedlas.stats.noise_floor import is_significant, monte_carlo_p_value
 from fedlas.stats.proportion import clopper_pearson, weighted_share_interval
-from fedlas.stats.rows import Rows
 from fedlas.stats.tables import row_hits
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray
+    from fedlas.predictions import Predictions, TopLabel
+    from fedlas.stats.rows import Rows
 
 
 def bootstrap_interval(

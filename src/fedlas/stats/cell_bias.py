@@ -9,21 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fedlas._core.streams import seeded_generator
-from fedlas._core.types import FloatArray
 from fedlas.metrics.classwise import ClassTable, ClasswiseSums, mean_class_error
 from fedlas.metrics.classwise_adaptive import SortedClassProbs
-from fedlas.metrics.metric import Metric
 from fedlas.metrics.ranking import equal_mass_cuts, sum_between_cuts
 from fedlas.resample.effective import effective_sample_size
 from fedlas.stats.draws import DrawPurpose, gather_class_blocks
 from fedlas.stats.replicates import BootstrapReplicates
-from fedlas.stats.rows import Rows
 from fedlas.stats.tables import ReplicateClassRuns
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray
+    from fedlas.metrics.metric import Metric
+    from fedlas.stats.rows import Rows
 
 DRAWS = 100
 """Sets of labels that are drawn; their mean is over all cells as well, so that few are enough."""

@@ -22,7 +22,7 @@ The engine of every bootstrap and noise floor here, of metrics (:mod:`fedlas.sta
 - **Time.** Rows that are independent and count once are drawn cell by cell, as binomial numbers, and many of them in
   groups of neighbors (:mod:`fedlas.stats.replicates`): replicates then cost the same for any number of rows. Samples of
   several labels, which have a value in cells of each, are drawn in blocks (:mod:`fedlas.stats.label_bins`).
-- **What draws without it.** Where a model is fitted again on the rows drawn (:mod:`fedlas.stats.optimism`), rows are
+- **What draws without it.** Where a model is fitted again on the rows drawn (:func:`fedlas.stats.optimism`), rows are
   needed rather than sums of them, a draw without one of the classes is drawn again, and time is that of the fits.
   OOD detection draws two samples, neither weighted nor clustered, and counts the scores drawn at once.
 """
@@ -31,13 +31,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from fedlas._core.types import FloatArray, IntArray
 from fedlas.stats.degrees import degrees_of_freedom
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray, IntArray
 
 _ELEMENTS = 2**20
 """Elements of a block of replicates of units, or rows."""
@@ -68,6 +70,8 @@ class ReplicateCellSums:
     """
 
     def __init__(self, unit: IntArray, cell: IntArray, num_cells: int) -> None:
+        import torch
+
         # Entries of one cell follow each other, and those of one unit in it are added up once, for all replicates.
         pair = cell * (int(unit.max(initial=0)) + 1) + unit
         self._order = np.argsort(pair, kind="stable")
@@ -90,6 +94,8 @@ class ReplicateCellSums:
             weights: Weights of the units in each replicate ``(R, U)``.
             values: What :meth:`sum_by_unit` returned.
         """
+        import torch
+
         if not len(values):
             return np.zeros((len(weights), len(self._begin)))
         # A product with a sparse matrix: all replicates of a unit lie side by side and are added in one go.

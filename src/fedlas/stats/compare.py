@@ -6,15 +6,18 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from statistics import fmean, stdev
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fedlas._core.check import InputError, as_float_array, check_number, describe
-from fedlas._core.extras import require
-from fedlas._core.types import FloatArray
 from fedlas.metrics.metric import find_measure
+from fedlas.stats.degrees import critical_t, two_sided_p_value
 from fedlas.stats.difference import Difference
 from fedlas.stats.intervals import ALPHA, check_confidence_level
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray
 
 ROUNDING = 1e-12
 """Relative size below which a spread of differences is rounding, not variation between seeds."""
@@ -73,8 +76,7 @@ def paired_t_test(
             pairs, None, "all pairs differ by the same amount, so there is no spread"
         )
     statistic = abs(fmean(differences)) / (spread * error)
-    p_value = 2.0 * float(require("scipy.stats", extra="tables").t.sf(statistic, n - 1))
-    return _test_result(pairs, min(p_value, 1.0))
+    return _test_result(pairs, two_sided_p_value(statistic, n - 1))
 
 
 def _relative_standard_error(n: int, test_share: float | None) -> float:
@@ -251,7 +253,8 @@ def wilcoxon_test(a: Sequence[float], b: Sequence[float]) -> Difference:
     moved = differences[differences != 0.0]
     if len(moved) == 0:
         return _test_result(pairs, 1.0)
-    stats = require("scipy.stats", extra="tables")
+    from scipy import stats
+
     # With ties, all assignments of signs are enumerated while they are few.
     tied = len(np.unique(np.abs(moved))) < len(moved) <= _ENUMERATED
     method = stats.PermutationMethod(n_resamples=2**_ENUMERATED) if tied else "auto"
@@ -289,12 +292,11 @@ def sign_test(a: Sequence[float], b: Sequence[float]) -> Difference:
     differences = _tie_rounded_differences(pairs)
     above = int((differences > 0).sum())
     below = int((differences < 0).sum())
-    p_value = 1.0
-    if above + below:
-        p_value = float(
-            require("scipy.stats", extra="tables").binomtest(above, above + below, 0.5).pvalue
-        )
-    return _test_result(pairs, p_value)
+    if above == below:
+        return _test_result(pairs, 1.0)
+    from scipy.special import bdtr
+
+    return _test_result(pairs, 2.0 * float(bdtr(min(above, below), above + below, 0.5)))
 
 
 def mean_interval(
@@ -338,11 +340,7 @@ def mean_interval(
     if spread <= ROUNDING * max(map(abs, numbers)):
         return None
     mean = fmean(numbers)
-    half = (
-        float(require("scipy.stats", extra="tables").t.isf((1 - confidence_level) / 2, n - 1))
-        * spread
-        * error
-    )
+    half = critical_t(confidence_level, n - 1) * spread * error
     return mean - half, mean + half
 
 

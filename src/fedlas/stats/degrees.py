@@ -5,22 +5,15 @@ from __future__ import annotations
 import functools
 import math
 from statistics import NormalDist
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas._core.types import FloatArray
 from fedlas.resample.effective import effective_sample_size_by_group
 
-_NODES, _SHARES = np.polynomial.legendre.leggauss(64)
-_MAX_DEVIATIONS = 15.0
-"""Standard deviations beyond which the normal distribution holds less than rounding."""
-_STEPS = 60
-_TOLERANCE = 1e-9
-"""Relative size of a step after which the next one is less than rounding."""
-_CHUNK = 2**14
-"""Scores whose nodes are summed at once: 8 MiB."""
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray
 
 
 def degrees_of_freedom(
@@ -78,30 +71,12 @@ def two_sided_p_values(scores: FloatArray, degrees: FloatArray) -> FloatArray:
     """Return the two-sided p-values of t statistics ``(G,)`` with ``degrees (G,)``; NaN for a NaN score."""
     normal = [math.erfc(abs(score) / math.sqrt(2.0)) for score in scores.tolist()]
     p_values = np.where(degrees > 0.0, normal, math.nan)
-    finite = np.flatnonzero((degrees > 0.0) & np.isfinite(degrees) & ~np.isnan(scores))
-    root = np.sqrt(degrees[finite])
-    angles = np.minimum(np.arctan2(np.abs(scores[finite]), root), _MAX_DEVIATIONS / root)
-    p_values[finite] = (1.0 - _central_probability(angles, degrees[finite])).clip(min=0.0)
+    finite = (degrees > 0.0) & np.isfinite(degrees)
+    if finite.any():
+        from scipy.special import stdtr
+
+        p_values[finite] = 2.0 * stdtr(degrees[finite], -np.abs(scores[finite]))
     return p_values
-
-
-def _central_probability(angles: FloatArray, degrees: FloatArray) -> FloatArray:
-    """Return the probability ``(G,)`` that a t statistic is within ``sqrt(degrees) tan(angle)`` of 0."""
-    # With score = sqrt(degrees) tan(a) the density is a power of the cosine of a.
-    shares = np.empty(len(angles))
-    for first in range(0, len(angles), _CHUNK):
-        some = slice(first, first + _CHUNK)
-        places = 0.5 * angles[some, None] * (_NODES + 1.0)
-        shares[some] = np.cos(places) ** (degrees[some, None] - 1.0) @ _SHARES
-    return shares * 0.5 * angles * _density_at_zero(degrees)
-
-
-def _density_at_zero(degrees: FloatArray) -> FloatArray:
-    """Return the density at 0 of the absolute angle ``arctan(t / sqrt(degrees))``, ``(G,)``."""
-    logarithms = [
-        math.lgamma((each + 1.0) / 2.0) - math.lgamma(each / 2.0) for each in degrees.tolist()
-    ]
-    return np.asarray(np.exp(logarithms) * 2.0 / math.sqrt(math.pi))
 
 
 @functools.lru_cache(maxsize=256)
@@ -112,21 +87,13 @@ def critical_t(confidence_level: float, degrees: float) -> float:
 
 def critical_t_values(confidence_level: float, degrees: FloatArray) -> FloatArray:
     """Return critical values of Student's t for several degrees of freedom ``(G,)``."""
-    normal = NormalDist().inv_cdf(0.5 + confidence_level / 2.0)
-    scores = np.where(degrees > 0.0, normal, math.nan)
-    finite = np.flatnonzero((degrees > 0.0) & np.isfinite(degrees))
-    chosen, codes = np.unique(degrees[finite], return_inverse=True)
-    # Newton's method on the angle whose tangent is the score over the root of the degrees. The probability inside is a
-    # concave function of it, so that no step from 0 on goes beyond the angle.
-    angles = np.zeros(len(chosen))
-    density = _density_at_zero(chosen)
-    for _ in range(_STEPS):
-        missing = confidence_level - _central_probability(angles, chosen)
-        step = missing / (density * np.cos(angles) ** (chosen - 1.0))
-        angles = angles + step
-        if (np.abs(step) <= _TOLERANCE * angles).all():
-            break
-    scores[finite] = (np.sqrt(chosen) * np.tan(angles))[codes]
+    share = 0.5 + confidence_level / 2.0
+    scores = np.where(degrees > 0.0, NormalDist().inv_cdf(share), math.nan)
+    finite = (degrees > 0.0) & np.isfinite(degrees)
+    if finite.any():
+        from scipy.special import stdtrit
+
+        scores[finite] = stdtrit(degrees[finite], share)
     return scores
 
 

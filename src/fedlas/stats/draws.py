@@ -12,17 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from enum import IntEnum
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from fedlas._core.check import InputError, check_count
 from fedlas._core.streams import seeded_generator
-from fedlas._core.types import FloatArray
 from fedlas.metrics.classwise import ClassTable, class_errors
-from fedlas.metrics.metric import Metric
-from fedlas.metrics.sums import Quantity
 from fedlas.predictions.any_predictions import AnyPredictions, require_top_label
 from fedlas.stats.cell_sums import count_draws
 from fedlas.stats.replicates import (
@@ -34,6 +30,11 @@ from fedlas.stats.replicates import (
 )
 from fedlas.stats.rows import FEW_CLASSES, NUM_GROUPS, ClassBlockSums, Rows
 from fedlas.stats.tables import evaluate_block, supports_groups
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray
+    from fedlas.metrics.metric import Metric
+    from fedlas.metrics.sums import Quantity
 
 BY_CLASS = "by class"
 """Name of the errors of each class among the values of metrics."""
@@ -303,6 +304,8 @@ def bootstrap_and_null_values(
     **options: Any,
 ) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
     """Return bootstrap values of ``entries``, and null values of ``null_entries`` and of ``extra``."""
+    import torch
+
     # The two share nothing that either changes, so a second core takes the one, if PyTorch may use more than one.
 
     def null_values() -> dict[str, FloatArray]:

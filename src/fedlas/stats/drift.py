@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedlas._core.check import InputError
-from fedlas._core.types import FloatArray
 from fedlas.stats.intervals import check_confidence_level
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray
 
 SHARES = np.array([0.01, 0.03, 0.1, 0.3, 0.7])
 """Bets, as shares of the largest bet that cannot lose everything. The test averages their wealth."""

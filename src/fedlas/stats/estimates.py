@@ -6,20 +6,17 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError, check_number, reject_other_content
 from fedlas._core.defaults import CONFIDENCE_LEVEL as CONFIDENCE_LEVEL
 from fedlas._core.defaults import REPLICATES as REPLICATES
 from fedlas._core.kinds import check_argument_types
 from fedlas._core.threads import run_single_threaded
-from fedlas._core.types import FloatArray
 from fedlas.metrics import METRICS
 from fedlas.metrics.classwise import ClasswiseSums, class_errors
 from fedlas.metrics.evaluation import compute_metrics, default_metrics, resolve_metrics
-from fedlas.metrics.groups import calibration_by_class
 from fedlas.metrics.metric import Metric, lacks_inputs
-from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import (
     AnyPredictions,
     PredictionTable,
@@ -27,7 +24,7 @@ from fedlas.predictions.any_predictions import (
     require_top_label,
 )
 from fedlas.stats.bootstrap import calibration_error_interval, is_nonnegative_error, metric_interval
-from fedlas.stats.cell_bias import class_bias_upper_bounds, metric_bias_bounds
+from fedlas.stats.cell_bias import metric_bias_bounds
 from fedlas.stats.draws import BY_CLASS, bootstrap_and_null_values, prepare_rows
 from fedlas.stats.intervals import (
     auroc_interval,
@@ -42,6 +39,10 @@ from fedlas.stats.joint import GAP_STATISTICS, NullReplicates, observed_gap_stat
 from fedlas.stats.noise_floor import least_p, p_value
 from fedlas.stats.result_table import ResultTable
 from fedlas.stats.rows import ClassBlockSums, Rows, confidence_quantity, probs_quantity
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray
+    from fedlas.predictions import Predictions
 
 RESAMPLING = "consistency resampling"
 """Name of the test whose replicates draw labels from the model's probabilities."""
@@ -339,6 +340,9 @@ def _per_class_estimates(
     confidence_level: float,
 ) -> dict[int, Estimate]:
     """Return the estimate of each class from the columns of ``replicates`` and ``null_replicates``."""
+    from fedlas.metrics.groups import calibration_by_class
+    from fedlas.stats.cell_bias import class_bias_upper_bounds
+
     entry = METRICS["classwise_ece"]
     biases = class_bias_upper_bounds(rows, class_errors)
     classes = calibration_by_class(rows.multiclass_predictions, num_bins=num_bins)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedlas._core.check import InputError, error_reason
-from fedlas._core.types import FloatArray
 from fedlas.stats.intervals import check_confidence_level
 from fedlas.stats.proportion import clopper_pearson
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray
 
 
 @dataclass(frozen=True)

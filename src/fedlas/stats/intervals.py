@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from statistics import NormalDist
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fedlas._core.check import InputError, check_choice, check_count, check_number
-from fedlas._core.types import FloatArray, IntArray
-from fedlas.metrics.metric import Metric
 from fedlas.predictions import MultiLabel, Predictions
-from fedlas.predictions.any_predictions import AnyPredictions
 from fedlas.resample.clusters import clustered_sum_variance
 from fedlas.stats.degrees import cluster_widening_factor, critical_t, degrees_of_freedom
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray, IntArray
+    from fedlas.metrics.metric import Metric
+    from fedlas.predictions.any_predictions import AnyPredictions
 
 Bounds = tuple[float, float]
 METHODS = ("auto", "percentile", "basic", "centered")

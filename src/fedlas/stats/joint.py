@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fedlas._core.check import InputError, as_float_array, describe
-from fedlas._core.types import FloatArray
-from fedlas.stats.replicates import Replicates
-from fedlas.stats.rows import Rows
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray
+    from fedlas.stats.replicates import Replicates
+    from fedlas.stats.rows import Rows
 
 _DIGITS = 9
 """Decimals in which statistics count as equal: what differs less was rounded in another order."""

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fedlas._core.streams import seeded_generator
-from fedlas._core.types import FloatArray, IntArray
 from fedlas.metrics.equal_width import equal_width_index
 from fedlas.metrics.sums import effective_count
 from fedlas.stats.cell_sums import DenseCellSums, OutcomeCells, count_draws
 from fedlas.stats.draws import DrawPurpose
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedlas._core.types import FloatArray, IntArray
 
 _MAX_BLOCKS = 2**10
 _FEWEST_BLOCKS = 2**8

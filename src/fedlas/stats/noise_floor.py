@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fedlas._core.check import check_choice, check_count, check_number
 from fedlas._core.kinds import check_argument_types
 from fedlas._core.threads import run_single_threaded
-from fedlas._core.types import FloatArray
 from fedlas.metrics.evaluation import compute_metrics
 from fedlas.metrics.metric import Metric, resolve_metric
-from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import require_top_label
 from fedlas.stats.draws import DrawPurpose, metrics_over_replicates, prepare_rows
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray
+    from fedlas.predictions import Predictions, TopLabel
 
 _TIE = 1e-9
 """Relative difference up to which a replicate counts as equal to the observed value: rounding, in another order."""

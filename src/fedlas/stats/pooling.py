@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fedlas._core.check import InputError, as_float_array, describe
-from fedlas._core.types import FloatArray
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray
 
 _STEPS = 200
 

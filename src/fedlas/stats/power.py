@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fedlas._core.check import InputError, check_number
-from fedlas._core.extras import require
-from fedlas._core.types import FloatArray
 from fedlas.stats.intervals import check_confidence_level
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray
 
 _MAX_SEEDS = 10**5
 _NODES = 400
@@ -81,9 +83,10 @@ def seeds_needed(
 
 def t_test_power(effect: float, n: int, alpha: float) -> float:
     """Return the power of a two-sided paired t-test of ``n`` pairs."""
+    from scipy import stats
+
     # Given the sample's variance `v / (n - 1)`, `v` chi-squared, the mean is normal: its two tails beyond the critical
     # value are averaged over `v`. scipy's noncentral t distribution is NaN far out in its tails.
-    stats = require("scipy.stats", extra="tables")
     nodes, weights = _gauss_legendre_rule()
     # Squaring the share twice crowds the nodes where few degrees of freedom bend the integrand: near a variance of 0.
     share = (0.5 * (nodes + 1)) ** 4

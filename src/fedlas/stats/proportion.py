@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from statistics import NormalDist
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from fedlas._core.check import check_count, check_number
-from fedlas._core.types import FloatArray, IntArray
 from fedlas.resample.clusters import clustered_sum_variance
 from fedlas.resample.effective import effective_sample_size
 from fedlas.stats.degrees import critical_t, degrees_of_freedom
 from fedlas.stats.intervals import check_confidence_level, critical_z
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray, IntArray
 
 
 def clopper_pearson(
@@ -53,58 +54,19 @@ def clopper_pearson(
 def clopper_pearson_intervals(
     successes: IntArray, samples: IntArray, *, confidence_level: float
 ) -> tuple[FloatArray, FloatArray]:
-    """Return Clopper-Pearson intervals of several proportions ``(G,)``; equal ones are computed once."""
+    """Return Clopper-Pearson intervals of several proportions ``(G,)``."""
     alpha = (1 - confidence_level) / 2
-    pairs, number = np.unique(np.stack([successes, samples]), axis=1, return_inverse=True)
-    low = _lower_bounds(pairs[0], pairs[1], alpha)
-    high = 1.0 - _lower_bounds(pairs[1] - pairs[0], pairs[1], alpha)
-    return low[number.reshape(-1)], high[number.reshape(-1)]
+    low = _lower_bounds(successes, samples, alpha)
+    return low, 1.0 - _lower_bounds(samples - successes, samples, alpha)
 
 
 def _lower_bounds(successes: IntArray, samples: IntArray, alpha: float) -> FloatArray:
     """Return the proportion ``(G,)`` for which ``successes`` or more of ``samples`` have probability ``alpha``."""
-    lowest = np.zeros(len(successes))
-    order = np.argsort(successes)
-    order = order[successes[order] > 0]
-    # Those of nearly as many successes take nearly as many terms.
-    most = _num_terms(successes[order[-1:]]).sum()
-    for some in np.array_split(order, max(1, len(order) * most // _TERMS)):
-        if len(some):
-            lowest[some] = _bisect_lower_bounds(successes[some], samples[some], alpha)
-    return lowest
+    from scipy.special import betaincinv
 
-
-def _num_terms(successes: IntArray) -> IntArray:
-    """Return the number of terms of the tail sum, after which the rest is negligible."""
-    return (40 + np.ceil(12 * np.sqrt(successes))).astype(np.int64)
-
-
-def _bisect_lower_bounds(successes: IntArray, samples: IntArray, alpha: float) -> FloatArray:
-    number = np.minimum(samples - successes, _num_terms(successes))
-    more = np.arange(number.max() + 1, dtype=np.float64)
-    # Each term over the first: no difference of logarithms of huge factorials.
-    failures = (samples - successes)[:, None]
-    over = np.maximum(failures - more[:-1], 1.0) / (successes[:, None] + more[1:])
-    terms = np.concatenate([np.zeros((len(number), 1)), np.log(over).cumsum(axis=1)], axis=1)
-    terms[more > number[:, None]] = -np.inf
-    first = np.array(
-        [
-            math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
-            for k, n in zip(successes.tolist(), samples.tolist(), strict=True)
-        ]
-    )
-    low = np.zeros(len(number))
-    high = successes / samples
-    # Each step adds a bit; 64 reach float64's 53 even where the share is a small part of the first bracket.
-    for _ in range(64):
-        share = 0.5 * (low + high)
-        # The coefficient would overflow and the powers would underflow, so both are combined as logarithms.
-        logarithm = first + successes * np.log(share) + (samples - successes) * np.log1p(-share)
-        odds = np.log(share / (1.0 - share))[:, None]
-        tail = np.exp(logarithm) * torch.from_numpy(terms + more * odds).exp_().numpy().sum(axis=1)
-        low = np.where(tail < alpha, share, low)
-        high = np.where(tail < alpha, high, share)
-    return low
+    at_least_one = np.maximum(successes, 1)
+    bounds: FloatArray = betaincinv(at_least_one, samples - at_least_one + 1, alpha)
+    return np.where(successes > 0, bounds, 0.0)
 
 
 def wilson_interval(share: Any, samples: Any, *, confidence_level: float) -> tuple[Any, Any]:
@@ -215,8 +177,6 @@ def paired_share_interval(
 
 _NORMAL_VARIANCE = 400.0
 """Variance of a count from which on its distribution is the normal one with a correction for skewness."""
-_TERMS = 2**20
-"""Numbers that are computed at once for many groups."""
 _MAX_BATCH = 2**16
 """Probabilities of numbers of events that are computed at once, as many as stay in the cache of a processor."""
 _CELLS = 512

@@ -11,7 +11,6 @@ from typing import Literal
 import numpy as np
 
 from fedlas._core.check import InputError, check_choice, check_number
-from fedlas._core.extras import require
 from fedlas._core.kinds import check_argument_types
 from fedlas.stats.compare import check_values, holm, wilcoxon_test
 
@@ -115,7 +114,8 @@ def compare_ranks(
             {name: len(row) for name, row in zip(values, rows, strict=True)},
             "Leave out data sets that a method lacks.",
         )
-    stats = require("scipy.stats", extra="tables")
+    from scipy import stats
+
     scores = np.stack(rows, axis=1) * (-1.0 if higher_is_better else 1.0)
     ranks = stats.rankdata(scores, axis=1)
     means = ranks.mean(axis=0)

@@ -14,19 +14,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import numpy as np
-import torch
 
 from fedlas._core.check import InputError
-from fedlas._core.types import FloatArray, IntArray
 from fedlas.metrics.classwise import ClassTable
-from fedlas.metrics.sums import Quantity
 from fedlas.predictions import TopLabel
-from fedlas.predictions.any_predictions import AnyPredictions
-from fedlas.stats.cell_sums import OutcomeCells
-from fedlas.stats.rows import ClassCellSums, ConfidenceGroups, Rows
+from fedlas.stats.rows import ClassCellSums
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray, IntArray
+    from fedlas.metrics.sums import Quantity
+    from fedlas.predictions.any_predictions import AnyPredictions
+    from fedlas.stats.cell_sums import OutcomeCells
+    from fedlas.stats.rows import ConfidenceGroups, Rows
 
 T = TypeVar("T")
 BLOCK_ELEMENTS = 2**18
@@ -269,6 +271,8 @@ class BootstrapReplicates(RowReplicates):
 
     def predictions(self) -> Iterator[AnyPredictions]:
         """Yield each replicate as predictions, with rows repeated as often as drawn."""
+        import torch
+
         for times in self._row_counts:
             index = np.repeat(np.arange(len(times)), times.astype(np.int64))
             yield self.rows.predictions.rows(torch.from_numpy(index))
@@ -364,6 +368,8 @@ class ConsistencyReplicates(RowReplicates):
 
     def predictions(self) -> Iterator[AnyPredictions]:
         """Yield each replicate as predictions with drawn labels; the probabilities become ``label_probs``."""
+        import torch
+
         predictions = self.rows.predictions
         if isinstance(predictions, TopLabel):
             for labels in self.labels:

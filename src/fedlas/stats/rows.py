@@ -6,14 +6,11 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from fedlas._core.types import FloatArray, IntArray
 from fedlas.metrics.equal_width import equal_width_index
 from fedlas.metrics.ranking import tie_starts
 from fedlas.metrics.scan import Chunk, ChunkConsumer, scan
@@ -23,6 +20,11 @@ from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import AnyPredictions, require_predictions
 from fedlas.stats.cell_sums import OutcomeCells, ReplicateCellSums
 from fedlas.stats.degrees import degrees_of_freedom
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedlas._core.types import FloatArray, IntArray
 
 T = TypeVar("T")
 MANY_SAMPLES = 2**13
@@ -65,6 +67,8 @@ class _ColumnCollector:
 
     def update(self, chunk: Chunk) -> None:
         """Add the rows of ``chunk`` as a copy, because the chunk's buffers are reused."""
+        import torch
+
         values = self._quantity(chunk)
         if not self._filled:
             self._all = torch.empty((self._num_samples, *values.shape[1:]), dtype=values.dtype)
@@ -244,6 +248,8 @@ class Rows:
 
     def bin_indices(self, values: NDArray[Any]) -> IntArray:
         """Return the equal-width bin index of each value, see :func:`fedlas.metrics.equal_width.equal_width_index`."""
+        import torch
+
         return equal_width_index(torch.from_numpy(values), self.num_bins).numpy()
 
     def expected_right(self, groups: ConfidenceGroups) -> FloatArray:
@@ -413,6 +419,8 @@ class ClassBlockSums:
     # Where there are many rows, a replicate draws blocks in place of rows: sums of blocks vary as sums of rows do.
 
     def __init__(self, rows: Rows) -> None:
+        import torch
+
         self._classes = rows.num_classes
         self._num_bins = rows.num_bins
         cells = self._classes * self._num_bins
@@ -439,6 +447,8 @@ class ClassBlockSums:
 
     def update(self, chunk: Chunk) -> None:
         """Add the rows of ``chunk``."""
+        import torch
+
         rows = len(chunk.target)
         classes = self._classes
         num_bins = self._num_bins

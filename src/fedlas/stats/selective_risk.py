@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import InputError, as_float_array, check_count, describe
 from fedlas._core.defaults import RISKS
-from fedlas._core.extras import require
 from fedlas.metrics.sums import check_weights_supported
 from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import AnyPredictions, require_top_label
@@ -142,8 +141,9 @@ def risk_threshold(
     if codes is None:
         # Errors among the k most confident are counted for every k, so that each threshold costs one look-up.
         wrong = np.concatenate([[0], (~right[order]).cumsum()])[selected]
-        binomial = require("scipy.stats", extra="tables").binom
-        p_values = np.where(selected > 0, binomial.cdf(wrong, np.maximum(selected, 1), risk), 1.0)
+        from scipy.special import bdtr
+
+        p_values = np.where(selected > 0, bdtr(wrong, np.maximum(selected, 1), risk), 1.0)
     else:
         # Thresholds that accept the same samples have one p-value.
         _, first, number = np.unique(selected, return_index=True, return_inverse=True)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from statistics import NormalDist
-from typing import NamedTuple
-
-import torch
+from typing import TYPE_CHECKING, NamedTuple
 
 from fedlas._core.check import InputError
-from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import require_top_label
 from fedlas.stats.degrees import degrees_of_freedom, two_sided_p_value
+
+if TYPE_CHECKING:
+    from fedlas.predictions import Predictions, TopLabel
 
 
 class SpiegelhalterTest(NamedTuple):
@@ -60,6 +60,8 @@ def spiegelhalter_test(predictions: Predictions | TopLabel) -> SpiegelhalterTest
         Spiegelhalter, "Probabilistic prediction in patient management and clinical trials", Statistics in Medicine 5
         (1986).
     """
+    import torch
+
     predictions = require_top_label(predictions)
     p = predictions.confidence.cpu().double()
     y = predictions.correct.cpu().double()

@@ -10,25 +10,27 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas._core.types import FloatArray, IntArray
 from fedlas.metrics.calibration_error import EqualMass
 from fedlas.metrics.classwise import ClassTable, ClasswiseSums
 from fedlas.metrics.classwise_adaptive import SortedClassProbs
 from fedlas.metrics.equal_width import BinTable, EqualWidth
 from fedlas.metrics.evaluation import compute_metrics
 from fedlas.metrics.grids import FineGrid, softmax_float64
-from fedlas.metrics.metric import Metric
 from fedlas.metrics.ranking import tie_starts
 from fedlas.metrics.smooth import Spectra
-from fedlas.metrics.sums import Statistic
 from fedlas.metrics.true_error import TrueAccuracyBins
 from fedlas.stats.replicates import Replicates, RowReplicates, SignFlippedReplicates
-from fedlas.stats.rows import Rows
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray, IntArray
+    from fedlas.metrics.metric import Metric
+    from fedlas.metrics.sums import Statistic
+    from fedlas.stats.rows import Rows
 
 _FREQUENCIES = 2**11
 """Used at most for the replicates of the smooth error: enough for scales from 0.001 on."""

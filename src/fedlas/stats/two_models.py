@@ -5,16 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fedlas._core.check import InputError, truncated_list
 from fedlas._core.threads import run_single_threaded
-from fedlas._core.types import FloatArray
 from fedlas.metrics import METRICS
 from fedlas.metrics.evaluation import compute_metrics, resolve_metrics
 from fedlas.metrics.metric import Metric, lacks_inputs, num_classes_or_zero, resolve_metric
@@ -36,8 +33,13 @@ from fedlas.stats.noise_floor import monte_carlo_p_value
 from fedlas.stats.proportion import paired_share_interval
 from fedlas.stats.replicates import BootstrapReplicates
 from fedlas.stats.result_table import ResultTable
-from fedlas.stats.rows import Rows
 from fedlas.stats.tables import evaluate_block, row_hits
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedlas._core.types import FloatArray
+    from fedlas.stats.rows import Rows
 
 COMPARED = ("accuracy", "nll", "brier", "ece")
 """Metrics that are compared where nothing else is asked for."""
@@ -275,6 +277,8 @@ def check_same_samples(
     names: tuple[str, str] = ("a", "b"),
 ) -> None:
     """Raise InputError if two predictions differ in samples, labels, weights or clusters."""
+    import torch
+
     got = describe_sample_mismatch(a, b)
     if got:
         raise InputError(
@@ -385,6 +389,8 @@ def _prefer_top_label(a: AnyPredictions, b: AnyPredictions) -> AnyPredictions:
 
 def _has_both_outcomes(predictions: AnyPredictions) -> bool:
     """Return whether the predictions have two classes and both occur as labels."""
+    import torch
+
     if not isinstance(predictions, Predictions) or predictions.num_classes != 2:
         return False
     return len(torch.unique(predictions.target)) == 2

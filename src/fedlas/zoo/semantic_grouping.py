@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from fedlas._core.check import check_count, check_number
 from fedlas._core.streams import seeded_generator
 from fedlas.calibrators import CALIBRATORS, Calibrator
+from fedlas.calibrators._fit.buffers import BufferModule
 from fedlas.calibrators._fit.fit_warnings import attach_warnings, warning_if
 from fedlas.calibrators._fit.rowwise import iter_float64_rows
-from fedlas.calibrators._fit.state import BufferModule, require_valid
+from fedlas.calibrators._fit.state import require_valid
 from fedlas.calibrators._fit.temperature_search import nll_temperature
 from fedlas.predictions import Predictions
 from fedlas.resample.clusters import is_clustered, merge_overlapping_groups

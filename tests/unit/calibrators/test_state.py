@@ -4,13 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from fedlas.calibrators._fit.state import (
-    BufferModule,
-    buffers_to_dict,
-    load_map,
-    read_array,
-    require_fitted,
-)
+from fedlas.calibrators._fit.buffers import BufferModule
+from fedlas.calibrators._fit.state import buffers_to_dict, load_map, read_array, require_fitted
 
 
 class Line(BufferModule):

@@ -61,10 +61,10 @@ WRONG = [
 """Options that name what is not there, or contradict each other."""
 ONCE = {
     "evaluate": [["--groups", "none"], ["--weights", "none"], ["--clusters", "none"], ["--num-bins", "0"],
-                 ["--replicates", "5"], ["--calibrate", "temperature"], ["--reject", "0.1"], ["--event", "2"]],
+                 ["--replicates", "5"], ["--method", "temperature"], ["--reject", "0.1"], ["--event", "2"]],
     "compare": [["--clusters", "none"], ["--num-bins", "0"], ["--replicates", "5"]],
     "calibrate": [["--covariates", "none"], ["--weights", "none"], ["--groups", "none"], ["--method", "temprature"]],
-    "card": [["--num-bins", "0"], ["--calibrate", "temprature"]],
+    "card": [["--num-bins", "0"], ["--method", "temprature"]],
     "monitor": [["--weights", "none"]],
 }  # fmt: skip
 """Wrong options of one command."""

@@ -69,7 +69,7 @@ def test_evaluate_json_is_exact(files, capsys):
 
 
 def test_evaluate_shows_intervals_and_noise_floor_everywhere(files, tmp_path, capsys):
-    options = {"calibrate": "temperature", "on": files[1], "replicates": 60}
+    options = {"method": "temperature", "on": files[1], "replicates": 60}
     assert evaluate_file(files[0], as_json=True, **options) == 0
     found = json.loads(capsys.readouterr().out)
     before, after = (

@@ -113,7 +113,7 @@ def test_the_matrix(tmp_path, monkeypatch, capsys, chances, labels, order, colum
         assert after[f"calibrated_{column}"].corr(before[column], method="spearman") > 0.99
 
     cards = ["card", "val.csv", "test.csv", *options, "--replicates", "0", "--out", "card.json"]
-    assert main([*cards, "--calibrate", "none"]) == 0
+    assert main([*cards, "--method", "none"]) == 0
     capsys.readouterr()
     card = json.loads((tmp_path / "card.json").read_text())["event"]
     assert card["name"] == name

@@ -158,7 +158,7 @@ def test_invalid_export_arguments_are_rejected(folder):
         (
             "users_code:build",
             inputs,
-            {"calibrate": "none"},
+            {"method": "none"},
             "--method and --data require a run folder",
         ),
         ("users_code:build", inputs, {"format": "onx"}, "Did you mean 'onnx'"),

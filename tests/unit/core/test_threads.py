@@ -1,8 +1,10 @@
-"""Few numbers are worked on by one thread of torch, and the number of threads is as before."""
+"""Few numbers are worked on by one thread of torch and of BLAS, and the numbers of threads are as before."""
 
 import importlib
 
+import numpy as np
 import pytest
+import threadpoolctl
 import torch
 
 import fedlas
@@ -28,6 +30,27 @@ def test_small_work_takes_one_thread_large_takes_all(two_threads):
     with pytest.raises(KeyError), single_thread_if_small(1000):
         raise KeyError
     assert torch.get_num_threads() == 2
+
+
+def test_small_work_takes_one_blas_thread(two_threads):
+    def blas_threads():
+        libraries = threadpoolctl.ThreadpoolController().select(user_api="blas").info()
+        return {each["num_threads"] for each in libraries}
+
+    seen = []
+
+    @run_single_threaded
+    def threads(*_args):
+        seen.append(blas_threads())
+
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        before = blas_threads()
+        threads(np.zeros((10, 3)))
+        with single_thread_if_small(10), single_thread_if_small(10):
+            seen.append(blas_threads())
+        threads(np.zeros((2**11, 2**12)))
+        assert blas_threads() == before
+    assert seen == [{1}, {1}, before]
 
 
 def test_predictions_say_how_many_there_are(two_threads):

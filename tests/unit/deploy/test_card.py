@@ -10,7 +10,7 @@ import fedlas
 from commands import command
 from fedlas.calibrated import CalibratedModel
 from fedlas.deploy import Card, fit_calibration, make_card
-from fedlas.deploy.make_card import known_limits
+from fedlas.deploy.build_card import known_limits
 from fedlas.errors import InputError
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.studies.export import run_card
@@ -245,7 +245,7 @@ def test_of_a_saved_model_and_two_files(tmp_path, capsys):
     )
     for wrong, options, message in (
         (places[:1] * 4, {}, "two prediction files"),
-        ([saved, *places], {"calibrate": "vector"}, "contains its calibration"),
+        ([saved, *places], {"method": "vector"}, "contains its calibration"),
         ([places[0], *places], {}, "written by CalibratedModel.save"),
         ([places[0], tmp_path], {}, "got file .*, folder"),
         (

@@ -142,7 +142,7 @@ def test_invalid_export_arguments_raise(run_folder, tmp_path):
     for options, message in (
         ({"format": "onx"}, "Did you mean 'onnx'"),
         ({"out": tmp_path / "net.pt"}, r"--out must end in \.onnx"),
-        ({"calibrate": "drift-temperature"}, "the calibrator must be one of"),
+        ({"method": "drift-temperature"}, "the calibrator must be one of"),
         ({"inputs": tmp_path / "net.npz"}, "--inputs require the file"),
     ):
         with pytest.raises(InputError, match=message):

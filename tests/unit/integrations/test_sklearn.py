@@ -483,14 +483,6 @@ def test_the_default_rescales_and_features_learn_from_x():
     assert fedlas.CalibratedClassifier is CalibratedClassifier
 
 
-def test_calibrator_is_the_earlier_name_of_method():
-    X, y = data()
-    with pytest.warns(DeprecationWarning, match="calibrator= is now method="):
-        old = CalibratedClassifier(GaussianNB(), calibrator="temperature").fit(X, y)
-    new = CalibratedClassifier(GaussianNB(), method="temperature").fit(X, y)
-    np.testing.assert_array_equal(old.predict_proba(X), new.predict_proba(X))
-
-
 @pytest.mark.parametrize("cv", [None, 0.25])
 def test_no_cluster_is_split_between_folds(cv):
     seen = []

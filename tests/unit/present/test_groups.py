@@ -20,7 +20,7 @@ from fedlas.present.groups import (
 )
 from fedlas.present.table import DASH, blocks_to_text, table_to_csv
 from fedlas.stats import Difference, Estimate
-from fedlas.stats.group_estimates import GroupEstimate
+from fedlas.stats.estimates_by_group import GroupEstimate
 
 FLAT = Estimate(1.0, 0.9, 1.1)
 

@@ -8,23 +8,17 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fedlas._core.check import InputError, describe, suggestion, truncated_list
 from fedlas._core.extras import require
 from fedlas._core.kinds import is_lazy_frame
-from fedlas._core.row_check import RowCheck
 from fedlas.calibrated.tables.direction import ScoreDirection
-from fedlas.calibrated.tables.missing import Missing
-from fedlas.calibrated.tables.table_fit import TableFit
 from fedlas.predictions import Columns, ScoreTable, TopLabel
 from fedlas.predictions.covariates import Covariates
-from fedlas.predictions.tables.formats.format import Format
 from fedlas.predictions.tables.formats.frame import collect_lazy
 from fedlas.predictions.tables.read import (
     check_not_probabilities,
@@ -32,7 +26,15 @@ from fedlas.predictions.tables.read import (
     predictions_from_values,
 )
 from fedlas.predictions.tables.roles import LABELS, ROLES
-from fedlas.predictions.tables.table import Values
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedlas._core.row_check import RowCheck
+    from fedlas.calibrated.tables.missing import Missing
+    from fedlas.calibrated.tables.table_fit import TableFit
+    from fedlas.predictions.tables.formats.format import Format
+    from fedlas.predictions.tables.table import Values
 
 
 @dataclass(frozen=True)
@@ -316,6 +318,8 @@ def calibrated_columns(calibration: TableFit, values: Values, label: str) -> lis
 
 def _apply_to_values(calibration: TableFit, values: Values) -> Tensor:
     """Return calibrated confidences ``(n,)``, or calibrated probabilities or logits ``(n, C)``."""
+    import torch
+
     if not calibration.fitted.num_classes:  # confidences have an outcome, which nothing reads
         values = values | {"outcome": torch.zeros(len(values["scores"]), dtype=torch.bool)}
     columns = replace(calibration.columns, event=None)

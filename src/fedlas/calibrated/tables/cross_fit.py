@@ -5,20 +5,20 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
-from torch import Tensor
-
-from fedlas.calibrated.before_after import BeforeAfter, measured_left_out
 from fedlas.calibrators import Calibrator, MultiLabelCalibration
-from fedlas.calibrators._fit.folds import OutOfFold, has_time_order, make_folds
 from fedlas.calibrators._fit.rowwise import to_predictions
-from fedlas.calibrators.fit_notes import fit_with_notes
 from fedlas.predictions import MultiLabel, Predictions, TopLabel
-from fedlas.predictions.any_predictions import AnyPredictions
 from fedlas.predictions.probabilities import binary_logits
 from fedlas.predictions.sample_values import SAMPLE_VALUES
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedlas.calibrated.before_after import BeforeAfter
+    from fedlas.calibrators._fit.folds import OutOfFold
+    from fedlas.predictions.any_predictions import AnyPredictions
 
 C = TypeVar("C", bound=Calibrator | MultiLabelCalibration)
 _FOLDS = 5
@@ -38,6 +38,12 @@ def fit_and_check(
         calibrator: One with the options of the fit.
         val: With labels; each has some weight.
     """
+    import torch
+
+    from fedlas.calibrated.before_after import measured_left_out
+    from fedlas.calibrators._fit.folds import has_time_order
+    from fedlas.calibrators.fit_notes import fit_with_notes
+
     left_out: list[OutOfFold] = []
     calibrator, notes = fit_with_notes(calibrator, val, left_out=left_out)
     if not left_out or not isinstance(val, Predictions):
@@ -65,6 +71,12 @@ def cross_fit(
         calibrator: One with the options of the fit; it is not changed.
         val: Held-out predictions with labels.
     """
+    import torch
+
+    from fedlas.calibrated.before_after import measured_left_out
+    from fedlas.calibrators._fit.folds import make_folds
+    from fedlas.calibrators.fit_notes import fit_with_notes
+
     both = _any_label_predictions(val) if isinstance(val, MultiLabel) else to_predictions(val)
     folds = make_folds(both, _FOLDS, weights=both.weights)
     if not folds.count:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedlas._core.check import InputError, truncated_list
 from fedlas._core.row_check import RowCheck
-from fedlas.binary.discrimination import check_score_direction
 from fedlas.calibrated.tables.table_fit import QUANTILE_LEVELS, FitScores, TableFit
 from fedlas.predictions import Columns, Predictions, ScoreTable
-from fedlas.predictions.tables.formats.format import Format
 from fedlas.predictions.tables.read import predictions_from_values
 from fedlas.predictions.tables.table import Values
+
+if TYPE_CHECKING:
+    from fedlas.predictions.tables.formats.format import Format
 
 _FAR = 0.2
 """Mean distance between the score quantiles and the quantiles at the fit, below which there is no note."""
@@ -75,6 +76,8 @@ class ScoreDirection(RowCheck[Values]):
 
 
 def _check_labels(calibration: TableFit, source: Format) -> None:
+    from fedlas.binary.discrimination import check_score_direction
+
     columns = calibration.columns
     if columns.target is None or columns.target not in source.names:
         return

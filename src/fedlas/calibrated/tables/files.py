@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
@@ -19,9 +19,6 @@ from fedlas._core.terminal import copy_to_output
 from fedlas.calibrated.tables.apply import Applied, apply_rows, open_table_source
 from fedlas.calibrated.tables.missing import Missing
 from fedlas.calibrated.tables.table_calibration import TableCalibration
-from fedlas.calibrators import Calibrator, MultiLabelCalibration
-from fedlas.predictions import Columns
-from fedlas.predictions.language.lm_eval import starts_with_lm_eval_sample
 from fedlas.predictions.tables.files import (
     FORMATS,
     Name,
@@ -33,10 +30,14 @@ from fedlas.predictions.tables.formats.by_suffix import open_format as file_sour
 from fedlas.predictions.tables.formats.by_suffix import open_writer
 from fedlas.predictions.tables.formats.compression import compressed_writer, data_suffix
 from fedlas.predictions.tables.formats.delimited import detect_separator
-from fedlas.predictions.tables.formats.format import Format, Writer
 from fedlas.predictions.tables.formats.lines import open_lines
 from fedlas.predictions.tables.outputs import Output, check_outputs
 from fedlas.predictions.tables.roles import ADDED
+
+if TYPE_CHECKING:
+    from fedlas.calibrators import Calibrator, MultiLabelCalibration
+    from fedlas.predictions import Columns
+    from fedlas.predictions.tables.formats.format import Format, Writer
 
 SUMMARY_FORMAT = "fedlas.summary/1"
 SUMMARY = FileKind("a summary of fedlas apply", lambda path: has_json_format(path, SUMMARY_FORMAT))
@@ -96,7 +97,11 @@ def open_live(
 
 def are_live_logs(calibration: TableCalibration, paths: Sequence[Path]) -> bool:
     """Return whether the files and the files of the fit are logs of lm-evaluation-harness."""
-    return calibration.columns.format == "lm-eval" and all(map(starts_with_lm_eval_sample, paths))
+    if calibration.columns.format != "lm-eval":
+        return False
+    from fedlas.predictions.language.lm_eval import starts_with_lm_eval_sample
+
+    return all(map(starts_with_lm_eval_sample, paths))
 
 
 @check_argument_types

@@ -6,25 +6,21 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from fedlas._core.check import Argument, InputError, error_reason, truncated_list, warn_user
 from fedlas._core.files import read_json, write_json
 from fedlas._core.outputs import check_output_path, json_kind
 from fedlas._core.threads import single_thread_if_small
-from fedlas.binary.discrimination import check_score_direction
-from fedlas.calibrated.before_after import BeforeAfter, measure_before_after
+from fedlas.calibrated.before_after import BeforeAfter
 from fedlas.calibrated.calibration import Calibration, unfitted_calibrator
 from fedlas.calibrated.tables.apply import apply_to_frame, live_table, open_table_source
-from fedlas.calibrated.tables.cross_fit import fit_and_check
 from fedlas.calibrated.tables.missing import Missing, MissingPolicy
 from fedlas.calibrated.tables.table_fit import FitScores, TableFit
-from fedlas.calibrators import Calibrator, MultiLabelCalibration
 from fedlas.predictions import Columns, Predictions, ScoreTable
 from fedlas.predictions.any_predictions import drop_zero_weights, zero_weight_note
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import event_note
-from fedlas.predictions.tables.encoder import infer_covariates
 from fedlas.predictions.tables.read import (
     check_not_probabilities,
     open_source,
@@ -32,6 +28,9 @@ from fedlas.predictions.tables.read import (
     resolve_scores,
 )
 from fedlas.predictions.tables.units import Units
+
+if TYPE_CHECKING:
+    from fedlas.calibrators import Calibrator, MultiLabelCalibration
 
 FORMAT = "fedlas.table/1"
 CALIBRATION = json_kind("a calibration of fedlas calibrate", FORMAT)
@@ -72,6 +71,10 @@ class TableCalibration(TableFit):
         method: str | Calibrator | MultiLabelCalibration = "auto",
     ) -> Self:
         """Fit a calibration to a labeled table; see :func:`fedlas.calibrate`."""
+        from fedlas.binary.discrimination import check_score_direction
+        from fedlas.calibrated.tables.cross_fit import fit_and_check
+        from fedlas.predictions.tables.encoder import infer_covariates
+
         if columns.confidence_as == "vote":
             raise InputError(
                 "a calibration requires one row per question",
@@ -129,13 +132,6 @@ class TableCalibration(TableFit):
             table.units.as_fit_units(),
             FitScores.from_predictions(val),
         )
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore the fields from a pickle, also of earlier versions with ``calibrator`` and ``notes``."""
-        if "calibrator" in state:
-            fitted = Calibration(state.pop("calibrator"), state.pop("notes"))
-            state = {**state, "fitted": fitted}
-        self.__dict__.update(state)
 
     def apply(
         self,
@@ -195,6 +191,8 @@ class TableCalibration(TableFit):
             NLL           1.1588    0.5623
             ECE          24.50 %   12.50 %   (of a perfectly calibrated model: 3.40 %)
         """
+        from fedlas.calibrated.before_after import measure_before_after
+
         source = open_table_source(self, table, self.columns.format)
         other = live_table(self, source, Missing(self.missing), labels=True)
         try:

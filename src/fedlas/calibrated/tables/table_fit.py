@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from torch import Tensor
 
-from fedlas.binary import auroc
-from fedlas.calibrated.before_after import BeforeAfter
-from fedlas.calibrated.calibration import AnyCalibrator, Calibration
 from fedlas.calibrated.tables.edge import EdgeCount
-from fedlas.calibrated.tables.missing import MissingPolicy
 from fedlas.predictions import Columns, Predictions
-from fedlas.predictions.any_predictions import AnyPredictions
-from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.tables.roles import ADDED
 from fedlas.predictions.tables.units import Units
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedlas.calibrated.before_after import BeforeAfter
+    from fedlas.calibrated.calibration import AnyCalibrator, Calibration
+    from fedlas.calibrated.tables.missing import MissingPolicy
+    from fedlas.predictions.any_predictions import AnyPredictions
+    from fedlas.predictions.covariates import Covariates
 
 QUANTILE_LEVELS = np.linspace(0.05, 0.95, 19)
 
@@ -40,6 +42,8 @@ class FitScores:
         """Return the score distribution of two-class predictions, or None if a class does not occur."""
         if not isinstance(val, Predictions) or val.num_classes != 2 or len(val.target.unique()) < 2:
             return None
+        from fedlas.binary import auroc
+
         return cls(tuple(_quantiles(val.probs[:, 1])), auroc(val, event=1).value)
 
     @classmethod

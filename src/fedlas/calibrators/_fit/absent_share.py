@@ -7,7 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedlas.calibrators._fit.state import BufferModule, float64_tensor, require_valid
+from fedlas.calibrators._fit.buffers import BufferModule, float64_tensor
+from fedlas.calibrators._fit.state import require_valid
 
 _MIN_LOG_FACTOR = -30.0
 """Smallest log factor, at which absent classes have practically no probability."""

@@ -8,15 +8,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from fedlas.calibrators._fit.buffers import float64_tensor, zeros
 from fedlas.calibrators._fit.rowwise import iter_float64_rows
-from fedlas.calibrators._fit.state import float64_tensor, zeros
 from fedlas.resample.clusters import mean_and_standard_error
-from fedlas.resample.folds import Folds
+
+if TYPE_CHECKING:
+    from fedlas.resample.folds import Folds
 
 _MAX_HALVINGS = 60
 # Larger shifts give a confidence of exactly 0 or 1 in float64.

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import NoReturn, Protocol
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from fedlas._core.check import InputError, describe
 from fedlas.predictions import Predictions
 
-FitMap = Callable[[Predictions], nn.Module]
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+FitMap = Callable[[Predictions], "nn.Module"]
 """Type of ``fit_map``: fits a map to labeled predictions."""
 _NUM_PROBES = 2
 """Number of rows that a map is tested on."""
@@ -56,6 +56,8 @@ def fit_checked_map(calibrator: _CalibratorLike, val: Predictions, fit_map: FitM
         InputError: If the class of the map did not call the constructor of ``nn.Module``, or the map is something else
             or returns another shape.
     """
+    from torch import nn
+
     try:
         row_map = fit_map(val)
         features = calibrator._map_features(row_map, val)
@@ -71,6 +73,9 @@ def fit_checked_map(calibrator: _CalibratorLike, val: Predictions, fit_map: FitM
 
 def _check_map(row_map: object, logits: Tensor, features: Tensor | None, owner: str) -> None:
     """Raise InputError unless the map is a module that returns logits of the same shape."""
+    import torch
+    from torch import Tensor, nn
+
     if not isinstance(row_map, nn.Module):
         raise InputError(
             f"fit_map of {owner} must return a module",

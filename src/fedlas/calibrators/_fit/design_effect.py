@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from fedlas.calibrators._fit.rowwise import iter_float64_rows, sample_weights
-from fedlas.calibrators._fit.temperature_search import nll_temperature
-from fedlas.predictions import Predictions
 from fedlas.resample.clusters import is_clustered
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedlas.predictions import Predictions
 
 
 def weigh_by_design_effect(val: Predictions) -> Predictions:
@@ -17,6 +19,8 @@ def weigh_by_design_effect(val: Predictions) -> Predictions:
     Penalties are of the strength of prior samples, which are independent: four copies of each row in clusters of their
     own give the fit of the rows once.
     """
+    import torch
+
     if not is_clustered(val.clusters):
         return val
     effect = design_effect(val, torch.arange(val.num_samples))
@@ -32,6 +36,10 @@ def design_effect(val: Predictions, sample_ids: Tensor) -> float:
         val: With labels and clusters.
         sample_ids: Sample id of each row ``(N,)``; duplicate rows share an id and count as one sample.
     """
+    import torch
+
+    from fedlas.calibrators._fit.temperature_search import nll_temperature
+
     temperature = nll_temperature(val).value
     residuals = torch.zeros(val.num_samples, val.num_classes, dtype=torch.float64, device="cpu")
     for part, rows in iter_float64_rows(val.logits):

@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import combinations
-from typing import TypeVar
-
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from typing import TYPE_CHECKING, TypeVar
 
 from fedlas._core.text import NO_ACTION
 from fedlas.calibrators._fit.rowwise import iter_float64_rows, sample_weights
-from fedlas.predictions import Predictions
 from fedlas.predictions.probabilities import softmax
+from fedlas.resample.effective import effective_sample_size
 
-M = TypeVar("M", bound=nn.Module)
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from fedlas.predictions import Predictions
+
+M = TypeVar("M", bound="nn.Module")
 
 # Smaller changes of probabilities are invisible in reports.
 _MIN_CHANGE = 1e-4
@@ -72,6 +73,8 @@ def repeated_columns_warning(features: Tensor, column_names: Sequence[str] = ())
     Two columns repeat together if both have at least 10 values but hardly more combinations than values, and each
     combination has three rows or more on average. ``column_names`` are the column names, if known.
     """
+    import torch
+
     if features.shape[1] > _MAX_COLUMNS:
         return None
     codes = [torch.unique(column, return_inverse=True)[1] for column in features.cpu().T]
@@ -122,6 +125,8 @@ def no_change_warning(
         calibrated: Their calibrated logits ``(N, C)``, or the function of rows ``(n, C)`` that computes them.
         features: Second input of the function ``(N, D)``, or None.
     """
+    from torch import Tensor
+
     for logits in (
         val.logits[:_FIRST_ROWS],
         val.logits,
@@ -146,6 +151,8 @@ def accuracy_drop_warning(val: Predictions, calibrated: Tensor, advice: str) -> 
         calibrated: Their calibrated logits ``(N, C)``, float64 on the CPU.
         advice: Reason and remedy, at the end of the warning.
     """
+    from torch.nn.functional import cross_entropy
+
     before = val.correct.cpu()
     target = val.target.cpu()
     after = calibrated.argmax(dim=1) == target
@@ -170,6 +177,8 @@ def convergence_warning(converged: bool) -> str | None:
 
 def absent_classes_warning(val: Predictions) -> str | None:
     """Return a warning if a class has no validation sample, or None."""
+    import torch
+
     count = torch.bincount(val.target.cpu(), sample_weights(val), minlength=val.num_classes)
     absent = (count == 0).nonzero().squeeze(1).tolist()
     return warning_if(
@@ -200,3 +209,14 @@ def format_classes(
     if len(classes) == 1:
         return f"{noun[0]} {texts[0]}"
     return f"{len(classes)} {noun[1]} ({', '.join(texts)}{', ...' if len(classes) > 5 else ''})"
+
+
+def few_samples_warning(val: Predictions, enough: int, enough_per_class: int) -> str | None:
+    """Return the warning that there are fewer samples than ``enough``, or than enough for each class."""
+    samples = effective_sample_size(sample_weights(val))
+    most = max(enough, enough_per_class * val.num_classes)
+    return warning_if(
+        val.num_classes > 1 and samples < most,
+        f"{samples:.4g} samples are few: with fewer than about {most:,} the NLL of new samples can get worse. "
+        "Use more samples, or auto, which does the least harm.",
+    )

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from fedlas.calibrators._fit.temperature_search import nll_temperature
 from fedlas.predictions import Predictions
 from fedlas.resample.clusters import is_clustered, merge_overlapping_groups
 from fedlas.resample.effective import effective_sample_size
 from fedlas.resample.folds import Folds, chronological_folds, original_sample_ids, stratified_folds
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +48,8 @@ def make_folds(
         weights: ``(N,)``; a weight of 2 counts as a repeated sample.
         features: ``(N, D)``; rows with equal logits but different features are different samples.
     """
+    import torch
+
     rows = val.logits if inputs is None else inputs
     if val.time is None or not has_time_order(val):
         grouping = (weights, features, val.clusters)
@@ -69,6 +72,8 @@ def validation_sample_ids(val: Predictions) -> NDArray[np.int64]:
 
 def best_temperature(logits: Tensor, target: Tensor) -> float:
     """Return the temperature with the lowest NLL."""
+    from fedlas.calibrators._fit.temperature_search import nll_temperature
+
     return nll_temperature(Predictions(logits, target)).value
 
 

@@ -19,7 +19,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fedlas.calibrators._fit.state import zeros
+from fedlas.calibrators._fit.buffers import zeros
 
 _MAX_STEPS = 100
 _MAX_PRODUCTS = 1000

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from fedlas.calibrators._fit.buffers import ones, zeros
 from fedlas.calibrators._fit.minimize import minimize
 from fedlas.calibrators._fit.rowwise import column_moments, iter_float64_rows
-from fedlas.calibrators._fit.state import ones, zeros
-from fedlas.predictions import Predictions
 from fedlas.predictions.probabilities import log_softmax, softmax
+
+if TYPE_CHECKING:
+    from fedlas.predictions import Predictions
 
 RIDGE = 0.01
 """Weight of the penalty on every parameter, divided by the number of samples: see :class:`OneVsRestLogistic`."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
-from fedlas.calibrators._fit.state import float64_tensor, ones, zeros
+from fedlas.calibrators._fit.buffers import float64_tensor, ones, zeros
 
 _ROUNDS = 12
 """Rounds of expectation and maximization; a hundred change the NLL of fixed-out samples by less than .2 %."""

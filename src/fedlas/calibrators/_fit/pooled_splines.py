@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedlas.calibrators._fit.partial_pooling import maximize_posteriors
-from fedlas.calibrators._fit.state import float64_tensor
+from fedlas.calibrators._fit.buffers import float64_tensor
 
 IDENTITY_CURVE = (1.0, 1.0, 0.0, 0.0, 0.0, 0.0)
 """Coefficients of :func:`curve_basis` that change nothing."""
@@ -67,6 +66,8 @@ def fit_pooled_splines(
         Empirical Bayes for exchangeable regressions: Lindley and Smith 1972; with Laplace's approximation of the
         posterior, Breslow and Clayton 1993.
     """
+    from fedlas.calibrators._fit.partial_pooling import maximize_posteriors
+
     size = len(identity_curve)
     one = torch.eye(size, dtype=torch.float64, device="cpu")
     if start is None:
@@ -98,6 +99,8 @@ def stable_softplus(values: Tensor) -> Tensor:
 
 def _common_curve(basis: Tensor, labels: Tensor, weights: Tensor, identity_curve: Tensor) -> Tensor:
     """Return the coefficients ``(P,)`` of one curve fitted to all labels."""
+    from fedlas.calibrators._fit.partial_pooling import maximize_posteriors
+
     size = len(identity_curve)
     flat = basis.expand(len(labels), -1, -1).movedim(1, 0).reshape(1, size, -1)
     count = weights.expand_as(labels)

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from fedlas.calibrators._fit.minimize import minimize_batch
-from fedlas.calibrators._fit.state import zeros
+from fedlas.calibrators._fit.buffers import zeros
 
 _CHUNK_SIZE = 2**21
 """Scores of a chunk of rows: 16 MiB."""
@@ -123,6 +122,8 @@ class ResidualProblem:
 
     def solve(self) -> Regressions:
         """Return the fitted regressions; index ``(f K + k) L + l`` is subset f, offset k and ridge l."""
+        from fedlas.calibrators._fit.minimize import minimize_batch
+
         problems = self.problem_indices()
         part, offset, ridge = problems
         classes = self.log_probs.shape[1]

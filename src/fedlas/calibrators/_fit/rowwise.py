@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from fedlas._core.check import InputError
-from fedlas.calibrators._fit.state import ones
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import require_predictions
 from fedlas.predictions.arguments import to_tensor
@@ -20,6 +16,10 @@ from fedlas.predictions.probabilities import FLOOR, SUM_TOLERANCE
 from fedlas.predictions.sample_values import SAMPLE_VALUES
 from fedlas.predictions.two_arrays import are_logits
 from fedlas.resample.effective import effective_sample_size
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 # Elements of a chunk: 2 MiB of float64, so that a few work arrays of that size fit the cache.
 _CHUNK_ELEMENTS = 2**18
@@ -48,6 +48,8 @@ class _ColumnChunks:
         self._change = transform
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
+        import torch
+
         for part, rows in iter_float64_rows(self._logits):
             yield part, self._change(rows.mT.clone(memory_format=torch.contiguous_format))
 
@@ -75,6 +77,8 @@ def weight_blocks(subset_weights: Tensor, logits: Tensor) -> tuple[Tensor, ...]:
 
 def sample_weights(val: Predictions) -> Tensor:
     """Return the sample weights ``(N,)``, float64 on the CPU; ones if the predictions have none."""
+    from fedlas.calibrators._fit.buffers import ones
+
     return ones(val.num_samples) if val.weights is None else val.weights
 
 
@@ -88,6 +92,8 @@ def map_rows(
         function: Maps float64 rows ``(n, C)``, and features ``(n, D)`` if given, to ``(n, C)``, row by row.
         features: ``(N, D)``, or None.
     """
+    import torch
+
     result = torch.empty_like(logits)
     for part, rows in iter_float64_rows(logits):
         others = () if features is None else (features[part].detach().cpu().double(),)
@@ -97,6 +103,8 @@ def map_rows(
 
 def total_nll(val: Predictions, function: Callable[[Tensor], Tensor]) -> float:
     """Return the weighted sum of ``-log softmax(function(z))[y]`` over the samples."""
+    from torch.nn.functional import cross_entropy
+
     total = 0.0
     weights = sample_weights(val)
     for part, rows in iter_float64_rows(val.logits):
@@ -119,6 +127,8 @@ def column_moments(
     Returns:
         Two float64 tensors ``(..., M)``.
     """
+    import torch
+
     total = weights.sum(dim=-1, keepdim=True)
 
     def average(change: Callable[[Tensor], Tensor]) -> Tensor:
@@ -153,6 +163,8 @@ _MAX_ZERO_STAND_IN = 2e-7
 
 def to_predictions(val: object, target: Tensor | None = None) -> Predictions:
     """Return the argument of ``fit`` or ``transform`` as predictions; a ``TopLabel`` has classes wrong and right."""
+    import torch
+
     if isinstance(val, TopLabel):
         both = torch.stack([1 - val.confidence, val.confidence], dim=1)
         logits = both.clamp(min=zero_log_prob(both.dtype).exp()).log()
@@ -170,6 +182,9 @@ def to_predictions(val: object, target: Tensor | None = None) -> Predictions:
 
 def array_kind(val: object) -> ArrayKind | None:
     """Return "probs" if an array holds probabilities, else "logits"; None if it is not an array."""
+    import torch
+    from torch import Tensor
+
     if not isinstance(val, Tensor | np.ndarray):
         return None
     scores = to_tensor("val", val)
@@ -200,6 +215,8 @@ def require_features(predictions: Predictions) -> Tensor:
 
 def zero_log_prob(dtype: torch.dtype) -> Tensor:
     """Return the log-probability that stands for a probability of 0 in predictions made from probabilities."""
+    import torch
+
     return torch.tensor(FLOOR, dtype=dtype, device="cpu").log()
 
 
@@ -269,6 +286,8 @@ def normalize_weights(val: Predictions, *, repeat_rows: bool = False) -> Predict
     Raises:
         InputError: If ``repeat_rows`` and weights are not whole numbers.
     """
+    import torch
+
     if val.weights is None:
         return val
     weights = val.weights

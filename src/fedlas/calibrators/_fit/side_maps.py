@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from fedlas.calibrators._fit.buffers import BufferModule
 from fedlas.calibrators._fit.residuals import Inputs, residual_log_probs
-from fedlas.calibrators._fit.state import BufferModule, require_valid
+from fedlas.calibrators._fit.state import require_valid
 
 _MAX_STANDARDIZED = 8.0
 """Standardized features are clipped here."""
@@ -325,10 +326,6 @@ class SideInformation(nn.Module):
         self.ranges = ranges
         self.codes = codes
         self.unseen = unseen
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._modules.setdefault("unseen", None)  # which earlier pickles lack
 
     @property
     def counts(self) -> tuple[int, int]:

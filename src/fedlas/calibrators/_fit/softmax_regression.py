@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedlas.calibrators._fit.minimize import minimize
+from fedlas.calibrators._fit.buffers import ones, zeros
 from fedlas.calibrators._fit.rowwise import column_chunks, column_moments
-from fedlas.calibrators._fit.state import ones, require_valid, zeros
+from fedlas.calibrators._fit.state import require_valid
 
 RIDGE = 0.01
 """Ridge of every parameter, divided by the number of samples: see :class:`SoftmaxRegression`."""
@@ -202,6 +202,8 @@ class SoftmaxRegression:
             start: Start of the search; a nearby solution saves time and does not change the result.
             tolerance: Tolerance of the gradient, see :func:`~fedlas.calibrators._fit.minimize.minimize`.
         """
+        from fedlas.calibrators._fit.minimize import minimize
+
         first = self.start if start is None else self.to_point(start)
         # the sums over samples are cached for the last solution
         if start is not None and start is self._solution[0]:
@@ -364,6 +366,8 @@ def fit_bias_corrected_temperature(
             from ``scale``, in units of the width, has a penalty of ``1 / N``.
         warm_start: A map of this form as a warm start; the tolerance is then looser.
     """
+    from fedlas.calibrators._fit.minimize import minimize
+
     samples = len(target) if weights is None else float(weights.sum())
     regression = SoftmaxRegression(
         logits,

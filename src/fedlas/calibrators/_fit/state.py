@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fedlas._core.check import InputError
 from fedlas._core.files import read_json
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 T = TypeVar("T")
 
@@ -33,45 +32,6 @@ def require_valid(condition: object, text: str) -> None:
     """Raise ValueError with the given text unless the condition is true."""
     if not condition:
         raise ValueError(text)
-
-
-zeros = partial(torch.zeros, dtype=torch.float64, device="cpu")
-ones = partial(torch.ones, dtype=torch.float64, device="cpu")
-float64_tensor = partial(torch.tensor, dtype=torch.float64, device="cpu")
-"""Tensor factories for float64 on the CPU, independent of torch defaults; not every accelerator has float64."""
-
-
-class BufferModule(nn.Module):
-    """Base of modules whose whole state is buffers with declared shapes.
-
-    Attributes:
-        shapes: Class attribute: one letter per dimension of each buffer; ``C`` is the number of classes.
-    """
-
-    shapes: ClassVar[dict[str, str]]
-    if TYPE_CHECKING:  # every buffer, without naming each again
-
-        def __getattr__(self, name: str) -> Tensor: ...
-
-    def __init__(self, **numbers: Tensor) -> None:
-        super().__init__()
-        if sorted(numbers) != sorted(self.shapes):
-            raise TypeError(
-                f"the buffers must be {', '.join(self.shapes)}; got {', '.join(numbers)}"
-            )
-        for name in self.shapes:
-            self.register_buffer(name, numbers[name])
-
-    def check(self, classes: int) -> None:
-        """Raise ValueError for buffers of wrong shapes."""
-        sizes = {"C": classes}
-        for name, letters in self.shapes.items():
-            shape = getattr(self, name).shape
-            pairs = zip(letters, shape, strict=False)
-            fits = [sizes.setdefault(letter, size) == size for letter, size in pairs]
-            require_valid(
-                len(shape) == len(letters) and all(fits), f"{name} has the shape {tuple(shape)}"
-            )
 
 
 def buffers_to_dict(row_map: nn.Module) -> dict[str, Any]:
@@ -99,12 +59,14 @@ def load_map(
     Raises:
         ValueError, TypeError: If the state is invalid, or the map does not map ``(n, C)`` to ``(n, C)``.
     """
+    import torch
+
     require_valid(
         map_type is not None and isinstance(state, dict), "state must map names to numbers"
     )
     numbers = {name: read_array(state, name) for name in state}
     widths = [classes] if features is None else [classes, features]
-    probe = [zeros(2, each) for each in widths]
+    probe = [torch.zeros(2, each, dtype=torch.float64, device="cpu") for each in widths]
     try:
         # Buffers are checked before the map is called: shapes in an untrusted file could take gigabytes.
         row_map = _build_module(map_type, numbers, classes, part_types)
@@ -164,11 +126,13 @@ def read_array(state: Mapping[str, Any], name: str) -> Tensor:
     Raises:
         ValueError: If it is anything but nested lists of finite numbers.
     """
+    import torch
+
     try:
         numbers = torch.tensor(state[name], device="cpu")
         require_valid(numbers.dtype != torch.bool, "must be numbers, not booleans")
         if numbers.dtype != torch.int64:
-            numbers = float64_tensor(state[name])
+            numbers = torch.tensor(state[name], dtype=torch.float64, device="cpu")
     except (TypeError, RuntimeError, OverflowError, ValueError) as error:
         raise ValueError(f"{name}: {error}") from error
     require_valid(numbers.isfinite().all(), f"{name} must be finite numbers")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -15,7 +15,9 @@ from torch import Tensor
 
 from fedlas.calibrators._fit.fit_warnings import LOGITS_ADVICE, bound_warning
 from fedlas.calibrators._fit.rowwise import column_chunks, iter_float64_rows, sample_weights
-from fedlas.predictions import Predictions
+
+if TYPE_CHECKING:
+    from fedlas.predictions import Predictions
 
 MAX_SPREADS = 100.0
 """The highest temperature in units of the spread of the logits; predictions are practically uniform there."""
@@ -23,8 +25,8 @@ MAX_SPREADS = 100.0
 MIN_MISTAKES = 2.0
 """Fewest mistakes that a model scaled by a temperature below 1 must expect among the samples."""
 
-# Relative size of the last Newton step. Convergence is quadratic, so the error is far smaller than the step.
-_TOLERANCE = 1e-9
+_TOLERANCE = 1e-11
+"""Relative size of the last step. Convergence is faster than linear, so the error is far smaller than the step."""
 # A row whose two largest logits are closer than this share of the median gap is tied: it expects half a mistake at any
 # temperature.
 _TIE_SHARE = 0.01
@@ -131,38 +133,26 @@ def _refine_temperatures(val: Predictions, subset_weights: Tensor, start: float)
 
 def _best_scale(nll: _ScaledNLL) -> tuple[float, str | None]:
     """Return the best scale (inverse temperature), and a warning with ``{}`` for the temperature, or None."""
-    start = nll.evaluate_at(nll.spread)
     # The best temperature is above 1: search between the given logits and nearly uniform predictions.
-    if start.slope > 0:
+    if nll.slope(nll.spread) > 0:
         lowest = min(1.0, nll.spread) / MAX_SPREADS
-        scale = _find_minimum(nll.evaluate_at, lowest, nll.spread, nll.spread)
-        is_at_bound = scale <= lowest * (1 + 2 * _TOLERANCE) and nll.evaluate_at(lowest).slope >= 0
-        return (lowest, bound_warning("temperature {:g}")) if is_at_bound else (scale, None)
+        if nll.slope(lowest) >= 0:
+            return lowest, bound_warning("temperature {:g}")
+        return _find_root(nll.slope, lowest, nll.spread), None
 
     # The best temperature is below 1: go no further than where the model still expects two mistakes.
     too_few = _few_mistakes_warning(nll.val)
-    start = nll.slope_and_mistakes(nll.spread)
-    if start.mistakes < MIN_MISTAKES or start.slope == 0:
-        return nll.spread, too_few if start.mistakes < MIN_MISTAKES else None
-    low, high = _find_bracket(
-        nll.slope_and_mistakes,
-        nll.spread,
-        lambda point: point.slope > 0 or point.mistakes < MIN_MISTAKES,
-    )
-    if nll.evaluate_at(high).slope > 0:
-        high = _find_minimum(nll.evaluate_at, low, high, low)
-        if nll.slope_and_mistakes(high).mistakes >= MIN_MISTAKES:
+    slope, mistakes = nll.slope_and_mistakes(nll.spread)
+    if mistakes < MIN_MISTAKES or slope == 0:
+        return nll.spread, too_few if mistakes < MIN_MISTAKES else None
+    low, high = _find_bracket(nll)
+    if nll.slope(high) > 0:
+        high = _find_root(nll.slope, low, high)
+        if nll.slope_and_mistakes(high)[1] >= MIN_MISTAKES:
             return high, None
-    return _scale_with_mistakes(nll.slope_and_mistakes, nll.spread, high), too_few
-
-
-@dataclass(frozen=True)
-class _ScalePoint:
-    """Slope and curvature of the mean NLL at one scale, and the expected number of mistakes or NaN."""
-
-    slope: float
-    curvature: float
-    mistakes: float = math.nan
+    return _find_root(
+        lambda scale: nll.slope_and_mistakes(scale)[1] - MIN_MISTAKES, nll.spread, high
+    ), too_few
 
 
 class _ScaledNLL:
@@ -175,7 +165,7 @@ class _ScaledNLL:
         self._target = val.target.cpu()
         self._weights = sample_weights(val)
         self._total = float(self._weights.sum())
-        self._last = math.nan, _ScalePoint(math.nan, math.nan)
+        self._slopes: dict[float, float] = {}
         square = 0.0
         for part, rows in iter_float64_rows(val.logits):
             columns = rows.T.contiguous()
@@ -193,19 +183,21 @@ class _ScaledNLL:
         limits = torch.finfo(self.val.logits.dtype)
         return min(max(self.spread / scale, limits.tiny), limits.max)
 
-    def evaluate_at(self, scale: float) -> _ScalePoint:
-        """Return slope and curvature at a scale; the last result is cached."""
-        if scale != self._last[0]:
-            self._last = scale, self._sum_over_rows(scale, None)
-        return self._last[1]
+    def slope(self, scale: float) -> float:
+        """Return the slope of the NLL at a scale."""
+        if scale not in self._slopes:
+            self._slopes[scale] = self._sum_over_rows(scale)[0]
+        return self._slopes[scale]
 
-    def slope_and_mistakes(self, scale: float) -> _ScalePoint:
-        """Return slope, curvature and expected mistakes at a scale."""
-        return self._sum_over_rows(scale, self._tie_gap)
+    def slope_and_mistakes(self, scale: float) -> tuple[float, float]:
+        """Return the slope and the expected number of mistakes at a scale."""
+        slope, mistakes = self._sum_over_rows(scale, self._tie_gap)
+        self._slopes[scale] = slope
+        return slope, mistakes
 
     @torch.no_grad()
-    def _sum_over_rows(self, scale: float, tie_gap: float | None) -> _ScalePoint:
-        slope = curvature = mistakes = 0.0
+    def _sum_over_rows(self, scale: float, tie_gap: float | None = None) -> tuple[float, float]:
+        slope = mistakes = 0.0
         for part, columns in self._columns:
             weights = self._weights[part]
             probs = (columns * scale).softmax(dim=0)
@@ -213,16 +205,12 @@ class _ScaledNLL:
             slope += float(
                 weights @ (mean - columns.gather(0, self._target[part].unsqueeze(0)).squeeze(0))
             )
-            # The variance of z under p comes from centered values: a difference of two moments would cancel.
-            curvature += float(weights @ (columns - mean).square_().mul_(probs).sum(dim=0))
             if tie_gap is not None:
                 gap = self._top_two_gaps[part]
                 mistakes += float(
                     weights @ (1 - probs.amax(dim=0)).where((gap > 0) & (gap >= tie_gap), 0.0)
                 )
-        return _ScalePoint(
-            slope / self._total, curvature / self._total, math.nan if tie_gap is None else mistakes
-        )
+        return slope / self._total, mistakes
 
     @cached_property
     def _tie_gap(self) -> float:
@@ -238,50 +226,30 @@ class _ScaledNLL:
         return torch.cat([columns.topk(2, dim=0).values[1].abs() for _, columns in self._columns])
 
 
-def _find_bracket(
-    evaluate: Callable[[float], _ScalePoint], scale: float, is_past: Callable[[_ScalePoint], bool]
-) -> tuple[float, float]:
-    """Return two scales, between which ``is_past`` becomes true; the search goes up from ``scale``."""
+def _find_bracket(nll: _ScaledNLL) -> tuple[float, float]:
+    """Return two scales, of which the larger has a positive slope, too few expected mistakes, or no larger number."""
     # The factor is squared each time, so that about ten passes reach any scale that float64 has.
-    low = scale
-    high = 4.0 * scale
+    low = nll.spread
+    high = 4.0 * low
     factor = 16.0
-    while high < sys.float_info.max and not is_past(evaluate(high)):
+    while high < sys.float_info.max:
+        slope, mistakes = nll.slope_and_mistakes(high)
+        if slope > 0 or mistakes < MIN_MISTAKES:
+            break
         low = high
         high = min(high * factor, sys.float_info.max)
         factor = factor * factor
     return low, high
 
 
-def _find_minimum(
-    evaluate: Callable[[float], _ScalePoint], low: float, high: float, start: float
-) -> float:
-    """Return the scale in ``[low, high]`` with slope 0, or ``low`` if the slope is positive everywhere."""
-    scale = start
-    last_step = high - low
-    while high - low > _TOLERANCE * scale:
-        point = evaluate(scale)
-        low, high = (low, scale) if point.slope > 0 else (scale, high)
-        step = point.slope / point.curvature if point.curvature > 0 else math.inf
-        if abs(step) <= _TOLERANCE * scale:
-            return scale - step
-        # A Newton step that leaves the bracket, or is not half the previous one, is replaced by the geometric mean.
-        newton = low < scale - step < high and abs(step) <= 0.5 * last_step
-        next_scale = scale - step if newton else math.sqrt(low) * math.sqrt(high)
-        last_step = abs(next_scale - scale)
-        scale = next_scale
-    return scale
+def _find_root(function: Callable[[float], float], low: float, high: float) -> float:
+    """Return the scale in ``[low, high]`` at which a function that changes its sign is 0."""
+    from scipy.optimize import brentq
 
-
-def _scale_with_mistakes(
-    evaluate: Callable[[float], _ScalePoint], low: float, high: float
-) -> float:
-    """Return the scale in ``[low, high]`` at which the model expects two mistakes, by bisection."""
-    while high - low > _TOLERANCE * high:
-        # Multiply the roots: the product of the scales may overflow.
-        middle = math.sqrt(low) * math.sqrt(high)
-        low, high = (middle, high) if evaluate(middle).mistakes >= MIN_MISTAKES else (low, middle)
-    return low
+    # On logarithms, since the scales may be hundreds of orders of magnitude apart.
+    ends = {math.log(low): low, math.log(high): high}
+    root = brentq(lambda x: function(ends.get(x) or math.exp(x)), *ends, xtol=_TOLERANCE)
+    return ends.get(root) or math.exp(root)
 
 
 def _few_mistakes_warning(val: Predictions) -> str:

@@ -7,8 +7,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from fedlas.calibrators._fit.buffers import BufferModule, float64_tensor, ones, zeros
 from fedlas.calibrators._fit.pooled_splines import stable_softplus
-from fedlas.calibrators._fit.state import BufferModule, float64_tensor, ones, require_valid, zeros
+from fedlas.calibrators._fit.state import require_valid
 from fedlas.resample.clusters import mean_and_standard_error
 
 _KNOTS = 3

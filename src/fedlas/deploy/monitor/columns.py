@@ -10,18 +10,20 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedlas._core.check import InputError, check_count, check_number, error_reason, truncated_list
-from fedlas.deploy.card import Card
-from fedlas.predictions import Columns
 from fedlas.predictions.tables.cells import MISSING as MISSING_TEXTS
 from fedlas.predictions.tables.cells import cell_to_text
 from fedlas.predictions.tables.encoder import MAX_VALUES
 from fedlas.predictions.tables.read import open_source
+
+if TYPE_CHECKING:
+    from fedlas.deploy.card import Card
+    from fedlas.predictions import Columns
 
 MEAN_DRIFT = 0.5
 """Change of a column mean, in standard deviations, above which it is drift."""

@@ -6,14 +6,13 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError, error_reason, truncated_list
 from fedlas._core.files import read_json, remove, write_atomically, write_json
 from fedlas._core.outputs import STANDARD_STREAM, json_kind
 from fedlas._core.text import printable
 from fedlas.deploy.monitor.columns import ColumnDrift, card_column_statistics, find_drift
-from fedlas.deploy.monitor.look import Monitor
 from fedlas.deploy.monitor.period import Period
 from fedlas.deploy.monitor.state import (
     FileDigest,
@@ -23,6 +22,9 @@ from fedlas.deploy.monitor.state import (
 )
 from fedlas.predictions.tables.files import Name, find_files, store_address
 from fedlas.predictions.tables.formats.compression import data_stem
+
+if TYPE_CHECKING:
+    from fedlas.deploy.monitor.look import Monitor
 
 FORMAT = "fedlas.history/1"
 HISTORY = json_kind("a history of fedlas monitor", FORMAT)

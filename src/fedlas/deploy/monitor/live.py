@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from fedlas._core.check import Argument, InputError, truncated_list, warn_user
-from fedlas.deploy.card import Card
 from fedlas.deploy.monitor.watches import LiveBatch
 from fedlas.metrics.sums import check_weights_supported
 from fedlas.predictions import (
@@ -25,8 +22,13 @@ from fedlas.predictions.arguments import check_event
 from fedlas.predictions.event import resolve_event
 from fedlas.predictions.multi_label import UNKNOWN
 from fedlas.predictions.tables.read import is_lm_eval_log
-from fedlas.predictions.tables.table import ScoreTable
 from fedlas.resample.clusters import require_independent
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedlas.deploy.card import Card
+    from fedlas.predictions.tables.table import ScoreTable
 
 _UNSUPPORTED_COLUMNS = {
     "weights": (
@@ -140,6 +142,8 @@ def _scores_from_predictions(predictions: Predictions | TopLabel | MultiLabel) -
 
 def _calibrate_batch(card: Card, live: LiveScores, *, raw: bool, source: str) -> LiveBatch:
     """Return a live batch of scores after checking that the classes match the card; calibrated if ``raw``."""
+    import torch
+
     scores, outcome = live.scores, live.outcome
     if card.subject == "labels" or live.is_multi_label:
         return _calibrate_label_batch(card, live, raw=raw, source=source)

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError, truncated_list
 from fedlas._core.kinds import check_argument_types
@@ -14,16 +14,18 @@ from fedlas._core.text import join_words
 from fedlas.deploy.card import Card, CardSource
 from fedlas.deploy.label_reference import ALL_LABELS
 from fedlas.deploy.monitor.live import check_not_calibrated, read_batches, to_live_batch
-from fedlas.deploy.monitor.period import Period
 from fedlas.deploy.monitor.state import FORMAT, StreamState, lock_files, read_state
 from fedlas.deploy.monitor.watches import WATCHES, LiveBatch, Watch, build_watches
-from fedlas.predictions import (
-    Columns,
-    MultiLabel,
-    Predictions,
-    TopLabel,
-)
 from fedlas.stats.intervals import check_confidence_level
+
+if TYPE_CHECKING:
+    from fedlas.deploy.monitor.period import Period
+    from fedlas.predictions import (
+        Columns,
+        MultiLabel,
+        Predictions,
+        TopLabel,
+    )
 
 ALARM_EXIT_STATUS = 3
 """Exit status of ``fedlas monitor`` after an alarm."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +18,14 @@ from fedlas._core.check import InputError, check_count, error_reason, warn_user
 from fedlas._core.extras import require
 from fedlas._core.files import check_writable, is_file, not_writable_error, read_json, write_json
 from fedlas._core.outputs import FileKind, has_json_format
-from fedlas._core.types import FloatArray
 from fedlas.deploy.monitor.period import Period
-from fedlas.deploy.monitor.watches import LiveBatch, Watch
 from fedlas.predictions.tables.files import Name, find_files
 from fedlas.predictions.tables.formats.compression import content_digest
 from fedlas.stats.gap_sums import read_array, read_counts
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray
+    from fedlas.deploy.monitor.watches import LiveBatch, Watch
 
 FORMAT = "fedlas.monitor/2"
 STATE = FileKind("a state of fedlas monitor", lambda path: has_json_format(path, FORMAT))

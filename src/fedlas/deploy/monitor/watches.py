@@ -10,16 +10,19 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedlas._core.types import FloatArray
-from fedlas.deploy.card import Card
 from fedlas.deploy.label_reference import ALL_LABELS, LABEL_MEANS, LabelReference
 from fedlas.stats.drift import MeanDrift
 from fedlas.stats.gap_sums import GapSums, confidence_bounds_by_cell, confidence_cells
 from fedlas.stats.proportion import clopper_pearson
+
+if TYPE_CHECKING:
+    from fedlas.deploy.card import Card
 
 Values = tuple[FloatArray, NDArray[np.bool_]]
 WATCHES = {

@@ -14,8 +14,8 @@ import fedlas
 from fedlas._core.check import InputError
 from fedlas._core.pixels import normalization_scale_shift
 from fedlas.deploy.calibration import Calibration, fit_calibration
-from fedlas.deploy.export import export_model
 from fedlas.deploy.exported import Exported
+from fedlas.deploy.model_files import export_model
 from fedlas.lab.models import build_model
 from fedlas.lab.runs.collection import read_finished_run
 from fedlas.lab.runs.data import with_test_normalization
@@ -49,7 +49,7 @@ def export_run(
         Name of the run, its calibration, the file, and the card.
 
     Raises:
-        InputError: As :func:`~fedlas.deploy.export.export_model`, or if the run, its predictions or its data cannot be
+        InputError: As :func:`~fedlas.deploy.export_model`, or if the run, its predictions or its data cannot be
             used.
     """
     run = RunFolder(folder, data_root=data)

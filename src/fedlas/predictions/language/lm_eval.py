@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,7 +22,9 @@ from fedlas.predictions.tables.formats.format import Writer
 from fedlas.predictions.tables.formats.frame import Frame
 from fedlas.predictions.tables.formats.json_lines import iter_json_rows, value_at_path
 from fedlas.predictions.tables.formats.lines import open_lines
-from fedlas.predictions.tables.roles import Columns
+
+if TYPE_CHECKING:
+    from fedlas.predictions.tables.roles import Columns
 
 _RIGHT = ("acc", "exact_match", "em", "contains", "pass@1")
 """Metrics that are 1 for a correct answer and 0 for a wrong one; the first that is logged is used."""

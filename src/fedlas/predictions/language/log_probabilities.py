@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,9 @@ from fedlas._core.check import Argument, InputError, Text, check_choice, describ
 from fedlas._core.files import parse_json
 from fedlas._core.text import truncate
 from fedlas.predictions.language.stated import is_refusal, stated_confidence
-from fedlas.predictions.tables.cells import TableChunk
+
+if TYPE_CHECKING:
+    from fedlas.predictions.tables.cells import TableChunk
 
 Reduce = Literal["sum", "mean", "min"]
 _SHOWN = 5

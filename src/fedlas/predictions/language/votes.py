@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,11 @@ from fedlas._core.check import Argument, InputError, describe
 from fedlas._core.text import truncate
 from fedlas.predictions.language.stated import PLAIN
 from fedlas.predictions.tables.cells import cell_to_text
-from fedlas.predictions.tables.formats.format import Format
 from fedlas.predictions.tables.formats.frame import Frame
-from fedlas.predictions.tables.roles import Columns
+
+if TYPE_CHECKING:
+    from fedlas.predictions.tables.formats.format import Format
+    from fedlas.predictions.tables.roles import Columns
 
 _MARKS = (
     re.compile(r"####\s*([^\n]+)"),

@@ -8,16 +8,17 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fedlas._core.check import Argument, InputError, Text, truncated_list
 from fedlas._core.text import truncate
 from fedlas.predictions.class_names import parse_whole_number, truth_value_classes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MISSING = ("NA", "N/A", "na", "nan", "NaN", "NULL", "null", "None")
 """Texts that mark a missing number, where incomplete rows are dropped."""
@@ -108,6 +109,8 @@ class TableChunk:
             InputError: If a number is missing or infinite (row and column are named), or there are several columns and
                 one holds lists.
         """
+        import torch
+
         columns = [self.numbers[name] for name in names]
         if len(columns) > 1 and any(column.ndim > 1 for column in columns):
             raise InputError(
@@ -183,6 +186,7 @@ class TableChunk:
         Raises:
             InputError: For anything else; row and column are named.
         """
+        import torch
 
         def is_right(value: object, place: str) -> bool:
             text = cell_to_text(value)
@@ -228,6 +232,8 @@ class FirstRowPerCluster:
         self, chunk: TableChunk, confidence: Tensor | None
     ) -> tuple[TableChunk, Tensor | None]:
         """Return the first row of each new cluster, with its confidence ``(n, 1)`` if given."""
+        import torch
+
         names = chunk.text_values(self.column)
         first = np.zeros(len(names), dtype=bool)
         for row, name in enumerate(names):
@@ -287,6 +293,8 @@ class LabelReader:
         Raises:
             InputError: For a missing or unknown label (row and column are named), or two kinds in one file.
         """
+        import torch
+
         return torch.tensor(chunk.map_values(self.column, self._class_index), dtype=torch.int64)
 
     def notes(self) -> list[str]:

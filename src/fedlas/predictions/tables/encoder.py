@@ -6,11 +6,9 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from fedlas._core.check import InputError
 from fedlas.predictions.covariates import Covariates
@@ -23,7 +21,11 @@ from fedlas.predictions.tables.cells import (
 )
 from fedlas.predictions.tables.formats.format import Format
 from fedlas.predictions.tables.formats.frame import Frame
-from fedlas.predictions.tables.roles import Columns
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedlas.predictions.tables.roles import Columns
 
 MAX_VALUES = 256
 """Maximum number of distinct values of a categorical column; beyond it they identify samples."""
@@ -90,6 +92,8 @@ def infer_column_covariates(
 
 def encode_columns(covariates: Covariates, columns: Mapping[str, Any]) -> Tensor:
     """Return the features ``(N, D)`` of columns in memory."""
+    import torch
+
     chunks = Frame(columns).chunks(covariates.numbers, [*covariates.categories])
     return torch.cat([encode_rows(covariates, chunk) for chunk in chunks])
 
@@ -100,6 +104,8 @@ def encode_rows(covariates: Covariates, chunk: TableChunk) -> Tensor:
     Raises:
         InputError: If a number is missing or infinite; row and column are named.
     """
+    import torch
+
     parts = [_encode_numbers(covariates, chunk)] if covariates.numbers else []
     for name, places in covariates.categories.items():
         numbers = {value: number for number, value in enumerate(places)}
@@ -118,6 +124,8 @@ def encode_rows(covariates: Covariates, chunk: TableChunk) -> Tensor:
 
 def _encode_numbers(covariates: Covariates, chunk: TableChunk) -> Tensor:
     """Return the numeric features ``(n, numbers + gaps)``: values with missing ones imputed, then flags."""
+    import torch
+
     columns = {name: chunk.numbers[name] for name in covariates.numbers}
     is_missing = {name: np.isnan(column) for name, column in columns.items()}
     filled = {

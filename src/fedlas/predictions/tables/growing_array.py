@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fedlas._core.check import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class GrowingArray:
@@ -37,5 +38,7 @@ class GrowingArray:
 
     def tensor(self) -> Tensor:
         """Return all rows as a tensor; no rows can be appended after that."""
+        import torch
+
         self._array.resize((self._size, *self._array.shape[1:]), refcheck=False)
         return torch.from_numpy(self._array)

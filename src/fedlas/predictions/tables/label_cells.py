@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from fedlas._core.check import Argument, InputError, truncated_list
 from fedlas._core.text import truncate
 from fedlas.predictions.class_names import parse_whole_number
 from fedlas.predictions.multi_label import UNKNOWN
 from fedlas.predictions.tables.cells import MISSING, TableChunk, cell_to_text
-from fedlas.predictions.tables.formats.format import Format
 from fedlas.predictions.tables.names import strip_common_parts
-from fedlas.predictions.tables.roles import Columns
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedlas.predictions.tables.formats.format import Format
+    from fedlas.predictions.tables.roles import Columns
 
 _PRESENT = frozenset({"1", "true", "t", "yes", "y", "present", "positive"})
 _ABSENT = frozenset({"0", "false", "f", "no", "n", "absent", "negative"})
@@ -81,6 +83,8 @@ class MultiLabelReader:
         Raises:
             InputError: For anything else; row and column are named.
         """
+        import torch
+
         columns = [
             np.array(chunk.map_values(name, self._parse_label), dtype=np.int64)
             for name in self.columns

@@ -7,15 +7,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from fedlas._core.arrays import open_arrays
 from fedlas._core.check import Argument, InputError, describe, truncated_list
 from fedlas._core.kinds import check_argument_types
 from fedlas.predictions.any_predictions import PredictionTable
-from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import resolve_event, with_event
 from fedlas.predictions.multi_label import MultiLabel
 from fedlas.predictions.predictions import Predictions
@@ -30,6 +27,11 @@ from fedlas.predictions.tables.formats.frame import Frame
 from fedlas.predictions.tables.roles import LABELS, SCORES, Columns, columns_from_kwargs
 from fedlas.predictions.tables.table import ScoreTable, Values
 from fedlas.predictions.top_label import TopLabel
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedlas.predictions.covariates import Covariates
 
 _FIXED = (*SCORES, *LABELS, "label_probs")
 """Options that logs of lm-evaluation-harness do not take."""

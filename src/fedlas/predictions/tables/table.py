@@ -8,11 +8,9 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from fedlas._core.check import InputError, truncated_list
+from fedlas._core.check import InputError, is_tensor, truncated_list
 from fedlas._core.text import join_words
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import (
@@ -48,6 +46,8 @@ from fedlas.predictions.tables.roles import ROLES, Columns
 from fedlas.predictions.tables.units import Units
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from fedlas.predictions.language.log_probabilities import AnswerCounter
 
 NO_GROUP = "(no group)"
@@ -189,7 +189,7 @@ class ScoreTable:
         texts: dict[str, list[tuple[str, ...]]] = {}
         for values in self.samples():
             for name, value in values.items():
-                if isinstance(value, Tensor):
+                if is_tensor(value):
                     arrays.setdefault(name, GrowingArray()).append(value.numpy())
                 else:
                     texts.setdefault(name, []).append(value)
@@ -366,6 +366,8 @@ class ScoreTable:
 
     def _read_answers(self, chunk: TableChunk, answers: AnswerCounter) -> tuple[TableChunk, Tensor]:
         """Return the rows whose answers state a confidence, and the confidences ``(n, 1)``."""
+        import torch
+
         column = self.scores[0]
         from fedlas.predictions.language.log_probabilities import read_confidences
 
@@ -377,6 +379,8 @@ class ScoreTable:
 
     def _read_top_label(self, chunk: TableChunk, confidence: Tensor | None) -> Values:
         """Return the confidences, correctness and labels of a chunk."""
+        import torch
+
         columns = self.columns
         names = self.scores
         if confidence is None:
@@ -423,6 +427,8 @@ class ScoreTable:
 
     def _read_all_classes(self, chunk: TableChunk) -> Values:
         """Return the logits or probabilities and the class indices of a chunk."""
+        import torch
+
         names = self.scores
         scores = chunk.stack_finite(names, "scores")
         width = scores.shape[1]

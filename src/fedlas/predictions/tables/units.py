@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from fedlas._core.check import InputError, truncated_list
-from fedlas.predictions.tables.cells import TableChunk
+
+if TYPE_CHECKING:
+    from fedlas.predictions.tables.cells import TableChunk
 
 _MARKS = {".": "a decimal point", ",": "a decimal comma"}
 _RARE = 1e-6

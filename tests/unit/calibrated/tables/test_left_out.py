@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-import fedlas.calibrators.auto as auto_file
+import fedlas.calibrators.fit_mixture as fit_mixture
 from fedlas import Predictions
 from fedlas.calibrated.tables.cross_fit import cross_fit, fit_and_check
 from fedlas.calibrators import AutoCalibration, TemperatureScaling
@@ -45,9 +45,9 @@ def test_out_of_fold_ece_is_not_optimistic(val):
 
 def test_a_mixture_is_fitted_once(monkeypatch):
     fits = []
-    real = auto_file.fit_calibrated_mixture
+    real = fit_mixture.fit_calibrated_mixture
     monkeypatch.setattr(
-        auto_file,
+        fit_mixture,
         "fit_calibrated_mixture",
         lambda *args, **more: fits.append(1) or real(*args, **more),
     )

@@ -121,7 +121,7 @@ class ArrowFile(Format):
                 text: parse_number(text, self.column_decimal_point(name)) for text in set(texts)
             }
             self._check_number_texts(texts, numbers, name)
-            values = self.arrow.array([numbers[text] for text in texts], "float64")
+            values = to_arrow_array(np.array([numbers[text] for text in texts], np.float64))
         elif values.null_count < len(values):
             percent[name] = False
         plain = (types.is_floating, types.is_integer, types.is_decimal, types.is_null)
@@ -144,7 +144,7 @@ class ArrowFile(Format):
         compute = import_pyarrow(".compute")
         if not self.arrow.types.is_string(values.type) or values.null_count == len(values):
             return None
-        empty = compute.is_in(values, value_set=self.arrow.array(["", *self.missing]))
+        empty = compute.is_in(values, value_set=_text_array(["", *self.missing]))
         if (mark := self.column_decimal_point(name)) != ".":
             values = compute.replace_substring(values, mark, ".")
         if compute.any(empty).as_py():
@@ -166,14 +166,25 @@ class ArrowFile(Format):
 
 def append_columns(rows: Any, names: Sequence[str], arrays: Sequence[NDArray[Any]]) -> Any:
     """Return Arrow rows with additional columns ``(n,)``, or lists from ``(n, C)``; NaN becomes null."""
-    arrow = import_pyarrow()
     for name, values in zip(names, arrays, strict=True):
-        is_nan = np.isnan(values).reshape(len(values), -1).all(axis=1)
-        column = arrow.array(
-            values if values.ndim == 1 else list(values), mask=is_nan if is_nan.any() else None
-        )
-        rows = rows.append_column(name, column)
+        rows = rows.append_column(name, to_arrow_array(values))
     return rows
+
+
+def to_arrow_array(values: NDArray[Any]) -> Any:
+    """Return floating-point numbers ``(n,)`` as an Arrow array, or ``(n, C)`` as one of lists; NaN becomes null."""
+    # From buffers: ``pyarrow.array`` imports pandas.
+    arrow = import_pyarrow()
+    is_nan = np.isnan(values).reshape(len(values), -1).all(axis=1)
+    filled = arrow.py_buffer(np.packbits(~is_nan, bitorder="little")) if is_nan.any() else None
+    kind = arrow.from_numpy_dtype(values.dtype)
+    numbers = arrow.py_buffer(np.ascontiguousarray(values))
+    if values.ndim == 1:
+        return arrow.Array.from_buffers(kind, len(values), [filled, numbers])
+    cells = arrow.Array.from_buffers(kind, values.size, [None, numbers])
+    starts = arrow.py_buffer(np.arange(len(values) + 1, dtype=np.int32) * values.shape[1])
+    buffers = [filled, starts]
+    return arrow.Array.from_buffers(arrow.list_(kind), len(values), buffers, children=[cells])
 
 
 @contextmanager
@@ -231,3 +242,12 @@ def _to_python_values(column: Any) -> list[Any]:
 def import_pyarrow(module: str = "") -> Any:
     """Import and return pyarrow, or a submodule of it."""
     return require(f"pyarrow{module}", extra="tables")
+
+
+def _text_array(texts: Sequence[str]) -> Any:
+    """Return texts as an Arrow array."""
+    arrow = import_pyarrow()
+    cells = [text.encode() for text in texts]
+    ends = np.cumsum([0, *map(len, cells)], dtype=np.int32)
+    buffers = [None, arrow.py_buffer(ends), arrow.py_buffer(b"".join(cells))]
+    return arrow.Array.from_buffers(arrow.string(), len(cells), buffers)

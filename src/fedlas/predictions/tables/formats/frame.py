@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from fedlas._core.check import InputError, check_dense, describe
+from fedlas._core.check import InputError, check_dense, describe, is_tensor
 from fedlas._core.extras import require
 from fedlas._core.kinds import is_lazy_frame
 from fedlas.predictions.tables.cells import TableChunk, to_floating
@@ -24,6 +23,8 @@ class Frame(Format):
     label = "the frame"
 
     def __init__(self, frame: Any) -> None:
+        from torch import Tensor
+
         frame = collect_lazy(frame)
         if hasattr(frame, "append_column"):  # of Arrow
             frame = {name: frame[name] for name in frame.column_names}
@@ -80,7 +81,7 @@ class Frame(Format):
     def _to_numbers(self, name: str) -> NDArray[Any]:
         """Return a column as floats ``(N,)``, or ``(N, C)`` of lists."""
         column = self._columns[name]
-        if isinstance(column, Tensor):
+        if is_tensor(column):
             check_dense(name, column)
             column = column.detach().cpu()
             # bfloat16
@@ -116,7 +117,7 @@ class Frame(Format):
 
 def _to_column(name: str, values: object) -> Any:
     """Return a column that NumPy can read: tensors are detached and moved to the CPU."""
-    if not isinstance(values, Tensor):
+    if not is_tensor(values):
         return values
     check_dense(f"column {name!r}", values)
     return values.detach().cpu()

@@ -6,7 +6,7 @@ import math
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from fedlas._core.arrays import ArrayArchive, require_memory
 from fedlas._core.check import InputError
 from fedlas.predictions.saved import open_archive
-from fedlas.predictions.tables.cells import TableChunk
 from fedlas.predictions.tables.formats import format as formats
 from fedlas.predictions.tables.formats.format import Format, Pieces, Writer, iter_chunks, split_rows
+
+if TYPE_CHECKING:
+    from fedlas.predictions.tables.cells import TableChunk
 
 
 class Archive(Format):

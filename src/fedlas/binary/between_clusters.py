@@ -5,30 +5,32 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from fedlas._core.check import Argument, InputError
-from fedlas._core.types import FloatArray, IntArray
 from fedlas.binary.discrimination import auroc_with_influence
 from fedlas.binary.grouped_samples import GroupedSamples
 from fedlas.binary.positive import Positive, positive_class
 from fedlas.binary.recalibration import iter_group_rows
-from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import require_labels
 from fedlas.resample.effective import effective_sample_size
 from fedlas.stats.degrees import critical_t
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate
 from fedlas.stats.intervals import check_confidence_level
-from fedlas.stats.poisson_random_effects import poisson_random_effects
-from fedlas.stats.random_effects import (
+from fedlas.stats.meta_analysis import (
     RandomEffects,
     chi_squared_p_value,
     cochran_q,
     random_effects,
 )
+from fedlas.stats.poisson_meta_analysis import poisson_random_effects
 from fedlas.stats.result_table import ResultTable
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray, IntArray
+    from fedlas.predictions import Predictions
 
 SCALES = {"observed_to_expected": "log", "slope": "identity", "auroc": "logit"}
 """Scale on which each measure is nearly normal over clusters."""

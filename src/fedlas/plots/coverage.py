@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
 from fedlas._core.kinds import check_argument_types
 from fedlas.metrics.selective import aurc, e_aurc
 from fedlas.plots.theme import Axes, ThemeOption, draw_legend, set_labels, styled_axes, text_box
-from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import require_top_label
+
+if TYPE_CHECKING:
+    from fedlas.predictions import Predictions, TopLabel
 
 _MAX_POINTS = 400
 """More points would only make the file larger."""

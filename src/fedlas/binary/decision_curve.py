@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from fedlas._core.check import InputError, as_float_array, describe
-from fedlas._core.renamed import accept_old_names
-from fedlas._core.types import FloatArray, IntArray
 from fedlas.binary.positive import Positive, positive_class
 from fedlas.metrics.sums import ROUNDING
-from fedlas.predictions import Predictions
 from fedlas.stats.degrees import critical_t
 from fedlas.stats.intervals import check_confidence_level
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray, IntArray
+    from fedlas.predictions import Predictions
 
 THRESHOLDS = tuple(step / 100 for step in range(1, 100))
 """Thresholds where none are chosen."""
@@ -57,7 +58,6 @@ class NetBenefit:
     __repr__ = __str__
 
 
-@accept_old_names(positive="event")
 def net_benefit(
     predictions: Predictions,
     *,
@@ -100,6 +100,8 @@ def net_benefit(
         Vickers and Elkin, "Decision curve analysis: a novel method for evaluating prediction models", Medical Decision
         Making 26 (2006).
     """
+    import torch
+
     data = positive_class(predictions, event)
     z = critical_t(check_confidence_level(confidence_level), data.degrees())
     limit = as_float_array(thresholds)

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fedlas._core.check import InputError, check_count, check_number
-from fedlas._core.renamed import accept_old_names
-from fedlas._core.types import FloatArray
 from fedlas.binary.cells import Loess
 from fedlas.binary.positive import Positive, positive_class
-from fedlas.predictions import Predictions
 from fedlas.stats.bootstrap import calibration_error_interval
 from fedlas.stats.cell_sums import CellResampler
 from fedlas.stats.degrees import pointwise_interval
 from fedlas.stats.estimates import RESAMPLING, Estimate, check_replicates
 from fedlas.stats.joint import NullReplicates
 from fedlas.stats.noise_floor import least_p, monte_carlo_p_value
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray
+    from fedlas.predictions import Predictions
 
 _MAX_CELLS = 8192
 _REPLICATE_CELLS = 1024
@@ -70,7 +71,6 @@ class IntegratedCalibration:
         return self.ici, self.e50, self.e90, self.emax
 
 
-@accept_old_names(positive="event")
 def integrated_calibration(
     predictions: Predictions,
     *,

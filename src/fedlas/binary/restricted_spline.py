@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fedlas._core.check import InputError
-from fedlas._core.renamed import accept_old_names
-from fedlas._core.types import FloatArray
 from fedlas.binary.grouped_samples import GroupedSamples, sigmoid
 from fedlas.binary.logistic import fit_logistic
 from fedlas.binary.positive import positive_class
 from fedlas.binary.recalibration import fit_recalibration
-from fedlas.predictions import Predictions
 from fedlas.stats.degrees import critical_t
 from fedlas.stats.intervals import check_confidence_level
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray
+    from fedlas.predictions import Predictions
 
 _POINTS = 201
 _KNOTS = {3: (0.1, 0.5, 0.9), 4: (0.05, 0.35, 0.65, 0.95), 5: (0.05, 0.275, 0.5, 0.725, 0.95)}
@@ -41,7 +43,6 @@ class SplineCurve:
     knots: FloatArray
 
 
-@accept_old_names(positive="event")
 def spline_curve(
     predictions: Predictions,
     *,

@@ -5,16 +5,14 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import asdict, replace
 from math import inf, nan
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fedlas._core.check import InputError, check_count
-from fedlas._core.renamed import accept_old_names
-from fedlas._core.types import FloatArray
+from fedlas.binary.curve_distances import DISTANCES, curve_and_tests
 from fedlas.binary.discrimination import auroc_estimate, average_precision_estimate
 from fedlas.binary.event_records import register_event_measure
-from fedlas.binary.integrated_calibration import DISTANCES, curve_and_tests
 from fedlas.binary.likelihood import compute_likelihood_indices
 from fedlas.binary.positive import Positive, positive_class
 from fedlas.binary.recalibration import (
@@ -25,7 +23,6 @@ from fedlas.binary.recalibration import (
     wald_estimate,
 )
 from fedlas.metrics.metric import event_measures
-from fedlas.predictions import Predictions
 from fedlas.stats.estimates import (
     CONFIDENCE_LEVEL,
     REPLICATES,
@@ -36,8 +33,11 @@ from fedlas.stats.estimates import (
 )
 from fedlas.stats.intervals import check_confidence_level, normal_interval
 
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray
+    from fedlas.predictions import Predictions
 
-@accept_old_names(positive="event")
+
 def measures(
     predictions: Predictions,
     *,
@@ -172,7 +172,6 @@ def brier_skill_influence(data: Positive) -> FloatArray:
     terms=brier_skill_influence,
     paper="Brier 1950",
 )
-@accept_old_names(positive="event")
 def brier_skill(
     predictions: Predictions, *, event: int | str | None = None, confidence_level: float = 0.95
 ) -> Estimate:

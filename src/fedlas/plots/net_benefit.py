@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from fedlas._core.check import InputError
 from fedlas._core.kinds import check_argument_types
-from fedlas._core.renamed import accept_old_names
-from fedlas.binary.net_benefit import net_benefit
+from fedlas.binary.decision_curve import net_benefit
 from fedlas.binary.positive import positive_class
 from fedlas.plots.theme import REFERENCE, Axes, ThemeOption, draw_legend, set_labels, styled_axes
-from fedlas.predictions import Predictions
+
+if TYPE_CHECKING:
+    from fedlas.predictions import Predictions
 
 _COLOR_ORDER = (2, 1, 4)
 """Blue, orange and green: the first two differ for color-blind readers, too."""
 
 
 @check_argument_types
-@accept_old_names(positive="event")
 def decision_curve(
     models: Predictions | Mapping[str, Predictions],
     *,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
@@ -17,7 +17,6 @@ from fedlas._core.extras import MissingExtraError
 from fedlas._core.files import to_path
 from fedlas._core.kinds import check_argument_types
 from fedlas.calibrated import CalibratedModel, TableCalibration
-from fedlas.deploy.calibration import Calibration
 from fedlas.deploy.exported import (
     BATCH_SIZE,
     Exported,
@@ -33,6 +32,9 @@ from fedlas.predictions import MultiLabel, Predictions, TopLabel
 from fedlas.predictions.any_predictions import require_predictions
 from fedlas.predictions.multi_label import to_log_odds
 from fedlas.predictions.probabilities import binary_logits, safe_log
+
+if TYPE_CHECKING:
+    from fedlas.deploy.calibration import Calibration
 
 TOLERANCE = 1e-5
 """Largest accepted difference between a probability of the file and of the model."""

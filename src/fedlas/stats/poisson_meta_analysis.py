@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from fedlas._core.check import InputError, as_float_array, describe
-from fedlas._core.types import FloatArray
 from fedlas.stats.degrees import critical_t
 from fedlas.stats.estimates import CONFIDENCE_LEVEL
 from fedlas.stats.intervals import check_confidence_level
-from fedlas.stats.random_effects import (
+from fedlas.stats.meta_analysis import (
     RandomEffects,
     chi_squared_p_value,
     share_between_clusters,
 )
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray
 
 _NODES, _SHARES = np.polynomial.hermite.hermgauss(21)
 _LOG_SHARES = np.log(_SHARES) + _NODES**2 - 0.5 * math.log(math.pi)

@@ -5,24 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 import fedlas
 from fedlas._core.check import InputError, check_count, describe
 from fedlas._core.kinds import check_argument_types
-from fedlas.calibrated.calibration import Calibration, P
-from fedlas.calibrators import VennAbers
-from fedlas.calibrators.fit_notes import fit_with_notes
 from fedlas.deploy.card import Card, MetricsByStage, Subject, event_or_top_label
 from fedlas.deploy.label_reference import build_label_reference
 from fedlas.metrics import METRICS, evaluate
 from fedlas.metrics.metric import find_measure
 from fedlas.metrics.sums import check_weights_supported
 from fedlas.predictions import MultiLabel, Predictions
-from fedlas.predictions.any_predictions import AnyPredictions
 from fedlas.predictions.multi_label import check_same_labels, require_known_labels
 from fedlas.resample.clusters import require_independent
 from fedlas.stats import ALPHA
@@ -30,6 +25,10 @@ from fedlas.stats.estimates import CONFIDENCE_LEVEL
 from fedlas.stats.gap_sums import GapSums, quantile_edges
 from fedlas.stats.noise_floor import format_p
 from fedlas.stats.selective_risk import DEFAULT_RISKS, reject_option
+
+if TYPE_CHECKING:
+    from fedlas.calibrated.calibration import Calibration, P
+    from fedlas.predictions.any_predictions import AnyPredictions
 
 CELLS = 5
 BINS = 100
@@ -116,6 +115,8 @@ def _single_label_sections(
     promise: str,
 ) -> tuple[dict[str, Any], Sequence[int]]:
     """Return the card sections for one label per sample, and the number of test samples per class."""
+    import torch
+
     num_classes = 0
     class_counts = None
     class_sizes: Sequence[int] = ()
@@ -217,6 +218,9 @@ def _venn_abers_widths(
     val: AnyPredictions, test: AnyPredictions, subject: Subject
 ) -> dict[str, Any]:
     """Return mean and 95 % quantile of the widths of Venn-ABERS intervals of the test scores."""
+    from fedlas.calibrators import VennAbers
+    from fedlas.calibrators.fit_notes import fit_with_notes
+
     venn_abers, _ = fit_with_notes(VennAbers(), event_or_top_label(val, subject))
     low, high = venn_abers.interval(event_or_top_label(test, subject)).T
     return {

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fedlas._core.check import InputError, check_count, describe
-from fedlas._core.types import FloatArray
 from fedlas.metrics.evaluation import compute_metrics, resolve_metrics
 from fedlas.predictions import Predictions
 from fedlas.stats.degrees import degrees_of_freedom
 from fedlas.stats.intervals import check_confidence_level, interval_from_replicates, min_replicates
 from fedlas.stats.result_table import ResultTable
 from fedlas.stats.two_models import COMPARED, COMPARED_EVENTS
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray
 
 
 @dataclass(frozen=True)

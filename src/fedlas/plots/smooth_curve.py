@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from fedlas._core.check import check_choice, check_count
-from fedlas._core.extras import require
-from fedlas._core.types import FloatArray, IntArray
 from fedlas.metrics import smooth_ece
 from fedlas.metrics.equal_width import equal_width_index
 from fedlas.metrics.sums import normalized_weights
-from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import drop_zero_weights, require_top_label
 from fedlas.resample.effective import effective_sample_size
 from fedlas.stats.cell_sums import CellResampler, OutcomeCells
 from fedlas.stats.degrees import pointwise_interval
 from fedlas.stats.estimates import CONFIDENCE_LEVEL
 from fedlas.stats.intervals import check_confidence_level
+
+if TYPE_CHECKING:
+    from fedlas._core.types import FloatArray, IntArray
+    from fedlas.predictions import Predictions, TopLabel
 
 Curve = Literal["smooth", "isotonic"]
 _NUM_CELLS = 512
@@ -59,13 +60,12 @@ def calibration_curve(
         predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
         estimator: ``"smooth"``: the gap between outcome and confidence, smoothed over confidence by a reflected
             Gaussian on the scale that equals the smooth calibration error (at least 0.005). ``"isotonic"``: the best
-            curve that never falls (pool adjacent violators), which has nothing to choose; needs scipy.
+            curve that never falls (pool adjacent violators), which has nothing to choose.
         replicates: Number for the band, at least 39.
         seed: The same seed draws the same replicates.
 
     Raises:
         InputError: For options out of range.
-        MissingExtraError: For ``"isotonic"`` without scipy.
 
     Example:
         >>> top = TopLabel([0.6, 0.7, 0.8, 0.9] * 50, [False, True, True, True] * 50)
@@ -148,8 +148,9 @@ def _reflected_kernel(position: FloatArray, points: FloatArray, scale: float) ->
 
 
 def _isotonic_regression(values: FloatArray, weights: FloatArray) -> FloatArray:
-    fitted = require("scipy.optimize", extra="tables").isotonic_regression(values, weights=weights)
-    return np.asarray(fitted.x, dtype=np.float64)
+    from scipy.optimize import isotonic_regression
+
+    return np.asarray(isotonic_regression(values, weights=weights).x, dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False)
