@@ -39,7 +39,10 @@ WINDOWS = {
     )
 }  # fmt: skip
 """Patterns that see a bounded number of characters about a number or word; many of them are tried as one text below."""
-INDIRECT = {"fedlas.cli.init_table": "fullmatch"}
+INDIRECT = {
+    "fedlas.cli.init_table": "fullmatch",
+    "fedlas.predictions.tables.formats.delimited": "fullmatch",
+}
 """Method of patterns that a module hands to a function of its own; elsewhere they are searched for."""
 LOCALS = {
     "fedlas.deploy.sql.ours": {"program": type("Program", (), {"prefix": "c"})},

@@ -28,7 +28,7 @@ class DevelopmentSize:
         samples: The most that one of the criteria needs.
         events: Events to expect among them.
         by_criterion: Samples for each criterion: ``"shrinkage"``, ``"optimism"`` and ``"mean_risk"``.
-        goals: What each asks for, in words.
+        goals: What each asks for, as text.
         parameters: Number of candidate parameters.
         prevalence: Share of events that is anticipated.
         r2: Cox and Snell's R2 that is anticipated.

@@ -99,9 +99,7 @@ def methods_and_data(first: str, second: str) -> tuple[tuple[str, str], str]:
         >>> methods_and_data("new.csv", "old.csv")
         (('new', 'old'), '')
     """
-    one, other = (
-        re.split(r"[-_/\\ ]+", re.sub(r"(\.\w+)+$", "", name)) for name in (first, second)
-    )
+    one, other = (re.split(r"[-_/\\. ]+", name) for name in (first, second))
     start, end = (
         sum(
             1

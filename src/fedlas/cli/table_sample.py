@@ -114,7 +114,7 @@ class TableSample:
 
     def _are_dates(self, name: str) -> bool | None:
         """Return whether a column of dates can be read; None if it holds no dates."""
-        from fedlas.predictions.sample_values import AmbiguousDateError, parse_times
+        from fedlas.predictions.times import AmbiguousDateError, parse_times
 
         texts = [text for text in self.texts[name] if text]
         if name in self.numbers:
