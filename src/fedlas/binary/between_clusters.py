@@ -111,6 +111,7 @@ def heterogeneity(
 
     Example:
         >>> import torch
+        >>> from fedlas import Predictions
         >>> draw = torch.Generator().manual_seed(0)
         >>> hospital = torch.arange(3000) % 10
         >>> log_odds = torch.randn(3000, generator=draw) - 1

@@ -117,6 +117,7 @@ def integrated_calibration(
 
     Example:
         >>> import torch
+        >>> from fedlas import Predictions
         >>> logits = 2 * torch.randn(3000, generator=torch.Generator().manual_seed(0))
         >>> happened = torch.bernoulli(logits.sigmoid(), generator=torch.Generator().manual_seed(1)).long()
         >>> two = torch.stack([torch.zeros(3000), logits], dim=1)

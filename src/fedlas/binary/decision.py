@@ -177,6 +177,7 @@ def choose_threshold(
 
     Example:
         >>> import torch
+        >>> from fedlas import Predictions
         >>> log_odds = torch.tensor([-3.0, -2.0, -1.0, 0.0, 1.0])
         >>> val = Predictions(torch.stack([0 * log_odds, log_odds], dim=1), torch.tensor([0, 0, 1, 0, 1]))
         >>> round(choose_threshold(val, Rule(recall=1.0), num_samples=5), 3)
@@ -234,6 +235,7 @@ def decide(
 
     Example:
         >>> import torch
+        >>> from fedlas import Predictions
         >>> log_odds = 2 * torch.randn(4000, generator=torch.Generator().manual_seed(0)) - 3
         >>> happened = torch.bernoulli(log_odds.sigmoid(), generator=torch.Generator().manual_seed(1)).long()
         >>> model = Predictions(torch.stack([torch.zeros(4000), log_odds], dim=1), happened)

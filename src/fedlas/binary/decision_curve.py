@@ -91,6 +91,7 @@ def net_benefit(
         Its width is 0 where the model acts on no sample, and that of ``gain`` where it acts as the better default does.
 
     Example:
+        >>> from fedlas import Predictions
         >>> p = Predictions([[0.0, 2.0], [0.0, 1.0], [0.0, -1.0], [0.0, -2.0]], [1, 0, 1, 0])
         >>> curve = net_benefit(p, thresholds=[0.2, 0.5])
         >>> curve.model.tolist(), curve.treat_all.tolist()

@@ -61,6 +61,7 @@ def auroc(
             without ``event``.
 
     Example:
+        >>> from fedlas import Predictions
         >>> p = Predictions([[0.0, 2.0], [0.0, 1.0], [0.0, 1.0], [0.0, 0.0]], [1, 1, 0, 0])
         >>> auroc(p).value
         0.875
@@ -133,6 +134,7 @@ def average_precision(
         Replicates tell at most 1,024 scores of events apart; their values are moved by what that changes.
 
     Example:
+        >>> from fedlas import Predictions
         >>> p = Predictions([[0.0, 3.0], [0.0, 2.0], [0.0, 1.0]], [1, 0, 1])
         >>> round(average_precision(p, replicates=0).value, 4)
         0.8333
@@ -201,6 +203,7 @@ def reversed_auroc(predictions: Predictions) -> Estimate | None:
         AUROC of the event with its 99 % interval, which lies below 0.5; None too for fewer than 20 rows or one outcome.
 
     Example:
+        >>> from fedlas import Predictions
         >>> reversed_auroc(Predictions([[0.0, 1.0], [1.0, 0.0]] * 15, [1, 0] * 15)) is None
         True
     """
@@ -227,6 +230,7 @@ def check_score_direction(
         InputError: If the 99 % interval of AUROC lies below 0.5.
 
     Example:
+        >>> from fedlas import Predictions
         >>> check_score_direction(Predictions([[0.0, 1.0], [1.0, 0.0]], [1, 0]), "p", ())
     """
     area = reversed_auroc(predictions)

@@ -86,6 +86,7 @@ def group_measures(
 
     Example:
         >>> import torch
+        >>> from fedlas import Predictions
         >>> log_odds = torch.full((400,), -1.1)
         >>> happened = (torch.arange(400) % 10 < torch.tensor([2, 6]).repeat_interleave(200)).long()
         >>> two = Predictions(torch.stack([torch.zeros(400), log_odds], dim=1), happened)

@@ -79,6 +79,7 @@ def label_group_measures(
 
     Example:
         >>> import torch
+        >>> from fedlas.predictions import MultiLabel
         >>> logits = torch.randn(1000, 3, generator=torch.Generator().manual_seed(0)) - 1
         >>> target = torch.bernoulli(logits.sigmoid(), generator=torch.Generator().manual_seed(1))
         >>> logits[500:, 1] += 2

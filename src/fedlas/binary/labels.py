@@ -138,6 +138,7 @@ def label_measures(
 
     Example:
         >>> import torch
+        >>> from fedlas.predictions import MultiLabel
         >>> logits = torch.randn(1000, 3, generator=torch.Generator().manual_seed(0))
         >>> target = torch.bernoulli(logits.sigmoid(), generator=torch.Generator().manual_seed(1))
         >>> scale = torch.tensor([1.0, 3.0, 1.0])

@@ -55,6 +55,7 @@ def likelihood_indices(
 
     Example:
         >>> import torch
+        >>> from fedlas import Predictions
         >>> logits = 2 * torch.randn(4000, generator=torch.Generator().manual_seed(0))
         >>> happened = torch.bernoulli(logits.sigmoid(), generator=torch.Generator().manual_seed(1)).long()
         >>> indices = likelihood_indices(Predictions(torch.stack([torch.zeros(4000), logits], dim=1), happened))

@@ -75,6 +75,7 @@ def measures(
 
     Example:
         >>> import torch
+        >>> from fedlas import Predictions
         >>> logits = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0))
         >>> happened = torch.bernoulli(logits.softmax(1)[:, 1], generator=torch.Generator().manual_seed(1)).long()
         >>> found = measures(Predictions(logits, happened))
@@ -196,6 +197,7 @@ def brier_skill(
         model has another skill.
 
     Example:
+        >>> from fedlas import Predictions
         >>> p = Predictions([[0.0, 2.0], [0.0, 2.0], [0.0, -2.0], [0.0, -2.0], [0.0, 2.0]], [1, 1, 0, 0, 0])
         >>> round(brier_skill(p).value, 2)
         0.31

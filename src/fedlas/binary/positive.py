@@ -268,6 +268,7 @@ def positive_bins(
             than two classes without ``event``.
 
     Example:
+        >>> from fedlas import Predictions
         >>> bins = positive_bins(Predictions([[0.0, -3.0], [0.0, -2.0], [0.0, 2.0]], [0, 1, 1]), num_bins=2)
         >>> bins.count.tolist(), bins.frequency.tolist(), bins.probability.round(3).tolist()
         ([2.0, 1.0], [0.5, 1.0], [0.083, 0.881])

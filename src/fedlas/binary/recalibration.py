@@ -86,6 +86,7 @@ def logistic_recalibration(
 
     Example:
         >>> import torch
+        >>> from fedlas import Predictions
         >>> logits = 2 * torch.randn(4000, generator=torch.Generator().manual_seed(0))
         >>> happened = torch.bernoulli(logits.sigmoid(), generator=torch.Generator().manual_seed(1)).long()
         >>> too_extreme = Predictions(torch.stack([torch.zeros(4000), 2 * logits], dim=1), happened)

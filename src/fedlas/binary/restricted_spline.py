@@ -70,6 +70,7 @@ def spline_curve(
 
     Example:
         >>> import torch
+        >>> from fedlas import Predictions
         >>> log_odds = torch.randn(2000, generator=torch.Generator().manual_seed(0))
         >>> happened = torch.bernoulli(log_odds.sigmoid(), generator=torch.Generator().manual_seed(1)).long()
         >>> curve = spline_curve(Predictions(torch.stack([0 * log_odds, log_odds], dim=1), happened))

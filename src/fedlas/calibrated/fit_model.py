@@ -119,6 +119,7 @@ def calibrate(
         them: the sampling error of so many is far below what a calibrator can change.
 
     Example:
+        >>> import torch
         >>> _ = torch.manual_seed(0)
         >>> inputs = torch.randn(500, 3)
         >>> target = torch.multinomial(inputs.softmax(1), 1).squeeze(1)

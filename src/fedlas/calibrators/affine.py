@@ -346,6 +346,7 @@ class VectorScaling(AffineCalibrator):
         when the fit changes nothing, and when it did not converge. Memory: one float64 array of the size of the logits.
 
     Example:
+        >>> from fedlas import Predictions
         >>> val = Predictions([[2.0, 0.0], [2.0, 0.0], [2.0, 0.0], [0.0, 2.0], [0.0, 2.0]], [0, 0, 1, 1, 0])
         >>> scaled = VectorScaling(num_folds=None).fit(val).transform(val)
         >>> [round(float(p), 2) for p in scaled.probs[:, 0]]  # the observed shares: 2 of 3, and 1 of 2

@@ -49,6 +49,7 @@ class BiasCorrectedTemperature(AffineCalibrator):
         (:class:`CalibrationWarning`) as :class:`VectorScaling`.
 
     Example:
+        >>> from fedlas import Predictions
         >>> val = Predictions(60 * [[1.0, 0.0]] + 60 * [[0.0, 1.0]], (50 * [0] + 10 * [1]) + (30 * [0] + 30 * [1]))
         >>> calibrated = BiasCorrectedTemperature().fit(val).transform(val)
         >>> [round(float(p), 2) for p in calibrated.probs[[0, 60], 0]]  # the observed shares: 5 of 6, and 1 of 2

@@ -134,6 +134,7 @@ class ConfusionCalibration(Calibrator):
         Warns (:class:`CalibrationWarning`) when a class has no sample, and when the fit changes nothing.
 
     Example:
+        >>> from fedlas import Predictions
         >>> val = Predictions(90 * [[2.0, 0.0, 0.0]] + 90 * [[0.0, 2.0, 0.0]] + 90 * [[0.0, 0.0, 2.0]],
         ...     90 * [0] + 90 * [1] + 80 * [1] + 10 * [2])  # most labels call class 2 class 1
         >>> calibrated = ConfusionCalibration(base="none").fit(val).transform(val)

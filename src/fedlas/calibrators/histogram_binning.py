@@ -104,6 +104,7 @@ class HistogramBinning(Calibrator):
         arrays of the size of the logits in float64.
 
     Example:
+        >>> from fedlas import Predictions
         >>> val = Predictions([[3.0, 0.0], [3.0, 0.0], [3.0, 0.0], [0.0, 3.0], [0.0, 3.0]], [0, 0, 1, 1, 0])
         >>> binned = HistogramBinning(num_bins=2).fit(val).transform(val)
         >>> [round(float(p), 2) for p in binned.probs[:, 0]]  # the observed shares: 2 of 3, and 1 of 2

@@ -103,6 +103,7 @@ class IsotonicCalibration(Calibrator):
         Memory: one float64 array of the size of the logits.
 
     Example:
+        >>> from fedlas import Predictions
         >>> val = Predictions([[3.0, 0.0], [2.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 2.0]], [0, 1, 0, 1, 1])
         >>> isotonic = IsotonicCalibration().fit(val).transform(val)
         >>> [round(float(p), 2) for p in isotonic.probs[:, 0]]

@@ -41,6 +41,7 @@ class MultiLabelCalibration:
             side of 1/2.
 
     Example:
+        >>> import torch
         >>> logits = torch.randn(2000, 2, generator=torch.Generator().manual_seed(0))
         >>> target = torch.bernoulli(logits.sigmoid(), generator=torch.Generator().manual_seed(1))
         >>> calibration = MultiLabelCalibration("temperature").fit(torch.tensor([3.0, 0.5]) * logits, target)

@@ -133,6 +133,7 @@ class PlattScaling(OneVsRestCalibrator):
         fit changes nothing.
 
     Example:
+        >>> from fedlas import Predictions
         >>> val = Predictions([[3.0, 0.0], [3.0, 0.0], [3.0, 0.0], [0.0, 3.0], [0.0, 3.0]], [0, 0, 1, 1, 0])
         >>> scaled = PlattScaling().fit(val).transform(val)
         >>> [round(float(p), 2) for p in scaled.probs[:, 0]]
@@ -193,6 +194,7 @@ class BetaCalibration(OneVsRestCalibrator):
 
     Example:
         >>> import torch
+        >>> from fedlas import Predictions
         >>> random = torch.Generator().manual_seed(0)
         >>> logits = torch.randn(20_000, 2, generator=random, dtype=torch.float64)
         >>> val = Predictions(2 * logits, torch.multinomial(logits.softmax(1), 1, generator=random).squeeze(1))

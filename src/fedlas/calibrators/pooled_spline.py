@@ -91,6 +91,7 @@ class PooledSplineCalibration(Calibrator):
         Warns (:class:`CalibrationWarning`) when a class has no sample, and when the fit changes nothing.
 
     Example:
+        >>> from fedlas import Predictions
         >>> random = torch.Generator().manual_seed(0)
         >>> logits = torch.randn(400, 30, generator=random, dtype=torch.float64)
         >>> target = torch.multinomial((2 * logits).softmax(1), 1, generator=random).squeeze(1)

@@ -87,6 +87,7 @@ class SplineCalibration(Calibrator):
         changes nothing, and when it did not converge.
 
     Example:
+        >>> from fedlas import Predictions
         >>> logits = 40 * [[0.0, 2.0], [2.0, 0.0]]
         >>> val = Predictions(logits, 20 * [1, 0, 1, 0] )
         >>> [round(float(p), 2) for p in SplineCalibration().fit(val).transform(val).confidence[:2]]

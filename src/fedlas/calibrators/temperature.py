@@ -132,6 +132,7 @@ class TemperatureScaling(SingleTemperature):
         end of the ECE's grid, and when the fit changes nothing.
 
     Example:
+        >>> from fedlas import Predictions
         >>> val = Predictions([[3.0, 0.0], [3.0, 0.0], [0.0, 3.0], [3.0, 0.0]], [0, 0, 1, 1])
         >>> scaling = TemperatureScaling().fit(val)
         >>> round(scaling.temperature, 4), round(float(scaling.transform(val).confidence[0]), 4)
@@ -206,6 +207,7 @@ class DriftTemperature(SingleTemperature):
 
     Example:
         >>> import torch
+        >>> from fedlas import Predictions
         >>> clean = Predictions([[3.0, 0.0], [3.0, 0.0], [3.0, 0.0], [0.0, 3.0]], [0, 0, 0, 0])
         >>> drifted = Predictions([[3.0, 0.0], [3.0, 0.0], [0.0, 3.0], [0.0, 3.0]], [0, 0, 0, 0])  # as sure as before
         >>> union = Predictions(torch.cat([clean.logits, drifted.logits]), torch.cat([clean.target, drifted.target]))
@@ -277,6 +279,7 @@ class EnsembleTemperatureScaling(Calibrator):
         ``w3`` or ``T`` ends at its bound, when few mistakes hold ``T``, and when the fit changes nothing.
 
     Example:
+        >>> from fedlas import Predictions
         >>> logits = 3 * [[1.0, 0.0]] + 5 * [[3.0, 0.0]] + 10 * [[6.0, 0.0]]
         >>> target = [0, 0, 1] + [0, 0, 0, 0, 1] + 9 * [0] + [1]  # 2 of 3, 4 of 5, 9 of 10 are right
         >>> val = Predictions(logits, target)

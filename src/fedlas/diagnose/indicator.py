@@ -59,6 +59,7 @@ def indicator_report(
         shows what the gap adds to correctness.
 
     Example:
+        >>> from fedlas import Predictions
         >>> generator = torch.Generator().manual_seed(0)
         >>> predictions = Predictions(torch.randn(500, 3, generator=generator), torch.arange(500) % 3)
         >>> report = indicator_report(predictions.confidence, predictions)
@@ -98,6 +99,7 @@ def indicator_statistics(score: Tensor, predictions: Predictions) -> dict[str, f
         InputError: If score is not ``(N,)``.
 
     Example:
+        >>> from fedlas import Predictions
         >>> logits = torch.randn(500, 3, generator=torch.Generator().manual_seed(0))
         >>> predictions = Predictions(logits, logits.argmax(dim=1))
         >>> numbers = indicator_statistics(logits.abs().sum(dim=1), predictions)
@@ -160,6 +162,7 @@ def binned_scores(score: Tensor, predictions: Predictions, *, num_bins: int = 10
         InputError: If score is not ``(N,)``, or there are more bins than samples.
 
     Example:
+        >>> from fedlas import Predictions
         >>> logits = torch.tensor([[2.0, 0.0], [2.0, 0.0], [4.0, 0.0], [4.0, 0.0]])
         >>> predictions = Predictions(logits, torch.tensor([1, 0, 0, 0]))
         >>> binned_scores(torch.tensor([0.0, 1.0, 2.0, 3.0]), predictions, num_bins=2).accuracy
@@ -215,6 +218,7 @@ def failure_cases(score: Tensor, predictions: Predictions, *, count: int = 12) -
         InputError: If score is not ``(N,)``.
 
     Example:
+        >>> from fedlas import Predictions
         >>> predictions = Predictions(torch.tensor([[4.0, 0.0], [0.1, 0.0], [4.0, 0.0]]), torch.tensor([1, 0, 0]))
         >>> failure_cases(torch.tensor([-1.0, 2.0, 0.0]), predictions)
         FailureCases(high=[1], low=[0])

@@ -93,6 +93,7 @@ class GateMonitor:
         The criterion's state never changes.
 
     Example:
+        >>> from fedlas import Predictions
         >>> from fedlas.losses import FedLAS
         >>> monitor = GateMonitor(FedLAS(num_classes=3).eval())
         >>> logits = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
@@ -295,6 +296,7 @@ class NormMonitor:
         :meth:`on_held_out` collects; :meth:`on_epoch` summarizes and clears. Nothing is kept between epochs.
 
     Example:
+        >>> from fedlas import Predictions
         >>> monitor = NormMonitor()
         >>> logits = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
         >>> monitor.on_held_out(logits, features=torch.ones(50, 8))

@@ -165,6 +165,7 @@ def classwise_ece(
         InputError: If ``num_bins`` is below 1, or for another variant.
 
     Example:
+        >>> from fedlas import Predictions
         >>> classwise_ece(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1]))
         0.5
 

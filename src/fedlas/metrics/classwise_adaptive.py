@@ -104,6 +104,7 @@ def ace(predictions: Predictions, *, num_bins: int = 15) -> float:
         cells for each class, with a bound on what that costs.
 
     Example:
+        >>> from fedlas import Predictions
         >>> ace(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1]))
         0.5
 

@@ -70,6 +70,7 @@ def debiased_ece2(predictions: Predictions | TopLabel, *, num_bins: int = 15) ->
         effective number of samples, so that weights of 2 are not the same as every row twice.
 
     Example:
+        >>> from fedlas import Predictions
         >>> debiased_ece2(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1]))
         0.25
 

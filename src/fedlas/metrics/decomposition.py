@@ -106,6 +106,7 @@ def brier_decomposition(predictions: Predictions, *, num_bins: int = 15) -> Brie
         with a refinement of 0: that form has no content here and is not offered.
 
     Example:
+        >>> from fedlas import Predictions
         >>> parts = brier_decomposition(Predictions([[0.0, 0.0], [0.0, 0.0]], [0, 1]))
         >>> parts.brier, parts.calibration, parts.refinement, parts.within_bins
         (0.25, 0.0, 0.25, 0.0)
@@ -160,6 +161,7 @@ def brier_calibration(predictions: Predictions, *, num_bins: int = 15) -> float:
         so the number itself lies above its own interval then.
 
     Example:
+        >>> from fedlas import Predictions
         >>> brier_calibration(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1]))
         0.25
     """
@@ -187,6 +189,7 @@ def brier_refinement(predictions: Predictions, *, num_bins: int = 15) -> float:
         InputError: If ``num_bins`` is below 1.
 
     Example:
+        >>> from fedlas import Predictions
         >>> brier_refinement(Predictions([[0.0, 0.0], [0.0, 0.0]], [0, 1]))
         0.25
     """

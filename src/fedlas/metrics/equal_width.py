@@ -193,6 +193,7 @@ def ece(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
         libraries compute, is :func:`top_label_ece`.
 
     Example:
+        >>> from fedlas import Predictions
         >>> ece(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1]))
         0.5
 
@@ -237,6 +238,7 @@ def top_label_ece(predictions: Predictions | TopLabel, *, num_bins: int = 15) ->
         too sure of the other class, share a bin.
 
     Example:
+        >>> from fedlas import Predictions
         >>> p = Predictions([[0.0, 2.0], [2.0, 0.0]], [1, 1])
         >>> round(top_label_ece(p), 3), round(ece(p), 3)
         (0.381, 0.5)

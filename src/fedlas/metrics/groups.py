@@ -100,6 +100,7 @@ def calibration_by_class(
         what is predicted as a class, group by that: ``calibration_by_group(predictions, predictions.predicted)``.
 
     Example:
+        >>> from fedlas import Predictions
         >>> table = calibration_by_class(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1]))
         >>> table[1].frequency, table[1].mean_probability, table[1].ece
         (1.0, 0.5, 0.5)
@@ -149,6 +150,7 @@ def calibration_by_group(
         distinguishes them, and never in groups made of the label: it cannot know that.
 
     Example:
+        >>> from fedlas import Predictions
         >>> p = Predictions([[0.0, 0.0], [9.0, 0.0], [9.0, 0.0]], [1, 0, 0])
         >>> table = calibration_by_group(p, ["hard", "easy", "easy"])
         >>> list(table), table["hard"].gap, table["hard"].num_samples
@@ -286,6 +288,7 @@ class StreamingGroups(Accumulator):
         state of others is not taken for one of these.
 
     Example:
+        >>> import torch
         >>> streaming = StreamingGroups(["easy", "hard"])
         >>> streaming.update(torch.tensor([[0.0, 0.0], [9.0, 0.0]]), torch.tensor([1, 0]), groups=["hard", "easy"])
         >>> streaming.compute()["hard"].gap

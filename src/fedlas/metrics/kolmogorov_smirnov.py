@@ -60,6 +60,7 @@ def ks(predictions: Predictions | TopLabel) -> float:
         the confidences: ``O(N)`` memory. Streaming looks only between the cells of a fine grid.
 
     Example:
+        >>> from fedlas import Predictions
         >>> ks(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1]))
         0.5
 

@@ -66,6 +66,7 @@ def auroc(predictions: Predictions) -> float:
         InputError: If all samples have one label.
 
     Example:
+        >>> from fedlas import Predictions
         >>> auroc(Predictions([[0.0, 2.0], [0.0, 1.0], [0.0, 1.0], [0.0, 0.0]], [1, 1, 0, 0]))
         0.875
 
@@ -102,6 +103,7 @@ def average_precision(predictions: Predictions) -> float:
         InputError: If all samples have one label.
 
     Example:
+        >>> from fedlas import Predictions
         >>> round(average_precision(Predictions([[0.0, 3.0], [0.0, 2.0], [0.0, 1.0]], [1, 0, 1])), 4)
         0.8333
 

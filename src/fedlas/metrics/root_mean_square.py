@@ -50,6 +50,7 @@ def rmsce(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
         than ECE: see :func:`debiased_ece2`.
 
     Example:
+        >>> from fedlas import Predictions
         >>> rmsce(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1]))
         0.5
 

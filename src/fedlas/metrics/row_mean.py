@@ -40,6 +40,7 @@ def accuracy(predictions: Predictions | TopLabel) -> float:
         A fraction in ``[0, 1]``.
 
     Example:
+        >>> from fedlas import Predictions
         >>> accuracy(Predictions([[2.0, 0.0], [0.0, 1.0]], [0, 0]))
         0.5
     """
@@ -66,6 +67,7 @@ def top5(predictions: Predictions) -> float:
         A fraction in ``[0, 1]``; 1 with five classes or fewer. :func:`top_k_accuracy` takes another number.
 
     Example:
+        >>> from fedlas import Predictions
         >>> top5(Predictions([[6.0, 5.0, 4.0, 3.0, 2.0, 1.0]] * 2, [4, 5]))
         0.5
     """
@@ -88,6 +90,7 @@ def top_k_accuracy(predictions: Predictions, *, k: int = 5) -> float:
         InputError: If ``k`` is not a whole number of at least 1.
 
     Example:
+        >>> from fedlas import Predictions
         >>> top_k_accuracy(Predictions([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]], [1, 2]), k=2)
         0.5
     """
@@ -116,6 +119,7 @@ def nll(predictions: Predictions) -> float:
         Nats per sample, in ``[0, inf)``; ``log C`` for uniform predictions.
 
     Example:
+        >>> from fedlas import Predictions
         >>> round(nll(Predictions([[0.0, 0.0]], [1])), 4)
         0.6931
     """
@@ -145,6 +149,7 @@ def brier(predictions: Predictions) -> float:
         number that is meant where one of them is an event; scikit-learn counts as is done here.
 
     Example:
+        >>> from fedlas import Predictions
         >>> brier(Predictions([[0.0, 0.0]], [1])), brier(Predictions([[0.0, 0.0, -99.0]], [1]))
         (0.25, 0.5)
     """

@@ -107,6 +107,7 @@ def aurc(predictions: Predictions | TopLabel) -> float:
         little. Keeps the confidences: ``O(N)`` memory. Streaming takes the confidences of a fine grid's cell as equal.
 
     Example:
+        >>> from fedlas import Predictions
         >>> aurc(Predictions([[3.0, 0.0], [2.0, 0.0], [1.0, 0.0]], [0, 1, 0]))  # 0, 1/2, 1/3
         0.277...
 
@@ -141,6 +142,7 @@ def e_aurc(predictions: Predictions | TopLabel) -> float:
         with ``r`` the error rate.
 
     Example:
+        >>> from fedlas import Predictions
         >>> e_aurc(Predictions([[3.0, 0.0], [2.0, 0.0], [1.0, 0.0]], [0, 0, 1]))
         0.0
 
@@ -180,6 +182,7 @@ def augrc(predictions: Predictions | TopLabel) -> float:
         confidences: ``O(N)`` memory. Streaming takes the confidences of a fine grid's cell as equal.
 
     Example:
+        >>> from fedlas import Predictions
         >>> p = Predictions([[3.0, 0.0], [2.0, 0.0], [1.0, 0.0]], [0, 1, 0])
         >>> augrc(p)  # one of two pairs, and 1/2: 1.5 / 9
         0.1666...

@@ -68,6 +68,7 @@ def o_ece(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
         Reports mark no best: a model that is less confident throughout has less of it and more of the other part.
 
     Example:
+        >>> from fedlas import Predictions
         >>> o_ece(Predictions([[0.0, 0.0], [9.0, 0.0]], [1, 0]))  # 1/2 is wrong, 1 is right
         0.25
 
@@ -103,6 +104,7 @@ def u_ece(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
         InputError: If ``num_bins`` is below 1.
 
     Example:
+        >>> from fedlas import Predictions
         >>> u_ece(Predictions([[0.0, 0.0], [0.0, 0.0]], [0, 0]))
         0.5
 
@@ -138,6 +140,7 @@ def confidence_gap(predictions: Predictions | TopLabel) -> float:
         Zero does not mean calibrated: what is too much here may be too little there.
 
     Example:
+        >>> from fedlas import Predictions
         >>> confidence_gap(Predictions([[0.0, 0.0], [0.0, 0.0]], [0, 0]))
         -0.5
 

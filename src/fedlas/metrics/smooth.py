@@ -236,6 +236,7 @@ def smooth_ece(predictions: Predictions | TopLabel, *, variant: Variant = "exact
         on 2,000 predictions with many confidences of 1, it has 0.1439 where the definition gives 0.1332.
 
     Example:
+        >>> from fedlas import Predictions
         >>> round(smooth_ece(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1])), 6)
         0.5
 

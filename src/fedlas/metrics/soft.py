@@ -62,6 +62,7 @@ def soft_accuracy(predictions: Predictions) -> float:
         agrees with ``q`` is :func:`~fedlas.metrics.true_ece`.
 
     Example:
+        >>> from fedlas import Predictions
         >>> p = Predictions([[2.0, 0.0], [0.0, 1.0]], [0, 0], label_probs=[[0.75, 0.25], [0.5, 0.5]])
         >>> soft_accuracy(p)
         0.625
@@ -93,6 +94,7 @@ def soft_nll(predictions: Predictions) -> float:
         InputError: If there are no ``label_probs``.
 
     Example:
+        >>> from fedlas import Predictions
         >>> p = Predictions([[0.0, 0.0]], [0], label_probs=[[0.75, 0.25]])
         >>> round(soft_nll(p), 4)
         0.6931
@@ -129,6 +131,7 @@ def soft_brier(predictions: Predictions) -> float:
         InputError: If there are no ``label_probs``.
 
     Example:
+        >>> from fedlas import Predictions
         >>> p = Predictions([[0.0, 0.0]], [0], label_probs=[[0.75, 0.25]])
         >>> soft_brier(p)  # 0.25**2 + 0.75 * 0.25
         0.25

@@ -81,6 +81,7 @@ def true_ece(predictions: Predictions, *, num_bins: int = 15) -> float:
         which also punishes giving one confidence to inputs of different difficulty; a calibrated model may do that.
 
     Example:
+        >>> from fedlas import Predictions
         >>> p = Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1], label_probs=[[0.5, 0.5], [0.25, 0.75]])
         >>> true_ece(p)
         0.125

@@ -36,6 +36,7 @@ def risk_coverage(
         InputError: If ``predictions`` are something else.
 
     Example:
+        >>> from fedlas import Predictions
         >>> coverage, risk = risk_coverage(Predictions([[3.0, 0.0], [2.0, 0.0], [1.0, 0.0]], [0, 1, 0]))
         >>> risk.round(2).tolist()
         [0.0, 0.5, 0.33]
@@ -92,6 +93,7 @@ def risk_coverage_curve(
         InputError: If ``predictions`` are something else, or for an unknown theme.
 
     Example:
+        >>> from fedlas import Predictions
         >>> ax = risk_coverage_curve(Predictions([[3.0, 0.0], [2.0, 0.0], [1.0, 0.0]], [0, 1, 0]))
         >>> ax.texts[0].get_text(), [line.get_label() for line in ax.lines]
         ('AURC 27.8 %  ·  E-AURC 16.7 %', ['model', 'random', 'oracle'])

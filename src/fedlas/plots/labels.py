@@ -69,6 +69,7 @@ def label_reliability_diagrams(
 
     Example:
         >>> import torch
+        >>> from fedlas.predictions import MultiLabel
         >>> logits = torch.randn(400, 3, generator=torch.Generator().manual_seed(0))
         >>> target = torch.bernoulli(logits.sigmoid(), generator=torch.Generator().manual_seed(1))
         >>> scale = torch.tensor([1.0, 3.0, 1.0])

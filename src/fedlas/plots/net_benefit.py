@@ -54,6 +54,7 @@ def decision_curve(
             than two classes without ``event``.
 
     Example:
+        >>> from fedlas import Predictions
         >>> p = Predictions([[0.0, 2.0], [0.0, 1.0], [0.0, -1.0], [0.0, -2.0]], [1, 0, 1, 0])
         >>> [line.get_label() for line in decision_curve({"logistic": p}).lines]
         ['logistic', 'act on all', 'act on none']

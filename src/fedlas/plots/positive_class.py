@@ -94,6 +94,7 @@ def positive_reliability_diagram(
 
     Example:
         >>> import torch
+        >>> from fedlas import Predictions
         >>> logits = torch.randn(500, 2, generator=torch.Generator().manual_seed(0))
         >>> happened = torch.bernoulli(logits.softmax(1)[:, 1], generator=torch.Generator().manual_seed(1)).long()
         >>> ax = positive_reliability_diagram(Predictions(logits, happened), replicates=39)

@@ -58,6 +58,7 @@ def risk_distribution(
 
     Example:
         >>> import torch
+        >>> from fedlas import Predictions
         >>> logits = torch.randn(500, 2, generator=torch.Generator().manual_seed(0))
         >>> happened = torch.bernoulli(logits.softmax(1)[:, 1], generator=torch.Generator().manual_seed(1)).long()
         >>> risk_distribution(Predictions(logits, happened)).texts[0].get_text()

@@ -68,6 +68,7 @@ def calibration_curve(
         InputError: For options out of range.
 
     Example:
+        >>> from fedlas import TopLabel
         >>> top = TopLabel([0.6, 0.7, 0.8, 0.9] * 50, [False, True, True, True] * 50)
         >>> calibration_curve(top, "isotonic").accuracy.tolist()
         [0.0, 1.0, 1.0, 1.0]
@@ -198,6 +199,7 @@ def consistency_band(
         InputError: If an argument is out of range.
 
     Example:
+        >>> from fedlas import Predictions
         >>> band = consistency_band(Predictions([[0.0, 0.0]] * 100, [0] * 100), num_bins=2)
         >>> bool(0.35 < band.low[0] < 0.45), bool(0.55 < band.high[0] < 0.65), bool(np.isnan(band.low[1]))
         (True, True, True)

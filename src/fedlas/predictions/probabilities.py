@@ -217,6 +217,7 @@ def decimal_places(values: Tensor) -> int | None:
     """Return the number of decimals (2 to 6) of ``values`` in [0, 1], or None if there are more or all are 0 or 1.
 
     Example:
+        >>> import torch
         >>> decimal_places(torch.tensor([[0.125, 0.875]])), decimal_places(torch.tensor([[1 / 3, 2 / 3]]))
         (3, None)
     """

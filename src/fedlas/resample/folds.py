@@ -100,6 +100,7 @@ def chronological_folds(
         InputError: If nothing would be left to fit on, since all clusters last from the first rows to the last.
 
     Example:
+        >>> import torch
         >>> folds = chronological_folds(torch.tensor([4, 1, 2, 2, 3, 4]), 2, torch.arange(6))
         >>> folds.number.tolist(), folds.train(1).tolist()
         ([1, -1, 0, 0, 0, 1], [False, True, True, True, True, False])
@@ -177,6 +178,7 @@ def original_sample_ids(
     confidence of 1, its rows are independent.
 
     Example:
+        >>> import torch
         >>> rows = torch.tensor([[2.0, 0.0], [1.0, 0.0], [2.0, -0.0]])
         >>> original_sample_ids(rows, torch.tensor([0, 1, 0]), lambda logits, target: 1.0).tolist()
         [0, 1, 0]
@@ -217,6 +219,7 @@ def factorize_rows(rows: Tensor) -> NDArray[np.int64]:
     """Return integer codes ``(N,)``: equal rows share a code; codes follow the order of first occurrence.
 
     Example:
+        >>> import torch
         >>> factorize_rows(torch.tensor([[2.0, 0.0], [1.0, 0.0], [2.0, -0.0]])).tolist()
         [0, 1, 0]
     """

@@ -93,6 +93,7 @@ def bootstrap_interval(
 
     Example:
         >>> import torch
+        >>> from fedlas import Predictions
         >>> logits = torch.randn(500, 3, generator=torch.Generator().manual_seed(0))
         >>> interval = bootstrap_interval(Predictions(logits, logits.argmax(1)), metric="accuracy")
         >>> interval.value, interval.low, interval.high
@@ -143,6 +144,7 @@ def bootstrap_intervals(
         InputError: As in :func:`bootstrap_interval`.
 
     Example:
+        >>> from fedlas import Predictions
         >>> p = Predictions([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 0.5]], [0, 0, 0, 1])
         >>> accuracy = bootstrap_intervals(p, metrics=["accuracy", "nll"], replicates=99)["accuracy"]
         >>> accuracy.value, accuracy.low, accuracy.high

@@ -168,6 +168,7 @@ def estimates(
 
     Example:
         >>> import torch
+        >>> from fedlas import Predictions
         >>> logits = 2 * torch.randn(2000, 5, generator=torch.Generator().manual_seed(0))
         >>> target = torch.multinomial(logits.softmax(1), 1, generator=torch.Generator().manual_seed(1)).squeeze(1)
         >>> table = estimates(Predictions(2 * logits, target), ["accuracy", "ece"], replicates=199)
@@ -221,6 +222,7 @@ def class_estimates(
 
     Example:
         >>> import torch
+        >>> from fedlas import Predictions
         >>> logits = 2 * torch.randn(800, 3, generator=torch.Generator().manual_seed(0))
         >>> target = torch.multinomial(logits.softmax(1), 1, generator=torch.Generator().manual_seed(1)).squeeze(1)
         >>> first = class_estimates(Predictions(logits, target), replicates=199)[0]

@@ -108,6 +108,7 @@ def noise_floor(
 
     Example:
         >>> import torch
+        >>> from fedlas import Predictions
         >>> logits = 2 * torch.randn(2000, 5, generator=torch.Generator().manual_seed(0))
         >>> target = torch.multinomial(logits.softmax(1), 1, generator=torch.Generator().manual_seed(1)).squeeze(1)
         >>> calibrated = noise_floor(Predictions(logits, target))

@@ -49,6 +49,7 @@ def spiegelhalter_test(predictions: Predictions | TopLabel) -> SpiegelhalterTest
 
     Example:
         >>> import torch
+        >>> from fedlas import TopLabel
         >>> confidence = torch.linspace(0.55, 0.95, 400)
         >>> right = torch.rand(400, generator=torch.Generator().manual_seed(0)) < confidence
         >>> spiegelhalter_test(TopLabel(confidence, right)).p_value > 0.05
