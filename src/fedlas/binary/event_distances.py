@@ -83,6 +83,7 @@ ici = _register_distance(
         The integrated calibration index in ``[0, 1]``, see :func:`~fedlas.binary.integrated_calibration`.
 
     Example:
+        >>> from fedlas import Predictions
         >>> p = Predictions([[0.0, 0.0]] * 10, [0, 1] * 5)
         >>> round(ici(p, replicates=0).value, 6)
         0.0
@@ -99,6 +100,7 @@ e50 = _register_distance(
         In ``[0, 1]``, with noise floor and test.
 
     Example:
+        >>> from fedlas import Predictions
         >>> p = Predictions([[0.0, k / 4] for k in range(-10, 10)], [0, 1] * 10)
         >>> round(e50(p, replicates=39).value, 2)
         0.27
@@ -116,6 +118,7 @@ e90 = _register_distance(
         In ``[0, 1]``, with noise floor and test.
 
     Example:
+        >>> from fedlas import Predictions
         >>> p = Predictions([[0.0, k / 4] for k in range(-10, 10)], [0, 1] * 10)
         >>> round(e90(p, replicates=39).value, 2)
         0.32
@@ -133,6 +136,7 @@ emax = _register_distance(
         In ``[0, 1]``, with noise floor and test.
 
     Example:
+        >>> from fedlas import Predictions
         >>> p = Predictions([[0.0, k / 4] for k in range(-10, 10)], [0, 1] * 10)
         >>> round(emax(p, replicates=39).value, 2)
         0.32

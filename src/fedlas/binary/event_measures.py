@@ -101,6 +101,7 @@ observed = _register_mean(
         In ``[0, 1]``, with the interval of a share.
 
     Example:
+        >>> from fedlas import Predictions
         >>> observed(Predictions([[0.0, 2.0], [0.0, 1.0], [0.0, 0.0]], [1, 0, 0])).value
         0.333...
     """,
@@ -121,6 +122,7 @@ expected = _register_mean(
         In ``[0, 1]``, with its normal interval.
 
     Example:
+        >>> from fedlas import Predictions
         >>> expected(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 0])).value
         0.5
     """,
@@ -141,6 +143,7 @@ observed_to_expected = _register_recalibration(
         Above 0, with the interval and test of :func:`~fedlas.binary.logistic_recalibration`.
 
     Example:
+        >>> from fedlas import Predictions
         >>> p = Predictions([[0.0, 0.0], [0.0, 1.0], [0.0, 0.0], [0.0, 1.0]], [0, 0, 1, 1])
         >>> round(observed_to_expected(p).value, 3)
         0.812
@@ -160,6 +163,7 @@ in_the_large = _register_recalibration(
         In log-odds, above 0 if the event occurs more often than expected; with Wald's test of 0.
 
     Example:
+        >>> from fedlas import Predictions
         >>> p = Predictions([[0.0, 0.0], [0.0, 1.0], [0.0, 0.0], [0.0, 1.0]], [0, 0, 1, 1])
         >>> round(in_the_large(p).value, 3)
         -0.5
@@ -179,6 +183,7 @@ slope = _register_recalibration(
         The factor by which a logistic regression of the outcomes corrects the log-odds, with Wald's test of 1.
 
     Example:
+        >>> from fedlas import Predictions
         >>> p = Predictions([[0.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]], [0, 1, 0, 1, 1])
         >>> round(slope(p).value, 3)
         0.693
@@ -198,6 +203,7 @@ intercept = _register_recalibration(
         In log-odds, with Wald's test of 0.
 
     Example:
+        >>> from fedlas import Predictions
         >>> p = Predictions([[0.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]], [0, 1, 0, 1, 1])
         >>> round(intercept(p).value, 3)
         0.0
@@ -218,6 +224,7 @@ r2 = _register_likelihood_index(
         At most 1, without an interval.
 
     Example:
+        >>> from fedlas import Predictions
         >>> p = Predictions([[0.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]], [0, 1, 0, 1, 1])
         >>> round(r2(p).value, 3)
         0.021
@@ -236,6 +243,7 @@ d = _register_likelihood_index(
         The number, without an interval.
 
     Example:
+        >>> from fedlas import Predictions
         >>> p = Predictions([[0.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]], [0, 1, 0, 1, 1])
         >>> round(d(p).value, 3)
         -0.184
@@ -254,6 +262,7 @@ u = _register_likelihood_index(
         The number, without an interval; about 0 if calibrated.
 
     Example:
+        >>> from fedlas import Predictions
         >>> p = Predictions([[0.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]], [0, 1, 0, 1, 1])
         >>> round(u(p).value, 3)
         -0.388
@@ -272,6 +281,7 @@ q = _register_likelihood_index(
         The number, without an interval.
 
     Example:
+        >>> from fedlas import Predictions
         >>> p = Predictions([[0.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]], [0, 1, 0, 1, 1])
         >>> round(q(p).value, 3)
         0.203
@@ -314,6 +324,7 @@ def spiegelhalter_z(predictions: Predictions, *, event: int | str | None = None)
         InputError: As in :func:`observed`.
 
     Example:
+        >>> from fedlas import Predictions
         >>> p = Predictions([[0.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]], [0, 1, 0, 1, 1])
         >>> round(spiegelhalter_z(p).value, 3)
         0.252

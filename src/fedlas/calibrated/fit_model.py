@@ -123,7 +123,7 @@ def calibrate(
         >>> _ = torch.manual_seed(0)
         >>> inputs = torch.randn(500, 3)
         >>> target = torch.multinomial(inputs.softmax(1), 1).squeeze(1)
-        >>> model = nn.Linear(3, 3)
+        >>> model = torch.nn.Linear(3, 3)
         >>> with torch.no_grad():
         ...     _ = model.weight.copy_(3 * torch.eye(3)), model.bias.zero_()  # three times too sure
         >>> calibrated = calibrate(model, [(inputs, target)], "temperature")
