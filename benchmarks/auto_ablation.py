@@ -230,9 +230,9 @@ def cases(group: str, draw: int, args: argparse.Namespace) -> Iterator[Case]:
     few = (20, 30, 50, 100)
     if group == "tables":
         for names in TABLES:
-            yield from stacks.table_cases(names, draw, (200, 1000), args)
+            yield from stacks.table_cases(names, draw, (200, 1000), args, args.models)
     elif group == "tables many":
-        yield from stacks.table_cases(stacks.LARGE, draw, (200, 1000, 5000), args)
+        yield from stacks.table_cases(stacks.LARGE, draw, (200, 1000, 5000), args, args.models)
     elif group in ("networks", "confidences"):
         yield from stacks.archive_cases(group, draw, (50, 200, 1000), args)
     elif group == "many":
@@ -259,7 +259,7 @@ def cases(group: str, draw: int, args: argparse.Namespace) -> Iterator[Case]:
         for source in sources:
             yield from filter(None, map(without_classes, source))
     elif group == "clusters":
-        yield from stacks.table_cases(stacks.CLUSTERED, draw, (200, 1000), args)
+        yield from stacks.table_cases(stacks.CLUSTERED, draw, (200, 1000), args, args.models)
     elif group in ("copies", "ties"):
         for names in TABLES:
             some = stacks.table_cases(names, draw, (200,), args, ("forest", "network"))
@@ -482,6 +482,7 @@ def main() -> None:
     parser.add_argument("--brief", action="store_true", help="raw, temperature, auto, prototype")
     parser.add_argument("--whole", action="store_true", help="the prototype without its ablation")
     parser.add_argument("--rivals", action="store_true", help="svs, sms, logistic of probmetrics")
+    parser.add_argument("--models", nargs="+", help="models of tables; all of them")
     parser.add_argument("--frozen", default="", help="commit of the frozen code: held-back sets")
     parser.add_argument("--log", default="scores.jsonl")
     args = parser.parse_args()
