@@ -44,8 +44,7 @@ from fedlas.metrics import smooth_ece
 
 Array = NDArray[Any]
 ABSENT_SEED, ABSENT_SHARE = 1, 0.2
-RIVALS = ("svs", "sms", "logistic")
-MOST_SECONDS = 60
+RIVALS, MOST_SECONDS = ("svs", "sms", "logistic"), 60
 
 
 # Variants that are fitted to kept members.
@@ -95,8 +94,7 @@ MEASURED = ("tables", "tables 2", "tables several", "networks", "many", "confide
 
 def variants(group: str, classes: int) -> dict[str, Variant]:
     """Return one thing changed at a time, and lists of members for any number of classes."""
-    names = usual(classes)
-    many = classes >= mw.MANY_CLASSES
+    names, many = usual(classes), classes >= mw.MANY_CLASSES
     made = {
         "auto": Variant(),
         "prior 0, 2": Variant(prior=PLAIN),

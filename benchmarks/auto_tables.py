@@ -250,7 +250,7 @@ def tables(path: Path) -> dict[str, str]:
     ranked = tuple(g for g in ("networks", "many", "tables 2", "tables several") if g in groups)
     if all(name in groups["networks"] for name in RIVALS):
         made["ranks"] = rank_table(groups, ranked)
-    for group in (*ranked, "tables many"):
+    for group in ranked:
         if "new" in groups.get(group, {}):
             made[f"parts: {group}"] = group_table(groups[group], PARTS, "new", (1,))
     return made
