@@ -44,8 +44,7 @@ from fedlas.metrics import smooth_ece
 
 Array = NDArray[Any]
 ABSENT_SEED, ABSENT_SHARE = 1, 0.2
-RIVALS = ("svs", "sms", "logistic")
-MOST_SECONDS = 60
+RIVALS, MOST_SECONDS = ("svs", "sms", "logistic"), 60
 
 
 # Variants that are fitted to kept members.
@@ -95,8 +94,7 @@ MEASURED = ("tables", "tables 2", "tables several", "networks", "many", "confide
 
 def variants(group: str, classes: int) -> dict[str, Variant]:
     """Return one thing changed at a time, and lists of members for any number of classes."""
-    names = usual(classes)
-    many = classes >= mw.MANY_CLASSES
+    names, many = usual(classes), classes >= mw.MANY_CLASSES
     made = {
         "auto": Variant(),
         "prior 0, 2": Variant(prior=PLAIN),
@@ -230,9 +228,9 @@ def cases(group: str, draw: int, args: argparse.Namespace) -> Iterator[Case]:
     few = (20, 30, 50, 100)
     if group == "tables":
         for names in TABLES:
-            yield from stacks.table_cases(names, draw, (200, 1000), args)
+            yield from stacks.table_cases(names, draw, (200, 1000), args, args.models)
     elif group == "tables many":
-        yield from stacks.table_cases(stacks.LARGE, draw, (200, 1000, 5000), args)
+        yield from stacks.table_cases(stacks.LARGE, draw, (200, 1000, 5000), args, args.models)
     elif group in ("networks", "confidences"):
         yield from stacks.archive_cases(group, draw, (50, 200, 1000), args)
     elif group == "many":
@@ -259,7 +257,7 @@ def cases(group: str, draw: int, args: argparse.Namespace) -> Iterator[Case]:
         for source in sources:
             yield from filter(None, map(without_classes, source))
     elif group == "clusters":
-        yield from stacks.table_cases(stacks.CLUSTERED, draw, (200, 1000), args)
+        yield from stacks.table_cases(stacks.CLUSTERED, draw, (200, 1000), args, args.models)
     elif group in ("copies", "ties"):
         for names in TABLES:
             some = stacks.table_cases(names, draw, (200,), args, ("forest", "network"))
@@ -482,6 +480,7 @@ def main() -> None:
     parser.add_argument("--brief", action="store_true", help="raw, temperature, auto, prototype")
     parser.add_argument("--whole", action="store_true", help="the prototype without its ablation")
     parser.add_argument("--rivals", action="store_true", help="svs, sms, logistic of probmetrics")
+    parser.add_argument("--models", nargs="+", help="models of tables; all of them")
     parser.add_argument("--frozen", default="", help="commit of the frozen code: held-back sets")
     parser.add_argument("--log", default="scores.jsonl")
     args = parser.parse_args()

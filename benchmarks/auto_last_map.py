@@ -1,4 +1,4 @@
-"""The last map of the prototype: a softmax regression whose ridges are estimated from the held-out rows themselves."""
+"""The last map of the prototype, whose ridges are estimated from held-out rows, and the share of absent classes."""
 
 from __future__ import annotations
 
@@ -23,6 +23,12 @@ def log_softmax(z: Array) -> Array:
     """Return log-probabilities of rows."""
     z = z - z.max(axis=1, keepdims=True)
     result: Array = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+    return result
+
+
+def softplus(x: Array) -> Array:
+    """Return ``log(1 + e^x)``."""
+    result: Array = np.logaddexp(0.0, x)
     return result
 
 
@@ -269,3 +275,67 @@ class _Problem:
         step[few], spread[few] = inverse @ gradient[few], inverse.diagonal()
         # Both blocks move at once, so each goes half way.
         return step / 2, spread
+
+
+# Classes without a sample.
+
+
+@dataclass(frozen=True)
+class AbsentClasses:
+    """Share of classes without a sample: odds of half temperature scaling, half the mixture, times one factor.
+
+    Attributes:
+        absent: Mask ``(C,)``.
+        scale: Inverse temperature.
+        log_factor: At most 0.
+    """
+
+    absent: Array
+    scale: float
+    log_factor: float
+
+    def __call__(self, rows: Array, log_p: Array) -> Array:
+        """Return log-probabilities ``(n, C)`` for those before any member, and those of the mixture."""
+        both, odds = self.odds(rows, log_p)
+        total = -softplus(-odds - self.log_factor)
+        result = log_softmax(np.where(self.absent, -np.inf, log_p))
+        result += np.log1p(-np.exp(total)).clip(min=-50)[:, None]
+        result[:, self.absent] = log_softmax(both[:, self.absent]) + total[:, None]
+        return result
+
+    def odds(self, rows: Array, log_p: Array) -> tuple[Array, Array]:
+        """Return the mean's log-probabilities and the log-odds of all absent classes."""
+        both = np.logaddexp(log_softmax(self.scale * rows), log_p) - np.log(2)
+        sums = [np.exp(both[:, at]).sum(axis=1).clip(1e-300) for at in (self.absent, ~self.absent)]
+        return both, np.log(sums[0]) - np.log(sums[1])
+
+
+def fit_absent(
+    rows: Array, log_p: Array, target: Array, weights: Array, scale: float, size: Array
+) -> AbsentClasses | None:
+    """Bound the mean share of absent classes by ``max(3 + 2 n_1, min(A, N/100)) / N``; None if none is absent.
+
+    Args:
+        rows: Log-probabilities of held-out rows before any member ``(n, C)``.
+        log_p: Those of the mixture ``(n, C)``.
+        target: Labels of all rows ``(N,)``.
+        weights: Of the held-out rows ``(n,)``.
+        scale: Inverse temperature.
+        size: Weights of all rows ``(N,)``.
+    """
+    counts = np.bincount(target, minlength=log_p.shape[1])
+    absent = counts == 0
+    if not absent.any():
+        return None
+    total = size.sum()
+    bound = max(3 + 2 * (counts == 1).sum(), min(absent.sum(), total / 100)) / total
+    odds = AbsentClasses(absent, scale, 0.0).odds(rows, log_p)[1]
+    low, high = -60.0, 0.0
+    share = weights / weights.sum()
+    if share @ np.exp(-softplus(-odds)) <= bound:
+        low = high
+    for _ in range(40):
+        middle = (low + high) / 2
+        fits = share @ np.exp(-softplus(-odds - middle)) <= bound
+        low, high = (middle, high) if fits else (low, middle)
+    return AbsentClasses(absent, scale, low)

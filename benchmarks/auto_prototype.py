@@ -19,7 +19,7 @@ from unittest import mock
 
 import numpy as np
 import torch
-from auto_last_map import fit_last_map, log_softmax
+from auto_last_map import AbsentClasses, fit_absent, fit_last_map, log_softmax, softplus
 from numpy.typing import NDArray
 
 import fedlas.calibrators.fit_mixture as fm
@@ -61,12 +61,6 @@ def log_odds(log_p: Array) -> Array:
     np.subtract(1, p, out=p)
     p[rows, top] = np.where(high > 0.5, others, p[rows, top])
     result: Array = log_p - np.log(np.maximum(p, 1e-30))
-    return result
-
-
-def softplus(x: Array) -> Array:
-    """Return ``log(1 + e^x)``."""
-    result: Array = np.logaddexp(0.0, x)
     return result
 
 
@@ -302,70 +296,6 @@ def fit_member(member: Calibrator, split: Any) -> list[Apply]:
         return run
 
     return [apply(each) for each in (whole, *fits)]
-
-
-# Classes without a sample.
-
-
-@dataclass(frozen=True)
-class AbsentClasses:
-    """Share of classes without a sample: odds of half temperature scaling, half the mixture, times one factor.
-
-    Attributes:
-        absent: Mask ``(C,)``.
-        scale: Inverse temperature.
-        log_factor: At most 0.
-    """
-
-    absent: Array
-    scale: float
-    log_factor: float
-
-    def __call__(self, rows: Array, log_p: Array) -> Array:
-        """Return log-probabilities ``(n, C)`` for those before any member, and those of the mixture."""
-        both, odds = self.odds(rows, log_p)
-        total = -softplus(-odds - self.log_factor)
-        result = log_softmax(np.where(self.absent, -np.inf, log_p))
-        result += np.log1p(-np.exp(total)).clip(min=-50)[:, None]
-        result[:, self.absent] = log_softmax(both[:, self.absent]) + total[:, None]
-        return result
-
-    def odds(self, rows: Array, log_p: Array) -> tuple[Array, Array]:
-        """Return the mean's log-probabilities and the log-odds of all absent classes."""
-        both = np.logaddexp(log_softmax(self.scale * rows), log_p) - np.log(2)
-        sums = [np.exp(both[:, at]).sum(axis=1).clip(1e-300) for at in (self.absent, ~self.absent)]
-        return both, np.log(sums[0]) - np.log(sums[1])
-
-
-def fit_absent(
-    rows: Array, log_p: Array, target: Array, weights: Array, scale: float, size: Array
-) -> AbsentClasses | None:
-    """Bound the mean share of absent classes by ``max(3 + 2 n_1, min(A, N/100)) / N``; None if none is absent.
-
-    Args:
-        rows: Log-probabilities of held-out rows before any member ``(n, C)``.
-        log_p: Those of the mixture ``(n, C)``.
-        target: Labels of all rows ``(N,)``.
-        weights: Of the held-out rows ``(n,)``.
-        scale: Inverse temperature.
-        size: Weights of all rows ``(N,)``.
-    """
-    counts = np.bincount(target, minlength=log_p.shape[1])
-    absent = counts == 0
-    if not absent.any():
-        return None
-    total = size.sum()
-    bound = max(3 + 2 * (counts == 1).sum(), min(absent.sum(), total / 100)) / total
-    odds = AbsentClasses(absent, scale, 0.0).odds(rows, log_p)[1]
-    low, high = -60.0, 0.0
-    share = weights / weights.sum()
-    if share @ np.exp(-softplus(-odds)) <= bound:
-        low = high
-    for _ in range(40):
-        middle = (low + high) / 2
-        fits = share @ np.exp(-softplus(-odds - middle)) <= bound
-        low, high = (middle, high) if fits else (low, middle)
-    return AbsentClasses(absent, scale, low)
 
 
 # The whole.

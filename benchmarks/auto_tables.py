@@ -248,8 +248,9 @@ def tables(path: Path) -> dict[str, str]:
         made[group] = group_table(scores, variants, draws=(1,) if group in LISTED else (1, 2, 3))
     made["new"] = new_table(groups)
     ranked = tuple(g for g in ("networks", "many", "tables 2", "tables several") if g in groups)
-    made["ranks"] = rank_table(groups, ranked)
-    for group in (*ranked, "tables many"):
+    if all(name in groups["networks"] for name in RIVALS):
+        made["ranks"] = rank_table(groups, ranked)
+    for group in ranked:
         if "new" in groups.get(group, {}):
             made[f"parts: {group}"] = group_table(groups[group], PARTS, "new", (1,))
     return made
