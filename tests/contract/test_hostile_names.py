@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import fedlas
 from fedlas.cli import main, parsers
-from fedlas.predictions.tables.files import FORMATS
+from fedlas.errors import InputError
 from hostile import NAMES, write_csv
 
 TESTS = Path(__file__).parents[1]
@@ -238,8 +239,11 @@ NAMES_IN = {
 
 
 def test_every_format_of_tables_keeps_names(inputs, tmp_path, monkeypatch):
-    assert NAMES_IN.keys() == FORMATS.keys()
     monkeypatch.chdir(inputs)
+    (tmp_path / "t.nothing").touch()
+    with pytest.raises(InputError, match="must end in") as refused:
+        fedlas.read_predictions(tmp_path / "t.nothing", probs="p", target="y")
+    assert {*re.findall(r"\.[a-z]+(?=,|;)", str(refused.value))} == NAMES_IN.keys()
     for suffix, read in NAMES_IN.items():
         if read is not None:
             out = tmp_path / f"o{suffix}"
