@@ -84,10 +84,6 @@ HOLD_OUT = {"num_folds", "num_partitions"}
 """Arguments of calibrators that hold samples out, and so use clusters; the others fit one map to all samples."""
 
 
-WEIGHS_SAMPLES = {"partial-pooling"}
-"""They weigh samples against what they learned of other classes, and clusters lower the weight of samples."""
-
-
 OF_A_HEAD = {"feature-clipping"}
 """They need the classifier head, which these predictions lack."""
 
@@ -105,8 +101,8 @@ def test_a_fit_uses_what_is_said_of_its_samples(name):
         after = fitted_on_half(name, field)
         assert after is None or not torch.equal(after, before), f"{field} is dropped"
     if HOLD_OUT.isdisjoint(vars(kind())):
-        uses_clusters = name in WEIGHS_SAMPLES
-        assert torch.equal(fitted_on_half(name, "clusters"), before) is not uses_clusters
+        # Where samples have weights, clusters lower them.
+        assert torch.equal(fitted_on_half(name, "clusters"), before) is not kind.takes_weights
         for field in OF_FIT:
             assert torch.equal(fitted_on_half(name, field), before)
 

@@ -279,7 +279,7 @@ def test_without_the_extra_the_other_scores_run(capsys, run, monkeypatch):
         capsys, "runs", "ood", run, "--data", "digits", "--replicates", "39", "--scores", "odin"
     )
     assert status == 2
-    assert "pip install 'fedlas[ood]'" in err
+    assert "pip install '.[ood]'" in err
 
 
 def test_the_same_images_are_refused(capsys, run, tmp_path):

@@ -61,7 +61,7 @@ def test_a_device_that_is_not_there(call):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("export", r"fedlas\.deploy\.export"),
+        ("export", r"fedlas\.deploy\.model_files"),
         ("temperature", "fedlas has no"),
         ("evalute", "Did you mean 'evaluate'"),
     ],
