@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args, overload
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fedlas._core.abstract import Abstract
 from fedlas._core.check import (
     CalibrationWarning,
     InputError,
@@ -98,7 +99,7 @@ of a common over-confidence that may remain after calibration (0.5 by default; a
 """
 
 
-class Calibrator(ABC):
+class Calibrator(Abstract):
     """Base class of post-hoc calibrators: maps of logits that are fitted on held-out predictions.
 
     A subclass writes :meth:`fit_map`, names the class of the map, ``map_type``, and registers itself in

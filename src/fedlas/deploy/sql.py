@@ -289,7 +289,10 @@ def _render_statement(
     """Return the SQL text of a program, with kept columns ``names`` and ``results`` by output name."""
     lines = [
         header,
-        f"-- For {dialect.title}; other databases have an option --dialect. Checked in SQLite as it was written.",
+        comment_line(
+            f"For {dialect.title}; other databases have an option --dialect. Checked in SQLite as it was written.",
+            "--",
+        ),
         comment_line(
             f"Replace {TABLE} by your table. To return columns such as an id, export with --keep.",
             "--",
