@@ -10,7 +10,7 @@ from fedlas._core.errors import InputError
 
 
 class _AbstractMeta(ABCMeta):
-    """An ``ABCMeta`` whose abstract classes refuse a call in words."""
+    """An ``ABCMeta`` whose abstract classes name the missing methods in an error when they are called."""
 
     # Type checkers know abstract classes, and take parameters from __init__: a __call__ would hide them.
     if not TYPE_CHECKING:
@@ -30,8 +30,8 @@ class _AbstractMeta(ABCMeta):
             """Return the parameters of ``__init__``, which ``inspect`` would take from ``__call__`` above."""
             if cls.__init__ is object.__init__:
                 return inspect.Signature()
-            found = inspect.signature(cls.__init__)
-            return found.replace(parameters=[*found.parameters.values()][1:])
+            constructor = inspect.signature(cls.__init__)
+            return constructor.replace(parameters=[*constructor.parameters.values()][1:])
 
 
 class Abstract(metaclass=_AbstractMeta):

@@ -117,8 +117,7 @@ class Calibrator(Abstract):
             ``uses_features`` is False.
         takes_weights: Class attribute: whether a fit supports fractional weights. Otherwise each sample is repeated
             as often as its weight, which must be a whole number.
-        per_class: Class attribute: whether there are parameters for each class, so that a class without samples gives
-            a warning.
+        per_class: Class attribute: whether each class has parameters, so that one without samples gives a warning.
         enough: Class attribute: a fit warns below this many samples, and below this many samples per class.
         num_classes: ``C`` of the predictions it was fitted on; None before. A :class:`~fedlas.TopLabel` has two: wrong
             and right.
