@@ -63,10 +63,6 @@ ELSEWHERE = {
 }
 NO_NAMES = {"sample-size", "list", "data", "runs"}
 """Commands that write only numbers, and names of the package."""
-KNOWN: dict[str, str] = {
-    # command whose output a reader would obey today: the letter of the issue that mends it
-    "init": "71 A: a name of a column ends the comment of the script",
-}
 
 
 def visible(text):
@@ -181,10 +177,7 @@ def test_every_command_is_in_a_table():
     [
         pytest.param(
             name,
-            marks=[
-                *[pytest.mark.system] * (name in ("init", "export")),
-                *[pytest.mark.xfail(reason=KNOWN.get(name), strict=True)] * (name in KNOWN),
-            ],
+            marks=[pytest.mark.system] * (name in ("init", "export")),
         )
         for name in WRITES
     ],

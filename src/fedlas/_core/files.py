@@ -384,12 +384,24 @@ def to_path(path: object) -> Path:
     return Path(name)
 
 
+def ensure_name(path: Path) -> Path:
+    """Return the path, resolved if it has no name, as ``.`` and ``..``.
+
+    Raises:
+        InputError: If it is the root of the file system, which has none.
+    """
+    named = path.resolve() if path.name in ("", "..") else path
+    if not named.name:
+        raise InputError("a path must have a name", path, "Name a file or a folder.")
+    return named
+
+
 def parse_json(text: str | bytes, *, finite: bool = True) -> Any:
     """Return the values parsed from JSON text; duplicate keys raise ValueError.
 
     Args:
         text: The text.
-        finite: Refuse NaN and infinities, ``1e999`` among them.
+        finite: Refuse NaN, infinities, and numbers beyond float64: ``1e999``, an integer of 400 digits.
 
     Raises:
         ValueError: If it is not JSON, names a key twice, is nested too deeply, or has a number of thousands of digits.
@@ -398,6 +410,7 @@ def parse_json(text: str | bytes, *, finite: bool = True) -> Any:
     # Numbers are looked at one by one only where one of them may be too large.
     if finite and (isinstance(text, bytes) or _MAY_BE_HUGE.search(text)):
         kinds["parse_float"] = _parse_finite_float
+        kinds["parse_int"] = _parse_finite_int
     try:
         return json.loads(text, object_pairs_hook=_dict_without_duplicates, **kinds)
     except RecursionError as error:
@@ -422,6 +435,11 @@ def _parse_finite_float(digits: str) -> float:
     if not math.isfinite(number):
         raise ValueError(f"{digits:.20} is not a finite number")
     return number
+
+
+def _parse_finite_int(digits: str) -> int:
+    _parse_finite_float(digits)  # who reads the number may convert it
+    return int(digits)
 
 
 def not_writable_error(path: Path, error: OSError, option: str = "") -> InputError:

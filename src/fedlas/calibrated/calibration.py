@@ -146,7 +146,7 @@ class Calibration:
         cls,
         content: object,
         *,
-        source: object,
+        source: object = "plain values",
         notes: tuple[str, ...] = (),
         fitted_on: str = FITTED_ON,
     ) -> Calibration:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args, overload
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlas._core.abstract import Abstract
 from fedlas._core.check import (
     CalibrationWarning,
     InputError,
@@ -100,7 +101,7 @@ of a common over-confidence that may remain after calibration (0.5 by default; a
 """
 
 
-class Calibrator(ABC):
+class Calibrator(Abstract):
     """Base class of post-hoc calibrators: maps of logits that are fitted on held-out predictions.
 
     A subclass writes :meth:`fit_map`, names the class of the map, ``map_type``, and registers itself in
@@ -118,8 +119,7 @@ class Calibrator(ABC):
             ``uses_features`` is False.
         takes_weights: Class attribute: whether a fit supports fractional weights. Otherwise each sample is repeated
             as often as its weight, which must be a whole number.
-        per_class: Class attribute: whether there are parameters for each class, so that a class without samples gives
-            a warning.
+        per_class: Class attribute: whether each class has parameters, so that one without samples gives a warning.
         enough: Class attribute: a fit warns below this many samples, and below this many samples per class.
         num_classes: ``C`` of the predictions it was fitted on; None before. A :class:`~fedlas.TopLabel` has two: wrong
             and right.

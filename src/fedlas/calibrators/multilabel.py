@@ -51,7 +51,7 @@ class MultiLabelCalibration:
 
     @check_argument_types
     def __init__(self, method: str | Calibrator | None = None, *, shared: bool = False) -> None:
-        calibrator = method or "partial-pooling"
+        calibrator = "partial-pooling" if method is None else method
         if not isinstance(calibrator, Calibrator):
             # all are imported for the error alone
             entry = (
@@ -85,7 +85,7 @@ class MultiLabelCalibration:
         """
         if isinstance(method, cls):
             return copy.deepcopy(method)
-        each: Any = None if method == "auto" else method
+        each: Any = None if isinstance(method, str) and method == "auto" else method
         return cls(each)
 
     @property

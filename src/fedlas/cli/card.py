@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fedlas._core.check import InputError
 from fedlas._core.defaults import METHOD, RISKS
 from fedlas._core.errors import Argument
+from fedlas._core.files import ensure_name
 from fedlas._core.outputs import STANDARD_STREAM
 from fedlas._core.terminal import print_lines
 from fedlas.cli.arguments import (
@@ -165,7 +166,7 @@ def _checked_output_path(args: argparse.Namespace, paths: Sequence[Path]) -> Pat
     written = (
         Output("--junit", args.junit, JUNIT),
         Output("--out", out, CARD),
-        Output("the page of --out", out.with_suffix(".html"), CARD_PAGE),
+        Output("the page of --out", ensure_name(out).with_suffix(".html"), CARD_PAGE),
     )
     check_outputs(written, places)
     return out
@@ -178,7 +179,7 @@ def _default_card_path(source: str) -> Path:
             "no --out",
             "Add --out card.json.",
         )
-    return Path(source).with_suffix(".card.json")
+    return ensure_name(Path(source)).with_suffix(".card.json")
 
 
 def _check_sources(places: Sequence[Path]) -> None:

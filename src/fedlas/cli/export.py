@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import fedlas
 from fedlas._core.check import InputError, check_choice, truncated_list
 from fedlas._core.defaults import METHOD, ExportFormat, SqlDialect
+from fedlas._core.files import ensure_name
 from fedlas._core.terminal import print_lines
 from fedlas.cli.arguments import (
     AddSubcommand,
@@ -98,7 +99,7 @@ def _run(args: argparse.Namespace) -> int:
     out = default.with_name(f"{default.name}{suffix}") if args.out is None else args.out
     written = [Output("--out", out, exported_file_kind(form))]
     if is_run:
-        card = out.with_name(f"{out.name}.card.json")
+        card = ensure_name(out).with_name(f"{out.name}.card.json")
         written += [Output("the card of --out", card, CARD)]
         written += [Output("the page of --out", card.with_suffix(".html"), CARD_PAGE)]
     check_outputs(written, (args.place, args.inputs))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError
+from fedlas._core.files import ensure_name
 from fedlas._core.terminal import print_lines, print_renderable
 from fedlas._core.text import pluralize
 from fedlas.cli.arguments import (
@@ -171,7 +172,7 @@ def _check_options(args: argparse.Namespace) -> None:
     from fedlas.present.page import HISTORY_PAGE, MONITOR_PAGE
 
     check_page_options(args, "--page", period_alone=args.history is not None)
-    page = None if args.history is None else args.history.with_suffix(".html")
+    page = None if args.history is None else ensure_name(args.history).with_suffix(".html")
     written = (
         Output("--state", args.state, STATE),
         Output("--history", args.history, HISTORY),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError, truncated_list
-from fedlas._core.files import parse_file_name, parse_path, write_json
+from fedlas._core.files import ensure_name, parse_file_name, parse_path, write_json
 from fedlas._core.outputs import STANDARD_STREAM
 from fedlas._core.progress import ProgressBar
 from fedlas._core.terminal import print_lines
@@ -153,12 +153,7 @@ def _default_calibration_path(file: str) -> Path:
             "no --out",
             "Add --out cal.json.",
         )
-    return _ensure_name(Path(file)).with_suffix(_SUFFIX)
-
-
-def _ensure_name(path: Path) -> Path:
-    """Return the path, resolved if it has no name, as ``.`` and ``..``."""
-    return path.resolve() if path.name in ("", "..") else path
+    return ensure_name(Path(file)).with_suffix(_SUFFIX)
 
 
 def add_apply(add: AddSubcommand) -> None:
@@ -284,7 +279,7 @@ def _table_output_path(args: argparse.Namespace) -> Path | str:
             "Add --out with a path or an address.",
         )
     if args.out is None and STANDARD_STREAM not in args.files:
-        folder = _ensure_name(Path(args.files[0]))
+        folder = ensure_name(Path(args.files[0]))
         if folder.is_dir():
             return folder.with_name(f"{folder.name}.calibrated.parquet")
         first = find_files(args.files)[0].path

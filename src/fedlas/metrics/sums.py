@@ -9,7 +9,7 @@ then counts as ``w`` samples.
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedlas._core.abstract import Abstract
 from fedlas._core.check import LARGEST, InputError, check_count, check_finite
 from fedlas.metrics.scan import Chunk, scan
 from fedlas.predictions.any_predictions import (
@@ -37,7 +38,7 @@ _ROUNDING = 1e-6
 """Relative excess of a stored sum over what samples can give, since probabilities are rounded."""
 
 
-class Statistic(ABC):
+class Statistic(Abstract):
     """A statistic that is updated chunk by chunk, and the table that metric formulas take.
 
     Args:

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -95,3 +96,10 @@ def test_invalid_arguments_raise(tmp_path):
             MultiLabelCalibration.load(path)
     with pytest.warns(CalibrationWarning, match="few"):
         MultiLabelCalibration("platt").fit(logits, target)
+
+
+@pytest.mark.parametrize("method", [np.zeros(3), torch.zeros(2, 2), [], 0, False, ""])
+def test_a_method_that_is_no_name_is_refused(method):
+    for build in (MultiLabelCalibration, MultiLabelCalibration.from_method):
+        with pytest.raises(InputError, match="method must be one of"):
+            build(method)

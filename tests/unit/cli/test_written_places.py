@@ -154,6 +154,18 @@ def test_nothing_of_a_stranger_is_replaced(place, command, option, there, capsys
 
 
 @pytest.mark.parametrize(("command", "option"), WRITES)
+def test_folder_without_a_name_is_refused(place, command, option, capsys):
+    words = WRITES[command, option][0]
+    for name in (".", ".."):
+        refused([*words, option, name], capsys, said=option)
+    refused([*words, option, "/"], capsys, said="must")
+
+
+def test_default_output_beside_a_folder_without_a_name(place, capsys):
+    refused(["card", "val.npz", ".", "--replicates", "0"], capsys, said="must")
+
+
+@pytest.mark.parametrize(("command", "option"), WRITES)
 def test_what_is_read_is_not_replaced(place, command, option, capsys):
     words, _, inputs, _ = WRITES[command, option]
     for name in inputs:

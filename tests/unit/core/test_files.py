@@ -68,6 +68,7 @@ def test_json_has_no_nan(tmp_path):
     [
         *("NaN", "[1, Infinity]", '{"a": -Infinity}', "[1,", "[" * 100_000, "1" * 5000),
         *("[1e999]", "[1E+0400]", f"[{'9' * 250}e99]", f"[-{'9' * 400}.0]"),
+        *(f"[{10**400}]", f"[-{10**309}]"),
     ],
 )
 def test_what_is_no_json_is_no_json(tmp_path, text):

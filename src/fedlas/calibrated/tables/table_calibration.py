@@ -279,16 +279,20 @@ class TableCalibration(TableFit):
             raise ValueError("calibrator and columns must both be for several labels, or neither")
         if (fitted.num_classes == 0) != (columns.kind == "confidence"):
             raise ValueError(f"the calibrator does not fit scores of kind {columns.kind}")
-        covariates = content["covariates"]
-        cross_fitted = content["cross_fitted"]
+        covariates, cross_fitted = content["covariates"], content["cross_fitted"]
+        try:
+            encoded = None if covariates is None else Covariates.from_dict(covariates)
+            measured = None if cross_fitted is None else BeforeAfter.from_dict(cross_fitted)
+        except InputError as error:  # it does not name the file
+            raise ValueError(error_reason(error)) from error
         return cls(
             fitted,
             columns,
             scores,
             classes,
             content["in_lists"] is True,
-            None if covariates is None else Covariates.from_dict(covariates),
-            None if cross_fitted is None else BeforeAfter.from_dict(cross_fitted),
+            encoded,
+            measured,
             int(content["rows"]),
             Units.from_dict(content.get("units")),
             FitScores.from_dict(content.get("fit_scores")),

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, TypedDict, Unpack, get_args
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from fedlas._core.abstract import Abstract
 from fedlas._core.autocast import without_autocast
 from fedlas._core.check import InputError, check_choice, check_count, describe
 from fedlas._core.registry import Registry
@@ -96,7 +97,7 @@ class LossOptions(TypedDict, total=False):
     weight: Tensor | Sequence[float] | None
 
 
-class Loss(nn.Module, ABC):
+class Loss(nn.Module, Abstract):
     """Base class of all training losses: ``criterion(logits, target, *, features=None, index=None, ...)``.
 
     A subclass implements :meth:`per_sample` on a checked, flattened :class:`Batch`. In ``needs`` it names the tensors

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from fedlas._core.abstract import Abstract
 from fedlas._core.check import InputError, check_count, check_number
 from fedlas._core.files import write_text
 from fedlas._core.registry import Registry
@@ -153,7 +154,7 @@ class ExecutorEvents(Protocol):
 
 
 @dataclass(kw_only=True)
-class Executor(ABC):
+class Executor(Abstract):
     """Base class of executors of tasks; an interrupted run resumes from its checkpoint at the next start.
 
     Args:
