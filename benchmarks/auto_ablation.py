@@ -493,7 +493,11 @@ def main() -> None:
         return
     import auto_tables
 
-    sys.exit(auto_tables.pack(args) if args.what == "pack" else auto_tables.print_tables(args.out))
+    sys.exit(
+        auto_tables.pack(args.cache, args.out)
+        if args.what == "pack"
+        else auto_tables.print_tables(args.out)
+    )
 
 
 if __name__ == "__main__":

@@ -37,10 +37,10 @@ import fedlas.calibrators.side_information as side_fit
 import fedlas.calibrators.side_plan as side_plan
 from fedlas import Predictions
 from fedlas.calibrators import AutoCalibration
+from fedlas.calibrators._fit.buffers import zeros
 from fedlas.calibrators._fit.custom_calibrators import fit_checked_map
 from fedlas.calibrators._fit.rowwise import floor_log_probs, prepare_samples
 from fedlas.calibrators._fit.side_maps import SideInformation
-from fedlas.calibrators._fit.state import zeros
 from fedlas.calibrators.mixture_weights import Prior, fit_logit_share
 
 Array = NDArray[Any]

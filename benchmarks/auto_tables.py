@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 from collections import defaultdict
@@ -27,11 +26,11 @@ RIVALS = ("new", BASE, "temperature", "svs", "sms", "logistic", RAW)
 RULE = "|---|" + "---:|" * 20
 
 
-def pack(args: argparse.Namespace) -> int:
+def pack(cache: Path, out: Path) -> int:
     """Write the scores of a cache folder as one file."""
     scores: dict[str, dict[str, dict[str, list[float]]]] = defaultdict(lambda: defaultdict(dict))
     for name in ("scores.jsonl", "scores-side.jsonl"):
-        path = args.cache / name
+        path = cache / name
         for text in path.read_text().splitlines() if path.is_file() else ():
             line = json.loads(text)
             group, dataset, model, draw, size, variant = line["key"]
@@ -40,8 +39,8 @@ def pack(args: argparse.Namespace) -> int:
             cell = f"{dataset}|{model}|{draw}|{size}"
             numbers = [round(each, 5) for each in line["scores"]] + [round(line["seconds"], 3)]
             scores[group][variant][cell] = numbers
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(scores, separators=(",", ":")) + "\n")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(scores, separators=(",", ":")) + "\n")
     return 0
 
 

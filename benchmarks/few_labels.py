@@ -44,6 +44,8 @@ SIZES = (30, 50, 99, 100, 199, 200, 300, 1000)
 DRAWS = 3
 TEST = 1000
 COLUMNS = ("group", "cell", "labels", "draw", "calibrator", "nll")
+FEWEST = ("raw", "temperature", "auto", "limit21")
+"""Columns of ``fewest-labels.csv`` that are scores; commit 9954bc5c has the code that wrote it."""
 
 
 def pools(args: argparse.Namespace) -> Iterator[tuple[str, str, Array, Array, Array, Array]]:
@@ -77,6 +79,26 @@ def run(args: argparse.Namespace) -> None:
             with args.out.open("a", newline="") as file:
                 row = (group, cell, size, draw, name, f"{nll:.6f}")
                 csv.writer(file, lineterminator="\n").writerow(row)
+
+
+def fewest_table(frame: pd.DataFrame) -> str:
+    """NLL in percent of a temperature's, in the mean of cells, by number of labels and calibrator."""
+    head = "mean, nats | mean | median | worst cell | above by 1 % | below by 1 % |"
+    lines = [
+        f"| labels | cells | calibrator | {head}",
+        "|---:|---:|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    cells = frame.groupby(["labels", "group", "cell"])[[*FEWEST]].mean()
+    for size, part in cells.groupby("labels"):
+        for name, title in (("auto", "`auto`"), ("limit21", "its prior of few samples ends at 21")):
+            ratio = 100 * (part[name] / part["temperature"] - 1)
+            worst = ", ".join(ratio.idxmax()[2:])
+            nats = (part[name] - part["temperature"]).mean()
+            lines.append(
+                f"| {size} | {len(part)} | {title} | {nats:+.4f} | {ratio.mean():+.2f} % | {ratio.median():+.2f} % | "
+                f"{ratio.max():+.1f} % ({worst}) | {(ratio > 1).sum()} | {(ratio < -1).sum()} |"
+            )
+    return "\n".join(lines)
 
 
 def drawn(

@@ -204,9 +204,9 @@ intercept = _register_recalibration(
 
     Example:
         >>> from fedlas import Predictions
-        >>> p = Predictions([[0.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]], [0, 1, 0, 1, 1])
+        >>> p = Predictions([[0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 1.0]], [0, 0, 1, 0, 1])
         >>> round(intercept(p).value, 3)
-        0.0
+        -0.693
     """,
     "intercept",
     50,

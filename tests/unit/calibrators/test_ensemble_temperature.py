@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fedlas import Predictions
 from fedlas.calibrators import CalibrationWarning, EnsembleTemperatureScaling, TemperatureScaling
-from fedlas.calibrators import temperature as module
+from fedlas.calibrators._fit import minimize
 from fedlas.calibrators.temperature import MAX_UNIFORM, Mixture
 from fedlas.metrics import nll
 
@@ -98,7 +98,7 @@ def test_worse_than_chance_keeps_the_class(tmp_path):
 
 def test_a_uniform_part_of_weight_1_is_bounded(monkeypatch, generated):
     monkeypatch.setattr(
-        module, "fit_mixture_weights", lambda *_: (torch.tensor([0.0, 0.0, 1.0]), True)
+        minimize, "fit_mixture_weights", lambda *_: (torch.tensor([0.0, 0.0, 1.0]), True)
     )
     with pytest.warns(CalibrationWarning, match=r"weight 0\.99"):
         weights = EnsembleTemperatureScaling().fit(generated(50)).map.weights

@@ -17,7 +17,19 @@ def test_the_table(tmp_path, capsys):
     assert "-1.98 [-2.28, -1.68]  < 0.001  < 0.001" in out
     assert all(len(line) <= 80 for line in out.splitlines())
     assert (
-        main(["compare", str(tmp_path), "fedlas:ls", "--markdown", "--stage", "temperature"]) == 0
+        main(
+            [
+                "compare",
+                str(tmp_path),
+                "fedlas:ls",
+                "--markdown",
+                "--stage",
+                "temperature",
+                "--metrics",
+                "ece",
+            ]
+        )
+        == 0
     )
     out = capsys.readouterr().out
     assert "ECE %, after temperature, digits\n\n| A - B" in out

@@ -152,7 +152,7 @@ def test_decision_threshold_from_val_counts_on_test(file, predictions, tmp_path,
     options = {
         "replicates": 0,
         "on": path,
-        "calibrate": "temperature",
+        "method": "temperature",
         "recall": 0.8,
         "cost_ratio": 3,
     }

@@ -254,9 +254,7 @@ class TableCalibration(TableFit):
             return cls._read(read_json(path), path)
         except FileNotFoundError as error:
             raise InputError("the file must exist", path, "Check the path.") from error
-        except InputError:
-            raise
-        except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        except (AttributeError, InputError, KeyError, OSError, TypeError, ValueError) as error:
             raise InputError(
                 "the file must be a calibration of a table",
                 f"{path} ({error_reason(error)})",
