@@ -135,12 +135,13 @@ def _run(args: argparse.Namespace) -> int:
             print_lines(*json.dumps(content, indent=2).split("\n"))
         else:
             _print_report(watcher, texts, details=args.details)
+        # Pages come first: a call that is stopped before the counts are written can be repeated, and one after it cannot.
+        for place, page in pages:
+            write_page(place, page)
         if history is not None:
             history.write(watcher)
         elif args.state is not None:
             watcher.write_state(args.state)
-        for place, page in pages:
-            write_page(place, page)
     if not args.json:
         if history is not None:
             count = pluralize(len(history.periods), "period")
