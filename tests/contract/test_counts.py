@@ -46,13 +46,6 @@ CASES = {
     "equal weights of 1e-16": (TWENTY, HALF, 0 * TWENTY + 1e-16),
     "weights of 0": (TWENTY, HALF, np.where(np.arange(20) < 2, 1.0, 0.0)),
 }
-KNOWN: dict[tuple[str, str], str] = {
-    ("spline_curve", case): "71 K: LinAlgError, where its twins say what they need"
-    for case in ("one event", "two events", "weights of 1e-16")
-}
-"""Measure and case that fail today, and the letter of the issue that mends them."""
-
-
 def predictions(case):
     probs, target, weights = CASES[case]
     rows = torch.from_numpy(np.stack([1 - probs, probs], axis=1))
@@ -80,7 +73,7 @@ def test_every_metric_takes_every_count(case):
     if measured is None:
         return
     for entry in METRICS.entries():
-        if (entry.name, case) in KNOWN or entry.needs:
+        if entry.needs:
             continue
         try:
             value = number_or_words(lambda entry=entry: entry.value(measured))
@@ -114,7 +107,7 @@ def test_every_function_of_an_event_takes_every_count(name):
                 number_or_words(partial(function, measured, **few))
         except Exception as error:  # noqa: BLE001 - each is what this test looks for
             failed.append((case, repr(error)))
-    assert {case for case, _ in failed} == {case for of, case in KNOWN if of == name}, failed
+    assert failed == []
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -333,16 +333,25 @@ NAMED = {
         "values": lambda _: np.array([1.0, 2.0, 4.0]),
         "errors": lambda _: np.array([0.5, 0.5, 1.0]),
     },
-    "fedlas.stats.meta_analysis": {
+    "fedlas.stats.random_effects": {
         "values": lambda _: np.array([1.0, 2.0, 4.0]),
         "errors": lambda _: np.array([0.5, 0.5, 1.0]),
+    },
+    "fedlas.stats.poisson_random_effects": {
+        "observed": lambda _: np.array([4.0, 9.0, 6.0]),
+        "expected": lambda _: np.array([5.0, 8.0, 5.0]),
+    },
+    "fedlas.binary.development_size": {
+        "parameters": lambda _: 10,
+        "prevalence": lambda _: 0.2,
+        "auroc": lambda _: 0.8,
     },
     "fedlas.binary.decide": {"rule": lambda _: Rule(cost_ratio=3.0)},
     "fedlas.stats.RankComparison": {"first": lambda _: "a", "second": lambda _: "b"},
     "fedlas.plots.critical_difference_diagram": {
         "comparison": lambda _: prepared("RankComparison")
     },
-    "fedlas.stats.optimism_bootstrap": {"fit": lambda _: ranks_by_first_column},
+    "fedlas.stats.optimism": {"fit": lambda _: ranks_by_first_column},
     "fedlas.calibrators.MultiLabelCalibration": {
         "target": lambda d: d.classes(d.samples, CLASSES, most=2)
     },
@@ -362,6 +371,7 @@ NAMED = {
         "size": lambda _: 1,
     },
     "fedlas.zoo.uncertainty.TwoStage": {"model": network, "old": lambda _: "3"},
+    "fedlas.predictions.self_consistency": {"answers": lambda _: [["a", "b"], ["a"]]},
     "fedlas.predictions.p_true": {"logprobs": lambda _: [[-0.1, -3.0]]},
     "fedlas.predictions.Columns": {"groups": lambda _: None},
     "fedlas.losses.CrossFitted.set_targets": {"probs": lambda d: d.normal(64, CLASSES).softmax(1)},

@@ -348,33 +348,33 @@ def test_packages_are_small():
 
 
 BOUNDS = {
-    "_core": 11_050,
-    "binary": 19_300,
+    "_core": 12_270,
+    "binary": 21_090,
     "calibrated": 5_450,
     "calibrated.tables": 6_200,
     "calibrators": 43_400,
-    "cli of files": 14_140,
-    "cli of runs": 7_550,
+    "cli of files": 17_400,
+    "cli of runs": 7_290,
     "deploy": 25_990,
-    "diagnose": 4_100,
-    "features": 2_400,
+    "diagnose": 3_990,
+    "features": 2_370,
     "integrations": 12_200,
     "lab": 79_200,
     "losses": 21_300,
-    "metrics": 14_750,
+    "metrics": 15_510,
     "objective": 7_600,
     "plots": 10_940,
-    "predictions": 10_500,
+    "predictions": 11_310,
     "predictions.language": 8_050,
-    "predictions.tables": 25_000,
-    "present": 29_860,
+    "predictions.tables": 26_660,
+    "present": 31_900,
     "resample": 2_650,
-    "stats": 27_850,
-    "the package itself": 1_000,
+    "stats": 29_310,
+    "the package itself": 940,
     "zoo": 14_500,
 }
 """Nodes of the syntax tree of each room: its size when it was last set, and 3 % or 600 nodes for a contribution."""
-MOST_FILES, MOST_CHARACTERS, MOST_TUPLES = 509, 42, 6  # characters a code line, tuples in 1,000
+MOST_FILES, MOST_CHARACTERS, MOST_TUPLES = 531, 42, 6  # characters a code line, tuples in 1,000
 
 
 def test_the_package_stays_within_its_gauges():

@@ -83,8 +83,9 @@ def spline_curve(
     """
     if num_knots not in _KNOTS:
         raise InputError("num_knots must be 3, 4 or 5", num_knots, "Use 5, or 3 for few samples.")
-    data = positive_class(predictions, event, both_outcomes=True).finite
+    data = positive_class(predictions, event, both_outcomes=True)
     data.table(fit_recalibration)  # refuses outcomes that can be separated
+    data = data.finite
     center = float(data.log_odds.mean())
     unit = float(data.log_odds.std())
     x = (data.log_odds - center) / unit

@@ -137,14 +137,15 @@ def _run(args: argparse.Namespace) -> int:
             print_lines(*json.dumps(content, indent=2).split("\n"))
         else:
             _print_report(watcher, texts, details=args.details)
-        if history is not None:
-            history.write(watcher)
-        elif args.state is not None:
-            watcher.write_state(args.state)
+        # Pages come first: until the counts are written, a call that is stopped can be repeated.
         for place, page in pages:
             from fedlas.present.page import write_page
 
             write_page(place, page)
+        if history is not None:
+            history.write(watcher)
+        elif args.state is not None:
+            watcher.write_state(args.state)
     if not args.json:
         if history is not None:
             count = pluralize(len(history.periods), "period")
