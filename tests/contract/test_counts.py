@@ -46,6 +46,8 @@ CASES = {
     "equal weights of 1e-16": (TWENTY, HALF, 0 * TWENTY + 1e-16),
     "weights of 0": (TWENTY, HALF, np.where(np.arange(20) < 2, 1.0, 0.0)),
 }
+
+
 def predictions(case):
     probs, target, weights = CASES[case]
     rows = torch.from_numpy(np.stack([1 - probs, probs], axis=1))

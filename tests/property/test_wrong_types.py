@@ -71,12 +71,12 @@ KNOWN = {
     "fedlas.stats.Estimate.from_dict": "it takes what to_dict() returned",
     "fedlas.diagnose.GateMonitor.on_": LOOP,
     "fedlas.diagnose.GateMonitor.load_state_dict": "it takes what state_dict() returned",
-    "fedlas.Objective.head_in": "it takes a copy of the model",
-    "fedlas.Objective.classifier_in": "likewise",
     "fedlas.lab.data.shift.Corruption.__call__(row": LOOP,
     "fedlas.lab.bench": "a call trains; tests/unit/lab/benches/test_bench.py passes what is wrong",
     "fedlas.lab.BenchResult": "only a bench makes it",
     "fedlas.predict(label": "the labels are the user's own",
+    "fedlas.CalibratedModel.before_after(label": "likewise",
+    "fedlas.predictions.SelfConsistency.notes": "the library alone calls it, with what matches() returned",
     "fedlas.diagnose.NormMonitor.on_": LOOP,
     "fedlas.losses.adaptive_strength": PART,
     "fedlas.losses.BidirectionalCalibrationGate.forward": PART,
@@ -107,7 +107,8 @@ KNOWN = {
     "fedlas.plots.Theme.line": "likewise",
     "fedlas.TableCalibration": "its columns are options, which tests/unit/calibrated names",
     "fedlas.calibrated.TableCalibration": "likewise",
-    "fedlas.predictions.Columns.covariates_in": "it takes the names of a table",
+    "fedlas.predictions.Columns.find_covariates": "it takes the names of a table",
+    "fedlas.predictions.Columns.split_option": "it takes the name of a field",
     "fedlas.Predictions.from_frame": "its columns are options, which tests/unit/predictions names",
     "fedlas.cli.main": "tests/unit/cli calls it",
     "fedlas.lab.studies": "it takes a finished run, which tests/unit/lab makes",
@@ -230,6 +231,20 @@ def loader(d):
     return [(each, network()(each).argmax(1)) for each in images]
 
 
+def separating_network():
+    """A model whose accuracy on :func:`separated_loader` falls with noise."""
+    layer = nn.Linear(12, 2)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[-1.0], [1.0]]).expand(2, 12))
+        layer.bias.zero_()
+    return nn.Sequential(nn.Flatten(), layer).eval()
+
+
+def separated_loader():
+    target = torch.arange(60) % 2
+    return [(((target - 0.5) * 2)[:, None, None, None].expand(60, 3, 2, 2).clone(), target)]
+
+
 def dropout(_):
     return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(12, CLASSES)).eval()
 
@@ -253,8 +268,18 @@ def fitted(d):
     return calibrators.TemperatureScaling().fit(d.predictions(40))
 
 
-def top_label(d):
-    return fedlas.TopLabel([0.9, 0.6, 0.7, 0.8], [True, False, True, True])
+def several_labels(d):
+    return fedlas.MultiLabel(d.normal(40, CLASSES), d.classes(40, CLASSES, most=2))
+
+
+def clustered(d):
+    logits, target = d.normal(60, 2), d.classes(60, most=2)
+    return Predictions(logits, target, clusters=torch.arange(60) % 6)
+
+
+def new_path(name):
+    """A path in a folder of its own, where nothing is."""
+    return lambda _: Path(tempfile.mkdtemp(dir=".")) / name
 
 
 FITS = FITTING | {
@@ -280,7 +305,7 @@ FITS = FITTING | {
     "label": lambda _: "ECE",
     "curves": lambda d: {"a": ([0.0, 0.5, 1.0], [0.0, 0.7, 1.0])},
     "theme": lambda _: "light",
-    "path": lambda _: "file.npz",
+    "path": new_path("file.npz"),
     "folder": lambda _: "folder",
     "state": lambda _: {},
     "logprobs": lambda _: [[-0.1, -0.2], [-0.3]],
@@ -324,7 +349,11 @@ UINT8 = {
     "others": lambda d: d.classes(2, 3, 4, 4).to(torch.uint8),
 }
 NAMED = {
-    "fedlas.binary.choose_threshold": {"rule": lambda _: Rule(cost_ratio=3.0)},
+    "fedlas.binary.choose_threshold": {
+        "rule": lambda _: Rule(cost_ratio=3.0),
+        "val": lambda d: d.predictions(60, 2),
+        "num_samples": lambda _: 60,
+    },
     "fedlas.stats.joint_p_value": {
         "observed": lambda _: np.array([1.0, 2.0]),
         "replicates": lambda _: np.arange(80.0).reshape(40, 2),
@@ -346,15 +375,34 @@ NAMED = {
         "prevalence": lambda _: 0.2,
         "auroc": lambda _: 0.8,
     },
-    "fedlas.binary.decide": {"rule": lambda _: Rule(cost_ratio=3.0)},
+    "fedlas.binary.decide": {
+        "rule": lambda _: Rule(cost_ratio=3.0),
+        "val": lambda d: d.predictions(60, 2),
+        "test": lambda d: d.predictions(60, 2),
+    },
     "fedlas.stats.RankComparison": {"first": lambda _: "a", "second": lambda _: "b"},
     "fedlas.plots.critical_difference_diagram": {
         "comparison": lambda _: prepared("RankComparison")
     },
-    "fedlas.stats.optimism": {"fit": lambda _: ranks_by_first_column},
+    "fedlas.stats.optimism": {
+        "fit": lambda _: ranks_by_first_column,
+        "y": lambda _: (torch.arange(30) % 2).numpy(),
+    },
+    "fedlas.MultiLabel": {"target": lambda d: d.classes(d.samples, CLASSES, most=2)},
+    "fedlas.MultiLabel.label": {"name": lambda _: "0"},
+    "fedlas.MultiLabel.load": {"path": lambda _: prepared("several file")},
+    "fedlas.TopLabel.load": {"path": lambda _: prepared("top label file")},
+    "fedlas.read_predictions": {"path": lambda _: prepared("predictions file")},
+    "fedlas.predictions.one_per_cluster": {"predictions": clustered},
+    "fedlas.objective.drifted_predictions": {
+        "model": lambda _: separating_network(),
+        "loader": lambda _: separated_loader(),
+    },
     "fedlas.calibrators.MultiLabelCalibration": {
         "target": lambda d: d.classes(d.samples, CLASSES, most=2)
     },
+    "fedlas.calibrators.MultiLabelCalibration.from_method": {"method": lambda _: "platt"},
+    "fedlas.calibrators.PartialPooling.fit_labels": {"val": several_labels},
     "fedlas.calibrators.VennAbers.interval": {"test": lambda d: d.predictions(9, 2)},
     "fedlas.calibrators.Multicalibration": {"groups": lambda _: "predicted"},
     "fedlas.zoo.ood.adapt_images": UINT8,
@@ -372,6 +420,7 @@ NAMED = {
     },
     "fedlas.zoo.uncertainty.TwoStage": {"model": network, "old": lambda _: "3"},
     "fedlas.predictions.self_consistency": {"answers": lambda _: [["a", "b"], ["a"]]},
+    "fedlas.predictions.SelfConsistency.matches": {"truth": lambda _: ["a", "c"]},
     "fedlas.predictions.p_true": {"logprobs": lambda _: [[-0.1, -3.0]]},
     "fedlas.predictions.Columns": {"groups": lambda _: None},
     "fedlas.losses.CrossFitted.set_targets": {"probs": lambda d: d.normal(64, CLASSES).softmax(1)},
@@ -390,7 +439,10 @@ NAMED = {
     "fedlas.stats.effective_sample_size": {"weights": lambda _: [1.0, 2.0]},
     "fedlas.stats.mean_interval": {"values": lambda _: [1.0, 2.0, 4.0]},
     "fedlas.stats.paired_bootstrap": dict.fromkeys("ab", lambda _: Draw(7).predictions(30)),
-    "fedlas.compare": dict.fromkeys("ab", lambda _: Draw(7).predictions(30)),
+    "fedlas.compare": {
+        **dict.fromkeys("ab", lambda _: Draw(7).predictions(30)),
+        "groups": lambda d: d.classes(30).tolist(),
+    },
     "fedlas.metrics.StreamingGroups": {
         "groups": lambda _: ["a", "b"],
         "other": lambda _: metrics.StreamingGroups(["a", "b"]),
@@ -432,7 +484,7 @@ NAMED = {
         "columns": lambda _: Columns(probs="p", target="y"),
     },
     "fedlas.deploy.export_model": {
-        "out": lambda _: Path(tempfile.mkdtemp(dir=".")) / "model.pt2",
+        "out": new_path("model.pt2"),
         "form": lambda _: "torch-export",
         "calibration": lambda d: fedlas.deploy.fit_calibration("temperature", d.predictions(40)),
         "mean": lambda _: [0.5, 0.5, 0.5],
@@ -496,7 +548,16 @@ NAMED = {
         "test": lambda d: d.predictions(30),
     },
     "fedlas.predictions.Predictions.rows": {"index": lambda _: torch.tensor([0])},
-    "fedlas.binary": {"predictions": lambda d: d.predictions(60, 2)},
+    "fedlas.binary": {
+        "predictions": lambda d: d.predictions(60, 2),
+        "groups": lambda d: d.classes(60, most=2).tolist(),
+    },
+    "fedlas.binary.heterogeneity": {"predictions": clustered},
+    "fedlas.binary.label_measures": {"predictions": several_labels},
+    "fedlas.binary.label_group_measures": {
+        "predictions": several_labels,
+        "groups": lambda d: d.classes(40, most=2).tolist(),
+    },
     "fedlas.plots.positive_reliability_diagram": {"predictions": lambda d: d.predictions(60, 2)},
     "fedlas.plots.score_bins": dict.fromkeys(
         ("score", "confidence", "accuracy", "standard_error"), lambda d: [0.1, 0.2, 0.3]
@@ -570,6 +631,7 @@ FROM_USERS = {
     "CalibrationScorer",
     "Columns",
     "Corruption",
+    "MultiLabel",
     "Outputs",
     "Predictions",
     "TopLabel",
@@ -635,6 +697,7 @@ def of_class(place, value, seen):
             if (
                 not inspect.isfunction(plain)
                 or plain in seen
+                or name in getattr(value, "__dataclass_fields__", ())
                 or (name.startswith("_") and name != "__call__")
             ):
                 continue
@@ -761,6 +824,15 @@ INSTANCES = {
         Path(tempfile.mkdtemp()) / "labels.json"
     ),
     "source": lambda _: importlib.import_module("fedlas.lab.data").load_dataset("synthetic"),
+    "several file": lambda d: several_labels(d).save(Path(tempfile.mkdtemp()) / "several.npz"),
+    "top label file": lambda d: fedlas.TopLabel([0.9, 0.6], [True, False]).save(
+        Path(tempfile.mkdtemp()) / "top.npz"
+    ),
+    "SelfConsistency": lambda _: fedlas.predictions.self_consistency([["a", "b", "a"], ["c"]]),
+    "MatrixGaussian": lambda d: uncertainty.MatrixGaussian(epochs=1).fit(d.predictions(40)),
+    "ProbabilisticBackprop": lambda d: uncertainty.ProbabilisticBackprop(passes=1).fit(
+        d.predictions(40)
+    ),
     "outputs file": outputs_file,
     "card file": card_file,
     "CalibratedModel": lambda d: fedlas.CalibratedModel(network(), fitted(d)),

@@ -73,7 +73,9 @@ def run_single_threaded(function: Callable[P, R]) -> Callable[P, R]:
                 sizes.append(value.num_samples * getattr(value, "num_classes", 2))
             else:
                 shape = getattr(value, "shape", ())
-                sizes.append(math.prod(shape) if isinstance(shape, tuple) else 0)
+                # a nested tensor has lengths that are no numbers
+                known = isinstance(shape, tuple) and not getattr(value, "is_nested", False)
+                sizes.append(math.prod(shape) if known else 0)
         with single_thread_if_small(max(sizes)):
             return function(*args, **options)
 

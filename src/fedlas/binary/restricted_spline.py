@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, check_count
 from fedlas.binary.grouped_samples import GroupedSamples, sigmoid
 from fedlas.binary.logistic import fit_logistic
 from fedlas.binary.positive import positive_class
@@ -81,7 +81,7 @@ def spline_curve(
         Harrell, "Regression Modeling Strategies" (2015), sections 2.4.5 and 2.4.6, for the spline and its knots; Van
         Calster et al., Journal of Clinical Epidemiology 74 (2016), for the flexible curve.
     """
-    if num_knots not in _KNOTS:
+    if check_count("num_knots", num_knots) not in _KNOTS:
         raise InputError("num_knots must be 3, 4 or 5", num_knots, "Use 5, or 3 for few samples.")
     data = positive_class(predictions, event, both_outcomes=True)
     data.table(fit_recalibration)  # refuses outcomes that can be separated

@@ -224,25 +224,22 @@ class Objective(nn.Module):
         """Return the module, in a copy of the model, whose input the criterion reads (head or pool), or None.
 
         Raises:
-            InputError: If the module is only known after a batch, and no batch was run yet.
+            InputError: If the module is only known after a batch, and no batch was run yet; or if the model lacks it.
         """
         if self._head_is_pending:
             self._find_head()
-        return (
-            model.get_submodule(self._module_name(self._feature_modules[0]))
-            if self._feature_modules
-            else None
-        )
+        modules = self._feature_modules
+        return self._find_in_copy(model, modules[0]) if modules else None
 
     @check_argument_types
     def find_classifier(self, model: nn.Module) -> nn.Module:
         """Return the classifier head in a copy of the model, whether or not the criterion needs features.
 
         Raises:
-            InputError: If no head was named, and none or more than one is found.
+            InputError: If no head was named, and none or more than one is found; or if the model lacks it.
         """
         head = self._heads_found[0] if self._heads_found else self._find_head()
-        return model.get_submodule(self._module_name(head))
+        return self._find_in_copy(model, head)
 
     def _find_head(self) -> nn.Module:
         return find_head(
@@ -250,6 +247,18 @@ class Objective(nn.Module):
             self._head_argument[0],
             num_classes=getattr(self.criterion, "num_classes", None),
         )
+
+    def _find_in_copy(self, model: nn.Module, part: nn.Module) -> nn.Module:
+        """Return the submodule of a copy of the model that corresponds to ``part`` of the model."""
+        try:
+            return model.get_submodule(self._module_name(part))
+        except AttributeError as error:
+            raise InputError(
+                "must be a copy of the model of this objective",
+                f"{type(model).__name__} ({error})",
+                "Pass copy.deepcopy(objective.model), or an average of it.",
+                argument="model",
+            ) from error
 
     def _module_name(self, part: nn.Module) -> str:
         """Return the dotted name of a submodule of the model; empty if the model does not contain it."""

@@ -83,20 +83,35 @@ def to_tensor(name: str, value: object, fix: str = _ARRAY) -> Tensor:
     if is_tensor(value):
         check_dense(name, value)
         return value.detach()
+    array = to_array(name, value, fix)
     try:
-        array = np.asarray(value)
         # PyTorch takes neither foreign byte order nor negative strides, and warns of read-only memory: copy only then.
         array = np.require(array, array.dtype.newbyteorder("="), ["C", "W"])
         # An axis of length 1 may have any stride in an array that NumPy calls contiguous.
         return torch.from_numpy(array.copy() if min(array.strides, default=0) < 0 else array)
-    except (
-        TypeError,
-        ValueError,
-        RuntimeError,
-        OverflowError,
-    ) as error:  # text, objects, rows of different lengths
+    except (TypeError, ValueError, RuntimeError) as error:  # text, objects
         raise InputError(
             f"{name} must be numbers that a tensor can hold", describe(value), fix
+        ) from error
+
+
+def to_array(name: str, value: object, fix: str = _ARRAY) -> np.ndarray:
+    """Return a tensor, an array, a column of a frame or nested lists as a NumPy array.
+
+    Raises:
+        InputError: If none can hold it: rows of different lengths, or a tensor that is not dense.
+    """
+    if is_tensor(value):
+        check_dense(name, value)
+        value = value.detach().cpu()
+        # NumPy lacks bfloat16 and 8-bit floats.
+        narrow = value.is_floating_point() and value.dtype.itemsize <= 2
+        return (value.float() if narrow else value.resolve_conj().resolve_neg()).numpy()
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise InputError(
+            f"{name} must be values that an array can hold", describe(value), fix
         ) from error
 
 
@@ -121,7 +136,7 @@ def check_target(
     import torch
 
     samples, num_classes = shape
-    if classes is not None and _holds_text(target):
+    if classes is not None and holds_text("target", target):
         target = to_class_indices(target, classes)
     target = to_tensor("target", target, _ARRAY if is_tensor(target) else _target_fix(target))
     boolean = target.dtype == torch.bool
@@ -157,10 +172,8 @@ def check_target(
 
 def _target_fix(target: object) -> str:
     """Return the remedy for labels that are not numeric: an example call with their class names."""
-    came = (
-        {str(label) for label in np.asarray(target).ravel().tolist()} if _holds_text(target) else ()
-    )
-    names = sorted(came) or ["cat", "dog"]
+    labels = to_array("target", target).ravel().tolist() if holds_text("target", target) else ()
+    names = sorted({str(label) for label in labels}) or ["cat", "dog"]
     return f"Pass class numbers, or names and Predictions.from_probs(probs, target, classes={_format_names(names)})."
 
 
@@ -192,9 +205,13 @@ def label_matrix_fix(target: Tensor, advice: str = _SEVERAL_LABELS) -> str:
     return f"{rows} (each 0 or 1) or vote counts (pass their shares as label_probs). {advice}"
 
 
-def _holds_text(target: object) -> bool:
-    """Return whether labels are text rather than numbers."""
-    return not is_tensor(target) and np.asarray(target).dtype.kind in "OUS"
+def holds_text(name: str, value: object) -> bool:
+    """Return whether labels, or other values, are text rather than numbers.
+
+    Raises:
+        InputError: As :func:`to_array`.
+    """
+    return not is_tensor(value) and to_array(name, value).dtype.kind in "OUS"
 
 
 def check_class_names(classes: object, num_classes: int) -> tuple[str, ...] | None:
@@ -205,9 +222,10 @@ def check_class_names(classes: object, num_classes: int) -> tuple[str, ...] | No
     """
     if classes is None:
         return None
-    names = (
-        [str(name) for name in classes] if isinstance(classes, list | tuple | np.ndarray) else []
+    is_sequence = (
+        isinstance(classes, list | tuple | np.ndarray) and getattr(classes, "ndim", 1) == 1
     )
+    names = [str(name) for name in classes] if is_sequence else []
     if len(names) != num_classes or len(set(names)) < num_classes:
         raise InputError(
             f"classes must be a sequence of {num_classes} different names, in the order of the columns",
@@ -269,13 +287,8 @@ def to_class_indices(target: object, classes: tuple[str, ...]) -> Any:
     """Return the class index of each label; integer labels are returned unchanged if no class name is a number."""
     numbers = {name: number for number, name in enumerate(classes)}
     truths = truth_value_classes(list(numbers))
-    try:
-        array = np.asarray(target)
-        labels = [str(label) for label in array.ravel().tolist()]
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(
-            "target must hold class names", describe(target), "Pass one name per sample."
-        ) from error
+    array = to_array("target", target, "Pass one name per sample.")
+    labels = [str(label) for label in array.ravel().tolist()]
     # A 1 among yes and no may be the class yes or the second one: only where these are one is it a number.
     agree = not truths or truths["true"] == 1
     if (

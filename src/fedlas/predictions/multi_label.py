@@ -174,11 +174,11 @@ class MultiLabel:
         names = list(self.names or ())
         if isinstance(name, int) and 0 <= name < len(names):
             name = names[name]
-        if name not in names:
+        if not isinstance(name, str) or name not in names:
             raise InputError(
-                "label must be one of the names", repr(name), suggestion(str(name), names)
+                "label must be one of the names", describe(name), suggestion(str(name), names)
             )
-        place = names.index(str(name))
+        place = names.index(name)
         return self._label_predictions(slice(place, place + 1), f"label {name!r}")
 
     def pooled(self) -> Predictions:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedlas._core.check import LARGEST, InputError, check_finite_dense, describe, is_tensor
-from fedlas.predictions.arguments import to_tensor
+from fedlas._core.check import LARGEST, InputError, check_finite_dense, describe
+from fedlas.predictions.arguments import holds_text, to_array, to_tensor
 
 if TYPE_CHECKING:
     import torch
@@ -78,13 +78,16 @@ def _check_weights(weights: object, num_samples: int) -> Tensor:
     return weights
 
 
-def _cluster_codes(clusters: object, num_samples: int) -> Tensor:
-    """Return cluster ids ``(N,)`` as int64 on the CPU; names become codes in sorted order."""
+def cluster_codes(clusters: object, num_samples: int) -> Tensor:
+    """Return cluster ids ``(N,)`` as int64 on the CPU; names become codes in sorted order.
+
+    Raises:
+        InputError: If there is not a whole number or a name for each sample.
+    """
     fix = "Pass one integer or name per sample, such as its image, patient or user."
-    if not is_tensor(clusters):
-        array = np.asarray(clusters)
-        if array.dtype.kind in "OUS" and array.ndim == 1:
-            clusters = _factorize_names(array)
+    if holds_text("clusters", clusters):
+        names = to_array("clusters", clusters, fix)
+        clusters = _factorize_names(names) if names.ndim == 1 else clusters
     clusters = to_tensor("clusters", clusters, fix)
     if clusters.is_floating_point() and clusters.dtype.itemsize == 1:
         clusters = clusters.float()  # 8-bit floats have no trunc
@@ -116,7 +119,7 @@ def _time_ranks(time: object, num_samples: int) -> Tensor:
     """Return the rank of each time ``(N,)``, from 0; text is read as numbers or dates."""
     import torch
 
-    values = time.detach().cpu().numpy() if is_tensor(time) else np.asarray(time)
+    values = to_array("time", time)
     if values.dtype.kind in "OUS" and values.ndim == 1:
         from fedlas.predictions.times import parse_times
 
@@ -136,7 +139,7 @@ def _time_ranks(time: object, num_samples: int) -> Tensor:
 SAMPLE_VALUES: Mapping[str, Callable[[Any, int], Tensor]] = {
     "features": _check_features,
     "weights": _check_weights,
-    "clusters": _cluster_codes,
+    "clusters": cluster_codes,
     "time": _time_ranks,
 }
 """Check of each field that has one value per sample, by name of the field."""

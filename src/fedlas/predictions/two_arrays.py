@@ -10,10 +10,15 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 
-from fedlas._core.check import InputError, describe, is_tensor
+from fedlas._core.check import InputError, describe
 from fedlas._core.errors import public_call_name
 from fedlas.predictions.any_predictions import AnyPredictions, PredictionTable
-from fedlas.predictions.arguments import PASS_PREDICTIONS, label_matrix_fix, to_tensor
+from fedlas.predictions.arguments import (
+    PASS_PREDICTIONS,
+    holds_text,
+    label_matrix_fix,
+    to_tensor,
+)
 from fedlas.predictions.predictions import Predictions
 from fedlas.predictions.probabilities import ROUNDING, SUM_TOLERANCE, binary_logits
 
@@ -135,10 +140,7 @@ def _multi_label_from_arrays(first: object, second: object) -> MultiLabel | None
 
     if not all(isinstance(each, Tensor | np.ndarray | list | tuple) for each in (first, second)):
         return None
-    if any(
-        not isinstance(each, Tensor) and np.asarray(each).dtype.kind in "OUS"
-        for each in (first, second)
-    ):
+    if any(holds_text("arrays", each) for each in (first, second)):
         return None
     arrays = [to_tensor("arrays", array) for array in (first, second)]
     if arrays[0].ndim != 2 or arrays[0].shape != arrays[1].shape or arrays[0].shape[1] < 2:
@@ -161,7 +163,7 @@ def _predictions_and_order(first: object, second: object) -> tuple[Predictions, 
             PASS_PREDICTIONS,
         )
     for array in (first, second):
-        if not is_tensor(array) and np.asarray(array).dtype.kind in "OUS":
+        if holds_text("arrays", array):
             raise InputError(
                 "labels passed as an array must be class indices",
                 describe(array),

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedlas._core.check import InputError, check_count, describe
+from fedlas._core.kinds import check_argument_types
 from fedlas.metrics.evaluation import compute_metrics, resolve_metrics
 from fedlas.predictions import Predictions
+from fedlas.predictions.sample_values import cluster_codes
 from fedlas.stats.degrees import degrees_of_freedom
 from fedlas.stats.intervals import check_confidence_level, interval_from_replicates, min_replicates
 from fedlas.stats.result_table import ResultTable
@@ -41,6 +43,7 @@ class Optimism:
     replicates: int
 
 
+@check_argument_types
 def optimism(
     fit: Callable[[Any, Any], Any],
     X: Any,  # noqa: N803 (as scikit-learn names it)
@@ -108,14 +111,8 @@ def optimism(
     units = (
         np.arange(len(labels))
         if clusters is None
-        else np.unique(np.asarray(clusters), return_inverse=True)[1]
+        else np.unique(cluster_codes(clusters, len(labels)).numpy(), return_inverse=True)[1]
     )
-    if units.shape != labels.shape:
-        raise InputError(
-            f"clusters must have shape ({len(labels)},)",
-            describe(clusters),
-            "Pass one cluster per row of X.",
-        )
     degrees = degrees_of_freedom(np.ones(len(units)), None if clusters is None else units)
     # The model of all samples, on these samples.
     classes = int(labels.max()) + 1

@@ -14,6 +14,7 @@ from fedlas._core.defaults import RISKS
 from fedlas.metrics.sums import check_weights_supported
 from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import AnyPredictions, require_top_label
+from fedlas.predictions.sample_values import cluster_codes
 from fedlas.stats.intervals import check_confidence_level
 from fedlas.stats.proportion import clopper_pearson
 
@@ -176,14 +177,7 @@ def _cluster_codes(clusters: object, samples: int) -> NDArray[np.int64] | None:
     """Return the cluster index of each sample ``(N,)``, or None if every sample is its own cluster."""
     if clusters is None:
         return None
-    names = np.asarray(clusters)
-    if names.shape != (samples,):
-        raise InputError(
-            f"clusters must have shape ({samples},)",
-            describe(clusters),
-            "Pass one cluster per sample.",
-        )
-    codes = np.unique(names, return_inverse=True)[1]
+    codes = np.unique(cluster_codes(clusters, samples).numpy(), return_inverse=True)[1]
     return codes if codes.max() + 1 < samples else None
 
 

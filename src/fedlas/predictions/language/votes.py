@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas._core.check import Argument, InputError, describe
+from fedlas._core.kinds import check_argument_types
 from fedlas._core.text import truncate
 from fedlas.predictions.language.stated import PLAIN
 from fedlas.predictions.tables.cells import cell_to_text
@@ -111,13 +112,14 @@ class SelfConsistency:
     counts: NDArray[np.int64]
     normalize: Callable[[object], str] = normalize_answer
 
+    @check_argument_types
     def matches(self, truth: Sequence[Any]) -> NDArray[np.bool_]:
         """Return whether each majority answer is correct ``(Q,)``; a list of true answers accepts any of them.
 
         Raises:
             InputError: If there is not a truth for each question.
         """
-        if isinstance(truth, str) or len(truth) != len(self.answer):
+        if len(truth) != len(self.answer):
             raise InputError(
                 f"truth must be a sequence of {len(self.answer)} answers",
                 describe(truth),
@@ -150,6 +152,7 @@ class SelfConsistency:
         return lines
 
 
+@check_argument_types
 def self_consistency(
     answers: Sequence[Sequence[Any]], normalize: Callable[[object], str] = normalize_answer
 ) -> SelfConsistency:
