@@ -169,6 +169,9 @@ def open_table_source(
 ) -> Format:
     """Open a frame or files as a table; the separator of CSV files is detected, else the one of the fit is used."""
     columns = Columns(format=form, separator=separator, drop_missing=drop_missing)
+    if form == "lm-eval":  # whose answers are read when it is opened
+        of_answers = calibration.columns
+        columns = replace(columns, confidence_as=of_answers.confidence_as, words=of_answers.words)
     # That of the fit is tried where none is noticed that gives the scores.
     of_fit = calibration.columns.separator
     for sign in () if separator or not of_fit else (None, of_fit):
@@ -198,7 +201,7 @@ def live_table(
         *(calibration.covariates.columns if calibration.covariates else ()),
     ]
     columns = calibration.columns
-    answers = [columns.confidence or ""] if columns.confidence_as != "number" else []
+    answers = [columns.confidence or ""] if columns.cell_form != "number" else []
     source.expand_paths(required, answers)
     names = source.names
     label = source.label
@@ -226,7 +229,11 @@ def live_table(
             )
     # The other roles are for the fit alone.
     roles = [name for name in ROLES if ROLES[name].of_live or (labels and name in _JUDGED)]
-    live = Columns(**{name: getattr(columns, name) for name in roles})
+    values = {name: getattr(columns, name) for name in roles}
+    # What a log of lm-evaluation-harness stated in another form is a number here.
+    values["confidence_as"] = columns.cell_form
+    values["words"] = columns.words if columns.cell_form == "words" else None
+    live = Columns(**values)
     is_one = calibration.columns.kind == "confidence"
     named: Any = calibration.scores[0] if is_one else list(calibration.scores)
     has_classes = not calibration.in_lists and calibration.label_names is None
@@ -240,6 +247,7 @@ def live_table(
         covariates,
         copy.deepcopy(calibration.units).as_fit_units(),
         calibration.label_names,
+        calibration.words,
     )
     table.keeps_rows = True
     table.optional = frozenset((*covariates.categories, *covariates.means))
