@@ -16,12 +16,14 @@ from fedlas.calibrated.before_after import BeforeAfter
 from fedlas.calibrated.calibration import Calibration, unfitted_calibrator
 from fedlas.calibrated.tables.apply import apply_to_frame, live_table, open_table_source
 from fedlas.calibrated.tables.missing import Missing, MissingPolicy
+from fedlas.calibrated.tables.questions import calibration_of_rows
 from fedlas.calibrated.tables.table_fit import FitScores, TableFit
 from fedlas.calibrated.tables.word_shares import find_phrases, learn_phrases
 from fedlas.predictions import Columns, Predictions, ScoreTable
 from fedlas.predictions.any_predictions import drop_zero_weights, zero_weight_note
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import event_note
+from fedlas.predictions.language.votes import majority_vote_table
 from fedlas.predictions.tables.read import (
     check_not_probabilities,
     open_source,
@@ -78,14 +80,10 @@ class TableCalibration(TableFit):
         from fedlas.calibrated.tables.cross_fit import fit_and_check
         from fedlas.predictions.tables.encoder import infer_covariates
 
-        if columns.confidence_as == "vote":
-            raise InputError(
-                "a calibration requires one row per question",
-                Argument("confidence_as", "vote"),
-                "Write confidence and outcome of each question, as fedlas.predictions.self_consistency returns them, "
-                "to a table of their own.",
-            )
         source, columns = open_source(source, columns)
+        columns_of_rows = columns
+        if columns.cell_form == "vote":  # whose questions are the rows of the fit
+            source, columns = majority_vote_table(source, columns)
         columns = resolve_scores(columns, source)
         columns = replace(_with_effect(columns), covariates=_covariates(columns))
         source.expand_paths(columns.paths)
@@ -130,10 +128,11 @@ class TableCalibration(TableFit):
         if covariates is not None:  # without the counts of this table
             covariates = replace(covariates, unknown=Counter())
         notes = (*table.notes(), *columns.already_calibrated_notes(), *remarks, *doubts)
+        of_questions = columns_of_rows.cell_form == "vote"
         return cls(
             Calibration(calibrator, notes),
-            columns,
-            table.scores,
+            columns_of_rows if of_questions else columns,
+            (str(columns_of_rows.confidence),) if of_questions else table.scores,
             table.classes if table.label_names is None else table.label_names,
             table.in_lists,
             covariates,
@@ -205,7 +204,8 @@ class TableCalibration(TableFit):
         from fedlas.calibrated.before_after import measure_before_after
 
         source = open_table_source(self, table, self.columns.format)
-        other = live_table(self, source, Missing(self.missing), labels=True)
+        calibration, source = calibration_of_rows(self, source, labels=True)
+        other = live_table(calibration, source, Missing(self.missing), labels=True)
         try:
             values = other.read_all()
         except InputError as error:
@@ -214,7 +214,7 @@ class TableCalibration(TableFit):
             raise
         check_not_probabilities(self.columns, values["scores"], other.label)
         rows = predictions_from_values(
-            values, self.columns, self.covariates, self.classes, self.label_names
+            values, calibration.columns, self.covariates, self.classes, self.label_names
         )
         before, _ = drop_zero_weights(rows)
         for note in other.fit_notes():

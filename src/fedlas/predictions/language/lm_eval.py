@@ -157,7 +157,7 @@ class SampleLog(Frame):
         samples = [sample for log in logs.values() for sample in log]
         where = next(iter(logs)).name if len(logs) == 1 else f"{len(logs)} files"
         scores = (
-            _vote_shares(samples, notes)
+            _vote_shares(samples, notes, live)
             if is_vote
             else _read_scores(samples, self.answers, notes, live, columns.words)
         )
@@ -340,11 +340,12 @@ def _read_scores(
 
 
 def _vote_shares(
-    samples: Sequence[_LoggedSample], notes: list[str]
+    samples: Sequence[_LoggedSample], notes: list[str], live: str | None
 ) -> dict[str, np.ndarray[Any, Any]]:
-    """Return the majority share among repeated answers per question, and whether the majority is correct."""
+    """Return the majority share among repeated answers per question, and with targets whether it is correct."""
     for sample in samples:
-        if sample.choices is not None or sample.fields.get("target") is None:
+        lacks_target = live is None and sample.fields.get("target") is None
+        if sample.choices is not None or lacks_target:
             raise InputError(
                 "counting votes requires free answers with a target",
                 f"{'choices' if sample.choices else 'no target'} in {sample.location}",
@@ -355,6 +356,9 @@ def _vote_shares(
                 ),
             )
     votes = self_consistency([_repeated_answers(sample.fields) or [""] for sample in samples])
+    if live is not None:
+        notes += votes.notes()
+        return {"confidence": votes.confidence}
     right = votes.matches([sample.fields["target"] for sample in samples])
     notes += votes.notes(right)
     return {"confidence": votes.confidence, "correct": right}

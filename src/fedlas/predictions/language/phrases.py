@@ -35,7 +35,36 @@ _BEFORE = re.compile(
 )
 _ONLY_LETTERS = re.compile(_WORD)
 _NO_STATEMENT = frozenset(
-    ["a", "an", "and", "any", "at", "have", "in", "is", "my", "n", "n/a", "na", "nan", "no", "none", "null", "of", "or", "our", "some", "that", "the", "their", "this", "true", "false", "with", "your"]
+    [
+        "a",
+        "an",
+        "and",
+        "any",
+        "at",
+        "have",
+        "in",
+        "is",
+        "my",
+        "n",
+        "n/a",
+        "na",
+        "nan",
+        "no",
+        "none",
+        "null",
+        "of",
+        "or",
+        "our",
+        "some",
+        "that",
+        "the",
+        "their",
+        "this",
+        "true",
+        "false",
+        "with",
+        "your",
+    ]
 )
 """Words before or behind a label that say nothing of how high the confidence is."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 from fedlas._core.check import InputError, describe
 from fedlas._core.text import truncate
@@ -32,6 +33,7 @@ def parse_words(words: Words) -> dict[str, float]:
     """
     if words is None:
         return {}
+    pairs: list[tuple[str, Any]]
     if isinstance(words, Mapping):
         pairs = [*words.items()]
     else:
@@ -75,7 +77,7 @@ def normalize_word(word: object) -> str:
     return key
 
 
-def _split_pair(pair: str) -> tuple[str, float | str]:
+def _split_pair(pair: str) -> tuple[str, Any]:
     """Return the word and the probability in ``word=probability``; the last ``=`` separates them."""
     word, sign, number = pair.rpartition("=")
     if not sign:
@@ -91,14 +93,14 @@ def _split_pair(pair: str) -> tuple[str, float | str]:
     return word, number
 
 
-def _check_share(word: str, share: object) -> float:
+def _check_share(word: str, share: Any) -> float:
     """Return a probability; raise InputError for anything else."""
     is_number = isinstance(share, int | float) and not isinstance(share, bool)
-    if not is_number or not 0 <= share <= 1:  # type: ignore[operator]
+    if not is_number or not 0 <= share <= 1:
         raise InputError(
             "must hold probabilities from 0 to 1",
             f"{truncate(repr(share), 60)} for {truncate(repr(word), 60)}",
             _FIX,
             argument="words",
         )
-    return float(share)  # type: ignore[arg-type]
+    return float(share)
