@@ -356,12 +356,10 @@ def _vote_shares(
                 ),
             )
     votes = self_consistency([_repeated_answers(sample.fields) or [""] for sample in samples])
-    if live is not None:
-        notes += votes.notes()
-        return {"confidence": votes.confidence}
-    right = votes.matches([sample.fields["target"] for sample in samples])
-    notes += votes.notes(right)
-    return {"confidence": votes.confidence, "correct": right}
+    confidence = {"confidence": votes.confidence}
+    right = votes.matches([sample.fields.get("target") for sample in samples])
+    notes += votes.notes(right if live is None else ())
+    return confidence | {"correct": right} if live is None else confidence
 
 
 def _repeated_answers(fields: Mapping[str, Any]) -> list[str]:
