@@ -358,7 +358,7 @@ OPTIONS = {
     "target": "y", "classes": "no,yes", "correct": "right", "predicted": "said", "label_probs": "v_no,v_yes",
     "weights": "w", "groups": "g", "covariates": "age", "clusters": "c", "event": "yes", "normalize": True,
     "percent": True, "drop_missing": True, "separator": ",", "confidence_as": "words", "format": "table",
-    "one_per_cluster": True, "time": "age", "labels": "y_no,y_yes",
+    "one_per_cluster": True, "time": "age", "labels": "y_no,y_yes", "words": "high=.9",
 }  # fmt: skip
 
 
@@ -392,8 +392,11 @@ def test_role_beside_other_scores_is_read_or_refused(kind, labeled, tmp_path):
     read = set()
     for option, value in OPTIONS.items():
         named = {kind: SCORES_OF_TABLE[kind], "target" if kind != "confidence" else "correct": None}
+        if option == "words":
+            named["confidence_as"] = "words"
         for more in ({}, {"target": "y"}, {"correct": "right"}):
             with suppress(InputError):
                 fedlas.read_predictions(path, labeled=labeled, **named | more | {option: value})
                 read.add(option)
-    assert ("confidence_as" in read) is (kind == "confidence")
+    for option in ("confidence_as", "words"):
+        assert (option in read) is (kind == "confidence"), option

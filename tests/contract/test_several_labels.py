@@ -31,7 +31,7 @@ MEASURED = {"groups": "who"}
 """Roles that a report uses; a fit and a comparison refuse them."""
 REFUSED = {"target": "y_a", "classes": ("a", "b", "c"), "event": "a", "normalize": True, "label_probs": "p_*",
            "covariates": "w", "confidence": "w", "correct": "w", "predicted": "w",
-           "confidence_as": "words"}  # fmt: skip
+           "confidence_as": "words", "words": "high=.9"}  # fmt: skip
 READING = {
     "probs",
     "logits",

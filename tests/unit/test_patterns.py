@@ -12,7 +12,7 @@ from re import _parser
 
 import pytest
 
-from fedlas.predictions import normalize_answer, stated_confidence
+from fedlas.predictions import normalize_answer, stated_confidence, stated_phrase
 from sources import ROOT, nodes_of, text_of
 
 METHODS = {"match", "fullmatch", "search", "sub", "split", "findall", "finditer"}
@@ -221,7 +221,9 @@ KINDS = (*SAMPLES, *"-,:;/*=?!'\"$\\#{}|~", "\N{SNOWMAN}", "answer is ", "likely
          "\\boxed{", "one ", "Confidence: high (80%) ", "or ", "certain ", "don't ", "1 to ")  # fmt: skip
 
 
-@pytest.mark.parametrize("read", [lambda text: stated_confidence([text]), normalize_answer])
+@pytest.mark.parametrize(
+    "read", [lambda text: stated_confidence([text]), normalize_answer, stated_phrase]
+)
 @pytest.mark.parametrize("before", ["", "Confidence ", "The answer is "])
 def test_answers_are_read_in_linear_time(read, before):
     """45 bytes, ``Confidence ......................... high (80%)``, took for ever: each dot doubled the time."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from importlib import import_module
 from typing import Any, ClassVar
@@ -223,7 +223,7 @@ def _add_roles(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
         settings: dict[str, Any] = {"dest": name}
         if role.choices:
             settings["choices"] = role.choices
-        elif role.metavar in ("COLUMNS", "A,B,C"):
+        elif role.metavar in ("COLUMNS", "A,B,C", "WORD=X"):
             settings["action"] = "append"
         add_option(parser, _role_option(name), role.metavar or None, role.text, **settings)
 
@@ -263,6 +263,8 @@ def format_role(name: str, value: Any) -> str:
         return option
     if name == "classes":
         value = join_names(value)
+    elif isinstance(value, Mapping):
+        value = join_names([f"{word}={share:g}" for word, share in value.items()])
     names = [str(value)] if isinstance(value, str | int) else value
     # argparse would take the name -x for an option
     return " ".join(

@@ -168,7 +168,7 @@ def _can_fit_table(held_out: str | None, columns: Columns | None) -> bool:
     columns = columns or Columns()
     if held_out is None or is_lm_eval_log(Path(held_out), columns):
         return False
-    return columns.label_probs is None and columns.confidence_as != "vote"
+    return columns.label_probs is None
 
 
 def _calibrated_command(

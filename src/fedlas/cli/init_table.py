@@ -157,9 +157,7 @@ class _Script:
         return paragraphs
 
     def _calibrate(self) -> list[list[str]]:
-        """Return the commands that fit, check and apply a calibration; votes of new questions have none yet."""
-        if self.guess.columns.confidence_as == "vote":
-            return []
+        """Return the commands that fit, check and apply a calibration."""
         suffix = full_suffix(self.path)
         calibration = quote_path(f"{self.path.name.removesuffix(suffix)}.calibration.json")
         options = format_column_options(self.guess.columns)

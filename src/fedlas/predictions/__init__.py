@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fedlas.predictions.any_predictions import PredictionTable, one_per_cluster
     from fedlas.predictions.covariates import Covariates
     from fedlas.predictions.language.log_probabilities import p_true, token_confidence
+    from fedlas.predictions.language.phrases import stated_phrase
     from fedlas.predictions.language.stated import stated_confidence
     from fedlas.predictions.language.votes import (
         SelfConsistency,
@@ -41,6 +42,7 @@ __all__ = [
     "read_predictions",
     "self_consistency",
     "stated_confidence",
+    "stated_phrase",
     "token_confidence",
 ]
 
@@ -56,6 +58,7 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of the packa
             "predictions": "Predictions",
             "tables.read": "open_table read_predictions",
             "tables.roles": "Columns",
+            "language.phrases": "stated_phrase",
             "language.stated": "stated_confidence",
             "tables.table": "ScoreTable",
             "top_label": "TopLabel",

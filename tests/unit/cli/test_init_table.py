@@ -273,7 +273,6 @@ def test_answers_of_language_models_are_known(tmp_path, monkeypatch, capsys, col
     assert main(["init", "t.jsonl"]) == 0
     evaluate, *calibrate = commands_of(tmp_path / "t.sh")
     assert evaluate == ["evaluate", "t.jsonl", *options.split()]
-    # votes have no calibration of a table yet
-    assert len(calibrate) == ("vote" not in options)
+    assert len(calibrate) == 1
     for words in (evaluate, *calibrate):
         assert main([*words, *["--replicates", "0"] * (words[0] == "evaluate")]) == 0

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas._core.check import InputError, describe, suggestion, truncated_list
+from fedlas._core.check import InputError, describe, truncated_list
 from fedlas._core.extras import require
 from fedlas._core.kinds import is_lazy_frame
 from fedlas.calibrated.tables.direction import ScoreDirection
+from fedlas.calibrated.tables.missing import Missing
+from fedlas.calibrated.tables.questions import calibration_of_rows, check_columns_of_fit
 from fedlas.predictions import Columns, ScoreTable, TopLabel
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.tables.formats.frame import collect_lazy
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fedlas._core.row_check import RowCheck
-    from fedlas.calibrated.tables.missing import Missing
     from fedlas.calibrated.tables.table_fit import TableFit
     from fedlas.predictions.tables.formats.format import Format
     from fedlas.predictions.tables.table import Values
@@ -81,6 +82,8 @@ def apply_rows(
     Raises:
         InputError: If a column is missing, or a value is no score; row and column are named.
     """
+    if calibration.columns.cell_form == "vote":
+        return _apply_to_questions(calibration, source, missing, write, notes=notes)
     table = live_table(calibration, source, missing)
     edge = calibration.edge_count()
     checks: tuple[RowCheck[Values], ...] = (ScoreDirection(calibration, source), edge)
@@ -105,6 +108,45 @@ def apply_rows(
         check.check(source.label)
     sentences = (*notes(table), *(note for check in checks for note in check.notes()))
     return Applied(rows, calibration.added, sentences, edge.to_dict(), missing.to_dict())
+
+
+def _apply_to_questions(
+    calibration: TableFit,
+    source: Format,
+    missing: Missing,
+    write: Callable[[Callable[[], list[NDArray[Any]]]], None],
+    *,
+    notes: Callable[[ScoreTable], tuple[str, ...]],
+) -> Applied:
+    """Calibrate the confidence of each question, and pass it to ``write`` for each row of the table, an answer.
+
+    The answers of all questions are held in memory. The arguments and errors are those of ``apply_rows``.
+    """
+    drop_missing = missing.policy == "empty"
+    of_questions, questions = calibration_of_rows(calibration, source, drop_missing=drop_missing)
+    parts: list[list[NDArray[Any]]] = []
+    done = apply_rows(
+        of_questions,
+        questions,
+        Missing(missing.policy),
+        lambda columns: parts.append(columns()),
+        notes=notes,
+    )
+    question = str(calibration.columns.clusters)
+    names_of_questions = [
+        name for chunk in questions.chunks([], [question]) for name in chunk.values[question]
+    ]
+    confidences = np.concatenate([part[0] for part in parts])
+    by_question = dict(zip(names_of_questions, confidences, strict=True))
+    rows = 0
+    for chunk in source.chunks([], [question]):
+        names = chunk.text_values(question, missing="")
+        column = np.array([by_question.get(name, np.nan) for name in names])
+        rows += len(names)
+        lacking = chunk.rows[np.isnan(column)].tolist()
+        missing.add(lacking, chunk.file, several=", " in source.label)
+        write(partial(list, [column]))
+    return replace(done, rows=rows, columns=calibration.added, missing=missing.to_dict())
 
 
 def apply_to_frame(calibration: TableFit, frame: Any, missing: Missing) -> tuple[Any, Applied]:
@@ -169,6 +211,9 @@ def open_table_source(
 ) -> Format:
     """Open a frame or files as a table; the separator of CSV files is detected, else the one of the fit is used."""
     columns = Columns(format=form, separator=separator, drop_missing=drop_missing)
+    if form == "lm-eval":  # whose answers are read when it is opened
+        of_answers = calibration.columns
+        columns = replace(columns, confidence_as=of_answers.confidence_as, words=of_answers.words)
     # That of the fit is tried where none is noticed that gives the scores.
     of_fit = calibration.columns.separator
     for sign in () if separator or not of_fit else (None, of_fit):
@@ -198,22 +243,11 @@ def live_table(
         *(calibration.covariates.columns if calibration.covariates else ()),
     ]
     columns = calibration.columns
-    answers = [columns.confidence or ""] if columns.confidence_as != "number" else []
+    answers = [columns.confidence or ""] if columns.cell_form != "number" else []
     source.expand_paths(required, answers)
+    check_columns_of_fit(calibration, source, required)
     names = source.names
     label = source.label
-    if lost := [name for name in required if name not in names]:
-        raise InputError(
-            f"the table must have the columns of the fit, {truncated_list(required)}",
-            f"no {', '.join(map(repr, lost[:6]))} in {label}",
-            suggestion(lost[0], names),
-        )
-    if there := [name for name in calibration.added if name in names]:
-        raise InputError(
-            "the table must not have a calibrated column already",
-            f"{there[0]!r} in {label}",
-            "Remove the column, or rename it.",
-        )
     singles = (name for name, each in ROLES.items() if each.metavar == "COLUMN")
     others = {*required, *(getattr(columns, name) for name in singles)}
     for pattern in calibration.columns.split_option(calibration.columns.kind or "logits"):
@@ -226,7 +260,11 @@ def live_table(
             )
     # The other roles are for the fit alone.
     roles = [name for name in ROLES if ROLES[name].of_live or (labels and name in _JUDGED)]
-    live = Columns(**{name: getattr(columns, name) for name in roles})
+    values = {name: getattr(columns, name) for name in roles}
+    # What a log of lm-evaluation-harness stated in another form is a number here.
+    values["confidence_as"] = columns.cell_form
+    values["words"] = columns.words if columns.cell_form == "words" else None
+    live = Columns(**values)
     is_one = calibration.columns.kind == "confidence"
     named: Any = calibration.scores[0] if is_one else list(calibration.scores)
     has_classes = not calibration.in_lists and calibration.label_names is None
@@ -240,6 +278,7 @@ def live_table(
         covariates,
         copy.deepcopy(calibration.units).as_fit_units(),
         calibration.label_names,
+        calibration.words,
     )
     table.keeps_rows = True
     table.optional = frozenset((*covariates.categories, *covariates.means))

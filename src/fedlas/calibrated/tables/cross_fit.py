@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fedlas.calibrated.before_after import BeforeAfter
+    from fedlas.calibrated.tables.word_shares import PhraseRows
     from fedlas.calibrators._fit.folds import OutOfFold
     from fedlas.predictions.any_predictions import AnyPredictions
 
@@ -27,7 +28,7 @@ _ENOUGH = 5000
 
 
 def fit_and_check(
-    calibrator: C, val: AnyPredictions | MultiLabel
+    calibrator: C, val: AnyPredictions | MultiLabel, phrases: PhraseRows | None = None
 ) -> tuple[C, tuple[str, ...], BeforeAfter | None]:
     """Fit a calibrator and return it with the notes of its fit and its out-of-fold metrics.
 
@@ -37,6 +38,7 @@ def fit_and_check(
     Args:
         calibrator: One with the options of the fit.
         val: With labels; each has some weight.
+        phrases: Phrases whose confidences were learned from ``val``; they are learned again without each fold.
     """
     import torch
 
@@ -47,7 +49,7 @@ def fit_and_check(
     left_out: list[OutOfFold] = []
     calibrator, notes = fit_with_notes(calibrator, val, left_out=left_out)
     if not left_out or not isinstance(val, Predictions):
-        return calibrator, notes, cross_fit(calibrator, val)
+        return calibrator, notes, cross_fit(calibrator, val, phrases)
     enough = [0]
     for each in left_out:
         if enough[-1] < _ENOUGH:
@@ -63,13 +65,17 @@ def fit_and_check(
 
 
 def cross_fit(
-    calibrator: Calibrator | MultiLabelCalibration, val: AnyPredictions | MultiLabel
+    calibrator: Calibrator | MultiLabelCalibration,
+    val: AnyPredictions | MultiLabel,
+    phrases: PhraseRows | None = None,
 ) -> BeforeAfter | None:
     """Return out-of-fold metrics before and after calibration, or None for fewer than two distinct rows.
 
     Args:
         calibrator: One with the options of the fit; it is not changed.
         val: Held-out predictions with labels.
+        phrases: Phrases whose confidences are learned from the rows: for each fold, from the other folds. A row of the
+            fold whose phrase these lack states nothing, and is not measured.
     """
     import torch
 
@@ -82,22 +88,32 @@ def cross_fit(
     if not folds.count:
         return None
     rows: list[Tensor] = []
+    stated: list[Tensor] = []
     after: list[Tensor] = []
     for fold in range(folds.count):
-        left_out = folds.test(fold)
-        fitted, _ = fit_with_notes(copy.deepcopy(calibrator), val.rows(folds.train(fold)))
+        left_out, train, fold_val = folds.test(fold), folds.train(fold), val
+        rows_of_fit = val
+        if phrases is not None and isinstance(val, TopLabel):
+            learned = phrases.learn(val, train.numpy())
+            fold_val, is_stated = phrases.restate(val, learned)
+            left_out = left_out & torch.from_numpy(is_stated)
+            rows_of_fit = phrases.restate_out_of_fold(val, train.numpy())
+        fitted, _ = fit_with_notes(copy.deepcopy(calibrator), rows_of_fit.rows(train))
         rows.append(left_out.nonzero()[:, 0])
         transform: Callable[..., Any] = fitted.transform
-        part = transform(val.rows(left_out))
+        before = fold_val.rows(left_out)
+        if isinstance(before, TopLabel):
+            stated.append(before.confidence)
+        part = transform(before)
         after.append(part.confidence if isinstance(part, TopLabel) else part.logits)
         if sum(map(len, rows)) >= _ENOUGH:
             break
     first = val.rows(torch.cat(rows))
-    last = (
-        replace(first, confidence=torch.cat(after))
-        if isinstance(first, TopLabel)
-        else first.with_logits(torch.cat(after))
-    )
+    if isinstance(first, TopLabel):
+        first = replace(first, confidence=torch.cat(stated))
+        last: AnyPredictions | MultiLabel = replace(first, confidence=torch.cat(after))
+    else:
+        last = first.with_logits(torch.cat(after))
     return measured_left_out(first, last, folds.count, in_time=folds.in_time)
 
 

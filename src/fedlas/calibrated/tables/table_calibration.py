@@ -16,11 +16,14 @@ from fedlas.calibrated.before_after import BeforeAfter
 from fedlas.calibrated.calibration import Calibration, unfitted_calibrator
 from fedlas.calibrated.tables.apply import apply_to_frame, live_table, open_table_source
 from fedlas.calibrated.tables.missing import Missing, MissingPolicy
+from fedlas.calibrated.tables.questions import calibration_of_rows
 from fedlas.calibrated.tables.table_fit import FitScores, TableFit
+from fedlas.calibrated.tables.word_shares import find_phrases, learn_phrases
 from fedlas.predictions import Columns, Predictions, ScoreTable
 from fedlas.predictions.any_predictions import drop_zero_weights, zero_weight_note
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import event_note
+from fedlas.predictions.language.votes import majority_vote_table
 from fedlas.predictions.tables.read import (
     check_not_probabilities,
     open_source,
@@ -28,6 +31,7 @@ from fedlas.predictions.tables.read import (
     resolve_scores,
 )
 from fedlas.predictions.tables.units import Units
+from fedlas.predictions.tables.words import parse_words
 
 if TYPE_CHECKING:
     from fedlas.calibrators import Calibrator, MultiLabelCalibration
@@ -51,6 +55,7 @@ class TableCalibration(TableFit):
         rows: Rows of the fit.
         units: Units of the columns, which other tables must have too.
         fit_scores: Scores of the fit, of two classes; None otherwise.
+        words: Confidence of each phrase that the fit has learned; empty if answers state numbers and known words.
 
     Example:
         >>> frame = {"p": [0.99, 0.99, 0.01, 0.99] * 50, "y": [1, 0, 0, 1] * 50}
@@ -75,19 +80,20 @@ class TableCalibration(TableFit):
         from fedlas.calibrated.tables.cross_fit import fit_and_check
         from fedlas.predictions.tables.encoder import infer_covariates
 
-        if columns.confidence_as == "vote":
-            raise InputError(
-                "a calibration requires one row per question",
-                Argument("confidence_as", "vote"),
-                "Write confidence and outcome of each question, as fedlas.predictions.self_consistency returns them, "
-                "to a table of their own.",
-            )
         source, columns = open_source(source, columns)
+        columns_of_rows = columns
+        if columns.cell_form == "vote":  # whose questions are the rows of the fit
+            source, columns = majority_vote_table(source, columns)
         columns = resolve_scores(columns, source)
         columns = replace(_with_effect(columns), covariates=_covariates(columns))
         source.expand_paths(columns.paths)
         covariates = infer_covariates(source, columns)
-        table = ScoreTable(source, replace(columns, groups=None), covariates or Covariates())
+        table = ScoreTable(
+            source,
+            replace(columns, groups=None),
+            covariates or Covariates(),
+            learned=find_phrases(source, columns),
+        )
         if not columns.has_outcomes:
             raise InputError(
                 "the table must have labels",
@@ -106,12 +112,14 @@ class TableCalibration(TableFit):
             predictions_from_values(values, columns, covariates, table.classes, table.label_names)
         )
         remarks = [] if counts is None else [zero_weight_note(counts)]
+        val, phrases, words = learn_phrases(val, values, counts)
+        remarks += [] if phrases is None else [phrases.note(words)]
         if isinstance(val, Predictions) and val.num_classes == 2:
             remarks += [note] if (note := event_note(val)) else []
             check_score_direction(val, truncated_list(table.scores), table.classes)
         unfitted = unfitted_calibrator(method, multi_label=table.label_names is not None)
         with single_thread_if_small(val.num_samples * max(1, len(table.scores))):
-            calibrator, doubts, cross_fitted = fit_and_check(unfitted, val)
+            calibrator, doubts, cross_fitted = fit_and_check(unfitted, val, phrases)
         if covariates is not None and calibrator.num_features is None:
             names = truncated_list(covariates.columns, 6)
             unread = f"The calibrator uses no covariates, so `apply` does not need {names}."
@@ -120,10 +128,11 @@ class TableCalibration(TableFit):
         if covariates is not None:  # without the counts of this table
             covariates = replace(covariates, unknown=Counter())
         notes = (*table.notes(), *columns.already_calibrated_notes(), *remarks, *doubts)
+        of_questions = columns_of_rows.cell_form == "vote"
         return cls(
             Calibration(calibrator, notes),
-            columns,
-            table.scores,
+            columns_of_rows if of_questions else columns,
+            (str(columns_of_rows.confidence),) if of_questions else table.scores,
             table.classes if table.label_names is None else table.label_names,
             table.in_lists,
             covariates,
@@ -131,6 +140,7 @@ class TableCalibration(TableFit):
             val.num_samples,
             table.units.as_fit_units(),
             FitScores.from_predictions(val),
+            words,
         )
 
     def apply(
@@ -194,7 +204,8 @@ class TableCalibration(TableFit):
         from fedlas.calibrated.before_after import measure_before_after
 
         source = open_table_source(self, table, self.columns.format)
-        other = live_table(self, source, Missing(self.missing), labels=True)
+        calibration, source = calibration_of_rows(self, source, labels=True)
+        other = live_table(calibration, source, Missing(self.missing), labels=True)
         try:
             values = other.read_all()
         except InputError as error:
@@ -203,7 +214,7 @@ class TableCalibration(TableFit):
             raise
         check_not_probabilities(self.columns, values["scores"], other.label)
         rows = predictions_from_values(
-            values, self.columns, self.covariates, self.classes, self.label_names
+            values, calibration.columns, self.covariates, self.classes, self.label_names
         )
         before, _ = drop_zero_weights(rows)
         for note in other.fit_notes():
@@ -239,6 +250,7 @@ class TableCalibration(TableFit):
             "fit_scores": None if self.fit_scores is None else asdict(self.fit_scores),
             "rows": self.rows,
             "cross_fitted": None if self.cross_fitted is None else self.cross_fitted.to_dict(),
+            "words": dict(self.words),
             "notes": list(self.notes),
             "calibrator": self.fitted.saved_parameters(),
         }
@@ -294,6 +306,7 @@ class TableCalibration(TableFit):
             int(content["rows"]),
             Units.from_dict(content.get("units")),
             FitScores.from_dict(content.get("fit_scores")),
+            _read_words(content.get("words"), columns),
         )
 
 
@@ -321,6 +334,16 @@ def _covariates(columns: Columns) -> tuple[str, ...] | None:
     if columns.groups is not None and columns.groups not in names:
         names.append(columns.groups)
     return tuple(names) or None
+
+
+def _read_words(content: object, columns: Columns) -> dict[str, float]:
+    """Return the learned words of a file; a file of before has none."""
+    if not isinstance(content, dict | None):
+        raise TypeError("words must be a JSON object")
+    words = parse_words(content)
+    if words and columns.confidence_as != "words":
+        raise ValueError("words require the form of confidence 'words'")
+    return words
 
 
 def _texts(content: Mapping[str, Any], name: str) -> tuple[str, ...]:

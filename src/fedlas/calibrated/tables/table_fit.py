@@ -78,6 +78,7 @@ class TableFit:
     rows: int = 0
     units: Units = field(default_factory=Units)
     fit_scores: FitScores | None = None
+    words: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def calibrator(self) -> AnyCalibrator:

@@ -193,7 +193,7 @@ def column_statistics(files: Sequence[Path], columns: Columns | None) -> dict[st
 def _numeric_score_columns(names: Sequence[str], columns: Columns) -> list[str]:
     """Return the names of the numeric score columns."""
     patterns = columns.split_option(columns.kind or "logits")
-    are_numbers = columns.confidence_as == "number"
+    are_numbers = columns.cell_form == "number"
     return [
         name
         for name in names

@@ -16,12 +16,14 @@ import torch
 from fedlas._core.check import Argument, InputError
 from fedlas._core.files import parse_json
 from fedlas.predictions.language.log_probabilities import AnswerCounter
-from fedlas.predictions.language.stated import LABEL, stated_confidence
+from fedlas.predictions.language.phrases import read_stated
+from fedlas.predictions.language.stated import LABEL
 from fedlas.predictions.language.votes import self_consistency
 from fedlas.predictions.tables.formats.format import Writer
 from fedlas.predictions.tables.formats.frame import Frame
 from fedlas.predictions.tables.formats.json_lines import iter_json_rows, value_at_path
 from fedlas.predictions.tables.formats.lines import open_lines
+from fedlas.predictions.tables.words import Words
 
 if TYPE_CHECKING:
     from fedlas.predictions.tables.roles import Columns
@@ -151,13 +153,13 @@ class SampleLog(Frame):
         is_vote = columns.confidence_as == "vote"
         logs = {path: _read_samples(path, notes, self.answers) for path in paths}
         if not is_vote:
-            logs = _leave_out_silent_tasks(logs, live, notes)
+            logs = _leave_out_silent_tasks(logs, live, notes, columns.words)
         samples = [sample for log in logs.values() for sample in log]
         where = next(iter(logs)).name if len(logs) == 1 else f"{len(logs)} files"
         scores = (
-            _vote_shares(samples, notes)
+            _vote_shares(samples, notes, live)
             if is_vote
-            else _read_scores(samples, self.answers, notes, live)
+            else _read_scores(samples, self.answers, notes, live, columns.words)
         )
         self.answers.check("filtered_resps", where, drop=columns.drop_missing)
         if "confidence" in scores:
@@ -232,14 +234,14 @@ def _read_samples(path: Path, notes: list[str], answers: AnswerCounter) -> list[
 
 
 def _leave_out_silent_tasks(
-    logs: Mapping[Path, list[_LoggedSample]], live: str | None, notes: list[str]
+    logs: Mapping[Path, list[_LoggedSample]], live: str | None, notes: list[str], words: Words
 ) -> dict[Path, list[_LoggedSample]]:
     """Return the logs without tasks whose free answers give no score, and note each; all logs if none has scores."""
 
     def has_scores(samples: Sequence[_LoggedSample]) -> bool:
         if samples[0].choices is not None:
             return True
-        return live != "logits" and any(_states_confidence(sample) for sample in samples)
+        return live != "logits" and any(_states_confidence(sample, words) for sample in samples)
 
     scored = {path: samples for path, samples in logs.items() if has_scores(samples)}
     for path, samples in logs.items() if scored else ():
@@ -251,15 +253,15 @@ def _leave_out_silent_tasks(
     return scored or dict(logs)
 
 
-def _states_confidence(sample: _LoggedSample) -> bool:
+def _states_confidence(sample: _LoggedSample, words: Words) -> bool:
     """Return whether a free answer states a confidence."""
-    return not math.isnan(_read_stated_confidence(_scored_answer(sample.fields)))
+    return not math.isnan(_read_stated_confidence(_scored_answer(sample.fields), words))
 
 
-def _read_stated_confidence(answer: str) -> float:
+def _read_stated_confidence(answer: str, words: Words) -> float:
     """Return the confidence that a free answer states, or NaN: a number alone is the answer itself."""
-    (value,) = stated_confidence([answer if _SPEAKS_OF_IT.search(answer) else ""])
-    return float(value)
+    values, _ = read_stated([answer if _SPEAKS_OF_IT.search(answer) else ""], words)
+    return float(values[0])
 
 
 def _has_free_answer(fields: Mapping[str, Any]) -> bool:
@@ -282,8 +284,8 @@ def _iter_lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def _read_scores(
-    samples: Sequence[_LoggedSample], answers: AnswerCounter, notes: list[str], live: str | None
-) -> dict[str, np.ndarray[Any, Any]]:
+    samples: Sequence[_LoggedSample], answers: AnswerCounter, notes: list[str], live: str | None, words: Words
+) -> dict[str, np.ndarray[Any, Any]]:  # fmt: skip
     """Return logits and labels of all samples, or confidences and correctness; NaN if no confidence is stated."""
     unlabeled = (None, False)
     chosen = [
@@ -329,7 +331,7 @@ def _read_scores(
                 ("Name fields by ", Argument("confidence"), " and ", Argument("correct"), "."),
             )
         answer = _scored_answer(sample.fields)
-        value = _read_stated_confidence(answer)
+        value = _read_stated_confidence(answer, words)
         answers.add(sample.row, answer, unread=math.isnan(value))
         confidence.append(value)
         correct.append(bool(sample.right))
@@ -338,11 +340,12 @@ def _read_scores(
 
 
 def _vote_shares(
-    samples: Sequence[_LoggedSample], notes: list[str]
+    samples: Sequence[_LoggedSample], notes: list[str], live: str | None
 ) -> dict[str, np.ndarray[Any, Any]]:
-    """Return the majority share among repeated answers per question, and whether the majority is correct."""
+    """Return the majority share among repeated answers per question, and with targets whether it is correct."""
     for sample in samples:
-        if sample.choices is not None or sample.fields.get("target") is None:
+        lacks_target = live is None and sample.fields.get("target") is None
+        if sample.choices is not None or lacks_target:
             raise InputError(
                 "counting votes requires free answers with a target",
                 f"{'choices' if sample.choices else 'no target'} in {sample.location}",
@@ -353,9 +356,10 @@ def _vote_shares(
                 ),
             )
     votes = self_consistency([_repeated_answers(sample.fields) or [""] for sample in samples])
-    right = votes.matches([sample.fields["target"] for sample in samples])
-    notes += votes.notes(right)
-    return {"confidence": votes.confidence, "correct": right}
+    confidence = {"confidence": votes.confidence}
+    right = votes.matches([sample.fields.get("target") for sample in samples])
+    notes += votes.notes(right if live is None else ())
+    return confidence | {"correct": right} if live is None else confidence
 
 
 def _repeated_answers(fields: Mapping[str, Any]) -> list[str]:

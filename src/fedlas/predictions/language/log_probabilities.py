@@ -15,7 +15,8 @@ from torch import Tensor
 from fedlas._core.check import Argument, InputError, Text, check_choice, describe
 from fedlas._core.files import parse_json
 from fedlas._core.text import truncate
-from fedlas.predictions.language.stated import is_refusal, stated_confidence
+from fedlas.predictions.language.phrases import stated_phrase
+from fedlas.predictions.language.stated import is_refusal
 
 if TYPE_CHECKING:
     from fedlas.predictions.tables.cells import TableChunk
@@ -116,14 +117,11 @@ def _true_probability(answer: object, place: str) -> float:
 
 
 def read_confidences(form: str, chunk: TableChunk, column: str) -> NDArray[np.float64]:
-    """Return the confidences ``(n,)`` in a column of texts or log-probabilities; NaN if missing.
+    """Return the confidences ``(n,)`` in a column of log-probabilities; NaN if missing.
 
     Raises:
         InputError: If a cell holds something else; row and column are named.
     """
-    cells = chunk.map_values(column, lambda value, _: value)
-    if form == "words":
-        return stated_confidence(cells)
 
     def confidence(cell: object, place: str) -> float:
         if isinstance(cell, str):
@@ -157,14 +155,21 @@ def lacks_logprobs(cell: object, form: str) -> bool:
 class AnswerCounter:
     """Counter of answers without a readable confidence, and of refusals.
 
+    Args:
+        in_words: Whether words may state a confidence, which can be given probabilities.
+        learns: Whether words have been learned from these answers; those left are too rare.
+
     State:
         The counts so far.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, in_words: bool = False, learns: bool = False) -> None:
+        self._in_words = in_words
+        self._learns = learns
         self.rows: list[int] = []
         self.counts = Counter[str]()
         self._unread = Counter[str]()
+        self._words = Counter[str]()
 
     def add(self, row: int, answer: object, *, unread: bool) -> None:
         """Count the answer in a row; ``unread`` means that no confidence could be read."""
@@ -178,6 +183,8 @@ class AnswerCounter:
             if phrase in self._unread or len(self._unread) < _MAX_PHRASES:
                 self._unread[phrase] += 1
             self.counts["silent refusals"] += refusal
+            if self._in_words and (words := stated_phrase(answer)):
+                self._words[words] += 1
 
     def check(self, column: str, where: str, *, drop: bool) -> None:
         """Raise InputError if answers lack a confidence, unless they may be dropped and others remain.
@@ -200,6 +207,10 @@ class AnswerCounter:
             fix = ["check the path, which leads to no value"]
         elif len(self.rows) == count:
             fix = ["ask the model for 'Confidence: ... %'", "ask the server for logprobs"]
+        if shares := self._example_words():
+            give = ("give words a probability by ", Argument("words", shares))
+            learn = [] if self._learns else ["let fedlas calibrate learn it from the rows"]
+            fix = [give, *learn, *(fix if len(self.rows) < count else [])]
         raise InputError(
             f"each answer in column {column!r} must state a confidence",
             f"none in {len(self.rows):,} of {count:,} answers{kind}, in {where}: {self._unread_summary()}",
@@ -214,6 +225,9 @@ class AnswerCounter:
             lines.append(
                 f"{count} state no readable confidence and were left out: {self._unread_summary()}."
             )
+            if shares := self._example_words():
+                learn = "" if self._learns else ", and fedlas calibrate learns it"
+                lines.append(f"`words` ({shares}) gives words a probability{learn}.")
         if refusals := self.counts["refusals"]:
             stated = refusals - self.counts["silent refusals"]
             count = (
@@ -223,6 +237,10 @@ class AnswerCounter:
             counts = f"; {stated:,} of them {verbs[0]} a confidence and {verbs[1]} used"
             lines.append(f'{count} ("I don\'t know"){counts if stated else ""}.')
         return lines
+
+    def _example_words(self) -> str:
+        """Return the three commonest unread words with probabilities to be filled in; empty if no answer has any."""
+        return ",".join(f"{truncate(word, 40)}=X" for word, _ in self._words.most_common(3))
 
     def _unread_summary(self) -> str:
         """Return the most common last sentences of answers without a confidence, and their first row."""

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas._core.check import InputError, describe
+from fedlas.predictions.tables.words import parse_words
 
 WORDS = {
     "certain": 1.0, "almost certain": 0.93, "almost certainly": 0.93, "very likely": 0.93, "highly likely": 0.93,
@@ -200,7 +201,7 @@ def stated_confidence(
         words: Probability of each word; None for those of Kent (1964), :data:`WORDS`.
 
     Raises:
-        InputError: If ``answers`` is a single text.
+        InputError: If ``answers`` is a single text, or ``words`` are no probabilities of different words.
 
     Source:
         S. Lin et al., TMLR 2022, arXiv 2205.14334; K. Tian et al., "Just Ask for Calibration", EMNLP 2023.
@@ -217,17 +218,15 @@ def stated_confidence(
         raise InputError(
             "answers must be a sequence of texts", describe(answers), "Pass a list of texts."
         )
-    if not isinstance(words, Mapping | None) or not set(map(type, words or ())) <= {str}:
+    if not isinstance(words, Mapping | None):
         raise InputError(
             "words must map texts to probabilities",
             describe(words),
             "Pass for instance {'likely': 0.7}.",
         )
-    table = {word.lower(): share for word, share in (words or WORDS).items()}
+    table = {word.translate(PLAIN): share for word, share in (parse_words(words) or WORDS).items()}
     longest_first = sorted(table, key=len, reverse=True)
-    pattern = re.compile(
-        rf"(?<![\w-])(?:{'|'.join(map(re.escape, longest_first))})(?![\w-])", re.IGNORECASE
-    )
+    pattern = re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, longest_first))})(?![\w-])")
     cache: dict[str, float] = {}
     for answer in answers:
         text = str(answer)
@@ -395,6 +394,9 @@ def _to_probability(match: re.Match[str], scale: float | None) -> float:
 
 def _word_probability(text: str, words: Mapping[str, float], pattern: re.Pattern[str]) -> float:
     """Return the probability of the only confidence word in an answer, or of the one after the last label."""
+    text = (
+        text.lower()
+    )  # without regard to case a pattern takes letters that lower() does not make alike
     by_label: dict[int, set[float]] = {}
     labels = [label.end() for label in LABEL.finditer(text)]
     place = 0
@@ -406,7 +408,7 @@ def _word_probability(text: str, words: Mapping[str, float], pattern: re.Pattern
         if labels and (not place or len(before) > 1):  # not in the sentence of a label
             continue
         after = _clause_after(text[match.end() : match.end() + _RIGHT])
-        word = match[0].lower()
+        word = match[0]
         unclear = bool(_NEGATED.search(before[-1]) or _UNDONE.match(after))
         if hedge := _HEDGED.search(before[-1]):
             # A rough half is a half, and nothing is beyond certain or impossible.

@@ -210,8 +210,17 @@ def self_consistency(
     return SelfConsistency(tuple(firsts), np.array(shares), np.array(tied), counts, normalize)
 
 
-def majority_vote_table(source: Format, columns: Columns) -> tuple[Frame, Columns]:
-    """Return a table with one row per question from a table with one row per answer.
+def majority_vote_table(
+    source: Format, columns: Columns, carried: Sequence[str] = ()
+) -> tuple[Frame, Columns]:
+    """Return a table with one row per question from a table with one row per answer, and its columns.
+
+    What reads, fits and applies votes takes the confidence of a question from here.
+
+    Args:
+        source: A row an answer.
+        columns: Its columns, with labels or not.
+        carried: Further columns that have one value a question, which may be missing.
 
     Raises:
         InputError: If the columns do not name questions and answers, or a question has two labels, weights or groups.
@@ -221,15 +230,18 @@ def majority_vote_table(source: Format, columns: Columns) -> tuple[Frame, Column
     answer = str(columns.confidence)
     question = str(columns.clusters)
     shared = [columns.target, columns.weights, columns.groups, columns.time]
-    carried = [name for name in dict.fromkeys(shared) if name is not None]
+    columns_of_question = [name for name in dict.fromkeys((*shared, *carried)) if name is not None]
     rows: dict[str, list[int]] = {}
-    cells: dict[str, list[Any]] = {name: [] for name in {answer, *carried}}
+    cells: dict[str, list[Any]] = {name: [] for name in {answer, *columns_of_question}}
     outcomes: list[bool] = []
     skipped = 0
     for chunk in source.chunks(
-        [], [*dict.fromkeys([answer, question, *carried, *_outcome_columns(columns)])]
+        [],
+        [*dict.fromkeys([answer, question, *columns_of_question, *_outcome_columns(columns)])],
     ):
-        part = chunk.drop_incomplete(optional={answer})[0] if columns.drop_missing else chunk
+        part = (
+            chunk.drop_incomplete(optional={answer, *carried})[0] if columns.drop_missing else chunk
+        )
         skipped += len(chunk.rows) - len(part.rows)
         start = len(cells[answer])
         for place, name in enumerate(part.text_values(question), start):
@@ -243,7 +255,7 @@ def majority_vote_table(source: Format, columns: Columns) -> tuple[Frame, Column
         )
     votes = self_consistency([[cells[answer][place] for place in each] for each in rows.values()])
     table: dict[str, Any] = {question: list(rows), _CONFIDENCE: votes.confidence}
-    for name in carried:
+    for name in columns_of_question:
         table[name] = [
             _unique_value(cells[name], each, name, label) for label, each in rows.items()
         ]

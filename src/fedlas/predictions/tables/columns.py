@@ -132,7 +132,8 @@ def check_row_options(columns: Any) -> None:
         for name in ("logits", "probs", "predicted", "covariates", "percent")
         if getattr(columns, name)
     ]
-    is_log = columns.kind is None  # of lm-evaluation-harness, which says what a question is
+    # of lm-evaluation-harness, which says what a question is
+    is_log = columns.kind is None or columns.format == "lm-eval"
     if others or (not is_log and columns.clusters is None):
         raise InputError(
             (

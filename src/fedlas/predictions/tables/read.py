@@ -60,7 +60,7 @@ def open_table(
     """
     columns = _require_columns(columns)
     source, columns = open_source(path, columns)
-    if columns.confidence_as == "vote":
+    if columns.cell_form == "vote":
         from fedlas.predictions.language.votes import majority_vote_table
 
         source, columns = majority_vote_table(source, columns)
@@ -116,8 +116,7 @@ def open_source(path: Any, columns: Columns, live: str | None = None) -> tuple[F
         from fedlas.predictions.language.lm_eval import SampleLog
 
         log = SampleLog([file.path for file in files], columns, live)
-        form = "number" if columns.confidence_as == "vote" else columns.confidence_as
-        return log, replace(columns, format="lm-eval", confidence_as=form)
+        return log, replace(columns, format="lm-eval")
     sources = [open_format(file, columns.separator) for file in files]
     return sources[0] if len(sources) == 1 else Joined(sources), columns
 

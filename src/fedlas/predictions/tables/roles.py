@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from fedlas._core.check import Argument, InputError, check_choice, describe, truncated_list
 from fedlas.predictions.tables.columns import (
@@ -25,6 +25,9 @@ from fedlas.predictions.tables.columns import (
     to_dotted_path,
 )
 from fedlas.predictions.tables.names import check_increasing_numbers, pair_names
+
+if TYPE_CHECKING:
+    from fedlas.predictions.tables.words import Words
 
 ADDED = "calibrated_"
 """Prefix of the columns that ``fedlas apply`` adds."""
@@ -109,6 +112,8 @@ class Columns:
         confidence_as: Form of ``confidence``: ``"number"``; ``"words"`` for text that states it; ``"sum"``, ``"mean"``
             or ``"min"`` for lists of token log-probabilities; ``"p-true"`` for those of True and False; ``"vote"`` for
             answers, several rows to each question of ``clusters``: the share that agrees with the most frequent one.
+        words: With ``confidence_as="words"``: probabilities of words that the table of Kent (1964) lacks or has others
+            for, as ``{"high": 0.9, "low": 0.4}`` or ``"high=.9,low=.4"``.
         format: ``"table"``, or ``"lm-eval"`` for samples of lm-evaluation-harness; None notices the latter.
         time: Column of the time of each sample, as numbers or dates; it may be one of the others. No row is judged by a
             fit on later ones.
@@ -166,6 +171,9 @@ class Columns:
         "mean or min of token log-probabilities; p-true (log-probabilities of True and False); vote (one answer per "
         "row, with --clusters as question and --target as true answer) (default: number)", "number", metavar="",
         choices=CONFIDENCE_FORMS, beside=("confidence",), of_live=True)
+    words: Words = role("reading", "with --confidence-as words: probabilities of further words, as high=.9,medium=.7,"
+        "low=.4 (default: those of S. Kent's table; calibrate learns others)", metavar="WORD=X",
+        beside=("confidence",), of_live=True)
     format: Literal["table", "lm-eval"] | None = role("reading", "lm-eval: samples of lm-evaluation-harness (default: "
         "detected)", metavar="", choices=("table", "lm-eval"))
     one_per_cluster: bool = role("reading", "keep only the first row of each cluster, so that rows are independent "
@@ -246,6 +254,17 @@ class Columns:
                     argument=option,
                 )
         check_row_options(self)
+        if self.words is not None:
+            from fedlas.predictions.tables.words import parse_words
+
+            parse_words(self.words)
+        if self.words is not None and self.confidence_as != "words":
+            raise InputError(
+                ("requires ", Argument("confidence_as", "words")),
+                Argument("confidence_as", self.confidence_as),
+                "Add it, or leave the words out.",
+                argument="words",
+            )
         for option in _OF_ONE_LABEL if self.labels is not None else ():
             if getattr(self, option) not in (None, False, (), "number"):
                 got, fix = Argument("labels"), "Leave it out."
@@ -275,6 +294,11 @@ class Columns:
         return next((name for name in SCORES if getattr(self, name) is not None), None)
 
     @property
+    def cell_form(self) -> ConfidenceForm:
+        """Form of the cells of ``confidence``: of a log of lm-evaluation-harness numbers, whatever answers state."""
+        return "number" if self.format == "lm-eval" else self.confidence_as
+
+    @property
     def calibrated_scores(self) -> list[str]:
         """Names of score columns that ``fedlas apply`` has added, which would be calibrated twice."""
         names = self.split_option(self.kind or "logits")
@@ -298,7 +322,7 @@ class Columns:
     @property
     def text_columns(self) -> tuple[str, ...]:
         """Columns that are read as text or as values of any type, each once."""
-        text = None if self.confidence_as == "number" else self.confidence
+        text = None if self.cell_form == "number" else self.confidence
         named = (*(getattr(self, name) for name in _TEXTS), text)
         return tuple(dict.fromkeys(name for name in named if name is not None))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas._core.check import InputError, is_tensor, truncated_list
-from fedlas._core.text import join_words
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import (
     classes_from_column,
@@ -21,7 +20,6 @@ from fedlas.predictions.event import (
 )
 from fedlas.predictions.multi_label import to_log_odds
 from fedlas.predictions.probabilities import (
-    FLOOR,
     SUM_TOLERANCE,
     TABLE_FIXES,
     ProbabilityChecker,
@@ -35,6 +33,7 @@ from fedlas.predictions.tables.cells import (
     TableChunk,
     cell_to_text,
 )
+from fedlas.predictions.tables.certainty import certainty_notes
 from fedlas.predictions.tables.columns import ONE_CONFIDENCE
 from fedlas.predictions.tables.encoder import encode_rows, infer_covariates
 from fedlas.predictions.tables.formats.format import Format
@@ -73,6 +72,8 @@ class ScoreTable:
         units: Units that the columns must have, those of a fit; None learns them.
         label_names: Names of several labels a sample, where the table needs none of their columns, or none for those of
             the scores; None: as the columns say.
+        learned: Phrases that may state a confidence: a mapping to the probabilities that a fit has learned; else a fit
+            is to learn them, rows have a value ``phrases``, and the confidence of a row with a phrase is .5.
 
     Raises:
         InputError: If a column does not exist, or labels and scores do not belong together.
@@ -88,6 +89,7 @@ class ScoreTable:
         covariates: Covariates | None = None,
         units: Units | None = None,
         label_names: tuple[str, ...] | None = None,
+        learned: Collection[str] = (),
     ) -> None:
         source = source if isinstance(source, Format) else Frame(source)
         self.columns = columns
@@ -96,7 +98,7 @@ class ScoreTable:
         if columns.drop_missing:
             source.missing = MISSING
         self._text = (
-            [columns.confidence] if columns.confidence and columns.confidence_as != "number" else []
+            [columns.confidence] if columns.confidence and columns.cell_form != "number" else []
         )
         source.expand_paths(columns.paths, self._text)
         source.reject_late_columns(columns.patterns(source.names, covariates=covariates is None))
@@ -114,7 +116,10 @@ class ScoreTable:
         if self._text and self.answers is None:
             from fedlas.predictions.language.log_probabilities import AnswerCounter
 
-            self.answers = AnswerCounter()
+            self.answers = AnswerCounter(
+                in_words=columns.confidence_as == "words", learns=bool(learned)
+            )
+        self._learned = learned
         self.optional: frozenset[str] = frozenset()
         """Columns that a row may lack."""
         self.file = source.label
@@ -211,7 +216,7 @@ class ScoreTable:
         columns = self.columns
         votes = self._vote_columns
         weights = () if columns.weights is None else (columns.weights,)
-        scores = self.scores if columns.confidence_as == "number" else ()
+        scores = self.scores if columns.cell_form == "number" else ()
         optional = (
             None
             if columns.groups in (columns.target, columns.correct, columns.predicted)
@@ -260,6 +265,8 @@ class ScoreTable:
                 values["weights"] = chunk.stack_finite(weights, "weights")[:, 0]
             if columns.groups is not None:
                 values["groups"] = self._read_groups(chunk, missing)
+            if self._learned and not isinstance(self._learned, Mapping):
+                values["phrases"] = tuple(self._read_stated(chunk)[1])
             if more.columns:
                 values["features"] = encode_rows(more, chunk)
             texts = {name: chunk.text_values(column) for name, column in named.items() if column}
@@ -319,27 +326,8 @@ class ScoreTable:
         lines += self._probs.notes() + [
             f"Label distributions: {note}" for note in self._votes.notes()
         ]
-        lines += self._certainty_notes()
+        lines += certainty_notes(self._zeros, self._ones, self._zero_labels)
         return (*lines, *self.fit_notes())
-
-    def _certainty_notes(self) -> list[str]:
-        """Return a note on probabilities of exactly 0 and 1, or an empty list if there are none."""
-        counts = {"0": self._zeros, "1": self._ones}
-        parts = [
-            f"{count:,} {'probability is' if count == 1 else 'probabilities are'} exactly {value}"
-            for value, count in counts.items()
-            if count
-        ]
-        if not parts:
-            return []
-        text = f"{join_words(parts)}; logarithms take {FLOOR:.2g} in place of 0"
-        if self._zero_labels:
-            rows = f"{self._zero_labels:,} row{'s' * (self._zero_labels != 1)}"
-            text += (
-                f"; for {rows} the label has a probability of 0, so that NLL is infinite and {-np.log(FLOOR):.1f} is "
-                "used instead: do not compare NLL"
-            )
-        return [f"{text}."]
 
     def fit_notes(self) -> tuple[str, ...]:
         """Return notes on covariates and units that differ from the fit."""
@@ -369,13 +357,24 @@ class ScoreTable:
         import torch
 
         column = self.scores[0]
-        from fedlas.predictions.language.log_probabilities import read_confidences
+        form = self.columns.confidence_as
+        if form == "words":
+            values = self._read_stated(chunk)[0]
+        else:
+            from fedlas.predictions.language.log_probabilities import read_confidences
 
-        values = read_confidences(self.columns.confidence_as, chunk, column)
+            values = read_confidences(form, chunk, column)
         unread = np.isnan(values)
         for row, answer in enumerate(chunk.map_values(column, lambda value, _: value)):
             answers.add(int(chunk.rows[row]), answer, unread=bool(unread[row]))
         return chunk.select_rows(~unread), torch.from_numpy(values[~unread]).unsqueeze(1)
+
+    def _read_stated(self, chunk: TableChunk) -> tuple[NDArray[np.float64], list[str]]:
+        """Return the confidence that each answer of a chunk states, and the phrase that states it, if it is learned."""
+        from fedlas.predictions.language.phrases import read_stated
+
+        answers = chunk.map_values(self.scores[0], lambda value, _: value)
+        return read_stated(answers, self.columns.words, self._learned)
 
     def _read_top_label(self, chunk: TableChunk, confidence: Tensor | None) -> Values:
         """Return the confidences, correctness and labels of a chunk."""

@@ -127,7 +127,7 @@ def test_what_votes_cannot_mean_is_refused():
         fedlas.read_predictions(frame, **options, clusters="q", target="truth")
     with pytest.raises(InputError, match="all correct or all wrong"):
         fedlas.read_predictions(frame, **options, clusters="q", correct="ok")
-    with pytest.raises(InputError, match="one row per question"):
+    with pytest.raises(InputError, match="all correct or all wrong"):
         fedlas.calibrate(frame, **options, clusters="q", correct="ok")
 
 
