@@ -234,8 +234,9 @@ def check_class_names(classes: object, num_classes: int) -> tuple[str, ...] | No
 
 def to_names(values: object) -> tuple[str, ...]:
     """Return the names in a sequence, an array ``(C,)`` or an index of a frame as text; none for any other value."""
-    is_sequence = isinstance(values, Collection) and getattr(values, "ndim", 1) == 1
-    if not is_sequence or is_tensor(values) or isinstance(values, str | bytes | Mapping | Set):
+    if not isinstance(values, Collection) or isinstance(values, str | bytes | Mapping | Set):
+        return ()
+    if is_tensor(values) or getattr(values, "ndim", 1) != 1:
         return ()
     return tuple(str(name) for name in values)
 
