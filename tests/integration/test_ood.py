@@ -125,9 +125,15 @@ def test_predictions_are_made_once(capsys, run, monkeypatch):
         p.name for p in (run / "predictions").glob("*.npz") if p.stat().st_mtime_ns != files[p.name]
     }
     assert changed == {"in-test.npz", "ood-digits.npz"}
-    (run / "predictions" / "ood-digits.npz").write_bytes(b"damaged")
+    damaged = run / "predictions" / "ood-digits.npz"
+    damaged.write_bytes(b"damaged, or a user's own")
+    code, _, err = call(capsys, *command)
+    assert code == 2
+    assert "Remove the file" in err
+    assert damaged.read_bytes() == b"damaged, or a user's own"
+    damaged.unlink()
     assert call(capsys, *command)[0] == 0
-    assert Outputs.load(run / "predictions" / "ood-digits.npz")[0].num_samples == 600
+    assert Outputs.load(damaged)[0].num_samples == 600
 
 
 def test_features_are_computed_if_none_are_saved(capsys, run):

@@ -68,10 +68,8 @@ KNOWN = {
     "fedlas.zoo.ood.odin_score(inputs": "likewise",
     "fedlas.zoo.uncertainty.mc_dropout(loader": "likewise",
     "fedlas.predict(loader": "likewise",
-    "fedlas.stats.Estimate.from_dict": "it takes what to_dict() returned",
     "fedlas.diagnose.GateMonitor.on_": LOOP,
     "fedlas.diagnose.GateMonitor.load_state_dict": "it takes what state_dict() returned",
-    "fedlas.lab.data.shift.Corruption.__call__(row": LOOP,
     "fedlas.lab.bench": "a call trains; tests/unit/lab/benches/test_bench.py passes what is wrong",
     "fedlas.lab.BenchResult": "only a bench makes it",
     "fedlas.predict(label": "the labels are the user's own",
@@ -106,11 +104,9 @@ KNOWN = {
     "fedlas.plots.new_axes": "for the laboratory's own figures",
     "fedlas.plots.Theme.line": "likewise",
     "fedlas.TableCalibration": "its columns are options, which tests/unit/calibrated names",
-    "fedlas.calibrated.TableCalibration": "likewise",
     "fedlas.predictions.Columns.find_covariates": "it takes the names of a table",
     "fedlas.predictions.Columns.split_option": "it takes the name of a field",
     "fedlas.Predictions.from_frame": "its columns are options, which tests/unit/predictions names",
-    "fedlas.cli.main": "tests/unit/cli calls it",
     "fedlas.lab.studies": "it takes a finished run, which tests/unit/lab makes",
     "fedlas.lab.benches": "the bench alone calls it",
 }
@@ -309,6 +305,7 @@ FITS = FITTING | {
     "folder": lambda _: "folder",
     "state": lambda _: {},
     "logprobs": lambda _: [[-0.1, -0.2], [-0.3]],
+    "answer": lambda _: "90 %",
     "answers": lambda _: ["90 %", "likely", 0.7],
     "test": lambda d: d.predictions(),
     "risk": lambda _: 0.2,
@@ -954,6 +951,20 @@ def test_results_are_made_of_mappings(kind):
             with pytest.raises(InputError) as error:
                 make(**{name: value})
             assert_three_parts(error.value)
+
+
+def test_known_errors_name_calls_that_exist():
+    names = [
+        f"{name}({parameter}"
+        for name, case in cases(heavy=False).items()
+        for parameter in case.parameters
+    ]
+    heavy = tuple(f"fedlas.integrations.{name}" for name in HEAVY)
+    assert [
+        known
+        for known in KNOWN
+        if not any(name.startswith(known) for name in names) and not known.startswith(heavy)
+    ] == []
 
 
 @pytest.mark.long

@@ -126,6 +126,7 @@ _TYPE_TESTS: dict[str, tuple[str, Callable[[Any], bool]]] = {
             "NullReplicates",
             "Optimizer",
             "Predictions",
+            "Rule",
             "Source",
             "StreamingMetrics",
             "TableCalibration",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fedlas._core.check import Argument, InputError
+from fedlas._core.kinds import check_argument_types
 from fedlas.binary.discrimination import auroc_with_influence
 from fedlas.binary.grouped_samples import GroupedSamples
 from fedlas.binary.positive import Positive, positive_class
@@ -82,6 +83,7 @@ class Heterogeneity:
     summary: ResultTable[str, RandomEffects]
 
 
+@check_argument_types
 def heterogeneity(
     predictions: Predictions,
     names: Sequence[Any] | None = None,

@@ -133,7 +133,7 @@ def integrated_calibration(
     """
     check_number("span", span, low=0.0, high=1.0, low_open=True)
     check_count("seed", seed, low=0)
-    check_replicates(check_count("replicates", replicates, low=0), confidence_level)
+    check_replicates(replicates, confidence_level)
     return curve_and_tests(
         positive_class(predictions, event),
         span=span,

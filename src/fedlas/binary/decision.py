@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedlas._core.check import InputError, check_number
+from fedlas._core.check import InputError, check_count, check_number
+from fedlas._core.kinds import check_argument_types
 from fedlas.binary.decision_curve import CumulativeTotals
 from fedlas.binary.positive import Positive, positive_class
 from fedlas.stats.degrees import critical_t
@@ -157,6 +158,7 @@ _PLAIN = (
 """What a decision shows beside its rule; without a threshold the first two."""
 
 
+@check_argument_types
 def choose_threshold(
     val: Predictions, rule: Rule, *, num_samples: int, event: int | str | None = None
 ) -> float | None:
@@ -166,14 +168,15 @@ def choose_threshold(
         val: Calibrated predictions of validation samples.
         rule: What decides. A recall takes the highest threshold that finds as many events; a precision the lowest that
             keeps it; a budget the lowest that acts on no larger share than ``budget / num_samples``.
-        num_samples: Samples that the budget is for.
+        num_samples: Samples that the budget is for, at least 1.
         event: The class that is the event, its name or number; None: the event of two.
 
     Returns:
         A threshold in ``(0, 1)``; None if none keeps the rule.
 
     Raises:
-        InputError: As all functions here, for predictions of other than two classes without ``event``.
+        InputError: If ``num_samples`` is out of range, or as all functions here, for predictions of other than two
+            classes without ``event``.
 
     Example:
         >>> import torch
@@ -183,6 +186,7 @@ def choose_threshold(
         >>> round(choose_threshold(val, Rule(recall=1.0), num_samples=5), 3)
         0.269
     """
+    check_count("num_samples", num_samples)
     data = positive_class(val, event)
     if rule.name == "cost_ratio":
         return 1.0 / (1.0 + rule.value)
@@ -205,6 +209,7 @@ def choose_threshold(
     return float(probability[first[places[-1 if rule.name == "recall" else 0]]])
 
 
+@check_argument_types
 def decide(
     val: Predictions | None,
     test: Predictions,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, describe
 from fedlas.losses._base import LOSSES, PredictionMemoryLoss, paper_metadata
+from fedlas.predictions.probabilities import check_probabilities
 
 
 @LOSSES.register(
@@ -58,16 +59,12 @@ class CrossFitted(PredictionMemoryLoss):
             InputError: For a wrong shape, or rows that do not sum to 1. The state is then unchanged.
         """
         expected = (self.memory.num_samples, self.memory.num_classes)
-        fits = isinstance(probs, Tensor) and tuple(probs.shape) == expected
-        if (
-            not fits
-            or not bool((probs >= 0).all())
-            or not bool(((probs.sum(dim=1) - 1).abs() < 1e-3).all())
-        ):
+        if not isinstance(probs, Tensor) or tuple(probs.shape) != expected:
             raise InputError(
-                f"probs must have shape {expected} and rows of probabilities that sum to 1",
+                f"probs must have shape {expected}",
                 describe(probs),
                 "Pass out-of-fold probabilities, one row per training sample.",
             )
+        probs = check_probabilities(probs, normalize=False)
         device = self.memory.rows.device
         self.memory.record(torch.arange(len(probs), device=device), probs.to(device), None)

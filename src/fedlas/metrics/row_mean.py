@@ -44,7 +44,7 @@ def accuracy(predictions: Predictions | TopLabel) -> float:
         >>> accuracy(Predictions([[2.0, 0.0], [0.0, 1.0]], [0, 0]))
         0.5
     """
-    return mean_of_quantity(_CORRECT, predictions, top_label=True)
+    return mean_of_quantity(_CORRECT, predictions, between=(0, 1), top_label=True)
 
 
 @METRICS.register(
@@ -95,7 +95,7 @@ def top_k_accuracy(predictions: Predictions, *, k: int = 5) -> float:
         0.5
     """
     check_count("k", k)
-    return mean_of_quantity(lambda chunk: chunk.rank < k, predictions)
+    return mean_of_quantity(lambda chunk: chunk.rank < k, predictions, between=(0, 1))
 
 
 # NLL and Brier score are proper scores: best in expectation at the true probabilities, so they reward accuracy and

@@ -182,16 +182,20 @@ class RowMean(Sums):
         return counted and low - slack <= total <= high + slack and abs(total) < math.inf
 
     def table(self) -> float:
-        """Return the mean so far."""
+        """Return the mean so far, within the range of the quantity, which weighted sums may miss by a rounding."""
         total, count = self._sums.tolist()
-        return float(total / count)
+        return float(np.clip(total / count, *self._between))
 
 
 def mean_of_quantity(
-    quantity: Quantity, predictions: AnyPredictions, *, top_label: bool = False
+    quantity: Quantity,
+    predictions: AnyPredictions,
+    *,
+    between: Range = UNBOUNDED,
+    top_label: bool = False,
 ) -> float:
     """Return the mean of a per-sample quantity; ``top_label`` also accepts a :class:`~fedlas.TopLabel`."""
-    rows = RowMean(quantity)
+    rows = RowMean(quantity, between)
     scan((require_top_label if top_label else require_predictions)(predictions), [rows])
     return rows.table()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -222,17 +222,23 @@ def check_class_names(classes: object, num_classes: int) -> tuple[str, ...] | No
     """
     if classes is None:
         return None
-    is_sequence = (
-        isinstance(classes, list | tuple | np.ndarray) and getattr(classes, "ndim", 1) == 1
-    )
-    names = [str(name) for name in classes] if is_sequence else []
+    names = to_names(classes)
     if len(names) != num_classes or len(set(names)) < num_classes:
         raise InputError(
             f"classes must be a sequence of {num_classes} different names, in the order of the columns",
             describe(classes),
             "Pass one different name per class.",
         )
-    return tuple(names)
+    return names
+
+
+def to_names(values: object) -> tuple[str, ...]:
+    """Return the names in a sequence, an array ``(C,)`` or an index of a frame as text; none for any other value."""
+    if not isinstance(values, Collection) or isinstance(values, str | bytes | Mapping | Set):
+        return ()
+    if is_tensor(values) or getattr(values, "ndim", 1) != 1:
+        return ()
+    return tuple(str(name) for name in values)
 
 
 def check_event(event: object, num_classes: int, classes: tuple[str, ...] | None) -> int | None:

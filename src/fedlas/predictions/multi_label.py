@@ -17,7 +17,7 @@ from fedlas._core.check import (
     suggestion,
     truncated_list,
 )
-from fedlas.predictions.arguments import check_row_index, to_tensor
+from fedlas.predictions.arguments import check_row_index, to_names, to_tensor
 from fedlas.predictions.predictions import Predictions
 from fedlas.predictions.probabilities import (
     FLOOR,
@@ -85,7 +85,7 @@ class MultiLabel:
         target = (
             None if self.target is None else _check_label_matrix(self.target, tuple(logits.shape))
         )
-        names = tuple(map(str, range(logits.shape[1]) if self.names is None else self.names))
+        names = to_names(range(logits.shape[1]) if self.names is None else self.names)
         if len(names) != logits.shape[1] or len(set(names)) < len(names):
             raise InputError(
                 f"names must hold {logits.shape[1]} different names",

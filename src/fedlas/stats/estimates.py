@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fedlas._core.check import InputError, check_number, reject_other_content
+from fedlas._core.check import InputError, check_count, check_number, reject_other_content
 from fedlas._core.defaults import CONFIDENCE_LEVEL as CONFIDENCE_LEVEL
 from fedlas._core.defaults import REPLICATES as REPLICATES
 from fedlas._core.kinds import check_argument_types
@@ -431,9 +431,10 @@ def unit_interval_estimate(
 
 
 def check_replicates(replicates: int, confidence_level: float = CONFIDENCE_LEVEL) -> None:
-    """Raise InputError unless ``replicates`` is 0 or enough for intervals of this level."""
+    """Raise InputError unless ``replicates`` is 0, or a whole number that suffices for intervals of this level."""
     check_confidence_level(confidence_level)
-    if replicates and replicates < (least := min_replicates(confidence_level)):
+    least = min_replicates(confidence_level)
+    if 0 < check_count("replicates", replicates, low=0) < least:
         raise InputError(
             f"replicates must be 0 or at least {least} for {100 * confidence_level:g} % intervals",
             replicates,

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from fedlas.errors import InputError
 from fedlas.losses import CrossEntropy, InstanceSmoothing, LabelSmoothing
 
 TEACHER = torch.tensor([[0.6, 0.3, 0.1], [0.25, 0.5, 0.25]])
@@ -63,3 +64,13 @@ def test_a_sample_without_a_teacher_has_its_label():
     torch.testing.assert_close(
         criterion(LOGITS, TARGET, index=torch.arange(2)), CrossEntropy()(LOGITS, TARGET)
     )
+
+
+def test_teacher_with_rounding_errors_is_accepted():
+    rounded = torch.tensor([[0.9, 0.1 + 1e-17, -1e-17], [1 / 3, 1 / 3, 1 / 3]], dtype=torch.float64)
+    criterion = built(alpha=0.2)
+    criterion.set_targets(rounded)
+    assert torch.isfinite(criterion(LOGITS, TARGET, index=torch.arange(2)))
+    for wrong in (rounded - 0.01, LOGITS, rounded[:1], rounded * 100, rounded.tolist()):
+        with pytest.raises(InputError, match="prob"):
+            criterion.set_targets(wrong)

@@ -7,7 +7,7 @@ import pytest
 import sklearn.metrics
 import torch
 
-from fedlas import Predictions, estimates
+from fedlas import Predictions, estimates, metrics
 from fedlas.errors import InputError
 from fedlas.metrics import (
     METRICS,
@@ -297,3 +297,13 @@ def test_streaming_takes_weights_from_all_batches_or_none(make):
     assert weighted.num_samples == 0
     with pytest.raises(InputError, match="must have the same class"):
         weighted.merge(make(3))
+
+
+def test_weighted_share_of_all_samples_is_exactly_one():
+    for seed in range(12):
+        generator = torch.Generator().manual_seed(seed)
+        weights = torch.rand(200, generator=generator, dtype=torch.float64)
+        target = torch.randint(4, (200,), generator=generator)
+        made = Predictions(9.0 * torch.nn.functional.one_hot(target, 4), target, weights=weights)
+        assert max(metrics.top5(made), metrics.accuracy(made)) <= 1.0
+        assert evaluate(made)["accuracy"] <= 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,6 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import MissingExtraError, require
-from fedlas._core.files import remove
 from fedlas._core.ranks import new_accelerator
 from fedlas._core.types import FloatArray
 from fedlas.features import find_head
@@ -273,9 +273,11 @@ class ModelOutputs:
             usable = {
                 key: about.get(key) for key in source
             } == source and outputs.features is not None
-        except InputError:  # missing or damaged: made again
+        except InputError:
+            # What is there may be somebody else's: only a missing file is made.
+            if os.path.lexists(path):
+                raise
             usable = False
-            remove(folder.require_inside(path), inside=folder.path)
         if not usable:
             self.show(f"{name}.npz: predictions of {len(part):,} images")
             # whose labels are other classes

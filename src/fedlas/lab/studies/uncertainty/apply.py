@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -189,15 +190,21 @@ def apply_method(derived: DerivedRun) -> dict[str, Any]:
     metrics = run_on_main(accelerator, lambda: read_metrics_if_finished(derived))
     if metrics is not None:
         return metrics
-    fresh = not path.is_dir() or not any(path.iterdir())
+    existed = os.path.lexists(path)
+    was_empty = not existed or (path.is_dir() and not any(path.iterdir()))
     try:
         return _compute_and_write(derived, accelerator)
     except BusyError:
         raise
     except (InputError, MissingExtraError):
         # Without a trace, so that the same command with a better option is not refused.
-        if fresh and accelerator.is_main_process and not (path / RunFolder.work_path).exists():
-            remove(path, inside=path.parent)
+        work = RunFolder(path).work_path
+        if was_empty and accelerator.is_main_process and path.is_dir() and not work.exists():
+            # A folder or link that was there is the user's; what is in it now is not.
+            for each in path.iterdir() if existed else ():
+                remove(each, inside=path)
+            if not existed:
+                remove(path, inside=path.parent)
         raise
 
 

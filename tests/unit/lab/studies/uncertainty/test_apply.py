@@ -359,3 +359,23 @@ def test_a_missing_package_leaves_nothing(shared, tmp_path, changeable):
     with pytest.raises(MissingExtraError):
         apply_method(plan_method("needy", [shared["ce-s0"]], out=tmp_path / "made"))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("place", ["missing", "empty folder", "link"])
+def test_refused_method_removes_only_its_files(shared, tmp_path, changeable, place):
+    def refuse(*, runs, folder):
+        (folder.parent / "half").write_text("written")
+        raise InputError("x must be 1", 2, "Pass 1.")
+
+    register(changeable, "refuse", refuse)
+    (tmp_path / "mine").mkdir()
+    out = tmp_path / "out"
+    if place == "empty folder":
+        out.mkdir()
+    elif place == "link":
+        out.symlink_to(tmp_path / "mine", target_is_directory=True)
+    with pytest.raises(InputError, match="x must be 1"):
+        apply_method(plan_method("refuse", [shared["ce-s0"]], out=out))
+    assert out.is_dir() == (place != "missing")
+    assert out.is_symlink() == (place == "link")
+    assert [*tmp_path.rglob("*/*")] == []
