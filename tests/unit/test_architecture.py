@@ -351,7 +351,7 @@ BOUNDS = {
     "_core": 12_270,
     "binary": 21_090,
     "calibrated": 5_450,
-    "calibrated.tables": 6_200,
+    "calibrated.tables": 8_180,
     "calibrators": 43_400,
     "cli of files": 17_400,
     "cli of runs": 7_290,
@@ -365,8 +365,8 @@ BOUNDS = {
     "objective": 7_600,
     "plots": 10_940,
     "predictions": 11_310,
-    "predictions.language": 8_050,
-    "predictions.tables": 26_660,
+    "predictions.language": 9_070,
+    "predictions.tables": 27_240,
     "present": 31_900,
     "resample": 2_650,
     "stats": 29_310,
@@ -393,7 +393,7 @@ def test_the_package_stays_within_its_gauges():
 
 REACH = {
     "import fedlas; fedlas.Predictions": 12_900,
-    "from fedlas.metrics import ece": 19_000,
+    "from fedlas.metrics import ece": 20_900,
     "from fedlas.losses import FedLAS": 24_100,
     "import fedlas; fedlas.Objective": 23_500,
     "from fedlas.calibrators import AutoCalibration": 56_200,

@@ -241,7 +241,7 @@ import fedlas.integrations.torchmetrics
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
-    assert "pip install 'fedlas[torchmetrics]'" in done.stderr
+    assert "pip install '.[torchmetrics]'" in done.stderr
 
 
 def worker(rank, folder):
