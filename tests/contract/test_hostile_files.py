@@ -45,10 +45,10 @@ READS = {
     "export": [("cal.json", ("cal.json", "--format", "sql", "--out", "o.sql"))],
     "bench": [("r.yaml", ("r.yaml", "--out", "o", "--dry-run"))],
     "tune": [("r.yaml", ("r.yaml", "--out", "o", "--dry-run"))],
-    "runs train": [("r.yaml", ("r.yaml", "--out", "o", "--dry-run"))],
 }
 ELSEWHERE = {
-    # commands that read folders of runs: the test that holds them
+    # commands that train, or read folders of runs: the test that holds them
+    "runs train": "unit/lab/recipes/test_yaml_text.py::test_it_is_refused_wherever_it_is_read",
     "runs report": "unit/lab/runs/test_hostile_folders.py::test_pipe_or_device_is_not_read",
     "runs diagnose": "unit/lab/runs/test_hostile_folders.py::test_pipe_or_device_is_not_read",
     "runs pack": "unit/test_hostile_files.py::test_a_pack_that_grows_is_refused_before_it_is_unpacked",
@@ -56,6 +56,14 @@ ELSEWHERE = {
     "runs shift": "unit/lab/runs/test_hostile_folders.py::test_no_link_leads_what_is_written_elsewhere",
     "runs ood": "unit/lab/runs/test_hostile_folders.py::test_no_link_leads_what_is_written_elsewhere",
 }
+RECIPE = """\
+title: r
+data: {name: synthetic}
+model: {name: mlp}
+methods: [ce, ls]
+seeds: [0]
+train: {epochs: 1}
+"""
 INPUTS = [(name, file, words) for name, calls in READS.items() for file, words in calls]
 OF_TABLES = [(name, words) for name, file, words in INPUTS if file == "t.csv"]
 QUICK = ("evaluate", "apply")
@@ -78,7 +86,7 @@ def inputs(tmp_path_factory):
         probs = 0.5 * probs + 0.4 * (np.arange(60) % 2)
         rows = [(round(p, 4), row % 2, f"g{row % 3}") for row, p in enumerate(probs)]
         write_csv(folder / f"{name}.csv", ["p", "y", "g"], rows)
-    (folder / "r.yaml").write_text("name: r\ndata: {name: synthetic}\nmodel: {name: mlp}\n")
+    (folder / "r.yaml").write_text(RECIPE)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         fit = ("--method", "temperature", "--out", "cal.json")
