@@ -132,3 +132,32 @@ def test_report_takes_every_count(case, groups):
     if report is not None:
         str(report)
         report.html()
+
+
+LABELS = {
+    "no event": [0, 0],
+    "one event": [1, 0],
+    "events alone": [20, 20],
+    "unknown": [None, 3],
+    "one label": [2],
+}
+
+
+@pytest.mark.parametrize("case", LABELS)
+@pytest.mark.parametrize("rows", [1, 2, 20])
+def test_several_labels_take_every_count(case, rows):
+    counts = LABELS[case]
+    target = np.stack(
+        [np.full(rows, -100) if each is None else 1 * (np.arange(rows) < each) for each in counts],
+        axis=1,
+    )
+    probs = np.stack([np.linspace(0.0, 1.0, rows)] * len(counts), axis=1)
+    several = number_or_words(lambda: fedlas.MultiLabel.from_probs(probs, target))
+    assert several is not None
+    for function, more in (
+        (binary.label_measures, {"replicates": 39}),
+        (partial(binary.label_group_measures, groups=["a"] * rows), {"replicates": 39}),
+        (partial(binary.label_group_measures, groups=[*range(rows)]), {"replicates": 39}),
+        (fedlas.report, {"replicates": 39}),
+    ):
+        number_or_words(partial(function, several, **more))

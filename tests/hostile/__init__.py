@@ -23,8 +23,15 @@ NAMES = {
     "template": "{{ 7 * 7 }}{% pwned %}%(pwned)s{pwned}",
     "spaces": "  a  ",
     "long": "n" * 5000,
+    "a megabyte": "n" * 2**20,
 }
 """Names of columns, classes, groups and files, by what they would do to a reader that obeys them."""
+TERMINAL = "[red]$x^{ \x1b]0;title\x07\x9b2J\r\nb\u202e|<b>[/red]"
+"""A text of what a terminal, rich, TeX, Markdown and HTML would each obey."""
+TERMINAL_SHOWN = r"[red]$x^{ \x1b]0;title\x07\x9b2J\r\nb\u202e|<b>[/red]"
+"""The same as a terminal shows it."""
+LINES = ("\n", "\r", "\r\n", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029")
+"""What something or other takes for the end of a line."""
 CELLS = {
     "edge": ["0", "1", "-0", "1e-320", "1.0000000000000002", "0.99999999999999994"],
     "beyond": ["-2.8e-17", "1.5", "-1", "1e308", "1e400", "-inf", "inf"],

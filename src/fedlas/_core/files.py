@@ -27,6 +27,8 @@ _HARMLESS = re.compile(r"\.gitkeep|\.gitignore|\.DS_Store|lost\+found|.*\.(?:log
 """Names allowed in a new folder: placeholders, and files into which a shell redirects the command's output."""
 _MAY_BE_HUGE = re.compile(r"[eE]\+?\d{3}|\d{200}")
 """In every JSON text with a number beyond float64: two digits of an exponent and 199 of a number stay below it."""
+MAX_JSON = 2**28
+"""Most bytes of a JSON file that is read: parsing takes several times as much memory."""
 
 
 def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Path:
@@ -362,10 +364,14 @@ def read_json(path: str | Path) -> Any:
 
     Raises:
         OSError: If the file cannot be read, or is a device or a pipe.
-        ValueError: If it is not JSON. NaN and infinities are refused too: comparisons with NaN are false, so range
-            checks of the content would miss it.
+        ValueError: If it is not JSON, or has more than :data:`MAX_JSON` bytes, as a sparse file of nothing may. NaN and
+            infinities are refused too: comparisons with NaN are false, so range checks of the content would miss it.
     """
-    return parse_json(require_no_device(to_path(path)).read_text(encoding="utf-8"))
+    place = require_no_device(to_path(path))
+    size = place.stat().st_size
+    if size > MAX_JSON:
+        raise ValueError(f"it has {size:,} bytes, and a JSON file of fedlas at most {MAX_JSON:,}")
+    return parse_json(place.read_text(encoding="utf-8"))
 
 
 def to_path(path: object) -> Path:

@@ -74,8 +74,8 @@ def run_single_threaded(function: Callable[P, R]) -> Callable[P, R]:
             else:
                 shape = getattr(value, "shape", ())
                 # a nested tensor has lengths that are no numbers
-                known = isinstance(shape, tuple) and not getattr(value, "is_nested", False)
-                sizes.append(math.prod(shape) if known else 0)
+                has_sizes = isinstance(shape, tuple) and not getattr(value, "is_nested", False)
+                sizes.append(math.prod(shape) if has_sizes else 0)
         with single_thread_if_small(max(sizes)):
             return function(*args, **options)
 

@@ -11,18 +11,11 @@ from pathlib import Path
 import pytest
 
 from fedlas.cli import main
+from hostile import LINES
 
 PWNED = "touch PWNED #"
 NAMES = {
-    "newline": f"x\n{PWNED}",
-    "carriage return": f"x\r{PWNED}",
-    "both": f"x\r\n{PWNED}\r\n",
-    "vertical tab": f"x\v{PWNED}",
-    "form feed": f"x\f{PWNED}",
-    "separators": f"x\x1c{PWNED}\x1d{PWNED}\x1e{PWNED}",
-    "next line": f"x\x85{PWNED}",
-    "line separator": f"x\u2028{PWNED}",
-    "paragraph separator": f"x\u2029{PWNED}",
+    **{f"line end {end!r}": f"x{end}{PWNED}{end}" for end in LINES},
     "escape": f"x\x1b[2K\x1b[1A\n{PWNED}",
     "joiner": f"x\u200d\n{PWNED}",
     "right to left": f"x\u202e\n{PWNED}",

@@ -3,6 +3,7 @@
 import gzip
 import importlib
 import json
+import re
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from fedlas import Predictions
 from fedlas.cli import main, parsers
 from fedlas.deploy import export
 from fedlas.errors import InputError
+from hostile.files import PLACES
 
 SCORES = ("--probs", "p", "--target", "y")
 EVALUATE = ["evaluate", "test.npz", "--replicates", "39", "--require", "ece<=0.9"]
@@ -62,7 +64,7 @@ READS = {
     ("compare", "--with"),
 }
 NO_PATHS = {"float", "int", "_parse_share", "parse_workers"}
-PLACES = {"CHROMIUM", "DIR", "FILE", "FOLDER", "HTML", "JSON", "NPZ", "PATH", "XML"}
+METAVARS = {"CHROMIUM", "DIR", "FILE", "FOLDER", "HTML", "JSON", "NPZ", "PATH", "XML"}
 
 
 def test_every_output_option_is_in_the_matrix():
@@ -71,7 +73,7 @@ def test_every_output_option_is_in_the_matrix():
         for action in parser._actions:
             metavar = action.metavar if isinstance(action.metavar, str) else ""
             name = getattr(action.type, "__name__", "")
-            is_path = (action.type is not None and name not in NO_PATHS) or metavar in PLACES
+            is_path = (action.type is not None and name not in NO_PATHS) or metavar in METAVARS
             option = next((each for each in action.option_strings if each[:2] == "--"), None)
             if is_path and option is not None:
                 found.add((command, option))
@@ -130,27 +132,20 @@ def refused(words, capsys, *, said):
     return error
 
 
-@pytest.mark.parametrize("there", ["file", "empty json", "link", "lost link", "folder"])
+@pytest.mark.parametrize("there", PLACES)
 @pytest.mark.parametrize(("command", "option"), WRITES)
 def test_nothing_of_a_stranger_is_replaced(place, command, option, there, capsys):
     words, name, _, _ = WRITES[command, option]
-    if there == "file":
-        Path(name).write_text("mine")
-    elif there == "empty json":
-        Path(name).write_text("{}")
-    elif there == "link":
-        Path(name).symlink_to("precious.txt")
-    elif there == "lost link":
-        Path(name).symlink_to("nowhere.txt")
-    else:
-        Path(name).mkdir()
+    PLACES[there](Path(name))
     error = refused([*words, option, name], capsys, said=option)
     what = {
         "link": "must not be a link",
         "lost link": "must not be a link",
         "folder": "must be a file",
     }
-    assert f"{option} {what.get(there, 'must be ')}" in error or "must be a new file" in error
+    words = [f"{option} {what.get(there, 'must be ')}", "must be a new file"]
+    words += ["it is a device or a pipe"] * (there in ("device", "pipe"))
+    assert any(each in error for each in words)
 
 
 @pytest.mark.parametrize(("command", "option"), WRITES)
@@ -315,6 +310,31 @@ def test_store_check_copies_only_names(place, tmp_path, monkeypatch, name):
     assert sum(taken) < path.stat().st_size
     assert store.size(f"/names/{name}") < 1 << 20
     store.rm("/names", recursive=True)
+
+
+TRIED = {
+    # below
+    *("CalibrationCard", "calibrated.CalibratedModel", "calibrated.TableCalibration"),
+    *("calibrators.Calibrator", "calibrators.MultiLabelCalibration", "predictions.MultiLabel"),
+    *("predictions.Predictions", "predictions.TopLabel", "zoo.ood.Outputs", "deploy.export"),
+    # what a command calls, with a place that it has checked: its options are tried above
+    *("deploy.Card", "deploy.export_model", "deploy.monitor.Monitor", "deploy.monitor.StreamState"),
+    # in a folder of runs, which tests/unit/lab/runs/test_hostile_folders.py tries
+    *("lab.BenchResult", "lab.data.Splits", "lab.train.save_checkpoint"),
+    # tests/unit/integrations/test_huggingface_hub.py::test_somebody_elses_files_stay
+    "integrations.huggingface_hub.save_pretrained",
+}
+"""Public functions and classes that write a file that the caller names, by their lists in tests/api.txt."""
+
+
+def test_every_public_writer_is_in_the_table():
+    lines = (Path(__file__).parents[2] / "api.txt").read_text(encoding="utf-8")
+    pattern = r"^fedlas\.([\w.]*?)\.?(save|write|export|save_\w+|write_\w+|export_\w+)\(.*(?:path|out|folder): "
+    found = set()
+    for owner, name in re.findall(pattern, lines, re.MULTILINE):
+        is_method = owner.rpartition(".")[2][:1].isupper()
+        found.add(owner if is_method else f"{owner}.{name}")
+    assert found == TRIED
 
 
 def test_public_functions_replace_nothing_of_a_stranger(place):

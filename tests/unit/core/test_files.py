@@ -56,6 +56,14 @@ def test_permissions_are_those_of_any_file(tmp_path):
     assert stat.S_IMODE(written.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
 
 
+def test_json_file_of_nothing_is_refused_by_size(tmp_path):
+    path = tmp_path / "sparse.json"
+    with path.open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(ValueError, match=r"1,099,511,627,776 bytes"):
+        read_json(path)
+
+
 def test_json_has_no_nan(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "a.json", {"ece": float("nan")})

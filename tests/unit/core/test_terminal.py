@@ -20,9 +20,7 @@ from fedlas._core.terminal import (
 )
 from fedlas._core.text import comment_line, printable, quote_path, wrap_command
 from fedlas.errors import InputError
-
-HOSTILE = "[red]a\x1b]0;title\x07\x9b2J\r\nb\u202ec[/red]"
-SHOWN = r"[red]a\x1b]0;title\x07\x9b2J\r\nb\u202ec[/red]"
+from hostile import TERMINAL, TERMINAL_SHOWN
 
 
 def screen(**options):
@@ -46,7 +44,7 @@ def test_ordinary_text_is_left_alone(text):
 
 
 def test_what_a_terminal_would_obey_is_written_out():
-    assert printable(HOSTILE) == SHOWN
+    assert printable(TERMINAL) == TERMINAL_SHOWN
     assert (
         printable("\u2028\u2066\ufeff\U000e0041\udcff\x00\x7f\t")
         == r"\u2028\u2066\ufeff\U000e0041\udcff\x00\x7f\t"
@@ -59,14 +57,14 @@ def test_what_a_terminal_would_obey_is_written_out():
 
 
 def test_errors_are_one_line_without_commands():
-    error = InputError(f"{HOSTILE} must be", HOSTILE, HOSTILE)
-    assert str(error) == f"{SHOWN} must be; got {SHOWN}. {SHOWN}"
+    error = InputError(f"{TERMINAL} must be", TERMINAL, TERMINAL)
+    assert str(error) == f"{TERMINAL_SHOWN} must be; got {TERMINAL_SHOWN}. {TERMINAL_SHOWN}"
 
 
 def test_lines_are_said_as_they_are_written(capsys):
     on = screen()
-    print_lines(HOSTILE, "", ":smile: [link=x]", on=on)
-    assert on.file.getvalue() == f"{SHOWN}\n\n:smile: [link=x]\n"
+    print_lines(TERMINAL, "", ":smile: [link=x]", on=on)
+    assert on.file.getvalue() == f"{TERMINAL_SHOWN}\n\n:smile: [link=x]\n"
     print_lines("out")
     print_lines("err", stderr=True)
     assert capsys.readouterr() == ("out\n", "err\n")
@@ -92,15 +90,15 @@ def test_only_the_main_process_speaks(capsys, monkeypatch):
 def test_table_shows_text_literally():
     on = screen(force_terminal=True, color_system="standard")
     made = rich_table(
-        [HOSTILE, "n"],
-        [(HOSTILE, ["1", ("\n[0, 2]\x1b", "dim")])],
-        title=HOSTILE,
-        caption=[HOSTILE, "below"],
+        [TERMINAL, "n"],
+        [(TERMINAL, ["1", ("\n[0, 2]\x1b", "dim")])],
+        title=TERMINAL,
+        caption=[TERMINAL, "below"],
         right=[1],
     )
     on.print(made)
     text = on.file.getvalue()
-    assert text.count(SHOWN) == 4
+    assert text.count(TERMINAL_SHOWN) == 4
     assert r"[0, 2]\x1b" in text
     assert "below" in text
     for sign in ("\x1b]", "\x07", "\x9b", "\u202e"):
@@ -109,14 +107,14 @@ def test_table_shows_text_literally():
 
 def test_bars_and_status_show_names_literally():
     on = screen(force_terminal=True, color_system=None)
-    with ProgressBar(HOSTILE, total=2, on=on) as bar:
-        bar.update(done=1, text=HOSTILE)
+    with ProgressBar(TERMINAL, total=2, on=on) as bar:
+        bar.update(done=1, text=TERMINAL)
         bar.progress.refresh()
-    assert list(track("ab", HOSTILE, on=on)) == ["a", "b"]
+    assert list(track("ab", TERMINAL, on=on)) == ["a", "b"]
     with show_status(on) as show:
-        show(HOSTILE)
+        show(TERMINAL)
     text = on.file.getvalue()
-    assert text.count(SHOWN) >= 4
+    assert text.count(TERMINAL_SHOWN) >= 4
     for sign in ("\x1b]", "\x07", "\x9b", "\u202e"):
         assert sign not in text
 

@@ -7,9 +7,10 @@ import pytest
 import yaml
 
 from fedlas.cli import main
+from hostile import TERMINAL
 
-EVIL = "[red]$x^{ \x1b]0;t\x07\x9b2J\r\nb\u202e|<b>[/red]"
-SEEN = r"\x1b]0;t\x07\x9b2J\r\nb\u202e"
+EVIL = TERMINAL
+SEEN = r"\x1b]0;title\x07\x9b2J\r\nb\u202e"
 
 
 def commands(text):
