@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from importlib import import_module
 from typing import Any, ClassVar
@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 from fedlas._core.check import InputError
 from fedlas._core.defaults import CONFIDENCE_LEVEL, METHOD, REPLICATES
 from fedlas._core.files import parse_file_name, parse_path
+from fedlas._core.text import quote_path
 from fedlas.predictions.tables.columns import join_names
-from fedlas.predictions.tables.roles import ROLES, Columns
+from fedlas.predictions.tables.roles import ROLES, SCORES, Columns
 
 AddSubcommand = Callable[[Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 """``add(run, positional)``: the parser of a subcommand, whose name and summary are in :mod:`fedlas.cli.main`."""
@@ -197,7 +198,12 @@ def add_num_bins(parser: argparse.ArgumentParser) -> None:
 
 
 def add_score_columns(parser: argparse.ArgumentParser) -> None:
-    """Add the options that name the columns of scores and labels and their format."""
+    """Add ``--columns``, and the options that name the columns of scores and labels and their format."""
+    text = (
+        "file that says what the columns mean: TOML with probs = 'p_*' and target = 'y', or the file of fedlas "
+        "calibrate; an option on the line wins (default: none)"
+    )
+    add_path(parser, "--columns", "FILE", text, dest="columns")
     _add_roles(parser, [name for name, role in ROLES.items() if role.kind != "sample"])
 
 
@@ -233,16 +239,58 @@ def _role_option(name: str) -> str:
     return ROLES[name].option or f"--{name.replace('_', '-')}"
 
 
-def parse_columns(args: argparse.Namespace) -> Columns | None:
-    """Return the columns named by the options, or None if no option names a column."""
+def _typed_roles(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the roles that options on the line name."""
     values: dict[str, Any] = {name: getattr(args, name, None) for name in ROLES}
     # An option that is given once holds a list; given again, each time one name.
-    values = {
+    return {
         name: v[0] if isinstance(v, list) and len(v) == 1 else v
         for name, v in values.items()
         if v not in (None, False, "number")
     }
+
+
+def parse_columns(args: argparse.Namespace) -> Columns | None:
+    """Return the columns named by the options and the file of ``--columns``, or None if nothing names a column.
+
+    An option replaces the role of the file. Roles of the file that the subcommand has no option for are left out.
+    """
+    values = _typed_roles(args)
+    if getattr(args, "columns", None) is not None:
+        columns = Columns.from_file(args.columns)
+        roles = {
+            each.name: value
+            for each in fields(Columns)
+            if each.name in args and (value := getattr(columns, each.name)) != each.default
+        }
+        values = override_roles(roles, values)
     return Columns(**values) if values else None
+
+
+def override_roles(roles: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the roles of a file with ``given`` ones in their place; what contradicts a given one is left out.
+
+    Other scores replace those of the file, and so do other outcomes: ``correct`` is given in place of ``target`` and
+    ``predicted``.
+
+    Example:
+        >>> override_roles({"probs": "p", "target": "y"}, {"confidence": "c", "correct": "ok"})
+        {'confidence': 'c', 'correct': 'ok'}
+    """
+    left_out = {*SCORES} if given.keys() & {*SCORES} else set()
+    outcomes = ({"correct"}, {"target", "predicted"}, {"labels"})
+    for each in outcomes:
+        if given.keys() & each:
+            left_out |= set().union(*outcomes) - each
+    merged = {name: value for name, value in roles.items() if name not in left_out} | {**given}
+    kinds = merged.keys() & {*SCORES}
+    return {
+        name: value
+        for name, value in merged.items()
+        if name in given
+        or not (kinds and ROLES[name].beside)
+        or merged.keys() & {*ROLES[name].beside}
+    }
 
 
 def format_column_options(columns: Columns | None) -> str:
@@ -254,6 +302,14 @@ def format_column_options(columns: Columns | None) -> str:
         if values[each.name] and values[each.name] != each.default
     ]
     return "".join(f" {part}" for part in parts)
+
+
+def format_typed_columns(args: argparse.Namespace, columns: Columns | None) -> str:
+    """Return the column options as they were typed: ``--columns`` and what wins over it, else all of ``columns``."""
+    if args.columns is None:
+        return format_column_options(columns)
+    typed = [format_role(name, value) for name, value in _typed_roles(args).items()]
+    return "".join(f" {part}" for part in (f"--columns {quote_path(args.columns)}", *typed))
 
 
 def format_role(name: str, value: Any) -> str:

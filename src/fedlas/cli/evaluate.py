@@ -30,6 +30,7 @@ from fedlas.cli.arguments import (
     check_page_options,
     data_unused_error,
     format_column_options,
+    format_typed_columns,
     import_from_lab,
     parse_columns,
     parse_decision_rules,
@@ -101,6 +102,9 @@ def _run(args: argparse.Namespace) -> int:
     args.file, *more = args.file
     columns = parse_columns(args)
     _check_options(args, more, columns)
+    if args.on is None and columns is not None:  # of a file of --columns
+        nothing: dict[str, Any] = dict.fromkeys((*OF_FIT, "covariates"))
+        columns = replace(columns, **nothing)
     place = Path(args.file)
     run = place.is_dir() and not has_parquet_files(place)
     with show_status() as show:
@@ -136,7 +140,7 @@ def _run(args: argparse.Namespace) -> int:
             replicates=args.replicates,
             name=place.name,
             notes=merge_notes(tables) + _calibrated_score_notes(args, columns),
-            grouped_by=args.groups or ("task" if more else "group"),
+            grouped_by=(columns and columns.groups) or ("task" if more else "group"),
             repair="",
             title=args.title,
             period=args.period,
@@ -178,7 +182,7 @@ def _calibrated_command(
     calibration = f"--method {METHOD}" if run else "--on VAL"
     if args.on is not None:
         calibration = f"--on {quote_path(args.on)} --method {METHOD}"
-    options = format_column_options(columns) + " --top-label" * args.top_label
+    options = format_typed_columns(args, columns) + " --top-label" * args.top_label
     options += " --heterogeneity" * args.heterogeneity
     options += f" --reject {' '.join(f'{risk:g}' for risk in args.reject)}" if args.reject else ""
     rules = parse_decision_rules(args)

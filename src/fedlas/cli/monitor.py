@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +28,14 @@ from fedlas.cli.arguments import (
 )
 from fedlas.predictions.tables.files import local_copies
 from fedlas.predictions.tables.outputs import Output, check_outputs
+from fedlas.predictions.tables.roles import LABELS
 
 if TYPE_CHECKING:
     from fedlas.deploy.monitor.columns import ColumnDrift
     from fedlas.deploy.monitor.history import PeriodHistory
     from fedlas.deploy.monitor.look import Monitor
     from fedlas.predictions.tables.files import Name
+    from fedlas.predictions.tables.roles import Columns
 
 
 def add_monitor(add: AddSubcommand) -> None:
@@ -99,8 +102,9 @@ def _run(args: argparse.Namespace) -> int:
     # Standard input is read before anyone waits for the locks, which are held until all is written.
     with local_copies(args.files) as here, lock_files(args.state, args.history):
         files = [Path(str(name)) for name in here]
+        columns = _without_missing_labels(args, columns, files)
         history = None if args.history is None else _open_history(args, here)
-        if args.covariates is not None:
+        if columns is not None and columns.covariates is not None:
             sums = column_statistics(files, columns)
         watcher = monitor_files(
             args.card,
@@ -111,7 +115,7 @@ def _run(args: argparse.Namespace) -> int:
             raw=True if args.raw else False if args.calibrated else None,
             state=args.state,
         )
-        if args.covariates is not None and history is None:
+        if columns is not None and columns.covariates is not None and history is None:
             on_card = card_column_statistics(watcher.card)
             check_comparable_columns(
                 on_card, sums, columns.split_option("covariates") if columns else ()
@@ -153,6 +157,30 @@ def _run(args: argparse.Namespace) -> int:
         if args.page is not None:
             print_lines(f"page: {args.page}")
     return ALARM_EXIT_STATUS if latest else watcher.status
+
+
+def _without_missing_labels(
+    args: argparse.Namespace, columns: Columns | None, files: Sequence[Path]
+) -> Columns | None:
+    """Return the columns without labels of the file of ``--columns`` that no table has: live rows may have none."""
+    from fedlas.predictions.tables.read import open_source
+
+    if args.columns is None or columns is None:
+        return columns
+    names = {name for file in files for name in open_source(file, columns)[0].names}
+    missing: dict[str, Any] = {
+        role: None
+        for role in LABELS
+        if not getattr(args, role)
+        and not any(
+            fnmatchcase(name, each) for each in columns.split_option(role) for name in names
+        )
+    }
+    if any(getattr(columns, role) for role in missing):
+        print_lines(
+            f"note: no labels: {args.columns} names columns that are not there.", stderr=True
+        )
+    return replace(columns, **missing)
 
 
 def _open_history(args: argparse.Namespace, here: Sequence[Name]) -> PeriodHistory:

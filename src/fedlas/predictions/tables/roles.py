@@ -10,9 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, Literal, get_args
 
-from fedlas._core.check import Argument, InputError, check_choice, describe, truncated_list
+from fedlas._core.check import (
+    Argument,
+    InputError,
+    check_choice,
+    describe,
+    suggestion,
+    truncated_list,
+)
 from fedlas.predictions.tables.columns import (
     ONE_CONFIDENCE,
     Names,
@@ -24,6 +32,7 @@ from fedlas.predictions.tables.columns import (
     split_names,
     to_dotted_path,
 )
+from fedlas.predictions.tables.columns_file import parse_columns_file
 from fedlas.predictions.tables.names import check_increasing_numbers, pair_names
 
 ADDED = "calibrated_"
@@ -176,6 +185,24 @@ class Columns:
         "--logits; names are paired with the scores, as in p_edema and y_edema (default: none)",
         metavar="COLUMNS", beside=("logits", "probs"))
     # fmt: on
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Columns:
+        """Return the columns that a file names: TOML with these fields as keys, or JSON of ``fedlas calibrate``.
+
+        Raises:
+            InputError: If it cannot be read, has an unknown key, or its values are no columns.
+        """
+        content = parse_columns_file(path)
+        for key in content:
+            if key not in ROLES:
+                fix = suggestion(key, ROLES)
+                raise InputError(f"keys of {path} must be roles of columns", repr(key), fix)
+        try:
+            return cls(**content)
+        except InputError as error:
+            expected, got, fix = error.parts
+            raise InputError(f"in {path}, {expected}", got, fix) from error
 
     def __post_init__(self) -> None:
         self._check_types()
