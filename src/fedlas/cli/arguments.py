@@ -75,9 +75,9 @@ def add_page(parser: argparse.ArgumentParser, name: str, text: str) -> None:
     about = f"{text}: .html, or .pdf where there is a Chromium (default: none)"
     add_path(parser, name, "FILE", about)
     title = f"title of {name} (default: the name of the file)"
-    add_option(parser, "--title", "TEXT", title, default="")
+    add_option(heading(parser, "output"), "--title", "TEXT", title, default="")
     period = "when the samples were collected, for the page (default: none)"
-    add_option(parser, "--period", "TEXT", period, default="")
+    add_option(heading(parser, "output"), "--period", "TEXT", period, default="")
 
 
 def check_page_options(args: argparse.Namespace, name: str, *, period_alone: bool = False) -> None:
@@ -119,7 +119,7 @@ NUM_BINS = 15
 def add_replicates(parser: argparse.ArgumentParser, *, default: int = REPLICATES) -> None:
     """Add ``--replicates``."""
     add_option(
-        parser,
+        heading(parser, "statistics"),
         "--replicates",
         "N",
         "bootstrap replicates of intervals and noise floors; 0: none (default: %(default)s)",
@@ -131,7 +131,7 @@ def add_replicates(parser: argparse.ArgumentParser, *, default: int = REPLICATES
 def add_confidence_level(parser: argparse.ArgumentParser) -> None:
     """Add ``--confidence-level``."""
     add_option(
-        parser,
+        heading(parser, "statistics"),
         "--confidence-level",
         "LEVEL",
         "level of intervals, e.g. 0.9 (default: %(default)s)",
@@ -176,7 +176,9 @@ def add_decision_rules(parser: argparse.ArgumentParser, default: str = "no decis
         "budget=500 (at most 500 of the test samples), recall=0.8 (of the events are found) or precision=0.5 (of the "
         f"alarms are events) holds (default: {default})"
     )
-    add_option(parser, "--threshold", "RULE", text, nargs="+", action=_StoreRules)
+    add_option(
+        heading(parser, "decisions"), "--threshold", "RULE", text, nargs="+", action=_StoreRules
+    )
     parser.set_defaults(**dict.fromkeys(_DECISION_RULES))
 
 
@@ -188,7 +190,7 @@ def parse_decision_rules(args: argparse.Namespace) -> dict[str, Any]:
 def add_num_bins(parser: argparse.ArgumentParser) -> None:
     """Add ``--num-bins``."""
     add_option(
-        parser,
+        heading(parser, "statistics"),
         "--num-bins",
         "N",
         "bins of calibration errors (default: %(default)s)",
@@ -199,10 +201,7 @@ def add_num_bins(parser: argparse.ArgumentParser) -> None:
 
 def add_score_columns(parser: argparse.ArgumentParser) -> None:
     """Add ``--columns``, and the options that name the columns of scores and labels and their format."""
-    text = (
-        "file that says what the columns mean: TOML with probs = 'p_*' and target = 'y', or the file of fedlas "
-        "calibrate; an option on the line wins (default: none)"
-    )
+    text = "file that says what the columns mean (default: none)"
     add_path(parser, "--columns", "FILE", text, dest="columns")
     _add_roles(parser, [name for name, role in ROLES.items() if role.kind != "sample"])
 
@@ -219,10 +218,21 @@ def add_hidden_sample_columns(parser: argparse.ArgumentParser) -> None:
         add_option(parser, name, "COLUMN", argparse.SUPPRESS)
 
 
-def _add_roles(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
+_MOST_NEEDED = ("probs", "target", "event", "groups")
+"""Roles whose options stand among the first of a help; the others have a heading of their own."""
+
+
+def heading(container: argparse.ArgumentParser, title: str) -> Any:
+    """Return the group of options below a heading of the help, made at its first use."""
+    groups = {group.title: group for group in container._action_groups}
+    return groups.get(title) or container.add_argument_group(title)
+
+
+def _add_roles(container: argparse.ArgumentParser, names: Sequence[str]) -> None:
     """Add the options of column roles; options of several columns take a comma-separated list or are repeated."""
     for name in names:
         role = ROLES[name]
+        parser = container if name in _MOST_NEEDED else heading(container, "columns")
         if role.metavar is None:
             add_flag(parser, _role_option(name), role.text)
             continue

@@ -140,9 +140,9 @@ class Columns:
     logits: Names = role("score", "columns of logits in the order of the classes: a,b,c or 'logit_*', or one --logits "
         "for each; a single column is the second of two classes, or holds lists (default: array logits of an .npz)",
         metavar="COLUMNS", of_live=True)
-    probs: Names = role("score", "columns of probabilities, named like --logits (default: none)", metavar="COLUMNS",
+    probs: Names = role("score", "probabilities, named like --logits (default: none)", metavar="COLUMNS",
         of_live=True)
-    target: str | None = role("label", "column of the labels: class names, or numbers from 0 (default: none)",
+    target: str | None = role("label", "labels: class names or numbers from 0 (default: none)",
         is_text=True)
     classes: tuple[str, ...] = role("reading", "class names in the order of the columns (default: the part of each "
         "name that * matches)", (), metavar="A,B,C", beside=("logits", "probs"), of_live=True)
@@ -155,14 +155,14 @@ class Columns:
     label_probs: Names = role("sample", "columns with the share of annotators' votes for each class, named like "
         "--logits (default: none)", metavar="COLUMNS", beside=("logits", "probs"))
     weights: str | None = role("sample", "column of the weight of each sample (default: all weights are 1)")
-    groups: str | None = role("sample", "column of the group of each sample; each group is measured (default: none)",
+    groups: str | None = role("sample", "column of groups; each is measured (default: none)",
         is_text=True, is_shared=True)
     covariates: Names = role("sample", "columns with further information on a sample: numbers, or text of at most 256 "
         "values; named like --logits (default: none)", metavar="COLUMNS", is_shared=True)
     clusters: str | None = role("sample", "column of the cluster of each sample, such as its patient: samples of a "
         "cluster are resampled together (default: all samples are independent)", is_text=True, is_shared=True)
-    event: str | int | None = role("reading", "label of the positive class (default: the affirmative one, such as yes "
-        "or 1, else the last)", metavar="CLASS", beside=("logits", "probs"))
+    event: str | int | None = role("reading", "positive class (default: the affirmative, or the last)",
+        metavar="CLASS", beside=("logits", "probs"))
     normalize: bool = role("reading", "divide each row of probabilities by its sum (default: refuse rows whose sum is "
         "not 1)", False, metavar=None, beside=("probs", "label_probs"), of_live=True)
     percent: bool = role("reading", "divide probabilities and confidences by 100; 56%% needs no option (default: take "
