@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 from fedlas._core.check import InputError
 from fedlas._core.defaults import CONFIDENCE_LEVEL, METHOD, REPLICATES
 from fedlas._core.files import parse_file_name, parse_path
+from fedlas._core.text import quote_path
 from fedlas.predictions.tables.columns import join_names
-from fedlas.predictions.tables.roles import ROLES, Columns
+from fedlas.predictions.tables.roles import ROLES, SCORES, Columns
 
 AddSubcommand = Callable[[Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 """``add(run, positional)``: the parser of a subcommand, whose name and summary are in :mod:`fedlas.cli.main`."""
@@ -74,9 +75,9 @@ def add_page(parser: argparse.ArgumentParser, name: str, text: str) -> None:
     about = f"{text}: .html, or .pdf where there is a Chromium (default: none)"
     add_path(parser, name, "FILE", about)
     title = f"title of {name} (default: the name of the file)"
-    add_option(parser, "--title", "TEXT", title, default="")
+    add_option(heading(parser, "output"), "--title", "TEXT", title, default="")
     period = "when the samples were collected, for the page (default: none)"
-    add_option(parser, "--period", "TEXT", period, default="")
+    add_option(heading(parser, "output"), "--period", "TEXT", period, default="")
 
 
 def check_page_options(args: argparse.Namespace, name: str, *, period_alone: bool = False) -> None:
@@ -118,7 +119,7 @@ NUM_BINS = 15
 def add_replicates(parser: argparse.ArgumentParser, *, default: int = REPLICATES) -> None:
     """Add ``--replicates``."""
     add_option(
-        parser,
+        heading(parser, "statistics"),
         "--replicates",
         "N",
         "bootstrap replicates of intervals and noise floors; 0: none (default: %(default)s)",
@@ -130,7 +131,7 @@ def add_replicates(parser: argparse.ArgumentParser, *, default: int = REPLICATES
 def add_confidence_level(parser: argparse.ArgumentParser) -> None:
     """Add ``--confidence-level``."""
     add_option(
-        parser,
+        heading(parser, "statistics"),
         "--confidence-level",
         "LEVEL",
         "level of intervals, e.g. 0.9 (default: %(default)s)",
@@ -175,7 +176,9 @@ def add_decision_rules(parser: argparse.ArgumentParser, default: str = "no decis
         "budget=500 (at most 500 of the test samples), recall=0.8 (of the events are found) or precision=0.5 (of the "
         f"alarms are events) holds (default: {default})"
     )
-    add_option(parser, "--threshold", "RULE", text, nargs="+", action=_StoreRules)
+    add_option(
+        heading(parser, "decisions"), "--threshold", "RULE", text, nargs="+", action=_StoreRules
+    )
     parser.set_defaults(**dict.fromkeys(_DECISION_RULES))
 
 
@@ -187,7 +190,7 @@ def parse_decision_rules(args: argparse.Namespace) -> dict[str, Any]:
 def add_num_bins(parser: argparse.ArgumentParser) -> None:
     """Add ``--num-bins``."""
     add_option(
-        parser,
+        heading(parser, "statistics"),
         "--num-bins",
         "N",
         "bins of calibration errors (default: %(default)s)",
@@ -197,7 +200,9 @@ def add_num_bins(parser: argparse.ArgumentParser) -> None:
 
 
 def add_score_columns(parser: argparse.ArgumentParser) -> None:
-    """Add the options that name the columns of scores and labels and their format."""
+    """Add ``--columns``, and the options that name the columns of scores and labels and their format."""
+    text = "file that says what the columns mean (default: none)"
+    add_path(parser, "--columns", "FILE", text, dest="columns")
     _add_roles(parser, [name for name, role in ROLES.items() if role.kind != "sample"])
 
 
@@ -213,10 +218,21 @@ def add_hidden_sample_columns(parser: argparse.ArgumentParser) -> None:
         add_option(parser, name, "COLUMN", argparse.SUPPRESS)
 
 
-def _add_roles(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
+_MOST_NEEDED = ("probs", "target", "event", "groups")
+"""Roles whose options stand among the first of a help; the others have a heading of their own."""
+
+
+def heading(container: argparse.ArgumentParser, title: str) -> Any:
+    """Return the group of options below a heading of the help, made at its first use."""
+    groups = {group.title: group for group in container._action_groups}
+    return groups.get(title) or container.add_argument_group(title)
+
+
+def _add_roles(container: argparse.ArgumentParser, names: Sequence[str]) -> None:
     """Add the options of column roles; options of several columns take a comma-separated list or are repeated."""
     for name in names:
         role = ROLES[name]
+        parser = container if name in _MOST_NEEDED else heading(container, "columns")
         if role.metavar is None:
             add_flag(parser, _role_option(name), role.text)
             continue
@@ -233,16 +249,58 @@ def _role_option(name: str) -> str:
     return ROLES[name].option or f"--{name.replace('_', '-')}"
 
 
-def parse_columns(args: argparse.Namespace) -> Columns | None:
-    """Return the columns named by the options, or None if no option names a column."""
+def _typed_roles(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the roles that options on the line name."""
     values: dict[str, Any] = {name: getattr(args, name, None) for name in ROLES}
     # An option that is given once holds a list; given again, each time one name.
-    values = {
+    return {
         name: v[0] if isinstance(v, list) and len(v) == 1 else v
         for name, v in values.items()
         if v not in (None, False, "number")
     }
+
+
+def parse_columns(args: argparse.Namespace) -> Columns | None:
+    """Return the columns named by the options and the file of ``--columns``, or None if nothing names a column.
+
+    An option replaces the role of the file. Roles of the file that the subcommand has no option for are left out.
+    """
+    values = _typed_roles(args)
+    if getattr(args, "columns", None) is not None:
+        columns = Columns.from_file(args.columns)
+        roles = {
+            each.name: value
+            for each in fields(Columns)
+            if each.name in args and (value := getattr(columns, each.name)) != each.default
+        }
+        values = override_roles(roles, values)
     return Columns(**values) if values else None
+
+
+def override_roles(roles: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the roles of a file with ``given`` ones in their place; what contradicts a given one is left out.
+
+    Other scores replace those of the file, and so do other outcomes: ``correct`` is given in place of ``target`` and
+    ``predicted``.
+
+    Example:
+        >>> override_roles({"probs": "p", "target": "y"}, {"confidence": "c", "correct": "ok"})
+        {'confidence': 'c', 'correct': 'ok'}
+    """
+    left_out = {*SCORES} if given.keys() & {*SCORES} else set()
+    outcomes = ({"correct"}, {"target", "predicted"}, {"labels"})
+    for each in outcomes:
+        if given.keys() & each:
+            left_out |= set().union(*outcomes) - each
+    merged = {name: value for name, value in roles.items() if name not in left_out} | {**given}
+    kinds = merged.keys() & {*SCORES}
+    return {
+        name: value
+        for name, value in merged.items()
+        if name in given
+        or not (kinds and ROLES[name].beside)
+        or merged.keys() & {*ROLES[name].beside}
+    }
 
 
 def format_column_options(columns: Columns | None) -> str:
@@ -254,6 +312,14 @@ def format_column_options(columns: Columns | None) -> str:
         if values[each.name] and values[each.name] != each.default
     ]
     return "".join(f" {part}" for part in parts)
+
+
+def format_typed_columns(args: argparse.Namespace, columns: Columns | None) -> str:
+    """Return the column options as they were typed: ``--columns`` and what wins over it, else all of ``columns``."""
+    if args.columns is None:
+        return format_column_options(columns)
+    typed = [format_role(name, value) for name, value in _typed_roles(args).items()]
+    return "".join(f" {part}" for part in (f"--columns {quote_path(args.columns)}", *typed))
 
 
 def format_role(name: str, value: Any) -> str:

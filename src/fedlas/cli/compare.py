@@ -165,7 +165,7 @@ def _compare(args: argparse.Namespace, default_of: Callable[[str], Any]) -> int:
 
 def _compares_runs(args: argparse.Namespace) -> bool:
     """Return whether the arguments name run folders or pairs of methods, rather than prediction files."""
-    if any(getattr(args, name) for name in SCORES):
+    if args.columns is not None or any(getattr(args, name) for name in SCORES):
         return False
     folders = any(Path(name).is_dir() for name in args.names)
     return folders or any(_PAIR.fullmatch(name) and not Path(name).exists() for name in args.names)
@@ -319,8 +319,8 @@ def _check_options(args: argparse.Namespace) -> None:
 
 def _check_against(args: argparse.Namespace) -> None:
     """Raise InputError unless ``--against`` comes with one file and the columns of the first model's scores."""
-    if len(args.names) != 1 or not any(getattr(args, name) for name in SCORES):
-        scores = any(getattr(args, name) for name in SCORES)
+    scores = args.columns is not None or any(getattr(args, name) for name in SCORES)
+    if len(args.names) != 1 or not scores:
         raise InputError(
             "--against requires one file and the columns of the first model's scores",
             f"{len(args.names)} names" if scores else "no --probs, --logits or --confidence",

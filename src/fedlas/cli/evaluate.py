@@ -30,6 +30,8 @@ from fedlas.cli.arguments import (
     check_page_options,
     data_unused_error,
     format_column_options,
+    format_typed_columns,
+    heading,
     import_from_lab,
     parse_columns,
     parse_decision_rules,
@@ -48,21 +50,22 @@ if TYPE_CHECKING:
 def add_evaluate(add: AddSubcommand) -> None:
     """Add the subcommand ``fedlas evaluate``."""
     parser = add(_run, "FILE")
-    text = f"predictions ({', '.join(FORMATS)}), a run folder, or logs of lm-evaluation-harness: samples_*.jsonl"
+    text = f"predictions ({', '.join(FORMATS)}), a run folder, or lm-eval's samples_*.jsonl"
     add_files(parser, "file", "FILE", text, nargs="+")
     add_score_columns(parser)
     add_sample_columns(parser)
     add_num_bins(parser)
     add_replicates(parser)
     add_confidence_level(parser)
+    statistics, output = heading(parser, "statistics"), heading(parser, "output")
     add_flag(
-        parser,
+        statistics,
         "--top-label",
         "two classes: evaluate the predicted class (default: the probability of the event)",
     )
     text = "two classes: compare O/E, slope and AUROC of the --clusters, such as hospitals (default: no)"
-    add_flag(parser, "--heterogeneity", text)
-    text = "held-out predictions to fit a calibrator on (default: a run's val)"
+    add_flag(statistics, "--heterogeneity", text)
+    text = "held-out predictions to fit on (default: a run's val)"
     add_files(parser, "--on", "FILE", text)
     add_option(
         parser,
@@ -73,7 +76,7 @@ def add_evaluate(add: AddSubcommand) -> None:
         const=METHOD,
     )
     add_option(
-        parser,
+        heading(parser, "decisions"),
         "--reject",
         "RISK",
         "find the confidence threshold for this error rate of accepted predictions, chosen on --on, e.g. 0.05 "
@@ -85,11 +88,11 @@ def add_evaluate(add: AddSubcommand) -> None:
     add_decision_rules(parser)
     add_page(parser, "--report", "page to write, with reliability diagrams")
     add_require_options(parser)
-    add_flag(parser, "--details", "print every metric with its interval (default: the main ones)")
+    add_flag(parser, "--details", "every metric with its interval (default: main ones)")
     add_flag(
-        parser, "--json", "print JSON, fractions in full precision (default: a table in percent)"
+        output, "--json", "print JSON, fractions in full precision (default: a table in percent)"
     )
-    add_data_folder(parser, "folder of a run's data, if a calibrator needs its model")
+    add_data_folder(output, "folder of a run's data, if a calibrator needs its model")
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -101,6 +104,9 @@ def _run(args: argparse.Namespace) -> int:
     args.file, *more = args.file
     columns = parse_columns(args)
     _check_options(args, more, columns)
+    if args.on is None and columns is not None:  # of a file of --columns
+        nothing: dict[str, Any] = dict.fromkeys((*OF_FIT, "covariates"))
+        columns = replace(columns, **nothing)
     place = Path(args.file)
     run = place.is_dir() and not has_parquet_files(place)
     with show_status() as show:
@@ -136,7 +142,7 @@ def _run(args: argparse.Namespace) -> int:
             replicates=args.replicates,
             name=place.name,
             notes=merge_notes(tables) + _calibrated_score_notes(args, columns),
-            grouped_by=args.groups or ("task" if more else "group"),
+            grouped_by=(columns and columns.groups) or ("task" if more else "group"),
             repair="",
             title=args.title,
             period=args.period,
@@ -178,7 +184,7 @@ def _calibrated_command(
     calibration = f"--method {METHOD}" if run else "--on VAL"
     if args.on is not None:
         calibration = f"--on {quote_path(args.on)} --method {METHOD}"
-    options = format_column_options(columns) + " --top-label" * args.top_label
+    options = format_typed_columns(args, columns) + " --top-label" * args.top_label
     options += " --heterogeneity" * args.heterogeneity
     options += f" --reject {' '.join(f'{risk:g}' for risk in args.reject)}" if args.reject else ""
     rules = parse_decision_rules(args)

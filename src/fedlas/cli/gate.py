@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fedlas._core.check import InputError
 from fedlas._core.files import write_text
 from fedlas._core.terminal import print_lines, print_workflow_commands
-from fedlas.cli.arguments import add_flag, add_option, add_path
+from fedlas.cli.arguments import add_flag, add_option, add_path, heading
 
 if TYPE_CHECKING:
     from fedlas.present.gate import GateResult
@@ -30,6 +30,7 @@ def add_require_options(parser: argparse.ArgumentParser) -> None:
 
 def add_gate_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--strict``, ``--junit`` and ``--github``."""
+    parser = heading(parser, "output")
     add_flag(
         parser, "--strict", "exit status 4 if an interval does not decide a rule (default: pass)"
     )

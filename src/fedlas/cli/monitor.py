@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +28,14 @@ from fedlas.cli.arguments import (
 )
 from fedlas.predictions.tables.files import local_copies
 from fedlas.predictions.tables.outputs import Output, check_outputs
+from fedlas.predictions.tables.roles import LABELS
 
 if TYPE_CHECKING:
     from fedlas.deploy.monitor.columns import ColumnDrift
     from fedlas.deploy.monitor.history import PeriodHistory
     from fedlas.deploy.monitor.look import Monitor
     from fedlas.predictions.tables.files import Name
+    from fedlas.predictions.tables.roles import Columns
 
 
 def add_monitor(add: AddSubcommand) -> None:
@@ -77,7 +80,12 @@ def add_monitor(add: AddSubcommand) -> None:
         nargs="+",
     )
     add_page(parser, "--page", "write the history as a page")
-    add_flag(parser, "--json", "print JSON (default: a table and sentences)")
+    text = "print JSON, which > FILE keeps (default: a table and sentences)"
+    add_flag(parser, "--json", text)
+    text = (
+        "print nothing but an alarm; the exit status says it too (default: a table and sentences)"
+    )
+    add_flag(parser, "--quiet", text)
     add_flag(parser, "--details", "print every watched mean (default: one for each watch)")
 
 
@@ -90,6 +98,7 @@ def _run(args: argparse.Namespace) -> int:
     )
     from fedlas.deploy.monitor.look import ALARM_EXIT_STATUS, monitor_files
     from fedlas.deploy.monitor.state import lock_files
+    from fedlas.present.monitor_page import alarm_sentences, monitor_page, monitor_verdict
 
     _check_options(args)
     columns = parse_columns(args)
@@ -99,8 +108,9 @@ def _run(args: argparse.Namespace) -> int:
     # Standard input is read before anyone waits for the locks, which are held until all is written.
     with local_copies(args.files) as here, lock_files(args.state, args.history):
         files = [Path(str(name)) for name in here]
+        columns = _without_missing_labels(args, columns, files)
         history = None if args.history is None else _open_history(args, here)
-        if args.covariates is not None:
+        if columns is not None and columns.covariates is not None:
             sums = column_statistics(files, columns)
         watcher = monitor_files(
             args.card,
@@ -111,7 +121,7 @@ def _run(args: argparse.Namespace) -> int:
             raw=True if args.raw else False if args.calibrated else None,
             state=args.state,
         )
-        if args.covariates is not None and history is None:
+        if columns is not None and columns.covariates is not None and history is None:
             on_card = card_column_statistics(watcher.card)
             check_comparable_columns(
                 on_card, sums, columns.split_option("covariates") if columns else ()
@@ -123,20 +133,21 @@ def _run(args: argparse.Namespace) -> int:
 
             latest = history.add(watcher, args.card, sums)
             pages.append((args.history.with_suffix(".html"), history_page(history.periods)))
-        texts = [f"DRIFT of a column: {', '.join(map(str, latest))}."] if latest else []
+        drifts = [str(drift) for drift in latest]
+        verdict = monitor_verdict(watcher, drifts)
         if args.page is not None:
-            from fedlas.present.monitor_page import monitor_page
-
-            html = monitor_page(watcher, title=args.title, period=args.period, drifts=texts)
+            html = monitor_page(watcher, title=args.title, period=args.period, drifts=drifts)
             pages.append((args.page, html))
-        content = watcher.content
+        content = {"verdict": verdict, **watcher.content}
         if sums:
-            content["drifts"] = [str(drift) for drift in latest]
+            content["drifts"] = drifts
         # The alarm is printed before the files are written: a full disk must not hide it.
         if args.json:
             print_lines(*json.dumps(content, indent=2).split("\n"))
-        else:
-            _print_report(watcher, texts, details=args.details)
+        elif not args.quiet:
+            _print_report(watcher, verdict, details=args.details)
+        elif latest or watcher.status:
+            print_lines(verdict, *alarm_sentences(content), wrap=True)
         # Pages come first: until the counts are written, a call that is stopped can be repeated.
         for place, page in pages:
             from fedlas.present.page import write_page
@@ -146,13 +157,37 @@ def _run(args: argparse.Namespace) -> int:
             history.write(watcher)
         elif args.state is not None:
             watcher.write_state(args.state)
-    if not args.json:
+    if not args.json and not args.quiet:
         if history is not None:
             count = pluralize(len(history.periods), "period")
             print_lines(f"history: {args.history}, {count}", f"         {pages[0][0]}")
         if args.page is not None:
             print_lines(f"page: {args.page}")
     return ALARM_EXIT_STATUS if latest else watcher.status
+
+
+def _without_missing_labels(
+    args: argparse.Namespace, columns: Columns | None, files: Sequence[Path]
+) -> Columns | None:
+    """Return the columns without labels of the file of ``--columns`` that no table has: live rows may have none."""
+    from fedlas.predictions.tables.read import open_source
+
+    if args.columns is None or columns is None:
+        return columns
+    names = {name for file in files for name in open_source(file, columns)[0].names}
+    missing: dict[str, Any] = {
+        role: None
+        for role in LABELS
+        if not getattr(args, role)
+        and not any(
+            fnmatchcase(name, each) for each in columns.split_option(role) for name in names
+        )
+    }
+    if any(getattr(columns, role) for role in missing):
+        print_lines(
+            f"note: no labels: {args.columns} names columns that are not there.", stderr=True
+        )
+    return replace(columns, **missing)
 
 
 def _open_history(args: argparse.Namespace, here: Sequence[Name]) -> PeriodHistory:
@@ -185,7 +220,7 @@ def _check_options(args: argparse.Namespace) -> None:
         raise InputError("--raw and --calibrated must not be combined", "both", "Omit one.")
 
 
-def _print_report(watcher: Monitor, texts: Sequence[str], *, details: bool) -> None:
+def _print_report(watcher: Monitor, verdict: str, *, details: bool) -> None:
     """Print the verdict and the tables of the watches."""
     from fedlas.present.groups import MAX_ROWS
     from fedlas.present.monitor_page import (
@@ -198,7 +233,7 @@ def _print_report(watcher: Monitor, texts: Sequence[str], *, details: bool) -> N
     from fedlas.present.table import print_blocks, terminal_table
 
     content = watcher.content
-    print_lines(watcher.verdict, *alarm_sentences(content), *texts, wrap=True)
+    print_lines(verdict, *alarm_sentences(content), wrap=True)
     print_renderable(terminal_table(watches_table(content)))
     if (labels := labels_table(content, max_rows=None if details else MAX_ROWS)) is not None:
         print_blocks([labels], details=details)

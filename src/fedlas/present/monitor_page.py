@@ -137,6 +137,16 @@ def statistics_table(content: Mapping[str, Any]) -> Table:
     return make_table(heads, rows, title="All watched means")
 
 
+def monitor_verdict(monitor: Monitor, drifts: Sequence[str]) -> str:
+    """Return one sentence on the alarms of a monitor and on drifts of columns, such as "age moved by +2.0 sd"."""
+    if not drifts:
+        return monitor.verdict
+    drift = f"DRIFT of a column: {', '.join(drifts)}"
+    if monitor.status:
+        return f"{monitor.verdict.removesuffix('.')}; {drift}."
+    return f"{drift}; {monitor.verdict.removeprefix('No alarm: ')}"
+
+
 def alarm_sentences(content: Mapping[str, Any]) -> list[str]:
     """Return a sentence per watch in alarm: the mean that changed, its live value and the value on the card."""
     lines = []
@@ -199,7 +209,7 @@ def monitor_page(
 ) -> str:
     """Return the page of a monitor as self-contained HTML; ``period`` is the period of the live samples.
 
-    ``drifts`` are sentences on columns that have drifted.
+    ``drifts`` say which columns have drifted, as in :func:`monitor_verdict`.
     """
     content = monitor.content
     stream = monitor._stream
@@ -209,7 +219,7 @@ def monitor_page(
         "monitor.html.j2",
         title=title or f"Monitor of {content['card']}",
         made=creation_note(period),
-        verdict=[monitor.verdict, *alarm_sentences(content), *drifts],
+        verdict=[monitor_verdict(monitor, drifts), *alarm_sentences(content)],
         statement=f"{monitor.summary} {looks}.",
         table=watches_table(content),
         labels=labels_table(content),

@@ -1,6 +1,7 @@
 """The entry point of the console script."""
 
 import builtins
+import re
 import runpy
 
 import pytest
@@ -59,3 +60,18 @@ def test_help_groups_table_and_training_subcommands(capsys):
         "sample-size",
     ]
     assert "    runs " in training
+
+
+def test_evaluate_help_begins_with_what_most_need(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--help"])
+    first, *others = re.split(r"^(?=[a-z]+:$)", capsys.readouterr().out, flags=re.MULTILINE)
+    options = re.findall(r"^  (--[a-z-]+)", others[0], flags=re.MULTILINE)
+    assert options == [
+        *("--columns", "--probs", "--target", "--event", "--groups"),
+        *("--on", "--method", "--report", "--require", "--details"),
+    ]
+    assert len((first + others[0]).rstrip().splitlines()) <= 24
+    titles = [each.partition(":")[0] for each in others[1:]]
+    assert titles == ["columns", "statistics", "output", "decisions"]

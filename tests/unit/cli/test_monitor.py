@@ -141,6 +141,31 @@ def test_single_call_compares_columns_with_card(card, tmp_path, say):
     assert "the card must have statistics of the columns of --covariates" in said
 
 
+def test_a_drift_is_said_in_the_verdict(card, tmp_path, say, capsys):
+    """The first line said "No alarm", and the exit status 3."""
+    words = ["monitor", card, month(tmp_path / "l.csv", 5, moved=2.0), "--probs", "p", *COVARIATES]
+    assert main(words) == 3
+    first = " ".join(capsys.readouterr().out.split("Watch ")[0].split())
+    assert first.startswith("DRIFT of a column: age moved by +")
+    assert "No alarm" not in first
+    assert "no change detected in probability and actions" in first
+    content = json.loads(say([*words, "--json"], 3)[0])
+    assert content["verdict"].startswith("DRIFT of a column: age moved by +")
+    assert "alarm" in content
+
+
+def test_quiet_prints_only_an_alarm(card, tmp_path, say):
+    good = month(tmp_path / "good.csv", 2, rows=2000)
+    bad = month(tmp_path / "bad.csv", 2, rows=2000, factor=4.0)
+    monitor = ["monitor", card, *COLUMNS, "--quiet"]
+    assert say([*monitor, good, "--page", tmp_path / "p.html"]) == ["", ""]
+    said = say([*monitor, bad], 3)[0]
+    assert said.startswith("ALARM after sample ")
+    assert said.count("ALARM") == 1
+    assert "live samples" not in said
+    assert json.loads(say([*monitor, good, "--json"])[0])["verdict"].startswith("No alarm: ")
+
+
 def test_card_has_columns_and_lists_unwatchable_ones(tmp_path, say):
     files = [tmp_path / f"{part}.csv" for part in ("val", "test", "live")]
     for seed, file in enumerate(files):

@@ -62,6 +62,8 @@ READS = {
     *((command, "--data") for command in ("runs uncertainty", "runs shift")),
     ("runs ood", "--run-data"),
     ("compare", "--with"),
+    *((command, "--columns") for command in ("init", "evaluate", "compare")),
+    *((command, "--columns") for command in ("calibrate", "card", "monitor")),
 }
 NO_PATHS = {"float", "int", "_parse_share", "parse_workers"}
 METAVARS = {"CHROMIUM", "DIR", "FILE", "FOLDER", "HTML", "JSON", "NPZ", "PATH", "XML"}

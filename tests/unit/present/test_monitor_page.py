@@ -90,8 +90,14 @@ def test_the_evidence_is_short_whatever_its_size(alarmed):
 
 
 def test_page_draws_each_watch_and_the_evidence(alarmed):
-    page = monitor_page(alarmed, title="Ward 3", period="May 2026", drifts=["DRIFT of age."])
-    for said in ("Ward 3", "May 2026", "DRIFT of age.", "ALARM after sample", "1 look."):
+    page = monitor_page(alarmed, title="Ward 3", period="May 2026", drifts=["age moved by +2.0 sd"])
+    for said in (
+        "Ward 3",
+        "May 2026",
+        "DRIFT of a column: age moved by +2.0 sd.",
+        "ALARM after sample",
+        "1 look.",
+    ):
         assert said in page
     assert page.count("<svg") == len(alarmed.content["watches"]) + 1
     assert "calibration: ALARM" in page

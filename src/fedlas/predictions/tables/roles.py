@@ -10,9 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from fedlas._core.check import Argument, InputError, check_choice, describe, truncated_list
+from fedlas._core.check import (
+    Argument,
+    InputError,
+    check_choice,
+    describe,
+    suggestion,
+    truncated_list,
+)
 from fedlas.predictions.tables.columns import (
     ONE_CONFIDENCE,
     Names,
@@ -24,6 +32,7 @@ from fedlas.predictions.tables.columns import (
     split_names,
     to_dotted_path,
 )
+from fedlas.predictions.tables.columns_file import parse_columns_file
 from fedlas.predictions.tables.names import check_increasing_numbers, pair_names
 
 if TYPE_CHECKING:
@@ -136,9 +145,9 @@ class Columns:
     logits: Names = role("score", "columns of logits in the order of the classes: a,b,c or 'logit_*', or one --logits "
         "for each; a single column is the second of two classes, or holds lists (default: array logits of an .npz)",
         metavar="COLUMNS", of_live=True)
-    probs: Names = role("score", "columns of probabilities, named like --logits (default: none)", metavar="COLUMNS",
+    probs: Names = role("score", "probabilities, named like --logits (default: none)", metavar="COLUMNS",
         of_live=True)
-    target: str | None = role("label", "column of the labels: class names, or numbers from 0 (default: none)",
+    target: str | None = role("label", "labels: class names or numbers from 0 (default: none)",
         is_text=True)
     classes: tuple[str, ...] = role("reading", "class names in the order of the columns (default: the part of each "
         "name that * matches)", (), metavar="A,B,C", beside=("logits", "probs"), of_live=True)
@@ -151,14 +160,14 @@ class Columns:
     label_probs: Names = role("sample", "columns with the share of annotators' votes for each class, named like "
         "--logits (default: none)", metavar="COLUMNS", beside=("logits", "probs"))
     weights: str | None = role("sample", "column of the weight of each sample (default: all weights are 1)")
-    groups: str | None = role("sample", "column of the group of each sample; each group is measured (default: none)",
+    groups: str | None = role("sample", "column of groups; each is measured (default: none)",
         is_text=True, is_shared=True)
     covariates: Names = role("sample", "columns with further information on a sample: numbers, or text of at most 256 "
         "values; named like --logits (default: none)", metavar="COLUMNS", is_shared=True)
     clusters: str | None = role("sample", "column of the cluster of each sample, such as its patient: samples of a "
         "cluster are resampled together (default: all samples are independent)", is_text=True, is_shared=True)
-    event: str | int | None = role("reading", "label of the positive class (default: the affirmative one, such as yes "
-        "or 1, else the last)", metavar="CLASS", beside=("logits", "probs"))
+    event: str | int | None = role("reading", "positive class (default: the affirmative, or the last)",
+        metavar="CLASS", beside=("logits", "probs"))
     normalize: bool = role("reading", "divide each row of probabilities by its sum (default: refuse rows whose sum is "
         "not 1)", False, metavar=None, beside=("probs", "label_probs"), of_live=True)
     percent: bool = role("reading", "divide probabilities and confidences by 100; 56%% needs no option (default: take "
@@ -184,6 +193,24 @@ class Columns:
         "--logits; names are paired with the scores, as in p_edema and y_edema (default: none)",
         metavar="COLUMNS", beside=("logits", "probs"))
     # fmt: on
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Columns:
+        """Return the columns that a file names: TOML with these fields as keys, or JSON of ``fedlas calibrate``.
+
+        Raises:
+            InputError: If it cannot be read, has an unknown key, or its values are no columns.
+        """
+        content = parse_columns_file(path)
+        for key in content:
+            if key not in ROLES:
+                fix = suggestion(key, ROLES)
+                raise InputError(f"keys of {path} must be roles of columns", repr(key), fix)
+        try:
+            return cls(**content)
+        except InputError as error:
+            expected, got, fix = error.parts
+            raise InputError(f"in {path}, {expected}", got, fix) from error
 
     def __post_init__(self) -> None:
         self._check_types()
