@@ -127,7 +127,7 @@ LOGITS, TARGET = torch.zeros(2, L), [[1, 0, 1], [0, 0, 0]]
         (lambda: MultiLabel(LOGITS.reshape(2, L, 1), TARGET), r"logits must be \(N, L\)"),
         (
             lambda: MultiLabel(LOGITS, TARGET).label("cat"),
-            "label must be one of the names; got 'cat'",
+            "label must be one of the names; got str 'cat'",
         ),
         (
             lambda: MultiLabel(LOGITS, torch.full((2, L), -100)).label(0),

@@ -93,9 +93,9 @@ def test_evaluate_shows_intervals_and_noise_floor_everywhere(files, tmp_path, ca
 
 @pytest.mark.parametrize("replicates", [-1, 1, 38])
 def test_too_few_replicates_are_refused_before_anything_else(tmp_path, replicates):
-    with pytest.raises(InputError, match="0 or at least 39"):
+    with pytest.raises(InputError, match="at least"):
         evaluate_file(tmp_path / "none.npz", replicates=replicates)
-    with pytest.raises(InputError, match="0 or at least 39"):
+    with pytest.raises(InputError, match="at least"):
         run(["runs", "report", str(tmp_path / "none"), "--replicates", str(replicates)])
 
 

@@ -201,7 +201,7 @@ def test_multi_label_card_accepts_each_method_form():
             fedlas.card(val, test, replicates=0, **wrong)
     for pair in (
         (val, val),
-        (val, drawn(1, 400, names="abcd")),
+        (val, drawn(1, 400, names=tuple("abcd"))),
         (val, test.label(0)),
         (val.label(0), test),
     ):

@@ -51,7 +51,7 @@ def test_named_labels_on_axes_of_the_caller():
     assert [ax.get_title(loc="left") for ax in axes] == ["h, after", "b, after"]
     with pytest.raises(InputError, match="3 labels, 2 Axes"):
         label_reliability_diagrams(several, ["h", "b", "c"], **options)
-    with pytest.raises(InputError, match="one of the names; got 'z'"):
+    with pytest.raises(InputError, match="one of the names; got str 'z'"):
         label_reliability_diagrams(several, ["z"], **options)
     with pytest.raises(InputError, match="0 labels"):
         label_reliability_diagrams(several.rows(torch.arange(5)))

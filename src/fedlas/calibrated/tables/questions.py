@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from fedlas._core.check import InputError, suggestion, truncated_list
-from fedlas.predictions.language.votes import majority_vote_table
 from fedlas.predictions.tables.roles import Columns
 
 if TYPE_CHECKING:
@@ -44,6 +43,8 @@ def calibration_of_rows(
         named = {name: getattr(columns, name) for name in ("confidence", "clusters", "separator")}
         read = Columns(**named, confidence_as="vote")
     read = replace(read, drop_missing=drop_missing)
+    from fedlas.predictions.language.votes import majority_vote_table
+
     questions, of_questions = majority_vote_table(source, read, covariates)
     of_fit = replace(calibration, columns=of_questions, scores=(str(of_questions.confidence),))
     return of_fit, questions

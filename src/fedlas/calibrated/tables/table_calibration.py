@@ -18,12 +18,10 @@ from fedlas.calibrated.tables.apply import apply_to_frame, live_table, open_tabl
 from fedlas.calibrated.tables.missing import Missing, MissingPolicy
 from fedlas.calibrated.tables.questions import calibration_of_rows
 from fedlas.calibrated.tables.table_fit import FitScores, TableFit
-from fedlas.calibrated.tables.word_shares import find_phrases, learn_phrases
 from fedlas.predictions import Columns, Predictions, ScoreTable
 from fedlas.predictions.any_predictions import drop_zero_weights, zero_weight_note
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import event_note
-from fedlas.predictions.language.votes import majority_vote_table
 from fedlas.predictions.tables.read import (
     check_not_probabilities,
     open_source,
@@ -31,7 +29,6 @@ from fedlas.predictions.tables.read import (
     resolve_scores,
 )
 from fedlas.predictions.tables.units import Units
-from fedlas.predictions.tables.words import parse_words
 
 if TYPE_CHECKING:
     from fedlas.calibrators import Calibrator, MultiLabelCalibration
@@ -76,13 +73,17 @@ class TableCalibration(TableFit):
         method: str | Calibrator | MultiLabelCalibration = "auto",
     ) -> Self:
         """Fit a calibration to a labeled table; see :func:`fedlas.calibrate`."""
+        # Words are learned in a fit alone: what applies a calibration does not load it.
         from fedlas.binary.discrimination import check_score_direction
         from fedlas.calibrated.tables.cross_fit import fit_and_check
+        from fedlas.calibrated.tables.word_shares import find_phrases, learn_phrases
         from fedlas.predictions.tables.encoder import infer_covariates
 
         source, columns = open_source(source, columns)
         columns_of_rows = columns
         if columns.cell_form == "vote":  # whose questions are the rows of the fit
+            from fedlas.predictions.language.votes import majority_vote_table
+
             source, columns = majority_vote_table(source, columns)
         columns = resolve_scores(columns, source)
         columns = replace(_with_effect(columns), covariates=_covariates(columns))
@@ -340,6 +341,8 @@ def _read_words(content: object, columns: Columns) -> dict[str, float]:
     """Return the learned words of a file; a file of before has none."""
     if not isinstance(content, dict | None):
         raise TypeError("words must be a JSON object")
+    from fedlas.predictions.tables.words import parse_words
+
     words = parse_words(content)
     if words and columns.confidence_as != "words":
         raise ValueError("words require the form of confidence 'words'")

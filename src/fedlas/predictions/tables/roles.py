@@ -32,7 +32,6 @@ from fedlas.predictions.tables.columns import (
     split_names,
     to_dotted_path,
 )
-from fedlas.predictions.tables.columns_file import parse_columns_file
 from fedlas.predictions.tables.names import check_increasing_numbers, pair_names
 
 if TYPE_CHECKING:
@@ -201,6 +200,8 @@ class Columns:
         Raises:
             InputError: If it cannot be read, has an unknown key, or its values are no columns.
         """
+        from fedlas.predictions.tables.columns_file import parse_columns_file
+
         content = parse_columns_file(path)
         for key in content:
             if key not in ROLES:
