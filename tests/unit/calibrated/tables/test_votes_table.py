@@ -44,7 +44,8 @@ def test_fit_and_application_are_those_of_questions(fit, tmp_path):
     """The rows of a question need not stand together, and labels are not needed."""
     plain = fedlas.calibrate(by_hand(sampled()), confidence="c", correct="ok", method="temperature")
     assert fit.rows == plain.rows == 200
-    assert fit.cross_fitted == plain.cross_fitted
+    # An NLL of a confidence alone is NaN, which equals nothing but in its text.
+    assert repr(fit.cross_fitted.to_dict()) == repr(plain.cross_fitted.to_dict())
     new = sampled(40, seed=1, first=1000)
     expected = np.repeat(plain.apply({"c": by_hand(new)["c"]})["calibrated_c"], 5)
     order = np.random.default_rng(2).permutation(200)
@@ -59,7 +60,8 @@ def test_fit_and_application_are_those_of_questions(fit, tmp_path):
 def test_metrics_of_another_table_are_those_of_questions(fit):
     other = sampled(100, seed=3)
     plain = fedlas.calibrate(by_hand(sampled()), confidence="c", correct="ok", method="temperature")
-    assert fit.before_after(other) == plain.before_after(by_hand(other))
+    one, same = fit.before_after(other), plain.before_after(by_hand(other))
+    assert repr(one.to_dict()) == repr(same.to_dict())
 
 
 def test_answer_without_question_gets_no_confidence(fit):
