@@ -130,4 +130,4 @@ sys.exit(main(["list", "recipes"]))
     assert "before     after   90 samples" in done.stdout, done.stderr
     assert "True\n" in done.stdout
     assert done.returncode == 2
-    assert "pip install 'fedlas[bench]'" in done.stderr
+    assert "pip install '.[bench]'" in done.stderr

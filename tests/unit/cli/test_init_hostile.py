@@ -131,7 +131,9 @@ def test_names_in_scripts_run_nothing(tmp_path, monkeypatch, capsys, run_script,
         if kind in SPELLED and place not in ("value", "file", "folder", "out"):
             assert main([*evaluate, "--replicates", "0"]) == 0, (kind, capsys.readouterr().err)
             capsys.readouterr()
-    assert written >= len(NAMES) - 2
+    # An option's names have no blanks or line breaks at their ends, so that such a column is asked for.
+    ends = sum(name != name.strip() for name in NAMES.values()) if place == "target" else 0
+    assert written >= len(NAMES) - 2 - ends
 
 
 @pytest.mark.system
