@@ -81,7 +81,7 @@ def test_one_group_for_each_sample(groups):
         np.arange(600.0),
         [0.5] * 600,
     ],
-    ids=str,
+    ids=["float32", "bfloat16", "with a gradient", "array", "list"],
 )
 def test_measurements_are_no_groups(groups):
     with pytest.raises(InputError, match=r"groups must be labels, .*numpy\.digitize"):
