@@ -3,49 +3,32 @@
 A command is stopped before a rename, after it, and with half of a file written, by SIGKILL and by SIGTERM.
 """
 
-import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+
+from forking import forking_server, status_of
 
 pytestmark = [
     pytest.mark.system,
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"),
 ]
 
-# Imports everything once, then forks a process a command: a start costs milliseconds instead of seconds.
-SERVER = r"""
-import json, os, sys, traceback
+SERVER = """
+import os
 import torch
 torch.set_num_threads(1)
 import filelock, pandas, pyarrow.parquet, matplotlib.figure
 from fedlas.cli import main
-from stop_by_count import arm
+from forking import serve
 
-for line in sys.stdin:
-    job = json.loads(line)
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            os.chdir(job["folder"])
-            os.dup2(os.open("/dev/null", os.O_WRONLY), 1)
-            if job["die"]:
-                arm(*job["die"])
-            status = main(job["words"])
-        except SystemExit as end:
-            status = end.code
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(status)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+def run(job):
+    os.chdir(job["folder"])
+    return main(job["words"])
+
+serve(run)
 """
 NAMED = "--probs p --target y"
 FIRST = (
@@ -73,31 +56,12 @@ COMMANDS = {
 
 @pytest.fixture(scope="module")
 def server():
-    tests, paths = Path(__file__).parents[1], os.environ.get("PYTHONPATH", "")
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": f"{tests}{os.pathsep}{paths}",
-    }
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVER],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
-    yield process
-    process.stdin.close()
-    process.wait(1500)
-    process.stdout.close()
+    with forking_server(SERVER) as process:
+        yield process
 
 
 def start(server, words, folder, die=None):
-    """Exit status of one command: what it returns, or minus the signal that ended it."""
-    job = {"words": words.split(), "folder": str(folder), "die": die}
-    server.stdin.write(json.dumps(job) + "\n")
-    server.stdin.flush()
-    return int(server.stdout.readline())
+    return status_of(server, {"words": words.split(), "folder": str(folder), "die": die})
 
 
 @pytest.fixture(scope="module")

@@ -9,13 +9,13 @@ import random
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from fedlas.lab.train import load_checkpoint, read_log
+from forking import forking_server, status_of
 from stop_by_count import EVENTS
 
 pytestmark = [
@@ -23,9 +23,8 @@ pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"),
 ]
 
-# Imports everything once, then forks a process a job: a start costs milliseconds instead of seconds.
-SERVER = r"""
-import json, os, pathlib, signal, sys, traceback
+SERVER = """
+import pathlib
 import torch
 torch.set_num_threads(1)
 from fedlas.lab.recipes.planning import plan_runs
@@ -33,29 +32,17 @@ from fedlas.lab.recipes.recipe import load_recipe
 from fedlas.lab.runs.data import prepare_data
 from fedlas.lab.runs.execution import execute
 import accelerate.utils, filelock, rich.console, rich.progress, torch._dynamo, torch.distributed.fsdp
-from stop_by_count import arm
+from forking import serve
 
 def planned(job):
     recipe = load_recipe(job["recipe"], job["set"])
     return plan_runs(recipe, losses=[job["loss"]], seeds=[0], out=pathlib.Path(job["out"]))[0]
 
-for line in sys.stdin:
-    job = json.loads(line)
-    prepare_data(planned(job))  # kept by the cache, which children inherit
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            if job["die"]:
-                arm(*job["die"])
-            execute(planned(job))
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(status)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+def run(job):
+    execute(planned(job))
+    return 0
+
+serve(run, prepare=lambda job: prepare_data(planned(job)))  # kept by the cache, which children inherit
 """
 SETTINGS = [
     "train.epochs=3",
@@ -88,32 +75,15 @@ AVERAGED = (
 
 @pytest.fixture(scope="module")
 def server():
-    tests, paths = Path(__file__).parents[1], os.environ.get("PYTHONPATH", "")
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": f"{tests}{os.pathsep}{paths}",
-    }
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVER],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
-    yield process
-    process.stdin.close()
-    process.wait(1500)
-    process.stdout.close()
+    with forking_server(SERVER) as process:
+        yield process
 
 
 def start(server, case, out, *, die=None):
     """Exit status of one start: 0, or -9 if it was killed."""
     recipe, loss, settings = case
     job = {"recipe": recipe, "loss": loss, "set": settings, "out": str(out), "die": die}
-    server.stdin.write(json.dumps(job) + "\n")
-    server.stdin.flush()
-    return int(server.stdout.readline())
+    return status_of(server, job)
 
 
 def outcome(out):

@@ -59,7 +59,7 @@ def add_compare(add: AddSubcommand) -> None:
 
     parser = add(
         run,
-        "FILE FILE | FILE --against COLUMNS | FILES --with FILES | FOLDER A:B",
+        "FILE FILE | FILE --against COLUMNS | FILES --with FILES | FOLDERS",
     )
     text = (
         "predictions of two models on the same samples, or of each seed of a method; or folders of benches, and pairs "

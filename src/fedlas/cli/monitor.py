@@ -99,6 +99,7 @@ def _run(args: argparse.Namespace) -> int:
     from fedlas.deploy.monitor.look import ALARM_EXIT_STATUS, monitor_files
     from fedlas.deploy.monitor.state import lock_files
     from fedlas.present.monitor_page import alarm_sentences, monitor_page, monitor_verdict
+    from fedlas.present.page import write_page
 
     _check_options(args)
     columns = parse_columns(args)
@@ -150,8 +151,6 @@ def _run(args: argparse.Namespace) -> int:
             print_lines(verdict, *alarm_sentences(content), wrap=True)
         # Pages come first: until the counts are written, a call that is stopped can be repeated.
         for place, page in pages:
-            from fedlas.present.page import write_page
-
             write_page(place, page)
         if history is not None:
             history.write(watcher)

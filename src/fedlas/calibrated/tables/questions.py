@@ -33,6 +33,8 @@ def calibration_of_rows(
     columns = calibration.columns
     if columns.cell_form != "vote":
         return calibration, source
+    from fedlas.predictions.language.votes import majority_vote_table
+
     source.expand_paths(columns.paths, [str(columns.confidence)])
     covariates = calibration.covariates.columns if calibration.covariates else ()
     required = [str(columns.confidence), str(columns.clusters), *covariates]
@@ -43,8 +45,6 @@ def calibration_of_rows(
         named = {name: getattr(columns, name) for name in ("confidence", "clusters", "separator")}
         read = Columns(**named, confidence_as="vote")
     read = replace(read, drop_missing=drop_missing)
-    from fedlas.predictions.language.votes import majority_vote_table
-
     questions, of_questions = majority_vote_table(source, read, covariates)
     of_fit = replace(calibration, columns=of_questions, scores=(str(of_questions.confidence),))
     return of_fit, questions

@@ -339,10 +339,10 @@ def _covariates(columns: Columns) -> tuple[str, ...] | None:
 
 def _read_words(content: object, columns: Columns) -> dict[str, float]:
     """Return the learned words of a file; a file of before has none."""
-    if not isinstance(content, dict | None):
-        raise TypeError("words must be a JSON object")
     from fedlas.predictions.tables.words import parse_words
 
+    if not isinstance(content, dict | None):
+        raise TypeError("words must be a JSON object")
     words = parse_words(content)
     if words and columns.confidence_as != "words":
         raise ValueError("words require the form of confidence 'words'")

@@ -77,8 +77,8 @@ class PhraseRows:
         """
         used = self.codes >= 0 if rows is None else (self.codes >= 0) & rows
         codes = self.codes[used]
-        right = val.correct.cpu().numpy()[used].astype(np.float64)
-        weights = np.ones(len(codes)) if val.weights is None else _numpy(val.weights)[used]
+        right = val.correct.numpy()[used].astype(np.float64)
+        weights = np.ones(len(codes)) if val.weights is None else val.weights.numpy()[used]
         count = len(self.names)
         totals = np.bincount(codes, weights, minlength=count)
         shares = np.full(count, np.nan)
@@ -88,7 +88,7 @@ class PhraseRows:
         if val.clusters is None:
             units, unit_weights = codes, weights
         else:  # answers of a cluster may all be right or all be wrong: they count as one
-            pairs = np.stack([codes, _numpy(val.clusters)[used]])
+            pairs = np.stack([codes, val.clusters.numpy()[used]])
             keys, index = np.unique(pairs, axis=1, return_inverse=True)
             units, unit_weights = keys[0], np.bincount(index.ravel(), weights)
         sizes = effective_sample_size_by_group(unit_weights, units)
@@ -111,7 +111,7 @@ class PhraseRows:
 
         values = np.append(shares, np.nan)[self.codes]
         is_stated = (self.codes < 0) | ~np.isnan(values)
-        confidence = val.confidence.cpu().clone()
+        confidence = val.confidence.clone()
         is_learned = (self.codes >= 0) & is_stated
         confidence[torch.from_numpy(is_learned)] = torch.from_numpy(values[is_learned]).to(
             confidence.dtype
@@ -167,8 +167,3 @@ def learn_phrases(
         return val, None, {}
     words = dict(zip(phrases.names, phrases.learn(val).tolist(), strict=True))
     return phrases.restate_out_of_fold(val), phrases, words
-
-
-def _numpy(values: Any) -> NDArray[Any]:
-    array: NDArray[Any] = values.cpu().numpy()
-    return array

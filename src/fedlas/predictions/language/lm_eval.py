@@ -284,8 +284,12 @@ def _iter_lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def _read_scores(
-    samples: Sequence[_LoggedSample], answers: AnswerCounter, notes: list[str], live: str | None, words: Words
-) -> dict[str, np.ndarray[Any, Any]]:  # fmt: skip
+    samples: Sequence[_LoggedSample],
+    answers: AnswerCounter,
+    notes: list[str],
+    live: str | None,
+    words: Words,
+) -> dict[str, np.ndarray[Any, Any]]:
     """Return logits and labels of all samples, or confidences and correctness; NaN if no confidence is stated."""
     unlabeled = (None, False)
     chosen = [

@@ -34,38 +34,10 @@ _BEFORE = re.compile(
     r"[ *_]{1,4}$"
 )
 _ONLY_LETTERS = re.compile(_WORD)
-_NO_STATEMENT = frozenset(
-    [
-        "a",
-        "an",
-        "and",
-        "any",
-        "at",
-        "have",
-        "in",
-        "is",
-        "my",
-        "n",
-        "n/a",
-        "na",
-        "nan",
-        "no",
-        "none",
-        "null",
-        "of",
-        "or",
-        "our",
-        "some",
-        "that",
-        "the",
-        "their",
-        "this",
-        "true",
-        "false",
-        "with",
-        "your",
-    ]
-)
+_NO_STATEMENT = frozenset([
+    "a", "an", "and", "any", "at", "have", "in", "is", "my", "n", "n/a", "na", "nan", "no",
+    "none", "null", "of", "or", "our", "some", "that", "the", "their", "this", "true", "false", "with", "your",
+])  # fmt: skip
 """Words before or behind a label that say nothing of how high the confidence is."""
 
 

@@ -394,9 +394,8 @@ def _to_probability(match: re.Match[str], scale: float | None) -> float:
 
 def _word_probability(text: str, words: Mapping[str, float], pattern: re.Pattern[str]) -> float:
     """Return the probability of the only confidence word in an answer, or of the one after the last label."""
-    text = (
-        text.lower()
-    )  # without regard to case a pattern takes letters that lower() does not make alike
+    # A pattern without regard to case takes letters that lower() does not make alike, such as a long s.
+    text = text.lower()
     by_label: dict[int, set[float]] = {}
     labels = [label.end() for label in LABEL.finditer(text)]
     place = 0

@@ -7,7 +7,6 @@ import re
 from collections import Counter
 from collections.abc import Container, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
 
 from fedlas._core.check import Argument, InputError, describe, suggestion, truncated_list
 from fedlas.predictions.tables.names import check_consecutive_numbers, wildcard_parts
@@ -114,36 +113,3 @@ def check_unique(names: Sequence[str], expected: str, fix: str) -> None:
     for name, times in Counter(names).most_common(1):
         if times > 1:
             raise InputError(expected, f"{name!r} {times} times", fix)
-
-
-def check_row_options(columns: Any) -> None:
-    """Raise InputError if options conflict with votes (one row per answer) or with one row per cluster."""
-    if columns.one_per_cluster and (columns.clusters is None or columns.confidence_as == "vote"):
-        raise InputError(
-            "requires a column of clusters, and cannot be combined with votes",
-            "votes" if columns.clusters else "no clusters",
-            ("Name the column by ", Argument("clusters"), ", or leave it out."),
-            argument="one_per_cluster",
-        )
-    if columns.confidence_as != "vote":
-        return
-    others = [
-        Argument(name)
-        for name in ("logits", "probs", "predicted", "covariates", "percent")
-        if getattr(columns, name)
-    ]
-    # of lm-evaluation-harness, which says what a question is
-    is_log = columns.kind is None or columns.format == "lm-eval"
-    if others or (not is_log and columns.clusters is None):
-        raise InputError(
-            (
-                Argument("confidence_as", "vote"),
-                " requires one row per answer and a column of questions",
-            ),
-            others[0] if others else ("no ", Argument("clusters")),
-            (
-                "Name the column of questions by ",
-                Argument("clusters"),
-                ", and leave the other columns out.",
-            ),
-        )

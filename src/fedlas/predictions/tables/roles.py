@@ -25,13 +25,12 @@ from fedlas.predictions.tables.columns import (
     ONE_CONFIDENCE,
     Names,
     check_column_exists,
-    check_row_options,
     check_unique,
-    join_arguments,
     match_columns,
     split_names,
     to_dotted_path,
 )
+from fedlas.predictions.tables.contradictions import check_combinations
 from fedlas.predictions.tables.names import check_increasing_numbers, pair_names
 
 if TYPE_CHECKING:
@@ -217,7 +216,7 @@ class Columns:
         self._check_types()
         object.__setattr__(self, "classes", tuple(split_names(self.classes)))
         self._check_names()
-        self._check_combinations()
+        check_combinations(self, ROLES)
 
     def _check_types(self) -> None:
         for option in (*_SINGLE, "confidence", "separator", "format"):
@@ -258,63 +257,6 @@ class Columns:
         check_choice("confidence_as", self.confidence_as, CONFIDENCE_FORMS)
         if self.format is not None:
             check_choice("format", self.format, ROLES["format"].choices)
-
-    def _check_combinations(self) -> None:
-        """Raise InputError if options contradict each other."""
-        kinds = [Argument(name) for name in SCORES if getattr(self, name) is not None]
-        if len(kinds) > 1:
-            raise InputError(
-                ("only one of ", *join_arguments(SCORES, " and "), " may be set"),
-                tuple(join_arguments([kind.name for kind in kinds], " and ")),
-                "Keep the option that matches the content of the score columns.",
-            )
-        for option, each in ROLES.items():
-            has_partner = any(getattr(self, name) for name in each.beside)
-            is_there = getattr(self, option) != getattr(Columns, option)
-            if each.beside and is_there and kinds and not has_partner:
-                raise InputError(
-                    "does not apply to these score columns",
-                    kinds[0],
-                    [
-                        "leave it out",
-                        *(("name score columns by ", Argument(n)) for n in each.beside),
-                    ],
-                    argument=option,
-                )
-        check_row_options(self)
-        if self.words is not None:
-            from fedlas.predictions.tables.words import parse_words
-
-            parse_words(self.words)
-        if self.words is not None and self.confidence_as != "words":
-            raise InputError(
-                ("requires ", Argument("confidence_as", "words")),
-                Argument("confidence_as", self.confidence_as),
-                "Add it, or leave the words out.",
-                argument="words",
-            )
-        for option in _OF_ONE_LABEL if self.labels is not None else ():
-            if getattr(self, option) not in (None, False, (), "number"):
-                got, fix = Argument("labels"), "Leave it out."
-                raise InputError("is for one label per sample", got, fix, argument=option)
-        if self.labels is not None and self.covariates is not None:
-            raise InputError(
-                "is for one label per sample: curves of several labels use their probabilities only",
-                Argument("labels"),
-                _ONE_BY_ONE,
-                argument="covariates",
-            )
-        if self.correct is not None and (self.predicted is not None or self.target is not None):
-            raise InputError(
-                (
-                    "outcomes must be given only once, by ",
-                    Argument("correct"),
-                    " or by ",
-                    *join_arguments(("predicted", "target"), " and "),
-                ),
-                (Argument("correct"), " and one of the others"),
-                "Leave one of them out.",
-            )
 
     @property
     def kind(self) -> str | None:
@@ -496,12 +438,6 @@ _SINGLE = tuple(
 _SEVERAL = tuple(name for name, each in ROLES.items() if each.metavar == "COLUMNS")
 _SWITCHES = tuple(name for name, each in ROLES.items() if each.metavar is None)
 _TEXTS = tuple(name for name, each in ROLES.items() if each.is_text)
-_OF_ONE_LABEL = ("target", "classes", "event", "normalize", "label_probs", "confidence_as")  # fmt: skip
-"""Roles that do not apply to several labels per sample."""
-_ONE_BY_ONE = (
-    "Leave it out, measure each of its values by ", Argument("groups"), ", or calibrate one label: its column by ",
-    Argument("probs"), ", its labels by ", Argument("target"), ".",
-)  # fmt: skip
 
 
 def columns_from_kwargs(names: Mapping[str, Any]) -> Columns:
