@@ -26,7 +26,7 @@ from fedlas.binary.recalibration import line_influence, shift_influence
 from fedlas.metrics.metric import EVENT, METRICS
 from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import require_predictions
-from fedlas.predictions.probabilities import binary_logits
+from fedlas.predictions.tensors import binary_logits
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate, estimates
 from fedlas.stats.intervals import check_confidence_level
 from fedlas.stats.spiegelhalter import spiegelhalter_test

@@ -20,7 +20,7 @@ from fedlas.binary.recalibration import GroupRow, iter_group_rows
 from fedlas.metrics.evaluation import EVALUATIONS
 from fedlas.metrics.ranking_scores import auroc_and_influence
 from fedlas.predictions.multi_label import UNKNOWN, require_known_labels, require_multi_label
-from fedlas.predictions.probabilities import is_zero_or_one
+from fedlas.predictions.tensors import is_zero_or_one
 from fedlas.stats.bootstrap import calibration_error_interval
 from fedlas.stats.compare import holm
 from fedlas.stats.degrees import degrees_of_freedom

@@ -19,7 +19,8 @@ from fedlas.metrics.ranking_scores import make_class_scorer
 from fedlas.metrics.sums import normalized_weights
 from fedlas.predictions.any_predictions import require_predictions
 from fedlas.predictions.event import event_index
-from fedlas.predictions.probabilities import FLOOR, is_zero_or_one
+from fedlas.predictions.probabilities import FLOOR
+from fedlas.predictions.tensors import is_zero_or_one
 from fedlas.resample.clusters import clustered_sum_variance
 from fedlas.stats.degrees import degrees_of_freedom
 from fedlas.stats.intervals import check_confidence_level

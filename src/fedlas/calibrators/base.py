@@ -58,8 +58,8 @@ from fedlas.calibrators._fit.state import (
 )
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import require_labels, require_predictions, unwrap_table
-from fedlas.predictions.arguments import to_tensor
 from fedlas.predictions.multi_label import MultiLabel, require_multi_label
+from fedlas.predictions.tensors import to_tensor
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

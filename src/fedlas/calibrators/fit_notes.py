@@ -9,7 +9,7 @@ from fedlas._core.errors import collect_warnings
 from fedlas._core.text import join_words
 from fedlas.calibrators.base import Calibrator
 from fedlas.predictions import MultiLabel, Predictions, TopLabel
-from fedlas.predictions.probabilities import is_zero_or_one
+from fedlas.predictions.tensors import is_zero_or_one
 
 if TYPE_CHECKING:
     from torch import Tensor

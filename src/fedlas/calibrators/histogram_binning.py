@@ -22,7 +22,7 @@ from fedlas.calibrators._fit.state import require_valid
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.metrics.equal_width import equal_width_edges
 from fedlas.metrics.ranking import equal_mass_indices
-from fedlas.predictions.probabilities import softmax
+from fedlas.predictions.tensors import softmax
 
 if TYPE_CHECKING:
     from fedlas.predictions import Predictions

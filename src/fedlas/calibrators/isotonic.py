@@ -21,7 +21,7 @@ from fedlas.calibrators._fit.one_vs_rest import (
 from fedlas.calibrators._fit.rowwise import probability_floor, sample_weights
 from fedlas.calibrators._fit.state import require_valid
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
-from fedlas.predictions.probabilities import softmax
+from fedlas.predictions.tensors import softmax
 
 if TYPE_CHECKING:
     from fedlas.predictions import Predictions

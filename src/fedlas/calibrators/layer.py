@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, describe, is_dense
-from fedlas.predictions.probabilities import binary_logits
+from fedlas.predictions.tensors import binary_logits
 
 __all__ = ["CalibrationLayer"]
 

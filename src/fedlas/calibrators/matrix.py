@@ -23,7 +23,7 @@ from fedlas.calibrators._fit.softmax_regression import (
 from fedlas.calibrators._fit.state import require_valid
 from fedlas.calibrators.affine import NO_GAIN, AffineCalibrator, AffineFit, HeldOutLoss, Start
 from fedlas.calibrators.base import CALIBRATORS
-from fedlas.predictions.probabilities import log_softmax
+from fedlas.predictions.tensors import log_softmax
 
 if TYPE_CHECKING:
     from fedlas.predictions import Predictions

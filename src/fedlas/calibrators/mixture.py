@@ -15,7 +15,7 @@ from fedlas.calibrators._fit.rowwise import iter_float64_rows, sample_weights
 from fedlas.calibrators._fit.softmax_regression import AffineMap
 from fedlas.calibrators._fit.state import require_valid
 from fedlas.calibrators._fit.top_map import TopLabelMap
-from fedlas.predictions.probabilities import log_softmax
+from fedlas.predictions.tensors import log_softmax
 
 if TYPE_CHECKING:
     from fedlas.calibrators._fit.absent_share import AbsentShare

@@ -19,7 +19,7 @@ from fedlas.calibrators.mixture import (
     label_log_probs,
 )
 from fedlas.predictions import Predictions
-from fedlas.predictions.probabilities import log_softmax
+from fedlas.predictions.tensors import log_softmax
 from fedlas.resample.clusters import is_clustered, mean_and_standard_error
 
 MANY_CLASSES = 20

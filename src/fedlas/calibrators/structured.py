@@ -15,7 +15,7 @@ from fedlas.calibrators._fit.rowwise import sample_weights, total_nll, weight_bl
 from fedlas.calibrators._fit.softmax_regression import AffineMap
 from fedlas.calibrators._fit.state import require_valid
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
-from fedlas.predictions.probabilities import log_softmax
+from fedlas.predictions.tensors import log_softmax
 
 if TYPE_CHECKING:
     from fedlas.predictions import Predictions

@@ -23,7 +23,7 @@ from fedlas.calibrators._fit.state import require_valid
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import require_predictions
-from fedlas.predictions.probabilities import softmax
+from fedlas.predictions.tensors import softmax
 
 __all__ = ["VennAbers", "VennCurves"]
 

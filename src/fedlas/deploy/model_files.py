@@ -31,7 +31,7 @@ from fedlas.deploy.sklearn_onnx import export_sklearn
 from fedlas.predictions import MultiLabel, Predictions, TopLabel
 from fedlas.predictions.any_predictions import require_predictions
 from fedlas.predictions.multi_label import to_log_odds
-from fedlas.predictions.probabilities import binary_logits, safe_log
+from fedlas.predictions.tensors import binary_logits, safe_log
 
 if TYPE_CHECKING:
     from fedlas.deploy.calibration import Calibration

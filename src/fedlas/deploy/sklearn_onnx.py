@@ -22,7 +22,7 @@ from fedlas.deploy.exported import (
     describe_input,
 )
 from fedlas.deploy.formats import OPSET, OUTPUTS, export_onnx_proto, quiet, serialize_onnx
-from fedlas.predictions.probabilities import safe_log
+from fedlas.predictions.tensors import safe_log
 
 
 class _CalibratedHead(nn.Module):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, describe
 from fedlas.predictions import Predictions
-from fedlas.predictions.probabilities import safe_log
+from fedlas.predictions.tensors import safe_log
 
 _METHODS = ("decision_function", "predict_proba")
 

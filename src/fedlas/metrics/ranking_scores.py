@@ -15,7 +15,7 @@ from fedlas.metrics.metric import METRICS
 from fedlas.metrics.sums import normalized_weights
 from fedlas.predictions.any_predictions import require_predictions
 from fedlas.predictions.event import event_index
-from fedlas.predictions.probabilities import log_softmax
+from fedlas.predictions.tensors import log_softmax
 
 if TYPE_CHECKING:
     from fedlas.predictions import Predictions

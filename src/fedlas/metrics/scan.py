@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedlas.predictions.probabilities import safe_log, softmax
+from fedlas.predictions.tensors import safe_log, softmax
 from fedlas.predictions.top_label import TopLabel, needs_all_classes_error
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from fedlas._core.check import InputError, describe, one_line_error, suggestion
 from fedlas._core.extras import require
 from fedlas.objective.call import class_logits, unwrap_model
 from fedlas.objective.objective import Objective
-from fedlas.predictions.probabilities import safe_log
+from fedlas.predictions.tensors import safe_log
 
 __all__ = ["Ensemble", "OnnxModel"]
 

@@ -18,7 +18,7 @@ from fedlas._core.check import (
 )
 from fedlas._core.text import truncate
 from fedlas.predictions.class_names import parse_whole_number, truth_value_classes
-from fedlas.predictions.probabilities import ROUNDING, safe_log
+from fedlas.predictions.probabilities import ROUNDING
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 PASS_PREDICTIONS = (
     "Pass fedlas.Predictions(logits, target), or fedlas.Predictions.from_probs(probs, target)."
 )
-_ARRAY = "Pass a tensor, or a NumPy array of a common dtype."
+PASS_ARRAY = "Pass a tensor, or a NumPy array of a common dtype."
 
 
 class OptionalArray:
@@ -50,6 +50,8 @@ class Array(OptionalArray):
     def __get__(self, instance: Any, owner: type) -> Tensor:
         if instance is None:
             raise AttributeError  # dataclasses find no default then
+        from fedlas.predictions.tensors import safe_log
+
         logits = vars(instance)["logits"] = safe_log(instance.probs)
         return logits
 
@@ -72,30 +74,7 @@ def missing_target_error(predictions: Any) -> InputError:
     )
 
 
-def to_tensor(name: str, value: object, fix: str = _ARRAY) -> Tensor:
-    """Return a value as a tensor without gradient: a tensor, an array, a column of a frame or nested lists.
-
-    Raises:
-        InputError: If a dense tensor cannot hold it.
-    """
-    import torch
-
-    if is_tensor(value):
-        check_dense(name, value)
-        return value.detach()
-    array = to_array(name, value, fix)
-    try:
-        # PyTorch takes neither foreign byte order nor negative strides, and warns of read-only memory: copy only then.
-        array = np.require(array, array.dtype.newbyteorder("="), ["C", "W"])
-        # An axis of length 1 may have any stride in an array that NumPy calls contiguous.
-        return torch.from_numpy(array.copy() if min(array.strides, default=0) < 0 else array)
-    except (TypeError, ValueError, RuntimeError) as error:  # text, objects
-        raise InputError(
-            f"{name} must be numbers that a tensor can hold", describe(value), fix
-        ) from error
-
-
-def to_array(name: str, value: object, fix: str = _ARRAY) -> np.ndarray:
+def to_array(name: str, value: object, fix: str = PASS_ARRAY) -> np.ndarray:
     """Return a tensor, an array, a column of a frame or nested lists as a NumPy array.
 
     Raises:
@@ -135,10 +114,12 @@ def check_target(
     """
     import torch
 
+    from fedlas.predictions.tensors import to_tensor
+
     samples, num_classes = shape
     if classes is not None and holds_text("target", target):
         target = to_class_indices(target, classes)
-    target = to_tensor("target", target, _ARRAY if is_tensor(target) else _target_fix(target))
+    target = to_tensor("target", target, PASS_ARRAY if is_tensor(target) else _target_fix(target))
     boolean = target.dtype == torch.bool
     target = target.float() if target.dtype.itemsize == 1 and target.is_floating_point() else target
     whole = not target.is_floating_point()
@@ -331,6 +312,8 @@ def check_label_probs(value: object, shape: tuple[int, int], device: torch.devic
     """
     import torch
 
+    from fedlas.predictions.tensors import to_tensor
+
     value = to_tensor("label_probs", value)
     if tuple(value.shape) != shape or value.is_complex():
         raise InputError(
@@ -355,6 +338,8 @@ def check_row_index(index: object, num_samples: int) -> Tensor:
         InputError: If it is neither.
     """
     import torch
+
+    from fedlas.predictions.tensors import to_tensor
 
     index = to_tensor("index", index)
     if index.dtype == torch.bool and index.shape == (num_samples,) and bool(index.any()):

@@ -17,20 +17,18 @@ from fedlas._core.check import (
     suggestion,
     truncated_list,
 )
-from fedlas.predictions.arguments import check_row_index, to_names, to_tensor
+from fedlas.predictions.arguments import check_row_index, to_names
 from fedlas.predictions.predictions import Predictions
-from fedlas.predictions.probabilities import (
-    FLOOR,
-    NEAREST_TO_0,
-    ROUNDING,
-    SUM_TOLERANCE,
-    binary_logits,
-)
+from fedlas.predictions.probabilities import FLOOR, NEAREST_TO_0, ROUNDING, SUM_TOLERANCE
 from fedlas.predictions.sample_values import SAMPLE_VALUES, check_sample_values
 from fedlas.predictions.saved import load_arrays, write_fields
+from fedlas.predictions.tensors import binary_logits, to_tensor
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
+
+    from fedlas.predictions.tensors import PredictionTensors
 
 UNKNOWN = -100
 """Target value of an unknown label."""
@@ -146,6 +144,12 @@ class MultiLabel:
                 "Pass logits to MultiLabel(logits, target); divide percentages by 100.",
             )
         return cls(to_log_odds(values.double().clamp(0.0, 1.0)), target, **others)
+
+    def tensors(self, device: torch.device | str | None = None) -> PredictionTensors:
+        """Return the arrays as tensors under the same names, on ``device`` (None: the CPU)."""
+        from fedlas.predictions.tensors import PredictionTensors
+
+        return PredictionTensors(self, device)
 
     def rows(self, index: Tensor) -> MultiLabel:
         """Return the samples at row indices ``(n,)`` or in a mask ``(N,)``.

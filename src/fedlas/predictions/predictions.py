@@ -26,17 +26,19 @@ from fedlas.predictions.arguments import (
     check_row_index,
     check_target,
     to_class_indices,
-    to_tensor,
 )
 from fedlas.predictions.event import check_classes_and_event
-from fedlas.predictions.probabilities import are_probabilities, check_probabilities, softmax
+from fedlas.predictions.probabilities import are_probabilities, check_probabilities
 from fedlas.predictions.sample_values import SAMPLE_VALUES, check_sample_values
 from fedlas.predictions.saved import read_fields, write_fields
+from fedlas.predictions.tensors import softmax, to_tensor
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from fedlas.predictions.covariates import Covariates
+    from fedlas.predictions.tensors import PredictionTensors
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,6 +230,12 @@ class Predictions:
     def correct(self) -> Tensor:
         """Whether the predicted class equals the target ``(N,)``, bool."""
         return self.predicted == self.target
+
+    def tensors(self, device: torch.device | str | None = None) -> PredictionTensors:
+        """Return the arrays as tensors under the same names, on ``device`` (None: the CPU)."""
+        from fedlas.predictions.tensors import PredictionTensors
+
+        return PredictionTensors(self, device)
 
     def with_logits(self, logits: Tensor) -> Predictions:
         """Return the same samples with other logits, such as calibrated ones."""

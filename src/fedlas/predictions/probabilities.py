@@ -10,6 +10,8 @@ import numpy as np
 
 from fedlas._core.check import Argument, InputError, Text, check_finite, describe, warn_user
 from fedlas._core.errors import public_call_name
+from fedlas._core.ops import Floats
+from fedlas._core.types import BoolArray
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,15 +24,14 @@ ROUNDING = 1e-6
 """How far a probability may be below 0, or a sum miss 1 without a word, as numbers in single precision do."""
 SUM_TOLERANCE = 1e-3
 """How far a probability, and the sum of a row, may be from 1, whatever they look like: half precision does so."""
-_FLOOR_ROUNDING = 1e-4
+FLOOR_ROUNDING = 1e-4
 """Rounding of the logarithm of :data:`FLOOR` in single precision, and of sums of probabilities beside it."""
-_LABEL_ROUNDING = 1e-9
+LABEL_ROUNDING = 1e-9
+"""Rounding of the log-odds of a label."""
 _MAX_LOST = 0.5
 """Largest deficit of a row sum that can be attributed to rounding."""
 _WORTH_A_WORD = 0.01
 _MAX_DIGITS = 6
-_SLOW_BELOW = 64
-"""Classes below which torch's softmax of float64 rows on a CPU is slow."""
 _FEWEST = 8
 """Rows below which logits that look like probabilities may do so by chance."""
 RowNamer = Callable[[int], str]
@@ -279,63 +280,31 @@ TABLE_FIXES: dict[str, list[Text]] = {
 """Remedies for columns of a table."""
 
 
-def softmax(logits: Tensor, out: Tensor | None = None) -> Tensor:
-    """Return the softmax over each row of ``logits (N, C)``; equal rows give identical results.
-
-    Torch takes up to four times as long for few classes in float64 as for the parts. In float32 the parts would change
-    last digits that published numbers depend on.
-    """
-    import torch
-
-    slow = (
-        logits.device.type == "cpu"
-        and logits.dtype == torch.float64
-        and logits.shape[1] < _SLOW_BELOW
-    )
-    if not slow or (logits.requires_grad and torch.is_grad_enabled()):
-        return torch.softmax(logits, 1, out=out)
-    probs = torch.sub(logits, logits.amax(dim=1, keepdim=True), out=out).exp_()
-    return probs.div_(probs.sum(dim=1, keepdim=True))
-
-
-def log_softmax(logits: Tensor) -> Tensor:
-    """Return the log-softmax over each row of ``logits (N, C)``; also fast for few classes."""
-    import torch
-
-    slow = (
-        logits.device.type == "cpu"
-        and logits.dtype == torch.float64
-        and logits.shape[1] < _SLOW_BELOW
-    )
-    return logits.T.contiguous().log_softmax(dim=0).T if slow else logits.log_softmax(dim=1)
-
-
-def binary_logits(log_odds: Tensor) -> Tensor:
+def binary_logits(log_odds: Floats) -> Floats:
     """Return two-class logits ``(N, 2)``, ``(0, z)`` for log-odds ``z (N,)`` of the second class."""
-    import torch
-
-    return torch.stack([torch.zeros_like(log_odds), log_odds], dim=1)
+    return np.stack([np.zeros_like(log_odds), log_odds], axis=1)
 
 
-def safe_log(probs: Tensor) -> Tensor:
+def safe_log(probs: Floats) -> Floats:
     """Return the logarithm of probabilities ``(N, C)``, clamped below at :data:`FLOOR`."""
-    return probs.clamp(min=FLOOR).log()
+    logs = np.maximum(probs, np.asarray(FLOOR, probs.dtype))
+    return np.log(logs, out=logs)
 
 
-def is_zero_or_one(log_odds: Tensor, num_classes: int = 2) -> Tensor:
+def is_zero_or_one(log_odds: Floats, num_classes: int = 2) -> BoolArray:
     """Return whether log-odds ``(N,)`` stand for a probability of exactly 0 or 1, which has none.
 
     Args:
         log_odds: Of one of ``num_classes`` classes against the rest, or of a label, in float64.
         num_classes: Classes of which all others have a probability of 0 beside one of 1.
     """
-    import torch
-
     # A network's logits hardly ever are these numbers, so that predictions that were saved as logits need no mark.
     floor = math.log(FLOOR)
     zero, one = floor, -floor - math.log(max(num_classes - 1, 1))
-    is_floor = torch.minimum((log_odds - zero).abs(), (log_odds - one).abs()) < _FLOOR_ROUNDING
-    return is_floor | ((log_odds + math.log(NEAREST_TO_0)).abs() < _LABEL_ROUNDING)
+    distance = np.minimum(np.abs(log_odds - zero), np.abs(log_odds - one))
+    is_label = np.abs(log_odds + math.log(NEAREST_TO_0)) < LABEL_ROUNDING
+    result: BoolArray = (distance < FLOOR_ROUNDING) | is_label
+    return result
 
 
 def are_probabilities(logits: Tensor) -> bool:

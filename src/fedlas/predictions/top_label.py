@@ -7,19 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError, check_finite_dense, describe
-from fedlas.predictions.arguments import (
-    Array,
-    OptionalArray,
-    check_row_index,
-    to_tensor,
-)
+from fedlas.predictions.arguments import Array, OptionalArray, check_row_index
 from fedlas.predictions.sample_values import check_sample_values
 from fedlas.predictions.saved import read_fields, write_fields
+from fedlas.predictions.tensors import to_tensor
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from fedlas.predictions.covariates import Covariates
+    from fedlas.predictions.tensors import PredictionTensors
 
 _ROUNDING = 1e-3
 """Largest distance of a rounded confidence from [0, 1]; it is moved to the nearer end."""
@@ -112,6 +110,12 @@ class TopLabel:
     def num_samples(self) -> int:
         """Number of samples ``N``."""
         return len(self.confidence)
+
+    def tensors(self, device: torch.device | str | None = None) -> PredictionTensors:
+        """Return the arrays as tensors under the same names, on ``device`` (None: the CPU)."""
+        from fedlas.predictions.tensors import PredictionTensors
+
+        return PredictionTensors(self, device)
 
     def rows(self, index: Tensor) -> TopLabel:
         """Return the samples at row indices ``(n,)`` or in a mask ``(N,)``.

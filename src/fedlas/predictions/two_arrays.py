@@ -13,14 +13,10 @@ import numpy as np
 from fedlas._core.check import InputError, describe
 from fedlas._core.errors import public_call_name
 from fedlas.predictions.any_predictions import AnyPredictions, PredictionTable
-from fedlas.predictions.arguments import (
-    PASS_PREDICTIONS,
-    holds_text,
-    label_matrix_fix,
-    to_tensor,
-)
+from fedlas.predictions.arguments import PASS_PREDICTIONS, holds_text, label_matrix_fix
 from fedlas.predictions.predictions import Predictions
-from fedlas.predictions.probabilities import ROUNDING, SUM_TOLERANCE, binary_logits
+from fedlas.predictions.probabilities import ROUNDING, SUM_TOLERANCE
+from fedlas.predictions.tensors import binary_logits, to_tensor
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from fedlas.calibrators import Calibrator, MultiLabelCalibration
 from fedlas.calibrators._fit.rowwise import to_predictions
 from fedlas.predictions import MultiLabel, Predictions, TopLabel
-from fedlas.predictions.probabilities import binary_logits
 from fedlas.predictions.sample_values import SAMPLE_VALUES
+from fedlas.predictions.tensors import binary_logits
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from fedlas._core.text import NO_ACTION
 from fedlas.calibrators._fit.rowwise import iter_float64_rows, sample_weights
-from fedlas.predictions.probabilities import softmax
+from fedlas.predictions.tensors import softmax
 from fedlas.resample.effective import effective_sample_size
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from torch.nn.functional import softplus
 from fedlas.calibrators._fit.buffers import ones, zeros
 from fedlas.calibrators._fit.minimize import minimize
 from fedlas.calibrators._fit.rowwise import column_moments, iter_float64_rows
-from fedlas.predictions.probabilities import log_softmax, softmax
+from fedlas.predictions.tensors import log_softmax, softmax
 
 if TYPE_CHECKING:
     from fedlas.predictions import Predictions

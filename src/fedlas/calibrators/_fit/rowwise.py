@@ -11,9 +11,9 @@ import numpy as np
 from fedlas._core.check import InputError
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import require_predictions
-from fedlas.predictions.arguments import to_tensor
 from fedlas.predictions.probabilities import FLOOR, SUM_TOLERANCE
 from fedlas.predictions.sample_values import SAMPLE_VALUES
+from fedlas.predictions.tensors import to_tensor
 from fedlas.predictions.two_arrays import are_logits
 from fedlas.resample.effective import effective_sample_size
 

@@ -19,12 +19,7 @@ from fedlas.predictions.event import (
     ends_in_word,
 )
 from fedlas.predictions.multi_label import to_log_odds
-from fedlas.predictions.probabilities import (
-    SUM_TOLERANCE,
-    TABLE_FIXES,
-    ProbabilityChecker,
-    safe_log,
-)
+from fedlas.predictions.probabilities import SUM_TOLERANCE, TABLE_FIXES, ProbabilityChecker
 from fedlas.predictions.sample_values import SAMPLE_VALUES
 from fedlas.predictions.tables.cells import (
     MISSING,
@@ -43,6 +38,7 @@ from fedlas.predictions.tables.label_cells import multi_label_reader
 from fedlas.predictions.tables.names import NameAgreement, normalize_name, numeric_parts
 from fedlas.predictions.tables.roles import ROLES, Columns
 from fedlas.predictions.tables.units import Units
+from fedlas.predictions.tensors import safe_log
 
 if TYPE_CHECKING:
     from torch import Tensor

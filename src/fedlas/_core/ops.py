@@ -1,0 +1,102 @@
+"""Operations on rows of NumPy arrays ``(N, C)``, in blocks that fit the cache; numbers keep the precision they have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]
+"""An array in single or double precision."""
+_BLOCK = 2**16
+"""Numbers of a block: half a MiB in double precision."""
+_FEW = 16
+"""Columns up to which a reduction of rows is faster column by column."""
+
+
+def iter_blocks(rows: int, columns: int, elements: int = _BLOCK) -> Iterator[slice]:
+    """Yield slices of rows that hold about ``elements`` numbers each."""
+    size = max(1, elements // max(columns, 1))
+    for start in range(0, rows, size):
+        yield slice(start, start + size)
+
+
+def row_max(values: NDArray[Any]) -> NDArray[Any]:
+    """Return the largest value of each row ``(N,)``."""
+    if values.shape[1] > _FEW:
+        largest: NDArray[Any] = values.max(axis=1)
+        return largest
+    largest = values[:, 0].copy()
+    for column in range(1, values.shape[1]):
+        np.maximum(largest, values[:, column], out=largest)
+    return largest
+
+
+def row_sum(values: NDArray[Any]) -> NDArray[Any]:
+    """Return the sum of each row ``(N,)``, in the precision of ``values``; truth values are counted."""
+    if values.shape[1] > _FEW or values.dtype.kind not in "f":
+        total: NDArray[Any] = values.sum(axis=1)
+        return total
+    total = values[:, 0].copy()
+    for column in range(1, values.shape[1]):
+        total += values[:, column]
+    return total
+
+
+def softmax(logits: Floats, out: Floats | None = None) -> Floats:
+    """Return the softmax over each row of ``logits (N, C)``; equal rows give identical results.
+
+    Args:
+        logits: Scores in single or double precision.
+        out: Array that receives the result; it may be ``logits``.
+    """
+    return _normalized_rows(logits, out, log=False)
+
+
+def log_softmax(logits: Floats, out: Floats | None = None) -> Floats:
+    """Return the log-softmax over each row of ``logits (N, C)``; the arguments are those of :func:`softmax`."""
+    return _normalized_rows(logits, out, log=True)
+
+
+def logsumexp(logits: Floats) -> Floats:
+    """Return ``log sum_k exp(logit_k)`` of each row ``(N,)``."""
+    result = np.empty(len(logits), logits.dtype)
+    for part in iter_blocks(*logits.shape):
+        block = logits[part]
+        largest = row_max(block)
+        below = block - largest[:, None]
+        result[part] = np.log(row_sum(np.exp(below, out=below))) + largest
+    return result
+
+
+def sigmoid(logits: Floats) -> Floats:
+    """Return ``1 / (1 + exp(-z))`` of each value, without overflow."""
+    small = np.exp(-np.abs(logits))
+    result: Floats = np.where(logits >= 0, 1.0, small) / (1.0 + small)
+    return result.astype(logits.dtype, copy=False)
+
+
+def softplus(logits: Floats) -> Floats:
+    """Return ``log(1 + exp(z))`` of each value, without overflow."""
+    result: Floats = np.maximum(logits, 0.0) + np.log1p(np.exp(-np.abs(logits)))
+    return result.astype(logits.dtype, copy=False)
+
+
+def _normalized_rows(logits: Floats, out: Floats | None, *, log: bool) -> Floats:
+    """Return the softmax of rows, or its logarithm."""
+    result = np.empty(logits.shape, logits.dtype) if out is None else out
+    for part in iter_blocks(*logits.shape):
+        # Few classes lie as rows of a block of their own, since a reduction along short rows is slow.
+        few = logits.shape[1] <= _FEW
+        block = np.array(logits[part].T if few else logits[part], order="C")
+        axis = 0 if few else 1
+        block -= block.max(axis=axis, keepdims=True)
+        if log:
+            block -= np.log(np.exp(block).sum(axis=axis, keepdims=True))
+        else:
+            np.exp(block, out=block)
+            block /= block.sum(axis=axis, keepdims=True)
+        result[part] = block.T if few else block
+    return result

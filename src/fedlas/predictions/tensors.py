@@ -1,0 +1,162 @@
+"""Predictions as tensors, which whatever needs a model, a gradient or a fit in torch begins with."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedlas._core.check import InputError, check_dense, describe, is_tensor
+from fedlas.predictions.arguments import PASS_ARRAY, to_array
+from fedlas.predictions.probabilities import (
+    FLOOR,
+    FLOOR_ROUNDING,
+    LABEL_ROUNDING,
+    NEAREST_TO_0,
+)
+
+_SLOW_BELOW = 64
+"""Classes below which torch's softmax of float64 rows on a CPU is slow."""
+
+
+class PredictionTensors:
+    """The arrays of predictions as tensors on one device, under the same names.
+
+    Args:
+        predictions: Of any kind. Reading what they do not have raises their error.
+        device: Device of the tensors; None: the CPU, where they share the memory of the arrays.
+
+    Note:
+        Predictions do not change: write to a copy of a tensor. Each tensor is made at first use and kept.
+
+    Example:
+        >>> from fedlas import Predictions
+        >>> tensors = Predictions([[2.0, 0.0], [0.0, 1.0]], [0, 0]).tensors()
+        >>> tensors.logits, tensors.correct, tensors.features
+        (tensor([[2., 0.],
+                [0., 1.]]), tensor([ True, False]), None)
+    """
+
+    if TYPE_CHECKING:
+        logits: Tensor
+        scores: Tensor
+        probs: Tensor
+        target: Tensor
+        predicted: Tensor
+        confidence: Tensor
+        correct: Tensor
+        features: Tensor | None
+        label_probs: Tensor | None
+        weights: Tensor | None
+        clusters: Tensor | None
+        time: Tensor | None
+
+    def __init__(self, predictions: Any, device: torch.device | str | None = None) -> None:
+        self._predictions = predictions
+        self._device = device
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        value = getattr(self._predictions, name)
+        if isinstance(value, np.ndarray):
+            value = to_shared_tensor(value)
+        if is_tensor(value):
+            value = vars(self)[name] = value if self._device is None else value.to(self._device)
+        return value
+
+
+def to_shared_tensor(array: NDArray[Any]) -> Tensor:
+    """Return a tensor on the memory of an array where torch can use it, else on a copy; read-only arrays give one, too.
+
+    Raises:
+        TypeError: For text and objects.
+    """
+    # PyTorch takes neither foreign byte order nor negative strides; an axis of length 1 may have any.
+    array = np.require(array, array.dtype.newbyteorder("="), ["C"])
+    if min(array.strides, default=0) < 0:
+        array = array.copy()
+    # It warns of read-only memory, once and for all of a process: it gets the address without the mark.
+    return torch.from_numpy(array if array.flags.writeable else np.asarray(_Writable(array)))
+
+
+class _Writable:
+    """The memory of a read-only array, without the mark."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        self.array = array  # keeps the memory alive
+        interface = array.__array_interface__
+        self.__array_interface__ = interface | {"data": (interface["data"][0], False)}
+
+
+def to_tensor(name: str, value: object, fix: str = PASS_ARRAY) -> Tensor:
+    """Return a value as a tensor without gradient: a tensor, an array, a column of a frame or nested lists.
+
+    Raises:
+        InputError: If a dense tensor cannot hold it.
+    """
+    if is_tensor(value):
+        check_dense(name, value)
+        return value.detach()
+    array = to_array(name, value, fix)
+    try:
+        return to_shared_tensor(array)
+    except (TypeError, ValueError, RuntimeError) as error:  # text, objects
+        raise InputError(
+            f"{name} must be numbers that a tensor can hold", describe(value), fix
+        ) from error
+
+
+def softmax(logits: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return the softmax over each row of ``logits (N, C)``; equal rows give identical results.
+
+    Torch takes up to four times as long for few classes in float64 as for the parts. In float32 the parts would change
+    last digits that published numbers depend on.
+    """
+    slow = (
+        logits.device.type == "cpu"
+        and logits.dtype == torch.float64
+        and logits.shape[1] < _SLOW_BELOW
+    )
+    if not slow or (logits.requires_grad and torch.is_grad_enabled()):
+        return torch.softmax(logits, 1, out=out)
+    probs = torch.sub(logits, logits.amax(dim=1, keepdim=True), out=out).exp_()
+    return probs.div_(probs.sum(dim=1, keepdim=True))
+
+
+def log_softmax(logits: Tensor) -> Tensor:
+    """Return the log-softmax over each row of ``logits (N, C)``; also fast for few classes."""
+    slow = (
+        logits.device.type == "cpu"
+        and logits.dtype == torch.float64
+        and logits.shape[1] < _SLOW_BELOW
+    )
+    return logits.T.contiguous().log_softmax(dim=0).T if slow else logits.log_softmax(dim=1)
+
+
+def binary_logits(log_odds: Tensor) -> Tensor:
+    """Return two-class logits ``(N, 2)``, ``(0, z)`` for log-odds ``z (N,)`` of the second class."""
+    return torch.stack([torch.zeros_like(log_odds), log_odds], dim=1)
+
+
+def safe_log(probs: Tensor) -> Tensor:
+    """Return the logarithm of probabilities ``(N, C)``, clamped below at the smallest normal float32."""
+    return probs.clamp(min=FLOOR).log()
+
+
+def is_zero_or_one(log_odds: Tensor, num_classes: int = 2) -> Tensor:
+    """Return whether log-odds ``(N,)`` stand for a probability of exactly 0 or 1, which has none.
+
+    Args:
+        log_odds: Of one of ``num_classes`` classes against the rest, or of a label, in float64.
+        num_classes: Classes of which all others have a probability of 0 beside one of 1.
+    """
+    # A network's logits hardly ever are these numbers, so that predictions that were saved as logits need no mark.
+    floor = math.log(FLOOR)
+    zero, one = floor, -floor - math.log(max(num_classes - 1, 1))
+    is_floor = torch.minimum((log_odds - zero).abs(), (log_odds - one).abs()) < FLOOR_ROUNDING
+    return is_floor | ((log_odds + math.log(NEAREST_TO_0)).abs() < LABEL_ROUNDING)
