@@ -6,9 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fedlas._core.check import InputError, check_dense, describe, is_tensor
 from fedlas.predictions.arguments import PASS_ARRAY, to_array
@@ -18,6 +16,10 @@ from fedlas.predictions.probabilities import (
     LABEL_ROUNDING,
     NEAREST_TO_0,
 )
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 _SLOW_BELOW = 64
 """Classes below which torch's softmax of float64 rows on a CPU is slow."""
@@ -76,6 +78,8 @@ def to_shared_tensor(array: NDArray[Any]) -> Tensor:
     Raises:
         TypeError: For text and objects.
     """
+    import torch
+
     # PyTorch takes neither foreign byte order nor negative strides; an axis of length 1 may have any.
     array = np.require(array, array.dtype.newbyteorder("="), ["C"])
     if min(array.strides, default=0) < 0:
@@ -117,6 +121,8 @@ def softmax(logits: Tensor, out: Tensor | None = None) -> Tensor:
     Torch takes up to four times as long for few classes in float64 as for the parts. In float32 the parts would change
     last digits that published numbers depend on.
     """
+    import torch
+
     slow = (
         logits.device.type == "cpu"
         and logits.dtype == torch.float64
@@ -130,6 +136,8 @@ def softmax(logits: Tensor, out: Tensor | None = None) -> Tensor:
 
 def log_softmax(logits: Tensor) -> Tensor:
     """Return the log-softmax over each row of ``logits (N, C)``; also fast for few classes."""
+    import torch
+
     slow = (
         logits.device.type == "cpu"
         and logits.dtype == torch.float64
@@ -140,6 +148,8 @@ def log_softmax(logits: Tensor) -> Tensor:
 
 def binary_logits(log_odds: Tensor) -> Tensor:
     """Return two-class logits ``(N, 2)``, ``(0, z)`` for log-odds ``z (N,)`` of the second class."""
+    import torch
+
     return torch.stack([torch.zeros_like(log_odds), log_odds], dim=1)
 
 
@@ -155,6 +165,8 @@ def is_zero_or_one(log_odds: Tensor, num_classes: int = 2) -> Tensor:
         log_odds: Of one of ``num_classes`` classes against the rest, or of a label, in float64.
         num_classes: Classes of which all others have a probability of 0 beside one of 1.
     """
+    import torch
+
     # A network's logits hardly ever are these numbers, so that predictions that were saved as logits need no mark.
     floor = math.log(FLOOR)
     zero, one = floor, -floor - math.log(max(num_classes - 1, 1))
