@@ -348,7 +348,7 @@ def test_packages_are_small():
 
 
 BOUNDS = {
-    "_core": 12_270,
+    "_core": 12_860,
     "binary": 21_090,
     "calibrated": 5_450,
     "calibrated.tables": 8_180,
@@ -392,10 +392,10 @@ def test_the_package_stays_within_its_gauges():
 
 
 REACH = {
-    "import fedlas; fedlas.Predictions": 12_900,
+    "import fedlas; fedlas.Predictions": 13_300,
     "from fedlas.metrics import ece": 20_900,
-    "from fedlas.losses import FedLAS": 24_100,
-    "import fedlas; fedlas.Objective": 23_500,
+    "from fedlas.losses import FedLAS": 24_800,
+    "import fedlas; fedlas.Objective": 24_200,
     "from fedlas.calibrators import AutoCalibration": 56_200,
     "import fedlas; fedlas.calibrate": 72_800,
 }

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound=str)
 F = TypeVar("F", bound=Callable[..., Any])
 
+PASS_ARRAY = "Pass a tensor, or a NumPy array of a common dtype."
 LARGEST = 2.0**100
 """The largest size of a logit or feature, 1.3e30: a hundred million of them add up to a float32."""
 
@@ -265,6 +266,28 @@ def is_dense(value: object) -> TypeGuard[Tensor]:
     import torch
 
     return isinstance(value, torch.Tensor) and value.layout is torch.strided and not value.is_nested
+
+
+def to_array(name: str, value: object, fix: str = PASS_ARRAY) -> NDArray[Any]:
+    """Return a tensor, an array, a column of a frame or nested lists as a NumPy array.
+
+    Raises:
+        InputError: If none can hold it: rows of different lengths, or a tensor that is not dense.
+    """
+    import numpy as np
+
+    if is_tensor(value):
+        check_dense(name, value)
+        value = value.detach().cpu()
+        # NumPy lacks bfloat16 and 8-bit floats.
+        narrow = value.is_floating_point() and value.dtype.itemsize <= 2
+        return (value.float() if narrow else value.resolve_conj().resolve_neg()).numpy()
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise InputError(
+            f"{name} must be values that an array can hold", describe(value), fix
+        ) from error
 
 
 def check_dense(name: str, value: Tensor) -> None:

@@ -9,12 +9,13 @@ import numpy as np
 
 from fedlas._core.check import (
     LARGEST,
+    PASS_ARRAY,
     InputError,
-    check_dense,
     check_finite_dense,
     describe,
     is_tensor,
     suggestion,
+    to_array,
 )
 from fedlas._core.text import truncate
 from fedlas.predictions.class_names import parse_whole_number, truth_value_classes
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 PASS_PREDICTIONS = (
     "Pass fedlas.Predictions(logits, target), or fedlas.Predictions.from_probs(probs, target)."
 )
-PASS_ARRAY = "Pass a tensor, or a NumPy array of a common dtype."
 
 
 class OptionalArray:
@@ -72,26 +72,6 @@ def missing_target_error(predictions: Any) -> InputError:
         f"{predictions.num_samples} samples without target",
         "Pass the labels: Predictions(logits, target). Without them, predictions can be calibrated, scored and saved.",
     )
-
-
-def to_array(name: str, value: object, fix: str = PASS_ARRAY) -> np.ndarray:
-    """Return a tensor, an array, a column of a frame or nested lists as a NumPy array.
-
-    Raises:
-        InputError: If none can hold it: rows of different lengths, or a tensor that is not dense.
-    """
-    if is_tensor(value):
-        check_dense(name, value)
-        value = value.detach().cpu()
-        # NumPy lacks bfloat16 and 8-bit floats.
-        narrow = value.is_floating_point() and value.dtype.itemsize <= 2
-        return (value.float() if narrow else value.resolve_conj().resolve_neg()).numpy()
-    try:
-        return np.asarray(value)
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise InputError(
-            f"{name} must be values that an array can hold", describe(value), fix
-        ) from error
 
 
 def check_target(

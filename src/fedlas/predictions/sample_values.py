@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedlas._core.check import LARGEST, InputError, check_finite_dense, describe
-from fedlas.predictions.arguments import holds_text, to_array
+from fedlas._core.check import LARGEST, InputError, check_finite_dense, describe, to_array
+from fedlas.predictions.arguments import holds_text
 from fedlas.predictions.tensors import to_tensor
 
 if TYPE_CHECKING:

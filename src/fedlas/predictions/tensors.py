@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas._core.check import InputError, check_dense, describe, is_tensor
-from fedlas.predictions.arguments import PASS_ARRAY, to_array
+from fedlas._core.check import PASS_ARRAY, InputError, check_dense, describe, is_tensor, to_array
 from fedlas.predictions.probabilities import (
     FLOOR,
     FLOOR_ROUNDING,
