@@ -37,9 +37,8 @@ class PredictionTensors:
     Example:
         >>> from fedlas import Predictions
         >>> tensors = Predictions([[2.0, 0.0], [0.0, 1.0]], [0, 0]).tensors()
-        >>> tensors.logits, tensors.correct, tensors.features
-        (tensor([[2., 0.],
-                [0., 1.]]), tensor([ True, False]), None)
+        >>> tensors.target, tensors.correct, tensors.features
+        (tensor([0, 0]), tensor([ True, False]), None)
     """
 
     if TYPE_CHECKING:
