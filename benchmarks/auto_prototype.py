@@ -359,9 +359,9 @@ def fit_auto(val: Predictions, *, without: tuple[str, ...] = (), last: str = "fu
     with mock.patch.object(fm, "effective_count", _distinct):
         split, val = fm._make_cross_fit(val, 5)
     mark("folds")
-    number = np.float64 if val.logits.numel() <= 2**22 else np.float32
-    log_p = log_softmax(val.logits.numpy().astype(number))
-    target, weights = val.target.numpy(), sample_weights(val).numpy()
+    number = np.float64 if val.logits.size <= 2**22 else np.float32
+    log_p = log_softmax(val.logits.astype(number))
+    target, weights = val.target, sample_weights(val).numpy()
     count, classes = len(split.held_out), val.num_classes
     folds = np.where(split.folds.number.numpy() < count, split.folds.number.numpy(), -1)
     shared = (log_p, target, weights, folds, count)
@@ -464,13 +464,13 @@ def _time_rivals(text: str, val: Predictions) -> None:
     began = time.process_time()
     AutoCalibration().fit(val)
     print(f"{text}: auto {time.process_time() - began:.2f} s", flush=True)
-    probs = val.logits.double().softmax(1).numpy()
+    probs = val.tensors().logits.double().softmax(1).numpy()
     fits = calibrators.peers()
     names = ("svs (probmetrics)", "sms (probmetrics)", "TemperatureScaling (netcal)")
-    for name in names if val.logits.numel() <= 10**7 else names[:1]:
+    for name in names if val.logits.size <= 10**7 else names[:1]:
         if name in fits:
             began = time.process_time()
-            fits[name](probs, val.target.numpy())
+            fits[name](probs, val.target)
             print(f"{text}: {name} {time.process_time() - began:.2f} s", flush=True)
 
 

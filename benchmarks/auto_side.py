@@ -81,14 +81,16 @@ def fit(case: stacks.Case) -> Fit:
         fitted[name] = member
     log_probs = split.log_probs(fitted, maps, fm._EXPENSIVE)
     prior = fm._member_prior(val, fitted)
-    regressions = mf.fit_regressions(split, val.features, log_probs, prior)
+    regressions = mf.fit_regressions(split, val.tensors().features, log_probs, prior)
     if regressions is None:
         raise ValueError("no feature varies")
-    rows = floor_log_probs(Predictions(torch.from_numpy(case.test).double()), least).logits
+    rows = (
+        floor_log_probs(Predictions(torch.from_numpy(case.test).double()), least).tensors().logits
+    )
     with torch.no_grad():
         said = torch.stack([maps[name](rows).log_softmax(1) for name in fitted], dim=1)
     share = fit_logit_share(log_probs, prior, split)
-    plan = mf.regression_plan(split, val.features)
+    plan = mf.regression_plan(split, val.tensors().features)
     kinds = _kinds(plan, regressions.side)
     features = torch.from_numpy(case.test_inputs).double()
     return Fit(split, log_probs, share, regressions, kinds, said, rows, features)
@@ -275,11 +277,11 @@ def _score_group(log: Log, about: tuple[Any, ...], val: Predictions, test: Predi
     name, kind, draw, size, place = about
     case = stacks.Case(
         *(f"groups, {place}", name, kind, draw, size),
-        *(val.logits.numpy(), val.target.numpy(), test.logits.numpy(), test.target.numpy()),
+        *(val.logits, val.target, test.logits, test.target),
     )
 
     def of(val: Predictions, test: Predictions) -> Tensor:
-        return AutoCalibration().fit(val).transform(test).logits.double().log_softmax(1)
+        return AutoCalibration().fit(val).transform(test).tensors().logits.double().log_softmax(1)
 
     for variant, changes in OF_GROUPS.items():
         log.run(case, variant, lambda c=changes: patched(c, lambda: of(val, test)), None)

@@ -803,7 +803,7 @@ def binary(samples: int, seed: int, share: float) -> Predictions:
 def cost(args: argparse.Namespace) -> None:
     """Time each fit to 10,000 samples of ten classes right after a fit of a temperature, in rounds."""
     val = few(10_000, 0)
-    probs, target = normalized(val.probs.numpy()), val.target.numpy()
+    probs, target = normalized(val.probs), val.target
     fits = {name: fit for name, fit in ours().items() if name not in args.without}
 
     def seconds(fit: Fit) -> float:
@@ -862,9 +862,10 @@ def few(samples: int, seed: int) -> Predictions:
 
 def lowest(val: Predictions) -> float:
     """The temperature from 0.01 to 100 with the lowest NLL."""
+    given = val.tensors()
     return math.exp(
         golden_section(
-            lambda t: float(cross_entropy(val.logits / math.exp(t), val.target)),
+            lambda t: float(cross_entropy(given.logits / math.exp(t), given.target)),
             math.log(0.01),
             math.log(100),
             1e-6,
@@ -876,6 +877,7 @@ def docstrings(args: argparse.Namespace) -> None:
     """Print the tables in the docstrings of temperature and matrix scaling."""
     draws = args.draws
     test = few(20_000, 99_999)
+    given = test.tensors()
     print(
         f"few samples: accuracy {accuracy(test):.3f}, test NLL {negative_log_likelihood(test):.3f}; mean (worst)"
     )
@@ -887,7 +889,7 @@ def docstrings(args: argparse.Namespace) -> None:
         for samples in SIZES:
             temperatures = [fit(few(samples, seed)) for seed in range(draws)]
             losses = torch.tensor(
-                [float(cross_entropy(test.logits / t, test.target)) for t in temperatures]
+                [float(cross_entropy(given.logits / t, given.target)) for t in temperatures]
             )
             cells.append(f"{samples}: {losses.mean():.3f} ({losses.max():.3f})")
         print(f"{name:8}", "  ".join(cells), flush=True)

@@ -56,7 +56,7 @@ def linear_log_odds(test_first: bool) -> Fit:
         def transform(test: Array) -> Array:
             logits = torch.from_numpy(log_odds(test))
             after = scaling.transform(many_classes.Predictions(logits))
-            return np.asarray(after.probs.numpy())
+            return after.probs
 
         rows = np.arange(len(target))
         before, after = (

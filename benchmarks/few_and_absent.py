@@ -149,9 +149,11 @@ def fitted(val: Predictions, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     usual = fit_mixture._absent_share_with_note
     fit_mixture._absent_share_with_note = lambda *_: (None, ())
     auto = AutoCalibration().fit(val)
-    own, others = (auto.transform(Predictions(z)).logits.log_softmax(1) for z in (val.logits, rows))
+    own, others = (
+        auto.transform(Predictions(z)).tensors().logits.log_softmax(1) for z in (val.logits, rows)
+    )
     fit_mixture._absent_share_with_note = usual
-    before = auto_before(val.probs.numpy(), val.target.numpy())(rows.softmax(1).numpy())
+    before = auto_before(val.probs, val.target)(rows.softmax(1).numpy())
     return own, others, torch.from_numpy(before).log()
 
 
@@ -206,7 +208,7 @@ def placed(
         return ((parts + counts).logsumexp(0) + is_absent * log_factor).log_softmax(1)
 
     def share(log_factor: float) -> float:
-        return float(mean(val.logits, own, log_factor)[:, is_absent].exp().sum(1).mean())
+        return float(mean(val.tensors().logits, own, log_factor)[:, is_absent].exp().sum(1).mean())
 
     limit = min(share(0.0), most / len(val.target))
     low, high = -30.0 if share(0.0) > limit else 0.0, 0.0

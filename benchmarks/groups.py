@@ -193,28 +193,35 @@ def fits(
 ) -> Iterator[tuple[str, float, float]]:
     """Calibrators, with their NLL of known groups and of new ones."""
     alone = AutoCalibration().fit(plain(val))
-    logits = [alone.transform(plain(each)).logits.double() for each in (known, new)]
-    yield "without", nll(logits[0], known.target), nll(logits[1], new.target)
+    logits = [alone.transform(plain(each)).tensors().logits.double() for each in (known, new)]
+    tests = known.tensors(), new.tensors()
+    yield "without", nll(logits[0], tests[0].target), nll(logits[1], tests[1].target)
     auto = AutoCalibration().fit(val)
-    yield "auto", *(nll(auto.transform(each).logits, each.target) for each in (known, new))
+    yield (
+        "auto",
+        *(
+            nll(auto.transform(each).tensors().logits, each.tensors().target)
+            for each in (known, new)
+        ),
+    )
     module = auto.module()
     for part in module.modules():
         if isinstance(part, Unseen):
             part.trust.fill_(1.0)
-    yield "before", *(nll(module(p.logits, p.features), p.target) for p in (known, new))
+    yield "before", *(nll(module(p.logits, p.features), p.target) for p in tests)
     if val.features is None or val.features.shape[1] > 1:
         return
     odds = torch.zeros(val.num_samples, dtype=torch.float64)
-    fold = torch.from_numpy(np.random.default_rng(0).permutation(val.num_samples) % 5)
+    fold = np.random.default_rng(0).permutation(val.num_samples) % 5
     for number in range(5):
         fit = AutoCalibration().fit(plain(val).rows(fold != number))
         odds[fold == number] = log_odds(
-            fit.transform(plain(val).rows(fold == number)).logits.double()
+            fit.transform(plain(val).rows(fold == number)).tensors().logits.double()
         )
     count = val.covariates.levels[0] if val.covariates is not None else 0
-    curves = pooled(odds.numpy(), val.target.numpy(), val.features[:, 0].long().numpy(), count)
+    curves = pooled(odds.numpy(), val.target, val.features[:, 0].astype(np.int64), count)
     scores = []
-    for part, each in zip(logits, (known, new), strict=True):
+    for part, each in zip(logits, tests, strict=True):
         slope, offset = (
             curves[each.features[:, 0].long().numpy()].T if each.features is not None else curves.T
         )

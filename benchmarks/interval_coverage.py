@@ -67,7 +67,7 @@ def truths(classes: int, sharpness: float, parts: int = 10) -> dict[str, float]:
     count = torch.zeros(BINS, dtype=torch.float64)
     tops = []
     for part in range(parts):
-        predictions = draw(ROWS // classes, classes, sharpness, seed=10**6 + part)
+        predictions = draw(ROWS // classes, classes, sharpness, seed=10**6 + part).tensors()
         probs = predictions.probs
         known = predictions.label_probs
         confidence, predicted = probs.max(dim=1)

@@ -49,9 +49,9 @@ def card_of(test: int, generator: torch.Generator) -> Card:
 
 def batch_of(given: Predictions) -> LiveBatch:
     return LiveBatch(
-        given.confidence.double().clamp(0, 1).numpy(),
-        given.correct.numpy(),
-        given.predicted.numpy(),
+        given.confidence.astype(np.float64).clip(0, 1),
+        given.correct,
+        given.predicted,
     )
 
 

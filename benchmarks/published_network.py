@@ -188,7 +188,7 @@ def calibrator_rows(real: Path) -> Iterator[dict[str, Any]]:
                 name: kind().fit(val).transform(test) for name, kind in kinds.items()
             }
             for name, found in after.items():
-                changed = float((found.predicted != test.predicted).double().mean())
+                changed = float((found.predicted != test.predicted).mean())
                 yield {
                     "network": f"resnet{depth}",
                     "half": seed,
@@ -269,7 +269,7 @@ def ood_rows(real: Path) -> Iterator[dict[str, Any]]:
                         compute_score(
                             name, Outputs(each.logits / factor, each.features), reference=reference
                         )
-                        for each in (test, outside)
+                        for each in (test.tensors(), outside.tensors())
                     )
                     found = detection_metrics(inside, other)
                     about = {
@@ -293,7 +293,7 @@ def in_production(real: Path, kept: Path) -> Iterator[dict[str, Any]]:
         )
         file = kept / f"resnet{depth}-card.json"
         file.write_text(json.dumps(card), encoding="utf-8")
-        streams = {"clean": test.logits}
+        streams = {"clean": test.tensors().logits}
         for severity in SEVERITIES:
             for entry in CORRUPTIONS.entries():
                 logits = np.load(kept / f"{entry.name}-{severity}.npz")[f"resnet{depth}"]

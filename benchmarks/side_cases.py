@@ -124,7 +124,7 @@ def drift():
                 ranges = ours.map.side.ranges
                 lines = []
                 for shift in (0, 2, 4, 8):
-                    moved = test.features.clone()
+                    moved = test.features.copy()
                     moved[:, 0] += shift * val.features[:, 0].std()
                     live = Predictions(test.logits, test.target, features=moved)
                     both = []

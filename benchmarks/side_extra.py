@@ -298,7 +298,7 @@ def image_cases(args: argparse.Namespace, seed: int) -> Iterator[tuple[str, Case
         whole, _ = published_network.given(args.real, depth)
         order = np.random.default_rng(seed).permutation(whole.num_samples)
         logits, side, target = (
-            np.asarray(each.double() if each.is_floating_point() else each)
+            each.astype(np.float64) if each.dtype.kind == "f" else each
             for each in (whole.logits, whole.features, whole.target)
         )
         fit, rest = order[:5000], order[5000:]
@@ -345,7 +345,7 @@ def run_networks(args: argparse.Namespace, log: Log) -> None:
     for folder in map(RunFolder, args.runs):
         parts = [folder.predictions(part) for part in ("val", "test")]
         arrays = [
-            np.asarray(each.double() if each.is_floating_point() else each)
+            each.astype(np.float64) if each.dtype.kind == "f" else each
             for part in parts
             for each in (part.logits, part.features, part.target)
         ]

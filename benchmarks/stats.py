@@ -56,9 +56,7 @@ def by_hand(predictions: Predictions, metric: Callable[..., float], replicates: 
     random = np.random.default_rng(0)
     values = []
     for _ in range(replicates):
-        rows = torch.from_numpy(
-            random.integers(0, predictions.num_samples, predictions.num_samples)
-        )
+        rows = random.integers(0, predictions.num_samples, predictions.num_samples)
         values.append(metric(Predictions(predictions.logits[rows], predictions.target[rows])))
     return np.array(values)
 
@@ -174,7 +172,8 @@ def paired(samples: int, sets: int, replicates: int) -> None:
                 ]
                 models = [
                     given.with_logits(
-                        given.logits + 0.3 * torch.randn(given.logits.shape, generator=noise)
+                        given.tensors().logits
+                        + 0.3 * torch.randn(given.logits.shape, generator=noise)
                     )
                     for noise in noises
                 ]

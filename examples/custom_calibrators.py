@@ -20,7 +20,7 @@ class Auto:
 
     def predict_proba(self, probs):
         """Calibrated probabilities ``(N, C)``."""
-        return self.calibrator.transform(Predictions.from_probs(np.asarray(probs), None)).probs.numpy()
+        return self.calibrator.transform(Predictions.from_probs(np.asarray(probs), None)).probs
 
 
 if __name__ == "__main__":

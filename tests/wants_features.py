@@ -28,6 +28,10 @@ class NormTemperature(Calibrator):
         slopes = torch.linspace(0, 3, 61).tolist()
         best = min(
             slopes,
-            key=lambda s: float(cross_entropy(ByNorm(s)(val.logits, val.features), val.target)),
+            key=lambda s: float(
+                cross_entropy(
+                    ByNorm(s)(val.tensors().logits, val.tensors().features), val.tensors().target
+                )
+            ),
         )
         return ByNorm(best)

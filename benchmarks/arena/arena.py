@@ -225,7 +225,7 @@ def scores(choice: Choice, seed: int, test_target: Tensor) -> dict[str, float]:
         auto = AutoCalibration().fit(val)
     found = {}
     for prefix, members in (("", [auto.transform(part) for part in test]), ("raw_", test)):
-        mean = torch.stack([part.logits.log_softmax(1) for part in members]).logsumexp(
+        mean = torch.stack([part.tensors().logits.log_softmax(1) for part in members]).logsumexp(
             0
         ) - math.log(len(members))
         found |= {

@@ -33,6 +33,7 @@ class Softening(Calibrator):
     map_type = Softened
 
     def fit_map(self, val, start=None):
+        val = val.tensors()
         count = torch.bincount(val.target, minlength=val.num_classes).double() + 1
         shares = count / count.sum()
         weights = torch.linspace(0, 0.9, 91, dtype=torch.float64)

@@ -181,9 +181,9 @@ def _monitor():
     """A stream without labels in which nothing happens, and one with labels whose scores go to wrong columns."""
     run = Path("digits/fedlas-s0")
     test = Predictions.load(run / "predictions/test.npz")
-    wrong = test.with_logits(test.logits.roll(1, dims=1))
-    replace(wrong, features=torch.zeros_like(test.features)).save("wrong.npz")
-    np.savez("unlabeled.npz", logits=test.logits.numpy(), features=test.features.numpy())
+    wrong = test.with_logits(test.tensors().logits.roll(1, dims=1))
+    replace(wrong, features=torch.zeros_like(test.tensors().features)).save("wrong.npz")
+    np.savez("unlabeled.npz", logits=test.logits, features=test.features)
     good = [str(run / "predictions/test.npz")] * 3
     _fedlas("monitor", str(run), *["unlabeled.npz"] * 3, "--raw", "--page", "monitor/quiet.html")
     _fedlas(
@@ -192,9 +192,9 @@ def _monitor():
     for name, rows in (("september", slice(0, None, 2)), ("october", slice(1, None, 2))):
         np.savez(
             f"{name}.npz",
-            logits=test.logits[rows].numpy(),
-            features=test.features[rows].numpy(),
-            target=test.target[rows].numpy(),
+            logits=test.tensors().logits[rows].numpy(),
+            features=test.tensors().features[rows].numpy(),
+            target=test.tensors().target[rows].numpy(),
         )
     for period, file, status in (
         ("2026-09", "september.npz", 0),

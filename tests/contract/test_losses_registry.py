@@ -661,7 +661,9 @@ def test_the_state_learned_from_validation_is_in_buffers(name):
     for seed in range(12):
         predictions = validation(seed)
         criterion.update_from_validation(predictions)
-        torch.testing.assert_close(predictions.logits, validation(seed).logits, **EXACT)
+        torch.testing.assert_close(
+            predictions.tensors().logits, validation(seed).tensors().logits, **EXACT
+        )
         twin.update_from_validation(predictions)
         # changed in place
         assert all(buffer is held[key] for key, buffer in criterion.named_buffers())

@@ -49,9 +49,10 @@ MEASURED = {**EVALUATION.estimates["as predicted"], **EVALUATION.positive["as pr
 SEEDS = [drawn(), drawn(scale=1.1)]
 OTHER_SEEDS = [drawn(scale=1.6), drawn(scale=1.7)]
 BATCHES = [
-    {"p": batch.probs[:, 1].tolist(), "y": batch.target.tolist()} for batch in (RAW, OTHER, RAW)
+    {"p": batch.tensors().probs[:, 1].tolist(), "y": batch.target.tolist()}
+    for batch in (RAW, OTHER, RAW)
 ]
-RISKS = RAW.probs[:, 1].numpy()
+RISKS = RAW.tensors().probs[:, 1].numpy()
 
 
 @cache
@@ -142,7 +143,7 @@ USES = {
     )[name],
     "seeds": lambda name: fedlas.compare(SEEDS, OTHER_SEEDS, [name])[name],
     "optimism": lambda name: optimism(
-        lambda x, y: lambda rows: rows, RISKS, RAW.target.numpy(), metrics=[name],
+        lambda x, y: lambda rows: rows, RISKS, RAW.target, metrics=[name],
         confidence_level=0.8, replicates=9,
     )[name],
     "card": lambda name: card_of(name).metrics["calibrated"].get(name),

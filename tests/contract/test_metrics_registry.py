@@ -58,7 +58,7 @@ def test_a_finite_float_for_any_shape_and_scale(entry):
     for shape in ((1, 1), (1, 2), (2, 1), (3, 2), (7, 300), (400, 3)):
         for scale in (0.0, 1.0, 1e4):
             p = predictions(*shape, scale=scale)
-            if entry.several_labels and len(p.target.unique()) == 1:
+            if entry.several_labels and len(p.tensors().target.unique()) == 1:
                 with pytest.raises(InputError, match="at least two classes"):
                     entry.value(p)
                 continue
@@ -73,7 +73,9 @@ def test_precisions_agree(entry):
     for dtype in (torch.float16, torch.bfloat16, torch.float64):
         rounded = predictions(dtype=dtype)
         single = Predictions(
-            rounded.logits.float(), rounded.target, label_probs=rounded.label_probs
+            rounded.tensors().logits.float(),
+            rounded.tensors().target,
+            label_probs=rounded.tensors().label_probs,
         )
         expected = pytest.approx(entry.value(single, **options), rel=1e-5, abs=1e-6)
         assert entry.value(rounded, **options) == expected, dtype
@@ -81,10 +83,10 @@ def test_precisions_agree(entry):
 
 def test_pure(entry):
     p = predictions()
-    logits, target = p.logits.clone(), p.target.clone()
+    logits, target = p.tensors().logits.clone(), p.tensors().target.clone()
     assert entry.value(p) == entry.value(p)
-    assert torch.equal(p.logits, logits)
-    assert torch.equal(p.target, target)
+    assert torch.equal(p.tensors().logits, logits)
+    assert torch.equal(p.tensors().target, target)
     state = torch.get_rng_state()
     entry.value(p)
     assert torch.equal(torch.get_rng_state(), state)
@@ -92,7 +94,11 @@ def test_pure(entry):
 
 def test_logits_that_require_grad(entry):
     p = predictions()
-    live = Predictions(p.logits.clone().requires_grad_(), p.target, label_probs=p.label_probs)
+    live = Predictions(
+        p.tensors().logits.clone().requires_grad_(),
+        p.tensors().target,
+        label_probs=p.tensors().label_probs,
+    )
     assert entry.value(live) == entry.value(p)
 
 
@@ -134,10 +140,14 @@ def test_streaming_in_shards_of_any_order_gives_the_same_number(entry):
     parts = []
     for rows in shards:
         part = streaming([entry.name], 6)
-        part.update(p.logits[rows], p.target[rows], label_probs=p.label_probs[rows])
+        part.update(
+            p.tensors().logits[rows],
+            p.tensors().target[rows],
+            label_probs=p.tensors().label_probs[rows],
+        )
         parts.append(part)
     whole = streaming([entry.name], 6)
-    whole.update(p.logits, p.target, label_probs=p.label_probs)
+    whole.update(p.tensors().logits, p.tensors().target, label_probs=p.tensors().label_probs)
     for order in ([0, 1, 2, 3], [2, 0, 3, 1]):
         merged = streaming([entry.name], 6)
         for number in order:

@@ -103,12 +103,16 @@ def test_a_model_is_not_different_from_itself(entry):
 
 def test_nothing_is_changed(entry):
     p = predictions()
-    logits, target, state = p.logits.clone(), p.target.clone(), torch.get_rng_state()
+    logits, target, state = (
+        p.tensors().logits.clone(),
+        p.tensors().target.clone(),
+        torch.get_rng_state(),
+    )
     numpy_state = np.random.get_state()[1].copy()
     bootstrap_interval(p, metric=entry.name, replicates=39)
     noise_floor(p, metric=entry.name, replicates=39)
-    assert torch.equal(p.logits, logits)
-    assert torch.equal(p.target, target)
+    assert torch.equal(p.tensors().logits, logits)
+    assert torch.equal(p.tensors().target, target)
     assert torch.equal(torch.get_rng_state(), state)
     assert (np.random.get_state()[1] == numpy_state).all()
 

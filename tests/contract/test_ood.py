@@ -60,7 +60,7 @@ def setting():
 
 def score(entry, setting, rows=slice(None), scale=1.0):
     model, images, test, reference = setting
-    outputs = Outputs(test.logits[rows] / scale, test.features[rows])
+    outputs = Outputs(test.tensors().logits[rows] / scale, test.tensors().features[rows])
     if "model" in required_inputs(entry):
         value = entry.value(model=model, inputs=images[rows], std=(1.0,))
         outputs = replace(outputs, scores={entry.name: value})
@@ -122,11 +122,24 @@ def test_a_temperature_changes_those_that_look_at_logits(entry, setting):
 def test_its_arguments_stay_as_they_are(entry, setting):
     _, images, test, reference = setting
     before = [
-        value.clone() for value in (images, test.logits, test.features, reference.train.features)
+        value.clone()
+        for value in (
+            images,
+            test.tensors().logits,
+            test.tensors().features,
+            reference.train.tensors().features,
+        )
     ]
     score(entry, setting)
     for old, new in zip(
-        before, (images, test.logits, test.features, reference.train.features), strict=True
+        before,
+        (
+            images,
+            test.tensors().logits,
+            test.tensors().features,
+            reference.train.tensors().features,
+        ),
+        strict=True,
     ):
         assert torch.equal(old, new)
     assert all(weight.grad is None for weight in setting[0].parameters())

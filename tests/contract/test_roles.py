@@ -70,7 +70,7 @@ def fitted(name, val):
         after = calibrator.fit(val).transform(PLAIN if val.covariates is None else val)
     except InputError:
         return None
-    return after.logits
+    return after.tensors().logits
 
 
 def fitted_on_half(name, field=None):

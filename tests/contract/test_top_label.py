@@ -36,7 +36,7 @@ def predictions(samples=300, classes=5, dtype=torch.float32, seed=0):
 
 
 def top(p):
-    return TopLabel(p.confidence, p.correct, p.weights)
+    return TopLabel(p.tensors().confidence, p.tensors().correct, p.tensors().weights)
 
 
 def test_which_are_enough():
@@ -82,12 +82,12 @@ def test_weighted_samples_are_equal():
     options = {"replicates": 60, "seed": 3, "num_bins": 7}
     assert estimates(top(p), ENOUGH, **options) == estimates(p, ENOUGH, **options)
     assert fedlas.evaluate(top(p)) != fedlas.evaluate(top(replace(p, weights=None)))
-    other = replace(predictions(seed=1), target=p.target, weights=p.weights)
+    other = replace(predictions(seed=1), target=p.tensors().target, weights=p.tensors().weights)
     assert fedlas.compare(top(p), top(other), replicates=60) == fedlas.compare(
         p, other, ["accuracy", "ece"], replicates=60
     )
     with pytest.raises(ValueError, match="the same weights"):
-        fedlas.compare(top(p), TopLabel(other.confidence, other.correct))
+        fedlas.compare(top(p), TopLabel(other.tensors().confidence, other.tensors().correct))
 
 
 @pytest.mark.parametrize("name", ENOUGH)
@@ -122,7 +122,7 @@ def test_evaluate_gives_what_can_be_had():
 
 def test_a_metric_of_somebody_can_say_that_the_top_label_is_enough(changeable):
     def mean(predictions):
-        return float(predictions.confidence.double().mean())
+        return float(predictions.tensors().confidence.double().mean())
 
     settings = {
         "title": "Mean",

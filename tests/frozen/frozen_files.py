@@ -140,8 +140,8 @@ def of_predictions(folder):
     top = fedlas.TopLabel.load(folder / "top.npz")
     return {
         "predictions": fedlas.evaluate(fedlas.Predictions.load(folder / "live.npz"))["nll"],
-        "top label": [float(top.confidence.sum()), float(top.correct.sum())],
-        "several": [float(several.logits.sum()), float(several.target.sum())],
+        "top label": [float(top.tensors().confidence.sum()), float(top.tensors().correct.sum())],
+        "several": [float(several.tensors().logits.sum()), float(several.tensors().target.sum())],
     }
 
 

@@ -104,7 +104,10 @@ def test_values_are_those_of_the_saved_predictions(capsys, run):
     test = Predictions.load(run / "predictions" / "test.npz")
     other, _ = Outputs.load(run / "predictions" / "ood-digits.npz")
     assert other.num_samples == 600
-    own, theirs = 1 - test.probs.double().amax(1), 1 - other.logits.double().softmax(1).amax(1)
+    own, theirs = (
+        1 - test.tensors().probs.double().amax(1),
+        1 - other.logits.double().softmax(1).amax(1),
+    )
     auroc = (theirs[:, None] > own).double().mean() + 0.5 * (theirs[:, None] == own).double().mean()
     assert float(found[0]["auroc"]) == pytest.approx(float(auroc), abs=1e-6)
 

@@ -41,7 +41,7 @@ def test_their_figures(name, samples, accuracy, confidence, ece):
     exact = 2.5e-5 if name == "imdb_probs" else 1e-5
     assert read.predictions.num_samples == samples
     assert found["accuracy"] == pytest.approx(accuracy, abs=1e-5)
-    assert float(read.predictions.confidence.double().mean()) == pytest.approx(
+    assert float(read.predictions.confidence.mean(dtype=np.float64)) == pytest.approx(
         confidence, abs=exact
     )
     # Of two classes "ece" is the event's; the table has that of the predicted class.

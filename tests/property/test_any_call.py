@@ -241,6 +241,7 @@ def odd_tensor(draw, value):
 def odd_predictions(draw, value):
     """Other predictions, or none."""
     pick, samples = draw.pick, value.num_samples
+    logits, target, features = value.logits, value.target, value.features
     return pick.choice([
         lambda: draw.predictions(1),
         lambda: draw.predictions(2),
@@ -248,16 +249,16 @@ def odd_predictions(draw, value):
         lambda: draw.predictions(samples, classes=2),
         lambda: draw.predictions(samples, classes=7),
         lambda: draw.predictions(samples, features=False),
-        lambda: Predictions(torch.zeros_like(value.logits), value.target, value.features),
-        lambda: Predictions(value.logits.double(), torch.zeros_like(value.target), value.features),
-        lambda: Predictions(value.logits, value.logits.argmax(1), value.features),
-        lambda: Predictions(value.logits, value.logits.argmin(1), value.features),
-        lambda: Predictions(value.logits.sign() * 1e30, value.target, value.features),
-        lambda: Predictions(value.logits.double() * 1e-30, value.target, value.features),
-        lambda: Predictions(value.logits, value.target, torch.zeros_like(value.features)),
-        lambda: Predictions(value.logits, value.target, value.features.sign() * 1e30),
-        lambda: Predictions(value.logits, value.target, value.features.long()),
-        lambda: value.logits,
+        lambda: Predictions(np.zeros_like(logits), target, features),
+        lambda: Predictions(np.float64(logits), np.zeros_like(target), features),
+        lambda: Predictions(logits, logits.argmax(1), features),
+        lambda: Predictions(logits, logits.argmin(1), features),
+        lambda: Predictions(np.sign(logits) * 1e30, target, features),
+        lambda: Predictions(np.float64(logits) * 1e-30, target, features),
+        lambda: Predictions(logits, target, np.zeros_like(features)),
+        lambda: Predictions(logits, target, np.sign(features) * 1e30),
+        lambda: Predictions(logits, target, np.int64(features)),
+        lambda: value.tensors().logits,
         lambda: ood.Outputs.from_predictions(value),
         lambda: pick.choice(GARBAGE),
     ])()  # fmt: skip
@@ -603,7 +604,11 @@ def content_of(value):
     if isinstance(value, Predictions | ood.Outputs):
         return tuple(
             content_of(each)
-            for each in (value.logits, value.features, getattr(value, "target", None))
+            for each in (
+                value.logits,
+                value.features,
+                getattr(value, "target", None),
+            )
         )
     if isinstance(
         value, metrics.StreamingMetrics | metrics.StreamingClasses | metrics.StreamingGroups
@@ -626,7 +631,7 @@ def brief(value):
             else f"{kind} {str(value.tolist())[:120]}"
         )
     if isinstance(value, Predictions):
-        return f"Predictions({brief(value.logits)}, {brief(value.target)})"
+        return f"Predictions({brief(value.tensors().logits)}, {brief(value.tensors().target)})"
     return reprlib.repr(value)
 
 

@@ -10,8 +10,8 @@ import pytest
 
 TOOL = Path(__file__).parents[2] / "tools" / "reach.py"
 NEEDS_TORCH = {
-    "Predictions", "metrics.ece", "report", "compare", "estimates", "fedlas evaluate", "fedlas compare",
-    "fedlas calibrate", "fedlas apply", "fedlas monitor", "fedlas card", "fedlas init", "fedlas export --format sql",
+    "metrics.ece", "report", "compare", "estimates", "fedlas evaluate", "fedlas compare",
+    "fedlas calibrate", "fedlas apply", "fedlas monitor", "fedlas card", "fedlas export --format sql",
 }  # fmt: skip
 """Uses that do not work yet where torch is not installed. One that does leaves the list, and none joins it."""
 MOST = {

@@ -30,7 +30,7 @@ def predictions(seed, size=200):
 
 VAL, TEST = predictions(0), predictions(1)
 MODEL = nn.Linear(3, 3).eval()
-LOADER = [(VAL.logits, VAL.target)]
+LOADER = [(VAL.tensors().logits, VAL.tensors().target)]
 REPORT = fedlas.report(VAL, replicates=39)
 
 
@@ -51,7 +51,9 @@ FUNCTIONS = {
     "calibrate": lambda _: str(fedlas.calibrate(MODEL, LOADER, method="temperature")),
     "calibrator": calibrator,
     "card": lambda _: str(fedlas.card(VAL, TEST, "temperature", replicates=39)),
-    "compare": lambda _: fedlas.compare(VAL, VAL.with_logits(VAL.logits.flip(0)), replicates=39),
+    "compare": lambda _: fedlas.compare(
+        VAL, VAL.with_logits(VAL.tensors().logits.flip(0)), replicates=39
+    ),
     "estimates": lambda _: fedlas.estimates(VAL, replicates=39),
     "evaluate": lambda _: fedlas.evaluate(VAL),
     "predict": lambda _: fedlas.predict(MODEL, LOADER).logits.tolist(),

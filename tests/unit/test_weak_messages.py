@@ -48,7 +48,7 @@ def test_the_message_says_what_to_write(call, message):
 
 def test_labels_yes_and_no_are_truth_values():
     frame = {"p": [0.7, 0.1], "y": ["yes", "No"]}
-    assert read_predictions(frame, probs="p", target="y").predictions.correct.all()
+    assert read_predictions(frame, probs="p", target="y").predictions.tensors().correct.all()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")

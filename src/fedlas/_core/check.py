@@ -195,6 +195,12 @@ def is_tensor(value: object) -> TypeGuard[Tensor]:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
+def is_module(value: object) -> bool:
+    """Return whether ``value`` is an ``nn.Module``; without torch in the process nothing is one."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.nn.Module)
+
+
 def as_float_array(values: object) -> NDArray[np.float64]:
     """Return real numbers as a float64 array, or a scalar NaN for text, objects and rows of unequal length.
 
@@ -315,48 +321,40 @@ def check_dense(name: str, value: Tensor) -> None:
         )
 
 
-def check_finite(name: str, value: Tensor) -> None:
+def check_finite(name: str, value: object) -> None:
     """Raise NonFiniteError for NaN or infinities, and InputError for absolute values above ``LARGEST`` (2**100).
 
-    On an accelerator this waits for the device, so do not call it in a training step.
+    Args:
+        name: What messages call it.
+        value: An array or a tensor. One on an accelerator is copied, so do not call this in a training step.
 
     Raises:
         NonFiniteError: If any element is NaN or infinite; the message counts them and names the first.
-        InputError: If any is larger than ``LARGEST``, or the tensor is not dense.
+        InputError: If any is larger than ``LARGEST``, or a tensor is not dense.
 
     Example:
-        >>> import torch
-        >>> check_finite("features", torch.tensor([1.0, float("nan")]))
+        >>> check_finite("features", [1.0, float("nan")])
         Traceback (most recent call last):
             ...
         fedlas._core.errors.NonFiniteError: features must be finite; got 1 NaN or infinite of 2 values, the first ...
     """
-    check_dense(name, value)
-    check_finite_dense(name, value)
-
-
-def check_finite_dense(name: str, value: Tensor) -> None:
-    """Check a dense tensor for NaN, infinities and values beyond ``LARGEST``, as :func:`check_finite` does.
-
-    Raises:
-        InputError: As there.
-    """
-    if not value.is_floating_point() or not value.numel():
+    array = to_array(name, value)
+    if array.dtype.kind != "f" or not array.size:
         return
-    # 8-bit floats are not compared
-    wide = value.detach() if value.dtype.itemsize > 1 else value.detach().float()
-    low, high = (float(end) for end in wide.aminmax())
+    low, high = float(array.min()), float(array.max())
     # one pass without a mask; NaN makes both comparisons false
     if low >= -LARGEST and high <= LARGEST:
         return
     # From here on there is something to report, so the cost of a mask does not matter.
-    bad = ~wide.isfinite()
+    import numpy as np
+
+    bad = ~np.isfinite(array)
     count = int(bad.sum())
     if count:
-        first = tuple(int(i) for i in bad.nonzero()[0])
+        first = tuple(int(place[0]) for place in bad.nonzero()) if bad.ndim else ()
         raise NonFiniteError(
             f"{name} must be finite",
-            f"{count} NaN or infinite of {value.numel()} values, the first at index {first}",
+            f"{count} NaN or infinite of {array.size} values, the first at index {first}",
             "Find the step where the model diverged; a metric of such values would mean nothing.",
         )
     raise InputError(

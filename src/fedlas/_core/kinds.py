@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
-from fedlas._core.check import InputError, describe, is_dense, is_tensor
+from fedlas._core.check import InputError, describe, is_dense, is_module, is_tensor
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -87,12 +87,6 @@ def _is_collection(value: object, method: str = "__getitem__") -> bool:
     return is_dense(value) and not value.is_meta if is_tensor(value) else hasattr(value, method)
 
 
-def _is_module(value: object) -> bool:
-    from torch import nn
-
-    return isinstance(value, nn.Module)
-
-
 def _class_name_test(*names: str) -> Callable[[object], bool]:
     """Return a predicate: whether an object's class or a base has one of these names, which need not be imported."""
     return lambda value: any(base.__name__ in names for base in type(value).__mro__)
@@ -104,7 +98,7 @@ _TYPE_TESTS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "str": ("a string", lambda value: isinstance(value, str)),
     "Path": ("a path", lambda value: isinstance(value, os.PathLike)),
     "Tensor": ("a tensor", is_tensor),
-    "Module": ("an nn.Module", _is_module),
+    "Module": ("an nn.Module", is_module),
     "Mapping": ("a mapping", lambda value: isinstance(value, Mapping)),
     "Callable": ("a callable", callable),
     "Sequence": (

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.floating[Any]]
 """An array in single or double precision."""
+Float = TypeVar("Float", bound=np.floating[Any])
+"""The precision of an array, which results keep."""
 _BLOCK = 2**16
 """Numbers of a block: half a MiB in double precision."""
 _FEW = 16
@@ -34,6 +36,18 @@ def row_max(values: NDArray[Any]) -> NDArray[Any]:
     return largest
 
 
+def row_argmax(values: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the column of the largest value of each row ``(N,)``; ties go to the first."""
+    if values.shape[1] > _FEW:
+        return values.argmax(axis=1)
+    best = np.zeros(len(values), np.int64)
+    largest = values[:, 0].copy()
+    for column in range(1, values.shape[1]):
+        best[values[:, column] > largest] = column
+        np.maximum(largest, values[:, column], out=largest)
+    return best
+
+
 def row_sum(values: NDArray[Any]) -> NDArray[Any]:
     """Return the sum of each row ``(N,)``, in the precision of ``values``; truth values are counted."""
     if values.shape[1] > _FEW or values.dtype.kind not in "f":
@@ -45,7 +59,7 @@ def row_sum(values: NDArray[Any]) -> NDArray[Any]:
     return total
 
 
-def softmax(logits: Floats, out: Floats | None = None) -> Floats:
+def softmax(logits: NDArray[Float], out: NDArray[Float] | None = None) -> NDArray[Float]:
     """Return the softmax over each row of ``logits (N, C)``; equal rows give identical results.
 
     Args:
@@ -55,12 +69,12 @@ def softmax(logits: Floats, out: Floats | None = None) -> Floats:
     return _normalized_rows(logits, out, log=False)
 
 
-def log_softmax(logits: Floats, out: Floats | None = None) -> Floats:
+def log_softmax(logits: NDArray[Float], out: NDArray[Float] | None = None) -> NDArray[Float]:
     """Return the log-softmax over each row of ``logits (N, C)``; the arguments are those of :func:`softmax`."""
     return _normalized_rows(logits, out, log=True)
 
 
-def logsumexp(logits: Floats) -> Floats:
+def logsumexp(logits: NDArray[Float]) -> NDArray[Float]:
     """Return ``log sum_k exp(logit_k)`` of each row ``(N,)``."""
     result = np.empty(len(logits), logits.dtype)
     for part in iter_blocks(*logits.shape):
@@ -71,20 +85,28 @@ def logsumexp(logits: Floats) -> Floats:
     return result
 
 
-def sigmoid(logits: Floats) -> Floats:
-    """Return ``1 / (1 + exp(-z))`` of each value, without overflow."""
-    small = np.exp(-np.abs(logits))
-    result: Floats = np.where(logits >= 0, 1.0, small) / (1.0 + small)
-    return result.astype(logits.dtype, copy=False)
+def sigmoid(logits: NDArray[Float]) -> NDArray[Float]:
+    """Return ``1 / (1 + exp(-z))`` of each value."""
+    result = np.negative(logits)
+    with np.errstate(over="ignore"):  # the inverse of infinity is 0
+        np.exp(result, out=result)
+    result += 1.0
+    return np.divide(1.0, result, out=result)
 
 
-def softplus(logits: Floats) -> Floats:
+def softplus(logits: NDArray[Float]) -> NDArray[Float]:
     """Return ``log(1 + exp(z))`` of each value, without overflow."""
-    result: Floats = np.maximum(logits, 0.0) + np.log1p(np.exp(-np.abs(logits)))
-    return result.astype(logits.dtype, copy=False)
+    result = np.abs(logits)
+    np.negative(result, out=result)
+    np.exp(result, out=result)
+    np.log1p(result, out=result)
+    result += np.maximum(logits, 0.0)
+    return result
 
 
-def _normalized_rows(logits: Floats, out: Floats | None, *, log: bool) -> Floats:
+def _normalized_rows(
+    logits: NDArray[Float], out: NDArray[Float] | None, *, log: bool
+) -> NDArray[Float]:
     """Return the softmax of rows, or its logarithm."""
     result = np.empty(logits.shape, logits.dtype) if out is None else out
     for part in iter_blocks(*logits.shape):

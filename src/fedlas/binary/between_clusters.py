@@ -175,23 +175,21 @@ def _clusters(
     predictions: Predictions, data: Positive, names: Sequence[Any] | None
 ) -> tuple[list[Any], IntArray]:
     """Return the name, else the number, of each cluster with a weight, and the cluster of each sample ``(N,)``."""
-    clusters = predictions.clusters
+    clusters, weights = predictions.clusters, predictions.weights
     if clusters is None or data.clusters is None or not data.clusters.any():
         raise InputError(
             "samples must come from at least two clusters",
             "no clusters" if clusters is None else "one cluster",
             ("Name the cluster of each sample: ", Argument("clusters"), "."),
         )
-    present = np.unique(clusters.numpy())
+    present = np.unique(clusters)
     if names is not None and len(names) != len(present):
         raise InputError(
             f"names must hold {len(present)} names, one per cluster",
             f"{len(names)}",
             "Pass the names in ascending order of the cluster ids.",
         )
-    weighted = (
-        present if predictions.weights is None else np.unique(clusters[predictions.weights > 0])
-    )
+    weighted = present if weights is None else np.unique(clusters[weights > 0])
     titles = dict(zip(present.tolist(), present.tolist() if names is None else names, strict=True))
     return [titles[number] for number in weighted.tolist()], data.clusters
 

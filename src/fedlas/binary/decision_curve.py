@@ -116,7 +116,9 @@ def net_benefit(
     order = np.argsort(data.probability, kind="stable")
     totals = CumulativeTotals(data, order)
     # A probability equals a threshold also where its logarithm was rounded in between.
-    rounding = ROUNDING * torch.finfo(predictions.scores.dtype).eps * (1.0 - np.log(limit))
+    rounding = (
+        ROUNDING * torch.finfo(predictions.tensors().scores.dtype).eps * (1.0 - np.log(limit))
+    )
     first = np.searchsorted(data.probability[order], limit * (1.0 - rounding), side="left")
     weight = limit / (1.0 - limit)
     model, error = totals.mean(first, weight)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlas._core.ops import softplus
 from fedlas.resample.clusters import clustered_sum_variance
 from fedlas.resample.effective import effective_sample_size_by_group
 from fedlas.stats.degrees import group_degrees_of_freedom
@@ -250,21 +251,3 @@ class GroupedSamples:
         """Return the log-likelihood of the outcomes in each group ``(G,)``, given log-odds ``(N,)``."""
         signed = np.where(self.outcome > 0, -log_odds, log_odds)
         return -self.sum_by_group(self.weigh(softplus(signed)))
-
-
-def sigmoid(log_odds: FloatArray) -> FloatArray:
-    """Return ``1 / (1 + exp(-x))``, accurate for values of any size."""
-    import torch
-
-    # PyTorch computes it, as the softplus, in a tenth of NumPy's time.
-    probability: FloatArray = torch.from_numpy(log_odds).sigmoid().numpy()
-    return probability
-
-
-def softplus(values: FloatArray) -> FloatArray:
-    """Return ``log(1 + exp(x))``, accurate for values of any size."""
-    import torch
-
-    tensor = torch.from_numpy(np.ascontiguousarray(values))
-    result: FloatArray = torch.nn.functional.softplus(tensor, threshold=40.0).numpy()
-    return result

@@ -98,7 +98,7 @@ def group_measures(
     require_labels(predictions)
     names, number = factorize_groups(predictions, groups)
     if predictions.weights is not None:
-        number = number[predictions.weights.cpu().numpy() > 0]
+        number = number[predictions.weights > 0]
     check_group_sizes(names, len(number))
     data = positive_class(predictions, event)
     present, number = np.unique(number, return_inverse=True)

@@ -88,19 +88,17 @@ def label_group_measures(
         >>> next(iter(found)), found["there"].worst_label, round(found["there"].worst.ratio.value, 1)
         ('there', 'dog', 0.5)
     """
-    import torch
-
     require_multi_label(predictions)
     several: Any = predictions
     names, number = factorize_groups(several, groups)
-    counts = (require_known_labels(predictions).target != UNKNOWN).any(dim=1)
+    counts = (require_known_labels(predictions).target != UNKNOWN).any(axis=1)
     several, some = drop_zero_weights(replace(several.rows(counts), features=None))
-    number = number[counts.numpy()]
+    number = number[counts]
     if some is not None:
-        number = number[some.numpy()]
+        number = number[some]
     present = np.unique(number).tolist()
     check_group_sizes(present, len(number))
-    rows = (several.target != UNKNOWN).nonzero()[:, 0].numpy()
+    rows = (several.target != UNKNOWN).nonzero()[0]
     pooled = group_measures(
         several.pooled(), number[rows].tolist(), confidence_level=confidence_level
     )
@@ -110,7 +108,7 @@ def label_group_measures(
     p_values: dict[int, float] = {}
     for place in present:
         inside = number == place
-        table = label_measures(several.rows(torch.from_numpy(inside)), **options)
+        table = label_measures(several.rows(inside), **options)
         name, worst = next(iter(table.items()))
         whole = pooled[place]
         measured[place] = LabelGroupMeasures(

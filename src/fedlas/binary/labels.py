@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import InputError, check_count
 from fedlas._core.kinds import check_argument_types
+from fedlas._core.ops import Floats, sigmoid, softplus
 from fedlas._core.threads import run_single_threaded
 from fedlas.binary.discrimination import auroc_with_influence
-from fedlas.binary.grouped_samples import GroupedSamples, sigmoid, softplus
+from fedlas.binary.grouped_samples import GroupedSamples
 from fedlas.binary.positive import Positive
 from fedlas.binary.recalibration import GroupRow, iter_group_rows
 from fedlas.metrics.evaluation import EVALUATIONS
@@ -37,8 +38,6 @@ from fedlas.stats.noise_floor import least_p, monte_carlo_p_value
 from fedlas.stats.result_table import ResultTable
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from fedlas._core.types import FloatArray, IntArray
     from fedlas.predictions import MultiLabel
 
@@ -217,17 +216,15 @@ class LabelData:
         self.names: list[str] = names[inside].tolist()
         self.unknown = tuple(names[~inside].tolist())
         self.predictions = predictions
-        self._logits: Tensor = predictions.logits[:, inside]
-        self.positives: NDArray[np.bool_] = (predictions.target == 1).numpy()[:, inside]
+        self._logits: Floats = predictions.logits[:, inside]
+        self.positives: NDArray[np.bool_] = predictions.target[:, inside] == 1
         self.known = has_label[:, inside]
-        each = (
-            np.ones(len(has_label)) if weights is None else weights.numpy() / weights.mean().item()
-        )
+        each = np.ones(len(has_label)) if weights is None else weights / weights.mean()
         self._weights: FloatArray | None = None if weights is None else each
         self.counts: FloatArray = each[:, None] * self.known
         clusters = predictions.clusters
         self.clusters: IntArray | None = (
-            None if clusters is None else np.unique(clusters.numpy(), return_inverse=True)[1]
+            None if clusters is None else np.unique(clusters, return_inverse=True)[1]
         )
         self.degrees = degrees_of_freedom(each, self.clusters)
         self._areas: list[float] = []
@@ -241,9 +238,9 @@ class LabelData:
             InputError: If no label is known.
         """
         require_known_labels(predictions)
-        if predictions.weights is not None and not bool(predictions.weights.all()):
-            predictions = predictions.rows(predictions.weights > 0)
-        has_label = (predictions.target != UNKNOWN).numpy()
+        if (weights := predictions.weights) is not None and not weights.all():
+            predictions = predictions.rows(weights > 0)
+        has_label = predictions.target != UNKNOWN
         if not has_label.any():
             fix = "Pass samples whose labels are known."
             raise InputError("at least one label must be known", f"{UNKNOWN} everywhere", fix)
@@ -251,8 +248,10 @@ class LabelData:
 
     def errors(self, *, num_bins: int, replicates: int, seed: int) -> LabelErrors:
         """Return the ECE of each label with replicates; without replicates if there is only one sample or cluster."""
+        import torch
+
         return compute_label_errors(
-            self._logits.double().sigmoid(),
+            torch.from_numpy(sigmoid(self._logits.astype(np.float64))),
             self.positives,
             self.counts,
             self.clusters,
@@ -273,7 +272,7 @@ class LabelData:
         for part in self._label_slices():
             has_label = self.known[:, part].T
             label, sample = np.nonzero(has_label)
-            log_odds = self._logits[:, part].T.double().numpy()[has_label]
+            log_odds = self._logits[:, part].T.astype(np.float64)[has_label]
             whole = Positive(
                 log_odds,
                 sigmoid(log_odds),
@@ -308,7 +307,7 @@ class LabelData:
     @property
     def probability(self) -> FloatArray:
         """Probability of each label ``(N, L)``."""
-        probability: FloatArray = self._logits.double().sigmoid().numpy()
+        probability: FloatArray = sigmoid(self._logits.astype(np.float64))
         return probability
 
     def means(self, *, areas: bool = True) -> dict[str, tuple[float, FloatArray]]:
@@ -321,7 +320,7 @@ class LabelData:
         by_label: dict[str, list[FloatArray]] = {name: [] for name in sums}
         for part in self._label_slices():
             counts = self.counts[:, part]
-            logits = self._logits[:, part].double().numpy()
+            logits = self._logits[:, part].astype(np.float64)
             happened = self.positives[:, part]
             rows = {
                 "nll": softplus((1.0 - 2.0 * happened) * logits),
@@ -360,7 +359,7 @@ class LabelData:
         has_label = self.known[:, index]
         happened = self.positives[has_label, index]
         if happened.any() and not happened.all():
-            scores = self._logits[:, index].double().numpy()[has_label]
+            scores = self._logits[:, index].astype(np.float64)[has_label]
             counts = self.counts[has_label, index]
             self.add_auroc(index, *auroc_and_influence(scores, happened, counts))
 

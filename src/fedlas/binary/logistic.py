@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedlas.binary.grouped_samples import GroupedSamples, sigmoid
+from fedlas._core.ops import sigmoid
+from fedlas.binary.grouped_samples import GroupedSamples
 
 if TYPE_CHECKING:
     from fedlas._core.types import BoolArray, FloatArray

@@ -172,11 +172,11 @@ def positive_class(
     predictions = drop_zero_weights(predictions)
     unbounded = make_class_scorer(predictions)(number)
     log_odds = np.clip(unbounded, *_PROBS_RANGE) if predictions.are_probs else unbounded
-    outcome = (predictions.target.cpu() == number).double().numpy()
+    outcome = (predictions.tensors().target.cpu() == number).double().numpy()
     shares = normalized_weights(predictions)
     weights = None if shares is None else shares.numpy()
     names = getattr(predictions, "clusters", None)
-    clusters = None if names is None else np.unique(names.cpu().numpy(), return_inverse=True)[1]
+    clusters = None if names is None else np.unique(names, return_inverse=True)[1]
     if both_outcomes and outcome.min() == outcome.max():
         got = f"{len(outcome)} samples, {'only' if outcome[0] else 'no'} class {number}"
         fix = "Pass a test set in which both occur."
@@ -210,7 +210,7 @@ def _class_index(event: int | str, predictions: Predictions) -> int:
 
 def drop_zero_weights(predictions: Predictions) -> Predictions:
     """Return the samples with positive weight."""
-    weights = predictions.weights
+    weights = predictions.tensors().weights
     if weights is None or bool(weights.all()):
         return predictions
     return predictions.rows(weights > 0)
@@ -285,7 +285,7 @@ def positive_bins(
     check_confidence_level(confidence_level)
     data = positive_class(predictions, event)
     # In the precision of the scores, because what counts as equal to an edge depends on it.
-    probability = torch.from_numpy(data.probability).to(predictions.scores.dtype)
+    probability = torch.from_numpy(data.probability).to(predictions.tensors().scores.dtype)
     outcome = torch.from_numpy(data.outcome)
     if scheme == "equal-mass":
         bins = bins_from_table(*equal_mass_bins(probability, outcome > 0, num_bins))

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedlas._core.check import InputError, check_count
-from fedlas.binary.grouped_samples import GroupedSamples, sigmoid
+from fedlas._core.ops import sigmoid
+from fedlas.binary.grouped_samples import GroupedSamples
 from fedlas.binary.logistic import fit_logistic
 from fedlas.binary.positive import positive_class
 from fedlas.binary.recalibration import fit_recalibration

@@ -250,7 +250,7 @@ def _warn_of_rise(before: Predictions, after: Predictions) -> None:
     from fedlas.stats.estimates import CONFIDENCE_LEVEL
 
     nll = [
-        cross_entropy(part.logits.double(), part.target, reduction="none")
+        cross_entropy(part.tensors().logits.double(), part.tensors().target, reduction="none")
         for part in (before, after)
     ]
     weights = sample_weights(before)
@@ -258,7 +258,7 @@ def _warn_of_rise(before: Predictions, after: Predictions) -> None:
     mean, error = mean_and_standard_error(nll[1] - nll[0], weights, before.clusters)
     number = None
     if is_clustered(before.clusters):
-        number = np.unique(before.clusters.cpu().numpy(), return_inverse=True)[1]
+        number = np.unique(before.clusters, return_inverse=True)[1]
     degrees = degrees_of_freedom(weights.cpu().numpy(), number)
     if mean > critical_t(CONFIDENCE_LEVEL, degrees) * error:
         _warn_about_rise(mean, error)
@@ -305,7 +305,7 @@ def measured_left_out(
     """Return metrics of held-out rows before and after out-of-fold calibration."""
     from fedlas.resample.clusters import is_clustered
 
-    clusters = len(first.clusters.unique()) if is_clustered(first.clusters) else None
+    clusters = len(np.unique(first.clusters)) if is_clustered(first.clusters) else None
     if isinstance(first, MultiLabel) and isinstance(last, MultiLabel):
         others: dict[str, Any] = {"folds": folds, "clusters": clusters, "in_time": in_time}
         return labels_before_after(first, last, 200, **others)
@@ -316,7 +316,7 @@ def measured_left_out(
         isinstance(first, Predictions)
         and isinstance(last, Predictions)
         and first.num_classes == 2
-        and len(first.target.unique()) == 2
+        and len(first.tensors().target.unique()) == 2
     ):
         event = quoted_event(first)
         values = _event_metrics(first, last)

@@ -108,7 +108,7 @@ class Calibration:
         """Return calibrated logits ``(n, C)``, or of several labels ``(n, L)``, of the same dtype."""
         if isinstance(self.calibrator, MultiLabelCalibration):
             return self.calibrator.transform(logits)
-        return self.transform(Predictions(logits)).logits
+        return self.transform(Predictions(logits)).tensors().logits
 
     def transform(self, predictions: P) -> P:
         """Return calibrated predictions of the same samples."""

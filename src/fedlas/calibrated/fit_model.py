@@ -186,7 +186,7 @@ def _fit(calibrator: AnyCalibrator, runner: Runner) -> tuple[Calibration, Callab
     val, total = collect_predictions(runner, max_logits=MAX_LOGITS)
     fitted = Calibration(*fit_with_notes(calibrator, val, warn=warn_user))
     share = "" if total == val.num_samples else f"a random sample of {total:,}: "
-    if val.logits.numel() <= _HELD:
+    if val.tensors().logits.numel() <= _HELD:
         return fitted, lambda: share + describe_fit(val, calibrator.transform(val))
     text = share + describe_fit(val, calibrator.transform(val))
     return fitted, lambda: text

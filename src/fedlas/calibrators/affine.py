@@ -228,7 +228,7 @@ class AffineCalibrator(Calibrator):
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> AffineMap:
         """Fit the affine map to ``val``."""
-        inputs = self._inputs(val.logits.cpu())
+        inputs = self._inputs(val.tensors().logits.cpu())
         scaled = temperature_start(val)
         fit = self._fit_regression(inputs, val, scaled)
         if fit.affine is None:
@@ -236,7 +236,9 @@ class AffineCalibrator(Calibrator):
             weight = scaling.weight if self.map_type is DiagonalMap else scaling.weight.diag()
             row_map = self.map_type(weight, scaling.bias, *fit.extra_buffers)
             return attach_warnings(row_map, fit.warning, scaled.warning)
-        count = torch.bincount(val.target.cpu(), sample_weights(val), minlength=val.num_classes)
+        count = torch.bincount(
+            val.tensors().target.cpu(), sample_weights(val), minlength=val.num_classes
+        )
         return attach_warnings(
             self.map_type(fit.affine.weight, fit.affine.bias, *fit.extra_buffers),
             convergence_warning(fit.affine.converged),
@@ -248,11 +250,14 @@ class AffineCalibrator(Calibrator):
     def _separation_warning(self, val: Predictions, affine: AffineMap) -> str | None:
         """Return a warning if all labels are predicted, so that the likelihood is unbounded; else None."""
         wrong_after = any(
-            bool((affine(self._inputs(rows)).argmax(dim=1) != val.target[part].cpu()).any())
-            for part, rows in iter_float64_rows(val.logits)
+            bool(
+                (affine(self._inputs(rows)).argmax(dim=1) != val.tensors().target[part].cpu()).any()
+            )
+            for part, rows in iter_float64_rows(val.tensors().logits)
         )
         return warning_if(
-            val.num_classes > 1 and (bool(val.correct.all()) or not wrong_after), SEPARATED_LABELS
+            val.num_classes > 1 and (bool(val.tensors().correct.all()) or not wrong_after),
+            SEPARATED_LABELS,
         )
 
 
@@ -274,7 +279,7 @@ def subset_starts(val: Predictions, subset_weights: Tensor) -> list[Start]:
 def select_subset(val: Predictions, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return logits, labels and weights of the samples whose weight ``(N,)`` is above 0."""
     inside = weights > 0
-    return val.logits.cpu()[inside], val.target.cpu()[inside], weights[inside]
+    return val.tensors().logits.cpu()[inside], val.tensors().target.cpu()[inside], weights[inside]
 
 
 SUBSET_TOLERANCE = 1e-3
@@ -384,7 +389,7 @@ class VectorScaling(AffineCalibrator):
         make_regression = partial(
             SoftmaxRegression, diagonal=True, scale=start.scale, width=start.width
         )
-        target = val.target.cpu()
+        target = val.tensors().target.cpu()
         weights = sample_weights(val)
         if self.freedom is not None:
             return AffineFit(
@@ -401,7 +406,7 @@ class VectorScaling(AffineCalibrator):
             target,
             folds=folds,
             weights=weights,
-            clusters=val.clusters,
+            clusters=val.tensors().clusters,
             make_regression=make_regression,
         )
         best = score.select_penalties([Penalties(freedom=value) for value in FREEDOMS])

@@ -293,7 +293,9 @@ class Calibrator(Abstract):
             return self._transform_array(test)
         if isinstance(test, TopLabel) and self.top_label:
             logits = self._apply(self._check_inputs(to_predictions(test)))
-            return replace(test, confidence=logits.softmax(dim=1)[:, 1].to(test.confidence.dtype))
+            return replace(
+                test, confidence=logits.softmax(dim=1)[:, 1].to(test.tensors().confidence.dtype)
+            )
         test = require_predictions(test)
         if self.top_label:
             fix = "Pass TopLabel(test.confidence, test.correct), or fit the calibrator on Predictions."
@@ -305,7 +307,7 @@ class Calibrator(Abstract):
         scores = to_tensor("test", test)
         of_probs = self.array_of == "probs"
         calibrated = self.transform((Predictions.from_probs if of_probs else Predictions)(scores))
-        result = calibrated.probs if of_probs else calibrated.logits
+        result = calibrated.tensors().probs if of_probs else calibrated.tensors().logits
         result = result[:, 1] if scores.ndim == 1 else result
         return result if is_tensor(test) else result.cpu().numpy()
 
@@ -335,12 +337,12 @@ class Calibrator(Abstract):
 
     def _side_inputs(self, predictions: Predictions) -> Tensor | None:
         """Return the second input of the map ``(N, ...)``, such as features, or None if the map takes logits alone."""
-        return None if self.num_features is None else predictions.features
+        return None if self.num_features is None else predictions.tensors().features
 
     def _apply(self, test: Predictions) -> Tensor:
         """Return calibrated logits ``(N, C)`` of checked predictions."""
         test = floor_log_probs(test, self.least_log)
-        return map_rows(test.logits, self.map, self._side_inputs(test))
+        return map_rows(test.tensors().logits, self.map, self._side_inputs(test))
 
     def module(self) -> CalibrationLayer:
         """Return the fitted map as a layer that maps logits (and features) to calibrated logits.

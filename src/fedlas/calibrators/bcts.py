@@ -83,8 +83,8 @@ class BiasCorrectedTemperature(AffineCalibrator):
     def _fit_regression(self, inputs: Tensor, val: Predictions, start: Start) -> AffineFit:
         fit = fit_bias_corrected_temperature(
             inputs,
-            val.target,
-            val.weights,
+            val.tensors().target,
+            val.tensors().weights,
             scale=start.scale,
             width=start.width,
             prior=self.prior or float(val.num_classes),

@@ -166,7 +166,7 @@ class ConfusionCalibration(Calibrator):
         """Fit the confusion matrix to ``val``."""
         base, warning = _fit_base(val, self.base)
         classes = val.num_classes
-        target = val.target.cpu()
+        target = val.tensors().target.cpu()
         weights = sample_weights(val)
         share = torch.bincount(target, weights, minlength=classes) + _PSEUDO_COUNT
         share = share / share.sum()
@@ -174,7 +174,7 @@ class ConfusionCalibration(Calibrator):
         # The most probable classes of each sample (N, J).
         tops = [
             base(rows).softmax(dim=1).topk(min(_MAX_CANDIDATES, classes), dim=1)
-            for _, rows in iter_float64_rows(val.logits)
+            for _, rows in iter_float64_rows(val.tensors().logits)
         ]
         probs = torch.cat([top.values for top in tops])
         source = torch.cat([top.indices for top in tops])
@@ -220,6 +220,11 @@ def _fit_base(val: Predictions, base: Base) -> tuple[AffineMap, str | None]:
     if base == "temperature":
         return AffineMap(one * start.scale, 0 * one), start.warning
     affine = fit_bias_corrected_temperature(
-        val.logits, val.target, val.weights, scale=start.scale, width=start.width, prior=1.0
+        val.tensors().logits,
+        val.tensors().target,
+        val.tensors().weights,
+        scale=start.scale,
+        width=start.width,
+        prior=1.0,
     )
     return affine, start.warning or convergence_warning(affine.converged)

@@ -205,20 +205,20 @@ class FeatureClipping(Calibrator):
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Clipped:
         """Fit the threshold (and temperature) to ``val``."""
-        features = cast(Tensor, val.features)
+        features = cast(Tensor, val.tensors().features)
         if self.head is None:
-            head = recover_head(features, val.logits)
+            head = recover_head(features, val.tensors().logits)
             fix = "A nonlinear head cannot be recovered: clip inside the model, or use another calibrator."
         else:
-            head = parse_head(self.head, features, val.logits)
+            head = parse_head(self.head, features, val.tensors().logits)
             fix = "Pass the layer whose input is the features and whose output is the logits."
-        head.check(features, val.logits, fix)
+        head.check(features, val.tensors().logits, fix)
 
         # The threshold on a grid, then between the neighbors of its best point.
-        target = val.target.cpu()
+        target = val.tensors().target.cpu()
 
         def clip(threshold: float) -> tuple[Tensor, BestTemperature]:
-            logits = clipped_logits(head.weight, features, val.logits, threshold)
+            logits = clipped_logits(head.weight, features, val.tensors().logits, threshold)
             best = (
                 nll_temperature(Predictions(logits, target))
                 if self.with_temperature
@@ -254,8 +254,8 @@ class FeatureClipping(Calibrator):
         test = super()._check_inputs(test)
         head = LinearHead(self.map.weight, self.map.bias, float(self.map.scale))
         head.check(
-            cast(Tensor, test.features),
-            test.logits,
+            cast(Tensor, test.tensors().features),
+            test.tensors().logits,
             "Pass predictions of the model that was fitted on. If they are, there were too few validation samples to "
             "recover the head: pass it, FeatureClipping(head=fedlas.find_head(model)).",
         )

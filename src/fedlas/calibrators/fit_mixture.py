@@ -126,15 +126,15 @@ def fit_calibrated_mixture(
         log_probs = split.log_probs(fitted, maps, _EXPENSIVE)
         share = fit_logit_share(log_probs, prior, split)
         regressions = None
-        if val.features is not None:
-            regressions = fit_regressions(split, val.features, log_probs, prior)
+        if (features := val.tensors().features) is not None:
+            regressions = fit_regressions(split, features, log_probs, prior)
             side, side_share, note = weigh_regressions(split, regressions, log_probs, share)
             group_note = regressions.note if side is not None and regressions is not None else ""
         if left_out is not None:
             left_out += out_of_fold_predictions(split, log_probs, prior, regressions)
     absent, absent_note = _absent_share_with_note(split, log_probs, share)
     if left_out and absent is not None:
-        logits = val.logits.cpu().double()
+        logits = val.tensors().logits.cpu().double()
         left_out[:] = [
             replace(each, log_probs=absent(logits[each.rows], each.log_probs)) for each in left_out
         ]
@@ -172,7 +172,7 @@ def _absent_share_with_note(
     """
     val = split.val
     weights = sample_weights(val)
-    present = torch.bincount(val.target.cpu(), weights, minlength=val.num_classes) > 0
+    present = torch.bincount(val.tensors().target.cpu(), weights, minlength=val.num_classes) > 0
     if bool(present.all()):
         return None, ()
     temperature = nll_temperature(val).value
@@ -181,13 +181,13 @@ def _absent_share_with_note(
     # (singles + 2 doubles)/N^2 (Good and Turing); the bound is one-sided with 95 % confidence. If many classes are
     # absent: one sample for each, up to a hundredth of all samples. A lower bound costs too much when such a class
     # does occur, a higher one when it never does.
-    class_counts = torch.bincount(val.target.cpu()[split.first_rows])
+    class_counts = torch.bincount(val.tensors().target.cpu()[split.first_rows])
     singles, doubles = int((class_counts == 1).sum()), int((class_counts == 2).sum())
     unseen = math.ceil(singles + _NORMAL_95 * math.sqrt(singles + 2 * doubles))
     hundredth = round(float(weights.sum())) // _SAMPLES_PER_ABSENT
     max_count = max(3, unseen, min(int((~present).sum()), hundredth))
     rows = split.rows if log_probs is not None else split.order
-    logits = val.logits.cpu()[rows].double()
+    logits = val.tensors().logits.cpu()[rows].double()
     mixture_log_probs = (
         logits.log_softmax(1) if log_probs is None else share(log_probs.transpose(0, 1))
     )
@@ -211,8 +211,8 @@ def _subsampling_notes(
 ) -> tuple[str, ...]:
     """Return a note on each component that was fitted on a random sample of the rows."""
     rows = {" and ".join(expensive): int(split.thinned.sum()) if expensive else 0}
-    if side is not None and split.val.features is not None:
-        rows[FEATURES] = regression_plan(split, split.val.features).rows
+    if side is not None and (features := split.val.tensors().features) is not None:
+        rows[FEATURES] = regression_plan(split, features).rows
     total = split.val.num_samples
     return tuple(
         f"{name} of auto: fitted on a random sample of {count:,} of {total:,} rows."
@@ -261,9 +261,11 @@ def _make_cross_fit(val: Predictions, num_folds: int) -> tuple[CrossFit, Predict
     sample_ids = validation_sample_ids(val)
     if is_clustered(val.clusters):
         # Clusters that only group duplicates of a sample add nothing to the sample ids.
-        cluster_codes = merge_overlapping_groups(sample_ids, val.clusters.cpu().numpy())
+        cluster_codes = merge_overlapping_groups(sample_ids, val.clusters)
         val = val if cluster_codes.max() < sample_ids.max() else val._replace_fields(clusters=None)
-    folds = make_folds(val, num_folds, weights=val.weights, features=val.features)
+    folds = make_folds(
+        val, num_folds, weights=val.tensors().weights, features=val.tensors().features
+    )
 
     # Scale the weights to the effective sample count: duplicates, weights and clusters add counts, not information.
     weights = sample_weights(val)
@@ -275,7 +277,7 @@ def _make_cross_fit(val: Predictions, num_folds: int) -> tuple[CrossFit, Predict
         val = val._replace_fields(weights=None if bool((weights == 1).all()) else weights)
 
     # Hold out all folds unless there are too many logits: with one fold, the weights depend on the rows in it.
-    order = canonical_order(val.logits, val.target, val.features)
+    order = canonical_order(val.tensors().logits, val.tensors().target, val.tensors().features)
     sizes = torch.bincount(folds.number[folds.held_out_mask]).cumsum(0) * val.num_classes
     count = min(folds.count, int((sizes < _MAX_HELD_OUT_LOGITS).sum()) + 1)
     if val.num_classes == 1:

@@ -94,12 +94,12 @@ def _log_odds_and_subject(
     """Return log-odds ``(N,)`` of the second of two classes, or the class predicted before, or labels ``(N, L)``."""
     import torch
 
-    logits = predictions.logits.double()
+    logits = predictions.tensors().logits.double()
     if isinstance(before, MultiLabel):
         return logits, "of labels"
     if before.num_classes == 2:
         return logits[:, 1] - logits[:, 0], "of the event"
-    top = before.predicted.unsqueeze(1)
+    top = before.tensors().predicted.unsqueeze(1)
     others = logits.scatter(1, top, -torch.inf).logsumexp(dim=1)
     return logits.gather(1, top).squeeze(1) - others, "of the predicted class"
 

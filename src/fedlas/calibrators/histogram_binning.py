@@ -126,8 +126,8 @@ class HistogramBinning(Calibrator):
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> ClassBins:
         """Fit the bins to ``val``."""
-        target = val.target.cpu()
-        columns = class_prob_columns(val.logits)
+        target = val.tensors().target.cpu()
+        columns = class_prob_columns(val.tensors().logits)
         equal_width = (
             equal_width_edges(self.num_bins)[1:-1].expand(val.num_classes, -1).contiguous()
         )

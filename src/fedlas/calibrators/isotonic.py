@@ -118,11 +118,11 @@ class IsotonicCalibration(Calibrator):
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Curves:
         """Fit the isotonic curves to ``val``."""
-        target = val.target.cpu().numpy()
+        target = val.target
         weights = sample_weights(val).numpy()
         points = [
             fit_isotonic_curve(probs, target == label, weights)
-            for label, probs in enumerate(class_prob_columns(val.logits).numpy())
+            for label, probs in enumerate(class_prob_columns(val.tensors().logits).numpy())
         ]
         present = set(target.tolist())
         flat = [

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedlas._core.check import (
@@ -15,8 +16,6 @@ from fedlas._core.check import (
     InputError,
     as_float_array,
     check_choice,
-    check_finite,
-    check_logits,
     describe,
     warn_user,
 )
@@ -158,7 +157,7 @@ class LabelShift(Calibrator):
         target: Tensor = self.map.target
         return target
 
-    def adapt(self, unlabeled: Predictions | Tensor) -> Self:
+    def adapt(self, unlabeled: Predictions | Tensor | NDArray[Any]) -> Self:
         """Estimate the target class frequencies from unlabeled samples by EM, and return ``self``.
 
         Args:
@@ -176,18 +175,18 @@ class LabelShift(Calibrator):
                 f"prior={self.prior}",
                 "Use LabelShift() without a prior.",
             )
-        logits = unlabeled.logits if isinstance(unlabeled, Predictions) else check_logits(unlabeled)
-        if logits.ndim != 2 or logits.shape[1] != len(source) or not len(logits):
+        samples = unlabeled if isinstance(unlabeled, Predictions) else Predictions(unlabeled)
+        if samples.num_classes != len(source) or not samples.num_samples:
             raise InputError(
                 f"logits must have shape (N, {len(source)}) as in the fit, with at least one row",
-                tuple(logits.shape),
+                samples.logits.shape,
                 "Pass logits of the same model.",
             )
-        check_finite("logits", logits)
-        samples = normalize_weights(
-            unlabeled if isinstance(unlabeled, Predictions) else Predictions(logits)
+        samples = normalize_weights(samples)
+        ratio = (
+            _calibrated_probs(floor_log_probs(samples, self.least_log).tensors().logits, base)
+            / source
         )
-        ratio = _calibrated_probs(floor_log_probs(samples, self.least_log).logits, base) / source
         shares, converged = fit_mixture_weights(
             ratio, sample_weights(samples), start=source / source.sum()
         )
@@ -214,7 +213,7 @@ class LabelShift(Calibrator):
             )
         base, messages = self._fit_base(val)
         weights = sample_weights(val)
-        source = weights @ _calibrated_probs(val.logits, base) / weights.sum()
+        source = weights @ _calibrated_probs(val.tensors().logits, base) / weights.sum()
         # A class that is never likely keeps a share that can be divided by.
         source = source.clamp(min=torch.finfo(torch.float64).tiny)
         target = source if self.prior is None else float64_tensor(self.prior)
@@ -230,7 +229,11 @@ class LabelShift(Calibrator):
         if self.base == "temperature" or start.warning is not None or val.num_classes == 1:
             return AffineMap(zero + start.scale, zero), [start.warning]
         affine = fit_bias_corrected_temperature(
-            val.logits, val.target, val.weights, scale=start.scale, width=start.width
+            val.tensors().logits,
+            val.tensors().target,
+            val.tensors().weights,
+            scale=start.scale,
+            width=start.width,
         )
         reversed_ = "the fitted factor is not above 0, so a higher logit means a lower probability. Check the labels."
         return affine, [

@@ -108,7 +108,9 @@ class RegularizedMatrix(AffineCalibrator):
         penalties, warning = self._choose_penalties(inputs, val, start, make_regression)
         affine = None
         if warning != NO_GAIN:
-            affine = make_regression(inputs, val.target, sample_weights(val), penalties).solve()
+            affine = make_regression(
+                inputs, val.tensors().target, sample_weights(val), penalties
+            ).solve()
         off_diagonal = min(penalties.off_diagonal, _MAX_PENALTY)
         numbers = float64_tensor([off_diagonal, penalties.intercept, penalties.freedom])
         return AffineFit(affine, warning, (numbers,))
@@ -132,7 +134,7 @@ class RegularizedMatrix(AffineCalibrator):
         strongest = Penalties(off_diagonal[0], intercept[0])
         if len(off_diagonal) == len(intercept) == 1:
             return strongest, None
-        target = val.target.cpu()
+        target = val.tensors().target.cpu()
         folds = make_folds(val, self.num_folds, inputs, weights)
         num_filled = int(folds.number.max()) + 1
         if num_filled < self.num_folds and not folds.in_time:
@@ -148,7 +150,7 @@ class RegularizedMatrix(AffineCalibrator):
             target,
             folds=folds,
             weights=weights,
-            clusters=val.clusters,
+            clusters=val.tensors().clusters,
             make_regression=make_regression,
         )
         middle = intercept[len(intercept) // 2]
@@ -296,7 +298,7 @@ class DirichletCalibration(RegularizedMatrix):
         >>> val = Predictions([[2.0, 0.0], [2.0, 0.0], [2.0, 0.0], [0.0, 2.0], [0.0, 2.0]], [0, 0, 1, 1, 0])
         >>> shifted = Predictions(val.logits + 7, val.target)
         >>> dirichlet = DirichletCalibration(off_diagonal=1.0, intercept=1.0).fit(val)
-        >>> bool((dirichlet.transform(val).probs - dirichlet.transform(shifted).probs).abs().max() < 1e-6)
+        >>> bool(abs(dirichlet.transform(val).probs - dirichlet.transform(shifted).probs).max() < 1e-6)
         True
 
     Source:

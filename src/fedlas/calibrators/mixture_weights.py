@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -69,7 +70,7 @@ class Prior:
 
 def fit_share(log_probs: Tensor, prior: Prior, split: CrossFit) -> Share:
     """Fit mixture weights and the final map to log-probabilities ``(K, n, C)``, with the pseudo-samples of a prior."""
-    target = split.val.target.cpu()[split.rows]
+    target = split.val.tensors().target.cpu()[split.rows]
     weights = sample_weights(split.val)[split.rows]
     labels = label_log_probs(log_probs, target)
     counts = prior.pseudo_counts(len(log_probs))
@@ -104,15 +105,15 @@ def _fit_top_map(log_probs: Tensor, split: CrossFit) -> TopLabelMap | None:
     if split.folds.in_time:  # cross-validation would evaluate earlier samples by later ones
         return None
     folds = split.folds.number[split.rows]
-    clusters = None if split.val.clusters is None else split.val.clusters.cpu()[split.rows]
+    clusters = None if split.val.clusters is None else split.val.clusters[split.rows]
     if len(split.held_out) == 1:
         rank = torch.empty_like(split.order)
         rank[split.order] = torch.arange(len(rank), device="cpu")
         number = rank[split.rows].argsort().argsort()
-        if clusters is not None and is_clustered(clusters):
-            number = torch.unique(clusters, return_inverse=True)[1]
+        if is_clustered(clusters):
+            number = torch.from_numpy(np.unique(clusters, return_inverse=True)[1])
         folds = number % _NUM_TOP_MAP_FOLDS
-    samples = (split.val.target.cpu()[split.rows], sample_weights(split.val)[split.rows])
+    samples = (split.val.tensors().target.cpu()[split.rows], sample_weights(split.val)[split.rows])
     return fit_top_label_map(log_probs, *samples, folds, clusters)
 
 
@@ -121,7 +122,7 @@ def _shrink_to_base(share: Share, log_probs: Tensor, base_index: int, split: Cro
 
     The standard error is over clusters: few clusters are little evidence, however many samples they hold.
     """
-    target = split.val.target.cpu()[split.rows].unsqueeze(1)
+    target = split.val.tensors().target.cpu()[split.rows].unsqueeze(1)
     before = log_probs[base_index].gather(1, target).squeeze(1)
     gain = mixture_label_log_probs(share, log_probs, split) - before
     trust = gain_trust(gain, split)
@@ -153,7 +154,7 @@ def fit_logit_share(log_probs: Tensor, prior: Prior, split: CrossFit) -> Share:
 
 def mixture_label_log_probs(share: Share, log_probs: Tensor, split: CrossFit) -> Tensor:
     """Return the mixture's log-probability of each held-out label ``(n,)``, from components ``(K, n, C)``."""
-    target = split.val.target.cpu()[split.rows].unsqueeze(1)
+    target = split.val.tensors().target.cpu()[split.rows].unsqueeze(1)
     result: Tensor = share(log_probs.transpose(0, 1)).gather(1, target).squeeze(1)
     return result
 
@@ -167,7 +168,7 @@ def gain_trust(gain: Tensor, split: CrossFit) -> float:
     return shrinkage_factor(gain, weights, None if clusters is None else clusters[split.rows])
 
 
-def shrinkage_factor(gain: Tensor, weights: Tensor, clusters: Tensor | None) -> float:
+def shrinkage_factor(gain: Tensor, weights: Tensor, clusters: object = None) -> float:
     """Return the shrinkage factor in [0, 1] of a gain ``(n,)``, by its standard error over clusters."""
     mean, error = mean_and_standard_error(gain, weights, clusters)
     return max(0.0, 1 - (error / mean) ** 2) if mean > 0 else 0.0

@@ -162,7 +162,7 @@ class Multicalibration(Calibrator):
         >>> val = Predictions(logits, torch.multinomial(right.softmax(1), 1, generator=draw).squeeze(1))
         >>> fair = Multicalibration().fit(val).transform(val)
         >>> zero = val.predicted == 0
-        >>> [round(float(p[zero].double().mean()), 2) for p in (val.confidence, fair.confidence, val.correct)]
+        >>> [round(float(p[zero].mean()), 2) for p in (val.confidence, fair.confidence, val.correct)]
         [0.6, 0.4, 0.39]
 
     Source:
@@ -215,13 +215,13 @@ class Multicalibration(Calibrator):
         """Fit the temperature and the corrections to ``val``."""
         groups = self._group_membership(val)
         # In one order, because rounding of sums, and so the worst cell, may depend on it.
-        order = canonical_order(val.logits, val.target)
-        ordered = Predictions(val.logits.cpu()[order], val.target.cpu()[order])
+        order = canonical_order(val.tensors().logits, val.tensors().target)
+        ordered = Predictions(val.tensors().logits.cpu()[order], val.tensors().target.cpu()[order])
         first = nll_temperature(ordered) if self.start == "temperature" else BestTemperature(1.0)
         temperature = first.value
 
-        log_odds = top_class_log_odds(val.logits, temperature)[order]
-        correct = val.correct.cpu().double()[order]
+        log_odds = top_class_log_odds(val.tensors().logits, temperature)[order]
+        correct = val.tensors().correct.cpu().double()[order]
         groups = groups[order]
         cells = self._make_cells()
         max_updates = _MAX_UPDATES if val.num_classes > 1 else 0
@@ -272,7 +272,7 @@ class Multicalibration(Calibrator):
         """Return group membership ``(N, G)``, bool on the CPU; groups may not depend on labels."""
         if not callable(self.groups):
             most = 1 if self.groups == "all" else 1 + predictions.num_classes
-            return predicted_groups(predictions.scores, most).cpu()
+            return predicted_groups(predictions.tensors().scores, most).cpu()
         groups: Any = self.groups(predictions.without_target())
         if (
             not isinstance(groups, Tensor)

@@ -188,7 +188,9 @@ class MultiLabelCalibration:
         import torch
 
         if isinstance(logits, MultiLabel):
-            after = self.transform(logits.logits, logits.features if self.num_features else None)
+            after = self.transform(
+                logits.tensors().logits, logits.tensors().features if self.num_features else None
+            )
             return logits.with_logits(after)
         logits = check_logits(logits)
         labels = len(self.calibrators)

@@ -127,10 +127,10 @@ class PartialPooling(Calibrator):
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> PooledMap:
         """Fit the curve of each class of ``val`` against the rest."""
         odds = torch.cat(
-            [log_odds(rows) for _, rows in iter_float64_rows(val.logits)]
+            [log_odds(rows) for _, rows in iter_float64_rows(val.tensors().logits)]
         ).T.contiguous()
         classes = torch.arange(val.num_classes, device="cpu").unsqueeze(1)
-        target = val.target.cpu() == classes
+        target = val.tensors().target.cpu() == classes
         if val.num_classes == 2:
             # With two classes, one curve determines the other.
             odds, target = odds[1:], target[1:]
@@ -144,16 +144,18 @@ class PartialPooling(Calibrator):
     def fit_labels(self, val: MultiLabel) -> list[Self]:
         """Return one fitted copy per label; each label is a two-class problem, absent or present."""
         require_multi_label(val, "val")
-        weights = scale_weights(ones(val.num_samples) if val.weights is None else val.weights)
+        weights = val.tensors().weights
+        weights = scale_weights(ones(val.num_samples) if weights is None else weights)
         used = weights > 0
-        target = val.target[used].T
+        target = val.tensors().target[used].T
         used_weights = weights[used].unsqueeze(0)
         rows = LabelRows(
-            val.logits[used].T.contiguous(),
+            val.tensors().logits[used].T.contiguous(),
             (target == 1).contiguous(),
             used_weights * (target != UNKNOWN) if bool((target == UNKNOWN).any()) else used_weights,
         )
-        curves = fit_pooled_curves(rows, None if val.clusters is None else val.clusters[used])
+        clusters = val.tensors().clusters
+        curves = fit_pooled_curves(rows, None if clusters is None else clusters[used])
         warning = join_warnings(*self._label_warnings(val, rows, curves))
         if warning is not None:
             warn_user(f"{self._owner}: {warning}")

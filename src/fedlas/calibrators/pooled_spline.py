@@ -143,10 +143,10 @@ class PooledSplineCalibration(Calibrator):
 
 def _class_log_probs(val: Predictions) -> tuple[Tensor, Tensor, Tensor]:
     """Return ``log p``, ``log(1 - p)`` and the one-hot labels of all samples, each ``(C, N)``."""
-    parts = [class_rest_log_probs(rows) for _, rows in iter_float64_rows(val.logits)]
+    parts = [class_rest_log_probs(rows) for _, rows in iter_float64_rows(val.tensors().logits)]
     log_p, rest = (torch.cat(each).T.contiguous() for each in zip(*parts, strict=True))
     classes = torch.arange(val.num_classes, device="cpu").unsqueeze(1)
-    return log_p, rest, (val.target.cpu() == classes).double()
+    return log_p, rest, (val.tensors().target.cpu() == classes).double()
 
 
 def _build_map(fit: PooledFit, knots: Tensor, width: Tensor) -> PooledSplines:

@@ -116,7 +116,7 @@ class SplineCalibration(Calibrator):
         """Return one map per weighted subset, with the knots of the map of all samples."""
         return [
             PiecewiseLinearMap(knots=start.knots, numbers=each)
-            for block in weight_blocks(subset_weights, val.logits)
+            for block in weight_blocks(subset_weights, val.tensors().logits)
             for each in self._fit_numbers(val, block, start.knots, start.numbers)[0]
         ]
 
@@ -127,8 +127,8 @@ class SplineCalibration(Calibrator):
         identity = float64_tensor([1.0, *[0.0] * (self.num_knots + 1)])
         shape = PiecewiseLinearMap(knots=knots, numbers=identity.expand(val.num_classes, -1))
         return fit_one_vs_rest(
-            val.logits,
-            val.target,
+            val.tensors().logits,
+            val.tensors().target,
             shape.features,
             weights,
             ridge=ridge,
@@ -138,7 +138,7 @@ class SplineCalibration(Calibrator):
 
     def _fit_knots(self, val: Predictions, weights: Tensor) -> Tensor:
         """Return quantiles of each class's log-odds ``(C, K)``."""
-        odds = torch.cat([log_odds(rows) for _, rows in iter_float64_rows(val.logits)])
+        odds = torch.cat([log_odds(rows) for _, rows in iter_float64_rows(val.tensors().logits)])
         ordered, order = odds.sort(dim=0)
         share = weights[order].cumsum(dim=0)
         at = torch.arange(1, self.num_knots + 1, dtype=torch.float64, device="cpu") / (

@@ -148,7 +148,7 @@ class StructuredScaling(Calibrator):
         form: Form = "matrix" if start.weight.ndim == 2 else "vector"
         return [
             each
-            for block in weight_blocks(subset_weights, val.logits)
+            for block in weight_blocks(subset_weights, val.tensors().logits)
             for each in self._fit_regressions(
                 val, block, subset_temperatures(val, block, start), form, start
             )
@@ -175,11 +175,11 @@ class StructuredScaling(Calibrator):
         ]
         if classes == 1:
             return maps
-        log_probs = log_softmax(val.logits.cpu().double()).clamp(min=MIN_LOG_PROB)
+        log_probs = log_softmax(val.tensors().logits.cpu().double()).clamp(min=MIN_LOG_PROB)
         off_diagonal = (classes * (classes - 1)) ** 2 / totals
         regression = SoftmaxRegression(
             torch.stack([each.inputs(log_probs) for each in maps]),
-            val.target,
+            val.tensors().target,
             subset_weights,
             Penalties(off_diagonal, classes * classes / totals),
             diagonal=form == "vector",

@@ -206,11 +206,11 @@ class DriftTemperature(SingleTemperature):
         Warns (:class:`CalibrationWarning`) as :class:`TemperatureScaling` does.
 
     Example:
-        >>> import torch
+        >>> import numpy as np
         >>> from fedlas import Predictions
         >>> clean = Predictions([[3.0, 0.0], [3.0, 0.0], [3.0, 0.0], [0.0, 3.0]], [0, 0, 0, 0])
         >>> drifted = Predictions([[3.0, 0.0], [3.0, 0.0], [0.0, 3.0], [0.0, 3.0]], [0, 0, 0, 0])  # as sure as before
-        >>> union = Predictions(torch.cat([clean.logits, drifted.logits]), torch.cat([clean.target, drifted.target]))
+        >>> union = Predictions(np.concat([clean.logits, drifted.logits]), np.concat([clean.target, drifted.target]))
         >>> calibrated = DriftTemperature().fit(union).transform(clean)
         >>> round(float(calibrated.confidence[0]), 4)  # 5 of 8 are right
         0.625
@@ -300,10 +300,10 @@ class EnsembleTemperatureScaling(Calibrator):
         from fedlas.calibrators._fit.temperature_search import nll_temperature
 
         best = nll_temperature(val)
-        target = val.target.cpu()
+        target = val.tensors().target.cpu()
 
         def label_probs(temperature: float) -> Tensor:
-            chunks = iter_float64_rows(val.logits)
+            chunks = iter_float64_rows(val.tensors().logits)
             logs = [
                 (rows / temperature).log_softmax(dim=1).gather(1, target[at].unsqueeze(1))
                 for at, rows in chunks

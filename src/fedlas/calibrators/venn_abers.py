@@ -128,7 +128,9 @@ class VennAbers(Calibrator):
             InputError: As :meth:`fit`.
         """
         if isinstance(val, Predictions) and val.num_classes > 2:
-            val = TopLabel(val.confidence, val.correct, weights=val.weights)
+            val = TopLabel(
+                val.tensors().confidence, val.tensors().correct, weights=val.tensors().weights
+            )
         return self.fit(val)
 
     def interval(self, test: Predictions | TopLabel) -> Tensor:
@@ -139,7 +141,9 @@ class VennAbers(Calibrator):
         """
         curves = self.map
         if isinstance(test, Predictions) and self.top_label:
-            test = TopLabel(test.confidence, torch.zeros(test.num_samples, dtype=torch.bool))
+            test = TopLabel(
+                test.tensors().confidence, torch.zeros(test.num_samples, dtype=torch.bool)
+            )
         predictions = to_predictions(test) if self.top_label else require_predictions(test)
         if predictions.num_classes != 2 or self.num_classes != 2:
             fix = "Fit with fit_event, which uses the top label."
@@ -147,15 +151,15 @@ class VennAbers(Calibrator):
                 "interval() requires predictions with two classes", predictions.num_classes, fix
             )
         low, high = curves.probability_bounds(
-            floor_log_probs(predictions, self.least_log).logits.cpu().double()
+            floor_log_probs(predictions, self.least_log).tensors().logits.cpu().double()
         )
         return torch.stack([low[:, 1], high[:, 1]], dim=1)
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> VennCurves:
         """Fit the step functions to ``val``."""
-        target = val.target.cpu().numpy()
+        target = val.target
         weights = sample_weights(val).numpy()
-        columns = class_prob_columns(val.logits).numpy()
+        columns = class_prob_columns(val.tensors().logits).numpy()
         curves = [
             fit_venn_curve(probs, target == label, weights) for label, probs in enumerate(columns)
         ]

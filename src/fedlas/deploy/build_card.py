@@ -124,7 +124,7 @@ def _single_label_sections(
         num_classes = test.num_classes
         class_counts, class_sizes = (
             torch.bincount(each.cpu(), minlength=num_classes).tolist()
-            for each in (test.predicted, test.target)
+            for each in (test.tensors().predicted, test.tensors().target)
         )
     thresholds = [
         reject_option(val, test, risk=risk, confidence_level=CONFIDENCE_LEVEL).to_dict()
@@ -142,7 +142,7 @@ def _single_label_sections(
 def _multi_label_sections(val: object, test: object) -> tuple[dict[str, Any], Sequence[int]]:
     """Return the card sections for several labels, and the number of test samples of each label's rarer outcome."""
     val, test = check_same_labels(val, test, "validation predictions")
-    target = require_known_labels(test).target
+    target = require_known_labels(test).tensors().target
     by_outcome = ((target == outcome).sum(dim=0).tolist() for outcome in (0, 1))
     return {
         "model": {"num_classes": test.num_labels, "classes": list(test.names or ())},
@@ -235,14 +235,14 @@ def _monitor_reference(
 ) -> dict[str, Any]:
     """Return reference statistics of the test part for a monitor, in cells and bins of validation quantiles."""
     held_out, tested = event_or_top_label(val, subject), event_or_top_label(test, subject)
-    chosen = held_out.confidence.cpu().double().numpy()
-    confidence = tested.confidence.cpu().double().numpy()
+    chosen = held_out.confidence.astype(np.float64)
+    confidence = tested.confidence.astype(np.float64)
     cells, bins = (quantile_edges(chosen, number) for number in (CELLS, BINS))
     counts, _ = np.histogram(confidence, bins)
     return {
         "part": "test",
         "subject": subject,
-        "gaps": GapSums.from_samples(cells, confidence, tested.correct.cpu().numpy()).to_dict(),
+        "gaps": GapSums.from_samples(cells, confidence, tested.correct).to_dict(),
         "bin_edges": bins.tolist(),
         "bin_counts": counts.tolist(),
         "class_counts": class_counts,

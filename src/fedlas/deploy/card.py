@@ -42,9 +42,9 @@ def event_or_top_label(predictions: AnyPredictions, subject: Subject) -> TopLabe
     """Return event probabilities with occurrence of the event, or top-label confidences with correctness."""
     if subject == "event" and isinstance(predictions, Predictions):
         number = event_index(predictions)
-        probability = predictions.logits.double().softmax(dim=1)[:, number]
-        return TopLabel(probability, predictions.target == number)
-    return TopLabel(predictions.confidence, predictions.correct)
+        probability = predictions.tensors().logits.double().softmax(dim=1)[:, number]
+        return TopLabel(probability, predictions.tensors().target == number)
+    return TopLabel(predictions.tensors().confidence, predictions.tensors().correct)
 
 
 @dataclass(frozen=True)

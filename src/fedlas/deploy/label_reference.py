@@ -61,8 +61,8 @@ class LabelReference:
 
 def build_label_reference(val: MultiLabel, test: MultiLabel) -> dict[str, Any]:
     """Return reference statistics of the test part for a monitor: per label, and for the mean over labels."""
-    probability, chosen = (each.logits.double().sigmoid().numpy() for each in (test, val))
-    target = test.target.numpy()
+    probability, chosen = (each.tensors().logits.double().sigmoid().numpy() for each in (test, val))
+    target = test.target
     labels = []
     for place, scores in enumerate(probability.T):
         cells, bins = (quantile_edges(chosen[:, place], number) for number in (_CELLS, _BINS))

@@ -30,8 +30,7 @@ from fedlas.deploy.pipeline_onnx import export_pipeline, is_calibrated_pipeline
 from fedlas.deploy.sklearn_onnx import export_sklearn
 from fedlas.predictions import MultiLabel, Predictions, TopLabel
 from fedlas.predictions.any_predictions import require_predictions
-from fedlas.predictions.multi_label import to_log_odds
-from fedlas.predictions.tensors import binary_logits, safe_log
+from fedlas.predictions.tensors import binary_logits, safe_log, to_log_odds
 
 if TYPE_CHECKING:
     from fedlas.deploy.calibration import Calibration
@@ -62,7 +61,7 @@ def export_model(
     check_number("tolerance", tolerance, low=0)
     inner = model if calibration.calibrator is None else CalibratedModel(model, calibration)
     deployed = DeployedModel(inner, mean=mean, std=std).eval()
-    probs = require_predictions(calibration.transform(expected)).probs.double().numpy()
+    probs = require_predictions(calibration.transform(expected)).probs.astype(np.float64)
     normalization = {
         "mean": list(mean),
         "std": list(std),
@@ -376,15 +375,19 @@ class TableModule(nn.Module):
         scores = scores / 100.0 if self.percent else scores
         if self.fitted.multi_label:
             build = MultiLabel if self.kind == "logits" else MultiLabel.from_probs
-            labels: Tensor = transform(build(scores, features=features)).probs
+            labels: Tensor = transform(build(scores, features=features)).tensors().probs
             return labels
         if self.kind == "confidence":
             unknown = torch.zeros(len(scores), dtype=torch.bool)
-            after = transform(TopLabel(scores[:, 0], unknown)).confidence
+            after = transform(TopLabel(scores[:, 0], unknown)).tensors().confidence
             return torch.stack([1.0 - after, after], dim=1)
         if self.kind == "logits":
             both = binary_logits(scores[:, 0]) if self.single else scores
-            return transform(Predictions(both, features=features)).probs
-        return transform(
-            Predictions.from_probs(scores[:, 0] if self.single else scores, features=features)
-        ).probs
+            return transform(Predictions(both, features=features)).tensors().probs
+        return (
+            transform(
+                Predictions.from_probs(scores[:, 0] if self.single else scores, features=features)
+            )
+            .tensors()
+            .probs
+        )

@@ -6,16 +6,18 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlas._core.check import InputError, as_float_array, check_count, describe
 from fedlas.metrics.ranking_scores import auroc_and_influence
 from fedlas.metrics.sums import check_weights_supported
 from fedlas.predictions.any_predictions import require_top_label
+from fedlas.predictions.tensors import to_tensor
 from fedlas.stats.intervals import Interval, check_confidence_level
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ class IndicatorReport:
 
 
 def indicator_report(
-    score: Tensor, predictions: Predictions, *, confidence_level: float = 0.95
+    score: Tensor | NDArray[Any], predictions: Predictions, *, confidence_level: float = 0.95
 ) -> IndicatorReport:
     """Return associations of a score with confidence, correctness and signed gap, with intervals.
 
@@ -66,8 +68,10 @@ def indicator_report(
         >>> report.confidence.spearman.value, report.correctness == report.baseline
         (1.0, True)
     """
-    _check_score(score, predictions)
-    states = _sample_states(predictions.confidence.double(), predictions.correct)
+    score = _check_score(score, predictions)
+    states = _sample_states(
+        predictions.tensors().confidence.double(), predictions.tensors().correct
+    )
     return IndicatorReport(
         confidence=associations(score, states["confidence"], confidence_level=confidence_level),
         correctness=associations(score, states["correct"], confidence_level=confidence_level),
@@ -83,7 +87,9 @@ def _sample_states(confidence: Tensor, correct: Tensor) -> dict[str, Tensor]:
     return {"confidence": confidence, "correct": correct, "gap": confidence - correct.double()}
 
 
-def indicator_statistics(score: Tensor, predictions: Predictions) -> dict[str, float]:
+def indicator_statistics(
+    score: Tensor | NDArray[Any], predictions: Predictions
+) -> dict[str, float]:
     """Return the correlations and the AUROC of :func:`indicator_report` by name, with 95 % intervals, for a log.
 
     Args:
@@ -106,13 +112,13 @@ def indicator_statistics(score: Tensor, predictions: Predictions) -> dict[str, f
         >>> numbers["spearman_confidence"] > 0.5, numbers["auroc_correct"]  # no wrong sample: no AUROC
         (True, nan)
     """
-    _check_score(score, predictions)
-    score = score.to(predictions.logits.device)
+    score = _check_score(score, predictions)
+    score = score.to(predictions.tensors().logits.device)
     finite = score.isfinite()
     enough = int(finite.sum()) >= 3  # two samples always correlate perfectly
     numbers: dict[str, float] = {}
     for name, value_of in _sample_states(
-        predictions.confidence.double(), predictions.correct
+        predictions.tensors().confidence.double(), predictions.tensors().correct
     ).items():
         against = associations(score[finite], value_of[finite]) if enough else None
         for measure in (
@@ -152,7 +158,9 @@ class ScoreBins:
     count: list[int]
 
 
-def binned_scores(score: Tensor, predictions: Predictions, *, num_bins: int = 10) -> ScoreBins:
+def binned_scores(
+    score: Tensor | NDArray[Any], predictions: Predictions, *, num_bins: int = 10
+) -> ScoreBins:
     """Return confidence and accuracy in ``num_bins`` bins of equal size, by ascending score.
 
     If the score distinguishes over- and under-confident samples, confidence exceeds accuracy at one end and falls short
@@ -168,7 +176,7 @@ def binned_scores(score: Tensor, predictions: Predictions, *, num_bins: int = 10
         >>> binned_scores(torch.tensor([0.0, 1.0, 2.0, 3.0]), predictions, num_bins=2).accuracy
         [0.5, 1.0]
     """
-    _check_score(score, predictions)
+    score = _check_score(score, predictions)
     check_count("num_bins", num_bins)
     if num_bins > predictions.num_samples:
         raise InputError(
@@ -177,12 +185,14 @@ def binned_scores(score: Tensor, predictions: Predictions, *, num_bins: int = 10
             "Pass fewer bins.",
         )
     order = score.argsort(stable=True)
-    gap = predictions.confidence.double() - predictions.correct.double()
+    gap = predictions.tensors().confidence.double() - predictions.tensors().correct.double()
     groups = torch.tensor_split(order, num_bins)
     return ScoreBins(
         score=[float(score[group].double().mean()) for group in groups],
-        confidence=[float(predictions.confidence[group].double().mean()) for group in groups],
-        accuracy=[float(predictions.correct[group].double().mean()) for group in groups],
+        confidence=[
+            float(predictions.tensors().confidence[group].double().mean()) for group in groups
+        ],
+        accuracy=[float(predictions.tensors().correct[group].double().mean()) for group in groups],
         standard_error=[
             float(gap[group].std(correction=0)) / max(len(group), 1) ** 0.5 for group in groups
         ],
@@ -203,7 +213,9 @@ class FailureCases:
     low: list[int]
 
 
-def failure_cases(score: Tensor, predictions: Predictions, *, count: int = 12) -> FailureCases:
+def failure_cases(
+    score: Tensor | NDArray[Any], predictions: Predictions, *, count: int = 12
+) -> FailureCases:
     """Return the samples with the most negative ``Z * (confidence - correct)``, for scores above and below the median.
 
     As in the paper, a large norm indicates an over-confident sample and a small one an under-confident sample. Scores
@@ -223,10 +235,12 @@ def failure_cases(score: Tensor, predictions: Predictions, *, count: int = 12) -
         >>> failure_cases(torch.tensor([-1.0, 2.0, 0.0]), predictions)
         FailureCases(high=[1], low=[0])
     """
-    _check_score(score, predictions)
+    score = _check_score(score, predictions)
     check_count("count", count)
     above = (score - score.median()).double()
-    product = above * (predictions.confidence.double() - predictions.correct.double())
+    product = above * (
+        predictions.tensors().confidence.double() - predictions.tensors().correct.double()
+    )
     order = product.argsort(stable=True)
     order = order[product[order] < 0]
     return FailureCases(
@@ -235,15 +249,19 @@ def failure_cases(score: Tensor, predictions: Predictions, *, count: int = 12) -
     )
 
 
-def _check_score(score: Tensor, predictions: Predictions) -> None:
+def _check_score(score: object, predictions: Predictions) -> Tensor:
+    """Return the scores as a tensor ``(N,)``, or raise InputError."""
     require_top_label(predictions)
     check_weights_supported(predictions, takes_weights=False)
+    if isinstance(score, np.ndarray):
+        score = to_tensor("score", score)
     if not isinstance(score, Tensor) or score.shape != (predictions.num_samples,):
         raise InputError(
             f"score must have shape ({predictions.num_samples},), one number per sample",
             describe(score),
             "Pass the indicator's Z, or a norm.",
         )
+    return score
 
 
 @dataclass(frozen=True)

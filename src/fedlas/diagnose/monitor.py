@@ -178,7 +178,9 @@ class GateMonitor:
             **indicator_statistics(score, predictions),
         }
         # The gate: its decisions on held-out and on training samples.
-        report = gate_report(psi, alpha_i, predictions.correct, alpha=self.criterion.alpha)
+        report = gate_report(
+            psi, alpha_i, predictions.tensors().correct, alpha=self.criterion.alpha
+        )
         directions = (
             self.decisions.pop_directions()
         )  # of the training samples that this process saw

@@ -104,7 +104,8 @@ class SideEncoder:
     def _encode(self, parts: dict[str, NDArray[Any]]) -> Tensor:
         # A copy, whose count of values that the fit did not see goes with it.
         encoder = replace(self.encoder or Covariates(), unknown=Counter())
-        return encode_columns(encoder, {name: parts[name] for name in encoder.columns})
+        features = encode_columns(encoder, {name: parts[name] for name in encoder.columns})
+        return torch.from_numpy(features)
 
 
 class NumbersLayer(nn.Module):

@@ -69,7 +69,11 @@ def sums_of_batch(
     sums = StreamingMetrics(
         predictions.num_classes, metrics=metrics, num_bins=num_bins, weighted=weighted
     )
-    sums.update(predictions.logits, predictions.target, weights=predictions.weights)
+    sums.update(
+        predictions.tensors().logits,
+        predictions.tensors().target,
+        weights=predictions.tensors().weights,
+    )
     return sums
 
 

@@ -45,7 +45,9 @@ class PredictionSets:
     @property
     def coverage(self) -> float:
         """Empirical coverage: the share of samples whose prediction set contains their label."""
-        return float(self.sets.gather(1, self.predictions.target[:, None]).double().mean())
+        return float(
+            self.sets.gather(1, self.predictions.tensors().target[:, None]).double().mean()
+        )
 
     @property
     def sizes(self) -> Tensor:
@@ -126,7 +128,7 @@ def prediction_sets(
             "Pass predictions of one model.",
         )
     # RAPS sets a fifth aside and splits it again, both by class; each half has a quantile of its own.
-    counts = torch.bincount(val.target)
+    counts = torch.bincount(val.tensors().target)
     present = counts[counts > 0]
     fewest = max(10 * len(present), 10 * math.ceil(1 / min(coverage, 1 - coverage)) + 10)
     suffices = int(present.min()) >= 10 and val.num_samples >= fewest
@@ -170,18 +172,18 @@ def prediction_sets(
         else {}
     )
     with ignore_warnings:  # that val lacks a class, which is no defect
-        conformal.conformalize(_logits_array(val), val.target.cpu().numpy())
+        conformal.conformalize(_logits_array(val), val.target)
         _, sets = conformal.predict_set(_logits_array(test), conformity_score_params=last)
-    return PredictionSets(torch.from_numpy(sets[:, :, 0]).to(test.logits.device), test)
+    return PredictionSets(torch.from_numpy(sets[:, :, 0]).to(test.tensors().logits.device), test)
 
 
 def _class_conditional_sets(val: Predictions, test: Predictions, coverage: float) -> Tensor:
     """Return class-conditional (Mondrian) prediction sets ``(N, C)``, with a separate LAC threshold for each class."""
-    misses = 1 - val.probs.double()
-    probs = test.probs.double()
+    misses = 1 - val.tensors().probs.double()
+    probs = test.tensors().probs.double()
     highest = torch.full((val.num_classes,), torch.inf, dtype=torch.float64, device=probs.device)
     for label in range(val.num_classes):
-        scores = misses[val.target == label, label].sort().values
+        scores = misses[val.tensors().target == label, label].sort().values
         place = math.ceil((len(scores) + 1) * coverage)
         if place <= len(scores):
             highest[label] = scores[place - 1]
@@ -233,9 +235,9 @@ def controlled_threshold(
     if not isinstance(val, TopLabel):
         val = require_labels(val)
         val = (
-            TopLabel(val.confidence, val.correct)
+            TopLabel(val.tensors().confidence, val.tensors().correct)
             if val.num_classes > 2
-            else TopLabel(val.probs[:, 1], val.target == 1)
+            else TopLabel(val.tensors().probs[:, 1], val.tensors().target == 1)
         )
     controller = BinaryClassificationController(
         lambda probs: np.concatenate([1 - probs, probs], axis=1),
@@ -245,14 +247,14 @@ def controlled_threshold(
     )
     with ignore_warnings:  # that there is none is what None says
         controller.calibrate(
-            val.confidence.double().cpu().numpy()[:, None], val.correct.long().cpu().numpy()
+            val.confidence.astype(np.float64)[:, None], val.tensors().correct.long().cpu().numpy()
         )
     best = controller.best_predict_param
     return None if best is None else float(best)
 
 
 def _logits_array(predictions: Predictions) -> NDArray[np.float64]:
-    return predictions.logits.cpu().double().numpy()
+    return predictions.logits.astype(np.float64)
 
 
 def _softmax_classifier(num_classes: int) -> Any:

@@ -358,7 +358,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         features = side(X) if used else None
         covariates = side.covariates if used else None
         raw = Predictions(scores, features=features, covariates=covariates)
-        return self.fitted_.transform(raw).logits
+        return self.fitted_.transform(raw).tensors().logits
 
     def _estimator_logits(self, X: Any) -> Tensor:  # noqa: N803
         check_is_fitted(self)
@@ -387,8 +387,8 @@ def _warn_about_fit(doubt: str, *, of_inputs: bool) -> None:
 
 def _set_top_probability(raw: Predictions, probability: Tensor) -> Tensor:
     """Return probabilities ``(N, C)`` with the top class set to ``probability (N,)`` and the others rescaled."""
-    probs = raw.probs.double()
-    top = raw.predicted[:, None]
+    probs = raw.tensors().probs.double()
+    top = raw.tensors().predicted[:, None]
     others = probs.scatter(1, top, 0.0)
     total = others.sum(dim=1, keepdim=True)
     shared = torch.where(total > 0, others / total, 1.0 / (raw.num_classes - 1))

@@ -166,7 +166,7 @@ class CALS(PreciseBuffers, LearnsFromValidation):
         rho = self.rho.cpu().double()
         slope = torch.zeros_like(old)
         violation = torch.zeros_like(old)
-        for logits in predictions.logits.split(max(1, _MAX_ELEMENTS // self.num_classes)):
+        for logits in predictions.tensors().logits.split(max(1, _MAX_ELEMENTS // self.num_classes)):
             rows = logits.cpu().double()
             excess = (rows.amax(dim=1, keepdim=True) - rows) / self.margin - 1
             slope += F.relu(old + rho * excess).sum(dim=0)

@@ -110,5 +110,9 @@ class Controlled(PreciseBuffers, LearnsFromValidation, LossWrapper):
         Args:
             predictions: Predictions on the validation set after an epoch; never on the test set.
         """
-        gap = float((predictions.confidence.double() - predictions.correct.double()).mean())
+        gap = float(
+            (
+                predictions.tensors().confidence.double() - predictions.tensors().correct.double()
+            ).mean()
+        )
         self.value.fill_(min(max(float(self.value) + self.rate * gap, self.low), self.high))

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, describe
 from fedlas.losses._base import LOSSES, PredictionMemoryLoss, paper_metadata
+from fedlas.predictions.arguments import to_numbers
 from fedlas.predictions.probabilities import check_probabilities
+from fedlas.predictions.tensors import to_tensor
 
 
 @LOSSES.register(
@@ -65,6 +67,6 @@ class CrossFitted(PredictionMemoryLoss):
                 describe(probs),
                 "Pass out-of-fold probabilities, one row per training sample.",
             )
-        probs = check_probabilities(probs, normalize=False)
+        probs = to_tensor("probs", check_probabilities(to_numbers("probs", probs), normalize=False))
         device = self.memory.rows.device
         self.memory.record(torch.arange(len(probs), device=device), probs.to(device), None)

@@ -47,12 +47,12 @@ def newton_log_temperature(predictions: Predictions) -> float:
         >>> round(newton_log_temperature(Predictions(sure, torch.tensor([0, 1]))), 3)
         1.813
     """
-    logits = predictions.logits.detach().double()
+    logits = predictions.tensors().logits.detach().double()
     weights = _sample_weights(predictions)
     probs = logits.softmax(dim=1)
     mean = (probs * logits).sum(dim=1)
     spread = weights @ (probs * (logits - mean[:, None]).square()).sum(dim=1)
-    target_logit = logits.gather(1, predictions.target[:, None]).squeeze(1)
+    target_logit = logits.gather(1, predictions.tensors().target[:, None]).squeeze(1)
     return float(weights @ (mean - target_logit) / spread) if spread > 0 else 0.0
 
 
@@ -74,9 +74,9 @@ def newton_class_bias(predictions: Predictions) -> Tensor:
         >>> newton_class_bias(Predictions(torch.zeros(100, 2), torch.zeros(100, dtype=torch.long)))
         tensor([ 1.9800, -1.9800], dtype=torch.float64)
     """
-    probs = predictions.logits.detach().double().softmax(dim=1)
+    probs = predictions.tensors().logits.detach().double().softmax(dim=1)
     weights = _sample_weights(predictions)
-    share = torch.zeros_like(probs[0]).index_add_(0, predictions.target, weights)
+    share = torch.zeros_like(probs[0]).index_add_(0, predictions.tensors().target, weights)
     lacking = share - weights @ probs
     spread = probs * (1 - probs)
     chance = weights.square() @ spread
@@ -86,9 +86,10 @@ def newton_class_bias(predictions: Predictions) -> Tensor:
 
 def _sample_weights(predictions: Predictions) -> Tensor:
     """Return the sample weights ``(N,)`` float64, or ones if the predictions are unweighted."""
-    if predictions.weights is None:
-        return torch.ones_like(predictions.target, dtype=torch.float64)
-    return predictions.weights.to(predictions.target.device)
+    tensors = predictions.tensors()
+    if tensors.weights is None:
+        return torch.ones_like(tensors.target, dtype=torch.float64)
+    return tensors.weights
 
 
 @LOSSES.register(

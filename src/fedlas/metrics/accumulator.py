@@ -175,7 +175,7 @@ class Accumulator(ABC):
         if classes != batch.num_classes:
             raise InputError(
                 f"logits must be (N, {classes})",
-                describe(batch.logits),
+                describe(batch.tensors().logits),
                 "Use one object per number of classes.",
             )
         return batch

@@ -67,7 +67,11 @@ class EqualMass(Statistic):
         import torch
 
         self.num_bins = num_bins
-        scores = predictions.confidence if isinstance(predictions, TopLabel) else predictions.scores
+        scores = (
+            predictions.tensors().confidence
+            if isinstance(predictions, TopLabel)
+            else predictions.tensors().scores
+        )
         self.confidence = torch.empty(predictions.num_samples, dtype=scores.dtype, device="cpu")
         self.correct = torch.empty(predictions.num_samples, dtype=torch.bool, device="cpu")
         self.weights = normalized_weights(predictions)

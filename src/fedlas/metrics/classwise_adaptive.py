@@ -27,7 +27,7 @@ def _iter_class_probs(predictions: Predictions) -> Iterator[Tensor]:
     """Yield the float64 softmax of one class after another ``(N,)``, with a block of classes in memory at a time."""
     import torch
 
-    logits = predictions.logits
+    logits = predictions.tensors().logits
     rows = max(1, _ELEMENTS // predictions.num_classes)
     highest = logits.amax(dim=1, keepdim=True).cpu().double()
     parts = zip(logits.split(rows), highest.split(rows), strict=True)
@@ -53,7 +53,7 @@ class SortedClassProbs(Statistic):
 
     def table(self) -> Iterator[SampleRuns]:
         """Yield the samples by ascending probability, class by class."""
-        target = self._predictions.target.cpu()
+        target = self._predictions.tensors().target.cpu()
         weights = normalized_weights(self._predictions)
         for label, probs in enumerate(_iter_class_probs(self._predictions)):
             yield SampleRuns(probs, target == label, weights, self.num_bins)

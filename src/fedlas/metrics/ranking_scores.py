@@ -33,7 +33,7 @@ def auroc_influence(predictions: Predictions) -> FloatArray | None:
     shares = normalized_weights(predictions)
     weights = np.ones(predictions.num_samples) if shares is None else shares.numpy()
     number = event_index(predictions)
-    happened = predictions.target.cpu().numpy() == number
+    happened = predictions.target == number
     return auroc_and_influence(make_class_scorer(predictions)(number), happened, weights)[1]
 
 
@@ -116,7 +116,7 @@ def average_precision(predictions: Predictions) -> float:
 def _average_over_classes(predictions: Predictions, score: Score) -> float:
     """Return the mean of ``value(scores, happened, weights)`` over the classes; with two classes, that of the event."""
     require_predictions(predictions)
-    target = predictions.target.cpu().numpy()
+    target = predictions.target
     shares = normalized_weights(predictions)
     weights = np.ones(len(target)) if shares is None else shares.numpy()
     occurring = np.unique(target[weights > 0])
@@ -139,7 +139,7 @@ def make_class_scorer(predictions: Predictions) -> Callable[[int], FloatArray]:
     """
     import torch
 
-    scores = predictions.scores.detach().cpu().double()
+    scores = predictions.tensors().scores.detach().cpu().double()
     logs = scores.log() if predictions.are_probs else scores
     if predictions.num_classes == 2:
         return lambda k: (logs[:, k] - logs[:, 1 - k]).numpy()

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedlas._core import ops
 from fedlas.predictions.tensors import safe_log, softmax
 from fedlas.predictions.top_label import TopLabel, needs_all_classes_error
 
@@ -85,7 +86,14 @@ class Chunk:
     @cached_property
     def probs(self) -> Tensor:
         """Probabilities ``(n, C)``: the softmax of the logits, or the probabilities that were passed."""
-        return self.scores if self._are_probs else softmax(self.scores, out=self._probs_buffer)
+        if self._are_probs:
+            return self.scores
+        # On a CPU they are the probabilities of the predictions, bit for bit.
+        on_cpu = self.scores.device.type == "cpu"
+        scores, buffer = self.scores, self._probs_buffer
+        if on_cpu:
+            ops.softmax(scores.numpy(), out=buffer.numpy())
+        return buffer if on_cpu else softmax(scores, out=buffer)
 
     @cached_property
     def confidence(self) -> Tensor:
@@ -215,15 +223,19 @@ class ChunkConsumer(Protocol):
 
 def iter_chunks(predictions: AnyPredictions) -> Iterator[Chunk]:
     """Yield the rows of ``predictions`` in cache-sized chunks."""
-    scores = predictions.confidence if isinstance(predictions, TopLabel) else predictions.scores
+    scores = (
+        predictions.tensors().confidence
+        if isinstance(predictions, TopLabel)
+        else predictions.tensors().scores
+    )
     samples = len(scores)
-    weights = predictions.weights
+    weights = predictions.tensors().weights
     if weights is None:
         weights = torch.ones(1, dtype=torch.float64, device="cpu").expand(samples)
     if isinstance(predictions, TopLabel):
         for start in range(0, samples, CHUNK_ROWS):
             part = slice(start, start + CHUNK_ROWS)
-            yield TopLabelChunk(scores[part], predictions.correct[part], weights[part])
+            yield TopLabelChunk(scores[part], predictions.tensors().correct[part], weights[part])
         return
     are_probs = predictions.are_probs
     on_cpu = scores.device.type == "cpu"
@@ -232,12 +244,12 @@ def iter_chunks(predictions: AnyPredictions) -> Iterator[Chunk]:
     rows = min(rows, CHUNK_ROWS) if on_cpu else rows
     shape = (rows, scores.shape[1])
     buffers = (scores.new_empty(shape), scores.new_empty(shape))
-    label_probs = predictions.label_probs
+    label_probs = predictions.tensors().label_probs
     for start in range(0, samples, rows):
         part = slice(start, start + rows)
         yield Chunk(
             scores[part],
-            predictions.target[part],
+            predictions.tensors().target[part],
             None if label_probs is None else label_probs[part],
             buffers,
             weights[part],

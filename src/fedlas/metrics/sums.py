@@ -26,6 +26,7 @@ from fedlas.predictions.any_predictions import (
     require_predictions,
     require_top_label,
 )
+from fedlas.predictions.tensors import to_shared_tensor
 
 Quantity = Callable[[Chunk], Tensor]
 """From a chunk of ``n`` rows to ``(n,)``, bool or float."""
@@ -207,7 +208,9 @@ def is_in_range(values: Tensor, low: float, high: float | Tensor) -> bool:
 
 def normalized_weights(predictions: object) -> Tensor | None:
     """Return the weights ``(N,)`` scaled so that positive ones average 1, or None without weights."""
-    weights: Tensor | None = getattr(predictions, "weights", None)
+    weights = getattr(predictions, "weights", None)
+    if isinstance(weights, np.ndarray):
+        weights = to_shared_tensor(weights)
     return None if weights is None else weights * (torch.count_nonzero(weights) / weights.sum())
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError
 from fedlas.metrics.equal_width import BinSums, mean_gap
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fedlas.predictions import Predictions
 
 
-def require_label_probs(source: Predictions | Chunk) -> Tensor:
+def require_label_probs(source: Any) -> Any:
     """Return the label distributions ``(n, C)`` of a chunk or of predictions, or raise InputError without them."""
     if source.label_probs is not None:
         return source.label_probs
@@ -40,7 +40,8 @@ class TrueAccuracyBins(BinSums):
 
 def expected_accuracy(chunk: Chunk) -> Tensor:
     """Return the label probability of the predicted class ``(n,)``."""
-    return require_label_probs(chunk).gather(1, chunk.predicted.unsqueeze(1)).squeeze(1)
+    label_probs: Tensor = require_label_probs(chunk)
+    return label_probs.gather(1, chunk.predicted.unsqueeze(1)).squeeze(1)
 
 
 @METRICS.register(

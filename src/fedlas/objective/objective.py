@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.autocast import without_autocast
-from fedlas._core.check import InputError, check_number, describe, warn_user
+from fedlas._core.check import InputError, check_number, describe, to_array, warn_user
 from fedlas._core.kinds import check_argument_types
 from fedlas.features import FeatureTap, find_head, find_pool
 from fedlas.features.head import HeadNotFoundError, find_submodule
@@ -213,7 +213,9 @@ class Objective(nn.Module):
     def _warn_if_softmax(self, logits: Tensor) -> None:
         """Warn once, in the first training batch, if the model returns probabilities instead of logits."""
         self._logits_seen = True
-        if logits.ndim > 1 and are_probabilities(logits.detach().movedim(1, -1).flatten(0, -2)):
+        if logits.ndim > 1 and are_probabilities(
+            to_array("logits", logits.movedim(1, -1).flatten(0, -2))
+        ):
             warn_user(
                 "Objective: the model must return logits; got probabilities (rows in [0, 1] that sum to 1). Remove the "
                 "final softmax of the model: the loss applies its own, and two in a row shrink the gradients."

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, TypedDict, Unpack, overload
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -156,7 +157,7 @@ def predict(
             f"predict: kept a random sample of {predictions.num_samples:,} of {total:,} positions, since all of them "
             "need more than 1 GiB. Pass max_rows to choose the sample size."
         )
-    return predictions.with_logits(predictions.logits.float())
+    return predictions.with_logits(predictions.tensors().logits.float())
 
 
 def _require_function(features: object) -> Callable[..., Any]:
@@ -230,7 +231,7 @@ def drifted_predictions(
         >>> model = nn.Linear(4, 4)
         >>> _ = model.weight.data.copy_(torch.eye(4)), model.bias.data.zero_()
         >>> union = drifted_predictions(model, [(images, target)], levels=4)
-        >>> [round(float(level.float().mean()), 2) for level in union.correct.split(2000)]
+        >>> [round(float(level.mean()), 2) for level in union.correct.reshape(4, 2000)]
         [1.0, 0.76, 0.53, 0.27]
 
     Source:
@@ -249,7 +250,7 @@ def drifted_predictions(
     clean = predict(
         model, loader, device=device, features=features, head=head if features else None
     )
-    accuracies = {0.0: float(clean.correct.double().mean())}
+    accuracies = {0.0: float(clean.tensors().correct.double().mean())}
 
     def predict_with_noise(noise: float, *, keep: bool) -> Predictions:
         batches = _iter_noisy_batches(loader, noise, seed, channels)
@@ -257,7 +258,9 @@ def drifted_predictions(
 
     def accuracy(noise: float) -> float:
         if noise not in accuracies:
-            accuracies[noise] = float(predict_with_noise(noise, keep=False).correct.double().mean())
+            accuracies[noise] = float(
+                predict_with_noise(noise, keep=False).tensors().correct.double().mean()
+            )
         return accuracies[noise]
 
     floor = max(1 / clean.num_classes, accuracy(MAX_NOISE))
@@ -288,9 +291,9 @@ def drifted_predictions(
         if on_level is not None:
             on_level(level, noise, accuracies[noise])
     return Predictions(
-        torch.cat([part.logits for part in parts]),
-        torch.cat([part.target for part in parts]),
-        features=torch.cat([part.features for part in parts if part.features is not None])
+        torch.cat([part.tensors().logits for part in parts]),
+        torch.cat([part.tensors().target for part in parts]),
+        features=np.concatenate([part.features for part in parts if part.features is not None])
         if features
         else None,
     )

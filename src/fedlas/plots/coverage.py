@@ -45,10 +45,10 @@ def risk_coverage(
         El-Yaniv & Wiener 2010 (JMLR 11); Geifman et al. 2019 (https://arxiv.org/abs/1805.08206).
     """
     predictions = require_top_label(predictions)
-    confidence = predictions.confidence.cpu().double().numpy()
-    wrong = 1.0 - predictions.correct.cpu().double().numpy()
+    confidence = predictions.confidence.astype(np.float64)
+    wrong = 1.0 - predictions.correct.astype(np.float64)
     if predictions.weights is not None:
-        return _weighted_risk_coverage(confidence, wrong, predictions.weights.numpy())
+        return _weighted_risk_coverage(confidence, wrong, predictions.weights)
     _, group, count = np.unique(-confidence, return_inverse=True, return_counts=True)
     # expected error of a sample among those of equal confidence
     share = np.bincount(group, wrong) / count

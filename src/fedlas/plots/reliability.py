@@ -136,7 +136,7 @@ def reliability_diagram(
     effective_text = (
         ""
         if predictions.weights is None
-        else f", worth {effective_sample_size(predictions.weights):,.0f}"
+        else f", worth {effective_sample_size(predictions.tensors().weights):,.0f}"
     )
     is_binary = isinstance(predictions, Predictions) and predictions.num_classes == 2
     error = "Top-label ECE" if is_binary else "ECE"

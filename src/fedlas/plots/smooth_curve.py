@@ -118,19 +118,19 @@ def _confidence_cells(
 ) -> tuple[OutcomeCells, IntArray]:
     """Group samples into cells of similar confidence, or bins, and return the indices of filled cells."""
     predictions = drop_zero_weights(predictions)[0]
-    confidence = predictions.confidence.cpu()
+    confidence = predictions.tensors().confidence.cpu()
     values = confidence.double().numpy()
     cell = np.minimum((values * _NUM_CELLS).astype(np.int64), _NUM_CELLS - 1)
     if num_bins is not None:
         cell = equal_width_index(confidence, num_bins).numpy()
     filled, number = np.unique(cell, return_inverse=True)
     weights = normalized_weights(predictions)
-    clusters = predictions.clusters
+    clusters = predictions.tensors().clusters
     cells = OutcomeCells(
         number,
         len(filled),
         values,
-        predictions.correct.cpu().double().numpy(),
+        predictions.correct.astype(np.float64),
         None if weights is None else weights.numpy(),
         None if clusters is None else np.unique(clusters.cpu().numpy(), return_inverse=True)[1],
         effective_samples=None

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from fedlas._core.check import InputError, describe
+from fedlas._core.check import InputError, describe, is_module
 from fedlas._core.kinds import PASS_ONE_LABEL, is_lazy_frame
+from fedlas._core.types import BoolArray
 from fedlas.predictions.arguments import PASS_PREDICTIONS, missing_target_error
 from fedlas.predictions.predictions import Predictions
 from fedlas.predictions.top_label import TopLabel, needs_all_classes_error
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from fedlas.predictions.covariates import Covariates
 
 P = TypeVar("P", Predictions, TopLabel)
@@ -59,18 +58,16 @@ class PredictionTable:
 
 def is_table(value: object) -> bool:
     """Return whether a value is a table: a path, a list of paths, or a data frame."""
-    from torch import nn
-
     if isinstance(value, str | Path):
         return Path(value).suffix.lower() != ".onnx"  # that is a model
     if isinstance(value, Mapping):
         return True
     if isinstance(value, list | tuple):
         return bool(value) and all(isinstance(each, str | Path) for each in value)
-    return is_lazy_frame(value) or (hasattr(value, "columns") and not isinstance(value, nn.Module))
+    return is_lazy_frame(value) or (hasattr(value, "columns") and not is_module(value))
 
 
-def drop_zero_weights(predictions: AnyPredictions) -> tuple[AnyPredictions, Tensor | None]:
+def drop_zero_weights(predictions: AnyPredictions) -> tuple[AnyPredictions, BoolArray | None]:
     """Return the samples of positive weight and their mask ``(N,)``; the mask is None if no weight is 0."""
     weights = predictions.weights
     if weights is None or bool(weights.all()):
@@ -78,7 +75,7 @@ def drop_zero_weights(predictions: AnyPredictions) -> tuple[AnyPredictions, Tens
     return predictions.rows(weights > 0), weights > 0
 
 
-def zero_weight_note(has_weight: Tensor) -> str:
+def zero_weight_note(has_weight: BoolArray) -> str:
     """Return a note that counts the samples of weight 0."""
     return f"{int((~has_weight).sum()):,} rows of weight 0 are ignored."
 
@@ -101,8 +98,6 @@ def one_per_cluster(predictions: P) -> P:
         >>> one_per_cluster(TopLabel([0.9, 0.8, 0.6], [1, 0, 1], clusters=["a", "a", "b"])).confidence.tolist()
         [0.9, 0.6]
     """
-    import torch
-
     clusters = getattr(predictions, "clusters", None)
     if clusters is None:
         raise InputError(
@@ -110,8 +105,8 @@ def one_per_cluster(predictions: P) -> P:
             describe(predictions),
             "Pass clusters=... when you create them.",
         )
-    first = np.unique(clusters.numpy(), return_index=True)[1]
-    return predictions.rows(torch.from_numpy(np.sort(first)))
+    first = np.unique(clusters, return_index=True)[1]
+    return predictions.rows(np.sort(first))
 
 
 def require_labels(predictions: object) -> Predictions:

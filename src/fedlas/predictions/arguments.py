@@ -1,4 +1,4 @@
-"""Checks of tensors, arrays and labels that users pass, and their conversion to tensors."""
+"""Checks of tensors, arrays and labels that users pass, and their conversion to arrays."""
 
 from __future__ import annotations
 
@@ -6,24 +6,22 @@ from collections.abc import Collection, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedlas._core.check import (
     LARGEST,
     PASS_ARRAY,
     InputError,
-    check_finite_dense,
+    check_finite,
     describe,
     is_tensor,
     suggestion,
     to_array,
 )
 from fedlas._core.text import truncate
+from fedlas._core.types import IntArray
 from fedlas.predictions.class_names import parse_whole_number, truth_value_classes
-from fedlas.predictions.probabilities import ROUNDING
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
+from fedlas.predictions.probabilities import ROUNDING, safe_log
 
 PASS_PREDICTIONS = (
     "Pass fedlas.Predictions(logits, target), or fedlas.Predictions.from_probs(probs, target)."
@@ -31,12 +29,12 @@ PASS_PREDICTIONS = (
 
 
 class OptionalArray:
-    """Dataclass field that accepts a tensor, an array or a list, and reads as a tensor; the default is None.
+    """Dataclass field that accepts a tensor, an array or a list, and reads as an array; the default is None.
 
     An instance holds the value under the same name, where Python looks first.
     """
 
-    def __get__(self, instance: object | None, owner: type) -> Tensor | None:
+    def __get__(self, instance: object | None, owner: type) -> NDArray[Any] | None:
         return None
 
     if TYPE_CHECKING:
@@ -47,22 +45,78 @@ class OptionalArray:
 class Array(OptionalArray):
     """Required array field; logits of predictions made from probabilities are computed at first use."""
 
-    def __get__(self, instance: Any, owner: type) -> Tensor:
+    def __get__(self, instance: Any, owner: type) -> NDArray[Any]:
         if instance is None:
             raise AttributeError  # dataclasses find no default then
-        from fedlas.predictions.tensors import safe_log
-
-        logits = vars(instance)["logits"] = safe_log(instance.probs)
+        logits = vars(instance)["logits"] = as_read_only(safe_log(instance.probs))
         return logits
 
 
 class Target(OptionalArray):
-    """Label field typed as a tensor; reading a missing target raises InputError."""
+    """Label field typed as an array; reading a missing target raises InputError."""
 
-    def __get__(self, instance: object | None, owner: type) -> Tensor:
+    def __get__(self, instance: object | None, owner: type) -> IntArray:
         if instance is not None:
             raise missing_target_error(instance)
         return None  # type: ignore[return-value]  # the default that dataclasses read from the class
+
+
+def as_read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a view of an array that cannot be written to."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def to_numbers(name: str, value: object, fix: str = PASS_ARRAY) -> NDArray[Any]:
+    """Return a tensor, an array, a column of a frame or nested lists as an array of numbers or truth values.
+
+    Raises:
+        InputError: If it holds anything else.
+    """
+    array = to_array(name, value, fix)
+    if array.dtype.kind not in "fiubc" or array.dtype.itemsize > 16:
+        raise InputError(f"{name} must be numbers", describe(value), fix)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def to_floats(array: NDArray[Any]) -> NDArray[Any]:
+    """Return real numbers in single or double precision: doubles as they are, all narrower ones in single."""
+    return array.astype(np.float64 if array.dtype == np.float64 else np.float32, copy=False)
+
+
+def relative_precision(value: object) -> float:
+    """Return the relative precision of numbers: the step of their dtype above 1, and 0 for what is no float.
+
+    Half precision has .001, bfloat16 .008, which the single precision that it becomes no longer shows.
+    """
+    dtype: Any = getattr(value, "dtype", None)
+    if is_tensor(value):
+        import torch
+
+        return float(torch.finfo(dtype).eps) if value.is_floating_point() else 0.0
+    is_float = isinstance(dtype, np.dtype) and dtype.kind == "f"
+    return float(np.finfo(dtype).eps) if is_float else 0.0
+
+
+def check_scores(
+    name: str, value: object, *, columns: str = "C", activation: str = "softmax"
+) -> NDArray[Any]:
+    """Return scores ``(N, columns)`` before the ``activation``, in single or double precision.
+
+    Raises:
+        InputError: For another shape, other numbers than floats, NaN, infinities or values beyond ``LARGEST``.
+    """
+    scores = to_numbers(name, value)
+    if scores.dtype.kind != "f" or scores.ndim != 2 or not scores.size:
+        raise InputError(
+            f"{name} must be floats of shape (N, {columns}) with at least one sample",
+            describe(value),
+            f"Pass the raw scores of the model, before any {activation}, one row per sample, pixel or token.",
+        )
+    scores = to_floats(scores)
+    check_finite(name, scores)
+    return scores
 
 
 def missing_target_error(predictions: Any) -> InputError:
@@ -75,51 +129,33 @@ def missing_target_error(predictions: Any) -> InputError:
 
 
 def check_target(
-    target: object,
-    shape: tuple[int, int],
-    device: torch.device,
-    classes: tuple[str, ...] | None = None,
-) -> Tensor:
+    target: object, shape: tuple[int, int], classes: tuple[str, ...] | None = None
+) -> IntArray:
     """Return labels ``(N,)`` as int64 class indices; raise InputError if they do not fit the scores.
 
     Args:
         target: Class numbers; also as floats without fractions, or as booleans of two classes. With ``classes``, their
             names as text too.
         shape: ``(N, C)`` of the scores.
-        device: Device of the scores.
         classes: Names of the classes, in the order of the columns; None if labels are numbers.
 
     Raises:
         InputError: If there is not one label for each row, or one is no class.
     """
-    import torch
-
-    from fedlas.predictions.tensors import to_tensor
-
     samples, num_classes = shape
     if classes is not None and holds_text("target", target):
         target = to_class_indices(target, classes)
-    target = to_tensor("target", target, PASS_ARRAY if is_tensor(target) else _target_fix(target))
-    boolean = target.dtype == torch.bool
-    target = target.float() if target.dtype.itemsize == 1 and target.is_floating_point() else target
-    whole = not target.is_floating_point()
-    if target.is_floating_point() and target.shape == (samples,):
-        whole = bool((target == target.trunc()).all()) and float(target.abs().max()) < LARGEST
-    if (
-        target.shape != (samples,)
-        or target.is_complex()
-        or not whole
-        or (boolean and num_classes != 2)
-    ):
+    labels = to_numbers("target", target, PASS_ARRAY if is_tensor(target) else _target_fix(target))
+    whole = labels.shape == (samples,) and are_whole(labels)
+    if not whole or (labels.dtype.kind == "b" and num_classes != 2):
         raise InputError(
             f"target must hold class indices of shape ({samples},), for scores {shape}",
             describe(target),
-            label_matrix_fix(target)
-            if target.shape == shape
+            label_matrix_fix(labels)
+            if labels.shape == shape
             else "Pass class indices, not one-hot rows or probabilities; booleans are for two classes.",
         )
-    target = target.to(device=device, dtype=torch.int64)
-    low, high = (int(end) for end in target.aminmax())
+    low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= num_classes:
         raise InputError(
             f"target must be in [0, {num_classes}), as there are {num_classes} columns of scores",
@@ -128,7 +164,14 @@ def check_target(
             if low == 1 and high == num_classes
             else "Remove ignored labels such as -100, or check the number of classes.",
         )
-    return target
+    return labels.astype(np.int64, copy=False)
+
+
+def are_whole(array: NDArray[Any]) -> bool:
+    """Return whether an array holds whole numbers or truth values alone, below ``LARGEST``."""
+    if array.dtype.kind == "f":
+        return bool((np.abs(array) < LARGEST).all()) and bool((array == np.trunc(array)).all())
+    return array.dtype.kind in "iub"
 
 
 def _target_fix(target: object) -> str:
@@ -150,12 +193,10 @@ _SEVERAL_LABELS = (
 )
 
 
-def label_matrix_fix(target: Tensor, advice: str = _SEVERAL_LABELS) -> str:
+def label_matrix_fix(target: object, advice: str = _SEVERAL_LABELS) -> str:
     """Return the remedy for a target ``(N, C)`` where class indices are expected; ``advice`` names the alternative."""
-    import torch
-
-    values = (target if target.layout is torch.strided else target.to_dense()).float()
-    if bool(((values.sum(dim=1) - 1).abs() <= 1e-3).all()) and bool((values >= 0).all()):
+    values = to_array("target", target.to_dense() if is_tensor(target) else target)
+    if bool((np.abs(values.sum(axis=1) - 1) <= 1e-3).all()) and bool((values >= 0).all()):
         return (
             "Pass class indices, not one-hot rows or probabilities: target.argmax(1). If each "
             "is one of several labels, pass fedlas.MultiLabel(logits, target)."
@@ -213,8 +254,6 @@ def check_event(event: object, num_classes: int, classes: tuple[str, ...] | None
     Raises:
         InputError: If there are not two classes, or it is neither of them.
     """
-    from torch import Tensor
-
     if event is None:
         return None
     if num_classes != 2:
@@ -224,7 +263,8 @@ def check_event(event: object, num_classes: int, classes: tuple[str, ...] | None
             "Leave it out, or merge the classes into two: the event and all others.",
             argument="event",
         )
-    event = event.item() if isinstance(event, np.ndarray | np.generic | Tensor) else event
+    if is_tensor(event) or isinstance(event, np.ndarray | np.generic):
+        event = event.item()
     names = classes or ("0", "1")
     if isinstance(event, int) and not isinstance(event, bool) and event in (0, 1):
         return int(event)
@@ -284,52 +324,44 @@ def to_class_indices(target: object, classes: tuple[str, ...]) -> Any:
     return [numbers[label] for label in labels]
 
 
-def check_label_probs(value: object, shape: tuple[int, int], device: torch.device) -> Tensor:
+def check_label_probs(value: object, shape: tuple[int, int]) -> NDArray[Any]:
     """Return label distributions ``(N, C)`` in float32 or float64.
 
     Raises:
         InputError: For another shape, negative numbers, or rows that do not sum to 1 within 0.001.
     """
-    import torch
-
-    from fedlas.predictions.tensors import to_tensor
-
-    value = to_tensor("label_probs", value)
-    if tuple(value.shape) != shape or value.is_complex():
+    votes = to_numbers("label_probs", value)
+    if votes.shape != shape or votes.dtype.kind == "c":
         raise InputError(
             f"label_probs must have shape {shape}", describe(value), "Pass one row per sample."
         )
-    check_finite_dense("label_probs", value)
-    value = value.to(device, torch.promote_types(value.dtype, torch.float32))
-    sums = value.sum(dim=1)
-    if bool((value < -ROUNDING).any()) or bool(((sums - 1).abs() > 1e-3).any()):
+    check_finite("label_probs", votes)
+    votes = to_floats(votes)
+    sums = votes.sum(axis=1)
+    low = float(votes.min())
+    if low < -ROUNDING or bool((np.abs(sums - 1) > 1e-3).any()):
         raise InputError(
             "label_probs must be in [0, 1], and each row must sum to 1",
-            f"a smallest value of {float(value.min()):.6g} and a smallest row sum of {float(sums.min()):.6g}",
+            f"a smallest value of {low:.6g} and a smallest row sum of {float(sums.min()):.6g}",
             "Pass the share of votes for each class.",
         )
-    return value.clamp(min=0.0) if bool((value < 0).any()) else value
+    return np.maximum(votes, 0.0) if low < 0 else votes
 
 
-def check_row_index(index: object, num_samples: int) -> Tensor:
+def check_row_index(index: object, num_samples: int) -> NDArray[Any]:
     """Return row indices ``(n,)`` as int64, or a boolean mask ``(N,)`` that selects at least one row.
 
     Raises:
         InputError: If it is neither.
     """
-    import torch
-
-    from fedlas.predictions.tensors import to_tensor
-
-    index = to_tensor("index", index)
-    if index.dtype == torch.bool and index.shape == (num_samples,) and bool(index.any()):
-        return index
-    kinds = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
-    whole = index.ndim == 1 and index.dtype in kinds and len(index) > 0
-    if not whole or not bool(((index >= 0) & (index < num_samples)).all()):
+    rows = to_numbers("index", index)
+    if rows.dtype.kind == "b" and rows.shape == (num_samples,) and bool(rows.any()):
+        return rows
+    whole = rows.ndim == 1 and rows.dtype.kind in "iu" and len(rows) > 0
+    if not whole or not bool(((rows >= 0) & (rows < num_samples)).all()):
         raise InputError(
             "index must hold valid row indices, or a mask with at least one True",
             describe(index),
             "Pass integers from 0, or one boolean per row.",
         )
-    return index.long()
+    return rows.astype(np.int64, copy=False)

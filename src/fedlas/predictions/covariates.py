@@ -6,14 +6,12 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedlas._core.check import InputError, describe, reject_other_content, truncated_list
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -124,7 +122,7 @@ class Covariates:
         )
 
 
-def check_covariates(covariates: object, features: Tensor | None) -> None:
+def check_covariates(covariates: object, features: NDArray[Any] | None) -> None:
     """Raise InputError unless ``covariates`` is None or describes each column of the features.
 
     Raises:

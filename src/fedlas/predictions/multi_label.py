@@ -7,26 +7,40 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fedlas._core.check import (
     Argument,
     InputError,
+    as_float_array,
     check_finite,
-    check_finite_dense,
-    check_logits,
     describe,
     suggestion,
     truncated_list,
 )
-from fedlas.predictions.arguments import check_row_index, to_names
+from fedlas._core.ops import Floats, sigmoid
+from fedlas._core.types import FloatArray, IntArray
+from fedlas.predictions.arguments import (
+    as_read_only,
+    check_row_index,
+    check_scores,
+    to_names,
+    to_numbers,
+)
 from fedlas.predictions.predictions import Predictions
-from fedlas.predictions.probabilities import FLOOR, NEAREST_TO_0, ROUNDING, SUM_TOLERANCE
+from fedlas.predictions.probabilities import (
+    FLOOR,
+    NEAREST_TO_0,
+    ROUNDING,
+    SUM_TOLERANCE,
+    binary_logits,
+)
 from fedlas.predictions.sample_values import SAMPLE_VALUES, check_sample_values
 from fedlas.predictions.saved import load_arrays, write_fields
-from fedlas.predictions.tensors import binary_logits, to_tensor
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
     from fedlas.predictions.tensors import PredictionTensors
 
@@ -72,16 +86,11 @@ class MultiLabel:
 
     def __post_init__(self) -> None:
         values = vars(self)
-        logits = check_logits(to_tensor("logits", self.logits)).cpu()
-        if logits.ndim != 2 or not logits.numel():
-            raise InputError(
-                "logits must be (N, L) with at least one sample",
-                describe(logits),
-                "Pass one column per label.",
-            )
-        check_finite("logits", logits)
+        logits = check_scores("logits", self.logits, columns="L", activation="sigmoid")
         target = (
-            None if self.target is None else _check_label_matrix(self.target, tuple(logits.shape))
+            None
+            if self.target is None
+            else as_read_only(_check_label_matrix(self.target, logits.shape))
         )
         names = to_names(range(logits.shape[1]) if self.names is None else self.names)
         if len(names) != logits.shape[1] or len(set(names)) < len(names):
@@ -90,7 +99,7 @@ class MultiLabel:
                 describe(self.names),
                 "Pass one name per column of logits.",
             )
-        values.update(logits=logits, target=target, names=names)
+        values.update(logits=as_read_only(logits), target=target, names=names)
         check_sample_values(values, len(logits))
 
     def __repr__(self) -> str:
@@ -112,10 +121,9 @@ class MultiLabel:
         return self.target is not None
 
     @property
-    def probs(self) -> Tensor:
+    def probs(self) -> Floats:
         """Probability of each label ``(N, L)``, the sigmoid of its logit."""
-        probs: Tensor = self.logits.sigmoid()
-        return probs
+        return sigmoid(self.logits)
 
     @classmethod
     def from_probs(cls, probs: Any, target: Any = None, **others: Any) -> MultiLabel:
@@ -131,19 +139,19 @@ class MultiLabel:
             InputError: If a number is not in ``[0, 1]``, or as :class:`MultiLabel`.
 
         Example:
-            >>> MultiLabel.from_probs([[0.5, 0.9]], [[1, 0]]).logits.round(decimals=1).tolist()
+            >>> MultiLabel.from_probs([[0.5, 0.9]], [[1, 0]]).logits.round(1).tolist()
             [[0.0, 2.2]]
         """
-        values = to_tensor("probs", probs)
-        check_finite_dense("probs", values)
-        low, high = (float(end) for end in values.double().aminmax()) if values.numel() else (0, 1)
+        values = to_numbers("probs", probs).astype(np.float64)
+        check_finite("probs", values)
+        low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
         if low < -ROUNDING or high > 1 + SUM_TOLERANCE:
             raise InputError(
                 "probs must be in [0, 1]",
                 f"values from {low:.6g} to {high:.6g}",
                 "Pass logits to MultiLabel(logits, target); divide percentages by 100.",
             )
-        return cls(to_log_odds(values.double().clamp(0.0, 1.0)), target, **others)
+        return cls(to_log_odds(values.clip(0.0, 1.0)), target, **others)
 
     def tensors(self, device: torch.device | str | None = None) -> PredictionTensors:
         """Return the arrays as tensors under the same names, on ``device`` (None: the CPU)."""
@@ -151,18 +159,18 @@ class MultiLabel:
 
         return PredictionTensors(self, device)
 
-    def rows(self, index: Tensor) -> MultiLabel:
+    def rows(self, index: object) -> MultiLabel:
         """Return the samples at row indices ``(n,)`` or in a mask ``(N,)``.
 
         Raises:
             InputError: If it is neither.
         """
-        index = check_row_index(index, self.num_samples).cpu()
+        rows = check_row_index(index, self.num_samples)
         values = {each: getattr(self, each) for each in ("target", *SAMPLE_VALUES)}
         return replace(
             self,
-            logits=self.logits[index],
-            **{name: value[index] for name, value in values.items() if value is not None},
+            logits=self.logits[rows],
+            **{name: value[rows] for name, value in values.items() if value is not None},
         )
 
     def without_target(self) -> MultiLabel:
@@ -193,7 +201,7 @@ class MultiLabel:
         """
         return self._label_predictions(slice(None), "the labels")
 
-    def with_logits(self, logits: Tensor) -> MultiLabel:
+    def with_logits(self, logits: object) -> MultiLabel:
         """Return the same samples with other logits, such as calibrated ones."""
         return replace(self, logits=logits)
 
@@ -225,8 +233,6 @@ class MultiLabel:
         return cls(**arrays)
 
     def _label_predictions(self, columns: slice, subject: str) -> Predictions:
-        import torch
-
         logits = self.logits[:, columns]
         target = require_known_labels(self).target[:, columns]
         has_label = target != UNKNOWN
@@ -236,7 +242,7 @@ class MultiLabel:
                 f"{UNKNOWN} (unknown) for all samples",
                 "Leave out labels without any known target.",
             )
-        samples = torch.arange(len(logits)).unsqueeze(1).expand_as(target)[has_label]
+        samples = np.nonzero(has_label)[0]
         values_of = {name: getattr(self, name) for name in SAMPLE_VALUES}
         values = {name: value[samples] for name, value in values_of.items() if value is not None}
         return Predictions(
@@ -246,13 +252,11 @@ class MultiLabel:
         )
 
 
-def _check_label_matrix(target: Any, shape: tuple[int, ...]) -> Tensor:
+def _check_label_matrix(target: Any, shape: tuple[int, ...]) -> IntArray:
     """Return the label matrix ``(N, L)`` as int64 with values 1, 0 and :data:`UNKNOWN`."""
-    import torch
-
-    target = to_tensor("target", target).cpu()
+    target = to_numbers("target", target)
     unknown = (target != target) | (target == UNKNOWN)
-    if target.dtype not in (torch.uint8, torch.bool):
+    if target.dtype.kind not in "ub":
         unknown |= target == -1
     valid = (target == 0) | (target == 1) | unknown
     if target.shape != shape or not bool(valid.all()):
@@ -261,22 +265,25 @@ def _check_label_matrix(target: Any, shape: tuple[int, ...]) -> Tensor:
             describe(target),
             "Pass one column per label.",
         )
-    return torch.where(unknown, UNKNOWN, torch.where(unknown, 0, target).long())
+    return np.where(unknown, UNKNOWN, np.where(unknown, 0, target).astype(np.int64))
 
 
-def is_label_matrix(target: Tensor) -> bool:
+def is_label_matrix(target: object) -> bool:
     """Return whether an array ``(N, L)`` is a multi-label target: 0, 1 or unknown, and not one-hot."""
-    values = target.detach().cpu().double()
-    unknown = (values == UNKNOWN) | (values == -1) | values.isnan()
+    values = as_float_array(target)
+    unknown = (values == UNKNOWN) | (values == -1) | np.isnan(values)
     if not bool(((values == 0) | (values == 1) | unknown).all()):
         return False
-    return bool(unknown.any()) or bool((values.sum(dim=1) != 1).any())
+    return bool(unknown.any()) or bool((values.sum(axis=1) != 1).any())
 
 
-def to_log_odds(probs: Tensor) -> Tensor:
+def to_log_odds(probs: NDArray[Any]) -> FloatArray:
     """Return ``log(p / (1 - p))`` of probabilities in float64; finite also for 0 and 1."""
-    probs = probs.double()
-    return probs.clamp(min=FLOOR).log() - (1.0 - probs).clamp(min=NEAREST_TO_0).log()
+    probs = probs.astype(np.float64, copy=False)
+    odds: FloatArray = np.log(np.maximum(probs, FLOOR)) - np.log(
+        np.maximum(1.0 - probs, NEAREST_TO_0)
+    )
+    return odds
 
 
 def require_known_labels(predictions: MultiLabel) -> MultiLabel:

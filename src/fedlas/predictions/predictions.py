@@ -7,35 +7,34 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedlas._core.check import (
-    Argument,
-    InputError,
-    check_finite_dense,
-    check_logits,
-    describe,
-    is_tensor,
-    warn_user,
-)
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlas._core.check import Argument, InputError, warn_user
 from fedlas._core.extras import require
+from fedlas._core.ops import iter_blocks, row_argmax, row_max, softmax
+from fedlas._core.types import BoolArray, IntArray
 from fedlas.predictions.arguments import (
     Array,
     OptionalArray,
     Target,
+    as_read_only,
     check_class_names,
     check_label_probs,
     check_row_index,
+    check_scores,
     check_target,
+    relative_precision,
     to_class_indices,
+    to_numbers,
 )
 from fedlas.predictions.event import check_classes_and_event
 from fedlas.predictions.probabilities import are_probabilities, check_probabilities
 from fedlas.predictions.sample_values import SAMPLE_VALUES, check_sample_values
 from fedlas.predictions.saved import read_fields, write_fields
-from fedlas.predictions.tensors import softmax, to_tensor
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
     from fedlas.predictions.covariates import Covariates
     from fedlas.predictions.tensors import PredictionTensors
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
 class _CheckedScores:
     """Validated scores, which the constructor accepts in place of logits."""
 
-    scores: Tensor
+    scores: NDArray[Any]
     are_probs: bool
     with_labels: bool = False  # whether all that is not said of samples is checked, too
 
@@ -59,9 +58,9 @@ class Predictions:
     """Logits and labels of one data set, validated once, with derived quantities.
 
     Args:
-        logits: Raw scores ``(N, C)``, finite, between -1.3e30 and 1.3e30; a dense tensor on a real device, or anything
-            ``torch.as_tensor`` takes. Half precision becomes float32 so that every metric has at least that.
-            :mod:`fedlas.checks` says which numbers are accepted.
+        logits: Raw scores ``(N, C)``, finite, between -1.3e30 and 1.3e30; an array, a dense tensor on a real device, or
+            nested lists. Half precision becomes float32 so that every metric has at least that. :mod:`fedlas.checks`
+            says which numbers are accepted.
         target: Class of each sample ``(N,)``, whole numbers in ``[0, C)`` (booleans of two classes); stored as int64.
             None if the labels are unknown, as in production: such predictions can be calibrated, scored and saved. A
             function that needs the labels reads ``target``, which then raises an InputError; ``has_target`` says
@@ -69,12 +68,12 @@ class Predictions:
         features: Optional input of the classifier head, ``(N, D)`` with ``D > 0``; numbers as in ``logits``.
         label_probs: Optional distribution of each sample's label ``(N, C)``, rows summing to 1 within 0.001: the true
             one of synthetic data, or the votes of annotators. Metrics that need it are free of the noise of one label.
-        weights: Optional weight of each sample ``(N,)``, finite and at least 0, not all 0; kept in float64 on the CPU.
+        weights: Optional weight of each sample ``(N,)``, finite and at least 0, not all 0; kept in float64.
             Metrics, intervals and noise floors count a sample by its weight; only ratios of weights matter, and a
             sample of weight 0 is as if it were not there.
         clusters: Optional cluster of each sample ``(N,)``, such as its image, patient or user: whole numbers, or names,
-            which are numbered in sorted order; kept as int64 on the CPU. Samples of one cluster are not independent.
-        time: Optional time of each sample ``(N,)``, numbers or dates; their order is kept as int64 on the CPU. Where a
+            which are numbered in sorted order; kept as int64. Samples of one cluster are not independent.
+        time: Optional time of each sample ``(N,)``, numbers or dates; their order is kept as int64. Where a
             fit holds samples out, none is judged by later ones.
         covariates: Optional :class:`~fedlas.predictions.covariates.Covariates`: what each column of ``features`` holds,
             a number or the number of a category's value. Without, all are numbers.
@@ -92,8 +91,9 @@ class Predictions:
         Logits that are all in [0, 1] with rows that sum to 1, up to rounding, are almost surely probabilities: a
         :class:`~fedlas.errors.CalibrationWarning` says so.
 
-        Immutable. ``probs``, ``confidence``, ``predicted`` and ``correct`` are computed at first use and kept;
-        ``probs`` is as large as ``logits``, so code for large arrays should work on chunks of ``logits`` instead.
+        Immutable: the arrays are read-only views. :meth:`tensors` returns them as tensors, on any device. ``probs``,
+        ``confidence``, ``predicted`` and ``correct`` are computed at first use and kept; ``probs`` is as large as
+        ``logits``, so code for large arrays should work on chunks of ``logits`` instead.
 
     Example:
         >>> p = Predictions([[2.0, 0.0], [0.0, 1.0]], [0, 0])
@@ -115,12 +115,10 @@ class Predictions:
     time: OptionalArray = OptionalArray()  # noqa: RUF009
 
     def __post_init__(self) -> None:
-        import torch
-
         values = vars(self)
         if isinstance(checked := values["logits"], _CheckedScores):
             del values["logits"]
-            values |= {"are_probs": checked.are_probs, checked.name: checked.scores}
+            values |= {"are_probs": checked.are_probs, checked.name: as_read_only(checked.scores)}
             if not checked.with_labels:
                 self._check_fields()
                 return
@@ -129,15 +127,7 @@ class Predictions:
                 del values["target"]
             self._check_sample_fields()
             return
-        logits = check_logits(to_tensor("logits", self.logits))
-        if logits.ndim != 2 or logits.shape[0] == 0:
-            raise InputError(
-                "logits must be (N, C) with at least one sample",
-                describe(logits),
-                "Flatten dense predictions to one row per pixel or token.",
-            )
-        logits = logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
-        check_finite_dense("logits", logits)
+        logits = check_scores("logits", self.logits)
         if are_probabilities(logits):
             warn_user(
                 (
@@ -150,7 +140,7 @@ class Predictions:
                     ".",
                 )
             )
-        values["logits"] = logits
+        values["logits"] = as_read_only(logits)
         self._check_fields()
 
     def _check_fields(self) -> None:
@@ -160,20 +150,20 @@ class Predictions:
         classes = values["classes"]
         # Reading a target that is not there raises an error.
         if (target := values.pop("target")) is not None:
-            values["target"] = check_target(target, shape, self.scores.device, classes)
+            values["target"] = as_read_only(check_target(target, shape, classes))
         if (votes := values["label_probs"]) is not None:
-            values["label_probs"] = check_label_probs(votes, shape, self.scores.device)
+            values["label_probs"] = as_read_only(check_label_probs(votes, shape))
         self._check_sample_fields()
 
     def _check_sample_fields(self) -> None:
-        check_sample_values(vars(self), self.num_samples, self.scores.device)
+        check_sample_values(vars(self), self.num_samples)
         if (covariates := vars(self).get("covariates")) is not None:
             from fedlas.predictions.covariates import check_covariates
 
             check_covariates(covariates, vars(self)["features"])
 
     def __repr__(self) -> str:
-        names = [name for name in _TENSORS[2:] if getattr(self, name) is not None]
+        names = [name for name in _ARRAYS[2:] if getattr(self, name) is not None]
         others = f" and {', '.join(names)}" if names else ""
         labels = "with" if self.has_target else "without"
         return f"Predictions({self.num_samples} samples, {self.num_classes} classes, {labels} target{others})"
@@ -189,7 +179,7 @@ class Predictions:
         return False  # the constructor stores True for predictions made from probabilities
 
     @cached_property
-    def scores(self) -> Tensor:
+    def scores(self) -> NDArray[Any]:
         """Logits ``(N, C)``, or the probabilities that were passed instead; both rank the classes alike."""
         return self.probs if self.are_probs else self.logits
 
@@ -204,32 +194,32 @@ class Predictions:
         return int(self.scores.shape[1])
 
     @cached_property
-    def probs(self) -> Tensor:
+    def probs(self) -> NDArray[Any]:
         """Softmax of the logits ``(N, C)``, or the probabilities that were passed."""
-        return softmax(self.logits)
+        return as_read_only(softmax(self.logits))
 
     @cached_property
-    def predicted(self) -> Tensor:
+    def predicted(self) -> IntArray:
         """Predicted class ``(N,)``, the argmax of the scores; ties go to the lowest index."""
-        return self.scores.argmax(dim=1)
+        return as_read_only(row_argmax(self.scores))
 
     @cached_property
-    def confidence(self) -> Tensor:
+    def confidence(self) -> NDArray[Any]:
         """Probability of the predicted class ``(N,)``, in ``[1/C, 1]``.
 
         The softmax runs on chunks that fit the cache, so ``(N, C)`` probabilities are never held.
         """
-        import torch
-
         if self.are_probs:
-            return self.probs.amax(dim=1)
-        rows = max(1, 2**18 // self.num_classes)
-        return torch.cat([softmax(chunk).amax(dim=1) for chunk in self.logits.split(rows)])
+            return as_read_only(row_max(self.probs))
+        largest = np.empty(self.num_samples, self.logits.dtype)
+        for part in iter_blocks(*self.logits.shape):
+            largest[part] = row_max(softmax(self.logits[part]))
+        return as_read_only(largest)
 
     @cached_property
-    def correct(self) -> Tensor:
+    def correct(self) -> BoolArray:
         """Whether the predicted class equals the target ``(N,)``, bool."""
-        return self.predicted == self.target
+        return as_read_only(self.predicted == self.target)
 
     def tensors(self, device: torch.device | str | None = None) -> PredictionTensors:
         """Return the arrays as tensors under the same names, on ``device`` (None: the CPU)."""
@@ -237,7 +227,7 @@ class Predictions:
 
         return PredictionTensors(self, device)
 
-    def with_logits(self, logits: Tensor) -> Predictions:
+    def with_logits(self, logits: object) -> Predictions:
         """Return the same samples with other logits, such as calibrated ones."""
         return type(self)(logits, **self._fields_except_scores())
 
@@ -245,16 +235,16 @@ class Predictions:
         """Return the same samples without ``target`` and ``label_probs``."""
         return self._replace_fields(target=None, label_probs=None)
 
-    def rows(self, index: Tensor) -> Predictions:
+    def rows(self, index: object) -> Predictions:
         """Return the samples at row indices ``(n,)`` or in a mask ``(N,)``.
 
         Raises:
             InputError: If it is neither.
         """
-        index = check_row_index(index, self.num_samples)
+        rows = check_row_index(index, self.num_samples)
         values = self._field_values().items()
         return self._from_fields(
-            {n: v[index.to(v.device)] if is_tensor(v) else v for n, v in values}
+            {n: v[rows] if isinstance(v, np.ndarray) else v for n, v in values}
         )
 
     def _replace_fields(self, **values: Any) -> Predictions:
@@ -312,9 +302,11 @@ class Predictions:
 
         Example:
             >>> Predictions.from_probs([[0.75, 0.25], [0.2, 0.8]], ["cat", "cat"], classes=["cat", "dog"]).correct
-            tensor([ True, False])
+            array([ True, False])
         """
-        checked = check_probabilities(to_tensor("probs", probs), normalize=normalize)
+        checked = check_probabilities(
+            to_numbers("probs", probs), normalize=normalize, precision=relative_precision(probs)
+        )
         if target is not None and (classes := others.get("classes")) is not None:
             names = check_class_names(classes, checked.shape[1])
             target = to_class_indices(target, names or ())
@@ -335,7 +327,7 @@ class Predictions:
         Example:
             >>> frame = {"p_cat": [0.75, 0.2], "p_dog": [0.25, 0.8], "label": ["cat", "cat"]}
             >>> Predictions.from_frame(frame, probs="p_*", target="label").correct
-            tensor([ True, False])
+            array([ True, False])
         """
         from fedlas.predictions import read_predictions
         from fedlas.predictions.tables.roles import columns_from_kwargs
@@ -367,12 +359,11 @@ class Predictions:
         columns = {"predicted": self.predicted, "confidence": self.confidence}
         columns |= {"target": self.target, "correct": self.correct} if self.has_target else {}
         columns |= {} if self.weights is None else {"weight": self.weights}
-        columns |= {f"prob_{place}": column for place, column in enumerate(self.probs.unbind(1))}
-        arrays = {name: column.cpu().numpy() for name, column in columns.items()}
-        return require("pandas", extra="tables").DataFrame(arrays)
+        columns |= {f"prob_{place}": column for place, column in enumerate(self.probs.T)}
+        return require("pandas", extra="tables").DataFrame(columns)
 
     @classmethod
-    def _from_checked_probs(cls, probs: Tensor, **others: Any) -> Predictions:
+    def _from_checked_probs(cls, probs: NDArray[Any], **others: Any) -> Predictions:
         """Return predictions from validated probabilities."""
         if unknown := others.keys() - set(_FIELDS[1:]):
             raise InputError(
@@ -395,5 +386,5 @@ class Predictions:
         return cls(**read_fields(path, _FIELDS, ("logits",), fix))
 
 
-_TENSORS = ("logits", "target", "features", "label_probs", *list(SAMPLE_VALUES)[1:])
-_FIELDS = (*_TENSORS, "classes", "event", "covariates")
+_ARRAYS = ("logits", "target", "features", "label_probs", *list(SAMPLE_VALUES)[1:])
+_FIELDS = (*_ARRAYS, "classes", "event", "covariates")

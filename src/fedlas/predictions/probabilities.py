@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedlas._core.check import Argument, InputError, Text, check_finite, describe, warn_user
 from fedlas._core.errors import public_call_name
-from fedlas._core.ops import Floats
+from fedlas._core.ops import Floats, row_sum
 from fedlas._core.types import BoolArray
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 FLOOR = float(np.finfo(np.float32).tiny)
 """Replaces a probability of exactly 0, whose logarithm is no logit: the smallest normal float32."""
@@ -74,23 +72,21 @@ class ProbabilityChecker:
         self._places: int | None = None
 
     def normalize_rows(
-        self, probs: Tensor, row_name: RowNamer, column_name: Callable[[int], str] = str
-    ) -> Tensor:
+        self, probs: Floats, row_name: RowNamer, column_name: Callable[[int], str] = str
+    ) -> Floats:
         """Return the rows ``(n, C)``, each summing to 1; ``probs`` itself if nothing changes.
 
         Raises:
             InputError: For a row that is none; the message says what it looks like.
         """
-        import torch
-
         most = math.inf if self.normalize else 1.0 + self._precision
         probs = self.check_range(probs, row_name, column_name, "probabilities", most)
-        sums = probs.sum(dim=1)
-        low, high = (float(end) for end in sums.aminmax())
+        sums = row_sum(probs)
+        low, high = float(sums.min()), float(sums.max())
         below, above = self._tolerances(probs, low, high)
         far = (sums <= 0) if self.normalize else (sums < 1.0 - below) | (sums > 1.0 + above)
         if bool(far.any()):
-            row = int(far.nonzero()[0])
+            row = int(far.nonzero()[0][0])
             place = f"{row_name(row)} of {self.file}" if self.file else row_name(row)
             got = f"{float(sums[row]):.6g} in {place} ({int(far.sum()):,} such rows among {len(far):,})"
             if self.normalize:
@@ -105,54 +101,53 @@ class ProbabilityChecker:
             )
         self._rows += len(sums)
         # A softmax in single precision misses 1 by a few units of its last place; such rows stay as they are.
-        rounding = max(ROUNDING, 4 * torch.finfo(probs.dtype).eps * probs.shape[1] ** 0.5)
+        rounding = max(ROUNDING, 4 * float(np.finfo(probs.dtype).eps) * probs.shape[1] ** 0.5)
         if low < 1.0 - rounding or high > 1.0 + rounding:
-            rows = ((sums - 1.0).abs() > rounding).nonzero().squeeze(1)
+            rows = np.flatnonzero(np.abs(sums - 1.0) > rounding)
             self._divided += len(rows)
             self._low, self._high = min(self._low, low), max(self._high, high)
-            probs = probs.index_copy(0, rows, probs[rows] / sums[rows, None])
+            probs = probs.copy()
+            probs[rows] /= sums[rows, None]
         return probs
 
     def complete_pairs(
-        self, probs: Tensor, row_name: RowNamer, column_name: Callable[[int], str] = str
-    ) -> Tensor:
+        self, probs: Floats, row_name: RowNamer, column_name: Callable[[int], str] = str
+    ) -> Floats:
         """Return both class probabilities ``(n, 2)`` from the probability of the second class ``(n, 1)``.
 
         Raises:
             InputError: If one is outside [0, 1].
         """
-        import torch
-
-        probs = self.check_range(
-            probs, row_name, column_name, "probabilities", 1.0 + self._precision
-        ).clamp(max=1.0)
-        return torch.cat([1.0 - probs, probs], dim=1)
+        upper = 1.0 + self._precision
+        probs = self.check_range(probs, row_name, column_name, "probabilities", upper)
+        probs = np.minimum(probs, 1.0)
+        return np.concatenate([1.0 - probs, probs], axis=1)
 
     def check_range(
         self,
-        values: Tensor,
+        values: Floats,
         row_name: RowNamer,
         column_name: Callable[[int], str],
         noun: str,
         upper: float,
-    ) -> Tensor:
+    ) -> Floats:
         """Return the values if all are in ``[0, most]``; rounding errors below 0 become 0.
 
         Raises:
             InputError: Otherwise; the message says what they look like.
         """
-        low, high = (float(end) for end in values.aminmax())
+        low, high = float(values.min()), float(values.max())
         if low >= 0 and high <= upper:
             return values
         outside = (values < -ROUNDING) | (values > upper)
         if bool(outside.any()):
-            row, number = (int(index) for index in outside.nonzero()[0])
+            row, number = (int(index[0]) for index in outside.nonzero())
             raise InputError(
                 f"{noun} must be in [0, 1]" if upper < math.inf else f"{noun} must not be negative",
                 f"{float(values[row, number]):.6g} in {row_name(row)}, column {column_name(number)}",
                 self._value_fix(values),
             )
-        return values.clamp(min=0.0)
+        return np.maximum(values, 0.0)
 
     @property
     def max_sum_error(self) -> float:
@@ -181,7 +176,7 @@ class ProbabilityChecker:
             )
         return lines
 
-    def _tolerances(self, probs: Tensor, low: float, high: float) -> tuple[float, Tensor | float]:
+    def _tolerances(self, probs: Floats, low: float, high: float) -> tuple[float, Any]:
         """Return the tolerance of row sums below 1 (one number) and above 1 (a number, or one per row)."""
         precision = self._precision
         # Decimals take longer to count than all else here, and most files need no excuse.
@@ -192,16 +187,15 @@ class ProbabilityChecker:
         below = min(_MAX_LOST, unit * probs.shape[1]) + ROUNDING
         if below > precision:
             self._places = max(places, self._places or 0)
-        return max(precision, below), (unit * (probs > 0).sum(dim=1) + ROUNDING).clamp(
-            min=precision
-        )
+        above = unit * np.count_nonzero(probs > 0, axis=1) + ROUNDING
+        return max(precision, below), np.maximum(above, precision)
 
-    def _value_fix(self, values: Tensor) -> list[Text]:
+    def _value_fix(self, values: Floats) -> list[Text]:
         """Return remedies for values outside [0, 1], which may be logits or percentages."""
         if bool((values < -ROUNDING).any()):
             return _prefix_first("these look like logits: ", self._fixes["logits"])
-        sums = values.sum(dim=1)
-        if bool(((sums - 100.0).abs() < 1.0).all()) or (
+        sums = values.sum(axis=1)
+        if bool((np.abs(sums - 100.0) < 1.0).all()) or (
             values.shape[1] == 1 and float(values.max()) <= 100.0
         ):
             return _prefix_first("these look like percentages: ", self._fixes["percent"])
@@ -214,35 +208,35 @@ def _prefix_first(prefix: str, remedies: Sequence[Text]) -> list[Text]:
     return [f"{prefix}{remedies[0]}", *remedies[1:]]
 
 
-def decimal_places(values: Tensor) -> int | None:
+def decimal_places(values: Floats) -> int | None:
     """Return the number of decimals (2 to 6) of ``values`` in [0, 1], or None if there are more or all are 0 or 1.
 
     Example:
-        >>> import torch
-        >>> decimal_places(torch.tensor([[0.125, 0.875]])), decimal_places(torch.tensor([[1 / 3, 2 / 3]]))
+        >>> decimal_places(np.array([[0.125, 0.875]])), decimal_places(np.array([[1 / 3, 2 / 3]]))
         (3, None)
     """
-    import torch
-
     single = values.dtype.itemsize <= 4
-    eps = torch.finfo(values.dtype).eps
+    eps = float(np.finfo(values.dtype).eps)
     # In single precision a number of six decimals is hardly distinguishable from any other.
     for places in range(2, _MAX_DIGITS - single + 1):
-        scaled = values.double() * 10.0**places
-        if bool(((scaled - scaled.round()).abs() <= 10.0**places * eps).all()):
+        scaled = values.astype(np.float64) * 10.0**places
+        if bool((np.abs(scaled - scaled.round()) <= 10.0**places * eps).all()):
             return None if places == 2 and bool((scaled % 100 == 0).all()) else places
     return None
 
 
-def check_probabilities(probs: Tensor, *, normalize: bool) -> Tensor:
+def check_probabilities(probs: NDArray[Any], *, normalize: bool, precision: float = 0.0) -> Floats:
     """Return validated probabilities ``(N, C)``; from the second of two classes ``(N,)``, both ``(N, 2)``.
+
+    Args:
+        probs: The numbers.
+        normalize: Divide every row by its sum, whatever that is.
+        precision: Relative one of the numbers, where they were rounded more coarsely than their dtype shows.
 
     Raises:
         InputError: If they are no probabilities of all classes.
     """
-    import torch
-
-    if not probs.is_floating_point() or probs.ndim not in (1, 2) or not probs.numel():
+    if probs.dtype.kind != "f" or probs.ndim not in (1, 2) or not probs.size:
         raise InputError(
             "probs must be floats of shape (N, C) or (N,)",
             describe(probs),
@@ -251,10 +245,8 @@ def check_probabilities(probs: Tensor, *, normalize: bool) -> Tensor:
     if not isinstance(normalize, bool):
         raise InputError("normalize must be True or False", describe(normalize), "Pass True.")
     check_finite("probs", probs)
-    rows = ProbabilityChecker(
-        normalize=normalize, precision=float(torch.finfo(probs.dtype).eps), fixes=_FIXES
-    )
-    values = probs if probs.dtype in (torch.float32, torch.float64) else probs.float()
+    rows = ProbabilityChecker(normalize=normalize, precision=precision, fixes=_FIXES)
+    values = probs if probs.dtype == np.float64 else probs.astype(np.float32, copy=False)
     values = values.reshape(len(values), -1)
     check = rows.complete_pairs if values.shape[1] == 1 else rows.normalize_rows
     checked = check(values, lambda row: f"row {row}")
@@ -307,19 +299,19 @@ def is_zero_or_one(log_odds: Floats, num_classes: int = 2) -> BoolArray:
     return result
 
 
-def are_probabilities(logits: Tensor) -> bool:
+def are_probabilities(logits: Floats) -> bool:
     """Return whether logits are almost surely (rounded) probabilities; rows of zeros and ones do not count."""
     if len(logits) < _FEWEST or logits.shape[1] < 2:
         return False
     tolerance = SUM_TOLERANCE
     for rows in (logits[:_FEWEST], logits):  # the first rows decide in nearly all cases
-        low, high = (float(end) for end in rows.aminmax())
+        low, high = float(rows.min()), float(rows.max())
         if low < -ROUNDING or high > 1 + ROUNDING:
             return False
         if len(rows) == _FEWEST and (places := decimal_places(rows)) is not None:
             tolerance = max(
                 tolerance, min(_MAX_LOST, 0.5 * 10.0**-places * rows.shape[1]) + ROUNDING
             )
-        if bool(((rows.sum(dim=1) - 1).abs() > tolerance).any()):
+        if bool((np.abs(row_sum(rows) - 1) > tolerance).any()):
             return False
     return bool(((logits > 0) & (logits < 1)).any())

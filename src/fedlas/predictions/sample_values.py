@@ -3,65 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fedlas._core.check import LARGEST, InputError, check_finite_dense, describe, to_array
-from fedlas.predictions.arguments import holds_text
-from fedlas.predictions.tensors import to_tensor
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
+from fedlas._core.check import LARGEST, InputError, check_finite, describe, to_array
+from fedlas._core.types import FloatArray, IntArray
+from fedlas.predictions.arguments import are_whole, as_read_only, holds_text, to_numbers
 
 
-def check_sample_values(
-    values: dict[str, Any], num_samples: int, device: torch.device | str = "cpu"
-) -> None:
-    """Replace the :data:`SAMPLE_VALUES` in ``values`` by validated tensors, in place.
+def check_sample_values(values: dict[str, Any], num_samples: int) -> None:
+    """Replace the :data:`SAMPLE_VALUES` in ``values`` by validated read-only arrays, in place.
 
     Args:
         values: What was passed, by name; it is changed.
         num_samples: ``N``.
-        device: Device of the features ``(N, D)``; all others ``(N,)`` stay on the CPU.
 
     Raises:
         InputError: If there is not a row or a value for each sample; or as :class:`~fedlas.Predictions`.
     """
     for name, check in SAMPLE_VALUES.items():
         if values.get(name) is not None:
-            values[name] = check(values[name], num_samples)
-    if values.get("features") is not None:
-        values["features"] = values["features"].to(device)
+            values[name] = as_read_only(check(values[name], num_samples))
 
 
-def _check_features(features: object, num_samples: int) -> Tensor:
-    """Return ``features (N, D)`` as a tensor."""
-    features = to_tensor("features", features)
-    fits = features.ndim == 2 and len(features) == num_samples and features.shape[1]
-    if not fits or features.is_complex():
+def _check_features(features: object, num_samples: int) -> NDArray[Any]:
+    """Return ``features (N, D)`` as an array."""
+    array = to_numbers("features", features)
+    fits = array.ndim == 2 and len(array) == num_samples and array.shape[1]
+    if not fits or array.dtype.kind == "c":
         raise InputError(
             f"features must have shape ({num_samples}, D)",
             describe(features),
             "Pass one row per sample.",
         )
-    check_finite_dense("features", features)
-    return features
+    check_finite("features", array)
+    return array
 
 
-def _check_weights(weights: object, num_samples: int) -> Tensor:
-    """Return ``weights (N,)`` as float64 on the CPU; values below ``1 / LARGEST`` become 0."""
-    weights = to_tensor("weights", weights)
-    if weights.shape != (num_samples,) or weights.is_complex():
+def _check_weights(weights: object, num_samples: int) -> FloatArray:
+    """Return ``weights (N,)`` as float64; values below ``1 / LARGEST`` become 0."""
+    numbers = to_numbers("weights", weights)
+    if numbers.shape != (num_samples,) or numbers.dtype.kind == "c":
         raise InputError(
             f"weights must have shape ({num_samples},)",
             describe(weights),
             "Pass one weight per sample.",
         )
-    weights = weights.cpu().double()
-    low = float(weights.min())
-    high = float(weights.max())
+    values = numbers.astype(np.float64, copy=False)
+    low = float(values.min())
+    high = float(values.max())
     if not (low >= 0 and high <= LARGEST):  # so worded that NaN fails
         raise InputError(
             f"weights must be in [0, {LARGEST:g}]",
@@ -69,18 +61,18 @@ def _check_weights(weights: object, num_samples: int) -> Tensor:
             "Leave out samples of unknown weight; divide large weights by a constant.",
         )
     # Squares of smaller ones underflow in the sums of an effective sample size.
-    weights = weights.where(weights >= 1 / LARGEST, 0.0)
-    if not bool((weights > 0).any()):
+    values = np.where(values >= 1 / LARGEST, values, 0.0)
+    if not bool((values > 0).any()):
         raise InputError(
             f"at least one weight must be {1 / LARGEST:g} or more",
             f"at most {high:g}",
             "Rescale the weights: only their ratios matter.",
         )
-    return weights
+    return values
 
 
-def cluster_codes(clusters: object, num_samples: int) -> Tensor:
-    """Return cluster ids ``(N,)`` as int64 on the CPU; names become codes in sorted order.
+def cluster_codes(clusters: object, num_samples: int) -> IntArray:
+    """Return cluster ids ``(N,)`` as int64; names become codes in sorted order.
 
     Raises:
         InputError: If there is not a whole number or a name for each sample.
@@ -89,19 +81,14 @@ def cluster_codes(clusters: object, num_samples: int) -> Tensor:
     if holds_text("clusters", clusters):
         names = to_array("clusters", clusters, fix)
         clusters = _factorize_names(names) if names.ndim == 1 else clusters
-    clusters = to_tensor("clusters", clusters, fix)
-    if clusters.is_floating_point() and clusters.dtype.itemsize == 1:
-        clusters = clusters.float()  # 8-bit floats have no trunc
-    if clusters.is_floating_point() and bool((clusters == clusters.trunc()).all()):
-        clusters = clusters.long()
-    whole = not clusters.is_floating_point() and not clusters.is_complex()
-    if clusters.shape != (num_samples,) or not whole:
+    codes = to_numbers("clusters", clusters, fix)
+    if codes.shape != (num_samples,) or not are_whole(codes):
         raise InputError(
             f"clusters must be whole numbers or names of shape ({num_samples},)",
             describe(clusters),
             fix,
         )
-    return clusters.cpu().long()
+    return codes.astype(np.int64, copy=False)
 
 
 def _factorize_names(names: np.ndarray) -> np.ndarray:
@@ -116,10 +103,8 @@ def _factorize_names(names: np.ndarray) -> np.ndarray:
     return np.unique(names.astype(str), return_inverse=True)[1]
 
 
-def _time_ranks(time: object, num_samples: int) -> Tensor:
+def _time_ranks(time: object, num_samples: int) -> IntArray:
     """Return the rank of each time ``(N,)``, from 0; text is read as numbers or dates."""
-    import torch
-
     values = to_array("time", time)
     if values.dtype.kind in "OUS" and values.ndim == 1:
         from fedlas.predictions.times import parse_times
@@ -134,10 +119,11 @@ def _time_ranks(time: object, num_samples: int) -> Tensor:
             "Write all as 2026-05-31, or all with a time and time zone; remove samples without a time.",
             argument="time",
         )
-    return torch.from_numpy(np.unique(values, return_inverse=True)[1]).long()
+    ranks: IntArray = np.unique(values, return_inverse=True)[1].astype(np.int64, copy=False)
+    return ranks
 
 
-SAMPLE_VALUES: Mapping[str, Callable[[Any, int], Tensor]] = {
+SAMPLE_VALUES: Mapping[str, Callable[[Any, int], NDArray[Any]]] = {
     "features": _check_features,
     "weights": _check_weights,
     "clusters": cluster_codes,

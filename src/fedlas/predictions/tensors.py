@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,11 +64,11 @@ class PredictionTensors:
         if name.startswith("_"):
             raise AttributeError(name)
         value = getattr(self._predictions, name)
-        if isinstance(value, np.ndarray):
-            value = to_shared_tensor(value)
-        if is_tensor(value):
-            value = vars(self)[name] = value if self._device is None else value.to(self._device)
-        return value
+        if not isinstance(value, np.ndarray):
+            return value
+        tensor = to_shared_tensor(value)
+        vars(self)[name] = tensor = tensor if self._device is None else tensor.to(self._device)
+        return tensor
 
 
 def to_shared_tensor(array: NDArray[Any]) -> Tensor:
@@ -83,16 +84,11 @@ def to_shared_tensor(array: NDArray[Any]) -> Tensor:
     if min(array.strides, default=0) < 0:
         array = array.copy()
     # It warns of read-only memory, once and for all of a process: it gets the address without the mark.
-    return torch.from_numpy(array if array.flags.writeable else np.asarray(_Writable(array)))
-
-
-class _Writable:
-    """The memory of a read-only array, without the mark."""
-
-    def __init__(self, array: NDArray[Any]) -> None:
-        self.array = array  # keeps the memory alive
-        interface = array.__array_interface__
-        self.__array_interface__ = interface | {"data": (interface["data"][0], False)}
+    if array.flags.writeable:
+        return torch.from_numpy(array)
+    interface = array.__array_interface__ | {"data": (array.ctypes.data, False)}
+    # The object keeps the array, whose memory it is.
+    return torch.from_numpy(np.asarray(SimpleNamespace(array=array, __array_interface__=interface)))
 
 
 def to_tensor(name: str, value: object, fix: str = PASS_ARRAY) -> Tensor:
@@ -154,6 +150,12 @@ def binary_logits(log_odds: Tensor) -> Tensor:
 def safe_log(probs: Tensor) -> Tensor:
     """Return the logarithm of probabilities ``(N, C)``, clamped below at the smallest normal float32."""
     return probs.clamp(min=FLOOR).log()
+
+
+def to_log_odds(probs: Tensor) -> Tensor:
+    """Return ``log(p / (1 - p))`` of probabilities in float64; finite also for 0 and 1."""
+    probs = probs.double()
+    return probs.clamp(min=FLOOR).log() - (1.0 - probs).clamp(min=NEAREST_TO_0).log()
 
 
 def is_zero_or_one(log_odds: Tensor, num_classes: int = 2) -> Tensor:

@@ -6,15 +6,22 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedlas._core.check import InputError, check_finite_dense, describe
-from fedlas.predictions.arguments import Array, OptionalArray, check_row_index
+from numpy.typing import NDArray
+
+from fedlas._core.check import InputError, check_finite, describe
+from fedlas.predictions.arguments import (
+    Array,
+    OptionalArray,
+    as_read_only,
+    check_row_index,
+    to_floats,
+    to_numbers,
+)
 from fedlas.predictions.sample_values import check_sample_values
 from fedlas.predictions.saved import read_fields, write_fields
-from fedlas.predictions.tensors import to_tensor
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
     from fedlas.predictions.covariates import Covariates
     from fedlas.predictions.tensors import PredictionTensors
@@ -46,8 +53,8 @@ class TopLabel:
             samples at all.
 
     Note:
-        Immutable; both tensors are on the CPU. What needs the probabilities of all classes (NLL, Brier score, classwise
-        errors) raises an InputError that says so.
+        Immutable: the arrays are read-only views. What needs the probabilities of all classes (NLL, Brier score,
+        classwise errors) raises an InputError that says so.
 
     Example:
         >>> import fedlas
@@ -69,8 +76,6 @@ class TopLabel:
     time: OptionalArray = OptionalArray()  # noqa: RUF009
 
     def __post_init__(self) -> None:
-        import torch
-
         values = vars(self)
         confidence = _to_vector("confidence", self.confidence)
         correct = _to_vector("correct", self.correct)
@@ -81,10 +86,9 @@ class TopLabel:
                 "Pass one value of each per sample.",
             )
         # Confidences, where rounding may exceed [0, 1] a little.
-        if confidence.dtype not in (torch.float32, torch.float64):
-            confidence = confidence.float()
-        check_finite_dense("confidence", confidence)
-        low, high = (float(end) for end in confidence.aminmax())
+        confidence = to_floats(confidence)
+        check_finite("confidence", confidence)
+        low, high = float(confidence.min()), float(confidence.max())
         if low < -_ROUNDING or high > 1 + _ROUNDING:
             percent = low >= 0 and high <= 100
             fix = "Pass the probability of the predicted class: probs.max(1)."
@@ -99,7 +103,9 @@ class TopLabel:
                 f"values from {float(correct.min()):.6g} to {float(correct.max()):.6g}",
                 "These look like class indices: pass predicted == target.",
             )
-        values.update(confidence=confidence.clamp(0.0, 1.0), correct=correct == 1)
+        if low < 0 or high > 1:
+            confidence = confidence.clip(0.0, 1.0)
+        values.update(confidence=as_read_only(confidence), correct=as_read_only(correct == 1))
         check_sample_values(values, len(confidence))
         if self.covariates is not None:
             from fedlas.predictions.covariates import check_covariates
@@ -117,15 +123,15 @@ class TopLabel:
 
         return PredictionTensors(self, device)
 
-    def rows(self, index: Tensor) -> TopLabel:
+    def rows(self, index: object) -> TopLabel:
         """Return the samples at row indices ``(n,)`` or in a mask ``(N,)``.
 
         Raises:
             InputError: If it is neither.
         """
-        index = check_row_index(index, self.num_samples)
+        rows = check_row_index(index, self.num_samples)
         values = self._field_values()
-        values |= {name: values[name][index] for name in _TENSORS if name in values}
+        values |= {name: values[name][rows] for name in _ARRAYS if name in values}
         return TopLabel(**values)
 
     def save(self, path: str | Path) -> Path:
@@ -151,7 +157,7 @@ class TopLabel:
         return {name: value for name in _FIELDS if (value := getattr(self, name)) is not None}
 
     def __repr__(self) -> str:
-        names = [name for name in _TENSORS[2:] if getattr(self, name) is not None]
+        names = [name for name in _ARRAYS[2:] if getattr(self, name) is not None]
         others = f" with {', '.join(names)}" if names else ""
         return f"TopLabel({self.num_samples} samples{others})"
 
@@ -165,19 +171,17 @@ def needs_all_classes_error(subject: str = "it") -> InputError:
     )
 
 
-def _to_vector(name: str, value: object) -> Tensor:
-    """Return a vector ``(N,)`` as a tensor on the CPU."""
-    tensor = to_tensor(
-        name, value, "Pass numbers; for labels pass correct=(predicted == target)."
-    ).cpu()
-    if tensor.ndim != 1 or not len(tensor) or tensor.is_complex():
+def _to_vector(name: str, value: object) -> NDArray[Any]:
+    """Return a vector ``(N,)`` of real numbers or truth values."""
+    vector = to_numbers(name, value, "Pass numbers; for labels pass correct=(predicted == target).")
+    if vector.ndim != 1 or not len(vector) or vector.dtype.kind == "c":
         raise InputError(
             f"{name} must have shape (N,) with at least one sample",
-            describe(tensor),
+            describe(vector),
             "Pass one number per sample, such as probs.max(1) instead of probs.",
         )
-    return tensor
+    return vector
 
 
 _FIELDS = tuple(field.name for field in fields(TopLabel))
-_TENSORS = tuple(name for name in _FIELDS if name != "covariates")
+_ARRAYS = tuple(name for name in _FIELDS if name != "covariates")

@@ -9,18 +9,22 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fedlas._core.check import InputError, describe
+from fedlas._core.check import InputError, describe, is_tensor
 from fedlas._core.errors import public_call_name
 from fedlas.predictions.any_predictions import AnyPredictions, PredictionTable
-from fedlas.predictions.arguments import PASS_PREDICTIONS, holds_text, label_matrix_fix
+from fedlas.predictions.arguments import (
+    PASS_PREDICTIONS,
+    holds_text,
+    label_matrix_fix,
+    relative_precision,
+    to_numbers,
+)
 from fedlas.predictions.predictions import Predictions
-from fedlas.predictions.probabilities import ROUNDING, SUM_TOLERANCE
-from fedlas.predictions.tensors import binary_logits, to_tensor
+from fedlas.predictions.probabilities import ROUNDING, SUM_TOLERANCE, binary_logits
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from fedlas.predictions.multi_label import MultiLabel
 
 P = ParamSpec("P")
@@ -50,7 +54,7 @@ def accept_arrays(function: Callable[Concatenate[Any, P], R_co]) -> ArrayFunctio
     Example:
         >>> @accept_arrays
         ... def share_of_right(predictions):
-        ...     return predictions.correct.float().mean().item()
+        ...     return float(predictions.correct.mean())
         >>> share_of_right([0.9, 0.2], [1, 1])
         0.5
         >>> share_of_right([1, 1], [0.9, 0.2])
@@ -58,8 +62,6 @@ def accept_arrays(function: Callable[Concatenate[Any, P], R_co]) -> ArrayFunctio
         fedlas._core.errors.InputError: share_of_right: scores must come before labels; got labels first. \
 Write share_of_right(probs, target).
     """
-    from torch import Tensor
-
     name = function.__name__
 
     @functools.wraps(function)
@@ -67,7 +69,7 @@ Write share_of_right(probs, target).
         predictions: object, target: object = None, *args: P.args, **options: P.kwargs
     ) -> R_co:
         try:
-            if target is not None or isinstance(predictions, Tensor | np.ndarray | list):
+            if target is not None or _is_array(predictions) or isinstance(predictions, list):
                 predictions = _from_scores_and_labels(predictions, target, name)
             return function(predictions, *args, **options)
         except InputError as error:
@@ -122,7 +124,7 @@ def predictions_from_arrays(first: object, second: object) -> Predictions | Mult
 
     Example:
         >>> predictions_from_arrays([0, 1, 1], [0.2, 0.9, 0.4]).predicted
-        tensor([0, 1, 0])
+        array([0, 1, 0])
     """
     several = _multi_label_from_arrays(first, second)
     return _predictions_and_order(first, second)[0] if several is None else several
@@ -130,22 +132,21 @@ def predictions_from_arrays(first: object, second: object) -> Predictions | Mult
 
 def _multi_label_from_arrays(first: object, second: object) -> MultiLabel | None:
     """Return a MultiLabel from two arrays ``(N, L)``, or None if they are not multi-label."""
-    from torch import Tensor
-
     from fedlas.predictions.multi_label import MultiLabel, is_label_matrix
 
-    if not all(isinstance(each, Tensor | np.ndarray | list | tuple) for each in (first, second)):
+    if not all(_is_array(each) or isinstance(each, list | tuple) for each in (first, second)):
         return None
     if any(holds_text("arrays", each) for each in (first, second)):
         return None
-    arrays = [to_tensor("arrays", array) for array in (first, second)]
+    arrays = [to_numbers("arrays", array) for array in (first, second)]
     if arrays[0].ndim != 2 or arrays[0].shape != arrays[1].shape or arrays[0].shape[1] < 2:
         return None
     are_labels = [is_label_matrix(array) for array in arrays]
     if are_labels[0] == are_labels[1]:
         return None
     scores, target = arrays[::-1] if are_labels[0] else arrays
-    if are_logits(_to_floats(scores), sum_to_1=False):
+    precision = relative_precision(second if are_labels[0] else first)
+    if are_logits(_to_floats(scores), precision, sum_to_1=False):
         return MultiLabel(scores, target)
     return MultiLabel.from_probs(scores, target)
 
@@ -166,17 +167,20 @@ def _predictions_and_order(first: object, second: object) -> tuple[Predictions, 
                 "Pass names with the classes in column order: "
                 "fedlas.Predictions.from_probs(probs, target, classes=['cat', 'dog']).",
             )
-    arrays = [_squeeze_column(to_tensor("arrays", array)) for array in (first, second)]
+    arrays = [_squeeze_column(to_numbers("arrays", array)) for array in (first, second)]
     scores_first = _has_scores_first(*arrays)
     scores, target = arrays if scores_first else reversed(arrays)
+    scores_as_passed = first if scores_first else second
     scores = _to_floats(scores)
-    if are_logits(scores):
+    if are_logits(scores, relative_precision(scores_as_passed)):
         logits = scores if scores.ndim == 2 else binary_logits(scores)
         return Predictions(logits, target), scores_first
-    return Predictions.from_probs(scores, target), scores_first
+    # Half precision is known by the value that was given.
+    probs = scores_as_passed if relative_precision(scores_as_passed) > SUM_TOLERANCE else scores
+    return Predictions.from_probs(probs, target), scores_first
 
 
-def _has_scores_first(first: Tensor, second: Tensor) -> bool:
+def _has_scores_first(first: NDArray[Any], second: NDArray[Any]) -> bool:
     """Return whether the first of two arrays holds the scores."""
     shapes = f"{describe(first)} and {describe(second)}"
     if first.ndim not in (1, 2) or second.ndim not in (1, 2) or len(first) != len(second):
@@ -201,28 +205,27 @@ def _has_scores_first(first: Tensor, second: Tensor) -> bool:
     return labels[1]
 
 
-def are_logits(scores: Tensor, *, sum_to_1: bool = True) -> bool:
+def are_logits(scores: NDArray[Any], precision: float = 0.0, *, sum_to_1: bool = True) -> bool:
     """Return whether an array of scores holds logits, which a value below 0 shows; else it must hold probabilities.
 
     A value down to -1e-6 is a rounding error, as in ``1 - 0.9 - 0.1``, and taken for 0.
 
     Args:
         scores: Scores of all classes or labels ``(N, C)``, or of the second of two classes ``(N,)``.
+        precision: Relative one of the numbers, where it is coarser than 0.001.
         sum_to_1: Whether probabilities ``(N, C)`` sum to 1, as those of classes do, and those of several labels do not.
 
     Raises:
         InputError: If values below 0 are none of single precision, but no other is outside what half precision makes
             of probabilities: they may be either.
     """
-    import torch
-
-    low, high = (float(end) for end in scores.aminmax()) if scores.numel() else (0.0, 0.0)
+    low, high = (float(scores.min()), float(scores.max())) if scores.size else (0.0, 0.0)
     if not low < -ROUNDING:
         return False
-    precision = max(SUM_TOLERANCE, float(torch.finfo(scores.dtype).eps))
+    precision = max(SUM_TOLERANCE, precision)
     may_be_probs = low >= -precision and high <= 1.0 + precision
     if may_be_probs and scores.ndim == 2 and sum_to_1:
-        may_be_probs = bool(((scores.double().sum(dim=1) - 1.0).abs() <= precision).all())
+        may_be_probs = bool((np.abs(scores.sum(axis=1, dtype=np.float64) - 1.0) <= precision).all())
     if may_be_probs:
         raise InputError(
             "scores must be probabilities in [0, 1], or logits",
@@ -232,11 +235,16 @@ def are_logits(scores: Tensor, *, sum_to_1: bool = True) -> bool:
     return True
 
 
-def _to_floats(array: Tensor) -> Tensor:
+def _is_array(value: object) -> bool:
+    """Return whether a value is an array or a tensor."""
+    return isinstance(value, np.ndarray) or is_tensor(value)
+
+
+def _to_floats(array: NDArray[Any]) -> NDArray[Any]:
     """Return an array of integers or truth values as float32; floats unchanged."""
-    return array if array.is_floating_point() else array.float()
+    return array if array.dtype.kind in "fc" else array.astype(np.float32)
 
 
-def _squeeze_column(array: Tensor) -> Tensor:
+def _squeeze_column(array: NDArray[Any]) -> NDArray[Any]:
     """Return an array ``(N, 1)`` as ``(N,)``; any other array unchanged."""
     return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array

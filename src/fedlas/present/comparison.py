@@ -36,8 +36,7 @@ from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES
 from fedlas.stats.result_table import ResultTable
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from fedlas._core.types import IntArray
     from fedlas.stats.difference import Unit
 
 
@@ -397,13 +396,11 @@ def _compare_by_group(
     options: Mapping[str, Any],
 ) -> dict[str, Comparison]:
     """Return a comparison per group, with p-values corrected (Holm) over all metrics of all testable groups."""
-    import torch
-
     from fedlas.stats.compare import apply_holm
 
     by_group: dict[str, Comparison] = {}
     for name in np.unique(names):
-        rows = torch.from_numpy(np.flatnonzero(names == name))
+        rows = np.flatnonzero(names == name)
         differences = _compare_rows(first, second, rows, metrics, options)
         by_group[str(name)] = Comparison(differences, samples=len(rows))
     tested = [
@@ -421,7 +418,7 @@ def _compare_by_group(
 def _compare_rows(
     first: AnyPredictions,
     second: AnyPredictions,
-    rows: Tensor,
+    rows: IntArray,
     metrics: Sequence[str],
     options: Mapping[str, Any],
 ) -> Mapping[str, Difference]:
@@ -431,7 +428,7 @@ def _compare_rows(
     if not len(rows):
         return {name: two_models.untested_difference(name, nan, nan) for name in metrics}
     one, other = first.rows(rows), second.rows(rows)
-    has_both = not isinstance(one, Predictions) or len(one.target.unique()) > 1
+    has_both = not isinstance(one, Predictions) or len(np.unique(one.target)) > 1
     possible = [
         each
         for each in metrics

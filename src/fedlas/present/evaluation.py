@@ -188,7 +188,7 @@ class Evaluation:
         if not self.positive:
             return f"{self.name}: {describe_size(self.stages[RAW])}, {self.num_bins} bins"
         test = require_predictions(self.stages[RAW])
-        events = int((test.target == event_index(test)).sum())
+        events = int((test.tensors().target == event_index(test)).sum())
         return f"{self.name}: {test.num_samples:,} samples, {events:,} events of {self.event}"
 
     @check_argument_types

@@ -333,7 +333,7 @@ def draw_event_plots(
 
     pictures = [draw_decision_curves(stages, decisions, event)]
     last = list(stages.values())[-1]
-    if len(last.target.unique()) > 1:
+    if len(last.tensors().target.unique()) > 1:
         ax = risk_distribution(last, ax=new_page_axes(3.1, 2.9), title="Risk by outcome")
         pictures.append(to_inline_svg(ax, f"Distribution of the probability of {event} by outcome"))
     return pictures

@@ -55,11 +55,11 @@ def rank_stages(measured: Measured, stages: Mapping[str, Predictions]) -> list[R
     """
     first = next(iter(measured))
     before = measured[first]
-    predicted = stages[first].predicted
+    predicted = stages[first].tensors().predicted
     ranks = [
         Rank(
             stage,
-            float((stages[stage].predicted != predicted).double().mean()),
+            float((stages[stage].tensors().predicted != predicted).double().mean()),
             values["ece"] < before["ece"] and values["nll"] > before["nll"],
         )
         for stage, values in measured.items()

@@ -305,7 +305,7 @@ def _clusters_by_stage(
         predictions = require_predictions(each)
         titles = None
         if names and predictions.clusters is not None:
-            titles = [names[number] for number in predictions.clusters.unique().tolist()]
+            titles = [names[number] for number in np.unique(predictions.clusters).tolist()]
         clusters[stage] = compare_clusters(predictions, titles, confidence_level=confidence_level)
     return clusters
 

@@ -159,8 +159,8 @@ def have_equal_scores(a: AnyPredictions, b: AnyPredictions) -> bool:
 
 def _score_tensors(predictions: AnyPredictions) -> tuple[Tensor, ...]:
     if isinstance(predictions, Predictions):
-        return (predictions.logits,)
-    return predictions.confidence, predictions.correct
+        return (predictions.tensors().logits,)
+    return predictions.tensors().confidence, predictions.tensors().correct
 
 
 def check_options(

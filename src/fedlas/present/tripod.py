@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from fedlas._core.check import InputError
 from fedlas._core.text import join_words
 from fedlas.binary.positive import drop_zero_weights
@@ -82,10 +84,10 @@ def tripod_paragraph(predictions: Predictions, measures: Mapping[str, Estimate],
     """
     is_weighted = predictions.weights is not None
     predictions = drop_zero_weights(predictions)
-    events = int((predictions.target == event_index(predictions)).sum())
+    events = int((predictions.tensors().target == event_index(predictions)).sum())
     samples = predictions.num_samples
     clusters = predictions.clusters
-    of = f" of {len(clusters.unique()):,} clusters" if is_clustered(clusters) else ""
+    of = f" of {len(np.unique(clusters)):,} clusters" if is_clustered(clusters) else ""
     level = 100 * next(iter(measures.values())).confidence_level
     numbers = [
         text.format(_format_with_interval(measures[name], _PLACES[name]))
@@ -104,7 +106,7 @@ def tripod_paragraph(predictions: Predictions, measures: Mapping[str, Estimate],
         methods = _ROBUST_SENTENCE.format(
             _CLUSTERS if is_clustered(clusters) else "weighted samples"
         )
-    if clusters is not None and len(clusters.unique()) == 1:
+    if clusters is not None and len(np.unique(clusters)) == 1:
         methods = _SINGLE_CLUSTER_SENTENCE
     intervals = (
         ""

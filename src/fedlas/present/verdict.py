@@ -427,7 +427,7 @@ def _effective_samples(predictions: AnyPredictions) -> float:
     return (
         predictions.num_samples
         if predictions.weights is None
-        else effective_sample_size(predictions.weights)
+        else effective_sample_size(predictions.tensors().weights)
     )
 
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas._core.check import InputError
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from fedlas._core.check import InputError, as_float_array
 
 
-def is_clustered(clusters: Tensor | None) -> TypeGuard[Tensor]:
+def is_clustered(clusters: NDArray[Any] | None) -> TypeGuard[NDArray[Any]]:
     """Return whether samples are clustered: more than one cluster, and at least one with several samples."""
-    return clusters is not None and 1 < len(clusters.unique()) < len(clusters)
+    return clusters is not None and 1 < len(np.unique(clusters)) < len(clusters)
 
 
 def require_independent(predictions: object, promise: str = "the bound") -> None:
@@ -25,10 +22,10 @@ def require_independent(predictions: object, promise: str = "the bound") -> None
         InputError: If the predictions have clusters.
     """
     clusters = getattr(predictions, "clusters", None)
-    if clusters is not None and len(clusters.unique()) < len(clusters):
+    if clusters is not None and len(np.unique(clusters)) < len(clusters):
         raise InputError(
             f"samples must be independent for {promise} to hold",
-            f"{len(clusters):,} samples in {len(clusters.unique()):,} clusters",
+            f"{len(clusters):,} samples in {len(np.unique(clusters)):,} clusters",
             "Keep one sample per cluster, by fedlas.predictions.one_per_cluster(predictions) or, for a table, by "
             f"one_per_cluster=True. Dropping the clusters instead would make {promise} invalid.",
             fixes={
@@ -81,25 +78,24 @@ def clustered_sum_variance(
 
 
 def mean_and_standard_error(
-    gain: Tensor, weights: Tensor, clusters: Tensor | None
+    gain: object, weights: object, clusters: Any = None
 ) -> tuple[float, float]:
     """Return the weighted mean of a gain ``(N,)`` and its standard error, which is cluster-robust.
 
     Args:
-        gain: ``(N,)``.
+        gain: ``(N,)``, an array or a tensor.
         weights: ``(N,)``, which count samples.
         clusters: ``(N,)``, or None for independent samples.
     """
-    import torch
-
-    total = float(weights.sum())
-    mean = float(weights @ gain) / total
-    if not is_clustered(clusters):
-        return mean, (float(weights @ (gain - mean).square()) / total / total) ** 0.5
-    number = torch.unique(clusters.cpu(), return_inverse=True)[1]
-    count = int(number.max()) + 1
-    sums = torch.zeros(count, dtype=torch.float64).index_add_(0, number, weights * (gain - mean))
-    return mean, float(clustered_sum_variance(float(sums.square().sum()), count)) ** 0.5 / total
+    gains, counts = as_float_array(gain), as_float_array(weights)
+    total = float(counts.sum())
+    mean = float(counts @ gains) / total
+    codes = None if clusters is None else as_float_array(clusters)
+    if not is_clustered(codes):
+        return mean, float(counts @ (gains - mean) ** 2 / total / total) ** 0.5
+    number = np.unique(codes, return_inverse=True)[1]
+    sums = np.bincount(number, counts * (gains - mean))
+    return mean, float(clustered_sum_variance(float(sums @ sums), len(sums))) ** 0.5 / total
 
 
 def factorize(values: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -233,7 +233,7 @@ def stratified_folds(
     temperature: Temperature,
     weights: Tensor | None = None,
     features: Tensor | None = None,
-    clusters: Tensor | None = None,
+    clusters: NDArray[np.int64] | None = None,
 ) -> Tensor:
     """Return a stratified fold index per row ``(N,)``; duplicates, and rows of a cluster, share a fold.
 
@@ -256,7 +256,7 @@ def stratified_folds(
     labels = target.cpu().numpy()
     number = original_sample_ids(logits, target, temperature, features)
     if is_clustered(clusters):
-        number = merge_overlapping_groups(number, clusters.cpu().numpy())
+        number = merge_overlapping_groups(number, clusters)
     order = _shuffle_within_class(logits, labels, number, features)
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order))

@@ -76,7 +76,7 @@ def prepare_rows(predictions: AnyPredictions, num_bins: int) -> Rows:
 def has_several_units(predictions: AnyPredictions) -> bool:
     """Return whether at least two samples, or two clusters, have positive weight, as intervals and tests require."""
     predictions = _drop_zero_weights(predictions)
-    clusters = predictions.clusters
+    clusters = predictions.tensors().clusters
     units = predictions.num_samples if clusters is None else len(clusters.unique())
     return units > 1
 
@@ -84,7 +84,7 @@ def has_several_units(predictions: AnyPredictions) -> bool:
 def _drop_zero_weights(predictions: AnyPredictions) -> AnyPredictions:
     """Return the samples with positive weight."""
     predictions = require_top_label(predictions)
-    weights = predictions.weights
+    weights = predictions.tensors().weights
     if weights is None or bool(weights.all()):
         return predictions
     return predictions.rows(weights.nonzero().squeeze(1))

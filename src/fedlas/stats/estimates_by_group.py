@@ -93,8 +93,8 @@ def group_estimates(
     """
     check_count("replicates", replicates, low=0)
     table = calibration_by_group(predictions, groups, num_bins=num_bins)
-    weights = predictions.weights
-    clusters = predictions.clusters
+    weights = predictions.tensors().weights
+    clusters = predictions.tensors().clusters
     used_rows = (
         np.arange(predictions.num_samples) if weights is None else np.flatnonzero(weights > 0)
     )
@@ -106,8 +106,8 @@ def group_estimates(
         "confidence_level": confidence_level,
         "seed": seed,
     }
-    confidence = predictions.confidence.cpu()
-    correct = predictions.correct.cpu()
+    confidence = predictions.tensors().confidence.cpu()
+    correct = predictions.tensors().correct.cpu()
     parts = np.split(used_rows[np.argsort(codes, kind="stable")], np.bincount(codes).cumsum()[:-1])
     tested = _groups_to_test(predictions, used_rows, codes, table, num_bins)
     groups_by_name = {}
@@ -153,10 +153,10 @@ def _groups_to_test(
     if len(several) <= MAX_TESTED:
         return set(several.tolist())
     # A bin's sum of gaps is nearly normal, and its mean size then the root of 2 / pi standard deviations.
-    confidence = predictions.confidence.cpu().double()[used_rows]
+    confidence = predictions.tensors().confidence.cpu().double()[used_rows]
     weights = np.ones(len(used_rows))
     if predictions.weights is not None:
-        weights = predictions.weights.cpu().double().numpy()[used_rows]
+        weights = predictions.weights[used_rows]
     cell = codes * num_bins + equal_width_index(confidence, num_bins).numpy()
     chance = confidence.numpy() * (1.0 - confidence.numpy())
     variance = np.bincount(cell, weights**2 * chance, len(table) * num_bins)

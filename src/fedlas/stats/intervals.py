@@ -200,7 +200,7 @@ def standard_error(influence: FloatArray, predictions: AnyPredictions | MultiLab
     """Return the standard error of a metric from the samples' influences, summed over clusters."""
     if predictions.clusters is None:
         return math.sqrt(float(influence @ influence))
-    number = np.unique(predictions.clusters.numpy(), return_inverse=True)[1]
+    number = np.unique(predictions.clusters, return_inverse=True)[1]
     sums = np.bincount(number, influence)
     return math.sqrt(clustered_sum_variance(float(sums @ sums), len(sums)))
 

@@ -111,7 +111,7 @@ def optimism(
     units = (
         np.arange(len(labels))
         if clusters is None
-        else np.unique(cluster_codes(clusters, len(labels)).numpy(), return_inverse=True)[1]
+        else np.unique(cluster_codes(clusters, len(labels)), return_inverse=True)[1]
     )
     degrees = degrees_of_freedom(np.ones(len(units)), None if clusters is None else units)
     # The model of all samples, on these samples.

@@ -373,9 +373,9 @@ class ConsistencyReplicates(RowReplicates):
         predictions = self.rows.predictions
         if isinstance(predictions, TopLabel):
             for labels in self.labels:
-                yield TopLabel(predictions.confidence, labels == 0, predictions.weights)
+                yield TopLabel(predictions.tensors().confidence, labels == 0, predictions.weights)
             return
-        label_probs = None if predictions.label_probs is None else predictions.probs
+        label_probs = None if predictions.label_probs is None else predictions.tensors().probs
         for labels in self.labels:
             yield replace(predictions, target=torch.from_numpy(labels), label_probs=label_probs)
 

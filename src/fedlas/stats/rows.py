@@ -149,7 +149,7 @@ class Rows:
     @cached_property
     def clusters(self) -> IntArray | None:
         """Cluster index of each row ``(N,)``, or None if all rows are independent."""
-        names = self.predictions.clusters
+        names = self.predictions.tensors().clusters
         return None if names is None else np.unique(names.numpy(), return_inverse=True)[1]
 
     @property
@@ -171,15 +171,15 @@ class Rows:
     def target(self) -> IntArray:
         """Labels ``(N,)``."""
         if isinstance(self.predictions, TopLabel):
-            return 1 - self.predictions.correct.long().numpy()
-        return self.predictions.target.cpu().numpy()
+            return 1 - self.predictions.correct.astype(np.int64)
+        return self.predictions.target
 
     @cached_property
     def predicted(self) -> IntArray:
         """Predicted classes ``(N,)``."""
         if isinstance(self.predictions, TopLabel):
             return np.zeros(self.num_samples, dtype=np.int64)
-        return self.predictions.predicted.cpu().numpy()
+        return self.predictions.predicted
 
     @cached_property
     def probs(self) -> NDArray[Any]:
@@ -195,7 +195,7 @@ class Rows:
     def singles(self) -> ConfidenceGroups:
         """Groups of one row each, by ascending confidence."""
         confidence = self.confidence[self.order]
-        right = self.predictions.correct.cpu().numpy()[self.order].astype(np.float64)
+        right = self.predictions.correct[self.order].astype(np.float64)
         return ConfidenceGroups(
             confidence.astype(np.float64),
             np.ones(self.num_samples),
@@ -231,9 +231,7 @@ class Rows:
             cell,
             int(cell.max()) + 1,
             self.confidence.astype(np.float64) if probability is None else probability,
-            self.predictions.correct.cpu().numpy().astype(np.float64)
-            if outcome is None
-            else outcome,
+            self.predictions.correct.astype(np.float64) if outcome is None else outcome,
             self.weights if self.is_weighted else None,
             self.clusters,
             label,

@@ -177,7 +177,7 @@ def _cluster_codes(clusters: object, samples: int) -> NDArray[np.int64] | None:
     """Return the cluster index of each sample ``(N,)``, or None if every sample is its own cluster."""
     if clusters is None:
         return None
-    codes = np.unique(cluster_codes(clusters, samples).numpy(), return_inverse=True)[1]
+    codes = np.unique(cluster_codes(clusters, samples), return_inverse=True)[1]
     return codes if codes.max() + 1 < samples else None
 
 
@@ -369,9 +369,9 @@ def reject_option(
 def _to_arrays(
     predictions: AnyPredictions,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64] | None]:
-    clusters = predictions.clusters
+    clusters = predictions.tensors().clusters
     return (
-        predictions.confidence.cpu().double().numpy(),
-        predictions.correct.cpu().numpy(),
+        predictions.confidence.astype(np.float64),
+        predictions.correct,
         None if clusters is None else clusters.cpu().numpy(),
     )

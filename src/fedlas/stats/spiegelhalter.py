@@ -64,19 +64,19 @@ def spiegelhalter_test(predictions: Predictions | TopLabel) -> SpiegelhalterTest
     import torch
 
     predictions = require_top_label(predictions)
-    p = predictions.confidence.cpu().double()
-    y = predictions.correct.cpu().double()
+    p = predictions.tensors().confidence.cpu().double()
+    y = predictions.tensors().correct.cpu().double()
     terms = (y - p) * (1 - 2 * p)
     variances = (1 - 2 * p) ** 2 * p * (1 - p)
     if predictions.weights is not None:
         # squares of large and small ones stay numbers
-        weights = predictions.weights / predictions.weights.max()
+        weights = torch.from_numpy(predictions.weights / predictions.weights.max())
         terms = weights * terms
         variances = weights**2 * variances
     variance = float(variances.sum())
     degrees = math.inf
     if variance > 0.0 and predictions.clusters is not None:
-        codes = torch.unique(predictions.clusters, return_inverse=True)[1]
+        codes = torch.unique(predictions.tensors().clusters, return_inverse=True)[1]
         if not codes.any():
             raise InputError(
                 "samples must come from at least 2 clusters",

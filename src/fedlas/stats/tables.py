@@ -181,7 +181,7 @@ class ReplicateClassRuns:
 def _sort_class_probs(rows: Rows) -> tuple[IntArray, FloatArray]:
     """Return row indices and probabilities of each class by ascending probability, both ``(C, N)``."""
     # In double precision and step by step as the metric has them: what is equal decides where bins may be cut.
-    probs = softmax_float64(rows.multiclass_predictions.logits).T.contiguous().numpy()
+    probs = softmax_float64(rows.multiclass_predictions.tensors().logits).T.contiguous().numpy()
     order = np.argsort(probs, axis=1, kind="stable")
     return order, np.take_along_axis(probs, order, axis=1)
 

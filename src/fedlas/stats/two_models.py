@@ -266,7 +266,7 @@ def _confidence_or_logits(rows: Rows) -> NDArray[Any]:
     return (
         rows.confidence
         if isinstance(rows.predictions, TopLabel)
-        else rows.multiclass_predictions.logits.cpu().numpy()
+        else rows.multiclass_predictions.logits
     )
 
 
@@ -277,8 +277,6 @@ def check_same_samples(
     names: tuple[str, str] = ("a", "b"),
 ) -> None:
     """Raise InputError if two predictions differ in samples, labels, weights or clusters."""
-    import torch
-
     got = describe_sample_mismatch(a, b)
     if got:
         raise InputError(
@@ -288,7 +286,7 @@ def check_same_samples(
         )
     for column in ("weights", "clusters"):
         one, other = (getattr(each, column) for each in (a, b))
-        if one is not other and (one is None or other is None or not torch.equal(one, other)):
+        if one is not other and (one is None or other is None or not np.array_equal(one, other)):
             raise InputError(
                 f"{names[0]} and {names[1]} must have the same {column}, because they predict the same samples",
                 f"different {column}",
@@ -305,7 +303,7 @@ def describe_sample_mismatch(a: AnyPredictions | MultiLabel, b: AnyPredictions |
     if isinstance(a, TopLabel) or isinstance(b, TopLabel):
         return ""
     # Of multi-label predictions a row has several targets.
-    rows = (a.target.cpu() != b.target.cpu()).nonzero()[:, 0].unique()
+    rows = (a.tensors().target.cpu() != b.tensors().target.cpu()).nonzero()[:, 0].unique()
     if not len(rows):
         return ""
     return f"different targets in {len(rows):,} of {a.num_samples:,} rows, first in row {int(rows[0]) + 1:,}"
@@ -341,14 +339,14 @@ def compare(
         seed=seed,
     )
     if "accuracy" in pairs and a.weights is None and a.clusters is None:
-        p_value = mcnemar_p_value(*(each.correct.cpu().numpy() for each in both))
+        p_value = mcnemar_p_value(*(each.correct for each in both))
         pairs["accuracy"] = replace(pairs["accuracy"], p_value=p_value)
     return ResultTable({each.metric: each for each in apply_holm(pairs.values())})
 
 
 def count_used_samples(predictions: AnyPredictions | MultiLabel) -> int:
     """Return the number of samples with positive weight."""
-    weights: Tensor | None = predictions.weights
+    weights: Tensor | None = predictions.tensors().weights
     return predictions.num_samples if weights is None else int((weights > 0).sum())
 
 
@@ -393,7 +391,7 @@ def _has_both_outcomes(predictions: AnyPredictions) -> bool:
 
     if not isinstance(predictions, Predictions) or predictions.num_classes != 2:
         return False
-    return len(torch.unique(predictions.target)) == 2
+    return len(torch.unique(predictions.tensors().target)) == 2
 
 
 def mcnemar_p_value(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:

@@ -56,7 +56,7 @@ def test_line_is_that_of_other_samples(ends, roles):
     line = binary.logistic_recalibration(whole)
     assert numbers(line) == pytest.approx(numbers(binary.logistic_recalibration(alone)), rel=1e-9)
     assert line.left_out == len(ends)
-    ratio = whole.weights if roles == "weights" else np.ones(count)
+    ratio = whole.tensors().weights if roles == "weights" else np.ones(count)
     outcome, expected = np.append(happened, wrong), np.append(probs, ends)
     assert line.observed_to_expected.value == pytest.approx(
         np.average(outcome, weights=ratio) / np.average(expected, weights=ratio)
@@ -113,7 +113,9 @@ def test_groups_and_hospitals_leave_them_out(without, certain):
         assert each.slope.value == pytest.approx(alone[name].slope.value, rel=1e-9)
         assert each.shift.low == pytest.approx(alone[name].shift.low, rel=1e-9)
         assert each.slope.left_out == each.shift.left_out == (1 if name == 0 else None)
-    hospitals = Predictions.from_probs(certain.probs[:, 1], certain.target, clusters=groups)
+    hospitals = Predictions.from_probs(
+        certain.tensors().probs[:, 1], certain.tensors().target, clusters=groups
+    )
     slopes = {name: each.slope for name, each in binary.heterogeneity(hospitals).clusters.items()}
     assert slopes[0].left_out == 1
     assert slopes[0].value == pytest.approx(alone[0].slope.value, rel=1e-9)
@@ -121,7 +123,7 @@ def test_groups_and_hospitals_leave_them_out(without, certain):
 
 def test_group_of_certain_samples_has_no_slope(certain):
     """All of one group are 0 or 1; another has both outcomes only there."""
-    probs = np.append(certain.probs[:, 1], [0.0, 1.0, 0.5, 0.25, 1.0])
+    probs = np.append(certain.tensors().probs[:, 1], [0.0, 1.0, 0.5, 0.25, 1.0])
     target = np.append(certain.target, [0, 1, 0, 0, 1])
     groups = ["rest"] * (N + 1) + ["all"] * 2 + ["other"] * 3
     table = binary.group_measures(Predictions.from_probs(probs, target), groups)
@@ -155,8 +157,8 @@ def test_hard_labels_keep_observed_to_expected():
 
 
 def test_labels_leave_them_out(without, certain):
-    probs = certain.probs[:, 1].numpy()
-    target = certain.target.numpy()
+    probs = certain.tensors().probs[:, 1].numpy()
+    target = certain.target
     several = MultiLabel.from_probs(
         np.stack([probs, 1 - probs], axis=1), np.stack([target, 1 - target], axis=1)
     )

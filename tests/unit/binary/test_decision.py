@@ -10,8 +10,8 @@ from fedlas.binary import Rule, choose_threshold, decide
 
 def counted(p, threshold):
     # a softmax and a sigmoid round differently
-    acts = p.probs[:, 1].numpy() >= threshold * (1 - 1e-9)
-    happened = p.target.numpy() == 1
+    acts = p.tensors().probs[:, 1].numpy() >= threshold * (1 - 1e-9)
+    happened = p.target == 1
     return acts, happened
 
 
@@ -39,7 +39,7 @@ def test_a_cost_ratio_is_a_threshold(draw):
 @pytest.mark.parametrize("seed", range(3))
 def test_threshold_satisfies_rule_and_is_optimal_on_validation(draw, seed):
     val = draw(500, seed=seed)
-    ranked = np.unique(val.probs[:, 1].numpy())
+    ranked = np.unique(val.tensors().probs[:, 1].numpy())
 
     def share(threshold, kind):
         acts, happened = counted(val, threshold)
@@ -92,7 +92,7 @@ def test_choosing_threshold_requires_validation_predictions(draw):
 def test_clusters_widen_the_intervals(draw):
     p = draw(300)
     index = torch.arange(300).repeat_interleave(4)
-    copied = Predictions(p.logits[index], p.target[index], clusters=index)
+    copied = Predictions(p.tensors().logits[index], p.tensors().target[index], clusters=index)
     one, four = (decide(None, each, Rule(cost_ratio=4)) for each in (p, copied))
     for name in ("net_benefit", "over_all"):
         a, b = getattr(one, name), getattr(four, name)

@@ -13,15 +13,15 @@ from fedlas import Predictions, binary, compare, estimates, metrics
 def tied(draw, samples=500, seed=0):
     """Predictions of which many have equal scores."""
     p = draw(samples, seed=seed)
-    return Predictions((2 * p.logits).round() / 2, p.target)
+    return Predictions((2 * p.tensors().logits).round() / 2, p.tensors().target)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_they_are_scikit_learn_s(draw, weighted):
     p = tied(draw)
     weights = np.random.default_rng(0).random(500) + 0.1 if weighted else None
-    p = Predictions(p.logits, p.target, weights=weights)
-    score, outcome = p.logits[:, 1].numpy(), p.target.numpy()
+    p = Predictions(p.tensors().logits, p.tensors().target, weights=weights)
+    score, outcome = p.tensors().logits[:, 1].numpy(), p.target
     assert metrics.auroc(p) == pytest.approx(roc_auc_score(outcome, score, sample_weight=weights))
     expected = average_precision_score(outcome, score, sample_weight=weights)
     assert metrics.average_precision(p) == pytest.approx(expected)
@@ -35,10 +35,10 @@ def test_more_classes_are_each_against_the_rest():
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(300, 4, generator=generator, dtype=torch.float64)
     p = Predictions(logits, torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0])
-    expected = roc_auc_score(p.target, p.probs, multi_class="ovr")
+    expected = roc_auc_score(p.tensors().target, p.tensors().probs, multi_class="ovr")
     assert metrics.auroc(p) == pytest.approx(expected)
     assert binary.auroc(p, event=2).value == pytest.approx(
-        roc_auc_score(p.target == 2, p.probs[:, 2])
+        roc_auc_score(p.tensors().target == 2, p.tensors().probs[:, 2])
     )
 
 
@@ -107,7 +107,7 @@ def test_equal_shares_of_votes_are_ties():
 def test_the_error_is_delong_s(draw):
     """Placements and their covariances as the paper defines them, by loops over pairs."""
     p = tied(draw, 80)
-    score, outcome = p.logits[:, 1].numpy(), p.target.numpy() > 0
+    score, outcome = p.tensors().logits[:, 1].numpy(), p.target > 0
     psi = (score[outcome][:, None] > score[~outcome]) + 0.5 * (
         score[outcome][:, None] == score[~outcome]
     )
@@ -151,14 +151,14 @@ def test_a_perfect_ranking_is_not_certain(two_class):
 
 def test_a_paired_difference_is_delong_s(draw):
     p = tied(draw, 300)
-    noisy = p.logits + torch.randn(300, 2, generator=torch.Generator().manual_seed(1))
-    other = Predictions(noisy, p.target)
+    noisy = p.tensors().logits + torch.randn(300, 2, generator=torch.Generator().manual_seed(1))
+    other = Predictions(noisy, p.tensors().target)
     found = compare(p, other, ["auroc"], replicates=39)["auroc"]
     assert found.difference == pytest.approx(metrics.auroc(p) - metrics.auroc(other))
-    outcome = p.target.numpy() > 0
+    outcome = p.target > 0
     errors = []
     for each in (p, other):
-        score = (each.logits[:, 1] - each.logits[:, 0]).numpy()
+        score = (each.tensors().logits[:, 1] - each.tensors().logits[:, 0]).numpy()
         psi = (score[outcome][:, None] > score[~outcome]) + 0.5 * (
             score[outcome][:, None] == score[~outcome]
         )
@@ -172,7 +172,7 @@ def test_a_paired_difference_is_delong_s(draw):
 def test_copies_in_clusters_leave_the_error(draw):
     p = draw(300)
     index = torch.arange(300).repeat_interleave(3)
-    copied = Predictions(p.logits[index], p.target[index], clusters=index)
+    copied = Predictions(p.tensors().logits[index], p.tensors().target[index], clusters=index)
     one, three = binary.auroc(p), binary.auroc(copied)
     assert three.high - three.low == pytest.approx(one.high - one.low, rel=0.02)
 

@@ -31,8 +31,8 @@ def test_cluster_measures_equal_measures_of_its_samples(weighted):
     assert list(found) == [f"h{number}" for number in range(12)]
     rows = torch.arange(500, 750)
     one = Predictions(
-        predictions.logits[rows],
-        predictions.target[rows],
+        predictions.tensors().logits[rows],
+        predictions.tensors().target[rows],
         weights=None if weights is None else weights[rows],
     )
     group = group_measures(one, [0] * 250)[0]
@@ -63,11 +63,13 @@ def test_shifts_of_hospitals_move_events_alone():
 @pytest.mark.parametrize(("happens", "ratio"), [(0, 0.0), (1, None)])
 def test_hospitals_with_one_outcome_count_as_any(happens, ratio):
     predictions = hospitals(0.0)
-    target = predictions.target.clone()
+    target = predictions.tensors().target.clone()
     target[:250] = happens
-    found = heterogeneity(Predictions(predictions.logits, target, clusters=predictions.clusters))
+    found = heterogeneity(
+        Predictions(predictions.tensors().logits, target, clusters=predictions.tensors().clusters)
+    )
     first = found.clusters[0]
-    ratio = 250 / float(predictions.probs[:250, 1].sum()) if ratio is None else ratio
+    ratio = 250 / float(predictions.tensors().probs[:250, 1].sum()) if ratio is None else ratio
     assert first.observed_to_expected.value == pytest.approx(ratio, rel=1e-6)
     assert first.slope is first.auroc is None
     assert found.summary["observed_to_expected"].count == 12
@@ -100,9 +102,9 @@ def test_small_hospitals_leave_slope_and_auroc_alone():
     large = hospitals(0.0, count=6, rows=400)
     small = hospitals(0.0, count=60, rows=20, seed=1)
     both = Predictions(
-        np.concatenate([large.logits.numpy(), small.logits.numpy()]),
-        np.concatenate([large.target.numpy(), small.target.numpy()]),
-        clusters=np.concatenate([large.clusters.numpy(), 6 + small.clusters.numpy()]),
+        np.concatenate([large.logits, small.logits]),
+        np.concatenate([large.target, small.target]),
+        clusters=np.concatenate([large.clusters, 6 + small.clusters]),
     )
     alone, found = (heterogeneity(each) for each in (large, both))
     few = [each for each in found.clusters.values() if not each.has_enough_events]
@@ -117,7 +119,12 @@ def test_small_hospitals_leave_slope_and_auroc_alone():
 def test_weights_of_a_hospital_do_not_matter():
     plain = hospitals(0.5)
     weights = np.arange(1.0, 13.0).repeat(250)
-    weighted = Predictions(plain.logits, plain.target, clusters=plain.clusters, weights=weights)
+    weighted = Predictions(
+        plain.tensors().logits,
+        plain.tensors().target,
+        clusters=plain.tensors().clusters,
+        weights=weights,
+    )
     for name, expected in heterogeneity(plain).summary.items():
         each = heterogeneity(weighted).summary[name]
         # Variances of weighted samples are estimated otherwise.
@@ -130,13 +137,17 @@ def test_equal_hospitals_have_the_ratio_of_all_samples():
     predictions = hospitals(0.0, seed=3)
     summary = found.summary["observed_to_expected"]
     assert summary.tau == 0.0
-    whole = float(predictions.target.sum() / predictions.probs[:, 1].sum())
+    whole = float(predictions.tensors().target.sum() / predictions.tensors().probs[:, 1].sum())
     assert summary.mean == pytest.approx(whole, rel=0.005)
 
 
 def test_no_event_at_all_has_no_mean():
     predictions = hospitals(0.0)
-    without = Predictions(predictions.logits, 0 * predictions.target, clusters=predictions.clusters)
+    without = Predictions(
+        predictions.tensors().logits,
+        0 * predictions.tensors().target,
+        clusters=predictions.tensors().clusters,
+    )
     found = heterogeneity(without)
     assert not found.summary
     assert found.clusters[0].observed_to_expected.value == 0.0
@@ -156,11 +167,14 @@ def test_clusters_are_needed():
 def test_report_shows_heterogeneity_in_text_json_and_page(tmp_path):
     predictions = hospitals(0.6, count=4)
     place = tmp_path / "scores.csv"
-    names = np.array(["North", "South", "West", "East"])[predictions.clusters]
+    names = np.array(["North", "South", "West", "East"])[predictions.tensors().clusters]
     lines = [
         f"{risk:.6f},{label},{name}"
         for risk, label, name in zip(
-            predictions.probs[:, 1].tolist(), predictions.target.tolist(), names, strict=True
+            predictions.tensors().probs[:, 1].tolist(),
+            predictions.target.tolist(),
+            names,
+            strict=True,
         )
     ]
     place.write_text("\n".join(["risk,died,hospital", *lines]))
@@ -182,7 +196,9 @@ def test_report_asks_for_clusters_and_an_event():
     predictions = hospitals(0.0)
     with pytest.raises(InputError, match="clusters"):
         fedlas.report(
-            Predictions(predictions.logits, predictions.target), heterogeneity=True, replicates=0
+            Predictions(predictions.tensors().logits, predictions.tensors().target),
+            heterogeneity=True,
+            replicates=0,
         )
     with pytest.raises(InputError, match="event"):
         fedlas.report(predictions, heterogeneity=True, top_label=True, replicates=0)

@@ -46,7 +46,7 @@ def test_loess_equals_weighted_regression_for_few_samples(two_class):
 def test_many_samples_are_put_together_without_harm(draw):
     p = draw(30_000, factor=1.5)
     found = integrated_calibration(p, replicates=0)
-    log_odds = p.logits[:, 1].numpy()
+    log_odds = p.tensors().logits[:, 1].numpy()
     truth = np.abs(1 / (1 + np.exp(-log_odds)) - 1 / (1 + np.exp(-log_odds / 1.5)))
     assert found.ici.value == pytest.approx(truth.mean(), abs=0.01)
     assert found.e50.value == pytest.approx(np.median(truth), abs=0.01)
@@ -56,7 +56,7 @@ def test_many_samples_are_put_together_without_harm(draw):
 def test_floor_interval_and_test(draw, factor):
     p = draw(2000, factor=factor)
     found = integrated_calibration(p)
-    log_odds = p.logits[:, 1].numpy()
+    log_odds = p.tensors().logits[:, 1].numpy()
     truth = np.abs(1 / (1 + np.exp(-log_odds)) - 1 / (1 + np.exp(-log_odds / factor)))
     assert found.ici.low <= truth.mean() <= found.ici.high
     assert found.e90.low <= np.quantile(truth, 0.9) <= found.e90.high

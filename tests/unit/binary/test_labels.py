@@ -24,8 +24,10 @@ def drawn(samples=800, seed=0, scale=1.0, together=0.0, **roles):
 def own(several, name):
     """One label as predictions of two classes, of independent samples where no clusters are named."""
     one = several.label(name)
-    clusters = None if several.clusters is None else one.clusters
-    return Predictions(one.logits, one.target, weights=one.weights, clusters=clusters)
+    clusters = None if several.clusters is None else one.tensors().clusters
+    return Predictions(
+        one.tensors().logits, one.tensors().target, weights=one.tensors().weights, clusters=clusters
+    )
 
 
 @pytest.mark.parametrize("roles", ["none", "weights", "clusters", "unknown"])
@@ -34,8 +36,10 @@ def test_each_line_is_what_its_label_alone_has(roles):
     several = drawn(scale=1.5, **{name: values[name] for name in values if name == roles})
     if roles == "unknown":
         several = MultiLabel(
-            several.logits, several.target.where(torch.arange(3200).view(800, 4) % 5 > 0, -100), names=several.names
-        )  # fmt: skip
+            several.tensors().logits,
+            several.tensors().target.where(torch.arange(3200).view(800, 4) % 5 > 0, -100),
+            names=several.names,
+        )
     found = label_measures(several, replicates=199)
     for name in "abcd":
         one, line = own(several, name), found[name]
@@ -46,7 +50,7 @@ def test_each_line_is_what_its_label_alone_has(roles):
         expected = auroc(one)
         assert line.auroc.value == pytest.approx(expected.value, abs=1e-12)
         assert line.auroc.low == pytest.approx(expected.low, abs=1e-9)
-        kept = one.weights is None or one.weights > 0
+        kept = one.weights is None or one.tensors().weights > 0
         samples = one.num_samples if one.weights is None else int(kept.sum())
         half = ["x", "y"] * (one.num_samples // 2) + ["x"] * (one.num_samples % 2)
         both = group_measures(one, half)
@@ -73,7 +77,9 @@ def test_interval_of_mean_allows_for_dependent_labels():
     reach = [label_measures(each, replicates=99).overall["macro_nll"] for each in (apart, together)]
     values = [
         # The labels have as many samples each: the macro mean is that of all.
-        binary_cross_entropy_with_logits(each.logits, each.target.double()).item()
+        binary_cross_entropy_with_logits(
+            each.tensors().logits, each.tensors().target.double()
+        ).item()
         for each in (drawn(seed=seed, together=3.0) for seed in range(25))
     ]
     assert reach[1].value == pytest.approx(values[3])
@@ -101,9 +107,9 @@ def test_macro_ece_interval_covers_large_sample_value():
 
 def test_table_starts_with_worst_label_and_omits_unknown():
     several = drawn()
-    logits = several.logits.clone()
+    logits = several.tensors().logits.clone()
     logits[:, 2] *= 4
-    target = several.target.clone()
+    target = several.tensors().target.clone()
     target[:, 3] = -100
     found = label_measures(MultiLabel(logits, target, names=tuple("abcd")), replicates=99)
     assert next(iter(found)) == "c"
@@ -126,8 +132,14 @@ def test_many_samples_are_drawn_in_blocks():
 def test_bootstrap_difference_equals_difference_of_single_label():
     """With five clusters the interval of an ECE was as narrow as with many, and its p-value as small."""
     several = drawn(200, scale=1.5, clusters=torch.arange(200) // 40)
-    one = MultiLabel(several.logits[:, :1], several.target[:, :1], clusters=several.clusters)
-    other = MultiLabel(2.0 * one.logits, one.target, clusters=one.clusters)
+    one = MultiLabel(
+        several.tensors().logits[:, :1],
+        several.tensors().target[:, :1],
+        clusters=several.tensors().clusters,
+    )
+    other = MultiLabel(
+        2.0 * one.tensors().logits, one.tensors().target, clusters=one.tensors().clusters
+    )
     found = fedlas.compare(one, other, metrics=["macro_ece"], replicates=999)["macro_ece"]
     pair = (own(each, "0") for each in (one, other))
     expected = fedlas.compare(*pair, metrics=["ece"], replicates=999)["ece"]

@@ -11,7 +11,7 @@ from fedlas import Predictions, binary
 
 def test_brier_skill_matches_scikit_learn(predictions, sample):
     _, outcome = sample
-    probability = predictions.probs[:, 1].numpy()
+    probability = predictions.tensors().probs[:, 1].numpy()
     reference = brier_score_loss(outcome, np.full(400, outcome.mean()))
     assert binary.brier_skill(predictions).value == pytest.approx(
         1 - brier_score_loss(outcome, probability) / reference
@@ -20,7 +20,7 @@ def test_brier_skill_matches_scikit_learn(predictions, sample):
 
 def test_brier_skill_error_matches_bootstrap(draw):
     p = draw(2000)
-    probability, outcome = p.probs[:, 1].numpy(), p.target.numpy()
+    probability, outcome = p.tensors().probs[:, 1].numpy(), p.target
     random = np.random.default_rng(0)
     drawn = []
     for _ in range(500):
@@ -55,9 +55,9 @@ def test_measures_are_what_their_functions_return(predictions):
     assert [found[name] for name in ("ici", "e50", "e90")] == [curve.ici, curve.e50, curve.e90]
     assert found["brier_skill"].value == binary.brier_skill(predictions).value
     assert found["brier"].value == pytest.approx(
-        np.mean((predictions.probs[:, 1].numpy() - predictions.target.numpy()) ** 2)
+        np.mean((predictions.tensors().probs[:, 1].numpy() - predictions.target) ** 2)
     )
-    assert found["observed"].value == predictions.target.double().mean()
+    assert found["observed"].value == predictions.tensors().target.double().mean()
 
 
 @pytest.mark.parametrize("level", [0.5, 0.9, 0.99])
@@ -94,7 +94,9 @@ def test_joint_p_detects_what_single_tests_detect(draw):
 def test_weights_count_as_copies(draw):
     p = draw(600, factor=1.4)
     weights = np.arange(600) % 3
-    weighted = binary.measures(Predictions(p.logits, p.target, weights=weights), replicates=0)
+    weighted = binary.measures(
+        Predictions(p.tensors().logits, p.tensors().target, weights=weights), replicates=0
+    )
     copies = binary.measures(
         p.rows(torch.from_numpy(np.repeat(np.arange(600), weights))), replicates=0
     )
@@ -115,7 +117,8 @@ def test_weights_do_not_add_information(draw):
     """Errors with weights all alike are those of the samples; copies of a sample would halve them."""
     p = draw(2000)
     alike = binary.measures(
-        Predictions(p.logits, p.target, weights=np.full(2000, 4.0)), replicates=199
+        Predictions(p.tensors().logits, p.tensors().target, weights=np.full(2000, 4.0)),
+        replicates=199,
     )
     plain = binary.measures(p, replicates=199)
     for name in ("slope", "in_the_large", "brier", "observed"):

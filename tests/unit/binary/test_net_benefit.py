@@ -19,7 +19,7 @@ def test_dcurves_has_the_same_numbers(predictions):
 
 def test_definition_gain_and_errors(draw):
     p = draw(700, factor=1.3)
-    probability, outcome = p.probs[:, 1].numpy(), p.target.numpy()
+    probability, outcome = p.tensors().probs[:, 1].numpy(), p.target
     curve = net_benefit(p, thresholds=[0.05, 0.25, 0.6, 0.995])
     for row, limit in enumerate(curve.threshold):
         each = np.where(outcome == 1, 1.0, -limit / (1 - limit))
@@ -43,7 +43,9 @@ def test_a_probability_on_the_threshold_is_acted_on(two_class):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(
-    "form", [lambda p: p, lambda p: Predictions(p.logits, p.target)], ids=["probs", "logits"]
+    "form",
+    [lambda p: p, lambda p: Predictions(p.tensors().logits, p.tensors().target)],
+    ids=["probs", "logits"],
 )
 def test_rounded_probabilities_meet_the_thresholds(dtype, form):
     for step in (1e-2, 1e-3, 1e-4):

@@ -34,9 +34,10 @@ def test_two_classes_default_to_class_1():
 @pytest.mark.parametrize("event", [0, 2, 3])
 @pytest.mark.parametrize("measure", MEASURES, ids=lambda m: m.__name__)
 def test_every_measure_takes_one_class_against_the_rest(measure, event, four_classes):
-    probability = four_classes.logits.softmax(1)[:, event]
+    probability = four_classes.tensors().logits.softmax(1)[:, event]
     as_two = Predictions(
-        torch.stack([torch.zeros(60), probability.logit()], 1), four_classes.target == event
+        torch.stack([torch.zeros(60), probability.logit()], 1),
+        four_classes.tensors().target == event,
     )
     one, two = (
         [float(each) for each in re.findall(r"-?\d+\.?\d*(?:e[-+]\d+)?", repr(found))]
@@ -77,7 +78,13 @@ def test_one_outcome_alone_is_refused(measure, label):
 @pytest.mark.parametrize("measure", MEASURES, ids=lambda m: m.__name__)
 def test_rows_of_weight_0_are_left_out(measure, four_classes):
     weights = torch.arange(60) % 3.0
-    weighted = Predictions(four_classes.logits, four_classes.target, weights=weights)
+    weighted = Predictions(
+        four_classes.tensors().logits, four_classes.tensors().target, weights=weights
+    )
     some = weights > 0
-    fewer = Predictions(four_classes.logits[some], four_classes.target[some], weights=weights[some])
+    fewer = Predictions(
+        four_classes.tensors().logits[some],
+        four_classes.tensors().target[some],
+        weights=weights[some],
+    )
     assert repr(measure(weighted, event=2)) == repr(measure(fewer, event=2))

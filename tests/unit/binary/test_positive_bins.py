@@ -17,7 +17,7 @@ def test_scikit_learn_has_the_same_bins(draw, scheme, strategy):
     found = positive_bins(p, num_bins=8, scheme=scheme)
     filled = found.count > 0
     frequency, probability = calibration_curve(
-        p.target.numpy(), p.logits[:, 1].sigmoid().numpy(), n_bins=8, strategy=strategy
+        p.target, p.tensors().logits[:, 1].sigmoid().numpy(), n_bins=8, strategy=strategy
     )
     np.testing.assert_allclose(found.frequency[filled], frequency, rtol=1e-9)
     np.testing.assert_allclose(found.probability[filled], probability, rtol=1e-9)

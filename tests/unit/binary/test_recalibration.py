@@ -55,7 +55,7 @@ def test_statsmodels_has_the_same_numbers(predictions, sample):
     _, outcome = sample
     ratio = found.observed_to_expected
     assert ratio.value == pytest.approx(
-        outcome.mean() / float(predictions.probs[:, 1].mean()), rel=1e-6
+        outcome.mean() / float(predictions.tensors().probs[:, 1].mean()), rel=1e-6
     )
     reach = math.exp(1.959964 * math.sqrt((1 - outcome.mean()) / outcome.sum()))
     assert (ratio.low, ratio.high) == pytest.approx(
@@ -65,10 +65,8 @@ def test_statsmodels_has_the_same_numbers(predictions, sample):
 
 def test_scikit_learn_has_the_same_line(draw):
     p = draw(3000, factor=2.0, shift=1.0)
-    log_odds = (p.logits[:, 1] - p.logits[:, 0]).numpy()
-    theirs = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(
-        log_odds[:, None], p.target.numpy()
-    )
+    log_odds = (p.tensors().logits[:, 1] - p.tensors().logits[:, 0]).numpy()
+    theirs = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(log_odds[:, None], p.target)
     found = logistic_recalibration(p)
     assert found.slope.value == pytest.approx(float(theirs.coef_[0, 0]), rel=1e-5)
     assert found.intercept.value == pytest.approx(float(theirs.intercept_[0]), rel=1e-5)

@@ -58,8 +58,8 @@ def test_they_are_in_the_details_of_the_report():
 
 def test_weights_are_repeated_rows():
     p = validation("usual")
-    twice = Predictions(p.logits.repeat(2, 1), p.target.repeat(2))
-    weighted = Predictions(p.logits, p.target, weights=[2.0] * 400)
+    twice = Predictions(p.tensors().logits.repeat(2, 1), p.tensors().target.repeat(2))
+    weighted = Predictions(p.tensors().logits, p.tensors().target, weights=[2.0] * 400)
     one, other = (binary.likelihood_indices(each) for each in (weighted, p))
     assert one.q == pytest.approx(other.q)
     assert binary.likelihood_indices(twice).r2 == pytest.approx(other.r2)

@@ -26,6 +26,6 @@ def test_rise_in_few_clusters_uses_student_t():
         warnings.simplefilter("error")
         measured = measure_before_after(before, after)
     assert abs(measured.after.nll - measured.before.nll - RISE.mean()) < 1e-9
-    alone = Predictions(before.logits, before.target)
+    alone = Predictions(before.tensors().logits, before.tensors().target)
     with pytest.warns(CalibrationWarning, match="raises the NLL"):
-        measure_before_after(alone, alone.with_logits(after.logits))
+        measure_before_after(alone, alone.with_logits(after.tensors().logits))

@@ -51,7 +51,7 @@ def test_dense_outputs(method):
     inputs = torch.cat([part for part, _ in test])
     after = fitted(inputs)
     assert after.shape == inputs.shape
-    rows = wanted.transform(flat(test)).logits
+    rows = wanted.transform(flat(test)).tensors().logits
     torch.testing.assert_close(
         after.movedim(1, -1)[:, 2:].reshape(-1, 3), rows, rtol=1e-5, atol=1e-5
     )

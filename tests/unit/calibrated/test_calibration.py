@@ -1,5 +1,6 @@
 """A fitted calibrator with its facts, of classes, of confidences and of several labels."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -14,7 +15,7 @@ TARGET = torch.multinomial((LOGITS / 2).softmax(1), 1, generator=torch.Generator
     :, 0
 ]
 CLASSES = Predictions(LOGITS, TARGET)
-TOP = TopLabel(CLASSES.confidence, CLASSES.correct)
+TOP = TopLabel(CLASSES.tensors().confidence, CLASSES.tensors().correct)
 LABELS = MultiLabel(
     LOGITS, torch.bernoulli((LOGITS / 2).sigmoid(), generator=torch.Generator().manual_seed(2))
 )
@@ -43,7 +44,7 @@ def test_calibration_properties_and_round_trip_through_card(val, method, text, c
         getattr(each.transform(val), "confidence" if val is TOP else "logits")
         for each in (calibration, again)
     )
-    torch.testing.assert_close(before, after)
+    np.testing.assert_allclose(before, after)
     assert str(again) == str(calibration)
 
 
@@ -52,7 +53,9 @@ def test_layer_and_probs_match_transformed_predictions(val):
     calibration = fit_calibration("platt", val)
     logits = calibration.module()(LOGITS)
     torch.testing.assert_close(logits, calibration(LOGITS))
-    torch.testing.assert_close(calibration.probs(logits), calibration.transform(val).probs)
+    torch.testing.assert_close(
+        calibration.probs(logits), calibration.transform(val).tensors().probs
+    )
 
 
 def test_no_calibration_leaves_logits_unchanged():
@@ -97,7 +100,7 @@ def test_model_and_table_have_the_same_notes_and_each_warning_comes_once():
     columns = {"logits": "z*", "target": "y", "method": "isotonic"}
     assert calibrate(frame | {"y": target.numpy()}, **columns).notes == model.fitted.notes
     with pytest.warns(CalibrationWarning) as caught:
-        several = calibrate(nn.Identity(), [(few, LABELS.target[:30])])
+        several = calibrate(nn.Identity(), [(few, LABELS.tensors().target[:30])])
     assert [str(each.message) for each in caught] == [*several.fitted.notes]
     assert several.fitted.multi_label
 

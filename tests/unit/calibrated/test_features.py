@@ -106,8 +106,8 @@ def test_head_is_module_that_outputs_the_logits(model, width):
     assert "logits alone" not in repr(calibrated)
     p = fedlas.predict(model, loader, features=True)
     assert p.features.shape == (300, width)
-    wanted = calibrated.calibrator.transform(p).logits
-    torch.testing.assert_close(fedlas.predict(calibrated, loader).logits, wanted)
+    wanted = calibrated.calibrator.transform(p).tensors().logits
+    torch.testing.assert_close(fedlas.predict(calibrated, loader).tensors().logits, wanted)
     probs = calibrated.predict_proba(torch.cat([x for x, _ in loader]))
     torch.testing.assert_close(probs, wanted.softmax(1))
 
@@ -179,8 +179,8 @@ def test_features_can_be_others_or_none():
     first = calibrate(model, batches(), NormTemperature(), features=lambda inputs: inputs[:, :2])
     assert first.calibrator.num_features == 2
     p = fedlas.predict(model, [X], features=lambda inputs: inputs[:, :2])
-    assert torch.equal(p.features, X[:, :2])
-    torch.testing.assert_close(first(X).detach(), first.calibrator.transform(p).logits)
+    assert torch.equal(p.tensors().features, X[:, :2])
+    torch.testing.assert_close(first(X).detach(), first.calibrator.transform(p).tensors().logits)
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 
@@ -262,7 +262,7 @@ def test_dense_outputs_have_features_of_each_position():
     assert calibrated.calibrator.num_features == 4
     p = fedlas.predict(model, [(images, target)], features=True, ignore_index=255)
     assert p.num_samples == 6 * 4 * 4
-    rows = calibrated.calibrator.transform(p).logits
+    rows = calibrated.calibrator.transform(p).tensors().logits
     torch.testing.assert_close(
         calibrated(images).movedim(1, -1)[:, 1:].reshape(-1, C).detach(), rows
     )
@@ -274,8 +274,10 @@ def test_list_is_ensemble_with_features_of_all_members(tmp_path):
     assert calibrated.calibrator.num_features == 15
     p = fedlas.predict(models, [X], features=True)
     mean = torch.stack([model(X).softmax(1) for model in models]).mean(0)
-    torch.testing.assert_close(p.probs, mean.detach())
-    torch.testing.assert_close(calibrated(X).detach(), calibrated.calibrator.transform(p).logits)
+    torch.testing.assert_close(p.tensors().probs, mean.detach())
+    torch.testing.assert_close(
+        calibrated(X).detach(), calibrated.calibrator.transform(p).tensors().logits
+    )
     loaded = CalibratedModel.load(
         calibrated.save(tmp_path / "e.safetensors"), [three_layers(7) for _ in range(3)]
     )
@@ -357,7 +359,7 @@ def test_predictions_with_features_are_what_a_fit_takes():
     p = fedlas.predict(Several(), batches(), features=True)
     fit = NormTemperature().fit(p)
     with pytest.raises(InputError, match="must hold features"):
-        fit.transform(Predictions(p.logits, p.target))
+        fit.transform(Predictions(p.tensors().logits, p.tensors().target))
 
 
 @pytest.mark.system

@@ -62,9 +62,11 @@ def test_it_returns_calibrated_logits(calibrated):
     wanted = expected(calibrated, inputs)
     assert not calibrated.training
     assert not calibrated.model.training
-    torch.testing.assert_close(calibrated(inputs).detach(), wanted.logits, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        calibrated(inputs).detach(), wanted.tensors().logits, rtol=1e-5, atol=1e-5
+    )
     probs = calibrated.predict_proba(inputs)
-    torch.testing.assert_close(probs, wanted.probs, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(probs, wanted.tensors().probs, rtol=1e-5, atol=1e-5)
     assert not probs.requires_grad
     calibrated(inputs).sum().backward()
     assert calibrated.model[0].weight.grad is not None

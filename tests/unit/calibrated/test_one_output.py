@@ -38,8 +38,10 @@ class Flat(nn.Module):
 def test_single_output_is_logit_of_second_class(binary, form, wrap):
     net, inputs, labels = binary
     predictions = fedlas.predict(wrap(net), [(inputs, form(labels))])
-    assert torch.equal(predictions.target, labels.long())
-    torch.testing.assert_close(predictions.probs[:, 1], torch.sigmoid(net(inputs)[:, 0]).detach())
+    assert torch.equal(predictions.tensors().target, labels.long())
+    torch.testing.assert_close(
+        predictions.tensors().probs[:, 1], torch.sigmoid(net(inputs)[:, 0]).detach()
+    )
     model = fedlas.calibrate(wrap(net), [(inputs, form(labels))], method="temperature")
     assert 2 < model.calibrator.temperature < 4
     expected = torch.sigmoid(net(inputs)[:, 0] / model.calibrator.temperature).detach()

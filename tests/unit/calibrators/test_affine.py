@@ -36,7 +36,7 @@ def imbalanced(counts, seed, factors=(1.0, 1.0)):
 @pytest.mark.parametrize("factor", [1e-6, 1.0, 1e6])
 def test_start_is_temperature_scaling_at_any_logit_scale(generated, factor):
     val = generated()
-    start = temperature_start(Predictions(val.logits * factor, val.target))
+    start = temperature_start(Predictions(val.tensors().logits * factor, val.tensors().target))
     assert (
         start.scale
         == start.width
@@ -90,7 +90,8 @@ def test_no_held_out_gain_gives_temperature_scaling(kind, generated):
     with pytest.warns(CalibrationWarning, match=rf"{kind.__name__}: .*show no gain"):
         fitted = kind().fit(val)
     torch.testing.assert_close(
-        fitted.transform(val).probs, TemperatureScaling().fit(val).transform(val).probs
+        fitted.transform(val).tensors().probs,
+        TemperatureScaling().fit(val).transform(val).tensors().probs,
     )
     assert fitted.weight.shape == ((4,) if kind is VectorScaling else (4, 4))
 
@@ -100,7 +101,7 @@ def test_samples_that_are_all_equal(kind):
     val = Predictions([[1.0, 0.0]] * 50, [0] * 40 + [1] * 10)
     with pytest.warns(CalibrationWarning):
         fitted = kind().fit(val).transform(val)
-    assert bool(fitted.logits.isfinite().all())
+    assert bool(fitted.tensors().logits.isfinite().all())
 
 
 @pytest.mark.parametrize(
@@ -119,7 +120,7 @@ def test_a_negative_factor_is_reported(kind, generated):
 def test_logits_of_any_size(kind, factor, generated):
     leak = torch.eye(4).double() + 0.6 * torch.eye(4).double().roll(1, 0)
     val = generated(300, distort=lambda z: 2 * z @ leak + torch.tensor([2.0, -2, 0, 0]))
-    extreme = Predictions(val.logits * factor, val.target)
+    extreme = Predictions(val.tensors().logits * factor, val.tensors().target)
     one, other = (negative_log_likelihood(kind().fit(p).transform(p)) for p in (val, extreme))
     if kind is DirichletCalibration and factor < 1:
         # the logarithms of such probabilities are all equal
@@ -136,7 +137,7 @@ def test_huge_logits_of_two_classes(kind, size, tmp_path):
     )
     with pytest.warns(CalibrationWarning):
         fitted = kind().fit(val)
-    confidence = kind.load(fitted.save(tmp_path / "c.json")).transform(val).confidence
+    confidence = kind.load(fitted.save(tmp_path / "c.json")).transform(val).tensors().confidence
     torch.testing.assert_close(confidence, torch.full((40,), 0.9).double(), rtol=0, atol=1e-6)
 
 
@@ -150,7 +151,11 @@ def diagonal_problem(inputs, target, weights, penalties):
 def loss_of(val, num_folds=4):
     folds, ones = torch.arange(len(val.target)) % num_folds, torch.ones(len(val.target)).double()
     return HeldOutLoss(
-        val.logits, val.target, folds=Folds(folds), weights=ones, make_regression=diagonal_problem
+        val.tensors().logits,
+        val.tensors().target,
+        folds=Folds(folds),
+        weights=ones,
+        make_regression=diagonal_problem,
     )
 
 
@@ -167,9 +172,14 @@ def test_each_sample_is_predicted_without_its_fold(generated):
     val = generated(40)
     losses = loss_of(val).losses(ONE)
     held = torch.arange(40) % 4 == 1
-    fit = diagonal_problem(val.logits[~held], val.target[~held], None, ONE).solve()
+    fit = diagonal_problem(
+        val.tensors().logits[~held], val.tensors().target[~held], None, ONE
+    ).solve()
     torch.testing.assert_close(
-        losses[held], row_nll(val.logits[held], val.target[held], fit), rtol=1e-4, atol=1e-4
+        losses[held],
+        row_nll(val.tensors().logits[held], val.tensors().target[held], fit),
+        rtol=1e-4,
+        atol=1e-4,
     )
 
 
@@ -191,7 +201,7 @@ def test_a_gain_counts_beyond_its_standard_error(generated, monkeypatch):
     val = generated(100)
     score = loss_of(val)
     scaled = AffineMap(torch.full((4,), 0.5).double(), torch.zeros(4).double())
-    plain = row_nll(val.logits, val.target, scaled)
+    plain = row_nll(val.tensors().logits, val.tensors().target, scaled)
     noise = torch.tensor([1.0, -1.0]).repeat(50)  # a standard error of 0.1
     for gain, beats in ((0.12, True), (0.08, False), (-0.5, False)):
         monkeypatch.setattr(

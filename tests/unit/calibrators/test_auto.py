@@ -36,13 +36,13 @@ def test_saved_and_as_a_layer(keep_class, generated, tmp_path):
     loaded = Calibrator.load(mixture.save(tmp_path / "a.json"))
     assert repr(loaded) == repr(mixture)
     after = mixture.transform(val)
-    torch.testing.assert_close(loaded.transform(val).logits, after.logits)
+    torch.testing.assert_close(loaded.transform(val).tensors().logits, after.tensors().logits)
     torch.testing.assert_close(
-        mixture.module()(val.logits).softmax(1), after.probs, rtol=0, atol=1e-5
+        mixture.module()(val.tensors().logits).softmax(1), after.tensors().probs, rtol=0, atol=1e-5
     )
-    assert torch.equal(after.predicted, val.predicted) is keep_class
-    half = mixture.module().half()(val.logits.half()).double()
-    torch.testing.assert_close(half.softmax(1), after.probs, rtol=0, atol=5e-3)
+    assert torch.equal(after.tensors().predicted, val.tensors().predicted) is keep_class
+    half = mixture.module().half()(val.tensors().logits.half()).double()
+    torch.testing.assert_close(half.softmax(1), after.tensors().probs, rtol=0, atol=5e-3)
 
 
 def test_one_line_names_members_and_weights(generated):
@@ -68,15 +68,18 @@ def test_very_few_samples(samples, classes, generated):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CalibrationWarning)
         after = AutoCalibration().fit(val).transform(val)
-    assert bool(after.logits.isfinite().all())
+    assert bool(after.tensors().logits.isfinite().all())
 
 
 def test_the_order_of_the_samples_does_not_matter(generated):
     val = generated(200, classes=3)
     order = torch.randperm(200, generator=torch.Generator().manual_seed(0))
-    other = AutoCalibration().fit(Predictions(val.logits[order], val.target[order]))
+    other = AutoCalibration().fit(
+        Predictions(val.tensors().logits[order], val.tensors().target[order])
+    )
     torch.testing.assert_close(
-        other.transform(val).probs, AutoCalibration().fit(val).transform(val).probs
+        other.transform(val).tensors().probs,
+        AutoCalibration().fit(val).transform(val).tensors().probs,
     )
 
 
@@ -107,19 +110,23 @@ def test_a_file_that_does_not_fit_is_refused(change, generated, tmp_path):
 )
 def test_labels_of_probability_zero_do_not_decide(name, generated):
     val = generated(1000, classes=3)
-    probs = val.probs.clone()
-    probs[:8, :] = torch.eye(3).double()[(val.target[:8] + 1) % 3]  # 0.8 % of the labels
-    zeros = Predictions.from_probs(probs, val.target)
+    probs = val.tensors().probs.clone()
+    probs[:8, :] = torch.eye(3).double()[(val.tensors().target[:8] + 1) % 3]  # 0.8 % of the labels
+    zeros = Predictions.from_probs(probs, val.tensors().target)
     with pytest.warns(CalibrationWarning, match=r"8 of 1,000 labels .*exactly 0"):
         calibrator = CALIBRATORS[name].value().fit(zeros)
     assert calibrator.least_log == pytest.approx(-2 * torch.tensor(3 * 1001.0).log().item())
     # The layer, the file and transform raise the same probabilities.
     after = calibrator.transform(zeros)
     torch.testing.assert_close(
-        calibrator.module()(zeros.logits).softmax(1), after.probs, rtol=0, atol=1e-5
+        calibrator.module()(zeros.tensors().logits).softmax(1),
+        after.tensors().probs,
+        rtol=0,
+        atol=1e-5,
     )
     torch.testing.assert_close(
-        Calibrator.from_dict(calibrator.to_dict()).transform(zeros).probs, after.probs
+        Calibrator.from_dict(calibrator.to_dict()).transform(zeros).tensors().probs,
+        after.tensors().probs,
     )
     assert negative_log_likelihood(after) < 0.8
 
@@ -128,7 +135,9 @@ def test_logits_of_a_network_are_no_zeros(generated):
     val = generated(300, distort=lambda z: 300 * z)
     assert TemperatureScaling().fit(val).least_log is None
     assert (
-        TemperatureScaling().fit(Predictions(val.logits.log_softmax(1), val.target)).least_log
+        TemperatureScaling()
+        .fit(Predictions(val.tensors().logits.log_softmax(1), val.tensors().target))
+        .least_log
         is None
     )
 
@@ -165,5 +174,5 @@ def test_few_labels_lose_nothing_to_a_temperature(scale):
 def test_a_kept_class_is_kept_in_half_precision(dtype, generated):
     val = generated(1000, distort=lambda z: 3 * z + torch.tensor([0.0, 1.0, -1.0, 2.0]))
     layer = AutoCalibration(keep_class=True).fit(val).module()
-    logits = val.logits.to(dtype)
+    logits = val.tensors().logits.to(dtype)
     assert torch.equal(layer(logits).argmax(1), logits.argmax(1))

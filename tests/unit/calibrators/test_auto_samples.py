@@ -36,7 +36,9 @@ def test_scores_of_a_few_values(samples, most):
     """A tie of scores is no copy of a sample: each fold holds some of every value."""
     grid = TopLabel(STATED, TRUE > 0.5)
     error = [
-        float((kind().fit(stated(samples)).transform(grid).confidence - TRUE).abs().mean())
+        float(
+            (kind().fit(stated(samples)).transform(grid).tensors().confidence - TRUE).abs().mean()
+        )
         for kind in (AutoCalibration, IsotonicCalibration)
     ]
     assert error[0] < max(1.3 * error[1], most)
@@ -72,7 +74,9 @@ def test_expensive_members_are_fitted_on_a_row_sample(generated, monkeypatch):
 @pytest.mark.parametrize("scale", [30.0, 1.0, 1 / 30])
 def test_beta_has_no_unit(scale, generated):
     val, test = (generated(500, classes=2, seed=seed) for seed in (0, 1))
-    scaled = [Predictions(part.logits * scale, part.target) for part in (val, test)]
+    scaled = [
+        Predictions(part.tensors().logits * scale, part.tensors().target) for part in (val, test)
+    ]
     beta, platt = (
         nll(k().fit(scaled[0]).transform(scaled[1])) for k in (BetaCalibration, PlattScaling)
     )
@@ -85,8 +89,12 @@ def test_whole_weights_are_not_so_many_samples(generated):
     losses = []
     for each in (weights, weights + 0.5):
         with pytest.warns(CalibrationWarning, match="are few"):
-            mixture = VectorScaling().fit(Predictions(val.logits, val.target, weights=each))
-        mixture = AutoCalibration().fit(Predictions(val.logits, val.target, weights=each))
+            mixture = VectorScaling().fit(
+                Predictions(val.tensors().logits, val.tensors().target, weights=each)
+            )
+        mixture = AutoCalibration().fit(
+            Predictions(val.tensors().logits, val.tensors().target, weights=each)
+        )
         losses.append(nll(mixture.transform(test)))
     assert losses[0] == pytest.approx(losses[1], abs=1e-3)
 
@@ -110,9 +118,10 @@ def test_few_samples_of_many_classes_warn(kind, samples, classes, generated):
 )
 def test_folds_depend_on_what_the_softmax_sees(change, generated):
     val = generated(300, classes=3, dtype=torch.float32)
-    other = Predictions(change(val.logits.double()), val.target)
+    other = Predictions(change(val.tensors().logits.double()), val.tensors().target)
     ours, theirs = (
-        AutoCalibration().fit(each).transform(each).probs.double() for each in (val, other)
+        AutoCalibration().fit(each).transform(each).tensors().probs.double()
+        for each in (val, other)
     )
     assert float((ours - theirs).abs().max()) < 1e-3
 
@@ -121,7 +130,9 @@ def test_the_same_bits_after_save_and_load(generated, tmp_path):
     val = generated(500, classes=3, distort=lambda z: 2 * z + torch.tensor([0.0, 1.0, -1.0]))
     mixture = AutoCalibration().fit(val)
     loaded = Calibrator.load(mixture.save(tmp_path / "auto.json"))
-    assert torch.equal(loaded.transform(val).logits, mixture.transform(val).logits)
+    assert torch.equal(
+        loaded.transform(val).tensors().logits, mixture.transform(val).tensors().logits
+    )
 
 
 def test_confidences_that_saturate_are_calibrated():

@@ -40,7 +40,7 @@ def test_a_calibrator_is_a_few_lines(registered, tmp_path):
     path = Shift().fit(VAL).save(tmp_path / "deep" / "er" / "shift.json")
     loaded = Calibrator.load(path)
     assert type(loaded) is Shift
-    assert loaded.transform(VAL).logits[0].tolist() == [3.0, 1.0]
+    assert loaded.transform(VAL).tensors().logits[0].tolist() == [3.0, 1.0]
 
 
 def test_a_calibrator_of_one_class_is_loaded(registered):
@@ -132,28 +132,30 @@ class AddFeatures(Shift):
     needs = frozenset({"features"})
 
 
-WITH_FEATURES = Predictions(VAL.logits, VAL.target, features=torch.ones(4, 3))
+WITH_FEATURES = Predictions(VAL.tensors().logits, VAL.tensors().target, features=torch.ones(4, 3))
 
 
 def test_a_calibrator_may_look_at_features(registered, tmp_path):
     CALIBRATORS.register("add-features", title="Add", paper="none")(AddFeatures)
     fitted = AddFeatures().fit(WITH_FEATURES)
     assert (fitted.num_classes, fitted.num_features) == (2, 3)
-    assert fitted.transform(WITH_FEATURES).logits[0].tolist() == [3.0, 4.0]
+    assert fitted.transform(WITH_FEATURES).tensors().logits[0].tolist() == [3.0, 4.0]
     loaded = Calibrator.load(fitted.save(tmp_path / "a.json"))
     assert loaded.num_features == 3
-    assert loaded.transform(WITH_FEATURES).logits[0].tolist() == [3.0, 4.0]
+    assert loaded.transform(WITH_FEATURES).tensors().logits[0].tolist() == [3.0, 4.0]
     assert Shift().fit(WITH_FEATURES).num_features is None
 
 
 def test_features_that_are_missing():
-    bare = Predictions(VAL.logits, VAL.target)
+    bare = Predictions(VAL.tensors().logits, VAL.tensors().target)
     fitted = AddFeatures().fit(WITH_FEATURES)
     for act in (AddFeatures().fit, fitted.transform):
         with pytest.raises(ValueError, match=r"hold features; got .*save_features=true.*predict\("):
             act(bare)
     with pytest.raises(ValueError, match=r"features .*\(N, 3\) .*got \(4, 1\)"):
-        fitted.transform(Predictions(VAL.logits, VAL.target, features=torch.ones(4, 1)))
+        fitted.transform(
+            Predictions(VAL.tensors().logits, VAL.tensors().target, features=torch.ones(4, 1))
+        )
     assert fitted.num_features == 3
 
 
@@ -185,7 +187,7 @@ def test_few_samples_warn(generated, name, enough):
 
 @pytest.mark.filterwarnings("ignore::fedlas.errors.CalibrationWarning")
 def test_right_and_wrong_are_no_classes(tmp_path):
-    calibrator = TemperatureScaling().fit(TopLabel(VAL.confidence, VAL.correct))
+    calibrator = TemperatureScaling().fit(TopLabel(VAL.tensors().confidence, VAL.tensors().correct))
     for each in (calibrator, Calibrator.load(calibrator.save(tmp_path / "t.json"))):
         with pytest.raises(ValueError, match="must be a TopLabel, as in the fit; got Predictions"):
             each.transform(VAL)

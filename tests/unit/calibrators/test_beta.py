@@ -14,11 +14,11 @@ def test_each_class_against_scikit_learn(generated):
 
     val = generated(3000, distort=lambda z: 1.5 * z)
     beta = BetaCalibration().fit(val)
-    probs = val.probs.numpy()
+    probs = val.probs
     for label in range(4):
         features = np.stack([np.log(probs[:, label]), -np.log1p(-probs[:, label])], axis=1)
         theirs = LogisticRegression(C=1e8, tol=1e-10, max_iter=10_000).fit(
-            features, val.target.numpy() == label
+            features, val.target == label
         )
         assert (theirs.coef_ > 0).all()
         ours = [
@@ -53,7 +53,7 @@ def test_the_map_that_made_the_probabilities_is_undone():
 def test_rows_are_divided_by_their_sum(generated):
     val = generated(500)
     beta = BetaCalibration().fit(val)
-    p = val.probs
+    p = val.tensors().probs
     maps = 1 / (
         1
         + 1
@@ -63,7 +63,9 @@ def test_rows_are_divided_by_their_sum(generated):
             / (1 - p) ** beta.parameters["b"]
         )
     )  # the paper's form
-    torch.testing.assert_close(beta.transform(val).probs, maps / maps.sum(1, keepdim=True))
+    torch.testing.assert_close(
+        beta.transform(val).tensors().probs, maps / maps.sum(1, keepdim=True)
+    )
 
 
 def test_calibrated_predictions_are_nearly_left_alone(generated):
@@ -89,7 +91,7 @@ def test_a_factor_at_its_bound():
     assert float(beta.parameters["a"][1]) == 0.0
     assert float(beta.parameters["b"][1]) > 0
     assert float(beta.parameters["b"][0]) == 0.0
-    after = beta.transform(val).probs[:, 1][p.argsort()]
+    after = beta.transform(val).tensors().probs[:, 1][p.argsort()]
     assert bool((after.diff() >= -1e-12).all())  # rising, as bounds promise
 
 
@@ -102,10 +104,12 @@ def test_labels_against_the_scores(generated):
 
 def test_a_class_without_a_sample(generated):
     val = generated(500)
-    wider = Predictions(torch.cat([val.logits, torch.randn(500, 1)], dim=1), val.target)
+    wider = Predictions(
+        torch.cat([val.tensors().logits, torch.randn(500, 1)], dim=1), val.tensors().target
+    )
     with pytest.warns(CalibrationWarning, match="class 4 of 5 without a validation sample"):
         calibrated = BetaCalibration().fit(wider).transform(wider)
-    assert 1e-8 < float(calibrated.probs[:, 4].mean()) < 1e-2
+    assert 1e-8 < float(calibrated.tensors().probs[:, 4].mean()) < 1e-2
 
 
 @pytest.mark.parametrize("margin", [20.0, 1e4, 1e30])
@@ -114,7 +118,7 @@ def test_separated_classes(margin):
     val = Predictions(torch.nn.functional.one_hot(target, 3) * margin, target)
     with pytest.warns(CalibrationWarning, match=r"3 classes \(0, 1, 2\) perfectly separates"):
         calibrated = BetaCalibration().fit(val).transform(val)
-    assert float(calibrated.confidence.min()) > 0.98
+    assert float(calibrated.tensors().confidence.min()) > 0.98
 
 
 def test_no_warning_where_nothing_is_wrong(generated):

@@ -69,7 +69,7 @@ def copied_patients(seed, count, visits, *, features):
     side = draw.normal(size=(len(target), 2)) if features else None
     weighted = Predictions(3 * logits, target, features=side, clusters=number, weights=times)
     repeated = Predictions(
-        weighted.logits[copies],
+        weighted.tensors().logits[copies],
         target[copies],
         features=None if side is None else side[copies],
         clusters=number[copies],
@@ -83,7 +83,11 @@ def test_weights_are_copies_with_clusters_too(count, visits, features):
     for seed in range(2):
         weighted, repeated = copied_patients(seed, count, visits, features=features)
         ours, theirs = (
-            AutoCalibration().fit(each).transform(weighted._replace_fields(target=None)).probs
+            AutoCalibration()
+            .fit(each)
+            .transform(weighted._replace_fields(target=None))
+            .tensors()
+            .probs
             for each in (weighted, repeated)
         )
         assert float((ours - theirs).abs().max()) < 1e-5, seed
@@ -96,7 +100,7 @@ def test_duplicates_in_their_own_cluster_are_one_sample(seed):
     bent = np.where(logits > 0, 0.3 * logits, 3 * logits)
     copies = np.arange(200).repeat(5)
     once, clustered = (
-        AutoCalibration().fit(each).transform(Predictions(bent)).probs
+        AutoCalibration().fit(each).transform(Predictions(bent)).tensors().probs
         for each in (
             Predictions(bent, target),
             Predictions(bent[copies], target[copies], clusters=copies),
@@ -174,7 +178,9 @@ def test_four_copies_in_clusters_count_as_rows_once(name):
     four = Predictions(
         2 * logits.repeat(4, 1), target.repeat(4), clusters=torch.arange(300).repeat(4)
     )
-    one, other = (CALIBRATORS[name].value().fit(val).transform(test).probs for val in (once, four))
+    one, other = (
+        CALIBRATORS[name].value().fit(val).transform(test).tensors().probs for val in (once, four)
+    )
     assert float((one - other).abs().max()) < 0.005
 
 
@@ -189,14 +195,18 @@ def test_four_copies_of_a_label_count_as_rows_once():
     one, other = (
         MultiLabelCalibration().fit(val).transform(MultiLabel(test)) for val in (once, four)
     )
-    assert float((one.probs - other.probs).abs().max()) < 1e-6
+    assert float((one.tensors().probs - other.tensors().probs).abs().max()) < 1e-6
 
 
 def test_clusters_of_one_sample_change_nothing():
     logits, target, features, _ = patients(40, 3)
     plain = Predictions(logits, target, features=features[:, :1] * np.arange(1, 1001)[:, None])
-    single = Predictions(logits, target, features=plain.features, clusters=np.arange(1000))
-    maps = [AutoCalibration().fit(each).transform(plain).logits for each in (plain, single)]
+    single = Predictions(
+        logits, target, features=plain.tensors().features, clusters=np.arange(1000)
+    )
+    maps = [
+        AutoCalibration().fit(each).transform(plain).tensors().logits for each in (plain, single)
+    ]
     assert torch.equal(*maps)
 
 

@@ -1,5 +1,6 @@
 """What the labels are where the model says a class, and what auto does with many classes and absent ones."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -62,7 +63,9 @@ def test_sparse_and_dense_forms_agree(monkeypatch, many):
     dense = ConfusionCalibration().fit(val).transform(test)
     monkeypatch.setattr(confusion, "_MAX_DENSE_CLASSES", 4)
     assert torch.allclose(
-        ConfusionCalibration().fit(val).transform(test).probs, dense.probs, atol=1e-12
+        ConfusionCalibration().fit(val).transform(test).tensors().probs,
+        dense.tensors().probs,
+        atol=1e-12,
     )
 
 
@@ -85,11 +88,11 @@ def test_auto_repairs_what_no_map_of_logits_repairs(many):
 def test_many_classes_survive_saving_and_layer(many, tmp_path):
     auto, _, test = many
     loaded = Calibrator.load(auto.save(tmp_path / "auto.json"))
-    expected = auto.transform(test).logits
-    assert torch.equal(loaded.transform(test).logits, expected)
+    expected = auto.transform(test).tensors().logits
+    assert torch.equal(loaded.transform(test).tensors().logits, expected)
     assert loaded.notes == auto.notes
     layer = auto.module()
-    assert torch.allclose(layer(test.logits).softmax(1), expected.softmax(1), atol=1e-5)
+    assert torch.allclose(layer(test.tensors().logits).softmax(1), expected.softmax(1), atol=1e-5)
 
 
 @pytest.mark.system
@@ -98,17 +101,17 @@ def test_many_classes_export_to_onnx(many, tmp_path):
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     auto, _, test = many
-    rows = test.logits[:50].float()
+    rows = test.tensors().logits[:50].float()
     torch.onnx.export(auto.module(), (rows,), tmp_path / "auto.onnx", dynamo=True, verbose=False)
     session = runtime.InferenceSession(tmp_path / "auto.onnx", providers=["CPUExecutionProvider"])
     (logits,) = session.run(None, {session.get_inputs()[0].name: rows.numpy()})
     expected = auto.transform(Predictions(rows)).probs
-    assert torch.allclose(torch.from_numpy(logits).softmax(1), expected, atol=1e-5)
+    np.testing.assert_allclose(torch.from_numpy(logits).softmax(1), expected, atol=1e-5)
 
 
 def test_absent_classes_keep_one_sample_with_a_note(many):
     auto, val, _ = many
-    after = auto.transform(val).probs
+    after = auto.transform(val).tensors().probs
     share = float(after[:, 20:].sum(1).mean())
     assert share == pytest.approx(5 / 1500, rel=0.03)
     (note,) = auto.notes
@@ -120,7 +123,7 @@ def test_many_absent_classes_get_at_most_one_percent():
     """A model of 30 classes, used where twelve never come: one sample each would be 3 %."""
     val = drawn(400, 30, 0, [*range(18), *range(12)])
     auto = AutoCalibration().fit(val)
-    share = float(auto.transform(val).probs[:, 18:].sum(1).mean())
+    share = float(auto.transform(val).tensors().probs[:, 18:].sum(1).mean())
     assert share == pytest.approx(0.01, rel=0.03)
     assert any("at most 4/N" in note for note in auto.notes)
 
@@ -129,12 +132,14 @@ def test_table_copies_do_not_change_absent_share():
     """The hundredth was of the rows: four copies left 4 %, and weights something else than repeated rows."""
     val = drawn(400, 30, 0, [*range(18), *range(12)])
     copies = val.rows(torch.arange(400).repeat(4))
-    probs = AutoCalibration().fit(copies).transform(val).probs
+    probs = AutoCalibration().fit(copies).transform(val).tensors().probs
     assert float(probs[:, 18:].sum(1).mean()) == pytest.approx(0.01, rel=0.03)
     weights = torch.arange(400) % 3 + 1
-    counted = Predictions(val.logits, val.target, weights=weights)
+    counted = Predictions(val.tensors().logits, val.tensors().target, weights=weights)
     repeated = val.rows(torch.arange(400).repeat_interleave(weights))
-    one, other = (AutoCalibration().fit(each).transform(val).probs for each in (counted, repeated))
+    one, other = (
+        AutoCalibration().fit(each).transform(val).tensors().probs for each in (counted, repeated)
+    )
     assert torch.allclose(one, other, atol=1e-6)
 
 
@@ -155,14 +160,14 @@ def test_absent_class_with_zero_probability_keeps_half():
 def test_absent_class_costs_about_the_rule_of_three(classes):
     """Where it is as frequent as the model says, the loss is bounded by that of its odds."""
     val, test = (drawn(900, classes, seed) for seed in (2, 3))
-    inside = val.target > 0
+    inside = val.tensors().target > 0
     auto = AutoCalibration().fit(val.rows(inside))
-    probs = auto.transform(val.rows(inside)).probs
+    probs = auto.transform(val.rows(inside)).tensors().probs
     assert float(probs[:, 0].mean()) <= 3 / int(inside.sum()) * (1 + 1e-6)
-    come = test.rows(test.target == 0)
-    before = come.logits.log_softmax(1)[:, 0]
-    after = auto.transform(come).logits.log_softmax(1)[:, 0]
-    raw = float(val.rows(inside).probs[:, 0].mean())
+    come = test.rows(test.tensors().target == 0)
+    before = come.tensors().logits.log_softmax(1)[:, 0]
+    after = auto.transform(come).tensors().logits.log_softmax(1)[:, 0]
+    raw = float(val.rows(inside).tensors().probs[:, 0].mean())
     factor = torch.tensor(raw * int(inside.sum()) / 3).log()
     assert float((before - after).mean()) < 1.5 * float(factor) + 0.2
 
@@ -170,11 +175,11 @@ def test_absent_class_costs_about_the_rule_of_three(classes):
 def test_weights_of_many_classes_are_repeated_samples():
     val = drawn(300, 20, 4)
     weights = torch.tensor([1.0, 2.0, 3.0]).repeat(100)
-    counted = Predictions(val.logits, val.target, weights=weights)
+    counted = Predictions(val.tensors().logits, val.tensors().target, weights=weights)
     repeated = val.rows(torch.arange(300).repeat_interleave(weights.long()))
     for calibrator in (ConfusionCalibration, AutoCalibration):
         first, second = (calibrator().fit(each).transform(val) for each in (counted, repeated))
-        assert torch.allclose(first.probs, second.probs, atol=1e-6)
+        assert torch.allclose(first.tensors().probs, second.tensors().probs, atol=1e-6)
 
 
 def test_with_few_samples_auto_is_near_temperature_scaling():

@@ -9,11 +9,15 @@ def test_an_offset_of_each_row_does_not_matter(generated):
     val = generated(300)
     random = torch.Generator().manual_seed(1)
     moved = Predictions(
-        val.logits + 20 * torch.randn(300, 1, generator=random, dtype=torch.float64), val.target
+        val.tensors().logits + 20 * torch.randn(300, 1, generator=random, dtype=torch.float64),
+        val.tensors().target,
     )
     one, other = (DirichletCalibration(1.0, 1.0).fit(p) for p in (val, moved))
     torch.testing.assert_close(
-        other.transform(moved).probs, one.transform(val).probs, rtol=1e-6, atol=1e-8
+        other.transform(moved).tensors().probs,
+        one.transform(val).tensors().probs,
+        rtol=1e-6,
+        atol=1e-8,
     )
     torch.testing.assert_close(other.weight, one.weight, rtol=1e-5, atol=1e-6)
 
@@ -21,8 +25,8 @@ def test_an_offset_of_each_row_does_not_matter(generated):
 def test_it_is_the_map_of_log_probabilities(generated):
     val = generated(300)
     dirichlet = DirichletCalibration(1.0, 1.0).fit(val)
-    by_hand = (val.probs.log() @ dirichlet.weight.T + dirichlet.bias).softmax(1)
-    torch.testing.assert_close(dirichlet.transform(val).probs, by_hand)
+    by_hand = (val.tensors().probs.log() @ dirichlet.weight.T + dirichlet.bias).softmax(1)
+    torch.testing.assert_close(dirichlet.transform(val).tensors().probs, by_hand)
 
 
 def test_two_classes_are_beta_calibration(generated):
@@ -32,7 +36,10 @@ def test_two_classes_are_beta_calibration(generated):
     assert bool((beta.parameters["a"] > 0).all() and (beta.parameters["b"] > 0).all())
     dirichlet = DirichletCalibration(0.0, 0.0).fit(val)
     torch.testing.assert_close(
-        dirichlet.transform(val).probs, beta.transform(val).probs, rtol=0, atol=2e-3
+        dirichlet.transform(val).tensors().probs,
+        beta.transform(val).tensors().probs,
+        rtol=0,
+        atol=2e-3,
     )
 
 
@@ -49,8 +56,8 @@ def test_dirichlet_distributed_probabilities_become_calibrated():
     posterior = (likelihood + prior.log()).softmax(1)
     val = Predictions(probs.log(), target)
     calibrated = DirichletCalibration().fit(val).transform(val)
-    assert float((calibrated.probs - posterior).abs().mean()) < 0.01
-    assert float((val.probs - posterior).abs().mean()) > 0.1
+    assert float((calibrated.tensors().probs - posterior).abs().mean()) < 0.01
+    assert float((val.tensors().probs - posterior).abs().mean()) > 0.1
 
 
 @pytest.mark.parametrize("margin", [1e3, 1e30])
@@ -60,5 +67,5 @@ def test_extreme_logits(margin):
     )
     calibrated = DirichletCalibration(1.0, 1.0).fit(val).transform(val)
     torch.testing.assert_close(
-        calibrated.probs[:, 0], torch.tensor([0.5, 0.0, 0.5, 0.0]), rtol=0, atol=0.05
+        calibrated.tensors().probs[:, 0], torch.tensor([0.5, 0.0, 0.5, 0.0]), rtol=0, atol=0.05
     )

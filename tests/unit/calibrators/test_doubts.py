@@ -20,7 +20,7 @@ def test_unchanged_counts_probabilities_and_not_logits():
     assert "changes no validation probability" in no_change_warning(val, lambda rows: rows + 5)
     assert no_change_warning(val, lambda rows: rows * 1.00001) is not None
     assert no_change_warning(val, lambda rows: rows * 1.01) is None
-    one_row = val.logits.double()[17]
+    one_row = val.tensors().logits.double()[17]
     assert (
         no_change_warning(
             val, lambda rows: torch.where((rows == one_row).all(1, keepdim=True), -rows, rows)

@@ -9,9 +9,12 @@ from fedlas.metrics import ece
 
 def test_fit_on_drift_is_calibrated_on_average(generated):
     clean = generated(distort=lambda logits: 1.5 * logits)
-    lost = Predictions(clean.logits, clean.target.flip(0))  # as sure as ever, and wrong
+    lost = Predictions(
+        clean.tensors().logits, clean.tensors().target.flip(0)
+    )  # as sure as ever, and wrong
     union = Predictions(
-        torch.cat([clean.logits, lost.logits]), torch.cat([clean.target, lost.target])
+        torch.cat([clean.tensors().logits, lost.tensors().logits]),
+        torch.cat([clean.tensors().target, lost.tensors().target]),
     )
     drift, plain = DriftTemperature().fit(union), TemperatureScaling().fit(clean)
     assert drift.temperature > plain.temperature > 1
@@ -27,7 +30,7 @@ def test_on_clean_predictions_it_is_temperature_scaling(generated):
 def test_no_mistake_and_nothing_to_do(generated):
     val = generated()
     with pytest.warns(CalibrationWarning, match=r"DriftTemperature: 0 of 2000 .* held at "):
-        DriftTemperature().fit(Predictions(val.logits, val.predicted))
+        DriftTemperature().fit(Predictions(val.tensors().logits, val.tensors().predicted))
     once = DriftTemperature().fit(val).transform(val)
     with pytest.warns(CalibrationWarning, match="changes no validation probability"):
         DriftTemperature().fit(once)

@@ -44,7 +44,7 @@ def test_the_mixture_that_made_the_labels_is_found(temperature, weights):
     val = drawn_from(temperature, weights)
     calibrated = EnsembleTemperatureScaling().fit(val).transform(val)
     # Temperature and weights can trade places; the probabilities cannot.
-    assert float((calibrated.probs - val.label_probs).abs().mean()) < 0.006
+    assert float((calibrated.tensors().probs - val.tensors().label_probs).abs().mean()) < 0.006
 
 
 def test_never_behind_temperature_scaling_where_it_was_fitted(generated):
@@ -60,8 +60,8 @@ def test_never_behind_temperature_scaling_where_it_was_fitted(generated):
 def test_transform_is_the_formula(generated):
     val = generated(300, distort=lambda z: 4 * z)
     ensemble = EnsembleTemperatureScaling().fit(val)
-    wanted = mixed(val.logits, ensemble.map.temperature, ensemble.map.weights)
-    torch.testing.assert_close(ensemble.transform(val).probs, wanted)
+    wanted = mixed(val.tensors().logits, ensemble.map.temperature, ensemble.map.weights)
+    torch.testing.assert_close(ensemble.transform(val).tensors().probs, wanted)
 
 
 @given(st.floats(0.01, 100), st.floats(0, 1), st.floats(0, MAX_UNIFORM), st.integers(0, 1000))
@@ -90,7 +90,7 @@ def test_worse_than_chance_keeps_the_class(tmp_path):
         ensemble = EnsembleTemperatureScaling().fit(val)
     assert 0 <= ensemble.map.weights[2] <= MAX_UNIFORM
     assert float(ensemble.map.weights.sum()) == pytest.approx(1)
-    assert torch.equal(ensemble.transform(val).predicted, val.predicted)
+    assert torch.equal(ensemble.transform(val).tensors().predicted, val.tensors().predicted)
     loaded = EnsembleTemperatureScaling.load(ensemble.save(tmp_path / "e.json")).map
     assert torch.equal(loaded.temperature, ensemble.map.temperature)
     assert torch.equal(loaded.weights, ensemble.map.weights)
@@ -117,7 +117,7 @@ def test_all_correct_is_no_surer_than_temperature_scaling():
 @pytest.mark.parametrize("factor", [1e-30, 1e-3, 1e3, 1e28])
 def test_logits_of_any_size(generated, factor):
     val = generated(500)
-    scaled = Predictions(val.logits * factor, val.target)
+    scaled = Predictions(val.tensors().logits * factor, val.tensors().target)
     plain = TemperatureScaling().fit(scaled)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CalibrationWarning)

@@ -47,7 +47,10 @@ def test_the_threshold_that_made_the_labels_is_found(limit, dtype):
     assert clipping.threshold == pytest.approx(limit, rel=0.1)
     assert clipping.temperature == 1.0
     torch.testing.assert_close(
-        clipping.transform(test).probs, test.label_probs.to(dtype), atol=0.1, rtol=0
+        clipping.transform(test).tensors().probs,
+        test.tensors().label_probs.to(dtype),
+        atol=0.1,
+        rtol=0,
     )
 
 
@@ -69,15 +72,20 @@ def test_nll_with_temperature_is_below_either_alone():
 def test_logits_equal_head_of_clipped_features():
     val, (weight, bias) = draw()
     clipping = FeatureClipping().fit(val)
-    expected = val.features.clamp(-clipping.threshold, clipping.threshold) @ weight.T + bias
+    expected = (
+        val.tensors().features.clamp(-clipping.threshold, clipping.threshold) @ weight.T + bias
+    )
     torch.testing.assert_close(
-        clipping.transform(val).logits.softmax(1), expected.softmax(1), rtol=1e-9, atol=1e-12
+        clipping.transform(val).tensors().logits.softmax(1),
+        expected.softmax(1),
+        rtol=1e-9,
+        atol=1e-12,
     )
 
 
 def test_negative_features_are_clipped_too():
     val, (weight, bias) = draw()
-    features = val.features - 1.5
+    features = val.tensors().features - 1.5
     right = features.clamp(-0.7, 0.7) @ weight.T + bias
     target = torch.multinomial(
         right.softmax(1), 1, generator=torch.Generator().manual_seed(3)
@@ -86,7 +94,10 @@ def test_negative_features_are_clipped_too():
     clipping = FeatureClipping().fit(val)
     expected = features.clamp(-clipping.threshold, clipping.threshold) @ weight.T + bias
     torch.testing.assert_close(
-        clipping.transform(val).logits.softmax(1), expected.softmax(1), rtol=1e-9, atol=1e-12
+        clipping.transform(val).tensors().logits.softmax(1),
+        expected.softmax(1),
+        rtol=1e-9,
+        atol=1e-12,
     )
     assert (features < -clipping.threshold).any()
 
@@ -96,13 +107,13 @@ def test_no_threshold_on_a_fine_grid_is_better():
     weight = weight - weight.mean(0)
 
     def nll(threshold):
-        logits = clipped_logits(weight, val.features, val.logits, threshold)
-        return float(torch.nn.functional.cross_entropy(logits, val.target))
+        logits = clipped_logits(weight, val.tensors().features, val.tensors().logits, threshold)
+        return float(torch.nn.functional.cross_entropy(logits, val.tensors().target))
 
     found = nll(FeatureClipping().fit(val).threshold)
     assert all(
         found <= nll(value) + 1e-12
-        for value in torch.linspace(0, float(val.features.max()), 2000).tolist()
+        for value in torch.linspace(0, float(val.tensors().features.max()), 2000).tolist()
     )
 
 
@@ -110,16 +121,18 @@ def test_sample_without_large_features_keeps_exact_logits():
     val, _ = draw(dtype=torch.float32)
     clipping = FeatureClipping().fit(val)
     after = clipping.transform(val)
-    small = val.features.amax(1) <= clipping.threshold
+    small = val.tensors().features.amax(1) <= clipping.threshold
     assert small.any()
     assert not small.all()
-    assert torch.equal(after.logits[small], val.logits[small])
-    assert (after.logits[~small] != val.logits[~small]).any(1).all()
+    assert torch.equal(after.tensors().logits[small], val.tensors().logits[small])
+    assert (after.tensors().logits[~small] != val.tensors().logits[~small]).any(1).all()
 
 
 def test_given_head_works_with_too_few_samples():
     val, (weight, bias) = draw(samples=3000)
-    few = Predictions(val.logits[:10], val.target[:10], features=val.features[:10])
+    few = Predictions(
+        val.tensors().logits[:10], val.tensors().target[:10], features=val.tensors().features[:10]
+    )
     with pytest.warns(CalibrationWarning, match=r"\d of 12 feature directions do not vary"):
         recovered = FeatureClipping().fit(few)
     with pytest.raises(InputError, match=r"FeatureClipping\.transform: .*linear .*FeatureClipping"):
@@ -127,10 +140,12 @@ def test_given_head_works_with_too_few_samples():
     layer = nn.Linear(12, 6, dtype=torch.float64)
     layer.load_state_dict({"weight": weight, "bias": bias})
     given = FeatureClipping(layer).fit(few)
-    expected = val.features.clamp(-given.threshold, given.threshold) @ weight.T + bias
-    torch.testing.assert_close(given.transform(val).logits.softmax(1), expected.softmax(1))
+    expected = val.tensors().features.clamp(-given.threshold, given.threshold) @ weight.T + bias
+    torch.testing.assert_close(
+        given.transform(val).tensors().logits.softmax(1), expected.softmax(1)
+    )
     same = FeatureClipping((weight, bias)).fit(few)
-    assert torch.equal(same.transform(val).logits, given.transform(val).logits)
+    assert torch.equal(same.transform(val).tensors().logits, given.transform(val).tensors().logits)
 
 
 def test_given_and_recovered_agree():
@@ -142,7 +157,9 @@ def test_given_and_recovered_agree():
 
 def test_logits_of_another_head_raise_without_effect():
     val, (weight, bias) = draw()
-    other = Predictions(val.logits.square(), val.target, features=val.features)
+    other = Predictions(
+        val.tensors().logits.square(), val.tensors().target, features=val.tensors().features
+    )
     clipping = FeatureClipping().fit(val)
     before = clipping.threshold
     for calibrator in (clipping, FeatureClipping((weight + 1 * torch.eye(6, 12), bias))):
@@ -158,14 +175,16 @@ def test_nothing_to_clip_warns_of_the_bound():
     val = Predictions(features.clone(), features.argmax(1), features=features)
     with pytest.warns(CalibrationWarning, match=r"bound of the search.*nothing is clipped"):
         clipping = FeatureClipping().fit(val)
-    assert torch.equal(clipping.transform(val).logits, val.logits)
+    assert torch.equal(clipping.transform(val).tensors().logits, val.tensors().logits)
 
 
 def test_unrelated_labels_warn_of_threshold_zero():
     val, (weight, _) = draw()
     random = torch.Generator().manual_seed(5)
     target = torch.randint(0, 6, (3000,), generator=random)
-    pointless = Predictions(val.features @ (50 * weight).T, target, features=val.features)
+    pointless = Predictions(
+        val.tensors().features @ (50 * weight).T, target, features=val.tensors().features
+    )
     with pytest.warns(CalibrationWarning, match="bound of the search, threshold 0"):
         clipping = FeatureClipping().fit(pointless)
     assert clipping.threshold == pytest.approx(0, abs=1e-6)
@@ -176,22 +195,28 @@ def test_accuracy_drop_warns_with_figures():
     val, (weight, bias) = draw(samples=500)
     random = torch.Generator().manual_seed(5)
     noise = torch.randint(0, 6, (500,), generator=random)
-    target = torch.where(torch.rand(500, generator=random) < 0.6, val.predicted, noise)
-    sure = Predictions(20 * val.logits, target, features=val.features)
-    before = float(sure.correct.double().mean())
+    target = torch.where(torch.rand(500, generator=random) < 0.6, val.tensors().predicted, noise)
+    sure = Predictions(20 * val.tensors().logits, target, features=val.tensors().features)
+    before = float(sure.tensors().correct.double().mean())
     with pytest.warns(CalibrationWarning, match=rf"accuracy .*falls from {before:.3f} to 0\.\d+ "):
         clipping = FeatureClipping((20 * weight, 20 * bias)).fit(sure)
-    assert float(clipping.transform(sure).correct.double().mean()) < before - 0.1
+    assert float(clipping.transform(sure).tensors().correct.double().mean()) < before - 0.1
 
 
 @pytest.mark.parametrize(("size", "logit_size"), [(1e28, 1e28), (1e-28, 1.0), (1e20, 1e28)])
 def test_features_and_logits_of_any_size(tmp_path, size, logit_size):
     val, _ = draw(samples=300)
     plain = FeatureClipping(temperature=True).fit(val)
-    extreme = Predictions(val.logits * logit_size, val.target, features=val.features * size)
+    extreme = Predictions(
+        val.tensors().logits * logit_size,
+        val.tensors().target,
+        features=val.tensors().features * size,
+    )
     clipping = FeatureClipping(temperature=True).fit(extreme)
     loaded = Calibrator.load(clipping.save(tmp_path / "c.json")).transform(extreme)
-    torch.testing.assert_close(loaded.probs, plain.transform(val).probs, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        loaded.tensors().probs, plain.transform(val).tensors().probs, rtol=1e-4, atol=1e-6
+    )
 
 
 def test_the_search():
@@ -228,7 +253,9 @@ def test_a_file_brings_the_head_along(tmp_path):
     loaded = Calibrator.load(clipping.save(tmp_path / "c.json"))
     assert loaded.with_temperature
     assert loaded.temperature == clipping.temperature
-    assert torch.equal(loaded.transform(val).logits, clipping.transform(val).logits)
+    assert torch.equal(
+        loaded.transform(val).tensors().logits, clipping.transform(val).tensors().logits
+    )
 
 
 @pytest.mark.parametrize(

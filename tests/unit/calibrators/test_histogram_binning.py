@@ -29,7 +29,7 @@ def test_bins_of_equal_mass_by_hand():
     wanted = torch.tensor(
         [0.5, floor / (1 + floor), floor / (1 + floor), 1 / (1 + floor), 1 / (1 + floor)]
     )
-    torch.testing.assert_close(binning.transform(test).probs[:, 1], wanted.double())
+    torch.testing.assert_close(binning.transform(test).tensors().probs[:, 1], wanted.double())
 
 
 def test_bins_of_equal_width_by_hand():
@@ -43,8 +43,8 @@ def test_bins_of_equal_width_by_hand():
 
 def test_many_samples_against_numpy(generated):
     val, test = generated(3000, dtype=torch.float32), generated(1000, seed=1, dtype=torch.float32)
-    probs, target = val.logits.double().softmax(1).numpy(), val.target.numpy()
-    new = test.logits.double().softmax(1).numpy()
+    probs, target = val.tensors().logits.double().softmax(1).numpy(), val.target
+    new = test.tensors().logits.double().softmax(1).numpy()
     result = np.empty_like(new)
     for label in range(4):
         ordered = np.sort(probs[:, label])
@@ -57,23 +57,26 @@ def test_many_samples_against_numpy(generated):
         ]
     result /= result.sum(axis=1, keepdims=True)
     calibrated = HistogramBinning().fit(val).transform(test)
-    np.testing.assert_allclose(calibrated.probs.numpy(), result, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(calibrated.probs, result, rtol=1e-5, atol=1e-7)
 
 
 def test_equal_probabilities_stay_together():
     val = two_classes([0.3] * 7 + [0.9] * 3, [1, 0, 0, 0, 0, 0, 0, 1, 1, 0])
     binned = HistogramBinning(num_bins=5).fit(val).transform(val)
     shares = torch.tensor([1 / 7] * 7 + [2 / 3] * 3).double()
-    torch.testing.assert_close(binned.probs[:, 1], shares)
+    torch.testing.assert_close(binned.tensors().probs[:, 1], shares)
 
 
 def test_bin_of_a_sample_is_independent_of_others(generated):
     """Cuts lie between samples, so the last digit of a softmax decides nothing."""
     val = generated(500, dtype=torch.float32)
     binning = HistogramBinning().fit(val)
-    together = binning.transform(val).logits
+    together = binning.transform(val).tensors().logits
     alone = torch.cat(
-        [binning.transform(Predictions(val.logits[i : i + 1], [0])).logits for i in range(500)]
+        [
+            binning.transform(Predictions(val.tensors().logits[i : i + 1], [0])).tensors().logits
+            for i in range(500)
+        ]
     )
     assert torch.equal(alone, together)
 
@@ -89,8 +92,10 @@ def test_one_bin_gives_the_share_of_each_class(generated):
     val = generated(200)
     with pytest.warns(CalibrationWarning, match=r"accuracy .*falls"):
         binned = HistogramBinning(num_bins=1).fit(val).transform(val)
-    torch.testing.assert_close(binned.probs[0], torch.bincount(val.target) / 200, check_dtype=False)
-    assert binned.probs.unique(dim=0).shape[0] == 1
+    torch.testing.assert_close(
+        binned.tensors().probs[0], torch.bincount(val.tensors().target) / 200, check_dtype=False
+    )
+    assert binned.tensors().probs.unique(dim=0).shape[0] == 1
 
 
 def test_no_class_left_is_every_class_alike():
@@ -99,7 +104,7 @@ def test_no_class_left_is_every_class_alike():
         torch.tensor([[0.0, 0.1, 5.0], [0.1, 0.0, 5.0], [5.0, 0, 0], [0, 5.0, 0]]), [2, 2, 0, 1]
     )
     between = HistogramBinning(num_bins=2).fit(val)
-    assert bool(torch.isfinite(between.transform(val).logits).all())
+    assert bool(torch.isfinite(between.transform(val).tensors().logits).all())
     assert float(between.map.share.min()) == 0.0
 
 
@@ -107,11 +112,13 @@ def test_doubts(generated):
     with pytest.warns(CalibrationWarning, match="HistogramBinning: 10 samples cannot fill 15 bins"):
         HistogramBinning().fit(two_classes([0.1 * k + 0.05 for k in range(10)], [0, 1] * 5))
     val = generated(100)
-    wider = Predictions(torch.cat([val.logits, torch.randn(100, 1)], dim=1), val.target)
+    wider = Predictions(
+        torch.cat([val.tensors().logits, torch.randn(100, 1)], dim=1), val.tensors().target
+    )
     with pytest.warns(CalibrationWarning, match="class 4 of 5 without a validation sample"):
         binned = HistogramBinning().fit(wider).transform(wider)
     # the floor of 1/505, over the other classes' shares
-    assert 0 < float(binned.probs[:, 4].max()) < 0.01
+    assert 0 < float(binned.tensors().probs[:, 4].max()) < 0.01
     HistogramBinning().fit(val)  # warnings are errors
 
 

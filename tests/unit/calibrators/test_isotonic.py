@@ -30,28 +30,26 @@ def pool_adjacent_violators(values):
 
 def test_each_class_against_pooling_by_hand(generated):
     val = generated(300)
-    probs = val.probs.numpy()
+    probs = val.probs
     wanted = np.empty_like(probs)
     for label in range(4):
         order = np.argsort(probs[:, label])
-        wanted[order, label] = pool_adjacent_violators(
-            (val.target.numpy()[order] == label).astype(float)
-        )
+        wanted[order, label] = pool_adjacent_violators((val.target[order] == label).astype(float))
     wanted = np.maximum(wanted, 1 / (4 * 301))
     wanted /= wanted.sum(axis=1, keepdims=True)
     calibrated = IsotonicCalibration().fit(val).transform(val)
-    np.testing.assert_allclose(calibrated.probs.numpy(), wanted, atol=1e-12)
+    np.testing.assert_allclose(calibrated.probs, wanted, atol=1e-12)
 
 
 def test_new_samples_against_scikit_learn(generated):
     from sklearn.isotonic import IsotonicRegression
 
     val, test = generated(500, dtype=torch.float32), generated(500, seed=1, dtype=torch.float32)
-    old, new = (p.logits.double().softmax(1).numpy() for p in (val, test))
+    old, new = (p.tensors().logits.double().softmax(1).numpy() for p in (val, test))
     wanted = np.stack(
         [
             IsotonicRegression(out_of_bounds="clip")
-            .fit(old[:, k], (val.target == k).double().numpy())
+            .fit(old[:, k], (val.tensors().target == k).double().numpy())
             .predict(new[:, k])
             for k in range(4)
         ],
@@ -60,7 +58,7 @@ def test_new_samples_against_scikit_learn(generated):
     wanted = np.maximum(wanted, 1 / (4 * 501))
     wanted /= wanted.sum(axis=1, keepdims=True)
     calibrated = IsotonicCalibration().fit(val).transform(test)
-    np.testing.assert_allclose(calibrated.probs.numpy(), wanted, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(calibrated.probs, wanted, rtol=1e-5, atol=1e-7)
 
 
 def test_linear_between_samples_and_constant_outside():
@@ -70,7 +68,7 @@ def test_linear_between_samples_and_constant_outside():
     second = np.maximum([0, 0, 0.25, 1, 1], floor)
     first = np.maximum([1, 1, 0.75, 0, 0], floor)
     np.testing.assert_allclose(
-        isotonic.transform(test).probs[:, 1].numpy(), second / (first + second), atol=1e-9
+        isotonic.transform(test).tensors().probs[:, 1].numpy(), second / (first + second), atol=1e-9
     )
 
 
@@ -89,11 +87,13 @@ def test_a_constant_map(generated):
 
 def test_a_class_without_a_sample(generated):
     val = generated(100)
-    wider = Predictions(torch.cat([val.logits, torch.randn(100, 1)], dim=1), val.target)
+    wider = Predictions(
+        torch.cat([val.tensors().logits, torch.randn(100, 1)], dim=1), val.tensors().target
+    )
     with pytest.warns(CalibrationWarning, match="class 4 of 5 without"):
         calibrated = IsotonicCalibration().fit(wider).transform(wider)
     # the floor of 1/505, over the other classes' values
-    assert 0 < float(calibrated.probs[:, 4].max()) < 0.01
+    assert 0 < float(calibrated.tensors().probs[:, 4].max()) < 0.01
 
 
 def test_unfitted():

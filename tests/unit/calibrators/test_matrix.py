@@ -10,12 +10,10 @@ def test_without_penalties_it_is_multinomial_logistic_regression(generated):
     from sklearn.linear_model import LogisticRegression
 
     val, test = (generated(400, distort=lambda z: 2 * z @ LEAK, seed=seed) for seed in (0, 1))
-    theirs = LogisticRegression(C=1e8, tol=1e-10, max_iter=10_000).fit(
-        val.logits.numpy(), val.target.numpy()
-    )
+    theirs = LogisticRegression(C=1e8, tol=1e-10, max_iter=10_000).fit(val.logits, val.target)
     ours = MatrixScaling(0.0, 0.0).fit(val).transform(test)
     torch.testing.assert_close(
-        ours.probs, torch.from_numpy(theirs.predict_proba(test.logits.numpy())), rtol=0, atol=1e-3
+        ours.tensors().probs, torch.from_numpy(theirs.predict_proba(test.logits)), rtol=0, atol=1e-3
     )
 
 
@@ -27,7 +25,9 @@ def test_the_mixing_is_undone(generated):
     torch.testing.assert_close(
         matrix.weight - matrix.weight[0], wanted - wanted[0], rtol=0, atol=0.08
     )
-    torch.testing.assert_close(matrix.transform(val).probs, val.label_probs, rtol=0, atol=0.07)
+    torch.testing.assert_close(
+        matrix.transform(val).tensors().probs, val.tensors().label_probs, rtol=0, atol=0.07
+    )
 
 
 def test_strong_penalties_leave_vector_scaling(generated):
@@ -42,8 +42,8 @@ def test_strong_penalties_leave_vector_scaling(generated):
 def test_transform_is_the_map(generated):
     val = generated(100, dtype=torch.float32)
     matrix = MatrixScaling(1.0, 1.0).fit(val)
-    wanted = val.logits.double() @ matrix.weight.T + matrix.bias
-    torch.testing.assert_close(matrix.transform(val).logits, wanted.float())
+    wanted = val.tensors().logits.double() @ matrix.weight.T + matrix.bias
+    torch.testing.assert_close(matrix.transform(val).tensors().logits, wanted.float())
     assert matrix.weight.shape == (4, 4)
 
 
@@ -57,6 +57,6 @@ def test_forty_classes():
         c.fit(mixed).transform(mixed) for c in (MatrixScaling(100.0, 1.0), TemperatureScaling())
     )
     error, before = (
-        float((p.probs - logits.softmax(1)).abs().mean()) for p in (matrix, temperature)
+        float((p.tensors().probs - logits.softmax(1)).abs().mean()) for p in (matrix, temperature)
     )
     assert error < 0.6 * before

@@ -30,9 +30,13 @@ def draw(samples=6000, classes=4, seed=0, factors=None, dtype=torch.float64):
 
 def gaps(predictions, groups):
     """Known accuracy less mean confidence in each group."""
-    right = predictions.label_probs.gather(1, predictions.predicted.unsqueeze(1)).squeeze(1)
+    right = (
+        predictions.tensors()
+        .label_probs.gather(1, predictions.tensors().predicted.unsqueeze(1))
+        .squeeze(1)
+    )
     return [
-        float((right - predictions.confidence)[groups == group].mean())
+        float((right - predictions.tensors().confidence)[groups == group].mean())
         for group in range(int(groups.max()) + 1)
     ]
 
@@ -43,9 +47,9 @@ def test_the_confidence_is_right_for_each_predicted_class():
         Multicalibration().fit(val).transform(test),
         TemperatureScaling().fit(val).transform(test),
     )
-    assert max(abs(gap) for gap in gaps(plain, test.predicted)) > 0.1
-    assert max(abs(gap) for gap in gaps(fair, test.predicted)) < 0.03
-    assert torch.equal(fair.predicted, test.predicted)
+    assert max(abs(gap) for gap in gaps(plain, test.tensors().predicted)) > 0.1
+    assert max(abs(gap) for gap in gaps(fair, test.tensors().predicted)) < 0.03
+    assert torch.equal(fair.tensors().predicted, test.tensors().predicted)
     assert nll(fair) < nll(plain) - 0.01
 
 
@@ -53,16 +57,19 @@ def quarters(predictions):
     """Four groups by the first feature; nothing here may depend on labels."""
     assert predictions.label_probs is None
     assert not predictions.has_target
-    quarter = (predictions.features[:, 0] * 4).long().clamp(max=3)
+    quarter = (predictions.tensors().features[:, 0] * 4).long().clamp(max=3)
     return torch.nn.functional.one_hot(quarter, 4).bool()
 
 
 def shifted_by_quarter(seed):
     p = draw(seed=seed, factors=[1.0] * 4)
-    quarter = (p.features[:, 0] * 4).long().clamp(max=3)
+    quarter = (p.tensors().features[:, 0] * 4).long().clamp(max=3)
     factor = torch.tensor([0.5, 1.0, 2.0, 4.0], dtype=torch.float64)[quarter].unsqueeze(1)
     return Predictions(
-        factor * p.logits, p.target, features=p.features, label_probs=p.label_probs
+        factor * p.tensors().logits,
+        p.tensors().target,
+        features=p.tensors().features,
+        label_probs=p.tensors().label_probs,
     ), quarter
 
 
@@ -78,12 +85,15 @@ def test_groups_of_ones_own():
 def test_without_early_stop_no_validation_cell_is_off():
     val = draw(samples=3000)
     calibrator = Multicalibration(num_folds=None, alpha=0.03, min_size=40).fit(val)
-    confidence = calibrator.transform(val).confidence
-    for group in (torch.ones(3000, dtype=torch.bool), *(val.predicted == k for k in range(4))):
+    confidence = calibrator.transform(val).tensors().confidence
+    for group in (
+        torch.ones(3000, dtype=torch.bool),
+        *(val.tensors().predicted == k for k in range(4)),
+    ):
         for level in range(10):
             inside = group & ((confidence * 10).long().clamp(max=9) == level)
             if int(inside.sum()) >= 40:
-                error = float((val.correct[inside].double() - confidence[inside]).mean())
+                error = float((val.tensors().correct[inside].double() - confidence[inside]).mean())
                 assert abs(error) <= 0.03 + 0.5 / 40 + 1e-9
 
 
@@ -93,7 +103,8 @@ def test_calibrated_model_gets_no_correction():
         calibrator = Multicalibration().fit(val)
     assert calibrator.updates == []
     assert torch.equal(
-        calibrator.transform(val).logits, TemperatureScaling().fit(val).transform(val).logits
+        calibrator.transform(val).tensors().logits,
+        TemperatureScaling().fit(val).transform(val).tensors().logits,
     )
 
 
@@ -110,12 +121,15 @@ def test_uncorrected_samples_keep_exact_logits():
     val = draw(dtype=torch.float32)
     calibrator = Multicalibration(start="none").fit(val)
     after = calibrator.transform(val)
-    same = (after.logits == val.logits).all(1)
+    same = (after.tensors().logits == val.tensors().logits).all(1)
     assert 0 < int(same.sum()) < 6000
     reached = {(update.group, update.level) for update in calibrator.updates}
-    level = (val.confidence.double() * 10).long().clamp(max=9)
+    level = (val.tensors().confidence.double() * 10).long().clamp(max=9)
     for row in (~same).nonzero().squeeze(1)[:200].tolist():
-        assert {(0, int(level[row])), (1 + int(val.predicted[row]), int(level[row]))} & reached
+        assert {
+            (0, int(level[row])),
+            (1 + int(val.tensors().predicted[row]), int(level[row])),
+        } & reached
 
 
 def test_too_few_samples():
@@ -128,7 +142,7 @@ def test_too_few_samples():
 
 def test_without_a_mistake_the_start_is_held():
     val = draw(samples=400)
-    perfect = Predictions(val.logits, val.predicted)
+    perfect = Predictions(val.tensors().logits, val.tensors().predicted)
     with pytest.warns(CalibrationWarning, match=r"0 of 400 .*mistakes"):
         calibrator = Multicalibration().fit(perfect)
     with pytest.warns(CalibrationWarning):
@@ -141,9 +155,13 @@ def test_a_start_at_the_upper_bound_is_taken():
     """Of the two, the given predictions and nearly uniform ones, only the latter are right on average."""
     val = draw(samples=400)
     random = torch.Generator().manual_seed(2)
-    pointless = Predictions(50 * val.logits, torch.randint(0, 4, (400,), generator=random))
+    pointless = Predictions(
+        50 * val.tensors().logits, torch.randint(0, 4, (400,), generator=random)
+    )
     pointless = replace(
-        pointless, logits=torch.where(pointless.correct[:, None], 0.1, 1.0) * pointless.logits
+        pointless,
+        logits=torch.where(pointless.tensors().correct[:, None], 0.1, 1.0)
+        * pointless.tensors().logits,
     )
     with pytest.warns(CalibrationWarning, match="bound of the search, temperature"):
         calibrator = Multicalibration().fit(pointless)
@@ -153,7 +171,7 @@ def test_a_start_at_the_upper_bound_is_taken():
 @pytest.mark.parametrize("factor", [2.0**-100, 2.0**90])
 def test_logits_of_any_size(factor):
     val = draw()
-    scaled = Predictions(val.logits * factor, val.target)
+    scaled = Predictions(val.tensors().logits * factor, val.tensors().target)
     one, other = Multicalibration().fit(val), Multicalibration().fit(scaled)
     assert other.temperature == pytest.approx(factor * one.temperature)
     # The folds, and so the number of corrections, depend on the logits themselves.
@@ -165,7 +183,7 @@ def test_logits_of_any_size(factor):
 def test_copies_of_samples_are_no_new_evidence():
     """Without shared folds, 25 to 64 corrections stand here, and the test NLL rises by 0.2."""
     val, test = (draw(samples=300, seed=10, factors=[2.0] * 4), draw(seed=1, factors=[2.0] * 4))
-    copied = Predictions(val.logits.repeat(5, 1), val.target.repeat(5))
+    copied = Predictions(val.tensors().logits.repeat(5, 1), val.tensors().target.repeat(5))
     with pytest.warns(CalibrationWarning, match="the result is temperature scaling"):
         calibrator = Multicalibration(min_size=20).fit(copied)
     assert calibrator.updates == []
@@ -190,15 +208,15 @@ def test_corrections_without_end_are_cut_and_reported(monkeypatch):
 def test_the_order_of_the_samples_does_not_matter(order):
     val = draw(samples=1500)
     shuffle = torch.randperm(1500, generator=torch.Generator().manual_seed(order))
-    other = Predictions(val.logits[shuffle], val.target[shuffle])
+    other = Predictions(val.tensors().logits[shuffle], val.tensors().target[shuffle])
     assert Multicalibration().fit(val).updates == Multicalibration().fit(other).updates
 
 
 @pytest.mark.parametrize(
     "groups",
     [
-        lambda p: p.predicted,
-        lambda p: p.probs,
+        lambda p: p.tensors().predicted,
+        lambda p: p.tensors().probs,
         lambda p: torch.ones(3, 2, dtype=torch.bool),
         lambda p: torch.ones(p.num_samples, 0, dtype=torch.bool),
         lambda p: None,

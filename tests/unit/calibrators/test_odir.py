@@ -26,7 +26,7 @@ both = pytest.mark.parametrize("kind", [MatrixScaling, DirichletCalibration])
 
 
 def inputs_of(kind, val):
-    return val.logits if kind is MatrixScaling else val.logits.log_softmax(1)
+    return val.tensors().logits if kind is MatrixScaling else val.tensors().logits.log_softmax(1)
 
 
 @both
@@ -39,7 +39,7 @@ def test_the_paper_s_objective_against_scipy(kind, off_diagonal, intercept, gene
 
     def objective(x):
         weight, bias = x[:9].view(3, 3), x[9:]
-        nll = torch.nn.functional.cross_entropy(inputs @ weight.T + bias, val.target)
+        nll = torch.nn.functional.cross_entropy(inputs @ weight.T + bias, val.tensors().target)
         off = (weight.square().sum() - weight.diagonal().square().sum()) / (3 * 2)
         return nll + off_diagonal * off + intercept * bias.square().sum() / 3
 
@@ -55,7 +55,7 @@ def test_the_paper_s_objective_against_scipy(kind, off_diagonal, intercept, gene
     assert float(objective(ours)) <= best.fun + 1e-5  # what the hold costs
     theirs = torch.from_numpy(best.x)
     probs = (inputs @ theirs[:9].view(3, 3).T + theirs[9:]).softmax(1)
-    torch.testing.assert_close(fitted.transform(val).probs, probs, rtol=0, atol=2e-3)
+    torch.testing.assert_close(fitted.transform(val).tensors().probs, probs, rtol=0, atol=2e-3)
 
 
 def test_the_chosen_penalties_predict_held_out_labels_best(generated):
@@ -68,12 +68,14 @@ def test_the_chosen_penalties_predict_held_out_labels_best(generated):
         total = 0.0
         for fold in range(5):
             train, held = folds != fold, folds == fold
-            rows, target = val.logits[train], val.target[train]
+            rows, target = val.tensors().logits[train], val.tensors().target[train]
             weights = torch.ones(len(target), dtype=rows.dtype)
             kind = {"diagonal": False, "scale": start.scale, "width": start.width}
             fit = SoftmaxRegression(rows, target, weights, penalties, **kind).solve()
-            probs = fit(val.logits[held]).softmax(1)
-            total -= float(probs[torch.arange(int(held.sum())), val.target[held]].log().sum())
+            probs = fit(val.tensors().logits[held]).softmax(1)
+            total -= float(
+                probs[torch.arange(int(held.sum())), val.tensors().target[held]].log().sum()
+            )
         return total
 
     off_diagonal, intercept = penalty_grids(300, 4, start.width)
@@ -125,10 +127,13 @@ def test_never_behind_temperature_scaling_where_it_was_fitted(kind, generated):
 def test_the_grid_fits_logits_of_any_size(generated):
     """Scaled logits: the same probabilities, from penalties scaled to match."""
     val = generated(300, distort=lambda z: 2 * z @ LEAK)
-    scaled = Predictions(val.logits * 1000, val.target)
+    scaled = Predictions(val.tensors().logits * 1000, val.tensors().target)
     one, other = MatrixScaling().fit(val), MatrixScaling().fit(scaled)
     torch.testing.assert_close(
-        other.transform(scaled).probs, one.transform(val).probs, rtol=1e-5, atol=1e-6
+        other.transform(scaled).tensors().probs,
+        one.transform(val).tensors().probs,
+        rtol=1e-5,
+        atol=1e-6,
     )
     assert other.penalties.off_diagonal == pytest.approx(one.penalties.off_diagonal * 1e6)
 
@@ -202,7 +207,7 @@ def test_penalties_are_saved(kind, generated, tmp_path):
 def test_copies_of_samples_are_no_new_evidence(kind, generated):
     """Without shared folds held-out samples are training samples: the test NLL rises by 0.3 to 0.6."""
     val, test = generated(200, 10), generated(3000, 10, seed=1)
-    copied = Predictions(val.logits.repeat(5, 1), val.target.repeat(5))
+    copied = Predictions(val.tensors().logits.repeat(5, 1), val.tensors().target.repeat(5))
     once, five = (negative_log_likelihood(kind().fit(p).transform(test)) for p in (val, copied))
     assert five < once + 0.05 < negative_log_likelihood(test)
 

@@ -24,7 +24,7 @@ class ShiftCalibration(Calibrator):
     map_type = Shifted
 
     def fit_map(self, val, start=None):
-        count = torch.bincount(val.target, minlength=val.num_classes).double() + 1
+        count = torch.bincount(val.tensors().target, minlength=val.num_classes).double() + 1
         return Shifted((count / count.sum()).log())
 
 
@@ -39,12 +39,12 @@ def test_one_method_is_enough(registered, generated, tmp_path):
     calibrator = ShiftCalibration().fit(val)
     after = calibrator.transform(val)
     loaded = Calibrator.load(calibrator.save(tmp_path / "own.json"))
-    assert torch.equal(loaded.transform(val).logits, after.logits)
-    torch.testing.assert_close(calibrator.module()(val.logits), after.logits)
+    assert torch.equal(loaded.transform(val).tensors().logits, after.tensors().logits)
+    torch.testing.assert_close(calibrator.module()(val.tensors().logits), after.tensors().logits)
     auto = AutoCalibration(members=["share-shift", "temperature"]).fit(val)
     assert set(auto.weights) <= {"as predicted", "share-shift", "temperature"}
     loaded = Calibrator.load(auto.save(tmp_path / "auto.json"))
-    assert torch.equal(loaded.transform(val).logits, auto.transform(val).logits)
+    assert torch.equal(loaded.transform(val).tensors().logits, auto.transform(val).tensors().logits)
 
 
 def test_it_has_a_title_and_reports_take_it(registered, generated):
@@ -69,17 +69,20 @@ def test_arrays_in_and_out(make, generated, tmp_path):
     val = generated(500)
     temperature = CALIBRATORS["temperature"].value()
     wanted = temperature.fit(val).transform(val)
-    for array, result in ((val.probs, wanted.probs), (val.logits, wanted.logits)):
-        calibrator = CALIBRATORS["temperature"].value().fit(make(array), val.target)
+    for array, result in (
+        (val.tensors().probs, wanted.tensors().probs),
+        (val.tensors().logits, wanted.tensors().logits),
+    ):
+        calibrator = CALIBRATORS["temperature"].value().fit(make(array), val.tensors().target)
         calibrator = Calibrator.load(calibrator.save(tmp_path / "t.json"))
         after = calibrator.transform(make(array))
         assert type(after) is type(make(array))
         np.testing.assert_allclose(np.asarray(after), np.asarray(result), atol=1e-4)
     two = generated(500, classes=2)
-    after = CALIBRATORS["auto"].value().fit(make(two.probs[:, 1]), two.target)
-    assert after.transform(make(two.probs[:, 1])).shape == (500,)
+    after = CALIBRATORS["auto"].value().fit(make(two.tensors().probs[:, 1]), two.tensors().target)
+    assert after.transform(make(two.tensors().probs[:, 1])).shape == (500,)
     with pytest.raises(InputError, match="Predictions; got"):
-        temperature.transform(make(val.logits))
+        temperature.transform(make(val.tensors().logits))
 
 
 class NoConstructor(torch.nn.Module):

@@ -40,8 +40,8 @@ def test_many_samples_leave_each_label_its_own_curve():
     own = [MultiLabel(logits, target).label(place) for place in range(3)]
     pooled = PartialPooling().fit_labels(MultiLabel(logits, target))
     for each, alone in zip(pooled, own, strict=True):
-        probs = PartialPooling().fit(alone).transform(alone).probs
-        assert float((each.transform(alone).probs - probs).abs().max()) < 0.02
+        probs = PartialPooling().fit(alone).transform(alone).tensors().probs
+        assert float((each.transform(alone).tensors().probs - probs).abs().max()) < 0.02
 
 
 def test_labels_alike_get_nearly_one_curve():
@@ -138,7 +138,9 @@ def test_layer_and_file_of_labels_are_the_fit(tmp_path):
     torch.testing.assert_close(loaded.transform(logits), after)
     exported = torch.export.export(calibration.module(), (logits[:5],)).module()
     torch.testing.assert_close(exported(logits[:5]), after[:5])
-    each = calibration.calibrators[7].transform(MultiLabel(logits, target).label(7)).logits
+    each = (
+        calibration.calibrators[7].transform(MultiLabel(logits, target).label(7)).tensors().logits
+    )
     torch.testing.assert_close(each[:, 1] - each[:, 0], after[:, 7], rtol=1e-4, atol=1e-4)
 
 

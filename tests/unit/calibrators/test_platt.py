@@ -13,9 +13,9 @@ def test_each_class_against_scipy(generated):
 
     val = generated(500, classes=3)
     platt = PlattScaling().fit(val)
-    scores = torch.logit(val.probs).numpy()
+    scores = torch.logit(val.tensors().probs).numpy()
     for label in range(3):
-        own = (val.target == label).numpy()
+        own = (val.tensors().target == label).numpy()
         wanted = np.where(own, (own.sum() + 1) / (own.sum() + 2), 1 / ((~own).sum() + 2))
 
         def loss(x, label=label, wanted=wanted):
@@ -38,14 +38,14 @@ def test_two_classes_against_scikit_learn(generated):
     from sklearn.linear_model import LogisticRegression
 
     val = generated(400, classes=2)
-    scores = (val.logits[:, 1] - val.logits[:, 0]).numpy()[:, None]
-    score_itself = LogisticRegression().fit(scores, val.target.numpy())
+    scores = (val.tensors().logits[:, 1] - val.tensors().logits[:, 0]).numpy()[:, None]
+    score_itself = LogisticRegression().fit(scores, val.target)
     score_itself.coef_, score_itself.intercept_ = np.ones((1, 1)), np.zeros(1)
     theirs = CalibratedClassifierCV(
         frozen.FrozenEstimator(score_itself), method="sigmoid", ensemble=False
     )
-    theirs.fit(scores, val.target.numpy())
-    ours = PlattScaling().fit(val).transform(val).probs
+    theirs.fit(scores, val.target)
+    ours = PlattScaling().fit(val).transform(val).tensors().probs
     np.testing.assert_allclose(ours.numpy(), theirs.predict_proba(scores), atol=2e-4)
 
 
@@ -53,9 +53,11 @@ def test_rows_are_divided_by_their_sum(generated):
     val = generated(200)
     platt = PlattScaling().fit(val)
     sigmoids = (
-        torch.logit(val.probs) * platt.parameters["slope"] + platt.parameters["offset"]
+        torch.logit(val.tensors().probs) * platt.parameters["slope"] + platt.parameters["offset"]
     ).sigmoid()
-    torch.testing.assert_close(platt.transform(val).probs, sigmoids / sigmoids.sum(1, keepdim=True))
+    torch.testing.assert_close(
+        platt.transform(val).tensors().probs, sigmoids / sigmoids.sum(1, keepdim=True)
+    )
 
 
 def test_calibrated_predictions_are_nearly_left_alone(generated):
@@ -76,11 +78,13 @@ def test_a_slope_that_is_not_above_0(generated):
 
 def test_absent_class_has_the_platt_target(generated):
     val = generated(500)
-    wider = Predictions(torch.cat([val.logits, torch.randn(500, 1)], dim=1), val.target)
+    wider = Predictions(
+        torch.cat([val.tensors().logits, torch.randn(500, 1)], dim=1), val.tensors().target
+    )
     with pytest.warns(CalibrationWarning, match="class 4 of 5 without a validation sample"):
         platt = PlattScaling().fit(wider)
     sigmoid = (
-        torch.logit(wider.probs)[:, 4] * platt.parameters["slope"][4]
+        torch.logit(wider.tensors().probs)[:, 4] * platt.parameters["slope"][4]
         + platt.parameters["offset"][4]
     ).sigmoid()
     torch.testing.assert_close(sigmoid, torch.full((500,), 1 / 502).double(), rtol=0.1, atol=0)
@@ -93,7 +97,10 @@ def test_certain_predictions_that_are_all_right(margin):
     calibrated = PlattScaling().fit(val).transform(val)
     # by symmetry: each class's sigmoid meets its labels 11/12 and 1/22
     torch.testing.assert_close(
-        calibrated.confidence, torch.full((30,), (11 / 12) / (11 / 12 + 2 / 22)), rtol=1e-2, atol=0
+        calibrated.tensors().confidence,
+        torch.full((30,), (11 / 12) / (11 / 12 + 2 / 22)),
+        rtol=1e-2,
+        atol=0,
     )
 
 
@@ -115,7 +122,7 @@ def test_unfitted_and_files(generated, tmp_path):
 @pytest.mark.parametrize("factor", [1e15, 1e28])
 def test_logits_of_any_size(factor, generated):
     val = generated(500)
-    huge = Predictions(val.logits * factor, val.target)
+    huge = Predictions(val.tensors().logits * factor, val.tensors().target)
     plain, same = PlattScaling().fit(val).transform(val), PlattScaling().fit(huge).transform(huge)
     # Their log-odds are differences of logits, which those of ordinary logits are nearly.
-    assert float((plain.probs - same.probs).abs().mean()) < 0.03
+    assert float((plain.tensors().probs - same.tensors().probs).abs().mean()) < 0.03

@@ -133,7 +133,7 @@ def test_subset_fits_equal_fits_to_the_rows():
     inside = (torch.arange(400) % 5 != 0).double()
     part = member.fit_subsets(val, inside.unsqueeze(0), whole)[0]
     alone = member.fit_map(val.rows(inside > 0))
-    rows = val.logits[::5]
+    rows = val.tensors().logits[::5]
     ours, theirs = (each(rows).softmax(1) for each in (part, alone))
     assert float((ours - theirs).abs().mean()) < 2e-3
 
@@ -145,4 +145,4 @@ def test_pooled_spline_joins_auto_from_20_classes():
         "pooled spline",
         "spline",
     }
-    assert bool(many.transform(many_classes(100, 4, 20)).logits.isfinite().all())
+    assert bool(many.transform(many_classes(100, 4, 20)).tensors().logits.isfinite().all())

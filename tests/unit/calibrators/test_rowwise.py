@@ -74,9 +74,9 @@ def test_another_default_device(kind, generated, tmp_path):
         pytest.importorskip("probmetrics")
         pytest.importorskip("numba")
     val = generated(300)
-    wanted = kind().fit(val).transform(val).logits
+    wanted = kind().fit(val).transform(val).tensors().logits
     with torch.device("meta"):
         calibrator = kind().fit(val)
         loaded = kind.load(calibrator.save(tmp_path / "c.json"))
-        assert torch.equal(calibrator.transform(val).logits, wanted)
-        assert torch.equal(loaded.transform(val).logits, wanted)
+        assert torch.equal(calibrator.transform(val).tensors().logits, wanted)
+        assert torch.equal(loaded.transform(val).tensors().logits, wanted)

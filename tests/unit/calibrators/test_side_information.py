@@ -53,7 +53,7 @@ def test_unit_of_an_informative_column_is_irrelevant(unit):
     def parts(samples, seed):
         plain = drawn(samples, columns=1, seed=seed, strength=1.0)
         noise = torch.randn(samples, 20, generator=torch.Generator().manual_seed(seed + 10))
-        features = torch.cat([plain.features, noise.double()], dim=1)
+        features = torch.cat([plain.tensors().features, noise.double()], dim=1)
         scaled = features * torch.tensor([unit] + 20 * [1.0])
         return tuple(plain._replace_fields(features=each) for each in (features, scaled))
 
@@ -86,19 +86,28 @@ def test_features_that_know_nothing_do_no_harm():
 
 def test_without_features_it_is_auto_on_logits():
     val = drawn()
-    bare = Predictions(val.logits, val.target)
+    bare = Predictions(val.tensors().logits, val.tensors().target)
     ours, theirs = AutoCalibration(features=False).fit(val), AutoCalibration().fit(bare)
     assert ours.num_features is None
-    assert torch.equal(ours.transform(val).logits, theirs.transform(bare).logits)
-    assert torch.equal(ours.transform(bare).logits, theirs.transform(bare).logits)
+    assert torch.equal(
+        ours.transform(val).tensors().logits, theirs.transform(bare).tensors().logits
+    )
+    assert torch.equal(
+        ours.transform(bare).tensors().logits, theirs.transform(bare).tensors().logits
+    )
 
 
 def test_far_samples_get_auto_on_logits(fitted):
     test = drawn(200, seed=1)
-    far = Predictions(test.logits, test.target, features=test.features + 1e4)
+    far = Predictions(
+        test.tensors().logits, test.tensors().target, features=test.tensors().features + 1e4
+    )
     alone = AutoCalibration(features=False).fit(drawn())
     torch.testing.assert_close(
-        fitted.transform(far).probs, alone.transform(test).probs, rtol=0, atol=1e-3
+        fitted.transform(far).tensors().probs,
+        alone.transform(test).tensors().probs,
+        rtol=0,
+        atol=1e-3,
     )
 
 
@@ -123,12 +132,12 @@ def test_drift_of_one_column_is_not_diluted(columns, pair, shift, most):
     val, test = (sensors(n, columns, seed=n, pair=pair) for n in (500, 2000))
     calibrator, alone = AutoCalibration().fit(val), AutoCalibration(features=False).fit(val)
     assert nll(calibrator, test) < 0.95 * nll(alone, test)
-    moved = test.features.clone()
+    moved = test.tensors().features.clone()
     moved[:, 0] += shift
-    drifted = Predictions(test.logits, test.target, features=moved)
+    drifted = Predictions(test.tensors().logits, test.tensors().target, features=moved)
     assert nll(calibrator, drifted) < (1 + most) * nll(alone, drifted)
     side = calibrator.map.side
-    assert 0.02 < side.is_out_of_range(test.features).double().mean() < 0.12
+    assert 0.02 < side.is_out_of_range(test.tensors().features).double().mean() < 0.12
     assert side.is_out_of_range(moved).double().mean() > 0.95
 
 
@@ -144,8 +153,14 @@ def test_weights_are_repeated_samples():
     weights = torch.arange(200) % 4
     val = drawn(200, weights=weights)
     rows = torch.arange(200).repeat_interleave(weights)
-    repeated = Predictions(val.logits[rows], val.target[rows], features=val.features[rows])
-    ours, theirs = (AutoCalibration().fit(each).transform(val).probs for each in (val, repeated))
+    repeated = Predictions(
+        val.tensors().logits[rows],
+        val.tensors().target[rows],
+        features=val.tensors().features[rows],
+    )
+    ours, theirs = (
+        AutoCalibration().fit(each).transform(val).tensors().probs for each in (val, repeated)
+    )
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
@@ -154,23 +169,30 @@ def test_the_order_of_the_samples_does_not_matter(fitted):
     order = torch.randperm(400, generator=torch.Generator().manual_seed(3))
     other = AutoCalibration().fit(val.rows(order))
     torch.testing.assert_close(
-        other.transform(val).probs, fitted.transform(val).probs, rtol=0, atol=1e-6
+        other.transform(val).tensors().probs,
+        fitted.transform(val).tensors().probs,
+        rtol=0,
+        atol=1e-6,
     )
 
 
 @pytest.mark.parametrize("change", [lambda h: 1000 * h, lambda h: h + 50, lambda h: h.float()])
 def test_units_of_the_features_do_not_matter(change, fitted):
     val = drawn()
-    other = Predictions(val.logits, val.target, features=change(val.features))
-    after = AutoCalibration().fit(other).transform(other).probs
-    torch.testing.assert_close(after, fitted.transform(val).probs, rtol=0, atol=2e-3)
+    other = Predictions(
+        val.tensors().logits, val.tensors().target, features=change(val.tensors().features)
+    )
+    after = AutoCalibration().fit(other).transform(other).tensors().probs
+    torch.testing.assert_close(after, fitted.transform(val).tensors().probs, rtol=0, atol=2e-3)
 
 
 def test_large_unit_does_not_hide_other_columns():
     val, test = drawn(), drawn(2000, seed=1)
     scale = torch.tensor([1e6, 1, 1, 1, 1e-4, 1]).double()
     scaled = [
-        Predictions(part.logits, part.target, features=part.features * scale)
+        Predictions(
+            part.tensors().logits, part.tensors().target, features=part.tensors().features * scale
+        )
         for part in (val, test)
     ]
     assert (
@@ -187,25 +209,30 @@ def test_saved_and_as_a_layer(keep_class, tmp_path):
     assert repr(loaded) == repr(calibrator)
     assert loaded.num_features == 6
     after = calibrator.transform(val)
-    assert torch.equal(loaded.transform(val).logits, after.logits)
+    assert torch.equal(loaded.transform(val).tensors().logits, after.tensors().logits)
     layer = calibrator.module()
     torch.testing.assert_close(
-        layer(val.logits, val.features).softmax(1), after.probs, rtol=0, atol=1e-5
+        layer(val.tensors().logits, val.tensors().features).softmax(1),
+        after.tensors().probs,
+        rtol=0,
+        atol=1e-5,
     )
-    float_ = layer(val.logits.float(), val.features.float()).double().softmax(1)
-    torch.testing.assert_close(float_, after.probs, rtol=0, atol=1e-5)
-    assert torch.equal(after.predicted, val.predicted) is keep_class
-    logits = val.logits.clone().requires_grad_()
-    layer(logits, val.features).logsumexp(1).sum().backward()
+    float_ = layer(val.tensors().logits.float(), val.tensors().features.float()).double().softmax(1)
+    torch.testing.assert_close(float_, after.tensors().probs, rtol=0, atol=1e-5)
+    assert torch.equal(after.tensors().predicted, val.tensors().predicted) is keep_class
+    logits = val.tensors().logits.clone().requires_grad_()
+    layer(logits, val.tensors().features).logsumexp(1).sum().backward()
     assert bool(logits.grad.isfinite().all())
 
 
 def test_after_a_fit_with_features_they_are_needed(fitted):
     test = drawn(10, seed=1)
     with pytest.raises(InputError, match="hold features"):
-        fitted.transform(Predictions(test.logits))
+        fitted.transform(Predictions(test.tensors().logits))
     with pytest.raises(InputError, match=r"features must have shape \(N, 6\)"):
-        fitted.transform(Predictions(test.logits, features=test.features[:, :5]))
+        fitted.transform(
+            Predictions(test.tensors().logits, features=test.tensors().features[:, :5])
+        )
 
 
 @pytest.mark.parametrize(
@@ -235,7 +262,7 @@ def test_very_few_samples(samples, classes, columns):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CalibrationWarning)
         after = AutoCalibration().fit(val).transform(val)
-    assert bool(after.logits.isfinite().all())
+    assert bool(after.tensors().logits.isfinite().all())
 
 
 @pytest.mark.parametrize(
@@ -243,17 +270,19 @@ def test_very_few_samples(samples, classes, columns):
 )
 def test_odd_features(features):
     val = drawn(100)
-    val = Predictions(val.logits, val.target, features=features)
-    assert bool(AutoCalibration().fit(val).transform(val).logits.isfinite().all())
+    val = Predictions(val.tensors().logits, val.tensors().target, features=features)
+    assert bool(AutoCalibration().fit(val).transform(val).tensors().logits.isfinite().all())
 
 
 def test_features_that_hold_the_label_warn():
     val = drawn(300)
-    told = torch.cat([val.features, torch.eye(3)[val.target].double()], dim=1)
+    told = torch.cat([val.tensors().features, torch.eye(3)[val.tensors().target].double()], dim=1)
     with pytest.warns(
         CalibrationWarning, match="features lower the held-out NLL .* by more than half"
     ):
-        AutoCalibration().fit(Predictions(val.logits, val.target, features=told))
+        AutoCalibration().fit(
+            Predictions(val.tensors().logits, val.tensors().target, features=told)
+        )
 
 
 def test_own_members(generated, tmp_path):
@@ -261,7 +290,7 @@ def test_own_members(generated, tmp_path):
     auto = AutoCalibration(members=["temperature", TemperatureScaling(), "beta"]).fit(val)
     assert set(auto.weights) <= {"as predicted", "temperature", "temperature 2", "beta"}
     loaded = Calibrator.load(auto.save(tmp_path / "auto.json"))
-    assert torch.equal(loaded.transform(val).logits, auto.transform(val).logits)
+    assert torch.equal(loaded.transform(val).tensors().logits, auto.transform(val).tensors().logits)
     with pytest.raises(InputError, match="Did you mean 'temperature'"):
         AutoCalibration(members=["temprature"])
     with pytest.raises(InputError, match="members must be"):
@@ -297,13 +326,17 @@ def test_confidences_with_features():
     assert calibrator.num_features == 4
     after = calibrator.transform(test)
     loss = [
-        float(torch.nn.functional.binary_cross_entropy(each.confidence, each.correct.double()))
+        float(
+            torch.nn.functional.binary_cross_entropy(
+                each.tensors().confidence, each.tensors().correct.double()
+            )
+        )
         for each in (test, after)
     ]
     assert loss[1] < loss[0] - 0.1
-    logits = torch.stack([1 - test.confidence, test.confidence], dim=1).log()
-    layer = calibrator.module()(logits, test.features).softmax(1)[:, 1]
-    torch.testing.assert_close(layer, after.confidence, rtol=0, atol=1e-5)
+    logits = torch.stack([1 - test.tensors().confidence, test.tensors().confidence], dim=1).log()
+    layer = calibrator.module()(logits, test.tensors().features).softmax(1)[:, 1]
+    torch.testing.assert_close(layer, after.tensors().confidence, rtol=0, atol=1e-5)
 
 
 def top_label(confidence, correct, features):
@@ -332,7 +365,7 @@ def test_several_labels_share_the_features():
 def test_the_layer_exports(fitted, tmp_path):
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    test = drawn(50, seed=1)
+    test = drawn(50, seed=1).tensors()
     parts = (test.logits.float(), test.features.float())
     layer, shapes = fitted.module(), tuple({0: torch.export.Dim("batch")} for _ in range(2))
     program = torch.export.export(layer, tuple(part[:7] for part in parts), dynamic_shapes=shapes)
@@ -375,7 +408,9 @@ def test_new_groups_get_the_common_map():
     assert nll(calibrator, test) < nll(alone, test) - 0.05
     # Nothing is known of a group without a sample: within 2 % of the map without groups.
     new = grouped(4000, seed=2, effects=effects, group=8)
-    new = Predictions(new.logits, new.target, features=torch.zeros(4000, 8).double())
+    new = Predictions(
+        new.tensors().logits, new.tensors().target, features=torch.zeros(4000, 8).double()
+    )
     assert nll(calibrator, new) < 1.02 * nll(alone, new)
 
 
@@ -387,11 +422,11 @@ def test_small_groups_are_pulled_to_the_common_map():
         for group, count in enumerate((300, 301, 8))
     ]
     names = ("logits", "target", "features")
-    columns = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+    columns = {name: np.concat([getattr(part, name) for part in parts]) for name in names}
     calibrator = AutoCalibration().fit(Predictions(**columns))
     flags = torch.cat([torch.eye(3), torch.zeros(1, 3)]).double()
     test = Predictions(torch.zeros(4, 3).double(), features=flags)
-    large, _, small, common = calibrator.transform(test).probs[:, 2].tolist()
+    large, _, small, common = calibrator.transform(test).tensors().probs[:, 2].tolist()
     assert common < small < large
     assert small - common < 0.8 * (large - common)
 
@@ -431,23 +466,25 @@ def test_category_codes_equal_one_hot_columns():
         logits, target, features=np.column_stack([number, code]), covariates=covariates
     )
     fits = [AutoCalibration().fit(each) for each in (wide, narrow)]
-    after = [fit.transform(each).probs for fit, each in zip(fits, (wide, narrow), strict=True)]
+    after = [
+        fit.transform(each).tensors().probs for fit, each in zip(fits, (wide, narrow), strict=True)
+    ]
     assert float((after[0] - after[1]).abs().max()) < 1e-3
     assert fits[1].num_features == 2
     # A value that the fit did not see is none: the map that all share, which few values say nothing against.
-    none = narrow.features.clone()
+    none = narrow.tensors().features.clone()
     none[:, 1] = 4
-    zero = wide.features.clone()
+    zero = wide.tensors().features.clone()
     zero[:, 1:] = 0
     others = [
-        fits[0].transform(Predictions(logits, target, features=zero)).probs,
-        fits[1].transform(Predictions(logits, target, features=none)).probs,
+        fits[0].transform(Predictions(logits, target, features=zero)).tensors().probs,
+        fits[1].transform(Predictions(logits, target, features=none)).tensors().probs,
     ]
     assert float((others[0] - others[1]).abs().max()) < 1e-3
     again = Calibrator.from_dict(json.loads(json.dumps(fits[1].to_dict())))
-    assert torch.equal(again.transform(narrow).probs, after[1])
+    assert torch.equal(again.transform(narrow).tensors().probs, after[1])
     layer = fits[1].module()
-    assert float((layer(narrow.logits, none).softmax(1) - others[1]).abs().max()) < 1e-6
+    assert float((layer(narrow.tensors().logits, none).softmax(1) - others[1]).abs().max()) < 1e-6
 
 
 def test_out_of_fold_predictions_ignore_own_labels():
@@ -456,12 +493,14 @@ def test_out_of_fold_predictions_ignore_own_labels():
     split, _ = fit_mixture._make_cross_fit(val, 5)
     here = split.held_out[0]
     # Five of its forty labels are wrong: the temperature of all samples moves, that of the others does not.
-    target = val.target.clone()
+    target = val.tensors().target.clone()
     target[here[:10:2]] = 1 - target[here[:10:2]]
     predicted = []
     for each in (val, val._replace_fields(target=target)):
         none = torch.zeros(0, len(split.rows), 2, dtype=torch.float64)
-        regressions = fit_regressions(replace(split, val=each), each.features, none, Prior(()))
+        regressions = fit_regressions(
+            replace(split, val=each), each.tensors().features, none, Prior(())
+        )
         linear = regressions.side.counts[0]  # landmarks of the kernel are chosen among all rows
         predicted.append(regressions.log_probs[:linear, : len(here)].exp())
     assert (predicted[0] - predicted[1]).abs().max() < 5e-3
@@ -493,16 +532,22 @@ def _nll(calibrator: Calibrator, predictions: Predictions) -> float:
 def test_new_groups_fall_back_to_logit_mixture():
     """Regressions take the slope within groups, which is too steep for a group whose offset nobody knows."""
     known, new = _groups(spread=1.5, number_counts=0.0)
-    alone = AutoCalibration().fit(Predictions(known.logits, known.target))
+    alone = AutoCalibration().fit(Predictions(known.tensors().logits, known.tensors().target))
     auto = AutoCalibration().fit(known)
-    assert _nll(auto, known) < 0.9 * _nll(alone, Predictions(known.logits, known.target))
-    assert _nll(auto, new) == pytest.approx(_nll(alone, Predictions(new.logits, new.target)), 5e-3)
+    assert _nll(auto, known) < 0.9 * _nll(
+        alone, Predictions(known.tensors().logits, known.tensors().target)
+    )
+    assert _nll(auto, new) == pytest.approx(
+        _nll(alone, Predictions(new.tensors().logits, new.tensors().target)), 5e-3
+    )
     # A file from before has the regressions' common map in full.
     plain = json.loads(json.dumps(auto.to_dict()))
     text = json.dumps(plain)
     assert "side.unseen.trust" in text
     older = Calibrator.from_dict(_without(plain, "side.unseen.trust"))
-    assert torch.equal(older.transform(known).probs, auto.transform(known).probs)
+    assert torch.equal(
+        older.transform(known).tensors().probs, auto.transform(known).tensors().probs
+    )
     assert _nll(older, new) > 1.01 * _nll(auto, new)
 
 
@@ -515,9 +560,11 @@ def _without(plain: object, key: str) -> object:
 
 def test_new_groups_keep_what_other_columns_say():
     known, new = _groups(spread=0.5, number_counts=1.5)
-    alone = AutoCalibration().fit(Predictions(known.logits, known.target))
+    alone = AutoCalibration().fit(Predictions(known.tensors().logits, known.tensors().target))
     auto = AutoCalibration().fit(known)
-    assert _nll(auto, new) < 0.85 * _nll(alone, Predictions(new.logits, new.target))
+    assert _nll(auto, new) < 0.85 * _nll(
+        alone, Predictions(new.tensors().logits, new.tensors().target)
+    )
 
 
 def test_folds_without_groups_change_nothing_for_known_ones(monkeypatch):
@@ -525,5 +572,9 @@ def test_folds_without_groups_change_nothing_for_known_ones(monkeypatch):
     auto = AutoCalibration().fit(known)
     monkeypatch.setattr(mixture_features, "_held_out_categories", lambda _: [])
     before = AutoCalibration().fit(known)
-    assert torch.equal(auto.transform(known).logits, before.transform(known).logits)
-    assert not torch.equal(auto.transform(new).logits, before.transform(new).logits)
+    assert torch.equal(
+        auto.transform(known).tensors().logits, before.transform(known).tensors().logits
+    )
+    assert not torch.equal(
+        auto.transform(new).tensors().logits, before.transform(new).tensors().logits
+    )

@@ -23,20 +23,20 @@ def probmetrics():
 def test_new_samples_against_probmetrics_itself(form, generated, probmetrics):
     val, test = (generated(500, distort=lambda z: 2 * z @ LEAK, seed=seed) for seed in (0, 1))
     theirs = {"matrix": probmetrics.SMSCalibrator, "vector": probmetrics.SVSCalibrator}[form]()
-    theirs.fit(val.probs.numpy(), val.target.numpy())
+    theirs.fit(val.probs.copy(), val.target.copy())
     ours = StructuredScaling(form).fit(val).transform(test)
     # Both fits end in float32, in another order of the samples.
-    np.testing.assert_allclose(
-        ours.probs.numpy(), theirs.predict_proba(test.probs.numpy()), atol=5e-4
-    )
+    np.testing.assert_allclose(ours.probs, theirs.predict_proba(test.probs.copy()), atol=5e-4)
 
 
 def test_the_order_of_the_samples_does_not_show(generated):
     val = generated(300, dtype=torch.float32)
     shuffle = torch.randperm(300, generator=torch.Generator().manual_seed(0))
-    other = StructuredScaling().fit(Predictions(val.logits[shuffle], val.target[shuffle]))
+    other = StructuredScaling().fit(
+        Predictions(val.tensors().logits[shuffle], val.tensors().target[shuffle])
+    )
     ours = StructuredScaling().fit(val).transform(val)
-    torch.testing.assert_close(other.transform(val).logits, ours.logits)
+    torch.testing.assert_close(other.transform(val).tensors().logits, ours.tensors().logits)
 
 
 @both
@@ -45,12 +45,14 @@ def test_the_documented_objective(form, generated):
     val = generated(500, distort=lambda z: 2 * z @ LEAK)
     fitted = StructuredScaling(form).fit(val)
     uniform = 1 / 501
-    scaled = (1 - uniform) * (val.logits / fitted.map.temperature).softmax(1) + uniform / 4
+    scaled = (1 - uniform) * (val.tensors().logits / fitted.map.temperature).softmax(
+        1
+    ) + uniform / 4
     inputs = scaled.log()
 
     def objective(weight, bias):
         full = torch.diag(weight) if weight.ndim == 1 else weight
-        nll = torch.nn.functional.cross_entropy(inputs @ full.T + bias, val.target)
+        nll = torch.nn.functional.cross_entropy(inputs @ full.T + bias, val.tensors().target)
         diagonal = (full.diagonal() - 1).square().sum()
         off = full.square().sum() - full.diagonal().square().sum()
         return float(nll + 4 / 500 * (diagonal + bias.square().sum()) + 4 * 3 / 500 * off)
@@ -83,12 +85,16 @@ def test_saved_numbers_are_the_same(form, generated, tmp_path):
     path = fitted.save(tmp_path / "s.json")
     loaded = StructuredScaling.load(path)
     assert repr(loaded) == f"StructuredScaling(form={form!r})"
-    assert torch.equal(loaded.transform(val).logits, fitted.transform(val).logits)
+    assert torch.equal(
+        loaded.transform(val).tensors().logits, fitted.transform(val).tensors().logits
+    )
 
 
 def test_a_class_without_a_sample(generated):
     val = generated(200)
-    wider = Predictions(torch.cat([val.logits, torch.randn(200, 1)], dim=1), val.target)
+    wider = Predictions(
+        torch.cat([val.tensors().logits, torch.randn(200, 1)], dim=1), val.tensors().target
+    )
     with pytest.warns(CalibrationWarning, match="class 4 of 5 without a validation sample"):
         StructuredScaling().fit(wider)
 
@@ -117,7 +123,9 @@ def test_a_chosen_form_is_that_form(samples, form, generated, tmp_path):
     chosen = StructuredScaling().fit(val)
     assert torch.equal(chosen.map.weight, StructuredScaling(form).fit(val).map.weight)
     loaded = StructuredScaling.load(chosen.save(tmp_path / "s.json"))
-    assert torch.equal(loaded.transform(val).logits, chosen.transform(val).logits)
+    assert torch.equal(
+        loaded.transform(val).tensors().logits, chosen.transform(val).tensors().logits
+    )
 
 
 def test_wrong_form_and_unfitted():
@@ -148,8 +156,14 @@ def test_a_file_that_does_not_fit_is_refused(generated, tmp_path, name, value):
 
 def test_a_sample_of_weight_two_counts_as_two(generated):
     val = generated(300, 10)
-    twice = Predictions(torch.cat([val.logits] * 2), torch.cat([val.target] * 2))
-    weighted = Predictions(val.logits, val.target, weights=torch.full((300,), 2.0))
+    twice = Predictions(
+        torch.cat([val.tensors().logits] * 2), torch.cat([val.tensors().target] * 2)
+    )
+    weighted = Predictions(
+        val.tensors().logits, val.tensors().target, weights=torch.full((300,), 2.0)
+    )
     one, other = StructuredScaling().fit(weighted), StructuredScaling().fit(twice)
     assert one.map.weight.shape == other.map.weight.shape == (10, 10)
-    torch.testing.assert_close(one.transform(val).logits, other.transform(val).logits)
+    torch.testing.assert_close(
+        one.transform(val).tensors().logits, other.transform(val).tensors().logits
+    )

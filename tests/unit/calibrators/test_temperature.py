@@ -71,22 +71,30 @@ def test_nothing_to_scale_gives_one_and_a_warning(logits):
 
 def test_ece_objective_is_the_best_of_the_grid():
     p = generated(2.0, samples=300)
-    errors = {t / 10: ece(p.with_logits(p.logits / (t / 10)), num_bins=10) for t in range(1, 101)}
+    errors = {
+        t / 10: ece(p.with_logits(p.tensors().logits / (t / 10)), num_bins=10)
+        for t in range(1, 101)
+    }
     fitted = TemperatureScaling("ece", num_bins=10).fit(p).temperature
     assert fitted == pytest.approx(min(errors, key=errors.__getitem__))
 
 
 def test_transform_keeps_accuracy_dtype_and_the_other_arrays():
     p = generated(3.0, samples=200)
-    p = Predictions(p.logits, p.target, features=torch.ones(200, 2), label_probs=p.probs)
+    p = Predictions(
+        p.tensors().logits,
+        p.tensors().target,
+        features=torch.ones(200, 2),
+        label_probs=p.tensors().probs,
+    )
     scaling = TemperatureScaling().fit(p)
     q = scaling.transform(p)
     assert accuracy(q) == accuracy(p)
-    assert q.logits.dtype == p.logits.dtype
-    assert torch.equal(q.features, p.features)
-    assert torch.equal(q.label_probs, p.label_probs)
+    assert q.tensors().logits.dtype == p.tensors().logits.dtype
+    assert torch.equal(q.tensors().features, p.tensors().features)
+    assert torch.equal(q.tensors().label_probs, p.tensors().label_probs)
     assert nll(q) < nll(p)
-    torch.testing.assert_close(q.logits * scaling.temperature, p.logits)
+    torch.testing.assert_close(q.tensors().logits * scaling.temperature, p.tensors().logits)
 
 
 def test_warning_as_error_leaves_calibrator_fitted():

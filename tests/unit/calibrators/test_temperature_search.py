@@ -31,11 +31,13 @@ def accurate(samples, seed, factor=1.0):
 
 
 def expected_mistakes(p, temperature):
-    return float((1 - (p.logits / temperature).softmax(1).amax(1)).sum())
+    return float((1 - (p.tensors().logits / temperature).softmax(1).amax(1)).sum())
 
 
 def spread(p):
-    return float((p.logits - p.logits.mean(1, keepdim=True)).square().mean().sqrt())
+    return float(
+        (p.tensors().logits - p.tensors().logits.mean(1, keepdim=True)).square().mean().sqrt()
+    )
 
 
 @given(
@@ -49,7 +51,9 @@ def test_search_finds_the_minimum_or_warns(seed, samples, classes, scale):
     p = Predictions(rng.normal(size=(samples, classes)) * scale, rng.integers(0, classes, samples))
 
     def nll(value):
-        return float(torch.nn.functional.cross_entropy(p.logits / value, p.target))
+        return float(
+            torch.nn.functional.cross_entropy(p.tensors().logits / value, p.tensors().target)
+        )
 
     best = nll_temperature(p)
     highest = 100 * max(spread(p), 1) * (1 + 1e-12)
@@ -85,7 +89,7 @@ def test_within_1e_10_of_the_exact_minimum(seed):
 @given(st.floats(-100, 28))
 def test_calibrated_logits_have_a_scaled_temperature(exponent):
     p = generated(1.5, samples=100, classes=4)
-    scaled = Predictions(p.logits * 10**exponent, p.target)
+    scaled = Predictions(p.tensors().logits * 10**exponent, p.tensors().target)
     assert nll_temperature(scaled).value == pytest.approx(
         10**exponent * nll_temperature(p).value, rel=1e-8
     )
@@ -107,7 +111,7 @@ def test_few_passes_over_the_data(monkeypatch):
 
 def test_large_logit_offset_does_not_matter():
     p = generated(2.0)
-    moved = Predictions(p.logits + 1e6, p.target)
+    moved = Predictions(p.tensors().logits + 1e6, p.tensors().target)
     assert nll_temperature(moved).value == pytest.approx(nll_temperature(p).value, rel=1e-7)
 
 
@@ -119,7 +123,7 @@ def test_the_largest_numbers(dtype):
     )
     best = nll_temperature(p).value
     assert largest / 1e3 < best <= 100 * largest
-    assert bool((p.logits / best).isfinite().all())
+    assert bool((p.tensors().logits / best).isfinite().all())
 
 
 @pytest.mark.parametrize("factor", [0.2, 1.0, 3.0])
@@ -130,7 +134,9 @@ def test_nearly_perfect_validation_set_is_harmless(factor, samples):
     raw = negative_log_likelihood(test)
     for seed in range(30):
         best = nll_temperature(accurate(samples, seed, factor)).value
-        after = float(torch.nn.functional.cross_entropy(test.logits / best, test.target))
+        after = float(
+            torch.nn.functional.cross_entropy(test.tensors().logits / best, test.tensors().target)
+        )
         assert after < max(1.5 * raw, 0.35), seed
 
 
@@ -145,9 +151,9 @@ def test_where_mistakes_are_not_few_nothing_is_held():
 @pytest.mark.parametrize("wrong", [0, 1])
 def test_held_it_expects_two_mistakes(wrong):
     p = accurate(200, 0, 0.2)
-    target = p.predicted.clone()
-    target[:wrong] = p.logits[:wrong].topk(2).indices[:, 1]
-    p = Predictions(p.logits, target)
+    target = p.tensors().predicted.clone()
+    target[:wrong] = p.tensors().logits[:wrong].topk(2).indices[:, 1]
+    p = Predictions(p.tensors().logits, target)
     best = nll_temperature(p)
     assert ("0 of 200 validation samples are mistakes", "1 of 200 validation samples is a mistake")[
         wrong
@@ -158,9 +164,11 @@ def test_held_it_expects_two_mistakes(wrong):
 
 def test_near_tie_does_not_collapse_the_temperature():
     p = accurate(50, 3)
-    logits = p.logits.clone()
+    logits = p.tensors().logits.clone()
     logits[0] = torch.tensor([1.0, 1.0 + 1e-9] + [0.0] * 8)
-    target = torch.cat([torch.tensor([0]), Predictions(logits, p.target).predicted[1:]])
+    target = torch.cat(
+        [torch.tensor([0]), Predictions(logits, p.tensors().target).tensors().predicted[1:]]
+    )
     p = Predictions(logits, target)
     best = nll_temperature(p).value
     assert expected_mistakes(Predictions(logits[1:], target[1:]), best) == pytest.approx(
@@ -176,9 +184,9 @@ def test_tied_rows_are_no_expected_mistakes():
     p = Predictions(logits, logits.argmax(1))
     best = nll_temperature(p).value
     assert 0.01 < best < 1
-    assert expected_mistakes(Predictions(logits[:20], p.target[:20]), best) == pytest.approx(
-        2, rel=1e-6
-    )
+    assert expected_mistakes(
+        Predictions(logits[:20], p.tensors().target[:20]), best
+    ) == pytest.approx(2, rel=1e-6)
 
 
 def test_subset_temperatures_are_cached(monkeypatch):

@@ -24,7 +24,9 @@ def test_the_map_that_made_the_logits_is_undone(generated):
     torch.testing.assert_close(vector.weight, 1 / FACTOR, rtol=0.1, atol=0)
     bias = vector.bias - vector.bias.mean()
     torch.testing.assert_close(bias, SHIFT - SHIFT.mean(), rtol=0, atol=0.1)
-    torch.testing.assert_close(vector.transform(val).probs, val.label_probs, rtol=0, atol=0.05)
+    torch.testing.assert_close(
+        vector.transform(val).tensors().probs, val.tensors().label_probs, rtol=0, atol=0.05
+    )
 
 
 def test_against_scipy(generated):
@@ -33,8 +35,8 @@ def test_against_scipy(generated):
     val = generated(500, distort=distort)
 
     def nll(x):
-        logits = val.logits * torch.from_numpy(x[:4]) + torch.from_numpy(x[4:])
-        return float(torch.nn.functional.cross_entropy(logits, val.target))
+        logits = val.tensors().logits * torch.from_numpy(x[:4]) + torch.from_numpy(x[4:])
+        return float(torch.nn.functional.cross_entropy(logits, val.tensors().target))
 
     best = minimize(nll, np.r_[np.full(4, 0.5), np.zeros(4)], method="BFGS", options={"gtol": 1e-7})
     vector = VectorScaling(num_folds=None).fit(val)
@@ -56,18 +58,18 @@ def test_never_behind_temperature_scaling_where_it_was_fitted(generated):
 def test_transform_is_the_map(generated):
     val = generated(200, distort=distort, dtype=torch.float32)
     vector = VectorScaling(num_folds=None).fit(val)
-    wanted = (val.logits.double() * vector.weight + vector.bias).float()
-    assert torch.equal(vector.transform(val).logits, wanted)
+    wanted = (val.tensors().logits.double() * vector.weight + vector.bias).float()
+    assert torch.equal(vector.transform(val).tensors().logits, wanted)
     assert vector.weight.shape == vector.bias.shape == (4,)
 
 
 @pytest.mark.parametrize("factor", [1e-4, 1e4])
 def test_the_size_of_the_logits_does_not_matter(generated, factor):
     val = generated(500, distort=distort)
-    scaled = Predictions(val.logits * factor, val.target)
+    scaled = Predictions(val.tensors().logits * factor, val.tensors().target)
     torch.testing.assert_close(
-        VectorScaling(num_folds=None).fit(scaled).transform(scaled).probs,
-        VectorScaling(num_folds=None).fit(val).transform(val).probs,
+        VectorScaling(num_folds=None).fit(scaled).transform(scaled).tensors().probs,
+        VectorScaling(num_folds=None).fit(val).transform(val).tensors().probs,
     )
 
 
@@ -82,10 +84,12 @@ def test_second_fit_warns_of_no_change(generated):
 
 def test_a_class_without_a_sample(generated):
     val = generated(500)
-    wider = Predictions(torch.cat([val.logits, torch.zeros(500, 1)], dim=1), val.target)
+    wider = Predictions(
+        torch.cat([val.tensors().logits, torch.zeros(500, 1)], dim=1), val.tensors().target
+    )
     with pytest.warns(CalibrationWarning, match="class 4 of 5 without a validation sample"):
         calibrated = VectorScaling(num_folds=None).fit(wider).transform(wider)
-    share = float(calibrated.probs[:, 4].mean())
+    share = float(calibrated.tensors().probs[:, 4].mean())
     assert 1e-7 < share < 1e-2
 
 
@@ -98,8 +102,8 @@ def test_labels_that_can_all_be_predicted(before):
     with pytest.warns(CalibrationWarning, match="label is predicted"):
         vector = VectorScaling(num_folds=None).fit(Predictions(logits, target))
     calibrated = vector.transform(Predictions(logits, target))
-    assert bool(calibrated.correct.all())
-    assert 0.99 < float(calibrated.confidence.min()) < 1 - 1e-6
+    assert bool(calibrated.tensors().correct.all())
+    assert 0.99 < float(calibrated.tensors().confidence.min()) < 1 - 1e-6
 
 
 def test_cross_validation_chooses_freedom_with_a_gain(generated):

@@ -32,12 +32,12 @@ def test_interval_for_two_classes_and_top_label(generated, tmp_path):
     val = generated(400, classes=2)
     calibrator = VennAbers().fit(val)
     low, high = calibrator.interval(val).T
-    middle = calibrator.transform(val).probs[:, 1]
+    middle = calibrator.transform(val).tensors().probs[:, 1]
     assert bool((low <= high).all())
     torch.testing.assert_close(middle, high / (1 - low + high), rtol=0, atol=0.02)
     loaded = Calibrator.load(calibrator.save(tmp_path / "v.json"))
     assert torch.equal(loaded.interval(val), calibrator.interval(val))
-    top = TopLabel(val.confidence, val.correct)
+    top = TopLabel(val.tensors().confidence, val.tensors().correct)
     assert VennAbers().fit(top).interval(top).shape == (400, 2)
     with pytest.raises(ValueError, match="predictions with two classes"):
         VennAbers().fit(generated(100)).interval(generated(100))
@@ -47,7 +47,9 @@ def test_event_of_many_classes_is_top_label(generated):
     val, test = generated(500), generated(100, seed=1)
     fitted = VennAbers().fit_event(val)
     interval = fitted.interval(test.without_target())
-    torch.testing.assert_close(interval, fitted.interval(TopLabel(test.confidence, test.correct)))
+    torch.testing.assert_close(
+        interval, fitted.interval(TopLabel(test.tensors().confidence, test.tensors().correct))
+    )
     assert 0 < float(interval.diff(dim=1).mean()) < 0.2
     with pytest.raises(InputError, match="two classes"):
         VennAbers().fit(val).interval(test)
@@ -55,7 +57,7 @@ def test_event_of_many_classes_is_top_label(generated):
 
 def test_two_class_interval_follows_the_fitted_event(generated):
     val = generated(400, classes=2)
-    top = TopLabel(val.confidence, val.correct)
+    top = TopLabel(val.tensors().confidence, val.tensors().correct)
     right = VennAbers().fit(top)
     torch.testing.assert_close(right.interval(val), right.interval(top))
     with pytest.raises(InputError, match="needs the probabilities of all classes"):

@@ -38,12 +38,12 @@ def weighted(generated):
     val = generated(300, classes=3)
     weights = torch.arange(300) % 4
     weights[:3] = 1
-    return Predictions(val.logits, val.target, weights=weights)
+    return Predictions(val.tensors().logits, val.tensors().target, weights=weights)
 
 
 def repeated(val):
-    rows = torch.arange(val.num_samples).repeat_interleave(val.weights.long())
-    return Predictions(val.logits[rows], val.target[rows])
+    rows = torch.arange(val.num_samples).repeat_interleave(val.tensors().weights.long())
+    return Predictions(val.tensors().logits[rows], val.tensors().target[rows])
 
 
 @pytest.mark.filterwarnings("ignore::fedlas.errors.CalibrationWarning")
@@ -51,8 +51,12 @@ def repeated(val):
 def test_weights_are_repeated_samples(name, options, weighted):
     kind = CALIBRATORS[name].value
     # Errors weigh more, so that a fit without weights is another one.
-    val = replace(weighted, weights=weighted.weights * torch.where(weighted.correct, 1, 3))
-    ours, theirs = (kind(**options).fit(part).transform(val).probs for part in (val, repeated(val)))
+    val = replace(
+        weighted, weights=weighted.tensors().weights * torch.where(weighted.tensors().correct, 1, 3)
+    )
+    ours, theirs = (
+        kind(**options).fit(part).transform(val).tensors().probs for part in (val, repeated(val))
+    )
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
@@ -61,10 +65,14 @@ def test_weights_are_repeated_samples(name, options, weighted):
 )
 def test_only_ratios_of_other_weights_matter(kind, weighted):
     halves = [
-        Predictions(weighted.logits, weighted.target, weights=(weighted.weights + 0.5) * k)
+        Predictions(
+            weighted.tensors().logits,
+            weighted.tensors().target,
+            weights=(weighted.tensors().weights + 0.5) * k,
+        )
         for k in (0.3, 0.03)
     ]
-    ours, theirs = (kind().fit(val).transform(weighted).probs for val in halves)
+    ours, theirs = (kind().fit(val).transform(weighted).tensors().probs for val in halves)
     torch.testing.assert_close(ours, theirs)
 
 
@@ -75,10 +83,12 @@ def test_fractional_weights_count_as_effective_samples(name, weighted):
     kind = CALIBRATORS[name].value
     few = torch.arange(300) % 3 == 0
     val = Predictions(
-        weighted.logits, weighted.target, weights=torch.where(few, 1.5, 1e-9).double()
+        weighted.tensors().logits,
+        weighted.tensors().target,
+        weights=torch.where(few, 1.5, 1e-9).double(),
     )
     ours, theirs = (
-        kind().fit(part).transform(weighted).probs
+        kind().fit(part).transform(weighted).tensors().probs
         for part in (val, weighted.rows(few)._replace_fields(weights=None))
     )
     torch.testing.assert_close(ours, theirs, rtol=0, atol=0.01)
@@ -93,7 +103,9 @@ def test_labels_with_fractional_weights_are_effective_samples():
     weights = torch.where(few, 1.5, 1e-9).double()
     all_rows = MultiLabelCalibration().fit(MultiLabel(logits, target, weights=weights))
     heavy = MultiLabelCalibration().fit(MultiLabel(logits[few], target[few]))
-    ours, theirs = (each.transform(MultiLabel(logits)).probs for each in (all_rows, heavy))
+    ours, theirs = (
+        each.transform(MultiLabel(logits)).tensors().probs for each in (all_rows, heavy)
+    )
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
 
 
@@ -101,11 +113,18 @@ def test_weights_that_cannot_be_repetitions(weighted):
     kind = CALIBRATORS["multicalibration"].value
     assert not kind.takes_weights
     with pytest.raises(ValueError, match="weights must be whole numbers"):
-        kind().fit(Predictions(weighted.logits, weighted.target, weights=weighted.weights + 0.5))
+        kind().fit(
+            Predictions(
+                weighted.tensors().logits,
+                weighted.tensors().target,
+                weights=weighted.tensors().weights + 0.5,
+            )
+        )
 
 
 def test_weights_stay_with_the_samples(weighted):
     assert torch.equal(
-        TemperatureScaling().fit(weighted).transform(weighted).weights, weighted.weights
+        TemperatureScaling().fit(weighted).transform(weighted).tensors().weights,
+        weighted.tensors().weights,
     )
     assert issubclass(LabelShift, Calibrator)

@@ -169,7 +169,9 @@ def test_evaluate_all_compares_every_calibrator_that_can_run(files, tmp_path, ca
 
 def test_calibrator_warning_is_printed_as_note(files, tmp_path, capsys):
     certain = predictions(seed=2)
-    Predictions(certain.logits, certain.predicted).save(tmp_path / "certain.npz")
+    Predictions(certain.tensors().logits, certain.tensors().predicted).save(
+        tmp_path / "certain.npz"
+    )
     assert (
         evaluate_file(
             files[0],

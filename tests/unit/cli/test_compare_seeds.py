@@ -66,7 +66,10 @@ def test_lists_are_tested_as_a_bench_is(seeds):
 
 def test_two_classes_are_compared_by_the_event(seeds):
     sides = [
-        [Predictions(each.logits[:, :2], (each.target > 1).long()) for each in side]
+        [
+            Predictions(each.tensors().logits[:, :2], (each.tensors().target > 1).long())
+            for each in side
+        ]
         for side in seeds
     ]
     found = fedlas.compare(*sides)
@@ -90,7 +93,7 @@ def test_lists_that_do_not_pair_are_refused(seeds):
     ):
         with pytest.raises(InputError, match=match):
             fedlas.compare(*wrong)
-    shuffled = Predictions(other[1].logits, other[1].target.roll(1))
+    shuffled = Predictions(other[1].tensors().logits, other[1].tensors().target.roll(1))
     with pytest.raises(InputError, match=r"seed 2 of a and seed 2 of b .*same samples.*different"):
         fedlas.compare(one, [other[0], shuffled, other[2]])
     for option in ({"replicates": 99}, {"groups": ["a"] * 400}, {"seed": 1}):
@@ -100,11 +103,13 @@ def test_lists_that_do_not_pair_are_refused(seeds):
 
 def test_seeds_without_a_spread_have_no_test(seeds):
     one, _ = seeds
-    moved = [each.with_logits(each.logits) for each in one]
+    moved = [each.with_logits(each.tensors().logits) for each in one]
     same = fedlas.compare(one, moved, ["nll"])["nll"]
     assert (same.p, same.better, same.interval, same.needed) == (1.0, None, None, None)
-    twins = [each.with_logits(2 * one[0].logits) for each in one]
-    level = fedlas.compare([each.with_logits(one[0].logits) for each in one], twins, ["nll"])
+    twins = [each.with_logits(2 * one[0].tensors().logits) for each in one]
+    level = fedlas.compare(
+        [each.with_logits(one[0].tensors().logits) for each in one], twins, ["nll"]
+    )
     assert (level["nll"].p_value, level["nll"].better) == (None, None)
     assert "no spread" in level["nll"].reason
 
@@ -181,7 +186,7 @@ def test_rows_of_weight_0_are_named(files, seeds, capsys):
     weights = torch.ones(400).index_fill(0, torch.arange(150), 0.0)
     for loss, predictions in zip(("ls", "ce4"), seeds, strict=True):
         for seed, each in zip((2, 7, 11), predictions, strict=True):
-            weighted = Predictions(each.logits, each.target, weights=weights)
+            weighted = Predictions(each.tensors().logits, each.tensors().target, weights=weights)
             weighted.save(f"cifar10-{loss}-s{seed}.npz")
     assert main(["compare", *LISTS, "--metrics", "nll"]) == 0
     shown = capsys.readouterr()

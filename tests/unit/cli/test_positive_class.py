@@ -131,7 +131,9 @@ def test_stages_and_page_keep_their_intervals(file, tmp_path, capsys):
 
 def test_weights_keep_the_event(predictions):
     weighted = Predictions(
-        predictions.logits, predictions.target, weights=1.0 + torch.arange(300) % 2
+        predictions.tensors().logits,
+        predictions.tensors().target,
+        weights=1.0 + torch.arange(300) % 2,
     )
     found = measures_by_stage({"as predicted": weighted}, replicates=60, confidence_level=0.95)
     assert (

@@ -345,7 +345,9 @@ def test_public_functions_replace_nothing_of_a_stranger(place):
     fitted = fedlas.calibrators.TemperatureScaling().fit(Predictions.load("val.npz"))
     model = fedlas.CalibratedModel(torch.nn.Linear(2, 3), fitted)
     both = fedlas.predictions.MultiLabel(torch.randn(9, 2), torch.ones(9, 2).triu())
-    several = fedlas.calibrators.MultiLabelCalibration("temperature").fit(both.logits, both.target)
+    several = fedlas.calibrators.MultiLabelCalibration("temperature").fit(
+        both.tensors().logits, both.tensors().target
+    )
     top = fedlas.TopLabel([0.5, 0.7], [True, False])
     outputs = fedlas.zoo.ood.Outputs.from_predictions(Predictions.load("val.npz"))
     before = contents()

@@ -70,9 +70,15 @@ OWNERS = {  # a call that is refused, and what its message begins with
     "property": (lambda: TemperatureScaling().temperature, "TemperatureScaling.temperature: the"),
     "function": (lambda: noise_floor(P, replicates=0), "noise_floor: replicates must"),
     "checked kinds": (lambda: noise_floor(1), "noise_floor: predictions must"),
-    "forward": (lambda: LabelSmoothing()(P.logits[0], P.target), "LabelSmoothing: logits must"),
+    "forward": (
+        lambda: LabelSmoothing()(P.tensors().logits[0], P.tensors().target),
+        "LabelSmoothing: logits must",
+    ),
     "own class": (lambda: OwnLoss("x"), "OwnLoss: q must"),
-    "private method": (lambda: OwnLoss(1.0)(P.logits, P.target), "OwnLoss: b; got 1"),
+    "private method": (
+        lambda: OwnLoss(1.0)(P.tensors().logits, P.tensors().target),
+        "OwnLoss: b; got 1",
+    ),
 }
 P = Predictions(torch.eye(4), torch.arange(4))
 

@@ -80,9 +80,9 @@ def test_thresholds_are_counted_on_both_parts(folder, content):
     assert rows[0.1]["threshold"] is not None
     for part in ("val", "test"):
         chosen = calibrated(folder, part)
-        accepted = chosen.confidence.double() >= rows[0.1]["threshold"]
+        accepted = chosen.tensors().confidence.double() >= rows[0.1]["threshold"]
         assert rows[0.1][part]["accepted"] == int(accepted.sum())
-        assert rows[0.1][part]["wrong"] == int((accepted & ~chosen.correct).sum())
+        assert rows[0.1][part]["wrong"] == int((accepted & ~chosen.tensors().correct).sum())
     test = rows[0.1]["test"]
     assert test["upper"] == clopper_pearson(test["wrong"], test["accepted"], sides=1)[1]
     assert rows[0.005]["threshold"] is None or rows[0.005]["threshold"] > rows[0.1]["threshold"]
@@ -107,10 +107,12 @@ def test_a_card_comes_back_for_the_monitor(folder, content):
     test = calibrated(folder, "test")
     assert (card.name, card.num_classes, card.classes) == ("mine-s0", 4, ())
     assert card.gaps.count[0] == card.bin_counts.sum() == 600
-    assert card.gaps.right[0] == int(test.correct.sum())
-    assert card.gaps.confidence[0] == pytest.approx(float(test.confidence.double().sum()))
+    assert card.gaps.right[0] == int(test.tensors().correct.sum())
+    assert card.gaps.confidence[0] == pytest.approx(float(test.tensors().confidence.double().sum()))
     val = Predictions.load(folder / "predictions" / "val.npz")
-    torch.testing.assert_close(card.calibration(val.logits), calibrated(folder, "val").logits)
+    torch.testing.assert_close(
+        card.calibration(val.tensors().logits), calibrated(folder, "val").tensors().logits
+    )
 
 
 def test_a_card_needs_predictions_alone(tmp_path):
@@ -276,7 +278,10 @@ def test_binary_card_states_decision_thresholds(tmp_path):
     event = card.card.event
     assert [row["rule"] for row in event["decisions"]] == ["cost_ratio", "recall"]
     assert event["decisions"][0]["threshold"] == 0.1
-    assert event["measures"]["calibrated"]["observed"]["value"] == test.target.double().mean()
+    assert (
+        event["measures"]["calibrated"]["observed"]["value"]
+        == test.tensors().target.double().mean()
+    )
     text = card.text()
     assert text.startswith("Expects class 1 in ")
     assert "accept all" not in text

@@ -53,7 +53,7 @@ def check(model, rows, path):
     assert exported.samples == len(rows)
     kind = exported.inputs[0]["dtype"]
     p = fedlas.predict(path, [torch.from_numpy(rows.astype(kind))])
-    np.testing.assert_allclose(p.probs.numpy(), model.predict_proba(rows.astype(kind)), atol=1e-5)
+    np.testing.assert_allclose(p.probs, model.predict_proba(rows.astype(kind)), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["lightgbm", "xgboost", "catboost"])

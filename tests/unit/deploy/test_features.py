@@ -27,7 +27,7 @@ def predictions(seed, samples=800):
 
 
 def top_label(p):
-    return TopLabel(p.confidence, p.correct, features=p.features)
+    return TopLabel(p.tensors().confidence, p.tensors().correct, features=p.tensors().features)
 
 
 @pytest.mark.usefixtures("_registered")
@@ -45,9 +45,9 @@ def test_raw_predictions_bring_their_features(kind, tmp_path):
     file = live.save(tmp_path / "live.npz")
     assert monitor(card, [file], raw=True).content["watches"] == calibrated.content["watches"]
     if isinstance(live, Predictions):
-        without = live.with_logits(live.logits)._replace_fields(features=None)
+        without = live.with_logits(live.tensors().logits)._replace_fields(features=None)
     else:
-        without = TopLabel(live.confidence, live.correct)
+        without = TopLabel(live.tensors().confidence, live.tensors().correct)
     with pytest.raises(
         InputError,
         match="must have features, which the card's calibration uses; got no features in update",

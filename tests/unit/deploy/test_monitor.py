@@ -73,7 +73,7 @@ def test_labels_do_not_silence(card, tmp_path):
 def test_calibrator_steps_avoid_watched_bin_edges(tmp_path, method):
     """The card counts them in single precision, and the monitor in double or from rounded probabilities."""
     val, test = (
-        Predictions(each.logits[:, :2], each.target.clamp(max=1))
+        Predictions(each.tensors().logits[:, :2], each.tensors().target.clamp(max=1))
         for each in (live(1, 1500), live(2, 3000))
     )
     calibration = fit_calibration(method, val)
@@ -84,8 +84,8 @@ def test_calibrator_steps_avoid_watched_bin_edges(tmp_path, method):
     watcher = Monitor(tmp_path / "card.json")
     watcher.update(test, raw=True)
     rounded = Monitor(tmp_path / "card.json")
-    probs = calibration(test.logits).softmax(1).double().numpy().round(4)
-    rounded.update(Predictions(np.log(probs.clip(1e-9)), test.target), raw=False)
+    probs = calibration(test.tensors().logits).softmax(1).double().numpy().round(4)
+    rounded.update(Predictions(np.log(probs.clip(1e-9)), test.tensors().target), raw=False)
     for each in (watcher, rounded):
         for row in each.content["watches"]["confidence"]["statistics"]:
             assert row["live"] == pytest.approx(row["card"], abs=1e-3)
@@ -98,7 +98,7 @@ def test_a_log_of_a_language_model_is_watched(card, tmp_path):
             "doc_id": number, "doc": {}, "target": str(int(target)), "arguments": {}, "resps": [],
             "filtered_resps": [[str(value), "False"] for value in row], "filter": "none",
         }
-        for number, (row, target) in enumerate(zip(given.logits.tolist(), given.target, strict=True))
+        for number, (row, target) in enumerate(zip(given.logits.tolist(), given.tensors().target, strict=True))
     ]  # fmt: skip
     file = tmp_path / "samples.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -183,7 +183,9 @@ def test_class_shift_is_detected_without_labels(card, tmp_path):
     """The confidences stay as they are: the columns of the scores are in another order in one of four rows."""
     given = live(0, 3000)
     swapped = torch.where(
-        given.predicted.unsqueeze(1) == 1, given.logits[:, [1, 0, 2]], given.logits
+        given.tensors().predicted.unsqueeze(1) == 1,
+        given.tensors().logits[:, [1, 0, 2]],
+        given.tensors().logits,
     )
     found = look(card, [write(tmp_path / "a.csv", given.with_logits(swapped))], columns=UNLABELLED)
     assert found["alarms"] == ["classes"]
@@ -200,7 +202,7 @@ def test_risk_above_thresholds_is_watched(card):
     known = Card.read(card)
     (cut,) = {row.threshold for row in known.thresholds if row.risk == 0.05}
     given = live(5, 6000)
-    confidence, correct = given.confidence.double().numpy(), given.correct.numpy().copy()
+    confidence, correct = given.confidence.astype(np.float64), given.correct.copy()
     safe, unsafe = np.flatnonzero(confidence >= cut), np.flatnonzero((confidence < cut) & ~correct)
     correct[safe[: len(safe) // 5]], correct[unsafe[: len(safe) // 5]] = False, True
     order = np.random.default_rng(0).permutation(6000)
@@ -261,11 +263,7 @@ def test_false_alarms_of_all_watches_together(card):
         )
         seen = StreamState.initial(build_watches(made, false_alarm=rate))
         given = live(3000 + seed, 1500)
-        seen.observe(
-            LiveBatch(
-                given.confidence.double().numpy(), given.correct.numpy(), given.predicted.numpy()
-            )
-        )
+        seen.observe(LiveBatch(given.confidence.astype(np.float64), given.correct, given.predicted))
         alarms += [seen.alarms] if seen.alarms else []
     assert len(alarms) <= 2  # a rate of 0.3 allows 6, and the intervals leave room
 
@@ -317,7 +315,9 @@ def test_with_a_state_many_calls_are_one(card, tmp_path):
     whole = live(0, 1200, factor=2.0)
     parts = [
         Predictions(*pair)
-        for pair in zip(whole.logits.split(300), whole.target.split(300), strict=True)
+        for pair in zip(
+            whole.tensors().logits.split(300), whole.tensors().target.split(300), strict=True
+        )
     ]
     files = [write(tmp_path / f"{number}.csv", part) for number, part in enumerate(parts)]
     expected = look(card, files, columns=COLUMNS)
@@ -356,9 +356,7 @@ def test_a_file_is_counted_once(card, tmp_path):
 def test_neither_state_nor_history_grows_with_the_stream(card):
     """Rows are merged, and then hold the same sums as if they had been as wide from the start."""
     given = live(0, 12_000)
-    batch = LiveBatch(
-        given.confidence.double().numpy(), given.correct.numpy(), given.predicted.numpy()
-    )
+    batch = LiveBatch(given.confidence.astype(np.float64), given.correct, given.predicted)
     seen = StreamState.initial(build_watches(Card.read(card), false_alarm=0.01))
     for start in range(0, 12_000, 777):
         seen.observe(batch[start : start + 777])
@@ -735,13 +733,15 @@ def test_event_card_watches_event_probability(event_card, change, alarms):
     names = [each["name"] for each in watcher.content["watches"]["events"]["statistics"]]
     assert names[:2] == ["event rate", "false alarms at probability 0.1 or more"]
     live = watcher.content["watches"]["events"]["statistics"][0]["live"]
-    assert live == pytest.approx(float(rare(2, 12000).target.double().mean()))
+    assert live == pytest.approx(float(rare(2, 12000).tensors().target.double().mean()))
 
 
 def test_event_card_refuses_confidences(event_card):
     given = rare(2, 50)
     with pytest.raises(InputError, match="both classes, because the card describes an event"):
-        Monitor(event_card).update(TopLabel(given.confidence, given.correct), raw=False)
+        Monitor(event_card).update(
+            TopLabel(given.tensors().confidence, given.tensors().correct), raw=False
+        )
 
 
 def test_false_alarms_with_a_card_of_an_event(event_card):

@@ -31,9 +31,14 @@ def drawn(seed, samples=1500, *, shift=(0.0, 0.0, 0.0, 0.0), names=NAMES, unknow
 
 
 def write(path, several, *, labels=True):
-    columns = {f"p_{n}": several.probs[:, at].tolist() for at, n in enumerate(several.names)}
+    columns = {
+        f"p_{n}": several.tensors().probs[:, at].tolist() for at, n in enumerate(several.names)
+    }
     if labels:
-        cells = [[{1: "1", 0: "0"}.get(y, "") for y in row] for row in several.target.T.tolist()]
+        cells = [
+            [{1: "1", 0: "0"}.get(y, "") for y in row]
+            for row in several.tensors().target.T.tolist()
+        ]
         columns |= {f"y_{n}": cells[at] for at, n in enumerate(several.names)}
     rows = zip(*columns.values(), strict=True)
     path.write_text("\n".join(",".join(map(str, row)) for row in (columns, *rows)) + "\n")
@@ -69,7 +74,8 @@ def test_a_card_is_read_as_it_was_written(card, tmp_path):
     assert (read.subject, read.classes, read.num_samples) == ("labels", NAMES, 4000)
     raw = drawn(2, 9)
     assert torch.equal(
-        read.calibration.transform(raw).logits, card.calibration.transform(raw).logits
+        read.calibration.transform(raw).tensors().logits,
+        card.calibration.transform(raw).tensors().logits,
     )
     for damage in (
         lambda content: content["reference"]["labels"].pop(),
@@ -103,7 +109,10 @@ def test_the_label_that_changed_is_named(card):
     assert labels["hernia"]["alarm_after"] is None
     # Half of the labels unknown: later, and the same label.
     assert alarms(
-        card, replace(live, target=drawn(3, 3000, shift=(0.0, 1.5, 0.0, 0.0), unknown=0.5).target)
+        card,
+        replace(
+            live, target=drawn(3, 3000, shift=(0.0, 1.5, 0.0, 0.0), unknown=0.5).tensors().target
+        ),
     )["calibration"] == ["mass"]
 
 
@@ -133,14 +142,16 @@ def test_labels_are_found_by_name(card):
     live = drawn(3, 800)
     order = [2, 0, 3, 1]
     other = MultiLabel(
-        live.logits[:, order], live.target[:, order], names=[NAMES[place] for place in order]
+        live.tensors().logits[:, order],
+        live.tensors().target[:, order],
+        names=[NAMES[place] for place in order],
     )
     one, two = Monitor(card), Monitor(card)
     one.update(live)
     two.update(other)
     assert one.content == two.content
     numbered = Monitor(card)
-    numbered.update(MultiLabel(live.logits, live.target))
+    numbered.update(MultiLabel(live.tensors().logits, live.tensors().target))
     assert numbered.content == one.content
 
 
@@ -176,7 +187,7 @@ def test_a_card_of_classes_takes_no_labels():
 
 def test_label_unknown_in_test_part_watches_probability():
     val, test = drawn(0), drawn(1)
-    test = replace(test, target=test.target.index_fill(1, torch.tensor([3]), -100))
+    test = replace(test, target=test.tensors().target.index_fill(1, torch.tensor([3]), -100))
     card = make_card(
         val, test, fit_calibration("auto", val), model={"run": "a"}, data={"name": "b"}
     )
@@ -212,7 +223,7 @@ def test_multi_label_card_accepts_each_method_form():
 def test_what_a_card_shows():
     """A page is drawn with two labels alone, since drawing is slow."""
     pair = [
-        MultiLabel(each.logits[:, :2], each.target[:, :2], names=NAMES[:2])
+        MultiLabel(each.tensors().logits[:, :2], each.tensors().target[:, :2], names=NAMES[:2])
         for each in (drawn(0), drawn(1))
     ]
     card = fedlas.card(*pair, name="cxr", replicates=99, title="X-rays")
@@ -259,7 +270,9 @@ def test_the_nights_of_a_state_are_one_stream(card, tmp_path):
     assert "calibration of mass" in looks[3].verdict
     whole = Monitor(place)
     for several in days:
-        whole.update(MultiLabel.from_probs(several.probs, several.target, names=NAMES))
+        whole.update(
+            MultiLabel.from_probs(several.tensors().probs, several.tensors().target, names=NAMES)
+        )
     content = json.loads(state.read_text())
     for name, each in whole._stream.watches.items():
         np.testing.assert_array_equal(content["watches"][name]["active"], each.test.wealth)

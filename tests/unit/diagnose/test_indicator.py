@@ -24,12 +24,12 @@ def predictions():
 
 
 def test_confidence_as_the_score_is_its_own_baseline(predictions):
-    found = indicator_report(predictions.confidence, predictions)
+    found = indicator_report(predictions.tensors().confidence, predictions)
     assert found.confidence.spearman.value == pytest.approx(1)
     assert found.correctness == found.baseline
     assert found.gap.auroc is None
-    gap = predictions.confidence.double() - predictions.correct.double()
-    expected = torch.corrcoef(torch.stack((predictions.confidence.double(), gap)))[0, 1]
+    gap = predictions.tensors().confidence.double() - predictions.tensors().correct.double()
+    expected = torch.corrcoef(torch.stack((predictions.tensors().confidence.double(), gap)))[0, 1]
     assert found.gap.pearson.value == pytest.approx(float(expected))
 
 
@@ -39,10 +39,10 @@ def test_bins_hold_every_sample_once_and_rise(predictions):
     assert sum(found.count) == 300
     assert found.score == sorted(found.score)
     mean = sum(a * n for a, n in zip(found.accuracy, found.count, strict=True)) / 300
-    assert mean == pytest.approx(float(predictions.correct.double().mean()))
+    assert mean == pytest.approx(float(predictions.tensors().correct.double().mean()))
     first = score.argsort()[: found.count[0]]
     assert found.confidence[0] == pytest.approx(
-        float(predictions.confidence[first].double().mean())
+        float(predictions.tensors().confidence[first].double().mean())
     )
 
 
@@ -66,13 +66,13 @@ def test_refuse_a_score_of_another_length(predictions):
         with pytest.raises(ValueError, match=r"score must have shape \(300,\)"):
             function(torch.ones(299), predictions)
         with pytest.raises(ValueError, match="predictions must be"):
-            function(torch.ones(300), predictions.logits)
+            function(torch.ones(300), predictions.tensors().logits)
     with pytest.raises(ValueError, match="at most the number of samples, 300"):
         binned_scores(torch.ones(300), predictions, num_bins=301)
 
 
 def test_epoch_numbers_equal_report_with_intervals(predictions):
-    score = predictions.confidence + 0.3 * torch.randn(
+    score = predictions.tensors().confidence + 0.3 * torch.randn(
         300, generator=torch.Generator().manual_seed(1)
     )
     numbers, report = indicator_statistics(score, predictions), indicator_report(score, predictions)
@@ -85,10 +85,10 @@ def test_epoch_numbers_equal_report_with_intervals(predictions):
 
 
 def test_numbers_skip_non_finite_scores(predictions):
-    score = predictions.confidence.clone()
+    score = predictions.tensors().confidence.clone()
     score[7] = math.inf
     kept = torch.arange(300) != 7
-    rest = Predictions(predictions.logits[kept], predictions.target[kept])
+    rest = Predictions(predictions.tensors().logits[kept], predictions.tensors().target[kept])
     assert indicator_statistics(score, predictions) == indicator_statistics(score[kept], rest)
     few = indicator_statistics(torch.full((300,), math.nan), predictions)
     assert all(math.isnan(number) for number in few.values())
@@ -98,7 +98,7 @@ def test_norms_are_watched_where_there_is_no_indicator(predictions):
     features = torch.randn(300, 5, generator=torch.Generator().manual_seed(2))
     monitor = NormMonitor()
     for part in torch.arange(300).chunk(4):
-        monitor.on_held_out(predictions.logits[part], features[part])
+        monitor.on_held_out(predictions.tensors().logits[part], features[part])
     record = monitor.on_epoch(predictions)
     norms = features.abs().sum(1)
     assert set(record) == {"indicator"}
@@ -106,5 +106,7 @@ def test_norms_are_watched_where_there_is_no_indicator(predictions):
     assert record["indicator"]["std"] == pytest.approx(float(norms.std(correction=0)))
     expected = indicator_statistics(norms, predictions)
     assert {name: record["indicator"][name] for name in expected} == expected
-    monitor.on_held_out(predictions.logits, features)  # the epoch after starts from nothing
+    monitor.on_held_out(
+        predictions.tensors().logits, features
+    )  # the epoch after starts from nothing
     assert monitor.on_epoch(predictions) == record

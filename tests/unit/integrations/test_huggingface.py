@@ -292,7 +292,9 @@ def test_a_criterion_learns_from_each_evaluation_while_training(tmp_path):
     assert [seen.num_samples for seen in criterion.seen] == [10, 10]
     with torch.no_grad():
         pixels = torch.stack([sample["pixel_values"] for sample in images(10, 1)])
-        torch.testing.assert_close(criterion.seen[-1].logits, run.model.eval()(pixels).logits)
+        torch.testing.assert_close(
+            criterion.seen[-1].tensors().logits, run.model.eval()(pixels).logits
+        )
 
 
 class LastToken(nn.Module):

@@ -149,7 +149,8 @@ def test_criterion_learns_only_from_validation_during_fit(tmp_path):
     run.fit(module, loader(), loader(50, 1))
     assert [seen.num_samples for seen in criterion.seen] == [50, 50]
     assert torch.equal(
-        criterion.seen[-1].logits, fedlas.predict(module.objective, loader(50, 1)).logits
+        criterion.seen[-1].tensors().logits,
+        fedlas.predict(module.objective, loader(50, 1)).tensors().logits,
     )
     run.validate(module, loader(50, 1), verbose=False)
     run.test(module, loader(50, 1), verbose=False)

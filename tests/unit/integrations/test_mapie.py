@@ -23,16 +23,18 @@ def drawn(samples, classes=5, seed=0, scale=2.0):
 
 def by_hand(val, test, coverage, scores):
     """Split conformal prediction: what scores at most the right quantile of validation."""
-    own = scores(val).gather(1, val.target[:, None])[:, 0].sort().values
+    own = scores(val).gather(1, val.tensors().target[:, None])[:, 0].sort().values
     return scores(test) <= own[int(np.ceil((len(own) + 1) * coverage)) - 1]
 
 
 def rank(predictions):
-    return predictions.probs.argsort(dim=1, descending=True).argsort(dim=1)
+    return predictions.tensors().probs.argsort(dim=1, descending=True).argsort(dim=1)
 
 
 @pytest.mark.parametrize("coverage", [0.5, 0.8, 0.95])
-@pytest.mark.parametrize(("score", "scores"), [("lac", lambda p: 1 - p.probs), ("top_k", rank)])
+@pytest.mark.parametrize(
+    ("score", "scores"), [("lac", lambda p: 1 - p.tensors().probs), ("top_k", rank)]
+)
 def test_sets_are_those_of_split_conformal_prediction(coverage, score, scores):
     val, test = drawn(999), drawn(500, seed=1)
     found = prediction_sets(val, test, coverage=coverage, score=score)
@@ -56,11 +58,15 @@ def test_randomized_sets_have_exact_coverage_others_more(score):
 
 def test_half_precision_two_classes_and_missing_classes():
     val, test = drawn(300, classes=2), drawn(100, classes=2, seed=1)
-    narrow = Predictions(100 * val.logits.float(), val.target)
+    narrow = Predictions(100 * val.tensors().logits.float(), val.tensors().target)
     assert prediction_sets(narrow, narrow).coverage > 0.85
-    wide = Predictions(torch.cat([val.logits, torch.full((300, 1), -5.0).double()], 1), val.target)
+    wide = Predictions(
+        torch.cat([val.tensors().logits, torch.full((300, 1), -5.0).double()], 1),
+        val.tensors().target,
+    )
     other = Predictions(
-        torch.cat([test.logits, torch.full((100, 1), -5.0).double()], 1), test.target
+        torch.cat([test.tensors().logits, torch.full((100, 1), -5.0).double()], 1),
+        test.tensors().target,
     )
     assert prediction_sets(wide, other).sets.shape == (100, 3)
 
@@ -138,14 +144,17 @@ def test_sets_by_class_cover_each_class():
         return Predictions(logits, target)
 
     val, test = unequal(0), unequal(1)
-    rare = test.target == 2
+    rare = test.tensors().target == 2
     together, by_class = (prediction_sets(val, test, by_class=each) for each in (False, True))
     assert together.sets[rare, 2].double().mean() < 0.8
     for label in range(3):
-        assert by_class.sets[test.target == label, label].double().mean() == pytest.approx(
-            0.9, abs=0.03
-        )
-    absent = Predictions(val.logits[val.target != 2], val.target[val.target != 2])
+        assert by_class.sets[
+            test.tensors().target == label, label
+        ].double().mean() == pytest.approx(0.9, abs=0.03)
+    absent = Predictions(
+        val.tensors().logits[val.tensors().target != 2],
+        val.tensors().target[val.tensors().target != 2],
+    )
     assert bool(prediction_sets(absent, test, by_class=True).sets[:, 2].all())
     with pytest.raises(InputError, match="by_class"):
         prediction_sets(val, test, by_class=True, score="aps")
@@ -154,14 +163,17 @@ def test_sets_by_class_cover_each_class():
 def test_a_threshold_keeps_its_target():
     val, test = drawn(3000, scale=3.0), drawn(20_000, scale=3.0, seed=1)
     threshold = controlled_threshold(val, target=0.9)
-    answered = test.confidence >= threshold
-    assert test.correct[answered].double().mean() > 0.9
+    answered = test.tensors().confidence >= threshold
+    assert test.tensors().correct[answered].double().mean() > 0.9
     assert answered.double().mean() > 0.3
     two = drawn(3000, classes=2)
     assert (
         float(
             (
-                two.target[two.probs[:, 1] >= controlled_threshold(two, risk="recall", target=0.5)]
+                two.tensors().target[
+                    two.tensors().probs[:, 1]
+                    >= controlled_threshold(two, risk="recall", target=0.5)
+                ]
                 == 1
             )
             .double()

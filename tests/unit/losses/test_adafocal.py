@@ -26,7 +26,7 @@ def confident(confidence, correct):
 
 def updated(gammas, found, *, rate=1.0, switch=0.2, low=-2.0, high=20.0):
     """New exponents and upper edges by the paper's rule, one bin after the other."""
-    confidence, correct = found.confidence.numpy(), found.correct.numpy()
+    confidence, correct = found.confidence, found.correct
     order = np.argsort(confidence, kind="stable")
     bins, samples, new, edges = len(gammas), len(confidence), [], []
     for b, gamma in enumerate(gammas):

@@ -92,7 +92,7 @@ def test_multipliers_by_hand(options):
         found = validation(number, scale=2.0 + (number + 1) % 5)
         criterion.update_from_validation(found)
         if number % every == 0:
-            rows = found.logits.double().numpy()
+            rows = found.logits.astype(np.float64)
             excess = (rows.max(axis=1, keepdims=True) - rows) / 2.0 - 1
             slopes = np.array(
                 [[phr(h, a, b)[1] for h, a, b in zip(row, lam, rho, strict=True)] for row in excess]

@@ -107,7 +107,9 @@ def test_a_base_that_reads_the_head_is_refused():
 def shifted(bias, samples=4000):
     """Predictions whose logits lack the bias."""
     predictions = over_confident(1.0, samples)
-    return Predictions(predictions.logits - torch.tensor(bias), predictions.target)
+    return Predictions(
+        predictions.tensors().logits - torch.tensor(bias), predictions.tensors().target
+    )
 
 
 def test_class_bias_step_equals_missing_share():
@@ -142,8 +144,10 @@ def weighted_and_copied():
     """The same predictions with a weight of 2 for a third of them, and with two copies of that third."""
     some = over_confident(1.3, samples=300)
     twice = torch.arange(300) % 3 == 0
-    copied = Predictions(*(torch.cat([each, each[twice]]) for each in (some.logits, some.target)))
-    return Predictions(some.logits, some.target, weights=1.0 + twice), copied
+    copied = Predictions(
+        *(torch.cat([each, each[twice]]) for each in (some.tensors().logits, some.tensors().target))
+    )
+    return Predictions(some.tensors().logits, some.tensors().target, weights=1.0 + twice), copied
 
 
 def test_to_the_temperature_a_weight_is_copies():
@@ -161,7 +165,7 @@ def test_weighted_samples_shrink_bias_more_than_copies():
 
 def test_what_chance_explains_moves_no_class():
     right = over_confident(1.0)
-    parts = zip(right.logits.split(50), right.target.split(50), strict=True)
+    parts = zip(right.tensors().logits.split(50), right.tensors().target.split(50), strict=True)
     moved = torch.stack([class_bias_step(Predictions(*part)) for part in parts]) != 0
     assert 0.25 < moved.double().mean() < 0.4  # |z| is above 1 in 32 of 100
     exact = Predictions(torch.zeros(4, 2), torch.tensor([0, 1, 0, 1]))

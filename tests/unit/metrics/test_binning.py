@@ -141,8 +141,8 @@ def test_probabilities_on_an_edge_lie_on_it(dtype):
     for p in (given, Predictions((tenths / 10).clamp(min=1e-30).log(), target)):
         counts = reliability_bins(p, num_bins=10).count
         assert torch.equal(counts, torch.bincount(bins, minlength=10))
-    assert torch.equal(given.probs, tenths / 10)
-    assert torch.equal(given.confidence, (tenths / 10).amax(1))
+    assert torch.equal(given.tensors().probs, tenths / 10)
+    assert torch.equal(given.tensors().confidence, (tenths / 10).amax(1))
     torch.testing.assert_close(
-        given.logits, (tenths / 10).clamp(min=torch.finfo(torch.float32).tiny).log()
+        given.tensors().logits, (tenths / 10).clamp(min=torch.finfo(torch.float32).tiny).log()
     )

@@ -22,11 +22,11 @@ def generated(samples, classes, scale=3.0, seed=0):
 def test_against_torchmetrics(classes, num_bins):
     p = generated(700, classes)
     # torchmetrics gives a confidence of exactly 1 a bin of its own, which changes both numbers.
-    keep = p.confidence < 1
-    p = Predictions(p.logits[keep], p.target[keep])
+    keep = p.tensors().confidence < 1
+    p = Predictions(p.tensors().logits[keep], p.tensors().target[keep])
     for norm, metric in (("l1", top_label_ece), ("max", mce)):
         expected = multiclass_calibration_error(
-            p.logits, p.target, classes, n_bins=num_bins, norm=norm
+            p.tensors().logits, p.tensors().target, classes, n_bins=num_bins, norm=norm
         )
         assert metric(p, num_bins=num_bins) == pytest.approx(float(expected), rel=1e-4, abs=1e-6), (
             norm
@@ -35,10 +35,12 @@ def test_against_torchmetrics(classes, num_bins):
 
 def test_confidence_one_is_in_last_bin_unlike_torchmetrics():
     p = Predictions([[200.0, 0.0], [3.0, 0.0]], [1, 0])
-    assert p.confidence[0] == 1
-    both = abs(float(p.confidence.sum()) - 1) / 2
+    assert p.tensors().confidence[0] == 1
+    both = abs(float(p.tensors().confidence.sum()) - 1) / 2
     assert top_label_ece(p) == pytest.approx(both, rel=1e-6)
-    separate = float(multiclass_calibration_error(p.logits, p.target, 2, n_bins=15))
+    separate = float(
+        multiclass_calibration_error(p.tensors().logits, p.tensors().target, 2, n_bins=15)
+    )
     assert separate > top_label_ece(p)
 
 
@@ -53,7 +55,7 @@ def test_a_handful_of_samples_by_hand():
 
 def test_one_sample():
     p = Predictions([[2.0, 0.0, 0.0]], [0])
-    expected = 1 - float(p.confidence)
+    expected = 1 - float(p.tensors().confidence)
     for metric in (ece, mce, adaptive_ece):
         assert metric(p) == pytest.approx(expected, rel=1e-6)
 

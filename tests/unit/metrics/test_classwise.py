@@ -28,6 +28,6 @@ def test_zero_probability_is_in_first_bin():
 def test_one_bin_compares_means():
     torch.manual_seed(0)
     p = Predictions(torch.randn(50, 4, dtype=torch.float64), torch.randint(4, (50,)))
-    shares = torch.nn.functional.one_hot(p.target, 4).double().mean(0)
-    expected = (p.probs.mean(0) - shares).abs().mean()
+    shares = torch.nn.functional.one_hot(p.tensors().target, 4).double().mean(0)
+    expected = (p.tensors().probs.mean(0) - shares).abs().mean()
     assert classwise_ece(p, num_bins=1) == pytest.approx(float(expected), rel=1e-9)

@@ -14,7 +14,7 @@ def sampled(samples=500, classes=4, over=1.5, seed=0):
 
 
 def literal(p, num_bins):
-    probs, labels = p.probs.numpy(), np.eye(p.num_classes)[p.target.numpy()]
+    probs, labels = p.probs, np.eye(p.num_classes)[p.target]
     bins = np.clip(np.ceil(probs * num_bins) - 1, 0, num_bins - 1)
     # calibration, refinement, variance of p, covariance of p and y; all within bins
     parts = np.zeros(4)

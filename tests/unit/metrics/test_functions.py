@@ -149,7 +149,7 @@ def test_a_users_metric_takes_arrays_too(changeable):
     @METRICS.register("share_of_right", top_label=True)
     def share_of_right(predictions):
         """Share of right predictions."""
-        return predictions.correct.double().mean().item()
+        return predictions.tensors().correct.double().mean().item()
 
     assert share_of_right(PROBS, LABELS) == metrics.accuracy(PROBS, LABELS)
     assert METRICS["share_of_right"].value is share_of_right

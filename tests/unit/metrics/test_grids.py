@@ -130,7 +130,7 @@ def test_rankings_hold_the_samples():
     logits = 2 * torch.randn(400, 4)
     p = Predictions(logits, torch.randint(4, (400,)))
     for label, found in enumerate(ClassGrid.from_predictions(p).table()):
-        probs, own = softmax_float64(logits)[:, label], p.target == label
+        probs, own = softmax_float64(logits)[:, label], p.tensors().target == label
         assert found.num_samples == 400
         assert float(found.right.sum()) == int(own.sum())
         assert float(found.right_confidence.sum()) == pytest.approx(
@@ -151,7 +151,7 @@ def test_grid_metric_is_exact_for_constant_cells():
     p = Predictions(kinds[torch.randint(8, (300,))], torch.randint(5, (300,)))
     streaming = StreamingMetrics(5, metrics=["ace"])
     for rows in torch.arange(300).split(70):
-        streaming.update(p.logits[rows], p.target[rows])
+        streaming.update(p.tensors().logits[rows], p.tensors().target[rows])
     assert streaming.compute()["ace"] == pytest.approx(ace(p), rel=1e-9)
 
 
@@ -161,7 +161,8 @@ def test_columns_and_rows_give_the_same_probabilities(monkeypatch):
         torch.tensor([1e4, 0, 1]) + torch.randn(50, 3), torch.zeros(50, dtype=torch.long)
     )
     assert torch.equal(
-        torch.stack(list(classwise_adaptive._iter_class_probs(p)), dim=1), softmax_float64(p.logits)
+        torch.stack(list(classwise_adaptive._iter_class_probs(p)), dim=1),
+        softmax_float64(p.tensors().logits),
     )
 
 

@@ -32,10 +32,10 @@ def test_classes():
     )
     for label, row in table.items():
         assert row.label == label
-        assert row.num_labels == int((p.target == label).sum())
+        assert row.num_labels == int((p.tensors().target == label).sum())
         assert row.frequency == row.num_labels / 600
         assert row.mean_probability == pytest.approx(
-            float(p.probs[:, label].double().mean()), rel=1e-9
+            float(p.tensors().probs[:, label].double().mean()), rel=1e-9
         )
         assert row.gap == pytest.approx(row.mean_probability - row.frequency)
     assert table[4].num_labels == 0
@@ -45,7 +45,7 @@ def test_classes():
 @pytest.mark.parametrize("kind", ["numbers", "tensor", "text", "predicted"])
 def test_groups_are_their_samples_alone(kind):
     p = sampled()
-    number = p.predicted if kind == "predicted" else torch.arange(600) % 7
+    number = p.tensors().predicted if kind == "predicted" else torch.arange(600) % 7
     groups = {
         "numbers": number.numpy(), "tensor": number, "predicted": number, "text": [f"site {n}" for n in number],
     }[kind]  # fmt: skip
@@ -56,10 +56,12 @@ def test_groups_are_their_samples_alone(kind):
     assert sum(row.num_samples for row in table.values()) == 600
     for name, row in table.items():
         inside = number == int(str(name).split()[-1])
-        part = Predictions(p.logits[inside], p.target[inside])
+        part = Predictions(p.tensors().logits[inside], p.tensors().target[inside])
         assert row.num_samples == part.num_samples
         assert row.accuracy == pytest.approx(accuracy(part), rel=1e-12)
-        assert row.confidence == pytest.approx(float(part.confidence.double().mean()), rel=1e-12)
+        assert row.confidence == pytest.approx(
+            float(part.tensors().confidence.double().mean()), rel=1e-12
+        )
         assert row.gap == pytest.approx(row.confidence - row.accuracy)
         assert row.ece == ece(part, num_bins=6)
         assert row.o_ece == o_ece(part, num_bins=6)

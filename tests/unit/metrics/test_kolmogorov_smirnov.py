@@ -7,7 +7,7 @@ from fedlas.metrics import confidence_gap, ks
 
 def literal(p):
     """Over every threshold, sample by sample."""
-    confidence, correct = p.confidence.double().tolist(), p.correct.tolist()
+    confidence, correct = p.tensors().confidence.double().tolist(), p.correct.tolist()
     return max(
         abs(sum(c - r for c, r in zip(confidence, correct, strict=True) if c <= t))
         / len(confidence)

@@ -37,7 +37,7 @@ def streamed(predictions):
     stream = metrics.StreamingMetrics(2, metrics=["ece", "brier", "top_label_ece"])
     for rows in torch.arange(600).split(100):
         part = predictions.rows(rows)
-        stream.update(part.logits, part.target)
+        stream.update(part.tensors().logits, part.tensors().target)
     return stream.compute()
 
 
@@ -97,7 +97,7 @@ def test_more_classes_have_one_ece():
     assert "top_label_ece" not in values
     assert values["ece"] == metrics.top_label_ece(THREE)
     assert values["brier"] == pytest.approx(
-        float(((THREE.probs - torch.eye(3)[THREE.target]) ** 2).sum(1).mean())
+        float(((THREE.tensors().probs - torch.eye(3)[THREE.tensors().target]) ** 2).sum(1).mean())
     )
 
 
@@ -116,7 +116,7 @@ def largest_gap(changeable):
     """A measure of an event that is registered here alone."""
 
     def value(predictions):
-        return float((predictions.probs[:, 1] - predictions.target).abs().max())
+        return float((predictions.tensors().probs[:, 1] - predictions.tensors().target).abs().max())
 
     def estimate(predictions, *, event=None, confidence_level=0.95):
         found = value(predictions)

@@ -38,10 +38,11 @@ def test_each_part_has_its_own_bins():
 def test_gap_is_mean_confidence_minus_accuracy():
     p = mixed()
     assert confidence_gap(p) == pytest.approx(
-        float(p.confidence.double().mean() - p.correct.double().mean()), rel=1e-9
+        float(p.tensors().confidence.double().mean() - p.tensors().correct.double().mean()),
+        rel=1e-9,
     )
-    assert confidence_gap(Predictions(p.logits * 100, p.target)) > 0.3
-    assert confidence_gap(Predictions(p.logits * 0.01, p.target)) < -0.2
+    assert confidence_gap(Predictions(p.tensors().logits * 100, p.tensors().target)) > 0.3
+    assert confidence_gap(Predictions(p.tensors().logits * 0.01, p.tensors().target)) < -0.2
 
 
 def test_signed_parts_have_direction_but_are_not_ranked():

@@ -26,8 +26,8 @@ def sampled(samples, classes=5, over=1.0, scale=2.0, seed=0):
 
 def definition(predictions, scale, points=8001):
     """The paper's integral, with the reflected Gaussian as a sum of images, by the midpoint rule."""
-    confidence = predictions.confidence.double().numpy()
-    gap = predictions.correct.double().numpy() - confidence
+    confidence = predictions.confidence.astype(np.float64)
+    gap = predictions.correct.astype(np.float64) - confidence
     t = (np.arange(points) + 0.5) / points
     smoothed = np.zeros(points)
     images = int(np.ceil(9 * scale)) + 1
@@ -39,7 +39,11 @@ def definition(predictions, scale, points=8001):
 
 
 def bound(predictions, scale):
-    gap = (predictions.correct.double() - predictions.confidence.double()).abs().mean()
+    gap = (
+        (predictions.tensors().correct.double() - predictions.tensors().confidence.double())
+        .abs()
+        .mean()
+    )
     return float(gap) / (STEPS * scale) ** 2
 
 
@@ -64,8 +68,8 @@ def test_the_ends_of_the_axis_reflect(scale):
     others = sampled(100, over=0.6)
     sure = torch.tensor([[500.0, 0.0, 0.0, 0.0, 0.0]] * 12)
     p = Predictions(
-        torch.cat((others.logits, sure)),
-        torch.cat((others.target, torch.tensor([1] * 8 + [0] * 4))),
+        torch.cat((others.tensors().logits, sure)),
+        torch.cat((others.tensors().target, torch.tensor([1] * 8 + [0] * 4))),
     )
     smoothed = smoothed_gap(p)
     assert smoothed(scale) == pytest.approx(definition(p, scale), abs=bound(p, scale) + 2e-7)
@@ -83,7 +87,7 @@ def test_integral_decreases_with_scale_and_keeps_total():
     smoothed = smoothed_gap(p)
     values = [smoothed(scale) for scale in (0, 1e-5, 1e-4, 1e-3, 0.01, 0.03, 0.1, 0.3, 1, 3)]
     assert all(second <= first + 1e-15 for first, second in itertools.pairwise(values))
-    total = abs(float(p.confidence.double().mean() - p.correct.double().mean()))
+    total = abs(float(p.tensors().confidence.double().mean() - p.tensors().correct.double().mean()))
     assert values[-1] == pytest.approx(total, rel=1e-12)
     assert values[0] > 2 * total
 
@@ -109,9 +113,11 @@ def test_calibrated_to_the_last_bit_is_zero(p):
 def test_what_lies_on_a_node_keeps_its_gap(logits):
     """At the end of the axis and within it, alone and beside others."""
     p = Predictions(torch.tensor([logits] * 4), [1, 1, 1, 1])
-    assert smooth_ece(p) == pytest.approx(float(p.confidence[0]), abs=2e-12)
+    assert smooth_ece(p) == pytest.approx(float(p.tensors().confidence[0]), abs=2e-12)
     both = Predictions(torch.tensor([logits] * 4 + [[1.0, 0.0]] * 4), [1] * 8)
-    assert smooth_ece(both) == pytest.approx(float(both.confidence.double().mean()), abs=2e-12)
+    assert smooth_ece(both) == pytest.approx(
+        float(both.tensors().confidence.double().mean()), abs=2e-12
+    )
 
 
 def test_the_scale_is_found_in_few_steps():

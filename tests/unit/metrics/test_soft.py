@@ -41,9 +41,9 @@ def drawn(samples=200, classes=4, **options):
 def test_against_scikit_learn():
     weights = torch.rand(200, generator=torch.Generator().manual_seed(1))
     for p in (drawn(), drawn(weights=weights)):
-        probs = p.probs.numpy().repeat(4, axis=0)
+        probs = p.probs.repeat(4, axis=0)
         target = np.tile(np.arange(4), 200)
-        share = p.label_probs.numpy() * (1 if p.weights is None else p.weights.numpy()[:, None])
+        share = p.label_probs * (1 if p.weights is None else p.weights[:, None])
         options = {"sample_weight": share.ravel()}
         right = sklearn.metrics.accuracy_score(target, probs.argmax(1), **options)
         assert soft_accuracy(p) == pytest.approx(right, abs=1e-12)
@@ -57,7 +57,11 @@ def test_against_scikit_learn():
 
 def test_one_label_for_sure_is_the_plain_score():
     p = drawn()
-    certain = Predictions(p.logits, p.target.flip(0), label_probs=torch.eye(4)[p.target.flip(0)])
+    certain = Predictions(
+        p.tensors().logits,
+        p.tensors().target.flip(0),
+        label_probs=torch.eye(4)[p.tensors().target.flip(0)],
+    )
     assert soft_accuracy(certain) == accuracy(certain)
     assert soft_nll(certain) == pytest.approx(nll(certain), abs=1e-12)
     assert soft_brier(certain) == pytest.approx(brier_score(certain), abs=1e-12)
@@ -65,13 +69,13 @@ def test_one_label_for_sure_is_the_plain_score():
 
 def test_the_distribution_itself_has_the_best_scores():
     p = drawn()
-    best = p.with_logits(p.label_probs.log())
-    entropy = -(p.label_probs * p.label_probs.log()).sum(1).mean()
+    best = p.with_logits(p.tensors().label_probs.log())
+    entropy = -(p.tensors().label_probs * p.tensors().label_probs.log()).sum(1).mean()
     assert soft_nll(best) == pytest.approx(float(entropy), abs=1e-12)
-    spread = (p.label_probs * (1 - p.label_probs)).sum(1).mean()
+    spread = (p.tensors().label_probs * (1 - p.tensors().label_probs)).sum(1).mean()
     assert soft_brier(best) == pytest.approx(float(spread), abs=1e-12)
     assert soft_brier(p) - float(spread) == pytest.approx(
-        float(((p.probs - p.label_probs) ** 2).sum(1).mean())
+        float(((p.tensors().probs - p.tensors().label_probs) ** 2).sum(1).mean())
     )
     assert true_ece(best) == pytest.approx(0, abs=1e-12)
 
@@ -84,13 +88,13 @@ def test_a_probability_that_underflows_has_a_finite_nll():
 @pytest.mark.parametrize("name", SOFT)
 def test_soft_metrics_need_label_probs_and_are_optional(name):
     p = drawn()
-    plain = Predictions(p.logits, p.target)
+    plain = Predictions(p.tensors().logits, p.tensors().target)
     with pytest.raises(InputError, match=r"must have label_probs; got none"):
         METRICS[name].value(plain)
     assert name not in evaluate(p)
     assert "true_ece" in evaluate(p)
     streaming = StreamingMetrics(4, metrics=[name])
-    streaming.update(p.logits, p.target, label_probs=p.label_probs)
+    streaming.update(p.tensors().logits, p.tensors().target, label_probs=p.tensors().label_probs)
     assert streaming.compute() == {name: METRICS[name].value(p)}
 
 
@@ -100,7 +104,7 @@ def test_soft_intervals_cover_value_and_floors_use_model(name):
     interval = bootstrap_interval(p, metric=name, replicates=99)
     assert interval.low < interval.value < interval.high
     # The model's own distribution is the best there can be for its probabilities.
-    best = Predictions(p.logits, p.target, label_probs=p.probs)
+    best = Predictions(p.tensors().logits, p.tensors().target, label_probs=p.tensors().probs)
     assert noise_floor(p, metric=name, replicates=9).mean == pytest.approx(
         METRICS[name].value(best), abs=1e-9
     )

@@ -26,14 +26,16 @@ def test_near_ece_where_the_error_is_large():
 
 def test_labels_do_not_matter():
     p = calibrated(200, over=1.5)
-    other = Predictions(p.logits, p.target.roll(1), label_probs=p.label_probs)
+    other = Predictions(
+        p.tensors().logits, p.tensors().target.roll(1), label_probs=p.tensors().label_probs
+    )
     assert true_ece(p) == true_ece(other)
 
 
 def test_evaluate_has_it_only_with_label_probs():
     p = calibrated(100)
     assert evaluate(p)["true_ece"] == true_ece(p)
-    assert "true_ece" not in evaluate(Predictions(p.logits, p.target))
+    assert "true_ece" not in evaluate(Predictions(p.tensors().logits, p.tensors().target))
 
 
 def test_without_label_probs():

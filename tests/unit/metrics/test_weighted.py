@@ -68,7 +68,8 @@ def values(predictions):
 def test_whole_weights_are_repeated_rows(case):
     p = CASES[case]
     repeated = rows_of(
-        replace(p, weights=None), torch.arange(p.num_samples).repeat_interleave(p.weights.long())
+        replace(p, weights=None),
+        torch.arange(p.num_samples).repeat_interleave(p.tensors().weights.long()),
     )
     weighted, expected = values(p), values(repeated)
     for name in weighted.keys() - COUNTED:
@@ -80,7 +81,7 @@ def test_only_ratios_of_weights_matter(case):
     p = CASES[case]
     expected = pytest.approx(values(p), abs=1e-9)
     for scale in (1e-12, 1 / 7, 1e9):
-        assert values(replace(p, weights=p.weights * scale)) == expected
+        assert values(replace(p, weights=p.tensors().weights * scale)) == expected
 
 
 @pytest.mark.parametrize("case", range(len(CASES)))
@@ -93,7 +94,7 @@ def test_equal_weights_are_no_weights(case):
 @pytest.mark.parametrize("case", range(len(CASES)))
 def test_a_sample_of_weight_0_is_not_there(case):
     p = CASES[case]
-    assert values(p) == pytest.approx(values(rows_of(p, p.weights > 0)), abs=1e-9)
+    assert values(p) == pytest.approx(values(rows_of(p, p.tensors().weights > 0)), abs=1e-9)
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
@@ -112,7 +113,10 @@ def test_streaming_adds_up(case):
     parts = [StreamingMetrics(p.num_classes, metrics=names, weighted=True) for _ in range(2)]
     for streaming, rows in zip(parts, (slice(0, 5), slice(5, None)), strict=True):
         streaming.update(
-            p.logits[rows], p.target[rows], label_probs=p.label_probs[rows], weights=p.weights[rows]
+            p.tensors().logits[rows],
+            p.tensors().target[rows],
+            label_probs=p.tensors().label_probs[rows],
+            weights=p.tensors().weights[rows],
         )
     parts[0].merge(parts[1])
     whole = parts[0].sum_across_ranks()
@@ -127,15 +131,20 @@ def test_streaming_adds_up(case):
 
 def test_streaming_tables_equal_those_of_all_samples():
     p = CASES[3]
-    groups = np.array(["a", "b", "c"])[p.target.numpy() % 3]
+    groups = np.array(["a", "b", "c"])[p.target % 3]
     classes, by_group = (
         StreamingClasses(10, weighted=True),
         StreamingGroups(["a", "b", "c"], weighted=True),
     )
     for rows in (slice(0, 100), slice(100, None)):
-        classes.update(p.logits[rows], p.target[rows], weights=p.weights[rows])
+        classes.update(
+            p.tensors().logits[rows], p.tensors().target[rows], weights=p.tensors().weights[rows]
+        )
         by_group.update(
-            p.logits[rows], p.target[rows], groups=groups[rows], weights=p.weights[rows]
+            p.tensors().logits[rows],
+            p.tensors().target[rows],
+            groups=groups[rows],
+            weights=p.tensors().weights[rows],
         )
     for found, expected in (
         (classes.compute(), calibration_by_class(p)),
@@ -148,9 +157,9 @@ def test_streaming_tables_equal_those_of_all_samples():
 
 def test_weighted_tables_equal_tables_of_repeated_rows():
     p = CASES[3]
-    index = torch.arange(p.num_samples).repeat_interleave(p.weights.long())
+    index = torch.arange(p.num_samples).repeat_interleave(p.tensors().weights.long())
     repeated = rows_of(replace(p, weights=None), index)
-    groups = (p.target % 3).numpy()
+    groups = (p.tensors().target % 3).numpy()
     for found, expected in (
         (calibration_by_class(p), calibration_by_class(repeated)),
         (calibration_by_group(p, groups), calibration_by_group(repeated, groups[index])),
@@ -160,17 +169,17 @@ def test_weighted_tables_equal_tables_of_repeated_rows():
                 assert getattr(row, field) == pytest.approx(
                     getattr(expected[name], field), abs=1e-9
                 )
-    kept = p.weights > 0
-    assert calibration_by_class(p)[2].num_labels == int((p.target[kept] == 2).sum())
+    kept = p.tensors().weights > 0
+    assert calibration_by_class(p)[2].num_labels == int((p.tensors().target[kept] == 2).sum())
     assert calibration_by_group(p, groups)[2].num_samples == int((groups[kept.numpy()] == 2).sum())
-    nobody = replace(p, weights=(p.target % 3 != 1).double())
+    nobody = replace(p, weights=(p.tensors().target % 3 != 1).double())
     assert list(calibration_by_group(nobody, groups)) == [0, 2]
 
 
 def test_against_scikit_learn():
     p = drawn(500, 2, seed=1)
     p = replace(p, weights=torch.rand(500, generator=torch.Generator().manual_seed(2)))
-    target, probs, weights = p.target.numpy(), p.probs.numpy(), p.weights.numpy()
+    target, probs, weights = p.target, p.probs, p.weights
     found = evaluate(p)
     options = {"sample_weight": weights}
     assert found["accuracy"] == pytest.approx(
@@ -181,7 +190,7 @@ def test_against_scikit_learn():
         sklearn.metrics.brier_score_loss(target, probs[:, 1], **options)
     )
     augrc, r = METRICS["augrc"].value(p), 1 - found["accuracy"]
-    auroc = sklearn.metrics.roc_auc_score(p.correct.numpy(), p.confidence.numpy(), **options)
+    auroc = sklearn.metrics.roc_auc_score(p.correct, p.confidence, **options)
     assert augrc == pytest.approx((1 - auroc) * r * (1 - r) + r**2 / 2)
 
 
@@ -237,7 +246,7 @@ def test_weighted_brier_decomposition_sums_to_score():
     p = CASES[1]
     parts = brier_decomposition(p)
     repeated = rows_of(
-        replace(p, weights=None), torch.arange(200).repeat_interleave(p.weights.long())
+        replace(p, weights=None), torch.arange(200).repeat_interleave(p.tensors().weights.long())
     )
     expected = brier_decomposition(repeated)
     for name in ("brier", "calibration", "refinement", "within_bins"):
@@ -278,12 +287,14 @@ def test_a_metric_that_ignores_weights_refuses_them(changeable):
     }
     METRICS.register("ignorant", **options)(lambda predictions: 0.25)
     METRICS.register("heedful", weighted=True, **options)(
-        lambda predictions: float(predictions.weights.sum())
+        lambda predictions: float(predictions.tensors().weights.sum())
     )
     with pytest.raises(InputError, match="no weights"):
         estimates(p, ["ignorant"], replicates=39)
     assert estimates(plain, ["ignorant"], replicates=39)["ignorant"].value == 0.25
-    assert estimates(p, ["heedful"], replicates=39)["heedful"].value == float(p.weights.sum())
+    assert estimates(p, ["heedful"], replicates=39)["heedful"].value == float(
+        p.tensors().weights.sum()
+    )
 
 
 @pytest.mark.parametrize("make", [StreamingMetrics, StreamingClasses])

@@ -27,7 +27,11 @@ def session(*outputs):
 
 
 def predict(*outputs):
-    return fedlas.predict(session(*outputs), [(torch.zeros(2, 4), torch.zeros(2).long())]).logits
+    return (
+        fedlas.predict(session(*outputs), [(torch.zeros(2, 4), torch.zeros(2).long())])
+        .tensors()
+        .logits
+    )
 
 
 @pytest.mark.parametrize(

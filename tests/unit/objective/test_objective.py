@@ -446,20 +446,20 @@ def one_process():
 def test_wrapped_objective_is_unwrapped(one_process):
     objective = fedlas.Objective(mlp(), FedLAS(num_classes=C))
     images, target = data()
-    expected = fedlas.predict(objective, [(images, target)]).logits
+    expected = fedlas.predict(objective, [(images, target)]).tensors().logits
     for wrap in (
         nn.parallel.DistributedDataParallel,
         nn.DataParallel,
         partial(torch.compile, backend="eager"),
     ):
         wrapped = wrap(objective)
-        assert torch.equal(fedlas.predict(wrapped, [(images, target)]).logits, expected)
+        assert torch.equal(fedlas.predict(wrapped, [(images, target)]).tensors().logits, expected)
         groups = fedlas.param_groups(wrapped, weight_decay=0.1)
         assert [len(group["params"]) for group in groups] == [4, 4]
     inside = fedlas.Objective(
         nn.parallel.DistributedDataParallel(mlp()), FedLAS(num_classes=C), head="module.2"
     )
-    assert torch.equal(fedlas.predict(inside, [(images, target)]).logits, expected)
+    assert torch.equal(fedlas.predict(inside, [(images, target)]).tensors().logits, expected)
 
 
 @pytest.mark.parametrize("what", [mlp(), nn.DataParallel(mlp()), None])

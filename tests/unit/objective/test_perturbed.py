@@ -40,19 +40,21 @@ def test_accuracies_fall_to_chance_in_equal_steps(world, levels):
     model, loader = world
     union = drifted_predictions(model, loader, levels=levels)
     assert union.num_samples == levels * 1500
-    accuracies = [float(part.double().mean()) for part in union.correct.split(1500)]
+    accuracies = [float(part.double().mean()) for part in union.tensors().correct.split(1500)]
     assert accuracies[0] == 1.0
     step = (1 - accuracies[-1]) / (levels - 1)
     for level, accuracy in enumerate(accuracies[:-1]):
         assert accuracy == pytest.approx(1 - level * step, abs=0.15 * step + 0.02)
     assert accuracies[-1] == pytest.approx(0.2, abs=0.035)
-    assert torch.equal(union.target, torch.cat([target for _, target in loader]).repeat(levels))
+    assert torch.equal(
+        union.tensors().target, torch.cat([target for _, target in loader]).repeat(levels)
+    )
 
 
 def test_the_clean_level_is_what_predict_says(world):
     model, loader = world
     union = drifted_predictions(model, loader, levels=3)
-    assert torch.equal(union.logits[:1500], predict(model, loader).logits)
+    assert torch.equal(union.tensors().logits[:1500], predict(model, loader).tensors().logits)
 
 
 def test_each_level_is_the_model_on_noisy_inputs(world):
@@ -67,7 +69,7 @@ def test_each_level_is_the_model_on_noisy_inputs(world):
     assert noises[0] == 0
     channels = _ChannelStatistics(loader)
     for (_, noise, accuracy), logits, correct in zip(
-        levels, union.logits.split(1500), union.correct.split(1500), strict=True
+        levels, union.tensors().logits.split(1500), union.tensors().correct.split(1500), strict=True
     ):
         expected = torch.cat([model(x) for x, _ in _iter_noisy_batches(loader, noise, 3, channels)])
         torch.testing.assert_close(logits, expected.detach())
@@ -96,9 +98,9 @@ def test_deterministic_and_the_seed_matters(world):
     first, again, other = (
         drifted_predictions(model, loader, levels=3, seed=seed) for seed in (0, 0, 1)
     )
-    assert torch.equal(first.logits, again.logits)
-    assert not torch.equal(first.logits[1500:], other.logits[1500:])
-    assert torch.equal(first.logits[:1500], other.logits[:1500])
+    assert torch.equal(first.tensors().logits, again.tensors().logits)
+    assert not torch.equal(first.tensors().logits[1500:], other.tensors().logits[1500:])
+    assert torch.equal(first.tensors().logits[:1500], other.tensors().logits[:1500])
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -117,8 +119,10 @@ def test_features_a_data_loader_and_an_objective(world):
         Objective(model, nn.CrossEntropyLoss()), batches, levels=3, features=True
     )
     assert union.features.shape == (4500, 18)
-    torch.testing.assert_close(model[1](union.features).detach(), union.logits)
-    assert torch.equal(union.logits, drifted_predictions(model, loader, levels=3).logits)
+    torch.testing.assert_close(model[1](union.tensors().features).detach(), union.tensors().logits)
+    assert torch.equal(
+        union.tensors().logits, drifted_predictions(model, loader, levels=3).tensors().logits
+    )
     assert drifted_predictions(model, loader, levels=2).features is None
 
 
@@ -133,7 +137,7 @@ def test_it_makes_temperature_scaling_right_under_drift():
     drift = DriftTemperature().fit(drifted_predictions(model, loader(1)))
     clean = TemperatureScaling().fit(predict(model, loader(1)))
     test = drifted_predictions(model, loader(2), seed=5)
-    noisiest = Predictions(test.logits[-6000:], test.target[-6000:])
+    noisiest = Predictions(test.tensors().logits[-6000:], test.tensors().target[-6000:])
     by_drift, by_clean = (calibrator.transform(test) for calibrator in (drift, clean))
     assert nll(by_drift) < 0.8 * nll(by_clean)
     errors = [ece(calibrator.transform(noisiest)) for calibrator in (drift, clean)]
@@ -147,7 +151,7 @@ def test_a_model_that_says_one_class_under_noise():
     model[1].weight.data[0] *= 3
     most = torch.where(torch.arange(1500) % 2 == 0, 0, target)
     union = drifted_predictions(model, [(images, most)], levels=4)
-    accuracies = [float(part.double().mean()) for part in union.correct.split(1500)]
+    accuracies = [float(part.double().mean()) for part in union.tensors().correct.split(1500)]
     assert accuracies == sorted(accuracies, reverse=True)
     assert accuracies[-1] > 0.25
 

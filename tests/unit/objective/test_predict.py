@@ -37,11 +37,11 @@ def test_plain_loader_objective_and_batches_agree(model):
         [(X[:7], Y[:7], torch.arange(7)), (X[7:], Y[7:], None)],
     )
     for other in (loader, wrapped):
-        torch.testing.assert_close(other.logits, whole.logits)
-        assert torch.equal(other.target, Y)
+        torch.testing.assert_close(other.tensors().logits, whole.tensors().logits)
+        assert torch.equal(other.tensors().target, Y)
     assert modes(model) == before == [True, True, False, True, True]
-    assert whole.logits.dtype == torch.float32
-    assert not whole.logits.requires_grad
+    assert whole.tensors().logits.dtype == torch.float32
+    assert not whole.tensors().logits.requires_grad
 
 
 def test_buffers_and_global_generator_stay(model):
@@ -70,13 +70,15 @@ def test_modes_and_hooks_come_back_after_an_error(model):
 
 def test_features_are_the_input_of_the_head(model):
     predictions = predict(model, [(X[:4], Y[:4]), (X[4:], Y[4:])], features=True, head="3")
-    torch.testing.assert_close(model[3](predictions.features), predictions.logits)
+    torch.testing.assert_close(
+        model[3](predictions.tensors().features), predictions.tensors().logits
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_float32_whatever_the_model_computes_in(dtype):
     model = nn.Linear(4, 3, dtype=dtype)
-    assert predict(model, [(X.to(dtype), Y)]).logits.dtype == torch.float32
+    assert predict(model, [(X.to(dtype), Y)]).tensors().logits.dtype == torch.float32
 
 
 def test_model_without_parameters_and_output_objects():
@@ -84,7 +86,7 @@ def test_model_without_parameters_and_output_objects():
         def forward(self, inputs):
             return type("Output", (), {"logits": inputs[:, :3]})()
 
-    assert torch.equal(predict(Output(), [(X, Y)]).logits, X[:, :3])
+    assert torch.equal(predict(Output(), [(X, Y)]).tensors().logits, X[:, :3])
 
 
 def test_empty_loader_and_nan(model):
@@ -156,9 +158,9 @@ def test_any_loader(name):
     torch.manual_seed(0)
     model = nn.Linear(4, 3)
     found = predict(model, loader)
-    torch.testing.assert_close(found.logits, model(X).detach())
+    torch.testing.assert_close(found.tensors().logits, model(X).detach())
     assert found.has_target is labeled
-    assert not labeled or torch.equal(found.target, Y)
+    assert not labeled or torch.equal(found.tensors().target, Y)
 
 
 @pytest.mark.parametrize(
@@ -177,14 +179,16 @@ def test_any_loader(name):
 def test_several_inputs(batch, label):
     model = Pair()
     found = predict(model, [batch], label=label)
-    torch.testing.assert_close(found.logits, model(X, X + 1).detach())
-    assert torch.equal(found.target, Y)
+    torch.testing.assert_close(found.tensors().logits, model(X, X + 1).detach())
+    assert torch.equal(found.tensors().target, Y)
 
 
 def test_model_with_one_argument_gets_whole_batch():
     both = {"left": X, "right": X + 1}
-    torch.testing.assert_close(predict(Either(), [{**both, "label": Y}]).logits, 2 * X[:, :3] + 1)
-    torch.testing.assert_close(predict(Either(), [((X, X + 1), Y)]).logits, X[:, :3])
+    torch.testing.assert_close(
+        predict(Either(), [{**both, "label": Y}]).tensors().logits, 2 * X[:, :3] + 1
+    )
+    torch.testing.assert_close(predict(Either(), [((X, X + 1), Y)]).tensors().logits, X[:, :3])
 
 
 def test_hugging_face_batches():
@@ -198,9 +202,11 @@ def test_hugging_face_batches():
     labeled = predict(
         model, [transformers.BatchEncoding({**encoded, "labels": Y[:4]})], features=True
     )
-    torch.testing.assert_close(labeled.logits, model.eval()(**encoded).logits.detach())
-    assert torch.equal(labeled.target, Y[:4])
-    torch.testing.assert_close(model.classifier(labeled.features), labeled.logits)
+    torch.testing.assert_close(labeled.tensors().logits, model.eval()(**encoded).logits.detach())
+    assert torch.equal(labeled.tensors().target, Y[:4])
+    torch.testing.assert_close(
+        model.classifier(labeled.tensors().features), labeled.tensors().logits
+    )
     assert not predict(model, [transformers.BatchEncoding(encoded)]).has_target
 
 
@@ -282,10 +288,10 @@ def test_dense_outputs_give_rows_per_position():
     p = predict(model, batches, ignore_index=255)
     images, target = (torch.cat(parts) for parts in zip(*batches, strict=True))
     torch.testing.assert_close(
-        p.logits, model(images).detach().movedim(1, -1)[:, 1:].reshape(-1, 3)
+        p.tensors().logits, model(images).detach().movedim(1, -1)[:, 1:].reshape(-1, 3)
     )
-    assert torch.equal(p.target, target[:, 1:].reshape(-1))
-    assert torch.equal(p.clusters, torch.arange(5).repeat_interleave(9))
+    assert torch.equal(p.tensors().target, target[:, 1:].reshape(-1))
+    assert torch.equal(p.tensors().clusters, torch.arange(5).repeat_interleave(9))
     unlabeled = predict(model, [part for part, _ in batches])
     assert unlabeled.num_samples == 5 * 12
     assert not unlabeled.has_target
@@ -302,9 +308,11 @@ def test_a_random_sample_of_the_positions(monkeypatch):
         predict(model, batches, ignore_index=255, max_rows=13),
     )
     assert some.num_samples == 13
-    places = [int((whole.logits == row).all(dim=1).nonzero()) for row in some.logits]
+    places = [
+        int((whole.tensors().logits == row).all(dim=1).nonzero()) for row in some.tensors().logits
+    ]
     assert places == sorted(places)
-    assert torch.equal(whole.clusters[places], some.clusters)
+    assert torch.equal(whole.tensors().clusters[places], some.tensors().clusters)
     assert predict(model, batches, max_rows=1000, ignore_index=255).num_samples == 45
     monkeypatch.setattr(sys.modules["fedlas.objective.predict"], "MAX_LOGITS", 60)
     with pytest.warns(CalibrationWarning, match=r"random sample of \d+ of 45 positions"):
@@ -325,10 +333,11 @@ def test_weights_and_clusters_of_a_batch(clusters):
     assert numbers[0] == numbers[2] == numbers[3] != numbers[1]
     named = [{"x": x, "y": y, "who": who, "w": w} for x, y, who, w in batches]
     assert torch.equal(
-        predict(model, named, label="y", clusters="who", weights="w").clusters, p.clusters
+        predict(model, named, label="y", clusters="who", weights="w").tensors().clusters,
+        p.tensors().clusters,
     )
     moved = predict(model, [(who, x, y) for x, y, who, _ in batches], label=2, clusters=0)
-    assert torch.equal(moved.logits, p.logits)
+    assert torch.equal(moved.tensors().logits, p.tensors().logits)
 
 
 @pytest.mark.parametrize(
@@ -365,8 +374,8 @@ compiled = partial(torch.compile, backend="eager")
 def test_wrapped_models(model, wrap):
     wrapped = wrap(model)
     found = predict(wrapped, [(X, Y)], features=True, head="3")
-    torch.testing.assert_close(found.logits, predict(model, [(X, Y)]).logits)
-    torch.testing.assert_close(model[3](found.features), found.logits)
+    torch.testing.assert_close(found.tensors().logits, predict(model, [(X, Y)]).tensors().logits)
+    torch.testing.assert_close(model[3](found.tensors().features), found.tensors().logits)
     assert modes(model) == [True, True, False, True, True]
 
 

@@ -43,8 +43,8 @@ def test_points_curve_band_and_strip():
     positives, others = (
         np.array([bar.get_height() for bar in c]) for c in axes.child_axes[0].containers
     )
-    assert (positives**2).sum() == pytest.approx(p.target.sum())
-    assert (others**2).sum() == pytest.approx(300 - p.target.sum())
+    assert (positives**2).sum() == pytest.approx(p.tensors().target.sum())
+    assert (others**2).sum() == pytest.approx(300 - p.tensors().target.sum())
     assert (others <= 0).all()
 
 
@@ -118,7 +118,7 @@ def test_the_diagram_zooms_to_the_data(shift, scale, most):
     assert axes.get_xscale() == scale
     assert axes.get_xlim() == axes.get_ylim()
     assert axes.get_xlim()[1] <= most
-    inside = (p.probs[:, 1] <= axes.get_xlim()[1]).double().mean()
+    inside = (p.tensors().probs[:, 1] <= axes.get_xlim()[1]).double().mean()
     assert inside > 0.99
     strip = axes.child_axes[0]
     assert sum(bar.get_height() ** 2 for bars in strip.containers for bar in bars) == pytest.approx(
@@ -158,8 +158,8 @@ def test_the_smoother_is_drawn_and_named():
 @pytest.mark.parametrize("factor", [1.0, 0.3], ids=["calibrated", "too low"])
 def test_rare_event_curve_stays_in_frame(scale, factor):
     p = rare(-4.0)
-    log_odds = p.logits[:, 1] + np.log(factor)
-    p = Predictions(torch.stack([0 * log_odds, log_odds], dim=1), p.target)
+    log_odds = p.tensors().logits[:, 1] + np.log(factor)
+    p = Predictions(torch.stack([0 * log_odds, log_odds], dim=1), p.tensors().target)
     axes = positive_reliability_diagram(p, scale=scale, replicates=39)
     low, high = axes.get_ylim()
     solid, dotted = (np.array([line.get_xdata(), line.get_ydata()]) for line in axes.lines[1:3])
@@ -168,7 +168,7 @@ def test_rare_event_curve_stays_in_frame(scale, factor):
         assert ((curve[1] > 0) & (curve[1] < 1)).all()
         assert ((curve >= low) & (curve <= high)).all()
     # Solid where there are data: all but a few samples at either end.
-    ends = np.quantile(p.probs[:, 1], [0.005, 0.995])
+    ends = np.quantile(p.tensors().probs[:, 1], [0.005, 0.995])
     assert solid[0].min() >= ends[0]
     assert solid[0].max() <= ends[1]
     points = axes.collections[-1].get_offsets()
@@ -188,11 +188,16 @@ def test_risks_by_outcome_are_shares_of_each(shift):
     for stairs, outcome in ((events, 1), (others, 0)):
         values, edges, _ = stairs.get_data()
         assert values.sum() == pytest.approx(100)
-        inside = p.probs[p.target == outcome][:, 1].numpy().clip(edges[0], edges[-1])
+        inside = (
+            p.tensors().probs[p.tensors().target == outcome][:, 1].numpy().clip(edges[0], edges[-1])
+        )
         np.testing.assert_allclose(values, 100 * np.histogram(inside, edges)[0] / len(inside))
-    medians = [float(np.median(p.probs[p.target == outcome][:, 1])) for outcome in (1, 0)]
+    medians = [
+        float(np.median(p.tensors().probs[p.tensors().target == outcome][:, 1]))
+        for outcome in (1, 0)
+    ]
     drawn = [line.get_xdata()[0] for line in axes.lines]
     assert drawn == pytest.approx(medians, rel=0.02)
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["events", "others"]
     with pytest.raises(ValueError, match="class 1 and other classes must both occur as labels"):
-        risk_distribution(p.rows(p.target == 0))
+        risk_distribution(p.rows(p.tensors().target == 0))

@@ -34,9 +34,9 @@ def test_isotonic_is_that_of_scikit_learn():
     from sklearn.isotonic import IsotonicRegression
 
     top = sample(300)
-    theirs = IsotonicRegression().fit_transform(top.confidence.numpy(), top.correct.numpy())
+    theirs = IsotonicRegression().fit_transform(top.confidence, top.correct)
     curve = calibration_curve(top, "isotonic")
-    assert np.interp(top.confidence.numpy(), curve.confidence, curve.accuracy) == pytest.approx(
+    assert np.interp(top.confidence, curve.confidence, curve.accuracy) == pytest.approx(
         theirs, abs=1e-9
     )
 

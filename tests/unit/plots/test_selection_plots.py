@@ -79,7 +79,7 @@ def test_mean_risk_equals_aurc_with_ties(seed, samples, levels):
     coverage, risk = risk_coverage(p)
     assert risk.mean() == pytest.approx(METRICS["aurc"].value(p), abs=1e-12)
     assert coverage[-1] == 1.0
-    assert risk[-1] == pytest.approx(1 - float(p.correct.double().mean()))
+    assert risk[-1] == pytest.approx(1 - float(p.tensors().correct.double().mean()))
 
 
 def test_area_above_oracle_is_e_aurc():
@@ -87,7 +87,7 @@ def test_area_above_oracle_is_e_aurc():
     model, random, oracle = (line.get_ydata() for line in risk_coverage_curve(p).lines)
     assert (model >= oracle - 1e-9).all()
     assert np.mean(model - oracle) / 100 == pytest.approx(METRICS["e_aurc"].value(p), abs=1e-9)
-    assert random[0] == pytest.approx(100 * (1 - float(p.correct.double().mean())))
+    assert random[0] == pytest.approx(100 * (1 - float(p.tensors().correct.double().mean())))
 
 
 def test_band_equals_resampling_single_samples():
@@ -95,7 +95,7 @@ def test_band_equals_resampling_single_samples():
     p = predictions(samples=300)
     bins = reliability_bins(p, num_bins=5)
     band = consistency_band(p, num_bins=5, replicates=4000)
-    random, confidence = np.random.default_rng(1), p.confidence.double().numpy()
+    random, confidence = np.random.default_rng(1), p.confidence.astype(np.float64)
     found = []
     for _ in range(4000):
         drawn = random.choice(confidence, len(confidence))

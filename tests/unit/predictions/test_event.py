@@ -14,7 +14,9 @@ LOGITS = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 1.0]])
 def test_event_by_name_or_index_is_kept(event, tmp_path):
     given = Predictions(LOGITS, [0, 1, 0], classes=["churned", "stayed"], event=event)
     saved = Predictions.load(given.save(tmp_path / "p.npz"))
-    probs = Predictions.from_probs(given.probs, given.target, classes=None, event=0)
+    probs = Predictions.from_probs(
+        given.tensors().probs, given.tensors().target, classes=None, event=0
+    )
     for each in (given, given.rows(torch.tensor([0, 2])), given.with_logits(LOGITS), saved):
         assert each.event == 0
         assert each.classes == ("churned", "stayed")

@@ -58,9 +58,7 @@ def test_rounded_rows_are_normalized_with_note(classes, tmp_path):
     found = read(table(tmp_path, np.round(probs, 3), target))
     kept = np.round(probs, 3)
     divided = int((np.abs(kept.sum(1) - 1) > 1e-6).sum())
-    assert found.predictions.probs.numpy() == pytest.approx(
-        kept / kept.sum(1, keepdims=True), abs=1e-9
-    )
+    assert found.predictions.probs == pytest.approx(kept / kept.sum(1, keepdims=True), abs=1e-9)
     if classes > 2:
         assert any(
             f"{divided} of 200 rows were divided by their sums" in note for note in found.notes
@@ -74,7 +72,7 @@ def test_rounded_rows_are_normalized_with_note(classes, tmp_path):
 def test_nearly_normalized_rows_are_divided_with_note(miss, tmp_path):
     probs, target = probs_of()
     found = read(table(tmp_path, probs * (1 + miss), target))
-    assert found.predictions.probs.numpy() == pytest.approx(probs, abs=1e-8)
+    assert found.predictions.probs == pytest.approx(probs, abs=1e-8)
     assert any(
         f"200 of 200 rows were divided by their sums, which differ from 1 by at most {miss:.2g}."
         in n
@@ -98,7 +96,7 @@ def test_rounding_does_not_excuse_what_it_cannot_explain(tmp_path):
 def test_normalize_takes_any_rows_and_counts_them(scale, tmp_path):
     probs, target = probs_of()
     found = read(table(tmp_path, probs * scale, target), normalize=True)
-    assert found.predictions.probs.numpy() == pytest.approx(probs, abs=1e-7)
+    assert found.predictions.probs == pytest.approx(probs, abs=1e-7)
     assert any("200 of 200 rows were divided by their sums, from" in note for note in found.notes)
     with pytest.raises(InputError, match=r"negative; got -1 in row 3.*'p_1'.*logits"):
         read(
@@ -164,17 +162,17 @@ def test_incomplete_rows_are_dropped_and_counted(tmp_path):
 def test_from_probs():
     probs, target = probs_of(classes=3)
     p = Predictions.from_probs(probs, target)
-    assert p.probs.numpy() == pytest.approx(probs)
+    assert p.probs == pytest.approx(probs)
     assert (
-        Predictions.from_probs(torch.tensor(probs, dtype=torch.float16), target).logits.dtype
+        Predictions.from_probs(torch.tensor(probs, dtype=torch.float16), target)
+        .tensors()
+        .logits.dtype
         == torch.float32
     )
     binary = Predictions.from_probs(probs[:, 1], target % 2)
-    assert binary.probs[:, 1].numpy() == pytest.approx(probs[:, 1])
-    assert Predictions.from_probs(
-        10 * probs, target, normalize=True
-    ).probs.numpy() == pytest.approx(probs)
-    assert torch.isfinite(Predictions.from_probs([[1.0, 0.0]], [1]).logits).all()
+    assert binary.tensors().probs[:, 1].numpy() == pytest.approx(probs[:, 1])
+    assert Predictions.from_probs(10 * probs, target, normalize=True).probs == pytest.approx(probs)
+    assert torch.isfinite(Predictions.from_probs([[1.0, 0.0]], [1]).tensors().logits).all()
     bfloat = torch.tensor(probs, dtype=torch.bfloat16)
     assert Predictions.from_probs(bfloat, target).num_samples == 200
 

@@ -12,7 +12,9 @@ from fedlas import Predictions, TopLabel, read_predictions
 def test_what_it_takes(correct, dtype):
     given = np.array([0.9, 0.5, 1.0], dtype)
     top = TopLabel(given, correct)
-    assert top.confidence.dtype == (torch.float64 if dtype == np.float64 else torch.float32)
+    assert top.tensors().confidence.dtype == (
+        torch.float64 if dtype == np.float64 else torch.float32
+    )
     assert top.confidence.tolist() == given.tolist()
     assert top.correct.tolist() == [True, False, True]
     assert top.num_samples == 3
@@ -24,7 +26,7 @@ def test_arrays_of_other_kinds():
     swapped.flags.writeable = False
     assert TopLabel(swapped, (True, True)).confidence.tolist() == [0.25, 0.5]
     live = torch.tensor([0.5, 0.25], dtype=torch.bfloat16, requires_grad=True)
-    assert TopLabel(live, torch.tensor([1, 0])).confidence.requires_grad is False
+    assert TopLabel(live, torch.tensor([1, 0])).tensors().confidence.requires_grad is False
     assert TopLabel([1, 0], [True, False]).confidence.tolist() == [1.0, 0.0]
     assert TopLabel([1.0000001], [True]).confidence.tolist() == [1.0]
 
@@ -42,7 +44,7 @@ def test_arrays_of_other_kinds():
         ([[0.5, 0.5]], [True], r"confidence must have shape \(N,\) .*; got \(1, 2\) .*probs.max\(1\) instead of probs"),
         ([], [], r"at least one sample"),
         (["a"], [True], r"confidence must be numbers"),
-        ([0.5], ["cat"], r"correct must be numbers .* pass correct=.predicted == target"),
+        ([0.5], ["cat"], r"correct must be numbers; .* pass correct=\(predicted == target\)"),
         (torch.zeros(2).to_sparse(), [True, True], "dense tensor"),
     ],
 )  # fmt: skip
@@ -64,7 +66,7 @@ def test_plots_take_it():
 
     generator = torch.Generator().manual_seed(0)
     p = Predictions(torch.randn(200, 4, generator=generator), torch.arange(200) % 4)
-    top = TopLabel(p.confidence, p.correct)
+    top = TopLabel(p.tensors().confidence, p.tensors().correct)
     for draw in (plots.reliability_diagram, plots.risk_coverage_curve):
         pairs = zip(draw(top).lines, draw(p).lines, strict=True)
         assert all(np.array_equal(one.get_xydata(), other.get_xydata()) for one, other in pairs)
@@ -88,6 +90,6 @@ def test_features_and_clusters_survive_indexing_and_saving(tmp_path):
 
 def test_features_are_a_row_a_sample():
     with pytest.raises(
-        ValueError, match=r"TopLabel: features must have shape \(2, D\); got .*\(1, 1\)"
+        ValueError, match=r"TopLabel: features must have shape \(2, D\); got list \[\[1.0\]\]"
     ):
         TopLabel([0.9, 0.5], [1, 0], features=[[1.0]])

@@ -126,7 +126,11 @@ def test_rounding_error_leaves_probabilities_of_labels():
     expected = fedlas.MultiLabel.from_probs(missed.clip(0, 1), labels)
     values = fedlas.evaluate(missed, labels)
     assert values == pytest.approx(fedlas.evaluate(expected), abs=1e-6)
-    assert fedlas.MultiLabel.from_probs(missed, labels).logits.equal(expected.logits)
+    assert (
+        fedlas.MultiLabel.from_probs(missed, labels)
+        .tensors()
+        .logits.equal(expected.tensors().logits)
+    )
     with pytest.raises(InputError, match=r"in \[0, 1\].*-0.499"):
         fedlas.MultiLabel.from_probs(probs - 0.5, labels)
 
@@ -139,10 +143,10 @@ def test_rounding_error_leaves_probabilities_of_a_table():
         "y_b": IS_POSITIVE,
     }
     several = fedlas.read_predictions(frame, probs="p_*", labels="y_*").predictions
-    assert several.probs.max() <= 1
+    assert several.tensors().probs.max() <= 1
     one = fedlas.read_predictions(frame, probs="p_a", target="y_a").predictions
-    assert one.logits.equal(
-        fedlas.Predictions.from_probs(with_errors(POSITIVE), IS_POSITIVE).logits
+    assert one.tensors().logits.equal(
+        fedlas.Predictions.from_probs(with_errors(POSITIVE), IS_POSITIVE).tensors().logits
     )
 
 

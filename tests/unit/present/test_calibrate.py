@@ -129,7 +129,9 @@ def test_ranking_table_fits_a_terminal(test, everything):
     for stage, predictions in stages.items():
         name, scores = stage.removeprefix("after "), measured[stage]
         (row,) = [line for line in lines if line.strip().startswith(f"{name} ")]
-        new = 100 * float((predictions.predicted != test.predicted).double().mean())
+        new = 100 * float(
+            (predictions.tensors().predicted != test.tensors().predicted).double().mean()
+        )
         shown = [
             f"{100 * scores['accuracy']:.2f}",
             f"{scores['nll']:.4f}",

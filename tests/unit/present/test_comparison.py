@@ -23,7 +23,9 @@ def drawn(factor=1.0, *, num_classes=3, samples=240, noise=0, **roles):
 def two(factor=1.0, names=None, event=None, **roles):
     """The same of two classes."""
     given = drawn(factor, num_classes=2, **roles)
-    return Predictions(given.logits, given.target, classes=names, event=event, **roles)
+    return Predictions(
+        given.tensors().logits, given.tensors().target, classes=names, event=event, **roles
+    )
 
 
 GOOD, SURE = drawn(), drawn(4.0)
@@ -58,7 +60,7 @@ def test_weightless_or_single_class_group_is_partly_compared():
     weights = torch.ones(240, dtype=torch.float64)
     weights[:10] = 0
     models = [two(factor, weights=weights) for factor in (1.0, 4.0)]
-    happened = models[0].target.bool().tolist()
+    happened = models[0].tensors().target.bool().tolist()
     groups = ["none"] * 10 + ["yes" if each else "no" for each in happened[10:]]
     compared = fedlas.compare(*models, ["auroc", "nll"], groups=groups, replicates=99)
     assert compared.event == "class 1"

@@ -106,8 +106,10 @@ def test_groups_of_an_event_are_ranked_by_evidence():
     """The group whose risk is far too low is under-predicted; its top label is not over-confident."""
     test = drawn(3000, 2)
     group = torch.arange(3000) % 3
-    worse = torch.where((group == 1) & (torch.arange(3000) % 2 == 0), 1, test.target)
-    found = report(Predictions(test.logits, worse), groups=["abc"[k] for k in group], replicates=39)
+    worse = torch.where((group == 1) & (torch.arange(3000) % 2 == 0), 1, test.tensors().target)
+    found = report(
+        Predictions(test.tensors().logits, worse), groups=["abc"[k] for k in group], replicates=39
+    )
     assert next(iter(found.groups["as predicted"])) == "b"
     assert found.verdict[-1].startswith(
         "Groups: 'b' is under-predicted most clearly: expects class 1 in "
@@ -245,12 +247,12 @@ def test_errors_name_arguments_or_options():
 
 
 def test_held_out_training_data_gets_a_note():
-    training = Predictions(drawn().logits, drawn().predicted)
+    training = Predictions(drawn().tensors().logits, drawn().tensors().predicted)
     found = report(drawn(seed=2), on=training, replicates=0)
     assert any("if the held-out samples were trained on" in note for note in found.notes)
     assert report(drawn(seed=2), on=drawn(), replicates=0).notes == ()
     # what is wrong does not count
-    mixed = replace(drawn(seed=2), weights=drawn(seed=2).correct.double())
+    mixed = replace(drawn(seed=2), weights=drawn(seed=2).tensors().correct.double())
     (note,) = report(mixed, on=training, replicates=0).notes
     assert note.endswith("rows of weight 0 are ignored.")
 
@@ -264,7 +266,9 @@ def test_the_same_predictions_twice_are_refused():
 
 def test_weights_keep_the_event():
     weighted = Predictions(
-        drawn(classes=2).logits, drawn(classes=2).target, weights=torch.ones(1000)
+        drawn(classes=2).tensors().logits,
+        drawn(classes=2).tensors().target,
+        weights=torch.ones(1000),
     )
     found = report(weighted, replicates=0)
     assert found.positive["as predicted"]["slope"].value > 0
@@ -272,7 +276,7 @@ def test_weights_keep_the_event():
 
 
 def test_confidences_alone_and_groups():
-    top = TopLabel(drawn().confidence, drawn().correct)
+    top = TopLabel(drawn().tensors().confidence, drawn().tensors().correct)
     found = report(top, groups=["a", "b"] * 500, replicates=99)
     assert found.text().count("Groups, ") == 1
     assert "Groups" in found.verdict[-1]
@@ -281,7 +285,7 @@ def test_confidences_alone_and_groups():
 @pytest.mark.parametrize("calibrator", ["temperature", "isotonic", "none"])
 def test_top_label_card_is_saved_and_monitored(tmp_path, calibrator):
     val, test, live, worse = (
-        TopLabel(each.confidence, each.correct)
+        TopLabel(each.tensors().confidence, each.tensors().correct)
         for each in (
             drawn(sharpness=3, seed=seed) if seed < 3 else drawn(4000, sharpness=9)
             for seed in range(4)
@@ -306,18 +310,23 @@ def test_top_label_card_is_saved_and_monitored(tmp_path, calibrator):
 
 def test_confidences_alone_are_calibrated():
     test, val = (
-        TopLabel(each.confidence, each.correct)
+        TopLabel(each.tensors().confidence, each.tensors().correct)
         for each in (drawn(sharpness=3), drawn(sharpness=3, seed=1))
     )
     found = report(test, on=val, method="isotonic", reject=[0.2], replicates=99)
     expected = IsotonicCalibration().fit(val).transform(test)
-    assert torch.equal(found.stages["after isotonic"].confidence, expected.confidence)
+    assert torch.equal(
+        found.stages["after isotonic"].tensors().confidence, expected.tensors().confidence
+    )
     assert found.measured["after isotonic"] == fedlas.evaluate(expected)
     assert re.match("After isotonic: it claims .*; this repairs it: NLL ", found.verdict[1])
     assert set(found.rejected) == set(found.stages)
     assert "repairs it" in found.html()
     (worse,) = report(
-        TopLabel(drawn().confidence, drawn().correct), on=val, method="platt", replicates=99
+        TopLabel(drawn().tensors().confidence, drawn().tensors().correct),
+        on=val,
+        method="platt",
+        replicates=99,
     ).verdict[1:]
     assert "makes it worse (NLL" in worse
     with pytest.raises(InputError, match="must differ from the evaluated predictions"):

@@ -83,9 +83,9 @@ def test_one_ece_and_one_brier_score_everywhere(rare, evaluations):
     assert compared["brier"].a == pytest.approx(event["brier"].value)
     assert evaluation.measured[stage]["ece"] == event["ece"].value
     assert evaluation.estimates[stage]["brier"] == event["brier"]
-    probability = rare["halved"].probs[:, 1]
+    probability = rare["halved"].tensors().probs[:, 1]
     assert event["brier"].value == pytest.approx(
-        float((probability - rare["halved"].target).square().mean())
+        float((probability - rare["halved"].tensors().target).square().mean())
     )
     top = fedlas.metrics.ece(rare["halved"])
     assert evaluation.measured[stage]["top_label_ece"] == pytest.approx(top)

@@ -44,11 +44,17 @@ def test_a_line_a_label_and_means_by_name(evaluation):
 
 def test_what_is_shown_after_is_what_calibrate_deploys(evaluation):
     deployed = MultiLabelCalibration().fit(drawn(1)).transform(drawn())
-    assert torch.equal(evaluation.stages["after partial-pooling"].logits, deployed.logits)
+    assert torch.equal(
+        evaluation.stages["after partial-pooling"].tensors().logits, deployed.tensors().logits
+    )
     model = torch.nn.Identity()
     val = drawn(1)
-    calibrated = fedlas.calibrate(model, [(val.logits, val.target)], MultiLabelCalibration())
-    torch.testing.assert_close(calibrated(drawn().logits), deployed.logits, rtol=1e-4, atol=1e-5)
+    calibrated = fedlas.calibrate(
+        model, [(val.tensors().logits, val.tensors().target)], MultiLabelCalibration()
+    )
+    torch.testing.assert_close(
+        calibrated(drawn().tensors().logits), deployed.tensors().logits, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_rules_on_means_and_on_the_worst_label(evaluation):
@@ -73,7 +79,10 @@ def test_numbers_for_machines_pages_and_papers(evaluation):
 
 def test_a_page_has_curves_of_the_worst_labels(monkeypatch):
     """Drawing is slow: one sample of two labels is drawn, and the worst of many are counted."""
-    pairs = [MultiLabel(each.logits[:, :2], each.target[:, :2]) for each in (drawn(), drawn(1))]
+    pairs = [
+        MultiLabel(each.tensors().logits[:, :2], each.tensors().target[:, :2])
+        for each in (drawn(), drawn(1))
+    ]
     evaluation = fedlas.report(pairs[0], on=pairs[1], replicates=99)
     page = evaluation.html()
     assert page.count('aria-label="Reliability diagram of') == 4
@@ -95,7 +104,11 @@ def test_a_page_has_curves_of_the_worst_labels(monkeypatch):
         ({"on": drawn()}, "must differ from the predictions"),
         ({"on": drawn().label(0)}, "must be a MultiLabel if"),
         (
-            {"on": MultiLabel(drawn(1).logits, drawn(1).target, names=tuple("abcdefgh"))},
+            {
+                "on": MultiLabel(
+                    drawn(1).tensors().logits, drawn(1).tensors().target, names=tuple("abcdefgh")
+                )
+            },
             "same labels as the predictions",
         ),
         ({"on": drawn(1), "method": "all"}, "method"),
@@ -123,9 +136,9 @@ def test_roles_of_samples_are_used():
 def with_groups(**roles):
     """Three groups, of which the last expects too few of one label."""
     several = drawn(**roles)
-    logits = several.logits.clone()
+    logits = several.tensors().logits.clone()
     logits[400:, 7] -= 2
-    several = MultiLabel(logits, several.target, names=NAMES, **roles)
+    several = MultiLabel(logits, several.tensors().target, names=NAMES, **roles)
     return several, ["here"] * 200 + ["there"] * 200 + ["far"] * 200
 
 
@@ -139,8 +152,10 @@ def test_group_rows_have_all_and_worst_label():
     alone = label_measures(rows, replicates=99)
     assert far.worst == next(iter(alone.values()))
     assert far.macro_ece == alone.overall["macro_ece"]
-    assert far.positives == int(rows.target.sum())
-    assert far.ratio.value == pytest.approx(float(rows.target.sum() / rows.probs.sum()), rel=1e-5)
+    assert far.positives == int(rows.tensors().target.sum())
+    assert far.ratio.value == pytest.approx(
+        float(rows.tensors().target.sum() / rows.tensors().probs.sum()), rel=1e-5
+    )
     assert far.ratio.low < far.ratio.value < far.ratio.high
     assert far.p <= min(1.0, 3 * 2 * min(far.ratio.p, far.worst.p)) * (1 + 1e-9)
     assert evaluation.verdict[2].startswith("Groups, as predicted: ")
@@ -164,16 +179,16 @@ def test_groups_use_clusters_weights_and_what_is_unknown():
     assert (ratio.low, ratio.high) != (plain.ratio.low, plain.ratio.high)
     weights = torch.ones(600)
     weights[590:] = 0
-    target = several.target.clone()
+    target = several.tensors().target.clone()
     target[590:] = -100
-    unknown = MultiLabel(several.logits, target, names=NAMES)
+    unknown = MultiLabel(several.tensors().logits, target, names=NAMES)
     both = [
         fedlas.report(each, **options).groups["as predicted"]["far"]
         for each in (with_groups(weights=weights)[0], unknown)
     ]
     assert both[0].num_samples == both[1].num_samples == 190
-    assert both[0].positives == both[1].positives == int(several.target[400:590].sum())
+    assert both[0].positives == both[1].positives == int(several.tensors().target[400:590].sum())
     assert both[0].macro_ece.value == pytest.approx(both[1].macro_ece.value)
     target[400:] = -100
-    left = MultiLabel(several.logits, target, names=NAMES)
+    left = MultiLabel(several.tensors().logits, target, names=NAMES)
     assert set(fedlas.report(left, **options).groups["as predicted"]) == {"here", "there"}

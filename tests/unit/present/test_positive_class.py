@@ -134,7 +134,7 @@ def test_event_plots_show_decision_curve_and_outcomes(stages, by_stage, decision
     texts = [str(each) for each in draw_event_plots(stages, {"after": [decision]}, "yes")]
     assert ["Decision curve of yes" in texts[0], len(texts)] == [True, 2]
     assert "Distribution of the probability of yes by outcome" in texts[1]
-    happened = Predictions(stages["after"].logits, torch.ones(400, dtype=torch.int64))
+    happened = Predictions(stages["after"].tensors().logits, torch.ones(400, dtype=torch.int64))
     assert len(draw_event_plots({"model": happened}, {}, "yes")) == 1
     diagrams = draw_event_reliability(stages, {"after": by_stage["after"]}, event="yes")
     assert ["Reliability diagram of yes, after" in str(each) for each in diagrams] == [True]

@@ -204,7 +204,7 @@ def test_the_order_of_the_classes_does_not_matter(classes, features):
         stratified_folds(logits, target, 5, features=side),
     )
     probs, moved = (
-        AutoCalibration().fit(val).transform(val).probs
+        AutoCalibration().fit(val).transform(val).tensors().probs
         for val in (
             Predictions(logits, target, features=side),
             Predictions(*renamed, features=side),

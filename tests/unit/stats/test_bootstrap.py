@@ -28,11 +28,11 @@ def draw(samples=400, classes=5, sharpness=1.0, seed=0):
 @pytest.mark.parametrize(
     ("metric", "quantity"),
     [
-        ("accuracy", lambda p: p.correct.double()),
+        ("accuracy", lambda p: p.tensors().correct.double()),
         (
             "nll",
             lambda p: torch.nn.functional.cross_entropy(
-                p.logits.double(), p.target, reduction="none"
+                p.tensors().logits.double(), p.tensors().target, reduction="none"
             ),
         ),
     ],
@@ -63,7 +63,7 @@ def test_agrees_with_a_loop_written_by_hand():
     ours = bootstrap_interval(p, replicates=3999, method="percentile")
     random = np.random.default_rng(7)
     rows = [torch.from_numpy(random.integers(0, 400, 400)) for _ in range(2000)]
-    theirs = [ece(Predictions(p.logits[i], p.target[i])) for i in rows]
+    theirs = [ece(Predictions(p.tensors().logits[i], p.tensors().target[i])) for i in rows]
     assert ours.value + ours.bias == pytest.approx(
         np.mean(theirs), abs=4 * ours.standard_error / 2000**0.5
     )
@@ -204,13 +204,13 @@ def test_user_metric_is_called_per_replicate(changeable):
     @METRICS.register("largest", title="L", higher_is_better=True, percent=False, paper="none")
     def largest(predictions, *, num_bins=15):
         """Not a mean over rows, and without a pass of its own."""
-        return predictions.logits.max() + num_bins
+        return predictions.tensors().logits.max() + num_bins
 
     p = draw(50)
     interval = bootstrap_interval(
         p, metric="largest", replicates=199, num_bins=3, method="percentile"
     )
-    assert interval.value == pytest.approx(float(p.logits.max()) + 3)
+    assert interval.value == pytest.approx(float(p.tensors().logits.max()) + 3)
     assert interval.high == interval.value
     assert interval.low < interval.high
     assert interval.bias < 0
@@ -223,7 +223,7 @@ def test_replaced_metric_does_not_use_built_in_formula(changeable, monkeypatch):
     @METRICS.register("ece", title="E", higher_is_better=False, percent=False, paper="none")
     def first_logit(predictions):
         """Mean of the first logit."""
-        return float(predictions.logits[:, 0].mean())
+        return float(predictions.tensors().logits[:, 0].mean())
 
     p = draw(50)
     interval = bootstrap_interval(p, replicates=99)
@@ -233,7 +233,7 @@ def test_replaced_metric_does_not_use_built_in_formula(changeable, monkeypatch):
 def test_what_cannot_be_resampled():
     p = draw(5)
     with pytest.raises(InputError, match=r"bootstrap_interval: .*at least 2 samples"):
-        bootstrap_interval(Predictions(p.logits[:1], p.target[:1]))
+        bootstrap_interval(Predictions(p.tensors().logits[:1], p.tensors().target[:1]))
     with pytest.raises(InputError, match="registered metric; got 'ecee'"):
         bootstrap_interval(p, metric="ecee")
     with pytest.raises(InputError, match="bootstrap_interval: confidence_level"):
@@ -243,6 +243,6 @@ def test_what_cannot_be_resampled():
     with pytest.raises(InputError, match="bootstrap_intervals: num_bins"):
         bootstrap_intervals(p, num_bins=0)
     with pytest.raises(InputError, match=r"bootstrap_intervals: .*be Predictions"):
-        bootstrap_intervals(p.logits)
+        bootstrap_intervals(p.tensors().logits)
     with pytest.raises(InputError, match="label_probs"):
-        bootstrap_interval(Predictions(p.logits, p.target), metric="true_ece")
+        bootstrap_interval(Predictions(p.tensors().logits, p.tensors().target), metric="true_ece")

@@ -31,7 +31,7 @@ def draw(samples, classes, seed, sharpness=SHARPNESS):
 
 def truth(classes):
     """Both errors without the chance of labels; all classes are alike, so that they can share their bins."""
-    p = draw(2_000_000 // classes, classes, seed=10**6)
+    p = draw(2_000_000 // classes, classes, seed=10**6).tensors()
     probs, known = p.probs.double().flatten(), p.label_probs.flatten()
     cell = (probs * 15).ceil().long().clamp(1, 15) - 1
     gaps, count = (
@@ -69,8 +69,10 @@ def test_bias_of_calibrated_model_is_mean_metric(metric, monkeypatch):
     )
     p = draw(400, 6, seed=1, sharpness=1.0)
     generator = torch.Generator().manual_seed(0)
-    labels = torch.multinomial(p.probs, 300, replacement=True, generator=generator).T
-    expected = np.mean([METRICS[metric].value(Predictions(p.logits, each)) for each in labels])
+    labels = torch.multinomial(p.tensors().probs, 300, replacement=True, generator=generator).T
+    expected = np.mean(
+        [METRICS[metric].value(Predictions(p.tensors().logits, each)) for each in labels]
+    )
     assert metric_bias_bounds(METRICS[metric], Rows(p, 15))[1] == pytest.approx(expected, rel=0.05)
 
 

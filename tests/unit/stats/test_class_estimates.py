@@ -44,9 +44,9 @@ def test_two_class_estimates_both_equal_classwise_ece():
 def test_only_what_is_miscalibrated_is_told():
     """One class has its logits raised, which the labels do not follow."""
     p = model(samples=3000, classes=5)
-    raised = p.logits.clone()
+    raised = p.tensors().logits.clone()
     raised[:, 2] += 0.8
-    found = class_estimates(Predictions(raised, p.target), replicates=199)
+    found = class_estimates(Predictions(raised, p.tensors().target), replicates=199)
     assert found[2].p == pytest.approx(1 / 200)
     assert found[2].low > 0
     calibrated = class_estimates(p, replicates=199)

@@ -77,7 +77,7 @@ def test_copies_do_not_make_a_calibrated_model_miscalibrated():
 
 def test_pairs_and_groups():
     a = drawn(200, copies=4)
-    b = a.with_logits(1.05 * a.logits)
+    b = a.with_logits(1.05 * a.tensors().logits)
     with_clusters = compare(a, b, ["nll"], replicates=199)["nll"]
     without = compare(
         replace(a, clusters=None), replace(b, clusters=None), ["nll"], replicates=199

@@ -114,7 +114,9 @@ def test_groups_vary_as_known_label_probabilities_do(monkeypatch):
     """Probabilities of rows with one confidence differ, which a group's mean does not show."""
     p = sampled(20_000, 2, 1.0)
     random = torch.Generator().manual_seed(0)
-    known = (p.probs[:, 1] + torch.rand(20_000, generator=random).sub(0.5)).clamp(0.01, 0.99)
+    known = (p.tensors().probs[:, 1] + torch.rand(20_000, generator=random).sub(0.5)).clamp(
+        0.01, 0.99
+    )
     p = replace(p, label_probs=torch.stack([1 - known, known], dim=1))
     widths = []
     for limit in (10**6, 1000):

@@ -109,7 +109,7 @@ def test_without_clusters_nothing_changes():
 def test_few_clusters_widen_interval_and_raise_p_value():
     few = visits(0, [20] * 8)
     other = few.with_logits(
-        few.logits
+        few.tensors().logits
         + 0.3
         * torch.randn(
             few.logits.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
@@ -125,7 +125,9 @@ def test_spiegelhalters_z_is_students():
     z, p = spiegelhalter_test(few)
     assert p >= two_sided_p_value(z * math.sqrt(7.0 / (8.0 - z**2)), 7.0)
     alone = spiegelhalter_test(
-        Predictions(few.logits, few.target, clusters=torch.arange(few.num_samples))
+        Predictions(
+            few.tensors().logits, few.tensors().target, clusters=torch.arange(few.num_samples)
+        )
     )
     assert alone.p_value == pytest.approx(two_sided_p_value(alone.z), abs=0.02)
 
@@ -153,7 +155,7 @@ def test_one_cluster_has_value_without_interval_or_test():
         with pytest.raises(InputError, match="at least 2 clusters"):
             asked(one)
     with pytest.raises(InputError, match="at least 2 clusters"):
-        compare(one, one.with_logits(2 * one.logits))
+        compare(one, one.with_logits(2 * one.tensors().logits))
 
 
 def test_two_clusters_have_intervals_but_no_wald_test():

@@ -21,11 +21,11 @@ def test_every_number_is_that_of_the_group_alone():
     assert next(iter(found)) == "b"
     for name, each in found.items():
         rows = np.flatnonzero(groups == name)
-        alone = TopLabel(top.confidence[rows], top.correct[rows])
+        alone = TopLabel(top.tensors().confidence[rows], top.tensors().correct[rows])
         known = estimates(alone, ["accuracy", "ece"], replicates=199, num_bins=10, seed=4)
         assert (each.accuracy, each.ece) == (known["accuracy"], known["ece"])
         assert each.num_samples == len(rows)
-        assert each.confidence == pytest.approx(float(alone.confidence.mean()))
+        assert each.confidence == pytest.approx(float(alone.tensors().confidence.mean()))
         assert each.excess == each.ece.value - each.ece.floor
     assert [each.p for each in found.values()] == holm([each.ece.p for each in found.values()])
     assert found["b"].p <= 0.05 < found["a"].p
@@ -36,16 +36,20 @@ def test_predictions_are_the_same_as_their_top_label():
     p = Predictions(logits, torch.arange(300) % 4)
     groups = (torch.arange(300) % 2).tolist()
     assert group_estimates(p, groups, replicates=60) == group_estimates(
-        TopLabel(p.confidence, p.correct), groups, replicates=60
+        TopLabel(p.tensors().confidence, p.tensors().correct), groups, replicates=60
     )
 
 
 def test_weights_count_within_groups():
     top, groups = made()
-    weighted = TopLabel(top.confidence, top.correct, np.arange(900) % 2 + 1)
+    weighted = TopLabel(top.tensors().confidence, top.tensors().correct, np.arange(900) % 2 + 1)
     found = group_estimates(weighted, groups, replicates=60)["b"]
     rows = np.flatnonzero(groups == "b")
-    alone = TopLabel(top.confidence[rows], top.correct[rows], weighted.weights[rows])
+    alone = TopLabel(
+        top.tensors().confidence[rows],
+        top.tensors().correct[rows],
+        weighted.tensors().weights[rows],
+    )
     # 40 for each of three groups
     assert found.ece == estimates(alone, ["ece"], replicates=120)["ece"]
 
@@ -58,12 +62,14 @@ def test_samples_of_weight_0_are_absent(replicates):
     weights[np.flatnonzero(groups == "c")[1:]] = 0
     counted = np.flatnonzero(weights > 0)
     wanted = group_estimates(
-        TopLabel(top.confidence[counted], top.correct[counted], weights[counted]),
+        TopLabel(
+            top.tensors().confidence[counted], top.tensors().correct[counted], weights[counted]
+        ),
         groups[counted],
         replicates=replicates,
     )
     assert set(wanted) == {"b", "c"}
-    weighted = TopLabel(top.confidence, top.correct, weights)
+    weighted = TopLabel(top.tensors().confidence, top.tensors().correct, weights)
     assert group_estimates(weighted, groups, replicates=replicates) == wanted
 
 

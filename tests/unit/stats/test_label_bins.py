@@ -34,7 +34,9 @@ def test_floor_and_p_value_detect_overconfident_labels(sharpness, is_calibrated)
 def test_clusters_of_copies_leave_the_interval_wide():
     """Twenty copies of each sample in a cluster of its own say no more than the samples."""
     one = several(sharpness=2.0, samples=100)
-    copies = [each.repeat_interleave(20, dim=0) for each in (one.logits, one.target)]
+    copies = [
+        each.repeat_interleave(20, dim=0) for each in (one.tensors().logits, one.tensors().target)
+    ]
     clusters = torch.arange(100).repeat_interleave(20)
     many = MultiLabel(*copies, names=one.names, clusters=clusters)
     widths = [

@@ -49,10 +49,12 @@ def test_the_mean_is_that_of_calibrated_test_sets():
     """Labels redrawn by the library for one set of logits, and by hand."""
     p = draw(500)
     found = noise_floor(p, replicates=2000)
-    probs, generator = p.logits.double().softmax(1), torch.Generator().manual_seed(9)
+    probs, generator = p.tensors().logits.double().softmax(1), torch.Generator().manual_seed(9)
     by_hand = [
         METRICS["ece"].value(
-            Predictions(p.logits, torch.multinomial(probs, 1, generator=generator).squeeze(1))
+            Predictions(
+                p.tensors().logits, torch.multinomial(probs, 1, generator=generator).squeeze(1)
+            )
         )
         for _ in range(500)
     ]
@@ -68,10 +70,10 @@ def test_the_mean_is_that_of_calibrated_test_sets():
 
 def test_floors_are_mean_confidence_and_mean_entropy():
     p = draw(2000)
-    probs = p.logits.double().softmax(1)
+    probs = p.tensors().logits.double().softmax(1)
     accuracy, nll = (noise_floor(p, metric=name, replicates=400) for name in ("accuracy", "nll"))
     for found, expected in (
-        (accuracy, p.confidence.double().mean()),
+        (accuracy, p.tensors().confidence.double().mean()),
         (nll, -(probs * probs.log()).sum(1).mean()),
     ):
         assert found.mean == pytest.approx(
@@ -113,10 +115,12 @@ def test_signed_metric_is_tested_two_sided():
 
 def test_null_replicates_replace_label_probs_by_model_probs():
     p = draw(100)
-    known = Predictions(p.logits, p.target, label_probs=(p.logits / 2).softmax(1))
+    known = Predictions(
+        p.tensors().logits, p.tensors().target, label_probs=(p.tensors().logits / 2).softmax(1)
+    )
     found = noise_floor(known, metric="true_ece", replicates=99)
     assert (found.mean, found.p_value) == (0.0, 0.01)
-    right = Predictions(p.logits, p.target, label_probs=p.logits.softmax(1))
+    right = Predictions(p.logits, p.target, label_probs=p.probs)
     assert noise_floor(right, metric="true_ece", replicates=99).p_value == 1.0
 
 
@@ -147,7 +151,7 @@ def test_least_p_belongs_to_unreached_value():
     wrong = Predictions(torch.eye(3) * 1e4, [1, 2, 0])
     for metric, expected in (("ece", 0.01), ("debiased_ece2", 0.02), ("confidence_gap", 0.02)):
         found = noise_floor(
-            Predictions(wrong.logits.repeat(9, 1), wrong.target.repeat(9)),
+            Predictions(wrong.tensors().logits.repeat(9, 1), wrong.tensors().target.repeat(9)),
             metric=metric,
             replicates=99,
         )
@@ -167,11 +171,11 @@ def test_a_metric_registered_by_a_user(changeable):
     @METRICS.register("share", title="S", higher_is_better=True, percent=False, paper="none")
     def share_of_class_0(predictions):
         """Of the labels."""
-        return (predictions.target == 0).double().mean()
+        return (predictions.tensors().target == 0).double().mean()
 
     p = draw(500)
     found = noise_floor(p, metric="share", replicates=99)
-    expected = float(p.logits.softmax(1)[:, 0].mean())
+    expected = float(p.tensors().logits.softmax(1)[:, 0].mean())
     assert found.mean == pytest.approx(expected, abs=5 * found.standard_deviation / 99**0.5)
 
 

@@ -40,7 +40,9 @@ def test_paired_bootstrap_of_mean_resamples_mean_difference():
     a, b = pair(sharpness=(1.0, 1.3))
     found = paired_bootstrap(a, b, metric="nll", replicates=9999, method="percentile")
     nll = [
-        torch.nn.functional.cross_entropy(p.logits.double(), p.target, reduction="none").numpy()
+        torch.nn.functional.cross_entropy(
+            p.tensors().logits.double(), p.tensors().target, reduction="none"
+        ).numpy()
         for p in (a, b)
     ]
     theirs = scipy_stats.bootstrap(
@@ -63,7 +65,7 @@ def test_two_models_are_compared_by_nll_unless_told_otherwise():
     assert paired_bootstrap(a, b, replicates=99) == paired_bootstrap(
         a, b, metric="nll", replicates=99
     )
-    one, other = (TopLabel(p.confidence, p.correct) for p in (a, b))
+    one, other = (TopLabel(p.tensors().confidence, p.tensors().correct) for p in (a, b))
     assert paired_bootstrap(one, other, replicates=99).metric == "ece"
 
 
@@ -85,7 +87,9 @@ def test_p_value_of_mean_matches_normal():
     a, b = pair(400, sharpness=(1.0, 1.3))
     found = paired_bootstrap(a, b, metric="nll", replicates=1999, seed=3)
     one, other = (
-        torch.nn.functional.cross_entropy(p.logits.double(), p.target, reduction="none").numpy()
+        torch.nn.functional.cross_entropy(
+            p.tensors().logits.double(), p.tensors().target, reduction="none"
+        ).numpy()
         for p in (a, b)
     )
     score = (one - other).mean() / ((one - other).std() / 20)
@@ -142,17 +146,19 @@ def test_models_may_differ_in_everything_but_the_samples():
 def test_refuses():
     a, b = pair(20)
     with pytest.raises(InputError, match="same order; got different targets"):
-        paired_bootstrap(a, Predictions(b.logits, (b.target + 1) % 4))
+        paired_bootstrap(a, Predictions(b.tensors().logits, (b.tensors().target + 1) % 4))
     with pytest.raises(InputError, match="same samples"):
-        paired_bootstrap(a, Predictions(b.logits[:10], b.target[:10]))
+        paired_bootstrap(a, Predictions(b.tensors().logits[:10], b.tensors().target[:10]))
     with pytest.raises(InputError, match=r"paired_bootstrap: .*be Predictions"):
-        paired_bootstrap(a, b.logits)
+        paired_bootstrap(a, b.tensors().logits)
     with pytest.raises(InputError, match="paired_bootstrap: confidence_level"):
         paired_bootstrap(a, b, confidence_level=0.0)
     with pytest.raises(InputError, match="paired_bootstrap: replicates"):
         paired_bootstrap(a, b, replicates=0)
     with pytest.raises(InputError, match="at least 2 samples"):
-        paired_bootstrap(*(Predictions(p.logits[:1], p.target[:1]) for p in (a, b)))
+        paired_bootstrap(
+            *(Predictions(p.tensors().logits[:1], p.tensors().target[:1]) for p in (a, b))
+        )
     with pytest.raises(InputError, match="registered metric"):
         paired_bootstrap(a, b, metric="nope")
 
@@ -161,10 +167,12 @@ def test_clustered_accuracy_difference_of_rare_errors_has_interval():
     """Models that hardly ever differ had [0, 0] in 0.19 of the sets: no replicate drew what they differ in."""
     a, b = pair(samples=200, sharpness=(1.0, 1.5))
     a, b = (
-        Predictions(each.logits, each.predicted, clusters=torch.arange(200) // 20)
+        Predictions(
+            each.tensors().logits, each.tensors().predicted, clusters=torch.arange(200) // 20
+        )
         for each in (a, a)
     )
-    b = Predictions(2 * b.logits, b.target, clusters=b.clusters)
+    b = Predictions(2 * b.tensors().logits, b.tensors().target, clusters=b.tensors().clusters)
     found = paired_bootstrap(a, b, metric="accuracy", replicates=99)
     assert found.difference == 0.0
     assert found.low < -0.01

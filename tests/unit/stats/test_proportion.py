@@ -119,7 +119,7 @@ def test_perfect_models_have_nonzero_width():
     p = predictions([True] * 20)
     same = paired_bootstrap(p, p, metric="accuracy", replicates=99)
     assert (same.low, same.high) == (0.0, 0.0)
-    sharper = Predictions(2 * p.logits, p.target)
+    sharper = Predictions(2 * p.tensors().logits, p.tensors().target)
     found = paired_bootstrap(p, sharper, metric="accuracy", replicates=99)
     width = 1 - wilson_interval(1.0, 20, confidence_level=0.95)[0]
     assert found.interval == pytest.approx((-width, width))
@@ -131,8 +131,11 @@ def test_weighted_models_have_the_interval_of_paired_shares():
     weights = random.uniform(0.1, 2.0, 300)
     right = random.random((2, 300)) < 0.8
     p = predictions(right[0])
-    turned = torch.where(torch.tensor(right[0] == right[1])[:, None], 1, -1) * p.logits
-    a, b = (Predictions(each, p.target, weights=weights) for each in (p.logits, turned))
+    turned = torch.where(torch.tensor(right[0] == right[1])[:, None], 1, -1) * p.tensors().logits
+    a, b = (
+        Predictions(each, p.tensors().target, weights=weights)
+        for each in (p.tensors().logits, turned)
+    )
     found = paired_bootstrap(a, b, metric="accuracy", replicates=199)
     assert found.interval == pytest.approx(
         paired_share_interval(*right, weights, confidence_level=0.95)

@@ -19,11 +19,11 @@ def test_threshold_is_from_validation_and_numbers_from_test():
     val, test = drawn(3000), drawn(2000, seed=1)
     found = reject_option(val, test, risk=0.1, confidence_level=0.9)
     chosen = risk_threshold(
-        val.confidence.numpy(), val.correct.numpy(), risk=0.1, num_classes=3, confidence_level=0.9
+        val.confidence, val.correct, risk=0.1, num_classes=3, confidence_level=0.9
     )
     assert found.chosen == chosen
-    accepted = test.confidence >= chosen.threshold
-    wrong = int((accepted & ~test.correct).sum())
+    accepted = test.tensors().confidence >= chosen.threshold
+    wrong = int((accepted & ~test.tensors().correct).sum())
     assert (found.samples, found.accepted, found.wrong) == (2000, int(accepted.sum()), wrong)
     assert found.coverage == found.accepted / 2000
     assert found.risk == wrong / found.accepted < found.upper
@@ -53,7 +53,7 @@ def test_target_risk_is_kept_with_confidence_level():
 
 
 def test_top_labels_are_enough():
-    top = TopLabel(drawn(500).confidence, drawn(500).correct)
+    top = TopLabel(drawn(500).tensors().confidence, drawn(500).tensors().correct)
     assert reject_option(top, top, risk=0.9).coverage == 1.0  # everything may be accepted
 
 
@@ -65,7 +65,9 @@ def test_anything_else_is_refused(other):
 
 
 def test_weights_raise():
-    weighted = TopLabel(drawn(50).confidence, drawn(50).correct, weights=torch.ones(50))
+    weighted = TopLabel(
+        drawn(50).tensors().confidence, drawn(50).tensors().correct, weights=torch.ones(50)
+    )
     for parts in ((weighted, drawn(50)), (drawn(50), weighted)):
         with pytest.raises(InputError, match="predictions must have no weights"):
             reject_option(*parts, risk=0.5)
@@ -135,7 +137,7 @@ def test_how_many_clusters_are_needed_is_exact(risk):
 
 def test_clusters_of_one_sample_each_are_independent_samples():
     val = drawn(600)
-    alone = Predictions(val.logits, val.target, clusters=torch.arange(600))
+    alone = Predictions(val.tensors().logits, val.tensors().target, clusters=torch.arange(600))
     assert reject_option(alone, alone, risk=0.2) == reject_option(val, val, risk=0.2)
     with pytest.raises(InputError, match="both have clusters"):
         reject_option(alone, val, risk=0.2)

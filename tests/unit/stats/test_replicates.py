@@ -87,7 +87,7 @@ def test_labels_follow_the_probabilities(classes):
     given = rows(8, classes, seed=classes)
     labels = all_labels(given, replicates=6000, seed=1)
     frequency = np.stack([(labels == c).mean(axis=0) for c in range(classes)], axis=1)
-    probs = given.predictions.logits.double().softmax(1).numpy()
+    probs = given.predictions.tensors().logits.double().softmax(1).numpy()
     assert frequency.sum(axis=1) == pytest.approx(1.0)
     # standard deviation of a frequency is at most 0.5 / sqrt(6000) = 0.0065
     np.testing.assert_allclose(frequency, probs, atol=5 * 0.0065)
@@ -113,7 +113,7 @@ def test_correct_is_drawn_by_confidence_and_matches_labels():
     block = next(iter_null(given, replicates=2000, seed=0))
     correct = block.labels == given.predicted
     assert np.array_equal(block.right, correct[:, given.order])
-    confidence = given.predictions.confidence.numpy()
+    confidence = given.predictions.confidence
     np.testing.assert_allclose(correct.mean(axis=0), confidence, atol=5 * 0.5 / 2000**0.5)
 
 
@@ -159,7 +159,12 @@ def test_class_cells_by_counting(num_bins):
 def test_class_sums_do_not_depend_on_summation_order():
     given = rows(3000, 7)
     order = np.random.default_rng(0).permutation(3000)
-    other = Rows(Predictions(given.predictions.logits[order], given.predictions.target[order]), 15)
+    other = Rows(
+        Predictions(
+            given.predictions.tensors().logits[order], given.predictions.tensors().target[order]
+        ),
+        15,
+    )
     weights = all_weights(given, replicates=5, seed=0)
     ours, theirs = (
         ClassCellSums(g).probs(w) for g, w in ((given, weights), (other, weights[:, order]))
@@ -170,27 +175,27 @@ def test_class_sums_do_not_depend_on_summation_order():
 def test_resampled_predictions_keep_what_belongs_to_a_row():
     given = rows(6)
     p = Predictions(
-        given.predictions.logits,
-        given.predictions.target,
+        given.predictions.tensors().logits,
+        given.predictions.tensors().target,
         torch.arange(12.0).view(6, 2),
-        given.predictions.label_probs,
+        given.predictions.tensors().label_probs,
     )
     (one,) = BootstrapReplicates(
         Rows(p, 15), np.array([[0.0, 2.0, 0.0, 1.0, 3.0, 0.0]])
     ).predictions()
     index = [1, 1, 3, 4, 4, 4]
     for name in ("logits", "target", "features", "label_probs"):
-        assert torch.equal(getattr(one, name), getattr(p, name)[index])
+        assert np.array_equal(getattr(one, name), getattr(p, name)[index])
 
 
 def test_checks():
     p = rows(3).predictions
     with pytest.raises(InputError, match="at least 2 samples; got 1"):
-        prepare_rows(Predictions(p.logits[:1], p.target[:1]), 15)
+        prepare_rows(Predictions(p.tensors().logits[:1], p.tensors().target[:1]), 15)
     with pytest.raises(InputError, match="num_bins"):
         prepare_rows(p, 0)
     with pytest.raises(InputError, match="predictions must be Predictions"):
-        prepare_rows(p.logits, 15)
+        prepare_rows(p.tensors().logits, 15)
 
 
 def sampled(sharpness, certain=0.0, samples=400, seed=0):

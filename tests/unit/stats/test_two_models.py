@@ -20,7 +20,7 @@ def two(samples=1500):
 
 
 def top(p):
-    return TopLabel(p.confidence, p.correct)
+    return TopLabel(p.tensors().confidence, p.tensors().correct)
 
 
 def test_who_is_better_in_what():
@@ -29,7 +29,7 @@ def test_who_is_better_in_what():
     assert list(found) == ["accuracy", "nll", "brier", "ece"]
     assert {each.better for each in found.values()} == {"a"}
     assert {each.better for each in fedlas.compare(b, a, replicates=199).values()} == {"b"}
-    same = fedlas.compare(a, a.with_logits(a.logits), replicates=60)
+    same = fedlas.compare(a, a.with_logits(a.tensors().logits), replicates=60)
     assert {each.better for each in same.values()} == {None}
     assert {each.p for each in same.values()} == {1.0}
     for name, each in found.items():
@@ -61,7 +61,7 @@ def test_top_labels_compare_as_their_predictions_do():
 
 def test_other_samples_are_refused():
     a, b = two()
-    shuffled = Predictions(b.logits, b.target.roll(1))
+    shuffled = Predictions(b.tensors().logits, b.tensors().target.roll(1))
     with pytest.raises(ValueError, match=r"different targets in [\d,]+ of 1,500 .*row \d"):
         fedlas.compare(a, shuffled)
     with pytest.raises(ValueError, match="got 1,500 and 10 samples"):

@@ -38,13 +38,13 @@ def test_only_weight_ratios_matter_and_zero_weights_drop():
     names = [entry.name for entry in ENTRIES if not entry.needs]
     options = {"metrics": names, "replicates": 99}
     found = estimates(p, **options)
-    for other in (replace(p, weights=1e-6 * p.weights), p.rows(p.weights > 0)):
+    for other in (replace(p, weights=1e-6 * p.tensors().weights), p.rows(p.tensors().weights > 0)):
         for name, estimate in estimates(other, **options).items():
             plain, expected = estimate.to_dict(), found[name].to_dict()
             assert plain.pop("test", None) == expected.pop("test", None)
             assert plain == pytest.approx(expected, rel=1e-6, abs=1e-9), name
     by_class, scaled = (
-        class_estimates(replace(p, weights=c * p.weights), replicates=99) for c in (1, 3)
+        class_estimates(replace(p, weights=c * p.tensors().weights), replicates=99) for c in (1, 3)
     )
     for label, estimate in by_class.items():
         plain, expected = scaled[label].to_dict(), estimate.to_dict()
@@ -76,7 +76,9 @@ def test_equal_weights_are_no_weights():
 def test_unequal_weights_widen_interval_and_raise_floor():
     p = drawn(2000, 3)
     uneven = replace(p, weights=torch.where(torch.arange(2000) % 10 == 0, 9.0, 1.0))
-    assert effective_sample_size(uneven.weights) == pytest.approx(3600**2 / (200 * 81 + 1800))
+    assert effective_sample_size(uneven.tensors().weights) == pytest.approx(
+        3600**2 / (200 * 81 + 1800)
+    )
     for metric in ("nll", "accuracy"):
         wide, narrow = (
             bootstrap_interval(each, metric=metric) for each in (uneven, replace(p, weights=None))
@@ -107,8 +109,11 @@ def test_effective_samples():
 def test_paired_comparison_of_weighted_samples():
     a, b = drawn(300, 3, sharpness=1.5), drawn(300, 3)
     found = paired_bootstrap(a, b, metric="nll", replicates=199)
-    nll = [torch.nn.functional.cross_entropy(p.logits, p.target, reduction="none") for p in (a, b)]
-    share = a.weights / a.weights.sum()
+    nll = [
+        torch.nn.functional.cross_entropy(p.tensors().logits, p.tensors().target, reduction="none")
+        for p in (a, b)
+    ]
+    share = a.tensors().weights / a.tensors().weights.sum()
     assert found.difference == pytest.approx(float((share * (nll[0] - nll[1])).sum()))
     # The spread of a weighted mean, linearized.
     error = (share**2 * (nll[0] - nll[1] - found.difference) ** 2).sum().sqrt()
@@ -116,7 +121,7 @@ def test_paired_comparison_of_weighted_samples():
     with pytest.raises(InputError, match="the same weights"):
         paired_bootstrap(a, replace(b, weights=None))
     with pytest.raises(InputError, match="the same weights"):
-        paired_bootstrap(a, replace(b, weights=b.weights + 1))
+        paired_bootstrap(a, replace(b, weights=b.tensors().weights + 1))
 
 
 def test_metric_without_weight_support_raises(changeable):
@@ -128,7 +133,9 @@ def test_metric_without_weight_support_raises(changeable):
         "paper": "none",
         "default": False,
     }
-    METRICS.register("ignorant", **options)(lambda predictions: float(predictions.confidence[0]))
+    METRICS.register("ignorant", **options)(
+        lambda predictions: float(predictions.tensors().confidence[0])
+    )
     p = drawn(20, 3)
     with pytest.raises(InputError, match=r"bootstrap_interval: .*no weights"):
         bootstrap_interval(p, metric="ignorant", replicates=99)

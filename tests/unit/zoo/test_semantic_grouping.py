@@ -30,7 +30,9 @@ def test_temperatures_follow_what_the_features_say():
     val, test = draw(), draw(seed=1)
     grouped, plain = SemanticGrouping().fit(val), TemperatureScaling().fit(val)
     error = {
-        type(c).__name__: float((c.transform(test).probs - test.label_probs).abs().mean())
+        type(c).__name__: float(
+            (c.transform(test).tensors().probs - test.tensors().label_probs).abs().mean()
+        )
         for c in (grouped, plain)
     }
     assert error["SemanticGrouping"] < 0.4 * error["TemperatureScaling"]
@@ -66,9 +68,9 @@ def test_the_mean_over_partitions_by_hand():
     expected = torch.zeros(50, 5, dtype=torch.float64)
     for row in range(50):
         for weight, temperature in zip(calibrator.weight, calibrator.temperature, strict=True):
-            group = int((weight @ test.features[row]).argmax())
-            expected[row] += (test.logits[row] / temperature[group]).softmax(0) / 4
-    torch.testing.assert_close(calibrator.transform(test).probs, expected)
+            group = int((weight @ test.tensors().features[row]).argmax())
+            expected[row] += (test.tensors().logits[row] / temperature[group]).softmax(0) / 4
+    torch.testing.assert_close(calibrator.transform(test).tensors().probs, expected)
 
 
 def test_one_group_is_temperature_scaling_of_halves():
@@ -98,11 +100,17 @@ def test_seed_determines_fit_without_global_generators():
 def test_the_unit_of_the_features_does_not_matter(unit):
     val, test = draw(), draw(seed=1)
     grouped = SemanticGrouping().fit(
-        Predictions(val.logits, val.target, features=unit * val.features)
+        Predictions(
+            val.tensors().logits, val.tensors().target, features=unit * val.tensors().features
+        )
     )
-    after = grouped.transform(Predictions(test.logits, test.target, features=unit * test.features))
+    after = grouped.transform(
+        Predictions(
+            test.tensors().logits, test.tensors().target, features=unit * test.tensors().features
+        )
+    )
     same = SemanticGrouping().fit(val).transform(test)  # but for the halves, which are drawn anew
-    assert (after.probs - same.probs).abs().mean() < 0.01
+    assert (after.tensors().probs - same.tensors().probs).abs().mean() < 0.01
     assert grouped.temperature.amax(dim=1).median() == pytest.approx(4, rel=0.15)
 
 
@@ -110,7 +118,11 @@ def test_the_unit_of_the_features_does_not_matter(unit):
 def test_the_order_of_the_samples_does_not_matter(order):
     val = draw(samples=300)
     shuffle = torch.randperm(300, generator=torch.Generator().manual_seed(order))
-    other = Predictions(val.logits[shuffle], val.target[shuffle], features=val.features[shuffle])
+    other = Predictions(
+        val.tensors().logits[shuffle],
+        val.tensors().target[shuffle],
+        features=val.tensors().features[shuffle],
+    )
     assert torch.equal(
         SemanticGrouping().fit(val).temperature, SemanticGrouping().fit(other).temperature
     )
@@ -118,7 +130,9 @@ def test_the_order_of_the_samples_does_not_matter(order):
 
 def test_the_predicted_class_stays_in_single_precision_too():
     val, test = draw(dtype=torch.float32), draw(seed=1, dtype=torch.float32, samples=20_000)
-    assert torch.equal(SemanticGrouping().fit(val).transform(test).predicted, test.predicted)
+    assert torch.equal(
+        SemanticGrouping().fit(val).transform(test).tensors().predicted, test.tensors().predicted
+    )
 
 
 def test_too_few_samples_for_groups_of_their_own():
@@ -129,22 +143,24 @@ def test_too_few_samples_for_groups_of_their_own():
         calibrator = SemanticGrouping().fit(val)
     known = TemperatureScaling().fit(val).temperature
     assert (calibrator.temperature == known).all()
-    torch.testing.assert_close(calibrator.transform(val).probs, (val.logits / known).softmax(1))
+    torch.testing.assert_close(
+        calibrator.transform(val).tensors().probs, (val.tensors().logits / known).softmax(1)
+    )
 
 
 def test_small_or_bounded_groups_use_overall_temperature():
     val = draw(samples=600)
     weight = torch.tensor([[9.0, 0, 0], [0, 0, 0], [0, 9.0, 0]], dtype=torch.float64)
-    group = (val.features @ weight.T).argmax(1)
-    target = torch.where(group == 0, val.predicted, val.target)
+    group = (val.tensors().features @ weight.T).argmax(1)
+    target = torch.where(group == 0, val.tensors().predicted, val.tensors().target)
     keep = torch.cat([(group != 1).nonzero(), (group == 1).nonzero()[:19]]).squeeze(1)
     own = (
         TemperatureScaling()
-        .fit(Predictions(val.logits[group == 2], target[group == 2]))
+        .fit(Predictions(val.tensors().logits[group == 2], target[group == 2]))
         .temperature
     )
     found = SemanticGrouping(num_groups=3)._group_temperatures(
-        weight, val.features[keep], val.logits[keep], target[keep], 7.0
+        weight, val.tensors().features[keep], val.tensors().logits[keep], target[keep], 7.0
     )
     assert found.tolist() == [7.0, 7.0, pytest.approx(own)]
 
@@ -154,13 +170,17 @@ def test_without_a_mistake():
     with pytest.warns(
         CalibrationWarning, match=r"0 of 300 validation samples are mistakes, .* held at"
     ):
-        SemanticGrouping().fit(Predictions(val.logits, val.predicted, features=val.features))
+        SemanticGrouping().fit(
+            Predictions(
+                val.tensors().logits, val.tensors().predicted, features=val.tensors().features
+            )
+        )
 
 
 @pytest.mark.parametrize("factor", [2.0**-100, 2.0**10, 2.0**90])
 def test_logits_of_any_size(factor):
     val = draw(samples=1000)
-    scaled = replace(val, logits=val.logits * factor)
+    scaled = replace(val, logits=val.tensors().logits * factor)
     grouped, plain = (
         nll(c.fit(scaled).transform(scaled)) for c in (SemanticGrouping(), TemperatureScaling())
     )
@@ -169,8 +189,8 @@ def test_logits_of_any_size(factor):
 
 def test_features_that_are_all_zero():
     val = draw(samples=300)
-    flat = Predictions(val.logits, val.target, features=torch.zeros(300, 3))
-    assert torch.isfinite(SemanticGrouping().fit(flat).transform(flat).logits).all()
+    flat = Predictions(val.tensors().logits, val.tensors().target, features=torch.zeros(300, 3))
+    assert torch.isfinite(SemanticGrouping().fit(flat).transform(flat).tensors().logits).all()
 
 
 @pytest.mark.parametrize(

@@ -368,5 +368,5 @@ def _apply_to_values(calibration: TableFit, values: Values) -> Tensor:
         )
     )
     if isinstance(after, TopLabel):
-        return after.confidence
-    return after.probs if calibration.columns.kind == "probs" else after.logits
+        return after.tensors().confidence
+    return after.tensors().probs if calibration.columns.kind == "probs" else after.tensors().logits

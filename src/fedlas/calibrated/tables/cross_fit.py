@@ -84,7 +84,7 @@ def cross_fit(
     from fedlas.calibrators.fit_notes import fit_with_notes
 
     both = _any_label_predictions(val) if isinstance(val, MultiLabel) else to_predictions(val)
-    folds = make_folds(both, _FOLDS, weights=both.weights)
+    folds = make_folds(both, _FOLDS, weights=both.tensors().weights)
     if not folds.count:
         return None
     rows: list[Tensor] = []
@@ -103,9 +103,11 @@ def cross_fit(
         transform: Callable[..., Any] = fitted.transform
         before = fold_val.rows(left_out)
         if isinstance(before, TopLabel):
-            stated.append(before.confidence)
+            stated.append(before.tensors().confidence)
         part = transform(before)
-        after.append(part.confidence if isinstance(part, TopLabel) else part.logits)
+        after.append(
+            part.tensors().confidence if isinstance(part, TopLabel) else part.tensors().logits
+        )
         if sum(map(len, rows)) >= _ENOUGH:
             break
     first = val.rows(torch.cat(rows))
@@ -119,7 +121,7 @@ def cross_fit(
 
 def _any_label_predictions(val: MultiLabel) -> Predictions:
     """Return two-class predictions of whether a sample has any label, for stratified folds of multi-label samples."""
-    mean = val.logits.mean(dim=1)
+    mean = val.tensors().logits.mean(dim=1)
     others = {name: getattr(val, name) for name in SAMPLE_VALUES}
-    has_label = (val.target == 1).any(dim=1).long()
+    has_label = (val.tensors().target == 1).any(dim=1).long()
     return Predictions(binary_logits(mean), has_label, **others)

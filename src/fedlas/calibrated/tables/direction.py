@@ -50,7 +50,7 @@ class ScoreDirection(RowCheck[Values]):
         """Count the scores of a chunk of rows."""
         if self._fit is not None:
             val: Any = predictions_from_values(rows, replace(self._calibration.columns, event=None))
-            probs = val.probs
+            probs = val.tensors().probs
             cells = (probs[:, 1].double().numpy() * _CELLS).astype(np.int64).clip(0, _CELLS - 1)
             self._counts += np.bincount(cells, minlength=_CELLS)
 

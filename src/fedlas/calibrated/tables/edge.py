@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from fedlas._core.check import truncated_list
 from fedlas._core.row_check import RowCheck
 from fedlas.calibrators import Calibrator, MultiLabelCalibration
@@ -47,10 +49,12 @@ class EdgeCount(RowCheck[Values]):
 
     def add(self, rows: Values) -> None:
         """Count the rows of a chunk that are outside the range; ``features (n, D)`` are in the order of the names."""
+        import torch
+
         features = rows.get("features")
         if self._side is None or features is None:
             return
-        numbers = features.cpu().double()
+        numbers = torch.from_numpy(np.asarray(features, np.float64))
         beyond = self._side.is_out_of_range(numbers)
         self.rows += len(numbers)
         self.beyond += int(beyond.sum())

@@ -40,11 +40,15 @@ class FitScores:
     @classmethod
     def from_predictions(cls, val: AnyPredictions) -> Self | None:
         """Return the score distribution of two-class predictions, or None if a class does not occur."""
-        if not isinstance(val, Predictions) or val.num_classes != 2 or len(val.target.unique()) < 2:
+        if (
+            not isinstance(val, Predictions)
+            or val.num_classes != 2
+            or len(val.tensors().target.unique()) < 2
+        ):
             return None
         from fedlas.binary import auroc
 
-        return cls(tuple(_quantiles(val.probs[:, 1])), auroc(val, event=1).value)
+        return cls(tuple(_quantiles(val.tensors().probs[:, 1])), auroc(val, event=1).value)
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any] | None) -> Self | None:

@@ -18,8 +18,6 @@ from fedlas.resample.effective import effective_sample_size_by_group
 from fedlas.stats.pooling import partial_pooling
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from fedlas.predictions.any_predictions import AnyPredictions
     from fedlas.predictions.tables.formats.format import Format
     from fedlas.predictions.tables.roles import Columns
@@ -55,10 +53,12 @@ class PhraseRows:
     codes: NDArray[np.int64]
 
     @classmethod
-    def from_values(cls, phrases: tuple[str, ...], has_weight: Tensor | None) -> PhraseRows | None:
+    def from_values(
+        cls, phrases: tuple[str, ...], has_weight: NDArray[np.bool_] | None
+    ) -> PhraseRows | None:
         """Return the phrases of the rows of positive weight, or None if no row has one."""
         texts = np.array(phrases, dtype=object)
-        texts = texts if has_weight is None else texts[has_weight.numpy()]
+        texts = texts if has_weight is None else texts[has_weight]
         names = sorted({*texts} - {""})
         index = {name: code for code, name in enumerate(names)}
         return (
@@ -77,8 +77,8 @@ class PhraseRows:
         """
         used = self.codes >= 0 if rows is None else (self.codes >= 0) & rows
         codes = self.codes[used]
-        right = val.correct.numpy()[used].astype(np.float64)
-        weights = np.ones(len(codes)) if val.weights is None else val.weights.numpy()[used]
+        right = val.correct[used].astype(np.float64)
+        weights = np.ones(len(codes)) if val.weights is None else val.weights[used]
         count = len(self.names)
         totals = np.bincount(codes, weights, minlength=count)
         shares = np.full(count, np.nan)
@@ -88,7 +88,7 @@ class PhraseRows:
         if val.clusters is None:
             units, unit_weights = codes, weights
         else:  # answers of a cluster may all be right or all be wrong: they count as one
-            pairs = np.stack([codes, val.clusters.numpy()[used]])
+            pairs = np.stack([codes, val.clusters[used]])
             keys, index = np.unique(pairs, axis=1, return_inverse=True)
             units, unit_weights = keys[0], np.bincount(index.ravel(), weights)
         sizes = effective_sample_size_by_group(unit_weights, units)
@@ -107,15 +107,11 @@ class PhraseRows:
         self, val: TopLabel, shares: NDArray[np.float64]
     ) -> tuple[TopLabel, NDArray[np.bool_]]:
         """Return rows whose phrases have the confidences ``shares (G,)``, and a mask of the rows that state any."""
-        import torch
-
         values = np.append(shares, np.nan)[self.codes]
         is_stated = (self.codes < 0) | ~np.isnan(values)
-        confidence = val.confidence.clone()
+        confidence = val.confidence.copy()
         is_learned = (self.codes >= 0) & is_stated
-        confidence[torch.from_numpy(is_learned)] = torch.from_numpy(values[is_learned]).to(
-            confidence.dtype
-        )
+        confidence[is_learned] = values[is_learned]
         return replace(val, confidence=confidence), is_stated
 
     def restate_out_of_fold(self, val: TopLabel, rows: NDArray[np.bool_] | None = None) -> TopLabel:
@@ -124,20 +120,18 @@ class PhraseRows:
         A calibrator that is fitted to them learns what a word is worth to answers that have not taught it. A row keeps
         what all ``rows`` teach where it is in no fold, or the other folds lack its phrase.
         """
-        import torch
-
         stated, _ = self.restate(val, self.learn(val, rows))
         used = np.arange(len(self.codes)) if rows is None else np.flatnonzero(rows)
-        part = to_predictions(stated.rows(torch.from_numpy(used)))
-        folds = make_folds(part, _FOLDS, weights=part.weights)
-        confidence = stated.confidence.clone()
+        part = to_predictions(stated.rows(used))
+        folds = make_folds(part, _FOLDS, weights=part.tensors().weights)
+        confidence = stated.confidence.copy()
         for fold in range(folds.count):
             train = np.zeros(len(self.codes), dtype=bool)
             train[used[folds.train(fold).numpy()]] = True
             left_out = np.zeros_like(train)
             left_out[used[folds.test(fold).numpy()]] = True
             others, is_stated = self.restate(val, self.learn(val, train))
-            mask = torch.from_numpy(left_out & is_stated)
+            mask = left_out & is_stated
             confidence[mask] = others.confidence[mask]
         return replace(stated, confidence=confidence)
 
@@ -154,7 +148,7 @@ class PhraseRows:
 
 
 def learn_phrases(
-    val: AnyPredictions, values: Mapping[str, Any], has_weight: Tensor | None
+    val: AnyPredictions, values: Mapping[str, Any], has_weight: NDArray[np.bool_] | None
 ) -> tuple[AnyPredictions, PhraseRows | None, dict[str, float]]:
     """Return the rows of a fit with learned confidences, their phrases (None without any), and what was learned.
 

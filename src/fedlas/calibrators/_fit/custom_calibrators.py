@@ -61,7 +61,7 @@ def fit_checked_map(calibrator: _CalibratorLike, val: Predictions, fit_map: FitM
     try:
         row_map = fit_map(val)
         features = calibrator._map_features(row_map, val)
-        _check_map(row_map, val.logits, features, type(calibrator).__name__)
+        _check_map(row_map, val.tensors().logits, features, type(calibrator).__name__)
     except AttributeError as error:
         is_uninitialized = isinstance(error.obj, nn.Module) and "_parameters" not in vars(error.obj)
         if is_uninitialized or "Module.__init__()" in str(error):

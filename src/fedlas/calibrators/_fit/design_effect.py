@@ -42,12 +42,14 @@ def design_effect(val: Predictions, sample_ids: Tensor) -> float:
 
     temperature = nll_temperature(val).value
     residuals = torch.zeros(val.num_samples, val.num_classes, dtype=torch.float64, device="cpu")
-    for part, rows in iter_float64_rows(val.logits):
+    for part, rows in iter_float64_rows(val.tensors().logits):
         residuals[part] = -(rows / temperature).softmax(dim=1)
-    residuals[torch.arange(val.num_samples), val.target.cpu()] += 1
+    residuals[torch.arange(val.num_samples), val.tensors().target.cpu()] += 1
     residuals *= sample_weights(val).unsqueeze(1)
     within = _sum_of_squared_sums(residuals, sample_ids)
-    between = _sum_of_squared_sums(residuals, torch.unique(val.clusters, return_inverse=True)[1])
+    between = _sum_of_squared_sums(
+        residuals, torch.unique(val.tensors().clusters, return_inverse=True)[1]
+    )
     return max(1.0, between / within) if within else 1.0
 
 

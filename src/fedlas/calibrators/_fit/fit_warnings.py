@@ -56,7 +56,7 @@ def join_warnings(*messages: str | None) -> str | None:
 
 def cluster_warning(val: Predictions, features: Tensor | None) -> str | None:
     """Return a warning if all samples are in one cluster, or repeated columns suggest unnamed clusters; else None."""
-    clusters = val.clusters
+    clusters = val.tensors().clusters
     if clusters is None:
         names = () if val.covariates is None else val.covariates.names
         return None if features is None else repeated_columns_warning(features, names)
@@ -128,8 +128,8 @@ def no_change_warning(
     from torch import Tensor
 
     for logits in (
-        val.logits[:_FIRST_ROWS],
-        val.logits,
+        val.tensors().logits[:_FIRST_ROWS],
+        val.tensors().logits,
     ):  # the first rows decide in nearly all cases
         for part, rows in iter_float64_rows(logits):
             if isinstance(calibrated, Tensor):
@@ -153,14 +153,17 @@ def accuracy_drop_warning(val: Predictions, calibrated: Tensor, advice: str) -> 
     """
     from torch.nn.functional import cross_entropy
 
-    before = val.correct.cpu()
-    target = val.target.cpu()
+    before = val.tensors().correct.cpu()
+    target = val.tensors().target.cpu()
     after = calibrated.argmax(dim=1) == target
     lost = int((before & ~after).sum())
     gained = int((after & ~before).sum())
     if lost - gained <= math.sqrt(lost + gained):
         return None
-    nll = [float(cross_entropy(rows, target)) for rows in (val.logits.cpu().double(), calibrated)]
+    nll = [
+        float(cross_entropy(rows, target))
+        for rows in (val.tensors().logits.cpu().double(), calibrated)
+    ]
     return (
         f"the accuracy on the validation samples falls from {before.double().mean():.3f} to "
         f"{after.double().mean():.3f} (the NLL from {nll[0]:.3f} to {nll[1]:.3f}): {advice}"
@@ -179,7 +182,9 @@ def absent_classes_warning(val: Predictions) -> str | None:
     """Return a warning if a class has no validation sample, or None."""
     import torch
 
-    count = torch.bincount(val.target.cpu(), sample_weights(val), minlength=val.num_classes)
+    count = torch.bincount(
+        val.tensors().target.cpu(), sample_weights(val), minlength=val.num_classes
+    )
     absent = (count == 0).nonzero().squeeze(1).tolist()
     return warning_if(
         absent,

@@ -50,24 +50,29 @@ def make_folds(
     """
     import torch
 
-    rows = val.logits if inputs is None else inputs
-    if val.time is None or not has_time_order(val):
+    rows = val.tensors().logits if inputs is None else inputs
+    time = val.tensors().time
+    if time is None or not has_time_order(val):
         grouping = (weights, features, val.clusters)
-        return Folds(stratified_folds(rows, val.target, num_folds, best_temperature, *grouping))
-    sample_ids = original_sample_ids(rows, val.target, best_temperature, features)
+        return Folds(
+            stratified_folds(rows, val.tensors().target, num_folds, best_temperature, *grouping)
+        )
+    sample_ids = original_sample_ids(rows, val.tensors().target, best_temperature, features)
     if is_clustered(val.clusters):
-        sample_ids = merge_overlapping_groups(sample_ids, val.clusters.numpy())
-    return chronological_folds(val.time, num_folds, torch.from_numpy(sample_ids), weights)
+        sample_ids = merge_overlapping_groups(sample_ids, val.clusters)
+    return chronological_folds(time, num_folds, torch.from_numpy(sample_ids), weights)
 
 
 def has_time_order(val: Predictions) -> bool:
     """Return whether the samples have at least two distinct times, so that folds follow time."""
-    return val.time is not None and len(val.time.unique()) > 1
+    return val.time is not None and len(np.unique(val.time)) > 1
 
 
 def validation_sample_ids(val: Predictions) -> NDArray[np.int64]:
     """Return a sample id per row, ``(N,)``; duplicate rows share an id."""
-    return original_sample_ids(val.logits, val.target, best_temperature, val.features)
+    return original_sample_ids(
+        val.tensors().logits, val.tensors().target, best_temperature, val.tensors().features
+    )
 
 
 def best_temperature(logits: Tensor, target: Tensor) -> float:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, is_tensor
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import require_predictions
+from fedlas.predictions.arguments import relative_precision, to_numbers
 from fedlas.predictions.probabilities import FLOOR, SUM_TOLERANCE
 from fedlas.predictions.sample_values import SAMPLE_VALUES
-from fedlas.predictions.tensors import to_tensor
 from fedlas.predictions.two_arrays import are_logits
 from fedlas.resample.effective import effective_sample_size
 
@@ -79,7 +79,8 @@ def sample_weights(val: Predictions) -> Tensor:
     """Return the sample weights ``(N,)``, float64 on the CPU; ones if the predictions have none."""
     from fedlas.calibrators._fit.buffers import ones
 
-    return ones(val.num_samples) if val.weights is None else val.weights
+    weights = None if val.weights is None else val.tensors().weights
+    return ones(val.num_samples) if weights is None else weights
 
 
 def map_rows(
@@ -106,11 +107,10 @@ def total_nll(val: Predictions, function: Callable[[Tensor], Tensor]) -> float:
     from torch.nn.functional import cross_entropy
 
     total = 0.0
-    weights = sample_weights(val)
-    for part, rows in iter_float64_rows(val.logits):
-        total += float(
-            weights[part] @ cross_entropy(function(rows), val.target[part].cpu(), reduction="none")
-        )
+    weights, tensors = sample_weights(val), val.tensors()
+    for part, rows in iter_float64_rows(tensors.logits):
+        errors = cross_entropy(function(rows), tensors.target[part], reduction="none")
+        total += float(weights[part] @ errors)
     return total
 
 
@@ -166,11 +166,11 @@ def to_predictions(val: object, target: Tensor | None = None) -> Predictions:
     import torch
 
     if isinstance(val, TopLabel):
-        both = torch.stack([1 - val.confidence, val.confidence], dim=1)
+        both = torch.stack([1 - val.tensors().confidence, val.tensors().confidence], dim=1)
         logits = both.clamp(min=zero_log_prob(both.dtype).exp()).log()
         names = (*SAMPLE_VALUES, "covariates")
         shared: dict[str, Any] = {name: getattr(val, name) for name in names}
-        return Predictions(logits, val.correct.long(), **shared)
+        return Predictions(logits, val.tensors().correct.long(), **shared)
     if target is None or isinstance(val, Predictions):
         return require_predictions(val)
     return (
@@ -182,19 +182,15 @@ def to_predictions(val: object, target: Tensor | None = None) -> Predictions:
 
 def array_kind(val: object) -> ArrayKind | None:
     """Return "probs" if an array holds probabilities, else "logits"; None if it is not an array."""
-    import torch
-    from torch import Tensor
-
-    if not isinstance(val, Tensor | np.ndarray):
+    if not is_tensor(val) and not isinstance(val, np.ndarray):
         return None
-    scores = to_tensor("val", val)
-    if not scores.is_floating_point() or scores.layout != torch.strided or not scores.numel():
+    scores = to_numbers("val", val)
+    if scores.dtype.kind != "f" or scores.ndim not in (1, 2) or not scores.size:
         return "logits"
-    if scores.ndim not in (1, 2) or are_logits(scores) or float(scores.max()) > 1 + SUM_TOLERANCE:
+    if are_logits(scores, relative_precision(val)) or float(scores.max()) > 1 + SUM_TOLERANCE:
         return "logits"
-    sums_to_1 = scores.ndim == 1 or bool(
-        ((scores.double().sum(dim=1) - 1).abs() < SUM_TOLERANCE).all()
-    )
+    sums = scores.sum(axis=-1, dtype=np.float64)
+    sums_to_1 = scores.ndim == 1 or bool((np.abs(sums - 1) < SUM_TOLERANCE).all())
     return "probs" if sums_to_1 else "logits"
 
 
@@ -204,13 +200,14 @@ def require_features(predictions: Predictions) -> Tensor:
     Raises:
         InputError: If there are none.
     """
-    if predictions.features is None or predictions.features.numel() == 0:
+    features = predictions.tensors().features
+    if features is None or features.numel() == 0:
         raise InputError(
             "predictions must hold features",
             "predictions without features",
             "Train with train.save_features=true, or use fedlas.predict(..., features=True).",
         )
-    return predictions.features
+    return features
 
 
 def zero_log_prob(dtype: torch.dtype) -> Tensor:
@@ -237,7 +234,10 @@ def prepare_samples(
     least_log = _find_log_floor(val) if raise_zeros else None
     if least_log is None:
         return val, None, None
-    zero_labels = (val.logits.gather(1, val.target.unsqueeze(1)) == val.logits.min()).sum()
+    zero_labels = (
+        val.tensors().logits.gather(1, val.tensors().target.unsqueeze(1))
+        == val.tensors().logits.min()
+    ).sum()
     text = (
         f"{int(zero_labels)} of {val.num_samples:,} labels have a probability of exactly 0, which would dominate the "
         f"fit. All probabilities are raised to at least {math.exp(least_log):.2g}."
@@ -249,22 +249,25 @@ def floor_log_probs(predictions: Predictions, least_log: float | None) -> Predic
     """Return the samples with log-probabilities raised to at least ``least_log``; None: unchanged."""
     if least_log is None:
         return predictions
-    return predictions.with_logits(predictions.logits.log_softmax(dim=1).clamp(min=least_log))
+    return predictions.with_logits(
+        predictions.tensors().logits.log_softmax(dim=1).clamp(min=least_log)
+    )
 
 
 def _find_log_floor(val: Predictions) -> float | None:
     """Return the floor of log-probabilities if some probabilities are exactly 0, or None."""
-    if bool((val.logits > 0).any()) or val.num_classes < 2:
+    if bool((val.tensors().logits > 0).any()) or val.num_classes < 2:
         return None
     # If zeros were replaced by a small number, that number occurs many times.
-    min_log_prob = val.logits.min()
+    min_log_prob = val.tensors().logits.min()
     total = val.num_samples if val.weights is None else float(val.weights.sum())
     # The square: higher floors hide the order of confidences that round to 1, and gave worse fits.
     log_floor = 2 * math.log(probability_floor(total, val.num_classes))
-    num_ties = int((val.logits == min_log_prob).sum())
-    is_normalized = bool((val.logits.logsumexp(dim=1).abs() < _ROUNDING).all())
+    num_ties = int((val.tensors().logits == min_log_prob).sum())
+    is_normalized = bool((val.tensors().logits.logsumexp(dim=1).abs() < _ROUNDING).all())
     is_replaced = (
-        abs(float(min_log_prob - zero_log_prob(val.logits.dtype).to(min_log_prob))) < _ROUNDING * 10
+        abs(float(min_log_prob - zero_log_prob(val.tensors().logits.dtype).to(min_log_prob)))
+        < _ROUNDING * 10
     )
     has_zeros = is_replaced or (num_ties > 1 and float(min_log_prob) < math.log(_MAX_ZERO_STAND_IN))
     return log_floor if is_normalized and has_zeros and float(min_log_prob) < log_floor else None
@@ -288,10 +291,10 @@ def normalize_weights(val: Predictions, *, repeat_rows: bool = False) -> Predict
     """
     import torch
 
-    if val.weights is None:
+    weights = val.tensors().weights
+    if weights is None:
         return val
-    weights = val.weights
-    is_whole = bool((val.weights == val.weights.round()).all())
+    is_whole = bool((weights == weights.round()).all())
     if repeat_rows and not is_whole:
         fix = "Pass whole numbers, or choose temperature, vector, structured or auto."
         raise InputError(

@@ -111,13 +111,13 @@ _SUBSETS: WeakKeyDictionary[Predictions, tuple[Tensor, float, Tensor]] = WeakKey
 
 def _refine_temperatures(val: Predictions, subset_weights: Tensor, start: float) -> Tensor:
     """Return the temperatures of subsets by two Newton steps, at most a factor of two away."""
-    limits = torch.finfo(val.logits.dtype)
-    target = val.target.cpu()
+    logits, target = val.tensors().logits, val.tensors().target
+    limits = torch.finfo(logits.dtype)
     scale = torch.full((len(subset_weights), 1, 1), 1 / start, dtype=torch.float64, device="cpu")
     for _ in range(2):
         slope = torch.zeros_like(scale)
         curvature = torch.zeros_like(scale)
-        for part, rows in iter_float64_rows(val.logits):
+        for part, rows in iter_float64_rows(logits):
             columns = rows.T - rows.T.amax(dim=0)
             weights = subset_weights[:, None, part]
             probs = (columns * scale).softmax(dim=1)
@@ -162,12 +162,14 @@ class _ScaledNLL:
 
     def __init__(self, val: Predictions) -> None:
         self.val = val
-        self._target = val.target.cpu()
+        tensors = val.tensors()
+        self._target = tensors.target
+        self._limits = torch.finfo(tensors.logits.dtype)
         self._weights = sample_weights(val)
         self._total = float(self._weights.sum())
         self._slopes: dict[float, float] = {}
         square = 0.0
-        for part, rows in iter_float64_rows(val.logits):
+        for part, rows in iter_float64_rows(tensors.logits):
             columns = rows.T.contiguous()
             spread = (columns - columns.mean(dim=0)).square_().mean(dim=0)
             square += float(self._weights[part] @ spread)
@@ -175,13 +177,13 @@ class _ScaledNLL:
         self.spread = math.sqrt(square / self._total)
         # The distances of each row from its largest logit.
         self._columns = column_chunks(
-            val.logits, lambda columns: columns.sub_(columns.amax(dim=0)).div_(self.spread)
+            tensors.logits,
+            lambda columns: columns.sub_(columns.amax(dim=0)).div_(self.spread),
         )
 
     def temperature(self, scale: float) -> float:
         """Return the temperature of a scale, clamped to the range of the logits' dtype."""
-        limits = torch.finfo(self.val.logits.dtype)
-        return min(max(self.spread / scale, limits.tiny), limits.max)
+        return min(max(self.spread / scale, self._limits.tiny), self._limits.max)
 
     def slope(self, scale: float) -> float:
         """Return the slope of the NLL at a scale."""
@@ -254,7 +256,7 @@ def _find_root(function: Callable[[float], float], low: float, high: float) -> f
 
 def _few_mistakes_warning(val: Predictions) -> str:
     """Return the warning that too few mistakes determine the temperature, with ``{}`` for the temperature."""
-    wrong = val.num_samples - int(val.correct.sum())
+    wrong = val.num_samples - int(val.tensors().correct.sum())
     samples = val.num_samples
     return (
         f"{wrong} of {samples} validation samples {'is a mistake' if wrong == 1 else 'are mistakes'}, too few "

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fedlas._core.check import Argument, InputError, truncated_list, warn_user
+from fedlas._core.ops import Floats, row_argmax, row_max, sigmoid, softmax
+from fedlas._core.types import FloatArray
 from fedlas.deploy.monitor.watches import LiveBatch
 from fedlas.metrics.sums import check_weights_supported
 from fedlas.predictions import (
@@ -25,8 +30,6 @@ from fedlas.predictions.tables.read import is_lm_eval_log
 from fedlas.resample.clusters import require_independent
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from fedlas.deploy.card import Card
     from fedlas.predictions.tables.table import ScoreTable
 
@@ -48,9 +51,9 @@ class LiveScores:
     """Scores and outcomes of a block of live samples."""
 
     # Confidences (n,), logits (n, C), or multi-label logits (n, L).
-    scores: Tensor
+    scores: Floats
     # Correctness of confidences (n,), labels (n,), or several labels (n, L); None without labels.
-    outcome: Tensor | None
+    outcome: NDArray[Any] | None
     # Names of the classes or labels; empty if unknown.
     classes: tuple[str, ...] = ()
     # Name or index of the event class, or None.
@@ -131,19 +134,17 @@ def _scores_from_predictions(predictions: Predictions | TopLabel | MultiLabel) -
     check_weights_supported(predictions, takes_weights=False)
     require_independent(predictions, "the bound on false alarms")
     if isinstance(predictions, Predictions):
-        target = predictions.target.cpu() if predictions.has_target else None
+        target = predictions.target if predictions.has_target else None
         classes = predictions.classes or ()
-        return LiveScores(predictions.logits.cpu(), target, classes, predictions.event)
+        return LiveScores(predictions.logits, target, classes, predictions.event)
     if isinstance(predictions, MultiLabel):
         names = tuple(predictions.names or ())
         return LiveScores(predictions.logits, predictions.target, names, is_multi_label=True)
-    return LiveScores(predictions.confidence.cpu(), predictions.correct)
+    return LiveScores(predictions.confidence, predictions.correct)
 
 
 def _calibrate_batch(card: Card, live: LiveScores, *, raw: bool, source: str) -> LiveBatch:
     """Return a live batch of scores after checking that the classes match the card; calibrated if ``raw``."""
-    import torch
-
     scores, outcome = live.scores, live.outcome
     if card.subject == "labels" or live.is_multi_label:
         return _calibrate_label_batch(card, live, raw=raw, source=source)
@@ -163,11 +164,9 @@ def _calibrate_batch(card: Card, live: LiveScores, *, raw: bool, source: str) ->
             )
         if raw:
             # In the input precision, as for the card: steps of a calibrator coincide with bin edges.
-            unknown = torch.zeros(len(scores), dtype=torch.bool)
+            unknown = np.zeros(len(scores), dtype=bool)
             scores = card.calibration.transform(TopLabel(scores, unknown)).confidence
-        return LiveBatch(
-            scores.double().numpy(), None if outcome is None else outcome.numpy(), None
-        )
+        return LiveBatch(scores.astype(np.float64), outcome, None)
     if scores.shape[1] != card.num_classes:
         fix = "Pass predictions of the model of this card."
         expected = f"predictions must have {card.num_classes} classes, like the card"
@@ -175,13 +174,22 @@ def _calibrate_batch(card: Card, live: LiveScores, *, raw: bool, source: str) ->
             expected = "predictions must be confidences, because the card knows no classes"
         raise InputError(expected, f"{scores.shape[1]} classes in {source}", fix)
     _check_classes(card, live, source)
-    logits = card.calibration(scores.double()) if raw else scores.double()
+    logits = scores.astype(np.float64)
+    probs = softmax(_calibrate(card, logits) if raw else logits)
     if card.subject == "event":
-        happened = None if outcome is None else torch.eq(outcome, card.event_index).numpy()
-        return LiveBatch(logits.softmax(dim=1)[:, card.event_index].numpy(), happened, None)
-    confidence, predicted = logits.softmax(dim=1).max(dim=1)
-    correct = None if outcome is None else torch.eq(predicted, outcome).numpy()
-    return LiveBatch(confidence.clamp(0.0, 1.0).numpy(), correct, predicted.numpy())
+        happened = None if outcome is None else outcome == card.event_index
+        return LiveBatch(probs[:, card.event_index], happened, None)
+    predicted = row_argmax(probs)
+    correct = None if outcome is None else predicted == outcome
+    return LiveBatch(row_max(probs).clip(0.0, 1.0), correct, predicted)
+
+
+def _calibrate(card: Card, logits: FloatArray) -> FloatArray:
+    """Return the calibrated logits of the card."""
+    import torch
+
+    calibrated: FloatArray = card.calibration(torch.from_numpy(logits)).numpy()
+    return calibrated
 
 
 def _calibrate_label_batch(card: Card, live: LiveScores, *, raw: bool, source: str) -> LiveBatch:
@@ -199,16 +207,16 @@ def _calibrate_label_batch(card: Card, live: LiveScores, *, raw: bool, source: s
         fix = "Pass predictions of the model of this card, or write a card for these labels."
         got = truncated_list(names) if live.is_multi_label else "one label per sample"
         raise InputError(f"labels must be {of_card}", f"{got} in {source}", fix)
-    logits, outcome = live.scores.double(), live.outcome
+    logits, outcome = live.scores.astype(np.float64), live.outcome
     if {*names} == {*card.classes}:
         order = [names.index(name) for name in card.classes]
         logits, outcome = logits[:, order], None if outcome is None else outcome[:, order]
     if raw:
-        logits = card.calibration(logits)
+        logits = _calibrate(card, logits)
     happened, is_told = None, None
     if outcome is not None:
-        happened, is_told = (outcome == 1).numpy(), (outcome != UNKNOWN).numpy()
-    return LiveBatch(logits.sigmoid().numpy(), happened, None, is_told)
+        happened, is_told = outcome == 1, outcome != UNKNOWN
+    return LiveBatch(sigmoid(logits), happened, None, is_told)
 
 
 def _check_classes(card: Card, live: LiveScores, source: str) -> None:

@@ -97,7 +97,9 @@ def _study_section(name: str, study: RunDiagnosis, data: str | None) -> dict[str
     """Return the template values of one run: figures, correlations and failure cases."""
     test = study.predictions
     b = study.bins
-    scatter = score_scatter(study.score, test.confidence, test.correct, ax=new_page_axes())
+    scatter = score_scatter(
+        study.score, test.tensors().confidence, test.tensors().correct, ax=new_page_axes()
+    )
     bins = score_bins(b.score, b.confidence, b.accuracy, b.standard_error, ax=new_page_axes())
     pictures = [
         ("Confidence over Z", to_inline_svg(scatter, f"Confidence over the indicator's Z, {name}")),
@@ -109,7 +111,7 @@ def _study_section(name: str, study: RunDiagnosis, data: str | None) -> dict[str
     # Only a loss with a strength of its own for each sample has a distribution of strengths.
     if study.alpha_i is not None and study.alpha is not None:
         strengths = strength_histogram(
-            study.alpha_i, test.correct, alpha=study.alpha, ax=new_page_axes()
+            study.alpha_i, test.tensors().correct, alpha=study.alpha, ax=new_page_axes()
         )
         pictures.append(("Strengths", to_inline_svg(strengths, f"Distribution of alpha_i, {name}")))
     images, missing = _test_images(study, data)
@@ -167,7 +169,7 @@ def _test_images(study: RunDiagnosis, data: str | None) -> tuple[Part | None, st
         return None, f"No images: {missing}"
     if len(splits.test.shape) != 3:
         return None, "No images: the model takes rows of features."
-    if not torch.equal(splits.test.target.cpu(), study.predictions.target.cpu()):
+    if not torch.equal(splits.test.target.cpu(), study.predictions.tensors().target.cpu()):
         return None, "No images: the test set found is not the one that was predicted."
     return splits.test, ""
 
@@ -176,7 +178,7 @@ def _failure_cases(
     study: RunDiagnosis, indices: Sequence[int], images: Part | None
 ) -> list[FailureCase]:
     """Return the failure cases at the chosen indices, with images if there are any."""
-    test = study.predictions
+    test = study.predictions.tensors()
     return [
         FailureCase(
             "" if images is None else thumbnail(images, i),

@@ -88,7 +88,7 @@ def scale_by_temperature(run: FinishedRun, predictions: Predictions) -> Predicti
     """Return the predictions with logits divided by the run's temperature, or None if it has none."""
     if run.temperature is None or run.temperature <= 0:
         return None
-    return predictions.with_logits(predictions.logits / run.temperature)
+    return predictions.with_logits(predictions.tensors().logits / run.temperature)
 
 
 def missing_interval_reasons(summary: Summary) -> list[str]:

@@ -289,11 +289,11 @@ def out_of_fold_probs(
                 predictions.save(path)
                 remove(RunFolder(each.folder).checkpoint_path, inside=run.folder)
             accelerator.wait_for_everyone()
-        logits[left_out.cpu()] = Predictions.load(path).logits
+        logits[left_out.cpu()] = Predictions.load(path).tensors().logits
     restore_rng_state(rng)
     held_out = Predictions(logits, target)
     temperature, _ = fit_with_notes(TemperatureScaling(), held_out)
-    return temperature.transform(held_out).probs
+    return temperature.transform(held_out).tensors().probs
 
 
 def count_available_cores() -> int:

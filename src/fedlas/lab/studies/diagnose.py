@@ -105,8 +105,8 @@ class RunDiagnosis:
         """Columns ``(N,)`` of the test samples: score, confidence, correctness, and direction and strength if gated."""
         columns = {
             "score": self.score,
-            "confidence": self.predictions.confidence,
-            "correct": self.predictions.correct,
+            "confidence": self.predictions.tensors().confidence,
+            "correct": self.predictions.tensors().correct,
         }
         decided = {"psi": self.psi, "alpha_i": self.alpha_i}
         return columns | {name: value for name, value in decided.items() if value is not None}
@@ -159,12 +159,12 @@ def diagnose_run(folder: RunFolder, *, num_bins: int = 10, cases: int = 12) -> R
     else:
         if run.features == "head":
             criterion.eval()
-            score, psi, alpha_i = gate_outputs(criterion, test.logits, features)
+            score, psi, alpha_i = gate_outputs(criterion, test.tensors().logits, features)
         else:
             score, psi, alpha_i = _gate_outputs_on_maps(folder)
         alpha = float(criterion.alpha)
-        gate = gate_report(psi, alpha_i, test.correct, alpha=alpha)
-        strength = associations(alpha_i, test.correct)
+        gate = gate_report(psi, alpha_i, test.tensors().correct, alpha=alpha)
+        strength = associations(alpha_i, test.tensors().correct)
         source = "Z of the run's own indicator, at the best epoch"
         if not isinstance(criterion.nci, NormConfidenceIndicator):
             source = "what this loss has in place of the indicator, which is no feature norm"
@@ -209,13 +209,14 @@ def _predictions_with_features(folder: RunFolder, part: str) -> tuple[Prediction
     if not path.is_file():
         raise InputError(f"the run must have {part} predictions", f"no {path}", "Train it again.")
     predictions = folder.predictions(part)
-    if predictions.features is None:
+    features = predictions.tensors().features
+    if features is None:
         raise InputError(
             "the predictions must include features, which the indicator reads",
             f"none in {path}",
             "Train the run with train.save_features=true.",
         )
-    return predictions, predictions.features
+    return predictions, features
 
 
 def _load_criterion(folder: RunFolder, num_classes: int) -> nn.Module:

@@ -30,7 +30,7 @@ class LearnsFromValidation(Loss):
         >>> class Sharpened(LearnsFromValidation):
         ...     factor = 1.0
         ...     def learn_from(self, predictions):
-        ...         self.factor = float(predictions.correct.double().mean() / predictions.confidence.mean())
+        ...         self.factor = float(predictions.correct.mean() / predictions.confidence.mean())
         ...     def per_sample(self, batch):
         ...         return self.factor * batch.cross_entropy()
         >>> criterion = Sharpened()

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from fedlas._core.check import Argument, InputError
 from fedlas._core.files import parse_json
+from fedlas._core.ops import softmax
 from fedlas.predictions.language.log_probabilities import AnswerCounter
 from fedlas.predictions.language.phrases import read_stated
 from fedlas.predictions.language.stated import LABEL
@@ -112,7 +112,7 @@ class SampleLogWriter(Writer):
         """Return the additional fields of a sample from its confidence ``()`` or logits ``(C,)``."""
         if not values.ndim:
             return {self._confidence: float(values)}
-        probs = torch.from_numpy(values).softmax(0).tolist()
+        probs = softmax(values[None])[0].tolist()
         scores = sample.choices or []
         texts = tuple(text.strip() for text in _request_arguments(sample.fields, 1))
         named = len({*texts}) == len(texts) == len(scores) and all(texts)
@@ -323,9 +323,7 @@ def _read_scores(
     correct = []
     for sample, pair in zip(samples, chosen, strict=True):
         if pair is not None:
-            confidence.append(
-                float(torch.tensor(sample.choices, dtype=torch.float64).softmax(0).max())
-            )
+            confidence.append(float(softmax(np.array([sample.choices], np.float64)).max()))
             correct.append(pair[1])
             continue
         if sample.right is None and live is None:

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from fedlas._core.check import Argument, InputError, Text, check_choice, describe
+from fedlas._core.check import Argument, InputError, Text, check_choice, describe, is_tensor
 from fedlas._core.files import parse_json
 from fedlas._core.text import truncate
 from fedlas.predictions.language.phrases import stated_phrase
@@ -294,7 +293,7 @@ def token_logprobs(value: object) -> list[float] | None:
         if key in ("choices", "outputs") and isinstance(inside, list):
             inside = inside[0] if inside else None
         return token_logprobs(inside)
-    if isinstance(value, np.ndarray | Tensor):
+    if isinstance(value, np.ndarray) or is_tensor(value):
         value = value.tolist()
     if value is None:
         return None
@@ -317,7 +316,7 @@ def true_false_logprobs(value: object) -> tuple[float, float] | None:
     Raises:
         ValueError: If it is neither two numbers nor an object with the alternatives of the first token.
     """
-    if isinstance(value, np.ndarray | Tensor):
+    if isinstance(value, np.ndarray) or is_tensor(value):
         value = value.tolist()
     if isinstance(value, list | tuple) and len(value) == 2 and not isinstance(value[0], Mapping):
         return _to_float(value[0]), _to_float(value[1])

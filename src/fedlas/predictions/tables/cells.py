@@ -8,17 +8,17 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedlas._core.check import Argument, InputError, Text, truncated_list
+from fedlas._core.ops import Floats
 from fedlas._core.text import truncate
+from fedlas._core.types import BoolArray, IntArray
+from fedlas.predictions.arguments import to_floats
 from fedlas.predictions.class_names import parse_whole_number, truth_value_classes
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 MISSING = ("NA", "N/A", "na", "nan", "NaN", "NULL", "null", "None")
 """Texts that mark a missing number, where incomplete rows are dropped."""
@@ -102,15 +102,13 @@ class TableChunk:
 
         return column_name
 
-    def stack_finite(self, names: Sequence[str], what: str) -> Tensor:
+    def stack_finite(self, names: Sequence[str], what: str) -> Floats:
         """Return numeric columns stacked as ``(n, columns)``, or one column of lists as ``(n, C)``; all finite.
 
         Raises:
             InputError: If a number is missing or infinite (row and column are named), or there are several columns and
                 one holds lists.
         """
-        import torch
-
         columns = [self.numbers[name] for name in names]
         if len(columns) > 1 and any(column.ndim > 1 for column in columns):
             raise InputError(
@@ -131,7 +129,7 @@ class TableChunk:
                 f"{number} in {self.row_name(row)}, column {self.column_namer(names)(column)}",
                 _FIX,
             )
-        return torch.from_numpy(np.require(values, requirements=["C", "W"]))
+        return to_floats(values)
 
     def map_values(self, column: str, convert: Callable[[Any, str], T]) -> list[T]:
         """Return ``convert(value, place)`` for each value of a column; results are cached per distinct value."""
@@ -180,13 +178,12 @@ class TableChunk:
 
         return self.map_values(column, text)
 
-    def read_outcomes(self, column: str) -> Tensor:
+    def read_outcomes(self, column: str) -> BoolArray:
         """Return whether each prediction is correct ``(n,)``, from 0/1, true/false, yes/no, correct/wrong.
 
         Raises:
             InputError: For anything else; row and column are named.
         """
-        import torch
 
         def is_right(value: object, place: str) -> bool:
             text = cell_to_text(value)
@@ -210,7 +207,7 @@ class TableChunk:
                 )
             return word in _RIGHT
 
-        return torch.tensor(self.map_values(column, is_right), dtype=torch.bool)
+        return np.array(self.map_values(column, is_right), dtype=bool)
 
 
 class FirstRowPerCluster:
@@ -229,18 +226,16 @@ class FirstRowPerCluster:
         self._repeated = 0
 
     def keep_first_rows(
-        self, chunk: TableChunk, confidence: Tensor | None
-    ) -> tuple[TableChunk, Tensor | None]:
+        self, chunk: TableChunk, confidence: Floats | None
+    ) -> tuple[TableChunk, Floats | None]:
         """Return the first row of each new cluster, with its confidence ``(n, 1)`` if given."""
-        import torch
-
         names = chunk.text_values(self.column)
         first = np.zeros(len(names), dtype=bool)
         for row, name in enumerate(names):
             first[row] = name not in self._clusters
             self._clusters.add(name)
         self._repeated += int((~first).sum())
-        rows = None if confidence is None else confidence[torch.from_numpy(first)]
+        rows = None if confidence is None else confidence[first]
         return chunk.select_rows(first), rows
 
     def notes(self) -> list[str]:
@@ -287,15 +282,13 @@ class LabelReader:
             self.positions = range(0)
         self.by_name: bool | None = None
 
-    def numbers(self, chunk: TableChunk) -> Tensor:
+    def numbers(self, chunk: TableChunk) -> IntArray:
         """Return the class index of each row ``(n,)``.
 
         Raises:
             InputError: For a missing or unknown label (row and column are named), or two kinds in one file.
         """
-        import torch
-
-        return torch.tensor(chunk.map_values(self.column, self._class_index), dtype=torch.int64)
+        return np.array(chunk.map_values(self.column, self._class_index), dtype=np.int64)
 
     def notes(self) -> list[str]:
         """Return a note on how labels were interpreted, or none if they are the names of the columns."""

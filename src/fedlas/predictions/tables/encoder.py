@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedlas._core.check import InputError
+from fedlas._core.types import FloatArray
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.tables.cells import (
     PADDED,
@@ -23,8 +24,6 @@ from fedlas.predictions.tables.formats.format import Format
 from fedlas.predictions.tables.formats.frame import Frame
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from fedlas.predictions.tables.roles import Columns
 
 MAX_VALUES = 256
@@ -90,22 +89,18 @@ def infer_column_covariates(
     return Covariates(tuple(numbers), categories, means=means, gaps=gaps)
 
 
-def encode_columns(covariates: Covariates, columns: Mapping[str, Any]) -> Tensor:
+def encode_columns(covariates: Covariates, columns: Mapping[str, Any]) -> FloatArray:
     """Return the features ``(N, D)`` of columns in memory."""
-    import torch
-
     chunks = Frame(columns).chunks(covariates.numbers, [*covariates.categories])
-    return torch.cat([encode_rows(covariates, chunk) for chunk in chunks])
+    return np.concatenate([encode_rows(covariates, chunk) for chunk in chunks])
 
 
-def encode_rows(covariates: Covariates, chunk: TableChunk) -> Tensor:
+def encode_rows(covariates: Covariates, chunk: TableChunk) -> FloatArray:
     """Return the features ``(n, D)`` of a chunk; unseen values are counted in ``covariates.unknown``.
 
     Raises:
         InputError: If a number is missing or infinite; row and column are named.
     """
-    import torch
-
     parts = [_encode_numbers(covariates, chunk)] if covariates.numbers else []
     for name, places in covariates.categories.items():
         numbers = {value: number for number, value in enumerate(places)}
@@ -113,19 +108,17 @@ def encode_rows(covariates: Covariates, chunk: TableChunk) -> Tensor:
         position = {
             cell: numbers.get(_cell_key(cell), len(places)) for cell in _distinct_cells(cells)
         }
-        index = torch.tensor([position[_to_hashable(cell)] for cell in cells])
+        index = np.array([position[_to_hashable(cell)] for cell in cells], np.int64)
         covariates.unknown[name] += int((index == len(places)).sum())
         if covariates.one_hot:
-            parts.append(torch.nn.functional.one_hot(index, len(places) + 1)[:, :-1].double())
+            parts.append((index[:, None] == np.arange(len(places))).astype(np.float64))
         else:
-            parts.append(index.double().unsqueeze(1))
-    return torch.cat(parts, dim=1)
+            parts.append(index.astype(np.float64)[:, None])
+    return np.concatenate(parts, axis=1)
 
 
-def _encode_numbers(covariates: Covariates, chunk: TableChunk) -> Tensor:
+def _encode_numbers(covariates: Covariates, chunk: TableChunk) -> FloatArray:
     """Return the numeric features ``(n, numbers + gaps)``: values with missing ones imputed, then flags."""
-    import torch
-
     columns = {name: chunk.numbers[name] for name in covariates.numbers}
     is_missing = {name: np.isnan(column) for name, column in columns.items()}
     filled = {
@@ -135,9 +128,9 @@ def _encode_numbers(covariates: Covariates, chunk: TableChunk) -> Tensor:
     for name in covariates.numbers:
         if name not in covariates.gaps:
             covariates.unknown[name] += int(is_missing[name].sum())
-    whole = replace(chunk, numbers=filled).stack_finite(covariates.numbers, "covariates").double()
-    flags = [torch.from_numpy(is_missing[name]).double() for name in covariates.gaps]
-    return torch.cat([whole, *(flag.unsqueeze(1) for flag in flags)], dim=1)
+    whole = replace(chunk, numbers=filled).stack_finite(covariates.numbers, "covariates")
+    flags = [is_missing[name][:, None] for name in covariates.gaps]
+    return np.concatenate([whole, *flags], axis=1, dtype=np.float64)
 
 
 def _means_and_gaps(

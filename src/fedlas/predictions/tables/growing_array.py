@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedlas._core.check import InputError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class GrowingArray:
@@ -36,9 +33,7 @@ class GrowingArray:
         self._array[self._size : size] = rows
         self._size = size
 
-    def tensor(self) -> Tensor:
-        """Return all rows as a tensor; no rows can be appended after that."""
-        import torch
-
+    def array(self) -> NDArray[Any]:
+        """Return all rows; no rows can be appended after that."""
         self._array.resize((self._size, *self._array.shape[1:]), refcheck=False)
-        return torch.from_numpy(self._array)
+        return self._array

@@ -9,14 +9,13 @@ import numpy as np
 
 from fedlas._core.check import Argument, InputError, truncated_list
 from fedlas._core.text import truncate
+from fedlas._core.types import IntArray
 from fedlas.predictions.class_names import parse_whole_number
 from fedlas.predictions.multi_label import UNKNOWN
 from fedlas.predictions.tables.cells import MISSING, TableChunk, cell_to_text
 from fedlas.predictions.tables.names import strip_common_parts
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from fedlas.predictions.tables.formats.format import Format
     from fedlas.predictions.tables.roles import Columns
 
@@ -77,25 +76,23 @@ class MultiLabelReader:
         self._minus = 0
         self._absent = 0
 
-    def numbers(self, chunk: TableChunk) -> Tensor:
+    def numbers(self, chunk: TableChunk) -> IntArray:
         """Return the targets ``(n, L)`` int64: 1 if present, 0 if absent, -100 if unknown.
 
         Raises:
             InputError: For anything else; row and column are named.
         """
-        import torch
-
         columns = [
             np.array(chunk.map_values(name, self._parse_label), dtype=np.int64)
             for name in self.columns
         ]
-        target = np.stack(columns, axis=1)
+        target: IntArray = np.stack(columns, axis=1)
         self._cells += target.size
         self._absent += int((target == 0).sum())
         self._minus += int((target == -1).sum())
         target[target == -1] = UNKNOWN
         self._unknown += int((target == UNKNOWN).sum())
-        return torch.from_numpy(target)
+        return target
 
     def check(self, where: str) -> None:
         """Raise InputError if labels are only 1 and -1: -1 then most likely means absent, not unknown.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fedlas._core.arrays import open_arrays
 from fedlas._core.check import Argument, InputError, describe, truncated_list
 from fedlas._core.kinds import check_argument_types
+from fedlas._core.ops import Floats
 from fedlas.predictions.any_predictions import PredictionTable
 from fedlas.predictions.event import resolve_event, with_event
 from fedlas.predictions.multi_label import MultiLabel
@@ -29,8 +30,6 @@ from fedlas.predictions.tables.table import ScoreTable, Values
 from fedlas.predictions.top_label import TopLabel
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from fedlas.predictions.covariates import Covariates
 
 _FIXED = (*SCORES, *LABELS, "label_probs")
@@ -303,7 +302,7 @@ def predictions_from_values(
     )
 
 
-def check_not_probabilities(columns: Columns, scores: Tensor, label: str) -> None:
+def check_not_probabilities(columns: Columns, scores: Floats, label: str) -> None:
     """Raise InputError if columns named as logits hold probabilities."""
     if columns.kind == "logits" and are_probabilities(scores):
         raise InputError(

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas._core.check import InputError, is_tensor, truncated_list
+from fedlas._core.check import InputError, truncated_list
+from fedlas._core.ops import Floats
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import (
     classes_from_column,
@@ -19,7 +20,13 @@ from fedlas.predictions.event import (
     ends_in_word,
 )
 from fedlas.predictions.multi_label import to_log_odds
-from fedlas.predictions.probabilities import SUM_TOLERANCE, TABLE_FIXES, ProbabilityChecker
+from fedlas.predictions.probabilities import (
+    SUM_TOLERANCE,
+    TABLE_FIXES,
+    ProbabilityChecker,
+    binary_logits,
+    safe_log,
+)
 from fedlas.predictions.sample_values import SAMPLE_VALUES
 from fedlas.predictions.tables.cells import (
     MISSING,
@@ -38,11 +45,8 @@ from fedlas.predictions.tables.label_cells import multi_label_reader
 from fedlas.predictions.tables.names import NameAgreement, normalize_name, numeric_parts
 from fedlas.predictions.tables.roles import ROLES, Columns
 from fedlas.predictions.tables.units import Units
-from fedlas.predictions.tensors import safe_log
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from fedlas.predictions.language.log_probabilities import AnswerCounter
 
 NO_GROUP = "(no group)"
@@ -156,7 +160,7 @@ class ScoreTable:
         """Whether a single column holds the scores of all classes as lists; known after the first chunk."""
         return len(self.scores) == 1 and self._labels is not None and not self._binary
 
-    def blocks(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def blocks(self) -> Iterator[tuple[Floats, NDArray[Any] | None]]:
         """Yield logits ``(n, C)`` and labels ``(n,)`` of each chunk; labels are None if there is no label column.
 
         Of several labels a sample: both ``(n, L)``. For confidences: they ``(n,)``, and whether they came true ``(n,)``
@@ -190,15 +194,15 @@ class ScoreTable:
         texts: dict[str, list[tuple[str, ...]]] = {}
         for values in self.samples():
             for name, value in values.items():
-                if is_tensor(value):
-                    arrays.setdefault(name, GrowingArray()).append(value.numpy())
+                if isinstance(value, np.ndarray):
+                    arrays.setdefault(name, GrowingArray()).append(value)
                 else:
                     texts.setdefault(name, []).append(value)
         if not arrays:
             raise InputError(
                 "there must be at least one row", f"none in {self.label}", "Check the file."
             )
-        columns: Values = {name: rows.tensor() for name, rows in arrays.items()}
+        columns: Values = {name: rows.array() for name, rows in arrays.items()}
         return columns | {name: tuple(chain.from_iterable(lists)) for name, lists in texts.items()}
 
     def rows(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], Values]]:
@@ -340,7 +344,7 @@ class ScoreTable:
         logits = self.scores if self._kind == "logits" else ()
         self.units.add(chunk, (*logits, *covariates))
 
-    def _to_fractions(self, scores: Tensor) -> Tensor:
+    def _to_fractions(self, scores: Floats) -> Floats:
         """Return scores as fractions if they are percentages by option; unchanged if they have percent signs."""
         if not self.columns.percent or self._has_percent_signs:
             return scores
@@ -348,10 +352,8 @@ class ScoreTable:
             self.units.count_percentages(scores)
         return scores * 0.01
 
-    def _read_answers(self, chunk: TableChunk, answers: AnswerCounter) -> tuple[TableChunk, Tensor]:
+    def _read_answers(self, chunk: TableChunk, answers: AnswerCounter) -> tuple[TableChunk, Floats]:
         """Return the rows whose answers state a confidence, and the confidences ``(n, 1)``."""
-        import torch
-
         column = self.scores[0]
         form = self.columns.confidence_as
         if form == "words":
@@ -363,7 +365,7 @@ class ScoreTable:
         unread = np.isnan(values)
         for row, answer in enumerate(chunk.map_values(column, lambda value, _: value)):
             answers.add(int(chunk.rows[row]), answer, unread=bool(unread[row]))
-        return chunk.select_rows(~unread), torch.from_numpy(values[~unread]).unsqueeze(1)
+        return chunk.select_rows(~unread), values[~unread][:, None]
 
     def _read_stated(self, chunk: TableChunk) -> tuple[NDArray[np.float64], list[str]]:
         """Return the confidence that each answer of a chunk states, and the phrase that states it, if it is learned."""
@@ -372,10 +374,8 @@ class ScoreTable:
         answers = chunk.map_values(self.scores[0], lambda value, _: value)
         return read_stated(answers, self.columns.words, self._learned)
 
-    def _read_top_label(self, chunk: TableChunk, confidence: Tensor | None) -> Values:
+    def _read_top_label(self, chunk: TableChunk, confidence: Floats | None) -> Values:
         """Return the confidences, correctness and labels of a chunk."""
-        import torch
-
         columns = self.columns
         names = self.scores
         if confidence is None:
@@ -391,7 +391,7 @@ class ScoreTable:
         confidence = self._probs.check_range(
             confidence, chunk.row_name, chunk.column_namer(names), "confidences", most
         )
-        scores = confidence[:, 0].clamp(max=1.0)
+        scores = np.minimum(confidence[:, 0], 1.0)
         if columns.correct is not None:
             return {"scores": scores, "outcome": chunk.read_outcomes(columns.correct)}
         if columns.predicted is None or columns.target is None:
@@ -403,7 +403,7 @@ class ScoreTable:
             normalize_name(one) == normalize_name(other)
             for one, other in zip(predicted, labels, strict=True)
         ]
-        outcome = torch.tensor(right, dtype=torch.bool)
+        outcome = np.array(right, dtype=bool)
         return {"scores": scores, "outcome": outcome, "labels": tuple(labels)}
 
     def _read_multi_label(self, chunk: TableChunk) -> Values:
@@ -415,15 +415,13 @@ class ScoreTable:
             self._probs.file = chunk.file
             column = chunk.column_namer(self.scores)
             scores = self._probs.check_range(shares, chunk.row_name, column, "probabilities", most)
-            scores = scores.clamp(max=1.0)
+            scores = np.minimum(scores, 1.0)
         if self._label_cells is None:
             return {"scores": scores}
         return {"scores": scores, "outcome": self._label_cells.numbers(chunk)}
 
     def _read_all_classes(self, chunk: TableChunk) -> Values:
         """Return the logits or probabilities and the class indices of a chunk."""
-        import torch
-
         names = self.scores
         scores = chunk.stack_finite(names, "scores")
         width = scores.shape[1]
@@ -439,7 +437,7 @@ class ScoreTable:
         if self._is_probs:
             scores = self._check_probs(self._probs, self._to_fractions(scores), chunk, names)
         elif self._binary:
-            scores = torch.cat([torch.zeros_like(scores), scores], dim=1)
+            scores = binary_logits(scores[:, 0])
         if self._labels is None:
             self._labels = self._create_label_reader(scores.shape[1], chunk)
         target = None if self.columns.target is None else self._labels.numbers(chunk)
@@ -448,7 +446,7 @@ class ScoreTable:
             self._ones += int((scores[:, 0] <= 0).sum()) if self._binary else 0
             self._zeros += int((scores[:, int(self._binary) :] <= 0).sum())
             if target is not None:
-                self._zero_labels += int((scores.gather(1, target.unsqueeze(1)) <= 0).sum())
+                self._zero_labels += int((scores[np.arange(len(target)), target] <= 0).sum())
         return {"scores": scores} | ({} if target is None else {"outcome": target})
 
     def _create_label_reader(self, num_classes: int, chunk: TableChunk) -> LabelReader:
@@ -479,8 +477,8 @@ class ScoreTable:
 
     @staticmethod
     def _check_probs(
-        check: ProbabilityChecker, values: Tensor, chunk: TableChunk, names: tuple[str, ...]
-    ) -> Tensor:
+        check: ProbabilityChecker, values: Floats, chunk: TableChunk, names: tuple[str, ...]
+    ) -> Floats:
         """Return validated class probabilities ``(n, C)``; a single column is the second of two classes."""
         check.file = chunk.file
         checked = check.complete_pairs if values.shape[1] == 1 else check.normalize_rows

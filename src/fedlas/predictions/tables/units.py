@@ -88,7 +88,7 @@ class Units:
 
     def count_percentages(self, values: Any) -> None:
         """Count percentage scores, and how many are at most 1."""
-        self._sizes["all"] += values.numel()
+        self._sizes["all"] += values.size
         self._sizes["small"] += int((values <= 1).sum())
 
     def finish(self, where: str) -> None:

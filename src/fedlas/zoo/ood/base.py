@@ -74,8 +74,8 @@ class Reference:
     Example:
         >>> val = Predictions(torch.tensor([[2.0, 0.0], [0.0, 3.0]]), torch.tensor([0, 1]))
         >>> Reference(val=val).divide_logits(2.0).val.logits
-        tensor([[1.0000, 0.0000],
-                [0.0000, 1.5000]])
+        array([[1. , 0. ],
+               [0. , 1.5]], dtype=float32)
     """
 
     val: Predictions | None = None
@@ -85,7 +85,7 @@ class Reference:
     def divide_logits(self, temperature: float) -> Reference:
         """Return a copy with all logits divided by ``temperature``; features and head are unchanged."""
         val, train = (
-            None if part is None else part.with_logits(part.logits / temperature)
+            None if part is None else part.with_logits(part.tensors().logits / temperature)
             for part in (self.val, self.train)
         )
         return Reference(val, train, self.head)

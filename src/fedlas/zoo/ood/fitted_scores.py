@@ -72,7 +72,7 @@ def kl_matching_score(logits: Tensor, *, val: Predictions) -> Tensor:
         )
     check_finite("logits", logits)
     detector = _pytorch_ood_detectors().KLMatching(None)
-    return detector.fit_logits(val.logits.double()).predict_logits(logits.double())
+    return detector.fit_logits(val.tensors().logits.double()).predict_logits(logits.double())
 
 
 @OOD_SCORES.register(
@@ -192,7 +192,9 @@ def knn_score(features: Tensor, *, train: Predictions, k: int = 50) -> Tensor:
     require("sklearn.neighbors", extra="ood")
     detector = _pytorch_ood_detectors().KNN(None, k=k)
     # float32 finds the same neighbors at half the cost; distances of unit vectors need no more digits.
-    return detector.fit_features(bank.float(), train.target).predict_features(features.float())
+    return detector.fit_features(bank.float(), train.tensors().target).predict_features(
+        features.float()
+    )
 
 
 @OOD_SCORES.register(
@@ -264,7 +266,9 @@ def vim_score(
     shift = torch.zeros(len(weight)) if bias is None else bias.detach().cpu()
     detector = _pytorch_ood_detectors().ViM(None, d=chosen, w=weight.detach().cpu(), b=shift)
     with _translate_eigenvalue_errors():
-        return detector.fit_features(bank.float(), train.target).predict_features(features.float())
+        return detector.fit_features(bank.float(), train.tensors().target).predict_features(
+            features.float()
+        )
 
 
 @contextmanager
@@ -284,7 +288,7 @@ def _pytorch_ood_detectors() -> Any:
 
 def check_train_features(features: Tensor, train: Predictions) -> Tensor:
     """Return the training features ``(N', D)``, after checking them and the ``features (N, D)`` to score."""
-    bank = require_predictions(train).features
+    bank = require_predictions(train).tensors().features
     if bank is None:
         raise InputError(
             "train must have features", "none", "Make them with fedlas.predict(..., features=True)."
@@ -302,7 +306,7 @@ class _Gaussians:
 
     def __init__(self, features: Tensor, train: Predictions) -> None:
         bank = check_train_features(features, train)
-        _, target = train.target.unique(return_inverse=True)
+        _, target = train.tensors().target.unique(return_inverse=True)
         self._largest = bank.abs().amax(dim=0).double()
         self._number = len(bank)
         self._mean = bank.mean(dim=0, dtype=torch.float64)

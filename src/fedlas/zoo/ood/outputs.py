@@ -49,8 +49,8 @@ class Outputs:
 
     def __post_init__(self) -> None:
         checked = Predictions(check_logits(self.logits), features=self.features)
-        object.__setattr__(self, "logits", checked.logits)
-        object.__setattr__(self, "features", checked.features)
+        object.__setattr__(self, "logits", checked.tensors().logits)
+        object.__setattr__(self, "features", checked.tensors().features)
         scores: Any = self.scores
         if not isinstance(scores, Mapping):
             fix = "Pass them by name, such as {'odin': scores}."
@@ -73,7 +73,7 @@ class Outputs:
     @check_argument_types
     def from_predictions(cls, predictions: Predictions) -> Outputs:
         """Return the logits and features of ``predictions`` as outputs, without the labels."""
-        return cls(predictions.logits, predictions.features)
+        return cls(predictions.tensors().logits, predictions.tensors().features)
 
     @check_argument_types
     def save(self, path: str | Path, *, about: Mapping[str, Any]) -> Path:

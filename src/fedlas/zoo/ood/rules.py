@@ -69,7 +69,7 @@ def rules_score(features: Tensor, *, train: Predictions, trees: int = 100, leaf:
         De Bernardi, Narteni, Cambiaso and Mongelli 2023; see :func:`rule_shift`.
     """
     bank = check_train_features(features, train)
-    rules = Rules(bank, train.target, trees=trees, leaf=leaf)
+    rules = Rules(bank, train.tensors().target, trees=trees, leaf=leaf)
     share = rules.counts(rules.hits(bank)) / len(bank)
     return torch.from_numpy(1 - share[rules.hits(features)].mean(axis=1))
 
@@ -145,7 +145,7 @@ def rule_shift(
     """
     check_count("seed", seed, low=0)
     tree_features = check_train_features(batch, train)
-    target = train.target
+    target = train.tensors().target
     if held_out is None:
         if len(tree_features) < 4:
             fix = "Pass more samples."

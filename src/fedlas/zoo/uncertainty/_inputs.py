@@ -54,7 +54,7 @@ class FeatureStandardizer:
         return (self._check_features(predictions) - self._mean) / self._std
 
     def _check_features(self, predictions: Predictions) -> Tensor:
-        features = require_predictions(predictions).features
+        features = require_predictions(predictions).tensors().features
         if features is None or features.shape[1] != (self.size or features.shape[1]):
             raise InputError(
                 f"predictions must have features (N, {self.size or 'D'})",

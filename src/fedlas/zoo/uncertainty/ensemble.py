@@ -45,7 +45,7 @@ def average(*predictions: Predictions, weights: Sequence[float] | None = None) -
     Example:
         >>> sure, unsure = Predictions([[100.0, 0.0]], [0]), Predictions([[0.0, 0.0]], [0])
         >>> average(sure, unsure).probs
-        tensor([[0.7500, 0.2500]], dtype=torch.float64)
+        array([[0.75, 0.25]])
     """
     first = check_members(predictions)
     shares = _normalize_weights(weights, len(predictions))
@@ -54,18 +54,22 @@ def average(*predictions: Predictions, weights: Sequence[float] | None = None) -
         (p, share) for p, share in zip(predictions, shares.tolist(), strict=True) if share > 0
     ]
     log_shares = torch.tensor(
-        [share for _, share in weighted_members], dtype=torch.float64, device=first.logits.device
+        [share for _, share in weighted_members],
+        dtype=torch.float64,
+        device=first.tensors().logits.device,
     ).log()
     dtype = torch.float32
     for p in predictions:
-        dtype = torch.promote_types(dtype, p.logits.dtype)
+        dtype = torch.promote_types(dtype, p.tensors().logits.dtype)
     # Some rows at a time, so that the float64 copies of all members stay small.
     rows = max(1, _CHUNK_NUMBERS // (len(weighted_members) * first.num_classes))
     parts = [
         log_mean_softmax(
             torch.stack(
                 [
-                    p.logits[start : start + rows].to(first.logits.device, torch.float64)
+                    p.tensors()
+                    .logits[start : start + rows]
+                    .to(first.tensors().logits.device, torch.float64)
                     for p, _ in weighted_members
                 ]
             ),
@@ -73,9 +77,13 @@ def average(*predictions: Predictions, weights: Sequence[float] | None = None) -
         ).to(dtype)
         for start in range(0, first.num_samples, rows)
     ]
-    label_probs = next((p.label_probs for p in predictions if p.label_probs is not None), None)
-    target = first.target if first.has_target else None
-    return Predictions(torch.cat(parts), target, label_probs=label_probs, weights=first.weights)
+    label_probs = next(
+        (p.tensors().label_probs for p in predictions if p.label_probs is not None), None
+    )
+    target = first.tensors().target if first.has_target else None
+    return Predictions(
+        torch.cat(parts), target, label_probs=label_probs, weights=first.tensors().weights
+    )
 
 
 def log_mean_softmax(logits: Tensor, *, log_weights: Tensor | None = None) -> Tensor:
@@ -114,7 +122,7 @@ def check_members(predictions: Sequence[Predictions]) -> Predictions:
         if not same or not _have_same_target(other, first):
             raise InputError(
                 f"all predictions must be on the same {first.num_samples} samples with {first.num_classes} classes",
-                f"{describe(other.logits)} as number {number}"
+                f"{describe(other.tensors().logits)} as number {number}"
                 + (", with other targets" if same else ""),
                 "Use predictions on one data set, in one order.",
             )
@@ -125,7 +133,7 @@ def _have_same_target(a: Predictions, b: Predictions) -> bool:
     """Return whether both predictions have equal labels, or neither has labels."""
     if not (a.has_target and b.has_target):
         return a.has_target is b.has_target
-    return torch.equal(a.target.to(b.target.device), b.target)
+    return torch.equal(a.tensors().target.to(b.tensors().target.device), b.tensors().target)
 
 
 def _normalize_weights(weights: Sequence[float] | None, members: int) -> Tensor:

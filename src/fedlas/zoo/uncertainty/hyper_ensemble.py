@@ -54,7 +54,7 @@ def greedy_selection(pool: Sequence[Predictions], *, size: int) -> list[int]:
     check_members(pool)
     check_count("size", size)
     log_p = torch.stack([
-        -F.cross_entropy(p.logits.to(pool[0].logits.device, torch.float64), pool[0].target, reduction="none")
+        -F.cross_entropy(p.tensors().logits.double(), pool[0].tensors().target, reduction="none")
         for p in pool
     ])  # fmt: skip
     # A member may be picked again: then it has a larger weight in the mean.

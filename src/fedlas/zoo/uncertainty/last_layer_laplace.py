@@ -123,7 +123,9 @@ class LastLayerLaplace:
                 hessian_structure=self.structure,
                 prior_precision=1.0 if self._given_precision is None else self._given_precision,
             )
-            posterior.fit(DataLoader(TensorDataset(features, train.target), batch_size=batch_size))
+            posterior.fit(
+                DataLoader(TensorDataset(features, train.tensors().target), batch_size=batch_size)
+            )
             if self._given_precision is None:
                 posterior.optimize_prior_precision(method="marglik")
                 self.prior_precision = float(posterior.prior_precision)
@@ -175,7 +177,7 @@ class LastLayerLaplace:
             ])  # fmt: skip
         # A class of probability 0 gets a finite logit.
         tiny = torch.finfo(probs.dtype).tiny
-        return predictions.with_logits(probs.clamp_min(tiny).log().to(predictions.logits))
+        return predictions.with_logits(probs.clamp_min(tiny).log().to(predictions.tensors().logits))
 
     def _jacobians(self, features: Tensor, **_options: Any) -> tuple[Tensor, Tensor]:
         """Return the derivatives ``(n, C, P)`` of the logits with respect to weights and bias, and the logits."""
@@ -195,7 +197,7 @@ class LastLayerLaplace:
 
 def _check_features(predictions: Predictions, head: nn.Linear) -> Tensor:
     """Return the features ``(N, D)`` on the head's device, or raise InputError if their size is wrong."""
-    features = predictions.features
+    features = predictions.tensors().features
     if features is None or features.shape[1] != head.in_features:
         raise InputError(
             f"predictions must have features (N, {head.in_features}) like the head's input",
@@ -208,7 +210,7 @@ def _check_features(predictions: Predictions, head: nn.Linear) -> Tensor:
 def _check_logits(predictions: Predictions, features: Tensor, head: nn.Linear) -> None:
     with torch.no_grad():
         logits = head(features[:512])
-    saved = predictions.logits[:512].to(logits)
+    saved = predictions.tensors().logits[:512].to(logits)
     if logits.shape == saved.shape and torch.allclose(
         logits, saved, rtol=0.01, atol=0.01 * float(1 + saved.std())
     ):

@@ -185,7 +185,7 @@ class MatrixGaussian(FeatureHead):
         """
         inputs = FeatureStandardizer(train)
         features = inputs(train).float()
-        target = train.target.cpu()
+        target = train.tensors().target.cpu()
         generator = torch.Generator().manual_seed(self.seed)
         model = nn.Sequential()
         for size, out in pairwise(self._layer_sizes(train, features)):
@@ -239,7 +239,9 @@ class MatrixGaussian(FeatureHead):
             total = torch.logaddexp(total, self._model(features).log_softmax(dim=1))
         for layer in _gaussian_layers(self._model):
             layer.draw(None)
-        return predictions.with_logits((total - math.log(self.samples)).to(predictions.logits))
+        return predictions.with_logits(
+            (total - math.log(self.samples)).to(predictions.tensors().logits)
+        )
 
 
 def _gaussian_layers(model: nn.Sequential) -> list[MatrixGaussianLinear]:

@@ -113,7 +113,7 @@ class ProbabilisticBackprop(FeatureHead):
         inputs = FeatureStandardizer(train)
         generator = torch.Generator().manual_seed(self.seed)
         features = inputs(train)
-        target = train.target.cpu().tolist()
+        target = train.tensors().target.cpu().tolist()
         sizes = self._layer_sizes(train, features)
         layers = [_new_layer(size, out, generator) for size, out in pairwise(sizes)]
         precision = (_PRIOR_SHAPE_AND_RATE, _PRIOR_SHAPE_AND_RATE)
@@ -159,7 +159,9 @@ class ProbabilisticBackprop(FeatureHead):
             torch.stack([label_log_prob(m, v, label)[0] for label in range(mean.shape[1])], dim=1) for m, v in chunks
         ])  # fmt: skip
         # The quadrature's error keeps the sum a little off 1.
-        return predictions.with_logits(log_probs.log_softmax(dim=1).to(predictions.logits))
+        return predictions.with_logits(
+            log_probs.log_softmax(dim=1).to(predictions.tensors().logits)
+        )
 
 
 def _new_layer(size: int, out: int, generator: torch.Generator) -> PriorLayer:

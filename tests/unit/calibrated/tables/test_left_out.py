@@ -54,7 +54,7 @@ def test_a_mixture_is_fitted_once(monkeypatch):
     )
     auto, _, check = fit_and_check(AutoCalibration(), problem(300, 3, 0))
     assert (len(fits), check.samples) == (1, 300)
-    same = AutoCalibration().fit(problem(300, 3, 0)).transform(problem(300, 3, 0)).logits
+    same = AutoCalibration().fit(problem(300, 3, 0)).transform(problem(300, 3, 0)).tensors().logits
     np.testing.assert_array_equal(auto.transform(problem(300, 3, 0)).logits, same)
 
 
@@ -100,7 +100,7 @@ def test_calibrator_learns_from_answers_that_have_not_taught_the_word(seed):
     brier = []
     for rows in (phrases.restate(val, shares)[0], phrases.restate_out_of_fold(val)):
         fit = TemperatureScaling().fit(rows)
-        stated = fit.transform(TopLabel(shares, np.ones(80, bool))).confidence.numpy()
+        stated = fit.transform(TopLabel(shares, np.ones(80, bool))).confidence
         brier.append(np.mean(truth * (1 - stated) ** 2 + (1 - truth) * stated**2))
     assert brier[1] < brier[0] - 0.005
     assert cross_fit(TemperatureScaling(), val, phrases).after.ece < 0.12  # in sample .15 and more

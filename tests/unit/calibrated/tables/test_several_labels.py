@@ -43,7 +43,7 @@ def test_what_a_report_shows_is_what_apply_writes():
     shown = fedlas.report(test, on=val.predictions, replicates=0).stages["after partial-pooling"]
     for place, name in enumerate(NAMES):
         np.testing.assert_allclose(
-            written[f"calibrated_p_{name}"], shown.probs[:, place].numpy(), rtol=1e-12
+            written[f"calibrated_p_{name}"], shown.tensors().probs[:, place].numpy(), rtol=1e-12
         )
 
 
@@ -150,11 +150,16 @@ def test_two_models_are_compared_by_means_over_labels():
     assert (without_last.samples, without_last["macro_nll"].count) == (299, 299)
     for other, said in (
         (
-            MultiLabel(several.logits, 1 - several.target, names=NAMES),
+            MultiLabel(several.tensors().logits, 1 - several.tensors().target, names=NAMES),
             "different targets in 300 of 300",
         ),
-        (MultiLabel(several.logits, several.target), "got labels "),
-        (MultiLabel(several.logits, several.target, NAMES, weights=[1] * 300), "different weights"),
+        (MultiLabel(several.tensors().logits, several.tensors().target), "got labels "),
+        (
+            MultiLabel(
+                several.tensors().logits, several.tensors().target, NAMES, weights=[1] * 300
+            ),
+            "different weights",
+        ),
     ):
         with pytest.raises(InputError, match=said):
             fedlas.compare(several, other)
@@ -175,7 +180,10 @@ class Tags(torch.nn.Module):
 @pytest.mark.parametrize("function", [fedlas.predict, fedlas.calibrate])
 def test_several_labels_are_noticed_by_their_targets(function):
     table = fedlas.read_predictions(frame(1), probs="p_*", labels="y_*").predictions
-    batches = [(table.logits[:200], table.target[:200]), (table.logits[200:], table.target[200:])]
+    batches = [
+        (table.tensors().logits[:200], table.tensors().target[:200]),
+        (table.tensors().logits[200:], table.tensors().target[200:]),
+    ]
     result = function(Tags(), batches)
     if function is fedlas.predict:
         assert isinstance(result, MultiLabel)
@@ -183,12 +191,14 @@ def test_several_labels_are_noticed_by_their_targets(function):
     else:
         assert isinstance(result.calibrator, MultiLabelCalibration)
         wanted = MultiLabelCalibration().fit(table).transform(table)
-        torch.testing.assert_close(result(table.logits), wanted.logits, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            result(table.tensors().logits), wanted.tensors().logits, rtol=1e-4, atol=1e-5
+        )
     one_hot = torch.nn.functional.one_hot(torch.arange(60) % 3)
     with pytest.raises(InputError, match="multi_label"):
-        function(Tags(), [(table.logits[:60], one_hot)])
-    assert function(Tags(), [(table.logits[:60], one_hot)], multi_label=True)
-    numbers = function(Tags(), [(table.logits[:60], torch.arange(60) % 3)])
+        function(Tags(), [(table.tensors().logits[:60], one_hot)])
+    assert function(Tags(), [(table.tensors().logits[:60], one_hot)], multi_label=True)
+    numbers = function(Tags(), [(table.tensors().logits[:60], torch.arange(60) % 3)])
     assert getattr(numbers, "num_classes", 3) == 3
     with pytest.raises(InputError):
-        function(Tags(), [(table.logits[:60], one_hot)], multi_label=False)
+        function(Tags(), [(table.tensors().logits[:60], one_hot)], multi_label=False)

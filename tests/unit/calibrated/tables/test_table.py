@@ -48,7 +48,7 @@ def calibration():
 
 
 def expected(calibration, probs):
-    logits = fedlas.Predictions.from_probs(np.asarray(probs)).logits
+    logits = fedlas.Predictions.from_probs(np.asarray(probs)).tensors().logits
     return (logits / calibration.calibrator.temperature).softmax(1).numpy()
 
 

@@ -128,8 +128,8 @@ def test_repeats_of_the_harness_are_calibrated_and_applied(tmp_path):
     assert main(["apply", str(tmp_path / "cal.json"), str(new)]) == 0
     lines = (tmp_path / "samples_new.calibrated.jsonl").read_text().splitlines()
     after = [json.loads(line)["calibrated_confidence"] for line in lines]
-    shares = fedlas.read_predictions(new, confidence_as="vote").predictions.confidence
-    expected = saved.fitted.transform(fedlas.TopLabel(shares, [True] * 20)).confidence
+    shares = fedlas.read_predictions(new, confidence_as="vote").predictions.tensors().confidence
+    expected = saved.fitted.transform(fedlas.TopLabel(shares, [True] * 20)).tensors().confidence
     assert after == pytest.approx(expected.tolist(), abs=1e-6)
 
 

@@ -85,7 +85,9 @@ def test_result_has_every_model_loss_seed_and_calibrator(result):
     test = Predictions.load(folder / "gentle-s1" / "predictions" / "test.npz")
     assert test.target.tolist() == parts()[2][1].tolist()
     row = frame[(frame.bench == "own") & (frame.loss == "gentle") & (frame.seed == 1)].iloc[0]
-    assert row.nll == pytest.approx(nn.functional.cross_entropy(test.logits, test.target).item())
+    assert row.nll == pytest.approx(
+        nn.functional.cross_entropy(test.tensors().logits, test.tensors().target).item()
+    )
     assert "Fewer than 3 are not tested" in result._repr_html_()
     assert "Mean rank by NLL over 2 models: " in repr(result)
 

@@ -97,7 +97,7 @@ def test_resumed_run_of_objects_is_bit_identical(tmp_path, kind):
         execute(stopped, show=StopAfterTwo)
     execute(stopped)
     logits = [
-        RunFolder(each.folder).predictions(part).logits
+        RunFolder(each.folder).predictions(part).tensors().logits
         for each in (whole, stopped)
         for part in ("val", "test")
     ]

@@ -44,7 +44,14 @@ def fake_predictions(sharpness, seed, samples=2000, classes=10):
 def temperature_of(predictions):
     grid = np.arange(0.4, 2.5, 0.05)
     loss = torch.nn.functional.cross_entropy
-    return float(min(grid, key=lambda t: loss(predictions.logits / t, predictions.target).item()))
+    return float(
+        min(
+            grid,
+            key=lambda t: loss(
+                predictions.tensors().logits / t, predictions.tensors().target
+            ).item(),
+        )
+    )
 
 
 def fake_log(sharpness, seed, epochs, accuracy):
@@ -99,7 +106,7 @@ def write_run(folder, *, loss="ce", seed=0, recipe="digits", epochs=30, samples=
         "best_epoch": epochs - 2, "selected_by": "accuracy", "parameters": 12345, "seconds": 71.2 + seed,
         "temperature": temperature, "temperature_ece": round(temperature, 1), "val": default_metrics(val),
         "test": measured,
-        "test_calibrated": default_metrics(test.with_logits(test.logits / temperature)),
+        "test_calibrated": default_metrics(test.with_logits(test.tensors().logits / temperature)),
     }  # fmt: skip
     (folder / "metrics.json").write_text(json.dumps({**metrics, **changes}))
     return folder

@@ -65,7 +65,7 @@ def noise(folder, **options):
 def test_numbers_are_those_of_the_statistics(measured):
     run = measured.model.summary.runs[0]
     test = Predictions.load(run.path / "predictions" / "test.npz")
-    scaled = test.with_logits(test.logits / run.temperature)
+    scaled = test.with_logits(test.tensors().logits / run.temperature)
     for stage, predictions in (("test", test), ("test_calibrated", scaled)):
         for metric in ("accuracy", "ece", "classwise_ece", "smooth_ece"):
             found = run.estimates.get(metric, stage)
@@ -146,7 +146,7 @@ def test_what_is_stale_is_computed_again(folder, change):
     metrics = json.loads((run / "metrics.json").read_text())
     if change == "predictions":
         test = Predictions.load(run / "predictions" / "test.npz")
-        test.with_logits(test.logits * 1.5).save(run / "predictions" / "test.npz")
+        test.with_logits(test.tensors().logits * 1.5).save(run / "predictions" / "test.npz")
     elif change == "temperature":
         (run / "metrics.json").write_text(
             json.dumps({**metrics, "temperature": metrics["temperature"] * 2})

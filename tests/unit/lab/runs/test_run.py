@@ -55,7 +55,7 @@ def test_what_a_run_leaves(done):
     assert metrics["seconds"] > 0
     assert metrics["test"]["accuracy"] == metrics["test_calibrated"]["accuracy"]
     test = Predictions.load(run.folder / "predictions" / "test.npz")
-    assert test.logits.dtype == torch.float32
+    assert test.tensors().logits.dtype == torch.float32
     assert test.num_samples == 50
     # synthetic: so the true calibration error is among the metrics
     assert test.label_probs is not None

@@ -69,12 +69,12 @@ def test_a_part_is_made_once_saved_and_used(folder, test, entry, monkeypatch):
     assert outcome.remarks() == [f"{entry.name} is fitted on {path.name}, not on val.npz."]
     val = Predictions.load(folder / "predictions" / "val.npz")
     made = Predictions.load(path)
-    assert torch.equal(made.logits[: val.num_samples], val.logits)
+    assert torch.equal(made.tensors().logits[: val.num_samples], val.tensors().logits)
     expected = entry.value().fit(made).transform(test)
-    assert torch.equal(outcome.predictions[entry.name].logits, expected.logits)
+    assert torch.equal(outcome.predictions[entry.name].tensors().logits, expected.tensors().logits)
     monkeypatch.setattr(run_parts, "load_trained_run", None)  # from here on no model is needed
     again = apply_calibrators(entry.name, test, load_held_out(folder))
-    assert torch.equal(again.predictions[entry.name].logits, expected.logits)
+    assert torch.equal(again.predictions[entry.name].tensors().logits, expected.tensors().logits)
 
 
 def test_saved_part_without_needed_fields_is_recomputed(folder, test, registry):
@@ -104,7 +104,9 @@ def test_a_named_file_is_for_the_one_calibrator(folder, test):
         )
         assert outcome.remarks() == []
         expected = entry.value().fit(Predictions.load(given)).transform(test)
-        assert torch.equal(outcome.predictions[entry.name].logits, expected.logits)
+        assert torch.equal(
+            outcome.predictions[entry.name].tensors().logits, expected.tensors().logits
+        )
 
 
 def test_all_of_a_run_folder_equal_each_alone(folder, test, everything):
@@ -114,4 +116,4 @@ def test_all_of_a_run_folder_equal_each_alone(folder, test, everything):
     assert list(outcome.predictions) == list(CALIBRATORS)
     for name in ("temperature", *(entry.name for entry in made_entries())):
         alone = apply_calibrators(name, test, load_held_out(folder)).predictions[name]
-        assert torch.equal(outcome.predictions[name].logits, alone.logits)
+        assert torch.equal(outcome.predictions[name].tensors().logits, alone.tensors().logits)

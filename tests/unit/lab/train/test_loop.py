@@ -94,7 +94,7 @@ class FromValidation(nn.Module):
 
     def update_from_validation(self, predictions):
         self.calls += 1
-        self.factor.copy_(1 + predictions.confidence.mean())
+        self.factor.copy_(1 + predictions.tensors().confidence.mean())
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
@@ -248,7 +248,7 @@ def test_norm_monitor_reads_named_head_input(tmp_path):
     (record,) = train(module, tmp_path, epochs=1, watch_norms=True).history
     found = predict(module, batches(SPLITS.val, 100), features=True, head="4")
     assert record["indicator"]["mean"] == pytest.approx(
-        float(found.features.abs().sum(1).mean()), rel=1e-5
+        float(found.tensors().features.abs().sum(1).mean()), rel=1e-5
     )
     assert module.find_classifier(copy.deepcopy(module.model)) is not module.model[4]
 

@@ -97,7 +97,7 @@ def train(module, folder, *, epochs=3, optimizer="sgd", accelerator=None, **conf
 
 def logits(module):
     splits, normalization = parts()
-    return predict(module, Batches(splits.val, batch_size=20, **normalization)).logits
+    return predict(module, Batches(splits.val, batch_size=20, **normalization)).tensors().logits
 
 
 def worker(rank, folder):

@@ -207,7 +207,7 @@ def test_paths_to_numbers_and_lists(tmp_path):
     rows = [{"a": {"l": [2.0, 0.5], "w": 2, "y": "u"}}, {"a": {"l": [0.1, 3.0], "w": 1, "y": "v"}}]
     columns = {"logits": "a.l", "target": "a.y", "weights": "a.w", "classes": ("u", "v")}
     predictions = read_predictions(write(tmp_path, rows * 3000), **columns).predictions
-    assert predictions.correct.all()
+    assert predictions.tensors().correct.all()
     assert predictions.weights.tolist() == [2, 1] * 3000
 
 

@@ -72,7 +72,7 @@ def test_mixed_choice_counts_are_read_as_confidences(tmp_path):
         table = read_predictions(write(tmp_path, samples))
         assert isinstance(table.predictions, TopLabel)
         assert table.predictions.correct.tolist() == [True, False]
-        assert table.predictions.confidence[0] == pytest.approx(
+        assert table.predictions.tensors().confidence[0] == pytest.approx(
             np.exp(-1) / np.exp([-1, -2, -3]).sum()
         )
     without_outcome = [sample(0, [-1.0, -2.0], 0), sample(1, [-1.0, -2.0, -3.0], 1)]

@@ -155,7 +155,7 @@ def test_repeats_of_the_harness_are_votes(tmp_path):
     path = tmp_path / "samples_gsm8k.jsonl"
     path.write_text("".join(json.dumps(sample) + "\n" for sample in samples))
     table = fedlas.read_predictions(path, confidence_as="vote")
-    assert table.predictions.confidence.numpy().round(3).tolist() == [0.667, 0.667]
+    assert table.predictions.confidence.round(3).tolist() == [0.667, 0.667]
     assert table.predictions.correct.tolist() == [True, False]
 
 

@@ -225,13 +225,13 @@ def test_probabilities_stay_as_they_are():
     probs = np.array([[0.1, 0.3, 0.6], [0.0, 0.5, 0.5]])
     predictions = Predictions.from_probs(probs)
     assert not predictions.has_target
-    assert predictions.probs.numpy().tolist() == probs.tolist()
+    assert predictions.probs.tolist() == probs.tolist()
     assert predictions.confidence.tolist() == [0.6, 0.5]
     assert "logits" not in vars(predictions)  # their logarithm is taken when something reads it
-    assert torch.isfinite(predictions.logits).all()
+    assert torch.isfinite(predictions.tensors().logits).all()
     assert predictions.rows(torch.tensor([0])).probs.tolist() == [probs[0].tolist()]
     assert predictions.without_target().are_probs
-    assert not predictions.with_logits(predictions.logits).are_probs
+    assert not predictions.with_logits(predictions.tensors().logits).are_probs
     with pytest.raises(InputError, match="must be fields of Predictions"):
         Predictions.from_probs(probs, colour=probs)
 

@@ -51,7 +51,7 @@ def test_each_line_of_a_csv_is_a_row(calibration, tmp_path_factory, ends, block,
         predictions = fedlas.read_predictions(folder / "t.csv", **COLUMNS).predictions
         done = apply_to_files(calibration, [folder / "t.csv"], folder / "out.csv")
     wanted = [row.split(",") for row in rows]
-    np.testing.assert_allclose(predictions.probs[:, 0], [float(row[1]) for row in wanted])
+    np.testing.assert_allclose(predictions.tensors().probs[:, 0], [float(row[1]) for row in wanted])
     assert done.rows == 20
     with (folder / "out.csv").open(newline="") as file:
         header, *got = (row for row in csv.reader(file) if row)

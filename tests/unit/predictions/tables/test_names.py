@@ -27,10 +27,10 @@ def read(frame, **columns):
 def test_truth_values_name_classes_without_case(labels):
     """Position 1 stood for "True", which inverted columns p_true, p_false."""
     for names in ("p_true,p_false", "p_false,p_true", "p_*"):
-        assert read(TRUTH | {"y": labels}, probs=names).correct.all()
-    assert read(TRUTH | {"y": labels}, probs="p_*", classes=("Yes", "No")).correct.all()
+        assert read(TRUTH | {"y": labels}, probs=names).tensors().correct.all()
+    assert read(TRUTH | {"y": labels}, probs="p_*", classes=("Yes", "No")).tensors().correct.all()
     upper = {"p_TRUE": TRUTH["p_true"], "p_FALSE": TRUTH["p_false"], "y": labels}
-    assert read(upper, probs="p_*").correct.all()
+    assert read(upper, probs="p_*").tensors().correct.all()
     listed = [TRUTH["p_true"], TRUTH["p_false"]]
     assert Predictions.from_probs(
         np.array(listed).T, labels, classes=["true", "false"]
@@ -43,7 +43,11 @@ def test_json_booleans_name_classes(tmp_path):
         '{"p_true": 0.2, "p_false": 0.8, "y": false}',
     ]
     (tmp_path / "t.jsonl").write_text("\n".join(lines))
-    assert read_predictions(tmp_path / "t.jsonl", probs="p_*", target="y").predictions.correct.all()
+    assert (
+        read_predictions(tmp_path / "t.jsonl", probs="p_*", target="y")
+        .predictions.tensors()
+        .correct.all()
+    )
 
 
 @pytest.mark.parametrize(
@@ -82,10 +86,10 @@ def test_columns_sorted_by_name_are_refused(prefix, form):
     ):
         read(frame, probs=names)
     in_order = [f"{prefix}{number}" for number in range(12)]
-    assert read(frame, probs=in_order).correct.all()
+    assert read(frame, probs=in_order).tensors().correct.all()
     named = tuple(name.removeprefix(prefix) for name in frame if name != "y")
     if form is list:
-        assert read(frame, probs=names, classes=named).correct.all()
+        assert read(frame, probs=names, classes=named).tensors().correct.all()
 
 
 def test_columns_that_end_alike_are_numbered_too():
@@ -103,7 +107,7 @@ def test_columns_that_end_alike_are_numbered_too():
 def test_columns_numbered_from_one_take_labels_from_one():
     frame = sorted_by_name("class_", 1, 4)
     for names in ("class_*", "c*", ["class_1", "class_2", "class_3"]):
-        assert read(frame, probs=names).correct.all()
+        assert read(frame, probs=names).tensors().correct.all()
         with pytest.raises(InputError, match=r"0 in row 1 .*classes="):
             read(frame | {"y": [0, 1, 2]}, probs=names)
     assert read(
@@ -120,7 +124,7 @@ def test_a_pattern_never_takes_an_index(index, tmp_path):
     for source in (frame, tmp_path / "t.csv"):
         predictions = read_predictions(source, logits="*", target="y").predictions
         assert predictions.num_classes == 2
-        assert predictions.correct.all()
+        assert predictions.tensors().correct.all()
 
 
 @pytest.mark.parametrize("kind", ["probs", "logits"])
@@ -131,7 +135,7 @@ def test_columns_of_another_order_are_matched_by_class(kind):
     turned = {name: scores[name] for name in ("p_fox", "p_cat", "p_dog")}
     other = read_predictions({**turned, "y": ["cat", "fox"]}, target="y", **{kind: "p_*"}, like=one)
     assert other.classes == one.classes
-    assert other.predictions.logits.equal(one.predictions.logits)
+    assert other.predictions.tensors().logits.equal(one.predictions.tensors().logits)
     assert other.predictions.target.tolist() == [0, 2]
     strange = {"p_cat": [0.7, 0.1], "p_dog": [0.2, 0.3], "p_emu": [0.1, 0.6], "y": ["cat", "emu"]}
     with pytest.raises(InputError, match="classes of both tables"):
@@ -154,5 +158,5 @@ def test_labels_of_another_order_are_matched_by_name():
     turned = dict(reversed({**scores, **labels}.items()))
     other = read_predictions(turned, probs="p_*", labels="y_*", like=one)
     assert other.predictions.names == one.predictions.names
-    assert other.predictions.logits.equal(one.predictions.logits)
-    assert other.predictions.target.equal(one.predictions.target)
+    assert other.predictions.tensors().logits.equal(one.predictions.tensors().logits)
+    assert other.predictions.tensors().target.equal(one.predictions.tensors().target)

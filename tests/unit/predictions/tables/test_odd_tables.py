@@ -107,8 +107,8 @@ def test_parquet_labels_that_are_no_values(written, labels):
 def test_a_lazy_frame_is_collected():
     polars = pytest.importorskip("polars")
     lazy = polars.DataFrame(ROWS).lazy()
-    assert read_predictions(lazy, **TWO).predictions.correct.all()
-    assert Predictions.from_frame(lazy, **TWO).correct.all()
+    assert read_predictions(lazy, **TWO).predictions.tensors().correct.all()
+    assert Predictions.from_frame(lazy, **TWO).tensors().correct.all()
 
 
 @pytest.mark.parametrize("value", [1.0, 1, np.array(1.0), torch.tensor(1.0), "text"])
@@ -123,13 +123,13 @@ def test_tensors_that_require_gradients():
         name: torch.tensor(values, dtype=torch.float64, requires_grad=True)
         for name, values in ROWS.items()
     }
-    assert read_predictions(frame, **TWO).predictions.correct.all()
+    assert read_predictions(frame, **TWO).predictions.tensors().correct.all()
     half = {
         "a": torch.tensor([1.0, 2.0], dtype=torch.bfloat16),
         "b": torch.tensor([2.0, 1.0]),
         "y": [1, 0],
     }
-    assert read_predictions(half, **TWO).predictions.correct.all()
+    assert read_predictions(half, **TWO).predictions.tensors().correct.all()
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_another_form_than_the_name_says(tmp_path, content, words, name):
 def test_blanks_behind_the_commas_of_a_header(tmp_path):
     (tmp_path / "t.csv").write_text("id, a, b, y\n1, 2, 1, 0\n2, 1, 2, 1\n")
     for columns in (TWO, {"logits": " a, b", "target": "y"}, {"logits": "?", "target": "y"}):
-        assert read_predictions(tmp_path / "t.csv", **columns).predictions.correct.all()
+        assert read_predictions(tmp_path / "t.csv", **columns).predictions.tensors().correct.all()
     (tmp_path / "t.csv").write_text("a,b, a,y\n2,1,5,0\n")  # two names by their blanks alone
     assert read_predictions(tmp_path / "t.csv", **TWO).predictions.logits.tolist() == [[2, 1]]
 

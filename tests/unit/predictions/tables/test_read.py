@@ -69,13 +69,15 @@ def test_every_form_holds_the_same(form, tmp_path, monkeypatch):
     read = read_predictions(path, Columns(probs="p_*", target="label"))
     assert read.classes == NAMES
     assert read.predictions.target.tolist() == target.tolist()
-    np.testing.assert_allclose(read.predictions.probs.numpy(), softmax(logits), rtol=1e-12)
+    np.testing.assert_allclose(read.predictions.probs, softmax(logits), rtol=1e-12)
     assert read.notes == ()  # names that are the columns' own decide nothing
     listed = read_predictions(
         path, Columns(probs="p_owl, p_cat,p_dog", target="label", classes=("owl", "cat", "dog"))
     )
     assert listed.predictions.target.tolist() == [(y + 1) % 3 for y in target]
-    assert torch.equal(listed.predictions.logits[:, [1, 2, 0]], read.predictions.logits)
+    assert torch.equal(
+        listed.predictions.tensors().logits[:, [1, 2, 0]], read.predictions.tensors().logits
+    )
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl", "parquet", "npz"])
@@ -87,7 +89,7 @@ def test_unlabeled_table_is_read_if_allowed(form, tmp_path):
         read_predictions(path, columns)
     read = read_predictions(path, columns, labeled=False)
     assert not read.predictions.has_target
-    np.testing.assert_allclose(read.predictions.probs.numpy(), softmax(logits), atol=1e-6)
+    np.testing.assert_allclose(read.predictions.probs, softmax(logits), atol=1e-6)
     assert read.classes == NAMES
     assert read_predictions(
         path, Columns(probs="p_*", target="label"), labeled=False
@@ -113,7 +115,7 @@ def test_arrays_and_lists_are_all_classes_at_once(order, tmp_path):
         y=np.array(NAMES)[target],
     )
     read = read_predictions(tmp_path / "a.npz", Columns(probs="probs", target="y", classes=NAMES))
-    np.testing.assert_allclose(read.predictions.probs.numpy(), softmax(logits))
+    np.testing.assert_allclose(read.predictions.probs, softmax(logits))
     assert read.predictions.target.tolist() == target.tolist()
     lines = [
         json.dumps({"logits": row.tolist(), "y": int(y)})
@@ -121,14 +123,18 @@ def test_arrays_and_lists_are_all_classes_at_once(order, tmp_path):
     ]
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
     from_lines = read_predictions(tmp_path / "a.jsonl", Columns(logits="logits", target="y"))
-    assert torch.equal(from_lines.predictions.logits, torch.from_numpy(logits))
+    assert torch.equal(from_lines.predictions.tensors().logits, torch.from_numpy(logits))
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     parquet.write_table(
         pyarrow.table({"logits": logits.tolist(), "y": target}), tmp_path / "a.parquet"
     )
     from_parquet = read_predictions(tmp_path / "a.parquet", Columns(logits="logits", target="y"))
-    assert torch.equal(from_parquet.predictions.logits, from_lines.predictions.logits)
-    assert torch.equal(from_parquet.predictions.target, from_lines.predictions.target)
+    assert torch.equal(
+        from_parquet.predictions.tensors().logits, from_lines.predictions.tensors().logits
+    )
+    assert torch.equal(
+        from_parquet.predictions.tensors().target, from_lines.predictions.tensors().target
+    )
 
 
 def test_scikit_learn_itself(tmp_path):
@@ -140,7 +146,9 @@ def test_scikit_learn_itself(tmp_path):
     np.savez(tmp_path / "sk.npz", probs=probs, y=np.array(NAMES)[target])
     columns = Columns(probs="probs", target="y", classes=tuple(model.classes_))
     predictions = read_predictions(tmp_path / "sk.npz", columns).predictions
-    nll = torch.nn.functional.cross_entropy(predictions.logits, predictions.target)
+    nll = torch.nn.functional.cross_entropy(
+        predictions.tensors().logits, predictions.tensors().target
+    )
     assert float(nll) == pytest.approx(metrics.log_loss(np.array(NAMES)[target], probs), rel=1e-12)
 
 
@@ -152,7 +160,7 @@ def test_one_column_is_the_second_of_two_classes(kind, labels, tmp_path):
     raw = values if kind == "probs" else np.log(values / (1 - values))
     write_csv(tmp_path / "b.csv", raw[:, None], labels, names=["one"])
     read = read_predictions(tmp_path / "b.csv", Columns(**{kind: "p_one", "target": "label"}))
-    np.testing.assert_allclose(read.predictions.probs.numpy()[:, 1], values)
+    np.testing.assert_allclose(read.predictions.probs[:, 1], values)
     assert read.predictions.target.tolist() == [0, 1, 1]
     assert any("of label 1." in note for note in read.notes)
 
@@ -160,12 +168,10 @@ def test_one_column_is_the_second_of_two_classes(kind, labels, tmp_path):
 def test_exact_zeros_are_floored_and_said(tmp_path):
     write_csv(tmp_path / "z.csv", [[1, 0, 0], [0, 0.5, 0.5]], ["cat", "cat"])
     read = read_predictions(tmp_path / "z.csv", Columns(probs="p_*", target="label"))
-    assert torch.isfinite(read.predictions.logits).all()
-    np.testing.assert_allclose(
-        read.predictions.probs.numpy(), [[1, 0, 0], [0, 0.5, 0.5]], atol=1e-30
-    )
+    assert torch.isfinite(read.predictions.tensors().logits).all()
+    np.testing.assert_allclose(read.predictions.probs, [[1, 0, 0], [0, 0.5, 0.5]], atol=1e-30)
     nll = torch.nn.functional.cross_entropy(
-        read.predictions.logits, read.predictions.target, reduction="sum"
+        read.predictions.tensors().logits, read.predictions.tensors().target, reduction="sum"
     )
     assert float(nll) == pytest.approx(-np.log(torch.finfo(torch.float32).tiny), rel=1e-6)
     assert any(
@@ -193,7 +199,7 @@ def test_rounded_probabilities_stay_the_same_up_to_rounding(classes, samples, se
     with tempfile.TemporaryDirectory() as folder:
         path = write_csv(Path(folder) / "r.csv", rounded, target, names=names)
         read = read_predictions(path, Columns(probs="p_*", target="label"))
-    np.testing.assert_allclose(read.predictions.probs.numpy(), probs, atol=1e-3)
+    np.testing.assert_allclose(read.predictions.probs, probs, atol=1e-3)
     assert read.predictions.target.tolist() == target.tolist()
 
 
@@ -358,7 +364,7 @@ VERBS = {
 PLAIN = Predictions(
     torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.5, 0.0], [0.2, 0.9]]).repeat(30, 1), [0, 1, 1, 0] * 30
 )
-FLIPPED = Predictions(PLAIN.logits.flip(0) + 0.1, PLAIN.target.flip(0))
+FLIPPED = Predictions(PLAIN.tensors().logits.flip(0) + 0.1, PLAIN.tensors().target.flip(0))
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -369,7 +375,7 @@ def test_what_is_read_goes_into_every_function(verb, tmp_path):
 
 
 def test_calibrators_accept_top_label_from_table(tmp_path):
-    top = TopLabel(PLAIN.confidence, PLAIN.correct)
+    top = TopLabel(PLAIN.tensors().confidence, PLAIN.tensors().correct)
     assert fitted_top(PredictionTable(top)) == fitted_top(top)
 
 
@@ -381,7 +387,9 @@ def test_columns_that_are_tensors():
     """A column that requires grad raised NumPy's RuntimeError, and a nested one PyTorch's."""
     scores, labels = torch.tensor([0.9, 0.2], requires_grad=True), torch.tensor([0, 1])
     table = read_predictions({"a": scores, "b": 1 - scores, "y": labels}, probs="a,b", target="y")
-    torch.testing.assert_close(table.predictions.probs[:, 0].double(), scores.detach().double())
+    torch.testing.assert_close(
+        table.predictions.tensors().probs[:, 0].double(), scores.detach().double()
+    )
     nested = torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)], layout=torch.jagged)
     with pytest.raises(InputError, match="column 'a' must be a dense tensor"):
         read_predictions({"a": nested, "b": scores, "y": labels}, probs="a,b", target="y")

@@ -21,7 +21,7 @@ def test_scores_and_labels_pair_by_name_suffix():
     assert table.predictions.names == ("cat", "dog")
     assert table.predictions.target.tolist() == [[0, 1], [1, 0], [0, 1]]
     torch.testing.assert_close(
-        table.predictions.probs[:, 0], torch.tensor(SCORES["p_cat"], dtype=torch.float64)
+        table.predictions.tensors().probs[:, 0], torch.tensor(SCORES["p_cat"], dtype=torch.float64)
     )
 
 
@@ -30,7 +30,7 @@ def test_listed_columns_pair_by_name_then_order():
     assert by_name.predictions.names == ("cat", "dog")
     by_order = read({"a": [1, 0, 1], "b": [0, 1, 0]}, "p_cat,p_dog", "a,b")
     assert by_order.predictions.names == ("a", "b")
-    assert by_order.predictions.target[:, 0].tolist() == [1, 0, 1]
+    assert by_order.predictions.tensors().target[:, 0].tolist() == [1, 0, 1]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_probabilities_outside_their_range_name_row_and_column():
 def test_predictions_without_labels_and_rows_of_them():
     several = MultiLabel.from_probs([[0.5, 0.9], [0.0, 1.0]])
     assert not several.has_target
-    assert bool(several.logits.isfinite().all())
+    assert bool(several.tensors().logits.isfinite().all())
     assert several.rows(torch.tensor([1])).probs.tolist() == [pytest.approx([0.0, 1.0], abs=1e-15)]
     with pytest.raises(InputError, match="must have a target"):
         several.pooled()
@@ -131,5 +131,5 @@ def test_predictions_without_labels_and_rows_of_them():
         MultiLabel.from_probs([[0.5, 1.9]])
     kept = MultiLabel([[0.0, 1.0], [2.0, 3.0]], [[float("nan"), -1.0], [1.0, 0.0]], weights=[0, 1])
     assert kept.target.tolist() == [[-100, -100], [1, 0]]
-    assert kept.rows(kept.weights > 0).without_target().num_samples == 1
+    assert kept.rows(kept.tensors().weights > 0).without_target().num_samples == 1
     assert fedlas.report(kept, replicates=0).stages["as predicted"].num_samples == 1

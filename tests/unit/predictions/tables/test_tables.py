@@ -54,7 +54,7 @@ def test_thousands_of_columns(table, monkeypatch):
     rows = [",".join(map(str, range(start, start + 3000))) for start in range(3)]
     content = "\n".join([",".join([*names, "y"]), *(f"{row},2999" for row in rows)])
     read = table("wide.csv", content, Columns(logits="z_*", target="y"))
-    assert read.predictions.logits[:, 2999].tolist() == [2999, 3000, 3001]
+    assert read.predictions.tensors().logits[:, 2999].tolist() == [2999, 3000, 3001]
     assert targets(read) == [2999] * 3
     lines = [json.dumps({"l": list(range(start, start + 3000)), "y": 2999}) for start in range(3)]
     assert targets(table("wide.jsonl", "\n".join(lines), LISTS)) == [2999] * 3
@@ -132,7 +132,7 @@ def test_rows_are_counted_over_blocks(table, monkeypatch):
         table("t.csv", "a,b,y\n" + "1,2,0\n" * 40 + "1,2\n")
     # A column that holds whole numbers in the first block is not one of whole numbers.
     read = table("t.jsonl", '{"a": 1, "b": 2, "y": 0}\n' * 40 + '{"a": 1.5, "b": 2.5, "y": 1}\n')
-    assert read.predictions.logits[-1].tolist() == [1.5, 2.5]
+    assert read.predictions.tensors().logits[-1].tolist() == [1.5, 2.5]
 
 
 def test_deep_nesting_does_no_harm(table):
@@ -147,7 +147,7 @@ def test_json_lines_that_pyarrow_does_not_read(table):
     """Python reads the block then: it takes labels of two kinds, and names the row of an error."""
     rows = ['{"a": 2, "b": 1, "y": 0}', '{"a": 1, "b": "2", "y": "1"}']
     read = table("t.jsonl", "\n".join([*rows, "  ", rows[0]]) + "\n")
-    assert read.predictions.logits[1].tolist() == [1, 2]
+    assert read.predictions.tensors().logits[1].tolist() == [1, 2]
     assert targets(read) == [0, 1, 0]
     with pytest.raises(InputError, match=r"JSON object; got 'utf-8' codec.* in row 2 of t.jsonl"):
         table("t.jsonl", f'{rows[0]}\n{rows[1][:-2]}\xe9"}}\n'.encode("latin-1"))
@@ -164,7 +164,7 @@ def test_parquet_of_other_types(table, tmp_path):
         tmp_path / "t.parquet", Columns(logits="l", target="y", classes=("v", "u"))
     )
     assert read.predictions.logits.tolist() == [[1, 2], [3, 4]]
-    assert str(read.predictions.logits.dtype) == "torch.float32"
+    assert str(read.predictions.tensors().logits.dtype) == "torch.float32"
     assert targets(read) == [1, 0]
     with pytest.raises(InputError, match=r"no number in row 2, column 'a.b'"):
         list(open_table(tmp_path / "t.parquet", Columns(logits="a.b")).blocks())

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pandas
 import pytest
-import torch
 
 from fedlas import Predictions, TopLabel
 from fedlas.errors import InputError
@@ -52,7 +51,7 @@ def test_every_form_holds_the_same(form, tmp_path, monkeypatch):
     assert said.predictions.correct.tolist() == RIGHT
     assert said.groups == ("1", "2", "1", "2")
     blocks = list(open_table(path, Columns(confidence="c")).blocks())  # as a stream without labels
-    assert torch.cat([confidence for confidence, _ in blocks]).tolist() == CONFIDENCE
+    assert np.concat([confidence for confidence, _ in blocks]).tolist() == CONFIDENCE
     assert {outcome for _, outcome in blocks} == {None}
 
 
@@ -113,7 +112,7 @@ def test_numbers_of_both_kinds_in_json_lines(tmp_path, monkeypatch):
 def test_numbers_as_numpy_writes_them(tmp_path):
     text = "c,p,y\n" + "".join(f"{0.5:.18e},{number:.18e},{number}\n" for number in (0, 7, 1000))
     (tmp_path / "t.csv").write_text(text)
-    assert read_predictions(tmp_path / "t.csv", NAMED).predictions.correct.all()
+    assert read_predictions(tmp_path / "t.csv", NAMED).predictions.tensors().correct.all()
 
 
 def test_arrays_that_need_no_naming(tmp_path):

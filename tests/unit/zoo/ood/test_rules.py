@@ -53,7 +53,7 @@ def test_the_distance_of_two_sets():
 
 def test_a_single_sample_is_a_set_of_one():
     sample = column([1])
-    shift = rule_shift(TRAIN, sample, held_out=TRAIN.features, trees=7, permutations=19)
+    shift = rule_shift(TRAIN, sample, held_out=TRAIN.tensors().features, trees=7, permutations=19)
     assert shift.statistic == pytest.approx(rules_score(sample, train=TRAIN, trees=7).item())
 
 
@@ -75,7 +75,7 @@ def drawn(samples, noise, seed):
 
 @pytest.mark.parametrize("statistic", ["distance", "information"])
 def test_a_shifted_set_is_found(statistic):
-    train, other = drawn(600, 0.5, 0), drawn(200, 1.0, 1).features
+    train, other = drawn(600, 0.5, 0), drawn(200, 1.0, 1).tensors().features
     found = rule_shift(train, other, statistic=statistic, trees=30, permutations=99)
     assert found.p_value == 0.01
     assert found == rule_shift(train, other, statistic=statistic, trees=30, permutations=99)
@@ -85,7 +85,7 @@ def test_a_shifted_set_is_found(statistic):
 def test_p_is_uniform_without_a_shift(statistic):
     options = {"statistic": statistic, "trees": 8, "permutations": 39}
     found = [
-        rule_shift(drawn(80, 0.5, seed), drawn(30, 0.5, 99 + seed).features, **options)
+        rule_shift(drawn(80, 0.5, seed), drawn(30, 0.5, 99 + seed).tensors().features, **options)
         for seed in range(60)
     ]
     small = sum(shift.p_value <= 0.25 for shift in found)
@@ -106,6 +106,6 @@ def test_what_cannot_have_rules_is_refused():
         rule_shift(TRAIN, column([0]), statistic="l1")
     with pytest.raises(InputError, match="at least 19"):
         rule_shift(TRAIN, column([0]), permutations=5)
-    without = Predictions(TRAIN.logits, TRAIN.target)
+    without = Predictions(TRAIN.tensors().logits, TRAIN.tensors().target)
     with pytest.raises(InputError, match="train must have features"):
         rule_shift(without, column([0]))

@@ -117,26 +117,32 @@ def test_extreme_options():
 
 
 def test_mahalanobis_equals_scikit_learn(train):
-    test = torch.cat([train.features[:20], train.features[:20] + torch.randn(20, 8)])[:, :6]
-    x, y = train.features[:, :6].double().numpy(), train.target.numpy()
+    test = torch.cat(
+        [train.tensors().features[:20], train.tensors().features[:20] + torch.randn(20, 8)]
+    )[:, :6]
+    x, y = train.tensors().features[:, :6].double().numpy(), train.target
     means = np.stack([x[y == k].mean(0) for k in range(5)])
     within = EmpiricalCovariance(assume_centered=True).fit(x - means[y])
     expected = np.stack(
         [within.mahalanobis(test.double().numpy() - mean) for mean in means], 1
     ).min(1)
-    known = Predictions(train.logits, train.target, features=train.features[:, :6])
+    known = Predictions(
+        train.tensors().logits, train.tensors().target, features=train.tensors().features[:, :6]
+    )
     np.testing.assert_allclose(
         2 * mahalanobis_score(test, train=known).numpy(), expected, rtol=1e-9
     )
     # A column that says nothing new, and one that never varies, change nothing.
     np.testing.assert_allclose(
-        2 * mahalanobis_score(train.features[:20], train=train).numpy(), expected[:20], rtol=1e-9
+        2 * mahalanobis_score(train.tensors().features[:20], train=train).numpy(),
+        expected[:20],
+        rtol=1e-9,
     )
 
 
 def test_relative_mahalanobis_subtracts_the_background(train):
-    columns = train.features[:, :6].double()
-    known = Predictions(train.logits, train.target, features=columns.float())
+    columns = train.tensors().features[:, :6].double()
+    known = Predictions(train.tensors().logits, train.tensors().target, features=columns.float())
     centered = columns - columns.mean(0)
     background = (centered @ torch.linalg.inv(centered.T @ centered / 300) * centered).sum(1)
     expected = mahalanobis_score(columns.float(), train=known) - background / 2
@@ -145,20 +151,30 @@ def test_relative_mahalanobis_subtracts_the_background(train):
 
 def test_mahalanobis_does_not_depend_on_units(train):
     units = torch.tensor([1e-4, 1.0, 1e4, 1.0, 1.0, 1.0, 1e-4, 1.0])
-    scaled = Predictions(train.logits, train.target, features=train.features * units)
+    scaled = Predictions(
+        train.tensors().logits, train.tensors().target, features=train.tensors().features * units
+    )
     for score in (mahalanobis_score, relative_mahalanobis_score):
-        one, other = (score(p.features[:50], train=p) for p in (train, scaled))
+        one, other = (score(p.tensors().features[:50], train=p) for p in (train, scaled))
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_mahalanobis_matches_pytorch_ood_with_small_ridge(train):
-    columns = train.features[:, :6]
-    known, test = Predictions(train.logits, train.target, features=columns), columns[:50] + 0.5
+    columns = train.tensors().features[:, :6]
+    known, test = (
+        Predictions(train.tensors().logits, train.tensors().target, features=columns),
+        columns[:50] + 0.5,
+    )
     for score, detector in (
         (mahalanobis_score, oracle.Mahalanobis),
         (relative_mahalanobis_score, oracle.RMD),
     ):
-        theirs = detector(None).fit_features(columns, train.target).predict_features(test).double()
+        theirs = (
+            detector(None)
+            .fit_features(columns, train.tensors().target)
+            .predict_features(test)
+            .double()
+        )
         # theirs divides no scatter, and RMD is not halved
         half = 300 if detector is oracle.Mahalanobis else 150
         torch.testing.assert_close(score(test, train=known), half * theirs, rtol=1e-3, atol=1e-3)
@@ -191,7 +207,7 @@ def test_mahalanobis_of_compact_classes_ignores_order():
 
 
 def test_knn_is_the_distance_to_the_kth(train):
-    unit = nn.functional.normalize(train.features.double())
+    unit = nn.functional.normalize(train.tensors().features.double())
     test = torch.randn(7, 8)
     expected = torch.cdist(nn.functional.normalize(test.double()), unit).sort(1).values
     for k in (1, 50, 300):
@@ -204,13 +220,13 @@ def test_knn_is_the_distance_to_the_kth(train):
 
 def test_vim_by_hand(train):
     head = nn.Linear(8, 5)
-    found = vim_score(train.features[:30], train=train, head=head, dimension=3).double()
+    found = vim_score(train.tensors().features[:30], train=train, head=head, dimension=3).double()
     with torch.no_grad():
         weight, bias = head.weight.double(), head.bias.double()
-        x = train.features.double() + torch.linalg.pinv(weight) @ bias
+        x = train.tensors().features.double() + torch.linalg.pinv(weight) @ bias
         _, vectors = torch.linalg.eigh(x.T @ x)
         rest = (x @ vectors[:, :5]).norm(dim=1)
-        z = train.features.double() @ weight.T + bias
+        z = train.tensors().features.double() @ weight.T + bias
         alpha = z.amax(1).mean() / rest.mean()
         expected = (alpha * rest - z.logsumexp(1))[:30]
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
@@ -218,7 +234,9 @@ def test_vim_by_hand(train):
 
 def test_kl_matching_by_hand():
     val = Predictions(logits(3, 200), torch.zeros(200, dtype=torch.int64))
-    typical = torch.stack([val.probs[val.predicted == k].mean(0) for k in range(5)])
+    typical = torch.stack(
+        [val.tensors().probs[val.tensors().predicted == k].mean(0) for k in range(5)]
+    )
     p = logits(4).softmax(1)
     expected = (p[:, None] * (p[:, None].log() - typical.log())).sum(2).amin(1)
     torch.testing.assert_close(
@@ -244,7 +262,7 @@ def test_odin_by_hand():
 
 
 def test_what_is_far_scores_higher(train):
-    near = train.features[:100]
+    near = train.tensors().features[:100]
     far = torch.randn(100, 8, generator=torch.Generator().manual_seed(0)) * 0.3
     for function, options in (
         (feature_norm_score, {}), (mahalanobis_score, {"train": train}), (relative_mahalanobis_score, {"train": train}),
@@ -273,15 +291,19 @@ def test_options_are_checked(train):
         lambda: gen_score(logits(), top=0),
         lambda: feature_norm_score(logits(), order=0.01),
         lambda: feature_norm_score(torch.zeros(2, 3, 4)),
-        lambda: knn_score(train.features, train=train, k=0),
-        lambda: knn_score(train.features[:, :3], train=train),
-        lambda: knn_score(train.features, train=Predictions(train.logits, train.target)),
-        lambda: vim_score(train.features, train=train, head=nn.Linear(8, 5), dimension=8),
-        lambda: vim_score(train.features, train=train, head=nn.Linear(7, 5)),
-        lambda: vim_score(train.features, train=train, head=nn.Identity()),
+        lambda: knn_score(train.tensors().features, train=train, k=0),
+        lambda: knn_score(train.tensors().features[:, :3], train=train),
+        lambda: knn_score(
+            train.tensors().features,
+            train=Predictions(train.tensors().logits, train.tensors().target),
+        ),
+        lambda: vim_score(train.tensors().features, train=train, head=nn.Linear(8, 5), dimension=8),
+        lambda: vim_score(train.tensors().features, train=train, head=nn.Linear(7, 5)),
+        lambda: vim_score(train.tensors().features, train=train, head=nn.Identity()),
         lambda: kl_matching_score(logits(classes=4), val=train),
         lambda: mahalanobis_score(
-            torch.zeros(2, 8), train=Predictions(train.logits, train.target, torch.ones(300, 8))
+            torch.zeros(2, 8),
+            train=Predictions(train.tensors().logits, train.tensors().target, torch.ones(300, 8)),
         ),
     ):
         with pytest.raises(InputError):
@@ -337,8 +359,8 @@ def test_compute_score_says_what_is_missing(train):
 
 def test_a_temperature_scales_what_scores_are_fitted_on(train):
     scaled = Reference(train, train).divide_logits(2.0)
-    torch.testing.assert_close(scaled.val.logits, train.logits / 2)
-    torch.testing.assert_close(scaled.train.features, train.features)
+    torch.testing.assert_close(scaled.val.tensors().logits, train.tensors().logits / 2)
+    torch.testing.assert_close(scaled.train.tensors().features, train.tensors().features)
     assert Reference().divide_logits(2.0).val is None
 
 

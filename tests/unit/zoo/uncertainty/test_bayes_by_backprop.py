@@ -191,9 +191,10 @@ def test_sampled_predictions():
     # Batches of another size see the same weights.
     singles = [(x[None], y[None]) for batch in loader() for x, y in zip(*batch, strict=True)]
     single = predict(SampledWeights(model, samples=4, seed=3), singles)
-    torch.testing.assert_close(single.logits, whole.logits)
+    torch.testing.assert_close(single.tensors().logits, whole.tensors().logits)
     assert not torch.allclose(
-        predict(SampledWeights(model, samples=4, seed=4), loader()).logits, whole.logits
+        predict(SampledWeights(model, samples=4, seed=4), loader()).tensors().logits,
+        whole.tensors().logits,
     )
     # By hand: mean of the softmax over four draws.
     sampled = SampledWeights(model, samples=4, seed=3)
@@ -205,9 +206,9 @@ def test_sampled_predictions():
         for seed in sampled.seeds:
             torch.manual_seed(seed)
             probs = probs + model(images(20)).softmax(1) / 4
-    torch.testing.assert_close(whole.logits.exp(), probs)
+    torch.testing.assert_close(whole.tensors().logits.exp(), probs)
     one = predict(SampledWeights(model, samples=1, seed=3), loader())
-    assert not torch.allclose(one.logits, model(images(20)).log_softmax(1))
+    assert not torch.allclose(one.tensors().logits, model(images(20)).log_softmax(1))
 
 
 def test_invalid_model_or_options_are_refused():

@@ -23,19 +23,19 @@ def softmax(logits):
 
 def test_mean_of_probabilities():
     members = [made(seed) for seed in range(3)]
-    expected = sum(softmax(p.logits) for p in members) / 3
+    expected = sum(softmax(p.tensors().logits) for p in members) / 3
     found = average(*members)
-    assert found.logits.dtype == torch.float32
-    np.testing.assert_allclose(found.probs.numpy(), expected, atol=1e-6)
-    np.testing.assert_allclose(found.logits.numpy(), np.log(expected), atol=1e-5)
-    assert torch.equal(found.target, members[0].target)
+    assert found.tensors().logits.dtype == torch.float32
+    np.testing.assert_allclose(found.probs, expected, atol=1e-6)
+    np.testing.assert_allclose(found.logits, np.log(expected), atol=1e-5)
+    assert torch.equal(found.tensors().target, members[0].tensors().target)
 
 
 def test_weights_are_made_to_sum_to_one():
     members = [made(seed) for seed in range(3)]
-    expected = (softmax(members[0].logits) + 3 * softmax(members[2].logits)) / 4
+    expected = (softmax(members[0].tensors().logits) + 3 * softmax(members[2].tensors().logits)) / 4
     found = average(*members, weights=[1, 0, 3])
-    np.testing.assert_allclose(found.probs.numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(found.probs, expected, atol=1e-6)
 
 
 def test_chunks_do_not_show():
@@ -44,23 +44,25 @@ def test_chunks_do_not_show():
     target = torch.zeros(3000, dtype=torch.long)
     members = [Predictions(torch.randn(3000, 500), target) for _ in range(3)]
     halves = [
-        average(*(Predictions(p.logits[rows], target[rows]) for p in members)).logits
+        average(*(Predictions(p.tensors().logits[rows], target[rows]) for p in members))
+        .tensors()
+        .logits
         for rows in (slice(0, 1400), slice(1400, 3000))
     ]
-    assert torch.equal(average(*members).logits, torch.cat(halves))
+    assert torch.equal(average(*members).tensors().logits, torch.cat(halves))
 
 
 def test_tiny_probabilities_keep_their_logarithm():
     """Where probabilities underflow, a mean of them would be 0 and its logarithm no number."""
     far = Predictions([[0.0, -2000.0]], [1])
-    assert average(far, far).logits[0, 1] == -2000
-    found = average(far, Predictions([[0.0, -2001.0]], [1])).logits[0, 1].item()
+    assert average(far, far).tensors().logits[0, 1] == -2000
+    found = average(far, Predictions([[0.0, -2001.0]], [1])).tensors().logits[0, 1].item()
     assert found == pytest.approx(-2000 + math.log((1 + math.exp(-1)) / 2))
 
 
 def test_one_alone_is_itself():
     only = made(0)
-    torch.testing.assert_close(average(only).probs, only.probs)
+    torch.testing.assert_close(average(only).tensors().probs, only.tensors().probs)
 
 
 def test_what_is_kept():
@@ -70,8 +72,11 @@ def test_what_is_kept():
     )
     assert found.weights.tolist() == list(range(7))
     assert found.features is None
-    assert torch.equal(found.label_probs, truth)
-    assert average(Predictions(np.zeros((1, 2)), [0]), made(1, 1, 2)).logits.dtype == torch.float64
+    assert torch.equal(found.tensors().label_probs, truth)
+    assert (
+        average(Predictions(np.zeros((1, 2)), [0]), made(1, 1, 2)).tensors().logits.dtype
+        == torch.float64
+    )
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,9 @@ def problem(bias=True, constant=False, seed=0):
             logits = head(features)
         parts.append(Predictions(logits, torch.randint(C, (count,)), features=features))
     if constant:
-        parts[1] = Predictions(parts[1].logits, parts[1].target, features=torch.randn(6, D))
+        parts[1] = Predictions(
+            parts[1].tensors().logits, parts[1].tensors().target, features=torch.randn(6, D)
+        )
     return head, *parts
 
 
@@ -57,7 +59,10 @@ def outputs(head, features):
 
 
 def gauss_newton(head, train):
-    jac, probs = jacobians(head, train.features), softmax(outputs(head, train.features))
+    jac, probs = (
+        jacobians(head, train.tensors().features),
+        softmax(outputs(head, train.tensors().features)),
+    )
     total = 0
     for j, p in zip(jac, probs, strict=True):
         total = total + j.T @ (np.diag(p) - np.outer(p, p)) @ j
@@ -70,8 +75,10 @@ def by_hand(head, train, test, precision, *, diagonal=False):
     if diagonal:
         matrix = np.diag(np.diag(matrix))
     covariance = np.linalg.inv(matrix + precision * np.eye(len(matrix)))
-    jac = jacobians(head, test.features)
-    return outputs(head, test.features), np.einsum("ncp,pq,nkq->nck", jac, covariance, jac)
+    jac = jacobians(head, test.tensors().features)
+    return outputs(head, test.tensors().features), np.einsum(
+        "ncp,pq,nkq->nck", jac, covariance, jac
+    )
 
 
 def probit(mean, covariance):
@@ -89,16 +96,14 @@ def test_probit(structure, bias, precision):
         .predict(test)
     )
     expected = probit(*by_hand(head, train, test, precision, diagonal=structure == "diag"))
-    np.testing.assert_allclose(found.probs.numpy(), expected, rtol=2e-4)
-    assert torch.equal(found.target, test.target)
+    np.testing.assert_allclose(found.probs, expected, rtol=2e-4)
+    assert torch.equal(found.tensors().target, test.tensors().target)
 
 
 def test_kron_is_exact_for_kronecker_product():
     head, train, test = problem(bias=False, constant=True)  # the same features everywhere
     found = LastLayerLaplace(head, prior_precision=2.0).fit(train).predict(test)
-    np.testing.assert_allclose(
-        found.probs.numpy(), probit(*by_hand(head, train, test, 2.0)), rtol=2e-4
-    )
+    np.testing.assert_allclose(found.probs, probit(*by_hand(head, train, test, 2.0)), rtol=2e-4)
 
 
 def test_monte_carlo():
@@ -114,8 +119,8 @@ def test_monte_carlo():
     state = torch.get_rng_state()
     found = laplace.predict(test)
     assert torch.equal(torch.get_rng_state(), state)
-    np.testing.assert_allclose(found.probs.numpy(), expected, atol=0.01)
-    assert torch.equal(laplace.predict(test).logits, found.logits)
+    np.testing.assert_allclose(found.probs, expected, atol=0.01)
+    assert torch.equal(laplace.predict(test).tensors().logits, found.tensors().logits)
 
 
 def evidence(head, train, precision):
@@ -123,8 +128,8 @@ def evidence(head, train, precision):
         gauss_newton(head, train),
         torch.cat([p.detach().flatten() for p in head.parameters()]).double(),
     )
-    log_likelihood = np.log(softmax(outputs(head, train.features)))[
-        np.arange(N), train.target.numpy()
+    log_likelihood = np.log(softmax(outputs(head, train.tensors().features)))[
+        np.arange(N), train.target
     ].sum()
     ratio = np.linalg.slogdet(matrix + precision * np.eye(len(matrix)))[1] - len(matrix) * np.log(
         precision
@@ -134,7 +139,11 @@ def evidence(head, train, precision):
 
 def test_each_fit_chooses_the_precision_again():
     (head, train, _), (_, other, _) = problem(), problem(seed=1)
-    other = Predictions(head(other.features).detach(), other.target, features=other.features)
+    other = Predictions(
+        head(other.tensors().features).detach(),
+        other.tensors().target,
+        features=other.tensors().features,
+    )
     used, fresh = (
         LastLayerLaplace(head, structure="diag"),
         LastLayerLaplace(head, structure="diag").fit(other),
@@ -166,14 +175,14 @@ def test_predictions_less_confident_and_head_unchanged(structure, link):
     )
     torch.testing.assert_close(dict(head.state_dict()), dict(before), rtol=0, atol=0)
     assert not head.weight.requires_grad
-    assert found.confidence.mean() < test.confidence.mean()
-    torch.testing.assert_close(found.logits.exp().sum(1), torch.ones(6))
+    assert found.tensors().confidence.mean() < test.tensors().confidence.mean()
+    torch.testing.assert_close(found.tensors().logits.exp().sum(1), torch.ones(6))
 
 
 def test_a_strong_prior_gives_the_model_back():
     head, train, test = problem()
     found = LastLayerLaplace(head, structure="full", prior_precision=1e6).fit(train).predict(test)
-    torch.testing.assert_close(found.probs, test.probs, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(found.tensors().probs, test.tensors().probs, atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("structure", get_args(Structure))
@@ -186,9 +195,14 @@ def test_predictions_are_those_of_laplace_torch(structure):
             nn.Sequential(nn.Identity(), copy.deepcopy(head)), "classification", subset_of_weights="last_layer",
             hessian_structure=structure, prior_precision=2.0,
         )  # fmt: skip
-        theirs.fit(DataLoader(TensorDataset(train.features, train.target), batch_size=512))
+        theirs.fit(
+            DataLoader(
+                TensorDataset(train.tensors().features, train.tensors().target), batch_size=512
+            )
+        )
         expected = {
-            link: theirs(test.features, link_approx=link).detach() for link in ("probit", "bridge")
+            link: theirs(test.tensors().features, link_approx=link).detach()
+            for link in ("probit", "bridge")
         }
     for link, probs in expected.items():
         found = (
@@ -196,7 +210,7 @@ def test_predictions_are_those_of_laplace_torch(structure):
             .fit(train)
             .predict(test)
         )
-        torch.testing.assert_close(found.probs, probs, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(found.tensors().probs, probs, rtol=1e-4, atol=1e-6)
 
 
 def test_memory_does_not_grow_with_the_samples(monkeypatch):
@@ -213,7 +227,7 @@ def test_memory_does_not_grow_with_the_samples(monkeypatch):
         "jacobians",
         lambda x, **more: rows.append(len(x)) or compute(x, **more),
     )
-    torch.testing.assert_close(laplace.predict(test).logits, whole.logits)
+    torch.testing.assert_close(laplace.predict(test).tensors().logits, whole.tensors().logits)
     assert rows == [2, 2, 2]
 
 
@@ -236,8 +250,8 @@ def test_invalid_head_or_options_are_refused():
     with pytest.raises(InputError, match="must be fitted"):
         LastLayerLaplace(head).predict(test)
     with pytest.raises(InputError, match=r"features \(N, 4\)"):
-        LastLayerLaplace(head).fit(Predictions(train.logits, train.target))
+        LastLayerLaplace(head).fit(Predictions(train.tensors().logits, train.tensors().target))
     with pytest.raises(InputError, match=r"features \(N, 4\).*got \(80, 5\)"):
         LastLayerLaplace(head).fit(
-            Predictions(train.logits, train.target, features=torch.zeros(N, 5))
+            Predictions(train.tensors().logits, train.tensors().target, features=torch.zeros(N, 5))
         )

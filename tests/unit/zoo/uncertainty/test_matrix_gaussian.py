@@ -144,8 +144,8 @@ def test_draws_have_the_covariance_of_the_kronecker_product(covariance, drawn_we
 def test_learns(options):
     head = MatrixGaussian(epochs=60, lr=0.03, samples=40, **options).fit(three_clouds())
     found = head.predict(three_clouds(300, seed=1))
-    assert (found.predicted == found.target).double().mean() > 0.93
-    torch.testing.assert_close(found.logits.exp().sum(1), torch.ones(300))
+    assert (found.tensors().predicted == found.tensors().target).double().mean() > 0.93
+    torch.testing.assert_close(found.tensors().logits.exp().sum(1), torch.ones(300))
 
 
 def test_linear_head_posterior_beats_prior():
@@ -153,7 +153,10 @@ def test_linear_head_posterior_beats_prior():
     bound = MatrixGaussian(hidden=0, epochs=60, lr=0.03).fit(three_clouds())
     assert 0 < bound.kl < tempered.kl
     nll = [
-        -x.predict(three_clouds()).logits.gather(1, three_clouds().target[:, None]).mean()
+        -x.predict(three_clouds())
+        .tensors()
+        .logits.gather(1, three_clouds().tensors().target[:, None])
+        .mean()
         for x in (bound, tempered)
     ]
     assert nll[1] < nll[0] < math.log(3)
@@ -166,12 +169,14 @@ def test_predictions_are_deterministic_and_independent_of_batch():
         MatrixGaussian(hidden=4, epochs=2, samples=5).fit(three_clouds()) for _ in range(2)
     )
     whole = first.predict(three_clouds())
-    assert torch.equal(again.predict(three_clouds()).logits, whole.logits)
+    assert torch.equal(again.predict(three_clouds()).tensors().logits, whole.tensors().logits)
     assert torch.equal(torch.get_rng_state(), state)
     part = Predictions(
-        torch.zeros(9, 3), three_clouds().target[:9], features=three_clouds().features[:9]
+        torch.zeros(9, 3),
+        three_clouds().tensors().target[:9],
+        features=three_clouds().tensors().features[:9],
     )
-    torch.testing.assert_close(first.predict(part).logits, whole.logits[:9])
+    torch.testing.assert_close(first.predict(part).tensors().logits, whole.tensors().logits[:9])
 
 
 @pytest.mark.parametrize(
@@ -202,4 +207,4 @@ def test_invalid_options_are_refused():
         with pytest.raises(InputError, match="must be fitted"):
             use()
     with pytest.raises(InputError, match=r"features \(N, D\).*got none"):
-        MatrixGaussian().fit(Predictions(train.logits, train.target))
+        MatrixGaussian().fit(Predictions(train.tensors().logits, train.tensors().target))

@@ -44,19 +44,21 @@ def expected(model, batches, samples, seed):
 
 def test_mean_over_passes_with_dropout_on(model, batches):
     found = mc_dropout(model, batches, samples=7, seed=3)
-    torch.testing.assert_close(found.probs, expected(model, batches, 7, 3))
-    assert found.logits.dtype == torch.float32
+    torch.testing.assert_close(found.tensors().probs, expected(model, batches, 7, 3))
+    assert found.tensors().logits.dtype == torch.float32
     assert found.target.tolist() == [0, 1, 2, 0, 1, 0, 1, 2, 0]
     plain = torch.cat([model(inputs) for inputs, *_ in batches]).softmax(1)
-    assert not torch.allclose(found.probs, plain, atol=1e-2)
+    assert not torch.allclose(found.tensors().probs, plain, atol=1e-2)
 
 
 def test_twenty_passes_from_seed_zero_unless_told(model, batches):
     assert torch.equal(
-        mc_dropout(model, batches).logits, mc_dropout(model, batches, samples=20, seed=0).logits
+        mc_dropout(model, batches).tensors().logits,
+        mc_dropout(model, batches, samples=20, seed=0).tensors().logits,
     )
     assert not torch.equal(
-        mc_dropout(model, batches).logits, mc_dropout(model, batches, seed=1).logits
+        mc_dropout(model, batches).tensors().logits,
+        mc_dropout(model, batches, seed=1).tensors().logits,
     )
 
 
@@ -66,7 +68,10 @@ def test_one_pass_is_noisy_and_many_settle(model, batches):
     def spread(samples):
         return (
             torch.stack(
-                [mc_dropout(model, batches, samples=samples, seed=s).probs for s in range(8)]
+                [
+                    mc_dropout(model, batches, samples=samples, seed=s).tensors().probs
+                    for s in range(8)
+                ]
             )
             .std(0)
             .mean()
@@ -103,7 +108,9 @@ def test_modes_come_back_after_an_error(model):
 
 def test_an_objective_is_looked_into(model, batches):
     found = mc_dropout(Objective(model, nn.CrossEntropyLoss()), batches, samples=3)
-    assert torch.equal(found.logits, mc_dropout(model, batches, samples=3).logits)
+    assert torch.equal(
+        found.tensors().logits, mc_dropout(model, batches, samples=3).tensors().logits
+    )
 
 
 def test_every_member_of_the_dropout_family():
@@ -121,7 +128,7 @@ def test_as_a_module_it_is_the_same(model, batches):
     sampled = DropoutSamples(model, samples=4, seed=2).eval()
     with torch.inference_mode():
         logits = torch.cat([sampled(inputs) for inputs, *_ in batches])
-    assert torch.equal(logits, mc_dropout(model, batches, samples=4, seed=2).logits)
+    assert torch.equal(logits, mc_dropout(model, batches, samples=4, seed=2).tensors().logits)
     assert isinstance(mc_dropout(model, batches), Predictions)
 
 
@@ -149,6 +156,6 @@ def test_one_logit_is_that_of_the_second_class():
     assert found.probs.shape == (4, 2)
     with torch.no_grad():
         torch.testing.assert_close(
-            found.probs[:, 1], model.eval()(inputs)[:, 0].sigmoid(), atol=0.3, rtol=0
+            found.tensors().probs[:, 1], model.eval()(inputs)[:, 0].sigmoid(), atol=0.3, rtol=0
         )
-    assert found.probs[:, 1].unique().numel() == 4
+    assert found.tensors().probs[:, 1].unique().numel() == 4

@@ -215,9 +215,9 @@ def test_learns(options):
         .fit(three_clouds())
         .predict(three_clouds(300, seed=1))
     )
-    assert (found.predicted == found.target).double().mean() > 0.93
-    assert -found.logits.gather(1, found.target[:, None]).mean() < 0.25
-    torch.testing.assert_close(found.logits.exp().sum(1), torch.ones(300))
+    assert (found.tensors().predicted == found.tensors().target).double().mean() > 0.93
+    assert -found.tensors().logits.gather(1, found.tensors().target[:, None]).mean() < 0.25
+    torch.testing.assert_close(found.tensors().logits.exp().sum(1), torch.ones(300))
 
 
 def test_uncertainty_far_from_samples_is_deterministic():
@@ -229,7 +229,7 @@ def test_uncertainty_far_from_samples_is_deterministic():
     )
     assert head.logit_moments(far)[1].mean() > 10 * head.logit_moments(near)[1].mean()
     again = ProbabilisticBackprop(hidden=12, passes=4).fit(three_clouds()).predict(near)
-    assert torch.equal(again.logits, head.predict(near).logits)
+    assert torch.equal(again.tensors().logits, head.predict(near).tensors().logits)
     assert torch.equal(torch.get_rng_state(), state)
     assert head.num_parameters == 2 * (3 * 12 + 13 * 3)
 
@@ -238,7 +238,9 @@ def test_chunks_do_not_matter(monkeypatch):
     head = ProbabilisticBackprop(hidden=0, passes=1).fit(three_clouds())
     whole = head.predict(three_clouds())
     monkeypatch.setattr(pbp, "_CHUNK_NUMBERS", 1)
-    torch.testing.assert_close(head.predict(three_clouds()).logits, whole.logits)
+    torch.testing.assert_close(
+        head.predict(three_clouds()).tensors().logits, whole.tensors().logits
+    )
 
 
 def test_update_to_negative_variance_is_skipped(monkeypatch):
@@ -258,11 +260,17 @@ def test_invalid_options_are_refused():
     with pytest.raises(InputError, match="must be fitted"):
         ProbabilisticBackprop().predict(train)
     with pytest.raises(InputError, match=r"features \(N, D\).*got none"):
-        ProbabilisticBackprop().fit(Predictions(train.logits, train.target))
+        ProbabilisticBackprop().fit(Predictions(train.tensors().logits, train.tensors().target))
     head = ProbabilisticBackprop(passes=1).fit(train)
     with pytest.raises(InputError, match=r"features \(N, 2\).*got \(20, 5\)"):
-        head.predict(Predictions(train.logits, train.target, features=torch.zeros(20, 5)))
+        head.predict(
+            Predictions(train.tensors().logits, train.tensors().target, features=torch.zeros(20, 5))
+        )
     with pytest.raises(InputError, match="features"):
         ProbabilisticBackprop().fit(
-            Predictions(train.logits, train.target, features=train.features * torch.nan)
+            Predictions(
+                train.tensors().logits,
+                train.tensors().target,
+                features=train.tensors().features * torch.nan,
+            )
         )

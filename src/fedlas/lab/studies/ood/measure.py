@@ -168,7 +168,7 @@ def measure_ood_detection(
             reference.divide_logits(temperature),
         )
     # Each score at each stage, then each data set against the run's own.
-    correct = test.correct.cpu().numpy()
+    correct = test.correct
     detected: dict[tuple[str, str, str], Mapping[str, Interval]] = {}
     scores: dict[tuple[str, str], tuple[FloatArray, FloatArray]] = {}
     for score in chosen.names:

@@ -369,7 +369,7 @@ def _predictions_without_features(member: RunFolder, part: str) -> Predictions:
 
 def _hash_predictions(predictions: Predictions) -> str:
     digest = sha256()
-    for values in (predictions.logits, predictions.target):
+    for values in (predictions.tensors().logits, predictions.tensors().target):
         digest.update(str(tuple(values.shape)).encode())
         digest.update(values.contiguous().numpy().tobytes())
     return digest.hexdigest()

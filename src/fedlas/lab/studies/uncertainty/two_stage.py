@@ -175,8 +175,8 @@ def linear_head(
     if not run.recipe.data.hold_out_classes:
         return result
     unknown = predict_held_out_classes(run, splits, model, features=False)
-    scores = (max_logit_score(part.logits) for part in (result.test, unknown))
-    metrics = detection_metrics(*scores, id_correct=result.test.correct.numpy())
+    scores = (max_logit_score(part.tensors().logits) for part in (result.test, unknown))
+    metrics = detection_metrics(*scores, id_correct=result.test.correct)
     details = {name: metrics[name] for name in ("auroc", "oscr")}
     note = f"{len(unknown.logits):,} images of held-out classes, maximum logit: " + ", ".join(
         f"{name.upper()} {value:.4f}" for name, value in details.items()

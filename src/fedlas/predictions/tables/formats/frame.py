@@ -23,13 +23,11 @@ class Frame(Format):
     label = "the frame"
 
     def __init__(self, frame: Any) -> None:
-        from torch import Tensor
-
         frame = collect_lazy(frame)
         if hasattr(frame, "append_column"):  # of Arrow
             frame = {name: frame[name] for name in frame.column_names}
         columns = frame.keys() if isinstance(frame, Mapping) else getattr(frame, "columns", None)
-        if columns is None or isinstance(frame, str | Tensor):
+        if columns is None or isinstance(frame, str) or is_tensor(frame):
             raise InputError(
                 "the table must have columns",
                 describe(frame),

@@ -29,8 +29,8 @@ def test_numbers_are_those_of_the_trained_loss(folder, studied):
     trained = load_trained_run(folder / "fedlas-s1")
     test = study.predictions
     with torch.no_grad():
-        expected = trained.objective.criterion.nci(test.features)
-        psi = trained.objective.criterion.gate(test.logits)
+        expected = trained.objective.criterion.nci(test.tensors().features)
+        psi = trained.objective.criterion.gate(test.tensors().logits)
     assert torch.equal(study.score, expected)
     assert study.gate.plus == pytest.approx(float((psi > 0).double().mean()))
     assert study.alpha == 0.05
@@ -41,7 +41,7 @@ def test_loss_without_indicator_is_scored_by_norms(studied):
     study = studied("ce-s0")
     assert study.gate is None
     assert study.psi is None
-    norms = study.predictions.features.abs().sum(1)
+    norms = study.predictions.tensors().features.abs().sum(1)
     assert torch.equal(study.score.argsort(), norms.argsort())
     assert abs(float(study.score.mean())) < 1
 

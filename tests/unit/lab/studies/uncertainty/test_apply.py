@@ -54,9 +54,9 @@ def test_the_mean_of_the_probabilities(done):
     derived, runs, _ = done
     for part in ("val", "test"):
         expected = sum(softmax(run, part) for run in runs) / 3
-        np.testing.assert_allclose(saved(derived.folder, part).probs.numpy(), expected, atol=1e-6)
-        assert torch.equal(saved(derived.folder, part).target, saved(runs[0], part).target)
-        assert torch.equal(
+        np.testing.assert_allclose(saved(derived.folder, part).probs, expected, atol=1e-6)
+        assert np.array_equal(saved(derived.folder, part).target, saved(runs[0], part).target)
+        assert np.array_equal(
             saved(derived.folder, part).label_probs, saved(runs[0], part).label_probs
         )
 
@@ -144,7 +144,7 @@ def test_members_trained_again_are_other_members(shared, tmp_path):
             target.write_bytes((shared[name] / file).read_bytes())
     apply_method(plan_method("deep-ensemble", copies, out=tmp_path / "made"))
     test = saved(copies[0], "test")
-    test.with_logits(test.logits + torch.eye(10)[0]).save(copies[0] / "predictions" / "test.npz")
+    test.with_logits(test.logits + np.eye(10)[0]).save(copies[0] / "predictions" / "test.npz")
     with pytest.raises(InputError, match=r"runs\.ce-s0\.predictions\.test"):
         apply_method(plan_method("deep-ensemble", copies, out=tmp_path / "made"))
 
@@ -165,7 +165,7 @@ def test_splits_that_differ_leave_the_test_part_alone(apart, tmp_path):
     metrics = apply_method(derived)
     assert "predictions/val.npz" not in files(derived.folder)
     expected = sum(softmax(run, "test") for run in runs) / 3
-    np.testing.assert_allclose(saved(derived.folder, "test").probs.numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(saved(derived.folder, "test").probs, expected, atol=1e-6)
     assert (metrics["temperature"], metrics["val"], metrics["test_calibrated"]) == (None, {}, {})
     assert "no temperature" in metrics["notes"][1]
     assert json.loads((derived.folder / "data.json").read_text())["split"] is None
@@ -201,7 +201,7 @@ def test_a_hyper_ensemble_weighs_what_it_picked(shared, tmp_path):
     assert 1 < len(picked) <= 3
     for part in ("val", "test"):
         total = sum(count * softmax(shared[name], part) for name, count in picked.items())
-        found = saved(tmp_path / "made", part).probs.numpy()
+        found = saved(tmp_path / "made", part).probs
         np.testing.assert_allclose(found, total / sum(picked.values()), atol=1e-6)
     alone = [json.loads((run / "metrics.json").read_text())["val"]["nll"] for run in runs]
     assert metrics["val"]["nll"] < min(alone)
@@ -217,9 +217,7 @@ def test_a_hyper_ensemble_of_all(shared, apart, tmp_path):
     )
     for part in ("val", "test"):
         expected = sum(softmax(run, part) for run in runs) / 2
-        np.testing.assert_allclose(
-            saved(tmp_path / "made", part).probs.numpy(), expected, atol=1e-6
-        )
+        np.testing.assert_allclose(saved(tmp_path / "made", part).probs, expected, atol=1e-6)
     mixed = [apart["ce-s1"], shared["ce-s1"]]
     with pytest.raises(InputError, match=r"same validation images.*split_seed"):
         apply_method(plan_method("hyper-ensemble", mixed, out=tmp_path / "other"))
@@ -252,9 +250,11 @@ def test_passes_with_dropout(shared, tmp_path):
         passes = [model.fc(torch.dropout(hidden, 0.3, True)).softmax(1) for _ in range(2000)]
     expected = torch.stack(passes).mean(0)
     spread = torch.stack(passes).std(0) * (1 / 200 + 1 / 2000) ** 0.5
-    assert ((saved(tmp_path / "made", "test").probs - expected).abs() < 5 * spread + 1e-6).all()
+    assert (
+        (saved(tmp_path / "made", "test").tensors().probs - expected).abs() < 5 * spread + 1e-6
+    ).all()
     # which is not that of the run itself
-    assert (saved(shared["ce-s1"], "test").probs - expected).abs().max() > 0.01
+    assert (saved(shared["ce-s1"], "test").tensors().probs - expected).abs().max() > 0.01
 
 
 def test_invalid_option_leaves_no_files(shared, tmp_path):
