@@ -76,13 +76,20 @@ def log_softmax(logits: NDArray[Float], out: NDArray[Float] | None = None) -> ND
 
 def logsumexp(logits: NDArray[Float]) -> NDArray[Float]:
     """Return ``log sum_k exp(logit_k)`` of each row ``(N,)``."""
-    result = np.empty(len(logits), logits.dtype)
-    for part in iter_blocks(*logits.shape):
-        block = logits[part]
-        largest = row_max(block)
-        below = block - largest[:, None]
-        result[part] = np.log(row_sum(np.exp(below, out=below))) + largest
+    largest = row_max(logits)
+    result: NDArray[Float] = log_partition(logits, largest, logits.dtype)
+    result += largest
     return result
+
+
+def log_partition(logits: NDArray[Any], largest: NDArray[Any], dtype: Any) -> NDArray[Any]:
+    """Return ``log sum_k exp(logit_k - largest logit)`` of each row ``(N,)``, computed in the precision ``dtype``."""
+    result = np.empty(len(logits), dtype)
+    for part in iter_blocks(*logits.shape):
+        block, axis = _copy_block(logits[part], result.dtype)
+        block -= np.expand_dims(largest[part], axis)
+        result[part] = np.exp(block, out=block).sum(axis=axis)
+    return np.log(result, out=result)
 
 
 def sigmoid(logits: NDArray[Float]) -> NDArray[Float]:
@@ -110,15 +117,19 @@ def _normalized_rows(
     """Return the softmax of rows, or its logarithm."""
     result = np.empty(logits.shape, logits.dtype) if out is None else out
     for part in iter_blocks(*logits.shape):
-        # Few classes lie as rows of a block of their own, since a reduction along short rows is slow.
-        few = logits.shape[1] <= _FEW
-        block = np.array(logits[part].T if few else logits[part], order="C")
-        axis = 0 if few else 1
+        block, axis = _copy_block(logits[part], logits.dtype)
         block -= block.max(axis=axis, keepdims=True)
         if log:
             block -= np.log(np.exp(block).sum(axis=axis, keepdims=True))
         else:
             np.exp(block, out=block)
             block /= block.sum(axis=axis, keepdims=True)
-        result[part] = block.T if few else block
+        result[part] = block if axis else block.T
     return result
+
+
+def _copy_block(rows: NDArray[Any], dtype: Any) -> tuple[NDArray[Any], int]:
+    """Return a copy of rows in a precision, and its axis of the classes."""
+    # Few classes lie as rows of the copy, since a reduction along short rows is slow.
+    few = rows.shape[1] <= _FEW
+    return np.array(rows.T if few else rows, dtype, order="C"), 0 if few else 1

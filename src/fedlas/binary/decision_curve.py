@@ -101,8 +101,6 @@ def net_benefit(
         Vickers and Elkin, "Decision curve analysis: a novel method for evaluating prediction models", Medical Decision
         Making 26 (2006).
     """
-    import torch
-
     data = positive_class(predictions, event)
     z = critical_t(check_confidence_level(confidence_level), data.degrees())
     limit = as_float_array(thresholds)
@@ -116,9 +114,7 @@ def net_benefit(
     order = np.argsort(data.probability, kind="stable")
     totals = CumulativeTotals(data, order)
     # A probability equals a threshold also where its logarithm was rounded in between.
-    rounding = (
-        ROUNDING * torch.finfo(predictions.tensors().scores.dtype).eps * (1.0 - np.log(limit))
-    )
+    rounding = ROUNDING * np.finfo(predictions.scores.dtype).eps * (1.0 - np.log(limit))
     first = np.searchsorted(data.probability[order], limit * (1.0 - rounding), side="left")
     weight = limit / (1.0 - limit)
     model, error = totals.mean(first, weight)

@@ -26,7 +26,7 @@ from fedlas.binary.recalibration import line_influence, shift_influence
 from fedlas.metrics.metric import EVENT, METRICS
 from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import require_predictions
-from fedlas.predictions.tensors import binary_logits
+from fedlas.predictions.probabilities import binary_logits
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate, estimates
 from fedlas.stats.intervals import check_confidence_level
 from fedlas.stats.spiegelhalter import spiegelhalter_test
@@ -295,17 +295,11 @@ q = _register_likelihood_index(
 
 def _to_two_classes(predictions: Predictions, event: int | str | None) -> Predictions:
     """Return two-class predictions whose last class is the event; other classes are merged into the first."""
-    import torch
-
     if event is None and predictions.num_classes == 2:
         return predictions
     data = positive_class(predictions, event)
-    logits = binary_logits(torch.from_numpy(data.log_odds))
-    weights, clusters = (
-        None if each is None else torch.from_numpy(each) for each in (data.weights, data.clusters)
-    )
-    target = torch.from_numpy(data.outcome).long()
-    return Predictions(logits, target, weights=weights, clusters=clusters)
+    logits, target = binary_logits(data.log_odds), data.outcome.astype(np.int64)
+    return Predictions(logits, target, weights=data.weights, clusters=data.clusters)
 
 
 @register_event_measure("Spiegelhalter's z", 110, places=2, ideal=0.0, detail=True, has_interval=False,

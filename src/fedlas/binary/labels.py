@@ -21,7 +21,7 @@ from fedlas.binary.recalibration import GroupRow, iter_group_rows
 from fedlas.metrics.evaluation import EVALUATIONS
 from fedlas.metrics.ranking_scores import auroc_and_influence
 from fedlas.predictions.multi_label import UNKNOWN, require_known_labels, require_multi_label
-from fedlas.predictions.tensors import is_zero_or_one
+from fedlas.predictions.probabilities import is_zero_or_one
 from fedlas.stats.bootstrap import calibration_error_interval
 from fedlas.stats.compare import holm
 from fedlas.stats.degrees import degrees_of_freedom
@@ -267,8 +267,6 @@ class LabelData:
 
     def iter_labels(self, confidence_level: float) -> Iterator[tuple[GroupRow, Positive]]:
         """Yield events and estimates, and the samples, of each label."""
-        import torch
-
         for part in self._label_slices():
             has_label = self.known[:, part].T
             label, sample = np.nonzero(has_label)
@@ -279,7 +277,7 @@ class LabelData:
                 self.positives[:, part].T[has_label].astype(np.float64),
                 None if self._weights is None else self._weights[sample],
                 None if self.clusters is None else self.clusters[sample],
-                is_zero_or_one(torch.from_numpy(log_odds)).numpy(),
+                is_zero_or_one(log_odds),
             )
             ends = np.bincount(label, minlength=len(has_label)).cumsum()
             rows = iter_group_rows(GroupedSamples.from_positive(whole, label), confidence_level)

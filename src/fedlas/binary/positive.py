@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas._core.check import Argument, InputError, Text, check_choice, check_count
+from fedlas._core.ops import sigmoid
 from fedlas._core.types import FloatArray, IntArray
 from fedlas.metrics.calibration_error import equal_mass_bins
 from fedlas.metrics.equal_width import BinSums, bins_from_table
@@ -19,8 +20,7 @@ from fedlas.metrics.ranking_scores import make_class_scorer
 from fedlas.metrics.sums import normalized_weights
 from fedlas.predictions.any_predictions import require_predictions
 from fedlas.predictions.event import event_index
-from fedlas.predictions.probabilities import FLOOR
-from fedlas.predictions.tensors import is_zero_or_one
+from fedlas.predictions.probabilities import FLOOR, is_zero_or_one
 from fedlas.resample.clusters import clustered_sum_variance
 from fedlas.stats.degrees import degrees_of_freedom
 from fedlas.stats.intervals import check_confidence_level
@@ -155,8 +155,6 @@ def positive_class(
     predictions: Predictions, event: int | str | None, *, both_outcomes: bool = False
 ) -> Positive:
     """Return the class ``event``, given by name or index, against the rest; by default the event of two classes."""
-    import torch
-
     predictions = require_predictions(predictions)
     classes = predictions.num_classes
     if classes < 2 or (event is None and classes != 2):
@@ -172,9 +170,8 @@ def positive_class(
     predictions = drop_zero_weights(predictions)
     unbounded = make_class_scorer(predictions)(number)
     log_odds = np.clip(unbounded, *_PROBS_RANGE) if predictions.are_probs else unbounded
-    outcome = (predictions.tensors().target.cpu() == number).double().numpy()
-    shares = normalized_weights(predictions)
-    weights = None if shares is None else shares.numpy()
+    outcome = (predictions.target == number).astype(np.float64)
+    weights = normalized_weights(predictions)
     names = getattr(predictions, "clusters", None)
     clusters = None if names is None else np.unique(names, return_inverse=True)[1]
     if both_outcomes and outcome.min() == outcome.max():
@@ -182,8 +179,8 @@ def positive_class(
         fix = "Pass a test set in which both occur."
         raise InputError(f"class {number} and other classes must both occur as labels", got, fix)
     # What lies beyond the range is taken for its end, as in a file of logits.
-    stands_in = np.isinf(unbounded) | is_zero_or_one(torch.from_numpy(log_odds), classes).numpy()
-    probability = torch.from_numpy(log_odds).sigmoid().numpy()
+    stands_in = np.isinf(unbounded) | is_zero_or_one(log_odds, classes)
+    probability = sigmoid(log_odds)
     certain = _mask_or_none(stands_in)
     return Positive(log_odds, probability, outcome, weights, clusters, certain, unbounded)
 
@@ -210,8 +207,8 @@ def _class_index(event: int | str, predictions: Predictions) -> int:
 
 def drop_zero_weights(predictions: Predictions) -> Predictions:
     """Return the samples with positive weight."""
-    weights = predictions.tensors().weights
-    if weights is None or bool(weights.all()):
+    weights = predictions.weights
+    if weights is None or weights.all():
         return predictions
     return predictions.rows(weights > 0)
 
@@ -285,22 +282,22 @@ def positive_bins(
     check_confidence_level(confidence_level)
     data = positive_class(predictions, event)
     # In the precision of the scores, because what counts as equal to an edge depends on it.
-    probability = torch.from_numpy(data.probability).to(predictions.tensors().scores.dtype)
-    outcome = torch.from_numpy(data.outcome)
+    probability = data.probability.astype(predictions.scores.dtype)
     if scheme == "equal-mass":
-        bins = bins_from_table(*equal_mass_bins(probability, outcome > 0, num_bins))
+        bins = bins_from_table(*equal_mass_bins(probability, data.outcome > 0, num_bins))
     else:
         sums = BinSums(num_bins)
-        sums.add(probability, outcome, torch.ones_like(outcome))
+        outcome = torch.from_numpy(data.outcome)
+        sums.add(torch.from_numpy(probability), outcome, torch.ones_like(outcome))
         bins = sums.bins()
-    edges = bins.edges.numpy()
+    edges = bins.edges
     if data.is_iid:
-        count = bins.count.double().numpy()
-        frequency = bins.accuracy.numpy()
+        count = bins.count.astype(np.float64)
+        frequency = bins.accuracy
         with np.errstate(invalid="ignore", divide="ignore"):  # empty bins
             low, high = wilson_interval(frequency, count, confidence_level=confidence_level)
-        return PositiveBins(edges, count, bins.confidence.numpy(), frequency, low, high)
-    place = np.clip(np.searchsorted(edges, probability.numpy(), side="left") - 1, 0, len(edges) - 2)
+        return PositiveBins(edges, count, bins.confidence, frequency, low, high)
+    place = np.clip(np.searchsorted(edges, probability, side="left") - 1, 0, len(edges) - 2)
     rows = [np.flatnonzero(place == number) for number in range(len(edges) - 1)]
     return PositiveBins(
         edges, *np.array([_summarize_bin(data, each, confidence_level) for each in rows]).T

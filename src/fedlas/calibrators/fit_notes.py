@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+
 from fedlas._core.errors import collect_warnings
+from fedlas._core.ops import logsumexp, sigmoid
 from fedlas._core.text import join_words
 from fedlas.calibrators.base import Calibrator
 from fedlas.predictions import MultiLabel, Predictions, TopLabel
-from fedlas.predictions.tensors import is_zero_or_one
+from fedlas.predictions.probabilities import is_zero_or_one
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from fedlas._core.types import FloatArray
     from fedlas.calibrators._fit.folds import OutOfFold
     from fedlas.calibrators.multilabel import MultiLabelCalibration
 
@@ -71,41 +73,40 @@ def _certain_rows_notes(
     log_odds, subject = _log_odds_and_subject(val, val)
     classes = val.num_classes if isinstance(val, Predictions) else 2
     is_certain = is_zero_or_one(log_odds, classes)
-    share = float(is_certain.double().mean())
+    share = float(is_certain.mean())
     if share < _MANY:
         return []
-    rows = is_certain.reshape(len(is_certain), -1).any(dim=1)
+    rows = is_certain.reshape(len(is_certain), -1).any(axis=1)
     some: Any = val.rows(rows)
-    after = _log_odds_and_subject(calibrator.transform(some), some)[0].sigmoid()
+    after = sigmoid(_log_odds_and_subject(calibrator.transform(some), some)[0])
     ends = [
         f"{value} becomes {_format_range(after[is_value])}"
         for value, sign in ((0, -1), (1, 1))
-        if bool((is_value := is_certain[rows] & (sign * log_odds[rows] > 0)).any())
+        if (is_value := is_certain[rows] & (sign * log_odds[rows] > 0)).any()
     ]
     return [
-        f"{int(is_certain.sum()):,} of {is_certain.numel():,} probabilities {subject} ({100 * share:.0f} %) are "
+        f"{int(is_certain.sum()):,} of {is_certain.size:,} probabilities {subject} ({100 * share:.0f} %) are "
         f"exactly 0 or 1, which hides how sure the model is. Calibrated, {join_words(ends)}."
     ]
 
 
 def _log_odds_and_subject(
     predictions: Predictions | MultiLabel, before: Predictions | MultiLabel
-) -> tuple[Tensor, str]:
+) -> tuple[FloatArray, str]:
     """Return log-odds ``(N,)`` of the second of two classes, or the class predicted before, or labels ``(N, L)``."""
-    import torch
-
-    logits = predictions.tensors().logits.double()
+    logits = predictions.logits.astype(np.float64)
     if isinstance(before, MultiLabel):
         return logits, "of labels"
     if before.num_classes == 2:
         return logits[:, 1] - logits[:, 0], "of the event"
-    top = before.tensors().predicted.unsqueeze(1)
-    others = logits.scatter(1, top, -torch.inf).logsumexp(dim=1)
-    return logits.gather(1, top).squeeze(1) - others, "of the predicted class"
+    rows, top = np.arange(len(logits)), before.predicted
+    of_top = logits[rows, top]
+    logits[rows, top] = -np.inf
+    return of_top - logsumexp(logits), "of the predicted class"
 
 
-def _format_range(values: Tensor) -> str:
+def _format_range(values: FloatArray) -> str:
     """Return the smallest and the largest value as text, or one if they are the same."""
-    ends = [float(end) for end in values.aminmax()]
+    ends = [float(end) for end in (values.min(), values.max())]
     low, high = (">0.999" if 0.9995 <= end < 1.0 else f"{end:.3g}" for end in ends)
     return low if low == high else f"{low} to {high}"

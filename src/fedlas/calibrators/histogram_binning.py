@@ -128,8 +128,8 @@ class HistogramBinning(Calibrator):
         """Fit the bins to ``val``."""
         target = val.tensors().target.cpu()
         columns = class_prob_columns(val.tensors().logits)
-        equal_width = (
-            equal_width_edges(self.num_bins)[1:-1].expand(val.num_classes, -1).contiguous()
+        equal_width = torch.from_numpy(equal_width_edges(self.num_bins)[1:-1]).repeat(
+            val.num_classes, 1
         )
         edges = equal_width if self.scheme == "equal-width" else self._equal_mass_edges(columns)
         bounds = torch.nn.functional.pad(edges, (1, 1))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedlas._core.check import check_choice
 from fedlas.metrics.equal_width import Bins, BinTable, EqualWidth, bins_from_table
@@ -23,8 +24,6 @@ from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import AnyPredictions, require_top_label
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from fedlas._core.types import FloatArray
     from fedlas.metrics.scan import Chunk
 
@@ -32,11 +31,12 @@ Scheme = Literal["equal-width", "equal-mass"]
 
 
 def equal_mass_bins(
-    confidence: Tensor, outcome: Tensor, num_bins: int, weights: Tensor | None = None
-) -> tuple[Tensor, BinTable]:
+    confidence: NDArray[Any],
+    outcome: NDArray[np.bool_],
+    num_bins: int,
+    weights: FloatArray | None = None,
+) -> tuple[FloatArray, BinTable]:
     """Return edges and sums of bins with counts as equal as ties allow."""
-    import torch
-
     # The sorted sample is cut at the ranks that make the counts differ by at most one, the larger first. A cut that
     # falls among equal values moves to the nearer end of them (the upper one if both are as near), so equal confidences
     # are never separated by their order in the file.
@@ -51,7 +51,7 @@ def equal_mass_bins(
     edges = np.zeros(num_bins + 1)
     edges[1:] = np.where(ends[1:] > 0, values[ends[1:] - 1], 0.0)
     edges[1 + len(places) :] = 1.0
-    return torch.from_numpy(edges), BinTable(count, total - hits, hits, len(values), squares)
+    return edges, BinTable(count, total - hits, hits, len(values), squares)
 
 
 class EqualMass(Statistic):
@@ -64,16 +64,10 @@ class EqualMass(Statistic):
     streaming = FineGrid
 
     def __init__(self, predictions: AnyPredictions, num_bins: int) -> None:
-        import torch
-
         self.num_bins = num_bins
-        scores = (
-            predictions.tensors().confidence
-            if isinstance(predictions, TopLabel)
-            else predictions.tensors().scores
-        )
-        self.confidence = torch.empty(predictions.num_samples, dtype=scores.dtype, device="cpu")
-        self.correct = torch.empty(predictions.num_samples, dtype=torch.bool, device="cpu")
+        scores = predictions.confidence if isinstance(predictions, TopLabel) else predictions.scores
+        self.confidence = np.empty(predictions.num_samples, scores.dtype)
+        self.correct = np.empty(predictions.num_samples, np.bool_)
         self.weights = normalized_weights(predictions)
         self._filled = 0
 
@@ -133,14 +127,14 @@ def _reference_adaptive_ece(predictions: AnyPredictions, num_bins: int) -> float
     """Return the published adaptive ECE: interpolated bin edges, with the lowest confidence in no bin."""
     check_no_weights(predictions)
     statistic = EqualMass.from_predictions(predictions, num_bins)
-    confidence = statistic.confidence.numpy()
+    confidence = statistic.confidence
     samples = len(confidence)
     edges = np.interp(
         np.linspace(0, samples, num_bins + 1), np.arange(samples), np.sort(confidence)
     )
     edges = edges.astype(confidence.dtype)
     inside = confidence > edges[0]
-    gaps = (confidence.astype(np.float64) - statistic.correct.numpy())[inside]
+    gaps = (confidence.astype(np.float64) - statistic.correct)[inside]
     sums = np.bincount(np.searchsorted(edges[1:-1], confidence[inside]), gaps, num_bins)
     return float(np.abs(sums).sum()) / samples
 

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fedlas._core import ops
 from fedlas.metrics.grids import ClassGrid
 from fedlas.metrics.metric import METRICS
 from fedlas.metrics.ranking import CellRuns, Runs, SampleRuns, equal_mass_error
 from fedlas.metrics.sums import Statistic, normalized_weights
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from fedlas._core.types import FloatArray
     from fedlas.metrics.scan import Chunk
     from fedlas.predictions import Predictions
@@ -23,19 +22,15 @@ if TYPE_CHECKING:
 _ELEMENTS = 2**22
 
 
-def _iter_class_probs(predictions: Predictions) -> Iterator[Tensor]:
+def _iter_class_probs(predictions: Predictions) -> Iterator[FloatArray]:
     """Yield the float64 softmax of one class after another ``(N,)``, with a block of classes in memory at a time."""
-    import torch
-
-    logits = predictions.tensors().logits
-    rows = max(1, _ELEMENTS // predictions.num_classes)
-    highest = logits.amax(dim=1, keepdim=True).cpu().double()
-    parts = zip(logits.split(rows), highest.split(rows), strict=True)
-    total = torch.cat(
-        [(part.cpu().double() - top).logsumexp(dim=1, keepdim=True) for part, top in parts]
-    )
-    for block in logits.split(max(1, _ELEMENTS // predictions.num_samples), dim=1):
-        yield from (block.cpu().double() - highest - total).exp_().unbind(dim=1)
+    logits = predictions.logits
+    highest = ops.row_max(logits).astype(np.float64)
+    total = ops.log_partition(logits, highest, np.float64)
+    for part in ops.iter_blocks(predictions.num_classes, predictions.num_samples, _ELEMENTS):
+        block = logits.T[part] - highest
+        block -= total
+        yield from np.exp(block, out=block)
 
 
 class SortedClassProbs(Statistic):
@@ -53,7 +48,7 @@ class SortedClassProbs(Statistic):
 
     def table(self) -> Iterator[SampleRuns]:
         """Yield the samples by ascending probability, class by class."""
-        target = self._predictions.tensors().target.cpu()
+        target = self._predictions.target
         weights = normalized_weights(self._predictions)
         for label, probs in enumerate(_iter_class_probs(self._predictions)):
             yield SampleRuns(probs, target == label, weights, self.num_bins)

@@ -22,14 +22,14 @@ from fedlas.predictions.any_predictions import require_top_label
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fedlas._core.types import FloatArray
+    from fedlas._core.types import FloatArray, IntArray
     from fedlas.metrics.scan import Chunk
     from fedlas.predictions import Predictions, TopLabel
 
 
 @dataclass(frozen=True, eq=False)
 class Bins:
-    """Mean confidence and accuracy per bin; CPU tensors, float64 except ``count`` without weights.
+    """Mean confidence and accuracy per bin; arrays, float64 except ``count`` without weights.
 
     Attributes:
         edges: ``(B + 1,)`` from 0 to 1, ascending. Bin ``b`` is ``(edges[b], edges[b + 1]]``; 0 belongs to the first.
@@ -42,11 +42,11 @@ class Bins:
             without weights.
     """
 
-    edges: Tensor
-    count: Tensor
-    confidence: Tensor
-    accuracy: Tensor
-    effective_count: Tensor
+    edges: FloatArray
+    count: FloatArray | IntArray
+    confidence: FloatArray
+    accuracy: FloatArray
+    effective_count: FloatArray | IntArray
 
     @property
     def num_bins(self) -> int:
@@ -82,19 +82,18 @@ def mean_gap(bins: BinTable) -> FloatArray:
     return np.abs(bins.gaps).sum(axis=-1) / bins.num_samples
 
 
-def bins_from_table(edges: Tensor, table: BinTable, nonzero_count: float | None = None) -> Bins:
+def bins_from_table(edges: FloatArray, table: BinTable, nonzero_count: float | None = None) -> Bins:
     """Return the means of a table of sums; weighted counts are scaled to ``nonzero_count``, the samples with weight."""
-    import torch
-
     scale = 1.0 if nonzero_count is None else nonzero_count / table.num_samples
-    count = torch.from_numpy(table.count * scale)
-    confidence, accuracy = (
-        torch.from_numpy(each) * scale / count
-        for each in (table.gaps + table.outcome, table.outcome)
-    )
+    count = table.count * scale
+    with np.errstate(invalid="ignore"):  # empty bins
+        confidence, accuracy = (
+            each * scale / count for each in (table.gaps + table.outcome, table.outcome)
+        )
     if nonzero_count is None:
-        return Bins(edges, count.long(), confidence, accuracy, count.long())
-    return Bins(edges, count, confidence, accuracy, torch.from_numpy(table.effective_count))
+        whole = count.astype(np.int64)
+        return Bins(edges, whole, confidence, accuracy, whole)
+    return Bins(edges, count, confidence, accuracy, table.effective_count)
 
 
 class BinSums(Sums):
@@ -152,11 +151,10 @@ def equal_width_index(values: Tensor, num_bins: int) -> Tensor:
     return torch.mul(values, float(num_bins)).sub_(below).ceil_().clamp_(0, num_bins - 1).long()
 
 
-def equal_width_edges(num_bins: int) -> Tensor:
+def equal_width_edges(num_bins: int) -> FloatArray:
     """Return ``num_bins + 1`` edges from 0 to 1, each the float64 nearest to ``b / num_bins``."""
-    import torch
-
-    return torch.arange(num_bins + 1, dtype=torch.float64, device="cpu") / num_bins
+    edges: FloatArray = np.arange(num_bins + 1) / num_bins
+    return edges
 
 
 @METRICS.register(

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from fedlas.metrics.sums import ROUNDING
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from fedlas._core.types import FloatArray, IntArray
 
 _MIDDLE = 1e-6
@@ -90,7 +88,11 @@ class SampleRuns:
     """:class:`Runs` of sorted samples, summed on first use; for ties see :func:`tie_starts`."""
 
     def __init__(
-        self, confidence: Tensor, correct: Tensor, weights: Tensor | None, num_bins: int
+        self,
+        confidence: NDArray[Any],
+        correct: NDArray[np.bool_],
+        weights: FloatArray | None,
+        num_bins: int,
     ) -> None:
         self.num_bins = num_bins
         self._values, self._correct, self._weights = sort_samples(confidence, correct, weights)
@@ -120,15 +122,13 @@ class SampleRuns:
 
 
 def sort_samples(
-    confidence: Tensor, correct: Tensor, weights: Tensor | None = None
+    values: NDArray[Any], outcomes: NDArray[np.bool_], weights: FloatArray | None = None
 ) -> tuple[NDArray[Any], NDArray[np.bool_], FloatArray | None]:
     """Sort samples by confidence, then wrong before right; drop samples of weight 0."""
-    values = confidence.numpy()
-    outcomes = correct.numpy()
     if weights is not None:
-        present = np.flatnonzero(weights.numpy())
+        present = np.flatnonzero(weights)
         order = present[np.lexsort((outcomes[present], values[present]))]
-        return values[order], outcomes[order], weights.numpy()[order]
+        return values[order], outcomes[order], weights[order]
     # The bits of positive floats ascend with them, and the sign's place has room for the outcome: sorting whole numbers
     # takes a third of the time that an index takes.
     whole = np.uint32 if values.dtype == np.float32 else np.uint64

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlas._core import ops
 from fedlas._core.check import InputError
 from fedlas._core.types import FloatArray
 from fedlas.metrics.metric import METRICS
 from fedlas.metrics.sums import normalized_weights
 from fedlas.predictions.any_predictions import require_predictions
 from fedlas.predictions.event import event_index
-from fedlas.predictions.tensors import log_softmax
 
 if TYPE_CHECKING:
     from fedlas.predictions import Predictions
@@ -31,7 +31,7 @@ def auroc_influence(predictions: Predictions) -> FloatArray | None:
     if predictions.num_classes != 2:
         return None
     shares = normalized_weights(predictions)
-    weights = np.ones(predictions.num_samples) if shares is None else shares.numpy()
+    weights = np.ones(predictions.num_samples) if shares is None else shares
     number = event_index(predictions)
     happened = predictions.target == number
     return auroc_and_influence(make_class_scorer(predictions)(number), happened, weights)[1]
@@ -118,7 +118,7 @@ def _average_over_classes(predictions: Predictions, score: Score) -> float:
     require_predictions(predictions)
     target = predictions.target
     shares = normalized_weights(predictions)
-    weights = np.ones(len(target)) if shares is None else shares.numpy()
+    weights = np.ones(len(target)) if shares is None else shares
     occurring = np.unique(target[weights > 0])
     if len(occurring) < 2:
         raise InputError(
@@ -137,21 +137,29 @@ def make_class_scorer(predictions: Predictions) -> Callable[[int], FloatArray]:
     Ranks are those of the exact log-odds: nothing is floored, so that they are infinite where a probability of exactly
     0 was passed.
     """
-    import torch
-
-    scores = predictions.tensors().scores.detach().cpu().double()
-    logs = scores.log() if predictions.are_probs else scores
+    logs = predictions.scores.astype(np.float64)
+    if predictions.are_probs:
+        with np.errstate(divide="ignore"):  # of a probability of exactly 0
+            np.log(logs, out=logs)
     if predictions.num_classes == 2:
-        return lambda k: (logs[:, k] - logs[:, 1 - k]).numpy()
-    logs = logs if predictions.are_probs else log_softmax(logs)
+        return lambda k: logs[:, k] - logs[:, 1 - k]
+    if not predictions.are_probs:
+        ops.log_softmax(logs, out=logs)
 
     def log_odds(k: int) -> FloatArray:
         log_p = logs[:, k]
-        rest = torch.log1p(-log_p.exp().clamp(max=1.0))
         # 1 - p cancels near 1, where the others are added up. Elsewhere their rounding would part equal probabilities.
-        sure = (log_p > _LOG_SURE).nonzero()[:, 0]
-        rest[sure] = torch.cat([logs[sure, :k], logs[sure, k + 1 :]], dim=1).logsumexp(dim=1)
-        return (log_p - rest).numpy()
+        sure = np.flatnonzero(log_p > _LOG_SURE)
+        with np.errstate(divide="ignore"):
+            rest = np.log1p(-np.minimum(np.exp(log_p), 1.0))
+            others = np.delete(logs[sure], k, axis=1)
+            rest[sure] = (
+                np.log(ops.row_sum(np.exp(others)))
+                if predictions.are_probs
+                else ops.logsumexp(others)
+            )
+        odds: FloatArray = log_p - rest
+        return odds
 
     return log_odds
 

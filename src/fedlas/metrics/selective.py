@@ -18,16 +18,14 @@ if TYPE_CHECKING:
 
 def risk_coverage_area(count: FloatArray, wrong: FloatArray) -> FloatArray:
     """Return the area under the risk-coverage curve, averaged over the order of ties."""
-    import torch
+    from scipy.special import digamma
 
     # After all groups before it, with `K` samples and `E` errors, the next `j` of a group of `n` samples and `e` errors
     # have `j e / n` errors in expectation. So the risks of the group add up to `sum_{j=1}^n (E + j e / n) / (K + j) = e
     # + (E - K e / n) (H(K + n) - H(K))` with the harmonic numbers `H`.
     before = np.cumsum(count, axis=-1) - count
     errors = np.cumsum(wrong, axis=-1) - wrong
-    first, last = (
-        torch.from_numpy(each).digamma_().numpy() for each in (before + 1.0, before + count + 1.0)
-    )
+    first, last = (digamma(each) for each in (before + 1.0, before + count + 1.0))
     # of which the difference has fewer digits
     harmonic = np.where(count == 1, 1.0 / (before + 1.0), last - first)
     risks = wrong + (errors - before * wrong / nonzero(count)) * harmonic

@@ -157,8 +157,8 @@ def _reference_smooth_ece(predictions: AnyPredictions) -> float:
     """Return smooth ECE as the published package: bisection to 0.001, then the value at the upper end."""
     check_no_weights(predictions)
     statistic = EqualMass.from_predictions(predictions)
-    confidence = statistic.confidence.double().numpy()
-    correct = statistic.correct.numpy()
+    confidence = statistic.confidence.astype(np.float64)
+    correct = statistic.correct
     low = 0.0
     high = 1.0
     while high - low > 1e-3:

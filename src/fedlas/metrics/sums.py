@@ -26,7 +26,6 @@ from fedlas.predictions.any_predictions import (
     require_predictions,
     require_top_label,
 )
-from fedlas.predictions.tensors import to_shared_tensor
 
 Quantity = Callable[[Chunk], Tensor]
 """From a chunk of ``n`` rows to ``(n,)``, bool or float."""
@@ -206,12 +205,10 @@ def is_in_range(values: Tensor, low: float, high: float | Tensor) -> bool:
     return bool(((values >= low) & (values <= high)).all())
 
 
-def normalized_weights(predictions: object) -> Tensor | None:
+def normalized_weights(predictions: object) -> NDArray[np.float64] | None:
     """Return the weights ``(N,)`` scaled so that positive ones average 1, or None without weights."""
     weights = getattr(predictions, "weights", None)
-    if isinstance(weights, np.ndarray):
-        weights = to_shared_tensor(weights)
-    return None if weights is None else weights * (torch.count_nonzero(weights) / weights.sum())
+    return None if weights is None else weights * (np.count_nonzero(weights) / weights.sum())
 
 
 def nonzero(count: NDArray[np.float64], *, least: float = 0.0) -> NDArray[np.float64]:

@@ -97,10 +97,7 @@ def reliability_diagram(
     check_choice("scale", scale, get_args(Scale))
     predictions = require_top_label(predictions)
     bins = reliability_bins(predictions, num_bins=num_bins)
-    edges, count, confidence, accuracy, effective = (
-        value.double().numpy()
-        for value in (bins.edges, bins.count, bins.confidence, bins.accuracy, bins.effective_count)
-    )
+    count, confidence, accuracy = bins.count, bins.confidence, bins.accuracy
     share = count / count.sum()
     filled = count > 0
     x = confidence[filled]
@@ -125,7 +122,9 @@ def reliability_diagram(
         ends = np.clip([expected.low[filled], expected.high[filled]], *inside)
         _fill_band(axes, palette, x, *ends)
     if estimator == "bins":
-        ends = np.clip(wilson_interval(y, effective[filled], confidence_level=0.95), *inside)
+        ends = np.clip(
+            wilson_interval(y, bins.effective_count[filled], confidence_level=0.95), *inside
+        )
         axes.vlines(x, *ends, color=palette.muted, linewidth=1, zorder=2)
         _draw_gaps(axes, palette, x, y, np.sqrt(share[filled] / share.max()))
 
@@ -156,7 +155,7 @@ def reliability_diagram(
     axes.tick_params(labelbottom=False)
     strip, _ = styled_axes(theme, axes.inset_axes((0, -0.2, 1, 0.15)), grid="y")
     bar = {"align": "edge", "color": palette.bar, "linewidth": 0.6, "edgecolor": palette.background}
-    strip.bar(edges[:-1], share, np.diff(edges), **bar)
+    strip.bar(bins.edges[:-1], share, np.diff(bins.edges), **bar)
     set_probability_axes(strip, scale, x, "x")
     top = float(share.max())
     strip.set(ylim=(0, 1.05 * top), yticks=[0, top], yticklabels=["0", f"{top:.2g}"])

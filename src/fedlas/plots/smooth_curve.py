@@ -125,14 +125,14 @@ def _confidence_cells(
         cell = equal_width_index(confidence, num_bins).numpy()
     filled, number = np.unique(cell, return_inverse=True)
     weights = normalized_weights(predictions)
-    clusters = predictions.tensors().clusters
+    clusters = predictions.clusters
     cells = OutcomeCells(
         number,
         len(filled),
         values,
         predictions.correct.astype(np.float64),
-        None if weights is None else weights.numpy(),
-        None if clusters is None else np.unique(clusters.cpu().numpy(), return_inverse=True)[1],
+        weights,
+        None if clusters is None else np.unique(clusters, return_inverse=True)[1],
         effective_samples=None
         if weights is None
         else max(1, round(effective_sample_size(weights))),

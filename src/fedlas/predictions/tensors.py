@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +11,6 @@ from numpy.typing import NDArray
 from fedlas._core.check import PASS_ARRAY, InputError, check_dense, describe, is_tensor, to_array
 from fedlas.predictions.probabilities import (
     FLOOR,
-    FLOOR_ROUNDING,
-    LABEL_ROUNDING,
     NEAREST_TO_0,
 )
 
@@ -156,19 +153,3 @@ def to_log_odds(probs: Tensor) -> Tensor:
     """Return ``log(p / (1 - p))`` of probabilities in float64; finite also for 0 and 1."""
     probs = probs.double()
     return probs.clamp(min=FLOOR).log() - (1.0 - probs).clamp(min=NEAREST_TO_0).log()
-
-
-def is_zero_or_one(log_odds: Tensor, num_classes: int = 2) -> Tensor:
-    """Return whether log-odds ``(N,)`` stand for a probability of exactly 0 or 1, which has none.
-
-    Args:
-        log_odds: Of one of ``num_classes`` classes against the rest, or of a label, in float64.
-        num_classes: Classes of which all others have a probability of 0 beside one of 1.
-    """
-    import torch
-
-    # A network's logits hardly ever are these numbers, so that predictions that were saved as logits need no mark.
-    floor = math.log(FLOOR)
-    zero, one = floor, -floor - math.log(max(num_classes - 1, 1))
-    is_floor = torch.minimum((log_odds - zero).abs(), (log_odds - one).abs()) < FLOOR_ROUNDING
-    return is_floor | ((log_odds + math.log(NEAREST_TO_0)).abs() < LABEL_ROUNDING)

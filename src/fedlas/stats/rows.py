@@ -144,13 +144,13 @@ class Rows:
     def weights(self) -> FloatArray:
         """Weights ``(N,)``, scaled to average 1."""
         weights = normalized_weights(self.predictions)
-        return np.ones(self.num_samples) if weights is None else weights.numpy()
+        return np.ones(self.num_samples) if weights is None else weights
 
     @cached_property
     def clusters(self) -> IntArray | None:
         """Cluster index of each row ``(N,)``, or None if all rows are independent."""
-        names = self.predictions.tensors().clusters
-        return None if names is None else np.unique(names.numpy(), return_inverse=True)[1]
+        names = self.predictions.clusters
+        return None if names is None else np.unique(names, return_inverse=True)[1]
 
     @property
     def num_units(self) -> int:

@@ -369,9 +369,8 @@ def reject_option(
 def _to_arrays(
     predictions: AnyPredictions,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64] | None]:
-    clusters = predictions.tensors().clusters
     return (
         predictions.confidence.astype(np.float64),
         predictions.correct,
-        None if clusters is None else clusters.cpu().numpy(),
+        predictions.clusters,
     )

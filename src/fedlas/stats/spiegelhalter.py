@@ -6,6 +6,8 @@ import math
 from statistics import NormalDist
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from fedlas._core.check import InputError
 from fedlas.predictions.any_predictions import require_top_label
 from fedlas.stats.degrees import degrees_of_freedom, two_sided_p_value
@@ -61,31 +63,28 @@ def spiegelhalter_test(predictions: Predictions | TopLabel) -> SpiegelhalterTest
         Spiegelhalter, "Probabilistic prediction in patient management and clinical trials", Statistics in Medicine 5
         (1986).
     """
-    import torch
-
     predictions = require_top_label(predictions)
-    p = predictions.tensors().confidence.cpu().double()
-    y = predictions.tensors().correct.cpu().double()
-    terms = (y - p) * (1 - 2 * p)
+    p = predictions.confidence.astype(np.float64)
+    terms = (predictions.correct - p) * (1 - 2 * p)
     variances = (1 - 2 * p) ** 2 * p * (1 - p)
     if predictions.weights is not None:
         # squares of large and small ones stay numbers
-        weights = torch.from_numpy(predictions.weights / predictions.weights.max())
+        weights = predictions.weights / predictions.weights.max()
         terms = weights * terms
         variances = weights**2 * variances
     variance = float(variances.sum())
     degrees = math.inf
     if variance > 0.0 and predictions.clusters is not None:
-        codes = torch.unique(predictions.tensors().clusters, return_inverse=True)[1]
+        codes = np.unique(predictions.clusters, return_inverse=True)[1]
         if not codes.any():
             raise InputError(
                 "samples must come from at least 2 clusters",
                 f"{len(codes):,} samples from one cluster",
                 "Use samples from more clusters: one cluster shows no variance between clusters.",
             )
-        sums = torch.zeros(int(codes.max()) + 1, dtype=torch.float64).index_add_(0, codes, terms)
-        squares = float(sums.square().sum())
-        degrees = degrees_of_freedom(terms.numpy(), codes.numpy()) if squares > 0.0 else math.inf
+        sums = np.bincount(codes, terms)
+        squares = float(np.square(sums).sum())
+        degrees = degrees_of_freedom(terms, codes) if squares > 0.0 else math.inf
         variance = squares or variance
     if variance <= 0.0:
         raise InputError(

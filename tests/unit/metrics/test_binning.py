@@ -46,7 +46,7 @@ def test_uniform_predictions_fall_into_bin_below_edge():
     bins = reliability_bins(
         Predictions(torch.zeros(4, 5), torch.zeros(4, dtype=torch.long)), num_bins=15
     )
-    assert bins.count.nonzero().flatten().tolist() == [2]  # 1/5 is the upper edge 3/15
+    assert np.flatnonzero(bins.count).tolist() == [2]  # 1/5 is the upper edge 3/15
 
 
 def test_confidence_one_is_in_the_last_bin():
@@ -63,7 +63,7 @@ def test_empty_bins_are_nan_and_add_no_error():
     bins = reliability_bins(two_class([0.9, 0.9], [True, False]), num_bins=15)
     assert isinstance(bins, Bins)
     assert bins.num_bins == 15
-    assert bins.confidence.isnan().sum() == bins.accuracy.isnan().sum() == 14
+    assert np.isnan(bins.confidence).sum() == np.isnan(bins.accuracy).sum() == 14
     assert mce(two_class([0.9, 0.9], [True, False])) == pytest.approx(0.4)
 
 
@@ -75,11 +75,11 @@ def test_bins_reproduce_both_errors():
         ("equal-mass", adaptive_ece),
     ):
         bins = reliability_bins(predictions, num_bins=11, scheme=scheme)
-        gap = (bins.count.double() / 501 * (bins.confidence - bins.accuracy).abs()).nansum()
+        gap = np.nansum(bins.count / 501 * np.abs(bins.confidence - bins.accuracy))
         assert float(gap) == pytest.approx(metric(predictions, num_bins=11), rel=1e-12)
         assert bins.edges[0] == 0
         assert bins.edges[-1] == 1
-        assert (bins.edges.diff() >= 0).all()
+        assert (np.diff(bins.edges) >= 0).all()
         filled = bins.count > 0
         assert (bins.confidence[filled] <= bins.edges[1:][filled]).all()
         assert (bins.confidence[filled] > bins.edges[:-1][filled]).all()
@@ -140,7 +140,7 @@ def test_probabilities_on_an_edge_lie_on_it(dtype):
     bins = (tenths.amax(1) - 1).long()
     for p in (given, Predictions((tenths / 10).clamp(min=1e-30).log(), target)):
         counts = reliability_bins(p, num_bins=10).count
-        assert torch.equal(counts, torch.bincount(bins, minlength=10))
+        assert counts.tolist() == torch.bincount(bins, minlength=10).tolist()
     assert torch.equal(given.tensors().probs, tenths / 10)
     assert torch.equal(given.tensors().confidence, (tenths / 10).amax(1))
     torch.testing.assert_close(

@@ -29,7 +29,7 @@ def test_parts_sum_to_ece_and_differ_by_gap(num_bins):
 
 def test_each_part_has_its_own_bins():
     p, bins = mixed(), reliability_bins(mixed())
-    gap = bins.count.double() / 400 * (bins.confidence - bins.accuracy)
+    gap = bins.count / 400 * (bins.confidence - bins.accuracy)
     assert o_ece(p) == pytest.approx(float(gap[gap > 0].sum()), rel=1e-12)
     assert u_ece(p) == pytest.approx(-float(gap[gap < 0].sum()), rel=1e-12)
     assert min(o_ece(p), u_ece(p)) > 0

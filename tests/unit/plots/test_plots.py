@@ -74,8 +74,8 @@ def test_marks_show_accuracy_gap_and_share(num_bins):
     p = predictions(scale=5.0)
     axes = reliability_diagram(p, num_bins=num_bins)
     bins = reliability_bins(p, num_bins=num_bins)
-    filled = (bins.count > 0).numpy()
-    accuracy, confidence = bins.accuracy.numpy()[filled], bins.confidence.numpy()[filled]
+    filled = bins.count > 0
+    accuracy, confidence = bins.accuracy[filled], bins.confidence[filled]
     intervals, gaps, points = axes.collections
     np.testing.assert_allclose(points.get_offsets(), np.stack([confidence, accuracy], 1))
     ends = np.array(gaps.get_segments())
@@ -88,10 +88,10 @@ def test_marks_show_accuracy_gap_and_share(num_bins):
     low, high = np.array(intervals.get_segments())[:, :, 1].T
     assert (low <= accuracy + 1e-12).all()
     assert (accuracy <= high + 1e-12).all()
-    count = bins.count.numpy()[filled]
+    count = bins.count[filled]
     assert (np.argsort(points.get_sizes(), kind="stable") == np.argsort(count, kind="stable")).all()
     strip = [b.get_height() for b in axes.child_axes[0].patches]
-    np.testing.assert_allclose(strip, (bins.count / bins.count.sum()).numpy())
+    np.testing.assert_allclose(strip, bins.count / bins.count.sum())
     ece = METRICS["ece"].value(p, num_bins=num_bins)
     assert f"ECE {100 * ece:.2f} %" in axes.texts[0].get_text()
 

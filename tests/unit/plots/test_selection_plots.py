@@ -103,7 +103,7 @@ def test_band_equals_resampling_single_samples():
         place = np.clip(np.ceil(drawn * 5).astype(int) - 1, 0, 4)
         count = np.bincount(place, minlength=5)
         found.append(np.where(count, np.bincount(place, right, 5) / np.maximum(count, 1), np.nan))
-    filled = (bins.count > 10).numpy()
+    filled = bins.count > 10
     low, high = np.nanquantile(np.array(found)[:, filled], (0.025, 0.975), axis=0)
     np.testing.assert_allclose(band.low[filled], low, atol=0.03)
     np.testing.assert_allclose(band.high[filled], high, atol=0.03)
@@ -117,8 +117,8 @@ def test_band_covers_calibrated_model_at_its_level():
             reliability_bins(p, num_bins=8),
             consistency_band(p, num_bins=8, replicates=300),
         )
-        filled = (bins.count >= 10).numpy()
-        accuracy = bins.accuracy.numpy()[filled]
+        filled = bins.count >= 10
+        accuracy = bins.accuracy[filled]
         inside += ((band.low[filled] <= accuracy) & (accuracy <= band.high[filled])).tolist()
     assert 0.92 < np.mean(inside) < 0.985
 
