@@ -228,7 +228,7 @@ class AffineCalibrator(Calibrator):
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> AffineMap:
         """Fit the affine map to ``val``."""
-        inputs = self._inputs(val.tensors().logits.cpu())
+        inputs = self._inputs(val.tensors().logits)
         scaled = temperature_start(val)
         fit = self._fit_regression(inputs, val, scaled)
         if fit.affine is None:
@@ -236,9 +236,7 @@ class AffineCalibrator(Calibrator):
             weight = scaling.weight if self.map_type is DiagonalMap else scaling.weight.diag()
             row_map = self.map_type(weight, scaling.bias, *fit.extra_buffers)
             return attach_warnings(row_map, fit.warning, scaled.warning)
-        count = torch.bincount(
-            val.tensors().target.cpu(), sample_weights(val), minlength=val.num_classes
-        )
+        count = torch.bincount(val.tensors().target, sample_weights(val), minlength=val.num_classes)
         return attach_warnings(
             self.map_type(fit.affine.weight, fit.affine.bias, *fit.extra_buffers),
             convergence_warning(fit.affine.converged),
@@ -279,7 +277,7 @@ def subset_starts(val: Predictions, subset_weights: Tensor) -> list[Start]:
 def select_subset(val: Predictions, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return logits, labels and weights of the samples whose weight ``(N,)`` is above 0."""
     inside = weights > 0
-    return val.tensors().logits.cpu()[inside], val.tensors().target.cpu()[inside], weights[inside]
+    return val.tensors().logits[inside], val.tensors().target[inside], weights[inside]
 
 
 SUBSET_TOLERANCE = 1e-3
@@ -389,7 +387,7 @@ class VectorScaling(AffineCalibrator):
         make_regression = partial(
             SoftmaxRegression, diagonal=True, scale=start.scale, width=start.width
         )
-        target = val.tensors().target.cpu()
+        target = val.tensors().target
         weights = sample_weights(val)
         if self.freedom is not None:
             return AffineFit(

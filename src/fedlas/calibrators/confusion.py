@@ -166,7 +166,7 @@ class ConfusionCalibration(Calibrator):
         """Fit the confusion matrix to ``val``."""
         base, warning = _fit_base(val, self.base)
         classes = val.num_classes
-        target = val.tensors().target.cpu()
+        target = val.tensors().target
         weights = sample_weights(val)
         share = torch.bincount(target, weights, minlength=classes) + _PSEUDO_COUNT
         share = share / share.sum()

@@ -215,7 +215,7 @@ class FeatureClipping(Calibrator):
         head.check(features, val.tensors().logits, fix)
 
         # The threshold on a grid, then between the neighbors of its best point.
-        target = val.tensors().target.cpu()
+        target = val.tensors().target
 
         def clip(threshold: float) -> tuple[Tensor, BestTemperature]:
             logits = clipped_logits(head.weight, features, val.tensors().logits, threshold)

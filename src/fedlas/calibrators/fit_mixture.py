@@ -134,7 +134,7 @@ def fit_calibrated_mixture(
             left_out += out_of_fold_predictions(split, log_probs, prior, regressions)
     absent, absent_note = _absent_share_with_note(split, log_probs, share)
     if left_out and absent is not None:
-        logits = val.tensors().logits.cpu().double()
+        logits = val.tensors().logits.double()
         left_out[:] = [
             replace(each, log_probs=absent(logits[each.rows], each.log_probs)) for each in left_out
         ]
@@ -172,7 +172,7 @@ def _absent_share_with_note(
     """
     val = split.val
     weights = sample_weights(val)
-    present = torch.bincount(val.tensors().target.cpu(), weights, minlength=val.num_classes) > 0
+    present = torch.bincount(val.tensors().target, weights, minlength=val.num_classes) > 0
     if bool(present.all()):
         return None, ()
     temperature = nll_temperature(val).value
@@ -181,13 +181,13 @@ def _absent_share_with_note(
     # (singles + 2 doubles)/N^2 (Good and Turing); the bound is one-sided with 95 % confidence. If many classes are
     # absent: one sample for each, up to a hundredth of all samples. A lower bound costs too much when such a class
     # does occur, a higher one when it never does.
-    class_counts = torch.bincount(val.tensors().target.cpu()[split.first_rows])
+    class_counts = torch.bincount(val.tensors().target[split.first_rows])
     singles, doubles = int((class_counts == 1).sum()), int((class_counts == 2).sum())
     unseen = math.ceil(singles + _NORMAL_95 * math.sqrt(singles + 2 * doubles))
     hundredth = round(float(weights.sum())) // _SAMPLES_PER_ABSENT
     max_count = max(3, unseen, min(int((~present).sum()), hundredth))
     rows = split.rows if log_probs is not None else split.order
-    logits = val.tensors().logits.cpu()[rows].double()
+    logits = val.tensors().logits[rows].double()
     mixture_log_probs = (
         logits.log_softmax(1) if log_probs is None else share(log_probs.transpose(0, 1))
     )

@@ -126,7 +126,7 @@ class HistogramBinning(Calibrator):
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> ClassBins:
         """Fit the bins to ``val``."""
-        target = val.tensors().target.cpu()
+        target = val.tensors().target
         columns = class_prob_columns(val.tensors().logits)
         equal_width = torch.from_numpy(equal_width_edges(self.num_bins)[1:-1]).repeat(
             val.num_classes, 1

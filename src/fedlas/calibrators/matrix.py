@@ -134,7 +134,7 @@ class RegularizedMatrix(AffineCalibrator):
         strongest = Penalties(off_diagonal[0], intercept[0])
         if len(off_diagonal) == len(intercept) == 1:
             return strongest, None
-        target = val.tensors().target.cpu()
+        target = val.tensors().target
         folds = make_folds(val, self.num_folds, inputs, weights)
         num_filled = int(folds.number.max()) + 1
         if num_filled < self.num_folds and not folds.in_time:

@@ -226,7 +226,7 @@ class CrossFit:
             fits.append(
                 member.fit_subsets(self.member_samples(name in expensive), rows, maps[name])
             )
-        logits = self.val.tensors().logits.cpu()
+        logits = self.val.tensors().logits
         results = []
         for fold, rows in enumerate(self.held_out):
             results += [

@@ -114,9 +114,9 @@ def fit_regressions(
     folds = split.folds.rows(rows)
     subset_masks = [weights >= 0, *(folds.train(fold) for fold in range(len(split.held_out)))]
     samples = Samples(
-        val.tensors().logits.cpu()[rows].double(),
+        val.tensors().logits[rows].double(),
         features.cpu()[rows].double(),
-        val.tensors().target.cpu()[rows],
+        val.tensors().target[rows],
         torch.stack([weights * each for each in subset_masks]),
         systematic_sample(split.first_rows, plan.rows)
         if len(rows) == val.num_samples
@@ -128,7 +128,7 @@ def fit_regressions(
         return None
     side, *parts = fits
     others = [
-        part(val.tensors().logits.cpu()[rows].double(), features.cpu()[rows].double())
+        part(val.tensors().logits[rows].double(), features.cpu()[rows].double())
         for part, rows in zip(parts, split.held_out, strict=True)
     ]
     regression_log_probs = torch.cat([each.transpose(0, 1) for each, _ in others], dim=1)
@@ -219,9 +219,7 @@ def _predict_held_out_values(
     for part, here in zip(parts, chosen, strict=True):
         each = rows[here]
         inputs = features.cpu()[each].double()
-        log_probs.append(
-            part(split.val.tensors().logits.cpu()[each].double(), inputs)[0].transpose(0, 1)
-        )
+        log_probs.append(part(split.val.tensors().logits[each].double(), inputs)[0].transpose(0, 1))
     held_out = torch.cat(chosen)
     values = features.cpu()[rows[held_out], column].long()
     return UnseenValuePredictions(column, held_out, values, torch.cat(log_probs, dim=1))
@@ -289,7 +287,7 @@ def _fit_unseen_trust(
     held-out values, shrunk by the standard error of that gain over values. Categories with few values keep trust 1.
     """
     trust = ones(len(columns))
-    target = split.val.tensors().target.cpu()[split.rows]
+    target = split.val.tensors().target[split.rows]
     weights = sample_weights(split.val)[split.rows]
     for each in regressions.predict_unseen_values():
         rows = each.indices

@@ -70,7 +70,7 @@ class Prior:
 
 def fit_share(log_probs: Tensor, prior: Prior, split: CrossFit) -> Share:
     """Fit mixture weights and the final map to log-probabilities ``(K, n, C)``, with the pseudo-samples of a prior."""
-    target = split.val.tensors().target.cpu()[split.rows]
+    target = split.val.tensors().target[split.rows]
     weights = sample_weights(split.val)[split.rows]
     labels = label_log_probs(log_probs, target)
     counts = prior.pseudo_counts(len(log_probs))
@@ -113,7 +113,7 @@ def _fit_top_map(log_probs: Tensor, split: CrossFit) -> TopLabelMap | None:
         if is_clustered(clusters):
             number = torch.from_numpy(np.unique(clusters, return_inverse=True)[1])
         folds = number % _NUM_TOP_MAP_FOLDS
-    samples = (split.val.tensors().target.cpu()[split.rows], sample_weights(split.val)[split.rows])
+    samples = (split.val.tensors().target[split.rows], sample_weights(split.val)[split.rows])
     return fit_top_label_map(log_probs, *samples, folds, clusters)
 
 
@@ -122,7 +122,7 @@ def _shrink_to_base(share: Share, log_probs: Tensor, base_index: int, split: Cro
 
     The standard error is over clusters: few clusters are little evidence, however many samples they hold.
     """
-    target = split.val.tensors().target.cpu()[split.rows].unsqueeze(1)
+    target = split.val.tensors().target[split.rows].unsqueeze(1)
     before = log_probs[base_index].gather(1, target).squeeze(1)
     gain = mixture_label_log_probs(share, log_probs, split) - before
     trust = gain_trust(gain, split)
@@ -154,7 +154,7 @@ def fit_logit_share(log_probs: Tensor, prior: Prior, split: CrossFit) -> Share:
 
 def mixture_label_log_probs(share: Share, log_probs: Tensor, split: CrossFit) -> Tensor:
     """Return the mixture's log-probability of each held-out label ``(n,)``, from components ``(K, n, C)``."""
-    target = split.val.tensors().target.cpu()[split.rows].unsqueeze(1)
+    target = split.val.tensors().target[split.rows].unsqueeze(1)
     result: Tensor = share(log_probs.transpose(0, 1)).gather(1, target).squeeze(1)
     return result
 

@@ -216,12 +216,12 @@ class Multicalibration(Calibrator):
         groups = self._group_membership(val)
         # In one order, because rounding of sums, and so the worst cell, may depend on it.
         order = canonical_order(val.tensors().logits, val.tensors().target)
-        ordered = Predictions(val.tensors().logits.cpu()[order], val.tensors().target.cpu()[order])
+        ordered = Predictions(val.tensors().logits[order], val.tensors().target[order])
         first = nll_temperature(ordered) if self.start == "temperature" else BestTemperature(1.0)
         temperature = first.value
 
         log_odds = top_class_log_odds(val.tensors().logits, temperature)[order]
-        correct = val.tensors().correct.cpu().double()[order]
+        correct = val.tensors().correct.double()[order]
         groups = groups[order]
         cells = self._make_cells()
         max_updates = _MAX_UPDATES if val.num_classes > 1 else 0

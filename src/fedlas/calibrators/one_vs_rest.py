@@ -149,9 +149,7 @@ class PlattScaling(OneVsRestCalibrator):
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Sigmoids:
         """Fit the sigmoids to ``val``."""
         weights = sample_weights(val)
-        class_counts = torch.bincount(
-            val.tensors().target.cpu(), weights, minlength=val.num_classes
-        )
+        class_counts = torch.bincount(val.tensors().target, weights, minlength=val.num_classes)
         labels = ((class_counts + 1) / (class_counts + 2), 1 / (weights.sum() - class_counts + 2))
         parameters, converged = fit_one_vs_rest(
             val.tensors().logits, val.tensors().target, PlattMap.features, weights, labels=labels
@@ -224,7 +222,7 @@ class BetaCalibration(OneVsRestCalibrator):
             # Temperature scaling, so that the unit of the logits does not matter.
             anchor=float64_tensor([scale, scale, 0.0]),
         )
-        present = torch.bincount(val.tensors().target.cpu(), minlength=val.num_classes) > 0
+        present = torch.bincount(val.tensors().target, minlength=val.num_classes) > 0
         at_bound = ((parameters[:, :2] == 0).any(dim=1) & present).nonzero().squeeze(1).tolist()
         separated = find_separated_classes(val)
         return attach_warnings(

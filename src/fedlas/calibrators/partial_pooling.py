@@ -130,7 +130,7 @@ class PartialPooling(Calibrator):
             [log_odds(rows) for _, rows in iter_float64_rows(val.tensors().logits)]
         ).T.contiguous()
         classes = torch.arange(val.num_classes, device="cpu").unsqueeze(1)
-        target = val.tensors().target.cpu() == classes
+        target = val.tensors().target == classes
         if val.num_classes == 2:
             # With two classes, one curve determines the other.
             odds, target = odds[1:], target[1:]

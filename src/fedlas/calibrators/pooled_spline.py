@@ -146,7 +146,7 @@ def _class_log_probs(val: Predictions) -> tuple[Tensor, Tensor, Tensor]:
     parts = [class_rest_log_probs(rows) for _, rows in iter_float64_rows(val.tensors().logits)]
     log_p, rest = (torch.cat(each).T.contiguous() for each in zip(*parts, strict=True))
     classes = torch.arange(val.num_classes, device="cpu").unsqueeze(1)
-    return log_p, rest, (val.tensors().target.cpu() == classes).double()
+    return log_p, rest, (val.tensors().target == classes).double()
 
 
 def _build_map(fit: PooledFit, knots: Tensor, width: Tensor) -> PooledSplines:

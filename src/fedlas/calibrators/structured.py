@@ -175,7 +175,7 @@ class StructuredScaling(Calibrator):
         ]
         if classes == 1:
             return maps
-        log_probs = log_softmax(val.tensors().logits.cpu().double()).clamp(min=MIN_LOG_PROB)
+        log_probs = log_softmax(val.tensors().logits.double()).clamp(min=MIN_LOG_PROB)
         off_diagonal = (classes * (classes - 1)) ** 2 / totals
         regression = SoftmaxRegression(
             torch.stack([each.inputs(log_probs) for each in maps]),

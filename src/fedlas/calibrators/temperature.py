@@ -300,7 +300,7 @@ class EnsembleTemperatureScaling(Calibrator):
         from fedlas.calibrators._fit.temperature_search import nll_temperature
 
         best = nll_temperature(val)
-        target = val.tensors().target.cpu()
+        target = val.tensors().target
 
         def label_probs(temperature: float) -> Tensor:
             chunks = iter_float64_rows(val.tensors().logits)

@@ -151,7 +151,7 @@ class VennAbers(Calibrator):
                 "interval() requires predictions with two classes", predictions.num_classes, fix
             )
         low, high = curves.probability_bounds(
-            floor_log_probs(predictions, self.least_log).tensors().logits.cpu().double()
+            floor_log_probs(predictions, self.least_log).tensors().logits.double()
         )
         return torch.stack([low[:, 1], high[:, 1]], dim=1)
 

@@ -137,8 +137,8 @@ class AdaFocal(PreciseBuffers, LearnsFromValidation):
         Args:
             predictions: Predictions on the validation set after an epoch; never on the test set.
         """
-        confidence = predictions.tensors().confidence.cpu().float()
-        correct = predictions.tensors().correct.cpu()
+        confidence = predictions.tensors().confidence.float()
+        correct = predictions.tensors().correct
         edges = _equal_mass_edges(confidence, self.num_bins)
         gap, filled = _calibration_gaps(
             torch.bucketize(confidence, edges), confidence, correct, self.num_bins

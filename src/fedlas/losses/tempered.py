@@ -47,7 +47,7 @@ def newton_log_temperature(predictions: Predictions) -> float:
         >>> round(newton_log_temperature(Predictions(sure, torch.tensor([0, 1]))), 3)
         1.813
     """
-    logits = predictions.tensors().logits.detach().double()
+    logits = predictions.tensors().logits.double()
     weights = _sample_weights(predictions)
     probs = logits.softmax(dim=1)
     mean = (probs * logits).sum(dim=1)
@@ -74,7 +74,7 @@ def newton_class_bias(predictions: Predictions) -> Tensor:
         >>> newton_class_bias(Predictions(torch.zeros(100, 2), torch.zeros(100, dtype=torch.long)))
         tensor([ 1.9800, -1.9800], dtype=torch.float64)
     """
-    probs = predictions.tensors().logits.detach().double().softmax(dim=1)
+    probs = predictions.tensors().logits.double().softmax(dim=1)
     weights = _sample_weights(predictions)
     share = torch.zeros_like(probs[0]).index_add_(0, predictions.tensors().target, weights)
     lacking = share - weights @ probs

@@ -118,7 +118,7 @@ def _confidence_cells(
 ) -> tuple[OutcomeCells, IntArray]:
     """Group samples into cells of similar confidence, or bins, and return the indices of filled cells."""
     predictions = drop_zero_weights(predictions)[0]
-    confidence = predictions.tensors().confidence.cpu()
+    confidence = predictions.tensors().confidence
     values = confidence.double().numpy()
     cell = np.minimum((values * _NUM_CELLS).astype(np.int64), _NUM_CELLS - 1)
     if num_bins is not None:

@@ -106,8 +106,8 @@ def group_estimates(
         "confidence_level": confidence_level,
         "seed": seed,
     }
-    confidence = predictions.tensors().confidence.cpu()
-    correct = predictions.tensors().correct.cpu()
+    confidence = predictions.tensors().confidence
+    correct = predictions.tensors().correct
     parts = np.split(used_rows[np.argsort(codes, kind="stable")], np.bincount(codes).cumsum()[:-1])
     tested = _groups_to_test(predictions, used_rows, codes, table, num_bins)
     groups_by_name = {}
@@ -153,7 +153,7 @@ def _groups_to_test(
     if len(several) <= MAX_TESTED:
         return set(several.tolist())
     # A bin's sum of gaps is nearly normal, and its mean size then the root of 2 / pi standard deviations.
-    confidence = predictions.tensors().confidence.cpu().double()[used_rows]
+    confidence = predictions.tensors().confidence.double()[used_rows]
     weights = np.ones(len(used_rows))
     if predictions.weights is not None:
         weights = predictions.weights[used_rows]

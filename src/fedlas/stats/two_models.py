@@ -303,7 +303,7 @@ def describe_sample_mismatch(a: AnyPredictions | MultiLabel, b: AnyPredictions |
     if isinstance(a, TopLabel) or isinstance(b, TopLabel):
         return ""
     # Of multi-label predictions a row has several targets.
-    rows = (a.tensors().target.cpu() != b.tensors().target.cpu()).nonzero()[:, 0].unique()
+    rows = (a.tensors().target != b.tensors().target).nonzero()[:, 0].unique()
     if not len(rows):
         return ""
     return f"different targets in {len(rows):,} of {a.num_samples:,} rows, first in row {int(rows[0]) + 1:,}"

@@ -217,8 +217,8 @@ class SemanticGrouping(Calibrator):
         features = cast(Tensor, val.tensors().features).cpu()
         order = canonical_order(val.tensors().logits, val.tensors().target, features)
         features = features[order]
-        logits = val.tensors().logits.cpu()[order]
-        target = val.tensors().target.cpu()[order]
+        logits = val.tensors().logits[order]
+        target = val.tensors().target[order]
         codes = torch.from_numpy(
             factorize_rows(torch.cat([logits.double(), features.double()], dim=1))
         )

@@ -44,7 +44,7 @@ def design_effect(val: Predictions, sample_ids: Tensor) -> float:
     residuals = torch.zeros(val.num_samples, val.num_classes, dtype=torch.float64, device="cpu")
     for part, rows in iter_float64_rows(val.tensors().logits):
         residuals[part] = -(rows / temperature).softmax(dim=1)
-    residuals[torch.arange(val.num_samples), val.tensors().target.cpu()] += 1
+    residuals[torch.arange(val.num_samples), val.tensors().target] += 1
     residuals *= sample_weights(val).unsqueeze(1)
     within = _sum_of_squared_sums(residuals, sample_ids)
     between = _sum_of_squared_sums(

@@ -153,16 +153,15 @@ def accuracy_drop_warning(val: Predictions, calibrated: Tensor, advice: str) -> 
     """
     from torch.nn.functional import cross_entropy
 
-    before = val.tensors().correct.cpu()
-    target = val.tensors().target.cpu()
+    before = val.tensors().correct
+    target = val.tensors().target
     after = calibrated.argmax(dim=1) == target
     lost = int((before & ~after).sum())
     gained = int((after & ~before).sum())
     if lost - gained <= math.sqrt(lost + gained):
         return None
     nll = [
-        float(cross_entropy(rows, target))
-        for rows in (val.tensors().logits.cpu().double(), calibrated)
+        float(cross_entropy(rows, target)) for rows in (val.tensors().logits.double(), calibrated)
     ]
     return (
         f"the accuracy on the validation samples falls from {before.double().mean():.3f} to "
@@ -182,9 +181,7 @@ def absent_classes_warning(val: Predictions) -> str | None:
     """Return a warning if a class has no validation sample, or None."""
     import torch
 
-    count = torch.bincount(
-        val.tensors().target.cpu(), sample_weights(val), minlength=val.num_classes
-    )
+    count = torch.bincount(val.tensors().target, sample_weights(val), minlength=val.num_classes)
     absent = (count == 0).nonzero().squeeze(1).tolist()
     return warning_if(
         absent,

@@ -69,7 +69,7 @@ def find_separated_classes(val: Predictions) -> list[int]:
     """Return the classes whose samples all have a higher probability of the class than any other sample."""
     lowest = torch.full((val.num_classes,), torch.inf, dtype=torch.float64, device="cpu")
     highest = -lowest
-    target = val.tensors().target.cpu()
+    target = val.tensors().target
     classes = torch.arange(val.num_classes, device="cpu")
     for part, rows in iter_float64_rows(val.tensors().logits):
         of_class = target[part].unsqueeze(1) == classes

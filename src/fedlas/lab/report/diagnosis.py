@@ -169,7 +169,7 @@ def _test_images(study: RunDiagnosis, data: str | None) -> tuple[Part | None, st
         return None, f"No images: {missing}"
     if len(splits.test.shape) != 3:
         return None, "No images: the model takes rows of features."
-    if not torch.equal(splits.test.target.cpu(), study.predictions.tensors().target.cpu()):
+    if not torch.equal(splits.test.target.cpu(), study.predictions.tensors().target):
         return None, "No images: the test set found is not the one that was predicted."
     return splits.test, ""
 

@@ -185,7 +185,7 @@ class MatrixGaussian(FeatureHead):
         """
         inputs = FeatureStandardizer(train)
         features = inputs(train).float()
-        target = train.tensors().target.cpu()
+        target = train.tensors().target
         generator = torch.Generator().manual_seed(self.seed)
         model = nn.Sequential()
         for size, out in pairwise(self._layer_sizes(train, features)):

@@ -113,7 +113,7 @@ class ProbabilisticBackprop(FeatureHead):
         inputs = FeatureStandardizer(train)
         generator = torch.Generator().manual_seed(self.seed)
         features = inputs(train)
-        target = train.tensors().target.cpu().tolist()
+        target = train.tensors().target.tolist()
         sizes = self._layer_sizes(train, features)
         layers = [_new_layer(size, out, generator) for size, out in pairwise(sizes)]
         precision = (_PRIOR_SHAPE_AND_RATE, _PRIOR_SHAPE_AND_RATE)
